@@ -1,0 +1,199 @@
+//! The one `main()` of all the tools: parse the command line, do the deed, print one error line, choose the exit code.
+//! What every tool must do alike stands here, and nothing else.
+
+#![forbid(unsafe_code)]
+
+mod log;
+mod roots;
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+
+pub use roots::Roots;
+
+/// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// The operation failed.
+    pub failed: u8,
+    /// Wrong usage, or a wrong record.
+    pub usage: u8,
+}
+
+impl Codes {
+    /// 1 and 2: tools that run nobody else's program.
+    pub const OWN: Self = Self { failed: 1, usage: 2 };
+    /// 125 for both, as `docker run` and `podman run` have it.
+    pub const CONTAINER: Self = Self { failed: 125, usage: 125 };
+}
+
+/// Wrong usage that the parser of the command line cannot see: exit code 2 (125 for `spawn` and `run`).
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// An error with an exit code of its own: `cli::Exit::new(127, error).into()`.
+#[derive(Debug)]
+pub struct Exit {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Exit {
+    /// Gives `error` the exit code `code`. The code is not part of the message.
+    pub fn new(code: u8, error: anyhow::Error) -> Self {
+        Self { code, error }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// Runs a tool: `fn main() -> ExitCode { cli::main(cli::Codes::OWN, run) }`.
+///
+/// Adds `-v` (steps) and `-vv` (all) to the tool's options. `run` gets the parsed arguments and returns the exit code;
+/// an error is printed once, as `tool: operation object: cause`. A closed pipe ends the tool quietly, with code 0.
+pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> ExitCode {
+    main_from(codes, std::env::args_os(), run)
+}
+
+/// Runs a tool on other arguments than the process's own: for tools that are called by a peer's name.
+pub fn main_from<A: Parser>(
+    codes: Codes,
+    arguments: impl IntoIterator<Item = OsString>,
+    run: fn(A) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    let command = with_common_options(A::command());
+    let tool = command.get_name().to_owned();
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
+    let (args, verbosity) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return usage_exit(&error, codes),
+    };
+    log::init(&tool, verbosity);
+    #[cfg(feature = "generate")]
+    if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
+        return generate(with_common_options(A::command()), &what);
+    }
+    match run(args) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&tool, &error);
+            ExitCode::from(exit_code(&error, codes))
+        }
+    }
+}
+
+/// Prints an error as its one line on stderr: `tool: operation object: cause`.
+pub fn complain(tool: &str, error: &anyhow::Error) {
+    // One line, whatever an input smuggled into a message.
+    let line: String = format!("{error:#}").chars().flat_map(printable).collect();
+    eprint_line(&format!("{tool}: {line}"));
+}
+
+/// Writes one line to stderr, in one write so that lines of stages in a pipe do not mix.
+pub fn eprint_line(line: &str) {
+    // Nobody is left to be told where stderr is closed.
+    let _closed = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+fn printable(c: char) -> impl Iterator<Item = char> {
+    let escaped: Vec<char> = if c.is_control() { c.escape_default().collect() } else { vec![c] };
+    escaped.into_iter()
+}
+
+fn exit_code(error: &anyhow::Error, codes: Codes) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.code;
+    }
+    let usage = error.downcast_ref::<Usage>().is_some()
+        || error.downcast_ref::<record::Error>().is_some_and(record::Error::is_usage);
+    if usage { codes.usage } else { codes.failed }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn with_common_options(command: Command) -> Command {
+    command.arg(
+        Arg::new("verbose")
+            .short('v')
+            .long("verbose")
+            .action(ArgAction::Count)
+            .global(true)
+            .display_order(1000)
+            .help("Say each step on stderr; twice: everything"),
+    )
+}
+
+fn verbosity(matches: &ArgMatches) -> u8 {
+    matches.get_count("verbose")
+}
+
+fn usage_exit(error: &clap::Error, codes: Codes) -> ExitCode {
+    // Help and version go to stdout and are no failure; a closed pipe is nobody's.
+    let _closed = error.print();
+    if error.use_stderr() { ExitCode::from(codes.usage) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(feature = "generate")]
+fn generate(mut command: Command, what: &str) -> ExitCode {
+    let name = command.get_name().to_owned();
+    let mut out = io::stdout();
+    let shell: Result<clap_complete::Shell, _> = what.parse();
+    let done = match (what, shell) {
+        ("man", _) => clap_mangen::Man::new(command).render(&mut out),
+        (_, Ok(shell)) => {
+            clap_complete::generate(shell, &mut command, name, &mut out);
+            Ok(())
+        }
+        _ => Err(io::Error::other("DRAYAGE_GENERATE: man, bash, zsh or fish")),
+    };
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn the_exit_code_follows_the_error() {
+        let missing = record::Error::Missing { member: "bundle", stage: "bundle" };
+        for (error, want) in [
+            (anyhow!("x"), 1),
+            (Err::<(), _>(Usage("x".into())).context("y").unwrap_err(), 2),
+            (Err::<(), _>(missing).context("y").unwrap_err(), 2),
+            (record::Error::Empty.into(), 1),
+            (anyhow::Error::from(Exit::new(127, anyhow!("x"))).context("y"), 127),
+        ] {
+            assert_eq!(exit_code(&error, Codes::OWN), want, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let error = anyhow::Error::from(io::Error::from(ErrorKind::BrokenPipe)).context("print the record");
+        assert!(is_closed_pipe(&error));
+    }
+}

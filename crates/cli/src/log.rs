@@ -1,0 +1,40 @@
+//! The logger behind `-v`: plain lines on stderr, each with the tool's name, no time, no colour.
+
+use std::sync::OnceLock;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+static TOOL: OnceLock<String> = OnceLock::new();
+
+struct Stderr;
+
+impl Log for Stderr {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let tool = TOOL.get().map_or("", String::as_str);
+        let severity = if record.level() <= Level::Warn { "warning: " } else { "" };
+        crate::eprint_line(&format!("{tool}: {severity}{}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Installs the logger: warnings always, steps (`debug!`) with one `-v`, everything with two.
+pub(crate) fn init(tool: &str, verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    // A second call (a tool called by a peer's name) keeps the first one's name.
+    let _first = TOOL.set(tool.to_owned());
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(level);
+    }
+}

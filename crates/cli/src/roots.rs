@@ -1,0 +1,42 @@
+//! Where state lives: images, layers and containers under the data directory, what ends with a boot under the run
+//! directory.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+/// The two directories, as an option block of a tool: `#[command(flatten)] roots: cli::Roots`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// Directory of all state [default: $`DRAYAGE_ROOT`, /var/lib/drayage, or ~/.local/share/drayage for a user]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+impl Roots {
+    /// Returns the data directory: `oci/`, `layers/` and `containers/` stand in it. Absolute.
+    pub fn data(&self) -> PathBuf {
+        self.chosen().unwrap_or_else(|| user_directory("XDG_DATA_HOME", ".local/share", "/var/lib"))
+    }
+
+    /// Returns the run directory: `run/` below a chosen root, else /run/drayage or the user's own. Absolute.
+    pub fn run(&self) -> PathBuf {
+        self.chosen().map_or_else(|| user_directory("XDG_RUNTIME_DIR", ".local/run", "/run"), |root| root.join("run"))
+    }
+
+    fn chosen(&self) -> Option<PathBuf> {
+        let root =
+            self.root.clone().or_else(|| env::var_os("DRAYAGE_ROOT").filter(|v| !v.is_empty()).map(PathBuf::from))?;
+        // The path goes into records, which other tools read from other directories.
+        Some(std::path::absolute(&root).unwrap_or(root))
+    }
+}
+
+fn user_directory(variable: &str, below_home: &str, system: &str) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return Path::new(system).join("drayage");
+    }
+    let from_home = || env::home_dir().unwrap_or_else(|| "/".into()).join(below_home);
+    env::var_os(variable).filter(|v| !v.is_empty()).map_or_else(from_home, PathBuf::from).join("drayage")
+}

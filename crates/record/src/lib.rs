@@ -1,0 +1,190 @@
+//! The record: one JSON object per container, on one line, that grows from stage to stage. Every stage adds the member
+//! that it made and passes every other one on as it came, known or not. `docs/record.md` is the contract; members use
+//! the types of the OCI and CNI specifications wherever those have one.
+
+#![forbid(unsafe_code)]
+
+mod input;
+mod parts;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub use input::Input;
+pub use parts::{Bundle, Id, Image, Network, PortMapping, Ports, Protocol, Rootfs, State};
+
+/// Why a record could not be had. Callers turn it into an exit code: see [`Error::is_usage`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Standard input ended before a record came: the stage before has failed and said why.
+    #[error("no record on stdin")]
+    Empty,
+    /// No argument, and standard input is a terminal.
+    #[error("no record: stdin is a terminal, and no directory or file was given")]
+    Terminal,
+    /// The bytes are not one JSON object.
+    #[error("{origin} is not a record: {cause}")]
+    Malformed {
+        /// The file's name or `stdin`.
+        origin: String,
+        /// What the JSON parser says.
+        cause: String,
+    },
+    /// A member that this stage needs is not there.
+    #[error("record has no `{member}`: run `{stage}` first")]
+    Missing {
+        /// The member's name.
+        member: &'static str,
+        /// The tool that adds it.
+        stage: &'static str,
+    },
+    /// A member is there, but not of its type.
+    #[error("record's `{member}`: {cause}")]
+    Member {
+        /// The member's name.
+        member: &'static str,
+        /// What does not fit.
+        cause: String,
+    },
+    /// The record could not be read.
+    #[error("{origin}: {cause}")]
+    Read {
+        /// The file's name or `stdin`.
+        origin: String,
+        /// The system's reason.
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// Tells wrong usage and wrong records (exit code 2) from a stage before that failed (exit code 1).
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::Empty | Self::Read { .. })
+    }
+}
+
+/// A member of the record that one stage makes and later ones read.
+pub trait Part: Serialize + DeserializeOwned {
+    /// The member's name in the record; the empty name means the top level itself.
+    const MEMBER: &'static str;
+    /// The tool that adds it.
+    const STAGE: &'static str;
+}
+
+/// One record. Unknown members are kept, in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record(Map<String, Value>);
+
+impl Record {
+    /// Parses one JSON object; `origin` names it in an error.
+    pub fn parse(text: &[u8], origin: &str) -> Result<Self, Error> {
+        if text.trim_ascii().is_empty() {
+            return Err(Error::Empty);
+        }
+        let malformed = |cause: String| Error::Malformed { origin: origin.to_owned(), cause };
+        match serde_json::from_slice(text) {
+            Ok(Value::Object(members)) => Ok(Self(members)),
+            Ok(_) => Err(malformed("not a JSON object".to_owned())),
+            Err(error) => Err(malformed(error.to_string())),
+        }
+    }
+
+    /// Returns a member that this stage cannot do without.
+    pub fn part<P: Part>(&self) -> Result<P, Error> {
+        self.find()?.ok_or(Error::Missing { member: P::MEMBER, stage: P::STAGE })
+    }
+
+    /// Returns a member, or `None` where the record has none.
+    pub fn find<P: Part>(&self) -> Result<Option<P>, Error> {
+        let parse = |value: Value| {
+            serde_json::from_value(value)
+                .map(Some)
+                .map_err(|error| Error::Member { member: P::MEMBER, cause: error.to_string() })
+        };
+        if P::MEMBER.is_empty() {
+            return parse(Value::Object(self.0.clone()));
+        }
+        self.0.get(P::MEMBER).map_or(Ok(None), |value| parse(value.clone()))
+    }
+
+    /// Adds a member or replaces it in its place. The part at the top level ([`State`]) is merged member by member.
+    pub fn set<P: Part>(&mut self, part: &P) {
+        let value = serde_json::to_value(part).unwrap_or(Value::Null);
+        match value {
+            Value::Object(members) if P::MEMBER.is_empty() => self.0.extend(members),
+            value => {
+                self.0.insert(P::MEMBER.to_owned(), value);
+            }
+        }
+    }
+
+    /// Removes a member, if it is there.
+    pub fn remove(&mut self, member: &str) {
+        self.0.shift_remove(member);
+    }
+
+    /// Returns any member as JSON: for members that no type here describes.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Returns the record as its line, without the line end.
+    pub fn to_line(&self) -> String {
+        Value::Object(self.0.clone()).to_string()
+    }
+
+    /// Writes the record on stdout as one line: all that a stage's stdout ever carries.
+    pub fn print(&self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all((self.to_line() + "\n").as_bytes())?;
+        stdout.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_members_pass_through_in_their_order() {
+        let mut record = Record::parse(br#"{"z":1,"id":"web","a":{"b":[null]}}"#, "test").unwrap();
+        record.set(&Bundle("/b".into()));
+        assert_eq!(record.to_line(), r#"{"z":1,"id":"web","a":{"b":[null]},"bundle":"/b"}"#);
+    }
+
+    #[test]
+    fn a_missing_member_names_the_stage_that_makes_it() {
+        let record = Record::parse(b"{}", "test").unwrap();
+        let error = record.part::<Rootfs>().unwrap_err();
+        assert_eq!(error.to_string(), "record has no `rootfs`: run `unpack` first");
+        assert!(error.is_usage());
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_no_record() {
+        for (text, want) in [
+            (&b""[..], "no record on stdin"),
+            (b" \n", "no record on stdin"),
+            (b"[]", "stdin is not a record: not a JSON object"),
+            (b"nginx", "stdin is not a record: expected ident at line 1 column 2"),
+        ] {
+            assert_eq!(Record::parse(text, "stdin").unwrap_err().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn a_state_is_a_record_and_a_record_gains_a_state() {
+        let state =
+            br#"{"ociVersion":"1.3.0","id":"web","status":"running","pid":7,"bundle":"/b","annotations":{"k":"v"}}"#;
+        let record = Record::parse(state, "stdin").unwrap();
+        let part: State = record.part().unwrap();
+        assert_eq!((part.id.as_str(), part.pid, part.status.as_deref()), ("web", Some(7), Some("running")));
+        let mut grown = Record::parse(br#"{"id":"web","bundle":"/b","ports":[]}"#, "stdin").unwrap();
+        grown.set(&part);
+        assert_eq!(grown.part::<State>().unwrap(), part);
+        assert_eq!(grown.part::<Ports>().unwrap(), Ports(vec![]));
+    }
+}

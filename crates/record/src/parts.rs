@@ -1,0 +1,167 @@
+//! The members of the record that have a type: each named after the artefact, not after the tool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, Part};
+
+/// `image`: what `pull` has fetched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// The normalised reference, or the source's name where there is no registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// The OCI image layout's absolute path.
+    pub layout: PathBuf,
+    /// The descriptor of the chosen platform's manifest (image-spec, descriptor.md), kept as it came.
+    pub manifest: Map<String, Value>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Image {
+    /// Returns the manifest's descriptor as the caller's type for descriptors, so that tools which never open an image
+    /// need not be built with one.
+    pub fn manifest<D: DeserializeOwned>(&self) -> Result<D, Error> {
+        serde_json::from_value(Value::Object(self.manifest.clone()))
+            .map_err(|error| Error::Member { member: "image", cause: format!("manifest: {error}") })
+    }
+}
+
+/// `rootfs`: what `unpack` has extracted. One of the two members is there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// Overlay-ready layer directories, absolute, in the manifest's order: the lowest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<PathBuf>>,
+    /// One merged tree, absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Members of later versions.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// `bundle`: the absolute path of an OCI runtime bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bundle(pub PathBuf);
+
+/// `id`: the container's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(pub String);
+
+/// `network`: a CNI result (CNI specification 1.1.0, section 5), kept as it came.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Network(pub Map<String, Value>);
+
+impl Network {
+    /// Returns the container's addresses, in the result's order, without their prefix lengths.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let ips = self.0.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        ips.iter().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok()).collect()
+    }
+
+    /// Returns the path of the container's network namespace: the `sandbox` of the interfaces inside it.
+    pub fn namespace(&self) -> Option<PathBuf> {
+        let interfaces = self.0.get("interfaces")?.as_array()?;
+        interfaces.iter().find_map(|interface| {
+            let sandbox = interface.get("sandbox")?.as_str()?;
+            (!sandbox.is_empty()).then(|| PathBuf::from(sandbox))
+        })
+    }
+}
+
+/// `ports`: what `portmap` has published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ports(pub Vec<PortMapping>);
+
+/// One published port, with the keys of CNI's `portMappings`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The host's address; absent means every address.
+    #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none")]
+    pub host_ip: Option<IpAddr>,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The port in the container.
+    pub container_port: u16,
+    /// The transport protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A transport protocol, spelt as CNI spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// The runtime-spec State (runtime.md, "State"): its members stand at the record's top level.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The version of the runtime specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci_version: Option<String>,
+    /// The container's id.
+    pub id: String,
+    /// `creating`, `created`, `running`, `stopped` or `paused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// The container process, as the host numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The bundle's absolute path.
+    pub bundle: PathBuf,
+    /// The annotations of config.json.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+macro_rules! part {
+    ($($type:ty: $member:literal by $stage:literal;)*) => {
+        $(impl Part for $type {
+            const MEMBER: &'static str = $member;
+            const STAGE: &'static str = $stage;
+        })*
+    };
+}
+
+part! {
+    Image: "image" by "pull";
+    Rootfs: "rootfs" by "unpack";
+    Bundle: "bundle" by "bundle";
+    Id: "id" by "bundle";
+    Network: "network" by "ns add";
+    Ports: "ports" by "portmap";
+    State: "" by "spawn";
+}

@@ -1,0 +1,4 @@
+//! The only crate with `unsafe`: system calls that rustix has no safe face for, each wrapped so that its caller needs
+//! no `unsafe`. Functions take `BorrowedFd` and give `OwnedFd`; a raw descriptor occurs in no signature.
+
+#![allow(unsafe_code, reason = "this crate exists so that all the others may forbid it")]

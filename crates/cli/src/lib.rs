@@ -66,7 +66,7 @@ impl std::error::Error for Exit {}
 
 /// Runs a tool: `fn main() -> ExitCode { cli::main(cli::Codes::OWN, run) }`.
 ///
-/// Adds `-v` (steps) and `-vv` (all) to the tool's options. `run` gets the parsed arguments and returns the exit code;
+/// Adds `-v` (steps) and `-vv` (all) to the tool's options; `--verbose` alone where the tool has a `-v` of its own. `run` gets the parsed arguments and returns the exit code;
 /// an error is printed once, as `tool: operation object: cause`. A closed pipe ends the tool quietly, with code 0.
 pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> ExitCode {
     main_from(codes, std::env::args_os(), run)
@@ -80,6 +80,10 @@ pub fn main_from<A: Parser>(
 ) -> ExitCode {
     let command = with_common_options(A::command());
     let tool = command.get_name().to_owned();
+    #[cfg(feature = "generate")]
+    if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
+        return generate(command, &what);
+    }
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
@@ -88,10 +92,6 @@ pub fn main_from<A: Parser>(
         Err(error) => return usage_exit(&error, codes),
     };
     log::init(&tool, verbosity);
-    #[cfg(feature = "generate")]
-    if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
-        return generate(with_common_options(A::command()), &what);
-    }
     match run(args) {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -134,15 +134,15 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn with_common_options(command: Command) -> Command {
-    command.arg(
-        Arg::new("verbose")
-            .short('v')
-            .long("verbose")
-            .action(ArgAction::Count)
-            .global(true)
-            .display_order(1000)
-            .help("Say each step on stderr; twice: everything"),
-    )
+    let verbose = Arg::new("verbose")
+        .long("verbose")
+        .action(ArgAction::Count)
+        .global(true)
+        .display_order(1000)
+        .help("Say each step on stderr; twice: everything");
+    // In `run` and `bundle` -v is docker's --volume.
+    let taken = command.get_arguments().any(|argument| argument.get_short() == Some('v'));
+    command.arg(if taken { verbose } else { verbose.short('v') })
 }
 
 fn verbosity(matches: &ArgMatches) -> u8 {

@@ -2,3 +2,5 @@
 //! no `unsafe`. Functions take `BorrowedFd` and give `OwnedFd`; a raw descriptor occurs in no signature.
 
 #![allow(unsafe_code, reason = "this crate exists so that all the others may forbid it")]
+
+pub mod child;

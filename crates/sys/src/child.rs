@@ -11,18 +11,22 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
     let parent = rustix::process::getpid();
     let arrange = move || {
+        crate::signal::unblock_all()?;
         set_parent_process_death_signal(Some(signal))?;
         // The parent may have gone before the line above, and then no signal comes.
         if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EOWNERDEAD)) }
     };
-    // SAFETY: between fork and exec the closure makes two system calls on values that it owns; it neither allocates
+    // SAFETY: between fork and exec the closure makes system calls on values that it owns; it neither allocates
     // nor takes a lock.
     unsafe { command.pre_exec(arrange) }
 }
 
-/// Puts the program that `command` starts into a session of its own: `setsid(2)`.
+/// Puts the program that `command` starts into a session of its own, with no signal blocked: `setsid(2)`.
 pub fn in_own_session(command: &mut Command) -> &mut Command {
-    let arrange = || rustix::process::setsid().map(|_session: Pid| ()).map_err(io::Error::from);
-    // SAFETY: between fork and exec the closure makes one system call; it neither allocates nor takes a lock.
+    let arrange = || {
+        crate::signal::unblock_all()?;
+        rustix::process::setsid().map(|_session: Pid| ()).map_err(io::Error::from)
+    };
+    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
 }

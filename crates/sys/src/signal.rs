@@ -1,0 +1,102 @@
+//! Signals as data: a set of them blocked, and read from a descriptor: `signalfd(2)`.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Signal;
+
+/// Signals that this process reads instead of being interrupted by them.
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+/// One signal that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// Whether a process sent it. The kernel's own (Ctrl-C on a terminal) reached every process of the group, so that
+    /// forwarding them would deliver them twice.
+    pub from_process: bool,
+}
+
+impl SignalFd {
+    /// Blocks `signals` in the calling thread and opens a non-blocking descriptor that yields them.
+    pub fn block(signals: &[Signal]) -> io::Result<Self> {
+        let set = set_of(signals)?;
+        change_mask(libc::SIG_BLOCK, &set)?;
+        // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd has just returned this descriptor, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Returns the next signal that came, or `None`.
+    pub fn read(&self) -> io::Result<Option<Received>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+        let size = mem::size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the kernel writes at most `size` bytes, and `info` has that many.
+        let count = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(None) } else { Err(error) };
+        }
+        // SAFETY: all bytes were zeroed before, and the type is plain integers.
+        let info = unsafe { info.assume_init() };
+        Ok(Some(Received { signal: info.ssi_signo.cast_signed(), from_process: info.ssi_code <= 0 }))
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Unblocks every signal in the calling thread: for a child before it becomes another program, since the mask survives
+/// `execve(2)`.
+pub fn unblock_all() -> io::Result<()> {
+    change_mask(libc::SIG_SETMASK, &set_of(&[])?)
+}
+
+fn set_of(signals: &[Signal]) -> io::Result<libc::sigset_t> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset writes the whole set.
+    check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
+    // SAFETY: sigemptyset has just initialised it.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: `set` is initialised.
+        check(unsafe { libc::sigaddset(&raw mut set, signal.as_raw()) })?;
+    }
+    Ok(set)
+}
+
+fn change_mask(how: i32, set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: `set` is initialised; a null third argument asks for no old mask.
+    match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_read_with_its_sender() {
+        let signals = SignalFd::block(&[Signal::USR1]).unwrap();
+        assert_eq!(signals.read().unwrap(), None);
+        // SAFETY: raises a signal that this thread has blocked.
+        assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+        assert_eq!(signals.read().unwrap(), Some(Received { signal: libc::SIGUSR1, from_process: true }));
+    }
+}

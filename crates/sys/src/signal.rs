@@ -1,7 +1,7 @@
 //! Signals as data: a set of them blocked, and read from a descriptor: `signalfd(2)`.
 
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::Signal;
@@ -13,8 +13,8 @@ pub struct SignalFd(OwnedFd);
 /// One signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Its number.
-    pub signal: i32,
+    /// Its number: `signal(7)`.
+    pub signal: u32,
     /// Whether a process sent it. The kernel's own (Ctrl-C on a terminal) reached every process of the group, so that
     /// forwarding them would deliver them twice.
     pub from_process: bool,
@@ -37,7 +37,7 @@ impl SignalFd {
     /// Returns the next signal that came, or `None`.
     pub fn read(&self) -> io::Result<Option<Received>> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
-        let size = mem::size_of::<libc::signalfd_siginfo>();
+        let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: the kernel writes at most `size` bytes, and `info` has that many.
         let count = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if count < 0 {
@@ -46,7 +46,7 @@ impl SignalFd {
         }
         // SAFETY: all bytes were zeroed before, and the type is plain integers.
         let info = unsafe { info.assume_init() };
-        Ok(Some(Received { signal: info.ssi_signo.cast_signed(), from_process: info.ssi_code <= 0 }))
+        Ok(Some(Received { signal: info.ssi_signo, from_process: info.ssi_code <= 0 }))
     }
 }
 
@@ -97,6 +97,6 @@ mod tests {
         assert_eq!(signals.read().unwrap(), None);
         // SAFETY: raises a signal that this thread has blocked.
         assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
-        assert_eq!(signals.read().unwrap(), Some(Received { signal: libc::SIGUSR1, from_process: true }));
+        assert_eq!(signals.read().unwrap(), Some(Received { signal: 10, from_process: true }));
     }
 }

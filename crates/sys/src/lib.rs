@@ -4,4 +4,5 @@
 #![allow(unsafe_code, reason = "this crate exists so that all the others may forbid it")]
 
 pub mod child;
+pub mod namespace;
 pub mod signal;

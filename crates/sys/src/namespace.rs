@@ -1,0 +1,182 @@
+//! Namespaces: their types, what nsfs tells about them (`ioctl_nsfs(2)`), making and entering them.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+
+/// The eight types of namespaces, in the order in which `lsns(8)` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Mount points.
+    Mount,
+    /// Interfaces, routes, firewalls, ports.
+    Network,
+    /// System V IPC and POSIX message queues.
+    Ipc,
+    /// User and group ids, capabilities.
+    User,
+    /// Process ids.
+    Pid,
+    /// Host name.
+    Uts,
+    /// The root of the cgroup tree.
+    Cgroup,
+    /// Offsets of the monotonic clocks.
+    Time,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Mount, Self::Network, Self::Ipc, Self::User, Self::Pid, Self::Uts, Self::Cgroup, Self::Time];
+
+    /// Returns the name that the kernel uses in `/proc/PID/ns`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "mnt",
+            Self::Network => "net",
+            Self::Ipc => "ipc",
+            Self::User => "user",
+            Self::Pid => "pid",
+            Self::Uts => "uts",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
+
+    /// Returns the type of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Returns the flag with which `clone(2)`, `unshare(2)` and `setns(2)` name the type.
+    pub const fn flag(self) -> ThreadNameSpaceType {
+        match self {
+            Self::Mount => ThreadNameSpaceType::MOUNT,
+            Self::Network => ThreadNameSpaceType::NETWORK,
+            Self::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+            Self::User => ThreadNameSpaceType::USER,
+            Self::Pid => ThreadNameSpaceType::PROCESS_ID,
+            Self::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+            Self::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+            Self::Time => ThreadNameSpaceType::TIME,
+        }
+    }
+
+    fn link_type(self) -> LinkNameSpaceType {
+        match self {
+            Self::Mount => LinkNameSpaceType::Mount,
+            Self::Network => LinkNameSpaceType::Network,
+            Self::Ipc => LinkNameSpaceType::InterProcessCommunication,
+            Self::User => LinkNameSpaceType::User,
+            Self::Pid => LinkNameSpaceType::ProcessID,
+            Self::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+            Self::Cgroup => LinkNameSpaceType::ControlGroup,
+            Self::Time => LinkNameSpaceType::Time,
+        }
+    }
+}
+
+/// Moves the calling thread into the namespace that `fd` refers to, which must be of type `kind`: `setns(2)`.
+pub fn enter(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
+    Ok(rustix::thread::move_into_link_name_space(fd, Some(kind.link_type()))?)
+}
+
+/// Moves the calling thread into all the namespaces of `kinds` that the process of `pidfd` is in, in one call.
+pub fn enter_process(pidfd: BorrowedFd<'_>, kinds: ThreadNameSpaceType) -> io::Result<()> {
+    Ok(rustix::thread::move_into_thread_name_spaces(pidfd, kinds)?)
+}
+
+/// Gives the calling thread a new namespace of type `kind`: `unshare(2)`.
+pub fn unshare(kind: Kind) -> io::Result<()> {
+    // SAFETY: a `Kind` is a namespace's flag, never CLONE_FILES, so the descriptor table stays shared.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::from_bits_retain(kind.flag().bits())) }?)
+}
+
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
+const NS_GET_PID_FROM_PIDNS: libc::Ioctl = 0x8004_b706;
+const NS_GET_ID: libc::Ioctl = 0x8008_b70d;
+const SIOCGSKNS: libc::Ioctl = 0x894c;
+
+/// Opens the user namespace that owns the namespace `fd`. `EPERM` where it is not visible from the caller's own.
+pub fn owner(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    related(fd, NS_GET_USERNS)
+}
+
+/// Opens the parent of the user or pid namespace `fd`. `EPERM` where it has none that the caller can see.
+pub fn parent(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    related(fd, NS_GET_PARENT)
+}
+
+/// Opens the network namespace that a socket was made in: `SIOCGSKNS`.
+pub fn of_socket(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    related(socket, SIOCGSKNS)
+}
+
+/// Returns the type of the namespace `fd`, or `None` where it is one that this crate does not know.
+pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Option<Kind>> {
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    let flag = check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) })?;
+    Ok(Kind::ALL.into_iter().find(|kind| u32::try_from(flag) == Ok(kind.flag().bits())))
+}
+
+/// Returns the uid of the user who made the user namespace `fd`, as the caller numbers users.
+pub fn owner_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut uid: libc::uid_t = 0;
+    // SAFETY: NS_GET_OWNER_UID writes one `uid_t` to its argument.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) })?;
+    Ok(uid)
+}
+
+/// Returns the number that never is used twice in one boot, unlike the inode number (since Linux 6.18).
+pub fn unique_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut id = 0_u64;
+    // SAFETY: NS_GET_ID writes one `u64` to its argument.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_ID, &raw mut id) })?;
+    Ok(id)
+}
+
+/// Translates a pid of the pid namespace `fd` into the caller's own numbering.
+pub fn outer_pid(fd: BorrowedFd<'_>, inner: i32) -> io::Result<i32> {
+    // SAFETY: NS_GET_PID_FROM_PIDNS takes the pid by value and returns one.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PID_FROM_PIDNS, inner) })
+}
+
+fn related(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: the three requests used here take no argument.
+    let other = check(unsafe { libc::ioctl(fd.as_raw_fd(), request) })?;
+    // SAFETY: the ioctl has just returned this descriptor, close-on-exec, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(other) })
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_and_we_agree_on_the_types() {
+        for kind in Kind::ALL {
+            let file = File::open(format!("/proc/self/ns/{}", kind.name())).unwrap();
+            assert_eq!(super::kind(file.as_fd()).unwrap(), Some(kind));
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_has_no_type() {
+        let file = File::open("/proc/self/status").unwrap();
+        assert!(kind(file.as_fd()).is_err());
+        assert!(owner(file.as_fd()).is_err());
+    }
+}

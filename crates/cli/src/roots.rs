@@ -25,6 +25,11 @@ impl Roots {
         self.chosen().map_or_else(|| user_directory("XDG_RUNTIME_DIR", ".local/run", "/run"), |root| root.join("run"))
     }
 
+    /// Returns the directory that `--root` names, so that it can be passed on to another tool.
+    pub fn argument(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
     fn chosen(&self) -> Option<PathBuf> {
         let root =
             self.root.clone().or_else(|| env::var_os("DRAYAGE_ROOT").filter(|v| !v.is_empty()).map(PathBuf::from))?;

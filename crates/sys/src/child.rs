@@ -4,7 +4,9 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.
@@ -29,4 +31,12 @@ pub fn in_own_session(command: &mut Command) -> &mut Command {
     };
     // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
+}
+
+/// Moves this process into a mount namespace of its own, in which the host's later mounts and unmounts appear, and out
+/// of which none of its own get: `mount_namespaces(7)`, "Shared subtrees".
+pub fn own_mount_namespace() -> io::Result<()> {
+    // SAFETY: the descriptor table, which other threads may rely on, stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    Ok(mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }

@@ -1,0 +1,268 @@
+//! What a run consists of, computed and not yet done: the stages with their arguments, how the container is started, and
+//! what undoes each stage. `--print` shows the plan, everything else executes it: one plan, so that they cannot differ.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::options::{Network, Options, Policy};
+
+/// The tools that a run executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tool {
+    /// From a reference to a layout.
+    Pull,
+    /// From a layout to layers.
+    Unpack,
+    /// From layers and a config to a bundle.
+    Bundle,
+    /// From a bundle to a network.
+    Ns,
+    /// From a network to published ports.
+    Portmap,
+    /// From a bundle to a process.
+    Spawn,
+}
+
+impl Tool {
+    /// Returns the executable's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Unpack => "unpack",
+            Self::Bundle => "bundle",
+            Self::Ns => "ns",
+            Self::Portmap => "portmap",
+            Self::Spawn => "spawn",
+        }
+    }
+}
+
+/// A tool and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stage {
+    /// The tool's name.
+    pub(crate) tool: Tool,
+    /// Its arguments, the verb among them.
+    pub(crate) arguments: Vec<OsString>,
+}
+
+impl Stage {
+    fn new<A: Into<OsString>>(tool: Tool, arguments: impl IntoIterator<Item = A>) -> Self {
+        Self { tool, arguments: arguments.into_iter().map(Into::into).collect() }
+    }
+
+    fn push<A: Into<OsString>>(&mut self, arguments: impl IntoIterator<Item = A>) {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+    }
+}
+
+/// What undoes a stage, if the stage was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undo {
+    /// The tool whose stage is undone.
+    pub(crate) of: Tool,
+    /// The command that does it.
+    pub(crate) stage: Stage,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The container's id.
+    pub(crate) id: String,
+    /// The bundle's directory.
+    pub(crate) bundle: PathBuf,
+    /// From the image to the record of a container that can be started, piped one into the next.
+    pub(crate) stages: Vec<Stage>,
+    /// Starts the container in the foreground; ends as it ends.
+    pub(crate) spawn: Stage,
+    /// Starts the container and leaves it to the keeper.
+    pub(crate) spawn_detached: Stage,
+    /// In the order in which they are carried out: the reverse of the stages'.
+    pub(crate) undo: Vec<Undo>,
+}
+
+/// Computes the plan for a container named `id`.
+pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
+    let image = options.image()?;
+    let root: Vec<OsString> =
+        options.roots.argument().map_or_else(Vec::new, |root| vec!["--root".into(), root.as_os_str().to_owned()]);
+    let bundle = options.roots.data().join("containers").join(id);
+    let state = options.roots.argument().map(|_| options.roots.run().join("spawn"));
+    let mut stages = image_stages(options, image, &root);
+    stages.push(bundle_stage(options, id, image, &root));
+    stages.extend(network_stage(options, &root));
+    stages.extend(portmap_stage(options));
+    let undo = undo(options, id, &stages, &root, state.as_deref());
+    Ok(Plan {
+        spawn: spawn_stage(id, &bundle, state.as_deref(), false),
+        spawn_detached: spawn_stage(id, &bundle, state.as_deref(), true),
+        id: id.to_owned(),
+        bundle,
+        stages,
+        undo,
+    })
+}
+
+fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
+    if options.rootfs {
+        return Vec::new();
+    }
+    let mut pull = Stage::new(Tool::Pull, root);
+    match options.pull {
+        Policy::Always => pull.push(["--policy", "always"]),
+        Policy::Missing => pull.push(["--policy", "missing"]),
+        Policy::Never => pull.push(["--policy", "never"]),
+    }
+    if let Some(platform) = &options.platform {
+        pull.push(["--platform", platform]);
+    }
+    if options.quiet {
+        pull.push(["--quiet"]);
+    }
+    pull.push([image]);
+    vec![pull, Stage::new(Tool::Unpack, root)]
+}
+
+fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -> Stage {
+    let mut bundle = Stage::new(Tool::Bundle, root);
+    bundle.push(["--id", id]);
+    bundle.push(&options.bundle.0);
+    match options.network {
+        Network::Host => bundle.push(["--network", "host"]),
+        Network::None => bundle.push(["--network", "none"]),
+        Network::Bridge | Network::Container(_) => {}
+    }
+    if options.rootfs {
+        bundle.push([image]);
+    }
+    if !options.command().is_empty() {
+        bundle.push(["--"]);
+        bundle.push(options.command());
+    }
+    bundle
+}
+
+fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
+    let mut ns = Stage::new(Tool::Ns, ["add"]);
+    ns.push(root);
+    match &options.network {
+        Network::None | Network::Host => return None,
+        Network::Container(id) => ns.push(["--join", id]),
+        Network::Bridge => {
+            for (option, value) in [("--ip", &options.ip), ("--mac", &options.mac_address)] {
+                if let Some(value) = value {
+                    ns.push([option, value]);
+                }
+            }
+        }
+    }
+    Some(ns)
+}
+
+fn portmap_stage(options: &Options) -> Option<Stage> {
+    let publishes = !options.publish.is_empty() || options.publish_all;
+    // As with docker: in the host's network every port is published as it is, without one there is nothing to reach.
+    if !publishes || matches!(options.network, Network::Host | Network::None) {
+        return None;
+    }
+    let mut portmap = Stage::new(Tool::Portmap, options.publish_all.then_some("-P"));
+    for port in &options.publish {
+        portmap.push(["-p", port]);
+    }
+    Some(portmap)
+}
+
+fn spawn_stage(id: &str, bundle: &Path, state: Option<&Path>, detached: bool) -> Stage {
+    let mut spawn = spawn_command(state);
+    spawn.push(["run"]);
+    if detached {
+        spawn.push(["--detach"]);
+    }
+    spawn.push(["--bundle".as_ref(), bundle.as_os_str(), id.as_ref()]);
+    spawn
+}
+
+fn spawn_command(state: Option<&Path>) -> Stage {
+    let root = state.map_or_else(Vec::new, |state| vec!["--root".as_ref(), state.as_os_str()]);
+    Stage::new(Tool::Spawn, root)
+}
+
+fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], state: Option<&Path>) -> Vec<Undo> {
+    let planned = |tool: Tool| stages.iter().any(|stage| stage.tool == tool);
+    let mut undo = Vec::new();
+    let mut delete = spawn_command(state);
+    delete.push(["delete", "--force", id]);
+    undo.push(Undo { of: Tool::Spawn, stage: delete });
+    if planned(Tool::Portmap) {
+        undo.push(Undo { of: Tool::Portmap, stage: Stage::new(Tool::Portmap, ["del", id]) });
+    }
+    if planned(Tool::Ns) {
+        let mut ns = Stage::new(Tool::Ns, ["del"]);
+        ns.push(root);
+        ns.push([id]);
+        undo.push(Undo { of: Tool::Ns, stage: ns });
+    }
+    if options.rm {
+        let mut bundle = Stage::new(Tool::Bundle, ["delete"]);
+        bundle.push(root);
+        bundle.push([id]);
+        undo.push(Undo { of: Tool::Bundle, stage: bundle });
+    }
+    undo
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn words(stage: &Stage) -> String {
+        let arguments: Vec<_> = stage.arguments.iter().map(|argument| argument.to_str().unwrap()).collect();
+        format!("{} {}", stage.tool.name(), arguments.join(" "))
+    }
+
+    fn lines(command_line: &str) -> Vec<String> {
+        let options = Options::parse_from(command_line.split(' '));
+        let plan = plan(&options, "web").unwrap();
+        let undo = plan.undo.iter().map(|undo| &undo.stage);
+        plan.stages.iter().chain([&plan.spawn]).chain(undo).map(words).collect()
+    }
+
+    #[test]
+    fn the_whole_is_the_six_stages_and_their_undoing_in_reverse() {
+        assert_eq!(
+            lines("run --root /r --rm -p 8080:80 nginx nginx -T"),
+            [
+                "pull --root /r --policy missing nginx",
+                "unpack --root /r",
+                "bundle --root /r --id web -- nginx -T",
+                "ns add --root /r",
+                "portmap -p 8080:80",
+                "spawn --root /r/run/spawn run --bundle /r/containers/web web",
+                "spawn --root /r/run/spawn delete --force web",
+                "portmap del web",
+                "ns del --root /r web",
+                "bundle delete --root /r web",
+            ]
+        );
+    }
+
+    #[test]
+    fn stages_that_are_not_needed_are_left_out() {
+        for (command_line, want) in [
+            ("run --root /r --network none nginx", "pull unpack bundle spawn spawn"),
+            ("run --root /r --network host -p 80:80 nginx", "pull unpack bundle spawn spawn"),
+            ("run --root /r --rootfs /", "bundle ns spawn spawn ns"),
+            ("run --root /r -P nginx", "pull unpack bundle ns portmap spawn spawn portmap ns"),
+        ] {
+            let tools: Vec<_> =
+                lines(command_line).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+            assert_eq!(tools.join(" "), want, "{command_line}");
+        }
+    }
+}

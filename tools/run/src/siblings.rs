@@ -1,0 +1,42 @@
+//! Where the other tools are: beside this executable first, so that a build or an installation uses its own, then in
+//! PATH.
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::plan::{Stage, Tool};
+
+/// Finds a tool's executable.
+fn find(tool: Tool) -> Result<PathBuf> {
+    let own = env::current_exe().context("find this executable")?;
+    let beside = own.parent().map(Path::to_owned);
+    let path = env::var_os("PATH").unwrap_or_default();
+    beside
+        .into_iter()
+        .chain(env::split_paths(&path))
+        .map(|directory| directory.join(tool.name()))
+        .find(|candidate| is_executable(candidate))
+        .ok_or_else(|| anyhow!("{} is neither beside {} nor in PATH", tool.name(), own.display()))
+}
+
+/// Returns the command of a stage, with this tool's verbosity.
+pub(crate) fn command(stage: &Stage) -> Result<Command> {
+    let mut command = Command::new(find(stage.tool)?);
+    // `bundle` has docker's -v; --verbose means the same in all of them, and runc's word for it is --debug.
+    let verbose: &[&str] = match (log::max_level(), stage.tool) {
+        (_, Tool::Spawn) | (log::LevelFilter::Warn, _) => &[],
+        (log::LevelFilter::Debug, _) => &["--verbose"],
+        _ => &["--verbose", "--verbose"],
+    };
+    command.args(verbose.iter().map(OsStr::new)).args(&stage.arguments);
+    Ok(command)
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}

@@ -1,1 +1,62 @@
-fn main() {}
+//! End-to-end tests: the programs as a shell user meets them, through real pipes, against a real registry and the real
+//! kernel. One module per area; `tests/README.md` says how to add to one.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and this program's stdout is its report"
+)]
+#![allow(let_underscore_drop, reason = "cleaning up is best effort")]
+
+mod bundle;
+mod cli;
+mod interchange;
+mod ns;
+mod pipe;
+mod portmap;
+mod pull;
+mod recipes;
+mod record;
+mod run;
+mod sandbox;
+mod spawn;
+mod support;
+mod unpack;
+
+use std::process::ExitCode;
+
+use support::Test;
+
+fn main() -> ExitCode {
+    // Inside a sandbox this program is its own HTTP client.
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, option, address] = arguments.as_slice() {
+        if option == "--http-get" {
+            return support::http_client(address);
+        }
+    }
+    support::run(tests())
+}
+
+fn tests() -> Vec<Test> {
+    let areas: [(&str, Vec<Test>); 13] = [
+        ("sandbox", sandbox::tests()),
+        ("cli", cli::tests()),
+        ("record", record::tests()),
+        ("pull", pull::tests()),
+        ("unpack", unpack::tests()),
+        ("bundle", bundle::tests()),
+        ("ns", ns::tests()),
+        ("portmap", portmap::tests()),
+        ("spawn", spawn::tests()),
+        ("run", run::tests()),
+        ("interchange", interchange::tests()),
+        ("pipe", pipe::tests()),
+        ("recipes", recipes::tests()),
+    ];
+    areas.into_iter().flat_map(|(area, tests)| tests.into_iter().map(move |test| test.in_area(area))).collect()
+}

@@ -1,0 +1,7 @@
+//! `portmap`: host ports to container ports.
+
+use crate::support::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![]
+}

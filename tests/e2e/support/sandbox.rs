@@ -1,0 +1,245 @@
+//! A machine of its own for a test: own process, mount, network, UTS and IPC namespaces, in which it plays the host. The real
+//! firewall, mounts and interfaces are out of reach, and whatever a failed test leaves goes with the namespaces.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use super::command::{self, Cmd, Outcome};
+use super::needs::{Need, find_program};
+use super::{images, leaks, programs, wait};
+
+/// The registry's address inside every sandbox that needs one.
+pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
+
+/// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory. SIGCHLD is
+/// ignored, so the kernel reaps what the test's daemons leave to init; end of file on stdin is the end of everything.
+const INIT: &str = r#"set -e
+mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
+mount -t tmpfs -o mode=755 drayage-e2e-run /run
+mkdir -p /run/netns /run/lock "$1/home" "$1/tmp"
+chmod 1777 "$1/tmp" /run/lock
+command -v ip >/dev/null && ip link set lo up
+hostname sandbox
+trap '' CHLD
+echo ready
+exec cat"#;
+
+/// The place where one test runs.
+pub(crate) struct Sandbox {
+    directory: tempfile::TempDir,
+    machine: Option<Machine>,
+}
+
+/// The namespaces, held by their init.
+struct Machine {
+    unshare: Child,
+    init: i32,
+    cgroups: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// Makes the place; `needs` decides what it offers.
+    pub(super) fn new(test: &str, needs: &[Need]) -> Result<Self, String> {
+        programs::directory();
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("drayage-e2e-{}.", test.replace("::", "-")))
+            .tempdir_in(std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from))
+            .map_err(|error| format!("a directory for the test: {error}"))?;
+        let isolated = needs
+            .iter()
+            .any(|need| matches!(need, Need::Root | Need::NetNs | Need::Overlay | Need::Nft | Need::Registry));
+        let machine = if isolated { Some(Machine::boot(directory.path())?) } else { None };
+        let sandbox = Self { directory, machine };
+        if sandbox.machine.is_none() {
+            for name in ["home", "tmp"] {
+                fs::create_dir(sandbox.path(name)).map_err(|error| error.to_string())?;
+            }
+        }
+        if needs.contains(&Need::Registry) {
+            sandbox.serve_images()?;
+        }
+        Ok(sandbox)
+    }
+
+    /// Returns the path of a file in the test's directory, as the commands see it. Absolute paths stay.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the same as text, for command lines.
+    pub(crate) fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// Returns a path by which the test itself reaches a file of the sandbox (absolute symlinks on the way would lead
+    /// out of it).
+    pub(crate) fn outside(&self, name: impl AsRef<Path>) -> PathBuf {
+        let path = self.path(name);
+        match &self.machine {
+            Some(machine) => Path::new(&format!("/proc/{}/root", machine.init)).join(path.strip_prefix("/").unwrap()),
+            None => path,
+        }
+    }
+
+    /// Reads a text file.
+    #[track_caller]
+    pub(crate) fn read(&self, name: impl AsRef<Path>) -> String {
+        let path = self.outside(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Writes a file, and the directories above it.
+    #[track_caller]
+    pub(crate) fn write(&self, name: impl AsRef<Path>, text: impl AsRef<[u8]>) {
+        let path = self.outside(name);
+        fs::create_dir_all(path.parent().unwrap())
+            .and_then(|()| fs::write(&path, text))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Tells whether something has this name; a dangling symlink counts.
+    pub(crate) fn exists(&self, name: impl AsRef<Path>) -> bool {
+        fs::symlink_metadata(self.outside(name)).is_ok()
+    }
+
+    /// Makes a command: a tool by its name, or any program in PATH. It runs in the test's directory, with
+    /// `DRAYAGE_ROOT` set to `state` there.
+    pub(crate) fn cmd(&self, arguments: &[&str]) -> Cmd {
+        let mut command = match &self.machine {
+            Some(machine) => machine.enter(self.directory.path()),
+            None => Command::new("env"),
+        };
+        command.args(arguments).current_dir(self.directory.path());
+        command
+            .env("PATH", Self::search_path())
+            .env("DRAYAGE_ROOT", self.path("state"))
+            .env("HOME", self.path("home"))
+            .env("TMPDIR", self.path("tmp"))
+            .env("SANDBOX", self.directory.path())
+            .env("REGISTRY", REGISTRY)
+            .env("LC_ALL", "C")
+            .env("TERM", "dumb");
+        for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "RUST_BACKTRACE"] {
+            command.env_remove(name);
+        }
+        Cmd::new(command, arguments.join(" "), true)
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
+        self.cmd(arguments).run()
+    }
+
+    /// Makes a command out of shell text.
+    pub(crate) fn sh(&self, script: &str) -> Cmd {
+        self.cmd(&["sh", "-c", script])
+    }
+
+    /// Runs stages as one shell pipe; the exit code is the last one's.
+    pub(crate) fn pipe(&self, stages: &[&str]) -> Outcome {
+        self.sh(&stages.join(" | ")).run()
+    }
+
+    /// Gets `/` from a server inside the sandbox and returns headers and body, or `None` while nobody answers.
+    pub(crate) fn http_get(&self, address: &str) -> Option<String> {
+        // This very program, started inside the sandbox, is the client: no other one is needed there.
+        let own = std::env::current_exe().expect("own executable");
+        let outcome = self.cmd(&[&own.display().to_string(), "--http-get", address]).run();
+        (outcome.code() == 0).then_some(outcome.stdout)
+    }
+
+    /// Waits until a server inside the sandbox answers, and returns its page.
+    pub(crate) fn wait_http(&self, address: &str) -> String {
+        wait::wait_for(&format!("an answer of {address}"), || self.http_get(address))
+    }
+
+    /// Returns the process whose namespaces the sandbox is.
+    pub(super) fn init(&self) -> Option<i32> {
+        self.machine.as_ref().map(|machine| machine.init)
+    }
+
+    /// Removes what outlives the namespaces: control groups that a failed test has left empty.
+    pub(super) fn clean_up(&self) {
+        let Some(machine) = &self.machine else { return };
+        machine.kill();
+        leaks::remove_cgroups(&machine.cgroups);
+    }
+
+    fn search_path() -> String {
+        let programs = programs::directory().display();
+        let inherited = std::env::var("PATH").unwrap_or_default();
+        format!("{programs}:{inherited}:/usr/local/sbin:/usr/sbin:/sbin")
+    }
+
+    /// Starts a registry of the sandbox's own over the images, which it cannot change.
+    fn serve_images(&self) -> Result<(), String> {
+        let cache = images::ready()?;
+        let configuration = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage:\n  filesystem: {{rootdirectory: {}}}\n  maintenance: {{readonly: {{enabled: true}}, \
+             uploadpurging: {{enabled: false}}}}\nhttp: {{addr: \"{REGISTRY}\", secret: tests}}\n",
+            cache.join("registry").display()
+        );
+        self.write("registry.yml", configuration);
+        let script = "docker-registry serve registry.yml >registry.log 2>&1 &";
+        self.sh(script).env("REGISTRY_LOG_LEVEL", "error").run().ok();
+        self.wait_http(REGISTRY);
+        Ok(())
+    }
+}
+
+impl Machine {
+    fn boot(directory: &Path) -> Result<Self, String> {
+        let cgroups = leaks::cgroups();
+        let mut complaints = tempfile::tempfile().map_err(|error| error.to_string())?;
+        let mut unshare = Command::new("unshare")
+            .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "--"])
+            .args(["sh", "-c", INIT, "init"])
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Shown when it matters: util-linux 2.38's unshare complains at its end about signals, without a cause.
+            .stderr(complaints.try_clone().map_err(|error| error.to_string())?)
+            .spawn()
+            .map_err(|error| format!("unshare: {error}"))?;
+        let mut line = String::new();
+        let stdout = unshare.stdout.take().ok_or("unshare has no stdout")?;
+        BufReader::new(stdout).read_line(&mut line).map_err(|error| format!("the sandbox: {error}"))?;
+        if line != "ready\n" {
+            let _ = unshare.wait();
+            let mut text = String::new();
+            let _ = complaints.seek(SeekFrom::Start(0)).and_then(|_| complaints.read_to_string(&mut text));
+            return Err(format!("the sandbox's namespaces cannot be made: {text}"));
+        }
+        let outer = i32::try_from(unshare.id()).map_err(|error| error.to_string())?;
+        let init = command::child_of(outer).ok_or("the sandbox's init is gone")?;
+        Ok(Self { unshare, init, cgroups })
+    }
+
+    /// Returns a command that runs its arguments inside.
+    fn enter(&self, directory: &Path) -> Command {
+        static NSENTER: OnceLock<PathBuf> = OnceLock::new();
+        let mut command =
+            Command::new(NSENTER.get_or_init(|| find_program("nsenter").unwrap_or_else(|| "nsenter".into())));
+        command.arg("--target").arg(self.init.to_string());
+        command.args(["--mount", "--net", "--pid", "--uts", "--ipc"]);
+        command.arg(format!("--wdns={}", directory.display())).args(["--", "env"]);
+        command
+    }
+
+    fn kill(&self) {
+        // The end of a pid namespace's init is the end of everything in it.
+        let pid = rustix::process::Pid::from_raw(self.init);
+        let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.unshare.wait();
+    }
+}

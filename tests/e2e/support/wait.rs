@@ -1,0 +1,70 @@
+//! Waiting for an event, with a deadline that belongs to the whole test.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long one test may take in all.
+const TEST_LIMIT: Duration = Duration::from_secs(180);
+/// How long one event may take to come.
+const EVENT_LIMIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static TEST_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+pub(super) fn start_the_clock() {
+    TEST_DEADLINE.set(Some(Instant::now() + TEST_LIMIT));
+}
+
+/// Returns when something that may take `limit` has to be over.
+pub(super) fn deadline(limit: Duration) -> Instant {
+    let own = Instant::now() + limit;
+    TEST_DEADLINE.get().map_or(own, |test| own.min(test))
+}
+
+/// Polls until `event` is `Some`; panics with `what` when it does not come.
+pub(crate) fn wait_for<T>(what: &str, mut event: impl FnMut() -> Option<T>) -> T {
+    let deadline = deadline(EVENT_LIMIT);
+    poll_until(deadline, &mut event).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+/// Polls until `event` is `Some` or the deadline has come.
+pub(super) fn poll_until<T>(deadline: Instant, event: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        if let Some(value) = event() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The client that [`super::Sandbox::http_get`] starts inside a sandbox: prints headers and body.
+pub(crate) fn http_client(address: &str) -> ExitCode {
+    match http_get(address) {
+        Ok(answer) => {
+            print!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{address}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn http_get(address: &str) -> std::io::Result<String> {
+    let (host, path) = address.split_once('/').map_or((address, ""), |(host, path)| (host, path));
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}

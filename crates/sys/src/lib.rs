@@ -4,5 +4,9 @@
 #![allow(unsafe_code, reason = "this crate exists so that all the others may forbid it")]
 
 pub mod child;
+pub mod clone;
+pub mod launch;
+pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod signal;

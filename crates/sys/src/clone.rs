@@ -1,0 +1,95 @@
+//! `clone3(2)` for a program that makes containers: the child goes straight into its namespaces and its cgroup, and
+//! the parent gets a pidfd, so that no pid is ever guessed.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+/// Which of the two processes the caller is after [`clone`].
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller is the parent.
+    Parent {
+        /// The child's pid, as the caller numbers processes.
+        pid: Pid,
+        /// A descriptor of the child, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// The caller is the child, on a copy of the parent's memory.
+    Child,
+}
+
+/// How [`clone`] makes the child.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How<'a> {
+    /// New namespaces: the `CLONE_NEW*` flags.
+    pub namespaces: u32,
+    /// A cgroup2 directory to be born in: `CLONE_INTO_CGROUP`.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The child becomes a child of the caller's parent: `CLONE_PARENT`.
+    pub sibling: bool,
+}
+
+/// Makes a child process. Refuses with `EDEADLK` while the process has a second thread: the child could find any lock
+/// taken for ever, and ordinary Rust would not be sound in it.
+pub fn clone(how: How<'_>) -> io::Result<Cloned> {
+    // A directory has one link for itself, one for its name, and one for each subdirectory: one for each thread.
+    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut arguments = clone_args {
+        flags: u64::from(how.namespaces) | CLONE_PIDFD,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: SIGCHLD,
+        ..clone_args::default()
+    };
+    if let Some(cgroup) = how.cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
+    }
+    if how.sibling {
+        arguments.flags |= CLONE_PARENT;
+        arguments.exit_signal = 0;
+    }
+    // SAFETY: the stack is null and CLONE_VM is unset, so the child runs on its own copy of our stack; the process has
+    // one thread, so that no lock is held in the copy.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<clone_args>()) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(Cloned::Child) };
+    // SAFETY: the kernel has just stored this descriptor for us, and nobody else has it.
+    Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+// As 64-bit flags, which libc's constants are not.
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const SIGCHLD: u64 = 17;
+
+/// `struct clone_args`, version 2 (Linux 5.7).
+#[repr(C)]
+#[derive(Default)]
+#[allow(non_camel_case_types, reason = "the kernel's name")]
+struct clone_args {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Ends the calling process at once, without running anything that the parent has registered: `_exit(2)`.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any number and does not return.
+    unsafe { libc::_exit(code) }
+}

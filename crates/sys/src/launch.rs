@@ -1,0 +1,375 @@
+//! The last steps before a container's program: a list of system calls that a program of some hundred bytes, in a
+//! sealed memfd, executes one after another, the last of them being the `execve` of the container's program.
+//!
+//! What this is for: until its `execve` succeeds, the process that enters a container is one that the container's
+//! processes may see, and `/proc/PID/exe` is the program that it runs (CVE-2019-5736; `#!/proc/self/exe` makes even the
+//! kernel execute it again). Here that program is not the runtime on the host's disk but a copy of nothing worth having,
+//! which nobody can write to. It costs one more `execve` of one page instead of a copy of the runtime, and it needs no
+//! memory allocator, no stack and no file of the container.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+/// One argument of a call: a number, or the address of data given before.
+pub type Word = u64;
+
+/// The list of calls under construction.
+#[derive(Debug)]
+pub struct Launch {
+    data: Vec<u8>,
+    calls: Vec<[Word; CALL_WORDS]>,
+}
+
+const CALL_WORDS: usize = 11;
+const CODE_BASE: u64 = 0x40_0000;
+const DATA_BASE: u64 = 0x80_0000;
+#[cfg(target_arch = "x86_64")]
+const PAGE: usize = 0x1000;
+#[cfg(not(target_arch = "x86_64"))]
+const PAGE: usize = 0x1_0000;
+const ELF_HEADERS: usize = 64 + 3 * 56;
+/// Where the descriptor for a failure's message stands: the first word of the data.
+const REPORT: u64 = DATA_BASE;
+/// Where the address of the first call stands.
+const FIRST_CALL: usize = 8;
+const IGNORE_FAILURE: u64 = 1;
+
+impl Launch {
+    /// Starts an empty list. The message of a call that fails goes to `report`: the four bytes `tag`, the error number,
+    /// and the call's name.
+    pub fn new(report: BorrowedFd<'_>) -> Self {
+        let mut launch = Self { data: vec![0; 16], calls: Vec::with_capacity(64) };
+        launch.data[..8].copy_from_slice(&number(report.as_raw_fd()).to_le_bytes());
+        launch
+    }
+
+    /// Adds data and returns its address.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Word {
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+        let address = DATA_BASE + self.data.len() as u64;
+        self.data.extend_from_slice(bytes);
+        address
+    }
+
+    /// Adds a string with its final NUL and returns its address.
+    pub fn string(&mut self, string: &CStr) -> Word {
+        self.bytes(string.to_bytes_with_nul())
+    }
+
+    /// Adds an array of numbers or addresses and returns its address.
+    pub fn words(&mut self, words: &[Word]) -> Word {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// Adds the array of strings that `execve(2)` wants and returns its address.
+    pub fn strings<S: AsRef<CStr>>(&mut self, strings: &[S]) -> Word {
+        let mut addresses: Vec<Word> = strings.iter().map(|string| self.string(string.as_ref())).collect();
+        addresses.push(0);
+        self.words(&addresses)
+    }
+
+    /// Adds a call. Its failure ends the process and is reported as `name`.
+    pub fn call(&mut self, name: &str, tag: u32, call: libc::c_long, arguments: &[Word]) {
+        let mut message = tag.to_ne_bytes().to_vec();
+        message.extend_from_slice(&[0; 4]);
+        message.extend_from_slice(name.as_bytes());
+        let address = self.bytes(&message);
+        let mut words = [0; CALL_WORDS];
+        words[0] = u64::try_from(call).unwrap_or(u64::MAX);
+        for (word, argument) in words[1..7].iter_mut().zip(arguments) {
+            *word = *argument;
+        }
+        words[9] = address;
+        words[10] = message.len() as u64;
+        self.calls.push(words);
+    }
+
+    /// Adds a call whose failure does not matter.
+    pub fn try_call(&mut self, call: libc::c_long, arguments: &[Word]) {
+        self.call("", 0, call, arguments);
+        if let Some(last) = self.calls.last_mut() {
+            last[8] = IGNORE_FAILURE;
+        }
+    }
+
+    /// Stores the result of the call added last (32 bits of it) at `address`.
+    pub fn store_result(&mut self, address: Word) {
+        if let Some(last) = self.calls.last_mut() {
+            last[7] = address;
+        }
+    }
+
+    /// Makes the descriptor that the call added last returns the one that later failures are reported to.
+    pub fn report_to_result(&mut self) {
+        self.store_result(REPORT);
+    }
+
+    /// Builds the program into a sealed memfd.
+    pub fn seal(mut self) -> io::Result<OwnedFd> {
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+        let first = DATA_BASE + self.data.len() as u64;
+        self.data[FIRST_CALL..FIRST_CALL + 8].copy_from_slice(&first.to_ne_bytes());
+        for word in self.calls.iter().flatten() {
+            self.data.extend_from_slice(&word.to_ne_bytes());
+        }
+        // The list ends with a number that is no call, should the last one return.
+        self.data.extend_from_slice(&u64::MAX.to_ne_bytes());
+        let mut image = elf_headers(code().len(), self.data.len());
+        image.extend_from_slice(code());
+        image.resize(PAGE, 0);
+        image.extend_from_slice(&self.data);
+        let memfd = executable_memfd()?;
+        rustix::io::retry_on_intr(|| rustix::io::pwrite(&memfd, &image, 0))?;
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memfd, seals)?;
+        Ok(memfd)
+    }
+}
+
+/// Executes a program by descriptor; returns only on failure. Descriptors without close-on-exec reach it.
+pub fn execute(program: BorrowedFd<'_>, arguments: &[&CStr], environment: &[&CStr]) -> io::Error {
+    let argv: Vec<*const libc::c_char> =
+        arguments.iter().map(|argument| argument.as_ptr()).chain([std::ptr::null()]).collect();
+    let envp: Vec<*const libc::c_char> =
+        environment.iter().map(|variable| variable.as_ptr()).chain([std::ptr::null()]).collect();
+    // SAFETY: the path and both arrays are NUL-terminated and live until the call returns, if it does.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// Copies the running program into a sealed memfd, for the rare container that may look into the processes entering it.
+pub fn sealed_self() -> io::Result<OwnedFd> {
+    let program = std::fs::File::open("/proc/self/exe")?;
+    let memfd = executable_memfd()?;
+    let size = usize::try_from(program.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut copied = 0;
+    while copied < size {
+        let count = rustix::fs::sendfile(&memfd, &program, None, size - copied)?;
+        if count == 0 {
+            break;
+        }
+        copied += count;
+    }
+    rustix::fs::fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(memfd)
+}
+
+/// Tells whether the running program is such a copy.
+pub fn is_sealed_self() -> bool {
+    std::fs::File::open("/proc/self/exe").is_ok_and(|program| {
+        rustix::fs::fcntl_get_seals(program.as_fd()).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    })
+}
+
+fn executable_memfd() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels before 6.3 do not know the flag and need none.
+    match rustix::fs::memfd_create(c"spawn", flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => Ok(rustix::fs::memfd_create(c"spawn", flags)?),
+        other => Ok(other?),
+    }
+}
+
+fn number(fd: i32) -> u64 {
+    u64::try_from(fd).unwrap_or(u64::MAX)
+}
+
+fn elf_headers(code: usize, data: usize) -> Vec<u8> {
+    #[cfg(target_arch = "x86_64")]
+    const MACHINE: u16 = 62;
+    #[cfg(target_arch = "aarch64")]
+    const MACHINE: u16 = 183;
+    let mut elf = Vec::with_capacity(PAGE + data);
+    elf.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    for half in [2, MACHINE] {
+        elf.extend_from_slice(&half.to_ne_bytes());
+    }
+    elf.extend_from_slice(&1_u32.to_ne_bytes());
+    for word in [CODE_BASE + ELF_HEADERS as u64, 64, 0] {
+        elf.extend_from_slice(&word.to_ne_bytes());
+    }
+    elf.extend_from_slice(&0_u32.to_ne_bytes());
+    for half in [64_u16, 56, 3, 64, 0, 0] {
+        elf.extend_from_slice(&half.to_ne_bytes());
+    }
+    let code = (ELF_HEADERS + code) as u64;
+    let segments = [
+        (libc::PT_LOAD, libc::PF_R | libc::PF_X, 0, CODE_BASE, code),
+        (libc::PT_LOAD, libc::PF_R | libc::PF_W, PAGE as u64, DATA_BASE, data as u64),
+        (libc::PT_GNU_STACK, libc::PF_R | libc::PF_W, 0, 0, 0),
+    ];
+    for (kind, flags, offset, address, size) in segments {
+        elf.extend_from_slice(&kind.to_ne_bytes());
+        elf.extend_from_slice(&flags.to_ne_bytes());
+        for word in [offset, address, address, size, size, PAGE as u64] {
+            elf.extend_from_slice(&word.to_ne_bytes());
+        }
+    }
+    elf
+}
+
+// For each call: load its number and six arguments, execute it; on failure, unless that is to be ignored, put the error
+// number into the call's message, write that to the report descriptor and exit with 127; else store the result, if it
+// is wanted, and go on.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.drayage_launch, \"a\"",
+    ".balign 8",
+    "drayage_launch_begin:",
+    "mov r15d, {data}",
+    "mov r14, [r15 + 8]",
+    "2: mov rax, [r14]",
+    "cmp rax, -1",
+    "je 5f",
+    "mov rdi, [r14 + 8]",
+    "mov rsi, [r14 + 16]",
+    "mov rdx, [r14 + 24]",
+    "mov r10, [r14 + 32]",
+    "mov r8, [r14 + 40]",
+    "mov r9, [r14 + 48]",
+    "syscall",
+    "test rax, rax",
+    "js 4f",
+    "mov rcx, [r14 + 56]",
+    "test rcx, rcx",
+    "jz 3f",
+    "mov dword ptr [rcx], eax",
+    "3: add r14, 88",
+    "jmp 2b",
+    "4: test byte ptr [r14 + 64], 1",
+    "jnz 3b",
+    "neg eax",
+    "mov rsi, [r14 + 72]",
+    "mov dword ptr [rsi + 4], eax",
+    "mov rdx, [r14 + 80]",
+    "mov edi, dword ptr [r15]",
+    "mov eax, 1",
+    "syscall",
+    "5: mov edi, 127",
+    "mov eax, 231",
+    "syscall",
+    "ud2",
+    "drayage_launch_end:",
+    ".popsection",
+    data = const DATA_BASE,
+);
+
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".pushsection .rodata.drayage_launch, \"a\"",
+    ".balign 8",
+    "drayage_launch_begin:",
+    "mov x20, #{data}",
+    "ldr x19, [x20, #8]",
+    "2: ldr x8, [x19]",
+    "cmn x8, #1",
+    "b.eq 5f",
+    "ldp x0, x1, [x19, #8]",
+    "ldp x2, x3, [x19, #24]",
+    "ldp x4, x5, [x19, #40]",
+    "svc #0",
+    "tbnz x0, #63, 4f",
+    "ldr x9, [x19, #56]",
+    "cbz x9, 3f",
+    "str w0, [x9]",
+    "3: add x19, x19, #88",
+    "b 2b",
+    "4: ldr x9, [x19, #64]",
+    "tbnz x9, #0, 3b",
+    "neg w0, w0",
+    "ldr x1, [x19, #72]",
+    "str w0, [x1, #4]",
+    "ldr x2, [x19, #80]",
+    "ldr w0, [x20]",
+    "mov x8, #64",
+    "svc #0",
+    "5: mov x0, #127",
+    "mov x8, #94",
+    "svc #0",
+    "brk #0",
+    "drayage_launch_end:",
+    ".popsection",
+    data = const DATA_BASE,
+);
+
+fn code() -> &'static [u8] {
+    unsafe extern "C" {
+        static drayage_launch_begin: u8;
+        static drayage_launch_end: u8;
+    }
+    let begin = &raw const drayage_launch_begin;
+    let end = &raw const drayage_launch_end;
+    // SAFETY: both labels stand in one section, and what is between them is constant for the whole run.
+    unsafe { std::slice::from_raw_parts(begin, end as usize - begin as usize) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::clone::{Cloned, How, clone, exit_now};
+
+    /// Runs a list in a child and returns what it reported and its exit status. Tests have many threads, so this forks
+    /// through a helper that has one.
+    fn run(build: fn(&mut Launch)) -> (Vec<u8>, i32) {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut launch = Launch::new(theirs.as_fd());
+        build(&mut launch);
+        let program = launch.seal().unwrap();
+        rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).unwrap();
+        let mut child = std::process::Command::new(format!("/proc/self/fd/{}", {
+            rustix::io::fcntl_setfd(&program, rustix::io::FdFlags::empty()).unwrap();
+            program.as_raw_fd()
+        }))
+        .spawn()
+        .unwrap();
+        drop(theirs);
+        let mut report = Vec::new();
+        ours.read_to_end(&mut report).unwrap();
+        (report, child.wait().unwrap().code().unwrap())
+    }
+
+    #[test]
+    fn calls_are_made_in_order_and_the_failing_one_is_named() {
+        let (report, code) = run(|launch| {
+            launch.try_call(libc::SYS_close, &[9999]);
+            launch.call("first", 7, libc::SYS_getpid, &[]);
+            let path = launch.string(c"/nonexistent");
+            launch.call("execute it", 7, libc::SYS_chdir, &[path]);
+            launch.call("never", 7, libc::SYS_exit_group, &[3]);
+        });
+        assert_eq!(code, 127);
+        assert_eq!(report, [&7_u32.to_ne_bytes()[..], &2_u32.to_ne_bytes()[..], b"execute it"].concat());
+    }
+
+    #[test]
+    fn the_program_is_sealed() {
+        let memfd = Launch::new(io::stderr().as_fd()).seal().unwrap();
+        assert!(rustix::io::pwrite(&memfd, b"x", 0).is_err());
+        assert!(rustix::fs::ftruncate(&memfd, 0).is_err());
+    }
+
+    #[test]
+    fn a_second_thread_forbids_cloning() {
+        match std::thread::spawn(|| clone(How::default())).join().unwrap() {
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EDEADLK)),
+            Ok(Cloned::Child) => exit_now(1),
+            Ok(Cloned::Parent { .. }) => panic!("cloned"),
+        }
+    }
+}

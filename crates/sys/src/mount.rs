@@ -1,0 +1,76 @@
+//! The parts of the mount interface that rustix lacks: `mount_setattr(2)`, cloning a tree with its attributes, and
+//! `mount(2)` on a descriptor.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What [`set_attributes`] changes: `struct mount_attr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Attributes {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_PRIVATE`, `MS_SLAVE`, `MS_UNBINDABLE`, or 0.
+    pub propagation: u64,
+    user_namespace: u64,
+}
+
+impl Attributes {
+    /// Sets and clears `MOUNT_ATTR_*`.
+    pub const fn new(set: u64, clear: u64) -> Self {
+        Self { set, clear, propagation: 0, user_namespace: 0 }
+    }
+
+    /// Changes the propagation alone.
+    pub const fn propagation(propagation: u64) -> Self {
+        Self { set: 0, clear: 0, propagation, user_namespace: 0 }
+    }
+
+    /// Maps the mount's ids by a user namespace: `MOUNT_ATTR_IDMAP`.
+    #[must_use]
+    pub fn mapped(mut self, user_namespace: BorrowedFd<'_>) -> Self {
+        self.set |= libc::MOUNT_ATTR_IDMAP;
+        self.user_namespace = u64::try_from(user_namespace.as_raw_fd()).unwrap_or_default();
+        self
+    }
+
+    /// Tells whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Changes the mount that `mount` is the root of, or with `recursive` all mounts below it too: `mount_setattr(2)`.
+pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is NUL-terminated, and `attributes` has the layout and size of `struct mount_attr`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            size_of::<Attributes>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Clones the mount that holds the open file `source`, detached, with all mounts below it if `recursive`:
+/// `open_tree(2)`. Unlike a path, the descriptor cannot be exchanged between check and use.
+pub fn clone_tree(source: BorrowedFd<'_>, recursive: bool) -> io::Result<std::os::fd::OwnedFd> {
+    use rustix::mount::OpenTreeFlags as Flags;
+    let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_EMPTY_PATH;
+    let flags = if recursive { flags | Flags::AT_RECURSIVE } else { flags };
+    Ok(rustix::mount::open_tree(source, c"", flags)?)
+}
+
+/// Attaches the detached mount `mount` on the open file or directory `target`: `move_mount(2)`.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    use rustix::mount::MoveMountFlags as Flags;
+    let flags = Flags::MOVE_MOUNT_F_EMPTY_PATH | Flags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
+}

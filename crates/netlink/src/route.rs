@@ -1,0 +1,255 @@
+//! Links, addresses and routes (rtnetlink(7)): the requests that a container's network needs, as functions.
+
+mod cidr;
+mod entry;
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::{Attributes, Error, Family, Raw, Socket, flag};
+
+pub use cidr::Cidr;
+pub use entry::{Address, Link, Route};
+
+/// An address of the link layer.
+pub type Mac = [u8; 6];
+
+// include/uapi/linux/rtnetlink.h
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_GETNSID: u16 = 90;
+
+// include/uapi/linux/if_link.h
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_BRIDGE: u32 = 4;
+const IFF_UP: u32 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_F_NODAD: u8 = 2;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+
+const NETNSA_NSID: u16 = 1;
+const NETNSA_FD: u16 = 3;
+
+/// `AF_INET` and `AF_INET6`, which no kernel numbers otherwise.
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
+
+/// A new link's own properties.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewLink {
+    /// Its name.
+    pub name: String,
+    /// Its address; the kernel draws one where none is given.
+    pub mac: Option<Mac>,
+    /// Its longest packet.
+    pub mtu: Option<u32>,
+}
+
+impl NewLink {
+    fn attributes(&self) -> Attributes {
+        let attributes = Attributes::new().text(IFLA_IFNAME, &self.name);
+        let attributes = self.mac.iter().fold(attributes, |a, mac| a.bytes(IFLA_ADDRESS, mac));
+        self.mtu.iter().fold(attributes, |a, mtu| a.bytes(IFLA_MTU, &mtu.to_ne_bytes()))
+    }
+}
+
+/// A routing socket in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Router(Socket);
+
+impl Router {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self(Socket::open(Family::Route)?))
+    }
+
+    /// Returns all links, or those that are ports of the link `controller`.
+    pub fn links(&mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
+        let attributes = Attributes::new().bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let attributes = controller.iter().fold(attributes, |a, index| a.bytes(IFLA_MASTER, &index.to_ne_bytes()));
+        let answers = self.0.dump(&link_message(RTM_GETLINK, 0, false, attributes))?;
+        let links = answers.iter().filter_map(|raw| Link::parse(&raw.payload));
+        // Kernels before 4.6 do not filter.
+        Ok(links.filter(|link| controller.is_none_or(|index| link.controller == Some(index))).collect())
+    }
+
+    /// Returns the link of that name, or `None`.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        let attributes =
+            Attributes::new().text(IFLA_IFNAME, name).bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        match self.0.fetch(&link_message(RTM_GETLINK, 0, false, attributes)) {
+            Ok(raw) => Ok(Link::parse(&raw.payload)),
+            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a bridge. `EEXIST` where a link of that name is there.
+    pub fn add_bridge(&mut self, link: &NewLink) -> Result<(), Error> {
+        let attributes = link.attributes().nest(IFLA_LINKINFO, &Attributes::new().text(IFLA_INFO_KIND, "bridge"));
+        self.create(&link_message(RTM_NEWLINK, 0, false, attributes))
+    }
+
+    /// Makes a pair of virtual Ethernet links: `link`, up, as a port of `controller`, and `peer` in another namespace.
+    pub fn add_veth(
+        &mut self,
+        link: &NewLink,
+        controller: u32,
+        peer: &NewLink,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        // The peer must stay down: IFF_UP here is answered by ENOTCONN.
+        let peer = peer.attributes().bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+        let peer = link_message(0, 0, false, peer).payload;
+        let info = Attributes::new()
+            .text(IFLA_INFO_KIND, "veth")
+            .nest(IFLA_INFO_DATA, &Attributes::new().bytes(VETH_INFO_PEER, &peer));
+        let attributes = link.attributes().bytes(IFLA_MASTER, &controller.to_ne_bytes()).nest(IFLA_LINKINFO, &info);
+        self.create(&link_message(RTM_NEWLINK, 0, true, attributes))
+    }
+
+    /// Makes a macvlan (mode bridge) over the link `lower`, in another namespace.
+    pub fn add_macvlan(&mut self, link: &NewLink, lower: u32, netns: BorrowedFd<'_>) -> Result<(), Error> {
+        let mode = Attributes::new().bytes(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
+        let info = Attributes::new().text(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, &mode);
+        let attributes = link
+            .attributes()
+            .bytes(IFLA_LINK, &lower.to_ne_bytes())
+            .bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes())
+            .nest(IFLA_LINKINFO, &info);
+        self.create(&link_message(RTM_NEWLINK, 0, false, attributes))
+    }
+
+    /// Gives a link its alias: a text that `ip link` shows.
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
+        let attributes = Attributes::new().text(IFLA_IFNAME, name).bytes(IFLA_IFALIAS, alias.as_bytes());
+        self.0.request(&link_message(RTM_NEWLINK, 0, false, attributes), 0)
+    }
+
+    /// Lets a bridge send a packet back through the port that it came from.
+    pub fn set_hairpin(&mut self, name: &str) -> Result<(), Error> {
+        let info = Attributes::new()
+            .text(IFLA_INFO_SLAVE_KIND, "bridge")
+            .nest(IFLA_INFO_SLAVE_DATA, &Attributes::new().bytes(IFLA_BRPORT_MODE, &[1]));
+        let attributes = Attributes::new().text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, &info);
+        self.0.request(&link_message(RTM_NEWLINK, 0, false, attributes), 0)
+    }
+
+    /// Brings a link up.
+    pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
+        self.0.request(&link_message(RTM_NEWLINK, index, true, Attributes::new()), 0)
+    }
+
+    /// Removes a link, and with it its peer. One that is gone is no error.
+    pub fn delete_link(&mut self, index: u32) -> Result<(), Error> {
+        match self.0.request(&link_message(RTM_DELLINK, index, false, Attributes::new()), 0) {
+            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Gives a link an address; the same one again is no error.
+    pub fn add_address(&mut self, index: u32, address: Cidr) -> Result<(), Error> {
+        let bytes = octets(address.address);
+        let attributes = Attributes::new().bytes(IFA_LOCAL, &bytes).bytes(IFA_ADDRESS, &bytes);
+        let attributes = match address.last() {
+            last @ IpAddr::V4(_) if address.prefix < 31 => attributes.bytes(IFA_BROADCAST, &octets(last)),
+            _ => attributes,
+        };
+        // Nobody else can have a container's address, and duplicate detection would keep it from use for a second.
+        let header = [family(address.address), address.prefix, IFA_F_NODAD, 0];
+        let payload = [&header[..], &index.to_ne_bytes(), &attributes.into_bytes()].concat();
+        match self.create(&Raw { kind: RTM_NEWADDR, payload }) {
+            Err(error) if error.errno() == Some(Errno::EXIST) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Returns the addresses of all links.
+    pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
+        let answers = self.0.dump(&Raw { kind: RTM_GETADDR, payload: vec![0; 8] })?;
+        Ok(answers.iter().filter_map(|raw| Address::parse(&raw.payload)).collect())
+    }
+
+    /// Sends what goes to `destination`, or all that no other route takes, to `gateway` through the link `index`.
+    pub fn add_route(&mut self, destination: Option<Cidr>, gateway: IpAddr, index: u32) -> Result<(), Error> {
+        let length = destination.map_or(0, |cidr| cidr.prefix);
+        let header = [family(gateway), length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
+        let attributes = destination.iter().fold(Attributes::new(), |a, cidr| a.bytes(RTA_DST, &octets(cidr.address)));
+        let attributes = attributes.bytes(RTA_GATEWAY, &octets(gateway)).bytes(RTA_OIF, &index.to_ne_bytes());
+        let payload = [&header[..], &attributes.into_bytes()].concat();
+        self.create(&Raw { kind: RTM_NEWROUTE, payload })
+    }
+
+    /// Returns the routes of the main table.
+    pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        let answers = self.0.dump(&Raw { kind: RTM_GETROUTE, payload: vec![0; 12] })?;
+        Ok(answers.iter().filter_map(|raw| Route::parse(&raw.payload)).collect())
+    }
+
+    /// Returns the number by which this socket's namespace knows another one, if it has given it one.
+    pub fn namespace_id(&mut self, netns: BorrowedFd<'_>) -> Result<Option<u32>, Error> {
+        let attributes = Attributes::new().bytes(NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
+        let payload = [&[0; 4][..], &attributes.into_bytes()].concat();
+        let answer: Raw = self.0.fetch(&Raw { kind: RTM_GETNSID, payload })?;
+        let id = crate::parse(answer.payload.get(4..).unwrap_or_default()).find(|a| a.kind == NETNSA_NSID);
+        let id = id.and_then(|a| Some(i32::from_ne_bytes(a.payload.try_into().ok()?)));
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    }
+
+    fn create(&mut self, message: &Raw) -> Result<(), Error> {
+        self.0.request(message, flag::CREATE | flag::EXCL)
+    }
+}
+
+/// `struct ifinfomsg`, then the attributes.
+fn link_message(kind: u16, index: u32, up: bool, attributes: Attributes) -> Raw {
+    let flags = if up { IFF_UP } else { 0 };
+    let header = [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()].concat();
+    Raw { kind, payload: [header, attributes.into_bytes()].concat() }
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

@@ -1,0 +1,203 @@
+//! `ns add` and `ns del`: a container's network, made of a named namespace, a bridge and a pair of links, all by
+//! netlink. The kernel is the only state. What fails half-way is undone in reverse.
+
+mod config;
+mod ipam;
+mod joined;
+mod masquerade;
+mod named;
+mod owner;
+mod plan;
+mod result;
+mod work;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use netlink::route::{Link, Router};
+use record::{Bundle, Id, Record};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+use sys::signal::SignalFd;
+
+use config::Config;
+use owner::Owner;
+pub(crate) use plan::Request;
+use plan::{Bridge, Observed};
+use work::Work;
+
+/// A container to make a network for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// What the stages before have made, and gets the result.
+    pub(crate) record: Record,
+    /// Where config.json is.
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+/// Makes a network and prints the record with it. Whatever fails, printing too, leaves nothing behind.
+pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
+    check_id(&request.id)?;
+    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    let _lock = lock()?;
+    ensure!(!named::exists(&request.id), "network namespace {} exists: is it another container's?", request.id);
+    let mut host = Router::open().context("open a routing socket")?;
+    let observed = observe(&mut host, request)?;
+    let plan = plan::plan(request, &observed)?;
+    // An interrupt must not leave half a network: it is looked at when the work is done.
+    let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let mut work = Work::new(host);
+    let done = work.apply(&plan.steps).and_then(|()| {
+        target.record.set(&Id(request.id.clone()));
+        target.record.set(&plan.network);
+        finish(&target, request, config.as_ref(), &plan)?;
+        match signals.read()? {
+            Some(received) => bail!("interrupted by signal {}", received.signal),
+            None => Ok(()),
+        }
+    });
+    if done.is_err() {
+        work.undo();
+        if let Some(Err(error)) = config.as_ref().map(Config::restore) {
+            log::warn!("{error:#}");
+        }
+    }
+    done
+}
+
+/// Tells the bundle, then the next stage.
+fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &plan::Plan) -> Result<()> {
+    if let Some(config) = config {
+        config.join(&request.netns)?;
+    }
+    if let (Some(bundle), Some(address)) = (&target.bundle, plan.addresses.first()) {
+        let hostname = config.and_then(Config::hostname).unwrap_or(&request.id);
+        config::add_host(bundle, *address, hostname).context("append to the bundle's hosts")?;
+    }
+    target.record.print().context("print the record")
+}
+
+/// Lets a container share the network of another one, which keeps it: nothing is made.
+pub(crate) fn join(mut target: Target, id: &str, other: &str) -> Result<()> {
+    check_id(id)?;
+    check_id(other)?;
+    ensure!(named::exists(other), "container {other} has no network namespace: {}", named::path(other).display());
+    let path = named::path(other);
+    let network = joined::describe(&mut Router::open()?, other, &path)?;
+    let address = network.addresses().first().copied();
+    target.record.set(&Id(id.to_owned()));
+    target.record.set(&network);
+    if let Some(bundle) = &target.bundle {
+        let config = Config::read(bundle)?;
+        config.join(&path)?;
+        if let Some(address) = address {
+            config::add_host(bundle, address, config.hostname().unwrap_or(id))
+                .context("append to the bundle's hosts")?;
+        }
+    }
+    target.record.print().context("print the record")
+}
+
+/// Removes a container's network. What is gone already is no error.
+pub(crate) fn delete(id: &str) -> Result<()> {
+    check_id(id)?;
+    let _lock = lock()?;
+    let mut host = Router::open().context("open a routing socket")?;
+    let links = host.links(None).context("list links")?;
+    let port_name = owner::port_name(id);
+    let is_owned = |link: &&Link| owner_of(link).is_some_and(|owner| owner.id == id) || link.name == port_name;
+    let (ports, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(is_owned);
+    for port in &ports {
+        log::debug!("delete {}", port.name);
+        host.delete_link(port.index).with_context(|| format!("delete {}", port.name))?;
+    }
+    named::remove(id).with_context(|| format!("delete network namespace {id}"))?;
+    for bridge in ports.iter().filter_map(|port| port.controller) {
+        let mut left = others.iter().filter(|link| link.controller == Some(bridge));
+        let Some(bridge) = others.iter().find(|link| link.index == bridge) else { continue };
+        if left.clone().all(|link| owner_of(link).is_none()) {
+            masquerade::remove(&bridge.name).with_context(|| format!("remove the masquerade of {}", bridge.name))?;
+        }
+        if left.next().is_none() && bridge.alias.as_deref() == Some(owner::BRIDGE) {
+            log::debug!("delete {}, which has no port left", bridge.name);
+            host.delete_link(bridge.index).with_context(|| format!("delete {}", bridge.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns what a record says about its container: the id, and the bundle if it has one.
+pub(crate) fn target(record: Record, id: Option<String>) -> Result<(Target, String)> {
+    let bundle: Option<Bundle> = record.find()?;
+    let id = match id {
+        Some(id) => id,
+        None => record.part::<Id>()?.0,
+    };
+    Ok((Target { record, bundle: bundle.map(|bundle| bundle.0) }, id))
+}
+
+/// Returns the path that a namespace of that name has.
+pub(crate) fn namespace_path(id: &str) -> PathBuf {
+    named::path(id)
+}
+
+fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
+    let Some(name) = &request.bridge else { return Ok(Observed::default()) };
+    let links = host.links(None).context("list links")?;
+    let bridge = links.iter().find(|link| link.name == *name);
+    if let Some(bridge) = bridge.filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
+        bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
+    }
+    let owners: Vec<Owner> = links.iter().filter_map(owner_of).collect();
+    ensure!(!owners.iter().any(|owner| owner.id == request.id), "container {} has a network already", request.id);
+    let index = bridge.map(|bridge| bridge.index);
+    let addresses = host.addresses().context("list addresses")?;
+    let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
+    let routed = |address: std::net::IpAddr| match address {
+        std::net::IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    };
+    let link_name = |index| links.iter().find(|link| link.index == index).map_or("?", |link| &link.name).to_owned();
+    Ok(Observed {
+        bridge: bridge.map(|bridge| Bridge {
+            mac: bridge.mac.as_slice().try_into().ok(),
+            free: !links.iter().any(|link| link.controller == index && owner_of(link).is_some()),
+            addresses: own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect(),
+        }),
+        owners,
+        others: others
+            .iter()
+            .filter(|other| routed(other.address.address))
+            .map(|other| (link_name(other.index), other.address))
+            .collect(),
+    })
+}
+
+fn owner_of(link: &Link) -> Option<Owner> {
+    Owner::parse(link.alias.as_deref()?)
+}
+
+/// The id becomes a file's name and a word in an alias.
+fn check_id(id: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
+    if id.is_empty() || id.len() > 128 || id.starts_with(['.', '-']) || !id.chars().all(plain) {
+        let rule = "1 to 128 letters, digits and _ + - . with a letter, a digit, _ or + in front";
+        return Err(cli::Usage(format!("id {id:?}: {rule}")).into());
+    }
+    Ok(())
+}
+
+/// Looking and acting must be one thing: nobody else may choose an address, or remove the bridge, between the two. The
+/// lock's place does not depend on --root, because the network does not either.
+fn lock() -> Result<File> {
+    let directory = Path::new("/run/drayage");
+    let path = directory.join("network.lock");
+    let open = || {
+        fs::create_dir_all(directory)?;
+        File::options().create(true).truncate(false).write(true).open(&path)
+    };
+    let file = open().with_context(|| format!("lock {}", path.display()))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
+}

@@ -1,0 +1,130 @@
+//! What a bundle learns of its network: the namespace's path in config.json (runtime-spec, config-linux.md,
+//! "Namespaces"), so that any runtime joins it, and the container's own name in its hosts file.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::{Value, json};
+
+/// A bundle's config.json, read whole so that it can be put back.
+#[derive(Debug)]
+pub(crate) struct Config {
+    path: PathBuf,
+    text: Vec<u8>,
+    mode: u32,
+    value: Value,
+}
+
+impl Config {
+    /// Reads the config.json of a bundle.
+    pub(crate) fn read(bundle: &Path) -> Result<Self> {
+        let path = bundle.join("config.json");
+        let read = || -> Result<Self> {
+            let text = fs::read(&path)?;
+            let value = serde_json::from_slice(&text)?;
+            let mode = fs::metadata(&path)?.permissions().mode();
+            Ok(Self { path: path.clone(), text, mode, value })
+        };
+        read().with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Returns the container's host name, if it has one of its own.
+    pub(crate) fn hostname(&self) -> Option<&str> {
+        self.value.get("hostname")?.as_str().filter(|name| !name.is_empty())
+    }
+
+    /// Writes it with the network namespace `netns`; nothing else is changed.
+    pub(crate) fn join(&self, netns: &Path) -> Result<()> {
+        let mut value = self.value.clone();
+        set_namespace(&mut value, netns)?;
+        // Of a file that was written for people one for people is made.
+        let pretty = self.text.trim_ascii_end().contains(&b'\n');
+        let mut text = if pretty { serde_json::to_vec_pretty(&value)? } else { serde_json::to_vec(&value)? };
+        text.push(b'\n');
+        self.replace(&text)
+    }
+
+    /// Writes it as it was.
+    pub(crate) fn restore(&self) -> Result<()> {
+        self.replace(&self.text)
+    }
+
+    fn replace(&self, text: &[u8]) -> Result<()> {
+        let temporary = self.path.with_extension(format!("json.{}", std::process::id()));
+        let write = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(self.mode & 0o777).open(&temporary)?;
+            file.write_all(text)?;
+            fs::rename(&temporary, &self.path)
+        };
+        let done = write();
+        if done.is_err() {
+            // There may be none.
+            let _removed = fs::remove_file(&temporary);
+        }
+        done.with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+fn set_namespace(config: &mut Value, netns: &Path) -> Result<()> {
+    let object = config.as_object_mut().ok_or_else(|| anyhow!("config.json is not an object"))?;
+    let linux = object.entry("linux").or_insert_with(|| json!({}));
+    let linux = linux.as_object_mut().ok_or_else(|| anyhow!("config.json's linux is not an object"))?;
+    let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
+    let namespaces = namespaces.as_array_mut().ok_or_else(|| anyhow!("linux.namespaces is not an array"))?;
+    let path = json!(netns);
+    match namespaces.iter_mut().find(|namespace| namespace.get("type") == Some(&json!("network"))) {
+        Some(Value::Object(namespace)) => {
+            namespace.insert("path".to_owned(), path);
+        }
+        _ => namespaces.push(json!({"type": "network", "path": path})),
+    }
+    Ok(())
+}
+
+/// Appends the container's name to its hosts file, if the bundle has one.
+pub(crate) fn add_host(bundle: &Path, address: IpAddr, hostname: &str) -> std::io::Result<()> {
+    let path = bundle.join("hosts");
+    let Ok(text) = fs::read(&path) else { return Ok(()) };
+    let line = format!("{address}\t{hostname}\n");
+    if text.split_inclusive(|byte| *byte == b'\n').any(|known| known == line.as_bytes()) {
+        return Ok(());
+    }
+    let separator: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { b"\n" };
+    let mut file = OpenOptions::new().append(true).open(&path)?;
+    file.write_all(&[separator, line.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_network_namespaces_path_is_changed() {
+        for (before, after) in [
+            (
+                r#"{"z":1,"linux":{"namespaces":[{"type":"pid"},{"type":"network"}],"y":2.5},"a":[]}"#,
+                r#"{"z":1,"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/run/netns/w"}],"y":2.5},"a":[]}"#,
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"path":"/old","type":"network"}]}}"#,
+                r#"{"linux":{"namespaces":[{"path":"/run/netns/w","type":"network"}]}}"#,
+            ),
+            (r"{}", r#"{"linux":{"namespaces":[{"type":"network","path":"/run/netns/w"}]}}"#),
+        ] {
+            let mut config: Value = serde_json::from_str(before).unwrap();
+            set_namespace(&mut config, Path::new("/run/netns/w")).unwrap();
+            assert_eq!(config.to_string(), after);
+        }
+    }
+
+    #[test]
+    fn what_is_no_config_is_refused() {
+        for text in ["[]", r#"{"linux":1}"#, r#"{"linux":{"namespaces":{}}}"#] {
+            assert!(set_namespace(&mut serde_json::from_str(text).unwrap(), Path::new("/x")).is_err(), "{text}");
+        }
+    }
+}

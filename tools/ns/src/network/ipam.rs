@@ -1,0 +1,118 @@
+//! Which address a container gets. There are no leases: what is taken is what the bridge's ports say, and where to begin
+//! follows from the id, so that a container that comes back mostly finds its old address free.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, bail};
+use netlink::route::Cidr;
+
+use super::owner::{Owner, hash};
+
+/// One network's part in a container's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// The container's address, with the network's prefix length.
+    pub(crate) address: Cidr,
+    /// The bridge's address in the same network.
+    pub(crate) gateway: IpAddr,
+}
+
+/// Chooses an address in the network of `gateway`: the wanted one, or the first free one after the id's own place.
+pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, owners: &[Owner]) -> Result<Lease> {
+    let network = gateway.network();
+    let holder = |address: IpAddr| owners.iter().find(|owner| owner.addresses.contains(&address));
+    let lease = |address| Lease { address: Cidr { address, prefix: network.prefix }, gateway: gateway.address };
+    if let Some(address) = wanted {
+        if let Some(owner) = holder(address) {
+            bail!("address {address} is taken by {}", owner.id);
+        }
+        if address == gateway.address || !usable(network, address) {
+            bail!("address {address} is the gateway's, the network's own or the broadcast address of {network}");
+        }
+        return Ok(lease(address));
+    }
+    // The network's own address is number 0; in IPv4 the last one is for broadcasts.
+    let count = network.size().saturating_sub(1);
+    let start = if count == 0 { 0 } else { u128::from(hash(id)) % count };
+    // As many addresses are taken at most as there are owners' ones, and one is the gateway's.
+    let tries = count.min(owners.iter().map(|owner| owner.addresses.len() as u128).sum::<u128>() + 2);
+    (0..tries)
+        .map(|step| network.nth(1 + (start + step) % count))
+        .find(|address| *address != gateway.address && holder(*address).is_none())
+        .map(lease)
+        .ok_or_else(|| anyhow::anyhow!("no address is free in {network}"))
+}
+
+/// Tells whether a host may have the address.
+fn usable(network: Cidr, address: IpAddr) -> bool {
+    let small = network.bits() - network.prefix < 2;
+    network.contains(address)
+        && (small || (address != network.address && (address.is_ipv6() || address != network.last())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owners(addresses: &[&str]) -> Vec<Owner> {
+        let owner = |(i, a): (usize, &&str)| Owner { id: format!("c{i}"), addresses: vec![a.parse().unwrap()] };
+        addresses.iter().enumerate().map(owner).collect()
+    }
+
+    #[test]
+    fn every_address_is_given_once_and_then_none() {
+        let gateway: Cidr = "10.0.0.1/29".parse().unwrap();
+        let mut taken: Vec<Owner> = vec![];
+        for n in 0..5 {
+            let lease = choose(&format!("c{n}"), gateway, None, &taken).unwrap();
+            assert!(usable(gateway.network(), lease.address.address) && lease.address.address != gateway.address);
+            assert!(taken.iter().all(|owner| owner.addresses[0] != lease.address.address));
+            taken.push(Owner { id: format!("c{n}"), addresses: vec![lease.address.address] });
+        }
+        let error = choose("c6", gateway, None, &taken).unwrap_err();
+        assert_eq!(error.to_string(), "no address is free in 10.0.0.0/29");
+    }
+
+    #[test]
+    fn an_id_keeps_its_address() {
+        let gateway: Cidr = "10.213.0.1/16".parse().unwrap();
+        let first = choose("web", gateway, None, &[]).unwrap();
+        assert_eq!(choose("web", gateway, None, &owners(&["10.213.0.9"])).unwrap(), first);
+        assert_eq!(first.address.prefix, 16);
+    }
+
+    #[test]
+    fn a_wanted_address_must_be_free_and_a_hosts() {
+        let gateway: Cidr = "10.0.0.1/24".parse().unwrap();
+        let taken = owners(&["10.0.0.7"]);
+        for (wanted, want) in [
+            ("10.0.0.8", Ok("10.0.0.8/24")),
+            ("10.0.0.7", Err("address 10.0.0.7 is taken by c0")),
+            (
+                "10.0.0.1",
+                Err("address 10.0.0.1 is the gateway's, the network's own or the broadcast address of 10.0.0.0/24"),
+            ),
+            (
+                "10.0.0.255",
+                Err("address 10.0.0.255 is the gateway's, the network's own or the broadcast address of 10.0.0.0/24"),
+            ),
+        ] {
+            let got = choose("x", gateway, Some(wanted.parse().unwrap()), &taken);
+            let got = got.map(|lease| lease.address.to_string()).map_err(|error| error.to_string());
+            assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn tiny_and_huge_networks() {
+        for (gateway, free) in [
+            ("10.0.0.1/32", false),
+            ("10.0.0.0/31", false),
+            ("10.0.0.1/30", true),
+            ("fd00::1/64", true),
+            ("fd00::1/126", true),
+        ] {
+            assert_eq!(choose("web", gateway.parse().unwrap(), None, &[]).is_ok(), free, "{gateway}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The network of another container, described for one that shares it: read back from the kernel.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use netlink::route::{Cidr, Link, Router};
+use record::Network;
+
+use super::ipam::Lease;
+use super::named;
+use super::owner::port_name;
+use super::result::{Interface, network};
+
+/// Describes the network of the named namespace `name`, whose path is `path`.
+pub(crate) fn describe(host: &mut Router, name: &str, path: &Path) -> Result<Network> {
+    let netns = named::open(name).with_context(|| format!("open {}", path.display()))?;
+    let mut inside = named::router(netns.as_fd()).with_context(|| format!("enter {}", path.display()))?;
+    let links = inside.links(None)?;
+    let addresses = inside.addresses()?;
+    let routes = inside.routes()?;
+    let sandbox = Some(path.display().to_string());
+    let Some(main) = links.iter().find(|link| link.index != 1) else {
+        return Ok(network(&[Interface { name: "lo".to_owned(), mac: None, sandbox }], &[]));
+    };
+    let own = addresses.iter().filter(|own| own.index == main.index).map(|own| own.address);
+    let leases: Vec<Lease> = own
+        .filter_map(|address: Cidr| {
+            let default = routes.iter().find(|route| {
+                route.destination.prefix == 0 && route.gateway.is_some_and(|gateway| address.contains(gateway))
+            });
+            Some(Lease { address, gateway: default?.gateway? })
+        })
+        .collect();
+    let on_host =
+        |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
+    let mut interfaces = vec![];
+    if let Some(port) = host.link(&port_name(name))? {
+        let bridge = host.links(None)?.into_iter().find(|link| Some(link.index) == port.controller);
+        interfaces.extend(bridge.as_ref().map(on_host));
+        interfaces.push(on_host(&port));
+    }
+    interfaces.push(Interface { sandbox, ..on_host(main) });
+    Ok(network(&interfaces, &leases))
+}

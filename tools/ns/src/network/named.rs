@@ -1,0 +1,102 @@
+//! Named network namespaces, as `ip-netns(8)` has them: a file in /run/netns that the namespace is mounted on.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use netlink::route::Router;
+use rustix::fs::{FsWord, statfs};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
+use sys::namespace::{Kind, enter, unshare};
+
+/// Where `ip netns` keeps them.
+const DIRECTORY: &str = "/run/netns";
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Returns the path of the namespace of that name.
+pub(crate) fn path(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Tells whether a namespace of that name is there; a mere file is what a killed process has left.
+pub(crate) fn exists(name: &str) -> bool {
+    statfs(path(name)).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
+}
+
+/// Opens the namespace of that name.
+pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
+    File::open(path(name)).map(OwnedFd::from)
+}
+
+/// Makes a namespace and gives it the name. `inside` is called in it before anything is in there.
+pub(crate) fn create<T>(name: &str, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+    make_directory().with_context(|| format!("make {DIRECTORY} a mount point"))?;
+    let path = path(name);
+    // `exists` has told that nothing is mounted on it.
+    let _none = fs::remove_file(&path);
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
+    let made = in_other(
+        || unshare(Kind::Network),
+        || {
+            mount_bind(OWN, &path)?;
+            inside()
+        },
+    );
+    if made.is_err() {
+        // The error that is returned says more than one about the file.
+        let _removed = remove(name);
+    }
+    made
+}
+
+/// Calls `inside` in the network namespace `netns`.
+pub(crate) fn within<T>(netns: BorrowedFd<'_>, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+    in_other(|| enter(netns, Kind::Network), inside)
+}
+
+/// Opens a routing socket in the network namespace `netns`: it stays there.
+pub(crate) fn router(netns: BorrowedFd<'_>) -> Result<Router> {
+    within(netns, || Ok(Router::open()?))
+}
+
+/// Removes the name; the namespace itself goes with its last process. That it is not there is no error.
+pub(crate) fn remove(name: &str) -> io::Result<()> {
+    let path = path(name);
+    match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Not mounted here: in another mount namespace, or left by a killed process.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn in_other<T>(leave: impl FnOnce() -> io::Result<()>, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = File::open(OWN)?;
+    leave()?;
+    let done = inside();
+    enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+    done
+}
+
+/// Lets mounts below the directory be seen in the mount namespaces that are made of this one, and their removal too: else a
+/// namespace that is deleted here would live on there. Within a private mount namespace this reaches nobody outside.
+fn make_directory() -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
+    let share = || mount_change(DIRECTORY, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
+    match share() {
+        Err(Errno::INVAL) => {
+            mount_bind_recursive(DIRECTORY, DIRECTORY)?;
+            share()?;
+        }
+        done => done?,
+    }
+    Ok(())
+}

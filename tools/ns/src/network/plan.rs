@@ -1,0 +1,322 @@
+//! What there is to do for a container's network, computed from the request and from what is there already.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use netlink::route::{Cidr, Mac, NewLink};
+use record::Network;
+
+use super::ipam::{Lease, choose};
+use super::owner::{self, Owner, hash, port_name};
+use super::result::{Interface, network};
+
+/// A container's network as its user wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// The container's id, which names the namespace.
+    pub(crate) id: String,
+    /// The namespace's path.
+    pub(crate) netns: PathBuf,
+    /// The bridge; without one there is nothing but a loopback interface.
+    pub(crate) bridge: Option<String>,
+    /// The networks; none means those that the bridge has, or the default one.
+    pub(crate) subnets: Vec<Cidr>,
+    /// The bridge's addresses; a network's first address where none is given.
+    pub(crate) gateways: Vec<IpAddr>,
+    /// The container's addresses; a free one of each network where none is given.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The name of the container's interface.
+    pub(crate) interface: String,
+    /// Its link-layer address.
+    pub(crate) mac: Option<Mac>,
+    /// Its longest packet.
+    pub(crate) mtu: Option<u32>,
+    /// Whether packets that leave the networks get the host's address.
+    pub(crate) masquerade: bool,
+}
+
+/// What is there on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    /// The bridge.
+    pub(crate) bridge: Option<Bridge>,
+    /// The owners of the bridge's ports.
+    pub(crate) owners: Vec<Owner>,
+    /// The addresses of the other interfaces, with their names.
+    pub(crate) others: Vec<(String, Cidr)>,
+}
+
+/// A bridge that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bridge {
+    pub(crate) mac: Option<Mac>,
+    pub(crate) addresses: Vec<Cidr>,
+    /// No port of it is ours.
+    pub(crate) free: bool,
+}
+
+/// One thing to do. Its text is its line under -v and its error's context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Make the named namespace.
+    Namespace(String),
+    /// Make a bridge.
+    Bridge(NewLink),
+    /// Let the host's end of something say whose it is.
+    Alias { link: String, alias: String },
+    /// Give a link of the host an address.
+    HostAddress { link: String, address: Cidr },
+    /// Bring a link of the host up.
+    HostUp(String),
+    /// Let the kernel forward packets.
+    Forward { ipv4: bool },
+    /// Give packets that leave the networks the host's address.
+    Masquerade { bridge: String, networks: Vec<Cidr>, first: bool },
+    /// Make the pair of links that joins container and bridge.
+    Pair { port: NewLink, bridge: String, peer: NewLink },
+    /// Let the bridge send packets back where they came from.
+    Hairpin(String),
+    /// Give a link of the container an address.
+    Address { link: String, address: Cidr },
+    /// Bring a link of the container up.
+    Up(String),
+    /// Send everything to the gateway.
+    Route { gateway: IpAddr, link: String },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "make network namespace {name}"),
+            Self::Bridge(link) => write!(f, "make bridge {}", link.name),
+            Self::Alias { link, alias } => write!(f, "mark {link} as {alias:?}"),
+            Self::HostAddress { link, address } => write!(f, "give {link} address {address}"),
+            Self::HostUp(link) => write!(f, "bring {link} up"),
+            Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
+            Self::Masquerade { bridge, .. } => write!(f, "masquerade what leaves {bridge}"),
+            Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
+            Self::Hairpin(link) => write!(f, "let {link} send packets back"),
+            Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
+            Self::Up(link) => write!(f, "bring the container's {link} up"),
+            Self::Route { gateway, link } => write!(f, "route the container's packets to {gateway} through {link}"),
+        }
+    }
+}
+
+/// The steps, and the result that they come to.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) network: Network,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+const DEFAULT_SUBNET: Cidr = Cidr { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 213, 0, 0)), prefix: 16 };
+
+/// Computes what to do.
+pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
+    let sandbox = Some(request.netns.display().to_string());
+    let mut steps = vec![Step::Namespace(request.id.clone()), Step::Up("lo".to_owned())];
+    let Some(bridge) = &request.bridge else {
+        let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
+        return Ok(Plan { steps, network: network(&[lo], &[]), addresses: vec![] });
+    };
+    let gateways = gateways(request, observed)?;
+    let leases = leases(request, &gateways, &observed.owners)?;
+    let bridge_mac = match &observed.bridge {
+        Some(known) => known.mac,
+        None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
+    };
+    if observed.bridge.is_none() {
+        let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu: request.mtu };
+        steps.push(Step::Bridge(link));
+        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned() });
+    }
+    let has = |gateway: &Cidr| observed.bridge.as_ref().is_some_and(|known| known.addresses.contains(gateway));
+    let missing = gateways.iter().filter(|gateway| !has(gateway));
+    steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
+    steps.push(Step::HostUp(bridge.clone()));
+    for ipv4 in [true, false] {
+        if gateways.iter().any(|gateway| gateway.address.is_ipv4() == ipv4) {
+            steps.push(Step::Forward { ipv4 });
+        }
+    }
+    if request.masquerade {
+        let networks = gateways.iter().map(|gateway| gateway.network()).collect();
+        let first = observed.bridge.as_ref().is_none_or(|bridge| bridge.free);
+        steps.push(Step::Masquerade { bridge: bridge.clone(), networks, first });
+    }
+    let port_name = port_name(&request.id);
+    let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
+    let port_mac = mac(None, &port_name);
+    let mac = request.mac.unwrap_or_else(|| mac(addresses.first().copied(), &request.id));
+    let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu: request.mtu };
+    let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu: request.mtu };
+    steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
+    let alias = Owner { id: request.id.clone(), addresses: addresses.clone() }.to_string();
+    steps.push(Step::Alias { link: port_name.clone(), alias });
+    steps.push(Step::Hairpin(port_name.clone()));
+    let link = request.interface.clone();
+    steps.extend(leases.iter().map(|lease| Step::Address { link: link.clone(), address: lease.address }));
+    steps.push(Step::Up(link.clone()));
+    steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: link.clone() }));
+    let interfaces = [
+        Interface { name: bridge.clone(), mac: bridge_mac, sandbox: None },
+        Interface { name: port_name, mac: Some(port_mac), sandbox: None },
+        Interface { name: link, mac: Some(mac), sandbox },
+    ];
+    Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
+}
+
+/// Finds the bridge's address in each network.
+fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
+    let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
+    let subnets = match (request.subnets.as_slice(), known) {
+        ([], []) => &[DEFAULT_SUBNET][..],
+        ([], known) => known,
+        (wanted, _) => wanted,
+    };
+    let mut gateways = vec![];
+    for subnet in subnets {
+        let wanted = request.gateways.iter().find(|address| subnet.contains(**address)).copied();
+        let present = known.iter().find(|address| address.overlaps(*subnet)).copied();
+        let gateway = match (present, wanted) {
+            (Some(present), _) if present.network() != subnet.network() => {
+                bail!("the bridge has address {present}, which is not in {}", subnet.network())
+            }
+            (Some(present), Some(wanted)) if present.address != wanted => {
+                bail!("the bridge has address {present} already, not {wanted}")
+            }
+            (Some(present), _) => present,
+            (None, wanted) => Cidr { address: wanted.unwrap_or_else(|| subnet.nth(1)), prefix: subnet.prefix },
+        };
+        if let Some((link, address)) = observed.others.iter().find(|(_, address)| address.overlaps(*subnet)) {
+            bail!("network {} is in use: {link} has address {address}", subnet.network());
+        }
+        gateways.push(gateway);
+    }
+    for wanted in &request.gateways {
+        ensure!(
+            gateways.iter().any(|gateway| gateway.address == *wanted),
+            "gateway {wanted} is in none of the networks"
+        );
+    }
+    Ok(gateways)
+}
+
+fn leases(request: &Request, gateways: &[Cidr], owners: &[Owner]) -> Result<Vec<Lease>> {
+    let wanted = |gateway: &Cidr| request.addresses.iter().find(|address| gateway.contains(**address)).copied();
+    for address in &request.addresses {
+        let inside = gateways.iter().any(|gateway| gateway.contains(*address));
+        let networks: Vec<_> = gateways.iter().map(|gateway| gateway.network().to_string()).collect();
+        ensure!(inside, "address {address} is not in {}", networks.join(" or "));
+    }
+    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), owners)).collect()
+}
+
+/// Derives a link-layer address from an IPv4 address, so that it comes back with it, or from a name.
+fn mac(address: Option<IpAddr>, name: &str) -> Mac {
+    // 0a: locally administered, and no multicast address.
+    if let Some(IpAddr::V4(address)) = address {
+        let [a, b, c, d] = address.octets();
+        return [0x0a, 0x58, a, b, c, d];
+    }
+    let mut mac = [0x0a; 6];
+    mac[1..].copy_from_slice(&hash(name).to_be_bytes()[..5]);
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            id: "web".into(),
+            netns: "/run/netns/web".into(),
+            bridge: Some("drayage0".into()),
+            subnets: vec![],
+            gateways: vec![],
+            addresses: vec![],
+            interface: "eth0".into(),
+            mac: None,
+            mtu: None,
+            masquerade: true,
+        }
+    }
+
+    fn lines(plan: &Plan) -> Vec<String> {
+        plan.steps.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_first_container_makes_the_bridge() {
+        let request = Request { addresses: vec!["10.213.0.5".parse().unwrap()], ..request() };
+        let plan = plan(&request, &Observed::default()).unwrap();
+        assert_eq!(
+            lines(&plan),
+            [
+                "make network namespace web",
+                "bring the container's lo up",
+                "make bridge drayage0",
+                "mark drayage0 as \"drayage\"",
+                "give drayage0 address 10.213.0.1/16",
+                "bring drayage0 up",
+                "forward packets of IPv4",
+                "masquerade what leaves drayage0",
+                &format!("join eth0 to drayage0 through {}", port_name("web")),
+                &format!("mark {} as \"ctr=web ip=10.213.0.5\"", port_name("web")),
+                &format!("let {} send packets back", port_name("web")),
+                "give the container's eth0 address 10.213.0.5/16",
+                "bring the container's eth0 up",
+                "route the container's packets to 10.213.0.1 through eth0",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bridge_that_is_there_brings_its_networks() {
+        let bridge = Bridge {
+            mac: None,
+            free: false,
+            addresses: vec!["10.1.0.9/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+        };
+        let observed = Observed { bridge: Some(bridge), ..Observed::default() };
+        let plan = plan(&request(), &observed).unwrap();
+        assert!(!lines(&plan).iter().any(|line| line.starts_with("make bridge") || line.starts_with("give drayage0")));
+        assert_eq!(
+            plan.network.0["routes"].to_string(),
+            r#"[{"dst":"0.0.0.0/0","gw":"10.1.0.9"},{"dst":"::/0","gw":"fd00::1"}]"#
+        );
+    }
+
+    #[test]
+    fn without_a_bridge_there_is_only_lo() {
+        let plan = plan(&Request { bridge: None, ..request() }, &Observed::default()).unwrap();
+        assert_eq!(lines(&plan), ["make network namespace web", "bring the container's lo up"]);
+        assert_eq!(plan.network.namespace(), Some("/run/netns/web".into()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let bridge = Bridge { mac: None, free: false, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
+        let there = Observed { bridge: Some(bridge), ..Observed::default() };
+        let lan = Observed { others: vec![("lan0".into(), "10.213.7.7/24".parse().unwrap())], ..Observed::default() };
+        let none = Observed::default();
+        let subnets = |text: &str| Request { subnets: vec![text.parse().unwrap()], ..request() };
+        let address = Request { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
+        let gateway = Request { gateways: vec!["10.9.0.1".parse().unwrap()], ..request() };
+        let moved = Request { gateways: vec!["10.1.0.2".parse().unwrap()], ..request() };
+        for (request, observed, want) in [
+            (&subnets("10.1.0.0/16"), &there, "the bridge has address 10.1.0.1/24, which is not in 10.1.0.0/16"),
+            (&moved, &there, "the bridge has address 10.1.0.1/24 already, not 10.1.0.2"),
+            (&request(), &lan, "network 10.213.0.0/16 is in use: lan0 has address 10.213.7.7/24"),
+            (&address, &none, "address 10.9.0.1 is not in 10.213.0.0/16"),
+            (&gateway, &none, "gateway 10.9.0.1 is in none of the networks"),
+        ] {
+            assert_eq!(plan(request, observed).unwrap_err().to_string(), want);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The command line of `ns`.
+
+mod add;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use add::{Add, Del};
+
+/// List, show, enter, add and delete namespaces
+#[derive(Parser, Debug)]
+#[command(name = "ns", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Add(Add),
+    Del(Del),
+}

@@ -1,0 +1,200 @@
+//! The command lines of `ns add` and `ns del`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use netlink::route::{Cidr, Mac};
+use record::{Bundle, Input, Record};
+
+use crate::network::{self, Request, Target};
+
+/// Make a container's network: a named namespace on a bridge
+///
+/// The namespace is /run/netns/ID, as `ip netns` has it. Its path is written into the bundle's config.json, so that any
+/// runtime joins it; the record gets the member `network`, a CNI result.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bundle --id web | ns add | spawn
+  ns add web
+  ns add --bridge lab0 --subnet 10.9.0.0/24 --subnet fd00:9::/64 --ip 10.9.0.7 db
+  ns add --none quiet")]
+pub(crate) struct Add {
+    /// A bundle's directory, a file with a record, `-` for a record on stdin, or a new namespace's name
+    #[arg(value_name = "RECORD|ID")]
+    input: Option<PathBuf>,
+    /// Container's id, which names the namespace [default: the record's]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Bridge to join; it is made if it is not there
+    #[arg(long, value_name = "NAME", default_value = "drayage0", value_parser = link_name)]
+    bridge: String,
+    /// Network of the bridge; repeat it for IPv6 [default: the bridge's, or 10.213.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    subnet: Vec<Cidr>,
+    /// Bridge's address in a network [default: the network's first]
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Vec<IpAddr>,
+    /// Container's address in a network [default: a free one]
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Vec<IpAddr>,
+    /// Container's link-layer address
+    #[arg(long, value_name = "MAC", value_parser = mac)]
+    mac: Option<Mac>,
+    /// Longest packet of the container's interface, and of the bridge if it is made
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    mtu: Option<u32>,
+    /// Name of the container's interface
+    #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = link_name)]
+    ifname: String,
+    /// No network but a loopback interface
+    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname"])]
+    none: bool,
+    /// Share the network of that container
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname"])]
+    join: Option<String>,
+    /// Packets that leave the networks keep the container's address
+    #[arg(long)]
+    no_masquerade: bool,
+}
+
+impl Add {
+    /// Makes the network.
+    pub(crate) fn run(self) -> Result<()> {
+        let (target, id) = self.target()?;
+        if let Some(other) = &self.join {
+            return network::join(target, &id, other).with_context(|| format!("add {id}"));
+        }
+        let request = Request {
+            netns: network::namespace_path(&id),
+            id,
+            bridge: (!self.none).then_some(self.bridge),
+            subnets: self.subnet,
+            gateways: self.gateway,
+            addresses: self.ip,
+            interface: self.ifname,
+            mac: self.mac,
+            mtu: self.mtu,
+            masquerade: !self.no_masquerade,
+        };
+        network::add(target, &request).with_context(|| format!("add {}", request.id))
+    }
+
+    fn target(&self) -> Result<(Target, String)> {
+        match &self.input {
+            Some(input) if is_id(input) => {
+                let id = input.to_string_lossy().into_owned();
+                network::target(Record::default(), Some(id))
+            }
+            input => match Input::read(input.as_deref())? {
+                Input::Record(record) => network::target(record, self.id.clone()),
+                Input::Directory(bundle) => {
+                    let bundle = std::path::absolute(bundle)?;
+                    let named = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
+                    let mut record = Record::default();
+                    record.set(&Bundle(bundle));
+                    network::target(record, self.id.clone().or(named))
+                }
+            },
+        }
+    }
+}
+
+/// Delete containers' networks: namespace, links, and the bridge with its last port
+///
+/// What is gone already is no error.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ns del web
+  spawn state web | ns del")]
+pub(crate) struct Del {
+    /// Containers' ids, a file with a record, or `-` for a record on stdin
+    #[arg(value_name = "RECORD|ID")]
+    inputs: Vec<PathBuf>,
+}
+
+impl Del {
+    /// Deletes the networks; one that fails does not keep the others.
+    pub(crate) fn run(self) -> Result<()> {
+        let ids = if self.inputs.is_empty() {
+            vec![id_of(None)?]
+        } else {
+            self.inputs.iter().map(|input| id_of(Some(input))).collect::<Result<_>>()?
+        };
+        let mut first = Ok(());
+        for id in ids {
+            let done = network::delete(&id).with_context(|| format!("del {id}"));
+            first = match (first, done) {
+                (Err(first), Err(error)) => {
+                    cli::complain("ns", &error);
+                    Err(first)
+                }
+                (first, done) => first.and(done),
+            };
+        }
+        first
+    }
+}
+
+fn id_of(input: Option<&PathBuf>) -> Result<String> {
+    match input {
+        Some(input) if is_id(input) => Ok(input.to_string_lossy().into_owned()),
+        input => match Input::read(input.map(PathBuf::as_path))? {
+            Input::Record(record) => Ok(record.part::<record::Id>()?.0),
+            Input::Directory(bundle) => {
+                let name = std::path::absolute(&bundle)?.file_name().map(|name| name.to_string_lossy().into_owned());
+                name.with_context(|| format!("{}: no name", bundle.display()))
+            }
+        },
+    }
+}
+
+/// An id is what is no path: no slash in it, and neither a file nor a bundle of that name here.
+fn is_id(input: &Path) -> bool {
+    let plain = input != Path::new("-") && !input.as_os_str().as_encoded_bytes().contains(&b'/');
+    plain && !input.is_file() && !input.join("config.json").is_file()
+}
+
+fn link_name(text: &str) -> Result<String, String> {
+    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
+        return Err("a link's name has 1 to 15 bytes, no blank and no slash".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn mac(text: &str) -> Result<Mac, String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
+        .collect();
+    let mac: Mac =
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("six bytes as 0a:58:0a:d5:00:05 are expected")?;
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err("a multicast address or none".to_owned());
+    }
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_layer_address_has_six_bytes_and_is_one_stations() {
+        assert_eq!(mac("0a:58:0A:d5:00:05"), Ok([0x0a, 0x58, 0x0a, 0xd5, 0, 5]));
+        for text in
+            ["", "0a:58:0a:d5:00", "0a:58:0a:d5:00:05:06", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+a:0:0:0:0:0"]
+        {
+            assert!(mac(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_no_id() {
+        for (text, want) in [("web", true), ("-", false), ("./web", false), ("/b", false), ("Cargo.toml", false)] {
+            assert_eq!(is_id(Path::new(text)), want, "{text}");
+        }
+    }
+}

@@ -1,3 +1,30 @@
-//! A blocking netlink socket: requests with acknowledgement, dumps and atomic batches, for rtnetlink and nfnetlink.
+//! A blocking netlink socket (netlink(7)): requests with acknowledgement, dumps and atomic batches, for rtnetlink and
+//! nfnetlink. Messages are the types of the `netlink-packet-*` crates, or [`Raw`] where those have none.
+//!
+//! A socket stays in the network namespace in which it was opened, so a caller that works in two namespaces opens two
+//! sockets and changes back.
 
 #![forbid(unsafe_code)]
+
+mod attribute;
+mod error;
+mod frame;
+mod raw;
+mod socket;
+
+pub use attribute::{Attribute, Attributes, parse};
+pub use error::{BatchError, Error};
+pub use raw::Raw;
+pub use socket::{Batch, Family, Socket};
+
+/// Flags of a request (include/uapi/linux/netlink.h) beside those that the socket sets itself.
+pub mod flag {
+    /// `NLM_F_REPLACE`: override what is there.
+    pub const REPLACE: u16 = 0x100;
+    /// `NLM_F_EXCL`: refuse where it is there already.
+    pub const EXCL: u16 = 0x200;
+    /// `NLM_F_CREATE`: make it if it is not there.
+    pub const CREATE: u16 = 0x400;
+    /// `NLM_F_APPEND`: add at the end of the list.
+    pub const APPEND: u16 = 0x800;
+}

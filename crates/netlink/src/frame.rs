@@ -1,0 +1,157 @@
+//! The frame around every message (`struct nlmsghdr`), and the kernel's own messages: errors, acknowledgements, ends.
+
+use netlink_packet_core::{NetlinkHeader, NetlinkSerializable};
+use rustix::io::Errno;
+
+use crate::{Error, parse};
+
+pub(crate) const HEADER: usize = 16;
+
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+/// One message out of a datagram.
+pub(crate) struct Frame<'a> {
+    pub(crate) header: NetlinkHeader,
+    pub(crate) body: Body<'a>,
+    /// The kernel says that what it dumps has changed meanwhile.
+    pub(crate) interrupted: bool,
+}
+
+/// What a message is to the socket.
+pub(crate) enum Body<'a> {
+    Payload(&'a [u8]),
+    /// An acknowledgement, or the end of a dump.
+    Done,
+    Refused(Error),
+    Noop,
+}
+
+/// Appends a message with its frame.
+pub(crate) fn write(buffer: &mut Vec<u8>, message: &impl NetlinkSerializable, flags: u16, sequence: u32) {
+    let length = HEADER + message.buffer_len();
+    let start = buffer.len();
+    buffer.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+    buffer.extend(message.message_type().to_ne_bytes());
+    buffer.extend(flags.to_ne_bytes());
+    buffer.extend(sequence.to_ne_bytes());
+    buffer.extend(0_u32.to_ne_bytes());
+    buffer.resize(start + length.next_multiple_of(4), 0);
+    if let Some(payload) = buffer.get_mut(start + HEADER..start + length) {
+        message.serialize(payload);
+    }
+}
+
+/// Splits the first message off a datagram.
+pub(crate) fn read<'a>(datagram: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Error> {
+    if datagram.len() < HEADER {
+        return Ok(None);
+    }
+    let header = header(datagram)?;
+    let length = header.length as usize;
+    let message = datagram.get(HEADER..length).ok_or_else(|| Error::Malformed(format!("length {length}")))?;
+    *datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+    let body = match header.message_type {
+        NLMSG_NOOP => Body::Noop,
+        NLMSG_OVERRUN => Body::Refused(Error::Socket(Errno::NOBUFS)),
+        NLMSG_ERROR => refusal(&header, message)?,
+        NLMSG_DONE => end_of_dump(&header, message),
+        _ => Body::Payload(message),
+    };
+    Ok(Some(Frame { header, body, interrupted: header.flags & NLM_F_DUMP_INTR != 0 }))
+}
+
+fn header(bytes: &[u8]) -> Result<NetlinkHeader, Error> {
+    use netlink_packet_core::{NetlinkBuffer, Parseable};
+    let malformed = |error: netlink_packet_core::DecodeError| Error::Malformed(error.to_string());
+    let buffer = NetlinkBuffer::new_checked(bytes).map_err(malformed)?;
+    NetlinkHeader::parse(&buffer).map_err(malformed)
+}
+
+/// `struct nlmsgerr`: the number, the refused message (its header only if capped), then attributes.
+fn refusal(header: &NetlinkHeader, message: &[u8]) -> Result<Body<'static>, Error> {
+    let short = || Error::Malformed("a short error message".to_owned());
+    let code = code(message).ok_or_else(short)?;
+    if code == 0 {
+        return Ok(Body::Done);
+    }
+    let echoed = if header.flags & NLM_F_CAPPED == 0 {
+        let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+        (length.ok_or_else(short)? as usize).max(HEADER).next_multiple_of(4)
+    } else {
+        HEADER
+    };
+    let attributes = message.get(4 + echoed..).filter(|_| header.flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
+    Ok(Body::Refused(refused(code, header.sequence_number, attributes)))
+}
+
+/// A dump's end carries a number too: 0, or why the dump broke off.
+fn end_of_dump(header: &NetlinkHeader, message: &[u8]) -> Body<'static> {
+    match code(message) {
+        Some(code) if code < 0 => {
+            Body::Refused(refused(code, header.sequence_number, message.get(4..).unwrap_or_default()))
+        }
+        _ => Body::Done,
+    }
+}
+
+fn code(message: &[u8]) -> Option<i32> {
+    message.get(..4)?.try_into().ok().map(i32::from_ne_bytes)
+}
+
+fn refused(code: i32, sequence: u32, attributes: &[u8]) -> Error {
+    let errno = Errno::from_raw_os_error(code.saturating_neg());
+    let message = parse(attributes).find(|a| a.kind == NLMSGERR_ATTR_MSG).map(|a| a.text());
+    let offset = parse(attributes)
+        .find(|a| a.kind == NLMSGERR_ATTR_OFFS)
+        .and_then(|a| Some(u32::from_ne_bytes(a.payload.try_into().ok()?)));
+    Error::Refused { errno, message, sequence, offset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Raw;
+
+    fn error_message(flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut buffer = Vec::new();
+        write(&mut buffer, &Raw { kind: NLMSG_ERROR, payload: payload.to_vec() }, flags, 7);
+        buffer
+    }
+
+    #[test]
+    fn the_kernels_words_are_read_after_a_capped_and_after_a_whole_echo() {
+        let attribute = [&12_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), b"no such\0"].concat();
+        for (flags, echo) in [(NLM_F_CAPPED, 16), (0, 24)] {
+            let mut payload = (-17_i32).to_ne_bytes().to_vec();
+            payload.extend(24_u32.to_ne_bytes());
+            payload.resize(4 + echo, 0);
+            payload.extend(&attribute);
+            let datagram = error_message(flags | NLM_F_ACK_TLVS, &payload);
+            let frame = read(&mut &datagram[..]).unwrap().unwrap();
+            let Body::Refused(error) = frame.body else { panic!("refused") };
+            assert_eq!(error.to_string(), "File exists (no such)");
+            assert_eq!(error.errno(), Some(Errno::EXIST));
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_datagram_is_malformed() {
+        let mut datagram = error_message(0, &[0; 20]);
+        datagram[0] = 200;
+        assert!(matches!(read(&mut &datagram[..]), Err(Error::Malformed(_))));
+        assert!(matches!(read(&mut &datagram[..3]), Ok(None)));
+    }
+}

@@ -1,0 +1,346 @@
+//! The socket: one request at a time, answers matched by sequence number.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};
+use rustix::io::Errno;
+use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use sys::netlink::{NetlinkOption, enable};
+
+use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use crate::{BatchError, Error};
+
+/// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
+const DATAGRAM_LIMIT: usize = 1 << 16;
+
+/// A dump that changes came between is begun again so many times.
+const DUMP_TRIES: usize = 16;
+
+/// What the kernel offers by netlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Links, addresses, routes (rtnetlink(7)).
+    Route,
+    /// nftables and connection tracking (nfnetlink).
+    Netfilter,
+}
+
+/// A netlink socket in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open(family: Family) -> Result<Self, Error> {
+        // NETLINK_ROUTE is 0, which is what no protocol means.
+        let protocol = (family == Family::Netfilter).then_some(NETFILTER);
+        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        // All three only make answers better; kernels without them (before 4.12, 4.20) still answer.
+        let _older = enable(fd.as_fd(), NetlinkOption::ExtendedAck);
+        let _older = enable(fd.as_fd(), NetlinkOption::CapAck);
+        if family == Family::Route {
+            let _older = enable(fd.as_fd(), NetlinkOption::StrictCheck);
+        }
+        Ok(Self { fd, sequence: 0 })
+    }
+
+    /// Sends a request and waits for its acknowledgement. `flags`: see [`crate::flag`].
+    pub fn request<M: NetlinkSerializable>(&mut self, message: &M, flags: u16) -> Result<(), Error> {
+        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive(sequence, |_| Ok(()))?;
+        Ok(())
+    }
+
+    /// Sends a request for one object and returns it.
+    pub fn fetch<M>(&mut self, message: &M) -> Result<M, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
+        let mut answer = None;
+        self.receive(sequence, |frame| {
+            answer = Some(decode(frame)?);
+            Ok(())
+        })?;
+        answer.ok_or(Error::NoAnswer)
+    }
+
+    /// Sends a request for all objects and returns them. A dump that a change came between is begun again, so what is
+    /// returned is one consistent picture.
+    pub fn dump<M>(&mut self, message: &M) -> Result<Vec<M>, Error>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        for _ in 0..DUMP_TRIES {
+            let sequence = self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+            let mut answers = Vec::new();
+            let consistent = self.receive(sequence, |frame| {
+                answers.push(decode(frame)?);
+                Ok(())
+            })?;
+            if consistent {
+                return Ok(answers);
+            }
+        }
+        Err(Error::Interrupted)
+    }
+
+    /// Sends all messages of a batch in one datagram. The kernel works on it before it returns from sending, so that its
+    /// answers are all there then: none is waited for.
+    pub fn batch(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        let Some(count) = u32::try_from(batch.ends.len()).ok().filter(|count| *count > 0) else {
+            return Ok(());
+        };
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(count);
+        let mut bytes = batch.bytes.clone();
+        let mut start = 0;
+        for (end, sequence) in batch.ends.iter().zip(first..) {
+            if let Some(field) = bytes.get_mut(start + 8..start + 12) {
+                field.copy_from_slice(&sequence.to_ne_bytes());
+            }
+            start = *end;
+        }
+        self.make_room(bytes.len());
+        self.send_bytes(&bytes)?;
+        let refused = self.refusals(first, count)?;
+        match refused {
+            None => Ok(()),
+            Some((index, error)) => Err(BatchError { index: batch.payload_index(index), error }),
+        }
+    }
+
+    /// Reads what the kernel said to messages `first..first + count`: the first refusal.
+    fn refusals(&self, first: u32, count: u32) -> Result<Option<(usize, Error)>, Error> {
+        let mut refused: Option<(usize, Error)> = None;
+        let mut acknowledged = false;
+        let mut lost = false;
+        let mut buffer = vec![0; DATAGRAM_LIMIT];
+        loop {
+            let mut datagram = match self.datagram(&mut buffer, RecvFlags::DONTWAIT) {
+                Ok(datagram) => datagram,
+                Err(Error::Socket(Errno::AGAIN)) => break,
+                Err(Error::Socket(Errno::NOBUFS)) => {
+                    lost = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            while let Some(frame) = frame::read(&mut datagram)? {
+                let index = frame.header.sequence_number.wrapping_sub(first);
+                if index >= count {
+                    continue;
+                }
+                match frame.body {
+                    Body::Refused(error) if refused.as_ref().is_none_or(|(known, _)| (index as usize) < *known) => {
+                        refused = Some((index as usize, error));
+                    }
+                    Body::Done => acknowledged = true,
+                    _ => {}
+                }
+            }
+        }
+        match (refused, acknowledged, lost) {
+            (None, false, true) => Err(Error::Socket(Errno::NOBUFS)),
+            (None, false, false) => Err(Error::NoAnswer),
+            (refused, ..) => Ok(refused),
+        }
+    }
+
+    /// A datagram longer than the socket's send buffer is refused; only a privileged caller may go beyond the limit.
+    fn make_room(&self, length: usize) {
+        // Whether it was enough is for the send to say.
+        if sockopt::set_socket_send_buffer_size_force(&self.fd, length + 4096).is_err() {
+            let _enough = sockopt::set_socket_send_buffer_size(&self.fd, length + 4096);
+        }
+    }
+
+    fn send(&mut self, message: &impl NetlinkSerializable, flags: u16) -> Result<u32, Error> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, message, flags, self.sequence);
+        self.send_bytes(&bytes)?;
+        Ok(self.sequence)
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        let kernel = SocketAddrNetlink::new(0, 0);
+        rustix::io::retry_on_intr(|| net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel))?;
+        Ok(())
+    }
+
+    /// Reads the answers to one request up to their end. Returns whether the picture they give is consistent.
+    fn receive(&self, sequence: u32, mut answer: impl FnMut(&Frame<'_>) -> Result<(), Error>) -> Result<bool, Error> {
+        let mut buffer = vec![0; DATAGRAM_LIMIT];
+        let mut consistent = true;
+        loop {
+            let mut datagram = self.datagram(&mut buffer, RecvFlags::empty())?;
+            while let Some(frame) = frame::read(&mut datagram)? {
+                // An answer to an earlier request that ended in an error.
+                if frame.header.sequence_number != sequence {
+                    continue;
+                }
+                consistent &= !frame.interrupted;
+                match frame.body {
+                    Body::Payload(_) => answer(&frame)?,
+                    Body::Done => return Ok(consistent),
+                    Body::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok(false),
+                    Body::Refused(error) => return Err(error),
+                    Body::Noop => {}
+                }
+            }
+        }
+    }
+
+    /// Reads one datagram of the kernel's; what other processes send to our port is passed over.
+    fn datagram<'a>(&self, buffer: &'a mut [u8], flags: RecvFlags) -> Result<&'a [u8], Error> {
+        loop {
+            let (_, length, from) =
+                rustix::io::retry_on_intr(|| net::recvfrom(&self.fd, &mut *buffer, flags | RecvFlags::TRUNC))?;
+            let from = from.and_then(|address| SocketAddrNetlink::try_from(address).ok());
+            if from.is_none_or(|address| address.pid() != 0) {
+                continue;
+            }
+            return buffer.get(..length).ok_or_else(|| Error::Malformed(format!("{length} bytes in one datagram")));
+        }
+    }
+}
+
+fn decode<M: NetlinkDeserializable>(frame: &Frame<'_>) -> Result<M, Error> {
+    let Body::Payload(payload) = frame.body else { return Err(Error::NoAnswer) };
+    M::deserialize(&frame.header, payload).map_err(|error| Error::Malformed(error.to_string()))
+}
+
+/// Messages that the kernel takes all or none (nfnetlink's transactions).
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END` (include/uapi/linux/netfilter/nfnetlink.h).
+const BEGIN: u16 = 16;
+const END: u16 = 17;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_BATCH_GENID: u16 = 1;
+
+impl Batch {
+    /// Begins a transaction of nftables. With a generation, the kernel refuses it (ERESTART) if the rule set is no
+    /// longer of that generation.
+    pub fn nftables(generation: Option<u32>) -> Self {
+        let mut batch = Self::default();
+        let mut attributes = crate::Attributes::new();
+        if let Some(generation) = generation {
+            attributes = attributes.be32(NFNL_BATCH_GENID, generation);
+        }
+        batch.write(&bracket(BEGIN, &attributes.into_bytes()), 0);
+        batch
+    }
+
+    /// Adds a message. `flags`: see [`crate::flag`]. Returns the message's index in [`BatchError`].
+    pub fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) -> usize {
+        self.write(message, flags);
+        self.ends.len() - 2
+    }
+
+    /// Ends the transaction. Only its last message asks for an acknowledgement: one for each would overflow the socket's
+    /// receive buffer after some hundreds, and refusals come without being asked for.
+    #[must_use]
+    pub fn end(mut self) -> Self {
+        let last = self.ends.len().checked_sub(2).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        if let Some(flags) = self.bytes.get_mut(last + 6..last + 8).filter(|_| self.ends.len() > 1) {
+            flags[0] |= NLM_F_ACK.to_ne_bytes()[0];
+            flags[1] |= NLM_F_ACK.to_ne_bytes()[1];
+        }
+        self.write(&bracket(END, &[]), 0);
+        self
+    }
+
+    /// The caller's messages stand between the two brackets.
+    fn payload_index(&self, index: usize) -> Option<usize> {
+        index.checked_sub(1).filter(|index| index + 2 < self.ends.len())
+    }
+
+    fn write(&mut self, message: &impl NetlinkSerializable, flags: u16) {
+        frame::write(&mut self.bytes, message, NLM_F_REQUEST | flags, 0);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+/// `struct nfgenmsg` with the subsystem as `res_id`.
+fn bracket(kind: u16, attributes: &[u8]) -> crate::Raw {
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    crate::Raw { kind, payload: [&[0, 0, high, low], attributes].concat() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attributes, Raw, flag, parse};
+
+    const RTM_GETLINK: u16 = 18;
+    const IFLA_IFNAME: u16 = 3;
+    const IFINFOMSG: usize = 16;
+
+    fn link(name: Option<&str>) -> Raw {
+        let attributes = name.map(|name| Attributes::new().text(IFLA_IFNAME, name)).unwrap_or_default();
+        Raw { kind: RTM_GETLINK, payload: [&[0; IFINFOMSG][..], &attributes.into_bytes()].concat() }
+    }
+
+    fn name(link: &Raw) -> String {
+        parse(&link.payload[IFINFOMSG..]).find(|a| a.kind == IFLA_IFNAME).unwrap().text()
+    }
+
+    #[test]
+    fn a_dump_a_fetch_and_a_refusal_share_one_socket() {
+        let mut socket = Socket::open(Family::Route).unwrap();
+        assert!(socket.dump(&link(None)).unwrap().iter().any(|link| name(link) == "lo"));
+        assert_eq!(name(&socket.fetch(&link(Some("lo"))).unwrap()), "lo");
+        let refused = socket.fetch(&link(Some("nosuchlink"))).unwrap_err();
+        assert_eq!((refused.errno(), refused.to_string().as_str()), (Some(Errno::NODEV), "No such device"));
+        assert_eq!(name(&socket.fetch(&link(Some("lo"))).unwrap()), "lo");
+    }
+
+    /// `NFT_MSG_NEWTABLE` for an ip table of this name.
+    fn table(name: &str) -> Raw {
+        Raw { kind: 10 << 8, payload: [&[2, 0, 0, 0][..], &Attributes::new().text(1, name).into_bytes()].concat() }
+    }
+
+    #[test]
+    fn a_batch_names_the_message_that_was_refused() {
+        std::thread::spawn(|| {
+            if sys::namespace::unshare(sys::namespace::Kind::Network).is_err() {
+                return; // Not root: the end-to-end tests say so where they need it.
+            }
+            let mut socket = Socket::open(Family::Netfilter).unwrap();
+            let mut batch = Batch::nftables(None);
+            for index in 0..3000 {
+                assert_eq!(batch.push(&table(&format!("t{index}")), flag::CREATE), index);
+            }
+            socket.batch(&batch.end()).unwrap();
+            let mut batch = Batch::nftables(None);
+            for name in ["a", "b", "t7", "t8"] {
+                batch.push(&table(name), flag::CREATE | flag::EXCL);
+            }
+            let refused = socket.batch(&batch.end()).unwrap_err();
+            assert_eq!((refused.index, refused.error.errno()), (Some(2), Some(Errno::EXIST)));
+            let mut stale = Batch::nftables(Some(12345));
+            stale.push(&table("c"), flag::CREATE);
+            let refused = socket.batch(&stale.end()).unwrap_err();
+            assert_eq!((refused.index, refused.error.errno()), (None, Some(Errno::RESTART)));
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -2,3 +2,238 @@
 //! lock. The only place where the digest of a blob is computed or compared.
 
 #![forbid(unsafe_code)]
+
+mod digest;
+mod error;
+mod follow;
+mod index;
+mod ingest;
+mod manifest;
+mod platform;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use rustix::fs::{FlockOperation, OFlags};
+
+pub use digest::{Digester, Digesting, Verified, sha256, verify};
+pub use error::Error;
+pub use follow::Follow;
+pub use index::{Entry, IMAGE_NAME, REF_NAME};
+pub use ingest::Ingest;
+pub use manifest::{CONFIG_LIMIT, Document, Kind, MANIFEST_LIMIT};
+pub use platform::Platform;
+
+/// An image layout: a directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    path: PathBuf,
+}
+
+/// Keeps [`Layout::exclusive`] callers out for as long as it lives.
+#[derive(Debug)]
+pub struct Guard(#[expect(dead_code, reason = "closing it unlocks")] File);
+
+impl Layout {
+    /// Opens a layout, and makes one where nothing or an empty directory is.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        match Self::open(path) {
+            Err(Error::NotALayout { .. }) if is_empty(path) => {}
+            done => return done,
+        }
+        let layout = Self { path: absolute(path)? };
+        let failed = |cause| Error::Io { operation: format!("make layout {}", path.display()), cause };
+        fs::create_dir_all(layout.path.join("blobs/sha256")).map_err(failed)?;
+        fs::create_dir_all(layout.path.join("ingest")).map_err(failed)?;
+        let _lock = layout.lock_index()?;
+        if !layout.path.join("index.json").exists() {
+            layout.replace("index.json", index::EMPTY)?;
+        }
+        // Last: what makes the directory a layout.
+        layout.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        Ok(layout)
+    }
+
+    /// Opens a layout that anybody's tool has made.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let not = |cause: String| Error::NotALayout { path: path.to_owned(), cause };
+        let text = match fs::read(path.join("oci-layout")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(not("it has no file oci-layout".into()));
+            }
+            Err(error) => return Err(not(format!("oci-layout: {error}"))),
+        };
+        let file: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| not(format!("oci-layout: {error}")))?;
+        let version = file.get("imageLayoutVersion").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if !version.starts_with("1.") {
+            return Err(not(format!("oci-layout: version {version:?} is unknown")));
+        }
+        Ok(Self { path: absolute(path)? })
+    }
+
+    /// Returns the directory, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tells whether the blob is in place, by its size only: who reads it checks the digest.
+    pub fn has(&self, descriptor: &Descriptor) -> bool {
+        fs::metadata(self.blob_path(descriptor.digest()))
+            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == descriptor.size())
+    }
+
+    /// Returns where the blob is or will be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
+    }
+
+    /// Opens a blob for reading; the reader checks it.
+    pub fn blob(&self, descriptor: &Descriptor) -> Result<Verified<File>, Error> {
+        let digest = descriptor.digest();
+        let file = open_regular(&self.blob_path(digest)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Missing(digest.clone()),
+            _ => Error::Io { operation: format!("open blob {digest}"), cause: error },
+        })?;
+        let got = file.metadata().map_err(Error::io(format!("open blob {digest}")))?.len();
+        if got != descriptor.size() {
+            return Err(Error::Size { digest: digest.clone(), want: descriptor.size(), got });
+        }
+        Verified::new(file, descriptor)
+    }
+
+    /// Reads a blob of at most `limit` bytes, checked.
+    pub fn read(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, Error> {
+        let digest = descriptor.digest();
+        check_limit(descriptor, limit)?;
+        let mut bytes = Vec::new();
+        self.blob(descriptor)?.read_to_end(&mut bytes).map_err(Error::io(format!("read blob {digest}")))?;
+        Ok(bytes)
+    }
+
+    /// Writes a blob and returns its descriptor.
+    pub fn write(&self, bytes: &[u8], media_type: MediaType) -> Result<Descriptor, Error> {
+        let digest = sha256(bytes);
+        let digest = Digest::from_str(&digest)
+            .map_err(|error| Error::Malformed { object: digest.clone(), cause: error.to_string() })?;
+        let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
+        self.write_as(&descriptor, bytes)?;
+        Ok(descriptor)
+    }
+
+    /// Writes a blob whose descriptor is known, checked.
+    pub fn write_as(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), Error> {
+        verify(descriptor, bytes)?;
+        let Some(mut ingest) = self.ingest(descriptor)? else { return Ok(()) };
+        if ingest.offset() > 0 {
+            ingest.restart()?;
+        }
+        ingest.write(bytes)?;
+        ingest.commit()
+    }
+
+    /// Keeps blobs that no image names yet from being collected while this process brings them.
+    pub fn share(&self) -> Result<Guard, Error> {
+        self.lock("ingest", FlockOperation::LockShared)
+    }
+
+    /// Waits until nobody brings blobs, and keeps it so.
+    pub fn exclusive(&self) -> Result<Guard, Error> {
+        self.lock("ingest", FlockOperation::LockExclusive)
+    }
+
+    pub(crate) fn lock_index(&self) -> Result<Guard, Error> {
+        self.lock(".", FlockOperation::LockExclusive)
+    }
+
+    fn lock(&self, directory: &str, operation: FlockOperation) -> Result<Guard, Error> {
+        let path = self.path.join(directory);
+        let failed = || Error::io(format!("lock {}", path.display()));
+        fs::create_dir_all(&path).map_err(failed())?;
+        let file = File::open(&path).map_err(failed())?;
+        rustix::fs::flock(&file, operation).map_err(|errno| failed()(errno.into()))?;
+        Ok(Guard(file))
+    }
+
+    /// Replaces one of the layout's own small files; whoever reads meanwhile sees the old one or the new one.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(&self.path)?;
+            file.write_all(bytes)?;
+            rustix::fs::fchmod(file.as_file(), 0o644.into())?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(Error::io(format!("write {}", path.display())))
+    }
+}
+
+pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
+    let (digest, size) = (descriptor.digest().clone(), descriptor.size());
+    if size > limit { Err(Error::TooLarge { digest, size, limit }) } else { Ok(()) }
+}
+
+/// Opens a regular file: without waiting for the other end, should a layout hold a FIFO.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default())
+        .open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
+}
+
+fn is_empty(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        // What a killed `create` leaves is as good as empty.
+        Ok(entries) => entries.flatten().all(|entry| {
+            let name = entry.file_name();
+            name == "blobs"
+                || name == "ingest"
+                || name == "index.json"
+                || name.to_string_lossy().starts_with(".oci-layout.")
+        }),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_made_once_and_never_among_other_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b");
+        let layout = Layout::create(&path).unwrap();
+        let blob = layout.write(b"abc", MediaType::ImageConfig).unwrap();
+        assert!(Layout::create(&path).unwrap().has(&blob));
+        assert_eq!(Layout::open(&path).unwrap().read(&blob, 3).unwrap(), b"abc");
+        assert!(matches!(layout.read(&blob, 2), Err(Error::TooLarge { .. })));
+        assert!(matches!(Layout::create(&directory.path().join("a")), Err(Error::NotALayout { .. })));
+    }
+
+    #[test]
+    fn a_blob_is_checked_when_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let blob = layout.write(b"abc", MediaType::ImageConfig).unwrap();
+        fs::write(layout.blob_path(blob.digest()), b"abd").unwrap();
+        assert!(matches!(layout.read(&blob, 9), Err(Error::Digest { .. })));
+        fs::write(layout.blob_path(blob.digest()), b"ab").unwrap();
+        assert!(!layout.has(&blob));
+        assert!(matches!(layout.read(&blob, 9), Err(Error::Size { got: 2, want: 3, .. })));
+        fs::remove_file(layout.blob_path(blob.digest())).unwrap();
+        assert!(matches!(layout.read(&blob, 9), Err(Error::Missing(_))));
+    }
+}

@@ -1,0 +1,221 @@
+//! Manifests, indexes and configs (image-spec, manifest.md, image-index.md, config.md; docker's image manifest V2,
+//! schema 2), read as what they claim to be and nothing else.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Error, Layout, Platform};
+
+/// No manifest or index is longer (distribution-spec, "Pushing Manifests"). Bytes.
+pub const MANIFEST_LIMIT: u64 = 4 << 20;
+/// No image config is longer: configs of thousands of layers stay below 1 MiB. Bytes.
+pub const CONFIG_LIMIT: u64 = 8 << 20;
+/// An index may hold indexes; deeper ones are no image's. Levels.
+const DEPTH: usize = 4;
+
+/// What a media type says of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An image manifest, the OCI's or docker's.
+    Manifest,
+    /// An image index or docker's manifest list.
+    Index,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// Returns what a media type says, without its parameters.
+    pub fn of(media_type: &str) -> Self {
+        match media_type.split(';').next().unwrap_or_default().trim() {
+            "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
+                Self::Manifest
+            }
+            "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
+                Self::Index
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A manifest or an index.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Document {
+    /// One image.
+    Manifest(Box<ImageManifest>),
+    /// Several.
+    Index(Box<ImageIndex>),
+}
+
+impl Document {
+    /// Parses a document that is said to be of `media_type`. What the document says of itself and how it looks must
+    /// be the same (CVE-2021-41190). `object` names it in an error.
+    pub fn parse(bytes: &[u8], media_type: &str, object: &str) -> Result<Self, Error> {
+        let wrong = |cause: String| Error::Malformed { object: object.to_owned(), cause };
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| wrong(format!("not JSON: {error}")))?;
+        let said = media_type.split(';').next().unwrap_or_default().trim();
+        match value.get("mediaType") {
+            None => {}
+            Some(Value::String(own)) if own == said => {}
+            Some(own) => return Err(wrong(format!("media type is {own} inside and {said} outside"))),
+        }
+        let version = value.get("schemaVersion").and_then(Value::as_u64);
+        if version != Some(2) {
+            return Err(wrong("schemaVersion is not 2".to_owned()));
+        }
+        let manifest = value.get("config").is_some() || value.get("layers").is_some();
+        let index = value.get("manifests").is_some();
+        match (Kind::of(said), manifest, index) {
+            (_, true, true) => Err(wrong("both a manifest and an index".to_owned())),
+            (Kind::Manifest, _, false) => Ok(Self::Manifest(Box::new(typed(bytes, object)?))),
+            (Kind::Index, false, _) => Ok(Self::Index(Box::new(typed(bytes, object)?))),
+            (Kind::Other, ..) => Err(wrong(format!("media type {said} is neither a manifest's nor an index's"))),
+            _ => Err(wrong(format!("its form is not that of {said}"))),
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T, Error> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Malformed { object: object.to_owned(), cause: error.to_string() })
+}
+
+impl Layout {
+    /// Reads a manifest or an index.
+    pub fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
+        let bytes = self.read(descriptor, MANIFEST_LIMIT)?;
+        Document::parse(&bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())
+    }
+
+    /// Reads an image's manifest.
+    pub fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest, Error> {
+        match self.document(descriptor)? {
+            Document::Manifest(manifest) => Ok(*manifest),
+            Document::Index(_) => Err(Error::Malformed {
+                object: descriptor.digest().to_string(),
+                cause: "an index, not an image's manifest".to_owned(),
+            }),
+        }
+    }
+
+    /// Reads an image's config.
+    pub fn config(&self, manifest: &ImageManifest) -> Result<ImageConfiguration, Error> {
+        let descriptor = manifest.config();
+        typed(&self.read(descriptor, CONFIG_LIMIT)?, descriptor.digest().as_ref())
+    }
+
+    /// Returns the manifest's descriptor for a platform, from a manifest's or an index's.
+    pub fn image(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Descriptor, Error> {
+        let mut descriptor = descriptor.clone();
+        for _ in 0..DEPTH {
+            match self.document(&descriptor)? {
+                Document::Manifest(_) => return Ok(descriptor),
+                Document::Index(index) => descriptor = choose(&index, platform)?.clone(),
+            }
+        }
+        Err(Error::Malformed { object: descriptor.digest().to_string(), cause: "indexes nest too deep".to_owned() })
+    }
+}
+
+/// Chooses the image for a platform: the best variant, and among equals the first. Without one, an index in the index,
+/// or the only image that names no platform.
+pub(crate) fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
+    let kind = |entry: &Descriptor| Kind::of(entry.media_type().as_ref());
+    let images = index.manifests().iter().filter(|entry| kind(entry) == Kind::Manifest);
+    let of = |entry: &&Descriptor| entry.platform().as_ref().map(Platform::from);
+    if let Some(chosen) = platform.choose(&images, of) {
+        return Ok(chosen);
+    }
+    let nested = index.manifests().iter().find(|entry| kind(entry) == Kind::Index);
+    let mut unnamed = images.clone().filter(|entry| entry.platform().is_none());
+    let only = unnamed.next().filter(|_| unnamed.next().is_none());
+    nested.or(only).ok_or_else(|| {
+        let mut known: Vec<String> =
+            images.filter_map(|entry| of(&entry)).map(|platform| platform.to_string()).collect();
+        known.retain(|name| name != "unknown/unknown");
+        known.dedup();
+        Error::NoPlatform { wanted: platform.to_string(), known }
+    })
+}
+
+impl Document {
+    /// Returns the descriptor that an index has for a platform; see [`Layout::image`].
+    pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
+        choose(index, platform)
+    }
+
+    /// Returns the media type of a document that came without one: what it says of itself, or what it looks like.
+    pub fn media_type(bytes: &[u8]) -> MediaType {
+        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        match value.get("mediaType").and_then(Value::as_str) {
+            Some(own) => MediaType::from(own),
+            None if value.get("manifests").is_some() => MediaType::ImageIndex,
+            None => MediaType::ImageManifest,
+        }
+    }
+
+    /// Returns what the document needs beside it: the config and the layers of a manifest, the manifests of an index.
+    pub fn children(&self) -> Vec<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => std::iter::once(manifest.config()).chain(manifest.layers()).collect(),
+            Self::Index(index) => index.manifests().iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+    #[test]
+    fn a_document_is_what_it_says_inside_outside_and_by_its_form() {
+        let hex = "0".repeat(64);
+        let config = format!(r#""config":{{"mediaType":"a/b","digest":"sha256:{hex}","size":2}},"layers":[]"#);
+        for (text, media_type, want) in [
+            (format!(r#"{{"schemaVersion":2,{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
+            (
+                format!(r#"{{"schemaVersion":2,{config}}}"#),
+                "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
+                Ok(Kind::Manifest),
+            ),
+            (format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
+            (r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(), LIST, Ok(Kind::Index)),
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{config}}}"#),
+                INDEX,
+                Err(
+                    "media type is \"application/vnd.oci.image.manifest.v1+json\" inside and application/vnd.oci.image.index.v1+json outside",
+                ),
+            ),
+            (format!(r#"{{"schemaVersion":2,"manifests":[],{config}}}"#), INDEX, Err("both a manifest and an index")),
+            (
+                r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
+                MANIFEST,
+                Err("its form is not that of application/vnd.oci.image.manifest.v1+json"),
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,{config}}}"#),
+                INDEX,
+                Err("its form is not that of application/vnd.oci.image.index.v1+json"),
+            ),
+            (format!(r#"{{"schemaVersion":1,{config}}}"#), MANIFEST, Err("schemaVersion is not 2")),
+            (
+                r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
+                "text/html",
+                Err("media type text/html is neither a manifest's nor an index's"),
+            ),
+        ] {
+            let got = Document::parse(text.as_bytes(), media_type, "m").map(|document| match document {
+                Document::Manifest(_) => Kind::Manifest,
+                Document::Index(_) => Kind::Index,
+            });
+            assert_eq!(got.map_err(|error| error.to_string()), want.map_err(|cause| format!("m: {cause}")), "{text}");
+        }
+    }
+}

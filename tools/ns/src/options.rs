@@ -1,10 +1,12 @@
 //! The command line of `ns`.
 
 mod add;
+mod list;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use add::{Add, Del};
+pub(crate) use list::{List, Lsns};
 
 /// List, show, enter, add and delete namespaces
 #[derive(Parser, Debug)]
@@ -18,4 +20,5 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     Add(Add),
     Del(Del),
+    List(List),
 }

@@ -1,0 +1,217 @@
+//! `ns list`: what `lsns(8)` lists, in linear time, and the containers that namespaces belong to.
+
+mod column;
+mod container;
+mod filter;
+mod json;
+mod process;
+mod refs;
+mod relation;
+mod row;
+mod scan;
+mod table;
+mod users;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use sys::namespace::Kind;
+
+pub(crate) use column::Column;
+pub(crate) use filter::Filter;
+use row::Source;
+use scan::{Namespace, Scan};
+pub(crate) use table::Look;
+use table::{Row, Table};
+
+/// What is listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// The types.
+    pub(crate) kinds: Vec<Kind>,
+    /// The columns.
+    pub(crate) columns: Vec<Column>,
+    /// Which rows.
+    pub(crate) filter: Option<Filter>,
+    /// What makes a row stand below another.
+    pub(crate) tree: Option<Tree>,
+    /// Only one process's namespaces, or one namespace's processes.
+    pub(crate) only: Option<Only>,
+    /// Only namespaces without a process.
+    pub(crate) persistent: bool,
+    /// Those, too, that only a thread, a descriptor or a socket keeps.
+    pub(crate) refs: bool,
+    /// Where our containers' states are.
+    pub(crate) states: PathBuf,
+}
+
+/// What makes a row stand below another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// The lowest process is a child of the other's.
+    Process,
+    /// The other is its parent.
+    Parent,
+    /// The other is the user namespace that owns it.
+    Owner,
+}
+
+/// A part of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Only {
+    /// The namespaces of this process.
+    Task(i32),
+    /// The processes in this namespace.
+    Namespace(u64),
+}
+
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    Text(Look),
+    /// One line a row.
+    Raw(Look),
+    /// One document in lsns's shape.
+    Json,
+    /// One object a line.
+    Lines,
+}
+
+/// Lists namespaces on stdout.
+pub(crate) fn list(request: &Request, format: Format) -> Result<()> {
+    let table = table(request)?;
+    let text = match format {
+        Format::Text(_) if table.rows.is_empty() => String::new(),
+        Format::Text(look) => table.to_text(look),
+        Format::Raw(look) => table.to_raw(look),
+        Format::Json => json::document(&table),
+        Format::Lines => json::lines(&table),
+    };
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Lists the columns that there are.
+pub(crate) fn list_columns(lsns: bool, format: Format) -> Result<()> {
+    let line = |column: Column| {
+        let (name, holds, help) = (column.name(), column.type_name(), column.help());
+        match format {
+            Format::Text(_) => format!("{name:>12}  {help}\n"),
+            Format::Raw(_) => format!("{name} {holds}\n"),
+            Format::Json | Format::Lines => {
+                serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n"
+            }
+        }
+    };
+    let text: String = Column::all(lsns).map(line).collect();
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn table(request: &Request) -> Result<Table> {
+    let proc = scan::open_proc()?;
+    let proc = proc.as_fd();
+    let mut scan = Scan::read(proc, &request.kinds)?;
+    if !matches!(request.only, Some(Only::Task(_))) {
+        refs::mounts(proc, &mut scan, &request.kinds);
+        if request.refs {
+            refs::all(proc, &mut scan, &request.kinds);
+        }
+    }
+    let mut needed = request.columns.clone();
+    needed.extend(request.filter.iter().flat_map(Filter::columns));
+    let related = matches!(request.tree, Some(Tree::Parent | Tree::Owner));
+    let relations = if related || needed.contains(&Column::Pns) || needed.contains(&Column::Ons) {
+        relation::read(proc, &mut scan)
+    } else {
+        std::collections::HashMap::default()
+    };
+    let mut source = Source::new(proc, relations, &needed, request);
+    if let Some(Only::Namespace(inode)) = request.only {
+        let namespace = scan.namespaces.get(&inode).filter(|namespace| request.kinds.contains(&namespace.kind));
+        ensure!(namespace.is_some(), "not found namespace: {inode}");
+        return Ok(processes(&scan, inode, &mut source, request));
+    }
+    let mut namespaces: Vec<&Namespace> =
+        scan.namespaces.values().filter(|namespace| wanted(namespace, &scan, request, related)).collect();
+    namespaces.sort_by_key(|namespace| namespace.inode);
+    Ok(rows(&namespaces, &mut source, request))
+}
+
+fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) -> bool {
+    let held = &namespace.held;
+    let alive = namespace.nprocs > 0;
+    let kept = !held.mounts.is_empty() || held.thread.is_some() || held.descriptor.is_some() || held.socket.is_some();
+    if !(alive || kept || related && held.related) || !request.kinds.contains(&namespace.kind) {
+        return false;
+    }
+    if request.persistent && alive {
+        return false;
+    }
+    match request.only {
+        Some(Only::Task(pid)) => {
+            scan.processes.iter().any(|(other, inodes)| *other == pid && inodes.contains(&namespace.inode))
+        }
+        _ => true,
+    }
+}
+
+/// One row a namespace.
+fn rows(namespaces: &[&Namespace], source: &mut Source<'_>, request: &Request) -> Table {
+    let mut rows: Vec<Row> = vec![];
+    // Where a process was last the lowest one of a namespace; where a namespace's own row is.
+    let mut of_process = std::collections::HashMap::new();
+    let mut of_namespace = std::collections::HashMap::new();
+    let mut above = vec![];
+    for namespace in namespaces {
+        let described = source.describe(namespace);
+        if request.filter.as_ref().is_some_and(|filter| !filter.accepts(&|column| described.cell(column))) {
+            continue;
+        }
+        let parent = match request.tree {
+            Some(Tree::Process) => of_process.get(&described.ppid()).copied(),
+            _ => None,
+        };
+        above.push(match request.tree {
+            Some(Tree::Parent) => described.relation.parent,
+            Some(Tree::Owner) => described.relation.owner,
+            _ => 0,
+        });
+        if let Some(pid) = namespace.lead {
+            of_process.insert(pid, rows.len());
+        }
+        of_namespace.insert(namespace.inode, rows.len());
+        rows.push(Row { cells: request.columns.iter().map(|column| described.cell(*column)).collect(), parent });
+    }
+    if matches!(request.tree, Some(Tree::Parent | Tree::Owner)) {
+        for (row, above) in rows.iter_mut().zip(above) {
+            row.parent = of_namespace.get(&above).copied();
+        }
+    }
+    let tree = match request.tree {
+        Some(Tree::Process) => Some(Column::Command),
+        Some(Tree::Parent | Tree::Owner) => Some(Column::Ns),
+        None => None,
+    };
+    Table { columns: request.columns.clone(), rows, tree }
+}
+
+/// One row a process of one namespace.
+fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request) -> Table {
+    let mut pids: Vec<i32> =
+        scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
+    pids.sort_unstable();
+    let place: std::collections::HashMap<i32, usize> = pids.iter().enumerate().map(|(row, pid)| (*pid, row)).collect();
+    let mut rows = vec![];
+    for pid in pids {
+        let Some(namespace) = scan.namespaces.get(&inode) else { continue };
+        let described = source.describe(&Namespace { lead: Some(pid), ..namespace.clone() });
+        if request.filter.as_ref().is_none_or(|filter| filter.accepts(&|column| described.cell(column))) {
+            let parent = place.get(&described.ppid()).copied();
+            let cells = request.columns.iter().map(|column| described.cell(*column)).collect();
+            rows.push(Row { cells, parent });
+        }
+    }
+    Table { columns: request.columns.clone(), rows, tree: request.tree.map(|_| Column::Command) }
+}

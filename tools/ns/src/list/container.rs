@@ -1,0 +1,141 @@
+//! Which container a process belongs to: by the runtimes' own states, or by the name of its cgroup.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use sys::namespace::Kind;
+
+use super::process::read;
+use super::scan::process_links;
+
+/// The containers that runtimes have noted, by what is theirs alone.
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    by_namespace: HashMap<u64, String>,
+    by_pid: HashMap<i32, String>,
+    docker: HashMap<String, Option<String>>,
+}
+
+/// Directories with one directory a container, and the file in it with its process.
+const STATES: [(&str, &str, &str); 5] = [
+    ("/run/runc", "state.json", "init_process_pid"),
+    ("/run/crun", "status", "pid"),
+    ("/run/docker/runtime-runc/moby", "state.json", "init_process_pid"),
+    ("/run/containerd/runc/default", "state.json", "init_process_pid"),
+    ("/run/containerd/runc/k8s.io", "state.json", "init_process_pid"),
+];
+
+impl Containers {
+    /// Reads the states; ours are in `states`.
+    pub(crate) fn read(proc: BorrowedFd<'_>, states: &Path) -> Self {
+        let mut found = Self::default();
+        // What is the host's belongs to no container, even if one shares it.
+        let host = process_links(proc, "self/ns", &Kind::ALL).unwrap_or_default();
+        let own = [(states.to_owned(), "state.json", "pid")];
+        let others = STATES.iter().map(|(directory, file, member)| (PathBuf::from(directory), *file, *member));
+        for (directory, file, member) in own.into_iter().chain(others) {
+            for (id, state) in in_directory(&directory, file) {
+                let Some(pid) = state.get(member).and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok())
+                else {
+                    continue;
+                };
+                let name = found.named(&id);
+                for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {
+                    if inode != 0 && !host.contains(&inode) {
+                        found.by_namespace.entry(inode).or_insert_with(|| name.clone());
+                    }
+                }
+                found.by_pid.insert(pid, name);
+            }
+        }
+        found
+    }
+
+    /// Returns the container of a namespace whose lowest process is `lead`, if it has one.
+    pub(crate) fn find(&mut self, proc: BorrowedFd<'_>, inode: u64, lead: Option<i32>) -> Option<String> {
+        if let Some(name) = self.by_namespace.get(&inode) {
+            return Some(name.clone());
+        }
+        let lead = lead?;
+        if let Some(name) = self.by_pid.get(&lead) {
+            return Some(name.clone());
+        }
+        let cgroups = read(proc, &format!("{lead}/cgroup"));
+        let id = in_cgroups(&String::from_utf8_lossy(&cgroups))?;
+        let name = self.named(&id);
+        self.by_pid.insert(lead, name.clone());
+        Some(name)
+    }
+
+    /// Docker keeps the names that people give; an id of 64 digits is cut as docker cuts it.
+    fn named(&mut self, id: &str) -> String {
+        if !is_digest(id) {
+            return id.to_owned();
+        }
+        let read = || {
+            let text = fs::read(format!("/var/lib/docker/containers/{id}/config.v2.json")).ok()?;
+            let config: Value = serde_json::from_slice(&text).ok()?;
+            Some(config.get("Name")?.as_str()?.trim_start_matches('/').to_owned())
+        };
+        let name = self.docker.entry(id.to_owned()).or_insert_with(read);
+        name.clone().unwrap_or_else(|| id.chars().take(12).collect())
+    }
+}
+
+fn in_directory(directory: &Path, file: &str) -> Vec<(String, Value)> {
+    let Ok(entries) = fs::read_dir(directory) else { return vec![] };
+    let state = |entry: fs::DirEntry| {
+        let text = fs::read(entry.path().join(file)).ok()?;
+        Some((entry.file_name().into_string().ok()?, serde_json::from_slice(&text).ok()?))
+    };
+    entries.flatten().filter_map(state).collect()
+}
+
+/// Finds a container's id in /proc/PID/cgroup: the schemes of docker, podman, cri-o, containerd's CRI and ours.
+fn in_cgroups(cgroups: &str) -> Option<String> {
+    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.flat_map(|path| path.split('/')).find_map(|name| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        if is_digest(name) {
+            return Some(name.to_owned());
+        }
+        if let Some(id) = name.strip_prefix("drayage-").filter(|id| !id.is_empty()) {
+            return Some(id.to_owned());
+        }
+        ["docker-", "libpod-", "crio-", "cri-containerd-"]
+            .iter()
+            .find_map(|prefix| name.strip_prefix(prefix))
+            .filter(|id| is_digest(id))
+            .map(str::to_owned)
+    })
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_in_every_engines_cgroup() {
+        let id = "0123456789abcdef".repeat(4);
+        for (path, want) in [
+            (format!("0::/docker/{id}"), Some(id.as_str())),
+            (format!("0::/system.slice/docker-{id}.scope"), Some(&id)),
+            (format!("12:cpu:/\n0::/machine.slice/libpod-{id}.scope/container"), Some(&id)),
+            (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), Some(&id)),
+            (format!("4:memory:/kubepods/besteffort/pod1/{id}"), Some(&id)),
+            ("0::/drayage-web".to_owned(), Some("web")),
+            ("0::/user.slice/user-0.slice/session-1.scope".to_owned(), None),
+            ("0::/docker/short".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(in_cgroups(&path).as_deref(), want, "{path}");
+        }
+    }
+}

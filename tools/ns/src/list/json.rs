@@ -1,0 +1,99 @@
+//! Rows and columns as JSON, in the very form of lsns: `{"namespaces": [...]}`, rows below a row in its `children`.
+
+use std::fmt::Write;
+
+use super::table::{Cell, Row, Table};
+
+/// Writes the table as one document.
+pub(crate) fn document(table: &Table) -> String {
+    let (top, below) = table.children();
+    let mut out = String::from("{\n   \"namespaces\": [\n      ");
+    list(table, &top, &below, 2, &mut out);
+    if top.is_empty() {
+        out.truncate(out.trim_end().len());
+    }
+    out.push_str("\n   ]\n}\n");
+    out
+}
+
+/// Writes each row as one line.
+pub(crate) fn lines(table: &Table) -> String {
+    let line = |row: &Row| {
+        let members = row.cells.iter().zip(&table.columns).map(|(cell, column)| {
+            let value = match cell {
+                Cell::Lines(lines) => serde_json::json!(lines),
+                Cell::None => serde_json::Value::Null,
+                Cell::Number(number) => serde_json::json!(number),
+                Cell::Text(text) => serde_json::json!(text),
+            };
+            (column.json().to_owned(), value)
+        });
+        serde_json::Value::Object(members.collect()).to_string() + "\n"
+    };
+    table.rows.iter().map(line).collect()
+}
+
+fn list(table: &Table, rows: &[usize], below: &[Vec<usize>], depth: usize, out: &mut String) {
+    let indent = "   ".repeat(depth);
+    for (place, index) in rows.iter().enumerate() {
+        let Some(row) = table.rows.get(*index) else { continue };
+        out.push_str(if place == 0 { "{" } else { ",{" });
+        for (member, (cell, column)) in row.cells.iter().zip(&table.columns).enumerate() {
+            let comma = if member == 0 { "" } else { "," };
+            // Writing to a string cannot fail.
+            let _written = write!(out, "{comma}\n{indent}   \"{}\": ", column.json());
+            value(cell, out);
+        }
+        if let Some(children) = below.get(*index).filter(|children| !children.is_empty()) {
+            let _written = write!(out, ",\n{indent}   \"children\": [\n{indent}      ");
+            list(table, children, below, depth + 2, out);
+            let _written = write!(out, "\n{indent}   ]");
+        }
+        let _written = write!(out, "\n{indent}}}");
+    }
+}
+
+fn value(cell: &Cell, out: &mut String) {
+    match cell {
+        Cell::None => out.push_str("null"),
+        Cell::Number(number) => out.push_str(&number.to_string()),
+        Cell::Text(text) => string(text, out),
+        Cell::Lines(lines) if lines.is_empty() => out.push_str("null"),
+        Cell::Lines(lines) => string(&lines.join("\n"), out),
+    }
+}
+
+fn string(text: &str, out: &mut String) {
+    match serde_json::to_string(text) {
+        Ok(quoted) => out.push_str(&quoted),
+        Err(_) => out.push_str("null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::column::Column;
+    use super::*;
+
+    #[test]
+    fn rows_below_a_row_are_its_children() {
+        let row = |inode, parent| Row { cells: vec![Cell::Number(inode), Cell::Text("a\"b\u{1}".into())], parent };
+        let columns = vec![Column::Ns, Column::Command];
+        let table =
+            Table { columns, rows: vec![row(1, None), row(2, Some(0)), row(3, None)], tree: Some(Column::Command) };
+        let value: serde_json::Value = serde_json::from_str(&document(&table)).unwrap();
+        assert_eq!(
+            value.to_string(),
+            r#"{"namespaces":[{"ns":1,"command":"a\"b\u0001","children":[{"ns":2,"command":"a\"b\u0001"}]},{"ns":3,"command":"a\"b\u0001"}]}"#
+        );
+        assert!(document(&table).starts_with("{\n   \"namespaces\": [\n      {\n         \"ns\": 1,\n"));
+        assert_eq!(lines(&table).lines().count(), 3);
+    }
+
+    #[test]
+    fn no_rows_are_an_empty_list() {
+        let table = Table { columns: vec![Column::Ns], rows: vec![], tree: None };
+        let value: serde_json::Value = serde_json::from_str(&document(&table)).unwrap();
+        assert_eq!(value.to_string(), r#"{"namespaces":[]}"#);
+    }
+}

@@ -1,0 +1,126 @@
+//! What keeps namespaces beside processes: mounts of nsfs, threads, open descriptors, sockets.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sys::namespace::{self, Kind};
+
+use super::process::read;
+use super::relation::inode;
+use super::scan::{Scan, link, numbers, parse_link, process_links};
+
+/// Adds what is mounted somewhere in this mount namespace: one file to read.
+pub(crate) fn mounts(proc: BorrowedFd<'_>, scan: &mut Scan, kinds: &[Kind]) {
+    for (kind, inode, path) in parse_mounts(&String::from_utf8_lossy(&read(proc, "self/mountinfo"))) {
+        if kinds.contains(&kind) {
+            scan.entry(inode, kind).held.mounts.push(path);
+        }
+    }
+}
+
+fn parse_mounts(mountinfo: &str) -> Vec<(Kind, u64, String)> {
+    let parse = |line: &str| {
+        let (mount, fs) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (kind, inode) = parse_link(fields.next()?)?;
+        (fs.split(' ').next() == Some("nsfs")).then(|| fields.next().map(|path| (kind, inode, unescape(path))))?
+    };
+    mountinfo.lines().filter_map(parse).collect()
+}
+
+/// Undoes the kernel's escapes of blanks, line ends and backslashes: three octal digits.
+pub(crate) fn unescape(path: &str) -> String {
+    let mut parts = path.split('\\');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        if let Some(byte) = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            text.push(char::from(byte));
+            text.push_str(part.get(3..).unwrap_or_default());
+        } else {
+            text.push('\\');
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+/// Adds what threads, descriptors and sockets keep: every process's tables are read.
+pub(crate) fn all(proc: BorrowedFd<'_>, scan: &mut Scan, kinds: &[Kind]) {
+    let processes = scan.processes.clone();
+    for (pid, own) in processes {
+        threads(proc, pid, &own, scan, kinds);
+        descriptors(proc, pid, scan, kinds);
+    }
+}
+
+fn threads(proc: BorrowedFd<'_>, pid: i32, own: &[u64; 8], scan: &mut Scan, kinds: &[Kind]) {
+    let Ok(tasks) = open_directory(proc, &format!("{pid}/task")) else { return };
+    let Ok(threads) = numbers(&tasks) else { return };
+    for thread in threads.into_iter().filter(|thread| *thread != pid) {
+        let Some(links) = process_links(tasks.as_fd(), &format!("{thread}/ns"), kinds) else { continue };
+        for ((inode, leader), kind) in links.iter().zip(own).zip(Kind::ALL) {
+            if *inode != 0 && inode != leader {
+                let path = format!("/proc/{pid}/task/{thread}/ns/{}", kind.name());
+                scan.entry(*inode, kind).held.thread.get_or_insert(path);
+            }
+        }
+    }
+}
+
+fn descriptors(proc: BorrowedFd<'_>, pid: i32, scan: &mut Scan, kinds: &[Kind]) {
+    let Ok(directory) = open_directory(proc, &format!("{pid}/fd")) else { return };
+    let Ok(numbers) = numbers(&directory) else { return };
+    let mut sockets = vec![];
+    for number in numbers {
+        let name = number.to_string();
+        if let Some((kind, inode)) = link(&directory, &name).filter(|(kind, _)| kinds.contains(kind)) {
+            scan.entry(inode, kind).held.descriptor.get_or_insert(format!("/proc/{pid}/fd/{name}"));
+        } else if kinds.contains(&Kind::Network) && is_socket(&directory, &name) {
+            sockets.push(number);
+        }
+    }
+    for number in sockets {
+        let Some(netns) = socket_namespace(pid, number) else { continue };
+        let Some(inode) = inode(netns.as_fd()) else { continue };
+        scan.entry(inode, Kind::Network).held.socket.get_or_insert((pid, number));
+    }
+}
+
+/// Opens the network namespace of another process's socket: the descriptor is duplicated by `pidfd_getfd(2)`.
+pub(crate) fn socket_namespace(pid: i32, descriptor: i32) -> Option<OwnedFd> {
+    let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let socket = pidfd_getfd(&pidfd, descriptor, PidfdGetfdFlags::empty()).ok()?;
+    namespace::of_socket(socket.as_fd()).ok()
+}
+
+fn is_socket(directory: &OwnedFd, name: &str) -> bool {
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
+    rustix::fs::readlinkat_raw(directory, name, &mut buffer).is_ok_and(|(text, _)| text.starts_with(b"socket:"))
+}
+
+fn open_directory(proc: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    openat(proc, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mounts_of_namespaces_are_taken() {
+        let text = "64 63 0:4 net:[4026532540] /run/netns/a\\040b rw shared:2 - nsfs nsfs rw\n\
+                    65 63 0:4 / / rw - ext4 /dev/vda rw\n\
+                    66 63 0:4 net:[1] /x rw - tmpfs net:[1] rw\n\
+                    67 63 0:4 mnt:[7] /m rw - nsfs nsfs rw\n";
+        let want = [(Kind::Network, 4_026_532_540, "/run/netns/a b".to_owned()), (Kind::Mount, 7, "/m".to_owned())];
+        assert_eq!(parse_mounts(text), want);
+    }
+
+    #[test]
+    fn a_backslash_that_is_no_escape_stays() {
+        for (path, want) in [(r"a\134b", r"a\b"), (r"a\9b", r"a\9b"), ("", ""), (r"\", r"\")] {
+            assert_eq!(unescape(path), want);
+        }
+    }
+}

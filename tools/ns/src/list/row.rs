@@ -1,0 +1,151 @@
+//! A namespace's values, read as far as columns or filter need them.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink::route::Router;
+use sys::namespace::Kind;
+
+use super::column::Column;
+use super::container::Containers;
+use super::process::{Process, Wanted};
+use super::relation::{self, Relation};
+use super::scan::Namespace;
+use super::table::Cell;
+use super::users::Users;
+use super::{Request, Tree};
+
+/// Where the values come from.
+pub(crate) struct Source<'a> {
+    proc: BorrowedFd<'a>,
+    relations: HashMap<u64, Relation>,
+    wanted: Wanted,
+    processes: HashMap<i32, Process>,
+    users: Users,
+    router: Option<Router>,
+    containers: Option<Containers>,
+}
+
+/// A namespace with its values.
+#[derive(Debug)]
+pub(crate) struct Described {
+    namespace: Namespace,
+    process: Option<Process>,
+    pub(crate) relation: Relation,
+    user: Option<String>,
+    netnsid: Option<String>,
+    container: Option<String>,
+}
+
+impl<'a> Source<'a> {
+    /// Makes ready what `needed` columns need.
+    pub(crate) fn new(
+        proc: BorrowedFd<'a>,
+        relations: HashMap<u64, Relation>,
+        needed: &[Column],
+        request: &Request,
+    ) -> Self {
+        let needs = |column| needed.contains(&column);
+        Self {
+            proc,
+            relations,
+            wanted: Wanted {
+                ppid: needs(Column::Ppid) || request.tree == Some(Tree::Process),
+                uid: needs(Column::Uid) || needs(Column::User),
+                command: needs(Column::Command),
+            },
+            processes: HashMap::new(),
+            users: if needs(Column::User) { Users::read() } else { Users::default() },
+            // Without one (no netlink, a seccomp filter) no namespace has a number.
+            router: if needs(Column::Netnsid) { Router::open().ok() } else { None },
+            containers: needs(Column::Container).then(|| Containers::read(proc, &request.states)),
+        }
+    }
+
+    /// Reads a namespace's values.
+    pub(crate) fn describe(&mut self, namespace: &Namespace) -> Described {
+        let (proc, wanted) = (self.proc, self.wanted);
+        let process = namespace
+            .lead
+            .map(|pid| self.processes.entry(pid).or_insert_with(|| Process::read(proc, pid, wanted)).clone());
+        let relation = self.relations.get(&namespace.inode).copied().unwrap_or_default();
+        let uid = process.as_ref().map(|process| process.uid).or(relation.uid);
+        Described {
+            namespace: namespace.clone(),
+            relation,
+            user: uid.filter(|_| wanted.uid).map(|uid| self.users.name(uid)),
+            netnsid: self.netnsid(namespace),
+            container: self
+                .containers
+                .as_mut()
+                .and_then(|containers| containers.find(proc, namespace.inode, namespace.lead)),
+            process,
+        }
+    }
+
+    fn netnsid(&mut self, namespace: &Namespace) -> Option<String> {
+        let router = self.router.as_mut().filter(|_| namespace.kind == Kind::Network)?;
+        let id = relation::open(self.proc, namespace).and_then(|netns| router.namespace_id(netns.as_fd()).ok()?);
+        Some(id.map_or_else(|| "unassigned".to_owned(), |id| id.to_string()))
+    }
+}
+
+impl Described {
+    /// Returns the parent of the lowest process; 0 where there is none.
+    pub(crate) fn ppid(&self) -> i32 {
+        self.process.as_ref().map_or(0, |process| process.ppid)
+    }
+
+    /// Returns the value of a column.
+    pub(crate) fn cell(&self, column: Column) -> Cell {
+        let text = |text: &Option<String>| text.clone().map_or(Cell::None, Cell::Text);
+        let pid = |pid: i32| u64::try_from(pid).map_or(Cell::None, Cell::Number);
+        let namespace = &self.namespace;
+        let process = self.process.as_ref();
+        match column {
+            Column::Ns => Cell::Number(namespace.inode),
+            Column::Type => Cell::Text(namespace.kind.name().to_owned()),
+            Column::Path => self.path().map_or(Cell::None, Cell::Text),
+            Column::Nprocs => Cell::Number(namespace.nprocs.into()),
+            Column::Pid => namespace.lead.map_or(Cell::None, pid),
+            Column::Ppid => process.map_or(Cell::None, |process| pid(process.ppid)),
+            Column::Command => process.map_or(Cell::None, |process| Cell::Text(process.command.clone())),
+            Column::Uid => {
+                let uid = process.map(|process| process.uid).or(self.relation.uid);
+                uid.map_or(Cell::None, |uid| Cell::Number(uid.into()))
+            }
+            Column::User => text(&self.user),
+            Column::Netnsid => text(&self.netnsid),
+            Column::Nsfs if namespace.held.mounts.is_empty() => Cell::None,
+            Column::Nsfs => Cell::Lines(namespace.held.mounts.clone()),
+            Column::Pns => Cell::Number(self.relation.parent),
+            Column::Ons => Cell::Number(self.relation.owner),
+            Column::Container => text(&self.container),
+            Column::HeldBy => Cell::Lines(self.held_by().into_iter().map(str::to_owned).collect()),
+        }
+    }
+
+    fn path(&self) -> Option<String> {
+        let (namespace, held) = (&self.namespace, &self.namespace.held);
+        let kind = namespace.kind.name();
+        namespace
+            .lead
+            .map(|pid| format!("/proc/{pid}/ns/{kind}"))
+            .or_else(|| held.mounts.iter().chain(&held.thread).chain(&held.descriptor).next().cloned())
+    }
+
+    fn held_by(&self) -> Vec<&'static str> {
+        let held = &self.namespace.held;
+        [
+            ("process", self.namespace.nprocs > 0),
+            ("thread", held.thread.is_some()),
+            ("mount", !held.mounts.is_empty()),
+            ("fd", held.descriptor.is_some()),
+            ("socket", held.socket.is_some()),
+            ("namespace", held.related),
+        ]
+        .into_iter()
+        .filter_map(|(name, holds)| holds.then_some(name))
+        .collect()
+    }
+}

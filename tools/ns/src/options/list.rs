@@ -1,0 +1,166 @@
+//! The command line of `ns list`, which is that of `lsns(8)` and some more.
+
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use clap::{Args, Parser};
+use sys::namespace::Kind;
+
+use crate::list::{self, Column, Filter, Format, Look, Only, Request, Tree};
+
+/// List namespaces, their processes and the containers that they belong to
+#[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "the fields are named as lsns's options")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of lsns")]
+#[command(after_help = "Examples:
+  ns list
+  ns list -t net -o +CONTAINER
+  ns list --json | jq -r '.. | .command? // empty'
+  ns list -Q 'NPROCS > 1 and TYPE == \"pid\"'
+  ns list --tree=owner")]
+pub(crate) struct List {
+    /// Only this namespace's processes
+    #[arg(value_name = "INODE", conflicts_with = "task")]
+    namespace: Option<u64>,
+    /// Write one JSON document, in lsns's shape
+    #[arg(short = 'J', long)]
+    json: bool,
+    /// Write one JSON object a line
+    #[arg(long, conflicts_with_all = ["json", "raw"])]
+    json_lines: bool,
+    /// Write rows one after the other, not as a tree
+    #[arg(short, long, conflicts_with = "tree")]
+    list: bool,
+    /// No line with the columns' names
+    #[arg(short, long)]
+    noheadings: bool,
+    /// Columns, with commas between; `+` in front keeps the default ones
+    #[arg(short, long, value_name = "LIST")]
+    output: Option<String>,
+    /// All columns
+    #[arg(long)]
+    output_all: bool,
+    /// Only namespaces without a process
+    #[arg(short = 'P', long)]
+    persistent: bool,
+    /// Only this process's namespaces
+    #[arg(short = 'p', long, value_name = "PID")]
+    task: Option<i32>,
+    /// Only rows for which the expression holds: scols-filter(5)
+    #[arg(short = 'Q', long, value_name = "EXPR")]
+    filter: Option<Filter>,
+    /// Write one line a row, for programs
+    #[arg(short, long, conflicts_with = "json")]
+    raw: bool,
+    /// Cut nothing
+    #[arg(short = 'u', long)]
+    notruncate: bool,
+    /// One line for each row
+    #[arg(short = 'W', long)]
+    nowrap: bool,
+    /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
+    #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')]
+    r#type: Vec<Kind>,
+    /// What makes a row stand below another: process, parent or owner
+    #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = tree)]
+    tree: Option<Tree>,
+    /// Those, too, that only a thread, an open descriptor or a socket keeps
+    #[arg(long)]
+    refs: bool,
+    /// List the columns
+    #[arg(short = 'H', long)]
+    list_columns: bool,
+    #[command(flatten)]
+    roots: cli::Roots,
+}
+
+/// List namespaces, with the command line of util-linux's program of this name
+#[derive(Parser, Debug)]
+#[command(name = "lsns", version, about)]
+pub(crate) struct Lsns {
+    #[command(flatten)]
+    pub(crate) list: List,
+}
+
+impl List {
+    /// Lists; `lsns` is whether we are called by that name, and so have no columns of our own.
+    pub(crate) fn run(self, lsns: bool) -> Result<()> {
+        let look = Look { no_headings: self.noheadings, no_wrap: self.nowrap, width: self.width() };
+        let format = match (self.json, self.json_lines, self.raw) {
+            (true, ..) => Format::Json,
+            (_, true, _) => Format::Lines,
+            (.., true) => Format::Raw(look),
+            _ => Format::Text(look),
+        };
+        if self.list_columns {
+            return list::list_columns(lsns, format);
+        }
+        let only = self.task.map(Only::Task).or(self.namespace.map(Only::Namespace));
+        let flat = self.list || matches!(format, Format::Raw(_) | Format::Lines);
+        let request = Request {
+            columns: self.columns(lsns)?,
+            kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },
+            filter: self.filter,
+            tree: if flat { None } else { Some(self.tree.unwrap_or(Tree::Process)) },
+            only,
+            persistent: self.persistent,
+            refs: self.refs,
+            states: self.roots.run().join("spawn"),
+        };
+        list::list(&request, format)
+    }
+
+    fn columns(&self, lsns: bool) -> Result<Vec<Column>> {
+        if self.output_all {
+            return Ok(Column::all(lsns).collect());
+        }
+        let net = self.r#type.contains(&Kind::Network);
+        let mut columns = match self.namespace {
+            Some(_) => vec![Column::Pid, Column::Ppid, Column::User],
+            None => vec![Column::Ns, Column::Type, Column::Nprocs, Column::Pid, Column::User],
+        };
+        if net && self.namespace.is_none() {
+            columns.extend([Column::Netnsid, Column::Nsfs]);
+        }
+        if !lsns {
+            columns.push(Column::Container);
+        }
+        if self.json_lines {
+            columns.push(Column::HeldBy);
+        }
+        columns.push(Column::Command);
+        let Some(output) = &self.output else { return Ok(columns) };
+        let names = output.strip_prefix('+').unwrap_or_else(|| {
+            columns.clear();
+            output
+        });
+        for name in names.split(',') {
+            let column = Column::parse(name.trim()).ok_or_else(|| cli::Usage(format!("unknown column: {name}")))?;
+            columns.push(column);
+        }
+        Ok(columns)
+    }
+
+    /// Lines are cut at the edge of a terminal, and nowhere else.
+    fn width(&self) -> Option<usize> {
+        let stdout = std::io::stdout();
+        if self.notruncate || !stdout.is_terminal() {
+            return None;
+        }
+        let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+        (size.ws_col > 0).then(|| size.ws_col.into())
+    }
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::from_name(name).ok_or_else(|| "unknown namespace type".to_owned())
+}
+
+fn tree(name: &str) -> Result<Tree, String> {
+    match name {
+        "process" => Ok(Tree::Process),
+        "parent" => Ok(Tree::Parent),
+        "owner" => Ok(Tree::Owner),
+        _ => Err("process, parent or owner is expected".to_owned()),
+    }
+}

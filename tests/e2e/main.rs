@@ -25,6 +25,7 @@ mod run;
 mod sandbox;
 mod spawn;
 mod support;
+mod tree;
 mod unpack;
 
 use std::process::ExitCode;
@@ -43,9 +44,10 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 13] = [
+    let areas: [(&str, Vec<Test>); 14] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
+        ("tree", tree::tests()),
         ("record", record::tests()),
         ("pull", pull::tests()),
         ("unpack", unpack::tests()),

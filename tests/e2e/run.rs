@@ -1,7 +1,208 @@
 //! `run`: the whole pipeline in one command.
 
-use crate::support::Test;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Need, Sandbox, Test, image, test, wait_for};
+
+const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    vec![
+        test("nginx_answers_on_the_published_port", PIPELINE, nginx_answers),
+        test("stdout_is_the_container_s_alone", PIPELINE, stdout_is_the_container_s),
+        test("the_exit_status_is_the_container_s", PIPELINE, exit_status),
+        test("stdin_reaches_the_container_with_i_only", PIPELINE, stdin),
+        test("a_signal_reaches_the_container", PIPELINE, signal_reaches),
+        test("ctrl_c_ends_it_and_leaves_nothing", PIPELINE, ctrl_c),
+        test("a_taken_name_is_refused_and_its_owner_unharmed", PIPELINE, taken_name),
+        test("a_taken_port_is_refused_and_nothing_left", PIPELINE, taken_port),
+        test("detached_it_prints_the_id_and_goes_on", PIPELINE, detached),
+        test("a_detached_terminal_is_logged", PIPELINE, detached_terminal),
+        test("a_container_that_cannot_start_detached_says_why", PIPELINE, detached_failure),
+        test("the_printed_pipeline_does_the_same", PIPELINE, printed_pipeline),
+        test("networks_none_and_host", PIPELINE, networks),
+        test("pull_never_needs_the_image", PIPELINE, pull_never),
+        test("the_left_most_failure_is_told_alone", PIPELINE, left_most_failure),
+        test("wrong_usage_is_one_line_and_125", &[], wrong_usage),
+        test("volumes_environment_and_user_reach_the_container", PIPELINE, options_reach),
+        test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
+        test("the_cid_file_holds_the_id", PIPELINE, cid_file),
+    ]
+}
+
+fn busybox(options: &str, command: &str) -> String {
+    format!("run --rm --network none {options} {} {command}", image("busybox").reference)
+}
+
+fn nginx_answers(sandbox: &Sandbox) {
+    let run = sandbox.sh(&format!("exec run --rm --name web -p 8080:80 {}", image("nginx").reference)).start();
+    let page = sandbox.wait_http("127.0.0.1:8080/");
+    assert!(page.contains("nginx"), "{page}");
+    run.signal(Signal::TERM);
+    run.wait().ok();
+    assert!(!sandbox.exists("state/containers/web"));
+}
+
+fn stdout_is_the_container_s(sandbox: &Sandbox) {
+    sandbox.sh(&busybox("", "sh -c 'echo out; echo err >&2'")).run().ok().stdout_is("out\n").stderr_is("err\n");
+}
+
+fn exit_status(sandbox: &Sandbox) {
+    for (command, want) in [
+        ("true", 0),
+        ("sh -c 'exit 42'", 42),
+        ("sh -c 'kill -KILL $$'", 137),
+        ("/no/such/program", 127),
+        ("no-such-program", 127),
+        ("/etc/passwd", 126),
+    ] {
+        sandbox.sh(&busybox("", command)).run().fails(want);
+    }
+}
+
+fn stdin(sandbox: &Sandbox) {
+    sandbox.sh(&busybox("-i", "cat")).stdin("hello\n").run().ok().stdout_is("hello\n");
+    sandbox.sh(&busybox("", "cat")).stdin("hello\n").run().ok().stdout_is("");
+}
+
+fn signal_reaches(sandbox: &Sandbox) {
+    let command = r#"sh -c 'trap "echo caught; exit 7" USR1; echo ready; while :; do read -t 1 x </dev/zero; done'"#;
+    let run = sandbox.sh(&format!("exec {}", busybox("", command))).start();
+    run.wait_stdout("ready");
+    run.signal(Signal::USR1);
+    run.wait().fails(7).stdout_has("caught");
+}
+
+fn ctrl_c(sandbox: &Sandbox) {
+    let run = sandbox
+        .sh(&format!("exec {}", busybox("--name held", r#"sh -c 'trap "exit 130" INT; echo ready; sleep 100 & wait'"#)))
+        .start();
+    run.wait_stdout("ready");
+    run.signal_group(Signal::INT);
+    run.wait().fails(130);
+    assert!(!sandbox.exists("state/containers/held"));
+}
+
+fn taken_name(sandbox: &Sandbox) {
+    let held = sandbox.sh(&format!("exec {}", busybox("--name held", "sh -c 'echo ready; sleep 100'"))).start();
+    held.wait_stdout("ready");
+    sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("bundle", &["held"]);
+    assert!(sandbox.exists("state/containers/held/config.json"));
+    held.signal(Signal::KILL);
+    let _killed = held.wait();
+    sandbox.sh("spawn delete --force held; bundle delete --force held").run().ok();
+}
+
+fn taken_port(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    sandbox.sh(&format!("run -d --rm --name first -p 8080:80 {nginx}")).run().ok().stdout_is("first\n");
+    let second = sandbox.sh(&format!("run --rm --name second -p 8080:80 {nginx}")).run();
+    second.fails(125).one_error_line("portmap", &["8080", "first"]);
+    assert!(!sandbox.exists("state/containers/second"));
+    end(sandbox, "first");
+}
+
+fn detached(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    sandbox.sh(&format!("run -d --rm --name web -p 8080:80 {nginx}")).run().ok().stdout_is("web\n").stderr_is("");
+    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
+    end(sandbox, "web");
+}
+
+/// Ends a detached container and waits until its keeper has undone everything.
+fn end(sandbox: &Sandbox, id: &str) {
+    sandbox.run(&["spawn", "kill", id, "KILL"]).ok();
+    wait_for("the keeper's clean-up", || (!sandbox.exists(&format!("state/containers/{id}"))).then_some(()));
+}
+
+fn detached_terminal(sandbox: &Sandbox) {
+    let command = format!(
+        "run -dt --name term --network none {} sh -c 'test -t 1 && echo on a terminal'",
+        image("busybox").reference
+    );
+    sandbox.sh(&command).run().ok().stdout_is("term\n");
+    wait_for("the log", || sandbox.read("state/containers/term/log").contains("on a terminal").then_some(()));
+    sandbox.sh("spawn delete --force term; bundle delete term").run().ok();
+}
+
+fn detached_failure(sandbox: &Sandbox) {
+    let outcome = sandbox.sh(&busybox("-d --name bad", "no-such-program")).run().fails(127);
+    outcome.stderr_has("no-such-program").stdout_is("");
+    assert!(!sandbox.exists("state/containers/bad"));
+}
+
+fn printed_pipeline(sandbox: &Sandbox) {
+    for (options, stdin, want, code) in [
+        ("", "", "it's printed $HOME\n", 3),
+        ("-i", "from stdin\n", "it's printed $HOME\nfrom stdin\n", 3),
+        ("--name named -e 'A=b c'", "", "it's printed $HOME\n", 3),
+    ] {
+        let command = r#"sh -c 'echo "it'\''s printed \$HOME"; cat; exit 3'"#;
+        let direct = sandbox.sh(&busybox(options, command)).stdin(stdin).run().fails(code);
+        assert_eq!(direct.stdout, want);
+        let script = sandbox.sh(&busybox(&format!("--print {options}"), command)).run().ok().stdout;
+        let printed = sandbox.sh(&script).stdin(stdin).run().fails(code);
+        assert_eq!(printed.stdout, direct.stdout, "{script}");
+    }
+    let script = sandbox.sh(&format!("run --print --rm -p 8080:80 {}", image("nginx").reference)).run().ok().stdout;
+    let running = sandbox.sh(&script).start();
+    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
+    running.signal_group(Signal::TERM);
+    let _ended = running.wait();
+}
+
+fn networks(sandbox: &Sandbox) {
+    let links = "sh -c 'ls /sys/class/net'";
+    sandbox.sh(&busybox("", links)).run().ok().stdout_is("lo\n");
+    let bridge = format!("run --rm {} {links}", image("busybox").reference);
+    sandbox.sh(&bridge).run().ok().stdout_is("eth0\nlo\n");
+    sandbox.sh("ip link add here0 type veth peer name there0").run().ok();
+    let host = format!("run --rm --network host {} {links}", image("busybox").reference);
+    sandbox.sh(&host).run().ok().stdout_has("here0");
+    sandbox.sh("ip link del here0").run().ok();
+    sandbox.sh("run --rm --network mynet x").run().fails(125).stderr_has("none, host");
+}
+
+fn pull_never(sandbox: &Sandbox) {
+    sandbox.sh(&busybox("--pull never", "true")).run().fails(125).one_error_line("pull", &["busybox"]);
+    sandbox.sh(&busybox("", "true")).run().ok();
+    sandbox.sh(&busybox("--pull never", "true")).run().ok();
+}
+
+fn left_most_failure(sandbox: &Sandbox) {
+    sandbox.sh("run --rm 127.0.0.1:5000/no/such").run().fails(125).one_error_line("pull", &["no/such"]);
+    sandbox
+        .sh(&busybox("--user nobody-of-that-name", "true"))
+        .run()
+        .fails(125)
+        .one_error_line("bundle", &["nobody-of-that-name"]);
+}
+
+fn wrong_usage(sandbox: &Sandbox) {
+    sandbox.sh("run").run().fails(125);
+    sandbox.sh("run --rm --link db nginx").run().fails(125).one_error_line("run", &["--link"]);
+    sandbox.sh("run --pull sometimes nginx").run().fails(125).stderr_has("sometimes");
+}
+
+fn options_reach(sandbox: &Sandbox) {
+    sandbox.write("shared/file", "from the host\n");
+    let options = format!("-v {}:/mnt:ro -e A=1 -u 7:8 -w /tmp -h named --memory 64m", sandbox.at("shared"));
+    let command = r"sh -c 'cat /mnt/file; echo $A $(id -u):$(id -g) $PWD $(hostname)'";
+    let want = "from the host\n1 7:8 /tmp named\n";
+    sandbox.sh(&busybox(&options, command)).limit(Duration::from_secs(30)).run().ok().stdout_is(want);
+}
+
+fn rootfs(sandbox: &Sandbox) {
+    sandbox.sh(&format!("pull {} | unpack --flat $PWD/tree", image("busybox").reference)).run().ok();
+    sandbox.sh("run --rm --network none --rootfs $PWD/tree echo no image").run().ok().stdout_is("no image\n");
+    assert!(sandbox.exists("tree/bin/busybox"));
+}
+
+fn cid_file(sandbox: &Sandbox) {
+    let id = sandbox.at("cid");
+    sandbox.sh(&busybox(&format!("--name web --cidfile {id}"), "true")).run().ok();
+    assert_eq!(sandbox.read("cid"), "web");
+    sandbox.sh(&busybox(&format!("--cidfile {id}"), "true")).run().fails(125).one_error_line("run", &["cid"]);
 }

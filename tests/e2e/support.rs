@@ -20,6 +20,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 pub(crate) use command::{Outcome, Running};
 pub(crate) use images::image;
 pub(crate) use needs::Need;
+pub(crate) use programs::source;
 pub(crate) use sandbox::Sandbox;
 pub(crate) use wait::{http_client, wait_for};
 
@@ -95,7 +96,7 @@ pub(crate) fn run(tests: Vec<Test>) -> ExitCode {
         }
         print!("{report}");
         println!(
-            "{} passed, {} failed, {} skipped",
+            "e2e: {} passed, {} failed, {} skipped",
             conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored
         );
     }

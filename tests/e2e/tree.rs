@@ -1,0 +1,103 @@
+//! The invariants of docs/architecture.md that a look at the source tree can hold.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Sandbox, Test, source, test};
+
+const TOOLS: [&str; 7] = ["pull", "unpack", "bundle", "spawn", "ns", "portmap", "run"];
+/// A crate that makes threads and wakes tasks has no place in any tool.
+const ASYNC_RUNTIMES: [&str; 4] = ["tokio", "async-std", "smol", "async-executor"];
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("no_tool_depends_on_a_tool_or_an_async_runtime", &[], dependencies),
+        test("unsafe_occurs_in_sys_only", &[], unsafe_code),
+        test("clap_occurs_at_the_edge_only", &[], clap),
+        test("only_layout_digests_blobs", &[], digests),
+        test("no_source_file_is_over_its_budget", &[], file_length),
+    ]
+}
+
+fn dependencies(_: &Sandbox) {
+    for tool in TOOLS {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let tree = Command::new(cargo)
+            .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--package", tool])
+            .current_dir(source())
+            .output()
+            .unwrap();
+        assert!(tree.status.success(), "cargo tree: {}", String::from_utf8_lossy(&tree.stderr));
+        let text = String::from_utf8(tree.stdout).unwrap();
+        let packages: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        let unwanted = TOOLS.iter().filter(|other| **other != tool).chain(&ASYNC_RUNTIMES);
+        for unwanted in unwanted {
+            assert!(!packages.contains(unwanted), "{tool} depends on {unwanted}");
+        }
+    }
+}
+
+fn unsafe_code(_: &Sandbox) {
+    for (path, text) in sources() {
+        let is_crate_root = path.ends_with("src/lib.rs") || path.ends_with("src/main.rs");
+        if path.starts_with("crates/sys") {
+            continue;
+        }
+        assert!(
+            !is_crate_root || text.contains("#![forbid(unsafe_code)]"),
+            "{} does not forbid unsafe",
+            path.display()
+        );
+        assert!(!text.contains("unsafe {"), "{} has an unsafe block", path.display());
+    }
+}
+
+fn clap(_: &Sandbox) {
+    for (path, text) in sources() {
+        let edge = path.ends_with("main.rs")
+            || path.components().any(|part| part.as_os_str() == "options" || part.as_os_str() == "options.rs");
+        if path.starts_with("tools") && !edge {
+            assert!(!text.contains("use clap"), "{} imports clap", path.display());
+        }
+    }
+}
+
+fn digests(_: &Sandbox) {
+    for (path, text) in sources() {
+        if !path.starts_with("crates/layout") {
+            assert!(!text.contains("use sha2"), "{} hashes by itself", path.display());
+        }
+    }
+}
+
+fn file_length(_: &Sandbox) {
+    for (path, text) in sources() {
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let lines = code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
+        assert!(lines <= 400, "{} has {lines} lines of code", path.display());
+    }
+}
+
+/// Returns every source file of the tools and crates, by its path in the tree.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut pending: Vec<PathBuf> = ["tools", "crates"].map(PathBuf::from).to_vec();
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(source().join(&directory)).unwrap() {
+            let path = directory.join(entry.unwrap().file_name());
+            if source().join(&path).is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && in_src(&path) {
+                found.push((path.clone(), fs::read_to_string(source().join(&path)).unwrap()));
+            }
+        }
+    }
+    assert!(found.len() > TOOLS.len(), "the sources are where they are looked for");
+    found
+}
+
+fn in_src(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str() == "src")
+}

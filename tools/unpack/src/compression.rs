@@ -1,0 +1,76 @@
+//! What a layer blob is compressed with (image-spec, layer.md, "+gzip Media Types", "+zstd Media Types").
+
+use std::fmt;
+use std::io::{self, BufRead, Read};
+
+use anyhow::bail;
+use oci_spec::image::MediaType;
+
+/// The largest window that a zstd stream may ask of us, as a power of two: 32 MiB. Level 19 uses 8 MiB.
+const WINDOW_LOG_LIMIT: u32 = 25;
+
+/// How a layer's tar archive is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// Returns what the media type says; an error names what is no layer, or one that need not be in the layout.
+    pub(crate) fn of(media_type: &MediaType) -> anyhow::Result<Self> {
+        let text = media_type.to_string();
+        Ok(match text.split(';').next().unwrap_or_default().trim() {
+            "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => Self::Plain,
+            "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+                Self::Gzip
+            }
+            "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
+                Self::Zstd
+            }
+            foreign if foreign.contains("nondistributable") || foreign.contains("foreign") => {
+                bail!("foreign layer, to be had from elsewhere only: {foreign}")
+            }
+            other => bail!("not a layer's media type: {other}"),
+        })
+    }
+
+    /// Returns what the content's first bytes say. A tar archive begins with a name and cannot look like the others.
+    fn detect(content: &[u8]) -> Self {
+        match content {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Wraps a blob in its decoder. The content decides: the digest vouches for it, and some registries' media types
+    /// have been wrong for years. A difference is told.
+    pub(crate) fn decoder<'a>(self, mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+        let content = blob.fill_buf()?;
+        let found = Self::detect(content);
+        if found != self && !content.is_empty() {
+            log::warn!("media type says {self}, content is {found}");
+        }
+        Ok(match found {
+            Self::Plain => Box::new(blob),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+                decoder.window_log_max(WINDOW_LOG_LIMIT)?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain tar",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}

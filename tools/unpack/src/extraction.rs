@@ -1,0 +1,51 @@
+//! One layer from its blob into a directory, with both its digests checked.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::fs::{Mode, fchmod, futimens};
+
+use crate::form::Form;
+use crate::image::Layer;
+use crate::interrupt;
+use crate::layer;
+use crate::node;
+use crate::stream::{Limits, Stream};
+use crate::tar::{Archive, Entry, Time};
+use crate::tree::{Tree, timestamps};
+
+/// The mode of a root that no layer describes.
+const ROOT_MODE: u32 = 0o755;
+
+/// Extracts a layer below `root`. Returns the entry that describes the root itself: to be applied when all is done.
+pub(crate) fn extract(
+    stream: Stream,
+    layer: &Layer,
+    root: &File,
+    form: Form,
+    limits: &Arc<Limits>,
+) -> anyhow::Result<Option<Entry>> {
+    let mut tree = Tree::new(root.try_clone()?.into(), form, limits, None);
+    let mut archive = Archive::new(stream);
+    let entry = layer::apply(&mut archive, &mut tree, limits)?;
+    archive.into_inner().finish(&layer.diff_id)?;
+    let _pass = interrupt::pass();
+    tree.finish()?;
+    Ok(entry)
+}
+
+/// Gives the root its owner, mode and times: before, nobody else may enter it.
+pub(crate) fn describe_root(root: &File, entry: Option<&Entry>) -> anyhow::Result<()> {
+    let _pass = interrupt::pass();
+    let describe = || -> anyhow::Result<()> {
+        let Some(entry) = entry else {
+            fchmod(root, Mode::from_raw_mode(ROOT_MODE))?;
+            return Ok(futimens(root, &timestamps(Time::default(), Time::default()))?);
+        };
+        node::describe_directory(root.as_fd(), entry)?;
+        Ok(futimens(root, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime))?)
+    };
+    describe().context("describe the root directory")
+}

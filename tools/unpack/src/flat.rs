@@ -1,0 +1,128 @@
+//! One merged tree: all layers into one directory, which gets its name when it is whole.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::extraction::{describe_root, extract};
+use crate::form::Form;
+use crate::image::Image;
+use crate::interrupt::{self, Temporary};
+use crate::lock::Lock;
+use crate::store::was_replaced;
+use crate::stream::{Limits, Stream};
+
+/// Extracts an image to `path`, which is not there yet or is an empty directory. Returns it as an absolute path.
+pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("{}: not a directory that can be made", path.display())
+    };
+    check_vacant(&path, parent)?;
+    let prefix: OsString = [OsString::from("."), name.to_owned(), ".unpack-".into()].into_iter().collect();
+    sweep(parent, &prefix);
+    let mut stem = prefix;
+    stem.push(std::process::id().to_string());
+    let temporary_path = parent.join(stem);
+    let lock_path = lock_of(&temporary_path);
+    let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
+    loop {
+        let temporary = Temporary::new(temporary_path.clone());
+        match extract_to(&temporary, image, limits) {
+            Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
+            Err(error) => return Err(error),
+            Ok(root) => {
+                let _pass = interrupt::pass();
+                if sync {
+                    rustix::fs::syncfs(&root).with_context(|| format!("write {} to the disk", path.display()))?;
+                }
+                fs::rename(temporary.path(), &path).with_context(|| format!("rename to {}", path.display()))?;
+                temporary.keep();
+                return Ok(path);
+            }
+        }
+    }
+}
+
+fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<File> {
+    let path = temporary.path();
+    let made = || format!("make directory {}", path.display());
+    let root = {
+        let _pass = interrupt::pass();
+        DirBuilder::new().mode(0o700).create(path).with_context(made)?;
+        File::open(path).with_context(made)?
+    };
+    let mut entry = None;
+    let mut streams = Ahead { image, limits, next: None };
+    for (number, layer) in image.layers.iter().enumerate() {
+        log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
+        let named = || format!("extract layer {}", layer.blob.digest());
+        let stream = streams.take(number).with_context(named)?;
+        entry = extract(stream, layer, &root, Form::Flat, limits).with_context(named)?.or(entry);
+    }
+    describe_root(&root, entry.as_ref())?;
+    Ok(root)
+}
+
+/// Lets the next layer be inflated while the present one is written.
+struct Ahead<'a> {
+    image: &'a Image,
+    limits: &'a Arc<Limits>,
+    next: Option<Stream>,
+}
+
+impl Ahead<'_> {
+    fn take(&mut self, number: usize) -> anyhow::Result<Stream> {
+        let stream = match self.next.take() {
+            Some(stream) => stream,
+            None => self.image.stream(&self.image.layers[number], self.limits)?,
+        };
+        if let Some(layer) = self.image.layers.get(number + 1) {
+            self.next = Some(self.image.stream(layer, self.limits)?);
+        }
+        Ok(stream)
+    }
+}
+
+fn check_vacant(path: &Path, parent: &Path) -> anyhow::Result<()> {
+    let (there, above) = match (fs::symlink_metadata(path), fs::metadata(parent)) {
+        (_, Err(error)) => return Err(error).with_context(|| format!("find {}", parent.display())),
+        (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        (there, above) => (there.with_context(|| format!("find {}", path.display()))?, above?),
+    };
+    ensure!(there.is_dir(), "{} is there already", path.display());
+    let mut entries = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
+    ensure!(entries.next().is_none(), "{} is not empty", path.display());
+    ensure!(there.dev() == above.dev(), "{} is a mount point: name a directory below it", path.display());
+    Ok(())
+}
+
+fn lock_of(temporary: &Path) -> PathBuf {
+    let mut path = temporary.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Removes what killed runs for the same directory have left.
+fn sweep(parent: &Path, prefix: &OsString) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            continue;
+        }
+        let path = parent.join(&name);
+        let stem =
+            if path.extension().is_some_and(|extension| extension == "lock") { path.with_extension("") } else { path };
+        if let Ok(Some(_lock)) = Lock::try_take(&lock_of(&stem)) {
+            if stem.exists() {
+                log::debug!("sweep {}", stem.display());
+                interrupt::remove_tree(&stem);
+            }
+        }
+    }
+}

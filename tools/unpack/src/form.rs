@@ -1,0 +1,43 @@
+//! The two forms of what is written: a directory that overlayfs stacks on others, or one merged tree.
+
+use std::ffi::CStr;
+
+/// How whiteouts are carried out, and what extended attributes mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One layer by itself. Whiteouts become what overlayfs(5) takes for them: devices 0:0 and opaque directories.
+    Overlay {
+        /// In a user namespace overlayfs reads `user.overlay.*` (mount option `userxattr`), as nobody there may write
+        /// `trusted.*`.
+        user_xattrs: bool,
+    },
+    /// All layers in one tree. Whiteouts remove what lower layers have left.
+    Flat,
+}
+
+impl Form {
+    /// Returns the overlay form for where this process is.
+    pub(crate) fn overlay() -> Self {
+        Self::Overlay { user_xattrs: in_user_namespace() }
+    }
+
+    pub(crate) fn is_flat(self) -> bool {
+        self == Self::Flat
+    }
+
+    /// Returns the name of overlayfs's mark of a directory that hides the lower ones.
+    pub(crate) fn opaque(self) -> &'static CStr {
+        match self {
+            Self::Overlay { user_xattrs: true } => c"user.overlay.opaque",
+            _ => c"trusted.overlay.opaque",
+        }
+    }
+}
+
+/// Tells whether this process is in a user namespace other than the first: `user_namespaces(7)`, "User and group ID
+/// mappings".
+pub(crate) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
+}

@@ -1,0 +1,92 @@
+//! The image that is unpacked: its layers, and where their blobs are or will be.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use layout::{Layout, Platform};
+use oci_spec::image::{Descriptor, Digest};
+use record::Record;
+use rustix::fd::BorrowedFd;
+
+use crate::compression::Compression;
+use crate::stream::{Limits, Stream};
+
+/// An image whose manifest and config are verified.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) layout: Layout,
+    /// The lowest first.
+    pub(crate) layers: Vec<Layer>,
+    /// The pipe from the stage that is still fetching the blobs.
+    source: Option<BorrowedFd<'static>>,
+}
+
+/// One layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) blob: Descriptor,
+    pub(crate) compression: Compression,
+    /// The digest of its tar archive, which names the layer whatever it is compressed with.
+    pub(crate) diff_id: Digest,
+}
+
+impl Image {
+    /// Opens the image of a record; `source` is the pipe that it came through, if it did.
+    pub(crate) fn of_record(record: &Record, source: Option<BorrowedFd<'static>>) -> anyhow::Result<Self> {
+        let image: record::Image = record.part()?;
+        let manifest: Descriptor = image.manifest()?;
+        Self::open(Layout::open(&image.layout)?, &manifest, source)
+    }
+
+    /// Opens an image of a layout that anybody's tool has made, and returns it with its name and manifest.
+    pub(crate) fn of_layout(
+        path: &Path,
+        name: Option<&str>,
+        platform: Option<&Platform>,
+    ) -> anyhow::Result<(Self, Descriptor)> {
+        let layout = Layout::open(path)?;
+        let descriptor = layout.resolve(name)?;
+        let host = Platform::host();
+        let manifest = layout.image(&descriptor, platform.unwrap_or(&host))?;
+        Ok((Self::open(layout, &manifest, None)?, manifest))
+    }
+
+    fn open(layout: Layout, manifest: &Descriptor, source: Option<BorrowedFd<'static>>) -> anyhow::Result<Self> {
+        let document = layout.manifest(manifest)?;
+        let config = layout.config(&document)?;
+        let (blobs, diff_ids) = (document.layers(), config.rootfs().diff_ids());
+        ensure!(
+            blobs.len() == diff_ids.len(),
+            "image {}: manifest has {} layers, config has {} diffIDs",
+            manifest.digest(),
+            blobs.len(),
+            diff_ids.len()
+        );
+        let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
+            let named = || format!("layer {}", blob.digest());
+            let compression = Compression::of(blob.media_type()).with_context(named)?;
+            let Ok(diff_id) = diff_id.parse() else { bail!("{}: diffID {diff_id:?} is no digest", named()) };
+            Ok(Layer { blob: blob.clone(), compression, diff_id })
+        };
+        let layers = blobs.iter().zip(diff_ids).map(layer).collect::<anyhow::Result<_>>()?;
+        Ok(Self { layout, layers, source })
+    }
+
+    /// Starts to read a layer's tar archive out of its blob, which is checked on the way, and may still be arriving.
+    pub(crate) fn stream(&self, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<Stream> {
+        let blob = self.layout.follow(&layer.blob, self.source)?;
+        Stream::start(blob, layer.compression, &layer.diff_id, Arc::clone(limits))
+    }
+}
+
+/// Returns the record's member for an image that came out of a layout by hand.
+pub(crate) fn part(image: &Image, name: Option<&str>, manifest: &Descriptor) -> anyhow::Result<record::Image> {
+    let serde_json::Value::Object(manifest) = serde_json::to_value(manifest)? else { bail!("descriptor is no object") };
+    Ok(record::Image {
+        reference: name.map(str::to_owned),
+        layout: image.layout.path().to_owned(),
+        manifest,
+        other: serde_json::Map::new(),
+    })
+}

@@ -1,0 +1,248 @@
+//! One layer's entries into a tree (image-spec, layer.md, "Applying Changesets"). Entries replace what is at their path;
+//! whiteouts touch lower layers only, wherever in the archive they stand.
+
+use std::ffi::CStr;
+use std::io::BufRead;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rustix::fs::{AtFlags, FileType, Mode, linkat, mkdirat, mknodat, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::interrupt;
+use crate::node::{self, Place};
+use crate::path::{Component, inner, join, split};
+use crate::stream::Limits;
+use crate::tar::{Archive, Entry, Kind, Name};
+use crate::tree::{Tree, is_whiteout};
+use crate::xattr;
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// AUFS's own files: its whiteout links and pseudo-links mean nothing elsewhere.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// What is known about the root, which gets its mode last: until then nobody else may enter the tree.
+pub(crate) type Root = Option<Entry>;
+
+/// Applies a layer. Returns the entry of the root directory, which is the caller's to apply.
+pub(crate) fn apply<R: BufRead>(
+    archive: &mut Archive<R>,
+    tree: &mut Tree<'_>,
+    limits: &Limits,
+) -> anyhow::Result<Root> {
+    let mut root = None;
+    while let Some(entry) = archive.next()? {
+        limits.add_entry()?;
+        let path = inner(&entry.path).with_context(|| Shown(&entry).to_string())?;
+        if path.is_empty() {
+            ensure!(entry.kind == Kind::Directory, "entry {}: the root is not a directory", Name(&entry.path));
+            root = Some(entry);
+            continue;
+        }
+        tree.implicit_time = entry.mtime;
+        add(archive, tree, &entry, &path).with_context(|| Shown(&entry).to_string())?;
+    }
+    Ok(root)
+}
+
+/// An entry as an error names it.
+struct Shown<'a>(&'a Entry);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "entry {}", Name(&self.0.path))
+    }
+}
+
+fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry, path: &[u8]) -> anyhow::Result<()> {
+    let Some((directory, name)) = split(path) else { return Ok(()) };
+    if let Some(component) = directory.split(|&byte| byte == b'/').find(|name| name.starts_with(WHITEOUT)) {
+        ensure!(component.starts_with(AUFS), "{} is a whiteout, not a directory", Name(component));
+        return Ok(());
+    }
+    if name.starts_with(WHITEOUT) {
+        ensure!(entry.kind != Kind::Directory || name.starts_with(AUFS), "whiteout is a directory");
+        return whiteout(tree, directory, name);
+    }
+    let parent = {
+        let _pass = interrupt::pass();
+        tree.directory(directory)?
+    };
+    let name = Component::new(name)?;
+    match entry.kind {
+        Kind::Directory => add_directory(tree, parent, name.as_c_str(), entry),
+        Kind::HardLink => add_hard_link(tree, parent, name.as_c_str(), entry),
+        _ => add_node(archive, tree, parent, name.as_c_str(), entry),
+    }
+}
+
+fn add_node<R: BufRead>(
+    archive: &mut Archive<R>,
+    tree: &mut Tree<'_>,
+    mut parent: usize,
+    name: &CStr,
+    entry: &Entry,
+) -> anyhow::Result<()> {
+    for attempt in 0.. {
+        let directory = tree.at(parent);
+        let place = Place { directory: directory.as_fd(), name, inherits: directory.inherits };
+        let made = if entry.kind == Kind::Regular {
+            node::file(&place, entry, archive)
+        } else {
+            let _pass = interrupt::pass();
+            node::special(&place, entry)
+        };
+        match made {
+            Err(error) if attempt == 0 && error.downcast_ref() == Some(&Errno::EXIST) => {
+                let _pass = interrupt::pass();
+                parent = clear(tree, parent, name)?;
+            }
+            made => {
+                made?;
+                break;
+            }
+        }
+    }
+    tree.mark(parent, name.to_bytes());
+    Ok(())
+}
+
+/// Makes room for an entry: removes what is at its name. Returns the parent's new place.
+fn clear(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Result<usize> {
+    let stat = match statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(parent),
+        Err(errno) => return Err(errno.into()),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        // Open directories may be below it, or may have been reached through it.
+        FileType::Directory | FileType::Symlink => tree.remove(parent, name),
+        _ => {
+            unlinkat(tree.at(parent), name, AtFlags::empty())?;
+            Ok(parent)
+        }
+    }
+}
+
+fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &Entry) -> anyhow::Result<()> {
+    let _pass = interrupt::pass();
+    // Whether a directory of a lower layer shows through.
+    let mut opaque = false;
+    let mut fresh = true;
+    // Nobody else enters before the owner is right.
+    match mkdirat(tree.at(parent), name, Mode::RWXU) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let stat = statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                fresh = false;
+            } else {
+                // What was there hid the lower directory, so the new one must.
+                opaque = !tree.form.is_flat();
+                parent = clear(tree, parent, name)?;
+                mkdirat(tree.at(parent), name, Mode::RWXU)?;
+            }
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    tree.mark(parent, name.to_bytes());
+    let inherits = tree.at(parent).inherits;
+    let place = tree.open_child(parent, name)?;
+    if fresh && inherits {
+        xattr::remove_inherited_acls(tree.at(place).as_fd())?;
+    } else if !fresh {
+        xattr::clear(tree.at(place).as_fd())?;
+    }
+    node::describe_directory(tree.at(place).as_fd(), entry)?;
+    if opaque {
+        xattr::set_opaque(tree.at(place), tree.form)?;
+    }
+    tree.set_inherits(place, entry);
+    tree.set_times(place, entry.atime.unwrap_or(entry.mtime), entry.mtime);
+    Ok(())
+}
+
+fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry) -> anyhow::Result<()> {
+    let _pass = interrupt::pass();
+    let target = inner(&entry.link).with_context(|| format!("hard link to {}", Name(&entry.link)))?;
+    let missing = || format!("hard link to {}, which is not in the layer before it", Name(&entry.link));
+    let Some((target_directory, target_name)) = split(&target) else { bail!("hard link to the root") };
+    let path = join(tree.at(parent).path(), name.to_bytes());
+    let target_place = tree.existing_directory(target_directory)?.with_context(missing)?;
+    let from = tree.fd(target_place);
+    let same = join(tree.at(target_place).path(), target_name) == path;
+    let target_name = Component::new(target_name)?;
+    let target_name = target_name.as_c_str();
+    let stat = statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| anyhow!(missing()))?;
+    ensure!(FileType::from_raw_mode(stat.st_mode) != FileType::Directory, "hard link to a directory");
+    ensure!(tree.form.is_flat() || !is_whiteout(&stat), missing());
+    if same {
+        // An entry that links to itself changes nothing.
+        return Ok(());
+    }
+    // Finding the target may have closed the parent.
+    let (parent_path, name_bytes) = split(&path).context("hard link over the root")?;
+    let mut parent = tree.directory(parent_path)?;
+    let mut linked = linkat(&from, target_name, tree.at(parent), name, AtFlags::empty());
+    if linked == Err(Errno::EXIST) {
+        parent = clear(tree, parent, name)?;
+        linked = linkat(&from, target_name, tree.at(parent), name, AtFlags::empty());
+    }
+    linked.with_context(|| format!("hard link to {}", Name(&entry.link)))?;
+    tree.mark(parent, name_bytes);
+    Ok(())
+}
+
+fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Result<()> {
+    let _pass = interrupt::pass();
+    if name == OPAQUE {
+        return opaque(tree, directory);
+    }
+    if name.starts_with(AUFS) {
+        return Ok(());
+    }
+    let hidden = &name[WHITEOUT.len()..];
+    ensure!(!hidden.is_empty(), "whiteout without a name");
+    ensure!(hidden != b"." && hidden != b"..", "whiteout of {}", Name(hidden));
+    let hidden = Component::new(hidden)?;
+    let hidden = hidden.as_c_str();
+    if tree.form.is_flat() {
+        let Some(parent) = tree.existing_directory(directory)? else { return Ok(()) };
+        if !tree.has_made(parent, hidden.to_bytes()) {
+            tree.remove(parent, hidden)?;
+        } else if let Some(place) = directory_at(tree, parent, hidden)? {
+            tree.purge(place)?;
+        }
+        return Ok(());
+    }
+    let parent = tree.directory(directory)?;
+    match mknodat(tree.at(parent), hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+        // This layer's own entry hides a lower file by itself, but a directory would show the lower one's entries.
+        Err(Errno::EXIST) => match directory_at(tree, parent, hidden)? {
+            Some(place) => xattr::set_opaque(tree.at(place), tree.form),
+            None => Ok(()),
+        },
+        made => Ok(made?),
+    }
+}
+
+/// Opens what is at a name if it is a directory.
+fn directory_at(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Result<Option<usize>> {
+    match statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            tree.open_child(parent, name).map(Some)
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {
+    if tree.form.is_flat() {
+        let place = tree.existing_directory(directory)?;
+        return place.map_or(Ok(()), |place| tree.purge(place));
+    }
+    let place = tree.directory(directory)?;
+    xattr::set_opaque(tree.at(place), tree.form)
+}

@@ -1,0 +1,138 @@
+//! One entry of a layer made a file: its content, then owner, mode, attributes and times, in that order, because a new
+//! owner takes setuid bits and capabilities away.
+
+use std::ffi::CStr;
+use std::io::BufRead;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, ensure};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fchown, ftruncate, futimens, makedev, mknodat,
+    openat, symlinkat, utimensat,
+};
+use rustix::io::{Errno, pwrite, write};
+use rustix::process::{getegid, geteuid};
+
+use crate::interrupt;
+use crate::path::c_string;
+use crate::tar::{Archive, Entry, Kind};
+use crate::tree::timestamps;
+use crate::xattr::{self, Object};
+
+/// Where an entry goes: a new name in an open directory.
+pub(crate) struct Place<'a> {
+    pub(crate) directory: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+    /// The directory gives new entries a group or an access control list.
+    pub(crate) inherits: bool,
+}
+
+/// Makes a regular file and writes its data. `EEXIST` comes before any data is taken.
+pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl BufRead>) -> anyhow::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = {
+        let _pass = interrupt::pass();
+        openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?
+    };
+    content(&fd, entry, archive).context("write")?;
+    if place.inherits {
+        xattr::remove_inherited_acls(fd.as_fd())?;
+    }
+    describe(fd.as_fd(), entry, place.inherits)?;
+    futimens(&fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime)).context("set times")
+}
+
+/// Sets owner, mode and attributes of an open file or directory that has been made with its permission bits.
+fn describe(fd: BorrowedFd<'_>, entry: &Entry, inherits: bool) -> anyhow::Result<()> {
+    let foreign = entry.uid != geteuid().as_raw() || entry.gid != getegid().as_raw();
+    if foreign || inherits {
+        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(|e| unmapped(e, entry))?;
+    }
+    if inherits || entry.mode & 0o7000 != 0 {
+        fchmod(fd, Mode::from_raw_mode(entry.mode)).context("set mode")?;
+    }
+    xattr::set_all(&Object::Open(fd), &entry.xattrs)
+}
+
+/// Sets all that a directory's entry says but its times, whatever the directory had before.
+pub(crate) fn describe_directory(fd: BorrowedFd<'_>, entry: &Entry) -> anyhow::Result<()> {
+    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(|e| unmapped(e, entry))?;
+    fchmod(fd, Mode::from_raw_mode(entry.mode)).context("set mode")?;
+    xattr::set_all(&Object::Open(fd), &entry.xattrs)
+}
+
+/// The kernel's "Invalid argument" for a chown means only one thing.
+fn unmapped(errno: Errno, entry: &Entry) -> anyhow::Error {
+    let (uid, gid) = (entry.uid, entry.gid);
+    match errno {
+        Errno::INVAL => anyhow::anyhow!("owner {uid}:{gid} is not mapped in this user namespace"),
+        errno => anyhow::Error::from(errno).context(format!("set owner {uid}:{gid}")),
+    }
+}
+
+fn content(fd: &OwnedFd, entry: &Entry, archive: &mut Archive<impl BufRead>) -> anyhow::Result<()> {
+    let Some(segments) = &entry.sparse else {
+        loop {
+            let data = archive.data()?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            let _pass = interrupt::pass();
+            let count = write(fd, data)?;
+            archive.take_data(count);
+        }
+    };
+    for segment in segments {
+        let (mut offset, mut left) = (segment.offset, segment.length);
+        while left > 0 {
+            let data = archive.data()?;
+            ensure!(!data.is_empty(), "sparse map has more data than the entry");
+            let most = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let _pass = interrupt::pass();
+            let count = pwrite(fd, &data[..most], offset)?;
+            archive.take_data(count);
+            offset += count as u64;
+            left -= count as u64;
+        }
+    }
+    ftruncate(fd, entry.size).with_context(|| format!("set size {}", entry.size))
+}
+
+/// Makes a symbolic link, a device or a FIFO.
+pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
+    let kind = match entry.kind {
+        Kind::CharacterDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        Kind::Fifo => FileType::Fifo,
+        _ => FileType::Symlink,
+    };
+    if kind == FileType::Symlink {
+        ensure!(!entry.link.is_empty(), "symbolic link without a target");
+        symlinkat(c_string(&entry.link)?, place.directory, place.name)?;
+    } else {
+        let (major, minor) = entry.device;
+        match mknodat(place.directory, place.name, kind, Mode::from_raw_mode(entry.mode), makedev(major, minor)) {
+            // In a user namespace nobody may make a device; podman leaves them out too, as runtimes make /dev anew.
+            Err(Errno::PERM) => {
+                log::warn!("no permission to make device {}: left out", crate::tar::Name(&entry.path));
+                return Ok(());
+            }
+            made => made?,
+        }
+    }
+    chownat(
+        place.directory,
+        place.name,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .map_err(|errno| unmapped(errno, entry))?;
+    // Nobody but us writes here: the name is still the device or FIFO of two lines ago, not a link that chmod follows.
+    if kind != FileType::Symlink && (place.inherits || entry.mode & 0o7000 != 0) {
+        chmodat(place.directory, place.name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).context("set mode")?;
+    }
+    xattr::set_all(&Object::Named(place.directory, place.name), &entry.xattrs)?;
+    let times = timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime);
+    utimensat(place.directory, place.name, &times, AtFlags::SYMLINK_NOFOLLOW).context("set times")
+}

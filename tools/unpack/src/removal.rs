@@ -1,0 +1,102 @@
+//! Removing a tree of any depth with a bounded number of open directories.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, renameat, unlinkat};
+use rustix::io::Errno;
+
+/// Directories deeper than this are first moved up to the top of the tree that is removed.
+const DEPTH: usize = 32;
+
+/// Removes whatever `name` in `parent` is, with all that is below it. It is no error if nothing is there.
+pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    let Some(top) = unlink_or_open(parent, name)? else { return Ok(()) };
+    // What was moved up while the directory was read is met the next time round.
+    while empty(top.as_fd(), top.as_fd(), 0, &mut 0)? {}
+    drop(top);
+    remove_directory(parent, name)
+}
+
+/// Another thread or process may remove the same tree: what is gone is gone.
+fn remove_directory(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
+    }
+}
+
+/// Removes a file and returns `None`, or returns the directory that it is.
+fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::ISDIR) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Removes what is in a directory; tells whether there was anything.
+fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut usize) -> rustix::io::Result<bool> {
+    let mut found = false;
+    let mut buffer = [MaybeUninit::uninit(); 8 << 10];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    // A fresh descriptor begins at the start, and so does a second look at the top.
+    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        found = true;
+        let Some(child) = unlink_or_open(directory, name)? else { continue };
+        if depth < DEPTH {
+            while empty(child.as_fd(), top, depth + 1, moved)? {}
+            remove_directory(directory, name)?;
+        } else {
+            move_up(directory, name, top, moved)?;
+        }
+    }
+    Ok(found)
+}
+
+fn move_up(directory: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut usize) -> rustix::io::Result<()> {
+    loop {
+        *moved += 1;
+        let Ok(place) = CString::new(format!("removed.{moved}")) else { return Err(Errno::INVAL) };
+        // An empty directory of that name would be replaced, which is as good; anything else: the next name.
+        match renameat(directory, name, top, &place) {
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_depth_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(directory.path()).unwrap();
+        rustix::fs::mkdirat(&root, "top", Mode::RWXU).unwrap();
+        let mut deep = openat(&root, "top", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&deep, "d", Mode::RWXU).unwrap();
+            rustix::fs::mkdirat(&deep, "removed.1", Mode::RWXU).unwrap();
+            drop(openat(&deep, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap());
+            deep = openat(&deep, "d", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        remove(root.as_fd(), c"top").unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        remove(root.as_fd(), c"nothing").unwrap();
+    }
+}

@@ -1,0 +1,207 @@
+//! The shared layers: `layers/sha256/HEX`, each extracted once for all images and named by its diffID. A layer is
+//! extracted into `layers/tmp` under a lock and renamed when both its digests match, so that one of two runs works and
+//! the other waits, and what a killed run leaves is swept by the next.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+
+use anyhow::Context;
+
+use crate::extraction::extract;
+use crate::form::Form;
+use crate::image::{Image, Layer};
+use crate::interrupt::{self, Temporary};
+use crate::lock::Lock;
+use crate::stream::Limits;
+use crate::xattr;
+
+/// Layers in work at once, at least: more than processors, since most wait for the network while an image arrives.
+const WORKERS: usize = 3;
+
+/// The directory of shared layers.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    form: Form,
+    sync: bool,
+}
+
+impl Store {
+    /// Opens the store below the data directory, and makes what is missing of it. Nobody else may enter: layers have
+    /// setuid programs.
+    pub(crate) fn open(data: &Path, form: Form, sync: bool) -> anyhow::Result<Self> {
+        let path = data.join("layers");
+        let make = || -> std::io::Result<()> {
+            fs::create_dir_all(data)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+            fs::create_dir_all(path.join("sha256"))?;
+            fs::create_dir_all(path.join("tmp"))
+        };
+        make().with_context(|| format!("make directory {}", path.display()))?;
+        Ok(Self { path, form, sync })
+    }
+
+    fn layer_path(&self, layer: &Layer) -> PathBuf {
+        self.path.join(layer.diff_id.algorithm().as_ref()).join(layer.diff_id.digest())
+    }
+
+    fn temporary_path(&self, layer: &Layer) -> PathBuf {
+        self.path.join("tmp").join(layer.diff_id.digest())
+    }
+
+    /// Extracts the layers of an image that are not there yet, several at once, and returns the directories to stack,
+    /// the lowest first.
+    pub(crate) fn unpack(self, image: Image, limits: Limits) -> anyhow::Result<Vec<PathBuf>> {
+        self.sweep();
+        let job = Arc::new(Job { store: self, image, limits: Arc::new(limits), next: AtomicUsize::new(0) });
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = processors.max(WORKERS).min(job.image.layers.len());
+        let (done, results) = mpsc::channel();
+        for number in 0..workers {
+            let (job, done) = (Arc::clone(&job), done.clone());
+            let work = move || job.work(&done);
+            std::thread::Builder::new().name(format!("layer-{number}")).spawn(work).context("start a thread")?;
+        }
+        drop(done);
+        let mut count = 0;
+        for result in &results {
+            // The first error ends it all; the others wait at the gate until the program has ended.
+            result.inspect_err(|_| interrupt::abandon())?;
+            count += 1;
+        }
+        anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
+        Ok(job.store.stack(&job.image.layers))
+    }
+
+    /// Returns the directories that overlayfs stacks. Of a layer that comes twice only the upper one counts, as it
+    /// hides the lower one entirely, and overlayfs takes no directory twice. What is below an opaque root is hidden
+    /// too, which overlayfs does not look for.
+    fn stack(&self, layers: &[Layer]) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let mut stack = Vec::new();
+        for layer in layers.iter().rev() {
+            let path = self.layer_path(layer);
+            if seen.insert(&layer.diff_id) {
+                let opaque = File::open(&path).is_ok_and(|root| xattr::is_opaque(&root, self.form));
+                stack.push(path);
+                if opaque {
+                    break;
+                }
+            }
+        }
+        stack.reverse();
+        stack
+    }
+
+    /// Removes what killed runs have left.
+    fn sweep(&self) {
+        let temporary = self.path.join("tmp");
+        let entries = fs::read_dir(&temporary).into_iter().flatten().flatten();
+        let stems: HashSet<PathBuf> = entries.map(|entry| entry.path().with_extension("")).collect();
+        for stem in stems {
+            // Whoever holds the lock is alive; an error here is met again, and told, by whoever needs the layer.
+            if let Ok(Some(_lock)) = Lock::try_take(&stem.with_extension("lock")) {
+                if stem.exists() {
+                    log::debug!("sweep {}", stem.display());
+                    interrupt::remove_tree(&stem);
+                }
+            }
+        }
+    }
+
+    fn extract_once(&self, image: &Image, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<()> {
+        let path = self.layer_path(layer);
+        if path.exists() {
+            log::debug!("layer {} is there", layer.diff_id);
+            return Ok(());
+        }
+        let temporary_path = self.temporary_path(layer);
+        let lock_path = temporary_path.with_extension("lock");
+        let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
+        if path.exists() {
+            log::debug!("layer {} has come", layer.diff_id);
+            return Ok(());
+        }
+        log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
+        loop {
+            let temporary = Temporary::new(temporary_path.clone());
+            interrupt::remove_tree(temporary.path());
+            match self.extract_to(&temporary, image, layer, limits) {
+                Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
+                Err(error) => return Err(error),
+                Ok(root) => {
+                    let _pass = interrupt::pass();
+                    self.keep(temporary, &root, &path)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn extract_to(
+        &self,
+        temporary: &Temporary,
+        image: &Image,
+        layer: &Layer,
+        limits: &Arc<Limits>,
+    ) -> anyhow::Result<File> {
+        let path = temporary.path();
+        let made = || format!("make directory {}", path.display());
+        let root = {
+            let _pass = interrupt::pass();
+            DirBuilder::new().mode(0o700).create(path).with_context(made)?;
+            File::open(path).with_context(made)?
+        };
+        let stream = image.stream(layer, limits)?;
+        let entry = extract(stream, layer, &root, self.form, limits)?;
+        crate::extraction::describe_root(&root, entry.as_ref())?;
+        Ok(root)
+    }
+
+    /// Gives a whole layer its name. A machine that crashes may lose the layer, but must not come up with half of it.
+    fn keep(&self, temporary: Temporary, root: &File, path: &Path) -> anyhow::Result<()> {
+        if self.sync {
+            rustix::fs::syncfs(root).with_context(|| format!("write {} to the disk", path.display()))?;
+        }
+        fs::rename(temporary.path(), path).with_context(|| format!("rename to {}", path.display()))?;
+        temporary.keep();
+        Ok(())
+    }
+}
+
+struct Job {
+    store: Store,
+    image: Image,
+    limits: Arc<Limits>,
+    next: AtomicUsize,
+}
+
+impl Job {
+    fn work(&self, done: &mpsc::Sender<anyhow::Result<()>>) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(layer) = self.image.layers.get(number) else { return };
+            let result = self
+                .store
+                .extract_once(&self.image, layer, &self.limits)
+                .with_context(|| format!("extract layer {}", layer.blob.digest()));
+            let failed = result.is_err();
+            if done.send(result).is_err() || failed {
+                return;
+            }
+        }
+    }
+}
+
+/// Tells whether the blob that was read while it arrived has turned out to be wrong, and comes again.
+pub(crate) fn was_replaced(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| matches!(layout::Error::find(cause), Some(layout::Error::Replaced(_))))
+}

@@ -1,0 +1,388 @@
+//! The tree that is being written: its directories, found component by component with `openat2` and kept open. Symbolic
+//! links in the way are legal in a layer and are followed by hand, inside the root; missing directories are made.
+//!
+//! A directory's times change with every entry, so they are put right when it is closed: those that the layer gives, or
+//! those that it had.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use anyhow::{Context, ensure};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat, openat2,
+    readlinkat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::form::Form;
+use crate::path::{Component, DEPTH_LIMIT, Inner, join, split};
+use crate::stream::Limits;
+use crate::tar::{Entry, Name, Time};
+use crate::{removal, xattr};
+
+/// How many directories are kept open. Layers list their entries directory by directory, so a few would do.
+const OPEN: usize = 64;
+
+/// How many paths lead to them.
+const PLACES: usize = 1024;
+
+/// Symbolic links that one path may go through: the kernel's own limit, `path_resolution(7)`.
+const LINKS: usize = 40;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Nothing that a single component could be leads elsewhere.
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// An open directory of the tree.
+pub(crate) struct Directory {
+    fd: Rc<OwnedFd>,
+    /// Its path without symbolic links.
+    path: Inner,
+    inode: u64,
+    /// New entries get more than their mode from it: a group or an access control list.
+    pub(crate) inherits: bool,
+    /// The times to set when it is closed.
+    times: Option<Timestamps>,
+    used: u64,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// One path being found.
+struct Walk {
+    /// Missing directories are made.
+    make: bool,
+    /// Symbolic links so far.
+    links: usize,
+}
+
+/// A tree with one layer going into it.
+pub(crate) struct Tree<'a> {
+    pub(crate) form: Form,
+    root: OwnedFd,
+    slots: Vec<Directory>,
+    /// Paths, also those through symbolic links, to the places of their directories in `slots`.
+    places: HashMap<Inner, usize>,
+    clock: u64,
+    /// What this layer has made, where lower layers are in the same tree: hashes of the parent's inode and the name.
+    made: HashSet<u64>,
+    hasher: RandomState,
+    /// The modification time of directories that no entry describes.
+    pub(crate) implicit_time: Time,
+    /// Gets the paths of directories that no entry described when they were needed, each with a NUL behind it.
+    implicit: Option<BufWriter<File>>,
+    limits: &'a Limits,
+}
+
+impl<'a> Tree<'a> {
+    pub(crate) fn new(root: OwnedFd, form: Form, limits: &'a Limits, implicit: Option<File>) -> Self {
+        Self {
+            form,
+            root,
+            slots: Vec::new(),
+            places: HashMap::new(),
+            clock: 0,
+            made: HashSet::new(),
+            hasher: RandomState::new(),
+            implicit_time: Time::default(),
+            implicit: implicit.map(BufWriter::new),
+            limits,
+        }
+    }
+
+    /// Returns the open directory at `path`, through symbolic links, and makes what is missing of it.
+    pub(crate) fn directory(&mut self, path: &[u8]) -> anyhow::Result<usize> {
+        self.bound()?;
+        self.find(path, &mut Walk { make: true, links: 0 })?.context("directory is missing")
+    }
+
+    /// Returns the open directory at `path`, through symbolic links, if it is there.
+    pub(crate) fn existing_directory(&mut self, path: &[u8]) -> anyhow::Result<Option<usize>> {
+        self.bound()?;
+        self.find(path, &mut Walk { make: false, links: 0 })
+    }
+
+    /// Keeps paths through symbolic links, of which there may be any number, from filling the memory.
+    fn bound(&mut self) -> anyhow::Result<()> {
+        if self.places.len() > PLACES { self.flush() } else { Ok(()) }
+    }
+
+    /// Returns an open directory. The place is good until the next call that opens or closes one.
+    pub(crate) fn at(&self, place: usize) -> &Directory {
+        &self.slots[place]
+    }
+
+    fn find(&mut self, path: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+        self.clock += 1;
+        if let Some(&place) = self.places.get(path) {
+            self.slots[place].used = self.clock;
+            return Ok(Some(place));
+        }
+        let place = match split(path) {
+            None => {
+                let fd = openat2(&self.root, c".", DIRECTORY, Mode::empty(), RESOLVE)?;
+                self.insert(Vec::new(), fd)?
+            }
+            Some((parent, name)) => {
+                let Some(parent) = self.find(parent, walk)? else { return Ok(None) };
+                let Some(place) = self.child(parent, name, walk)? else { return Ok(None) };
+                place
+            }
+        };
+        self.places.insert(path.to_vec(), place);
+        Ok(Some(place))
+    }
+
+    /// Opens a directory's child, which is a directory, a symbolic link to one, or missing.
+    fn child(&mut self, parent: usize, name: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+        let real = join(&self.slots[parent].path, name);
+        if let Some(&place) = self.places.get(&real) {
+            self.slots[place].used = self.clock;
+            return Ok(Some(place));
+        }
+        ensure!(real.split(|&byte| byte == b'/').count() <= 2 * DEPTH_LIMIT, "directories nest too deep");
+        let name_c = Component::new(name)?;
+        let name_c = name_c.as_c_str();
+        let directory = self.slots[parent].fd.as_fd();
+        match openat2(directory, name_c, DIRECTORY, Mode::empty(), RESOLVE) {
+            Ok(fd) => {
+                if walk.make {
+                    self.mark(parent, name);
+                }
+                self.insert(real, fd).map(Some)
+            }
+            Err(Errno::NOENT) if !walk.make => Ok(None),
+            Err(Errno::NOENT) => self.make_implicit(parent, name_c, real).map(Some),
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                let stat = statat(directory, name_c, AtFlags::SYMLINK_NOFOLLOW)?;
+                self.through(parent, name_c, &stat, walk)
+            }
+            Err(errno) => Err(errno).with_context(|| format!("open directory {}", Name(&real))),
+        }
+    }
+
+    /// Goes on where a path's component is no directory.
+    fn through(&mut self, parent: usize, name: &CStr, stat: &Stat, walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+        let real = join(&self.slots[parent].path, name.to_bytes());
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            walk.links += 1;
+            ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(&real));
+            if walk.make {
+                self.mark(parent, name.to_bytes());
+            }
+            let target = readlinkat(&self.slots[parent].fd, name, Vec::new())?;
+            return self.follow(parent, target.as_bytes(), walk);
+        }
+        if !walk.make {
+            return Ok(None);
+        }
+        let whiteout = is_whiteout(stat);
+        let lower = self.form.is_flat() && !self.has_made(parent, name.to_bytes());
+        let replaceable = lower || (whiteout && !self.form.is_flat());
+        ensure!(replaceable, "{} is not a directory", Name(&real));
+        unlinkat(&self.slots[parent].fd, name, AtFlags::empty())?;
+        let place = self.make_implicit(parent, name, real)?;
+        if whiteout && !self.form.is_flat() {
+            xattr::set_opaque(&self.slots[place].fd, self.form)?;
+        }
+        Ok(Some(place))
+    }
+
+    /// Follows a symbolic link's target inside the root, as `RESOLVE_IN_ROOT` does, but makes what is missing.
+    fn follow(&mut self, parent: usize, target: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+        let mut path = if target.starts_with(b"/") { Vec::new() } else { self.slots[parent].path.clone() };
+        for component in target.split(|&byte| byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                // The path so far is without links, so its last name is all that `..` takes back.
+                b".." => path = split(&path).map(|(directory, _)| directory.to_vec()).unwrap_or_default(),
+                name => {
+                    let Some(place) = self.find(&join(&path, name), walk)? else { return Ok(None) };
+                    path.clone_from(&self.slots[place].path);
+                }
+            }
+        }
+        self.find(&path, walk)
+    }
+
+    fn make_implicit(&mut self, parent: usize, name: &CStr, real: Inner) -> anyhow::Result<usize> {
+        let time = self.implicit_time;
+        mkdirat(&self.slots[parent].fd, name, Mode::from_raw_mode(0o755))
+            .with_context(|| format!("make directory {}", Name(&real)))?;
+        self.limits.add_entry()?;
+        self.mark(parent, name.to_bytes());
+        if let Some(implicit) = &mut self.implicit {
+            implicit.write_all(&real)?;
+            implicit.write_all(&[0])?;
+        }
+        let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
+        let place = self.insert(real, fd)?;
+        self.set_times(place, time, time);
+        Ok(place)
+    }
+
+    /// Opens a directory that has just been made or that an entry describes.
+    pub(crate) fn open_child(&mut self, parent: usize, name: &CStr) -> anyhow::Result<usize> {
+        let real = join(&self.slots[parent].path, name.to_bytes());
+        if let Some(&place) = self.places.get(&real) {
+            return Ok(place);
+        }
+        let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
+        let place = self.insert(real.clone(), fd)?;
+        self.places.insert(real, place);
+        Ok(place)
+    }
+
+    fn insert(&mut self, path: Inner, fd: OwnedFd) -> anyhow::Result<usize> {
+        self.clock += 1;
+        let stat = fstat(&fd)?;
+        let setgid = stat.st_mode & 0o2000 != 0;
+        let directory = Directory {
+            inherits: setgid || xattr::has_default_acl(&fd),
+            inode: stat.st_ino,
+            times: Some(times_of(&stat)),
+            used: self.clock,
+            path: path.clone(),
+            fd: Rc::new(fd),
+        };
+        let place = if self.slots.len() < OPEN {
+            self.slots.push(directory);
+            self.slots.len() - 1
+        } else {
+            let oldest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.used).map_or(0, |(place, _)| place);
+            self.places.retain(|_, place| *place != oldest);
+            std::mem::replace(&mut self.slots[oldest], directory).close()?;
+            oldest
+        };
+        self.places.insert(path, place);
+        Ok(place)
+    }
+
+    /// Sets the times that a directory will have in the end.
+    pub(crate) fn set_times(&mut self, place: usize, atime: Time, mtime: Time) {
+        self.slots[place].times = Some(timestamps(atime, mtime));
+    }
+
+    /// Says what a directory's entry means for those that come into it.
+    pub(crate) fn set_inherits(&mut self, place: usize, entry: &Entry) {
+        let acl = entry.xattrs.iter().any(|(name, _)| name == xattr::DEFAULT_ACL.to_bytes());
+        self.slots[place].inherits = acl || entry.mode & 0o2000 != 0;
+    }
+
+    /// Returns a descriptor that stays open, whatever becomes of the directory's place.
+    pub(crate) fn fd(&self, place: usize) -> Rc<OwnedFd> {
+        Rc::clone(&self.slots[place].fd)
+    }
+
+    /// Writes everything out that is still to be done when the layer has come to its end.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        self.implicit.as_mut().map_or(Ok(()), BufWriter::flush).context("write the list of directories")
+    }
+
+    /// Closes all directories: their times get right, and no path leads to one that is about to go.
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+        self.places.clear();
+        self.slots.drain(..).try_for_each(Directory::close)
+    }
+
+    /// Removes what is at `name`, whatever it is. Returns the parent's new place.
+    pub(crate) fn remove(&mut self, parent: usize, name: &CStr) -> anyhow::Result<usize> {
+        let path = self.slots[parent].path.clone();
+        self.flush()?;
+        let parent = self.directory(&path)?;
+        removal::remove(self.slots[parent].fd.as_fd(), name)
+            .with_context(|| format!("remove {}", Name(&join(&path, name.to_bytes()))))?;
+        Ok(parent)
+    }
+
+    /// Removes a directory's entries that this layer has not made: what an opaque whiteout hides.
+    pub(crate) fn purge(&mut self, place: usize) -> anyhow::Result<()> {
+        let path = self.slots[place].path.clone();
+        let mut names = Vec::new();
+        {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 8 << 10];
+            rustix::fs::seek(&self.slots[place].fd, rustix::fs::SeekFrom::Start(0))?;
+            let mut entries = rustix::fs::RawDir::new(&self.slots[place].fd, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry?;
+                if entry.file_name() != c"." && entry.file_name() != c".." {
+                    names.push((entry.file_name().to_owned(), entry.file_type()));
+                }
+            }
+        }
+        for (name, kind) in names {
+            let place = self.directory(&path)?;
+            if !self.made.contains(&self.key(place, name.to_bytes())) {
+                self.remove(place, &name)?;
+            } else if kind == FileType::Directory {
+                let child = self.open_child(place, &name)?;
+                self.purge(child)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers that this layer has made `name`, so that its whiteouts spare it.
+    pub(crate) fn mark(&mut self, parent: usize, name: &[u8]) {
+        if self.form.is_flat() {
+            let key = self.key(parent, name);
+            self.made.insert(key);
+        }
+    }
+
+    /// Tells whether this layer has made `name`. A hash may lie once in 2^64; its key is random, so nobody can aim.
+    pub(crate) fn has_made(&self, parent: usize, name: &[u8]) -> bool {
+        self.made.contains(&self.key(parent, name))
+    }
+
+    fn key(&self, parent: usize, name: &[u8]) -> u64 {
+        self.hasher.hash_one((self.slots[parent].inode, name))
+    }
+}
+
+impl Directory {
+    /// Returns its path without symbolic links.
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn close(self) -> anyhow::Result<()> {
+        let Some(times) = self.times else { return Ok(()) };
+        futimens(&self.fd, &times).with_context(|| format!("set times of {}", Name(&self.path)))
+    }
+}
+
+/// Tells whether a file is overlayfs's mark of a removed one.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+pub(crate) fn timestamps(atime: Time, mtime: Time) -> Timestamps {
+    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    let spec = |seconds: i64, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
+    };
+    Timestamps {
+        last_access: spec(stat.st_atime, stat.st_atime_nsec),
+        last_modification: spec(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}

@@ -1,0 +1,113 @@
+//! Extended attributes: which of a layer's are set, and how a file that cannot be opened gets one.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use anyhow::Context;
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lsetxattr};
+use rustix::io::Errno;
+
+use crate::form::Form;
+use crate::path::c_string;
+use crate::tar::Name;
+
+const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+pub(crate) const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+
+/// Room for the names of a file's attributes: the kernel's own limit, xattr(7).
+const LIST_LIMIT: usize = 64 << 10;
+
+/// What gets an attribute.
+pub(crate) enum Object<'a> {
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+    /// A name in a directory: a symbolic link, a device or a FIFO, none of which may be opened.
+    Named(BorrowedFd<'a>, &'a CStr),
+}
+
+/// Sets a layer's attributes. Those with which overlayfs directs itself are no layer's to set: they could show a
+/// container files of other layers. Labels of `SELinux` and NFS belong to the host that made the layer.
+pub(crate) fn set_all(object: &Object<'_>, xattrs: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()> {
+    for (name, value) in xattrs {
+        if is_foreign(name) {
+            log::trace!("extended attribute {} left out", Name(name));
+            continue;
+        }
+        set(object, name, value).with_context(|| format!("set extended attribute {}", Name(name)))?;
+    }
+    Ok(())
+}
+
+fn is_foreign(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.")
+        || name.starts_with(b"user.overlay.")
+        || name == b"security.selinux"
+        || name == b"system.nfs4_acl"
+}
+
+fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
+    let name_c = c_string(name)?;
+    let done = match object {
+        Object::Open(fd) => fsetxattr(fd, &name_c, value, XattrFlags::empty()),
+        Object::Named(directory, file) => {
+            let number = directory.as_raw_fd().to_string();
+            let path = [b"/proc/self/fd/", number.as_bytes(), b"/", file.to_bytes()].concat();
+            lsetxattr(c_string(&path)?, &name_c, value, XattrFlags::empty())
+        }
+    };
+    match done {
+        Ok(()) => Ok(()),
+        // Docker, podman and umoci go on too: not every file system can hold every attribute.
+        Err(Errno::OPNOTSUPP) => {
+            log::warn!("file system cannot hold extended attribute {}", Name(name));
+            Ok(())
+        }
+        // In a user namespace nobody may set these.
+        Err(Errno::PERM) if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
+            log::warn!("no permission for extended attribute {}", Name(name));
+            Ok(())
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Removes what attributes a directory of a lower layer has: those of its new entry are all that it will have.
+pub(crate) fn clear(fd: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let mut list = vec![0; LIST_LIMIT];
+    let length = match flistxattr(fd, &mut list) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(errno.into()),
+    };
+    for name in list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty() && !is_foreign(name)) {
+        fremovexattr(fd, &c_string(name)?)?;
+    }
+    Ok(())
+}
+
+/// Tells whether new entries of a directory get an access control list.
+pub(crate) fn has_default_acl(fd: impl AsFd) -> bool {
+    fgetxattr(fd, DEFAULT_ACL, &mut [0_u8; 0]).is_ok_and(|length| length > 0)
+}
+
+/// Removes the access control lists that a new entry has got from its directory.
+pub(crate) fn remove_inherited_acls(fd: BorrowedFd<'_>) -> anyhow::Result<()> {
+    for name in [ACCESS_ACL, DEFAULT_ACL] {
+        match fremovexattr(fd, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory hide the directories of the same path in lower layers.
+pub(crate) fn set_opaque(fd: impl AsFd, form: Form) -> anyhow::Result<()> {
+    fsetxattr(fd, form.opaque(), b"y", XattrFlags::empty()).context("make directory opaque")
+}
+
+/// Tells whether a directory hides those of lower layers.
+pub(crate) fn is_opaque(fd: impl AsFd, form: Form) -> bool {
+    let mut value = [0_u8; 1];
+    fgetxattr(fd, form.opaque(), &mut value).is_ok_and(|length| length == 1) && value == *b"y"
+}

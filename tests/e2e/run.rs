@@ -114,7 +114,7 @@ fn detached(sandbox: &Sandbox) {
 /// Ends a detached container and waits until its keeper has undone everything.
 fn end(sandbox: &Sandbox, id: &str) {
     sandbox.run(&["spawn", "kill", id, "KILL"]).ok();
-    wait_for("the keeper's clean-up", || (!sandbox.exists(&format!("state/containers/{id}"))).then_some(()));
+    wait_for("the keeper's clean-up", || (!sandbox.exists(format!("state/containers/{id}"))).then_some(()));
 }
 
 fn detached_terminal(sandbox: &Sandbox) {

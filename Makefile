@@ -1,0 +1,70 @@
+# make              build the tools
+# make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
+# make test         every test; the last line counts them (installs what is missing from Debian)
+# make lint         formatting, clippy, shellcheck
+# make bench        the tools against their peers
+# make docs         man pages and completions, into target/man and target/completions
+# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin
+# make clean
+
+PREFIX  = /usr/local
+DESTDIR =
+TOOLS   = pull unpack bundle ns portmap spawn run
+
+# Cargo may be rustup's, whose directory a new login only has in its PATH; system programs may not be in a user's.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+# The static binaries need their target named: see .cargo/config.toml.
+export CARGO_BUILD_TARGET = $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET  = $(or $(CARGO_TARGET_DIR),target)
+BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
+SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
+
+.PHONY: all build demo test lint bench docs install clean
+all: build
+
+build:
+	cargo build --release --locked
+
+demo:
+	@tests/setup demo
+	@test -x "$(BIN)/run" || echo "demo: the first build compiles some hundred crates, which takes minutes"
+	@$(MAKE) --no-print-directory build
+	@$(SUDO) env PATH="$$PATH" tests/demo "$(abspath $(BIN))"
+
+test:
+	@tests/setup test
+	@tests/run
+
+lint:
+	@tests/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck tests/setup tests/run tests/demo front/drayage .ci/run
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' tests/images/make tests/images/*.py
+
+bench: build
+	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run
+
+docs:
+	cargo build --release --locked --workspace --features cli/generate --target-dir $(TARGET)/generate
+	mkdir -p target/man target/completions
+	set -e; bin=$(TARGET)/generate/$(CARGO_BUILD_TARGET)/release; for tool in $(TOOLS); do \
+		DRAYAGE_GENERATE=man $$bin/$$tool >target/man/drayage-$$tool.1; \
+		DRAYAGE_GENERATE=bash $$bin/$$tool >target/completions/$$tool.bash; \
+		DRAYAGE_GENERATE=zsh $$bin/$$tool >target/completions/_$$tool; \
+		DRAYAGE_GENERATE=fish $$bin/$$tool >target/completions/$$tool.fish; \
+	done
+
+# Builds nothing when there is something to install, so that `sudo make install` needs no cargo.
+install:
+	@set -e; bin="$(BIN)"; test -n "$(CARGO_BUILD_TARGET)" || bin=$$(echo $(TARGET)/*-linux-gnu/release); \
+	test -x "$$bin/run" || $(MAKE) --no-print-directory build; \
+	install -d "$(DESTDIR)$(PREFIX)/lib/drayage/bin" "$(DESTDIR)$(PREFIX)/bin"; \
+	for tool in $(TOOLS); do install -m 755 "$$bin/$$tool" "$(DESTDIR)$(PREFIX)/lib/drayage/bin/$$tool"; done; \
+	install -m 755 front/drayage "$(DESTDIR)$(PREFIX)/bin/drayage"; \
+	test ! -d target/man || install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/man/man1" target/man/*.1; \
+	echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
+
+clean:
+	cargo clean
+	rm -rf target/man target/completions

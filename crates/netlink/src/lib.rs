@@ -9,7 +9,9 @@
 mod attribute;
 mod error;
 mod frame;
+pub mod nft;
 mod raw;
+pub mod route;
 mod socket;
 
 pub use attribute::{Attribute, Attributes, parse};

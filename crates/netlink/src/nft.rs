@@ -1,0 +1,281 @@
+//! nftables by netlink (`nf_tables.h`): tables, chains, rules, sets and their elements as
+//! messages for a [`Batch`](crate::Batch), and as what a dump answers.
+
+pub mod element;
+pub mod expression;
+
+use crate::{Attributes, Raw, parse};
+
+pub use element::Element;
+pub use expression::Expression;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const NEWTABLE: u16 = SUBSYSTEM;
+const DELTABLE: u16 = SUBSYSTEM + 2;
+const NEWCHAIN: u16 = SUBSYSTEM + 3;
+const GETCHAIN: u16 = SUBSYSTEM + 4;
+const NEWRULE: u16 = SUBSYSTEM + 6;
+const GETRULE: u16 = SUBSYSTEM + 7;
+const DELRULE: u16 = SUBSYSTEM + 8;
+const NEWSET: u16 = SUBSYSTEM + 9;
+const GETGEN: u16 = SUBSYSTEM + 16;
+
+const LIST_ELEM: u16 = 1;
+
+/// `struct nfgenmsg`.
+pub(crate) const HEADER: usize = 4;
+
+/// The protocol family of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+}
+
+impl Family {
+    /// Returns the number that messages carry (`NFPROTO_*`).
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Ip => 2,
+            Self::Ip6 => 10,
+        }
+    }
+}
+
+pub(crate) fn message(kind: u16, family: u8, attributes: Attributes) -> Raw {
+    Raw { kind, payload: [&[family, 0, 0, 0][..], &attributes.into_bytes()].concat() }
+}
+
+/// The name of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table<'a> {
+    /// Its family.
+    pub family: Family,
+    /// Its name.
+    pub name: &'a str,
+}
+
+impl Table<'_> {
+    /// Makes the table.
+    pub fn create(self) -> Raw {
+        message(NEWTABLE, self.family.number(), Attributes::new().text(1, self.name))
+    }
+
+    /// Makes the table, or takes over one that has no process: it goes when this socket is closed (`owner`).
+    pub fn create_owned(self) -> Raw {
+        const NFT_TABLE_F_OWNER: u32 = 2;
+        message(NEWTABLE, self.family.number(), Attributes::new().text(1, self.name).be32(2, NFT_TABLE_F_OWNER))
+    }
+
+    /// Deletes the table with all that is in it.
+    pub fn delete(self) -> Raw {
+        message(DELTABLE, self.family.number(), Attributes::new().text(1, self.name))
+    }
+
+    /// Makes a chain; with a hook it is a base chain, whose policy is to accept.
+    pub fn create_chain(self, name: &str, hook: Option<Hook<'_>>) -> Raw {
+        let mut attributes = Attributes::new().text(1, self.name).text(3, name);
+        if let Some(hook) = hook {
+            let place = Attributes::new().be32(1, hook.number).bytes(2, &hook.priority.to_be_bytes());
+            attributes = attributes.nest(4, &place).text(7, hook.kind);
+        }
+        message(NEWCHAIN, self.family.number(), attributes)
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(self, chain: &str) -> Raw {
+        message(DELRULE, self.family.number(), Attributes::new().text(1, self.name).text(2, chain))
+    }
+
+    /// Adds a rule: at the chain's head, or at its end with [`flag::APPEND`](crate::flag::APPEND).
+    pub fn create_rule(self, chain: &str, expressions: &[Expression], comment: Option<&str>) -> Raw {
+        let list = expressions.iter().fold(Attributes::new(), |list, e| list.nest(LIST_ELEM, e.attributes()));
+        let mut attributes = Attributes::new().text(1, self.name).text(2, chain).nest(4, &list);
+        if let Some(comment) = comment {
+            attributes = attributes.bytes(7, &element::comment_bytes(comment));
+        }
+        message(NEWRULE, self.family.number(), attributes)
+    }
+
+    /// Deletes one rule.
+    pub fn delete_rule(self, rule: &Rule) -> Raw {
+        let attributes = Attributes::new().text(1, self.name).text(2, &rule.chain).be64(3, rule.handle);
+        message(DELRULE, self.family.number(), attributes)
+    }
+
+    /// Asks for the rules of a chain, or of all.
+    pub fn dump_rules(self, chain: Option<&str>) -> Raw {
+        let attributes = Attributes::new().text(1, self.name);
+        let attributes = chain.iter().fold(attributes, |a, chain| a.text(2, chain));
+        message(GETRULE, self.family.number(), attributes)
+    }
+
+    /// Makes a set or a map.
+    pub fn create_set(self, set: &Set<'_>) -> Raw {
+        const INTERVAL: u32 = 4;
+        const MAP: u32 = 8;
+        const CONCAT: u32 = 0x80;
+        let mut flags = 0;
+        let mut attributes = Attributes::new().text(1, self.name).text(2, set.name);
+        attributes = attributes.be32(4, concatenation(set.key)).be32(5, length(set.key));
+        if !set.data.is_empty() {
+            flags |= MAP;
+            attributes = attributes.be32(6, concatenation(set.data)).be32(7, length(set.data));
+        }
+        if set.interval {
+            flags |= INTERVAL | CONCAT;
+            let fields = set
+                .key
+                .iter()
+                .fold(Attributes::new(), |list, field| list.nest(LIST_ELEM, &Attributes::new().be32(1, field.size)));
+            attributes = attributes.nest(9, &Attributes::new().nest(2, &fields));
+        }
+        // The number by which later messages of the batch may call the set; required, used by nobody here.
+        message(NEWSET, self.family.number(), attributes.be32(3, flags).be32(10, 1))
+    }
+}
+
+/// Where a base chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook<'a> {
+    /// `nat` or `filter`.
+    pub kind: &'a str,
+    /// `NF_INET_*`.
+    pub number: u32,
+    /// Chains of one hook run from the lowest on.
+    pub priority: i32,
+}
+
+impl Hook<'_> {
+    /// `NF_INET_PRE_ROUTING`: what comes in by an interface.
+    pub const PREROUTING: u32 = 0;
+    /// `NF_INET_FORWARD`: what goes from interface to interface.
+    pub const FORWARD: u32 = 2;
+    /// `NF_INET_LOCAL_OUT`: what the host itself sends.
+    pub const OUTPUT: u32 = 3;
+    /// `NF_INET_POST_ROUTING`: what goes out by an interface.
+    pub const POSTROUTING: u32 = 4;
+}
+
+/// A field's type, as nft names and prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    number: u32,
+    size: u32,
+}
+
+impl Field {
+    /// `ipv4_addr`.
+    pub const IPV4: Self = Self { number: 7, size: 4 };
+    /// `ipv6_addr`.
+    pub const IPV6: Self = Self { number: 8, size: 16 };
+    /// `inet_proto`.
+    pub const PROTOCOL: Self = Self { number: 12, size: 1 };
+    /// `inet_service`.
+    pub const PORT: Self = Self { number: 13, size: 2 };
+}
+
+/// nft counts a concatenation's types in six bits each.
+fn concatenation(fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |number, field| number << 6 | field.number)
+}
+
+/// Each field fills whole registers of four bytes.
+fn length(fields: &[Field]) -> u32 {
+    fields.iter().map(|field| field.size.next_multiple_of(4)).sum()
+}
+
+/// A set, or with data a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Set<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What its keys are made of.
+    pub key: &'a [Field],
+    /// What its values are made of; nothing for a set.
+    pub data: &'a [Field],
+    /// Whether keys are intervals in every field.
+    pub interval: bool,
+}
+
+/// A chain, as a dump answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// `NFPROTO_*`.
+    pub family: u8,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// `NF_INET_*` of a base chain.
+    pub hook: Option<u32>,
+    /// Whether a packet that no rule decides on is dropped.
+    pub drops: bool,
+}
+
+impl Chain {
+    /// Asks for all chains of all tables.
+    pub fn dump() -> Raw {
+        message(GETCHAIN, 0, Attributes::new())
+    }
+
+    /// Reads one answer.
+    pub fn read(answer: &Raw) -> Self {
+        let mut chain = Self {
+            family: answer.payload.first().copied().unwrap_or_default(),
+            table: String::new(),
+            name: String::new(),
+            hook: None,
+            drops: false,
+        };
+        for attribute in parse(answer.payload.get(HEADER..).unwrap_or_default()) {
+            match attribute.kind {
+                1 => chain.table = attribute.text(),
+                3 => chain.name = attribute.text(),
+                4 => chain.hook = parse(attribute.payload).find(|a| a.kind == 1).and_then(|a| a.be32()),
+                5 => chain.drops = attribute.be32() == Some(0),
+                _ => {}
+            }
+        }
+        chain
+    }
+}
+
+/// A rule, as a dump answers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Its chain.
+    pub chain: String,
+    /// Its number in the table.
+    pub handle: u64,
+    /// What its maker wrote to it.
+    pub comment: Option<String>,
+}
+
+impl Rule {
+    /// Reads one answer.
+    pub fn read(answer: &Raw) -> Self {
+        let mut rule = Self::default();
+        for attribute in parse(answer.payload.get(HEADER..).unwrap_or_default()) {
+            match attribute.kind {
+                2 => rule.chain = attribute.text(),
+                3 => rule.handle = attribute.be64().unwrap_or_default(),
+                7 => rule.comment = element::comment(attribute.payload),
+                _ => {}
+            }
+        }
+        rule
+    }
+}
+
+/// Asks for the rule set's generation, which every transaction raises.
+pub fn generation_request() -> Raw {
+    message(GETGEN, 0, Attributes::new())
+}
+
+/// Reads the generation.
+pub fn generation(answer: &Raw) -> Option<u32> {
+    parse(answer.payload.get(HEADER..)?).find(|attribute| attribute.kind == 1)?.be32()
+}

@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod container;
 mod foreground;
+mod guard;
 mod keeper;
 mod options;
 mod pipeline;
@@ -12,76 +14,14 @@ mod script;
 mod siblings;
 mod undo;
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use rustix::process::Signal;
-use sys::signal::SignalFd;
-
 use options::Options;
-use pipeline::Ending;
-use plan::{Plan, Tool, Undo};
 
 fn main() -> ExitCode {
-    if std::env::args_os().next().is_some_and(|name| name == keeper::NAME) {
-        return keeper::main();
+    match std::env::args_os().next() {
+        Some(name) if name == keeper::NAME => keeper::main(),
+        Some(name) if name == guard::NAME => guard::main(),
+        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options)),
     }
-    cli::main(cli::Codes::CONTAINER, |options: Options| run(&options))
-}
-
-fn run(options: &Options) -> Result<ExitCode> {
-    let id = options.name.clone().map_or_else(random_id, Ok)?;
-    let plan = plan::plan(options, &id)?;
-    if options.print {
-        io::stdout().write_all(script::script(&plan, options).as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    // Mounts that this process and its stages make are gone with them, however they end.
-    sys::child::own_mount_namespace().context("make a mount namespace")?;
-    let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
-        .context("block signals")?;
-    if let Some(path) = &options.cidfile {
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
-        file.and_then(|mut file| file.write_all(id.as_bytes())).with_context(|| path.display().to_string())?;
-    }
-    let execution = pipeline::execute(&plan.stages, &signals)?;
-    let undo = undo_of(&plan, &execution.completed);
-    match execution.ending {
-        Ending::Done => start(&plan, options, undo, &signals),
-        Ending::Failed => undo::carry_out(&undo).map(|()| ExitCode::from(125)),
-        Ending::Interrupted(signal) => {
-            undo::carry_out(&undo).map(|()| ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)))
-        }
-    }
-}
-
-fn start(plan: &Plan, options: &Options, undo: Vec<Undo>, signals: &SignalFd) -> Result<ExitCode> {
-    if options.detach {
-        let failure = keeper::hand_over(plan, undo, options.bundle.has("tty"))?;
-        if failure.is_none() {
-            writeln!(io::stdout(), "{}", plan.id)?;
-        }
-        return Ok(failure.map_or(ExitCode::SUCCESS, ExitCode::from));
-    }
-    let ended = foreground::run(&plan.spawn, options.interactive || options.bundle.has("tty"), signals);
-    let undone = undo::carry_out(&undo);
-    let code = ended?;
-    if let Err(error) = undone {
-        // The container's own exit status counts more than what could not be cleaned up.
-        cli::complain("run", &error);
-    }
-    Ok(ExitCode::from(code))
-}
-
-/// Returns what must be undone: what was done, and whatever `spawn` may leave.
-fn undo_of(plan: &Plan, completed: &[Tool]) -> Vec<Undo> {
-    plan.undo.iter().filter(|undo| completed.contains(&undo.of) || undo.of == Tool::Spawn).cloned().collect()
-}
-
-fn random_id() -> Result<String> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random id")?;
-    Ok(format!("{:012x}", u64::from_ne_bytes(bytes) >> 16))
 }

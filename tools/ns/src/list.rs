@@ -136,7 +136,34 @@ fn table(request: &Request) -> Result<Table> {
     let mut namespaces: Vec<&Namespace> =
         scan.namespaces.values().filter(|namespace| wanted(namespace, &scan, request, related)).collect();
     namespaces.sort_by_key(|namespace| namespace.inode);
+    if related {
+        namespaces = related_first(&namespaces, &source);
+    }
     Ok(rows(&namespaces, &mut source, request))
+}
+
+/// lsns writes a namespace's parent and owner before it, whatever their numbers.
+fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>) -> Vec<&'a Namespace> {
+    let mut left: std::collections::HashMap<u64, &Namespace> =
+        namespaces.iter().map(|namespace| (namespace.inode, *namespace)).collect();
+    let mut ordered = vec![];
+    for namespace in namespaces {
+        let mut line = vec![namespace.inode];
+        while let Some(inode) = line.last().copied() {
+            let relation = source.relation(inode);
+            let above = [relation.parent, relation.owner].into_iter().find(|above| {
+                // A line that comes back to itself would never end.
+                left.contains_key(above) && !line.contains(above)
+            });
+            if let Some(above) = above.filter(|_| left.contains_key(&inode)) {
+                line.push(above);
+            } else {
+                ordered.extend(left.remove(&inode));
+                line.pop();
+            }
+        }
+    }
+    ordered
 }
 
 fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) -> bool {

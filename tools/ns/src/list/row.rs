@@ -62,13 +62,18 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Returns what a namespace is related to.
+    pub(crate) fn relation(&self, inode: u64) -> Relation {
+        self.relations.get(&inode).copied().unwrap_or_default()
+    }
+
     /// Reads a namespace's values.
     pub(crate) fn describe(&mut self, namespace: &Namespace) -> Described {
         let (proc, wanted) = (self.proc, self.wanted);
         let process = namespace
             .lead
             .map(|pid| self.processes.entry(pid).or_insert_with(|| Process::read(proc, pid, wanted)).clone());
-        let relation = self.relations.get(&namespace.inode).copied().unwrap_or_default();
+        let relation = self.relation(namespace.inode);
         let uid = process.as_ref().map(|process| process.uid).or(relation.uid);
         Described {
             namespace: namespace.clone(),

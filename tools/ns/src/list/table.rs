@@ -41,6 +41,13 @@ pub(crate) struct Look {
     pub(crate) width: Option<usize>,
 }
 
+/// How one line is written.
+#[derive(Clone, Copy)]
+struct LineLook {
+    cut: bool,
+    further: bool,
+}
+
 impl Table {
     /// Returns the rows below each row, in order, and the topmost ones.
     pub(crate) fn children(&self) -> (Vec<usize>, Vec<Vec<usize>>) {
@@ -71,13 +78,16 @@ impl Table {
                 *width = width.saturating_sub(excess).max(Column::Command.name().len());
             }
         }
+        let cut = look.width.is_some();
         let mut text = String::new();
         if !look.no_headings {
             let names: Vec<String> = self.columns.iter().map(|column| column.name().to_owned()).collect();
-            self.line(&names, &widths, look.width.is_some(), &mut text);
+            self.line(&names, &widths, LineLook { cut, further: false }, &mut text);
         }
-        for line in blocks.iter().flatten() {
-            self.line(line, &widths, look.width.is_some(), &mut text);
+        for block in &blocks {
+            for (number, line) in block.iter().enumerate() {
+                self.line(line, &widths, LineLook { cut, further: number > 0 }, &mut text);
+            }
         }
         text
     }
@@ -142,12 +152,14 @@ impl Table {
             .collect()
     }
 
-    fn line(&self, cells: &[String], widths: &[usize], cut: bool, text: &mut String) {
+    fn line(&self, cells: &[String], widths: &[usize], look: LineLook, text: &mut String) {
+        let LineLook { cut, further } = look;
         let count = self.columns.len();
         for (place, ((cell, width), column)) in cells.iter().zip(widths).zip(&self.columns).enumerate() {
             let last = place + 1 == count;
             let cell: &str = &if cut { cell.chars().take(*width).collect() } else { cell.clone() };
-            let right = column.right() && self.tree != Some(*column);
+            // As lsns does: what ends a further line of a row is not padded.
+            let right = column.right() && self.tree != Some(*column) && !(last && further && cell.is_empty());
             // Writing to a string cannot fail.
             let _written = match (right, last) {
                 (true, _) => write!(text, "{cell:>width$}"),

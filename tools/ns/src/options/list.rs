@@ -96,7 +96,9 @@ impl List {
             return list::list_columns(lsns, format);
         }
         let only = self.task.map(Only::Task).or(self.namespace.map(Only::Namespace));
-        let flat = self.list || matches!(format, Format::Raw(_) | Format::Lines);
+        // All columns are for programs: lsns draws no tree then, unless it is asked to.
+        let plain = self.output_all && self.tree.is_none();
+        let flat = plain || self.list || matches!(format, Format::Raw(_) | Format::Lines);
         let request = Request {
             columns: self.columns(lsns)?,
             kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },

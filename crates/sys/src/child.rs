@@ -40,3 +40,14 @@ pub fn own_mount_namespace() -> io::Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
     Ok(mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
+
+/// Gives the program that `command` starts the default signal mask and SIGPIPE's default, which this process changed
+/// for itself.
+pub fn with_own_signals(command: &mut Command) -> &mut Command {
+    let arrange = || {
+        crate::signal::restore_pipe();
+        crate::signal::unblock_all()
+    };
+    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(arrange) }
+}

@@ -36,6 +36,8 @@ const REPORT: u64 = DATA_BASE;
 /// Where the address of the first call stands.
 const FIRST_CALL: usize = 8;
 const IGNORE_FAILURE: u64 = 1;
+/// Marks a place for a result that is a word of the list of calls.
+const PASSED: u64 = 1 << 63;
 
 impl Launch {
     /// Starts an empty list. The message of a call that fails goes to `report`: the four bytes `tag`, the error number,
@@ -108,11 +110,22 @@ impl Launch {
         self.store_result(REPORT);
     }
 
+    /// Makes the result of the call added last the argument `argument` of the call that will be added next but `calls`.
+    pub fn pass_result(&mut self, calls: usize, argument: usize) {
+        let word = (self.calls.len() + calls) * CALL_WORDS + 1 + argument;
+        self.store_result(PASSED | word as u64);
+    }
+
     /// Builds the program into a sealed memfd.
     pub fn seal(mut self) -> io::Result<OwnedFd> {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let first = DATA_BASE + self.data.len() as u64;
         self.data[FIRST_CALL..FIRST_CALL + 8].copy_from_slice(&first.to_ne_bytes());
+        for call in &mut self.calls {
+            if call[7] & PASSED != 0 {
+                call[7] = first + (call[7] & !PASSED) * 8;
+            }
+        }
         for word in self.calls.iter().flatten() {
             self.data.extend_from_slice(&word.to_ne_bytes());
         }
@@ -348,7 +361,9 @@ mod tests {
     fn calls_are_made_in_order_and_the_failing_one_is_named() {
         let (report, code) = run(|launch| {
             launch.try_call(libc::SYS_close, &[9999]);
-            launch.call("first", 7, libc::SYS_getpid, &[]);
+            launch.call("first", 7, libc::SYS_dup, &[2]);
+            launch.pass_result(0, 0);
+            launch.call("close the copy", 7, libc::SYS_close, &[9999]);
             let path = launch.string(c"/nonexistent");
             launch.call("execute it", 7, libc::SYS_chdir, &[path]);
             launch.call("never", 7, libc::SYS_exit_group, &[3]);

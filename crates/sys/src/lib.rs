@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code, reason = "this crate exists so that all the others may forbid it")]
 
+pub mod bpf;
 pub mod child;
 pub mod clone;
 pub mod launch;

@@ -62,6 +62,12 @@ pub fn unblock_all() -> io::Result<()> {
     change_mask(libc::SIG_SETMASK, &set_of(&[])?)
 }
 
+/// Gives SIGPIPE back its default, which the Rust runtime has changed and `execve(2)` would hand on.
+pub fn restore_pipe() {
+    // SAFETY: SIG_DFL is a valid disposition, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 fn set_of(signals: &[Signal]) -> io::Result<libc::sigset_t> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset writes the whole set.

@@ -1,5 +1,47 @@
-//! Run containers from OCI bundles, with runc's command line.
+//! Run containers from OCI bundles, with runc's command line: the OCI runtime (runtime-spec 1.3.0), and the last stage
+//! of the pipe.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod capability;
+mod cgroup;
+mod child;
+mod clock;
+mod commands;
+mod config;
+mod create;
+mod environment;
+mod foreground;
+mod hooks;
+mod identity;
+mod journal;
+mod mount;
+mod options;
+mod path;
+mod priority;
+mod rlimit;
+mod rootfs;
+mod seccomp;
+mod signal;
+mod state;
+mod sync;
+mod tty;
+mod userns;
+
+use std::process::ExitCode;
+
+use options::Arguments;
+
+/// The version of the runtime specification that this runtime implements.
+pub(crate) const SPEC_VERSION: &str = "1.3.0";
+/// Three lines, as runc's: hosts parse them.
+pub(crate) const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: none\nspec: 1.3.0");
+
+fn main() -> ExitCode {
+    cli::main(cli::Codes::CONTAINER, run)
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let journal = journal::Journal::new(&arguments.global);
+    commands::run(arguments).inspect_err(|error| journal.error(error))
+}

@@ -1,0 +1,375 @@
+//! The container's cgroups: cgroup v1, v2, or both side by side as on hybrid systems (cgroups(7)).
+//!
+//! A process that is to be limited from its first instruction joins by itself: writing `0` to a v1 hierarchy's `tasks`
+//! moves the writer alone and takes no lock of the whole system, which a foreign pid in `cgroup.procs` does; into the
+//! unified hierarchy the child is born.
+
+mod apply;
+mod device;
+mod limits;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
+
+pub(crate) use device::default_rules;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+const CGROUP_MAGIC: i64 = 0x27_e0eb;
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// The directories of one container, one for each hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cgroups {
+    /// v1 hierarchies by their controllers (`cpu,cpuacct`) or name (`systemd`).
+    pub v1: BTreeMap<String, PathBuf>,
+    /// The cgroup2 directory.
+    pub unified: Option<PathBuf>,
+}
+
+/// What a child needs to join: descriptors, opened while the host's cgroup file systems are in sight.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    tasks: Vec<OwnedFd>,
+    /// For `CLONE_INTO_CGROUP`.
+    pub unified: Option<OwnedFd>,
+}
+
+impl Cgroups {
+    /// Finds the directories for `linux.cgroupsPath`: an absolute path counts from each hierarchy's root, a relative
+    /// one from the caller's own cgroup, and none means one named like the container. Never leaves the hierarchy.
+    pub(crate) fn locate(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
+        let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
+        let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
+        ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
+        let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        let unified_only = file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC);
+        let mut found = Self::default();
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+            let Some(base) = hierarchy(controllers, unified_only) else { continue };
+            let own = clean(own);
+            // On v2 the caller's own cgroup has processes, so it can have no child with controllers: its parent may.
+            let own = if unified_only { own.parent().unwrap_or(Path::new("")) } else { &own };
+            let directory = match absolute {
+                true => base.join(&path),
+                // A hierarchy that is mounted from below its root shows the own cgroup elsewhere.
+                false if base.join(own).is_dir() => base.join(own).join(&path),
+                false => base.join(&path),
+            };
+            if controllers.is_empty() {
+                found.unified = Some(directory);
+            } else {
+                found.v1.insert(controllers.trim_start_matches("name=").to_owned(), directory);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Restores what [`Self::paths`] gave.
+    pub(crate) fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
+        let mut v1 = paths.clone();
+        let unified = v1.remove("");
+        Self { v1, unified }
+    }
+
+    /// Gives the directories by controller; the unified one has the empty name, as in runc's state files.
+    pub(crate) fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let mut paths = self.v1.clone();
+        paths.extend(self.unified.iter().map(|directory| (String::new(), directory.clone())));
+        paths
+    }
+
+    /// Returns the v1 directory that has the controller.
+    pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
+        let has = |(controllers, _): &(&String, &PathBuf)| controllers.split(',').any(|one| one == name);
+        self.v1.iter().find(has).map(|(_, directory)| directory.as_path())
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.v1.values().chain(&self.unified).map(PathBuf::as_path)
+    }
+
+    /// Makes the directories. Without privilege those that are not delegated are left out.
+    pub(crate) fn create(&mut self, rootless: bool) -> anyhow::Result<()> {
+        let mut denied = Vec::new();
+        for (controllers, directory) in self.paths() {
+            match create(&directory, &controllers) {
+                Ok(()) => {}
+                Err(error) if rootless && is_denied(&error) => denied.push(controllers),
+                Err(error) => return Err(error).with_context(|| format!("make cgroup {}", directory.display())),
+            }
+        }
+        for controllers in denied {
+            self.v1.remove(&controllers);
+            self.unified = self.unified.take().filter(|_| !controllers.is_empty());
+        }
+        Ok(())
+    }
+
+    /// Refuses cgroups that others live in or that are frozen: limits and kills would reach the wrong processes.
+    pub(crate) fn check_unused(&self) -> anyhow::Result<()> {
+        for directory in self.directories() {
+            let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            let count = procs.lines().count();
+            ensure!(
+                count == 0,
+                "container's cgroup is not empty: {count} process(es) found in {}",
+                directory.display()
+            );
+        }
+        ensure!(!self.is_frozen(), "container's cgroup unexpectedly frozen");
+        Ok(())
+    }
+
+    /// Opens what a child needs to join. Hierarchies that cannot be opened are left out if `lenient`.
+    pub(crate) fn entry(&self, lenient: bool) -> anyhow::Result<Entry> {
+        let mut entry = Entry::default();
+        for directory in self.v1.values() {
+            match rustix::fs::open(directory.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(tasks) => entry.tasks.push(tasks),
+                Err(_) if lenient => {}
+                Err(error) => return Err(error).with_context(|| format!("open cgroup {}", directory.display())),
+            }
+        }
+        if let Some(directory) = &self.unified {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            match rustix::fs::open(directory, flags, Mode::empty()) {
+                Ok(opened) => entry.unified = Some(opened),
+                Err(_) if lenient => {}
+                Err(error) => return Err(error).with_context(|| format!("open cgroup {}", directory.display())),
+            }
+        }
+        Ok(entry)
+    }
+
+    /// Lists the processes, with those of cgroups that the container has made below its own.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let directory = self.unified.as_deref().filter(|directory| directory.is_dir());
+        let directory = directory
+            .or_else(|| ["pids", "freezer", "devices", "memory"].iter().find_map(|name| self.controller(name)));
+        let directory = directory.or_else(|| self.directories().next());
+        let mut pids = Vec::new();
+        if let Some(directory) = directory {
+            for directory in tree(directory) {
+                let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
+            }
+        }
+        pids
+    }
+
+    /// Sends a signal to every process.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        if signal == Signal::KILL && self.kill_unified() {
+            return Ok(());
+        }
+        for pid in self.processes() {
+            match rustix::process::kill_process(pid, signal) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("signal process {}", pid.as_raw_pid())),
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_unified(&self) -> bool {
+        let Some(directory) = &self.unified else { return false };
+        write(&directory.join("cgroup.kill"), "1").is_ok()
+    }
+
+    /// Tells whether the container is paused.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        match self.freezer() {
+            Some((directory, true)) => {
+                read(directory.join("freezer.state")).trim_end() != "THAWED" && directory.is_dir()
+            }
+            Some((directory, false)) => read(directory.join("cgroup.freeze")).trim_end() == "1",
+            None => false,
+        }
+    }
+
+    /// Stops or continues all processes at once.
+    pub(crate) fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        let Some((directory, v1)) = self.freezer() else { bail!("no freezer cgroup") };
+        let (file, value) = match (v1, frozen) {
+            (true, true) => ("freezer.state", "FROZEN"),
+            (true, false) => ("freezer.state", "THAWED"),
+            (false, true) => ("cgroup.freeze", "1"),
+            (false, false) => ("cgroup.freeze", "0"),
+        };
+        let path = directory.join(file);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        loop {
+            write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
+            let reached = if v1 {
+                fs::read_to_string(&path).is_ok_and(|state| state.trim_end() == value)
+            } else {
+                let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+                events.lines().any(|line| line.strip_prefix("frozen ") == Some(value))
+            };
+            if reached {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                // A v1 freezer may hang between two states for ever; nobody is served by half a pause.
+                let _thawed = write(&path, if v1 { "THAWED" } else { "0" });
+                bail!("unable to {}: processes do not stop", if frozen { "freeze" } else { "thaw" });
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    fn freezer(&self) -> Option<(&Path, bool)> {
+        let v1 = self.controller("freezer").map(|directory| (directory, true));
+        v1.or_else(|| self.unified.as_deref().map(|directory| (directory, false)))
+    }
+
+    /// Kills what is left and removes the directories.
+    pub(crate) fn destroy(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for directory in self.directories() {
+            while let Err(error) = remove(directory) {
+                let busy = error.raw_os_error() == Some(libc::EBUSY);
+                ensure!(busy && Instant::now() < deadline, "remove cgroup {}: {error}", directory.display());
+                if self.is_frozen() {
+                    self.freeze(false)?;
+                }
+                self.signal(Signal::KILL)?;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Moves the calling process, which must have one thread, into the v1 cgroups.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        for tasks in &self.tasks {
+            rustix::io::write(tasks, b"0")?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes `..` and `.` as if the path began at a root, and the leading slash.
+fn clean(path: &str) -> PathBuf {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.iter().collect()
+}
+
+fn hierarchy(controllers: &str, unified_only: bool) -> Option<PathBuf> {
+    if controllers.is_empty() {
+        let base = if unified_only { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join("unified") };
+        return (file_system(&base) == Some(CGROUP2_MAGIC)).then_some(base);
+    }
+    let base = Path::new(MOUNT).join(controllers.trim_start_matches("name="));
+    (file_system(&base) == Some(CGROUP_MAGIC)).then_some(base)
+}
+
+fn file_system(path: &Path) -> Option<i64> {
+    rustix::fs::statfs(path).ok().map(|found| found.f_type)
+}
+
+fn create(directory: &Path, controllers: &str) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let Some(parent) = directory.parent() else { return Err(error) };
+            create(parent, controllers)?;
+            fs::create_dir(directory)?;
+        }
+        other => other?,
+    }
+    if controllers.split(',').any(|controller| controller == "cpuset") {
+        inherit_cpuset(directory)?;
+    }
+    Ok(())
+}
+
+/// A new v1 cpuset has no processor and no memory, and nobody can join it.
+fn inherit_cpuset(directory: &Path) -> io::Result<()> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = fs::read_to_string(parent.join(file))?;
+        write(&directory.join(file), value.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Removes a cgroup and those below it, the deepest first.
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(_) => {
+            for below in tree(directory).into_iter().rev() {
+                fs::remove_dir(below)?;
+            }
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Lists a cgroup and all below it, each before those below it.
+fn tree(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        let entries = fs::read_dir(&found[next]).into_iter().flatten().flatten();
+        let below: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        found.extend(below);
+        next += 1;
+    }
+    found
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leaves_the_hierarchy() {
+        for (path, want) in
+            [("/a/b", "a/b"), ("../../a", "a"), ("/../../../../wh-esc", "wh-esc"), ("a/./b/../c//", "a/c"), ("/..", "")]
+        {
+            assert_eq!(clean(path), Path::new(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_kept_in_the_state() {
+        let cgroups = Cgroups { v1: BTreeMap::from([("cpu,cpuacct".into(), "/a".into())]), unified: Some("/u".into()) };
+        assert_eq!(Cgroups::from_paths(&cgroups.paths()), cgroups);
+        assert_eq!(cgroups.controller("cpuacct"), Some(Path::new("/a")));
+        assert_eq!(cgroups.controller("cpu,"), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Writing limits: before the container's first process exists, and again at every `update`.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+
+use super::limits::{self, Line};
+use super::{Cgroups, default_rules, device, write};
+use crate::config::{Memory, Resources};
+
+impl Cgroups {
+    /// Sets the limits, and with `devices` the rules for devices. Without privilege only what was asked for explicitly
+    /// may fail.
+    pub(crate) fn apply(&self, resources: &Resources, devices: bool) -> anyhow::Result<()> {
+        self.check_memory(resources.memory.as_ref())?;
+        if devices && !resources.devices.is_empty() {
+            self.apply_devices(resources)?;
+        }
+        if self.is_unified() {
+            let directory = self.unified.as_deref().context("cgroup v2 has no directory")?;
+            let lines = limits::v2(resources)?;
+            enable_controllers(directory, &lines);
+            return lines.iter().try_for_each(|line| write_line(directory, line));
+        }
+        ensure!(resources.unified.is_empty(), "cannot set unified resources on cgroup v1");
+        let mut lines = limits::v1(resources);
+        self.order_memory(&mut lines);
+        for line in &lines {
+            match self.controller(&line.controller) {
+                Some(directory) => write_line(directory, line)?,
+                None if line.optional => {}
+                None => bail!("cannot set {}: cgroup controller {} is not there", line.file, line.controller),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the controllers are those of cgroup v2.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.v1.is_empty()
+    }
+
+    fn apply_devices(&self, resources: &Resources) -> anyhow::Result<()> {
+        let mut rules = resources.devices.clone();
+        rules.extend(default_rules());
+        let Some(directory) = self.controller("devices") else {
+            return self.unified.as_deref().map_or(Ok(()), |directory| device::attach(directory, &rules));
+        };
+        let open = |name: &str| File::options().write(true).open(directory.join(name));
+        let (mut allow, mut deny) = (open("devices.allow")?, open("devices.deny")?);
+        for (name, value) in device::lines(&rules)? {
+            let file = if name == "devices.allow" { &mut allow } else { &mut deny };
+            file.write_all(value.as_bytes())
+                .with_context(|| format!("write {value:?} to {}/{name}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// `memory.checkBeforeUpdate`: a limit below what is used would kill.
+    fn check_memory(&self, memory: Option<&Memory>) -> anyhow::Result<()> {
+        let Some(memory) = memory.filter(|memory| memory.check_before_update == Some(true)) else { return Ok(()) };
+        let (directory, file) = match (self.controller("memory"), &self.unified) {
+            (Some(directory), _) => (directory, "memory.usage_in_bytes"),
+            (None, Some(directory)) => (directory.as_path(), "memory.current"),
+            _ => return Ok(()),
+        };
+        let usage: i64 =
+            fs::read_to_string(directory.join(file)).ok().and_then(|text| text.trim_end().parse().ok()).unwrap_or(0);
+        let limit = memory.limit.unwrap_or(0);
+        ensure!(limit <= 0 || usage <= limit, "memory limit {limit} is below the {usage} bytes in use");
+        Ok(())
+    }
+
+    /// The kernel wants memory ≤ memory+swap at every moment: while both grow, the greater one goes first.
+    fn order_memory(&self, lines: &mut [Line]) {
+        let place = |name: &str| lines.iter().position(|line| line.file == name);
+        let (Some(memory), Some(both)) = (place("memory.limit_in_bytes"), place("memory.memsw.limit_in_bytes")) else {
+            return;
+        };
+        let Some(directory) = self.controller("memory") else { return };
+        let present = fs::read_to_string(directory.join("memory.memsw.limit_in_bytes")).unwrap_or_default();
+        let number = |text: &str| {
+            text.trim_end().parse::<i64>().map_or(i64::MAX, |value| if value < 0 { i64::MAX } else { value })
+        };
+        if number(&lines[memory].value) > number(&present) {
+            lines.swap(memory, both);
+        }
+    }
+}
+
+fn write_line(directory: &Path, line: &Line) -> anyhow::Result<()> {
+    let path = directory.join(&line.file);
+    match write(&path, &line.value) {
+        Err(error) if line.optional && error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if line.file == "blkio.weight" && error.kind() == ErrorKind::NotFound => {
+            Ok(write(&directory.join("blkio.bfq.weight"), &line.value)?)
+        }
+        result => result.with_context(|| format!("write {:?} to {}", line.value, path.display())),
+    }
+}
+
+/// Has each cgroup above give its children the controllers that the lines need.
+fn enable_controllers(directory: &Path, lines: &[Line]) {
+    let mut wanted: Vec<&str> = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc"].to_vec();
+    wanted.extend(lines.iter().map(|line| line.controller.as_str()));
+    let above: Vec<&Path> = directory.ancestors().skip(1).take_while(|path| path.starts_with(super::MOUNT)).collect();
+    for parent in above.into_iter().rev() {
+        let there = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        for controller in there.split_ascii_whitespace().filter(|controller| wanted.contains(controller)) {
+            // A limit that then has no file says so itself.
+            let _absent: io::Result<()> = write(&parent.join("cgroup.subtree_control"), &format!("+{controller}"));
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Which devices a container may open: `devices.allow` and `devices.deny` of cgroup v1, a program of the kernel's
+//! virtual machine on v2 (bpf(2), `BPF_PROG_TYPE_CGROUP_DEVICE`).
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::config::DeviceRule;
+
+/// What every container may use, whatever its rules deny first: making any node, and the devices of
+/// runtime-spec, config-linux.md, "Default Devices".
+pub(crate) fn default_rules() -> Vec<DeviceRule> {
+    let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
+        allow: true,
+        kind: kind.into(),
+        major,
+        minor,
+        access: access.into(),
+    };
+    let mut rules = vec![rule("c", None, None, "m"), rule("b", None, None, "m")];
+    // null, random, full, tty, zero, urandom, the terminals of /dev/pts, ptmx
+    for (major, minor) in
+        [(1, Some(3)), (1, Some(8)), (1, Some(7)), (5, Some(0)), (1, Some(5)), (1, Some(9)), (136, None), (5, Some(2))]
+    {
+        rules.push(rule("c", Some(major), minor, "rwm"));
+    }
+    rules
+}
+
+/// A rule checked: `a` means both types and every number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rule {
+    allow: bool,
+    kind: Kind,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    All,
+    Character,
+    Block,
+}
+
+const MKNOD: u32 = 1;
+const READ: u32 = 2;
+const WRITE: u32 = 4;
+
+fn parse(rule: &DeviceRule) -> anyhow::Result<Rule> {
+    let kind = match rule.kind.as_str() {
+        "" | "a" => Kind::All,
+        "c" | "u" => Kind::Character,
+        "b" => Kind::Block,
+        other => bail!("device rule: unknown type {other:?}"),
+    };
+    let number = |number: Option<i64>| match number {
+        None | Some(-1) => Ok(None),
+        Some(number) => u32::try_from(number).map(Some).context("device rule: number out of range"),
+    };
+    let mut access = 0;
+    for letter in rule.access.chars() {
+        access |= match letter {
+            'r' => READ,
+            'w' => WRITE,
+            'm' => MKNOD,
+            other => bail!("device rule: unknown access {other:?}"),
+        };
+    }
+    if access == 0 {
+        access = READ | WRITE | MKNOD;
+    }
+    Ok(Rule { allow: rule.allow, kind, major: number(rule.major)?, minor: number(rule.minor)?, access })
+}
+
+/// Turns rules into the lines for cgroup v1: file and value.
+pub(super) fn lines(rules: &[DeviceRule]) -> anyhow::Result<Vec<(&'static str, String)>> {
+    rules.iter().map(|rule| Ok(line(&parse(rule)?))).collect()
+}
+
+fn line(rule: &Rule) -> (&'static str, String) {
+    let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+    let kind = match rule.kind {
+        // v1 takes `a` as all devices and all access, and the rest of the line is not read.
+        Kind::All => return (file, "a".to_owned()),
+        Kind::Character => 'c',
+        Kind::Block => 'b',
+    };
+    let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+    let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
+        .iter()
+        .filter(|(bit, _)| rule.access & bit != 0)
+        .map(|(_, c)| c)
+        .collect();
+    (file, format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor)))
+}
+
+/// Attaches the rules to a cgroup2 directory in place of those attached before.
+pub(super) fn attach(directory: &Path, rules: &[DeviceRule]) -> anyhow::Result<()> {
+    let rules: Vec<Rule> = rules.iter().map(parse).collect::<anyhow::Result<_>>()?;
+    let cgroup = std::fs::File::open(directory).with_context(|| format!("open {}", directory.display()))?;
+    sys::bpf::attach_device_program(&cgroup, &program(&rules)).context("attach the device program")
+}
+
+/// Compiles rules: the last one that matches decides; without a match the answer is no. Access that only partly
+/// matches a denying rule is denied; an allowing rule must cover it whole.
+fn program(rules: &[Rule]) -> Vec<u64> {
+    // r1: the context {type and access, major, minor}; r2: type, r3: access, r4: major, r5: minor.
+    let mut code = vec![
+        insn(0x61, 2, 1, 0, 0),
+        insn(0xbc, 3, 2, 0, 0),
+        insn(0x54, 2, 0, 0, 0xffff),
+        insn(0x74, 3, 0, 0, 16),
+        insn(0x61, 4, 1, 4, 0),
+        insn(0x61, 5, 1, 8, 0),
+    ];
+    for rule in rules.iter().rev() {
+        let mut tests = Vec::new();
+        match rule.kind {
+            Kind::All => {}
+            Kind::Block => tests.push((2, 1)),
+            Kind::Character => tests.push((2, 2)),
+        }
+        tests.extend(rule.major.map(|major| (4, major)));
+        tests.extend(rule.minor.map(|minor| (5, minor)));
+        let partial = rule.access != (READ | WRITE | MKNOD);
+        let length = tests.len() + if partial { 3 } else { 0 } + 2;
+        let mut at = 0;
+        for (register, value) in tests {
+            // Jump behind the block unless equal.
+            code.push(insn(0x56, register, 0, skip(length, at), value));
+            at += 1;
+        }
+        if partial {
+            code.push(insn(0xbc, 1, 3, 0, 0));
+            let outside = if rule.allow { !rule.access & 7 } else { rule.access };
+            code.push(insn(0x54, 1, 0, 0, outside));
+            // Allow: nothing outside the rule was asked. Deny: something inside it was.
+            code.push(insn(if rule.allow { 0x56 } else { 0x16 }, 1, 0, skip(length, at + 2), 0));
+        }
+        code.push(insn(0xb4, 0, 0, 0, u32::from(rule.allow)));
+        code.push(insn(0x95, 0, 0, 0, 0));
+    }
+    code.push(insn(0xb4, 0, 0, 0, 0));
+    code.push(insn(0x95, 0, 0, 0, 0));
+    code
+}
+
+fn skip(length: usize, at: usize) -> u16 {
+    u16::try_from(length - at - 1).unwrap_or(u16::MAX)
+}
+
+/// One instruction: operation, destination, source, offset, immediate.
+fn insn(operation: u8, destination: u8, source: u8, offset: u16, immediate: u32) -> u64 {
+    u64::from(operation)
+        | u64::from(source << 4 | destination) << 8
+        | u64::from(offset) << 16
+        | u64::from(immediate) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Executes the few instructions that [`program`] uses.
+    fn answer(code: &[u64], kind: u64, access: u64, major: u64, minor: u64) -> u64 {
+        let mut r = [0_u64; 6];
+        let mut pc = 0;
+        loop {
+            let [operation, registers, ..] = code[pc].to_le_bytes();
+            let (destination, source) = (usize::from(registers & 15), usize::from(registers >> 4));
+            let (offset, immediate) = ((code[pc] >> 16 & 0xffff) as usize, code[pc] >> 32);
+            pc += 1;
+            match operation {
+                0x61 => r[destination] = [access << 16 | kind, major, minor][offset / 4],
+                0xbc => r[destination] = r[source],
+                0x54 => r[destination] &= immediate,
+                0x74 => r[destination] >>= immediate,
+                0xb4 => r[destination] = immediate,
+                0x56 => pc += if r[destination] == immediate { 0 } else { offset },
+                0x16 => pc += if r[destination] == immediate { offset } else { 0 },
+                0x95 => return r[0],
+                other => panic!("{other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_matching_rule_decides() {
+        let deny_all = DeviceRule { access: "rwm".into(), ..DeviceRule::default() };
+        let mut rules = vec![deny_all];
+        rules.extend(default_rules());
+        rules.push(DeviceRule { allow: true, kind: "b".into(), major: Some(8), minor: None, access: "r".into() });
+        let code = program(&rules.iter().map(|rule| parse(rule).unwrap()).collect::<Vec<_>>());
+        for (kind, access, major, minor, want) in [
+            (2, 2, 1, 3, 1),
+            (2, 6, 1, 3, 1),
+            (2, 2, 1, 1, 0),
+            (2, 1, 1, 1, 1),
+            (2, 3, 1, 1, 0),
+            (1, 2, 8, 5, 1),
+            (1, 4, 8, 5, 0),
+            (1, 6, 8, 5, 0),
+            (2, 6, 136, 77, 1),
+        ] {
+            assert_eq!(answer(&code, kind, access, major, minor), want, "{kind} {access} {major}:{minor}");
+        }
+    }
+
+    #[test]
+    fn v1_lines_are_the_kernel_s() {
+        let rules = [
+            DeviceRule { access: "rwm".into(), ..DeviceRule::default() },
+            DeviceRule { allow: true, kind: "c".into(), major: Some(10), minor: Some(229), access: "rw".into() },
+        ];
+        let want = vec![("devices.deny", "a".to_owned()), ("devices.allow", "c 10:229 rw".to_owned())];
+        assert_eq!(lines(&rules).unwrap(), want);
+    }
+}

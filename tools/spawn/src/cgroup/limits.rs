@@ -1,0 +1,299 @@
+//! `linux.resources` as lines to write into cgroup files: pure, so that both versions are tested anywhere.
+
+use crate::config::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+
+/// One value for one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The v1 controller, and on v2 the part of the file's name before the dot.
+    pub controller: String,
+    pub file: String,
+    pub value: String,
+    /// The kernel may lack the file; then the limit is not to be had, and nobody asked for it by name.
+    pub optional: bool,
+}
+
+#[derive(Default)]
+struct Lines(Vec<Line>);
+
+impl Lines {
+    fn add(&mut self, file: &str, value: impl ToString) {
+        let controller = file.split('.').next().unwrap_or(file).to_owned();
+        self.0.push(Line { controller, file: file.to_owned(), value: value.to_string(), optional: false });
+    }
+
+    fn maybe(&mut self, file: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.add(file, value);
+        }
+    }
+
+    fn optional(&mut self) {
+        if let Some(last) = self.0.last_mut() {
+            last.optional = true;
+        }
+    }
+}
+
+/// What cgroup v1 gets, in an order that never passes through a forbidden state.
+pub(super) fn v1(resources: &Resources) -> Vec<Line> {
+    let mut lines = Lines::default();
+    if let Some(cpu) = &resources.cpu {
+        v1_cpu(&mut lines, cpu);
+    }
+    if let Some(memory) = &resources.memory {
+        v1_memory(&mut lines, memory);
+    }
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        lines.add("pids.max", if limit > 0 { limit.to_string() } else { "max".into() });
+    }
+    if let Some(io) = &resources.block_io {
+        v1_block_io(&mut lines, io);
+    }
+    for huge in &resources.hugepage_limits {
+        lines.add(&format!("hugetlb.{}.limit_in_bytes", huge.page_size), huge.limit);
+        lines.add(&format!("hugetlb.{}.rsvd.limit_in_bytes", huge.page_size), huge.limit);
+        lines.optional();
+    }
+    if let Some(network) = &resources.network {
+        lines.maybe("net_cls.classid", network.class_id);
+        for interface in &network.priorities {
+            lines.add("net_prio.ifpriomap", format!("{} {}", interface.name, interface.priority));
+        }
+    }
+    rdma(&mut lines, resources);
+    lines.0
+}
+
+fn v1_cpu(lines: &mut Lines, cpu: &Cpu) {
+    lines.maybe("cpu.idle", cpu.idle);
+    lines.maybe("cpu.shares", cpu.shares.filter(|shares| *shares != 0));
+    lines.maybe("cpu.rt_period_us", cpu.realtime_period.filter(|period| *period != 0));
+    lines.maybe("cpu.rt_runtime_us", cpu.realtime_runtime.filter(|runtime| *runtime != 0));
+    lines.maybe("cpu.cfs_period_us", cpu.period.filter(|period| *period != 0));
+    lines.maybe("cpu.cfs_quota_us", cpu.quota.filter(|quota| *quota != 0));
+    lines.maybe("cpu.cfs_burst_us", cpu.burst);
+    cpusets(lines, cpu);
+}
+
+fn cpusets(lines: &mut Lines, cpu: &Cpu) {
+    lines.maybe("cpuset.cpus", Some(&cpu.cpus).filter(|cpus| !cpus.is_empty()));
+    lines.maybe("cpuset.mems", Some(&cpu.mems).filter(|mems| !mems.is_empty()));
+}
+
+fn v1_memory(lines: &mut Lines, memory: &Memory) {
+    let wanted = |value: Option<i64>| value.filter(|value| *value != 0);
+    lines.maybe("memory.limit_in_bytes", wanted(memory.limit));
+    // Without a swap limit of its own an unlimited memory means unlimited swap.
+    let swap = wanted(memory.swap).or(memory.limit.filter(|limit| *limit == -1));
+    lines.maybe("memory.memsw.limit_in_bytes", swap);
+    if memory.swap.is_none() {
+        lines.0.last_mut().filter(|line| line.file.contains("memsw")).into_iter().for_each(|line| line.optional = true);
+    }
+    lines.maybe("memory.soft_limit_in_bytes", wanted(memory.reservation));
+    lines.maybe("memory.kmem.tcp.limit_in_bytes", wanted(memory.kernel_tcp));
+    lines.maybe("memory.swappiness", memory.swappiness);
+    if memory.disable_oom_killer == Some(true) {
+        lines.add("memory.oom_control", 1);
+    }
+}
+
+fn v1_block_io(lines: &mut Lines, io: &BlockIo) {
+    lines.maybe("blkio.weight", io.weight.filter(|weight| *weight != 0));
+    lines.maybe("blkio.leaf_weight", io.leaf_weight.filter(|weight| *weight != 0));
+    for device in &io.weight_device {
+        let of = |weight: Option<u16>| weight.map(|weight| format!("{}:{} {weight}", device.major, device.minor));
+        lines.maybe("blkio.weight_device", of(device.weight));
+        lines.maybe("blkio.leaf_weight_device", of(device.leaf_weight));
+    }
+    for (file, devices) in [
+        ("blkio.throttle.read_bps_device", &io.throttle_read_bps_device),
+        ("blkio.throttle.write_bps_device", &io.throttle_write_bps_device),
+        ("blkio.throttle.read_iops_device", &io.throttle_read_iops_device),
+        ("blkio.throttle.write_iops_device", &io.throttle_write_iops_device),
+    ] {
+        for ThrottleDevice { major, minor, rate } in devices {
+            lines.add(file, format!("{major}:{minor} {rate}"));
+        }
+    }
+}
+
+fn rdma(lines: &mut Lines, resources: &Resources) {
+    for (device, limit) in &resources.rdma {
+        let of = |name: &str, value: Option<u32>| value.map(|value| format!(" {name}={value}")).unwrap_or_default();
+        let value = [of("hca_handle", limit.hca_handles), of("hca_object", limit.hca_objects)].concat();
+        lines.add("rdma.max", format!("{device}{value}"));
+    }
+}
+
+/// What cgroup v2 gets.
+pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Lines::default();
+    if let Some(cpu) = &resources.cpu {
+        v2_cpu(&mut lines, cpu);
+    }
+    if let Some(memory) = &resources.memory {
+        v2_memory(&mut lines, memory)?;
+    }
+    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
+        lines.add("pids.max", if limit > 0 { limit.to_string() } else { "max".into() });
+    }
+    if let Some(io) = &resources.block_io {
+        v2_io(&mut lines, io);
+    }
+    for huge in &resources.hugepage_limits {
+        lines.add(&format!("hugetlb.{}.max", huge.page_size), huge.limit);
+        lines.add(&format!("hugetlb.{}.rsvd.max", huge.page_size), huge.limit);
+        lines.optional();
+    }
+    rdma(&mut lines, resources);
+    for (file, value) in &resources.unified {
+        anyhow::ensure!(
+            !file.contains('/') && file.contains('.'),
+            "unified resource {file:?} must be a file name (no slashes)"
+        );
+        lines.add(file, value);
+    }
+    Ok(lines.0)
+}
+
+fn v2_cpu(lines: &mut Lines, cpu: &Cpu) {
+    lines.maybe("cpu.idle", cpu.idle);
+    lines.maybe(
+        "cpu.weight",
+        cpu.shares.filter(|shares| *shares != 0 && cpu.idle.is_none_or(|idle| idle == 0)).map(weight),
+    );
+    if cpu.quota.is_some() || cpu.period.is_some() {
+        let quota = cpu.quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
+        let period = cpu.period.filter(|period| *period != 0).unwrap_or(100_000);
+        lines.add("cpu.max", format!("{quota} {period}"));
+    }
+    lines.maybe("cpu.max.burst", cpu.burst);
+    cpusets(lines, cpu);
+}
+
+fn v2_memory(lines: &mut Lines, memory: &Memory) -> anyhow::Result<()> {
+    let text = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+    let limit = memory.limit.filter(|limit| *limit != 0);
+    let swap = memory.swap.filter(|swap| *swap != 0).or(limit.filter(|limit| *limit == -1));
+    if let Some(swap) = swap {
+        // v1 limits memory and swap together, v2 swap alone.
+        let alone = match limit {
+            _ if swap < 0 => -1,
+            Some(limit) if limit > 0 => {
+                anyhow::ensure!(swap >= limit, "memory+swap limit should be >= memory limit");
+                swap - limit
+            }
+            _ => anyhow::bail!("unable to set swap limit without memory limit"),
+        };
+        lines.add("memory.swap.max", text(alone));
+        if memory.swap.is_none() {
+            lines.optional();
+        }
+    }
+    lines.maybe("memory.max", limit.map(text));
+    lines.maybe("memory.low", memory.reservation.filter(|low| *low != 0).map(text));
+    Ok(())
+}
+
+fn v2_io(lines: &mut Lines, io: &BlockIo) {
+    lines.maybe("io.bfq.weight", io.weight.filter(|weight| *weight != 0));
+    if io.weight.is_some() {
+        lines.optional();
+        // 10–1000 of v1 on 1–10000.
+        let weight = io.weight.map(|weight| 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990);
+        lines.maybe("io.weight", weight.filter(|_| io.weight != Some(0)));
+        lines.optional();
+    }
+    for device in &io.weight_device {
+        lines.maybe("io.bfq.weight", device.weight.map(|weight| format!("{}:{} {weight}", device.major, device.minor)));
+    }
+    for (key, devices) in [
+        ("rbps", &io.throttle_read_bps_device),
+        ("wbps", &io.throttle_write_bps_device),
+        ("riops", &io.throttle_read_iops_device),
+        ("wiops", &io.throttle_write_iops_device),
+    ] {
+        for ThrottleDevice { major, minor, rate } in devices {
+            lines.add("io.max", format!("{major}:{minor} {key}={rate}"));
+        }
+    }
+}
+
+/// Turns v1's shares, 2–262144 about 1024, into v2's weight, 1–10000 about 100: quadratic in the logarithm, so that both
+/// ends and both defaults meet.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "within 1–10000"
+)]
+fn weight(shares: u64) -> u64 {
+    if shares <= 2 {
+        return 1;
+    }
+    if shares >= 262_144 {
+        return 10_000;
+    }
+    let logarithm = (shares as f64).log2();
+    let exponent = (logarithm * logarithm + 125.0 * logarithm) / 612.0 - 7.0 / 34.0;
+    10_f64.powf(exponent).ceil() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(lines: Vec<Line>) -> Vec<String> {
+        lines
+            .into_iter()
+            .map(|line| format!("{}={}{}", line.file, line.value, if line.optional { "?" } else { "" }))
+            .collect()
+    }
+
+    #[test]
+    fn each_limit_has_its_line_on_both_versions() {
+        for (json, one, two) in [
+            (r#"{"pids":{"limit":0}}"#, &["pids.max=max"][..], &["pids.max=max"][..]),
+            (r#"{"pids":{"limit":9}}"#, &["pids.max=9"], &["pids.max=9"]),
+            (
+                r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#,
+                &["memory.limit_in_bytes=100", "memory.memsw.limit_in_bytes=150", "memory.soft_limit_in_bytes=50"],
+                &["memory.swap.max=50", "memory.max=100", "memory.low=50"],
+            ),
+            (
+                r#"{"memory":{"limit":-1}}"#,
+                &["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1?"],
+                &["memory.swap.max=max?", "memory.max=max"],
+            ),
+            (
+                r#"{"cpu":{"shares":1024,"quota":50000,"cpus":"0-1"}}"#,
+                &["cpu.shares=1024", "cpu.cfs_quota_us=50000", "cpuset.cpus=0-1"],
+                &["cpu.weight=100", "cpu.max=50000 100000", "cpuset.cpus=0-1"],
+            ),
+            (
+                r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}]}}"#,
+                &["blkio.throttle.read_bps_device=8:0 7"],
+                &["io.max=8:0 rbps=7"],
+            ),
+            (r#"{"unified":{"memory.high":"7"}}"#, &[], &["memory.high=7"]),
+        ] {
+            let resources: Resources = serde_json::from_str(json).unwrap();
+            assert_eq!(text(v1(&resources)), one, "{json}");
+            assert_eq!(text(v2(&resources).unwrap()), two, "{json}");
+        }
+    }
+
+    #[test]
+    fn shares_become_weights_at_both_ends_and_in_the_middle() {
+        for (shares, want) in [(2, 1), (1024, 100), (262_144, 10_000), (1, 1), (u64::MAX, 10_000)] {
+            assert_eq!(weight(shares), want, "{shares}");
+        }
+    }
+
+    #[test]
+    fn unified_files_are_names() {
+        let resources: Resources = serde_json::from_str(r#"{"unified":{"../cgroup.procs":"1"}}"#).unwrap();
+        assert!(v2(&resources).is_err());
+    }
+}

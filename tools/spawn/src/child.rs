@@ -1,0 +1,402 @@
+//! The container's process from `clone3` to the launch of its program. It runs on a copy of the parent's memory, so it
+//! needs nothing told; it says how it went through `sync`, and prints nothing itself.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, ensure};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::process::{DumpableBehavior, Rlimit, Signal};
+use sys::namespace::Kind;
+
+use crate::cgroup::{Cgroups, Entry};
+use crate::config::{Config, NamespaceKind, Process, sysctl_path};
+use crate::hooks;
+use crate::identity::{self, Program, Surroundings};
+use crate::rootfs::{Prepared, Rootfs};
+use crate::seccomp::Filter;
+use crate::sync::{self, Message};
+use crate::tty;
+
+/// Everything the child works with, made by the parent.
+pub(crate) struct Child<'a> {
+    pub config: &'a Config,
+    pub process: &'a Process,
+    pub rootfs: &'a Path,
+    pub state: &'a record::State,
+    pub cgroups: &'a Cgroups,
+    pub entry: Entry,
+    pub prepared: Prepared,
+    /// Namespaces to join, in this order.
+    pub namespaces: Vec<(Kind, OwnedFd)>,
+    pub socket: OwnedFd,
+    /// The socket to wait on for `start`.
+    pub start: Option<OwnedFd>,
+    pub console: Option<OwnedFd>,
+    pub filter: Option<Filter>,
+    pub options: Options,
+}
+
+/// What the command line says about the child.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub preserve_fds: u32,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub foreground: bool,
+    pub rootless: bool,
+    /// Nobody's stdin: the record was read from it.
+    pub null_stdin: bool,
+}
+
+impl Child<'_> {
+    /// Becomes the container's program. Returns only if that fails; then the parent has heard why.
+    pub(crate) fn run(self) -> ! {
+        let socket = self.socket.try_clone();
+        let Err(error) = self.become_program();
+        if let Ok(socket) = socket {
+            report(socket.as_fd(), error);
+        }
+        sys::clone::exit_now(127)
+    }
+
+    fn become_program(mut self) -> anyhow::Result<Infallible> {
+        prepare_signals()?;
+        self.enter_namespaces()?;
+        let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+        // A process that joins a session's terminal or none must lead a session of its own.
+        rustix::process::setsid().context("setsid")?;
+        self.limits()?;
+        self.name_host()?;
+        self.sysctls()?;
+        self.fill_root()?;
+        let (program, chdir) = self.find_program()?;
+        let keyring = CString::new(format!("_ses.{}", self.state.id))?;
+        if let Some(start) = self.start.take() {
+            self.become_ready()?;
+            self.start = Some(start);
+        }
+        self.start_hooks()?;
+        let report = self.started().unwrap_or(self.socket.as_fd());
+        let surroundings = Surroundings {
+            report,
+            start: self.start.as_ref().filter(|_| self.waits_in_launch()).map(AsFd::as_fd),
+            proc: proc.as_ref().map(AsFd::as_fd),
+            filter: self.filter.as_ref(),
+            preserved_fds: self.options.preserve_fds,
+            foreground: self.options.foreground,
+            keyring: (!self.options.no_new_keyring).then_some(keyring.as_c_str()),
+            lenient_groups: self.options.rootless || self.config.linux.has(NamespaceKind::User),
+            chdir,
+        };
+        launch(self.process, self.config, &program, &surroundings)
+    }
+
+    fn enter_namespaces(&mut self) -> anyhow::Result<()> {
+        self.entry.join().context("join the cgroup")?;
+        let linux = &self.config.linux;
+        if linux.makes(NamespaceKind::User) {
+            wait_for_parent(self.socket.as_fd())?;
+            become_root(self.options.rootless)?;
+        }
+        for (kind, namespace) in &self.namespaces {
+            sys::namespace::enter(namespace.as_fd(), *kind)
+                .with_context(|| format!("join the {} namespace", kind.name()))?;
+            if *kind == Kind::User {
+                become_root(false)?;
+            }
+        }
+        if linux.makes(NamespaceKind::Time) {
+            self.make_time_namespace()?;
+        }
+        if linux.makes(NamespaceKind::Cgroup) {
+            // Not by clone3: the namespace's root is where the process is at that moment.
+            sys::namespace::unshare(Kind::Cgroup).context("make the cgroup namespace")?;
+        }
+        Ok(())
+    }
+
+    /// The offsets can be set while the namespace is empty only, so this process enters it afterwards.
+    fn make_time_namespace(&self) -> anyhow::Result<()> {
+        sys::namespace::unshare(Kind::Time).context("make the time namespace")?;
+        let offsets = &self.config.linux.time_offsets;
+        if !offsets.is_empty() {
+            let text: String = offsets
+                .iter()
+                .map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs))
+                .collect();
+            std::fs::write("/proc/self/timens_offsets", &text).with_context(|| format!("set time offsets {text:?}"))?;
+        }
+        let namespace =
+            rustix::fs::open("/proc/self/ns/time_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
+    }
+
+    fn limits(&self) -> anyhow::Result<()> {
+        set_rlimits(self.process)?;
+        if let Some(adjustment) = self.process.oom_score_adj {
+            match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+                Err(error) if self.options.rootless || self.config.linux.has(NamespaceKind::User) => {
+                    log::debug!("oomScoreAdj {adjustment}: {error}");
+                }
+                result => result.with_context(|| format!("set oomScoreAdj {adjustment}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn name_host(&self) -> anyhow::Result<()> {
+        let config = self.config;
+        if !config.hostname.is_empty() {
+            rustix::system::sethostname(config.hostname.as_bytes())
+                .with_context(|| format!("set hostname {}", config.hostname))?;
+        }
+        if !config.domainname.is_empty() {
+            rustix::system::setdomainname(config.domainname.as_bytes())
+                .with_context(|| format!("set domainname {}", config.domainname))?;
+        }
+        Ok(())
+    }
+
+    /// Written through the host's procfs, which no container can have replaced; the kernel looks at the namespaces of
+    /// the writer.
+    fn sysctls(&self) -> anyhow::Result<()> {
+        for (key, value) in &self.config.linux.sysctl {
+            let path = Path::new("/proc/sys").join(sysctl_path(key));
+            std::fs::write(&path, value)
+                .with_context(|| format!("write sysctl {key}: {value:?} to {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn fill_root(&mut self) -> anyhow::Result<()> {
+        let config = self.config;
+        if !config.linux.has(NamespaceKind::Mount) {
+            ensure!(config.mounts.is_empty(), "mounts need a mount namespace");
+            self.hooks()?;
+            rustix::process::chdir(self.rootfs).with_context(|| format!("enter {}", self.rootfs.display()))?;
+            return rustix::process::chroot(".").context("chroot");
+        }
+        let mut rootfs = Rootfs::bind(config, self.rootfs, self.cgroups)?;
+        rootfs.fill(std::mem::take(&mut self.prepared))?;
+        rootfs.make_cwd(&self.process.cwd)?;
+        self.hooks()?;
+        if self.process.terminal {
+            self.terminal(&rootfs)?;
+        } else if self.options.null_stdin {
+            let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::stdio::dup2_stdin(&null)?;
+        }
+        give_stdio(self.process.user.uid);
+        rootfs.finish()?;
+        rootfs.enter(self.options.no_pivot)
+    }
+
+    /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.
+    fn hooks(&self) -> anyhow::Result<()> {
+        let hooks = &self.config.hooks;
+        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() || !self.config.linux.net_devices.is_empty() {
+            sync::send(self.socket.as_fd(), &Message::Hooks)?;
+            wait_for_parent(self.socket.as_fd())?;
+        }
+        hooks::run("createContainer", &hooks.create_container, &self.state_now("creating"))
+    }
+
+    fn state_now(&self, status: &str) -> record::State {
+        let pid = rustix::process::getpid().as_raw_pid();
+        record::State { status: Some(status.to_owned()), pid: Some(pid), ..self.state.clone() }
+    }
+
+    fn terminal(&self, rootfs: &Rootfs<'_>) -> anyhow::Result<()> {
+        let pair = tty::open(rootfs.root(), self.process.console_size)?;
+        tty::mount_console(rootfs.root(), pair.slave.as_fd())?;
+        tty::take(pair.slave.as_fd()).context("take the terminal")?;
+        match &self.console {
+            Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),
+            None => sync::send(self.socket.as_fd(), &Message::Console(pair.master)).context("pass the terminal on"),
+        }
+    }
+
+    fn find_program(&self) -> anyhow::Result<(Program, bool)> {
+        find_program(self.process)
+    }
+
+    /// Tells the parent, which then ends; from here on this process lives on its own.
+    fn become_ready(&self) -> anyhow::Result<()> {
+        rustix::process::set_parent_process_death_signal(None)?;
+        sync::send(self.socket.as_fd(), &Message::Ready).context("report")
+    }
+
+    fn waits_in_launch(&self) -> bool {
+        self.config.hooks.start_container.is_empty()
+    }
+
+    /// startContainer hooks run inside the container when `start` has come; then this process waits for it itself.
+    fn start_hooks(&mut self) -> anyhow::Result<()> {
+        let hooks = &self.config.hooks.start_container;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        if let Some(listener) = self.start.take() {
+            self.socket =
+                rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC).context("wait for start")?;
+        }
+        hooks::run("startContainer", hooks, &self.state_now("created")).inspect_err(|error| {
+            // The parent of the moment hears it, whoever that is.
+            let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
+        })
+    }
+
+    fn started(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+}
+
+/// Reports a failure with the exit code that it means.
+pub(crate) fn report(socket: BorrowedFd<'_>, error: anyhow::Error) {
+    let text = format!("{error:#}");
+    let code = match () {
+        () if text.contains("executable file not found") => 127,
+        () if text.starts_with("exec: ") && text.ends_with("no such file or directory") => 127,
+        () if text.starts_with("exec: ") => 126,
+        () => 125,
+    };
+    // The parent may be gone, and then nobody wants to know.
+    let _gone = sync::send(socket, &Message::Failed(code, error));
+}
+
+pub(crate) fn prepare_signals() -> anyhow::Result<()> {
+    // Nothing in the container may look into this process while it has the host's sight.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
+    sys::signal::restore_pipe();
+    Ok(sys::signal::unblock_all()?)
+}
+
+pub(crate) fn wait_for_parent(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let mut answer = [0];
+    let count = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut answer)).context("wait for the parent")?;
+    ensure!(count == 1, "the parent is gone");
+    Ok(())
+}
+
+/// Becomes root of the user namespace just entered.
+pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
+    match rustix::thread::set_thread_groups(&[]) {
+        Err(rustix::io::Errno::PERM) if lenient => {}
+        // A namespace that denies setgroups keeps the groups that its maker had.
+        Err(rustix::io::Errno::PERM)
+            if std::fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"deny")) => {}
+        result => result.context("drop groups")?,
+    }
+    let (root, group) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(group, group, group).context("become group 0 of the user namespace")?;
+    rustix::thread::set_thread_res_uid(root, root, root).context("become root of the user namespace")?;
+    // A change of ids allows dumps and ends the bond to the parent.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+pub(crate) fn set_rlimits(process: &Process) -> anyhow::Result<()> {
+    for limit in &process.rlimits {
+        let resource = crate::rlimit::resource(&limit.kind)?;
+        let value = |value: u64| (value != u64::MAX).then_some(value);
+        let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
+        rustix::process::setrlimit(resource, wanted)
+            .with_context(|| format!("error setting rlimit type {}", limit.kind))?;
+    }
+    Ok(())
+}
+
+/// Lets the container's user write to pipes and terminals that the caller passed on.
+pub(crate) fn give_stdio(uid: u32) {
+    if uid == 0 {
+        return;
+    }
+    let null = rustix::fs::makedev(1, 3);
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev != null && stat.st_uid != uid) {
+            // Sockets and files of others cannot be given away, and need not be.
+            let _refused = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None);
+        }
+    }
+}
+
+/// Enters the working directory and looks the program up, as the container sees them.
+pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)> {
+    let chdir = match rustix::process::chdir(process.cwd.as_str()) {
+        // Perhaps the container's user may.
+        Err(rustix::io::Errno::ACCESS) => true,
+        result => {
+            result.with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", process.cwd))?;
+            // The kernel names a directory outside of the root so (CVE-2024-21626).
+            let cwd = rustix::process::getcwd(Vec::new()).context("getcwd")?;
+            ensure!(
+                cwd.to_bytes().starts_with(b"/"),
+                "current working directory is outside of container mount namespace root"
+            );
+            false
+        }
+    };
+    let environment = crate::environment::complete(process);
+    let name = process.args.first().context("config.json: args must not be empty")?;
+    let path = look_up(name, &environment)?;
+    let text =
+        |strings: &[String]| strings.iter().map(|string| CString::new(string.as_str())).collect::<Result<Vec<_>, _>>();
+    let program = Program {
+        path: CString::new(path.into_os_string().into_encoded_bytes())?,
+        arguments: text(&process.args)?,
+        environment: text(&environment)?,
+    };
+    Ok((program, chdir))
+}
+
+/// Finds a program as a shell would, with the words for its absence that hosts look for.
+fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
+    if name.contains('/') {
+        return check_program(Path::new(name))
+            .map(|()| name.into())
+            .map_err(|cause| anyhow!("exec: {name:?}: stat {name}: {cause}"));
+    }
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    let mut refused = None;
+    for directory in path.unwrap_or("/bin:/usr/bin").split(':') {
+        let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        match check_program(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(cause) if cause == "permission denied" => refused = Some(cause),
+            Err(_) => {}
+        }
+    }
+    Err(refused.map_or_else(
+        || anyhow!("exec: {name:?}: executable file not found in $PATH"),
+        |cause| anyhow!("exec: {name:?}: {cause}"),
+    ))
+}
+
+fn check_program(path: &Path) -> Result<(), String> {
+    let found = std::fs::metadata(path).map_err(|error| sync::in_lower_case(&error))?;
+    if found.is_dir() {
+        return Err("is a directory".to_owned());
+    }
+    if found.mode() & 0o111 == 0 { Err("permission denied".to_owned()) } else { Ok(()) }
+}
+
+/// Executes the list of last calls, which ends with the container's program.
+pub(crate) fn launch(
+    process: &Process,
+    config: &Config,
+    program: &Program,
+    surroundings: &Surroundings<'_>,
+) -> anyhow::Result<Infallible> {
+    let list = identity::list(process, &config.linux, program, surroundings)?;
+    let memfd = list.seal().context("make the launching program")?;
+    for fd in [Some(surroundings.report), surroundings.start, surroundings.proc].into_iter().flatten() {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+    }
+    let name: &[&CStr] = &[c"spawn", c"init"];
+    Err(sys::launch::execute(memfd.as_fd(), name, &[])).context("execute the launching program")
+}

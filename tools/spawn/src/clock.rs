@@ -1,0 +1,42 @@
+//! Points in time as RFC 3339 text, UTC.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Returns the present moment, with nanoseconds as runc's state files have them.
+pub(crate) fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format(since.as_secs(), since.subsec_nanos())
+}
+
+fn format(seconds: u64, nanoseconds: u32) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days are counted from 0000-03-01, so that a leap day ends its year (Hinnant, "chrono-compatible date algorithms").
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::format;
+
+    #[test]
+    fn dates_are_the_calendar_s() {
+        for (seconds, want) in [
+            (0, "1970-01-01T00:00:00.000000007Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000007Z"),
+            (1_795_467_600, "2026-11-23T21:00:00.000000007Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000000007Z"),
+        ] {
+            assert_eq!(format(seconds, 7), want);
+        }
+    }
+}

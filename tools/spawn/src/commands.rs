@@ -1,0 +1,60 @@
+//! What each command does.
+
+mod filter;
+mod lifecycle;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cli::Exit;
+
+use crate::options::{Arguments, Command, Global, Rootless};
+
+/// Does what the command line says.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { global, filter, command, .. } = arguments;
+    if global.debug {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+    let Some(command) = command else { return filter::run(&global, filter) };
+    let own_code = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+    dispatch(&global, command).map_err(|error| {
+        // The codes for a missing program are those of the filter; peers have one for every failure.
+        Exit::new(own_code, error).into()
+    })
+}
+
+fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Create(options) => lifecycle::create(global, options)?,
+        Command::Run(options) => return lifecycle::run(global, options),
+        Command::Start { id } => lifecycle::start(global, &id)?,
+        Command::State { id } => lifecycle::state(global, &id)?,
+        Command::Kill(options) => lifecycle::kill(global, &options)?,
+        Command::Delete { id, force } => lifecycle::delete(global, &id, force)?,
+        _ => anyhow::bail!("not yet"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the directory of the containers' states.
+pub(crate) fn state_root(global: &Global) -> PathBuf {
+    let chosen = global.root.clone().filter(|root| !root.as_os_str().is_empty());
+    let root = chosen.unwrap_or_else(|| cli::Roots::default().run().join("spawn"));
+    std::path::absolute(&root).unwrap_or(root)
+}
+
+/// Tells whether to do without what an ordinary user may not.
+pub(crate) fn is_rootless(global: &Global) -> bool {
+    match global.rootless {
+        Rootless::True => true,
+        Rootless::False => false,
+        Rootless::Auto => !rustix::process::geteuid().is_root() || in_user_namespace(),
+    }
+}
+
+/// A namespace that maps all ids to themselves is the first one, or as good.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
+}

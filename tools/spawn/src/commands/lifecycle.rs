@@ -1,0 +1,205 @@
+//! `create`, `start`, `run`, `state`, `kill` and `delete`: the operations of the runtime-spec (runtime.md).
+
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use cli::Exit;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Signal;
+
+use super::{is_rootless, state_root};
+use crate::child::Options;
+use crate::config::NamespaceKind;
+use crate::create::{self, Made, Order};
+use crate::options::{self, Common, Global};
+use crate::state::{Container, Status};
+use crate::sync::{self, Message};
+use crate::{foreground, hooks, seccomp, userns};
+
+pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
+    let order = order(global, options.id, options.bundle, &options.common);
+    create::create(&Order { wait: true, ..order }).map(drop)
+}
+
+/// Begins an order from what the commands share.
+pub(super) fn order(global: &Global, id: String, bundle: std::path::PathBuf, common: &Common) -> Order {
+    Order {
+        root: state_root(global),
+        id,
+        bundle,
+        console_socket: common.console_socket.clone(),
+        pid_file: common.pid_file.clone(),
+        wait: false,
+        child: Options {
+            preserve_fds: common.preserve_fds,
+            no_pivot: common.no_pivot,
+            no_new_keyring: common.no_new_keyring,
+            rootless: is_rootless(global),
+            ..Options::default()
+        },
+    }
+}
+
+pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<ExitCode> {
+    let mut order = order(global, options.id, options.bundle, &options.common);
+    order.child.foreground = !options.detach;
+    if options.detach {
+        let made = create::create(&order)?;
+        poststart(&made);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !options.no_subreaper {
+        become_subreaper();
+    }
+    let signals = foreground::block_signals()?;
+    let mut made = create::create(&order)?;
+    poststart(&made);
+    let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
+    if !options.keep {
+        finish(&made.container)?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Orphans of a container without a pid namespace come to us and not to init.
+pub(super) fn become_subreaper() {
+    // A kernel that refuses leaves them to init, as peers do.
+    let _refused = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+pub(super) fn poststart(made: &Made) {
+    if !made.config.hooks.poststart.is_empty() {
+        hooks::run_all("poststart", &made.config.hooks.poststart, &made.container.report(Status::Running));
+    }
+}
+
+/// Removes a container that has ended, with all that it had.
+pub(super) fn finish(container: &Container) -> anyhow::Result<()> {
+    container.cgroups().destroy()?;
+    let hooks = container.config().map(|config| config.hooks.poststop).unwrap_or_default();
+    let report = container.report(Status::Stopped);
+    container.remove()?;
+    hooks::run_all("poststop", &hooks, &report);
+    Ok(())
+}
+
+pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
+    let container = Container::open_locked(&state_root(global), id)?;
+    match container.status() {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        status => bail!("cannot start an already running container: it is {}", status.name()),
+    }
+    let config = container.config()?;
+    let pid = container.process().context("the container's process is gone")?;
+    let pidfd = userns::pidfd(pid)?;
+    let connect = || -> io::Result<_> {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &create::start_address(&container)?)?;
+        fs::remove_file(container.directory.join("start"))?;
+        Ok(socket)
+    };
+    let socket = connect().with_context(|| format!("connect to {}/start", container.directory.display()))?;
+    loop {
+        match sync::receive(socket.as_fd())? {
+            Message::End | Message::Ready => break,
+            Message::Listener(number) => {
+                seccomp::pass_listener(&config, &container.report(Status::Created), &pidfd, number)?;
+                create::answer(socket.as_fd())?;
+            }
+            Message::Failed(code, error) => return Err(Exit::new(code, error).into()),
+            other => bail!("unexpected word from the container's process: {other:?}"),
+        }
+    }
+    hooks::run_all("poststart", &config.hooks.poststart, &container.report(Status::Running));
+    Ok(())
+}
+
+pub(crate) fn state(global: &Global, id: &str) -> anyhow::Result<()> {
+    let container = Container::open(&state_root(global), id)?;
+    let mut value = serde_json::to_value(container.report(container.status()))?;
+    if let Some(members) = value.as_object_mut() {
+        members.insert("rootfs".into(), serde_json::to_value(&container.state.rootfs)?);
+        members.insert("created".into(), container.state.created.clone().into());
+        members.insert("owner".into(), String::new().into());
+    }
+    print(&(serde_json::to_string_pretty(&value)? + "\n"))
+}
+
+pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<()> {
+    let signal = crate::signal::parse(&options.signal)?;
+    let container = Container::open(&state_root(global), &options.id)?;
+    let shared_pids = !container.config().is_ok_and(|config| config.linux.makes(NamespaceKind::Pid));
+    let Some(pid) = container.process() else {
+        // Without a pid namespace of its own the rest lives on after the first process.
+        if (options.all || shared_pids) && !container.cgroups().processes().is_empty() {
+            return container.cgroups().signal(signal);
+        }
+        ensure!(options.all, "container not running");
+        return Ok(());
+    };
+    if options.all || shared_pids && signal == Signal::KILL {
+        return container.cgroups().signal(signal);
+    }
+    let pidfd = userns::pidfd(pid)?;
+    ensure!(container.process() == Some(pid), "container not running");
+    rustix::process::pidfd_send_signal(&pidfd, signal)
+        .with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
+    thaw_for_death(&container, signal)
+}
+
+/// A frozen v1 cgroup would keep even SIGKILL waiting.
+fn thaw_for_death(container: &Container, signal: Signal) -> anyhow::Result<()> {
+    let cgroups = container.cgroups();
+    if signal == Signal::KILL && !cgroups.is_unified() && cgroups.is_frozen() { cgroups.freeze(false) } else { Ok(()) }
+}
+
+pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
+    let container = match Container::open_locked(&state_root(global), id) {
+        Err(_) if force && !exists(global, id) => return Ok(()),
+        other => other?,
+    };
+    let status = container.status();
+    if let (Some(pid), true) = (container.process(), force || status == Status::Created) {
+        let pidfd = userns::pidfd(pid)?;
+        // It may end by itself at this moment.
+        let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+        thaw_for_death(&container, Signal::KILL)?;
+        wait_for_end(&pidfd)?;
+    }
+    let running = container.process().is_some();
+    ensure!(!running, "cannot delete container {id} that is not stopped: {}", status.name());
+    finish(&container)
+}
+
+fn exists(global: &Global, id: &str) -> bool {
+    state_root(global).join(id).symlink_metadata().is_ok()
+}
+
+fn wait_for_end(pidfd: &std::os::fd::OwnedFd) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout =
+            rustix::time::Timespec { tv_sec: left.as_secs().try_into()?, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => bail!("container init still running"),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the container's end"),
+        }
+    }
+}
+
+/// Writes on stdout; a reader that has gone is not a failure.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(()),
+    }
+}

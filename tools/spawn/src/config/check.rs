@@ -1,0 +1,214 @@
+//! What contradicts itself in a config.json is refused before anything is made.
+
+use std::path::{Component, Path};
+
+use anyhow::{bail, ensure};
+
+use super::{Config, Linux, NamespaceKind, Process};
+
+impl Config {
+    /// Refuses a configuration that cannot mean what it says.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.check_version()?;
+        let Some(root) = &self.root else { bail!("config.json: root must not be empty") };
+        ensure!(!root.path.as_os_str().is_empty(), "config.json: root.path must not be empty");
+        if let Some(process) = &self.process {
+            process.check()?;
+        }
+        let linux = &self.linux;
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
+            let again = linux.namespaces[..index].iter().any(|other| other.kind == namespace.kind);
+            ensure!(!again, "config.json: malformed spec file: duplicated ns {:?}", namespace.kind);
+            ensure!(
+                namespace.path.as_os_str().len() < 4096,
+                "config.json: path of namespace {:?} is too long",
+                namespace.kind
+            );
+        }
+        let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+        ensure!(
+            !mapped || linux.has(NamespaceKind::User),
+            "User namespace mappings specified, but USER namespace isn't enabled in the config"
+        );
+        ensure!(
+            self.hostname.is_empty() || linux.has(NamespaceKind::Uts),
+            "unable to set hostname without a private UTS namespace"
+        );
+        ensure!(
+            self.domainname.is_empty() || linux.has(NamespaceKind::Uts),
+            "unable to set domainname without a private UTS namespace"
+        );
+        ensure!(
+            linux.time_offsets.is_empty() || linux.has(NamespaceKind::Time),
+            "time namespace offsets specified, but time namespace isn't enabled in the config"
+        );
+        ensure!(
+            linux.masked_paths.is_empty() && linux.readonly_paths.is_empty() || linux.has(NamespaceKind::Mount),
+            "unable to restrict sys entries without a private MNT namespace"
+        );
+        ensure!(
+            linux.net_devices.is_empty() || linux.has(NamespaceKind::Network),
+            "unable to move network devices without a private NET namespace"
+        );
+        linux.sysctl.keys().try_for_each(|key| check_sysctl(linux, key, &self.hostname))?;
+        self.check_mounts()
+    }
+
+    fn check_version(&self) -> anyhow::Result<()> {
+        let mut numbers = self.oci_version.split(['-', '+']).next().unwrap_or("").split('.');
+        let valid = numbers.clone().count() == 3 && numbers.clone().all(|number| number.parse::<u32>().is_ok());
+        ensure!(valid, "config.json: ociVersion: {:?} is not a version", self.oci_version);
+        ensure!(numbers.next() == Some("1"), "config.json: ociVersion {} is not supported", self.oci_version);
+        Ok(())
+    }
+
+    fn check_mounts(&self) -> anyhow::Result<()> {
+        for mount in &self.mounts {
+            let path = &mount.destination;
+            ensure!(!path.as_os_str().is_empty(), "config.json: mount without destination");
+            ensure!(!path.to_string_lossy().contains('\0'), "config.json: mount destination with a NUL");
+            let maps = (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty());
+            ensure!(
+                maps.0 == maps.1,
+                "config.json: mount {}: id-mapped mounts need both uidMappings and gidMappings",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Process {
+    /// Refuses what no process can be made of.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        ensure!(!self.args.is_empty(), "config.json: args must not be empty");
+        ensure!(Path::new(&self.cwd).has_root(), "config.json: cwd must be an absolute path");
+        let strings = self.args.iter().chain(&self.env);
+        ensure!(!strings.into_iter().any(|string| string.contains('\0')), "config.json: args or env contain a NUL");
+        for (index, limit) in self.rlimits.iter().enumerate() {
+            let again = self.rlimits[..index].iter().any(|other| other.kind == limit.kind);
+            ensure!(!again, "config.json: duplicated rlimit {}", limit.kind);
+        }
+        Ok(())
+    }
+}
+
+/// Only what a namespace of the container's own confines may be set (runc's list).
+fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let path = sysctl_path(key);
+    let dotted = path.replace('/', ".");
+    let only_names = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
+    ensure!(only_names, "sysctl {key:?} is not a name");
+    if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        ensure!(linux.has(NamespaceKind::Ipc), "sysctl {key:?} is not allowed in the hosts ipc namespace");
+    } else if dotted.starts_with("net.") {
+        ensure!(linux.has(NamespaceKind::Network), "sysctl {key:?} not allowed in host network namespace");
+        let own =
+            linux.namespaces.iter().filter(|namespace| namespace.kind == NamespaceKind::Network).all(|namespace| {
+                namespace.path.as_os_str().is_empty() || !same_file(&namespace.path, Path::new("/proc/self/ns/net"))
+            });
+        ensure!(own, "sysctl {key:?} not allowed in host network namespace");
+    } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" && hostname.is_empty() {
+        ensure!(linux.has(NamespaceKind::Uts), "sysctl {key:?} is not allowed in the hosts uts namespace");
+    } else if dotted.starts_with("user.") {
+        ensure!(linux.has(NamespaceKind::User), "sysctl {key:?} is not allowed in the hosts user namespace");
+    } else {
+        bail!("sysctl {key:?} is not in a separate kernel namespace");
+    }
+    Ok(())
+}
+
+/// Turns `net.ipv4.conf.eth0/1.x` into a path: the separator that comes first separates.
+pub(crate) fn sysctl_path(key: &str) -> String {
+    match key.find(['.', '/']) {
+        Some(at) if key.as_bytes()[at] == b'/' => key.to_owned(),
+        _ => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let key = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    key(one).is_some() && key(one) == key(other)
+}
+
+impl Linux {
+    /// Tells whether the container has a namespace of this type apart from the caller's, new or joined.
+    pub(crate) fn has(&self, kind: NamespaceKind) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.kind == kind)
+    }
+
+    /// Tells whether a new namespace of this type is to be made.
+    pub(crate) fn makes(&self, kind: NamespaceKind) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.path.as_os_str().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(config: &str) -> Result<(), String> {
+        Config::parse(config.as_bytes()).map_err(|e| e.to_string())?.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (members, want) in [
+            (r#""hostname":"a""#, "hostname without"),
+            (r#""linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#, "duplicated ns"),
+            (r#""linux":{"uidMappings":[{"containerID":0,"hostID":0,"size":1}]}"#, "USER namespace isn't enabled"),
+            (r#""linux":{"sysctl":{"net.ipv4.ip_forward":"1"}}"#, "not allowed in host network"),
+            (r#""linux":{"sysctl":{"kernel.core_pattern":"1"}}"#, "not in a separate kernel namespace"),
+            (
+                r#""linux":{"namespaces":[{"type":"network"}],"sysctl":{"net.../../kernel.core_pattern":"1"}}"#,
+                "is not a name",
+            ),
+            (r#""process":{"args":["a\u0000b"],"cwd":"/"}"#, "NUL"),
+            (r#""process":{"args":["a"],"cwd":"x"}"#, "absolute"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967296}}"#, "u32"),
+        ] {
+            let got = check(&format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},{members}}}"#));
+            assert!(got.as_ref().is_err_and(|error| error.contains(want)), "{members}: {got:?}");
+        }
+        for version in ["", "2.0.0", "1.0", "x"] {
+            assert!(
+                check(&format!(r#"{{"ociVersion":"{version}","root":{{"path":"rootfs"}}}}"#)).is_err(),
+                "{version}"
+            );
+        }
+        assert_eq!(check(r#"{"ociVersion":"1.2.0-rc.1+dev","root":{"path":"rootfs"}}"#), Ok(()));
+    }
+
+    #[test]
+    fn the_first_separator_of_a_sysctl_separates() {
+        for (key, want) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net.ipv4.conf.eno2/100.rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+            ("net/ipv4/conf/eno2.100/rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
+        ] {
+            assert_eq!(sysctl_path(key), want);
+        }
+    }
+}

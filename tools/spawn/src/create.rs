@@ -1,0 +1,309 @@
+//! Making a container: directory, cgroups, the process, and what the parent does for it meanwhile.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use sys::clone::{Cloned, How, clone};
+use sys::namespace::Kind;
+
+use crate::child::{Child, Options};
+use crate::config::{Config, NamespaceKind};
+use crate::state::{self, Container, Status};
+use crate::sync::{self, Message};
+use crate::{capability, clock, hooks, rootfs, seccomp, tty, userns};
+
+/// What is to be made.
+pub(crate) struct Order {
+    pub root: PathBuf,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub console_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    /// Wait for `start`; otherwise the program runs at once.
+    pub wait: bool,
+    pub child: Options,
+}
+
+/// A container just made.
+pub(crate) struct Made {
+    pub container: Container,
+    pub config: Config,
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    /// The terminal's master, where it was not sent to a console socket.
+    pub console: Option<OwnedFd>,
+}
+
+/// Makes a container. If that fails nothing is left of it.
+pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
+    let bundle = std::path::absolute(&order.bundle)?;
+    let (config, text) = Config::read(&bundle)?;
+    let process = config.process()?;
+    let console = order.console_socket.is_some();
+    let detached = order.wait || !order.child.foreground;
+    ensure!(
+        !(process.terminal && detached && !console),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    ensure!(
+        !console || detached && process.terminal,
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    process.capabilities.iter().for_each(capability::warn_of_unknown);
+    let mut container = Container::create(&order.root, &order.id)?;
+    let made = make(order, &config, &text, &bundle, &mut container);
+    let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container))?;
+    Ok(Made { container, config, pid, pidfd, console })
+}
+
+/// Undoes what was made; the first error is the one that the user hears.
+pub(crate) fn clean_up(container: &Container) {
+    for result in [container.cgroups().destroy(), container.remove()] {
+        if let Err(error) = result {
+            log::warn!("{error:#}");
+        }
+    }
+}
+
+type Process = (Pid, OwnedFd, Option<OwnedFd>);
+
+fn make(
+    order: &Order,
+    config: &Config,
+    text: &[u8],
+    bundle: &Path,
+    container: &mut Container,
+) -> anyhow::Result<Process> {
+    let rootfs = bundle.join(&config.root.as_ref().context("config.json: no root")?.path);
+    describe(container, order, config, bundle, &rootfs)?;
+    let mut cgroups = crate::cgroup::Cgroups::locate(&config.linux.cgroups_path, &order.id)?;
+    container.state.cgroup_paths = cgroups.paths();
+    container.write("config.json", text)?;
+    // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
+    container.save()?;
+    if let Err(error) = cgroups.check_unused() {
+        // They are somebody else's.
+        container.state.cgroup_paths.clear();
+        return Err(error);
+    }
+    cgroups.create(order.child.rootless)?;
+    container.state.cgroup_paths = cgroups.paths();
+    if let Some(resources) = &config.linux.resources {
+        cgroups
+            .apply(resources, !config.linux.has(NamespaceKind::User) || !order.child.rootless)
+            .context("apply cgroup configuration")?;
+    }
+    let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    let state = container.report(Status::Creating);
+    let process = config.process()?;
+    let mut child = Child {
+        config,
+        process,
+        rootfs: &rootfs,
+        state: &state,
+        entry: cgroups.entry(order.child.rootless)?,
+        cgroups: &cgroups,
+        prepared: rootfs::prepare(config, bundle)?,
+        namespaces: namespaces(config)?,
+        socket: theirs,
+        start: if order.wait { Some(listen(container)?) } else { None },
+        console: order.console_socket.as_deref().map(tty::connect).transpose()?,
+        filter: config
+            .linux
+            .seccomp
+            .as_ref()
+            .map(seccomp::compile)
+            .transpose()
+            .context("compile the seccomp filter")?,
+        options: order.child.clone(),
+    };
+    let host_pids = enter_pid_namespace(&mut child.namespaces)?;
+    rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
+    let unified = child.entry.unified.take();
+    let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+    let (pid, pidfd) = match clone(how).context("clone the container's process")? {
+        Cloned::Child => child.run(),
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(child);
+    if let Some(host) = host_pids {
+        sys::namespace::enter(host.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
+    }
+    match attend(order, config, container, ours.as_fd(), pid, &pidfd) {
+        Ok(console) => Ok((pid, pidfd, console)),
+        Err(error) => {
+            // It may have ended by itself.
+            let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            Err(error)
+        }
+    }
+}
+
+fn describe(
+    container: &mut Container,
+    order: &Order,
+    config: &Config,
+    bundle: &Path,
+    rootfs: &Path,
+) -> anyhow::Result<()> {
+    let state = &mut container.state;
+    state.bundle = bundle.to_owned();
+    state.rootfs = rootfs.to_owned();
+    state.oci_version.clone_from(&config.oci_version);
+    state.created = clock::now();
+    state.annotations.clone_from(&config.annotations);
+    state.rootless = order.child.rootless;
+    state.foreground = order.child.foreground;
+    state.no_new_keyring = order.child.no_new_keyring;
+    state.owner = rustix::process::geteuid().as_raw();
+    if !fs::metadata(rootfs).with_context(|| format!("stat rootfs {}", rootfs.display()))?.is_dir() {
+        bail!("rootfs {} is not a directory", rootfs.display());
+    }
+    Ok(())
+}
+
+/// Does the parent's part until the child is ready, or until its program runs.
+fn attend(
+    order: &Order,
+    config: &Config,
+    container: &mut Container,
+    socket: BorrowedFd<'_>,
+    pid: Pid,
+    pidfd: &OwnedFd,
+) -> anyhow::Result<Option<OwnedFd>> {
+    if config.linux.makes(NamespaceKind::User) {
+        userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;
+        answer(socket)?;
+    }
+    container.state.init_process_pid = pid.as_raw_pid();
+    container.state.init_process_start = state::start_time(pid).unwrap_or(0);
+    container.state.namespace_paths = namespace_paths(pid);
+    container.save()?;
+    if let Some(file) = &order.pid_file {
+        write_pid_file(file, pid)?;
+    }
+    let mut console = None;
+    loop {
+        match sync::receive(socket)? {
+            Message::Ready | Message::End => break,
+            Message::Hooks => {
+                let state = container.report(Status::Creating);
+                move_devices(config, pid)?;
+                hooks::run("prestart", &config.hooks.prestart, &state)?;
+                hooks::run("createRuntime", &config.hooks.create_runtime, &state)?;
+                answer(socket)?;
+            }
+            Message::Console(master) => console = Some(master),
+            Message::Listener(number) => {
+                seccomp::pass_listener(config, &container.report(Status::Creating), pidfd, number)?;
+                answer(socket)?;
+            }
+            Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
+            Message::Born(_) => bail!("the container's process has a child"),
+        }
+    }
+    // A program that has ended already has run; a process that never became one has not.
+    Ok(console)
+}
+
+fn move_devices(config: &Config, _pid: Pid) -> anyhow::Result<()> {
+    ensure!(config.linux.net_devices.is_empty(), "netDevices cannot be moved");
+    Ok(())
+}
+
+pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+    rustix::net::send(socket, b"!", rustix::net::SendFlags::NOSIGNAL).context("answer the container's process")?;
+    Ok(())
+}
+
+/// Writes a pid file whole: who waits for it reads it as soon as it is there.
+pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
+    let name = file.file_name().ok_or_else(|| anyhow!("{} is not a file name", file.display()))?;
+    let temporary = file.with_file_name(format!(".{}", name.to_string_lossy()));
+    let write = || {
+        fs::write(&temporary, pid.as_raw_pid().to_string())?;
+        fs::rename(&temporary, file)
+    };
+    write().with_context(|| format!("write {}", file.display()))
+}
+
+/// Opens the namespaces to join, the user namespace first: it gives the right to join the others.
+fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
+    let mut joined: Vec<_> = config.linux.namespaces.iter().filter(|one| !one.path.as_os_str().is_empty()).collect();
+    joined.sort_by_key(|one| one.kind);
+    let open = |one: &crate::config::Namespace| {
+        let context = || format!("namespace {}", one.path.display());
+        let file =
+            rustix::fs::open(&one.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(context)?;
+        let kind = kind(one.kind);
+        ensure!(
+            sys::namespace::kind(file.as_fd()).with_context(context)? == Some(kind),
+            "{} is not a namespace of type {}",
+            one.path.display(),
+            kind.name()
+        );
+        Ok((kind, file))
+    };
+    joined.into_iter().map(open).collect()
+}
+
+/// A pid namespace is entered by children only, so the parent turns to it, clones, and turns back.
+fn enter_pid_namespace(namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(at) = namespaces.iter().position(|(kind, _)| *kind == Kind::Pid) else { return Ok(None) };
+    let (_, namespace) = namespaces.remove(at);
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    sys::namespace::enter(namespace.as_fd(), Kind::Pid).context("join the pid namespace")?;
+    Ok(Some(own))
+}
+
+/// The flags for `clone3`: all new namespaces but those that the child has to make by itself.
+fn new_namespaces(config: &Config) -> u32 {
+    let flag = |namespace: &crate::config::Namespace| match namespace.kind {
+        NamespaceKind::Cgroup | NamespaceKind::Time => 0,
+        _ if !namespace.path.as_os_str().is_empty() => 0,
+        other => kind(other).flag().bits(),
+    };
+    config.linux.namespaces.iter().map(flag).fold(0, |flags, flag| flags | flag)
+}
+
+pub(crate) fn kind(kind: NamespaceKind) -> Kind {
+    match kind {
+        NamespaceKind::User => Kind::User,
+        NamespaceKind::Pid => Kind::Pid,
+        NamespaceKind::Network => Kind::Network,
+        NamespaceKind::Ipc => Kind::Ipc,
+        NamespaceKind::Uts => Kind::Uts,
+        NamespaceKind::Mount => Kind::Mount,
+        NamespaceKind::Cgroup => Kind::Cgroup,
+        NamespaceKind::Time => Kind::Time,
+    }
+}
+
+fn namespace_paths(pid: Pid) -> std::collections::BTreeMap<String, PathBuf> {
+    let path = |kind: &Kind| PathBuf::from(format!("/proc/{}/ns/{}", pid.as_raw_pid(), kind.name()));
+    Kind::ALL.iter().map(|kind| (format!("NEW{}", kind.name().to_uppercase()), path(kind))).collect()
+}
+
+/// Makes the socket that `start` connects to. It is bound through the directory's descriptor, since a socket's path may
+/// have 107 bytes only.
+fn listen(container: &Container) -> anyhow::Result<OwnedFd> {
+    let listen = || -> std::io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::net::bind(&socket, &start_address(container)?)?;
+        rustix::net::listen(&socket, 1)?;
+        Ok(socket)
+    };
+    listen().with_context(|| format!("listen on {}/start", container.directory.display()))
+}
+
+/// Returns the address of a container's socket.
+pub(crate) fn start_address(container: &Container) -> std::io::Result<SocketAddrUnix> {
+    let directory = std::os::fd::AsRawFd::as_raw_fd(&container.handle());
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{directory}/start"))?)
+}

@@ -1,0 +1,196 @@
+//! A container in the foreground: signals go to it, the user's terminal is joined with its own, and its exit status
+//! becomes ours.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use sys::signal::SignalFd;
+
+use crate::tty;
+
+/// What is forwarded. SIGKILL and SIGSTOP cannot be; job control and SIGCHLD are our own.
+const FORWARDED: [Signal; 12] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+    Signal::WINCH,
+    Signal::IO,
+    Signal::POWER,
+    Signal::XCPU,
+    Signal::CONT,
+];
+
+/// Blocks the signals that will be forwarded: before the container exists, so that none is lost.
+pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
+    SignalFd::block(&FORWARDED).context("block signals")
+}
+
+/// Waits for the end of a process and returns its exit status as a shell would.
+pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Option<OwnedFd>) -> anyhow::Result<u8> {
+    let raw = console.as_ref().and_then(|_| tty::Raw::enter());
+    let mut relay = console.map(Relay::new);
+    loop {
+        let mut polled = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let relay_at = polled.len();
+        if let Some(relay) = &relay {
+            polled.extend(relay.polled());
+        }
+        match poll(&mut polled, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        drop(polled);
+        if let Some(relay) = &mut relay {
+            relay.move_bytes(&events[relay_at..]);
+        }
+        if events[1].contains(PollFlags::IN) {
+            forward(signals, pidfd, relay.as_ref())?;
+        }
+        if events[0].contains(PollFlags::IN) {
+            break;
+        }
+    }
+    if let Some(relay) = &mut relay {
+        relay.drain();
+    }
+    drop(raw);
+    reap(pid)
+}
+
+/// Collects the exit status of a process that has ended.
+pub(crate) fn reap(pid: Pid) -> anyhow::Result<u8> {
+    let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED))
+        .context("wait for the container")?
+        .context("wait for the container: no status")?;
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    Ok(u8::try_from(code.unwrap_or(255)).unwrap_or(255))
+}
+
+fn forward(signals: &SignalFd, pidfd: &OwnedFd, relay: Option<&Relay>) -> anyhow::Result<()> {
+    while let Some(received) = signals.read().context("read a signal")? {
+        let Some(signal) = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw) else { continue };
+        if signal == Signal::WINCH {
+            relay.into_iter().for_each(|relay| tty::copy_size(relay.master.as_fd()));
+        }
+        match rustix::process::pidfd_send_signal(pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error).context("forward a signal"),
+        }
+    }
+    Ok(())
+}
+
+/// Carries bytes between the user's standard descriptors and the container's terminal.
+struct Relay {
+    master: OwnedFd,
+    /// What the user typed and the terminal has not taken yet.
+    typed: Vec<u8>,
+    stdin_open: bool,
+    master_open: bool,
+}
+
+impl Relay {
+    fn new(master: OwnedFd) -> Self {
+        tty::copy_size(master.as_fd());
+        // Without this a container that does not read would stop us from reading it.
+        let _blocking = rustix::io::ioctl_fionbio(&master, true);
+        Self { master, typed: Vec::new(), stdin_open: true, master_open: true }
+    }
+
+    fn wants_master(&self) -> bool {
+        self.master_open || !self.typed.is_empty()
+    }
+
+    fn wants_stdin(&self) -> bool {
+        self.stdin_open && self.typed.is_empty()
+    }
+
+    /// What to wait for; what is closed would be ready for ever.
+    fn polled(&self) -> Vec<PollFd<'_>> {
+        let mut polled = Vec::with_capacity(2);
+        if self.wants_master() {
+            let write = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            polled.push(PollFd::new(&self.master, PollFlags::IN | write));
+        }
+        if self.wants_stdin() {
+            polled.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        polled
+    }
+
+    fn move_bytes(&mut self, events: &[PollFlags]) {
+        let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        let mut events = events.iter().map(|events| events.intersects(readable));
+        let (from_master, wants_stdin) = (self.wants_master() && events.next() == Some(true), self.wants_stdin());
+        let from_stdin = wants_stdin && events.next() == Some(true);
+        if self.master_open && from_master {
+            self.master_open = self.copy_out();
+        }
+        if from_stdin {
+            let mut buffer = [0; 4096];
+            match rustix::io::read(rustix::stdio::stdin(), &mut buffer) {
+                Ok(count) if count > 0 => self.typed.extend_from_slice(&buffer[..count]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                _ => {
+                    self.stdin_open = false;
+                    // What a terminal's end of input is: control-D.
+                    self.typed.push(4);
+                }
+            }
+        }
+        if !self.typed.is_empty() {
+            match rustix::io::write(&self.master, &self.typed) {
+                Ok(count) => drop(self.typed.drain(..count)),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    self.typed.clear();
+                    self.stdin_open = false;
+                }
+            }
+        }
+    }
+
+    /// Copies what is there; false once the terminal is closed.
+    fn copy_out(&self) -> bool {
+        let mut buffer = [0; 16_384];
+        match rustix::io::read(&self.master, &mut buffer) {
+            Ok(0) => false,
+            Ok(count) => write_all(rustix::stdio::stdout(), &buffer[..count]).is_ok(),
+            Err(error) => matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+    }
+
+    /// Copies the container's last words.
+    fn drain(&mut self) {
+        let ready = |master: &OwnedFd| {
+            let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&zero)).is_ok_and(|count| count > 0)
+        };
+        while self.master_open && ready(&self.master) {
+            self.master_open = self.copy_out();
+        }
+    }
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs that get the container's State on stdin.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, Signal};
+
+use crate::config::Hook;
+
+/// Runs hooks in their order; the first failure ends it.
+pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        log::debug!("run {kind} hook {}", hook.path.display());
+        run_one(hook, state).with_context(|| format!("error running {kind} hook #{index}"))?;
+    }
+    Ok(())
+}
+
+/// Runs hooks whose failure the specification wants only mentioned: poststart and poststop.
+pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &record::State) {
+    for (index, hook) in hooks.iter().enumerate() {
+        log::debug!("run {kind} hook {}", hook.path.display());
+        if let Err(error) = run_one(hook, state) {
+            log::warn!("error running {kind} hook #{index}: {error:#}");
+        }
+    }
+}
+
+fn run_one(hook: &Hook, state: &record::State) -> anyhow::Result<()> {
+    ensure!(hook.path.has_root(), "path {} is not absolute", hook.path.display());
+    let mut command = Command::new(&hook.path);
+    if let Some((name, arguments)) = hook.args.split_first() {
+        command.arg0(name).args(arguments);
+    }
+    command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child =
+        sys::child::with_own_signals(&mut command).spawn().with_context(|| format!("exec {}", hook.path.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read its State.
+        match stdin.write_all(&serde_json::to_vec(state)?) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("write the State"),
+            _ => {}
+        }
+    }
+    if let Some(seconds) = hook.timeout {
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("watch the hook")?;
+        if !ends_within(pidfd.as_fd(), Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))? {
+            rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("kill the hook")?;
+            child.wait()?;
+            bail!("hook ran past specified timeout of {seconds}.0s");
+        }
+    }
+    let mut words = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // What a hook leaves running may hold its stderr for ever, so only what is there is read once it is gone.
+        child.wait()?;
+        rustix::io::ioctl_fionbio(&stderr, true)?;
+        let _not_text = stderr.take(4096).read_to_string(&mut words);
+    }
+    let status = child.wait()?;
+    let words = words.trim_end();
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => bail!("exit status {code}, stderr: {words}"),
+        (None, signal) => bail!("killed by signal {}, stderr: {words}", signal.unwrap_or(0)),
+    }
+}
+
+fn ends_within(pidfd: std::os::fd::BorrowedFd<'_>, limit: Duration) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the hook"),
+        }
+    }
+}

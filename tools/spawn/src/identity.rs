@@ -1,0 +1,237 @@
+//! Who the container's program is: user, groups, capabilities, limits, and everything else that is given up or taken on
+//! between the finished file system and `execve`. It becomes a list of system calls for `sys::launch`.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::Context;
+use sys::launch::{Launch, Word};
+
+use crate::capability::{self, Sets};
+use crate::config::{Linux, Process};
+use crate::priority;
+use crate::seccomp::Filter;
+use crate::sync::CALL_FAILED;
+
+/// What the list is made of beside the process's own description.
+pub(crate) struct Surroundings<'a> {
+    /// Where failures are reported: the parent.
+    pub report: BorrowedFd<'a>,
+    /// The socket on which to wait for `start`, which then hears of failures.
+    pub start: Option<BorrowedFd<'a>>,
+    /// The host's `/proc`, for labels.
+    pub proc: Option<BorrowedFd<'a>>,
+    pub filter: Option<&'a Filter>,
+    pub preserved_fds: u32,
+    /// Die with the parent.
+    pub foreground: bool,
+    /// The name of the new session keyring.
+    pub keyring: Option<&'a CStr>,
+    /// In a user namespace that may forbid `setgroups`.
+    pub lenient_groups: bool,
+    /// Whether `chdir` is left to the container's user.
+    pub chdir: bool,
+}
+
+/// The program to execute.
+pub(crate) struct Program {
+    pub path: CString,
+    pub arguments: Vec<CString>,
+    pub environment: Vec<CString>,
+}
+
+struct List<'a> {
+    launch: Launch,
+    surroundings: &'a Surroundings<'a>,
+}
+
+/// Makes the list.
+pub(crate) fn list(
+    process: &Process,
+    linux: &Linux,
+    program: &Program,
+    surroundings: &Surroundings<'_>,
+) -> anyhow::Result<Launch> {
+    let mut list = List { launch: Launch::new(surroundings.report), surroundings };
+    list.guard();
+    list.scheduling(process, linux)?;
+    let sets = capability::sets(process.capabilities.as_ref());
+    list.bounding(sets);
+    list.user(process);
+    if surroundings.chdir {
+        let cwd = list.launch.string(&CString::new(process.cwd.as_str()).context("cwd")?);
+        list.call(&format!("chdir to cwd ({:?}) set in config.json failed", process.cwd), libc::SYS_chdir, &[cwd]);
+    }
+    list.wait();
+    list.label(process)?;
+    if process.no_new_privileges {
+        list.call("set no_new_privs", libc::SYS_prctl, &[number(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0, 0]);
+    }
+    let death_signal = if surroundings.foreground { number(libc::SIGKILL) } else { 0 };
+    list.call("choose life after the parent", libc::SYS_prctl, &[number(libc::PR_SET_PDEATHSIG), death_signal]);
+    list.capabilities_and_filter(process, sets);
+    let path = list.launch.string(&program.path);
+    let arguments = list.launch.strings(&program.arguments);
+    let environment = list.launch.strings(&program.environment);
+    list.call(&format!("exec {}", program.path.to_string_lossy()), libc::SYS_execve, &[path, arguments, environment]);
+    Ok(list.launch)
+}
+
+impl List<'_> {
+    fn call(&mut self, name: &str, call: libc::c_long, arguments: &[Word]) {
+        self.launch.call(name, CALL_FAILED, call, arguments);
+    }
+
+    fn guard(&mut self) {
+        self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
+        let cloexec = number(libc::FD_CLOEXEC);
+        let fds = [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc];
+        for fd in fds.into_iter().flatten() {
+            self.call("close on exec", libc::SYS_fcntl, &[number(fd.as_raw_fd()), number(libc::F_SETFD), cloexec]);
+        }
+        let first = 3 + u64::from(self.surroundings.preserved_fds);
+        let flag = u64::from(libc::CLOSE_RANGE_CLOEXEC);
+        self.call("close on exec", libc::SYS_close_range, &[first, u64::from(u32::MAX), flag]);
+        if let Some(name) = self.surroundings.keyring {
+            let name = self.launch.string(name);
+            // Kernels may have no keyrings, and users may have used up theirs; neither keeps a container from running.
+            self.launch.try_call(libc::SYS_keyctl, &[KEYCTL_JOIN_SESSION_KEYRING, name]);
+        }
+    }
+
+    fn scheduling(&mut self, process: &Process, linux: &Linux) -> anyhow::Result<()> {
+        if let Some(scheduler) = &process.scheduler {
+            let attributes = self.launch.bytes(&priority::scheduler(scheduler)?);
+            self.call("set the scheduler", libc::SYS_sched_setattr, &[0, attributes, 0]);
+        }
+        if let Some(io_priority) = &process.io_priority {
+            let value = priority::io(io_priority)?;
+            self.call("set the I/O priority", libc::SYS_ioprio_set, &[1, 0, value]);
+        }
+        if let Some(policy) = &linux.memory_policy {
+            let (mode, nodes, bits) = priority::memory_policy(policy)?;
+            let nodes = if nodes.is_empty() { 0 } else { self.launch.words(&nodes) };
+            self.call("set the memory policy", libc::SYS_set_mempolicy, &[mode, nodes, bits]);
+        }
+        if let Some(personality) = &linux.personality {
+            let value = priority::personality(personality)?;
+            self.call("set the personality", libc::SYS_personality, &[value]);
+        }
+        Ok(())
+    }
+
+    fn bounding(&mut self, sets: Sets) {
+        for capability in capability::present().filter(|capability| sets.bounding & (1 << capability) == 0) {
+            self.call("drop a capability", libc::SYS_prctl, &[number(libc::PR_CAPBSET_DROP), capability, 0, 0, 0]);
+        }
+    }
+
+    fn user(&mut self, process: &Process) {
+        let user = &process.user;
+        let groups: Vec<u8> = user.additional_gids.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+        let arguments = [user.additional_gids.len() as u64, self.launch.bytes(&groups)];
+        if groups.is_empty() && self.surroundings.lenient_groups {
+            self.launch.try_call(libc::SYS_setgroups, &arguments);
+        } else {
+            self.call("set the groups", libc::SYS_setgroups, &arguments);
+        }
+        let (uid, gid) = (u64::from(user.uid), u64::from(user.gid));
+        self.call("set the group", libc::SYS_setresgid, &[gid, gid, gid]);
+        self.call("keep capabilities", libc::SYS_prctl, &[number(libc::PR_SET_KEEPCAPS), 1, 0, 0, 0]);
+        self.call("set the user", libc::SYS_setresuid, &[uid, uid, uid]);
+        if let Some(umask) = user.umask {
+            self.call("set the umask", libc::SYS_umask, &[u64::from(umask & 0o777)]);
+        }
+    }
+
+    fn wait(&mut self) {
+        let Some(start) = self.surroundings.start else { return };
+        self.call("wait for start", libc::SYS_accept4, &[number(start.as_raw_fd()), 0, 0, number(libc::SOCK_CLOEXEC)]);
+        self.launch.pass_result(0, 0);
+        // Under the listener's number, which is known here.
+        self.call("wait for start", libc::SYS_dup3, &[0, number(start.as_raw_fd()), number(libc::O_CLOEXEC)]);
+        self.launch.report_to_result();
+    }
+
+    /// The label for the next `execve`, which only the process itself may write, and only with the credentials with
+    /// which it opened the file.
+    fn label(&mut self, process: &Process) -> anyhow::Result<()> {
+        let label = match (process.apparmor_profile.as_str(), process.selinux_label.as_str()) {
+            ("", "") => return Ok(()),
+            ("", selinux) => selinux.to_owned(),
+            (apparmor, _) => format!("exec {apparmor}"),
+        };
+        let proc = self.surroundings.proc.context("labels need /proc")?;
+        let path = self.launch.string(c"thread-self/attr/exec");
+        let text = self.launch.bytes(label.as_bytes());
+        let name = format!("apply the label {label:?}");
+        self.call(
+            &name,
+            libc::SYS_openat,
+            &[number(proc.as_raw_fd()), path, number(libc::O_WRONLY | libc::O_CLOEXEC), 0],
+        );
+        self.launch.pass_result(0, 0);
+        self.call(&name, libc::SYS_write, &[0, text, label.len() as u64]);
+        Ok(())
+    }
+
+    fn capabilities_and_filter(&mut self, process: &Process, sets: Sets) {
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the rest is given up.
+        let filter = self.surroundings.filter;
+        if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
+            let more = Sets { permitted: sets.permitted | SYS_ADMIN, effective: sets.effective | SYS_ADMIN, ..sets };
+            self.set_capabilities(more);
+            self.load(filter);
+        }
+        self.set_capabilities(sets);
+        self.launch.try_call(libc::SYS_prctl, &[number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
+        for capability in (0..64).filter(|capability| sets.ambient & (1 << capability) != 0) {
+            let arguments = [number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_RAISE, capability, 0, 0];
+            // Ambient capabilities that are not inheritable are refused by the kernel; peers only warn.
+            self.launch.try_call(libc::SYS_prctl, &arguments);
+        }
+        if let Some(filter) = filter.filter(|_| process.no_new_privileges) {
+            self.load(filter);
+        }
+    }
+
+    fn set_capabilities(&mut self, sets: Sets) {
+        let halves = |bits: u64| [bits & 0xffff_ffff, bits >> 32];
+        let (effective, permitted, inheritable) =
+            (halves(sets.effective), halves(sets.permitted), halves(sets.inheritable));
+        let mut data = Vec::with_capacity(24);
+        for half in [0, 1] {
+            for set in [effective, permitted, inheritable] {
+                data.extend_from_slice(&set[half].to_le_bytes()[..4]);
+            }
+        }
+        let header = self.launch.bytes(&[&0x2008_0522_u32.to_ne_bytes()[..], &[0; 4]].concat());
+        let data = self.launch.bytes(&data);
+        self.call("set capabilities", libc::SYS_capset, &[header, data]);
+    }
+
+    fn load(&mut self, filter: &Filter) {
+        let code = self.launch.bytes(&filter.program);
+        let program = self.launch.words(&[(filter.program.len() / 8) as u64, code]);
+        let set = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+        self.call("load the seccomp filter", libc::SYS_seccomp, &[set, filter.flags, program]);
+        if filter.listener.is_none() {
+            return;
+        }
+        // The parent fetches the listener by its number and answers; write and read are all that this takes.
+        let message = self.launch.words(&[5, 0]);
+        self.launch.store_result(message + 4);
+        let socket = number(self.surroundings.start.unwrap_or(self.surroundings.report).as_raw_fd());
+        self.call("pass the seccomp listener", libc::SYS_write, &[socket, message, 8]);
+        self.call("pass the seccomp listener", libc::SYS_read, &[socket, message, 1]);
+    }
+}
+
+const SYS_ADMIN: u64 = 1 << 21;
+const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
+const PR_CAP_AMBIENT_RAISE: u64 = 2;
+const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;
+
+fn number(value: i32) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}

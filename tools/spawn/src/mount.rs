@@ -1,0 +1,206 @@
+//! One entry of `mounts` with its options understood (runtime-spec, config.md, "Mounts"; mount(8) for the words).
+
+use std::path::PathBuf;
+
+use crate::config;
+
+pub(crate) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub(crate) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub(crate) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+pub(crate) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
+const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+
+/// A mount, parsed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub destination: PathBuf,
+    pub kind: String,
+    pub source: String,
+    /// Attributes of this mount alone.
+    pub attributes: Change,
+    /// Attributes of this mount and all below it (`rro` and its like).
+    pub recursive_attributes: Change,
+    /// `bind` and `rbind`.
+    pub bind: Option<Depth>,
+    /// In their order: what is mounted later is propagated by the last word.
+    pub propagation: Vec<(u64, Depth)>,
+    /// Words for the file system itself.
+    pub data: Vec<String>,
+    pub copy_up: bool,
+    /// An id-mapped mount: by its own mappings, or by the container's if it has none.
+    pub id_map: Option<Depth>,
+    pub remount: bool,
+}
+
+/// Attributes to set and to clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub set: u64,
+    pub clear: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    One,
+    Tree,
+}
+
+impl Depth {
+    pub(crate) fn is_tree(self) -> bool {
+        self == Self::Tree
+    }
+}
+
+impl Change {
+    fn apply(&mut self, (set, clear): (u64, u64)) {
+        // The last word counts.
+        self.set = self.set & !clear | set;
+        self.clear = self.clear & !set | clear;
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// The options that are attributes: the word, and whether it sets or clears.
+const ATTRIBUTES: [(&str, (u64, u64)); 21] = [
+    ("ro", (RDONLY, 0)),
+    ("rw", (0, RDONLY)),
+    ("nosuid", (NOSUID, 0)),
+    ("suid", (0, NOSUID)),
+    ("nodev", (NODEV, 0)),
+    ("dev", (0, NODEV)),
+    ("noexec", (NOEXEC, 0)),
+    ("exec", (0, NOEXEC)),
+    ("nodiratime", (NODIRATIME, 0)),
+    ("diratime", (0, NODIRATIME)),
+    ("nosymfollow", (NOSYMFOLLOW, 0)),
+    ("symfollow", (0, NOSYMFOLLOW)),
+    // The three ways of access times are values of one field, which has to be cleared as a whole.
+    ("relatime", (0, ATIME_MASK)),
+    ("norelatime", (STRICTATIME, ATIME_MASK)),
+    ("strictatime", (STRICTATIME, ATIME_MASK)),
+    ("nostrictatime", (0, ATIME_MASK)),
+    ("noatime", (NOATIME, ATIME_MASK)),
+    ("atime", (0, ATIME_MASK)),
+    ("defaults", (0, 0)),
+    ("nolazytime", (0, 0)),
+    ("nomand", (0, 0)),
+];
+
+const PROPAGATIONS: [(&str, u64); 4] = [
+    ("shared", libc::MS_SHARED),
+    ("slave", libc::MS_SLAVE),
+    ("private", libc::MS_PRIVATE),
+    ("unbindable", libc::MS_UNBINDABLE),
+];
+
+/// Words of mount(8) that say nothing to the kernel.
+const NOTHING: [&str; 8] = ["async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
+
+impl Mount {
+    pub(crate) fn parse(mount: &config::Mount) -> Self {
+        let mut parsed = Self {
+            destination: mount.destination.clone(),
+            kind: mount.kind.clone(),
+            source: mount.source.clone(),
+            ..Self::default()
+        };
+        for option in &mount.options {
+            parsed.option(option);
+        }
+        if parsed.bind.is_none() && parsed.kind == "bind" {
+            parsed.bind = Some(Depth::Tree);
+        }
+        if parsed.id_map.is_none() && !mount.uid_mappings.is_empty() {
+            parsed.id_map = Some(Depth::One);
+        }
+        parsed
+    }
+
+    fn option(&mut self, option: &str) {
+        let attribute = |word: &str| ATTRIBUTES.iter().find(|(name, _)| *name == word).map(|(_, change)| *change);
+        let propagation = |word: &str| PROPAGATIONS.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag);
+        let recursive = option.strip_prefix('r');
+        match option {
+            "bind" => self.bind = Some(Depth::One),
+            "rbind" => self.bind = Some(Depth::Tree),
+            "idmap" => self.id_map = Some(Depth::One),
+            "ridmap" => self.id_map = Some(Depth::Tree),
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => self.remount = true,
+            _ => {
+                if let Some(change) = attribute(option) {
+                    self.attributes.apply(change);
+                } else if let Some(flag) = propagation(option) {
+                    self.propagation.push((flag, Depth::One));
+                } else if let Some(flag) = recursive.and_then(propagation) {
+                    self.propagation.push((flag, Depth::Tree));
+                } else if let Some(change) = recursive.and_then(attribute) {
+                    self.recursive_attributes.apply(change);
+                } else if !NOTHING.contains(&option) {
+                    self.data.push(option.to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// Returns every word that [`Mount::parse`] understands: `features` lists them.
+pub(crate) fn option_names() -> Vec<String> {
+    let mut names: Vec<String> =
+        ["bind", "rbind", "idmap", "ridmap", "tmpcopyup", "remount", "sync", "dirsync", "lazytime", "mand", "silent"]
+            .map(str::to_owned)
+            .to_vec();
+    for word in ATTRIBUTES.iter().map(|(name, _)| *name).chain(PROPAGATIONS.iter().map(|(name, _)| *name)) {
+        names.push(word.to_owned());
+        if !matches!(word, "defaults" | "nolazytime" | "nomand") {
+            names.push(format!("r{word}"));
+        }
+    }
+    names.extend(["async", "iversion", "noiversion", "loud"].map(str::to_owned));
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Mount {
+        Mount::parse(&config::Mount {
+            options: options.iter().map(|&s| s.to_owned()).collect(),
+            ..config::Mount::default()
+        })
+    }
+
+    #[test]
+    fn options_become_attributes_and_the_last_word_counts() {
+        let change = |set, clear| Change { set, clear };
+        for (options, one, tree) in [
+            (&["ro", "nosuid"][..], change(RDONLY | NOSUID, 0), change(0, 0)),
+            (&["ro", "rw"], change(0, RDONLY), change(0, 0)),
+            (&["rro", "rnodev"], change(0, 0), change(RDONLY | NODEV, 0)),
+            (&["noatime"], change(NOATIME, ATIME_MASK), change(0, 0)),
+            (&["noatime", "strictatime"], change(STRICTATIME, ATIME_MASK), change(0, 0)),
+            (&["rrelatime"], change(0, 0), change(0, ATIME_MASK)),
+        ] {
+            let mount = parse(options);
+            assert_eq!((mount.attributes, mount.recursive_attributes), (one, tree), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn other_words_are_the_file_system_s() {
+        let mount = parse(&["rbind", "rshared", "private", "mode=755", "size=64k", "newinstance", "async"]);
+        assert_eq!(mount.bind, Some(Depth::Tree));
+        assert_eq!(mount.propagation, [(libc::MS_SHARED, Depth::Tree), (libc::MS_PRIVATE, Depth::One)]);
+        assert_eq!(mount.data, ["mode=755", "size=64k", "newinstance"]);
+    }
+}

@@ -1,0 +1,345 @@
+//! The command line: runc's, and what makes `spawn` a stage of the pipe.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run containers from OCI bundles
+///
+/// Without a command it runs the container of the record on stdin (or in FILE), or of the bundle DIR, in the foreground.
+#[derive(Debug, Parser)]
+#[command(name = "spawn", version = crate::VERSION, disable_version_flag = true, after_help = EXAMPLES)]
+#[command(subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(flatten)]
+    pub filter: Filter,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Print version information
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: (),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pull nginx | unpack | bundle | spawn
+  spawn ./bundle
+  spawn run --bundle ./bundle web
+  spawn exec -t web sh
+  spawn list --format json";
+
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// Directory of the containers' states [default: `/run/drayage/spawn`, or below $`DRAYAGE_ROOT`]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
+    /// File to write errors to [default: stderr]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log: Option<PathBuf>,
+    /// Form of the lines in the log
+    #[arg(long, value_name = "text|json", default_value = "text", global = true)]
+    pub log_format: LogFormat,
+    /// Say each step
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Use cgroups by systemd, over D-Bus
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Ignore cgroup permission errors
+    #[arg(long, value_name = "true|false|auto", default_value = "auto", global = true)]
+    pub rootless: Rootless,
+    #[arg(long, value_name = "FILE", hide = true, global = true)]
+    pub criu: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+/// `spawn` without a command.
+#[derive(Args, Debug)]
+pub(crate) struct Filter {
+    /// Bundle directory, or file with a record [default: the record on stdin]
+    #[arg(value_name = "DIR|FILE")]
+    pub input: Option<PathBuf>,
+    /// Leave the container running and print the record
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Descriptor to write the State to, and at the end the exit code, as JSON lines
+    #[arg(long, value_name = "N")]
+    pub status_fd: Option<i32>,
+    /// The container's id [default: the record's, or the bundle's name]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What `create`, `run` and the filter share.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Common {
+    /// Socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets a descriptor of the container's process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// File to write the process id to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Do not use `pivot_root`: for a root file system in a ramdisk
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub no_new_keyring: bool,
+    /// Pass N more descriptors after stderr on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a container that waits for `start`
+    Create(Create),
+    /// Start a created container
+    Start { id: String },
+    /// Print the State of a container
+    State { id: String },
+    /// Send a signal to a container [default: SIGTERM]
+    Kill(Kill),
+    /// Remove a container
+    Delete {
+        id: String,
+        /// Kill it if it still runs; be content if it does not exist
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Make a container and start it
+    Run(Run),
+    /// Execute another process in a container
+    Exec(Exec),
+    /// List the processes of a container
+    Ps {
+        /// Form of the output
+        #[arg(long, short, default_value = "table")]
+        format: Format,
+        id: String,
+        /// Options for ps(1)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// List containers
+    List {
+        /// Form of the output
+        #[arg(long, short, default_value = "table")]
+        format: Format,
+        /// Print ids only
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Stop all processes of a container for a while
+    Pause { id: String },
+    /// Let a paused container go on
+    Resume { id: String },
+    /// Change a container's limits
+    Update(Update),
+    /// Print statistics and out-of-memory events
+    Events {
+        id: String,
+        /// Seconds between statistics, or a duration such as 100ms
+        #[arg(long, default_value = "5s")]
+        interval: String,
+        /// Print statistics once
+        #[arg(long)]
+        stats: bool,
+    },
+    /// Write a config.json to begin with
+    Spec {
+        /// Directory to write to
+        #[arg(long, short, default_value = ".")]
+        bundle: PathBuf,
+        /// Write one for an ordinary user
+        #[arg(long)]
+        rootless: bool,
+    },
+    /// Print what this runtime can do
+    Features,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    pub id: String,
+    /// Bundle directory
+    #[arg(long, short, default_value = ".")]
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    pub id: String,
+    /// Bundle directory
+    #[arg(long, short, default_value = ".")]
+    pub bundle: PathBuf,
+    /// Leave the container running
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Do not remove the container when it has ended
+    #[arg(long)]
+    pub keep: bool,
+    /// Leave orphans of the container to init
+    #[arg(long)]
+    pub no_subreaper: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Kill {
+    pub id: String,
+    #[arg(default_value = "SIGTERM")]
+    pub signal: String,
+    /// Signal every process of the container
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    pub id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// Socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Socket that gets a descriptor of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Working directory
+    #[arg(long)]
+    pub cwd: Option<String>,
+    /// Environment variable NAME=VALUE
+    #[arg(long, short)]
+    pub env: Vec<String>,
+    /// Give it a terminal
+    #[arg(long, short)]
+    pub tty: bool,
+    /// User as UID or UID:GID
+    #[arg(long, short)]
+    pub user: Option<String>,
+    /// Additional group
+    #[arg(long, short = 'g', value_delimiter = ',')]
+    pub additional_gids: Vec<u32>,
+    /// File that describes the process, as `process` in config.json
+    #[arg(long, short)]
+    pub process: Option<PathBuf>,
+    /// Do not wait for it
+    #[arg(long, short)]
+    pub detach: bool,
+    /// File to write the process id to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// SELinux label
+    #[arg(long)]
+    pub process_label: Option<String>,
+    /// AppArmor profile
+    #[arg(long)]
+    pub apparmor: Option<String>,
+    /// Forbid new privileges
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Add a capability
+    #[arg(long, short = 'c')]
+    pub cap: Vec<String>,
+    /// Pass N more descriptors after stderr on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Sub-cgroup, as [CONTROLLER,…:]PATH
+    #[arg(long)]
+    pub cgroup: Vec<String>,
+    /// Execute in a paused container too
+    #[arg(long)]
+    pub ignore_paused: bool,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct Update {
+    pub id: String,
+    /// File with `linux.resources`, or - for stdin; other options are ignored then
+    #[arg(long, short, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Weight of block I/O
+    #[arg(long)]
+    pub blkio_weight: Option<u16>,
+    /// CPU period in microseconds
+    #[arg(long)]
+    pub cpu_period: Option<u64>,
+    /// CPU time in a period in microseconds
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_quota: Option<i64>,
+    /// CPU burst in microseconds
+    #[arg(long)]
+    pub cpu_burst: Option<u64>,
+    /// Relative share of CPU time
+    #[arg(long, visible_alias = "cpu-shares")]
+    pub cpu_share: Option<u64>,
+    /// Realtime period in microseconds
+    #[arg(long)]
+    pub cpu_rt_period: Option<u64>,
+    /// Realtime CPU time in a period in microseconds
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// Whether to be scheduled as idle
+    #[arg(long, allow_negative_numbers = true)]
+    pub cpu_idle: Option<i64>,
+    /// CPUs to use
+    #[arg(long)]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long)]
+    pub cpuset_mems: Option<String>,
+    /// Ignored: kernels have no such limit any more
+    #[arg(long, hide = true)]
+    pub kernel_memory: Option<String>,
+    /// Kernel memory for TCP
+    #[arg(long, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// Memory limit in bytes, or with a unit
+    #[arg(long, allow_negative_numbers = true)]
+    pub memory: Option<String>,
+    /// Memory reservation
+    #[arg(long, allow_negative_numbers = true)]
+    pub memory_reservation: Option<String>,
+    /// Memory and swap limit; -1: none
+    #[arg(long, allow_negative_numbers = true)]
+    pub memory_swap: Option<String>,
+    /// Number of processes
+    #[arg(long, allow_negative_numbers = true)]
+    pub pids_limit: Option<i64>,
+    /// Intel RDT: cache schema
+    #[arg(long)]
+    pub l3_cache_schema: Option<String>,
+    /// Intel RDT: memory bandwidth schema
+    #[arg(long)]
+    pub mem_bw_schema: Option<String>,
+}

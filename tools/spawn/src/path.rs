@@ -1,0 +1,161 @@
+//! Paths that a container's files could lead astray: each is resolved by the kernel inside an open root, and what is
+//! found is used by its descriptor. No path is ever resolved twice.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens `path` inside `root` for reference only (`O_PATH`).
+pub(crate) fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    open_with(root, path, OFlags::PATH, ResolveFlags::empty())
+}
+
+/// Opens `path` inside `root`.
+pub(crate) fn open_with(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    more: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT | more) {
+            // The kernel could not prove that a `..` stayed inside while something was renamed: openat2(2).
+            Err(Errno::AGAIN | Errno::INTR) if tries < 128 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Opens the directory `path` inside `root`, making what is missing. Dangling symbolic links are followed inside too.
+pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let directory = walk(root, path, mode)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&directory)?.st_mode);
+    if kind == FileType::Directory { Ok(directory) } else { Err(Errno::NOTDIR.into()) }
+}
+
+/// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there.
+pub(crate) fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    match open(root, path) {
+        Err(Errno::NOENT) => {}
+        other => return Ok(other?),
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ISDIR.into()) };
+    let parent = make_directory(root, parent, 0o755)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755)) {
+        Ok(_) => {}
+        Err(Errno::EXIST) => {
+            // A dangling link, or somebody was faster: what it means is resolved inside.
+            return Ok(open(root, path)?);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    match open(root, path) {
+        Err(Errno::NOENT) => {}
+        other => return Ok(other?),
+    }
+    let mut wanted: VecDeque<OsString> = normal(path);
+    let mut reached = PathBuf::new();
+    let mut links = 0;
+    while let Some(name) = wanted.pop_front() {
+        if name == ".." {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(&name);
+        match open(root, &next) {
+            Ok(_) => {
+                reached = next;
+                continue;
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let parent = open(root, &reached)?;
+        match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(mode)) {
+            Ok(()) => reached = next,
+            Err(Errno::EXIST) => {
+                links += 1;
+                if links > 40 {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
+                let target = PathBuf::from(OsString::from(target.to_string_lossy().into_owned()));
+                if target.has_root() {
+                    reached = PathBuf::new();
+                }
+                for part in normal(&target).into_iter().rev() {
+                    wanted.push_front(part);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(open(root, &reached)?)
+}
+
+fn normal(path: &Path) -> VecDeque<OsString> {
+    let part = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().filter_map(part).collect()
+}
+
+/// Tells the type of an open file.
+pub(crate) fn is_directory(file: impl AsFd) -> io::Result<bool> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_made_outside_the_root() {
+        let base = std::env::temp_dir().join(format!("spawn-path-{}", std::process::id()));
+        let root = base.join("root");
+        fs::create_dir_all(root.join("real")).unwrap();
+        for (link, target) in [("abs", "/new/dir"), ("up", "../../../outside"), ("loop", "loop"), ("ok", "real")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        let handle = fs::File::open(&root).unwrap();
+        for (path, made) in [
+            ("/a/b/c", Some("a/b/c")),
+            ("../x", Some("x")),
+            ("abs/y", Some("new/dir/y")),
+            ("up/z", Some("outside/z")),
+            ("ok/w", Some("real/w")),
+            ("loop/x", None),
+        ] {
+            let result = make_directory(handle.as_fd(), Path::new(path), 0o755);
+            match made {
+                Some(made) => {
+                    result.unwrap();
+                    assert!(root.join(made).is_dir(), "{path}");
+                }
+                None => assert!(result.is_err(), "{path}"),
+            }
+        }
+        make_file(handle.as_fd(), Path::new("/f/g")).unwrap();
+        assert!(root.join("f/g").is_file());
+        assert_eq!(fs::read_dir(&base).unwrap().count(), 1);
+        fs::remove_dir_all(&base).unwrap();
+    }
+}

@@ -1,0 +1,145 @@
+//! How the container's program is scheduled and where it gets memory: words of config.json as the kernel's numbers
+//! (sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)).
+
+use anyhow::{Context, bail, ensure};
+use rustix::thread::CpuSet;
+
+use crate::config::{IoPriority, MemoryPolicy, Personality, Scheduler};
+
+/// Returns a `struct sched_attr`.
+pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
+    const POLICIES: [&str; 7] =
+        ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
+    const FLAGS: [&str; 7] = [
+        "SCHED_FLAG_RESET_ON_FORK",
+        "SCHED_FLAG_RECLAIM",
+        "SCHED_FLAG_DL_OVERRUN",
+        "SCHED_FLAG_KEEP_POLICY",
+        "SCHED_FLAG_KEEP_PARAMS",
+        "SCHED_FLAG_UTIL_CLAMP_MIN",
+        "SCHED_FLAG_UTIL_CLAMP_MAX",
+    ];
+    let policy = position(&POLICIES, &scheduler.policy).context("scheduler policy")?;
+    let mut flags = 0_u64;
+    for flag in &scheduler.flags {
+        flags |= 1 << position(&FLAGS, flag).context("scheduler flag")?;
+    }
+    let mut attributes = Vec::with_capacity(56);
+    for half in [56, policy] {
+        attributes.extend_from_slice(&half.to_ne_bytes());
+    }
+    attributes.extend_from_slice(&flags.to_ne_bytes());
+    attributes.extend_from_slice(&scheduler.nice.to_ne_bytes());
+    attributes.extend_from_slice(&scheduler.priority.to_ne_bytes());
+    for word in [scheduler.runtime, scheduler.deadline, scheduler.period, 0] {
+        attributes.extend_from_slice(&word.to_ne_bytes());
+    }
+    Ok(attributes)
+}
+
+/// Returns the value for `ioprio_set`: the class in the upper bits.
+pub(crate) fn io(priority: &IoPriority) -> anyhow::Result<u64> {
+    const CLASSES: [&str; 4] = ["IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"];
+    let class = position(&CLASSES, &priority.class).context("ioPriority.class")?;
+    ensure!(priority.priority < 8, "ioPriority.priority {} is not within 0–7", priority.priority);
+    Ok(u64::from(class) << 13 | priority.priority)
+}
+
+/// Returns mode, node mask and the mask's size in bits for `set_mempolicy`.
+pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u64>, u64)> {
+    const MODES: [&str; 7] = [
+        "MPOL_DEFAULT",
+        "MPOL_PREFERRED",
+        "MPOL_BIND",
+        "MPOL_INTERLEAVE",
+        "MPOL_LOCAL",
+        "MPOL_PREFERRED_MANY",
+        "MPOL_WEIGHTED_INTERLEAVE",
+    ];
+    let mut mode = u64::from(position(&MODES, &policy.mode).context("memoryPolicy.mode")?);
+    for flag in &policy.flags {
+        mode |= match flag.as_str() {
+            "MPOL_F_NUMA_BALANCING" => 1 << 13,
+            "MPOL_F_RELATIVE_NODES" => 1 << 14,
+            "MPOL_F_STATIC_NODES" => 1 << 15,
+            other => bail!("memoryPolicy.flags: invalid flag {other:?}"),
+        };
+    }
+    let nodes = numbers(&policy.nodes).context("memoryPolicy.nodes")?;
+    let Some(highest) = nodes.iter().max() else { return Ok((mode, Vec::new(), 0)) };
+    ensure!(*highest < 1024, "memoryPolicy.nodes: {highest} is too high");
+    let mut mask = vec![0_u64; highest / 64 + 1];
+    for node in &nodes {
+        mask[node / 64] |= 1 << (node % 64);
+    }
+    // The kernel takes one bit less than it is told.
+    let bits = (mask.len() * 64) as u64 + 1;
+    Ok((mode, mask, bits))
+}
+
+/// Returns the value for `personality`.
+pub(crate) fn personality(personality: &Personality) -> anyhow::Result<u64> {
+    ensure!(personality.flags.is_empty(), "personality flags are not supported");
+    match personality.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => bail!("invalid personality domain {other:?}"),
+    }
+}
+
+/// Parses a list of processors for `execCPUAffinity`, such as `0-3,7`.
+pub(crate) fn cpus(list: &str) -> anyhow::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for cpu in numbers(list).with_context(|| format!("CPU list {list:?}"))? {
+        ensure!(cpu < CpuSet::MAX_CPU, "CPU {cpu} is too high");
+        set.set(cpu);
+    }
+    Ok(set)
+}
+
+fn numbers(list: &str) -> anyhow::Result<Vec<usize>> {
+    let mut found = Vec::new();
+    for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.trim().parse()?, last.trim().parse()?);
+        ensure!(first <= last && last < 65_536, "range {range:?}");
+        found.extend(first..=last);
+    }
+    Ok(found)
+}
+
+fn position(names: &[&str], name: &str) -> anyhow::Result<u32> {
+    let found = names.iter().position(|known| *known == name).with_context(|| format!("{name:?} is not known"))?;
+    Ok(u32::try_from(found)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_numbers() {
+        let policy = MemoryPolicy {
+            mode: "MPOL_BIND".into(),
+            nodes: "0-1,65".into(),
+            flags: vec!["MPOL_F_STATIC_NODES".into()],
+        };
+        assert_eq!(memory_policy(&policy).unwrap(), (2 | 1 << 15, vec![3, 2], 129));
+        let none = MemoryPolicy { mode: "MPOL_DEFAULT".into(), ..MemoryPolicy::default() };
+        assert_eq!(memory_policy(&none).unwrap(), (0, vec![], 0));
+        assert_eq!(io(&IoPriority { class: "IOPRIO_CLASS_BE".into(), priority: 4 }).unwrap(), 2 << 13 | 4);
+        assert!(io(&IoPriority { class: "x".into(), priority: 4 }).is_err());
+        let batch = Scheduler { policy: "SCHED_BATCH".into(), nice: -1, ..Scheduler::default() };
+        assert_eq!(scheduler(&batch).unwrap()[4..8], 3_u32.to_ne_bytes());
+        assert!(personality(&Personality { domain: "BSD".into(), flags: vec![] }).is_err());
+    }
+
+    #[test]
+    fn lists_of_numbers_are_ranges() {
+        for (list, want) in
+            [("", Some(vec![])), ("0-2, 5", Some(vec![0, 1, 2, 5])), ("2-1", None), ("x", None), ("0-99999999", None)]
+        {
+            assert_eq!(numbers(list).ok(), want, "{list}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The container's file system: the root, what is mounted in it, its devices, what is hidden or read-only, and the
+//! change into it. Everything happens through descriptors, in the container's mount namespace, before the old root is
+//! left: nothing that the image or a neighbour does to a path can lead a mount elsewhere.
+
+mod attach;
+mod cgroup;
+mod devices;
+mod restrict;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+
+use crate::config::{Config, NamespaceKind};
+use crate::mount::{Depth, Mount, RDONLY};
+
+pub(crate) use devices::place_for;
+
+/// What the parent has opened or cloned for the child, because the child could not.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// By the mount's place in the configuration: detached trees of bind and id-mapped mounts.
+    pub trees: Vec<Option<OwnedFd>>,
+}
+
+/// The new root under construction.
+pub(crate) struct Rootfs<'a> {
+    config: &'a Config,
+    /// The root mount, attached at the rootfs's path in this mount namespace.
+    root: OwnedFd,
+    /// Read-only at the end, when nothing has to be made in them any more.
+    read_only_later: Vec<OwnedFd>,
+    cgroups: &'a crate::cgroup::Cgroups,
+    /// `/dev` belongs to the container, not to a bind mount of the user's.
+    own_dev: bool,
+}
+
+impl<'a> Rootfs<'a> {
+    /// Binds the root onto itself with the propagation that the configuration wants.
+    pub(crate) fn bind(config: &'a Config, path: &Path, cgroups: &'a crate::cgroup::Cgroups) -> anyhow::Result<Self> {
+        let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .with_context(|| format!("open {}", path.display()))
+        };
+        let target = open(path)?;
+        ensure!(crate::path::is_directory(&target)?, "rootfs {} is not a directory", path.display());
+        let slash = open(Path::new("/"))?;
+        let make_slave =
+            || set_attributes(slash.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE)).context("make / a slave");
+        // What is shared with the host must be cloned while it still is; everything else must not hear of us.
+        let shared = propagation == libc::MS_SHARED;
+        if !shared {
+            make_slave()?;
+        }
+        let root = clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?;
+        if shared {
+            make_slave()?;
+        }
+        attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
+        set_attributes(root.as_fd(), recursive, &Attributes::propagation(propagation))
+            .context("set rootfs propagation")?;
+        let binds_dev = |mount: &crate::config::Mount| {
+            attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
+        };
+        let own_dev = !config.mounts.iter().any(binds_dev);
+        Ok(Self { config, root, read_only_later: Vec::new(), cgroups, own_dev })
+    }
+
+    /// Mounts everything and makes the devices.
+    pub(crate) fn fill(&mut self, mut prepared: Prepared) -> anyhow::Result<()> {
+        prepared.trees.resize_with(self.config.mounts.len(), || None);
+        let config = self.config;
+        for (mount, tree) in config.mounts.iter().zip(prepared.trees) {
+            let parsed = Mount::parse(mount);
+            log::trace!(
+                "mount {} on {}",
+                if parsed.bind.is_some() { &parsed.source } else { &parsed.kind },
+                parsed.destination.display()
+            );
+            self.mount(&parsed, tree).with_context(|| {
+                format!(
+                    "error mounting {:?} to rootfs at {:?}",
+                    source_name(&parsed),
+                    parsed.destination.display().to_string()
+                )
+            })?;
+        }
+        if self.own_dev {
+            self.make_devices()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the container's working directory, as runtimes do.
+    pub(crate) fn make_cwd(&self, cwd: &str) -> anyhow::Result<()> {
+        crate::path::make_directory(self.root.as_fd(), Path::new(cwd), 0o755)
+            .map(drop)
+            .with_context(|| format!("make cwd {cwd:?}"))
+    }
+
+    /// Gives the root mount, to look into before it is the root.
+    pub(crate) fn root(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Hides and protects what the configuration says, and makes read-only what had to be writable until now.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        self.restrict()?;
+        for mount in &self.read_only_later {
+            set_attributes(mount.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make a mount read-only")?;
+        }
+        if self.config.root.as_ref().is_some_and(|root| root.readonly) {
+            set_attributes(self.root.as_fd(), false, &Attributes::new(RDONLY, 0))
+                .context("make the rootfs read-only")?;
+        }
+        Ok(())
+    }
+
+    /// Makes the new root the root of this process and of the mount namespace.
+    pub(crate) fn enter(self, no_pivot: bool) -> anyhow::Result<()> {
+        rustix::process::fchdir(&self.root).context("enter the rootfs")?;
+        if no_pivot {
+            let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
+            rustix::process::chroot(".").context("chroot")?;
+        } else {
+            rustix::process::pivot_root(".", ".").context("pivot_root")?;
+            rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
+        }
+        Ok(rustix::process::chdir("/").context("enter /")?)
+    }
+}
+
+/// `linux.rootfsPropagation`: by default the container hears of later mounts, and the host hears nothing.
+fn root_propagation(word: &str) -> anyhow::Result<(u64, bool)> {
+    Ok(match word {
+        "" | "rslave" => (libc::MS_SLAVE, true),
+        "slave" => (libc::MS_SLAVE, false),
+        "private" => (libc::MS_PRIVATE, false),
+        "rprivate" => (libc::MS_PRIVATE, true),
+        "shared" => (libc::MS_SHARED, false),
+        "rshared" => (libc::MS_SHARED, true),
+        "unbindable" => (libc::MS_UNBINDABLE, false),
+        "runbindable" => (libc::MS_UNBINDABLE, true),
+        other => bail!("rootfsPropagation={other} is not supported"),
+    })
+}
+
+fn source_name(mount: &Mount) -> &str {
+    if mount.source.is_empty() { &mount.kind } else { &mount.source }
+}
+
+/// Opens in the parent what the child cannot: sources of bind mounts that a new user namespace has no right to reach,
+/// and mounts whose ids are mapped, which takes privilege over the file system.
+pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared> {
+    let in_user_namespace = config.linux.has(NamespaceKind::User);
+    let mut trees = Vec::new();
+    for entry in &config.mounts {
+        let mount = Mount::parse(entry);
+        let (Some(depth), true) = (mount.bind, in_user_namespace || mount.id_map.is_some()) else {
+            ensure!(mount.id_map.is_none(), "mount {}: only bind mounts can be id-mapped", mount.destination.display());
+            trees.push(None);
+            continue;
+        };
+        let path = source_path(bundle, &mount.source);
+        let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", path.display()))?;
+        let tree = clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", path.display()))?;
+        if let Some(id_depth) = mount.id_map {
+            let (uids, gids) = if entry.uid_mappings.is_empty() {
+                (&config.linux.uid_mappings, &config.linux.gid_mappings)
+            } else {
+                (&entry.uid_mappings, &entry.gid_mappings)
+            };
+            let namespace = crate::userns::with_mappings(uids, gids)?;
+            let attributes = Attributes::default().mapped(namespace.as_fd());
+            set_attributes(tree.as_fd(), id_depth == Depth::Tree, &attributes)
+                .with_context(|| format!("map the ids of {}", path.display()))?;
+        }
+        trees.push(Some(tree));
+    }
+    Ok(Prepared { trees })
+}
+
+/// Relative sources of bind mounts count from the bundle.
+fn source_path(bundle: &Path, source: &str) -> PathBuf {
+    bundle.join(source)
+}

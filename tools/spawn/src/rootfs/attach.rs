@@ -1,0 +1,253 @@
+//! Mounting one entry of `mounts`.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+
+use super::Rootfs;
+use crate::mount::{Depth, Mount, RDONLY};
+use crate::path;
+
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// Files of procfs that others than the kernel may provide (lxcfs does).
+const REPLACEABLE: [&str; 12] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/hostname",
+];
+
+impl Rootfs<'_> {
+    pub(super) fn mount(&mut self, mount: &Mount, prepared: Option<OwnedFd>) -> anyhow::Result<()> {
+        if mount.remount {
+            let target = self.existing(&mount.destination)?;
+            return change(target.as_fd(), mount);
+        }
+        match (mount.kind.as_str(), mount.bind) {
+            ("cgroup" | "cgroup2", None) => return self.mount_cgroup(mount),
+            (_, Some(depth)) => self.mount_bind(mount, depth, prepared)?,
+            ("", None) => bail!("mount has no type"),
+            _ => self.mount_new(mount)?,
+        }
+        Ok(())
+    }
+
+    fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Option<OwnedFd>) -> anyhow::Result<()> {
+        let tree = match prepared {
+            Some(tree) => tree,
+            None => {
+                let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                    .with_context(|| format!("open {}", mount.source))?;
+                clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?
+            }
+        };
+        let target = if path::is_directory(&tree)? {
+            path::make_directory(self.root(), &mount.destination, 0o755)
+        } else {
+            path::make_file(self.root(), &mount.destination)
+        }
+        .context("make the mount point")?;
+        check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
+        change(tree.as_fd(), mount)?;
+        attach(tree.as_fd(), target.as_fd()).context("attach the mount")
+    }
+
+    fn mount_new(&mut self, mount: &Mount) -> anyhow::Result<()> {
+        let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
+            .with_context(|| format!("file system {}", mount.kind))?;
+        configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(self.first_attributes(mount))?);
+        let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
+        let target = self.target_of_new(mount)?;
+        check_proc(mount, target.as_fd(), None)?;
+        if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
+            // A tmpfs without a mode keeps that of the directory which it covers.
+            let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
+            rustix::fs::chmodat(&made, c".", Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
+                .context("set the mode")?;
+        }
+        if mount.copy_up {
+            let from = path::open_with(
+                self.root(),
+                &mount.destination,
+                OFlags::RDONLY | OFlags::DIRECTORY,
+                ResolveFlags::empty(),
+            )?;
+            copy_tree(from.as_fd(), made.as_fd()).context("copy the directory's content up")?;
+        }
+        attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
+        for (propagation, depth) in &mount.propagation {
+            set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
+                .context("set propagation")?;
+        }
+        if self.is_read_only_later(mount) {
+            self.read_only_later.push(made);
+        }
+        Ok(())
+    }
+
+    fn is_read_only_later(&self, mount: &Mount) -> bool {
+        mount.attributes.set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
+    }
+
+    fn first_attributes(&self, mount: &Mount) -> u64 {
+        let set = mount.attributes.set | mount.recursive_attributes.set;
+        if self.is_read_only_later(mount) { set & !RDONLY } else { set }
+    }
+
+    fn target_of_new(&self, mount: &Mount) -> anyhow::Result<OwnedFd> {
+        if mount.kind == "proc" || mount.kind == "sysfs" {
+            // A link would let the image choose where the kernel's own files appear.
+            let made = path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
+            drop(made);
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            return path::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS)
+                .with_context(|| format!("filesystem {:?} must be mounted on ordinary directory", mount.kind));
+        }
+        path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")
+    }
+
+    pub(super) fn existing(&self, path: &Path) -> anyhow::Result<OwnedFd> {
+        path::open(self.root(), path).with_context(|| format!("open {}", path.display()))
+    }
+
+    pub(super) fn keep_read_only(&mut self, mount: OwnedFd) {
+        self.read_only_later.push(mount);
+    }
+}
+
+/// Applies attributes and propagation to a mount.
+pub(super) fn change(mount: BorrowedFd<'_>, options: &Mount) -> anyhow::Result<()> {
+    for (depth, change) in [(Depth::One, options.attributes), (Depth::Tree, options.recursive_attributes)] {
+        if !change.is_empty() {
+            set_attributes(mount, depth.is_tree(), &Attributes::new(change.set, change.clear))
+                .context("set mount options")?;
+        }
+    }
+    for (propagation, depth) in &options.propagation {
+        set_attributes(mount, depth.is_tree(), &Attributes::propagation(*propagation)).context("set propagation")?;
+    }
+    Ok(())
+}
+
+/// Hands the file system its own words.
+fn configure(context: BorrowedFd<'_>, mount: &Mount, label: &str) -> anyhow::Result<()> {
+    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
+    let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
+    fsconfig_set_string(context, "source", source.as_str()).with_context(|| format!("source {source}"))?;
+    for word in &mount.data {
+        match word.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context, key, value),
+            // devpts has had no other way since Linux 4.7, and fsconfig does not know the word.
+            None if word == "newinstance" => Ok(()),
+            None => fsconfig_set_flag(context, word.as_str()),
+        }
+        .with_context(|| format!("option {word:?}"))?;
+    }
+    if !label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") {
+        fsconfig_set_string(context, "context", label).with_context(|| format!("label {label}"))?;
+    }
+    let block_device = mount.source.starts_with("/dev/");
+    if block_device && mount.attributes.set & RDONLY != 0 {
+        fsconfig_set_flag(context, "ro").context("option \"ro\"")?;
+    }
+    fsconfig_create(context).with_context(|| format!("create {}", mount.kind))
+}
+
+/// Nothing but procfs may be `/proc`, and nothing may be mounted inside it but what is known to be harmless: later
+/// steps of runtimes and of the container's programs trust what they read and write there.
+fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+    let magic = |file: BorrowedFd<'_>| rustix::fs::fstatfs(file).map(|found| found.f_type);
+    let destination = clean(&mount.destination);
+    if destination == Path::new("proc") {
+        let is_proc = mount.kind == "proc" || tree.is_some_and(|tree| magic(tree) == Ok(PROC_MAGIC));
+        ensure!(is_proc, "only \"proc\" type is allowed to be mounted on /proc");
+        return Ok(());
+    }
+    let inside = destination.strip_prefix("proc").ok();
+    if inside.is_none() && magic(target)? != PROC_MAGIC {
+        return Ok(());
+    }
+    let harmless = inside.is_some_and(|path| REPLACEABLE.iter().any(|name| path == Path::new(name)));
+    ensure!(harmless, "{:?} cannot be mounted because it is inside /proc", mount.destination.display().to_string());
+    Ok(())
+}
+
+/// Makes a path relative and free of `.` and `..`, as if it began at the root.
+pub(super) fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => drop(cleaned.pop()),
+            _ => {}
+        }
+    }
+    cleaned
+}
+
+/// `tmpcopyup`: the tmpfs begins with what the directory held.
+fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
+    use rustix::fs::{AtFlags, FileType};
+    for entry in rustix::fs::Dir::read_from(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                rustix::fs::mkdirat(to, name, mode)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let (below, made) = (
+                    rustix::fs::openat(from, name, flags, Mode::empty())?,
+                    rustix::fs::openat(to, name, flags, Mode::empty())?,
+                );
+                copy_tree(below.as_fd(), made.as_fd())?;
+            }
+            FileType::RegularFile => {
+                let source =
+                    rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let target = rustix::fs::openat(to, name, flags, mode)?;
+                std::io::copy(&mut fs::File::from(source), &mut fs::File::from(target))?;
+            }
+            FileType::Symlink => rustix::fs::symlinkat(rustix::fs::readlinkat(from, name, Vec::new())?, to, name)?,
+            kind => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
+        }
+        let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+        rustix::fs::chownat(to, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_compared_cleaned() {
+        for (path, want) in [("/proc/", "proc"), ("//proc/../proc/.", "proc"), ("/../../proc", "proc"), ("/", "")] {
+            assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Mounts of type `cgroup`: what the container sees under `/sys/fs/cgroup`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+
+use super::Rootfs;
+use crate::config::NamespaceKind;
+use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::path;
+
+impl Rootfs<'_> {
+    pub(super) fn mount_cgroup(&mut self, mount: &Mount) -> anyhow::Result<()> {
+        let target = path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
+        if self.cgroups.is_unified() {
+            return self.mount_unified(mount, target.as_fd());
+        }
+        let base = new_mount("tmpfs", &["mode=755"], NOSUID | NODEV | NOEXEC).context("mount tmpfs")?;
+        attach(base.as_fd(), target.as_fd()).context("attach tmpfs")?;
+        let cgroups = self.cgroups;
+        let unified = cgroups.unified.iter().map(|directory| ("unified", directory));
+        for (controllers, directory) in cgroups.v1.iter().map(|(name, path)| (name.as_str(), path)).chain(unified) {
+            rustix::fs::mkdirat(&base, controllers, Mode::from_raw_mode(0o755))
+                .with_context(|| format!("make {controllers}"))?;
+            let place = rustix::fs::openat(&base, controllers, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let hierarchy = self.hierarchy(controllers, directory)?;
+            let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
+            set_attributes(hierarchy.as_fd(), false, &change)
+                .with_context(|| format!("set options of {controllers}"))?;
+            attach(hierarchy.as_fd(), place.as_fd()).with_context(|| format!("attach {controllers}"))?;
+            if controllers.contains(',') {
+                for one in controllers.split(',') {
+                    rustix::fs::symlinkat(controllers, &base, one).with_context(|| format!("link {one}"))?;
+                }
+            }
+        }
+        if mount.attributes.set & RDONLY != 0 {
+            self.keep_read_only(base);
+        }
+        Ok(())
+    }
+
+    /// With a cgroup namespace the kernel shows the own cgroup as the root; without one it is bound there.
+    fn hierarchy(&self, controllers: &str, directory: &Path) -> anyhow::Result<OwnedFd> {
+        let v2 = controllers == "unified" && self.cgroups.unified.as_deref() == Some(directory);
+        if self.config.linux.has(NamespaceKind::Cgroup) {
+            let named = format!("name={controllers}");
+            let (kind, words) = match (v2, controllers) {
+                (true, _) => ("cgroup2", Vec::new()),
+                (false, "systemd") => ("cgroup", vec!["none", named.as_str()]),
+                (false, _) => ("cgroup", controllers.split(',').collect()),
+            };
+            return new_mount(kind, &words, 0).with_context(|| format!("mount cgroup {controllers}"));
+        }
+        let source = rustix::fs::open(directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", directory.display()))?;
+        clone_tree(source.as_fd(), false).with_context(|| format!("clone {}", directory.display()))
+    }
+
+    fn mount_unified(&mut self, mount: &Mount, target: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let made = match &self.cgroups.unified {
+            Some(directory) if !self.config.linux.has(NamespaceKind::Cgroup) => self.hierarchy("unified", directory)?,
+            _ => new_mount("cgroup2", &[], 0).context("mount cgroup2")?,
+        };
+        super::attach::change(made.as_fd(), mount)?;
+        attach(made.as_fd(), target).context("attach the mount")
+    }
+}
+
+/// Makes a file system, mounted nowhere.
+pub(super) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
+    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
+    for word in words {
+        match word.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, *word)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(u32::try_from(attributes)?),
+    )?)
+}

@@ -1,0 +1,172 @@
+//! Device nodes and links in `/dev` (runtime-spec, config-linux.md, "Default Devices", "Devices"; runtime-linux.md,
+//! "Dev symbolic links").
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use sys::mount::{attach, clone_tree};
+
+use super::Rootfs;
+use crate::config::{Device, NamespaceKind};
+use crate::path;
+
+const DEFAULT: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+impl Rootfs<'_> {
+    pub(super) fn make_devices(&self) -> anyhow::Result<()> {
+        path::make_directory(self.root(), Path::new("/dev"), 0o755).context("make /dev")?;
+        // Where /dev is a link, nodes would be made in a directory that the image chose: a volume of the host, say.
+        let dev = path::open_with(
+            self.root(),
+            Path::new("/dev"),
+            OFlags::PATH | OFlags::DIRECTORY,
+            ResolveFlags::NO_SYMLINKS,
+        )
+        .context("/dev of the container is not an ordinary directory")?;
+        let umask = rustix::process::umask(Mode::empty());
+        let made = self.make_nodes(dev.as_fd());
+        rustix::process::umask(umask);
+        made?;
+        for (name, target) in LINKS {
+            match rustix::fs::symlinkat(target, &dev, name) {
+                Err(Errno::EXIST) if name == "ptmx" => replace_ptmx(dev.as_fd())?,
+                Err(Errno::EXIST) => {}
+                other => other.with_context(|| format!("link /dev/{name}"))?,
+            }
+        }
+        if rustix::fs::stat("/proc/kcore").is_ok() {
+            match rustix::fs::symlinkat("/proc/kcore", &dev, "core") {
+                Ok(()) | Err(Errno::EXIST) => {}
+                other => other.context("link /dev/core")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn make_nodes(&self, dev: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let devices = &self.config.linux.devices;
+        for (name, major, minor) in DEFAULT {
+            let own = devices.iter().any(|device| super::attach::clean(&device.path) == Path::new("dev").join(name));
+            if !own {
+                let node = Node {
+                    kind: FileType::CharacterDevice,
+                    mode: 0o666,
+                    number: rustix::fs::makedev(major, minor),
+                    owner: (None, None),
+                };
+                self.make_node(dev, name, &node).with_context(|| format!("make /dev/{name}"))?;
+            }
+        }
+        devices.iter().try_for_each(|device| {
+            self.make_extra(device).with_context(|| format!("make device {}", device.path.display()))
+        })
+    }
+
+    fn make_extra(&self, device: &Device) -> anyhow::Result<()> {
+        let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name().and_then(|name| name.to_str()))
+        else {
+            bail!("not the path of a file");
+        };
+        // runc keeps these for itself; some hosts list them.
+        if [Path::new("/dev/ptmx"), Path::new("/dev/console")].contains(&device.path.as_path()) {
+            return Ok(());
+        }
+        let parent = path::make_directory(self.root(), parent, 0o755)?;
+        let node = Node::of(device)?;
+        self.make_node(parent.as_fd(), name, &node)
+    }
+
+    /// Makes a node. A user namespace may make none, so it gets the host's own, mounted.
+    fn make_node(&self, parent: BorrowedFd<'_>, name: &str, node: &Node) -> anyhow::Result<()> {
+        if self.config.linux.has(NamespaceKind::User) {
+            return bind_node(parent, name, Path::new("/dev").join(name).as_path());
+        }
+        match rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), node.number) {
+            Ok(()) => {
+                if node.owner != (None, None) {
+                    let (uid, gid) = node.owner;
+                    rustix::fs::chownat(
+                        parent,
+                        name,
+                        uid.map(Uid::from_raw),
+                        gid.map(Gid::from_raw),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )?;
+                }
+                Ok(())
+            }
+            Err(Errno::EXIST) => node.check(parent, name),
+            Err(Errno::PERM) => bind_node(parent, name, Path::new("/dev").join(name).as_path()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+struct Node {
+    kind: FileType,
+    mode: u32,
+    number: u64,
+    owner: (Option<u32>, Option<u32>),
+}
+
+impl Node {
+    fn of(device: &Device) -> anyhow::Result<Self> {
+        let kind = match device.kind.as_str() {
+            "c" | "u" => FileType::CharacterDevice,
+            "b" => FileType::BlockDevice,
+            "p" => FileType::Fifo,
+            other => bail!("unknown type {other:?}"),
+        };
+        let number = |number: i64| u32::try_from(number).context("device number out of range");
+        let number =
+            if kind == FileType::Fifo { 0 } else { rustix::fs::makedev(number(device.major)?, number(device.minor)?) };
+        Ok(Self { kind, mode: device.file_mode.unwrap_or(0o666) & 0o7777, number, owner: (device.uid, device.gid) })
+    }
+
+    /// What the image has under the name must be the same device (runtime-spec, "Devices").
+    fn check(&self, parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<()> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let same = FileType::from_raw_mode(stat.st_mode) == self.kind
+            && (self.kind == FileType::Fifo || stat.st_rdev == self.number);
+        ensure!(same, "a file that is not this device is in its place");
+        Ok(())
+    }
+}
+
+fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path) -> anyhow::Result<()> {
+    let source = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("open the host's")?;
+    let tree = clone_tree(source.as_fd(), false).context("clone the host's")?;
+    let target = place_for(parent, name)?;
+    Ok(attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// Opens the file `name` in an open directory, made if it is not there, never through a link.
+pub(crate) fn place_for(parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o666)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error).with_context(|| format!("make {name}")),
+    }
+    let place = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
+    ensure!(!matches!(kind, FileType::Symlink | FileType::Directory), "{name} is not a file");
+    Ok(place)
+}
+
+/// An image's own `/dev/ptmx` would be the host's terminal multiplexer.
+fn replace_ptmx(dev: BorrowedFd<'_>) -> anyhow::Result<()> {
+    rustix::fs::unlinkat(dev, "ptmx", AtFlags::empty()).context("remove the image's /dev/ptmx")?;
+    rustix::fs::symlinkat("pts/ptmx", dev, "ptmx").context("link /dev/ptmx")
+}

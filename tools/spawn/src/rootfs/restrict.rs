@@ -1,0 +1,85 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths` (runtime-spec, config-linux.md).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+
+use super::Rootfs;
+use super::cgroup::new_mount;
+use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::path;
+
+/// What hides others: made when first needed.
+#[derive(Default)]
+struct Masks {
+    null: Option<OwnedFd>,
+    directory: Option<OwnedFd>,
+}
+
+impl Rootfs<'_> {
+    pub(super) fn restrict(&self) -> anyhow::Result<()> {
+        for path in &self.config.linux.readonly_paths {
+            self.protect(path).with_context(|| format!("make {} read-only", path.display()))?;
+        }
+        let mut masks = Masks::default();
+        for path in &self.config.linux.masked_paths {
+            self.hide(path, &mut masks).with_context(|| format!("mask {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
+        match path::open(self.root(), path) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn protect(&self, path: &Path) -> anyhow::Result<()> {
+        let Some(target) = self.find(path)? else { return Ok(()) };
+        let tree = clone_tree(target.as_fd(), true)?;
+        set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0))?;
+        Ok(attach(tree.as_fd(), target.as_fd())?)
+    }
+
+    fn hide(&self, path: &Path, masks: &mut Masks) -> anyhow::Result<()> {
+        let Some(target) = self.find(path)? else { return Ok(()) };
+        if path::is_directory(&target)? {
+            let mount = masks.directory()?;
+            attach(mount.as_fd(), target.as_fd())?;
+            masks.directory = Some(mount);
+            return Ok(());
+        }
+        let null = match masks.null.take() {
+            Some(null) => null,
+            None => host_null()?,
+        };
+        attach(clone_tree(null.as_fd(), false)?.as_fd(), target.as_fd())?;
+        masks.null = Some(null);
+        Ok(())
+    }
+}
+
+impl Masks {
+    /// Returns an empty, read-only directory's mount, each time another one of the same file system.
+    fn directory(&self) -> anyhow::Result<OwnedFd> {
+        match &self.directory {
+            Some(first) => Ok(clone_tree(first.as_fd(), false)?),
+            None => new_mount("tmpfs", &["nr_blocks=1", "nr_inodes=1"], RDONLY | NOSUID | NODEV | NOEXEC)
+                .context("mount tmpfs"),
+        }
+    }
+}
+
+/// Opens the host's `/dev/null`, not the container's: the container could have put a link there.
+fn host_null() -> anyhow::Result<OwnedFd> {
+    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&null)?;
+    ensure!(stat.st_rdev == rustix::fs::makedev(1, 3), "/dev/null of the host is not the null device");
+    Ok(null)
+}

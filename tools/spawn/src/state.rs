@@ -1,0 +1,300 @@
+//! What is known of a container between two commands: `<root>/<id>/`, with `state.json`, a copy of the `config.json`
+//! that it was made from, and, until it is started, the socket `start` on which its process waits. The directory
+//! itself is the container's lock. Files are replaced whole, so that a crash leaves the old or the new one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+
+/// `state.json`. The names are runc's where runc has the thing.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct State {
+    pub id: String,
+    /// 0 while there is no process yet.
+    pub init_process_pid: i32,
+    /// Clock ticks since boot: tells the process from a later one with its number.
+    pub init_process_start: u64,
+    pub created: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    pub oci_version: String,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub rootless: bool,
+    /// Lives no longer than the `spawn` that made it: what a killed one leaves may be cleared by anybody.
+    #[serde(default)]
+    pub foreground: bool,
+    #[serde(default)]
+    pub no_new_keyring: bool,
+    #[serde(default)]
+    pub owner: u32,
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    pub namespace_paths: BTreeMap<String, PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt_path: Option<PathBuf>,
+}
+
+/// A container's status (runtime-spec, runtime.md, "State"), and `paused`, which peers add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container's directory, open.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub directory: PathBuf,
+    handle: OwnedFd,
+    pub state: State,
+}
+
+impl Container {
+    /// Makes the directory of a new container and locks it. What a killed `spawn` left under this id is cleared first.
+    pub(crate) fn create(root: &Path, id: &str) -> anyhow::Result<Self> {
+        check_id(id)?;
+        let directory = root.join(id);
+        let private = |path: &Path, above| DirBuilder::new().mode(0o700).recursive(above).create(path);
+        let mut made = private(&directory, false);
+        if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            private(root, true).with_context(|| format!("make {}", root.display()))?;
+            made = private(&directory, false);
+        }
+        match made {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => clear_remains(root, id)?,
+            Err(error) => return Err(error).with_context(|| format!("make {}", directory.display())),
+        }
+        let container =
+            Self { handle: open(&directory)?, directory, state: State { id: id.to_owned(), ..State::default() } };
+        container.lock()?;
+        Ok(container)
+    }
+
+    /// Opens a container that exists.
+    pub(crate) fn open(root: &Path, id: &str) -> anyhow::Result<Self> {
+        check_id(id)?;
+        let directory = root.join(id);
+        let missing = || format!("container {id:?} does not exist");
+        let handle = match open(&directory) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("container does not exist: {}", missing()),
+            Err(error) => return Err(error).with_context(|| format!("open {}", directory.display())),
+        };
+        let state = match fs::read(directory.join("state.json")) {
+            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}/state.json", directory.display()))?,
+            // A creator has just begun, or was killed while beginning.
+            Err(error) if error.kind() == ErrorKind::NotFound => State { id: id.to_owned(), ..State::default() },
+            Err(error) => return Err(error).with_context(|| format!("read {}/state.json", directory.display())),
+        };
+        Ok(Self { directory, handle, state })
+    }
+
+    /// Opens a container and waits until no other command changes it.
+    pub(crate) fn open_locked(root: &Path, id: &str) -> anyhow::Result<Self> {
+        Self::open(root, id)?.lock()?;
+        // What was read before the lock may be old.
+        let container = Self::open(root, id)?;
+        container.lock()?;
+        Ok(container)
+    }
+
+    fn lock(&self) -> anyhow::Result<()> {
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&self.handle, FlockOperation::LockExclusive))
+            .with_context(|| format!("lock {}", self.directory.display()))?;
+        let links = rustix::fs::fstat(&self.handle).map_or(0, |stat| stat.st_nlink);
+        ensure!(links > 0, "container does not exist: container {:?} does not exist", self.state.id);
+        Ok(())
+    }
+
+    /// Writes `state.json`.
+    pub(crate) fn save(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(&self.state)?;
+        self.write("state.json", &text)
+    }
+
+    /// Writes one of the container's files.
+    pub(crate) fn write(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
+        let temporary = format!(".{name}");
+        let write = || -> io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.handle, &temporary, flags, Mode::from_raw_mode(0o600))?;
+            io::Write::write_all(&mut File::from(file), text)?;
+            Ok(rustix::fs::renameat(&self.handle, &temporary, &self.handle, name)?)
+        };
+        write().with_context(|| format!("write {}/{name}", self.directory.display()))
+    }
+
+    /// Reads the configuration that the container was made from.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let path = self.directory.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Config::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Returns the container's cgroups.
+    pub(crate) fn cgroups(&self) -> Cgroups {
+        Cgroups::from_paths(&self.state.cgroup_paths)
+    }
+
+    /// Returns the process, if it still runs.
+    pub(crate) fn process(&self) -> Option<Pid> {
+        let pid = Pid::from_raw(self.state.init_process_pid)?;
+        start_time(pid).is_some_and(|time| time == self.state.init_process_start).then_some(pid)
+    }
+
+    /// Tells how the container is.
+    pub(crate) fn status(&self) -> Status {
+        if self.process().is_none() {
+            let creator = rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockShared);
+            let creating = self.state.init_process_pid == 0 && creator == Err(rustix::io::Errno::WOULDBLOCK);
+            return if creating { Status::Creating } else { Status::Stopped };
+        }
+        if self.directory.join("start").symlink_metadata().is_ok() {
+            return Status::Created;
+        }
+        if self.cgroups().is_frozen() { Status::Paused } else { Status::Running }
+    }
+
+    /// Returns the State of the runtime-spec, as hooks, `state` and the record have it.
+    pub(crate) fn report(&self, status: Status) -> record::State {
+        let pid = if status == Status::Stopped { 0 } else { self.state.init_process_pid };
+        record::State {
+            oci_version: Some(crate::SPEC_VERSION.to_owned()),
+            id: self.state.id.clone(),
+            status: Some(status.name().to_owned()),
+            pid: Some(pid),
+            bundle: self.state.bundle.clone(),
+            annotations: self.state.annotations.clone(),
+        }
+    }
+
+    /// Removes the container's directory: the last step of `delete`.
+    pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("remove {}", self.directory.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the directory's descriptor, to work on its files without a path.
+    pub(crate) fn handle(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// Lists the ids of all containers under `root`.
+pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", root.display())),
+    };
+    let mut ids: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+fn check_id(id: &str) -> anyhow::Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
+    let valid = !id.is_empty() && id.chars().all(allowed) && !matches!(id, "." | "..") && id.len() <= 255;
+    ensure!(valid, "invalid container ID format: {id:?}");
+    Ok(())
+}
+
+fn open(directory: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        directory,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Clears what a killed creator left: a directory that nobody works on, without a process that it knows of, or one
+/// whose container was to end with its `spawn`.
+fn clear_remains(root: &Path, id: &str) -> anyhow::Result<()> {
+    let remains = Container::open(root, id)?;
+    let free = rustix::fs::flock(&remains.handle, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let unfinished = remains.state.init_process_pid == 0 || remains.state.foreground;
+    let same = fs::metadata(&remains.directory)
+        .is_ok_and(|now| rustix::fs::fstat(&remains.handle).is_ok_and(|open| open.st_ino == now.ino()));
+    ensure!(free && unfinished && same && remains.process().is_none(), "container with given ID already exists: {id}");
+    remains.cgroups().destroy()?;
+    // The directory itself stays: its next owner has it already.
+    for entry in fs::read_dir(&remains.directory)?.flatten() {
+        fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_file_names() {
+        for (id, valid) in [
+            ("a", true),
+            ("a.b-c_d+1", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a/b", false),
+            ("a\n", false),
+            ("ä", false),
+        ] {
+            assert_eq!(check_id(id).is_ok(), valid, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_own_process_has_a_start_time() {
+        assert!(start_time(rustix::process::getpid()).is_some());
+        assert_eq!(start_time(Pid::from_raw(i32::MAX).unwrap()), None);
+    }
+}

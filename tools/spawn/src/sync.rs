@@ -1,0 +1,158 @@
+//! What the parent and the child say to each other: packets over a socket pair. The child's last words may come from
+//! the launching program of `sys::launch`, which writes the same form.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, anyhow};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+
+/// The first word of a message of the child's that says which call failed; the second one is the error number.
+pub(crate) const CALL_FAILED: u32 = 3;
+
+/// From the child.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// All is done but `start`.
+    Ready,
+    /// The namespaces exist and are filled: the parent's hooks may run, and then answers.
+    Hooks,
+    /// The master side of the container's terminal.
+    Console(OwnedFd),
+    /// The number that the seccomp listener has among the child's descriptors.
+    Listener(i32),
+    /// The container's real process, made by an intermediate one.
+    Born(OwnedFd),
+    /// It failed, and this is what the parent is to say; with the exit code.
+    Failed(u8, anyhow::Error),
+    /// The socket was closed: the container's program runs, or the child died.
+    End,
+}
+
+/// Makes the pair: the parent's end, the child's end.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends a message without descriptor.
+pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
+    let (tag, value, text) = match message {
+        Message::Ready => (1_u32, 0, String::new()),
+        Message::Hooks => (2, 0, String::new()),
+        Message::Console(fd) => return send_fd(socket, 4, fd.as_fd()),
+        Message::Born(fd) => return send_fd(socket, 7, fd.as_fd()),
+        Message::Failed(code, error) => (6, u32::from(*code), format!("{error:#}")),
+        Message::Listener(_) | Message::End => return Ok(()),
+    };
+    let packet = [&tag.to_ne_bytes()[..], &value.to_ne_bytes(), text.as_bytes()].concat();
+    rustix::net::send(socket, &packet, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn send_fd(socket: BorrowedFd<'_>, tag: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send_with_fd(socket, &[&tag.to_ne_bytes()[..], &[0; 4]].concat(), fd)
+}
+
+/// Sends bytes together with a descriptor: `SCM_RIGHTS`.
+pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for the child's next message.
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
+    let mut buffer = vec![0; 65_536];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let length = match received {
+        Ok(received) => received.bytes,
+        Err(rustix::io::Errno::CONNRESET) => 0,
+        Err(error) => return Err(error).context("hear from the container's process"),
+    };
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    parse(buffer.get(..length).unwrap_or_default(), fd)
+}
+
+fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {
+    let word = |at: usize| packet.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let Some(tag) = word(0) else { return Ok(Message::End) };
+    let value = word(4).unwrap_or(0);
+    let text = String::from_utf8_lossy(packet.get(8..).unwrap_or_default()).into_owned();
+    Ok(match (tag, fd) {
+        (1, _) => Message::Ready,
+        (2, _) => Message::Hooks,
+        (CALL_FAILED, _) => call_failed(i32::try_from(value).unwrap_or(0), &text),
+        (4, Some(fd)) => Message::Console(fd),
+        (5, _) => Message::Listener(i32::try_from(value).unwrap_or(-1)),
+        (6, _) => Message::Failed(u8::try_from(value).unwrap_or(125), anyhow!(text)),
+        (7, Some(fd)) => Message::Born(fd),
+        (other, _) => return Err(anyhow!("unknown message {other} from the container's process")),
+    })
+}
+
+/// A failed `execve` is the container's fault, told in the words that hosts look for; the rest is ours.
+fn call_failed(errno: i32, call: &str) -> Message {
+    let error = io::Error::from_raw_os_error(errno);
+    let Some(program) = call.strip_prefix("exec ") else {
+        return Message::Failed(125, anyhow!(error).context(call.to_owned()));
+    };
+    let code = if matches!(errno, libc::ENOENT | libc::ENOTDIR) { 127 } else { 126 };
+    Message::Failed(code, anyhow!("exec {program}: {}", in_lower_case(&error)))
+}
+
+/// Hosts compare these words with Go's, which begin with a small letter.
+pub(crate) fn in_lower_case(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or("").to_owned();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase().to_string() + letters.as_str()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive() {
+        let (ours, theirs) = pair().unwrap();
+        let (master, _other) = pair().unwrap();
+        for message in
+            [Message::Ready, Message::Hooks, Message::Console(master), Message::Failed(127, anyhow!("exec: x"))]
+        {
+            send(theirs.as_fd(), &message).unwrap();
+            let got = receive(ours.as_fd()).unwrap();
+            assert_eq!(std::mem::discriminant(&got), std::mem::discriminant(&message));
+            if let (Message::Failed(code, error), Message::Failed(..)) = (got, message) {
+                assert_eq!((code, error.to_string().as_str()), (127, "exec: x"));
+            }
+        }
+        drop(theirs);
+        assert!(matches!(receive(ours.as_fd()).unwrap(), Message::End));
+    }
+
+    #[test]
+    fn failed_programs_are_told_in_the_words_that_hosts_know() {
+        for (errno, want, code) in [
+            (libc::ENOENT, "exec /x: no such file or directory", 127),
+            (libc::EACCES, "exec /x: permission denied", 126),
+            (libc::ENOEXEC, "exec /x: exec format error", 126),
+        ] {
+            let Message::Failed(got, error) = call_failed(errno, "exec /x") else { panic!() };
+            assert_eq!((got, error.to_string().as_str()), (code, want));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Terminals: making the container's from its own devpts, handing its master to whoever asked for it, and joining the
+//! user's terminal with it (runtime-spec, config.md, "process.terminal"; runc's docs/terminals.md).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rustix::fs::{OFlags, ResolveFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{OptionalActions, Termios, Winsize};
+use sys::mount::{attach, clone_tree};
+
+use crate::config::ConsoleSize;
+use crate::path;
+
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+
+/// Both sides of a new terminal.
+pub(crate) struct Pair {
+    pub master: OwnedFd,
+    pub slave: OwnedFd,
+}
+
+/// Makes a terminal in the devpts of the container whose root is `root`. Neither side is ever opened by a name that the
+/// container could have changed.
+pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<Pair> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = path::open_with(root, Path::new("/dev/pts/ptmx"), flags, ResolveFlags::NO_SYMLINKS)
+        .context("open /dev/pts/ptmx of the container")?;
+    let magic = rustix::fs::fstatfs(&master)?.f_type;
+    ensure!(magic == DEVPTS_MAGIC, "/dev/pts of the container is not a devpts");
+    rustix::pty::unlockpt(&master).context("unlock the terminal")?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .context("open the terminal")?;
+    if let Some(size) = size {
+        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&slave, size).context("set the terminal's size")?;
+    }
+    Ok(Pair { master, slave })
+}
+
+/// Puts the terminal on `/dev/console`.
+pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let dev = path::open_with(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)
+        .context("open /dev of the container")?;
+    let place = crate::rootfs::place_for(dev.as_fd(), "console").context("/dev/console")?;
+    let tree = clone_tree(slave, false).context("clone the terminal")?;
+    attach(tree.as_fd(), place.as_fd()).context("mount /dev/console")
+}
+
+/// Makes the slave the three standard descriptors and, in a new session, the controlling terminal.
+pub(crate) fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::ioctl_tiocsctty(slave)?;
+    rustix::stdio::dup2_stdin(slave)?;
+    rustix::stdio::dup2_stdout(slave)?;
+    Ok(rustix::stdio::dup2_stderr(slave)?)
+}
+
+/// Connects to the socket of `--console-socket`.
+pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
+    let connect = || -> io::Result<OwnedFd> {
+        let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
+        Ok(connection)
+    };
+    connect().with_context(|| format!("connect to console socket {}", socket.display()))
+}
+
+/// Sends the master to the other end of a console socket.
+pub(crate) fn hand_over(connection: BorrowedFd<'_>, master: BorrowedFd<'_>) -> anyhow::Result<()> {
+    crate::sync::send_with_fd(connection, b"/dev/ptmx", master).context("send the terminal to the console socket")
+}
+
+/// The user's terminal in raw mode; as it was again when this is dropped.
+pub(crate) struct Raw {
+    before: Termios,
+}
+
+impl Raw {
+    /// Switches stdin, if it is a terminal, to hand every key to the container.
+    pub(crate) fn enter() -> Option<Self> {
+        let stdin = rustix::stdio::stdin();
+        let before = rustix::termios::tcgetattr(stdin).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // The terminal may be gone; then nobody sees how it is left.
+        let _gone = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Gives the container's terminal the size of the user's.
+pub(crate) fn copy_size(master: BorrowedFd<'_>) {
+    if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+        // A terminal without a size works as well.
+        let _unsized = rustix::termios::tcsetwinsize(master, size);
+    }
+}

@@ -1,0 +1,92 @@
+//! User namespaces: id mappings written for a child, and namespaces that only serve to map the ids of mounts.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use sys::clone::{Cloned, How, clone};
+
+use crate::config::IdMapping;
+
+/// Writes the id maps of a child in a new user namespace.
+pub(crate) fn write_mappings(pid: Pid, uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    let number = pid.as_raw_pid();
+    if !root && !single_own(gids, rustix::process::getegid().as_raw()) {
+        with_helper("newgidmap", pid, gids)?;
+    } else {
+        if !root {
+            write(&format!("/proc/{number}/setgroups"), "deny")?;
+        }
+        write(&format!("/proc/{number}/gid_map"), &text(gids))?;
+    }
+    if !root && !single_own(uids, rustix::process::geteuid().as_raw()) {
+        return with_helper("newuidmap", pid, uids);
+    }
+    write(&format!("/proc/{number}/uid_map"), &text(uids))
+}
+
+/// A user may map one id, the own one, without anybody's help.
+fn single_own(mappings: &[IdMapping], own: u32) -> bool {
+    matches!(mappings, [only] if only.size == 1 && only.host_id == own)
+}
+
+fn with_helper(helper: &str, pid: Pid, mappings: &[IdMapping]) -> anyhow::Result<()> {
+    let mut command = Command::new(helper);
+    command.arg(pid.as_raw_pid().to_string());
+    for map in mappings {
+        command.args([map.container_id, map.host_id, map.size].map(|number| number.to_string()));
+    }
+    let output = command.output().with_context(|| format!("exec {helper}"))?;
+    ensure!(output.status.success(), "{helper}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    Ok(())
+}
+
+fn text(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size)).collect()
+}
+
+fn write(path: &str, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write {text:?} to {path}"))
+}
+
+/// Makes a user namespace with these mappings that no process stays in.
+pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::Result<OwnedFd> {
+    let how = How { namespaces: libc::CLONE_NEWUSER.unsigned_abs(), ..How::default() };
+    let (pid, pidfd) = match clone(how).context("make a user namespace")? {
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        Cloned::Child => loop {
+            // Only waits to be killed; a parent that dies kills it as well.
+            if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+                sys::clone::exit_now(1);
+            }
+            rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 });
+        },
+    };
+    let made = write_mappings(pid, uids, gids).and_then(|()| {
+        let path = format!("/proc/{}/ns/user", pid.as_raw_pid());
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
+    });
+    rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("end the user namespace's process")?;
+    rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
+        .context("wait for the user namespace's process")?;
+    made
+}
+
+/// Returns the id outside of id 0 inside.
+pub(crate) fn host_id(mappings: &[IdMapping], inside: u32) -> anyhow::Result<u32> {
+    for map in mappings {
+        if let Some(offset) = inside.checked_sub(map.container_id).filter(|offset| *offset < map.size) {
+            return map.host_id.checked_add(offset).context("id mapping overflows");
+        }
+    }
+    bail!("id {inside} is not mapped")
+}
+
+/// Opens a process by its pid.
+pub(crate) fn pidfd(pid: Pid) -> anyhow::Result<OwnedFd> {
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("open process {}", pid.as_raw_pid()))
+}

@@ -114,7 +114,7 @@ fn table(request: &Request) -> Result<Table> {
     let proc = proc.as_fd();
     let mut scan = Scan::read(proc, &request.kinds)?;
     if !matches!(request.only, Some(Only::Task(_))) {
-        refs::mounts(proc, &mut scan, &request.kinds);
+        refs::mounts(&mut scan, &request.kinds);
         if request.refs {
             refs::all(proc, &mut scan, &request.kinds);
         }
@@ -136,6 +136,7 @@ fn table(request: &Request) -> Result<Table> {
     let mut namespaces: Vec<&Namespace> =
         scan.namespaces.values().filter(|namespace| wanted(namespace, &scan, request, related)).collect();
     namespaces.sort_by_key(|namespace| namespace.inode);
+    source.read_processes(namespaces.iter().filter_map(|namespace| namespace.lead).collect());
     if related {
         namespaces = related_first(&namespaces, &source);
     }
@@ -229,6 +230,7 @@ fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request
     let mut pids: Vec<i32> =
         scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
     pids.sort_unstable();
+    source.read_processes(pids.clone());
     let place: std::collections::HashMap<i32, usize> = pids.iter().enumerate().map(|(row, pid)| (*pid, row)).collect();
     let mut rows = vec![];
     for pid in pids {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sys::namespace::Kind;
 
-use super::process::read;
+use super::process::Process;
 use super::scan::process_links;
 
 /// The containers that runtimes have noted, by what is theirs alone.
@@ -55,18 +55,17 @@ impl Containers {
     }
 
     /// Returns the container of a namespace whose lowest process is `lead`, if it has one.
-    pub(crate) fn find(&mut self, proc: BorrowedFd<'_>, inode: u64, lead: Option<i32>) -> Option<String> {
+    pub(crate) fn find(&mut self, inode: u64, lead: Option<(i32, &Process)>) -> Option<String> {
         if let Some(name) = self.by_namespace.get(&inode) {
             return Some(name.clone());
         }
-        let lead = lead?;
-        if let Some(name) = self.by_pid.get(&lead) {
+        let (pid, process) = lead?;
+        if let Some(name) = self.by_pid.get(&pid) {
             return Some(name.clone());
         }
-        let cgroups = read(proc, &format!("{lead}/cgroup"));
-        let id = in_cgroups(&String::from_utf8_lossy(&cgroups))?;
+        let id = in_cgroups(&process.cgroups)?;
         let name = self.named(&id);
-        self.by_pid.insert(lead, name.clone());
+        self.by_pid.insert(pid, name.clone());
         Some(name)
     }
 

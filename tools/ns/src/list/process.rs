@@ -1,9 +1,10 @@
 //! What a row tells about a process: parent, owner, command line.
 
-use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+
+use super::scan::in_threads;
 
 /// A process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,47 +12,78 @@ pub(crate) struct Process {
     pub(crate) ppid: i32,
     pub(crate) uid: u32,
     pub(crate) command: String,
+    /// Its line in each cgroup hierarchy.
+    pub(crate) cgroups: String,
 }
 
 /// Which of a process's properties are wanted: each costs system calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of four")]
 pub(crate) struct Wanted {
     pub(crate) ppid: bool,
     pub(crate) uid: bool,
     pub(crate) command: bool,
+    pub(crate) cgroups: bool,
 }
 
 impl Process {
-    /// Reads what is wanted; what a process that is gone does not tell stays empty.
-    pub(crate) fn read(proc: BorrowedFd<'_>, pid: i32, wanted: Wanted) -> Self {
+    /// Reads what is wanted of each process; what one that is gone does not tell stays empty.
+    pub(crate) fn read_all(proc: BorrowedFd<'_>, pids: &[i32], wanted: Wanted) -> Vec<(i32, Self)> {
+        in_threads(pids, |pids| pids.iter().map(|pid| (*pid, Self::read(proc, *pid, wanted))).collect())
+    }
+
+    fn read(proc: BorrowedFd<'_>, pid: i32, wanted: Wanted) -> Self {
         let mut process = Self::default();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(directory) = openat(proc, pid.to_string(), flags, Mode::empty()) else { return process };
+        let mut buffer = vec![];
         if wanted.ppid {
-            let stat = read(proc, &format!("{pid}/stat"));
-            process.ppid = ppid(&String::from_utf8_lossy(&stat)).unwrap_or_default();
+            read_into(&directory, "stat", &mut buffer);
+            process.ppid = ppid(&String::from_utf8_lossy(&buffer)).unwrap_or_default();
         }
         if wanted.uid {
-            process.uid = statat(proc, pid.to_string(), AtFlags::empty()).map_or(0, |stat| stat.st_uid);
+            process.uid = fstat(&directory).map_or(0, |stat| stat.st_uid);
         }
         if wanted.command {
-            let line = read(proc, &format!("{pid}/cmdline"));
-            process.command = command(&line);
+            read_into(&directory, "cmdline", &mut buffer);
+            process.command = command(&buffer);
             if process.command.is_empty() {
-                let name = read(proc, &format!("{pid}/comm"));
-                process.command = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+                read_into(&directory, "comm", &mut buffer);
+                process.command = String::from_utf8_lossy(buffer.trim_ascii_end()).into_owned();
             }
+        }
+        if wanted.cgroups {
+            read_into(&directory, "cgroup", &mut buffer);
+            process.cgroups = String::from_utf8_lossy(&buffer).into_owned();
         }
         process
     }
 }
 
-/// Reads a file of /proc, or nothing.
-pub(crate) fn read(proc: BorrowedFd<'_>, path: &str) -> Vec<u8> {
+/// Reads a file that comes in pieces, or nothing.
+pub(crate) fn read(path: &str) -> Vec<u8> {
     let mut bytes = vec![];
-    if let Ok(fd) = openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        // What could be read before the process went is as good as any.
-        let _read = std::fs::File::from(fd).read_to_end(&mut bytes);
+    if let Ok(file) = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        while read_more(&file, &mut bytes) > 0 {}
     }
     bytes
+}
+
+/// The files of a process are shorter than this, command lines mostly. Bytes.
+const USUAL: usize = 8192;
+
+/// Reads a process's file into the buffer, in place of what is in there. The standard library would ask for its size,
+/// which /proc does not tell, and read it in small pieces; but the kernel gives it all at once.
+fn read_into(directory: impl AsFd, name: &str, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    let Ok(file) = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    while read_more(&file, buffer) >= USUAL {}
+}
+
+/// Appends what one call reads. What was read before the process went is as good as any.
+fn read_more(file: &OwnedFd, buffer: &mut Vec<u8>) -> usize {
+    buffer.reserve_exact(USUAL);
+    rustix::io::read(file, rustix::buffer::spare_capacity(buffer)).unwrap_or(0)
 }
 
 /// The words end in zero bytes; a program that writes over its own may leave more of those.

@@ -11,8 +11,8 @@ use super::relation::inode;
 use super::scan::{Scan, link, numbers, parse_link, process_links};
 
 /// Adds what is mounted somewhere in this mount namespace: one file to read.
-pub(crate) fn mounts(proc: BorrowedFd<'_>, scan: &mut Scan, kinds: &[Kind]) {
-    for (kind, inode, path) in parse_mounts(&String::from_utf8_lossy(&read(proc, "self/mountinfo"))) {
+pub(crate) fn mounts(scan: &mut Scan, kinds: &[Kind]) {
+    for (kind, inode, path) in parse_mounts(&String::from_utf8_lossy(&read("/proc/self/mountinfo"))) {
         if kinds.contains(&kind) {
             scan.entry(inode, kind).held.mounts.push(path);
         }

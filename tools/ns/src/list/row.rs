@@ -53,6 +53,7 @@ impl<'a> Source<'a> {
                 ppid: needs(Column::Ppid) || request.tree == Some(Tree::Process),
                 uid: needs(Column::Uid) || needs(Column::User),
                 command: needs(Column::Command),
+                cgroups: needs(Column::Container),
             },
             processes: HashMap::new(),
             users: if needs(Column::User) { Users::read() } else { Users::default() },
@@ -62,6 +63,16 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Reads the processes that rows are about.
+    pub(crate) fn read_processes(&mut self, mut pids: Vec<i32>) {
+        if self.wanted == Wanted::default() {
+            return;
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        self.processes = Process::read_all(self.proc, &pids, self.wanted).into_iter().collect();
+    }
+
     /// Returns what a namespace is related to.
     pub(crate) fn relation(&self, inode: u64) -> Relation {
         self.relations.get(&inode).copied().unwrap_or_default()
@@ -69,21 +80,18 @@ impl<'a> Source<'a> {
 
     /// Reads a namespace's values.
     pub(crate) fn describe(&mut self, namespace: &Namespace) -> Described {
-        let (proc, wanted) = (self.proc, self.wanted);
-        let process = namespace
-            .lead
-            .map(|pid| self.processes.entry(pid).or_insert_with(|| Process::read(proc, pid, wanted)).clone());
+        let process = namespace.lead.and_then(|pid| self.processes.get(&pid)).cloned();
         let relation = self.relation(namespace.inode);
         let uid = process.as_ref().map(|process| process.uid).or(relation.uid);
         Described {
             namespace: namespace.clone(),
             relation,
-            user: uid.filter(|_| wanted.uid).map(|uid| self.users.name(uid)),
+            user: uid.filter(|_| self.wanted.uid).map(|uid| self.users.name(uid)),
             netnsid: self.netnsid(namespace),
             container: self
                 .containers
                 .as_mut()
-                .and_then(|containers| containers.find(proc, namespace.inode, namespace.lead)),
+                .and_then(|containers| containers.find(namespace.inode, namespace.lead.zip(process.as_ref()))),
             process,
         }
     }

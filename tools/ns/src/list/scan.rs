@@ -2,11 +2,11 @@
 //! processes alone.
 
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, readlinkat_raw};
-use std::mem::MaybeUninit;
 use sys::namespace::Kind;
 
 /// One namespace.
@@ -62,18 +62,7 @@ impl Scan {
     /// Reads the namespaces of those types of all processes.
     pub(crate) fn read(proc: BorrowedFd<'_>, kinds: &[Kind]) -> Result<Self> {
         let pids = numbers(proc).context("read /proc")?;
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-        let share = pids.len().div_ceil(threads).max(WORTH_A_THREAD);
-        let processes = std::thread::scope(|scope| {
-            let rest: Vec<_> =
-                pids.chunks(share).skip(1).map(|pids| scope.spawn(move || links(proc, pids, kinds))).collect();
-            let mut all = pids.chunks(share).next().map(|pids| links(proc, pids, kinds)).unwrap_or_default();
-            for part in rest {
-                // A thread that reads links has nothing to panic about.
-                all.extend(part.join().unwrap_or_default());
-            }
-            all
-        });
+        let processes = in_threads(&pids, |pids| links(proc, pids, kinds));
         let mut scan = Self { namespaces: HashMap::with_capacity(processes.len()), processes };
         for (pid, inodes) in &scan.processes {
             for (inode, kind) in inodes.iter().zip(Kind::ALL).filter(|(inode, _)| **inode != 0) {
@@ -89,6 +78,22 @@ impl Scan {
     pub(crate) fn entry(&mut self, inode: u64, kind: Kind) -> &mut Namespace {
         self.namespaces.entry(inode).or_insert_with(|| Namespace::empty(inode, kind))
     }
+}
+
+/// Does `work` on shares of the pids, in as many threads as there are processors and work for.
+pub(crate) fn in_threads<T: Send>(pids: &[i32], work: impl Fn(&[i32]) -> Vec<T> + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
+    let share = pids.len().div_ceil(threads).max(WORTH_A_THREAD);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let rest: Vec<_> = pids.chunks(share).skip(1).map(|pids| scope.spawn(move || work(pids))).collect();
+        let mut all = pids.chunks(share).next().map(work).unwrap_or_default();
+        for part in rest {
+            // Threads that read files have nothing to panic about.
+            all.extend(part.join().unwrap_or_default());
+        }
+        all
+    })
 }
 
 /// Opens /proc.

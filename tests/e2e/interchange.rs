@@ -1,7 +1,160 @@
-//! Artefacts in both directions between these tools and their peers.
+//! Artefacts in both directions between these tools and their peers: each stage can be replaced by a program that
+//! reads and writes the same specifications.
 
-use crate::support::Test;
+use serde_json::Value;
+
+use crate::support::{Need, Sandbox, Test, differences, image, test};
+
+const IMAGES: &[Need] = &[Need::Registry, Need::Program("skopeo"), Need::Program("umoci"), Need::Overlay];
+const RUNC: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("runc"), Need::Program("umoci")];
+const CRUN: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("crun")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    let mut tests = vec![
+        test("skopeo_reads_the_layout_of_pull", IMAGES, skopeo_reads_pull),
+        test("umoci_unpacks_the_layout_of_pull", IMAGES, umoci_unpacks_pull),
+        test("unpack_reads_skopeos_layout", IMAGES, unpack_reads_skopeo),
+        test("runc_runs_the_bundle_of_bundle", RUNC, runc_runs_bundle),
+        test("crun_runs_the_bundle_of_bundle", CRUN, crun_runs_bundle),
+        test("spawn_runs_a_bundle_of_runc_spec", RUNC, spawn_runs_runc_spec),
+        test("spawn_runs_a_bundle_of_umoci", RUNC, spawn_runs_umoci),
+    ];
+    for name in ["nginx", "debian", "busybox", "torture"] {
+        tests.push(test(&format!("the_flat_tree_of_{name}_equals_umocis"), IMAGES, move |it| {
+            flat_equals_umoci(it, name);
+        }));
+        tests.push(test(&format!("the_overlay_of_{name}_equals_umocis"), IMAGES, move |it| {
+            overlay_equals_umoci(it, name);
+        }));
+    }
+    for kind in ["zstd", "plain", "docker", "multi"] {
+        let fact = format!("nginx_{kind}_makes_the_same_tree_as_nginx");
+        tests.push(test(&fact, IMAGES, move |it| variant_equals_original(it, kind)));
+    }
+    tests
+}
+
+fn skopeo_reads_pull(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let record = sandbox.run(&["pull", "--layout", "layout", &nginx]).ok().json();
+    let read = sandbox.run(&["skopeo", "inspect", "oci:layout:latest"]).ok().json();
+    assert_eq!(read["Digest"], record["image"]["manifest"]["digest"]);
+    // skopeo verifies every blob while it copies.
+    sandbox.run(&["skopeo", "copy", "--insecure-policy", "oci:layout:latest", "dir:copy"]).ok();
+    let origin = sandbox.run(&["skopeo", "inspect", "--tls-verify=false", &format!("docker://{nginx}")]).ok().json();
+    assert_eq!(read["Layers"], origin["Layers"]);
+}
+
+fn umoci_unpacks_pull(sandbox: &Sandbox) {
+    sandbox.run(&["pull", "--layout", "layout", &image("busybox").reference]).ok();
+    sandbox.run(&["umoci", "unpack", "--image", "layout:latest", "bundle"]).ok();
+    umoci(sandbox, "busybox");
+    assert_same(sandbox, "bundle/rootfs", "busybox/rootfs", true);
+}
+
+fn unpack_reads_skopeo(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let source = format!("docker://{nginx}");
+    let copy = ["skopeo", "copy", "--insecure-policy", "--src-tls-verify=false", &source, "oci:layout:web"];
+    sandbox.run(&copy).ok();
+    let record = sandbox.run(&["unpack", "layout", "--ref", "web"]).ok().json();
+    assert_eq!(record["rootfs"]["layers"].as_array().map(Vec::len), Some(5));
+    sandbox.run(&["unpack", "layout", "--ref", "web", "--flat", "flat"]).ok();
+    umoci(sandbox, "nginx");
+    assert_same(sandbox, "flat", "nginx/rootfs", false);
+}
+
+/// Unpacks an image by umoci, as the tree to compare with.
+fn umoci(sandbox: &Sandbox, name: &str) {
+    let source = format!("{}:latest", image(name).layout.display());
+    sandbox.run(&["umoci", "unpack", "--image", &source, name]).ok();
+}
+
+#[track_caller]
+fn assert_same(sandbox: &Sandbox, a: &str, b: &str, times_of_directories: bool) {
+    let found = differences(&sandbox.outside(a), &sandbox.outside(b), times_of_directories);
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found[..found.len().min(20)].join("\n"));
+}
+
+fn flat_equals_umoci(sandbox: &Sandbox, name: &str) {
+    let layout = image(name).layout.display().to_string();
+    sandbox.run(&["unpack", &layout, "--flat", "flat"]).ok();
+    umoci(sandbox, name);
+    // A single layer leaves nothing open. Where later layers change a directory without naming it, umoci 0.4.7 leaves
+    // the time of unpacking.
+    let single = matches!(name, "busybox" | "debian");
+    assert_same(sandbox, "flat", &format!("{name}/rootfs"), single);
+}
+
+fn overlay_equals_umoci(sandbox: &Sandbox, name: &str) {
+    let layout = image(name).layout.display().to_string();
+    let record = sandbox.run(&["unpack", &layout]).ok().json();
+    let layers = record["rootfs"]["layers"].as_array().expect("layers").iter().rev();
+    let lower = layers.map(|layer| layer.as_str().unwrap()).collect::<Vec<_>>();
+    let options = if let [only] = lower.as_slice() {
+        format!("mount --bind {only} merged")
+    } else {
+        // Relative names: mount(2) takes one page of options.
+        let layers = lower.join(":").replace(&format!("{}/", sandbox.at("state/layers/sha256")), "");
+        format!("cd state/layers/sha256; mount -t overlay overlay -o lowerdir={layers} \"$SANDBOX/merged\"")
+    };
+    sandbox.sh(&format!("mkdir merged; {options}")).run().ok();
+    umoci(sandbox, name);
+    let found = differences(&sandbox.outside("merged"), &sandbox.outside(format!("{name}/rootfs")), false);
+    sandbox.run(&["umount", "merged"]).ok();
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found[..found.len().min(20)].join("\n"));
+}
+
+fn variant_equals_original(sandbox: &Sandbox, kind: &str) {
+    let original = image("nginx");
+    sandbox.run(&["unpack", &original.layout.display().to_string(), "--flat", "original"]).ok();
+    let reference = format!("{}:{kind}", original.reference);
+    sandbox.pipe(&[&format!("pull {reference}"), "unpack --flat flat"]).ok();
+    assert_same(sandbox, "flat", "original", true);
+}
+
+/// Makes a bundle of busybox that says hello, by the tools under test, and returns its path.
+fn bundle_of_hello(sandbox: &Sandbox, id: &str) -> String {
+    let pull = format!("pull {}", image("busybox").reference);
+    let bundle = format!("bundle --id {id} -- sh -c 'echo hello from $(id -u)'");
+    let record = sandbox.pipe(&[&pull, "unpack", &bundle]).ok().json();
+    record["bundle"].as_str().expect("a bundle").to_owned()
+}
+
+fn runc_runs_bundle(sandbox: &Sandbox) {
+    let bundle = bundle_of_hello(sandbox, "e2e-interchange-runc");
+    sandbox.run(&["runc", "run", "--bundle", &bundle, "e2e-interchange-runc"]).ok().stdout_is("hello from 0\n");
+    sandbox.run(&["bundle", "delete", "e2e-interchange-runc"]).ok();
+}
+
+fn crun_runs_bundle(sandbox: &Sandbox) {
+    let bundle = bundle_of_hello(sandbox, "e2e-interchange-crun");
+    // crun refuses hybrid control groups by looking whether the unified hierarchy offers a controller.
+    let script = format!(
+        "f=/sys/fs/cgroup/unified/cgroup.controllers; [ ! -e $f ] || mount --bind /dev/null $f
+         exec crun run --bundle {bundle} e2e-interchange-crun"
+    );
+    sandbox.run(&["unshare", "--mount", "sh", "-c", &script]).ok().stdout_is("hello from 0\n");
+    sandbox.run(&["bundle", "delete", "e2e-interchange-crun"]).ok();
+}
+
+fn spawn_runs_runc_spec(sandbox: &Sandbox) {
+    umoci(sandbox, "busybox");
+    sandbox.sh("mkdir bundle; mv busybox/rootfs bundle/; cd bundle; runc spec").run().ok();
+    say_hello(sandbox, "bundle/config.json");
+    sandbox.run(&["spawn", "run", "--bundle", "bundle", "e2e-interchange-spec"]).ok().stdout_is("hello from 0\n");
+}
+
+fn spawn_runs_umoci(sandbox: &Sandbox) {
+    umoci(sandbox, "busybox");
+    say_hello(sandbox, "busybox/config.json");
+    sandbox.run(&["spawn", "run", "--bundle", "busybox", "e2e-interchange-umoci"]).ok().stdout_is("hello from 0\n");
+}
+
+/// Edits a config.json: no terminal, and a command that says who it is.
+fn say_hello(sandbox: &Sandbox, config: &str) {
+    let mut value: Value = serde_json::from_str(&sandbox.read(config)).expect("a config.json");
+    value["process"]["terminal"] = false.into();
+    value["process"]["args"] = serde_json::json!(["sh", "-c", "echo hello from $(id -u)"]);
+    sandbox.write(config, value.to_string());
 }

@@ -33,14 +33,13 @@ use std::process::ExitCode;
 use support::Test;
 
 fn main() -> ExitCode {
-    // Inside a sandbox this program is its own HTTP client.
+    // Inside a sandbox this program is its own HTTP client, and a server that takes a port.
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, option, address] = arguments.as_slice() {
-        if option == "--http-get" {
-            return support::http_client(address);
-        }
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, "--http-get", address] => support::http_client(address),
+        [_, "--listen", address] => support::listener(address),
+        _ => support::run(tests()),
     }
-    support::run(tests())
 }
 
 fn tests() -> Vec<Test> {

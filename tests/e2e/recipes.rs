@@ -1,7 +1,35 @@
-//! Every shell block of docs/recipes.md.
+//! Every shell block of docs/recipes.md, executed as it stands there.
 
-use crate::support::Test;
+use std::time::Duration;
+
+use crate::support::{Need, Sandbox, Test, source, test};
+
+const NEEDS: &[Need] =
+    &[Need::Registry, Need::NetNs, Need::Overlay, Need::Nft, Need::Program("curl"), Need::Program("jq")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    let text = std::fs::read_to_string(source().join("docs/recipes.md")).unwrap_or_default();
+    blocks(&text).into_iter().map(|(name, script)| test(&name, NEEDS, move |it| perform(it, &script))).collect()
+}
+
+fn perform(sandbox: &Sandbox, script: &str) {
+    // With -e a recipe fails where a command of it fails; -x shows which.
+    sandbox.cmd(&["sh", "-exuc", script]).limit(Duration::from_secs(150)).run().ok();
+}
+
+/// Finds the blocks marked `sh`; each is named after the heading above it.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let (mut heading, mut found) = (String::new(), Vec::<(String, String)>::new());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(title) = line.strip_prefix("## ") {
+            heading = title.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "_");
+        } else if line == "```sh" {
+            let script: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            let number = found.iter().filter(|(name, _)| name.starts_with(&heading)).count();
+            let suffix = if number == 0 { String::new() } else { format!("_{}", number + 1) };
+            found.push((format!("{heading}{suffix}"), script.join("\n")));
+        }
+    }
+    found
 }

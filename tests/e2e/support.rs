@@ -8,6 +8,7 @@ mod leaks;
 mod needs;
 mod programs;
 mod sandbox;
+mod tree;
 mod wait;
 
 use std::fmt::Write as _;
@@ -22,19 +23,20 @@ pub(crate) use images::image;
 pub(crate) use needs::Need;
 pub(crate) use programs::source;
 pub(crate) use sandbox::Sandbox;
-pub(crate) use wait::{http_client, wait_for};
+pub(crate) use tree::differences;
+pub(crate) use wait::{http_client, listener, wait_for};
 
 /// One fact about the programs.
 pub(crate) struct Test {
     name: String,
     needs: &'static [Need],
-    run: fn(&Sandbox),
+    run: Box<dyn Fn(&Sandbox) + Send>,
 }
 
 /// Makes a test: its name is the fact (`whiteout_removes_the_lower_file`). With [`Need::Root`] among its needs it gets
 /// a sandbox with namespaces of its own, else only a directory of its own.
-pub(crate) fn test(name: &str, needs: &'static [Need], run: fn(&Sandbox)) -> Test {
-    Test { name: name.to_owned(), needs, run }
+pub(crate) fn test(name: &str, needs: &'static [Need], run: impl Fn(&Sandbox) + Send + 'static) -> Test {
+    Test { name: name.to_owned(), needs, run: Box::new(run) }
 }
 
 impl Test {

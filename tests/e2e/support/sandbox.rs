@@ -156,6 +156,11 @@ impl Sandbox {
         wait::wait_for(&format!("an answer of {address}"), || self.http_get(address))
     }
 
+    /// Waits until a server inside the sandbox answers no more.
+    pub(crate) fn wait_gone(&self, address: &str) {
+        wait::wait_for(&format!("the end of {address}"), || self.http_get(address).is_none().then_some(()));
+    }
+
     /// Returns the process whose namespaces the sandbox is.
     pub(super) fn init(&self) -> Option<i32> {
         self.machine.as_ref().map(|machine| machine.init)

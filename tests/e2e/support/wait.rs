@@ -59,6 +59,23 @@ pub(crate) fn http_client(address: &str) -> ExitCode {
     }
 }
 
+/// Listens on a port, answers nobody, and ends when it is killed.
+pub(crate) fn listener(address: &str) -> ExitCode {
+    match std::net::TcpListener::bind(address) {
+        Ok(listener) => {
+            println!("listening");
+            for connection in listener.incoming() {
+                drop(connection);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{address}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn http_get(address: &str) -> std::io::Result<String> {
     let (host, path) = address.split_once('/').map_or((address, ""), |(host, path)| (host, path));
     let mut stream = TcpStream::connect(host)?;

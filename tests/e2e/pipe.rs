@@ -219,9 +219,9 @@ fn end_of_run(sandbox: &Sandbox, signal: Signal) {
     let run = sandbox.cmd(&["run", "--rm", "--name", "web", "-p", "8080:80", &image("nginx").reference]).start();
     sandbox.wait_http("127.0.0.1:8080/");
     if signal == Signal::INT {
-        run.signal_group(signal)
+        run.signal_group(signal);
     } else {
-        run.signal(signal)
+        run.signal(signal);
     }
     run.wait();
     assert!(sandbox.http_get("127.0.0.1:8080/").is_none());

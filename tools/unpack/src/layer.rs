@@ -156,7 +156,7 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
     }
     node::describe_directory(tree.at(place).as_fd(), entry)?;
     if opaque {
-        xattr::set_opaque(tree.at(place), tree.form)?;
+        tree.make_opaque(place)?;
     }
     tree.set_inherits(place, entry);
     tree.set_times(place, entry.atime.unwrap_or(entry.mtime), entry.mtime);
@@ -217,10 +217,13 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
         return Ok(());
     }
     let parent = tree.directory(directory)?;
+    if xattr::is_opaque(tree.at(parent), tree.form) {
+        return Ok(());
+    }
     match mknodat(tree.at(parent), hidden, FileType::CharacterDevice, Mode::empty(), 0) {
         // This layer's own entry hides a lower file by itself, but a directory would show the lower one's entries.
         Err(Errno::EXIST) => match directory_at(tree, parent, hidden)? {
-            Some(place) => xattr::set_opaque(tree.at(place), tree.form),
+            Some(place) => tree.make_opaque(place),
             None => Ok(()),
         },
         made => Ok(made?),
@@ -244,5 +247,5 @@ fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {
         return place.map_or(Ok(()), |place| tree.purge(place));
     }
     let place = tree.directory(directory)?;
-    xattr::set_opaque(tree.at(place), tree.form)
+    tree.make_opaque(place)
 }

@@ -36,11 +36,12 @@ impl Store {
     pub(crate) fn open(data: &Path, form: Form, sync: bool) -> anyhow::Result<Self> {
         let path = data.join("layers");
         let make = || -> std::io::Result<()> {
-            fs::create_dir_all(data)?;
+            DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-            fs::create_dir_all(path.join("sha256"))?;
-            fs::create_dir_all(path.join("tmp"))
+            ["sha256", "sha512", "tmp"]
+                .iter()
+                .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))
         };
         make().with_context(|| format!("make directory {}", path.display()))?;
         Ok(Self { path, form, sync })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use layout::Digester;
 use oci_spec::image::Digest;
 
@@ -110,7 +110,9 @@ impl Stream {
             }
             self.consume(count);
         }
-        self.digester.verify(diff_id).context("diffID")
+        let got = self.digester.finish();
+        ensure!(got == diff_id.as_ref(), "its diffID is {got}, not {diff_id} as the config says");
+        Ok(())
     }
 
     fn receive(&mut self) -> io::Result<()> {

@@ -2,4 +2,49 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod capability;
+mod container;
+mod create;
+mod device;
+mod environment;
+mod files;
+mod host;
+mod interrupt;
+mod mount;
+mod namespace;
+mod options;
+mod overlay;
+mod patch;
+mod rootfs;
+mod seccomp;
+mod security;
+mod size;
+mod state;
+mod translate;
+mod ulimit;
+mod user;
+mod verbs;
+mod volume;
+
+use std::process::ExitCode;
+
+use crate::options::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    cli::main(cli::Codes::OWN, run)
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { create, verb, roots } = arguments;
+    match verb {
+        None => create::create(&create, &roots)?,
+        Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
+        Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
+        Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cli_usage(message: String) -> anyhow::Error {
+    cli::Usage(message).into()
+}

@@ -1,0 +1,258 @@
+//! The bundle's directory `<data>/containers/<id>`: claimed by making it, whole once config.json is in it, and locked
+//! while it is in between, so that nobody takes a bundle being made for what a killed process has left.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::overlay;
+
+/// What makes a directory a bundle.
+pub(crate) const CONFIG: &str = "config.json";
+/// The record that `bundle` printed: which image and which layers the container stands on.
+pub(crate) const RECORD: &str = "record.json";
+/// Directories on their way out.
+const REMOVED: &str = ".removed-";
+
+/// Returns the directory of all bundles.
+pub(crate) fn directory(data: &Path) -> PathBuf {
+    data.join("containers")
+}
+
+/// Checks an id: a name in the file system, in `/run/netns` and in the control groups.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let mut bytes = id.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if !first || !rest || id.len() > 128 {
+        bail!(cli::Usage(format!("`{id}` is not an id: letters, digits, `_`, `.` and `-`, at most 128")));
+    }
+    Ok(())
+}
+
+/// Returns twelve random hexadecimal digits.
+pub(crate) fn random_id() -> Result<String> {
+    let mut bytes = [0_u8; 6];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("read /dev/urandom")?;
+    let number = bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    Ok(format!("{number:012x}"))
+}
+
+/// A bundle being made. Dropped before [`Claim::commit`], it undoes everything.
+pub(crate) struct Claim {
+    pub(crate) path: PathBuf,
+    /// Made elsewhere, for undoing.
+    pub(crate) made: Vec<Made>,
+    committed: bool,
+    _lock: File,
+}
+
+/// Something outside of the bundle that would not be there without it.
+pub(crate) enum Made {
+    /// An empty directory of the user's.
+    Directory(PathBuf),
+    /// A volume, filled by us.
+    Volume(PathBuf),
+}
+
+impl Claim {
+    /// Takes an id, also from a bundle that a killed process has left half-made.
+    pub(crate) fn new(data: &Path, id: &str) -> Result<Self> {
+        let parent = directory(data);
+        make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
+        let path = parent.join(id);
+        loop {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => match Lock::half_made(&path)? {
+                    Some(_lock) => {
+                        log::debug!("sweep {}: left half-made", path.display());
+                        remove(&path)?;
+                        continue;
+                    }
+                    None => bail!("id `{id}` is taken: {} (`bundle delete {id}` frees it)", path.display()),
+                },
+                Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
+            }
+            // A sweeper may have come between; then the name is free again.
+            if let Some(Lock(lock)) = Lock::take(&path)? {
+                return Ok(Self { path, made: Vec::new(), committed: false, _lock: lock });
+            }
+        }
+    }
+
+    /// Makes a directory of the bundle.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Writes a file of the bundle, whole or not at all.
+    pub(crate) fn write(&self, name: &str, text: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!(".{name}"));
+        // Files that are mounted into the container are everybody's to read there.
+        let write = || {
+            let mut file = File::options().write(true).create_new(true).mode(0o644).open(&temporary)?;
+            rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o644))?;
+            file.write_all(text)?;
+            drop(file);
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Makes it last.
+    pub(crate) fn commit(mut self) {
+        self.committed = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        for made in self.made.iter().rev() {
+            // What cannot be undone is no news after an error: it is in use.
+            let _undone = match made {
+                Made::Directory(path) => fs::remove_dir(path),
+                Made::Volume(path) => fs::remove_dir_all(path),
+            };
+        }
+        if let Err(error) = remove(&self.path) {
+            log::warn!("{error:#}");
+        }
+    }
+}
+
+/// A lock on a bundle's directory: held by who makes it, and shared by who runs from it.
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Locks the directory; `None` while somebody else does, or when it is gone.
+    pub(crate) fn take(path: &Path) -> Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
+        }
+        let held = file.metadata().with_context(|| format!("look at {}", path.display()))?;
+        let there = fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        Ok(there.then_some(Self(file)))
+    }
+
+    /// Locks the directory if it is what a killed process has left.
+    pub(crate) fn half_made(path: &Path) -> Result<Option<Self>> {
+        if path.join(CONFIG).exists() {
+            return Ok(None);
+        }
+        // Looked at again under the lock: it may have become whole meanwhile.
+        Ok(Self::take(path)?.filter(|_| !path.join(CONFIG).exists()))
+    }
+}
+
+/// Removes a bundle: unmounted, then out of the way in one step, then piece by piece.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let rootfs = path.join("rootfs");
+    overlay::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let away = path.with_file_name(format!("{REMOVED}{name}-{}", std::process::id()));
+    match fs::rename(path, &away) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
+    }
+    sweep(&away)
+}
+
+/// Removes what a killed removal has left.
+pub(crate) fn sweep(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the bundles, by name, and what is left of removed ones.
+pub(crate) fn entries(data: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let parent = directory(data);
+    let entries = match fs::read_dir(&parent) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        entries => entries.with_context(|| format!("read {}", parent.display()))?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    Ok(paths
+        .into_iter()
+        .partition(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED))))
+}
+
+/// Layers hold set-user-ID programs that the host's users must not reach (CVE-2021-41091).
+fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names() {
+        for (id, want) in [
+            ("web", true),
+            ("a.b_c-9", true),
+            ("0123456789ab", true),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("-x", false),
+            ("a/b", false),
+            ("a b", false),
+            ("a\n", false),
+        ] {
+            assert_eq!(check_id(id).is_ok(), want, "{id:?}");
+        }
+        assert!(check_id(&random_id().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_claim_is_undone_unless_it_is_committed() {
+        let data = std::env::temp_dir().join(format!("bundle-claim-{}", std::process::id()));
+        let claim = Claim::new(&data, "a").unwrap();
+        claim.write("hosts", b"x").unwrap();
+        assert!(Claim::new(&data, "a").is_err());
+        drop(claim);
+        assert!(!data.join("containers/a").exists());
+        // What a killed process leaves has no config and no lock.
+        fs::create_dir_all(data.join("containers/a/upper")).unwrap();
+        let claim = Claim::new(&data, "a").unwrap();
+        claim.write(CONFIG, b"{}").unwrap();
+        claim.commit();
+        let error = Claim::new(&data, "a").err().unwrap().to_string();
+        assert!(error.starts_with("id `a` is taken"), "{error}");
+        remove(&data.join("containers/a")).unwrap();
+        assert_eq!(entries(&data).unwrap(), (vec![], vec![]));
+        fs::remove_dir_all(data).unwrap();
+    }
+}

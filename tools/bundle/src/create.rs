@@ -1,0 +1,319 @@
+//! A bundle is made: inputs are read, config.json is computed, and then everything is written, whole or not at all.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use oci_spec::image::{Descriptor, ImageConfiguration};
+use record::{Bundle, Id, Image, Input, Record, Rootfs};
+use serde_json::Value;
+
+use crate::container::{self, Claim, Made};
+use crate::environment::{self, Variable};
+use crate::files::{self, Reach};
+use crate::interrupt::Interrupt;
+use crate::mount::{Mount, Source};
+use crate::namespace::Namespace;
+use crate::options::Create;
+use crate::overlay::{self, Mounted, Overlay};
+use crate::rootfs::{Root, open_directory};
+use crate::security::SecurityOption;
+use crate::translate::{self, Facts};
+use crate::user::{self, Accounts};
+use crate::{device, host, patch, seccomp, volume};
+
+/// The id that `--print` shows where none was given: the same for the same input.
+const PRINTED_ID: &str = "container";
+
+/// What a bundle is made from.
+struct Origin {
+    record: Record,
+    image: ImageConfiguration,
+    rootfs: Rootfs,
+}
+
+/// Where things are.
+struct Place<'a> {
+    id: &'a str,
+    data: &'a Path,
+    run: &'a Path,
+    /// The bundle's directory.
+    bundle: &'a Path,
+}
+
+/// Makes a bundle, or prints its config.json.
+pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
+    let mut origin = read(options)?;
+    for key in translate::dropped_annotations(&origin.image) {
+        log::warn!("label {key} of the image would give orders to the runtime: left out");
+    }
+    let (data, run) = (roots.data(), roots.run());
+    let id = match (&options.id, options.print) {
+        (Some(id), _) => id.clone(),
+        (None, true) => PRINTED_ID.to_owned(),
+        (None, false) => container::random_id()?,
+    };
+    container::check_id(&id)?;
+    let bundle = container::directory(&data).join(&id);
+    let place = Place { id: &id, data: &data, run: &run, bundle: &bundle };
+    if options.print {
+        return print(&origin, options, &place);
+    }
+    let interrupt = Interrupt::watch()?;
+    let mut claim = Claim::new(&data, &id)?;
+    let (root, mounted) = mount(&origin.rootfs, options, &claim)?;
+    let config = config(&origin, options, &place, &root)?;
+    interrupt.check()?;
+    write_files(&claim, options, &config)?;
+    for (mount, source) in sources(&translate::planned_mounts(&origin.image, options)?, &place) {
+        prepare(&mount, Path::new(&source), &root, &mut claim, &interrupt)?;
+    }
+    if let Some(mounted) = mounted {
+        let target = claim.path.join("rootfs");
+        log::debug!("mount the overlay on {}", target.display());
+        mounted.attach(&target).with_context(|| format!("mount the overlay on {}", target.display()))?;
+    }
+    origin.record.set(&Bundle(claim.path.clone()));
+    origin.record.set(&Id(id.clone()));
+    claim.write(container::RECORD, (origin.record.to_line() + "\n").as_bytes())?;
+    interrupt.check()?;
+    claim.write(container::CONFIG, pretty(&config)?.as_bytes())?;
+    // Whoever does not get the record has no use for the bundle.
+    origin.record.print()?;
+    claim.commit();
+    Ok(())
+}
+
+fn print(origin: &Origin, options: &Create, place: &Place<'_>) -> Result<()> {
+    let root = match (&origin.rootfs.layers, &origin.rootfs.path) {
+        (Some(layers), _) => Root::Layers(layers.clone()),
+        (None, Some(path)) => Root::Whole(open_directory(path)?),
+        (None, None) => Root::Absent,
+    };
+    let config = config(origin, options, place, &root)?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(pretty(&config)?.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+fn pretty(config: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(config)? + "\n")
+}
+
+/// Reads the input by the record's rule, and the image's config.
+fn read(options: &Create) -> Result<Origin> {
+    let (record, rootfs) = match Input::read(options.input.as_deref())? {
+        Input::Directory(path) => {
+            let path = std::path::absolute(&path).with_context(|| format!("find {}", path.display()))?;
+            let rootfs = Rootfs { path: Some(path), ..Rootfs::default() };
+            let mut record = Record::default();
+            record.set(&rootfs);
+            (record, rootfs)
+        }
+        Input::Record(record) => {
+            let found = record.find::<Rootfs>()?;
+            let rootfs = match found {
+                Some(rootfs) => rootfs,
+                // Enough to look at the config.
+                None if options.print => Rootfs::default(),
+                None => record.part::<Rootfs>()?,
+            };
+            (record, rootfs)
+        }
+    };
+    if rootfs.layers.is_none() && rootfs.path.is_none() && !options.print {
+        bail!(record::Error::Member { member: "rootfs", cause: "neither `layers` nor `path`".to_owned() });
+    }
+    let image = image(&record, options)?;
+    Ok(Origin { record, image, rootfs })
+}
+
+fn image(record: &Record, options: &Create) -> Result<ImageConfiguration> {
+    if let Some(path) = &options.config {
+        let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let parsed = serde_json::from_slice(&text);
+        return parsed.with_context(|| format!("{} is not the config of an image", path.display()));
+    }
+    let Some(image) = record.find::<Image>()? else { return Ok(ImageConfiguration::default()) };
+    let layout = layout::Layout::open(&image.layout)?;
+    let manifest = layout.manifest(&image.manifest::<Descriptor>()?)?;
+    Ok(layout.config(&manifest)?)
+}
+
+/// Makes the container's root file system; a flat one is used where it is, unless a layer shall lie over it.
+fn mount(rootfs: &Rootfs, options: &Create, claim: &Claim) -> Result<(Root, Option<Mounted>)> {
+    let flat;
+    let layers = match (&rootfs.layers, &rootfs.path) {
+        (Some(layers), _) => layers.as_slice(),
+        (None, Some(path)) if options.overlay => {
+            flat = [path.clone()];
+            flat.as_slice()
+        }
+        (None, Some(path)) => return Ok((Root::Whole(open_directory(path)?), None)),
+        (None, None) => bail!("the record's rootfs is empty"),
+    };
+    let (upper, work) = (claim.subdirectory("upper")?, claim.subdirectory("work")?);
+    let target = claim.subdirectory("rootfs")?;
+    let overlay = Overlay { layers, upper: &upper, work: &work, target: &target };
+    let mounted = overlay::mount(&overlay).with_context(|| format!("make an overlay of {} layers", layers.len()))?;
+    Ok((Root::Whole(mounted.root()?), Some(mounted)))
+}
+
+/// Computes config.json: gathers what it depends on, translates, and applies the user's patches.
+fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> Result<Value> {
+    let namespaces = host::namespaces(&options.namespaces, place.run)?;
+    let given = options.process.user.clone();
+    let spec = given.or_else(|| origin.image.config().as_ref()?.user().clone()).unwrap_or_default();
+    let numeric = user::is_numeric(&spec) && options.process.group_add.iter().all(|group| user::is_numeric(group));
+    let accounts = match root {
+        Root::Absent if numeric => Accounts::default(),
+        root => root.accounts()?,
+    };
+    let held = host::held_capabilities();
+    let capabilities = translate::capabilities(options, held);
+    let mut devices = if options.security.privileged { device::all()? } else { Vec::new() };
+    for flag in &options.mounts.device {
+        devices.extend(device::look_up(flag)?);
+    }
+    let mounts = translate::planned_mounts(&origin.image, options)?;
+    if mounts.iter().any(|mount| mount.relabel) && Path::new("/sys/fs/selinux/enforce").exists() {
+        log::warn!("volumes are not relabelled for SELinux");
+    }
+    let facts = Facts {
+        id: place.id.to_owned(),
+        root: root_path(&origin.rootfs, options)?,
+        user: accounts.resolve(&spec, &options.process.group_add)?,
+        hostname: host::hostname(&options.names, &namespaces, place.id)?,
+        variables: variables(options)?,
+        mounts: sources(&mounts, place),
+        files: ["hosts", "hostname", "resolv.conf"]
+            .into_iter()
+            .zip(["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"])
+            .map(|(name, path)| (path, text(&place.bundle.join(name))))
+            .collect(),
+        shm: host::shared_memory(&options.namespaces, place.run)?,
+        seccomp: seccomp_profile(options, &capabilities)?,
+        namespaces,
+        devices,
+        capabilities,
+    };
+    let mut config = translate::translate(&origin.image, options, &facts)?;
+    for path in &options.patch {
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let changes = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", path.display()))?;
+        patch::merge(&mut config, changes);
+    }
+    Ok(config)
+}
+
+fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
+    match &rootfs.path {
+        Some(path) if rootfs.layers.is_none() && !options.overlay => {
+            Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
+        }
+        _ => Ok("rootfs".to_owned()),
+    }
+}
+
+fn variables(options: &Create) -> Result<Vec<Variable>> {
+    let mut variables = Vec::new();
+    for path in &options.process.env_file {
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        variables.extend(environment::parse_file(&bytes).with_context(|| path.display().to_string())?);
+    }
+    variables.extend(options.process.env.iter().cloned());
+    Ok(variables)
+}
+
+fn seccomp_profile(
+    options: &Create,
+    capabilities: &std::collections::BTreeSet<crate::capability::Capability>,
+) -> Result<Option<Value>> {
+    let chosen = options.security.confinement.iter().rev().find_map(|option| match option {
+        SecurityOption::Seccomp(profile) => Some(profile),
+        _ => None,
+    });
+    match chosen {
+        Some(None) => Ok(None),
+        Some(Some(path)) => {
+            let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            let profile = seccomp::parse(&bytes, capabilities);
+            Ok(Some(profile.with_context(|| format!("{} is not a seccomp profile", path.display()))?))
+        }
+        None if options.security.privileged => Ok(None),
+        None => Ok(Some(seccomp::default_profile(capabilities))),
+    }
+}
+
+/// Returns each mount with the path of its content on the host.
+fn sources(mounts: &[Mount], place: &Place<'_>) -> Vec<(Mount, String)> {
+    let mut number = 0;
+    let source = |mount: &Mount| match &mount.source {
+        Source::Host { path, .. } => path.clone(),
+        Source::Volume { name: Some(name), .. } => text(&place.data.join("volumes").join(name)),
+        Source::Volume { name: None, .. } => {
+            number += 1;
+            text(&place.bundle.join("volumes").join(number.to_string()))
+        }
+        Source::Tmpfs { .. } => String::new(),
+    };
+    let sources: Vec<String> = mounts.iter().map(source).collect();
+    mounts.iter().cloned().zip(sources).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Sees to it that a mount's source is there.
+fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interrupt: &Interrupt) -> Result<()> {
+    match &mount.source {
+        Source::Tmpfs { .. } => Ok(()),
+        Source::Host { create, .. } => {
+            if fs::metadata(source).is_ok() {
+                return Ok(());
+            }
+            if !create {
+                bail!("mount source {} is not there", source.display());
+            }
+            log::debug!("make directory {}", source.display());
+            for directory in missing(source) {
+                fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+                claim.made.push(Made::Directory(directory));
+            }
+            Ok(())
+        }
+        Source::Volume { copy, .. } => {
+            log::debug!("make volume {}", source.display());
+            let content = copy.then_some(root);
+            let made = volume::prepare(source, &mount.destination, content, interrupt)?;
+            claim.made.extend(made.map(Made::Volume));
+            Ok(())
+        }
+    }
+}
+
+/// Returns the directories that are to be made for a path, the highest first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let mut missing: Vec<PathBuf> =
+        path.ancestors().take_while(|path| fs::symlink_metadata(path).is_err()).map(Path::to_owned).collect();
+    missing.reverse();
+    missing
+}
+
+/// Writes the files that are mounted into the container.
+fn write_files(claim: &Claim, options: &Create, config: &Value) -> Result<()> {
+    let reach = match options.namespaces.network {
+        Some(Namespace::Host) => Reach::Host,
+        Some(Namespace::None) => Reach::Nothing,
+        _ => Reach::Own,
+    };
+    let host_hosts = files::read(Path::new("/etc/hosts"));
+    claim.write("hosts", files::hosts(reach, &host_hosts, &options.names).as_bytes())?;
+    let resolver = files::resolv_conf(reach, &files::host_resolv_conf(), &options.names);
+    claim.write("resolv.conf", resolver.as_bytes())?;
+    let own = rustix::system::uname();
+    let hostname = config["hostname"].as_str().unwrap_or_else(|| own.nodename().to_str().unwrap_or_default());
+    claim.write("hostname", format!("{hostname}\n").as_bytes())
+}

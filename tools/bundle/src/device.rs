@@ -1,0 +1,175 @@
+//! Devices of the host in the container: `--device`.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+/// `HOST[:CONTAINER][:PERMISSIONS]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceFlag {
+    pub(crate) host: PathBuf,
+    pub(crate) container: String,
+    pub(crate) access: String,
+}
+
+impl FromStr for DeviceFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (host, container, access) = match parts.as_slice() {
+            [host] => (*host, *host, "rwm"),
+            [host, access] if is_access(access) => (*host, *host, *access),
+            [host, container] => (*host, *container, "rwm"),
+            [host, container, access] if is_access(access) => (*host, *container, *access),
+            _ => return Err(format!("`{text}` is not HOST[:CONTAINER][:PERMISSIONS]")),
+        };
+        if !host.starts_with('/') || !container.starts_with('/') {
+            return Err(format!("`{text}`: the path of a device is absolute"));
+        }
+        Ok(Self { host: host.into(), container: container.to_owned(), access: access.to_owned() })
+    }
+}
+
+fn is_access(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
+}
+
+/// One device as the host has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    path: String,
+    kind: &'static str,
+    major: u32,
+    minor: u32,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    access: String,
+}
+
+impl Device {
+    /// Returns the entry of `linux.devices`.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "path": self.path, "type": self.kind, "major": self.major, "minor": self.minor,
+            "fileMode": self.mode, "uid": self.uid, "gid": self.gid,
+        })
+    }
+
+    /// Returns the entry of `linux.resources.devices`.
+    pub(crate) fn rule(&self) -> Value {
+        json!({"allow": true, "type": self.kind, "major": self.major, "minor": self.minor, "access": self.access})
+    }
+
+    fn of(path: String, metadata: &Metadata, access: &str) -> Option<Self> {
+        let kind = match metadata.file_type() {
+            kind if kind.is_char_device() => "c",
+            kind if kind.is_block_device() => "b",
+            _ => return None,
+        };
+        let number = metadata.rdev();
+        Some(Self {
+            path,
+            kind,
+            major: rustix::fs::major(number),
+            minor: rustix::fs::minor(number),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            access: access.to_owned(),
+        })
+    }
+}
+
+/// Looks a device up on the host. A directory stands for the devices in it.
+pub(crate) fn look_up(flag: &DeviceFlag) -> Result<Vec<Device>> {
+    let metadata = fs::metadata(&flag.host).with_context(|| format!("device {}", flag.host.display()))?;
+    if !metadata.is_dir() {
+        let device = Device::of(flag.container.clone(), &metadata, &flag.access);
+        return Ok(vec![device.with_context(|| format!("{} is not a device", flag.host.display()))?]);
+    }
+    let mut devices = Vec::new();
+    collect(&flag.host, &flag.container, &flag.access, &mut devices)
+        .with_context(|| format!("devices of {}", flag.host.display()))?;
+    if devices.is_empty() {
+        bail!("{} holds no device", flag.host.display());
+    }
+    Ok(devices)
+}
+
+/// Returns every device of the host: what `--privileged` gives.
+pub(crate) fn all() -> Result<Vec<Device>> {
+    let mut devices = Vec::new();
+    collect(Path::new("/dev"), "/dev", "rwm", &mut devices).context("devices of /dev")?;
+    // What the runtime makes itself, or what differs from container to container.
+    let own =
+        ["/dev/console", "/dev/full", "/dev/null", "/dev/ptmx", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+    devices.retain(|device| !own.contains(&device.path.as_str()));
+    Ok(devices)
+}
+
+fn collect(directory: &Path, below: &str, access: &str, devices: &mut Vec<Device>) -> io::Result<()> {
+    let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    // The directory's order is the kernel's mood; config.json has to be the same for the same host.
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let path = format!("{below}/{name}");
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            // Devices come and go.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if metadata.is_dir() {
+            if !["pts", "shm", "fd", "mqueue", "hugepages", ".lxc", ".lxd-mounts", ".udev"].contains(&name) {
+                collect(&entry.path(), &path, access, devices)?;
+            }
+        } else {
+            devices.extend(Device::of(path, &metadata, access));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_docker_reads_them() {
+        for (text, want) in [
+            ("/dev/fuse", Some(("/dev/fuse", "/dev/fuse", "rwm"))),
+            ("/dev/fuse:r", Some(("/dev/fuse", "/dev/fuse", "r"))),
+            ("/dev/a:/dev/b", Some(("/dev/a", "/dev/b", "rwm"))),
+            ("/dev/a:/dev/b:mr", Some(("/dev/a", "/dev/b", "mr"))),
+            ("/dev/a:/dev/b:x", None),
+            ("dev/a", None),
+            ("/dev/a:b", None),
+            ("", None),
+        ] {
+            let want = want.map(|(host, container, access)| DeviceFlag {
+                host: host.into(),
+                container: container.to_owned(),
+                access: access.to_owned(),
+            });
+            assert_eq!(text.parse().ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_looked_up_on_the_host() {
+        let devices = look_up(&"/dev/null:/dev/hole:rw".parse().unwrap()).unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].rule(), json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}));
+        assert!(look_up(&"/etc/passwd".parse().unwrap()).is_err());
+        assert!(look_up(&"/dev/no-such-device".parse().unwrap()).is_err());
+    }
+}

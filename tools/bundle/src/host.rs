@@ -1,0 +1,82 @@
+//! What the host is like, as far as config.json depends on it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::namespace::{Namespace, Shared};
+use crate::options::{Names, Namespaces};
+use crate::{cli_usage, state};
+
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+/// The kernel's limit for a host name.
+const HOSTNAME_LIMIT: usize = 64;
+
+/// Tells whether the host has control groups of version 2 only.
+pub(crate) fn is_unified() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2)
+}
+
+/// Returns the capabilities that this process can hand on.
+pub(crate) fn held_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// Returns the container's host name: the user's, the host's with its network, else the id's start as with docker.
+pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<String> {
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = match &names.hostname {
+        Some(name) => name.clone(),
+        None if namespaces.network == Namespace::Host || namespaces.uts == Namespace::Host => host(),
+        None => id.chars().take(12).collect(),
+    };
+    if name.is_empty() || name.len() > HOSTNAME_LIMIT || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(cli_usage(format!("`{name}` is not a host name of 1 to {HOSTNAME_LIMIT} characters")));
+    }
+    Ok(name)
+}
+
+/// Returns the namespaces, with other containers' looked up in the run directory.
+pub(crate) fn namespaces(options: &Namespaces, run: &Path) -> Result<Shared> {
+    let find = |option: &Option<Namespace>, name: &str| -> Result<Namespace> {
+        match option {
+            Some(Namespace::Container(id)) => {
+                let pid = state::require_pid(run, id)?;
+                Ok(Namespace::Path(format!("/proc/{pid}/ns/{name}")))
+            }
+            Some(namespace) => Ok(namespace.clone()),
+            None => Ok(Namespace::Private),
+        }
+    };
+    let cgroup = match &options.cgroupns {
+        Some(namespace) => namespace.clone(),
+        None if is_unified() => Namespace::Private,
+        None => Namespace::Host,
+    };
+    let user = match &options.userns {
+        None | Some(Namespace::Host) => Namespace::Host,
+        Some(Namespace::Path(path)) => Namespace::Path(path.clone()),
+        Some(_) => return Err(cli_usage("--userns takes host or ns:PATH".to_owned())),
+    };
+    Ok(Shared {
+        network: find(&options.network, "net")?,
+        pid: find(&options.pid, "pid")?,
+        ipc: find(&options.ipc, "ipc")?,
+        uts: find(&options.uts, "uts")?,
+        cgroup,
+        user,
+    })
+}
+
+/// Returns where /dev/shm comes from when another's IPC namespace is used.
+pub(crate) fn shared_memory(options: &Namespaces, run: &Path) -> Result<Option<String>> {
+    match &options.ipc {
+        Some(Namespace::Host) => Ok(Some("/dev/shm".to_owned())),
+        Some(Namespace::Container(id)) => Ok(Some(format!("/proc/{}/root/dev/shm", state::require_pid(run, id)?))),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,314 @@
+//! The command line: docker's names for what docker has. Below this module nobody sees clap.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::capability::Choice;
+use crate::device::DeviceFlag;
+use crate::environment::Variable;
+use crate::files::HostEntry;
+use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
+use crate::namespace::Namespace;
+use crate::security::SecurityOption;
+use crate::size::{Bytes, Cpus, Limit};
+use crate::ulimit::Ulimit;
+
+/// Turn an image's config and your options into an OCI runtime bundle
+#[derive(Debug, Parser)]
+#[command(
+    name = "bundle",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+        pull nginx | unpack | bundle --id web -v ./site:/usr/share/nginx/html:ro | spawn\n  \
+        pull busybox | unpack | bundle --print -- sh -c 'echo hello'\n  \
+        bundle ./rootfs --id shell --tty -- sh\n  \
+        bundle delete web"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) create: Create,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// What can be done with bundles that are there.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Unmount bundles and remove them
+    Delete {
+        /// Also when a container of it seems to run; and say nothing of what is not there
+        #[arg(long, short)]
+        force: bool,
+        /// Ids, or paths of bundles
+        #[arg(required = true, value_name = "ID|PATH")]
+        bundles: Vec<String>,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// List the bundles
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// Remove what no container runs from: half-made bundles and those whose root file system is not mounted
+    Prune {
+        /// Every bundle that no container runs from
+        #[arg(long, short)]
+        all: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+}
+
+/// What a bundle is made of.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Create {
+    /// A record's file, `-`, or a directory: a root file system [default: the record on stdin]
+    #[arg(value_name = "RECORD|ROOTFS")]
+    pub(crate) input: Option<PathBuf>,
+    /// Command instead of the image's Cmd; the image's Entrypoint stays
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+    /// Name of the container [default: twelve random hexadecimal digits]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Image config (JSON) for a root file system that comes without one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print config.json and write nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Change config.json by a JSON merge patch (RFC 7396)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) patch: Vec<PathBuf>,
+    /// Lay a writable layer over a flat root file system, so that it stays as it is
+    #[arg(long)]
+    pub(crate) overlay: bool,
+    #[command(flatten)]
+    pub(crate) process: Process,
+    #[command(flatten)]
+    pub(crate) mounts: Mounts,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) security: Security,
+    #[command(flatten)]
+    pub(crate) namespaces: Namespaces,
+    #[command(flatten)]
+    pub(crate) names: Names,
+}
+
+/// The process.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Process")]
+pub(crate) struct Process {
+    /// Set a variable; without a value, pass the caller's own
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<Variable>,
+    /// Set the variables of a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// User and group, by name or number
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Further groups, by name or number
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group_add: Vec<String>,
+    /// Working directory
+    #[arg(long, short = 'w', visible_alias = "workdir", value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// Program instead of the image's Entrypoint; the image's Cmd goes with it
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Give the process a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// File mode creation mask, in octal
+    #[arg(long, value_name = "MASK", value_parser = octal)]
+    pub(crate) umask: Option<u32>,
+    /// Signal that stops the container
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// Seconds that the container has to stop
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) stop_timeout: Option<u32>,
+}
+
+/// The files.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct Mounts {
+    /// Mount a path of the host, or a volume by name
+    #[arg(long, short, value_name = "[SOURCE:]DESTINATION[:OPTIONS]")]
+    pub(crate) volume: Vec<VolumeFlag>,
+    /// Mount, in docker's long form
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    pub(crate) mount: Vec<MountFlag>,
+    /// Mount an empty directory in memory
+    #[arg(long, value_name = "DESTINATION[:OPTIONS]")]
+    pub(crate) tmpfs: Vec<TmpfsFlag>,
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<Bytes>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Give access to a device of the host
+    #[arg(long, value_name = "HOST[:CONTAINER][:PERMISSIONS]")]
+    pub(crate) device: Vec<DeviceFlag>,
+}
+
+/// The control group and the limits.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct Limits {
+    /// Memory
+    #[arg(long, short, value_name = "SIZE")]
+    pub(crate) memory: Option<Bytes>,
+    /// Memory and swap together; -1: no limit [default: twice the memory]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<Limit>,
+    /// Memory that is left alone when memory is scarce
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_reservation: Option<Bytes>,
+    /// Number of CPUs
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<Cpus>,
+    /// Share of the CPUs beside others, of 1024
+    #[arg(long, short, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// CPUs to run on
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Number of processes and threads; -1: no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Resource limit of the process
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// Who is killed first when memory is out: -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    pub(crate) oom_score_adj: Option<i32>,
+    /// Control group above the container's
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<String>,
+}
+
+/// What the process may do.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Privileges")]
+pub(crate) struct Security {
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_add: Vec<Choice>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub(crate) cap_drop: Vec<Choice>,
+    /// Give every capability and device, and no system call filter
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// seccomp=FILE|unconfined, no-new-privileges, apparmor=PROFILE, systempaths=unconfined
+    #[arg(long = "security-opt", value_name = "OPTION")]
+    pub(crate) confinement: Vec<SecurityOption>,
+    /// Set a kernel parameter of the container's namespaces
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) sysctl: Vec<(String, String)>,
+}
+
+/// What the container shares.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Namespaces")]
+pub(crate) struct Namespaces {
+    /// none, host, container:ID or ns:PATH [default: a new one, for `ns add`]
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    pub(crate) network: Option<Namespace>,
+    /// host, container:ID or ns:PATH
+    #[arg(long, value_name = "MODE")]
+    pub(crate) pid: Option<Namespace>,
+    /// none, private, shareable, host, container:ID or ns:PATH
+    #[arg(long, value_name = "MODE")]
+    pub(crate) ipc: Option<Namespace>,
+    /// host or ns:PATH
+    #[arg(long, value_name = "MODE")]
+    pub(crate) uts: Option<Namespace>,
+    /// host or private [default: private where the host has control groups of version 2 only]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) cgroupns: Option<Namespace>,
+    /// host, or ns:PATH of a user namespace that is there
+    #[arg(long, value_name = "MODE")]
+    pub(crate) userns: Option<Namespace>,
+}
+
+/// Names and labels.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Names")]
+pub(crate) struct Names {
+    /// Host name [default: the first twelve characters of the id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub(crate) add_host: Vec<HostEntry>,
+    /// Name server instead of the host's
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<std::net::IpAddr>,
+    /// Search domain instead of the host's; `.` for none
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Option of resolv.conf(5)
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    pub(crate) dns_option: Vec<String>,
+    /// Add an annotation
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) annotation: Vec<(String, String)>,
+    /// Add a label, which becomes an annotation as the image's labels do
+    #[arg(long, short, value_name = "KEY[=VALUE]", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    let mask = u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777);
+    mask.ok_or_else(|| format!("`{text}` is not an octal number up to 777"))
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("not NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if name.is_empty() { Err("empty key".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_command() {
+        let arguments = Arguments::parse_from(["bundle", "-e", "A=1", "--", "sh", "-c", "--id"]);
+        assert_eq!(arguments.create.command, ["sh", "-c", "--id"]);
+        assert_eq!(arguments.create.input, None);
+        let arguments = Arguments::parse_from(["bundle", "./rootfs", "-m", "64m", "--", "true"]);
+        assert_eq!(arguments.create.input, Some("./rootfs".into()));
+        assert!(matches!(Arguments::parse_from(["bundle", "delete", "-f", "x"]).verb, Some(Verb::Delete { .. })));
+    }
+}

@@ -1,0 +1,261 @@
+//! An image's config and the user's options become config.json: by image-spec, conversion.md, and where that leaves
+//! room, by docker's defaults. Pure: the same input gives the same bytes. Built as JSON, since the maps of `oci-spec`'s
+//! runtime types have no order.
+
+mod annotations;
+mod resources;
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail};
+use oci_spec::image::{Config, ImageConfiguration};
+use serde_json::{Map, Value, json};
+
+use crate::capability::{self, Capability};
+use crate::device::Device;
+use crate::environment::{Defaults, Variable, environment};
+use crate::mount::{self, Mount};
+use crate::namespace::{Namespace, Shared};
+use crate::options::Create;
+use crate::security::SecurityOption;
+use crate::user::User;
+
+pub(crate) use annotations::dropped as dropped_annotations;
+
+/// The version that every runtime in use accepts, and no field here is younger.
+const OCI_VERSION: &str = "1.2.1";
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const SHM_SIZE: i64 = 64 << 20;
+
+/// What was found out before: about the host, the image's accounts and the bundle.
+pub(crate) struct Facts {
+    pub(crate) id: String,
+    /// `root.path`.
+    pub(crate) root: String,
+    pub(crate) user: User,
+    pub(crate) hostname: String,
+    /// Variables of `--env-file` and `--env`, in this order.
+    pub(crate) variables: Vec<Variable>,
+    /// Every mount with its source on the host, parents first.
+    pub(crate) mounts: Vec<(Mount, String)>,
+    /// The files that the bundle has for the container: destination and source.
+    pub(crate) files: Vec<(&'static str, String)>,
+    pub(crate) namespaces: Shared,
+    /// Where /dev/shm comes from if not from a tmpfs of the container's own.
+    pub(crate) shm: Option<String>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) capabilities: BTreeSet<Capability>,
+    /// `linux.seccomp`; `None` is unconfined.
+    pub(crate) seccomp: Option<Value>,
+}
+
+/// Returns config.json.
+pub(crate) fn translate(image: &ImageConfiguration, options: &Create, facts: &Facts) -> Result<Value> {
+    let empty = Config::default();
+    let config = image.config().as_ref().unwrap_or(&empty);
+    let mut spec = json!({
+        "ociVersion": OCI_VERSION,
+        "process": process(config, options, facts)?,
+        "root": {"path": facts.root, "readonly": options.mounts.read_only},
+    });
+    if facts.namespaces.uts == Namespace::Private {
+        spec["hostname"] = json!(facts.hostname);
+    }
+    spec["mounts"] = Value::Array(mounts(options, facts));
+    spec["annotations"] = json!(annotations::annotations(image, config, options));
+    spec["linux"] = linux(options, facts)?;
+    Ok(spec)
+}
+
+/// Returns the container's capabilities, of those that this process holds.
+pub(crate) fn capabilities(options: &Create, held: u64) -> BTreeSet<Capability> {
+    let security = &options.security;
+    capability::choose(&security.cap_add, &security.cap_drop, security.privileged, held)
+}
+
+fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
+    let defaults =
+        Defaults { hostname: &facts.hostname, terminal: options.process.tty, home: facts.user.home.as_str() };
+    let mut user = Map::new();
+    user.insert("uid".into(), json!(facts.user.uid));
+    user.insert("gid".into(), json!(facts.user.gid));
+    if let Some(umask) = options.process.umask {
+        user.insert("umask".into(), json!(umask));
+    }
+    user.insert("additionalGids".into(), json!(facts.user.groups));
+    let names: Vec<String> = facts.capabilities.iter().map(ToString::to_string).collect();
+    // As docker has it: the kernel would take the other two from a user that is not root at execve anyway.
+    let capabilities = if facts.user.uid == 0 {
+        json!({"bounding": names, "effective": names, "permitted": names})
+    } else {
+        json!({"bounding": names})
+    };
+    let no_new_privileges = options.security.confinement.iter().rev().find_map(|option| match option {
+        SecurityOption::NoNewPrivileges(set) => Some(*set),
+        _ => None,
+    });
+    let mut process = json!({
+        "terminal": options.process.tty,
+        "user": user,
+        "args": arguments(config, options)?,
+        "env": environment(&defaults, config.env().as_deref().unwrap_or_default(), &facts.variables),
+        "cwd": directory(config, options)?,
+        "capabilities": capabilities,
+        "noNewPrivileges": no_new_privileges.unwrap_or(false),
+        "oomScoreAdj": options.limits.oom_score_adj.unwrap_or(0),
+    });
+    let profile = options.security.confinement.iter().rev().find_map(|option| match option {
+        SecurityOption::AppArmor(profile) => Some(profile),
+        _ => None,
+    });
+    if let Some(profile) = profile {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if !options.limits.ulimit.is_empty() {
+        process["rlimits"] = Value::Array(resources::rlimits(&options.limits.ulimit));
+    }
+    Ok(process)
+}
+
+/// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both.
+fn arguments(config: &Config, options: &Create) -> Result<Vec<String>> {
+    let image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
+    let (mut words, command) = match options.process.entrypoint.as_deref() {
+        Some("") => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (vec![entrypoint.to_owned()], Vec::new()),
+        None => (image(config.entrypoint()), image(config.cmd())),
+    };
+    words.extend(if options.command.is_empty() { command } else { options.command.clone() });
+    if words.is_empty() {
+        bail!(cli::Usage("nothing to run: the image names no command; give one after `--`".to_owned()));
+    }
+    Ok(words)
+}
+
+fn directory(config: &Config, options: &Create) -> Result<String> {
+    let image = config.working_dir().as_deref().filter(|directory| !directory.is_empty());
+    let directory = options.process.cwd.as_deref().or(image).unwrap_or("/");
+    if !directory.starts_with('/') {
+        bail!("working directory `{directory}` is not absolute");
+    }
+    Ok(directory.to_owned())
+}
+
+fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
+    let destination = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
+    let users: Vec<&str> = facts.mounts.iter().map(|(mount, _)| mount.destination.as_str()).collect();
+    let shm_size = options.mounts.shm_size.map_or(SHM_SIZE, |size| size.0);
+    let mut mounts = mount::defaults(shm_size, options.security.privileged);
+    for mount in &mut mounts {
+        if let ("/dev/shm", Some(source)) = (destination(mount).as_str(), &facts.shm) {
+            *mount = mount::entry("/dev/shm", "bind", source, &["rbind", "rprivate"]);
+        }
+    }
+    // A mount of the user's takes the place of ours, and one on /dev of all below it.
+    mounts.retain(|mount| {
+        let destination = destination(mount);
+        let hidden = users.contains(&"/dev") && destination.starts_with("/dev/");
+        !users.contains(&destination.as_str()) && !hidden
+    });
+    mounts.retain(|mount| destination(mount) != "/dev/shm" || options.namespaces.ipc != Some(Namespace::None));
+    for (path, source) in facts.files.iter().filter(|(path, _)| !users.contains(path)) {
+        mounts.push(mount::entry(path, "bind", source, &["rbind", "rprivate"]));
+    }
+    mounts.extend(facts.mounts.iter().map(|(mount, source)| mount.to_json(source)));
+    mounts
+}
+
+fn linux(options: &Create, facts: &Facts) -> Result<Value> {
+    let parent = options.limits.cgroup_parent.as_deref().unwrap_or("/drayage").trim_end_matches('/');
+    let mut linux = json!({
+        "sysctl": sysctl(options, facts)?,
+        "cgroupsPath": format!("{parent}/{}", facts.id),
+        "resources": resources::resources(&options.limits, options.security.privileged, &facts.devices)?,
+    });
+    if !facts.devices.is_empty() {
+        linux["devices"] = facts.devices.iter().map(Device::to_json).collect();
+    }
+    linux["namespaces"] = facts.namespaces.to_json();
+    if let Some(propagation) = root_propagation(&facts.mounts) {
+        linux["rootfsPropagation"] = json!(propagation);
+    }
+    if let Some(seccomp) = &facts.seccomp {
+        linux["seccomp"] = seccomp.clone();
+    }
+    if !options.security.privileged && !options.security.confinement.contains(&SecurityOption::OpenPaths) {
+        linux["maskedPaths"] = json!(MASKED);
+        linux["readonlyPaths"] = json!(READ_ONLY);
+    }
+    Ok(linux)
+}
+
+/// Mounts that shall be shared with the host, or follow it, need a root that does not cut them off.
+fn root_propagation(mounts: &[(Mount, String)]) -> Option<&'static str> {
+    let asked = |word: &str| {
+        let propagations = mounts.iter().filter_map(|(mount, _)| mount.propagation.as_deref());
+        propagations.into_iter().any(|propagation| propagation.ends_with(word))
+    };
+    if asked("shared") { Some("shared") } else { asked("slave").then_some("rslave") }
+}
+
+/// Returns the kernel parameters: in a network of its own, a container may ping and open ports below 1024 whoever runs
+/// in it, as with docker.
+fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
+    let mut parameters = Map::new();
+    if matches!(facts.namespaces.network, Namespace::Private | Namespace::None) {
+        if facts.namespaces.user == Namespace::Host {
+            parameters.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
+        }
+        parameters.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
+    }
+    for (name, value) in &options.security.sysctl {
+        if name.split('.').any(str::is_empty) || name.contains('/') {
+            bail!(cli::Usage(format!("`{name}` is not the name of a kernel parameter")));
+        }
+        parameters.insert(name.clone(), json!(value));
+    }
+    Ok(parameters)
+}
+
+/// Returns every mount, parents before what is mounted in them: the user's, then the image's volumes where the user
+/// has mounted nothing.
+pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Result<Vec<Mount>> {
+    let given = &options.mounts;
+    let mut mounts: Vec<Mount> = given.volume.iter().map(|flag| flag.0.clone()).collect();
+    mounts.extend(given.mount.iter().map(|flag| flag.0.clone()));
+    mounts.extend(given.tmpfs.iter().map(|flag| flag.0.clone()));
+    for (number, mount) in mounts.iter().enumerate() {
+        if mounts[..number].iter().any(|other| other.destination == mount.destination) {
+            bail!(cli::Usage(format!("two mounts on {}", mount.destination)));
+        }
+    }
+    let mut volumes = image.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
+    // The parser's order is random.
+    volumes.sort();
+    for volume in &volumes {
+        let volume = Mount::image_volume(volume).map_err(anyhow::Error::msg)?;
+        if !mounts.iter().any(|mount| mount.destination == volume.destination) {
+            mounts.push(volume);
+        }
+    }
+    mounts.sort_by_key(|mount| mount.destination.matches('/').count());
+    Ok(mounts)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! Who the container's process is: the user of the image's config (image-spec, conversion.md, "Config.User"), looked up
+//! in the image's own /etc/passwd and /etc/group. Nothing of the host's name service takes part.
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// The kernel keeps ids above this for itself, and programs have read them as negative numbers (CVE-2024-40635).
+const LARGEST_ID: u32 = i32::MAX as u32;
+
+/// A user as the runtime wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The primary group, so that leaving it is no way around its permissions (CVE-2022-36109), then the others.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: String,
+}
+
+/// The image's accounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    users: Vec<Account>,
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Account {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    name: String,
+    gid: u32,
+    members: Vec<String>,
+}
+
+impl Accounts {
+    /// Reads passwd(5) and group(5). A line that is none is passed over, as libc does.
+    pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
+        let users = fields(passwd).filter_map(|line| {
+            let [name, _, uid, gid, _, home, ..] = line.as_slice() else { return None };
+            Some(Account {
+                name: (*name).to_owned(),
+                uid: uid.parse().ok()?,
+                gid: gid.parse().ok()?,
+                home: (*home).to_owned(),
+            })
+        });
+        let groups = fields(group).filter_map(|line| {
+            let [name, _, gid, members @ ..] = line.as_slice() else { return None };
+            let members = members.first().map(|names| names.split(',')).into_iter().flatten();
+            let members = members.filter(|member| !member.is_empty()).map(str::to_owned).collect();
+            Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members })
+        });
+        Self { users: users.collect(), groups: groups.collect() }
+    }
+
+    /// Resolves `USER[:GROUP]`, each a name or a number, and the groups given beside it. Without a user it is root.
+    pub(crate) fn resolve(&self, spec: &str, further: &[String]) -> Result<User> {
+        let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+        let (uid, account) = match Name::of(user).with_context(|| format!("user `{spec}`"))? {
+            Name::None => (0, self.users.iter().find(|account| account.uid == 0)),
+            Name::Number(uid) => (uid, self.users.iter().find(|account| account.uid == uid)),
+            Name::Text(name) => {
+                let account = self.users.iter().find(|account| account.name == name);
+                let account = account.ok_or_else(|| anyhow!("user `{name}` is not in the image's /etc/passwd"))?;
+                (check(account.uid).with_context(|| format!("user `{name}`"))?, Some(account))
+            }
+        };
+        let mut groups = Vec::new();
+        let gid = if group.is_empty() {
+            // Memberships belong to a name; a number stands for itself alone.
+            if let Some(account) = account.filter(|_| !matches!(Name::of(user), Ok(Name::Number(_)))) {
+                let member_of = |group: &&Group| group.members.contains(&account.name);
+                groups.extend(self.groups.iter().filter(member_of).map(|group| group.gid));
+            }
+            check(account.map_or(0, |account| account.gid)).with_context(|| format!("group of user `{spec}`"))?
+        } else {
+            self.group(group)?
+        };
+        for group in further {
+            groups.push(self.group(group)?);
+        }
+        groups.insert(0, gid);
+        let mut seen = Vec::new();
+        groups.retain(|gid| {
+            !seen.contains(gid) && {
+                seen.push(*gid);
+                true
+            }
+        });
+        let home = account.map(|account| account.home.clone()).filter(|home| home.starts_with('/'));
+        Ok(User { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
+    }
+
+    fn group(&self, group: &str) -> Result<u32> {
+        match Name::of(group).with_context(|| format!("group `{group}`"))? {
+            Name::Number(gid) => Ok(gid),
+            Name::Text(name) => {
+                let group = self.groups.iter().find(|group| group.name == name);
+                let group = group.ok_or_else(|| anyhow!("group `{name}` is not in the image's /etc/group"))?;
+                check(group.gid).with_context(|| format!("group `{name}`"))
+            }
+            Name::None => bail!("empty name of a group"),
+        }
+    }
+}
+
+/// Tells whether the image's account files are needed to resolve `USER[:GROUP]` at all.
+pub(crate) fn is_numeric(spec: &str) -> bool {
+    let number = |text: &str| text.is_empty() || matches!(Name::of(text), Ok(Name::Number(_)));
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    number(user) && number(group)
+}
+
+enum Name<'a> {
+    None,
+    Number(u32),
+    Text(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn of(text: &'a str) -> Result<Self> {
+        if text.is_empty() {
+            return Ok(Self::None);
+        }
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Self::Text(text));
+        }
+        let number = text.parse().ok().filter(|_| !text.starts_with('+'));
+        number.ok_or_else(out_of_range).and_then(check).map(Self::Number)
+    }
+}
+
+fn check(id: u32) -> Result<u32> {
+    if id <= LARGEST_ID { Ok(id) } else { Err(out_of_range()) }
+}
+
+fn out_of_range() -> anyhow::Error {
+    anyhow!("the number is not between 0 and {LARGEST_ID}")
+}
+
+fn fields(text: &[u8]) -> impl Iterator<Item = Vec<&str>> {
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.split(':').collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &[u8] = b"# comment\nroot:x:0:0:root:/root:/bin/sh\n\nbroken\n\xff:x:1:1::/:\n\
+        alice:x:1000:1000:,,,:/home/alice:/bin/sh\nbig:x:4294967295:0::/:\nlow:x:7:7::relative:\n123:x:9:9::/n:\n";
+    const GROUP: &[u8] =
+        b"root:x:0:root\nwheel:x:10:root,alice\nalice:x:1000:\nstaff:x:50:alice\nvoid\nhuge:x:2147483648:\n";
+
+    #[test]
+    fn users_are_resolved_by_the_rules_of_the_image_specification() {
+        let accounts = Accounts::parse(PASSWD, GROUP);
+        for (spec, uid, gid, groups, home) in [
+            ("", 0, 0, &[0, 10][..], "/root"),
+            ("root", 0, 0, &[0, 10], "/root"),
+            ("alice", 1000, 1000, &[1000, 10, 50], "/home/alice"),
+            ("alice:", 1000, 1000, &[1000, 10, 50], "/home/alice"),
+            ("alice:staff", 1000, 50, &[50], "/home/alice"),
+            ("alice:0", 1000, 0, &[0], "/home/alice"),
+            ("1000", 1000, 1000, &[1000], "/home/alice"),
+            ("1000:wheel", 1000, 10, &[10], "/home/alice"),
+            ("4711", 4711, 0, &[0], "/"),
+            ("4711:4712", 4711, 4712, &[4712], "/"),
+            ("123", 123, 0, &[0], "/"),
+            (":wheel", 0, 10, &[10], "/root"),
+            ("low", 7, 7, &[7], "/"),
+            ("2147483647", 2_147_483_647, 0, &[0], "/"),
+        ] {
+            let want = User { uid, gid, groups: groups.to_vec(), home: home.to_owned() };
+            assert_eq!(accounts.resolve(spec, &[]).unwrap(), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_or_out_of_range_is_refused() {
+        let accounts = Accounts::parse(PASSWD, GROUP);
+        for (spec, want) in [
+            ("bob", "user `bob` is not in the image's /etc/passwd"),
+            ("alice:nogroup", "group `nogroup` is not in the image's /etc/group"),
+            ("-1", "user `-1`: the number is not between 0 and 2147483647"),
+            ("+1", "user `+1`: the number is not between 0 and 2147483647"),
+            ("2147483648", "user `2147483648`: the number is not between 0 and 2147483647"),
+            ("4294967296", "user `4294967296`: the number is not between 0 and 2147483647"),
+            ("99999999999999999999", "user `99999999999999999999`: the number is not between 0 and 2147483647"),
+            ("big", "user `big`: the number is not between 0 and 2147483647"),
+            ("0:-5", "group `-5`: the number is not between 0 and 2147483647"),
+            ("0:huge", "group `huge`: the number is not between 0 and 2147483647"),
+            ("a:b:c", "user `a` is not in the image's /etc/passwd"),
+        ] {
+            assert_eq!(format!("{:#}", accounts.resolve(spec, &[]).unwrap_err()), want);
+        }
+    }
+
+    #[test]
+    fn further_groups_are_added_once() {
+        let accounts = Accounts::parse(PASSWD, GROUP);
+        let user = accounts.resolve("alice", &["staff".to_owned(), "99".to_owned()]).unwrap();
+        assert_eq!(user.groups, [1000, 10, 50, 99]);
+    }
+
+    #[test]
+    fn numbers_need_no_account_files() {
+        for (spec, want) in [("", true), ("0", true), ("1:2", true), ("x", false), ("1:x", false), (":x", false)] {
+            assert_eq!(is_numeric(spec), want, "{spec}");
+        }
+    }
+}

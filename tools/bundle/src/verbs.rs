@@ -1,0 +1,165 @@
+//! What is done with bundles that are there: `delete`, `list`, `prune`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use record::{Image, Record};
+use serde_json::json;
+
+use crate::container::{self, Lock};
+use crate::{cli_usage, state};
+
+/// Unmounts and removes bundles, given by id or path. All are tried; the first failure is told last.
+pub(crate) fn delete(bundles: &[String], force: bool, roots: &cli::Roots) -> Result<()> {
+    let mut failure = None;
+    for bundle in bundles {
+        if let Err(error) = delete_one(bundle, force, roots).with_context(|| format!("delete `{bundle}`")) {
+            if let Some(earlier) = failure.replace(error) {
+                cli::complain("bundle", &earlier);
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn delete_one(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()> {
+    let path = locate(bundle, &roots.data())?;
+    if fs::symlink_metadata(&path).is_err() {
+        return if force { Ok(()) } else { bail!("no such bundle") };
+    }
+    if !force {
+        if let Some(pid) = runner(&path, &roots.run()) {
+            bail!("its container runs (process {pid}): stop it first");
+        }
+    }
+    log::debug!("remove {}", path.display());
+    container::remove(&path)
+}
+
+/// Returns the directory that an id or a path names: nothing else than a bundle of ours is ever removed.
+fn locate(bundle: &str, data: &Path) -> Result<PathBuf> {
+    if !bundle.contains('/') {
+        container::check_id(bundle)?;
+        return Ok(container::directory(data).join(bundle));
+    }
+    let path = std::path::absolute(bundle)?;
+    let path: PathBuf = path.components().collect();
+    let in_place = path.parent() == Some(&container::directory(data));
+    let ours = path.parent().and_then(Path::file_name).is_some_and(|name| name == "containers")
+        && path.join(container::RECORD).is_file();
+    if !in_place && !ours {
+        return Err(cli_usage("that is not a bundle made by `bundle`".to_owned()));
+    }
+    Ok(path)
+}
+
+/// Returns the process that runs from a bundle.
+fn runner(path: &Path, run: &Path) -> Option<i32> {
+    let id = path.file_name()?.to_str()?;
+    state::roots(run).iter().find_map(|states| state::live_pid(states, id))
+}
+
+/// Prints the bundles: a table, or an object a line.
+pub(crate) fn list(as_json: bool, roots: &cli::Roots) -> Result<()> {
+    let (bundles, _) = container::entries(&roots.data())?;
+    let mut text = String::new();
+    let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
+    for path in bundles {
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let pid = runner(&path, &roots.run());
+        let status = match pid {
+            Some(_) => "running",
+            None if path.join(container::CONFIG).exists() => "stopped",
+            None => "incomplete",
+        };
+        let image = image_name(&path).unwrap_or_default();
+        if as_json {
+            let bundle = path.to_string_lossy();
+            let object = json!({"id": id, "status": status, "pid": pid, "image": image, "bundle": bundle});
+            text += &(object.to_string() + "\n");
+        }
+        let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        rows.push([
+            id,
+            status.to_owned(),
+            pid,
+            if image.is_empty() { "-".to_owned() } else { image },
+            path.display().to_string(),
+        ]);
+    }
+    if !as_json {
+        text = table(&rows);
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+fn table(rows: &[[String; 5]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    let line = |row: &[String; 5]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
+        format!("{}{}\n", cells.collect::<String>(), row[4])
+    };
+    rows.iter().map(line).collect()
+}
+
+fn image_name(path: &Path) -> Option<String> {
+    let text = fs::read(path.join(container::RECORD)).ok()?;
+    let image: Image = Record::parse(&text, "record").ok()?.find().ok()??;
+    image.reference.or_else(|| image.manifest.get("digest")?.as_str().map(str::to_owned))
+}
+
+/// Removes what no container runs from: what was left half-made, what has lost its mount (with its mount namespace or a
+/// reboot), with `all` every bundle that is not in use. A bundle that somebody holds a lock on is in use.
+pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
+    let (bundles, removed) = container::entries(&roots.data())?;
+    for path in removed {
+        log::debug!("sweep {}", path.display());
+        container::sweep(&path)?;
+    }
+    for path in bundles {
+        let whole = path.join(container::CONFIG).exists();
+        if whole && (runner(&path, &roots.run()).is_some() || !(all || has_lost_its_mount(&path))) {
+            continue;
+        }
+        if let Some(_lock) = Lock::take(&path)? {
+            log::debug!("remove {}", path.display());
+            container::remove(&path)?;
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{}", path.file_name().unwrap_or_default().to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+fn has_lost_its_mount(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
+    // A flat root file system has no mount to lose.
+    path.join("upper").is_dir() && device(&path.join("rootfs")) == device(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bundles_are_located() {
+        let data = Path::new("/data");
+        assert_eq!(locate("web", data).unwrap(), Path::new("/data/containers/web"));
+        assert_eq!(locate("/data/containers/web/", data).unwrap(), Path::new("/data/containers/web"));
+        for bundle in ["/", "/etc", "../x", "/data/containers", "/data/containers/web/../../..", "..", ""] {
+            assert!(locate(bundle, data).is_err(), "{bundle}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned() {
+        let row = |id: &str| [id, "x", "-", "i", "/b"].map(str::to_owned);
+        assert_eq!(table(&[row("ID"), row("longer")]), "ID      x  -  i  /b\nlonger  x  -  i  /b\n");
+    }
+}

@@ -1,0 +1,257 @@
+//! oci-archive and docker-archive: a layout, or what `docker save` writes, in one tar file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use layout::{Digester, MANIFEST_LIMIT, REF_NAME, Verified};
+use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::reference::Reference;
+use crate::source::Body;
+
+/// A file in the archive.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    size: u64,
+}
+
+/// A blob in the archive, or one that was made of it.
+#[derive(Clone, Debug)]
+enum Blob {
+    File(Place),
+    Made(Vec<u8>),
+}
+
+/// An opened archive.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    file: File,
+    name: String,
+    blobs: HashMap<String, Blob>,
+    /// The images, each with its names.
+    images: Vec<(Vec<String>, Descriptor)>,
+}
+
+/// manifest.json of `docker save`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Archive {
+    /// Opens a layout in a tar file.
+    pub(crate) fn open_oci(path: &Path) -> anyhow::Result<Self> {
+        let (mut archive, files) = Self::list(path)?;
+        let index = files.get("index.json").with_context(|| format!("{}: no index.json in it", path.display()))?;
+        let index: ImageIndex = serde_json::from_slice(&archive.read_place(*index, MANIFEST_LIMIT)?)
+            .with_context(|| format!("{}: index.json", path.display()))?;
+        for (name, place) in files {
+            if let Some((algorithm, hex)) = name.strip_prefix("blobs/").and_then(|blob| blob.split_once('/')) {
+                archive.blobs.insert(format!("{algorithm}:{hex}"), Blob::File(place));
+            }
+        }
+        let names = |descriptor: &Descriptor| {
+            let annotations = descriptor.annotations().iter().flatten();
+            annotations
+                .filter(|(key, _)| *key == REF_NAME || *key == layout::IMAGE_NAME)
+                .map(|(_, name)| name.clone())
+                .collect()
+        };
+        archive.images = index.manifests().iter().map(|descriptor| (names(descriptor), descriptor.clone())).collect();
+        Ok(archive)
+    }
+
+    /// Opens what `docker save` writes, as OCI images with uncompressed layers.
+    pub(crate) fn open_docker(path: &Path) -> anyhow::Result<Self> {
+        let (mut archive, files) = Self::list(path)?;
+        let list = files.get("manifest.json").with_context(|| format!("{}: no manifest.json in it", path.display()))?;
+        let saved: Vec<Saved> = serde_json::from_slice(&archive.read_place(*list, MANIFEST_LIMIT)?)
+            .with_context(|| format!("{}: manifest.json", path.display()))?;
+        for image in saved {
+            let place =
+                |name: &str| files.get(name).copied().with_context(|| format!("{}: no {name} in it", path.display()));
+            let config = archive.add(place(&image.config)?, MediaType::ImageConfig)?;
+            let mut layers = Vec::new();
+            for layer in &image.layers {
+                let place = place(layer)?;
+                let media_type = archive.layer_type(place)?;
+                layers.push(archive.add(place, media_type)?);
+            }
+            let manifest = json!({
+                "schemaVersion": 2,
+                "mediaType": MediaType::ImageManifest,
+                "config": config,
+                "layers": layers,
+            });
+            let bytes = manifest.to_string().into_bytes();
+            let digest: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
+            let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest.clone());
+            archive.blobs.insert(digest.to_string(), Blob::Made(bytes));
+            archive.images.push((image.repo_tags.unwrap_or_default(), descriptor));
+        }
+        Ok(archive)
+    }
+
+    fn list(path: &Path) -> anyhow::Result<(Self, HashMap<String, Place>)> {
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| format!("open {name}"))?;
+        let mut files = HashMap::new();
+        let mut links = Vec::new();
+        let mut tar = tar::Archive::new(file.try_clone().with_context(|| format!("open {name}"))?);
+        for entry in tar.entries_with_seek().with_context(|| format!("read {name}"))? {
+            let entry = entry.with_context(|| format!("read {name}"))?;
+            let path = normal(&entry.path().with_context(|| format!("read {name}"))?);
+            if entry.header().entry_type().is_file() {
+                files.insert(path, Place { offset: entry.raw_file_position(), size: entry.size() });
+            } else if let Some(target) = entry.link_name().ok().flatten() {
+                // Old docker writes the same layer once more as a link beside the image that shares it.
+                let parent = Path::new(&path).parent().unwrap_or(Path::new("")).to_owned();
+                let symbolic = entry.header().entry_type().is_symlink();
+                let target = if symbolic { normal(&parent.join(target)) } else { normal(&target) };
+                links.push((path, target));
+            }
+        }
+        for (path, target) in links {
+            if let Some(place) = files.get(&target).copied() {
+                files.insert(path, place);
+            }
+        }
+        Ok((Self { file, name, blobs: HashMap::new(), images: Vec::new() }, files))
+    }
+
+    /// Makes a file a blob, which costs one reading.
+    fn add(&mut self, place: Place, media_type: MediaType) -> anyhow::Result<Descriptor> {
+        let mut digester = Digester::sha256();
+        let mut reader = self.reader(place, 0)?;
+        let mut piece = vec![0; 128 << 10];
+        loop {
+            match reader.read(&mut piece).with_context(|| format!("read {}", self.name))? {
+                0 => break,
+                count => digester.update(&piece[..count]),
+            }
+        }
+        let digest: Digest = digester.finish().parse().context("compute the digest")?;
+        self.blobs.insert(digest.to_string(), Blob::File(place));
+        Ok(Descriptor::new(media_type, place.size, digest))
+    }
+
+    fn layer_type(&self, place: Place) -> anyhow::Result<MediaType> {
+        let mut magic = Vec::new();
+        self.reader(place, 0)?.take(4).read_to_end(&mut magic).with_context(|| format!("read {}", self.name))?;
+        Ok(match magic.as_slice() {
+            [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
+            [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
+            _ => MediaType::ImageLayer,
+        })
+    }
+
+    /// Finds an image by its name; without one, the only image.
+    pub(crate) fn resolve(&self, name: Option<&str>) -> anyhow::Result<Descriptor> {
+        let known = || {
+            let names: Vec<String> = self.images.iter().flat_map(|(names, _)| names.clone()).collect();
+            names.join(", ")
+        };
+        let same = |known: &String, name: &str| {
+            let normal = |text: &str| text.parse::<Reference>().ok();
+            known == name || (normal(name).is_some() && normal(known) == normal(name))
+        };
+        let mut found = self.images.iter().filter(|(names, descriptor)| {
+            name.is_none_or(|name| names.iter().any(|known| same(known, name)) || descriptor.digest().as_ref() == name)
+        });
+        match (found.next(), found.next(), name) {
+            (Some((_, descriptor)), None, _) => Ok(descriptor.clone()),
+            (None, _, Some(name)) => bail!("no image {name} in {}; there is {}", self.name, known()),
+            (None, ..) => bail!("no image in {}", self.name),
+            _ => bail!("which image of {}? {}", self.name, known()),
+        }
+    }
+
+    /// Returns the longest name of an image: the full reference, where there is one.
+    pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
+        let (names, _) = self.images.iter().find(|(_, image)| image.digest() == descriptor.digest())?;
+        names.iter().max_by_key(|name| name.len()).cloned()
+    }
+
+    /// Reads a small blob, checked.
+    pub(crate) fn read(&self, descriptor: &Descriptor, limit: u64) -> anyhow::Result<Vec<u8>> {
+        if descriptor.size() > limit {
+            bail!("{} in {} is longer than {limit} bytes", descriptor.digest(), self.name);
+        }
+        let mut bytes = Vec::new();
+        Verified::new(self.blob(descriptor, 0)?.reader, descriptor)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Begins to read a blob.
+    pub(crate) fn blob(&self, descriptor: &Descriptor, offset: u64) -> anyhow::Result<Body> {
+        let digest = descriptor.digest();
+        let reader: Box<dyn Read> = match self.blobs.get(digest.as_ref()) {
+            None => bail!("no blob {digest} in {}", self.name),
+            Some(Blob::Made(bytes)) => {
+                Box::new(io::Cursor::new(bytes.get(usize::try_from(offset)?..).unwrap_or_default().to_vec()))
+            }
+            Some(Blob::File(place)) if place.size != descriptor.size() => {
+                bail!(layout::Error::Size { digest: digest.clone(), want: descriptor.size(), got: place.size })
+            }
+            Some(Blob::File(place)) => Box::new(self.reader(*place, offset)?),
+        };
+        Ok(Body { start: offset, reader })
+    }
+
+    fn read_place(&self, place: Place, limit: u64) -> anyhow::Result<Vec<u8>> {
+        if place.size > limit {
+            bail!("{}: an index of {} bytes", self.name, place.size);
+        }
+        let mut bytes = Vec::new();
+        self.reader(place, 0)?.read_to_end(&mut bytes).with_context(|| format!("read {}", self.name))?;
+        Ok(bytes)
+    }
+
+    fn reader(&self, place: Place, offset: u64) -> anyhow::Result<Slice> {
+        let file = self.file.try_clone().with_context(|| format!("open {}", self.name))?;
+        let offset = offset.min(place.size);
+        Ok(Slice { file, position: place.offset + offset, left: place.size - offset })
+    }
+}
+
+/// A reader of a part of a file that shares no position with other readers.
+struct Slice {
+    file: File,
+    position: u64,
+    left: u64,
+}
+
+impl Read for Slice {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut buffer[..room], self.position)?;
+        self.position += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Names in an archive are keys, never paths: `./x/../y` is `y`.
+fn normal(path: &Path) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+            std::path::Component::ParentDir => {
+                parts.pop();
+            }
+            _ => {}
+        }
+    }
+    parts.join("/")
+}

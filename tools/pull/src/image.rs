@@ -1,0 +1,281 @@
+//! One image: from its name to its manifest, its config, the record, and last its layers.
+
+use anyhow::{Context, bail};
+use layout::{CONFIG_LIMIT, Document, Kind, Layout, Platform};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use record::{Image, Record};
+use serde_json::{Map, Value, json};
+
+use crate::blob;
+use crate::options::{Choice, Policy};
+use crate::progress::Progress;
+use crate::source::{Fetched, Name, Source};
+
+/// An index may hold indexes; deeper ones are no image's. Levels.
+const DEPTH: usize = 4;
+
+/// Where to and what.
+pub(crate) struct Job<'a> {
+    /// The layout.
+    pub(crate) layout: &'a Layout,
+    /// Which images.
+    pub(crate) choice: &'a Choice,
+    /// Blobs at once.
+    pub(crate) jobs: usize,
+    /// Where progress goes.
+    pub(crate) progress: &'a Progress,
+}
+
+/// An image as far as it can be described: its documents are in the layout.
+struct Chosen {
+    descriptor: Descriptor,
+    /// The descriptor as it came, or made as it would come.
+    map: Map<String, Value>,
+    manifest: ImageManifest,
+}
+
+impl Job<'_> {
+    /// Answers from the layout alone, if the policy allows it and the image is whole there.
+    pub(crate) fn find_local(&self, name: &Name) -> anyhow::Result<bool> {
+        let Name::Reference(reference) = name else { return Ok(false) };
+        let reference = reference.to_string();
+        if self.choice.policy == Policy::Always {
+            return Ok(false);
+        }
+        let local = || -> anyhow::Result<Chosen> {
+            let root = self.layout.resolve(Some(&reference))?;
+            let descriptor = self.layout.image(&root, &self.platform())?;
+            let manifest = self.layout.manifest(&descriptor)?;
+            let children = std::iter::once(manifest.config()).chain(manifest.layers());
+            for blob in children {
+                if !self.layout.has(blob) {
+                    bail!(layout::Error::Missing(blob.digest().clone()));
+                }
+            }
+            self.describe(descriptor, None, manifest)
+        };
+        match local() {
+            Ok(chosen) => {
+                print(self.layout, &reference, &chosen)?;
+                Ok(true)
+            }
+            Err(error) if self.choice.policy == Policy::Never => Err(error.context(format!("find {reference}"))),
+            Err(error) => {
+                log::debug!("fetch {reference}: {error:#}");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Fetches an image: prints its record when manifest and config are right, returns when all blobs are.
+    pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<()> {
+        let root = source.root()?;
+        let label = label(name, source, &root.descriptor);
+        log::debug!("{label} is {}", root.descriptor.digest());
+        let chosen = self.choose(source, &root)?;
+        let mut blobs: Vec<Descriptor> = chosen.manifest.layers().clone();
+        let reference = match name {
+            Name::Reference(reference) => reference.to_string(),
+            other => other.to_string(),
+        };
+        print(self.layout, &reference, &chosen)?;
+        let mut tagged = &chosen.descriptor;
+        if self.choice.all_platforms {
+            self.collect(source, &root, &mut blobs, DEPTH)?;
+            tagged = &root.descriptor;
+        }
+        let referrers = self.find_referrers(source, &root, &mut blobs)?;
+        blob::fetch_all(source, self.layout, &blobs, self.jobs, self.progress)?;
+        if let Some(index) = referrers {
+            let digest = root.descriptor.digest();
+            self.layout.tag(&format!("{}-{}", digest.algorithm(), digest.digest()), &index)?;
+        }
+        Ok(self.layout.tag(&label, tagged)?)
+    }
+
+    /// Fetches the index of what refers to the image, and collects the blobs of it all.
+    fn find_referrers(
+        &self,
+        source: &Source,
+        root: &Fetched,
+        blobs: &mut Vec<Descriptor>,
+    ) -> anyhow::Result<Option<Descriptor>> {
+        let Source::Registry(registry) = source else { return Ok(None) };
+        if !self.choice.referrers {
+            return Ok(None);
+        }
+        let Some(bytes) = registry.referrers(root.descriptor.digest())? else { return Ok(None) };
+        let media_type = Document::media_type(&bytes).to_string();
+        let index = Fetched::new(bytes, &media_type, None)?;
+        self.collect(source, &index, blobs, DEPTH)?;
+        Ok(Some(index.descriptor))
+    }
+
+    fn platform(&self) -> Platform {
+        self.choice.platform.clone().unwrap_or_else(Platform::host)
+    }
+
+    /// Goes from the root to the manifest for the platform.
+    fn choose(&self, source: &Source, root: &Fetched) -> anyhow::Result<Chosen> {
+        let mut fetched = root.clone();
+        let mut map = None;
+        for _ in 0..DEPTH {
+            match self.keep(&fetched)? {
+                Document::Index(index) => {
+                    let entry = self.choose_entry(&index)?;
+                    map = raw_entry(&fetched.bytes, entry);
+                    fetched = Fetched { bytes: source.document(entry)?, descriptor: entry.clone() };
+                }
+                Document::Manifest(manifest) => {
+                    self.fetch_config(source, &manifest)?;
+                    return self.describe(fetched.descriptor, map, *manifest);
+                }
+            }
+        }
+        bail!("indexes nest too deep")
+    }
+
+    fn choose_entry<'a>(&self, index: &'a ImageIndex) -> anyhow::Result<&'a Descriptor> {
+        let image = |entry: &&Descriptor| Kind::of(entry.media_type().as_ref()) != Kind::Other;
+        match Document::choose(index, &self.platform()) {
+            Err(layout::Error::NoPlatform { .. }) if self.choice.all_platforms && self.choice.platform.is_none() => {
+                index.manifests().iter().find(image).context("an index without images")
+            }
+            chosen => Ok(chosen?),
+        }
+    }
+
+    /// Checks a document and writes it into the layout.
+    fn keep(&self, fetched: &Fetched) -> anyhow::Result<Document> {
+        let descriptor = &fetched.descriptor;
+        let document = Document::parse(&fetched.bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())?;
+        self.layout.write_as(descriptor, &fetched.bytes)?;
+        Ok(document)
+    }
+
+    fn fetch_config(&self, source: &Source, manifest: &ImageManifest) -> anyhow::Result<()> {
+        let config = manifest.config();
+        if is_image_config(config) && config.size() > CONFIG_LIMIT {
+            bail!("config {} is said to have {} bytes: too many", config.digest(), config.size());
+        }
+        blob::fetch_all(source, self.layout, std::slice::from_ref(config), 1, &Progress::None)
+    }
+
+    fn describe(
+        &self,
+        descriptor: Descriptor,
+        map: Option<Map<String, Value>>,
+        manifest: ImageManifest,
+    ) -> anyhow::Result<Chosen> {
+        let mut descriptor = descriptor;
+        let mut map = match map {
+            Some(map) => map,
+            None => to_map(json!({
+                "mediaType": descriptor.media_type(),
+                "digest": descriptor.digest(),
+                "size": descriptor.size(),
+            })),
+        };
+        map.remove("annotations");
+        // An artifact's config says nothing of platforms.
+        if is_image_config(manifest.config()) {
+            let config = self.layout.config(&manifest)?;
+            let platform = Platform::new(
+                &config.os().to_string(),
+                &config.architecture().to_string(),
+                config.variant().as_deref(),
+            );
+            self.check_platform(&platform)?;
+            let mut own = json!({"architecture": config.architecture(), "os": config.os()});
+            if let Some(variant) = config.variant() {
+                own["variant"] = json!(variant);
+            }
+            if descriptor.platform().is_none() {
+                descriptor.set_platform(serde_json::from_value(own.clone()).ok());
+            }
+            map.entry("platform").or_insert(own);
+        }
+        Ok(Chosen { descriptor, map, manifest })
+    }
+
+    fn check_platform(&self, platform: &Platform) -> anyhow::Result<()> {
+        match &self.choice.platform {
+            Some(wanted) if !wanted.runs(platform) => bail!("the image is for {platform}, not for {wanted}"),
+            None if !Platform::host().runs(platform) => log::warn!("the image is for {platform}, not for this machine"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Fetches the documents of all platforms and collects their blobs.
+    fn collect(
+        &self,
+        source: &Source,
+        fetched: &Fetched,
+        blobs: &mut Vec<Descriptor>,
+        depth: usize,
+    ) -> anyhow::Result<()> {
+        match self.keep(fetched)? {
+            Document::Manifest(manifest) => {
+                blobs.push(manifest.config().clone());
+                blobs.extend(manifest.layers().iter().cloned());
+            }
+            Document::Index(_) if depth == 0 => bail!("indexes nest too deep"),
+            Document::Index(index) => {
+                for entry in index.manifests() {
+                    // A media type that nobody here knows is copied as it is (image-spec, "media-types.md").
+                    if Kind::of(entry.media_type().as_ref()) == Kind::Other {
+                        blobs.push(entry.clone());
+                        continue;
+                    }
+                    let child = Fetched { bytes: source.document(entry)?, descriptor: entry.clone() };
+                    self.collect(source, &child, blobs, depth - 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_image_config(config: &Descriptor) -> bool {
+    matches!(
+        config.media_type().as_ref(),
+        "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
+    )
+}
+
+fn to_map(value: Value) -> Map<String, Value> {
+    if let Value::Object(map) = value { map } else { Map::new() }
+}
+
+fn raw_entry(index: &[u8], entry: &Descriptor) -> Option<Map<String, Value>> {
+    let index: Value = serde_json::from_slice(index).ok()?;
+    let entries = index.get("manifests")?.as_array()?;
+    let same = |raw: &&Value| raw.get("digest").and_then(Value::as_str) == Some(entry.digest().as_ref());
+    entries.iter().find(same)?.as_object().cloned()
+}
+
+fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> anyhow::Result<()> {
+    let mut record = Record::default();
+    record.set(&Image {
+        reference: Some(reference.to_owned()),
+        layout: layout.path().to_owned(),
+        manifest: chosen.map.clone(),
+        other: Map::new(),
+    });
+    record.print().context("print the record")
+}
+
+/// Returns the name that the image has in the layout.
+fn label(name: &Name, source: &Source, root: &Descriptor) -> String {
+    let normal = |text: String| match text.parse::<crate::reference::Reference>() {
+        Ok(reference) if text.contains([':', '/']) => reference.to_string(),
+        _ => text,
+    };
+    match name {
+        Name::Reference(reference) => reference.to_string(),
+        Name::DockerArchive(_, Some(tag)) => normal(tag.clone()),
+        Name::Layout(_, Some(tag)) | Name::OciArchive(_, Some(tag)) => tag.clone(),
+        _ => source.name_of(root).map_or_else(|| root.digest().to_string(), normal),
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Block, Parser, ValueEnum};
+use layout::Platform;
+
+use crate::progress::Form;
+use crate::registry::{Access, Patience};
+use crate::source::Name;
+
+const EXAMPLES: &str = "\
+Examples:
+  pull nginx | unpack | bundle | spawn
+  pull --layout ./nginx --platform linux/arm64 nginx:1.27
+  pull --quiet oci-archive:image.tar:latest
+
+REF is a reference as docker's (nginx is docker.io/library/nginx:latest), or oci:DIR[:TAG],
+oci-archive:FILE[:TAG] or docker-archive:FILE[:REF].";
+
+/// Fetch an image into an OCI image layout
+#[derive(Parser, Debug)]
+#[command(name = "pull", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// What to fetch
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) names: Vec<Name>,
+    /// The layout to fetch into [default: oci in the directory of all state]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) layout: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    /// No progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Progress as auto (bars while stderr is a terminal), none, json (lines on stderr) or json:FD
+    #[arg(long, value_name = "FORM", default_value = "auto")]
+    progress: Form,
+}
+
+/// Which images.
+#[derive(Block, Clone, Debug)]
+pub(crate) struct Choice {
+    /// The platform, such as linux/arm64 or linux/arm/v7 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+    /// Fetch the images of all platforms; the record names the chosen one's
+    #[arg(long)]
+    pub(crate) all_platforms: bool,
+    /// Fetch all tags of the repository
+    #[arg(long)]
+    pub(crate) all_tags: bool,
+    /// Fetch also what refers to the image: signatures, attestations, bills of materials
+    #[arg(long)]
+    pub(crate) referrers: bool,
+    /// When to ask the registry
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) policy: Policy,
+}
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Policy {
+    /// Each time; blobs that are there are not fetched again
+    #[default]
+    Always,
+    /// Only when the layout does not have the whole image
+    Missing,
+    /// Never: the image is in the layout, or that is an error
+    Never,
+}
+
+/// How registries are reached.
+#[derive(Block, Clone, Debug)]
+pub(crate) struct Network {
+    /// Longest wait for the next byte
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u64,
+    /// Retries without progress before giving up
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    retries: u32,
+    /// Blobs fetched at once
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) jobs: usize,
+    /// Credentials, as podman's auth.json or docker's config.json [default: $`REGISTRY_AUTH_FILE`, then theirs]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Certificates: *.crt are authorities, X.cert with X.key is ours [default: certs.d of containers and docker]
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// Check the registry's certificate; false also allows plain http
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    tls_verify: bool,
+}
+
+impl Network {
+    /// Returns how registries are reached.
+    pub(crate) fn access(&self) -> Access {
+        Access {
+            patience: Patience::new(self.timeout, self.retries),
+            authfile: self.authfile.clone(),
+            cert_dir: self.cert_dir.clone(),
+            insecure: !self.tls_verify,
+        }
+    }
+}
+
+impl Args {
+    /// Returns the directory of the layout.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.layout.clone().unwrap_or_else(|| self.roots.data().join("oci"))
+    }
+
+    /// Returns the form of progress.
+    pub(crate) fn form(&self) -> Form {
+        if self.quiet { Form::None } else { self.progress }
+    }
+}

@@ -1,0 +1,354 @@
+//! A registry (distribution-spec, "Pull"): manifests, blobs, tags and referrers of one repository.
+
+mod auth;
+mod certificates;
+mod http;
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use layout::{Document, Kind, MANIFEST_LIMIT};
+use oci_spec::image::{Descriptor, Digest};
+use serde_json::Value;
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, WARNING, WWW_AUTHENTICATE};
+use ureq::http::{Response, StatusCode, Uri};
+
+use crate::credentials::{self, Credentials};
+use crate::reference::{DOCKER_HUB, Reference};
+use crate::source::{Body, Fetched};
+use auth::{Authorization, Challenge};
+use certificates::Trust;
+use http::{Ask, Client, read_body};
+
+pub(crate) use http::{Failure, Patience, Retries};
+
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.docker.distribution.manifest.list.v2+json, \
+                      application/vnd.docker.distribution.manifest.v2+json";
+/// What a registry says of an error is short. Bytes.
+const ERROR_LIMIT: u64 = 64 << 10;
+/// Tags of one repository, all together. Bytes.
+const TAGS_LIMIT: u64 = 16 << 20;
+
+/// How registries are reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    /// Time-out and retries.
+    pub(crate) patience: Patience,
+    /// `--authfile`.
+    pub(crate) authfile: Option<PathBuf>,
+    /// `--cert-dir`.
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// `--tls-verify=false`: any certificate, and plain http where there is no TLS.
+    pub(crate) insecure: bool,
+}
+
+/// One repository of a registry.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    client: Client,
+    base: Uri,
+    reference: Reference,
+    credentials: Option<Credentials>,
+    authorization: Mutex<Option<Authorization>>,
+}
+
+impl Registry {
+    /// Finds out how the registry is spoken to: https, but http on the loopback (as docker has it) and by the user's wish.
+    pub(crate) fn connect(reference: &Reference, access: &Access) -> anyhow::Result<Self> {
+        let host = match reference.registry.as_str() {
+            DOCKER_HUB => "registry-1.docker.io",
+            other => other,
+        };
+        let trust = Trust { registry: host.to_owned(), anybody: access.insecure, directory: access.cert_dir.clone() };
+        let client = Client::new(access.patience, trust);
+        let scheme = if access.insecure || is_loopback(host) { find_scheme(&client, host) } else { "https" };
+        Ok(Self {
+            client,
+            base: format!("{scheme}://{host}/v2/").parse().with_context(|| format!("{host} is no host"))?,
+            reference: reference.clone(),
+            credentials: credentials::find(reference, access.authfile.as_ref())?,
+            authorization: Mutex::default(),
+        })
+    }
+
+    /// Returns the user's patience.
+    pub(crate) fn patience(&self) -> Patience {
+        self.client.patience()
+    }
+
+    /// Fetches the manifest or index that the reference names.
+    pub(crate) fn root(&self) -> anyhow::Result<Fetched> {
+        let digest = self.reference.digest.as_ref().map(Digest::to_string);
+        let name = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
+        let (bytes, media_type, claimed) = self.manifest(&name, MANIFEST_LIMIT)?;
+        let want = match &self.reference.digest {
+            Some(digest) => Some(digest.clone()),
+            // By tag nothing but the registry's own word tells what is right.
+            None => claimed.and_then(|claimed| claimed.parse().ok()),
+        };
+        Fetched::new(bytes, &media_type, want.as_ref())
+    }
+
+    /// Fetches a manifest or index by its descriptor.
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+        if descriptor.size() > MANIFEST_LIMIT {
+            bail!("manifest {} is said to have {} bytes: too many", descriptor.digest(), descriptor.size());
+        }
+        let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), descriptor.size())?;
+        let said = essence(&media_type);
+        if Kind::of(&said) != Kind::Other && said != descriptor.media_type().as_ref() {
+            bail!("manifest {} is said to be {} and comes as {said}", descriptor.digest(), descriptor.media_type());
+        }
+        layout::verify(descriptor, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn manifest(&self, name: &str, limit: u64) -> anyhow::Result<(Vec<u8>, String, Option<String>)> {
+        let headers = vec![("accept", ACCEPT.to_owned())];
+        self.retry(|| {
+            let response = self.get(&format!("manifests/{name}"), &headers)?;
+            let text = |header: &str| response.headers().get(header)?.to_str().ok().map(str::to_owned);
+            let (media_type, claimed) = (text(CONTENT_TYPE.as_str()), text("docker-content-digest"));
+            warn(&response);
+            let what = format!("manifest {name}");
+            let bytes = read_body(response, limit, &what).map_err(passing_if_cut)?;
+            let media_type = media_type.unwrap_or_else(|| Document::media_type(&bytes).to_string());
+            Ok((bytes, media_type, claimed))
+        })
+    }
+
+    /// Begins the transfer of a blob at `offset`; a registry that knows no ranges begins at 0.
+    pub(crate) fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+        let digest = descriptor.digest();
+        let mut headers = vec![("accept", "*/*".to_owned()), ("accept-encoding", "identity".to_owned())];
+        if offset > 0 {
+            headers.push(("range", format!("bytes={offset}-")));
+        }
+        let response = self.get(&format!("blobs/{digest}"), &headers)?;
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let start = if partial { range_start(&response).filter(|start| *start <= offset) } else { Some(0) };
+        let Some(start) = start else {
+            return Err(Failure::Final(anyhow!("blob {digest}: the registry sends another range than was asked for")));
+        };
+        let length: Option<u64> =
+            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(got) = length.map(|length| start.saturating_add(length)).filter(|end| *end != descriptor.size()) {
+            let (digest, want) = (digest.clone(), descriptor.size());
+            return Err(Failure::Final(layout::Error::Size { digest, want, got }.into()));
+        }
+        let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+        Ok(Body { start, reader: Box::new(reader) })
+    }
+
+    /// Returns all tags of the repository.
+    pub(crate) fn tags(&self) -> anyhow::Result<Vec<String>> {
+        let mut tags = Vec::new();
+        let mut path = "tags/list".to_owned();
+        loop {
+            let (body, next) = self.retry(|| {
+                let response = self.get(&path, &[])?;
+                let next = response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
+                Ok((read_body(response, TAGS_LIMIT, "the tags").map_err(passing_if_cut)?, next))
+            })?;
+            let list: Value = serde_json::from_slice(&body).context("read the tags")?;
+            let page = list.get("tags").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            tags.extend(page.iter().filter_map(Value::as_str).map(str::to_owned));
+            match next {
+                Some(next) if !page.is_empty() && next != path => path = next,
+                _ => return Ok(tags),
+            }
+        }
+    }
+
+    /// Returns the index of what refers to a manifest (distribution-spec, "Listing Referrers"), by the API or by its tag.
+    pub(crate) fn referrers(&self, digest: &Digest) -> anyhow::Result<Option<Vec<u8>>> {
+        let fallback = format!("{}-{}", digest.algorithm(), digest.digest());
+        for path in [format!("referrers/{digest}"), format!("manifests/{fallback}")] {
+            let headers = vec![("accept", ACCEPT.to_owned())];
+            let fetched = self.retry(|| {
+                let Some(response) = self.find(&path, &headers)? else { return Ok(None) };
+                read_body(response, MANIFEST_LIMIT, "the referrers").map(Some).map_err(passing_if_cut)
+            })?;
+            // Some registries answer any path with a page for people.
+            if let Some(bytes) =
+                fetched.filter(|bytes| matches!(Document::media_type(bytes), oci_spec::image::MediaType::ImageIndex))
+            {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+        let mut retries = Retries::new(self.patience());
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(failure) => retries.pause(failure)?,
+            }
+        }
+    }
+
+    fn get(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Response<ureq::Body>, Failure> {
+        match self.find(path, headers)? {
+            Some(response) => Ok(response),
+            None => Err(Failure::Final(anyhow!("not found"))),
+        }
+    }
+
+    /// Sends a request with what authorization there is, and once more with what the registry asks for.
+    fn find(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Option<Response<ureq::Body>>, Failure> {
+        let url = format!("{}{}/{path}", self.base, self.reference.repository);
+        let mut ask = Ask { headers: headers.to_vec(), ..Ask::get(url) };
+        let held = self.held_authorization();
+        ask.authorization.clone_from(&held);
+        let mut response = self.client.send_once(&ask)?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            ask.authorization = Some(self.authorize(&response, held.as_deref()).map_err(Failure::Final)?);
+            response = self.client.send_once(&ask)?;
+        }
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(response)),
+            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let advice = if self.credentials.is_some() {
+                    "the credentials do not allow it"
+                } else {
+                    "not found, or it needs credentials"
+                };
+                Err(Failure::Final(anyhow!("{advice}{}", code(response))))
+            }
+            _ => Err(Failure::Final(anyhow!("the registry answers {status}{}", code(response)))),
+        }
+    }
+
+    fn held_authorization(&self) -> Option<String> {
+        let held = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = |held: &&Authorization| held.until.is_none_or(|until| Instant::now() < until);
+        held.as_ref().filter(good).map(|held| held.header.clone())
+    }
+
+    fn authorize(&self, response: &Response<ureq::Body>, refused: Option<&str>) -> anyhow::Result<String> {
+        let mut held = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have got a new token while this one was refused.
+        if let Some(newer) = held.as_ref().filter(|held| Some(held.header.as_str()) != refused) {
+            if newer.until.is_none_or(|until| Instant::now() < until) {
+                return Ok(newer.header.clone());
+            }
+        }
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+        let challenge = Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
+        let challenge = challenge.context("the registry wants credentials and does not say which")?;
+        let scope = format!("repository:{}:pull", self.reference.repository);
+        let new = auth::answer(&self.client, &challenge, &self.base, self.credentials.as_ref(), &scope)?;
+        Ok(held.insert(new).header.clone())
+    }
+}
+
+/// A body that was cut off may come whole another time; one that is too long may not.
+fn passing_if_cut(error: anyhow::Error) -> Failure {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(_) => Failure::Passing(error, None),
+        None => Failure::Final(error),
+    }
+}
+
+/// Tells a host on this machine's loopback.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Asks over http, without credentials, whether that is what is spoken: a TLS server answers 400 or nothing sensible.
+fn find_scheme(client: &Client, host: &str) -> &'static str {
+    let plain = client.send_once(&Ask::get(format!("http://{host}/v2/")));
+    match plain {
+        Ok(response) if response.status() != StatusCode::BAD_REQUEST => "http",
+        // Said by the registry, or a place that is not there: the true request will tell.
+        Err(Failure::Passing(..)) => "http",
+        Err(Failure::Final(error)) if format!("{error:#}").contains("refused") => "http",
+        _ => "https",
+    }
+}
+
+fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_owned()
+}
+
+fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+/// Returns the path of the next page (RFC 5988), below the repository.
+fn next_page(link: &str) -> Option<String> {
+    let (url, rest) = link.strip_prefix('<')?.split_once('>')?;
+    let tail = url.split_once("/tags/list").map(|(_, tail)| tail)?;
+    rest.contains("next").then(|| format!("tags/list{tail}"))
+}
+
+/// Returns the registry's own code for an error, in brackets: a word in capitals, nothing else that it may say.
+fn code(response: Response<ureq::Body>) -> String {
+    let mut body = Vec::new();
+    let reader = response.into_body().into_reader();
+    // Without the code there is the status.
+    let _cut = reader.take(ERROR_LIMIT).read_to_end(&mut body);
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let code = body.pointer("/errors/0/code").and_then(Value::as_str).unwrap_or_default();
+    let word =
+        !code.is_empty() && code.len() < 64 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    if word { format!(" ({code})") } else { String::new() }
+}
+
+/// Passes the registry's warnings on (distribution-spec, "Warnings").
+fn warn(response: &Response<ureq::Body>) {
+    for warning in response.headers().get_all(WARNING) {
+        if let Some(text) = warning.to_str().ok().and_then(|text| text.strip_prefix("299 - ")) {
+            log::warn!("the registry says: {}", text.trim_matches('"').chars().take(200).collect::<String>());
+        }
+    }
+}
+
+impl Patience {
+    /// Makes a patience out of seconds.
+    pub(crate) fn new(seconds: u64, retries: u32) -> Self {
+        Self { timeout: Duration::from_secs(seconds.max(1)), retries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_loopback_is_plain() {
+        for (host, want) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.9.9.9", true),
+            ("[::1]:5000", true),
+            ("localhost.example.com", false),
+            ("10.0.0.1:5000", false),
+            ("[fe80::1]", false),
+        ] {
+            assert_eq!(is_loopback(host), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_stay_in_the_repository() {
+        assert_eq!(next_page("</v2/x/tags/list?last=b&n=2>; rel=\"next\"").as_deref(), Some("tags/list?last=b&n=2"));
+        assert_eq!(next_page("<https://evil/steal>; rel=\"next\""), None);
+        assert_eq!(next_page("garbage"), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! Authentication (distribution's "Token Authentication Specification"): challenges, and the tokens that answer them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use ureq::http::Uri;
+
+use super::http::{Ask, Client, host, read_body};
+use crate::credentials::Credentials;
+
+/// A token server's answer is short. Bytes.
+const ANSWER_LIMIT: u64 = 1 << 20;
+/// A token without a life time lives so long.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// What a registry's 401 asks for (RFC 9110, "WWW-Authenticate").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// User and password with each request.
+    Basic,
+    /// A token from another server.
+    Bearer {
+        /// The server's URL.
+        realm: String,
+        /// The registry's name for itself.
+        service: Option<String>,
+        /// What the token must allow.
+        scope: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// Parses a header; `Bearer` is preferred where there are several.
+    pub(crate) fn parse<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let mut basic = None;
+        for header in headers {
+            let (scheme, parameters) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+            if scheme.eq_ignore_ascii_case("bearer") {
+                let mut realm = None;
+                let (mut service, mut scope) = (None, None);
+                for (name, value) in parse_parameters(parameters) {
+                    match name.to_ascii_lowercase().as_str() {
+                        "realm" => realm = Some(value),
+                        "service" => service = Some(value),
+                        "scope" => scope = Some(value),
+                        _ => {}
+                    }
+                }
+                if let Some(realm) = realm {
+                    return Some(Self::Bearer { realm, service, scope });
+                }
+            } else if scheme.eq_ignore_ascii_case("basic") {
+                basic = Some(Self::Basic);
+            }
+        }
+        basic
+    }
+}
+
+fn parse_parameters(mut text: &str) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    while let Some((name, rest)) = text.split_once('=') {
+        let name = name.trim_matches([' ', ',', '\t']).to_owned();
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => rest.split_once(',').unwrap_or((rest, "")),
+        };
+        parameters.push((name, value.to_owned()));
+        text = rest;
+    }
+    parameters
+}
+
+/// An `Authorization` header's value, and until when it is good.
+#[derive(Clone)]
+pub(crate) struct Authorization {
+    /// The header.
+    pub(crate) header: String,
+    /// When to ask for another one.
+    pub(crate) until: Option<Instant>,
+}
+
+impl std::fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authorization")
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+/// Answers a challenge. `registry` is the URL that was asked, `scope` what is wanted where the challenge does not say.
+pub(crate) fn answer(
+    client: &Client,
+    challenge: &Challenge,
+    registry: &Uri,
+    credentials: Option<&Credentials>,
+    scope: &str,
+) -> anyhow::Result<Authorization> {
+    let (realm, service, asked) = match challenge {
+        Challenge::Basic => {
+            let header = credentials.and_then(Credentials::basic);
+            let header = header.with_context(|| format!("{} wants credentials", host(registry)))?;
+            return Ok(Authorization { header, until: None });
+        }
+        Challenge::Bearer { realm, service, scope } => (realm, service, scope),
+    };
+    let realm: Uri = realm.parse().with_context(|| format!("{} names no usable token server", host(registry)))?;
+    if !matches!(realm.scheme_str(), Some("http" | "https")) || realm.host().is_none() {
+        bail!("{} names no usable token server", host(registry));
+    }
+    let credentials = credentials.filter(|_| {
+        let trusted = may_see_credentials(&realm, registry);
+        if !trusted {
+            log::warn!("no credentials for token server {}: it is reached over http", host(&realm));
+        }
+        trusted
+    });
+    let scope = asked.as_deref().unwrap_or(scope);
+    let ask = request(&realm, service.as_deref(), scope, credentials);
+    log::debug!("get a token from {}", host(&realm));
+    let response = client.send(&ask).context("get a token")?;
+    if !response.status().is_success() {
+        bail!("get a token: {} answers {}", host(&realm), response.status());
+    }
+    let body = read_body(response, ANSWER_LIMIT, "the token")?;
+    // The parser's words could quote a token.
+    let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
+        bail!("get a token: {} answers something else", host(&realm));
+    };
+    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+    let token = token.with_context(|| format!("get a token: {} gives none", host(&realm)))?;
+    let life = answer.expires_in.map_or(LIFE, Duration::from_secs);
+    Ok(Authorization { header: format!("Bearer {token}"), until: Some(Instant::now() + life.mul_f64(0.9)) })
+}
+
+/// Credentials go to a token server over TLS, or where the registry itself is plain and on the same machine.
+fn may_see_credentials(realm: &Uri, registry: &Uri) -> bool {
+    realm.scheme_str() == Some("https") || (registry.scheme_str() == Some("http") && realm.host() == registry.host())
+}
+
+fn request(realm: &Uri, service: Option<&str>, scope: &str, credentials: Option<&Credentials>) -> Ask {
+    let mut query = vec![("scope", scope.to_owned())];
+    query.extend(service.map(|service| ("service", service.to_owned())));
+    if let Some(Credentials::Refresh(token)) = credentials {
+        query.push(("grant_type", "refresh_token".to_owned()));
+        query.push(("client_id", "drayage".to_owned()));
+        query.push(("refresh_token", token.clone()));
+        return Ask { form: Some(encode(&query)), ..Ask::get(realm.to_string()) };
+    }
+    if let Some(Credentials::Basic { user, .. }) = credentials {
+        query.push(("account", user.clone()));
+    }
+    let separator = if realm.query().is_some() { '&' } else { '?' };
+    let mut ask = Ask::get(format!("{realm}{separator}{}", encode(&query)));
+    ask.authorization = credentials.and_then(Credentials::basic);
+    ask
+}
+
+fn encode(pairs: &[(&str, String)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+    pairs.join("&")
+}
+
+fn percent(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b',' => {
+                encoded.push(char::from(byte));
+            }
+            _ => {
+                encoded.push('%');
+                encoded.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_parsed() {
+        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            Some(Challenge::Bearer { realm: realm.to_owned(), service: owned(service), scope: owned(scope) })
+        };
+        for (headers, want) in [
+            (
+                &[r#"Bearer realm="https://a/t",service="s",scope="repository:x:pull,push""#][..],
+                bearer("https://a/t", Some("s"), Some("repository:x:pull,push")),
+            ),
+            (&[r#"bearer service=s, realm="https://a/t""#], bearer("https://a/t", Some("s"), None)),
+            (&[r#"Basic realm="r""#, r#"Bearer realm="https://a/t""#], bearer("https://a/t", None, None)),
+            (&[r#"Basic realm="r""#], Some(Challenge::Basic)),
+            (&["Negotiate"], None),
+            (&["Bearer"], None),
+            (&[r#"Bearer realm="unfinished"#], bearer("unfinished", None, None)),
+        ] {
+            assert_eq!(Challenge::parse(headers.iter().copied()), want, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_sent_in_the_clear_to_strangers() {
+        for (realm, registry, want) in [
+            ("https://auth.docker.io/token", "https://registry-1.docker.io/v2/", true),
+            ("http://auth.a.io/token", "https://a.io/v2/", false),
+            ("http://a.io/token", "https://a.io/v2/", false),
+            ("http://b.io/token", "http://a.io/v2/", false),
+            ("http://127.0.0.1:5002/token", "http://127.0.0.1:5001/v2/", true),
+        ] {
+            let url = |text: &str| text.parse::<Uri>().unwrap();
+            assert_eq!(may_see_credentials(&url(realm), &url(registry)), want, "{realm}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_what_there_is() {
+        let realm: Uri = "https://a/t?x=1".parse().unwrap();
+        let basic = Credentials::Basic { user: "a&b".to_owned(), password: "p".to_owned() };
+        let ask = request(&realm, Some("s s"), "repository:x:pull", Some(&basic));
+        assert_eq!(ask.url, "https://a/t?x=1&scope=repository:x:pull&service=s%20s&account=a%26b");
+        assert_eq!(ask.authorization.as_deref(), Some("Basic YSZiOnA="));
+        let ask = request(&realm, None, "q", Some(&Credentials::Refresh("r+".to_owned())));
+        let form = "scope=q&grant_type=refresh_token&client_id=drayage&refresh_token=r%2b";
+        assert_eq!((ask.form.as_deref(), ask.authorization), (Some(form), None));
+    }
+}

@@ -1,0 +1,360 @@
+//! HTTP for a registry: agents with the right certificates, redirects that carry no credentials elsewhere, retries
+//! with back-off and jitter.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use ureq::http::{HeaderMap, Request, Response, StatusCode, Uri};
+
+use super::certificates::{self, Trust};
+
+/// More redirects are a loop.
+const REDIRECTS: usize = 10;
+/// First pause before a retry; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// No pause is longer, whatever a registry asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What the user decided about the network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Longest wait for the next byte.
+    pub(crate) timeout: Duration,
+    /// Retries without progress before giving up.
+    pub(crate) retries: u32,
+}
+
+/// Asks servers, one agent for each.
+#[derive(Debug)]
+pub(crate) struct Client {
+    patience: Patience,
+    trust: Trust,
+    agents: Mutex<HashMap<String, Agent>>,
+    reached: AtomicBool,
+}
+
+/// A request that can be sent more than once.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    /// Where to.
+    pub(crate) url: String,
+    /// `Authorization`, for the server of `url` only.
+    pub(crate) authorization: Option<String>,
+    /// Other headers.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// A form to be posted.
+    pub(crate) form: Option<String>,
+}
+
+impl Ask {
+    /// Makes a GET request without credentials.
+    pub(crate) fn get(url: String) -> Self {
+        Self { url, authorization: None, headers: Vec::new(), form: None }
+    }
+}
+
+/// Why a request or a transfer did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It may go better another time, after the pause that the server asks for.
+    Passing(anyhow::Error, Option<Duration>),
+    /// It will not.
+    Final(anyhow::Error),
+}
+
+impl Failure {
+    /// Returns the error of either kind.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Passing(error, _) | Self::Final(error) => error,
+        }
+    }
+}
+
+/// Counts retries and makes the pauses between them.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    left: u32,
+    allowed: u32,
+}
+
+impl Retries {
+    /// Starts counting.
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { left: patience.retries, allowed: patience.retries }
+    }
+
+    /// Forgets the failures so far: there was progress.
+    pub(crate) fn reset(&mut self) {
+        self.left = self.allowed;
+    }
+
+    /// Waits before the next attempt, or returns the error when there is none.
+    pub(crate) fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
+        let (error, asked) = match failure {
+            Failure::Passing(error, asked) if self.left > 0 => (error, asked),
+            other => return Err(other.into_error()),
+        };
+        let doubled = FIRST_PAUSE.saturating_mul(1 << (self.allowed - self.left).min(8));
+        self.left -= 1;
+        let pause = asked.unwrap_or_else(|| jitter(doubled)).min(LONGEST_PAUSE);
+        log::debug!("retry in {} ms: {error:#}", pause.as_millis());
+        std::thread::sleep(pause);
+        Ok(())
+    }
+}
+
+/// Half to all of a pause, so that many clients do not come back at one moment.
+fn jitter(pause: Duration) -> Duration {
+    let mut random = [0];
+    // Without random bytes the pause is merely not jittered.
+    let _none = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}
+
+impl Client {
+    /// Makes a client; `trust` says what is known of the registry's certificates.
+    pub(crate) fn new(patience: Patience, trust: Trust) -> Self {
+        Self { patience, trust, agents: Mutex::default(), reached: AtomicBool::new(false) }
+    }
+
+    /// Returns the user's patience.
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Sends a request, again and again while its failure is a passing one.
+    pub(crate) fn send(&self, ask: &Ask) -> anyhow::Result<Response<ureq::Body>> {
+        let mut retries = Retries::new(self.patience);
+        loop {
+            match self.send_once(ask) {
+                Ok(response) => return Ok(response),
+                Err(failure) => retries.pause(failure)?,
+            }
+        }
+    }
+
+    /// Sends a request and follows redirects. Any status but those that ask to come again is a success here.
+    pub(crate) fn send_once(&self, ask: &Ask) -> Result<Response<ureq::Body>, Failure> {
+        let mut url: Uri = ask.url.parse().with_context(|| format!("{} is no URL", ask.url)).map_err(Failure::Final)?;
+        let home = url.clone();
+        for _ in 0..REDIRECTS {
+            let response = self.send_to(&url, ask, same_server(&url, &home))?;
+            let status = response.status();
+            self.reached.store(true, Ordering::Relaxed);
+            if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+                let next = redirect(&url, response.headers()).map_err(Failure::Final)?;
+                if home.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                    return Err(Failure::Final(anyhow!(
+                        "{} redirects from https to {}",
+                        host(&url),
+                        next.scheme_str().unwrap_or("nothing")
+                    )));
+                }
+                log::trace!("redirect to {}", host(&next));
+                url = next;
+                continue;
+            }
+            if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT || passing(status) {
+                return Err(Failure::Passing(
+                    anyhow!("{} answers {status}", host(&url)),
+                    retry_after(response.headers()),
+                ));
+            }
+            return Ok(response);
+        }
+        Err(Failure::Final(anyhow!("{} redirects without end", host(&home))))
+    }
+
+    fn send_to(&self, url: &Uri, ask: &Ask, at_home: bool) -> Result<Response<ureq::Body>, Failure> {
+        let agent = self.agent(url).map_err(Failure::Final)?;
+        let mut request = Request::builder().uri(url.clone());
+        for (name, value) in &ask.headers {
+            request = request.header(*name, value);
+        }
+        if let (Some(authorization), true) = (&ask.authorization, at_home) {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let sent = match &ask.form {
+            // A form holds secrets: it goes to the server that it is for, and nowhere else.
+            Some(_) if !at_home => {
+                Err(Failure::Final(anyhow!("{} redirects a request that holds credentials", host(url))))?
+            }
+            Some(form) => {
+                let request = request.method("POST").header("content-type", "application/x-www-form-urlencoded");
+                request.body(form.clone()).map_err(ureq::Error::from).and_then(|request| agent.run(request))
+            }
+            None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
+        };
+        sent.map_err(|error| self.classify(url, error))
+    }
+
+    fn classify(&self, url: &Uri, error: ureq::Error) -> Failure {
+        let first = !self.reached.load(Ordering::Relaxed);
+        let is_final = match &error {
+            // A registry that was never there is not waited for.
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Timeout(_) => first,
+            ureq::Error::Io(error) => is_tls(error) || (first && !is_interruption(error)),
+            _ => true,
+        };
+        let error = anyhow!(describe(error)).context(format!("connect to {}", host(url)));
+        if is_final { Failure::Final(error) } else { Failure::Passing(error, None) }
+    }
+
+    fn agent(&self, url: &Uri) -> anyhow::Result<Agent> {
+        let name = host(url);
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&name) {
+            return Ok(agent.clone());
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_per_read(Some(self.patience.timeout))
+            .timeout_per_write(Some(self.patience.timeout))
+            .timeout_connect(Some(self.patience.timeout))
+            .timeout_recv_response(Some(self.patience.timeout))
+            .max_idle_connections_per_host(8)
+            .user_agent(concat!("drayage/", env!("CARGO_PKG_VERSION")));
+        if url.scheme_str() == Some("https") {
+            config = config.tls_config(certificates::configure(&self.trust, &name)?);
+        }
+        let agent = config.build().new_agent();
+        agents.insert(name, agent.clone());
+        Ok(agent)
+    }
+}
+
+/// Reads a small body, never more than `limit` bytes of it.
+pub(crate) fn read_body(response: Response<ureq::Body>, limit: u64, what: &str) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+    reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read {what}"))?;
+    if bytes.len() as u64 > limit {
+        bail!("{what} is longer than {limit} bytes");
+    }
+    Ok(bytes)
+}
+
+/// Returns the host of a URL, with its port.
+pub(crate) fn host(url: &Uri) -> String {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    // What stands before an @ could be a password.
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
+fn same_server(a: &Uri, b: &Uri) -> bool {
+    let port = |url: &Uri| url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+    a.scheme() == b.scheme() && a.host() == b.host() && port(a) == port(b)
+}
+
+fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let location = location.with_context(|| format!("{} redirects to nowhere", host(from)))?;
+    let scheme = from.scheme_str().unwrap_or("https");
+    let absolute = if location.contains("://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{}{location}", host(from))
+    } else {
+        let path = from.path().rsplit_once('/').map_or("", |(path, _)| path);
+        format!("{scheme}://{}{path}/{location}", host(from))
+    };
+    let url: Uri = absolute.parse().with_context(|| format!("{} redirects to no URL", host(from)))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        bail!("{} redirects to {}:", host(from), url.scheme_str().unwrap_or("nothing"));
+    }
+    Ok(url)
+}
+
+fn passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
+}
+
+fn is_interruption(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+/// ureq's words without its own prefixes.
+fn describe(error: ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or_default().to_owned()
+        }
+        ureq::Error::HostNotFound => "host is not known".to_owned(),
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_resolved_and_only_http_is_followed() {
+        let from: Uri = "https://user:pw@a.io:5000/v2/x/blobs/sha256:00".parse().unwrap();
+        for (location, want) in [
+            ("https://b.io/y?z=1", Some("https://b.io/y?z=1")),
+            ("//b.io/y", Some("https://b.io/y")),
+            ("/y", Some("https://a.io:5000/y")),
+            ("y", Some("https://a.io:5000/v2/x/blobs/y")),
+            ("file:///etc/passwd", None),
+            ("gopher://x/", None),
+        ] {
+            let headers = HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]);
+            assert_eq!(redirect(&from, &headers).ok().map(|url| url.to_string()).as_deref(), want, "{location}");
+        }
+    }
+
+    #[test]
+    fn credentials_stay_with_their_server() {
+        let url = |text: &str| text.parse::<Uri>().unwrap();
+        for (a, b, want) in [
+            ("https://a.io/x", "https://a.io:443/y", true),
+            ("https://a.io/x", "http://a.io/x", false),
+            ("https://a.io/x", "https://b.a.io/x", false),
+            ("http://127.0.0.1:1/x", "http://127.0.0.1:2/x", false),
+        ] {
+            assert_eq!(same_server(&url(a), &url(b)), want, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_pause_grows_and_ends() {
+        let patience = Patience { timeout: Duration::from_secs(1), retries: 2 };
+        let mut retries = Retries::new(patience);
+        let passing = || Failure::Passing(anyhow!("x"), Some(Duration::ZERO));
+        assert!(retries.pause(passing()).is_ok());
+        assert!(retries.pause(passing()).is_ok());
+        assert!(retries.pause(passing()).is_err());
+        retries.reset();
+        assert!(retries.pause(passing()).is_ok());
+        assert!(retries.pause(Failure::Final(anyhow!("x"))).is_err());
+    }
+}

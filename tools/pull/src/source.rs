@@ -1,0 +1,206 @@
+//! Where an image comes from: a registry, a layout or an archive.
+
+use std::fmt;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use layout::{Layout, MANIFEST_LIMIT};
+use oci_spec::image::{Descriptor, Digest, MediaType};
+
+use crate::archive::Archive;
+use crate::reference::Reference;
+use crate::registry::{Access, Failure, Patience, Registry};
+
+/// The user's words for an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// A reference to a registry.
+    Reference(Reference),
+    /// `oci:DIR[:TAG]`.
+    Layout(PathBuf, Option<String>),
+    /// `oci-archive:FILE[:TAG]`.
+    OciArchive(PathBuf, Option<String>),
+    /// `docker-archive:FILE[:REF]`.
+    DockerArchive(PathBuf, Option<String>),
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", text));
+        match scheme {
+            "oci" | "oci-archive" | "docker-archive" => {}
+            "docker" if rest.starts_with("//") => return parse_reference(&rest[2..]).map(Self::Reference),
+            _ => return parse_reference(text).map(Self::Reference),
+        }
+        let (path, tag) = split_path(rest);
+        if path.is_empty() {
+            return Err(format!("{text:?} names no file"));
+        }
+        let (path, tag) = (PathBuf::from(path), tag.map(str::to_owned));
+        Ok(match scheme {
+            "oci" => Self::Layout(path, tag),
+            "oci-archive" => Self::OciArchive(path, tag),
+            _ => Self::DockerArchive(path, tag),
+        })
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, path, tag) = match self {
+            Self::Reference(reference) => return reference.fmt(f),
+            Self::Layout(path, tag) => ("oci", path, tag),
+            Self::OciArchive(path, tag) => ("oci-archive", path, tag),
+            Self::DockerArchive(path, tag) => ("docker-archive", path, tag),
+        };
+        write!(f, "{scheme}:{}", path.display())?;
+        tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+    }
+}
+
+fn parse_reference(text: &str) -> Result<Reference, String> {
+    text.parse().map_err(|cause| format!("{text:?} is no reference: {cause}"))
+}
+
+/// A tag begins at the first colon behind the path; a path that exists with its colon is a path.
+fn split_path(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((path, tag)) if !Path::new(text).exists() => (path, Some(tag)),
+        _ => (text, None),
+    }
+}
+
+/// A manifest or index as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    /// The document.
+    pub(crate) bytes: Vec<u8>,
+    /// Its descriptor.
+    pub(crate) descriptor: Descriptor,
+}
+
+impl Fetched {
+    /// Computes the descriptor; with `want`, the digest must be that.
+    pub(crate) fn new(bytes: Vec<u8>, media_type: &str, want: Option<&Digest>) -> anyhow::Result<Self> {
+        let own: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
+        let digest = want.cloned().unwrap_or(own);
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        let descriptor = Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, digest);
+        layout::verify(&descriptor, &bytes)?;
+        Ok(Self { bytes, descriptor })
+    }
+}
+
+/// A blob that is coming.
+pub(crate) struct Body {
+    /// The offset of the first byte that will come.
+    pub(crate) start: u64,
+    /// The bytes.
+    pub(crate) reader: Box<dyn Read>,
+}
+
+/// An opened source.
+pub(crate) enum Source {
+    /// A registry's repository.
+    Registry(Box<Registry>),
+    /// A layout, and the image's name in it.
+    Layout(Layout, Option<String>),
+    /// An archive, and the image's name in it.
+    Archive(Box<Archive>, Option<String>),
+}
+
+impl Source {
+    /// Opens a source.
+    pub(crate) fn open(name: &Name, access: &Access) -> anyhow::Result<Self> {
+        Ok(match name {
+            Name::Reference(reference) => Self::Registry(Box::new(Registry::connect(reference, access)?)),
+            Name::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
+            Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open_oci(path)?), tag.clone()),
+            Name::DockerArchive(path, tag) => Self::Archive(Box::new(Archive::open_docker(path)?), tag.clone()),
+        })
+    }
+
+    /// Fetches the manifest or index that is named.
+    pub(crate) fn root(&self) -> anyhow::Result<Fetched> {
+        let descriptor = match self {
+            Self::Registry(registry) => return registry.root(),
+            Self::Layout(layout, tag) => layout.resolve(tag.as_deref())?,
+            Self::Archive(archive, tag) => archive.resolve(tag.as_deref())?,
+        };
+        Ok(Fetched { bytes: self.document(&descriptor)?, descriptor })
+    }
+
+    /// Fetches a manifest or index by its descriptor, checked.
+    pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::Registry(registry) => registry.document(descriptor),
+            Self::Layout(layout, _) => Ok(layout.read(descriptor, MANIFEST_LIMIT)?),
+            Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT),
+        }
+    }
+
+    /// Begins the transfer of a blob; it may begin before `offset`.
+    pub(crate) fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+        match self {
+            Self::Registry(registry) => registry.open(descriptor, offset),
+            Self::Layout(layout, _) => open_in(layout, descriptor, offset).map_err(Failure::Final),
+            Self::Archive(archive, _) => archive.blob(descriptor, offset).map_err(Failure::Final),
+        }
+    }
+
+    /// Returns the name that a source on disk has for an image.
+    pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
+        match self {
+            Self::Registry(_) => None,
+            Self::Layout(layout, _) => {
+                let entries = layout.entries().unwrap_or_default();
+                let entry = entries.into_iter().find(|entry| entry.descriptor.digest() == descriptor.digest())?;
+                entry.reference.or(entry.tag)
+            }
+            Self::Archive(archive, _) => archive.name_of(descriptor),
+        }
+    }
+
+    /// Returns how long to try; what is on disk does not get better.
+    pub(crate) fn patience(&self) -> Patience {
+        match self {
+            Self::Registry(registry) => registry.patience(),
+            _ => Patience::new(1, 0),
+        }
+    }
+}
+
+fn open_in(layout: &Layout, descriptor: &Descriptor, offset: u64) -> anyhow::Result<Body> {
+    let path = layout.blob_path(descriptor.digest());
+    if !layout.has(descriptor) {
+        bail!(layout::Error::Missing(descriptor.digest().clone()));
+    }
+    // The digest is checked by who writes the copy.
+    let mut file = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    file.seek(SeekFrom::Start(offset)).with_context(|| format!("read {}", path.display()))?;
+    Ok(Body { start: offset, reader: Box::new(file) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_and_of_registries() {
+        for (text, want) in [
+            ("oci:/a/b", Name::Layout("/a/b".into(), None)),
+            ("oci:/a/b:c:d", Name::Layout("/a/b".into(), Some("c:d".to_owned()))),
+            ("oci-archive:x.tar:1", Name::OciArchive("x.tar".into(), Some("1".to_owned()))),
+            ("docker-archive:x.tar:nginx:1", Name::DockerArchive("x.tar".into(), Some("nginx:1".to_owned()))),
+            ("docker://nginx", Name::Reference("nginx".parse().unwrap())),
+            ("oci", Name::Reference("docker.io/library/oci:latest".parse().unwrap())),
+        ] {
+            assert_eq!(text.parse::<Name>().unwrap(), want, "{text}");
+        }
+        assert!("oci:".parse::<Name>().is_err());
+    }
+}

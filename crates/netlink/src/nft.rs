@@ -32,6 +32,8 @@ pub enum Family {
     Ip,
     /// IPv6.
     Ip6,
+    /// Both.
+    Inet,
 }
 
 impl Family {
@@ -40,6 +42,7 @@ impl Family {
         match self {
             Self::Ip => 2,
             Self::Ip6 => 10,
+            Self::Inet => 1,
         }
     }
 }

@@ -2,4 +2,34 @@
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod add;
+mod conntrack;
+mod del;
+mod firewall;
+mod forward;
+mod host;
+mod list;
+mod mapping;
+mod options;
+mod owner;
+mod probe;
+mod publish;
+mod spec;
+mod target;
+
+use std::process::ExitCode;
+
+use options::{Command, Options};
+
+fn main() -> ExitCode {
+    cli::main(cli::Codes::OWN, run)
+}
+
+fn run(options: Options) -> anyhow::Result<ExitCode> {
+    match options.command {
+        None => add::run(&options.add),
+        Some(Command::Add(add)) => add::run(&add),
+        Some(Command::Del(del)) => del::run(&del),
+        Some(Command::List(list)) => list::run(&list),
+    }
+}

@@ -1,0 +1,122 @@
+//! `portmap add`: as a filter in the pipe, or on a container that runs already.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use log::warn;
+use record::{Id, Input, PortMapping, Ports, Record};
+use serde_json::Value;
+
+use crate::firewall::Firewall;
+use crate::forward;
+use crate::mapping::Mapping;
+use crate::options::Add;
+use crate::publish::{self, Manner, Masquerade};
+use crate::spec::PortSpec;
+use crate::target::Target;
+
+/// The annotation that the image-spec's conversion rules give the image's `ExposedPorts`.
+const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
+
+/// Publishes ports and prints the record, which has them as `ports`.
+pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
+    let (mut record, target) = find(options)?;
+    let mut specs = options.publish.clone();
+    if options.publish_all {
+        specs.extend(exposed(&record, target.bundle.as_deref())?);
+    }
+    ensure!(options.publish_all || !specs.is_empty(), cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
+    if target.shares_the_hosts_network() {
+        warn!("{} is in the host's network: its ports are the host's", target.owner.id);
+        record.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let manner = Manner { probe: !options.no_bind_check, masquerade: Masquerade::OwnNetwork };
+    let mut firewall = Firewall::open()?;
+    let mappings = publish::publish(&mut firewall, &target, &specs, manner)?;
+    forward::open(&mut firewall, options.forward, &mappings)?;
+    add_ports(&mut record, &mappings)?;
+    record.print()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finds the container, and the record to hand on.
+fn find(options: &Add) -> anyhow::Result<(Record, Target)> {
+    let id = options.id.as_deref();
+    let target = match (options.pid, options.netns.as_deref(), options.target.as_deref()) {
+        (Some(pid), ..) => Target::of_process(pid, id)?,
+        (_, Some(netns), _) => {
+            let name = netns.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Target::of_namespace(netns, id.unwrap_or(&name))?
+        }
+        (_, _, Some(name)) if is_id(name) => Target::of_id(&name.to_string_lossy(), &options.roots.run())?,
+        (_, _, input) => {
+            let record = read(input)?;
+            let target = Target::of_record(&record, id)?;
+            return Ok((record, target));
+        }
+    };
+    let mut record = Record::default();
+    record.set(&Id(target.owner.id.clone()));
+    Ok((record, target))
+}
+
+/// Tells an id from a file: `-` and what is there as a file is none.
+pub(crate) fn is_id(name: &Path) -> bool {
+    name != Path::new("-") && !name.exists()
+}
+
+/// Reads a record by the input rule; a directory is a bundle, which says nothing of the network but its id.
+pub(crate) fn read(input: Option<&Path>) -> anyhow::Result<Record> {
+    match Input::read(input)? {
+        Input::Record(record) => Ok(record),
+        Input::Directory(path) => {
+            Err(cli::Usage(format!("{} is a directory: a record or a container's id is needed", path.display())).into())
+        }
+    }
+}
+
+/// Returns what the image exposes, each on a random port.
+fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpec>> {
+    let from_record = record.member("annotations").and_then(|annotations| annotations.get(EXPOSED)).cloned();
+    let annotation = match (from_record, bundle) {
+        (Some(annotation), _) => Some(annotation),
+        (None, Some(bundle)) => {
+            let path = bundle.join("config.json");
+            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let config: Value = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+            config.get("annotations").and_then(|annotations| annotations.get(EXPOSED)).cloned()
+        }
+        (None, None) => None,
+    };
+    let list = annotation.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let ports = list.split(',').map(str::trim).filter(|port| !port.is_empty());
+    ports.map(|port| port.parse().with_context(|| format!("the image's exposed port {port}"))).collect()
+}
+
+fn add_ports(record: &mut Record, mappings: &[Mapping]) -> anyhow::Result<()> {
+    let mut ports = record.find::<Ports>()?.unwrap_or_default();
+    ports.0.extend(port_mappings(mappings));
+    let mut seen: Vec<PortMapping> = Vec::with_capacity(ports.0.len());
+    for port in ports.0 {
+        if !seen.contains(&port) {
+            seen.push(port);
+        }
+    }
+    record.set(&Ports(seen));
+    Ok(())
+}
+
+/// Returns mappings port by port: one that holds in both families is one port.
+pub(crate) fn port_mappings(mappings: &[Mapping]) -> Vec<PortMapping> {
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = mappings.iter().partition(|mapping| mapping.target.is_ipv4());
+    let mut ports: Vec<PortMapping> = ipv4.into_iter().flat_map(Mapping::port_mappings).collect();
+    for port in ipv6.into_iter().flat_map(Mapping::port_mappings) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports
+}

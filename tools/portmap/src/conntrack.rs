@@ -1,0 +1,154 @@
+//! What connection tracking remembers: translation is decided once a connection, so connections from before a change
+//! go on as they went. For TCP a new one comes soon; a datagram socket may keep the old way for ever.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use log::debug;
+use netlink::route::Router;
+use netlink::{Attribute, Attributes, Family, Raw, Socket, parse};
+use record::Protocol;
+use rustix::io::Errno;
+
+use crate::firewall::protocol_number;
+use crate::mapping::{Mapping, Step};
+
+// include/uapi/linux/netfilter/nfnetlink_conntrack.h
+const GET: u16 = (1 << 8) + 1;
+const DELETE: u16 = (1 << 8) + 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    destination_port: u16,
+}
+
+/// Ends connections that the steps leave with a wrong translation: those to what was withdrawn, and datagrams to the
+/// host itself that now go to a container.
+pub(crate) fn forget(steps: &[Step]) -> anyhow::Result<()> {
+    let stale = |step: &&Step| match step {
+        Step::Withdraw(_) => true,
+        Step::Publish(mapping) => mapping.protocol != Protocol::Tcp,
+        Step::Unloop(_) | Step::Loop(_) => false,
+    };
+    let steps: Vec<_> = steps.iter().filter(stale).collect();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let own = Router::open()?.addresses().context("list addresses")?;
+    let own: Vec<_> = own.into_iter().map(|own| own.address.address).collect();
+    let mut socket = Socket::open(Family::Netfilter)?;
+    for family in [2, 10] {
+        let request = Raw { kind: GET, payload: vec![family, 0, 0, 0] };
+        for answer in socket.dump(&request).context("list connections")? {
+            if steps.iter().any(|step| answer_is_stale(&answer, step, &own)) {
+                delete(&mut socket, &answer)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn answer_is_stale(answer: &Raw, step: &Step, own: &[IpAddr]) -> bool {
+    let flow = |kind| attributes(answer).find(|attribute| attribute.kind == kind).and_then(|tuple| flow(&tuple));
+    match (flow(CTA_TUPLE_ORIG), flow(CTA_TUPLE_REPLY)) {
+        (Some(original), Some(reply)) => is_stale(original, reply, step, own),
+        _ => false,
+    }
+}
+
+fn is_stale(original: Flow, reply: Flow, step: &Step, own: &[IpAddr]) -> bool {
+    let came_for = |mapping: &Mapping| {
+        original.protocol == protocol_number(mapping.protocol)
+            && (mapping.host.first..=mapping.host.last).contains(&original.destination_port)
+            && mapping.host_ip.is_none_or(|host_ip| host_ip == original.destination)
+    };
+    match step {
+        Step::Withdraw(mapping) => came_for(mapping) && reply.source == mapping.target,
+        Step::Publish(mapping) => {
+            came_for(mapping) && own.contains(&original.destination) && reply.source != mapping.target
+        }
+        Step::Unloop(_) | Step::Loop(_) => false,
+    }
+}
+
+fn delete(socket: &mut Socket, answer: &Raw) -> anyhow::Result<()> {
+    let named = attributes(answer).filter(|attribute| matches!(attribute.kind, CTA_TUPLE_ORIG | CTA_ID));
+    let nested = |kind| if kind == CTA_ID { kind } else { kind | 0x8000 };
+    let name = named.fold(Attributes::new(), |name, a| name.bytes(nested(a.kind), a.payload));
+    let header = answer.payload.get(..4).unwrap_or_default();
+    debug!("forget a connection");
+    match socket.request(&Raw { kind: DELETE, payload: [header, &name.into_bytes()].concat() }, 0) {
+        // It has ended by itself.
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+        result => result.context("forget a connection"),
+    }
+}
+
+fn attributes(answer: &Raw) -> impl Iterator<Item = Attribute<'_>> {
+    parse(answer.payload.get(4..).unwrap_or_default())
+}
+
+fn flow(tuple: &Attribute<'_>) -> Option<Flow> {
+    let part = |kind| parse(tuple.payload).find(|attribute| attribute.kind == kind);
+    let (ip, transport) = (part(CTA_TUPLE_IP)?, part(CTA_TUPLE_PROTO)?);
+    let address = |kinds: [u16; 2]| {
+        let attribute = parse(ip.payload).find(|attribute| kinds.contains(&attribute.kind))?;
+        let v4 = <[u8; 4]>::try_from(attribute.payload).ok().map(IpAddr::from);
+        v4.or_else(|| <[u8; 16]>::try_from(attribute.payload).ok().map(IpAddr::from))
+    };
+    let field = |kind| parse(transport.payload).find(|attribute| attribute.kind == kind);
+    Some(Flow {
+        source: address([1, 3])?,
+        destination: address([2, 4])?,
+        protocol: *field(1)?.payload.first()?,
+        destination_port: u16::from_be_bytes(field(3)?.payload.try_into().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::Owner;
+    use crate::spec::Span;
+
+    #[test]
+    fn only_what_came_for_the_port_and_went_elsewhere_is_stale() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let flow = |source, destination, port| Flow {
+            source: ip(source),
+            destination: ip(destination),
+            protocol: 17,
+            destination_port: port,
+        };
+        let mapping = Mapping {
+            host_ip: None,
+            protocol: Protocol::Udp,
+            host: Span { first: 53, last: 53 },
+            target: ip("10.88.0.2"),
+            port: 53,
+            owner: Owner::default(),
+        };
+        let own = [ip("203.0.113.1")];
+        let back = |source| flow(source, "203.0.113.2", 4000);
+        for (to, answers, withdraw, publish) in [
+            ("203.0.113.1", "203.0.113.1", false, true),
+            ("203.0.113.1", "10.88.0.2", true, false),
+            ("203.0.113.1", "10.88.0.9", false, true),
+            ("8.8.8.8", "8.8.8.8", false, false),
+        ] {
+            let original = flow("203.0.113.2", to, 53);
+            let stale = |step| is_stale(original, back(answers), &step, &own);
+            assert_eq!(stale(Step::Withdraw(mapping.clone())), withdraw, "{to} {answers}");
+            assert_eq!(stale(Step::Publish(mapping.clone())), publish, "{to} {answers}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Mappings as elements of maps, and back.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink::nft::{Element, Family, Table};
+use netlink::route::Cidr;
+use netlink::{Raw, flag};
+use record::Protocol;
+
+use crate::mapping::{Hairpin, Mapping, Step};
+use crate::owner::Owner;
+use crate::spec::Span;
+
+/// The maps that hold mappings.
+pub(crate) const MAPS: [&str; 4] = [ADDRESS, ANY, ADDRESS_RANGE, RANGE];
+
+/// One address of the host, one port.
+pub(super) const ADDRESS: &str = "addr";
+/// Every address of the host, one port.
+pub(super) const ANY: &str = "any";
+/// One address of the host, a range of ports that keep their numbers.
+pub(super) const ADDRESS_RANGE: &str = "addr_range";
+/// Every address of the host, a range of ports that keep their numbers.
+pub(super) const RANGE: &str = "range";
+/// Pairs of a network and a container in it.
+pub(super) const HAIRPIN: &str = "hairpin";
+
+pub(super) fn family(address: IpAddr) -> Family {
+    if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
+}
+
+pub(super) fn family_of(step: &Step) -> Family {
+    match step {
+        Step::Withdraw(mapping) | Step::Publish(mapping) => family(mapping.target),
+        Step::Unloop(hairpin) | Step::Loop(hairpin) => family(hairpin.target),
+    }
+}
+
+/// Returns the message that does a step, with the name of its set and its flags.
+pub(super) fn message(step: &Step, table: Table<'_>) -> (&'static str, Raw, u16) {
+    match step {
+        Step::Withdraw(mapping) => (map(mapping), mapping_element(mapping).delete(table, map(mapping)), 0),
+        Step::Publish(mapping) => (map(mapping), mapping_element(mapping).create(table, map(mapping)), flag::CREATE),
+        Step::Unloop(hairpin) => (HAIRPIN, hairpin_element(hairpin).delete(table, HAIRPIN), 0),
+        Step::Loop(hairpin) => (HAIRPIN, hairpin_element(hairpin).create(table, HAIRPIN), flag::CREATE),
+    }
+}
+
+fn map(mapping: &Mapping) -> &'static str {
+    match (mapping.host_ip, mapping.host.len()) {
+        (Some(_), 0) => ADDRESS,
+        (None, 0) => ANY,
+        (Some(_), _) => ADDRESS_RANGE,
+        (None, _) => RANGE,
+    }
+}
+
+fn mapping_element(mapping: &Mapping) -> Element {
+    let key = |port: u16| {
+        let address = mapping.host_ip.map(octets).unwrap_or_default();
+        [&address[..], &[number(mapping.protocol), 0, 0, 0], &padded(port)].concat()
+    };
+    let is_range = mapping.host.len() > 0;
+    let mut data = octets(mapping.target);
+    if !is_range {
+        data.extend(padded(mapping.port));
+    }
+    Element {
+        key: key(mapping.host.first),
+        key_end: is_range.then(|| key(mapping.host.last)),
+        data: Some(data),
+        comment: Some(mapping.owner.to_string()),
+    }
+}
+
+fn hairpin_element(hairpin: &Hairpin) -> Element {
+    let key = |source: IpAddr| [octets(source), octets(hairpin.target)].concat();
+    Element {
+        key: key(hairpin.network.network().address),
+        key_end: Some(key(hairpin.network.last())),
+        data: None,
+        comment: Some(hairpin.owner.to_string()),
+    }
+}
+
+/// Reads an element of one of [`MAPS`]; what is none of ours is passed over.
+pub(super) fn read_mapping(family: Family, map: &str, element: &Element) -> Option<Mapping> {
+    let (host_ip, key) = if map == ADDRESS || map == ADDRESS_RANGE {
+        let (address, key) = split_address(family, &element.key)?;
+        (Some(address), key)
+    } else {
+        (None, &element.key[..])
+    };
+    let (target, data) = split_address(family, element.data.as_deref()?)?;
+    let first = port(key.get(4..6)?)?;
+    let end = element.key_end.as_deref().unwrap_or(&element.key);
+    let last = port(end.get(end.len().checked_sub(4)?..end.len() - 2)?)?;
+    Some(Mapping {
+        host_ip,
+        protocol: protocol(*key.first()?)?,
+        host: Span { first, last },
+        target,
+        port: if data.is_empty() { first } else { port(data.get(..2)?)? },
+        owner: owner(element),
+    })
+}
+
+/// Reads an element of the set of hairpins.
+pub(super) fn read_hairpin(family: Family, element: &Element) -> Option<Hairpin> {
+    let (first, rest) = split_address(family, &element.key)?;
+    let (target, _) = split_address(family, rest)?;
+    let (last, _) = split_address(family, element.key_end.as_deref()?)?;
+    Some(Hairpin { network: network(first, last), target, owner: owner(element) })
+}
+
+/// An element of somebody else's has an owner without a name.
+fn owner(element: &Element) -> Owner {
+    element.comment.as_deref().and_then(Owner::parse).unwrap_or_default()
+}
+
+fn network(first: IpAddr, last: IpAddr) -> Cidr {
+    let differing = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => 32 - (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => 128 - (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        _ => 0,
+    };
+    let bits = if first.is_ipv4() { 32 } else { 128 };
+    Cidr { address: first, prefix: u8::try_from(bits - differing).unwrap_or_default() }
+}
+
+fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    match family {
+        Family::Ip => bytes.split_first_chunk::<4>().map(|(octets, rest)| (Ipv4Addr::from(*octets).into(), rest)),
+        Family::Ip6 | Family::Inet => {
+            bytes.split_first_chunk::<16>().map(|(octets, rest)| (Ipv6Addr::from(*octets).into(), rest))
+        }
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn padded(port: u16) -> [u8; 4] {
+    let [high, low] = port.to_be_bytes();
+    [high, low, 0, 0]
+}
+
+fn port(bytes: &[u8]) -> Option<u16> {
+    bytes.try_into().ok().map(u16::from_be_bytes)
+}
+
+/// Returns a protocol's number (`IPPROTO_*`).
+pub(crate) fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn protocol(number: u8) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| self::number(*protocol) == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_read_from_the_element_that_was_made_of_it() {
+        for (host_ip, ports, target, map) in [
+            (None, (8080, 8080), "10.88.0.2", ANY),
+            (Some("127.0.0.1"), (8080, 8080), "10.88.0.2", ADDRESS),
+            (None, (7000, 7010), "10.88.0.2", RANGE),
+            (Some("203.0.113.1"), (7000, 7010), "10.88.0.2", ADDRESS_RANGE),
+            (None, (8080, 8080), "fd88::2", ANY),
+            (Some("fd03::1"), (7000, 7010), "fd88::2", ADDRESS_RANGE),
+        ] {
+            let mapping = Mapping {
+                host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+                protocol: Protocol::Udp,
+                host: Span { first: ports.0, last: ports.1 },
+                target: target.parse().unwrap(),
+                port: if ports.0 == ports.1 { 80 } else { ports.0 },
+                owner: Owner { id: "web".to_owned(), ..Owner::default() },
+            };
+            assert_eq!(self::map(&mapping), map);
+            let element = mapping_element(&mapping);
+            assert_eq!(read_mapping(family(mapping.target), map, &element), Some(mapping));
+        }
+    }
+
+    #[test]
+    fn a_hairpin_is_read_from_its_element() {
+        for (network, prefix, target) in
+            [("10.88.0.0", 16, "10.88.0.2"), ("fd88::", 64, "fd88::2"), ("0.0.0.0", 0, "10.0.0.1")]
+        {
+            let hairpin = Hairpin {
+                network: Cidr { address: network.parse().unwrap(), prefix },
+                target: target.parse().unwrap(),
+                owner: Owner::default(),
+            };
+            assert_eq!(read_hairpin(family(hairpin.target), &hairpin_element(&hairpin)), Some(hairpin));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The rules that read the maps. They never change, however much is published:
+//!
+//! - what is sent to an address of the host's own is looked up, on its way in and when the host itself sends it;
+//! - what a published port makes turn back gets the host's address as its source: from 127.0.0.0/8, where the answer
+//!   could not be routed, and from the container's own network, where it would not come by the host;
+//! - 127.0.0.0/8 from outside is dropped: `route_localnet`, which publishing on 127.0.0.1 needs, would let neighbours
+//!   and containers reach what listens only there (CVE-2020-8558).
+
+use std::net::Ipv6Addr;
+
+use netlink::nft::expression::{
+    self as expression, Base, Comparison, Meta, compare, destination_is_local, is_in, jump, look_up, masquerade, meta,
+    payload, translate_destination, translated,
+};
+use netlink::nft::{Expression, Family, Field, Hook, Set, Table};
+use netlink::{Batch, flag};
+
+use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, HAIRPIN, RANGE};
+
+const NAT: &str = "nat";
+const LOOPBACK: u8 = 127;
+
+/// Adds the table, its sets, its chains and its rules to a batch; rules that are there are replaced.
+pub(super) fn write(batch: &mut Batch, table: Table<'_>) {
+    batch.push(&table.create(), flag::CREATE);
+    for set in sets(address(table.family)) {
+        batch.push(&table.create_set(&set), flag::CREATE);
+    }
+    for (chain, hook, _) in chains(table.family) {
+        batch.push(&table.create_chain(chain, hook), flag::CREATE);
+        batch.push(&table.flush_chain(chain), 0);
+    }
+    for (chain, _, rules) in chains(table.family) {
+        for rule in rules {
+            batch.push(&table.create_rule(chain, &rule, None), flag::CREATE | flag::APPEND);
+        }
+    }
+}
+
+/// Returns the number of rules that a whole table has.
+pub(super) fn rule_count(family: Family) -> usize {
+    chains(family).iter().map(|(_, _, rules)| rules.len()).sum()
+}
+
+type Rules = Vec<Vec<Expression>>;
+
+/// How a family's addresses lie in packets and in registers.
+#[derive(Clone, Copy)]
+struct Address {
+    family: Family,
+    field: &'static [Field],
+    /// In bytes.
+    length: u32,
+    source: u32,
+    destination: u32,
+}
+
+fn address(family: Family) -> Address {
+    match family {
+        Family::Ip => Address { family, field: &[Field::IPV4], length: 4, source: 12, destination: 16 },
+        Family::Ip6 | Family::Inet => Address { family, field: &[Field::IPV6], length: 16, source: 8, destination: 24 },
+    }
+}
+
+fn sets(address: Address) -> [Set<'static>; 5] {
+    let set = |name, key, data, interval| Set { name, key, data, interval };
+    match address.family {
+        Family::Ip => [
+            set(ADDRESS, &[Field::IPV4, Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT], false),
+            set(ANY, &[Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT], false),
+            set(ADDRESS_RANGE, &[Field::IPV4, Field::PROTOCOL, Field::PORT], address.field, true),
+            set(RANGE, &[Field::PROTOCOL, Field::PORT], address.field, true),
+            set(HAIRPIN, &[Field::IPV4, Field::IPV4], &[], true),
+        ],
+        Family::Ip6 | Family::Inet => [
+            set(ADDRESS, &[Field::IPV6, Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT], false),
+            set(ANY, &[Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT], false),
+            set(ADDRESS_RANGE, &[Field::IPV6, Field::PROTOCOL, Field::PORT], address.field, true),
+            set(RANGE, &[Field::PROTOCOL, Field::PORT], address.field, true),
+            set(HAIRPIN, &[Field::IPV6, Field::IPV6], &[], true),
+        ],
+    }
+}
+
+fn chains(family: Family) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
+    let address = address(family);
+    let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
+    let to_nat: Vec<_> = destination_is_local().into_iter().chain([jump(NAT)]).collect();
+    let mut chains = vec![
+        (NAT, None, lookups(address)),
+        ("prerouting", nat(Hook::PREROUTING, -100), vec![to_nat.clone()]),
+        ("output", nat(Hook::OUTPUT, -100), output(address, to_nat)),
+        ("postrouting", nat(Hook::POSTROUTING, 100), masquerades(address)),
+    ];
+    if family == Family::Ip {
+        let raw = Hook { kind: "filter", number: Hook::PREROUTING, priority: -300 };
+        chains.push(("raw", Some(raw), vec![loopback_guard(address)]));
+    }
+    chains
+}
+
+/// `::1` is left alone: IPv6 has no `route_localnet`, so a connection that was translated would hang instead of being
+/// refused, or served by a proxy.
+fn output(address: Address, to_nat: Vec<Expression>) -> Rules {
+    if address.family == Family::Ip {
+        return vec![to_nat];
+    }
+    let not_loopback = [
+        payload(Base::Network, address.destination, address.length, 0),
+        compare(0, Comparison::Unequal, &Ipv6Addr::LOCALHOST.octets()),
+    ];
+    vec![not_loopback.into_iter().chain(to_nat).collect()]
+}
+
+/// `dnat to [ip daddr .] meta l4proto . th dport map @…`, for each of the maps: the narrower ones first.
+fn lookups(address: Address) -> Rules {
+    let words = address.length / 4;
+    let rule = |map, with_address: bool, with_port: bool| {
+        let start = if with_address { words } else { 0 };
+        let mut rule = Vec::new();
+        if with_address {
+            rule.push(payload(Base::Network, address.destination, address.length, 0));
+        }
+        rule.push(meta(Meta::Protocol, start));
+        rule.push(payload(Base::Transport, 2, 2, start + 1));
+        rule.push(look_up(map, 0));
+        rule.push(translate_destination(address.family, 0, with_port.then_some(words)));
+        rule
+    };
+    vec![rule(ADDRESS, true, true), rule(ANY, false, true), rule(ADDRESS_RANGE, true, false), rule(RANGE, false, false)]
+}
+
+fn masquerades(address: Address) -> Rules {
+    let own_network = translated()
+        .into_iter()
+        .chain([
+            payload(Base::Network, address.source, address.length, 0),
+            payload(Base::Network, address.destination, address.length, address.length / 4),
+            is_in(HAIRPIN, 0),
+            masquerade(),
+        ])
+        .collect();
+    if address.family == Family::Ip6 {
+        return vec![own_network];
+    }
+    let from_loopback = translated()
+        .into_iter()
+        .chain([payload(Base::Network, address.source, 1, 0), compare(0, Comparison::Equal, &[LOOPBACK]), masquerade()])
+        .collect();
+    vec![from_loopback, own_network]
+}
+
+fn loopback_guard(address: Address) -> Vec<Expression> {
+    let mut name = [0; 16];
+    name[..2].copy_from_slice(b"lo");
+    vec![
+        meta(Meta::InputName, 0),
+        compare(0, Comparison::Unequal, &name),
+        payload(Base::Network, address.destination, 1, 0),
+        compare(0, Comparison::Equal, &[LOOPBACK]),
+        expression::drop(),
+    ]
+}

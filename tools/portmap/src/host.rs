@@ -1,0 +1,59 @@
+//! What the host must do beside translating: forward packets, and let 127.0.0.1 be routed to the containers' bridge.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use anyhow::Context;
+use log::debug;
+use netlink::route::{Cidr, Router};
+
+/// The way from the host to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The interface: a bridge, or the host's end of a pair.
+    pub(crate) interface: String,
+    /// The network of the host's own that the container is in, where there is one.
+    pub(crate) network: Option<Cidr>,
+}
+
+/// Finds the way to an address: the most specific route that needs no gateway.
+pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
+    let mut router = Router::open().context("open a routing socket")?;
+    let all = router.routes().context("list routes")?;
+    let direct = all.iter().filter(|route| route.gateway.is_none() && route.destination.contains(address));
+    let Some(index) = direct.max_by_key(|route| route.destination.prefix).and_then(|route| route.index) else {
+        return Ok(None);
+    };
+    let links = router.links(None).context("list interfaces")?;
+    let Some(link) = links.into_iter().find(|link| link.index == index) else { return Ok(None) };
+    let addresses = router.addresses().context("list addresses")?;
+    let network = addresses.iter().filter(|own| own.index == index && own.address.contains(address));
+    let network = network.map(|own| own.address.network()).max_by_key(|network| network.prefix);
+    Ok(Some(Way { interface: link.name, network }))
+}
+
+/// Lets the host forward packets of a family.
+pub(crate) fn forward(is_ipv4: bool) -> anyhow::Result<()> {
+    set(if is_ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" })
+}
+
+/// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it.
+pub(crate) fn route_localnet(interface: &str) -> anyhow::Result<()> {
+    set(&format!("net/ipv4/conf/{interface}/route_localnet"))
+}
+
+/// Tells whether a switch of the network stack is on.
+pub(crate) fn is_set(name: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() != "0")
+}
+
+fn set(name: &str) -> anyhow::Result<()> {
+    let path = format!("/proc/sys/{name}");
+    if is_set(name) {
+        return Ok(());
+    }
+    debug!("turn on {name}");
+    let written: io::Result<()> = fs::write(&path, "1");
+    written.with_context(|| format!("turn on {path}"))
+}

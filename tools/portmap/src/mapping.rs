@@ -1,0 +1,259 @@
+//! What is published, and the plan that leads from what is there to what is wanted.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink::route::Cidr;
+use record::{PortMapping, Protocol};
+
+use crate::owner::Owner;
+use crate::spec::Span;
+
+/// Ports of the host that lead to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    /// The host's address; `None` means each of the family's.
+    pub(crate) host_ip: Option<IpAddr>,
+    pub(crate) protocol: Protocol,
+    /// More than one only where each port leads to the container's port of the same number.
+    pub(crate) host: Span,
+    pub(crate) target: IpAddr,
+    /// The first port in the container.
+    pub(crate) port: u16,
+    pub(crate) owner: Owner,
+}
+
+impl Mapping {
+    /// Tells whether a packet could belong to both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let same_address = self.host_ip.is_none() || other.host_ip.is_none() || self.host_ip == other.host_ip;
+        let same_family = self.target.is_ipv4() == other.target.is_ipv4();
+        self.protocol == other.protocol && same_family && same_address && self.host.overlaps(other.host)
+    }
+
+    /// Returns the mapping port by port, as records have it.
+    pub(crate) fn port_mappings(&self) -> impl Iterator<Item = PortMapping> {
+        self.host.ports().map(|host_port| PortMapping {
+            host_ip: self.host_ip,
+            host_port,
+            container_port: self.port + (host_port - self.host.first),
+            protocol: self.protocol,
+        })
+    }
+
+    /// Returns the host's side as people write it: `127.0.0.1:8080`.
+    pub(crate) fn host_side(&self) -> String {
+        let any = if self.target.is_ipv4() { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) };
+        endpoint(self.host_ip.unwrap_or(any), self.host)
+    }
+
+    /// Returns the container's side: `10.213.0.2:80`.
+    pub(crate) fn container_side(&self) -> String {
+        endpoint(self.target, Span { first: self.port, last: self.port + self.host.len() })
+    }
+}
+
+fn endpoint(address: IpAddr, ports: Span) -> String {
+    if address.is_ipv4() { format!("{address}:{ports}") } else { format!("[{address}]:{ports}") }
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} to {}", self.host_side(), self.protocol, self.container_side())
+    }
+}
+
+/// Packets that a network's own members send to a published port of a container in that network: they need the host as
+/// their source, or the answer would take the short way past the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hairpin {
+    pub(crate) network: Cidr,
+    pub(crate) target: IpAddr,
+    pub(crate) owner: Owner,
+}
+
+/// All that is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) mappings: Vec<Mapping>,
+    pub(crate) hairpins: Vec<Hairpin>,
+}
+
+/// One change of the firewall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Withdraw(Mapping),
+    Publish(Mapping),
+    Unloop(Hairpin),
+    Loop(Hairpin),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Withdraw(mapping) => write!(f, "withdraw {mapping} from {}", mapping.owner.id),
+            Self::Publish(mapping) => write!(f, "publish {mapping} for {}", mapping.owner.id),
+            Self::Unloop(hairpin) => write!(f, "leave {} to {} alone", hairpin.network, hairpin.target),
+            Self::Loop(hairpin) => write!(f, "masquerade {} to {}", hairpin.network, hairpin.target),
+        }
+    }
+}
+
+/// A port that another container has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("publish {wanted} for {id}: port is taken by container {holder}")]
+pub(crate) struct Taken {
+    wanted: String,
+    id: String,
+    holder: String,
+}
+
+impl Taken {
+    fn new(wanted: &Mapping, holder: &Mapping) -> Self {
+        Self {
+            wanted: format!("{}/{}", wanted.host_side(), wanted.protocol),
+            id: wanted.owner.id.clone(),
+            holder: holder.owner.id.clone(),
+        }
+    }
+}
+
+/// Plans how to publish what is wanted. What the same container had on these ports is replaced, and what containers
+/// left that are no more.
+pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Step>, Taken> {
+    let mut withdrawn: Vec<&Mapping> = Vec::new();
+    let mut steps = Vec::new();
+    for mapping in &wanted.mappings {
+        if present.mappings.contains(mapping) {
+            continue;
+        }
+        for holder in present.mappings.iter().filter(|holder| holder.overlaps(mapping)) {
+            if !gives_way(&holder.owner, holder.target, &mapping.owner, mapping.target) {
+                return Err(Taken::new(mapping, holder));
+            }
+            if !withdrawn.contains(&holder) {
+                withdrawn.push(holder);
+                steps.push(Step::Withdraw(holder.clone()));
+            }
+        }
+        steps.push(Step::Publish(mapping.clone()));
+    }
+    for hairpin in &wanted.hairpins {
+        let same_target = |other: &&Hairpin| other.target == hairpin.target;
+        let serves = |other: &Hairpin| other.network == hairpin.network && !other.owner.is_gone();
+        if present.hairpins.iter().filter(same_target).any(serves) {
+            continue;
+        }
+        steps.extend(present.hairpins.iter().filter(same_target).cloned().map(Step::Unloop));
+        steps.push(Step::Loop(hairpin.clone()));
+    }
+    // Removing first: a map takes a key once.
+    steps.sort_by_key(|step| matches!(step, Step::Publish(_) | Step::Loop(_)));
+    Ok(steps)
+}
+
+/// A mapping gives way to another of its own container, and to any if its container is gone: its namespace is no more,
+/// or its address is another one's by now.
+fn gives_way(holder: &Owner, holder_target: IpAddr, owner: &Owner, target: IpAddr) -> bool {
+    let readdressed = holder_target == target && holder.netns.is_some() && holder.netns != owner.netns;
+    holder.id == owner.id || readdressed || holder.is_gone()
+}
+
+/// Plans how to withdraw the mappings that `leaves` says, and what is only there for them.
+pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -> Vec<Step> {
+    let (leaving, staying): (Vec<_>, Vec<_>) = present.mappings.iter().partition(|mapping| leaves(mapping));
+    let mut steps: Vec<_> = leaving.into_iter().cloned().map(Step::Withdraw).collect();
+    for hairpin in &present.hairpins {
+        let heirs = || staying.iter().filter(|mapping| mapping.target == hairpin.target);
+        if heirs().any(|mapping| mapping.owner == hairpin.owner) {
+            continue;
+        }
+        steps.push(Step::Unloop(hairpin.clone()));
+        if let Some(heir) = heirs().next() {
+            steps.push(Step::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
+        }
+    }
+    steps.sort_by_key(|step| matches!(step, Step::Publish(_) | Step::Loop(_)));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(id: &str, host_ip: Option<&str>, ports: (u16, u16), target: &str) -> Mapping {
+        Mapping {
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            protocol: Protocol::Tcp,
+            host: Span { first: ports.0, last: ports.1 },
+            target: target.parse().unwrap(),
+            port: 80,
+            owner: Owner { id: id.to_owned(), ..Owner::default() },
+        }
+    }
+
+    fn published(mappings: &[Mapping]) -> Published {
+        let hairpin = |mapping: &Mapping| Hairpin {
+            network: Cidr { address: "10.88.0.0".parse().unwrap(), prefix: 16 },
+            target: mapping.target,
+            owner: mapping.owner.clone(),
+        };
+        Published { mappings: mappings.to_vec(), hairpins: mappings.iter().map(hairpin).collect() }
+    }
+
+    #[test]
+    fn overlapping_ports_of_two_containers_are_refused() {
+        let web = mapping("web", None, (8080, 8080), "10.88.0.2");
+        for (other, refused) in [
+            (mapping("db", None, (8080, 8080), "10.88.0.3"), true),
+            (mapping("db", Some("127.0.0.1"), (8080, 8080), "10.88.0.3"), true),
+            (mapping("db", None, (8000, 9000), "10.88.0.3"), true),
+            (mapping("db", None, (8081, 8081), "10.88.0.3"), false),
+            (mapping("db", None, (8080, 8080), "fd88::3"), false),
+            (Mapping { protocol: Protocol::Udp, ..mapping("db", None, (8080, 8080), "10.88.0.3") }, false),
+        ] {
+            let plan = publish(&published(std::slice::from_ref(&web)), &published(std::slice::from_ref(&other)));
+            assert_eq!(plan.is_err(), refused, "{other}");
+        }
+        let local = mapping("web", Some("127.0.0.1"), (80, 80), "10.88.0.2");
+        let outer = mapping("db", Some("203.0.113.1"), (80, 80), "10.88.0.3");
+        assert!(publish(&published(&[local]), &published(&[outer])).is_ok());
+    }
+
+    #[test]
+    fn the_same_again_is_no_step_and_a_change_replaces() {
+        let web = published(&[mapping("web", None, (8080, 8080), "10.88.0.2")]);
+        assert_eq!(publish(&web, &web), Ok(vec![]));
+        let moved = mapping("web", None, (8080, 8080), "10.88.0.9");
+        let steps = publish(&web, &Published { mappings: vec![moved.clone()], hairpins: vec![] });
+        assert_eq!(steps, Ok(vec![Step::Withdraw(web.mappings[0].clone()), Step::Publish(moved)]));
+    }
+
+    #[test]
+    fn the_dead_give_way() {
+        let mut dead = published(&[mapping("dead", None, (8080, 8080), "10.88.0.2")]);
+        dead.mappings[0].owner.netns = Some("/no/such/namespace".into());
+        dead.hairpins[0].owner = dead.mappings[0].owner.clone();
+        let web = published(&[mapping("web", None, (8080, 8080), "10.88.0.2")]);
+        let steps = publish(&dead, &web).unwrap();
+        assert_eq!(
+            steps,
+            [
+                Step::Withdraw(dead.mappings[0].clone()),
+                Step::Unloop(dead.hairpins[0].clone()),
+                Step::Publish(web.mappings[0].clone()),
+                Step::Loop(web.hairpins[0].clone()),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_of_a_containers_ports_takes_the_masquerade_along() {
+        let mut both =
+            published(&[mapping("web", None, (80, 80), "10.88.0.2"), mapping("web", None, (81, 81), "10.88.0.2")]);
+        both.hairpins.pop();
+        let steps = withdraw(&both, |mapping| mapping.host.first == 80);
+        assert_eq!(steps, [Step::Withdraw(both.mappings[0].clone())]);
+        assert_eq!(withdraw(&both, |mapping| mapping.owner.id == "web").len(), 3);
+    }
+}

@@ -1,0 +1,105 @@
+//! The command line of `portmap`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::spec::PortSpec;
+
+/// Publish a container's ports on the host
+#[derive(Parser, Debug)]
+#[command(
+    name = "portmap",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  pull nginx | unpack | bundle | ns add | portmap -p 8080:80 | spawn
+  portmap web -p 127.0.0.1:8443:443    publish a port of a running container
+  portmap --pid 4711 -p 8080:80        reach a container that has only `lo`
+  portmap list                         what is published, and whose it is
+  portmap del web                      withdraw all ports of a container"
+)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) add: Add,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Add(Add),
+    Del(Del),
+    List(List),
+}
+
+/// Publish ports; this is what `portmap` does without a verb
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Add {
+    /// A record, or a container's id [default: a record on stdin]
+    #[arg(value_name = "RECORD|ID")]
+    pub(crate) target: Option<PathBuf>,
+    /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], ranges as 7000-7010:7000-7010
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) publish: Vec<PortSpec>,
+    /// Publish every port that the image exposes on a random port
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
+    /// Take the container's network from this process
+    #[arg(long, value_name = "PID", conflicts_with = "target", value_parser = pid)]
+    pub(crate) pid: Option<rustix::process::Pid>,
+    /// Take the container's network from this namespace
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["target", "pid"])]
+    pub(crate) netns: Option<PathBuf>,
+    /// Name the container that the ports belong to [default: the record's id]
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// What to do where another firewall drops forwarded packets
+    #[arg(long, value_enum, default_value_t = Forward::Warn, value_name = "HOW")]
+    pub(crate) forward: Forward,
+    /// Publish a port even where a process of the host has it
+    #[arg(long)]
+    pub(crate) no_bind_check: bool,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// What to do about foreign chains that drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Forward {
+    /// Say so
+    Warn,
+    /// Let published ports through, by a rule in that chain
+    Insert,
+    /// Nothing
+    Off,
+}
+
+/// Withdraw a container's ports
+#[derive(Args, Debug)]
+pub(crate) struct Del {
+    /// A record, or a container's id [default: a record on stdin]
+    #[arg(value_name = "RECORD|ID")]
+    pub(crate) target: Option<PathBuf>,
+    /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
+    #[arg(short, long, value_name = "SPEC")]
+    pub(crate) publish: Vec<PortSpec>,
+}
+
+/// List what is published
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Only this container's
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// One record for each container, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn pid(text: &str) -> Result<rustix::process::Pid, &'static str> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.and_then(rustix::process::Pid::from_raw).ok_or("a process id is a number from 1 on")
+}

@@ -1,0 +1,219 @@
+//! Publishing by translation: from what is asked for to mappings with ports that are free.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, anyhow, bail};
+use log::warn;
+use netlink::route::Cidr;
+use record::Protocol;
+
+use crate::firewall::Firewall;
+use crate::host::{self, Way};
+use crate::mapping::{self, Hairpin, Mapping, Published, Step};
+use crate::owner::Owner;
+use crate::probe;
+use crate::spec::{HostPorts, PortSpec, Span};
+use crate::target::Target;
+
+/// So many random ports are tried for one that is free in every family.
+const RANDOM_TRIES: usize = 100;
+
+/// How to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    /// Whether to ask the system if a process of the host has the port.
+    pub(crate) probe: bool,
+    /// Whether connections that turn back get the host's address as their source.
+    pub(crate) masquerade: Masquerade,
+}
+
+/// Which connections to published ports get the host's address as their source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Masquerade {
+    /// None of them.
+    Nothing,
+    /// Those that come from the container's own network.
+    OwnNetwork,
+    /// All of them.
+    All,
+}
+
+/// Publishes ports of a container. Returns the mappings, with the ports that were chosen.
+pub(crate) fn publish(
+    firewall: &mut Firewall,
+    target: &Target,
+    specs: &[PortSpec],
+    manner: Manner,
+) -> anyhow::Result<Vec<Mapping>> {
+    let ways = prepare_host(target, specs)?;
+    let hairpins = hairpins(target, &ways, manner.masquerade);
+    let mut chosen = Vec::new();
+    let steps = firewall.change(|present| {
+        chosen = choose(present, target, specs, manner)?;
+        Ok(mapping::publish(present, &Published { mappings: chosen.clone(), hairpins: hairpins.clone() })?)
+    })?;
+    forget_connections(&steps);
+    Ok(chosen)
+}
+
+/// Lets packets through to the container's addresses.
+fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAddr, Option<Way>)>> {
+    let mut ways = Vec::new();
+    for address in target.addresses.iter().copied() {
+        let wanted = specs.iter().any(|spec| serves(spec, address));
+        if !wanted {
+            continue;
+        }
+        let way = host::way_to(address).with_context(|| format!("find the way to {address}"))?;
+        host::forward(address.is_ipv4())?;
+        match &way {
+            Some(way) if address.is_ipv4() => host::route_localnet(&way.interface)?,
+            Some(_) => {}
+            None => warn!("the host has no direct route to {address}: 127.0.0.1 will not reach it"),
+        }
+        ways.push((address, way));
+    }
+    Ok(ways)
+}
+
+fn hairpins(target: &Target, ways: &[(IpAddr, Option<Way>)], masquerade: Masquerade) -> Vec<Hairpin> {
+    let network = |address: IpAddr, way: &Option<Way>| {
+        let alone = Cidr { address, prefix: if address.is_ipv4() { 32 } else { 128 } };
+        let everybody = Cidr { address: probe::any(address.is_ipv4()), prefix: 0 };
+        match masquerade {
+            Masquerade::Nothing => None,
+            Masquerade::OwnNetwork => Some(way.as_ref().and_then(|way| way.network).unwrap_or(alone)),
+            Masquerade::All => Some(everybody),
+        }
+    };
+    let hairpin = |(address, way): &(IpAddr, Option<Way>)| {
+        let network = network(*address, way)?;
+        Some(Hairpin { network, target: *address, owner: target.owner.clone() })
+    };
+    ways.iter().filter_map(hairpin).collect()
+}
+
+/// Tells whether translation can serve a wish at an address of the container: families are not translated into each
+/// other, and IPv6 has no `route_localnet`.
+pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
+    match spec.host_ip {
+        None => true,
+        Some(host_ip) => host_ip.is_ipv4() == address.is_ipv4() && !(host_ip.is_ipv6() && host_ip.is_loopback()),
+    }
+}
+
+/// Chooses the host's ports and writes each wish as mappings, as few as there can be.
+fn choose(present: &Published, target: &Target, specs: &[PortSpec], manner: Manner) -> anyhow::Result<Vec<Mapping>> {
+    let mut chosen: Vec<Mapping> = Vec::new();
+    for spec in specs {
+        let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
+        let mut attempt = |host: Span, container: u16| {
+            let wanted = Wanted { spec, host, container, owner: &target.owner };
+            let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
+            free(present, &chosen, &mappings, manner.probe)?;
+            chosen.extend(mappings);
+            anyhow::Ok(())
+        };
+        match spec.host {
+            HostPorts::Exactly(host) => attempt(host, spec.container.first)?,
+            HostPorts::FirstFree(range) => {
+                let free =
+                    range.ports().any(|port| attempt(Span { first: port, last: port }, spec.container.first).is_ok());
+                if !free {
+                    bail!("publish {range}/{} for {}: all of these ports are taken", spec.protocol, target.owner.id);
+                }
+            }
+            HostPorts::Random => {
+                for container in spec.container.ports() {
+                    let mut tries = 0..RANDOM_TRIES;
+                    let mut one = || {
+                        let port = random_port(spec.host_ip, &addresses, spec.protocol)?;
+                        attempt(Span { first: port, last: port }, container)
+                    };
+                    tries.find_map(|_| one().ok()).ok_or_else(|| {
+                        anyhow!("publish a port of {} for its port {container}: none is free", target.owner.id)
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// A wish with its host ports chosen.
+struct Wanted<'a> {
+    spec: &'a PortSpec,
+    host: Span,
+    container: u16,
+    owner: &'a Owner,
+}
+
+impl Wanted<'_> {
+    fn mappings(&self, target: IpAddr) -> Vec<Mapping> {
+        // 0.0.0.0 and :: say the family and nothing more.
+        let host_ip = self.spec.host_ip.filter(|ip| !ip.is_unspecified());
+        let mapping = |host: Span, port: u16| Mapping {
+            host_ip,
+            protocol: self.spec.protocol,
+            host,
+            target,
+            port,
+            owner: self.owner.clone(),
+        };
+        if self.host.first == self.container {
+            return vec![mapping(self.host, self.container)];
+        }
+        let single = |port: u16| mapping(Span { first: port, last: port }, self.container + (port - self.host.first));
+        self.host.ports().map(single).collect()
+    }
+}
+
+/// An error if somebody has one of the ports. What `present` says against them is left to the plan, which knows more.
+fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], probe: bool) -> anyhow::Result<()> {
+    for mapping in wanted {
+        if let Some(twice) = chosen.iter().find(|other| other.overlaps(mapping)) {
+            bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
+        }
+    }
+    mapping::publish(present, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
+    if !probe {
+        return Ok(());
+    }
+    for mapping in wanted {
+        let address = mapping.host_ip.unwrap_or_else(|| probe::any(mapping.target.is_ipv4()));
+        for port in mapping.host.ports() {
+            let address = SocketAddr::new(address, port);
+            if let Err(error) = probe::bind(address, mapping.protocol) {
+                return Err(taken(address, mapping, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn taken(address: SocketAddr, mapping: &Mapping, error: std::io::Error) -> anyhow::Error {
+    let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return anyhow::Error::from(error).context(what);
+    }
+    match probe::holder(address, mapping.protocol) {
+        Some(holder) => anyhow!("{what}: port is taken by {holder}"),
+        None => anyhow!("{what}: port is taken by a process of the host"),
+    }
+}
+
+/// Asks the system for a port out of `ip_local_port_range`.
+fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) -> anyhow::Result<u16> {
+    let is_ipv4 = targets.first().is_none_or(IpAddr::is_ipv4);
+    let address = SocketAddr::new(host_ip.unwrap_or_else(|| probe::any(is_ipv4)), 0);
+    // Where the kernel has no SCTP, a free number is as good.
+    let protocol = if protocol == Protocol::Sctp { Protocol::Udp } else { protocol };
+    probe::bind(address, protocol).with_context(|| format!("find a free port on {}", address.ip()))
+}
+
+/// Ends what the connection tracking remembers of the ports from before.
+pub(crate) fn forget_connections(steps: &[Step]) {
+    if let Err(error) = crate::conntrack::forget(steps) {
+        warn!("forget old connections: {error:#}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Docker's `-p` forms: `[HOST-IP:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use record::Protocol;
+
+/// Ports from a first to a last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+}
+
+impl Span {
+    pub(crate) fn len(self) -> u16 {
+        self.last - self.first
+    }
+
+    pub(crate) fn ports(self) -> impl Iterator<Item = u16> {
+        self.first..=self.last
+    }
+
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+/// Which ports of the host are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostPorts {
+    /// Any that is free, for each port of the container.
+    Random,
+    /// These, one for each port of the container.
+    Exactly(Span),
+    /// The first free one of these, for the container's one port.
+    FirstFree(Span),
+}
+
+/// One `-p`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortSpec {
+    /// The host's address; `None` means every address of both families.
+    pub(crate) host_ip: Option<IpAddr>,
+    pub(crate) host: HostPorts,
+    pub(crate) container: Span,
+    pub(crate) protocol: Protocol,
+}
+
+/// Why a text is none of the forms.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Malformed(&'static str);
+
+impl FromStr for PortSpec {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let (ports, protocol) = match text.split_once('/') {
+            Some((ports, protocol)) => (ports, self::protocol(protocol)?),
+            None => (text, Protocol::Tcp),
+        };
+        let (rest, container) = match ports.rsplit_once(':') {
+            Some((rest, container)) => (Some(rest), span(container)?),
+            None => (None, span(ports)?),
+        };
+        let (host_ip, host) = match rest {
+            None => (None, ""),
+            Some(rest) => host_part(rest)?,
+        };
+        Ok(Self { host_ip, host: host_ports(host, container)?, container, protocol })
+    }
+}
+
+/// Splits `ip:port`, `[ip]:port` or `port`. A bare IPv6 address is taken too, since docker takes `::1:8080:80`.
+fn host_part(text: &str) -> Result<(Option<IpAddr>, &str), Malformed> {
+    let Some((ip, port)) = text.rsplit_once(':') else {
+        return Ok((None, text));
+    };
+    let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+    if bare.is_empty() {
+        return Ok((None, port));
+    }
+    bare.parse().map(|ip| (Some(ip), port)).map_err(|_| Malformed("the host's address is not an IP address"))
+}
+
+fn host_ports(text: &str, container: Span) -> Result<HostPorts, Malformed> {
+    // Docker reads 0 as no wish.
+    if text.is_empty() || text == "0" {
+        return Ok(HostPorts::Random);
+    }
+    let host = span(text)?;
+    match (host.len() == container.len(), container.len()) {
+        (true, _) => Ok(HostPorts::Exactly(host)),
+        (false, 0) => Ok(HostPorts::FirstFree(host)),
+        (false, _) => Err(Malformed("the ranges of the host and of the container differ in length")),
+    }
+}
+
+fn span(text: &str) -> Result<Span, Malformed> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let span = Span { first: port(first)?, last: port(last)? };
+    if span.first <= span.last { Ok(span) } else { Err(Malformed("a range of ports that ends before it begins")) }
+}
+
+fn port(text: &str) -> Result<u16, Malformed> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = text.parse().ok().filter(|port| *port != 0);
+    port.filter(|_| digits).ok_or(Malformed("a port is a number from 1 to 65535"))
+}
+
+fn protocol(text: &str) -> Result<Protocol, Malformed> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(Protocol::Tcp),
+        "udp" => Ok(Protocol::Udp),
+        "sctp" => Ok(Protocol::Sctp),
+        _ => Err(Malformed("the protocol is none of tcp, udp and sctp")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span_of(first: u16, last: u16) -> Span {
+        Span { first, last }
+    }
+
+    #[test]
+    fn docker_s_forms_are_read_as_docker_reads_them() {
+        use HostPorts::{Exactly, FirstFree, Random};
+        use Protocol::{Sctp, Tcp, Udp};
+        for (text, host_ip, host, container, protocol) in [
+            ("80", None, Random, (80, 80), Tcp),
+            ("80/udp", None, Random, (80, 80), Udp),
+            ("80/UDP", None, Random, (80, 80), Udp),
+            ("3000-3005", None, Random, (3000, 3005), Tcp),
+            ("8080:80", None, Exactly(span_of(8080, 8080)), (80, 80), Tcp),
+            ("0:80", None, Random, (80, 80), Tcp),
+            (":80", None, Random, (80, 80), Tcp),
+            ("8080:80/sctp", None, Exactly(span_of(8080, 8080)), (80, 80), Sctp),
+            ("127.0.0.1:8080:80", Some("127.0.0.1"), Exactly(span_of(8080, 8080)), (80, 80), Tcp),
+            ("127.0.0.1::80", Some("127.0.0.1"), Random, (80, 80), Tcp),
+            ("0.0.0.0:8080:80", Some("0.0.0.0"), Exactly(span_of(8080, 8080)), (80, 80), Tcp),
+            ("[::1]:8080:80/tcp", Some("::1"), Exactly(span_of(8080, 8080)), (80, 80), Tcp),
+            ("::1:8080:80", Some("::1"), Exactly(span_of(8080, 8080)), (80, 80), Tcp),
+            ("[::1]::80", Some("::1"), Random, (80, 80), Tcp),
+            ("7000-7010:7000-7010", None, Exactly(span_of(7000, 7010)), (7000, 7010), Tcp),
+            ("7000-7010:8000-8010/udp", None, Exactly(span_of(7000, 7010)), (8000, 8010), Udp),
+            ("8000-9000:80", None, FirstFree(span_of(8000, 9000)), (80, 80), Tcp),
+        ] {
+            let want = PortSpec {
+                host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+                host,
+                container: span_of(container.0, container.1),
+                protocol,
+            };
+            assert_eq!(text.parse(), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_docker_refuses_is_refused() {
+        for text in [
+            "",
+            "x",
+            "0",
+            "65536",
+            "+80",
+            " 80",
+            "80/",
+            "80/icmp",
+            "80/tcp/udp",
+            "8080:",
+            "8080:80:90:100",
+            "10-5",
+            "7000-7010:80-81",
+            "localhost:8080:80",
+            "1.2.3:8080:80",
+            "-80",
+            "80-",
+        ] {
+            assert!(text.parse::<PortSpec>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The container that ports lead to: out of a record, or looked up in the system.
+
+use std::fs::{self, File};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use netlink::route::Router;
+use record::{Bundle, Id, Network, Record, State};
+use rustix::process::Pid;
+use serde_json::Value;
+use sys::namespace::Kind;
+
+use crate::owner::{Owner, is_namespace};
+
+/// A container, as far as ports need to know it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) owner: Owner,
+    /// Its addresses that the host can reach, at most one of each family.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// A process of it, so that its end can be seen.
+    pub(crate) pid: Option<Pid>,
+    /// Where its config.json is.
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+impl Target {
+    /// Reads a container out of a record: out of its `network`, or, where `ns add` made none, out of its process's
+    /// namespace.
+    pub(crate) fn of_record(record: &Record, id: Option<&str>) -> anyhow::Result<Self> {
+        let state = record.member("pid").map(|_| record.part::<State>()).transpose()?;
+        let pid = state.as_ref().and_then(|state| state.pid).and_then(Pid::from_raw);
+        let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => record.part::<Id>()?.0,
+        };
+        let Some(network) = record.find::<Network>()? else {
+            let missing = record::Error::Missing { member: "network", stage: "ns add" };
+            let pid = pid.ok_or(missing)?;
+            return Ok(Self { bundle, ..Self::of_process(pid, Some(&id))? });
+        };
+        let netns = network.namespace();
+        let addresses = one_of_each_family(&network.addresses());
+        Ok(Self { owner: Owner { id, attachment: None, netns }, addresses, pid, bundle })
+    }
+
+    /// Finds a container in the network namespace of a process.
+    pub(crate) fn of_process(pid: Pid, id: Option<&str>) -> anyhow::Result<Self> {
+        let number = pid.as_raw_nonzero();
+        let id = id.map_or_else(|| format!("pid-{number}"), str::to_owned);
+        let path = PathBuf::from(format!("/proc/{number}/ns/net"));
+        Ok(Self { pid: Some(pid), ..Self::of_namespace(&path, &id)? })
+    }
+
+    /// Finds a container in a network namespace.
+    pub(crate) fn of_namespace(path: &Path, id: &str) -> anyhow::Result<Self> {
+        let open = || format!("open network namespace {}", path.display());
+        let file = File::open(path).with_context(open)?;
+        if !is_namespace(path) {
+            return Err(anyhow!("not a namespace")).with_context(open);
+        }
+        let addresses = addresses_inside(&file).with_context(|| format!("list addresses in {}", path.display()))?;
+        let owner = Owner { id: id.to_owned(), attachment: None, netns: Some(path.to_owned()) };
+        Ok(Self { owner, addresses: one_of_each_family(&addresses), pid: None, bundle: None })
+    }
+
+    /// Finds a container by its id: a named network namespace, or a container of `spawn` or runc.
+    pub(crate) fn of_id(id: &str, run: &Path) -> anyhow::Result<Self> {
+        let plain = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
+        let unknown = || anyhow!("{id}: no such container, and no network namespace of this name");
+        plain.then_some(()).ok_or_else(unknown)?;
+        let roots = [run.join("spawn"), PathBuf::from("/run/runc")];
+        let (pid, bundle) = roots.iter().find_map(|root| runtime_state(&root.join(id))).unwrap_or_default();
+        let named = Path::new("/run/netns").join(id);
+        let found = if is_namespace(&named) {
+            Self::of_namespace(&named, id)?
+        } else {
+            Self::of_process(pid.ok_or_else(unknown)?, Some(id))?
+        };
+        Ok(Self { pid, bundle, ..found })
+    }
+
+    /// Tells whether the container has no network namespace of its own.
+    pub(crate) fn shares_the_hosts_network(&self) -> bool {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let own = identity(Path::new("/proc/thread-self/ns/net"));
+        own.is_some() && self.owner.netns.as_deref().and_then(identity) == own
+    }
+}
+
+/// Reads the process and the bundle out of a runtime's own state: `spawn` and runc call them alike.
+fn runtime_state(directory: &Path) -> Option<(Option<Pid>, Option<PathBuf>)> {
+    let state: Value = serde_json::from_slice(&fs::read(directory.join("state.json")).ok()?).ok()?;
+    let pid = state.get("init_process_pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
+    let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
+    Some((pid.and_then(Pid::from_raw), bundle))
+}
+
+fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first = |is_ipv4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == is_ipv4);
+    [first(true), first(false)].into_iter().flatten().collect()
+}
+
+/// A socket stays in the namespace in which it was opened, so a thread of its own opens one and is gone.
+fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
+    let inside = std::thread::scope(|scope| {
+        let open = || -> anyhow::Result<Router> {
+            sys::namespace::enter(netns.as_fd(), Kind::Network).context("enter it")?;
+            Ok(Router::open()?)
+        };
+        scope.spawn(open).join().map_err(|_| anyhow!("a thread broke off"))?
+    });
+    let addresses = inside?.addresses()?;
+    Ok(addresses.into_iter().map(|own| own.address.address).filter(reachable).collect())
+}
+
+fn reachable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    }
+}

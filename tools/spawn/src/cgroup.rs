@@ -263,7 +263,7 @@ impl Entry {
 }
 
 /// Removes `..` and `.` as if the path began at a root, and the leading slash.
-fn clean(path: &str) -> PathBuf {
+pub(crate) fn clean(path: &str) -> PathBuf {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -1,11 +1,16 @@
 //! What each command does.
 
+mod control;
+mod describe;
 mod filter;
 mod lifecycle;
+mod process;
 
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use cli::Exit;
 
 use crate::options::{Arguments, Command, Global, Rootless};
@@ -32,9 +37,25 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::State { id } => lifecycle::state(global, &id)?,
         Command::Kill(options) => lifecycle::kill(global, &options)?,
         Command::Delete { id, force } => lifecycle::delete(global, &id, force)?,
-        _ => anyhow::bail!("not yet"),
+        Command::Exec(options) => return process::exec(global, options),
+        Command::Ps { format, id, options } => process::ps(global, &id, format, &options)?,
+        Command::List { format, quiet } => control::list(global, format, quiet)?,
+        Command::Pause { id } => control::pause(global, &id)?,
+        Command::Resume { id } => control::resume(global, &id)?,
+        Command::Update(options) => control::update(global, options)?,
+        Command::Spec { bundle, rootless } => describe::spec(&bundle, rootless)?,
+        Command::Features => describe::features()?,
+        Command::Events { .. } => anyhow::bail!("events are not counted"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes on stdout; a reader that has gone is not a failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the directory of the containers' states.

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod create;
 mod environment;
+mod exec;
 mod foreground;
 mod hooks;
 mod identity;

@@ -63,7 +63,7 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
             if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
                 sys::clone::exit_now(1);
             }
-            rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 });
+            let _rest = rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 });
         },
     };
     let made = write_mappings(pid, uids, gids).and_then(|()| {

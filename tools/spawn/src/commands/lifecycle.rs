@@ -1,8 +1,9 @@
 //! `create`, `start`, `run`, `state`, `kill` and `delete`: the operations of the runtime-spec (runtime.md).
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,18 +13,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
-use super::{is_rootless, state_root};
+use super::{is_rootless, print, state_root};
 use crate::child::Options;
 use crate::config::NamespaceKind;
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{foreground, hooks, seccomp, userns};
+use crate::{foreground, hooks, seccomp, tty, userns};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
     let order = order(global, options.id, options.bundle, &options.common);
-    create::create(&Order { wait: true, ..order }).map(drop)
+    let made = create::create(&Order { wait: true, ..order })?;
+    send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)
 }
 
 /// Begins an order from what the commands share.
@@ -50,6 +52,7 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     order.child.foreground = !options.detach;
     if options.detach {
         let made = create::create(&order)?;
+        send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
         poststart(&made);
         return Ok(ExitCode::SUCCESS);
     }
@@ -58,12 +61,20 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     }
     let signals = foreground::block_signals()?;
     let mut made = create::create(&order)?;
+    send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
     poststart(&made);
     let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
     if !options.keep {
         finish(&made.container)?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// `--pidfd-socket`: whoever asked for it gets a descriptor of the process.
+pub(super) fn send_pidfd(socket: Option<&Path>, pidfd: &OwnedFd) -> anyhow::Result<()> {
+    let Some(socket) = socket else { return Ok(()) };
+    let connection = tty::connect(socket)?;
+    sync::send_with_fd(connection.as_fd(), b"pidfd", pidfd.as_fd()).context("send the pidfd")
 }
 
 /// Orphans of a container without a pid namespace come to us and not to init.
@@ -181,7 +192,7 @@ fn exists(global: &Global, id: &str) -> bool {
     state_root(global).join(id).symlink_metadata().is_ok()
 }
 
-fn wait_for_end(pidfd: &std::os::fd::OwnedFd) -> anyhow::Result<()> {
+fn wait_for_end(pidfd: &OwnedFd) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -193,13 +204,5 @@ fn wait_for_end(pidfd: &std::os::fd::OwnedFd) -> anyhow::Result<()> {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("wait for the container's end"),
         }
-    }
-}
-
-/// Writes on stdout; a reader that has gone is not a failure.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
-        _ => Ok(()),
     }
 }

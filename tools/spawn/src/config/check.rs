@@ -182,7 +182,7 @@ mod tests {
             (r#""linux":{"sysctl":{"net.ipv4.ip_forward":"1"}}"#, "not allowed in host network"),
             (r#""linux":{"sysctl":{"kernel.core_pattern":"1"}}"#, "not in a separate kernel namespace"),
             (
-                r#""linux":{"namespaces":[{"type":"network"}],"sysctl":{"net.../../kernel.core_pattern":"1"}}"#,
+                r#""linux":{"namespaces":[{"type":"network"}],"sysctl":{"net/../kernel/core_pattern":"1"}}"#,
                 "is not a name",
             ),
             (r#""process":{"args":["a\u0000b"],"cwd":"/"}"#, "NUL"),

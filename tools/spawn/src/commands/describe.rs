@@ -1,0 +1,123 @@
+//! `spec` and `features`: what a configuration looks like, and what this runtime makes of one.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::print;
+use crate::{capability, mount, seccomp};
+
+/// Writes the configuration that people begin with: a shell.
+pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
+    let path = bundle.join("config.json");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| format!("File {} exists or cannot be made. Remove it first", path.display()))?;
+    let mut spec = default_spec();
+    if rootless {
+        make_rootless(&mut spec);
+    }
+    let text = serde_json::to_string_pretty(&spec)? + "\n";
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+fn default_spec() -> Value {
+    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    json!({
+        "ociVersion": crate::SPEC_VERSION,
+        "process": {
+            "terminal": true,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "spawn",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+        }
+    })
+}
+
+/// Changes what an ordinary user cannot have.
+fn make_rootless(spec: &mut Value) {
+    let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    spec["linux"]["uidMappings"] = map(rustix::process::geteuid().as_raw());
+    spec["linux"]["gidMappings"] = map(rustix::process::getegid().as_raw());
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    if let Some(linux) = spec["linux"].as_object_mut() {
+        linux.remove("resources");
+    }
+    for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
+        let options = mount["options"].as_array_mut();
+        options.into_iter().for_each(|options| options.retain(|option| option != "gid=5"));
+        if mount["destination"] == "/sys" {
+            *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+        }
+    }
+}
+
+/// Prints the features structure of runtime-spec, features-linux.md.
+pub(crate) fn features() -> anyhow::Result<()> {
+    let flags: Vec<&str> = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
+    let here = |path: &str| Path::new(path).exists();
+    let features = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": crate::SPEC_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": mount::option_names(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capability::NAMES.as_slice(),
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::ACTIONS.as_slice(),
+                "operators": seccomp::OPERATORS,
+                "archs": seccomp::architectures(),
+                "knownFlags": flags,
+                "supportedFlags": flags
+            },
+            "apparmor": {"enabled": here("/sys/module/apparmor/parameters/enabled")},
+            "selinux": {"enabled": here("/sys/fs/selinux/enforce")},
+            "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
+            "memoryPolicy": {
+                "modes": ["MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
+            },
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": false}
+        },
+        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
+        "potentiallyUnsafeConfigAnnotations": []
+    });
+    print(&(serde_json::to_string_pretty(&features)? + "\n"))
+}

@@ -1,0 +1,103 @@
+//! `exec` and `ps`: the processes of a container.
+
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+
+use super::{print, state_root};
+use crate::config::{Capabilities, Process};
+use crate::exec::{self, Order};
+use crate::foreground;
+use crate::options::{self, Format, Global};
+use crate::state::Container;
+
+pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Result<ExitCode> {
+    let container = Container::open(&state_root(global), &options.id)?;
+    let process = match &options.process {
+        Some(file) => {
+            let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+            serde_json::from_slice(&text).with_context(|| file.display().to_string())?
+        }
+        None => from_options(container.config()?.process()?.clone(), &mut options)?,
+    };
+    let cgroup = |word: &String| match word.split_once(':') {
+        Some((controllers, path)) => (controllers.to_owned(), path.to_owned()),
+        None => (String::new(), word.clone()),
+    };
+    let order = Order {
+        process,
+        console_socket: options.console_socket,
+        pid_file: options.pid_file,
+        detach: options.detach,
+        preserve_fds: options.preserve_fds,
+        ignore_paused: options.ignore_paused,
+        cgroups: options.cgroup.iter().map(cgroup).collect(),
+    };
+    if order.detach {
+        let running = exec::exec(&container, &order)?;
+        super::lifecycle::send_pidfd(options.pidfd_socket.as_deref(), &running.pidfd)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    super::lifecycle::become_subreaper();
+    let signals = foreground::block_signals()?;
+    let mut running = exec::exec(&container, &order)?;
+    super::lifecycle::send_pidfd(options.pidfd_socket.as_deref(), &running.pidfd)?;
+    Ok(ExitCode::from(foreground::wait(running.pid, &running.pidfd, &signals, running.console.take())?))
+}
+
+/// The container's own process, changed by the command line.
+fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Result<Process> {
+    ensure!(!options.command.is_empty(), "process args cannot be empty");
+    process.args = std::mem::take(&mut options.command);
+    process.terminal = options.tty;
+    process.console_size = None;
+    process.env.append(&mut options.env);
+    process.no_new_privileges |= options.no_new_privs;
+    process.cwd = options.cwd.take().unwrap_or(process.cwd);
+    process.apparmor_profile = options.apparmor.take().unwrap_or(process.apparmor_profile);
+    process.selinux_label = options.process_label.take().unwrap_or(process.selinux_label);
+    process.user.additional_gids.append(&mut options.additional_gids);
+    if let Some(user) = &options.user {
+        let (uid, gid) = user.split_once(':').map_or((user.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+        process.user.uid = uid.parse().with_context(|| format!("parsing {user:?} as UID:GID"))?;
+        if let Some(gid) = gid {
+            process.user.gid = gid.parse().with_context(|| format!("parsing {user:?} as UID:GID"))?;
+        }
+    }
+    if !options.cap.is_empty() {
+        let capabilities = process.capabilities.get_or_insert_with(Capabilities::default);
+        let root = process.user.uid == 0;
+        for capability in &options.cap {
+            let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
+            sets.into_iter().for_each(|set| set.push(capability.clone()));
+            if !root && capabilities.inheritable.contains(capability) {
+                capabilities.ambient.push(capability.clone());
+            }
+        }
+    }
+    Ok(process)
+}
+
+pub(crate) fn ps(global: &Global, id: &str, format: Format, options: &[String]) -> anyhow::Result<()> {
+    let container = Container::open(&state_root(global), id)?;
+    let pids: Vec<i32> = container.cgroups().processes().into_iter().map(rustix::process::Pid::as_raw_pid).collect();
+    if format == Format::Json {
+        return print(&(serde_json::to_string(&pids)? + "\n"));
+    }
+    let options = if options.is_empty() { vec!["-ef".to_owned()] } else { options.to_vec() };
+    let output = Command::new("ps").args(options).output().context("exec ps")?;
+    ensure!(output.status.success(), "ps: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let title = lines.next().unwrap_or_default();
+    let column = title.split_ascii_whitespace().position(|word| word == "PID").context("ps prints no PID column")?;
+    let own = |line: &&str| {
+        line.split_ascii_whitespace()
+            .nth(column)
+            .and_then(|pid| pid.parse().ok())
+            .is_some_and(|pid| pids.contains(&pid))
+    };
+    let chosen: String = std::iter::once(title).chain(lines.filter(own)).map(|line| format!("{line}\n")).collect();
+    print(&chosen)
+}

@@ -1,0 +1,281 @@
+//! `exec`: another process in a container that exists.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::thread::ThreadNameSpaceType;
+use sys::clone::{Cloned, How, clone};
+use sys::namespace::Kind;
+
+use crate::cgroup::{Cgroups, Entry};
+use crate::child;
+use crate::config::{Config, NamespaceKind, Process};
+use crate::create::{self, write_pid_file};
+use crate::identity::Surroundings;
+use crate::seccomp::{self, Filter};
+use crate::state::{Container, Status};
+use crate::sync::{self, Message};
+use crate::{capability, priority, tty, userns};
+
+/// What is to be executed, and how.
+pub(crate) struct Order {
+    pub process: Process,
+    pub console_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub detach: bool,
+    pub preserve_fds: u32,
+    pub ignore_paused: bool,
+    /// Cgroups below the container's, by controller; the empty name means all.
+    pub cgroups: Vec<(String, String)>,
+}
+
+/// The process that runs.
+pub(crate) struct Running {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+    pub console: Option<OwnedFd>,
+}
+
+struct Child<'a> {
+    order: &'a Order,
+    config: &'a Config,
+    container: &'a Container,
+    /// The container's first process.
+    init: OwnedFd,
+    namespaces: ThreadNameSpaceType,
+    entry: Entry,
+    socket: OwnedFd,
+    console: Option<OwnedFd>,
+    filter: Option<Filter>,
+}
+
+/// Executes a process; returns as soon as its program runs.
+pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Running> {
+    match container.status() {
+        Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
+        Status::Paused if !order.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let config = container.config()?;
+    order.process.check()?;
+    order.process.capabilities.iter().for_each(capability::warn_of_unknown);
+    let console = order.console_socket.is_some();
+    ensure!(
+        !order.process.terminal || !order.detach || console,
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    ensure!(
+        !console || order.process.terminal && order.detach,
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    let init = container.process().context("the container's process is gone")?;
+    let init_fd = userns::pidfd(init)?;
+    // The number may have gone to another process before it was opened.
+    ensure!(container.process() == Some(init), "cannot exec in a container that has stopped");
+    let cgroups = below(container.cgroups(), &order.cgroups)?;
+    let rootless = container.state.rootless || config.linux.has(NamespaceKind::User);
+    let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    let mut child = Child {
+        order,
+        container,
+        namespaces: namespaces(&config, init),
+        config: &config,
+        init: init_fd,
+        entry: cgroups.entry(rootless)?,
+        socket: theirs,
+        console: order.console_socket.as_deref().map(tty::connect).transpose()?,
+        filter: config
+            .linux
+            .seccomp
+            .as_ref()
+            .map(seccomp::compile)
+            .transpose()
+            .context("compile the seccomp filter")?,
+    };
+    if let Some(affinity) = order.process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.initial.is_empty()) {
+        rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.initial)?)
+            .context("set the initial CPU affinity")?;
+    }
+    let (pid, pidfd) = start(&mut child)?;
+    drop(child);
+    match attend(order, &config, container, &ours, pid, &pidfd) {
+        Ok(console) => Ok(Running { pid, pidfd, console }),
+        Err(error) => {
+            let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            Err(error)
+        }
+    }
+}
+
+/// Clones the process inside the container's pid namespace: the parent turns to it and back. A user namespace that owns
+/// the pid namespace is not needed for that by root; without privilege an intermediate process joins it first.
+fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
+    let unified = child.entry.unified.take();
+    let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), ..How::default() };
+    let pids = child.namespaces.contains(ThreadNameSpaceType::PROCESS_ID);
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    if pids {
+        sys::namespace::enter_process(child.init.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+            .context("join the pid namespace")?;
+    }
+    // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
+    let cloned = clone(how).or_else(|error| {
+        if unified.is_some() && child.container.cgroups().is_unified() { Err(error) } else { clone(How::default()) }
+    });
+    match cloned.context("clone the process")? {
+        Cloned::Child => child.run(),
+        Cloned::Parent { pid, pidfd } => {
+            if pids {
+                sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
+            }
+            Ok((pid, pidfd))
+        }
+    }
+}
+
+fn attend(
+    order: &Order,
+    config: &Config,
+    container: &Container,
+    socket: &OwnedFd,
+    pid: Pid,
+    pidfd: &OwnedFd,
+) -> anyhow::Result<Option<OwnedFd>> {
+    if let Some(file) = &order.pid_file {
+        write_pid_file(file, pid)?;
+    }
+    let mut console = None;
+    loop {
+        match sync::receive(socket.as_fd())? {
+            Message::End | Message::Ready => return Ok(console),
+            Message::Console(master) => console = Some(master),
+            Message::Listener(number) => {
+                seccomp::pass_listener(config, &container.report(Status::Running), pidfd, number)?;
+                create::answer(socket.as_fd())?;
+            }
+            Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
+            other => bail!("unexpected word from the process: {other:?}"),
+        }
+    }
+}
+
+impl Child<'_> {
+    fn run(&self) -> ! {
+        let Err(error) = self.become_program();
+        child::report(self.socket.as_fd(), error);
+        sys::clone::exit_now(127)
+    }
+
+    fn become_program(&self) -> anyhow::Result<Infallible> {
+        child::prepare_signals()?;
+        let process = &self.order.process;
+        self.entry.join().context("join the cgroup")?;
+        let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+        rustix::process::setsid().context("setsid")?;
+        self.adjust(process)?;
+        let rest = self.namespaces.difference(ThreadNameSpaceType::PROCESS_ID);
+        if rest.is_empty() {
+            let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
+            rustix::process::chroot(&root).context("enter the root")?;
+        } else {
+            sys::namespace::enter_process(self.init.as_fd(), rest).context("join the namespaces")?;
+        }
+        if rest.contains(ThreadNameSpaceType::USER) {
+            child::become_root(self.container.state.rootless)?;
+        }
+        self.final_affinity(process)?;
+        if process.terminal {
+            self.terminal()?;
+        }
+        child::give_stdio(process.user.uid);
+        let (program, chdir) = child::find_program(process)?;
+        let keyring = std::ffi::CString::new(format!("_ses.{}", self.container.state.id))?;
+        let surroundings = Surroundings {
+            report: self.socket.as_fd(),
+            start: None,
+            proc: proc.as_ref().map(AsFd::as_fd),
+            filter: self.filter.as_ref(),
+            preserved_fds: self.order.preserve_fds,
+            foreground: !self.order.detach,
+            keyring: (!self.container.state.no_new_keyring).then_some(keyring.as_c_str()),
+            lenient_groups: rest.contains(ThreadNameSpaceType::USER),
+            chdir,
+        };
+        child::launch(process, self.config, &program, &surroundings)
+    }
+
+    fn adjust(&self, process: &Process) -> anyhow::Result<()> {
+        child::set_rlimits(process)?;
+        let Some(adjustment) = process.oom_score_adj else { return Ok(()) };
+        match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+            Err(error) if !self.container.state.rootless => Err(error).context("set oomScoreAdj"),
+            _ => Ok(()),
+        }
+    }
+
+    fn final_affinity(&self, process: &Process) -> anyhow::Result<()> {
+        match process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.last.is_empty()) {
+            Some(affinity) => Ok(rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.last)?)
+                .context("set the final CPU affinity")?),
+            None => Ok(()),
+        }
+    }
+
+    fn terminal(&self) -> anyhow::Result<()> {
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
+        tty::take(pair.slave.as_fd()).context("take the terminal")?;
+        match &self.console {
+            Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),
+            None => sync::send(self.socket.as_fd(), &Message::Console(pair.master)).context("pass the terminal on"),
+        }
+    }
+}
+
+/// All namespaces of the container's that are not the caller's own anyway.
+fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
+    let mut joined = ThreadNameSpaceType::empty();
+    for namespace in &config.linux.namespaces {
+        let kind = create::kind(namespace.kind);
+        // Entering the own user namespace again is an error.
+        if kind == Kind::User && is_own(init, kind) {
+            continue;
+        }
+        joined |= kind.flag();
+    }
+    joined
+}
+
+fn is_own(pid: Pid, kind: Kind) -> bool {
+    let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{}", kind.name())).ok();
+    link("self").is_some() && link("self") == link(&pid.as_raw_pid().to_string())
+}
+
+/// Finds the cgroups below the container's that were asked for.
+fn below(mut cgroups: Cgroups, wanted: &[(String, String)]) -> anyhow::Result<Cgroups> {
+    for (controllers, path) in wanted {
+        let path = crate::cgroup::clean(path);
+        for controller in controllers.split(',') {
+            let all = controller.is_empty();
+            let mut found = all && cgroups.is_unified();
+            for (name, directory) in &mut cgroups.v1 {
+                if all || name.split(',').any(|one| one == controller) {
+                    *directory = directory.join(&path);
+                    found = true;
+                }
+            }
+            if all && cgroups.v1.is_empty() {
+                cgroups.unified = cgroups.unified.map(|directory| directory.join(&path));
+            }
+            ensure!(found, "unknown controller {controller} in --cgroup");
+        }
+    }
+    Ok(cgroups)
+}

@@ -1,0 +1,268 @@
+//! The code of a filter. It is written from its end to its beginning, so that every jump, which can only go forward,
+//! knows how far it goes.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+
+/// What happens to one system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leaf {
+    /// In their order: the first whose tests all hold decides.
+    pub rules: Vec<(Vec<Test>, u32)>,
+    /// Otherwise this, or the filter's default.
+    pub action: Option<u32>,
+}
+
+impl Leaf {
+    pub(super) fn notifies(&self) -> bool {
+        self.action == Some(super::NOTIFY) || self.rules.iter().any(|(_, action)| *action == super::NOTIFY)
+    }
+}
+
+/// A test of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    pub argument: u32,
+    pub comparison: Comparison,
+    pub value: u64,
+    pub negated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    Greater,
+    GreaterOrEqual,
+    /// With this mask first.
+    Masked(u64),
+}
+
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const GO: u16 = 0x05;
+const EQUAL: u16 = 0x15;
+const GREATER: u16 = 0x25;
+const GREATER_OR_EQUAL: u16 = 0x35;
+const RETURN: u16 = 0x06;
+
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Instruction {
+    code: u16,
+    yes: u8,
+    no: u8,
+    operand: u32,
+}
+
+/// A place in the code: how many instructions follow after it.
+type Place = usize;
+
+/// Code under construction, its last instruction first.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    reversed: Vec<Instruction>,
+    returns: BTreeMap<u32, Place>,
+}
+
+/// The kernel's name for the processor, the bit that marks a second numbering on it, and the calls.
+pub(super) type Section = (u32, u32, BTreeMap<u32, Leaf>);
+
+impl Program {
+    /// Writes the whole filter. `stub` is for calls beyond the last one that a section knows.
+    pub(super) fn compile(sections: &[Section], default: u32, stub: Option<u32>) -> Self {
+        let mut program = Self::default();
+        let unknown = program.give(super::KILL_THREAD);
+        let mut next = unknown;
+        let mut processors: Vec<u32> = sections.iter().map(|(audit, ..)| *audit).collect();
+        processors.dedup();
+        for processor in processors.into_iter().rev() {
+            let mut other_numbering = None;
+            let mut plain = unknown;
+            for (_, bit, leaves) in sections.iter().filter(|(audit, ..)| *audit == processor) {
+                let start = program.tree(&ranges(leaves, *bit, default, stub));
+                if *bit == 0 { plain = start } else { other_numbering = Some(start) }
+            }
+            if processor == super::ARCHITECTURES[0].audit {
+                plain = program.branch(GREATER_OR_EQUAL, super::X32_BIT, other_numbering.unwrap_or(unknown), plain);
+            }
+            let numbers = if plain + 1 == program.reversed.len() {
+                program.add(LOAD, 0, 0, NUMBER)
+            } else {
+                let far = program.go(plain);
+                debug_assert_eq!(far + 1, program.reversed.len());
+                program.add(LOAD, 0, 0, NUMBER)
+            };
+            next = program.branch(EQUAL, processor, numbers, next);
+        }
+        if next + 1 != program.reversed.len() {
+            program.go(next);
+        }
+        program.add(LOAD, 0, 0, ARCHITECTURE);
+        program
+    }
+
+    /// Returns the code as the kernel wants it.
+    pub(super) fn bytes(&self) -> anyhow::Result<Vec<u8>> {
+        ensure!(
+            self.reversed.len() <= 4096,
+            "seccomp filter has {} instructions, the kernel takes 4096",
+            self.reversed.len()
+        );
+        let mut bytes = Vec::with_capacity(self.reversed.len() * 8);
+        for Instruction { code, yes, no, operand } in self.reversed.iter().rev() {
+            bytes.extend_from_slice(&code.to_ne_bytes());
+            bytes.extend_from_slice(&[*yes, *no]);
+            bytes.extend_from_slice(&operand.to_ne_bytes());
+        }
+        Ok(bytes)
+    }
+
+    fn add(&mut self, code: u16, yes: u8, no: u8, operand: u32) -> Place {
+        self.reversed.push(Instruction { code, yes, no, operand });
+        self.reversed.len() - 1
+    }
+
+    /// How many instructions a jump, written next, skips to get to `place`.
+    fn distance(&self, place: Place) -> usize {
+        self.reversed.len() - 1 - place
+    }
+
+    fn go(&mut self, place: Place) -> Place {
+        let distance = u32::try_from(self.distance(place)).unwrap_or(u32::MAX);
+        self.add(GO, 0, 0, distance)
+    }
+
+    /// Writes a conditional jump. It reaches 255 instructions; for farther places it goes by way of another jump.
+    fn branch(&mut self, code: u16, operand: u32, mut yes: Place, mut no: Place) -> Place {
+        // One more instruction may come between, so the limit is one less.
+        if self.distance(no) > 254 {
+            no = self.go(no);
+        }
+        if self.distance(yes) > 255 {
+            yes = self.go(yes);
+        }
+        let near = |distance: usize| u8::try_from(distance).unwrap_or(u8::MAX);
+        let (yes, no) = (near(self.distance(yes)), near(self.distance(no)));
+        self.add(code, yes, no, operand)
+    }
+
+    /// Returns a place that gives the answer, near if there is one.
+    fn give(&mut self, action: u32) -> Place {
+        match self.returns.get(&action) {
+            Some(place) if self.distance(*place) < 200 => *place,
+            _ => {
+                let place = self.add(RETURN, 0, 0, action);
+                self.returns.insert(action, place);
+                place
+            }
+        }
+    }
+
+    /// Writes the choice between ranges of numbers, each given by its first number.
+    fn tree(&mut self, ranges: &[(u32, Leaf)]) -> Place {
+        match ranges {
+            [] => self.give(super::KILL_THREAD),
+            [(_, leaf)] => self.leaf(leaf),
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let above = self.tree(high);
+                let below = self.tree(low);
+                self.branch(GREATER_OR_EQUAL, high[0].0, above, below)
+            }
+        }
+    }
+
+    fn leaf(&mut self, leaf: &Leaf) -> Place {
+        let mut next = self.give(leaf.action.unwrap_or(super::KILL_THREAD));
+        for (tests, action) in leaf.rules.iter().rev() {
+            let mut holds = self.give(*action);
+            for test in tests.iter().rev() {
+                holds = self.test(test, holds, next);
+            }
+            next = holds;
+        }
+        next
+    }
+
+    fn test(&mut self, test: &Test, holds: Place, fails: Place) -> Place {
+        let (yes, no) = if test.negated { (fails, holds) } else { (holds, fails) };
+        #[allow(clippy::cast_possible_truncation, reason = "the halves of a number are wanted")]
+        let halves = |value: u64| (value as u32, (value >> 32) as u32);
+        let (low, high) = halves(test.value);
+        let (low_at, high_at) = (ARGUMENTS + 8 * test.argument, ARGUMENTS + 8 * test.argument + 4);
+        let (code, mask) = match test.comparison {
+            Comparison::Equal => (EQUAL, None),
+            Comparison::Greater => (GREATER, None),
+            Comparison::GreaterOrEqual => (GREATER_OR_EQUAL, None),
+            Comparison::Masked(mask) => (EQUAL, Some(halves(mask))),
+        };
+        self.branch(code, low, yes, no);
+        if let Some((mask, _)) = mask {
+            self.add(AND, 0, 0, mask);
+        }
+        let lower = self.add(LOAD, 0, 0, low_at);
+        self.branch(EQUAL, high, lower, no);
+        if code != EQUAL {
+            let equal = self.reversed.len() - 1;
+            self.branch(GREATER, high, yes, equal);
+        }
+        if let Some((_, mask)) = mask {
+            self.add(AND, 0, 0, mask);
+        }
+        self.add(LOAD, 0, 0, high_at)
+    }
+}
+
+/// Turns calls into ranges that cover all numbers of one numbering; neighbours of one fate become one range.
+fn ranges(leaves: &BTreeMap<u32, Leaf>, bit: u32, default: u32, stub: Option<u32>) -> Vec<(u32, Leaf)> {
+    let plain = |action: u32| Leaf { rules: Vec::new(), action: Some(action) };
+    let mut ranges: Vec<(u32, Leaf)> = Vec::new();
+    let mut add = |first: u32, leaf: Leaf| {
+        if ranges.last().is_none_or(|(_, last)| *last != leaf) {
+            ranges.push((first, leaf));
+        }
+    };
+    let mut next = bit;
+    for (number, leaf) in leaves {
+        if *number > next {
+            add(next, plain(default));
+        }
+        add(*number, Leaf { action: leaf.action.or(Some(default)), ..leaf.clone() });
+        next = number + 1;
+    }
+    let beyond = stub.filter(|_| !leaves.is_empty()).unwrap_or(default);
+    add(next, plain(beyond));
+    ranges
+}
+
+/// Executes a filter as the kernel would.
+#[cfg(test)]
+pub(super) fn answer(program: &[u8], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let mut data = Vec::new();
+    data.extend_from_slice(&number.to_ne_bytes());
+    data.extend_from_slice(&architecture.to_ne_bytes());
+    data.extend_from_slice(&[0; 8]);
+    arguments.iter().for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
+    let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap());
+    let (mut at, mut a) = (0, 0);
+    loop {
+        let code = &program[at * 8..at * 8 + 8];
+        let (operation, yes, no, k) = (u16::from_ne_bytes([code[0], code[1]]), code[2], code[3], word(&code[4..]));
+        at += 1;
+        let mut jump = |holds: bool| at += usize::from(if holds { yes } else { no });
+        match operation {
+            LOAD => a = word(&data[k as usize..k as usize + 4]),
+            AND => a &= k,
+            GO => at += k as usize,
+            EQUAL => jump(a == k),
+            GREATER => jump(a > k),
+            GREATER_OR_EQUAL => jump(a >= k),
+            RETURN => return k,
+            other => panic!("{other:#x}"),
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Whether a container runs from a bundle: `spawn` and runc both say so in `<root>/<id>/state.json`.
+//! Whether a container runs from a bundle: `spawn` and runc say so in `<root>/<id>/state.json`, crun in `status`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// Of `state.json`, what tells one process from all others.
+/// What tells one process from all others.
 #[derive(Debug, Deserialize)]
 struct State {
+    #[serde(alias = "pid")]
     init_process_pid: i32,
-    #[serde(default)]
+    #[serde(default, alias = "process-start-time")]
     init_process_start: u64,
 }
 
 /// Returns the pid of a container's first process while it lives. `root` is the runtime's root directory.
 pub(crate) fn live_pid(root: &Path, id: &str) -> Option<i32> {
-    let text = fs::read(root.join(id).join("state.json")).ok()?;
+    let directory = root.join(id);
+    let text = fs::read(directory.join("state.json")).or_else(|_| fs::read(directory.join("status"))).ok()?;
     let state: State = serde_json::from_slice(&text).ok()?;
     let text = fs::read_to_string(format!("/proc/{}/stat", state.init_process_pid)).ok()?;
     let (status, start) = parse_stat(&text)?;
@@ -25,9 +27,9 @@ pub(crate) fn live_pid(root: &Path, id: &str) -> Option<i32> {
     (state.init_process_pid > 0 && alive).then_some(state.init_process_pid)
 }
 
-/// Returns where the runtimes keep their states: our own first, then runc's.
-pub(crate) fn roots(run: &Path) -> [PathBuf; 2] {
-    [run.join("spawn"), "/run/runc".into()]
+/// Returns where the runtimes keep their states: our own first.
+pub(crate) fn roots(run: &Path) -> [PathBuf; 3] {
+    [run.join("spawn"), "/run/runc".into(), "/run/crun".into()]
 }
 
 /// Returns the pid of another container, which a namespace is to be shared with.

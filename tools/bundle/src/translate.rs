@@ -22,8 +22,8 @@ use crate::user::User;
 
 pub(crate) use annotations::dropped as dropped_annotations;
 
-/// The version that every runtime in use accepts, and no field here is younger.
-const OCI_VERSION: &str = "1.2.1";
+/// The version that every runtime in use accepts (crun of Debian 12 refuses 1.1 and later), and no field is younger.
+const OCI_VERSION: &str = "1.0.2";
 
 const MASKED: [&str; 12] = [
     "/proc/acpi",

@@ -33,7 +33,10 @@ pub(crate) fn command(stage: &Stage) -> Result<Command> {
         (log::LevelFilter::Debug, _) => &["--verbose"],
         _ => &["--verbose", "--verbose"],
     };
-    command.args(verbose.iter().map(OsStr::new)).args(&stage.arguments);
+    // After the verb, if there is one: `portmap -p …` and `portmap del …` are two command lines, not one with options.
+    let verb = stage.arguments.first().is_some_and(|first| ["add", "del", "delete"].iter().any(|verb| first == verb));
+    let (verb, others) = stage.arguments.split_at(usize::from(verb));
+    command.args(verb).args(verbose.iter().map(OsStr::new)).args(others);
     Ok(command)
 }
 

@@ -1,7 +1,273 @@
-//! `unpack`: a layout becomes layers or a root file system.
+//! `unpack`: a layout becomes layers or a root file system, whatever is in it and whatever happens meanwhile.
 
-use crate::support::Test;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Need, Running, Sandbox, Test, image, test, wait_for};
+
+const HOSTILE: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
+const IMAGES: &[Need] = &[Need::Registry];
+const OVERLAY: &[Need] = &[Need::Registry, Need::Overlay];
+const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    vec![
+        test("hostile_images_do_as_expected_in_one_tree", HOSTILE, |it| hostile(it, true)),
+        test("hostile_images_do_as_expected_in_layers", HOSTILE, |it| hostile(it, false)),
+        test("no_image_needs_more_than_50_megabytes", MEMORY, memory),
+        test("layers_are_extracted_once_and_closed_to_others", IMAGES, once),
+        test("two_runs_at_once_share_the_work", IMAGES, at_once),
+        test("a_killed_run_leaves_what_the_next_one_sweeps", IMAGES, killed),
+        test("interrupted_it_leaves_nothing_in_the_store", IMAGES, |it| interrupted(it, &[])),
+        test("interrupted_it_leaves_nothing_beside_the_tree", IMAGES, |it| interrupted(it, &["--flat", "tree"])),
+        test("a_blob_that_never_arrives_is_an_error", IMAGES, never_arrives),
+        test("a_blob_may_arrive_while_it_waits", IMAGES, arrives),
+        test("a_full_disk_is_one_line_and_nothing_left", IMAGES, full_disk),
+        test("a_directory_in_use_is_refused", IMAGES, in_use),
+        test("options_for_a_layout_need_a_layout", IMAGES, layout_options),
+        test("the_platform_chooses_from_an_index", IMAGES, platform),
+        test("in_a_user_namespace_layers_are_marked_for_it", OVERLAY, user_namespace),
+    ]
+}
+
+/// Makes the hostile layouts, and a directory outside that none of them may touch.
+fn hostile_layouts(sandbox: &Sandbox) -> Vec<Value> {
+    sandbox.write("victim/keep", "keep\n");
+    let generator = concat!(env!("CARGO_MANIFEST_DIR"), "/images/hostile.py");
+    sandbox.run(&["python3", "-B", generator, &sandbox.at("hostile"), &sandbox.at("victim")]).ok();
+    let cases: Value = serde_json::from_str(&sandbox.read("hostile/cases.json")).unwrap();
+    cases.as_array().unwrap().clone()
+}
+
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().filter_map(Value::as_str).collect()
+}
+
+fn hostile(sandbox: &Sandbox, flat: bool) {
+    let cases = hostile_layouts(sandbox);
+    assert!(cases.len() >= 60);
+    for case in &cases {
+        let name = case["name"].as_str().unwrap();
+        let layout = format!("hostile/{name}");
+        let mut command = vec!["unpack"];
+        command.extend(if flat { ["--flat", "tree"] } else { ["--root", "root"] });
+        command.extend(strings(&case["options"]));
+        command.push(&layout);
+        let outcome = sandbox.run(&command);
+        match case["refused"].as_str() {
+            Some(reason) => {
+                outcome.fails(1).one_error_line("unpack", &[reason]);
+                assert!(!sandbox.exists("tree"), "{name} left a tree");
+            }
+            None if flat => {
+                outcome.ok();
+                assert_tree(sandbox, name, case);
+            }
+            None => drop(outcome.ok()),
+        }
+        assert_eq!(sandbox.read("victim/keep"), "keep\n", "{name}");
+        assert_eq!(names(sandbox, "victim"), ["keep"], "{name}");
+        let left = names(sandbox, if flat { "." } else { "root/layers/tmp" });
+        assert!(!flat || !left.iter().any(|name| name.starts_with(".tree")), "{name} left {left:?}");
+        assert!(flat || left.is_empty(), "{name} left {left:?}");
+        let _ = fs::remove_dir_all(sandbox.outside("tree"));
+        let _ = fs::remove_dir_all(sandbox.outside("root"));
+    }
+}
+
+fn assert_tree(sandbox: &Sandbox, name: &str, case: &Value) {
+    for path in strings(&case["present"]) {
+        assert!(sandbox.exists(format!("tree/{path}")), "{name}: {path} is missing");
+    }
+    for path in strings(&case["absent"]) {
+        assert!(!sandbox.exists(format!("tree/{path}")), "{name}: {path} is there");
+    }
+    for (path, content) in case["content"].as_object().unwrap() {
+        assert_eq!(sandbox.read(format!("tree/{path}")), content.as_str().unwrap(), "{name}: {path}");
+    }
+}
+
+fn names(sandbox: &Sandbox, directory: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(sandbox.outside(directory)) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn memory(sandbox: &Sandbox) {
+    hostile_layouts(sandbox);
+    for name in ["gzip-bomb", "gzip-bomb-behind-the-end", "pax-bomb", "gnu-name-bomb", "sparse-huge-count", "path-long"]
+    {
+        for mode in ["--flat", "--root"] {
+            let measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], capture_output=True); \
+                           print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+            let layout = format!("hostile/{name}");
+            let out = format!("out-{name}{mode}");
+            let peak = sandbox.run(&["python3", "-c", measure, "unpack", mode, &out, &layout]).ok().stdout;
+            let peak: u64 = peak.trim().parse().unwrap();
+            assert!(peak < 50 << 10, "{name} {mode}: {peak} KiB");
+        }
+    }
+}
+
+fn layout(name: &str) -> String {
+    image(name).layout.display().to_string()
+}
+
+fn layers(record: &Value) -> Vec<String> {
+    strings(&record["rootfs"]["layers"]).into_iter().map(str::to_owned).collect()
+}
+
+fn once(sandbox: &Sandbox) {
+    let nginx = layout("nginx");
+    let record = sandbox.run(&["unpack", &nginx]).ok().json();
+    let inodes = |record: &Value| -> Vec<u64> {
+        layers(record).iter().map(|path| fs::metadata(sandbox.outside(path)).unwrap().ino()).collect()
+    };
+    let before = inodes(&record);
+    let again = sandbox.run(&["unpack", &layout("nginx:zstd")]).ok().json();
+    assert_eq!(layers(&again), layers(&record), "the same layers in another compression are the same layers");
+    assert_eq!(inodes(&again), before);
+    let mode = fs::metadata(sandbox.outside("state/layers")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(fs::metadata(sandbox.outside("state")).unwrap().permissions().mode() & 0o022, 0);
+}
+
+fn at_once(sandbox: &Sandbox) {
+    let debian = layout("debian");
+    let runs: Vec<Running> = (0..3).map(|_| sandbox.cmd(&["unpack", &debian]).start()).collect();
+    let records: Vec<Value> = runs.into_iter().map(|run| run.wait().ok().json()).collect();
+    assert_eq!(records[0], records[1]);
+    assert_eq!(records[0], records[2]);
+    assert!(names(sandbox, "state/layers/tmp").is_empty());
+}
+
+/// Copies an image's layout, takes the blob of its last layer away, and starts `unpack` on it as `pull` would: it waits.
+fn start_waiting(sandbox: &Sandbox, options: &[&str]) -> Running {
+    sandbox.run(&["cp", "-r", &layout("nginx"), "layout"]).ok();
+    let index: Value = serde_json::from_str(&sandbox.read("layout/index.json")).unwrap();
+    let descriptor = &index["manifests"][0];
+    let blob = |digest: &Value| format!("layout/blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+    let manifest: Value = serde_json::from_str(&sandbox.read(blob(&descriptor["digest"]))).unwrap();
+    let last = manifest["layers"].as_array().unwrap().last().unwrap();
+    fs::rename(sandbox.outside(blob(&last["digest"])), sandbox.outside("blob")).unwrap();
+    sandbox.write("place", blob(&last["digest"]));
+    let record = serde_json::json!({"image": {"layout": sandbox.at("layout"), "manifest": descriptor}});
+    sandbox.write("record", record.to_string());
+    let mut command = vec!["unpack"];
+    command.extend(options);
+    let mut running = sandbox.cmd(&command).open_stdin().start();
+    running.write_stdin(&format!("{record}\n"));
+    let flat = options.contains(&"--flat");
+    wait_for("the other layers", || {
+        if flat {
+            let name = names(sandbox, ".").into_iter().find(|name| name.starts_with(".tree.unpack-"))?;
+            return sandbox.exists(format!("{name}/usr/sbin/nginx")).then_some(());
+        }
+        let done = names(sandbox, "state/layers/sha256").len() + 1 == manifest["layers"].as_array()?.len();
+        (done && !names(sandbox, "state/layers/tmp").is_empty()).then_some(())
+    });
+    running
+}
+
+fn let_arrive(sandbox: &Sandbox) {
+    fs::rename(sandbox.outside("blob"), sandbox.outside(sandbox.read("place"))).unwrap();
+}
+
+fn killed(sandbox: &Sandbox) {
+    let running = start_waiting(sandbox, &[]);
+    running.signal(Signal::KILL);
+    running.wait().fails(137);
+    assert!(!names(sandbox, "state/layers/tmp").is_empty(), "killed too late to show anything");
+    let_arrive(sandbox);
+    let record = sandbox.run(&["unpack", "record"]).ok().json();
+    assert!(names(sandbox, "state/layers/tmp").is_empty());
+    assert!(sandbox.exists(layers(&record).last().unwrap()));
+}
+
+fn interrupted(sandbox: &Sandbox, options: &[&str]) {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let running = start_waiting(sandbox, options);
+        running.signal(signal);
+        running.wait().fails(code).stdout_is("");
+        assert!(names(sandbox, "state/layers/tmp").is_empty());
+        assert!(!names(sandbox, ".").iter().any(|name| name.contains("tree")), "{:?}", names(sandbox, "."));
+        for directory in ["layout", "state"] {
+            let _ = fs::remove_dir_all(sandbox.outside(directory));
+        }
+    }
+}
+
+fn never_arrives(sandbox: &Sandbox) {
+    let mut running = start_waiting(sandbox, &[]);
+    running.close_stdin();
+    running.wait().fails(1).one_error_line("unpack", &["never arrived"]);
+    assert!(names(sandbox, "state/layers/tmp").is_empty());
+}
+
+fn arrives(sandbox: &Sandbox) {
+    let running = start_waiting(sandbox, &["--flat", "tree"]);
+    let_arrive(sandbox);
+    let record = running.wait().ok().json();
+    assert_eq!(record["rootfs"]["path"], sandbox.at("tree").as_str());
+    assert!(sandbox.exists("tree/usr/sbin/nginx"));
+}
+
+fn full_disk(sandbox: &Sandbox) {
+    sandbox.run(&["mkdir", "small"]).ok();
+    sandbox.run(&["mount", "-t", "tmpfs", "-o", "size=4m", "small", "small"]).ok();
+    let debian = layout("debian");
+    let full = "No space left on device";
+    sandbox.run(&["unpack", "--flat", "small/tree", &debian]).fails(1).one_error_line("unpack", &[full]);
+    assert!(names(sandbox, "small").is_empty());
+    sandbox.run(&["unpack", "--root", "small", &debian]).fails(1).one_error_line("unpack", &[full]);
+    assert!(names(sandbox, "small/layers/tmp").is_empty() && names(sandbox, "small/layers/sha256").is_empty());
+    sandbox.run(&["umount", "small"]).ok();
+}
+
+fn in_use(sandbox: &Sandbox) {
+    let busybox = layout("busybox");
+    sandbox.write("tree/file", "mine");
+    sandbox.run(&["unpack", "--flat", "tree", &busybox]).fails(1).one_error_line("unpack", &["tree", "not empty"]);
+    sandbox.run(&["unpack", "--flat", "tree/file", &busybox]).fails(1).one_error_line("unpack", &["there already"]);
+    sandbox.run(&["unpack", "--flat", "no/tree", &busybox]).fails(1).one_error_line("unpack", &["no"]);
+    sandbox.run(&["mkdir", "empty"]).ok();
+    sandbox.run(&["unpack", "--flat", "empty", &busybox]).ok();
+    assert!(sandbox.exists("empty/bin/busybox"));
+}
+
+fn layout_options(sandbox: &Sandbox) {
+    let record = sandbox.run(&["unpack", &layout("busybox"), "--ref", "latest"]).ok().stdout;
+    sandbox.write("record", &record);
+    sandbox.run(&["unpack", "record", "--ref", "latest"]).fails(2).one_error_line("unpack", &["--ref"]);
+    sandbox.run(&["unpack", &layout("busybox"), "--ref", "nosuch"]).fails(1).one_error_line("unpack", &["nosuch"]);
+    sandbox.run(&["unpack"]).fails(1).one_error_line("unpack", &["no record on stdin"]);
+}
+
+fn platform(sandbox: &Sandbox) {
+    let multi = layout("nginx:multi");
+    let native = sandbox.run(&["unpack", &multi]).ok().json();
+    let arm = sandbox.run(&["unpack", &multi, "--platform", "linux/arm64"]).ok().json();
+    assert_ne!(layers(&native), layers(&arm));
+    sandbox.run(&["unpack", &multi, "--platform", "plan9/amd64"]).fails(1).one_error_line("unpack", &["plan9"]);
+}
+
+fn user_namespace(sandbox: &Sandbox) {
+    let torture = layout("torture");
+    let script = format!(
+        "unshare --user --map-users=0,0,65536 --map-users=3000000,3000000,1 \
+         --map-groups=0,0,65536 --map-groups=4000000,4000000,1 --setuid 0 --setgid 0 unpack {torture}"
+    );
+    let outcome = sandbox.sh(&script).run().ok();
+    assert!(outcome.stderr.contains("no permission to make device"), "{outcome}");
+    let record = outcome.json();
+    let script = "for layer; do getfattr --absolute-names -R -h -m overlay -d \"$layer\"; done";
+    let mut command = vec!["sh", "-c", script, "sh"];
+    let paths = layers(&record);
+    command.extend(paths.iter().map(String::as_str));
+    sandbox.run(&command).ok().stdout_has("user.overlay.opaque=\"y\"");
 }

@@ -78,30 +78,33 @@ fn processes(init: i32) -> Vec<String> {
         .collect()
 }
 
-/// Lists every control group that can be a container's, in every hierarchy: all but the service manager's.
+/// Lists the control groups that can be a test's, in every hierarchy: those below the tools' own parent, and those that
+/// are named after a test. Others on the machine are none of a test's business.
 pub(super) fn cgroups() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let name = entry.file_name();
-            if is_directory && !["system.slice", "user.slice", "init.scope"].iter().any(|own| name == *own) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 pending.push(entry.path());
                 found.push(entry.path());
             }
         }
     }
-    // The tools' common parent stays, as /docker and /machine.slice do.
-    found.retain(|path| path.file_name().is_some_and(|name| name != "drayage"));
+    found.retain(|path| ours(path));
     found
 }
 
-/// Removes empty control groups below the tools' common parent that are not in `before`.
+fn ours(path: &Path) -> bool {
+    // The common parent itself stays, as /docker and /machine.slice do.
+    let below = path.parent().is_some_and(|parent| parent.components().any(|part| part.as_os_str() == "drayage"));
+    below || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("e2e-"))
+}
+
+/// Removes a test's empty control groups that are not in `before`.
 pub(super) fn remove_cgroups(before: &[PathBuf]) {
-    let ours = |path: &Path| path.components().any(|part| part.as_os_str() == "drayage");
     let mut new: Vec<PathBuf> =
-        cgroups().into_iter().filter(|path| ours(path) && !before.contains(path) && !populated(path)).collect();
+        cgroups().into_iter().filter(|path| !before.contains(path) && !populated(path)).collect();
     // Children first.
     new.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     for path in new {

@@ -14,18 +14,20 @@ use super::{images, leaks, programs, wait};
 /// The registry's address inside every sandbox that needs one.
 pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 
-/// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory. SIGCHLD is
-/// ignored, so the kernel reaps what the test's daemons leave to init; end of file on stdin is the end of everything.
+/// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory. /run/netns is
+/// as ip-netns(8) makes it once. SIGCHLD is ignored, so the kernel reaps what the test's daemons leave to init; end of
+/// file on stdin is the end of everything.
 const INIT: &str = r#"set -e
 mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
 mount -t tmpfs -o mode=755 drayage-e2e-run /run
 mkdir -p /run/netns /run/lock "$1/home" "$1/tmp"
 chmod 1777 "$1/tmp" /run/lock
 command -v ip >/dev/null && ip link set lo up
+mount --bind /run/netns /run/netns
+mount --make-shared /run/netns
 hostname sandbox
-trap '' CHLD
 echo ready
-exec cat"#;
+exec env --ignore-signal=CHLD cat"#;
 
 /// The place where one test runs.
 pub(crate) struct Sandbox {

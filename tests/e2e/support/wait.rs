@@ -78,8 +78,10 @@ pub(crate) fn listener(address: &str) -> ExitCode {
 
 fn http_get(address: &str) -> std::io::Result<String> {
     let (host, path) = address.split_once('/').map_or((address, ""), |(host, path)| (host, path));
-    let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let limit = Duration::from_secs(5);
+    let socket = host.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&socket, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -258,9 +258,14 @@ fn platform(sandbox: &Sandbox) {
 
 fn user_namespace(sandbox: &Sandbox) {
     let torture = layout("torture");
+    // As newuidmap does it, but for ids that /etc/subuid need not grant.
     let script = format!(
-        "unshare --user --map-users=0,0,65536 --map-users=3000000,3000000,1 \
-         --map-groups=0,0,65536 --map-groups=4000000,4000000,1 --setuid 0 --setgid 0 unpack {torture}"
+        "mkfifo go
+         unshare --user sh -c 'read _ <go; exec unpack {torture}' & pid=$!
+         until [ \"$(readlink /proc/$pid/ns/user)\" != \"$(readlink /proc/self/ns/user)\" ]; do :; done
+         printf '0 0 65536\\n3000000 3000000 1\\n' >/proc/$pid/uid_map
+         printf '0 0 65536\\n4000000 4000000 1\\n' >/proc/$pid/gid_map
+         echo >go; wait $pid"
     );
     let outcome = sandbox.sh(&script).run().ok();
     assert!(outcome.stderr.contains("no permission to make device"), "{outcome}");

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
-use crate::removal;
+use crate::{lock, removal};
 
 /// Whoever writes has it shared; the end of the program takes it for good.
 static GATE: RwLock<()> = RwLock::new(());
@@ -95,6 +95,7 @@ pub(crate) fn abandon() {
     for path in &temporaries {
         remove_tree(path);
     }
+    lock::abandon();
 }
 
 #[expect(clippy::exit, reason = "the other threads are in the middle of their work and have nothing to say any more")]

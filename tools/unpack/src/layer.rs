@@ -40,6 +40,8 @@ pub(crate) fn apply<R: BufRead>(
             root = Some(entry);
             continue;
         }
+        // Holes need no space, but a file of exabytes is a trap for whoever copies it.
+        ensure!(entry.size <= limits.size, "entry {}: a file of {} bytes (--max-size)", Name(&entry.path), entry.size);
         tree.implicit_time = entry.mtime;
         add(archive, tree, &entry, &path).with_context(|| Shown(&entry).to_string())?;
     }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -45,6 +46,7 @@ impl Lock {
         let ours = file.metadata()?;
         match fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                held().push(path.to_owned());
                 Ok(Some(Self { path: path.to_owned(), _file: file }))
             }
             Ok(_) => Ok(None),
@@ -56,9 +58,27 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Left behind it would only be swept by the next run.
-        let _kept = fs::remove_file(&self.path);
+        let mut held = held();
+        if let Some(place) = held.iter().position(|path| *path == self.path) {
+            held.swap_remove(place);
+            // Left behind it would only be swept by the next run.
+            let _kept = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Removes the files of all locks that this process holds, which ends.
+pub(crate) fn abandon() {
+    for path in held().drain(..) {
+        // As above.
+        let _kept = fs::remove_file(path);
+    }
+}
+
+/// The files of the locks that this process holds. A file is removed while it is in the list, and once.
+fn held() -> MutexGuard<'static, Vec<PathBuf>> {
+    static HELD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

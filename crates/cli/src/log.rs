@@ -10,7 +10,11 @@ struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // What libraries say of each connection is no step of ours: two -v show it.
+        let library = ["ureq", "rustls"].iter().any(|name| metadata.target().starts_with(name));
+        let wanted =
+            if library && log::max_level() < LevelFilter::Trace { LevelFilter::Warn } else { log::max_level() };
+        metadata.level() <= wanted
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use layout::{Ingest, Layout};
 use oci_spec::image::Descriptor;
 
@@ -39,7 +39,7 @@ pub(crate) fn fetch_all(
             if let Err(error) = fetch(source, layout, blob, progress, &stop) {
                 stop.store(true, Ordering::Relaxed);
                 if let Ok(mut failed) = failed.lock() {
-                    failed.get_or_insert(error.context(format!("fetch blob {}", blob.digest())));
+                    failed.get_or_insert_with(|| name(error, blob));
                 }
             }
         }
@@ -51,6 +51,12 @@ pub(crate) fn fetch_all(
         worker();
     });
     failed.into_inner().ok().flatten().map_or(Ok(()), Err)
+}
+
+/// Names the blob in an error that does not do so itself.
+fn name(error: anyhow::Error, blob: &Descriptor) -> anyhow::Error {
+    let digest = blob.digest().as_ref();
+    if format!("{error:#}").contains(digest) { error } else { error.context(format!("blob {digest}")) }
 }
 
 fn fetch(
@@ -73,7 +79,12 @@ fn fetch(
     let mut chances = if ingest.offset() > 0 { 2 } else { 1 };
     meter.resume(ingest.offset());
     loop {
-        transfer(source, &mut ingest, &mut meter, stop)?;
+        if let Err(error) = transfer(source, &mut ingest, &mut meter, stop) {
+            if ingest.offset() == 0 {
+                ingest.discard();
+            }
+            return Err(error);
+        }
         match ingest.commit() {
             Ok(()) => {
                 meter.done();
@@ -135,13 +146,13 @@ fn attempt(source: &Source, ingest: &mut Ingest, meter: &mut Meter, stop: &Atomi
         // A registry that knows no ranges sends again what is there.
         let known = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
         skip -= known as u64;
-        ingest.write(&piece[known..count]).context("write").map_err(Failure::Final)?;
+        ingest.write(&piece[known..count]).map_err(|error| Failure::Final(error.into()))?;
         meter.advance((count - known) as u64);
     }
 }
 
 fn interrupted(error: io::Error) -> Failure {
-    let timeout = error.kind() == io::ErrorKind::TimedOut;
+    let timeout = error.kind() == io::ErrorKind::TimedOut || error.to_string().starts_with("timeout");
     let error = anyhow::Error::from(error);
-    Failure::Passing(if timeout { error.context("no data in time") } else { error.context("read") }, None)
+    Failure::Passing(if timeout { anyhow!("no data in time") } else { error.context("read") }, None)
 }

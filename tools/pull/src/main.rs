@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     let access = args.network.access();
     let layout = match args.choice.policy {
-        Policy::Never => Layout::open(&args.directory())?,
+        Policy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
         _ => Layout::create(&args.directory())?,
     };
     let progress = Progress::open(args.form())?;
@@ -47,6 +47,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list(names: &[Name]) -> String {
+    names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the name, or one for each tag of its repository.

@@ -192,6 +192,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
             .zip(["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"])
             .map(|(name, path)| (path, text(&place.bundle.join(name))))
             .collect(),
+        init: init_program(options, &namespaces.pid)?,
         shm: host::shared_memory(&options.namespaces, place.run)?,
         seccomp: seccomp_profile(options, &capabilities)?,
         namespaces,
@@ -214,6 +215,14 @@ fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
         }
         _ => Ok("rootfs".to_owned()),
     }
+}
+
+/// Returns this program, where a first process of ours is wanted and the container has process ids of its own.
+fn init_program(options: &Create, pid: &Namespace) -> Result<Option<String>> {
+    if !options.process.init || !matches!(pid, Namespace::Private | Namespace::None) {
+        return Ok(None);
+    }
+    Ok(Some(text(&std::env::current_exe().context("find our own program")?)))
 }
 
 fn variables(options: &Create) -> Result<Vec<Variable>> {

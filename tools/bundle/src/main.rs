@@ -9,6 +9,7 @@ mod device;
 mod environment;
 mod files;
 mod host;
+mod init;
 mod interrupt;
 mod mount;
 mod namespace;
@@ -38,6 +39,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { create, verb, roots } = arguments;
     match verb {
         None => create::create(&create, &roots)?,
+        Some(Verb::Init { command }) => return init::run(&command),
         Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
         Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots)?,

@@ -49,6 +49,13 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+    /// Run a command as the first process of a container
+    #[command(hide = true)]
+    Init {
+        /// The command
+        #[arg(required = true, last = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// List the bundles
     List {
         /// Print one JSON object a line
@@ -130,6 +137,9 @@ pub(crate) struct Process {
     /// Give the process a terminal
     #[arg(long, short)]
     pub(crate) tty: bool,
+    /// Run a small first process that hands signals on and reaps orphans
+    #[arg(long)]
+    pub(crate) init: bool,
     /// File mode creation mask, in octal
     #[arg(long, value_name = "MASK", value_parser = octal)]
     pub(crate) umask: Option<u32>,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::capability::{self, Capability};
 use crate::device::Device;
 use crate::environment::{Defaults, Variable, environment};
+use crate::init;
 use crate::mount::{self, Mount};
 use crate::namespace::{Namespace, Shared};
 use crate::options::Create;
@@ -56,6 +57,8 @@ pub(crate) struct Facts {
     /// The files that the bundle has for the container: destination and source.
     pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) namespaces: Shared,
+    /// The program that becomes the first process, where one is wanted.
+    pub(crate) init: Option<String>,
     /// Where /dev/shm comes from if not from a tmpfs of the container's own.
     pub(crate) shm: Option<String>,
     pub(crate) devices: Vec<Device>,
@@ -112,7 +115,7 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
     let mut process = json!({
         "terminal": options.process.tty,
         "user": user,
-        "args": arguments(config, options)?,
+        "args": arguments(config, options, facts.init.is_some())?,
         "env": environment(&defaults, config.env().as_deref().unwrap_or_default(), &facts.variables),
         "cwd": directory(config, options)?,
         "capabilities": capabilities,
@@ -133,7 +136,7 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
 }
 
 /// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both.
-fn arguments(config: &Config, options: &Create) -> Result<Vec<String>> {
+fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String>> {
     let image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let (mut words, command) = match options.process.entrypoint.as_deref() {
         Some("") => (Vec::new(), Vec::new()),
@@ -143,6 +146,9 @@ fn arguments(config: &Config, options: &Create) -> Result<Vec<String>> {
     words.extend(if options.command.is_empty() { command } else { options.command.clone() });
     if words.is_empty() {
         bail!(cli::Usage("nothing to run: the image names no command; give one after `--`".to_owned()));
+    }
+    if init {
+        words.splice(..0, [init::PATH, "init", "--"].map(str::to_owned));
     }
     Ok(words)
 }
@@ -175,6 +181,9 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
     mounts.retain(|mount| destination(mount) != "/dev/shm" || options.namespaces.ipc != Some(Namespace::None));
     for (path, source) in facts.files.iter().filter(|(path, _)| !users.contains(path)) {
         mounts.push(mount::entry(path, "bind", source, &["rbind", "rprivate"]));
+    }
+    if let Some(program) = &facts.init {
+        mounts.push(mount::entry(init::PATH, "bind", program, &["bind", "ro"]));
     }
     mounts.extend(facts.mounts.iter().map(|(mount, source)| mount.to_json(source)));
     mounts

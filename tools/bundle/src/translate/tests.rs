@@ -36,6 +36,7 @@ fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
             cgroup: Namespace::Host,
             user: Namespace::Host,
         },
+        init: options.process.init.then(|| "/bundle".to_owned()),
         shm: None,
         devices: Vec::new(),
         seccomp: Some(crate::seccomp::default_profile(&capabilities)),
@@ -196,6 +197,8 @@ fn options_change_what_they_name() {
         (&["-v", "/h:/x:rshared"], "/linux/rootfsPropagation", Some(json!("shared"))),
         (&["--oom-score-adj", "-5"], "/process/oomScoreAdj", Some(json!(-5))),
         (&["--cgroup-parent", "/a/"], "/linux/cgroupsPath", Some(json!("/a/web"))),
+        (&["--init"], "/process/args", Some(json!(["/dev/init", "init", "--", "x"]))),
+        (&["--init"], "/mounts/8/source", Some(json!("/bundle"))),
         (&["-w", "/w"], "/process/cwd", Some(json!("/w"))),
     ] {
         assert_eq!(config(&text, arguments).unwrap().pointer(pointer), want.as_ref(), "{arguments:?}");

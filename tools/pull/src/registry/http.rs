@@ -209,8 +209,9 @@ impl Client {
 
     fn agent(&self, url: &Uri) -> anyhow::Result<Agent> {
         let name = host(url);
+        let key = format!("{}://{name}", url.scheme_str().unwrap_or_default());
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&name) {
+        if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
         let mut config = Agent::config_builder()
@@ -222,11 +223,14 @@ impl Client {
             .timeout_recv_response(Some(self.patience.timeout))
             .max_idle_connections_per_host(8)
             .user_agent(concat!("drayage/", env!("CARGO_PKG_VERSION")));
+        if super::is_loopback(&name) {
+            config = config.proxy(None);
+        }
         if url.scheme_str() == Some("https") {
             config = config.tls_config(certificates::configure(&self.trust, &name)?);
         }
         let agent = config.build().new_agent();
-        agents.insert(name, agent.clone());
+        agents.insert(key, agent.clone());
         Ok(agent)
     }
 }

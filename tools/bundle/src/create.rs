@@ -9,6 +9,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration};
 use record::{Bundle, Id, Image, Input, Record, Rootfs};
 use serde_json::Value;
 
+use crate::cdi::DeviceOption;
 use crate::container::{self, Claim, Made};
 use crate::environment::{self, Variable};
 use crate::files::{self, Reach};
@@ -21,7 +22,7 @@ use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
 use crate::user::{self, Accounts};
-use crate::{device, host, patch, seccomp, volume};
+use crate::{cdi, device, host, patch, seccomp, volume};
 
 /// The id that `--print` shows where none was given: the same for the same input.
 const PRINTED_ID: &str = "container";
@@ -173,8 +174,12 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
     let held = host::held_capabilities();
     let capabilities = translate::capabilities(options, held);
     let mut devices = if options.security.privileged { device::all()? } else { Vec::new() };
-    for flag in &options.mounts.device {
-        devices.extend(device::look_up(flag)?);
+    let mut named: Vec<String> = options.mounts.gpus.iter().flat_map(|gpus| gpus.0.clone()).collect();
+    for option in &options.mounts.device {
+        match option {
+            DeviceOption::Node(flag) => devices.extend(device::look_up(flag)?),
+            DeviceOption::Named(name) => named.push(name.clone()),
+        }
     }
     let mounts = translate::planned_mounts(&origin.image, options)?;
     if mounts.iter().any(|mount| mount.relabel) && Path::new("/sys/fs/selinux/enforce").exists() {
@@ -200,6 +205,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         capabilities,
     };
     let mut config = translate::translate(&origin.image, options, &facts)?;
+    cdi::apply(&mut config, &cdi::look_up(&named)?)?;
     for path in &options.patch {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let changes = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", path.display()))?;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod capability;
+mod cdi;
 mod container;
 mod create;
 mod device;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::capability::Choice;
-use crate::device::DeviceFlag;
+use crate::cdi::{DeviceOption, Gpus};
 use crate::environment::Variable;
 use crate::files::HostEntry;
 use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
@@ -170,9 +170,12 @@ pub(crate) struct Mounts {
     /// Make the root file system read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Give access to a device of the host
-    #[arg(long, value_name = "HOST[:CONTAINER][:PERMISSIONS]")]
-    pub(crate) device: Vec<DeviceFlag>,
+    /// Give access to a device of the host, or to a CDI device
+    #[arg(long, value_name = "HOST[:CONTAINER][:PERMISSIONS]|VENDOR/CLASS=NAME")]
+    pub(crate) device: Vec<DeviceOption>,
+    /// Give access to graphics processors by CDI: all, a number, or device=LIST
+    #[arg(long, value_name = "REQUEST", value_parser = Gpus::parse)]
+    pub(crate) gpus: Vec<Gpus>,
 }
 
 /// The control group and the limits.

@@ -60,7 +60,8 @@ pub(crate) struct Sets {
 /// Turns names into bits; those that nobody here can have are left out.
 pub(crate) fn sets(capabilities: Option<&Capabilities>) -> Sets {
     let Some(given) = capabilities else { return Sets::default() };
-    let all = present().fold(0, |bits, capability| bits | 1 << capability);
+    // Nobody can hand on what he has not.
+    let all = rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits());
     let bits = |names: &[String]| {
         names.iter().filter_map(|name| number(name)).fold(0, |bits, number| bits | 1 << number) & all
     };
@@ -75,7 +76,7 @@ pub(crate) fn sets(capabilities: Option<&Capabilities>) -> Sets {
 
 /// Warns of names that mean nothing here (runtime-spec, config.md, "capabilities": not an error).
 pub(crate) fn warn_of_unknown(capabilities: &Capabilities) {
-    let present: Vec<u64> = present().collect();
+    let present = present();
     let known = |name: &String| number(name).is_some_and(|number| present.contains(&number));
     let sets = [&capabilities.bounding, &capabilities.effective, &capabilities.permitted];
     let mut unknown: Vec<&str> =
@@ -92,10 +93,18 @@ pub(crate) fn number(name: &str) -> Option<u64> {
     NAMES.iter().position(|known| *known == name).map(|number| number as u64)
 }
 
-/// Lists the capabilities that this process could hand on: those of its own bounding set.
-pub(crate) fn present() -> impl Iterator<Item = u64> {
-    (0..NAMES.len() as u64 + 8).filter(|number| {
+/// Lists the capabilities of this system's kernel.
+pub(crate) fn present() -> std::ops::Range<u64> {
+    let known = |number: &u64| {
         let one = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
-        rustix::thread::capability_is_in_bounding_set(one).unwrap_or(false)
-    })
+        rustix::thread::capability_is_in_bounding_set(one).is_ok()
+    };
+    let newest = NAMES.len() as u64;
+    // Kernels are mostly as new as the list.
+    let last = if known(&(newest - 1)) {
+        (newest..64).find(|number| !known(number))
+    } else {
+        (0..newest).find(|number| !known(number))
+    };
+    0..last.unwrap_or(newest)
 }

@@ -49,7 +49,7 @@ impl Cgroups {
         let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
         let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
         ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
-        let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        let own = crate::file::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         let unified_only = file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC);
         let mut found = Self::default();
         for line in own.lines() {
@@ -59,12 +59,9 @@ impl Cgroups {
             let own = clean(own);
             // On v2 the caller's own cgroup has processes, so it can have no child with controllers: its parent may.
             let own = if unified_only { own.parent().unwrap_or(Path::new("")) } else { &own };
-            let directory = match absolute {
-                true => base.join(&path),
-                // A hierarchy that is mounted from below its root shows the own cgroup elsewhere.
-                false if base.join(own).is_dir() => base.join(own).join(&path),
-                false => base.join(&path),
-            };
+            // A hierarchy that is mounted from below its root shows the own cgroup elsewhere.
+            let from_own = !absolute && (own.as_os_str().is_empty() || base.join(own).is_dir());
+            let directory = if from_own { base.join(own).join(&path) } else { base.join(&path) };
             if controllers.is_empty() {
                 found.unified = Some(directory);
             } else {
@@ -98,12 +95,14 @@ impl Cgroups {
         self.v1.values().chain(&self.unified).map(PathBuf::as_path)
     }
 
-    /// Makes the directories. Without privilege those that are not delegated are left out.
+    /// Makes the directories. Those that exist must be unused; without privilege those that are not delegated are left
+    /// out.
     pub(crate) fn create(&mut self, rootless: bool) -> anyhow::Result<()> {
         let mut denied = Vec::new();
+        let mut existed = false;
         for (controllers, directory) in self.paths() {
             match create(&directory, &controllers) {
-                Ok(()) => {}
+                Ok(made) => existed |= !made,
                 Err(error) if rootless && is_denied(&error) => denied.push(controllers),
                 Err(error) => return Err(error).with_context(|| format!("make cgroup {}", directory.display())),
             }
@@ -112,13 +111,13 @@ impl Cgroups {
             self.v1.remove(&controllers);
             self.unified = self.unified.take().filter(|_| !controllers.is_empty());
         }
-        Ok(())
+        if existed { self.check_unused() } else { Ok(()) }
     }
 
     /// Refuses cgroups that others live in or that are frozen: limits and kills would reach the wrong processes.
-    pub(crate) fn check_unused(&self) -> anyhow::Result<()> {
+    fn check_unused(&self) -> anyhow::Result<()> {
         for directory in self.directories() {
-            let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            let procs = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default();
             let count = procs.lines().count();
             ensure!(
                 count == 0,
@@ -160,7 +159,7 @@ impl Cgroups {
         let mut pids = Vec::new();
         if let Some(directory) = directory {
             for directory in tree(directory) {
-                let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+                let text = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default();
                 pids.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
             }
         }
@@ -188,7 +187,7 @@ impl Cgroups {
 
     /// Tells whether the container is paused.
     pub(crate) fn is_frozen(&self) -> bool {
-        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let read = |path: PathBuf| crate::file::read(path).unwrap_or_default();
         match self.freezer() {
             Some((directory, true)) => {
                 read(directory.join("freezer.state")).trim_end() != "THAWED" && directory.is_dir()
@@ -212,9 +211,9 @@ impl Cgroups {
         loop {
             write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
             let reached = if v1 {
-                fs::read_to_string(&path).is_ok_and(|state| state.trim_end() == value)
+                crate::file::read(&path).is_ok_and(|state| state.trim_end() == value)
             } else {
-                let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+                let events = crate::file::read(directory.join("cgroup.events")).unwrap_or_default();
                 events.lines().any(|line| line.strip_prefix("frozen ") == Some(value))
             };
             if reached {
@@ -232,6 +231,14 @@ impl Cgroups {
     fn freezer(&self) -> Option<(&Path, bool)> {
         let v1 = self.controller("freezer").map(|directory| (directory, true));
         v1.or_else(|| self.unified.as_deref().map(|directory| (directory, false)))
+    }
+
+    /// Removes the directories in which nothing is.
+    pub(crate) fn remove_unused(&self) {
+        for directory in self.directories() {
+            // Whoever uses it keeps it.
+            let _in_use = fs::remove_dir(directory);
+        }
     }
 
     /// Kills what is left and removes the directories.
@@ -288,9 +295,10 @@ fn file_system(path: &Path) -> Option<i64> {
     rustix::fs::statfs(path).ok().map(|found| found.f_type)
 }
 
-fn create(directory: &Path, controllers: &str) -> io::Result<()> {
+/// Makes a cgroup and those above it; false if it exists.
+fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
     match fs::create_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let Some(parent) = directory.parent() else { return Err(error) };
             create(parent, controllers)?;
@@ -301,14 +309,14 @@ fn create(directory: &Path, controllers: &str) -> io::Result<()> {
     if controllers.split(',').any(|controller| controller == "cpuset") {
         inherit_cpuset(directory)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A new v1 cpuset has no processor and no memory, and nobody can join it.
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = fs::read_to_string(parent.join(file))?;
+        let value = crate::file::read(parent.join(file))?;
         write(&directory.join(file), value.trim_end())?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, Rlimit, Signal};
 use sys::namespace::Kind;
 
 use crate::cgroup::{Cgroups, Entry};
-use crate::config::{Config, NamespaceKind, Process, sysctl_path};
+use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks;
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
@@ -42,6 +42,7 @@ pub(crate) struct Child<'a> {
 
 /// What the command line says about the child.
 #[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
     pub preserve_fds: u32,
     pub no_pivot: bool,
@@ -54,16 +55,13 @@ pub(crate) struct Options {
 
 impl Child<'_> {
     /// Becomes the container's program. Returns only if that fails; then the parent has heard why.
-    pub(crate) fn run(self) -> ! {
-        let socket = self.socket.try_clone();
+    pub(crate) fn run(&mut self) -> ! {
         let Err(error) = self.become_program();
-        if let Ok(socket) = socket {
-            report(socket.as_fd(), error);
-        }
+        report(self.socket.as_fd(), error);
         sys::clone::exit_now(127)
     }
 
-    fn become_program(mut self) -> anyhow::Result<Infallible> {
+    fn become_program(&mut self) -> anyhow::Result<Infallible> {
         prepare_signals()?;
         self.enter_namespaces()?;
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
@@ -73,16 +71,15 @@ impl Child<'_> {
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
-        let (program, chdir) = self.find_program()?;
+        let (program, chdir) = find_program(self.process)?;
         let keyring = CString::new(format!("_ses.{}", self.state.id))?;
         if let Some(start) = self.start.take() {
             self.become_ready()?;
             self.start = Some(start);
         }
         self.start_hooks()?;
-        let report = self.started().unwrap_or(self.socket.as_fd());
         let surroundings = Surroundings {
-            report,
+            report: self.socket.as_fd(),
             start: self.start.as_ref().filter(|_| self.waits_in_launch()).map(AsFd::as_fd),
             proc: proc.as_ref().map(AsFd::as_fd),
             filter: self.filter.as_ref(),
@@ -124,10 +121,9 @@ impl Child<'_> {
         sys::namespace::unshare(Kind::Time).context("make the time namespace")?;
         let offsets = &self.config.linux.time_offsets;
         if !offsets.is_empty() {
-            let text: String = offsets
-                .iter()
-                .map(|(clock, offset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs))
-                .collect();
+            let line =
+                |(clock, offset): (&String, &TimeOffset)| format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
+            let text = offsets.iter().map(line).collect::<Vec<_>>().concat();
             std::fs::write("/proc/self/timens_offsets", &text).with_context(|| format!("set time offsets {text:?}"))?;
         }
         let namespace =
@@ -220,10 +216,6 @@ impl Child<'_> {
         }
     }
 
-    fn find_program(&self) -> anyhow::Result<(Program, bool)> {
-        find_program(self.process)
-    }
-
     /// Tells the parent, which then ends; from here on this process lives on its own.
     fn become_ready(&self) -> anyhow::Result<()> {
         rustix::process::set_parent_process_death_signal(None)?;
@@ -248,10 +240,6 @@ impl Child<'_> {
             // The parent of the moment hears it, whoever that is.
             let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
         })
-    }
-
-    fn started(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.as_fd())
     }
 }
 

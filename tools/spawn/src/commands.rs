@@ -76,6 +76,6 @@ pub(crate) fn is_rootless(global: &Global) -> bool {
 
 /// A namespace that maps all ids to themselves is the first one, or as good.
 fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = crate::file::read("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }

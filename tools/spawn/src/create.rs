@@ -83,15 +83,15 @@ fn make(
     describe(container, order, config, bundle, &rootfs)?;
     let mut cgroups = crate::cgroup::Cgroups::locate(&config.linux.cgroups_path, &order.id)?;
     container.state.cgroup_paths = cgroups.paths();
-    container.write("config.json", text)?;
+    container.write_first("config.json", text)?;
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
     container.save()?;
-    if let Err(error) = cgroups.check_unused() {
-        // They are somebody else's.
+    if let Err(error) = cgroups.create(order.child.rootless) {
+        // What is in use is somebody else's; what is not is nobody's, and the next one finds it empty.
         container.state.cgroup_paths.clear();
+        cgroups.remove_unused();
         return Err(error);
     }
-    cgroups.create(order.child.rootless)?;
     container.state.cgroup_paths = cgroups.paths();
     if let Some(resources) = &config.linux.resources {
         cgroups
@@ -134,7 +134,7 @@ fn make(
     if let Some(host) = host_pids {
         sys::namespace::enter(host.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
     }
-    match attend(order, config, container, ours.as_fd(), pid, &pidfd) {
+    match attend(order, config, container, ours.as_fd(), (pid, &pidfd)) {
         Ok(console) => Ok((pid, pidfd, console)),
         Err(error) => {
             // It may have ended by itself.
@@ -153,8 +153,8 @@ fn describe(
     rootfs: &Path,
 ) -> anyhow::Result<()> {
     let state = &mut container.state;
-    state.bundle = bundle.to_owned();
-    state.rootfs = rootfs.to_owned();
+    bundle.clone_into(&mut state.bundle);
+    rootfs.clone_into(&mut state.rootfs);
     state.oci_version.clone_from(&config.oci_version);
     state.created = clock::now();
     state.annotations.clone_from(&config.annotations);
@@ -174,8 +174,7 @@ fn attend(
     config: &Config,
     container: &mut Container,
     socket: BorrowedFd<'_>,
-    pid: Pid,
-    pidfd: &OwnedFd,
+    (pid, pidfd): (Pid, &OwnedFd),
 ) -> anyhow::Result<Option<OwnedFd>> {
     if config.linux.makes(NamespaceKind::User) {
         userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;

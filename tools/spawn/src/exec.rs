@@ -104,7 +104,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     }
     let (pid, pidfd) = start(&mut child)?;
     drop(child);
-    match attend(order, &config, container, &ours, pid, &pidfd) {
+    match attend(order, &config, container, &ours, (pid, &pidfd)) {
         Ok(console) => Ok(Running { pid, pidfd, console }),
         Err(error) => {
             let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
@@ -145,8 +145,7 @@ fn attend(
     config: &Config,
     container: &Container,
     socket: &OwnedFd,
-    pid: Pid,
-    pidfd: &OwnedFd,
+    (pid, pidfd): (Pid, &OwnedFd),
 ) -> anyhow::Result<Option<OwnedFd>> {
     if let Some(file) = &order.pid_file {
         write_pid_file(file, pid)?;
@@ -190,7 +189,7 @@ impl Child<'_> {
         if rest.contains(ThreadNameSpaceType::USER) {
             child::become_root(self.container.state.rootless)?;
         }
-        self.final_affinity(process)?;
+        final_affinity(process)?;
         if process.terminal {
             self.terminal()?;
         }
@@ -220,14 +219,6 @@ impl Child<'_> {
         }
     }
 
-    fn final_affinity(&self, process: &Process) -> anyhow::Result<()> {
-        match process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.last.is_empty()) {
-            Some(affinity) => Ok(rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.last)?)
-                .context("set the final CPU affinity")?),
-            None => Ok(()),
-        }
-    }
-
     fn terminal(&self) -> anyhow::Result<()> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
@@ -236,6 +227,14 @@ impl Child<'_> {
             Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),
             None => sync::send(self.socket.as_fd(), &Message::Console(pair.master)).context("pass the terminal on"),
         }
+    }
+}
+
+fn final_affinity(process: &Process) -> anyhow::Result<()> {
+    match process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.last.is_empty()) {
+        Some(affinity) => Ok(rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.last)?)
+            .context("set the final CPU affinity")?),
+        None => Ok(()),
     }
 }
 

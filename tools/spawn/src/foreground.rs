@@ -79,7 +79,9 @@ fn forward(signals: &SignalFd, pidfd: &OwnedFd, relay: Option<&Relay>) -> anyhow
     while let Some(received) = signals.read().context("read a signal")? {
         let Some(signal) = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw) else { continue };
         if signal == Signal::WINCH {
-            relay.into_iter().for_each(|relay| tty::copy_size(relay.master.as_fd()));
+            if let Some(relay) = relay {
+                tty::copy_size(relay.master.as_fd());
+            }
         }
         match rustix::process::pidfd_send_signal(pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => {}

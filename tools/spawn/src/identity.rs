@@ -185,9 +185,9 @@ impl List<'_> {
         }
         self.set_capabilities(sets);
         self.launch.try_call(libc::SYS_prctl, &[number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
-        for capability in (0..64).filter(|capability| sets.ambient & (1 << capability) != 0) {
+        for capability in (0..64).filter(|capability| sets.ambient & sets.inheritable & (1 << capability) != 0) {
             let arguments = [number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_RAISE, capability, 0, 0];
-            // Ambient capabilities that are not inheritable are refused by the kernel; peers only warn.
+            // What is not inheritable cannot be ambient, and the rest needs no_new_privs off on some systems.
             self.launch.try_call(libc::SYS_prctl, &arguments);
         }
         if let Some(filter) = filter.filter(|_| process.no_new_privileges) {

@@ -12,6 +12,7 @@ mod config;
 mod create;
 mod environment;
 mod exec;
+mod file;
 mod foreground;
 mod hooks;
 mod identity;

@@ -224,6 +224,7 @@ pub(crate) struct Kill {
 }
 
 #[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Exec {
     pub id: String,
     /// The program and its arguments
@@ -259,10 +260,10 @@ pub(crate) struct Exec {
     /// File to write the process id to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
-    /// SELinux label
+    /// Label for `SELinux`
     #[arg(long)]
     pub process_label: Option<String>,
-    /// AppArmor profile
+    /// Profile for `AppArmor`
     #[arg(long)]
     pub apparmor: Option<String>,
     /// Forbid new privileges

@@ -67,6 +67,16 @@ fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
         Err(Errno::NOENT) => {}
         other => return Ok(other?),
     }
+    // Mostly the last part alone is missing.
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+        let last = open(root, parent).and_then(|parent| {
+            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
+            rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        });
+        if let Ok(found) = last {
+            return Ok(found);
+        }
+    }
     let mut wanted: VecDeque<OsString> = normal(path);
     let mut reached = PathBuf::new();
     let mut links = 0;

@@ -1,5 +1,5 @@
 //! How the container's program is scheduled and where it gets memory: words of config.json as the kernel's numbers
-//! (sched_setattr(2), ioprio_set(2), set_mempolicy(2), personality(2)).
+//! (`sched_setattr(2)`, `ioprio_set(2)`, `set_mempolicy(2)`, `personality(2)`).
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::CpuSet;
@@ -100,10 +100,10 @@ pub(crate) fn cpus(list: &str) -> anyhow::Result<CpuSet> {
 fn numbers(list: &str) -> anyhow::Result<Vec<usize>> {
     let mut found = Vec::new();
     for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.trim().parse()?, last.trim().parse()?);
-        ensure!(first <= last && last < 65_536, "range {range:?}");
-        found.extend(first..=last);
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        let (low, high): (usize, usize) = (low.trim().parse()?, high.trim().parse()?);
+        ensure!(low <= high && high < 65_536, "range {range:?}");
+        found.extend(low..=high);
     }
     Ok(found)
 }

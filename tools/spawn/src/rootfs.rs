@@ -131,7 +131,7 @@ impl<'a> Rootfs<'a> {
             rustix::process::pivot_root(".", ".").context("pivot_root")?;
             rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
         }
-        Ok(rustix::process::chdir("/").context("enter /")?)
+        rustix::process::chdir("/").context("enter /")
     }
 }
 

@@ -223,7 +223,7 @@ mod tests {
     const X86_64: u32 = 0xc000_003e;
     const I386: u32 = 0x4000_0003;
     const PERM: u32 = ERRNO | 1;
-    const NOSYS: u32 = ERRNO | 38;
+    const NOSYS: u32 = ERRNO | 0x26;
 
     #[test]
     fn the_table_is_sorted_and_right() {

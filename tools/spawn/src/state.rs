@@ -153,6 +153,16 @@ impl Container {
         write().with_context(|| format!("write {}/{name}", self.directory.display()))
     }
 
+    /// Writes a file that nobody reads before the container is there.
+    pub(crate) fn write_first(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let write = || -> io::Result<()> {
+            let file = rustix::fs::openat(&self.handle, name, flags, Mode::from_raw_mode(0o600))?;
+            io::Write::write_all(&mut File::from(file), text)
+        };
+        write().with_context(|| format!("write {}/{name}", self.directory.display()))
+    }
+
     /// Reads the configuration that the container was made from.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let path = self.directory.join("config.json");
@@ -199,7 +209,11 @@ impl Container {
 
     /// Removes the container's directory: the last step of `delete`.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        match fs::remove_dir_all(&self.directory) {
+        for name in ["state.json", "config.json", "start"] {
+            // What else there is, and what cannot be removed, is found by the next call.
+            let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
+        }
+        match fs::remove_dir(&self.directory).or_else(|_| fs::remove_dir_all(&self.directory)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("remove {}", self.directory.display()))
             }
@@ -231,7 +245,7 @@ pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<String>> {
 
 /// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
 pub(crate) fn start_time(pid: Pid) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    let stat = crate::file::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     if matches!(fields.next()?, "Z" | "X") {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
@@ -46,7 +46,8 @@ fn with_helper(helper: &str, pid: Pid, mappings: &[IdMapping]) -> anyhow::Result
 }
 
 fn text(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size)).collect()
+    let line = |map: &IdMapping| format!("{} {} {}\n", map.container_id, map.host_id, map.size);
+    mappings.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn write(path: &str, text: &str) -> anyhow::Result<()> {
@@ -74,16 +75,6 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
     rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
         .context("wait for the user namespace's process")?;
     made
-}
-
-/// Returns the id outside of id 0 inside.
-pub(crate) fn host_id(mappings: &[IdMapping], inside: u32) -> anyhow::Result<u32> {
-    for map in mappings {
-        if let Some(offset) = inside.checked_sub(map.container_id).filter(|offset| *offset < map.size) {
-            return map.host_id.checked_add(offset).context("id mapping overflows");
-        }
-    }
-    bail!("id {inside} is not mapped")
 }
 
 /// Opens a process by its pid.

@@ -16,13 +16,14 @@ pub(super) struct Line {
 #[derive(Default)]
 struct Lines(Vec<Line>);
 
+#[allow(clippy::needless_pass_by_value, reason = "numbers and texts alike")]
 impl Lines {
-    fn add(&mut self, file: &str, value: impl ToString) {
+    fn add(&mut self, file: &str, value: impl std::fmt::Display) {
         let controller = file.split('.').next().unwrap_or(file).to_owned();
         self.0.push(Line { controller, file: file.to_owned(), value: value.to_string(), optional: false });
     }
 
-    fn maybe(&mut self, file: &str, value: Option<impl ToString>) {
+    fn maybe(&mut self, file: &str, value: Option<impl std::fmt::Display>) {
         if let Some(value) = value {
             self.add(file, value);
         }

@@ -16,7 +16,7 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
     let root = state_root(global);
     let ids = state::list(&root)?;
     if quiet {
-        return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
+        return print(&ids.iter().map(|id| format!("{id}\n")).collect::<Vec<_>>().concat());
     }
     // One that has just been deleted is no container any more.
     let containers: Vec<Container> = ids.iter().filter_map(|id| Container::open(&root, id).ok()).collect();
@@ -35,7 +35,7 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
     }
     widths[5] = 0;
     let line = |row: &[String; 6]| {
-        let line: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().concat();
         line.trim_end().to_owned() + "\n"
     };
     print(&table.iter().map(line).collect::<String>())

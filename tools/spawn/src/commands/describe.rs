@@ -77,8 +77,9 @@ fn make_rootless(spec: &mut Value) {
         linux.remove("resources");
     }
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
-        let options = mount["options"].as_array_mut();
-        options.into_iter().for_each(|options| options.retain(|option| option != "gid=5"));
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
         if mount["destination"] == "/sys" {
             *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
         }

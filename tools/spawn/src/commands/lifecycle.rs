@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use super::{is_rootless, print, state_root};
 use crate::child::Options;
-use crate::config::NamespaceKind;
+use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global};
 use crate::state::{Container, Status};
@@ -65,7 +65,7 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     poststart(&made);
     let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
     if !options.keep {
-        finish(&made.container)?;
+        finish(&made.container, Some(&made.config))?;
     }
     Ok(ExitCode::from(code))
 }
@@ -90,12 +90,12 @@ pub(super) fn poststart(made: &Made) {
 }
 
 /// Removes a container that has ended, with all that it had.
-pub(super) fn finish(container: &Container) -> anyhow::Result<()> {
+pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::Result<()> {
     container.cgroups().destroy()?;
-    let hooks = container.config().map(|config| config.hooks.poststop).unwrap_or_default();
+    let hooks = config.map(|config| config.hooks.poststop.as_slice()).unwrap_or_default();
     let report = container.report(Status::Stopped);
     container.remove()?;
-    hooks::run_all("poststop", &hooks, &report);
+    hooks::run_all("poststop", hooks, &report);
     Ok(())
 }
 
@@ -185,7 +185,8 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
     }
     let running = container.process().is_some();
     ensure!(!running, "cannot delete container {id} that is not stopped: {}", status.name());
-    finish(&container)
+    // One that was never finished may have none.
+    finish(&container, container.config().ok().as_ref())
 }
 
 fn exists(global: &Global, id: &str) -> bool {

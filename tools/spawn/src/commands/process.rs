@@ -70,7 +70,9 @@ fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Re
         let root = process.user.uid == 0;
         for capability in &options.cap {
             let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
-            sets.into_iter().for_each(|set| set.push(capability.clone()));
+            for set in sets {
+                set.push(capability.clone());
+            }
             if !root && capabilities.inheritable.contains(capability) {
                 capabilities.ambient.push(capability.clone());
             }
@@ -98,6 +100,6 @@ pub(crate) fn ps(global: &Global, id: &str, format: Format, options: &[String]) 
             .and_then(|pid| pid.parse().ok())
             .is_some_and(|pid| pids.contains(&pid))
     };
-    let chosen: String = std::iter::once(title).chain(lines.filter(own)).map(|line| format!("{line}\n")).collect();
-    print(&chosen)
+    let chosen: Vec<String> = std::iter::once(title).chain(lines.filter(own)).map(|line| format!("{line}\n")).collect();
+    print(&chosen.concat())
 }

@@ -47,13 +47,12 @@ impl Rootfs<'_> {
     }
 
     fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Option<OwnedFd>) -> anyhow::Result<()> {
-        let tree = match prepared {
-            Some(tree) => tree,
-            None => {
-                let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    .with_context(|| format!("open {}", mount.source))?;
-                clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?
-            }
+        let tree = if let Some(tree) = prepared {
+            tree
+        } else {
+            let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .with_context(|| format!("open {}", mount.source))?;
+            clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?
         };
         let target = if path::is_directory(&tree)? {
             path::make_directory(self.root(), &mount.destination, 0o755)
@@ -70,14 +69,14 @@ impl Rootfs<'_> {
         let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
             .with_context(|| format!("file system {}", mount.kind))?;
         configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
-        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(self.first_attributes(mount))?);
+        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
         let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
             // A tmpfs without a mode keeps that of the directory which it covers.
-            let mode = rustix::fs::fstat(&target)?.st_mode & 0o7777;
-            rustix::fs::chmodat(&made, c".", Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
+            let covered = rustix::fs::fstat(&target)?.st_mode & 0o7777;
+            rustix::fs::chmodat(&made, c".", Mode::from_raw_mode(covered), rustix::fs::AtFlags::empty())
                 .context("set the mode")?;
         }
         if mount.copy_up {
@@ -94,28 +93,22 @@ impl Rootfs<'_> {
             set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
                 .context("set propagation")?;
         }
-        if self.is_read_only_later(mount) {
+        if is_read_only_later(mount) {
             self.read_only_later.push(made);
         }
         Ok(())
     }
 
-    fn is_read_only_later(&self, mount: &Mount) -> bool {
-        mount.attributes.set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
-    }
-
-    fn first_attributes(&self, mount: &Mount) -> u64 {
-        let set = mount.attributes.set | mount.recursive_attributes.set;
-        if self.is_read_only_later(mount) { set & !RDONLY } else { set }
-    }
-
     fn target_of_new(&self, mount: &Mount) -> anyhow::Result<OwnedFd> {
         if mount.kind == "proc" || mount.kind == "sysfs" {
             // A link would let the image choose where the kernel's own files appear.
-            let made = path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
-            drop(made);
             let flags = OFlags::PATH | OFlags::DIRECTORY;
-            return path::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS)
+            let open = || path::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS);
+            return open()
+                .or_else(|_| {
+                    path::make_directory(self.root(), &mount.destination, 0o755)?;
+                    Ok::<_, std::io::Error>(open()?)
+                })
                 .with_context(|| format!("filesystem {:?} must be mounted on ordinary directory", mount.kind));
         }
         path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")
@@ -128,6 +121,15 @@ impl Rootfs<'_> {
     pub(super) fn keep_read_only(&mut self, mount: OwnedFd) {
         self.read_only_later.push(mount);
     }
+}
+
+fn is_read_only_later(mount: &Mount) -> bool {
+    mount.attributes.set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
+}
+
+fn first_attributes(mount: &Mount) -> u64 {
+    let set = mount.attributes.set | mount.recursive_attributes.set;
+    if is_read_only_later(mount) { set & !RDONLY } else { set }
 }
 
 /// Applies attributes and propagation to a mount.
@@ -215,11 +217,11 @@ fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, mode)?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let (below, made) = (
+                let (below, copied) = (
                     rustix::fs::openat(from, name, flags, Mode::empty())?,
                     rustix::fs::openat(to, name, flags, Mode::empty())?,
                 );
-                copy_tree(below.as_fd(), made.as_fd())?;
+                copy_tree(below.as_fd(), copied.as_fd())?;
             }
             FileType::RegularFile => {
                 let source =

@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+use rustix::fs::Mode;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use sys::mount::{Attributes, attach, set_attributes};
 
 use super::Rootfs;
 use crate::config::NamespaceKind;
@@ -26,12 +26,12 @@ impl Rootfs<'_> {
         for (controllers, directory) in cgroups.v1.iter().map(|(name, path)| (name.as_str(), path)).chain(unified) {
             rustix::fs::mkdirat(&base, controllers, Mode::from_raw_mode(0o755))
                 .with_context(|| format!("make {controllers}"))?;
-            let place = rustix::fs::openat(&base, controllers, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             let hierarchy = self.hierarchy(controllers, directory)?;
             let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
             set_attributes(hierarchy.as_fd(), false, &change)
                 .with_context(|| format!("set options of {controllers}"))?;
-            attach(hierarchy.as_fd(), place.as_fd()).with_context(|| format!("attach {controllers}"))?;
+            rustix::mount::move_mount(&hierarchy, c"", &base, controllers, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                .with_context(|| format!("attach {controllers}"))?;
             if controllers.contains(',') {
                 for one in controllers.split(',') {
                     rustix::fs::symlinkat(controllers, &base, one).with_context(|| format!("link {one}"))?;
@@ -56,9 +56,9 @@ impl Rootfs<'_> {
             };
             return new_mount(kind, &words, 0).with_context(|| format!("mount cgroup {controllers}"));
         }
-        let source = rustix::fs::open(directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {}", directory.display()))?;
-        clone_tree(source.as_fd(), false).with_context(|| format!("clone {}", directory.display()))
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        rustix::mount::open_tree(rustix::fs::CWD, directory, flags)
+            .with_context(|| format!("clone {}", directory.display()))
     }
 
     fn mount_unified(&mut self, mount: &Mount, target: BorrowedFd<'_>) -> anyhow::Result<()> {

@@ -26,15 +26,15 @@ const LINKS: [(&str, &str); 5] = [
 
 impl Rootfs<'_> {
     pub(super) fn make_devices(&self) -> anyhow::Result<()> {
-        path::make_directory(self.root(), Path::new("/dev"), 0o755).context("make /dev")?;
         // Where /dev is a link, nodes would be made in a directory that the image chose: a volume of the host, say.
-        let dev = path::open_with(
-            self.root(),
-            Path::new("/dev"),
-            OFlags::PATH | OFlags::DIRECTORY,
-            ResolveFlags::NO_SYMLINKS,
-        )
-        .context("/dev of the container is not an ordinary directory")?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let open = || path::open_with(self.root(), Path::new("/dev"), flags, ResolveFlags::NO_SYMLINKS);
+        let dev = open()
+            .or_else(|_| {
+                path::make_directory(self.root(), Path::new("/dev"), 0o755)?;
+                Ok::<_, std::io::Error>(open()?)
+            })
+            .context("/dev of the container is not an ordinary directory")?;
         let umask = rustix::process::umask(Mode::empty());
         let made = self.make_nodes(dev.as_fd());
         rustix::process::umask(umask);

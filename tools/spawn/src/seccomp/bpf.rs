@@ -246,7 +246,9 @@ pub(super) fn answer(program: &[u8], architecture: u32, number: u32, arguments: 
     data.extend_from_slice(&number.to_ne_bytes());
     data.extend_from_slice(&architecture.to_ne_bytes());
     data.extend_from_slice(&[0; 8]);
-    arguments.iter().for_each(|argument| data.extend_from_slice(&argument.to_ne_bytes()));
+    for argument in arguments {
+        data.extend_from_slice(&argument.to_ne_bytes());
+    }
     let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap());
     let (mut at, mut a) = (0, 0);
     loop {

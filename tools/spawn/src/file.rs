@@ -1,0 +1,17 @@
+//! Small files of the kernel's and of our own.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut buffer = [0; 4096];
+    let count = file.read(&mut buffer)?;
+    let mut text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+    if count == buffer.len() {
+        file.read_to_string(&mut text)?;
+    }
+    Ok(text)
+}

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("crun_runs_it", CRUN, crun),
         test("options_take_effect_in_the_container", RUNC, options),
         test("a_flat_root_is_written_to_unless_a_layer_lies_over_it", RUNC, flat),
+        test("with_init_signals_and_orphans_are_looked_after", RUNC, init),
         test("a_bundle_whose_container_runs_is_not_deleted", RUNC, running),
         test("the_record_gains_bundle_and_id", IMAGES, record),
         test("printing_writes_nothing_and_is_the_same_each_time", IMAGES, print),
@@ -126,6 +127,22 @@ fn running(sandbox: &Sandbox) {
     sandbox.run(&["bundle", "list"]).ok().stdout_has("running");
     sandbox.run(&["runc", "delete", "-f", "keeps"]).ok();
     sandbox.run(&["bundle", "delete", "keeps"]).ok();
+}
+
+fn init(sandbox: &Sandbox) {
+    unpack(sandbox, "busybox");
+    let script = "trap 'exit 3' TERM; (sleep 0 &); sleep 0.2; \
+        echo $$ $(cat /proc/1/comm) $(cat /proc/[0-9]*/status | grep -c '^State:.Z'); while :; do sleep 0.1; done";
+    sandbox.run(&["bundle", "--init", "--read-only", "--id", "init", "busybox.json", "--", "sh", "-c", script]).ok();
+    let running = sandbox.cmd(&["runc", "run", "-b", "state/containers/init", "init"]).start();
+    let said = running.wait_stdout("\n");
+    assert!(!said.starts_with("1 ") && said.ends_with(" init 0\n"), "{said}");
+    sandbox.run(&["runc", "kill", "init", "TERM"]).ok();
+    running.wait().fails(3);
+    sandbox.run(&["bundle", "delete", "init"]).ok();
+    sandbox.run(&["bundle", "--init", "--id", "init", "busybox.json", "--", "no-such-program"]).ok();
+    sandbox.run(&["runc", "run", "-b", "state/containers/init", "init"]).fails(127).stderr_has("no-such-program");
+    sandbox.run(&["bundle", "delete", "init"]).ok();
 }
 
 fn record(sandbox: &Sandbox) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use log::warn;
-use record::{Id, Input, PortMapping, Ports, Record};
+use record::{Id, Input, PortMapping, Record};
 use serde_json::Value;
 
 use crate::firewall::Firewall;
@@ -14,6 +14,7 @@ use crate::forward;
 use crate::mapping::Mapping;
 use crate::options::Add;
 use crate::publish::{self, Manner, Masquerade};
+use crate::serve;
 use crate::spec::PortSpec;
 use crate::target::Target;
 
@@ -22,7 +23,7 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 
 /// Publishes ports and prints the record, which has them as `ports`.
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
-    let (mut record, target) = find(options)?;
+    let (mut record, target, is_piped) = find(options)?;
     let mut specs = options.publish.clone();
     if options.publish_all {
         specs.extend(exposed(&record, target.bundle.as_deref())?);
@@ -33,17 +34,30 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
+    if options.proxy || options.background || target.addresses.is_empty() {
+        if !options.detach && !is_piped {
+            return serve::foreground(options, &mut record, &target, &specs);
+        }
+        serve::add_ports(&mut record, serve::background(options, &target, &specs)?)?;
+        record.print()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (translated, proxied): (Vec<_>, Vec<_>) =
+        specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
     let manner = Manner { probe: !options.no_bind_check, masquerade: Masquerade::OwnNetwork };
     let mut firewall = Firewall::open()?;
-    let mappings = publish::publish(&mut firewall, &target, &specs, manner)?;
+    let mappings = publish::publish(&mut firewall, &target, &translated, manner)?;
     forward::open(&mut firewall, options.forward, &mappings)?;
-    add_ports(&mut record, &mappings)?;
+    serve::add_ports(&mut record, port_mappings(&mappings))?;
+    if !proxied.is_empty() {
+        serve::add_ports(&mut record, serve::background(options, &target, &proxied)?)?;
+    }
     record.print()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds the container, and the record to hand on.
-fn find(options: &Add) -> anyhow::Result<(Record, Target)> {
+/// Finds the container, and the record to hand on; whether that came from a stage before.
+fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
     let id = options.id.as_deref();
     let target = match (options.pid, options.netns.as_deref(), options.target.as_deref()) {
         (Some(pid), ..) => Target::of_process(pid, id)?,
@@ -55,12 +69,12 @@ fn find(options: &Add) -> anyhow::Result<(Record, Target)> {
         (_, _, input) => {
             let record = read(input)?;
             let target = Target::of_record(&record, id)?;
-            return Ok((record, target));
+            return Ok((record, target, true));
         }
     };
     let mut record = Record::default();
     record.set(&Id(target.owner.id.clone()));
-    Ok((record, target))
+    Ok((record, target, false))
 }
 
 /// Tells an id from a file: `-` and what is there as a file is none.
@@ -94,19 +108,6 @@ fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpe
     let list = annotation.as_ref().and_then(Value::as_str).unwrap_or_default();
     let ports = list.split(',').map(str::trim).filter(|port| !port.is_empty());
     ports.map(|port| port.parse().with_context(|| format!("the image's exposed port {port}"))).collect()
-}
-
-fn add_ports(record: &mut Record, mappings: &[Mapping]) -> anyhow::Result<()> {
-    let mut ports = record.find::<Ports>()?.unwrap_or_default();
-    ports.0.extend(port_mappings(mappings));
-    let mut seen: Vec<PortMapping> = Vec::with_capacity(ports.0.len());
-    for port in ports.0 {
-        if !seen.contains(&port) {
-            seen.push(port);
-        }
-    }
-    record.set(&Ports(seen));
-    Ok(())
 }
 
 /// Returns mappings port by port: one that holds in both families is one port.

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use record::{Id, Record};
+use record::{Id, Ports, Record};
 
 use crate::add;
 use crate::firewall::Firewall;
 use crate::mapping::{self, Mapping};
 use crate::options::Del;
+use crate::proxy;
 use crate::publish;
-use crate::spec::{HostPorts, PortSpec};
 
 /// Withdraws a container's ports. What is not there any more is no error: it may be called twice.
 pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
@@ -22,25 +22,19 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     };
     let leaves = |mapping: &Mapping| {
         mapping.owner.id == id
-            && (options.publish.is_empty() || options.publish.iter().any(|spec| is_of(mapping, spec)))
+            && (options.publish.is_empty()
+                || mapping.port_mappings().any(|port| options.publish.iter().any(|spec| spec.names(&port))))
     };
     let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
     publish::forget_connections(&steps);
+    proxy::dismiss(&id, |record| {
+        let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
+        options.publish.is_empty() || ports.iter().all(|port| options.publish.iter().any(|spec| spec.names(port)))
+    })?;
     if let Some(record) = record {
         print_without_ports(record, options)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells whether a mapping is what a wish published.
-fn is_of(mapping: &Mapping, spec: &PortSpec) -> bool {
-    let host = match spec.host {
-        HostPorts::Random => true,
-        HostPorts::Exactly(span) | HostPorts::FirstFree(span) => span.overlaps(mapping.host),
-    };
-    let container = spec.container.first <= mapping.port && mapping.port <= spec.container.last;
-    let address = spec.host_ip.is_none_or(|ip| ip.is_unspecified() || mapping.host_ip == Some(ip));
-    mapping.protocol == spec.protocol && host && container && address
 }
 
 fn print_without_ports(mut record: Record, options: &Del) -> anyhow::Result<()> {

@@ -50,6 +50,12 @@ impl Firewall {
         Ok(self.state()?.published)
     }
 
+    /// Returns what is published, and whether all the rules are there that it needs.
+    pub(crate) fn audit(&mut self) -> anyhow::Result<(Published, bool)> {
+        let state = self.state()?;
+        Ok((state.published, state.tables.into_iter().flatten().all(|whole| whole)))
+    }
+
     /// Makes a plan from what is published, and does it in one transaction, which the kernel does only if nothing was
     /// changed since the plan was made. Returns the steps.
     pub(crate) fn change(

@@ -35,7 +35,16 @@ pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
 
 /// Lets the host forward packets of a family.
 pub(crate) fn forward(is_ipv4: bool) -> anyhow::Result<()> {
-    set(if is_ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" })
+    set(forwarding(is_ipv4))
+}
+
+/// Tells whether the host forwards packets of a family.
+pub(crate) fn forwards(is_ipv4: bool) -> bool {
+    is_set(forwarding(is_ipv4))
+}
+
+fn forwarding(is_ipv4: bool) -> &'static str {
+    if is_ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }
 }
 
 /// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it.
@@ -44,7 +53,7 @@ pub(crate) fn route_localnet(interface: &str) -> anyhow::Result<()> {
 }
 
 /// Tells whether a switch of the network stack is on.
-pub(crate) fn is_set(name: &str) -> bool {
+fn is_set(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() != "0")
 }
 

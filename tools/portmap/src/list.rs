@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use record::{Id, Network, Ports, Record};
+use record::{Id, Network, PortMapping, Ports, Record};
 use serde_json::json;
 
 use crate::add;
@@ -11,6 +11,7 @@ use crate::firewall::Firewall;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::Owner;
+use crate::proxy;
 
 /// Prints what is published.
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
@@ -19,7 +20,11 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
         published.mappings.retain(|mapping| mapping.owner.id == *id);
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
-    let text = if options.json { records(&published) } else { table(&published.mappings) };
+    let mut proxies = proxy::records();
+    proxies.retain(|record| {
+        record.find::<Id>().ok().flatten().is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id.0))
+    });
+    let text = if options.json { records(&published, &proxies) } else { table(&published.mappings, &proxies) };
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
@@ -27,12 +32,13 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
 }
 
 /// The columns are as wide as what stands in them.
-fn table(mappings: &[Mapping]) -> String {
+fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
     let head = ["HOST".to_owned(), "CONTAINER".to_owned(), "PROTOCOL".to_owned(), "ID".to_owned()];
     let row = |mapping: &Mapping| {
         [mapping.host_side(), mapping.container_side(), mapping.protocol.to_string(), mapping.owner.id.clone()]
     };
-    let rows: Vec<[String; 4]> = std::iter::once(head).chain(mappings.iter().map(row)).collect();
+    let mut rows: Vec<[String; 4]> = std::iter::once(head).chain(mappings.iter().map(row)).collect();
+    rows.extend(proxies.iter().flat_map(proxy_rows));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let widths = [width(0), width(1), width(2)];
     rows.iter().fold(String::new(), |text, [host, container, protocol, id]| {
@@ -40,15 +46,34 @@ fn table(mappings: &[Mapping]) -> String {
     })
 }
 
+/// A proxy serves all of a container, without an address of its own.
+fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
+    let id = record.find::<Id>().ok().flatten().map(|id| id.0).unwrap_or_default();
+    let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
+    let row = |port: PortMapping| {
+        let host = port
+            .host_ip
+            .map_or_else(|| "*".to_owned(), |ip| if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") });
+        [
+            format!("{host}:{}", port.host_port),
+            format!("proxy:{}", port.container_port),
+            port.protocol.to_string(),
+            id.clone(),
+        ]
+    };
+    ports.into_iter().map(row).collect()
+}
+
 /// One record for each container, such as `portmap add` would read and print.
-fn records(published: &Published) -> String {
+fn records(published: &Published, proxies: &[Record]) -> String {
     let mut owners: Vec<&Owner> = Vec::new();
     for mapping in &published.mappings {
         if !owners.contains(&&mapping.owner) {
             owners.push(&mapping.owner);
         }
     }
-    owners.into_iter().map(|owner| record(published, owner).to_line() + "\n").collect()
+    let translated = owners.into_iter().map(|owner| record(published, owner));
+    translated.chain(proxies.iter().cloned()).map(|record| record.to_line() + "\n").collect()
 }
 
 fn record(published: &Published, owner: &Owner) -> Record {

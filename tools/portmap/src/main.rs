@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod cni;
 mod conntrack;
 mod del;
 mod firewall;
@@ -13,7 +14,9 @@ mod mapping;
 mod options;
 mod owner;
 mod probe;
+mod proxy;
 mod publish;
+mod serve;
 mod spec;
 mod target;
 
@@ -22,6 +25,9 @@ use std::process::ExitCode;
 use options::{Command, Options};
 
 fn main() -> ExitCode {
+    if let Some(command) = cni::command() {
+        return cni::run(&command);
+    }
     cli::main(cli::Codes::OWN, run)
 }
 

@@ -37,6 +37,7 @@ pub(crate) enum Command {
 
 /// Publish ports; this is what `portmap` does without a verb
 #[derive(Args, Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Add {
     /// A record, or a container's id [default: a record on stdin]
     #[arg(value_name = "RECORD|ID")]
@@ -62,6 +63,18 @@ pub(crate) struct Add {
     /// Publish a port even where a process of the host has it
     #[arg(long)]
     pub(crate) no_bind_check: bool,
+    /// Serve the ports by a proxy that connects from inside the container [default where it has no address]
+    #[arg(long)]
+    pub(crate) proxy: bool,
+    /// Serve in the background; in a pipe a proxy always does
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// End the proxy with this process
+    #[arg(long = "while", value_name = "PID", value_parser = pid)]
+    pub(crate) while_process: Vec<rustix::process::Pid>,
+    /// Serve as the proxy that another call has started
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

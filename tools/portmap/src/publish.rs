@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use log::warn;
 use netlink::route::Cidr;
 use record::Protocol;
@@ -54,6 +54,25 @@ pub(crate) fn publish(
     })?;
     forget_connections(&steps);
     Ok(chosen)
+}
+
+/// Tells whether everything is there that lets these ports be reached: an error names what is not.
+pub(crate) fn check(firewall: &mut Firewall, target: &Target, specs: &[PortSpec]) -> anyhow::Result<()> {
+    let (published, whole) = firewall.audit()?;
+    for spec in specs {
+        let HostPorts::Exactly(host) = spec.host else { continue };
+        for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
+            let wanted = Wanted { spec, host, container: spec.container.first, owner: &target.owner };
+            for mapping in wanted.mappings(*address) {
+                let same = |other: &Mapping| Mapping { owner: mapping.owner.clone(), ..other.clone() } == mapping;
+                let own = |other: &&Mapping| same(other) && other.owner.id == mapping.owner.id;
+                ensure!(published.mappings.iter().any(|other| own(&other)), "{mapping} is not published");
+            }
+            ensure!(whole, "the firewall's table portmap has lost rules");
+            ensure!(host::forwards(address.is_ipv4()), "the host does not forward packets to {address}");
+        }
+    }
+    Ok(())
 }
 
 /// Lets packets through to the container's addresses.

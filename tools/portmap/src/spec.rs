@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use record::Protocol;
+use record::{PortMapping, Protocol};
 
 /// Ports from a first to a last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +52,34 @@ pub(crate) struct PortSpec {
     pub(crate) host: HostPorts,
     pub(crate) container: Span,
     pub(crate) protocol: Protocol,
+}
+
+impl PortSpec {
+    /// Tells whether a published port is one of those that this asks for.
+    pub(crate) fn names(&self, port: &PortMapping) -> bool {
+        let within = |span: Span, number| span.overlaps(Span { first: number, last: number });
+        let host = match self.host {
+            HostPorts::Random => true,
+            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => within(span, port.host_port),
+        };
+        let address = self.host_ip.is_none_or(|ip| ip.is_unspecified() || port.host_ip == Some(ip));
+        self.protocol == port.protocol && host && within(self.container, port.container_port) && address
+    }
+}
+
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host_ip {
+            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
+            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
+            None => {}
+        }
+        match self.host {
+            HostPorts::Random => f.write_str(if self.host_ip.is_some() { ":" } else { "" })?,
+            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => write!(f, "{span}:")?,
+        }
+        write!(f, "{}/{}", self.container, self.protocol)
+    }
 }
 
 /// Why a text is none of the forms.
@@ -163,6 +191,7 @@ mod tests {
                 protocol,
             };
             assert_eq!(text.parse(), Ok(want), "{text}");
+            assert_eq!(want.to_string().parse(), Ok(want), "{want}");
         }
     }
 

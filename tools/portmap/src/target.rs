@@ -44,7 +44,7 @@ impl Target {
             return Ok(Self { bundle, ..Self::of_process(pid, Some(&id))? });
         };
         let netns = network.namespace();
-        let addresses = one_of_each_family(&network.addresses());
+        let addresses = Self::one_of_each_family(&network.addresses());
         Ok(Self { owner: Owner { id, attachment: None, netns }, addresses, pid, bundle })
     }
 
@@ -65,7 +65,7 @@ impl Target {
         }
         let addresses = addresses_inside(&file).with_context(|| format!("list addresses in {}", path.display()))?;
         let owner = Owner { id: id.to_owned(), attachment: None, netns: Some(path.to_owned()) };
-        Ok(Self { owner, addresses: one_of_each_family(&addresses), pid: None, bundle: None })
+        Ok(Self { owner, addresses: Self::one_of_each_family(&addresses), pid: None, bundle: None })
     }
 
     /// Finds a container by its id: a named network namespace, or a container of `spawn` or runc.
@@ -84,6 +84,12 @@ impl Target {
         Ok(Self { pid, bundle, ..found })
     }
 
+    /// Returns the first address of each family.
+    pub(crate) fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let first = |is_ipv4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == is_ipv4);
+        [first(true), first(false)].into_iter().flatten().collect()
+    }
+
     /// Tells whether the container has no network namespace of its own.
     pub(crate) fn shares_the_hosts_network(&self) -> bool {
         let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
@@ -98,11 +104,6 @@ fn runtime_state(directory: &Path) -> Option<(Option<Pid>, Option<PathBuf>)> {
     let pid = state.get("init_process_pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
     let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
     Some((pid.and_then(Pid::from_raw), bundle))
-}
-
-fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let first = |is_ipv4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == is_ipv4);
-    [first(true), first(false)].into_iter().flatten().collect()
 }
 
 /// A socket stays in the namespace in which it was opened, so a thread of its own opens one and is gone.

@@ -1,0 +1,162 @@
+//! The configuration that a runtime writes to stdin: the standard plugin's keys.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, bail};
+use record::{Network, Protocol};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::spec::{HostPorts, PortSpec, Span};
+
+/// The keys that say something here. `backend`, `markMasqBit` and `externalSetMarkChain` choose how iptables is used,
+/// which is not used at all.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Config {
+    pub(super) cni_version: Option<String>,
+    pub(super) name: String,
+    pub(super) snat: bool,
+    pub(super) masq_all: bool,
+    #[serde(rename = "conditionsV4")]
+    conditions_v4: Option<Vec<String>>,
+    #[serde(rename = "conditionsV6")]
+    conditions_v6: Option<Vec<String>>,
+    #[serde(rename = "runtimeConfig")]
+    runtime: RuntimeConfig,
+    prev_result: Option<Map<String, Value>>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid_attachments: Vec<Attachment>,
+    /// Runtimes before 1.1.0 was final wrote it so.
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Vec<Attachment>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cni_version: None,
+            name: String::new(),
+            snat: true,
+            masq_all: false,
+            conditions_v4: None,
+            conditions_v6: None,
+            runtime: RuntimeConfig::default(),
+            prev_result: None,
+            valid_attachments: Vec::new(),
+            attachments: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RuntimeConfig {
+    port_mappings: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Port {
+    #[serde(rename = "hostPort", default)]
+    host: i64,
+    #[serde(rename = "containerPort")]
+    container: i64,
+    #[serde(default)]
+    protocol: String,
+    #[serde(rename = "hostIP", default)]
+    host_ip: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Attachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    ifname: String,
+}
+
+impl Config {
+    /// Returns what the plugins before have done, in the version that the runtime speaks.
+    pub(super) fn previous(&self) -> anyhow::Result<Network> {
+        let mut previous = self.prev_result.clone().context("prevResult is missing: portmap is a chained plugin")?;
+        if let Some(version) = &self.cni_version {
+            previous.insert("cniVersion".to_owned(), version.as_str().into());
+        }
+        Ok(Network(previous))
+    }
+
+    /// Returns the ports to publish. Those without a port of the host are the runtime's wish for nothing.
+    pub(super) fn specs(&self) -> anyhow::Result<Vec<PortSpec>> {
+        for conditions in [&self.conditions_v4, &self.conditions_v6].into_iter().flatten() {
+            if !conditions.is_empty() {
+                bail!("conditionsV4 and conditionsV6 are arguments of iptables: not supported");
+            }
+        }
+        let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();
+        ports.iter().filter(|port| port.host > 0).map(spec).collect()
+    }
+
+    /// Returns the containers and interfaces that are still there.
+    pub(super) fn valid_attachments(&self) -> Vec<(&str, &str)> {
+        let all = self.valid_attachments.iter().chain(&self.attachments);
+        all.map(|attachment| (attachment.container_id.as_str(), attachment.ifname.as_str())).collect()
+    }
+}
+
+fn spec(port: &Port) -> anyhow::Result<PortSpec> {
+    let protocol = match port.protocol.to_ascii_lowercase().as_str() {
+        "" | "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        other => bail!("portMappings: protocol {other} is none of tcp, udp and sctp"),
+    };
+    let number = |number: i64| {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .with_context(|| format!("portMappings: {number} is no port"))
+    };
+    let span = |number| Span { first: number, last: number };
+    let host_ip: Option<IpAddr> = match port.host_ip.as_str() {
+        "" => None,
+        text => Some(text.parse().with_context(|| format!("portMappings: hostIP {text}"))?),
+    };
+    Ok(PortSpec {
+        host_ip,
+        host: HostPorts::Exactly(span(number(port.host)?)),
+        container: span(number(port.container)?),
+        protocol,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn ports_are_read_as_the_standard_plugin_reads_them() {
+        for (ports, want) in [
+            (r#"{"hostPort":8080,"containerPort":80,"protocol":"tcp"}"#, "8080:80"),
+            (r#"{"hostPort":53,"containerPort":53,"protocol":"UDP"}"#, "53:53/udp"),
+            (r#"{"hostPort":8080,"containerPort":80,"hostIP":"127.0.0.1"}"#, "127.0.0.1:8080:80"),
+        ] {
+            let text = format!(r#"{{"name":"x","runtimeConfig":{{"portMappings":[{ports}]}}}}"#);
+            assert_eq!(config(&text).specs().unwrap(), [want.parse().unwrap()], "{ports}");
+        }
+        let nothing = r#"{"name":"x","runtimeConfig":{"portMappings":[{"hostPort":0,"containerPort":80}]}}"#;
+        assert_eq!(config(nothing).specs().unwrap(), []);
+        assert_eq!(config(r#"{"name":"x"}"#).specs().unwrap(), []);
+        assert!(config(r#"{"name":"x","conditionsV4":["-s","1.2.3.4"]}"#).specs().is_err());
+    }
+
+    #[test]
+    fn the_previous_result_is_handed_on_in_the_configured_version() {
+        let previous = config(r#"{"cniVersion":"0.4.0","name":"x","prevResult":{"ips":[]}}"#).previous().unwrap();
+        assert_eq!(Value::Object(previous.0).to_string(), r#"{"ips":[],"cniVersion":"0.4.0"}"#);
+        assert!(config(r#"{"name":"x"}"#).previous().is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! Datagrams: each client gets a socket of its own in the container's namespace, so that the container can tell clients
+//! apart and answers find their way back; it is closed when nothing comes or goes by it any more.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::Token;
+use super::listener::Listener;
+use super::readiness;
+
+/// As long as connection tracking keeps a flow that goes both ways.
+const IDLE: Duration = Duration::from_secs(120);
+const SWEEP: Duration = Duration::from_secs(10);
+/// More clients than this push out the one that was quiet for longest.
+const MOST: usize = 1024;
+const DATAGRAM: usize = 1 << 16;
+const EACH_TURN: usize = 64;
+
+#[derive(Debug)]
+struct Flow {
+    socket: OwnedFd,
+    listener: u32,
+    client: SocketAddr,
+    used: Instant,
+}
+
+/// The clients that send datagrams.
+#[derive(Debug)]
+pub(super) struct Flows {
+    by_index: HashMap<u32, Flow>,
+    of_client: HashMap<(u32, SocketAddr), u32>,
+    next: u32,
+    swept: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self { by_index: HashMap::new(), of_client: HashMap::new(), next: 0, swept: Instant::now(), buffer: Vec::new() }
+    }
+}
+
+impl Flows {
+    /// Hands what came from clients to the container.
+    pub(super) fn receive(&mut self, index: u32, listener: &Listener, epoll: &OwnedFd) {
+        self.buffer.resize(DATAGRAM, 0);
+        for _ in 0..EACH_TURN {
+            let received = net::recvfrom(&listener.socket, &mut self.buffer[..], RecvFlags::empty());
+            let Ok((_, length, Some(client))) = received else { return };
+            let Ok(client) = SocketAddr::try_from(client) else { continue };
+            let Ok(flow) = self.flow(index, client, listener.container, epoll) else { continue };
+            let socket = self.by_index.get_mut(&flow).map(|flow| {
+                flow.used = Instant::now();
+                &flow.socket
+            });
+            // A datagram that nobody takes is lost, as on any way.
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            let sent = socket.map(|socket| net::send(socket, datagram, SendFlags::empty()));
+            if sent == Some(Err(Errno::CONNREFUSED)) {
+                self.remove(flow);
+            }
+        }
+    }
+
+    /// Hands the container's answers to the client.
+    pub(super) fn answer(&mut self, index: u32, listeners: &[Listener]) {
+        self.buffer.resize(DATAGRAM, 0);
+        for _ in 0..EACH_TURN {
+            let Some(flow) = self.by_index.get_mut(&index) else { return };
+            match net::recv(&flow.socket, &mut self.buffer[..], RecvFlags::empty()) {
+                Ok((_, length)) => {
+                    flow.used = Instant::now();
+                    let datagram = self.buffer.get(..length).unwrap_or_default();
+                    let socket = listeners.get(flow.listener as usize).map(|listener| &listener.socket);
+                    let _lost = socket.map(|socket| net::sendto(socket, datagram, SendFlags::empty(), &flow.client));
+                }
+                Err(Errno::AGAIN) => return,
+                // Nobody receives in the container: another place is looked for when the client sends again.
+                Err(_) => return self.remove(index),
+            }
+        }
+    }
+
+    /// Closes what is not used any more.
+    pub(super) fn expire(&mut self) {
+        if self.by_index.is_empty() || self.swept.elapsed() < SWEEP {
+            return;
+        }
+        self.swept = Instant::now();
+        let idle: Vec<_> =
+            self.by_index.iter().filter(|(_, flow)| flow.used.elapsed() > IDLE).map(|(index, _)| *index).collect();
+        for index in idle {
+            self.remove(index);
+        }
+    }
+
+    pub(super) fn interval(&self) -> Option<Duration> {
+        (!self.by_index.is_empty()).then_some(SWEEP)
+    }
+
+    fn flow(&mut self, listener: u32, client: SocketAddr, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
+        if let Some(index) = self.of_client.get(&(listener, client)) {
+            return Ok(*index);
+        }
+        if self.by_index.len() >= MOST {
+            let quietest = self.by_index.iter().min_by_key(|(_, flow)| flow.used).map(|(index, _)| *index);
+            if let Some(index) = quietest {
+                self.remove(index);
+            }
+        }
+        let to = readiness::receiving(port);
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        net::connect(&socket, &to)?;
+        let index = self.next;
+        self.next = self.next.wrapping_add(1);
+        epoll::add(epoll, &socket, Token::Flow(index).data(), epoll::EventFlags::IN)?;
+        self.by_index.insert(index, Flow { socket, listener, client, used: Instant::now() });
+        self.of_client.insert((listener, client), index);
+        Ok(index)
+    }
+
+    fn remove(&mut self, index: u32) {
+        if let Some(flow) = self.by_index.remove(&index) {
+            self.of_client.remove(&(flow.listener, flow.client));
+        }
+    }
+}

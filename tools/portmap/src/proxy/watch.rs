@@ -1,0 +1,66 @@
+//! What ends a proxy: signals, the end of a process, and the end of the container's network namespace.
+
+use std::fs::{self, Metadata};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::event::epoll;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use sys::signal::SignalFd;
+
+use super::{SECOND, Token};
+
+/// What a proxy does not outlive.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    signals: SignalFd,
+    processes: Vec<OwnedFd>,
+    /// A name that a namespace has in the file system, and which namespace it was.
+    name: Option<(PathBuf, (u64, u64))>,
+    looked: Instant,
+}
+
+impl Watch {
+    /// Watches processes and, if it is a name and no process's, the namespace.
+    pub(crate) fn new(processes: &[Pid], netns: &Path) -> anyhow::Result<Self> {
+        let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP]).context("read signals")?;
+        let open = |pid: &Pid| {
+            pidfd_open(*pid, PidfdFlags::empty()).with_context(|| format!("watch process {}", pid.as_raw_nonzero()))
+        };
+        let processes = processes.iter().map(open).collect::<anyhow::Result<_>>()?;
+        let is_name = !netns.starts_with("/proc");
+        let identity = fs::metadata(netns).with_context(|| format!("watch {}", netns.display()))?;
+        let name = is_name.then(|| (netns.to_owned(), self::identity(&identity)));
+        Ok(Self { signals, processes, name, looked: Instant::now() })
+    }
+
+    pub(super) fn register(&self, epoll: &OwnedFd) -> anyhow::Result<()> {
+        epoll::add(epoll, &self.signals, Token::End.data(), epoll::EventFlags::IN)?;
+        for process in &self.processes {
+            epoll::add(epoll, process, Token::End.data(), epoll::EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// Returns how long the name need not be looked at.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.name.is_some().then_some(SECOND)
+    }
+
+    /// Tells whether the namespace has lost its name: the proxy itself keeps the namespace.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let Some((path, was)) = &self.name else { return false };
+        if self.looked.elapsed() < SECOND {
+            return false;
+        }
+        self.looked = Instant::now();
+        fs::metadata(path).map_or(true, |now| identity(&now) != *was)
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}

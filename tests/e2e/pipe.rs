@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Need, Sandbox, Test, differences, image, test};
+use crate::support::{Need, Sandbox, Test, differences, image, test, wait_for};
 
 const PIPE: &[Need] = &[Need::Registry, Need::NetNs, Need::Overlay, Need::Nft];
 const IMAGES: &[Need] = &[Need::Registry, Need::Overlay];
@@ -250,6 +250,7 @@ fn kill_9_of_run(sandbox: &Sandbox) {
     run.wait().fails(128 + 9);
     // Nothing is left (the harness looks), and nothing is in the way of the next.
     sandbox.wait_gone("127.0.0.1:8080/");
+    wait_for("the guard's undoing", || (!sandbox.exists("state/containers/web")).then_some(()));
     let again = sandbox.cmd(&["run", "--rm", "--name", "web", "-p", "8080:80", &nginx]).start();
     sandbox.wait_http("127.0.0.1:8080/");
     again.signal(Signal::TERM);

@@ -48,7 +48,9 @@ pub(crate) fn differences(a: &Path, b: &Path, times_of_directories: bool) -> Vec
 }
 
 fn compare(one: &Entry, other: &Entry, times_of_directories: bool) -> Option<String> {
-    let timeless = one.kind == "directory" && !times_of_directories;
+    // overlayfs's whiteouts (0/0) are no entries of a layer, and have no time of its.
+    let whiteout = one.kind == "character device" && one.device == 0;
+    let timeless = whiteout || (one.kind == "directory" && !times_of_directories);
     let equal = one.kind == other.kind
         && one.mode == other.mode
         && one.owner == other.owner

@@ -18,6 +18,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_is_there_is_not_fetched_again", IMAGES, warm),
         test("policy_never_and_missing_ask_no_registry", IMAGES, policy),
         test("a_digest_pins_the_image", IMAGES, pinned),
+        test("gc_keeps_what_images_and_containers_need", IMAGES, collect),
+        test("certificates_come_from_the_users_directories", &[Need::Registry, Need::Program("openssl")], certificates),
         test("wrong_use_is_one_line", IMAGES, wrong_use),
         test("passing_faults_end_well", FAULTY, passing_faults),
         test("a_cut_blob_is_resumed_by_range", FAULTY, range),
@@ -132,6 +134,52 @@ fn pinned(sandbox: &Sandbox) {
     assert_eq!(again["image"]["manifest"]["digest"], digest);
     let wrong = format!("{busybox}@sha256:{}", "0".repeat(64));
     sandbox.run(&["pull", &wrong]).fails(1).one_error_line("pull", &["busybox", "not found"]);
+}
+
+fn collect(sandbox: &Sandbox) {
+    let (busybox, nginx) = (image("busybox").reference, image("nginx").reference);
+    sandbox.run(&["pull", &busybox]).ok();
+    let record = sandbox.run(&["pull", &nginx]).ok();
+    sandbox.run(&["pull", "list"]).ok().stdout_has(&busybox).stdout_has(&nginx);
+    let line = format!("{}\n", record.json());
+    sandbox.write("state/containers/web/record.json", &line);
+    sandbox.run(&["pull", "remove", &busybox, &nginx]).ok();
+    sandbox.run(&["pull", "remove", &nginx]).fails(1).one_error_line("pull", &["no such image"]);
+    sandbox.run(&["pull", "gc"]).ok().stdout_has("3 blobs");
+    // The container's image is whole yet: it can be copied.
+    let digest = record.json()["image"]["manifest"]["digest"].as_str().unwrap_or_default().replace(':', "/");
+    assert!(sandbox.exists(format!("state/oci/blobs/{digest}")));
+    sandbox.sh("rm -r state/containers/web").run().ok();
+    sandbox.run(&["pull", "gc"]).ok();
+    sandbox.sh("test -z \"$(ls state/oci/blobs/sha256)\"").run().ok();
+}
+
+fn certificates(sandbox: &Sandbox) {
+    sandbox.sh(
+        "set -e
+         new() { openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj /CN=$1; }
+         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca
+         printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >extensions
+         for n in server client; do
+           new $n; openssl x509 -req -in $n.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out $n.crt -days 2 -extfile extensions
+         done
+         d=home/.config/containers/certs.d/127.0.0.1:5443; mkdir -p $d only
+         cp ca.crt $d; cp ca.crt only; cp client.crt $d/client.cert; cp client.key $d",
+    ).run().ok();
+    let storage = image("busybox").layout.join("../../registry");
+    let config = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:5443', \
+         tls: {{certificate: server.crt, key: server.key, clientcas: [ca.crt]}}}}\n",
+        storage.display()
+    );
+    sandbox.write("tls.yml", config);
+    let _registry = sandbox.cmd(&["docker-registry", "serve", "tls.yml"]).start();
+    sandbox.sh("until openssl s_client -connect 127.0.0.1:5443 </dev/null >/dev/null 2>&1; do :; done").run();
+    sandbox.run(&["pull", "127.0.0.1:5443/busybox"]).ok();
+    let stranger = sandbox.run(&["pull", "--cert-dir", "only", "127.0.0.1:5443/busybox"]).fails(1);
+    stranger.one_error_line("pull", &["127.0.0.1:5443"]);
+    sandbox.sh("rm -r home/.config").run().ok();
+    sandbox.run(&["pull", "127.0.0.1:5443/busybox"]).fails(1).one_error_line("pull", &["certificate"]);
 }
 
 fn wrong_use(sandbox: &Sandbox) {
@@ -274,8 +322,9 @@ fn json_progress(sandbox: &Sandbox) {
 
 fn early(sandbox: &Sandbox) {
     let _registry = faulty(sandbox);
-    let script =
-        format!("pull --layout l {PORT}/slow/image | {{ read -r record; ls l/ingest; cat >/dev/null; ls l/ingest; }}");
+    let script = format!(
+        "pull --layout l {PORT}/slow/image | {{ read -r record; until ls l/ingest | grep partial; do :; done; cat >/dev/null; }}"
+    );
     let outcome = sandbox.sh(&script).run().ok();
     outcome.stdout_has(".partial");
 }

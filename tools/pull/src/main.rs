@@ -11,6 +11,7 @@ mod progress;
 mod reference;
 mod registry;
 mod source;
+mod store;
 
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use anyhow::Context;
 use layout::Layout;
 
 use image::Job;
-use options::{Args, Policy};
+use options::{Args, Policy, Verb};
 use progress::Progress;
 use registry::{Access, Registry};
 use source::{Name, Source};
@@ -28,10 +29,22 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        None => fetch(args)?,
+        Some(Verb::List { json, roots }) => store::list(&Layout::open(&args.directory(roots))?, *json)?,
+        Some(Verb::Remove { names, roots }) => store::remove(&Layout::open(&args.directory(roots))?, names)?,
+        Some(Verb::Gc { roots }) => store::collect(&Layout::open(&args.directory(roots))?, &roots.data())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(args: Args) -> anyhow::Result<()> {
     let access = args.network.access();
     let layout = match args.choice.policy {
-        Policy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
-        _ => Layout::create(&args.directory())?,
+        Policy::Never => {
+            Layout::open(&args.directory(&args.roots)).with_context(|| format!("find {}", list(&args.names)))?
+        }
+        _ => Layout::create(&args.directory(&args.roots))?,
     };
     let progress = Progress::open(args.form())?;
     let job = Job { layout: &layout, choice: &args.choice, jobs: args.network.jobs.max(1), progress: &progress };
@@ -46,7 +59,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 .with_context(|| format!("fetch {name}"))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn list(names: &[Name]) -> String {

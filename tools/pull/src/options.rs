@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Block, Parser, ValueEnum};
+use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
 
 use crate::progress::Form;
@@ -20,13 +20,15 @@ oci-archive:FILE[:TAG] or docker-archive:FILE[:REF].";
 
 /// Fetch an image into an OCI image layout
 #[derive(Parser, Debug)]
-#[command(name = "pull", version, after_help = EXAMPLES)]
+#[command(name = "pull", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
     /// What to fetch
     #[arg(value_name = "REF", required = true)]
     pub(crate) names: Vec<Name>,
     /// The layout to fetch into [default: oci in the directory of all state]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) layout: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
@@ -40,6 +42,32 @@ pub(crate) struct Args {
     /// Progress as auto (bars while stderr is a terminal), none, json (lines on stderr) or json:FD
     #[arg(long, value_name = "FORM", default_value = "auto")]
     progress: Form,
+}
+
+/// What to do with the layout, other than fetch into it. An image of such a name is written `docker.io/library/list`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// List the images of the layout
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// Take images out of the layout; gc frees their space
+    Remove {
+        /// References, tags or digests
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// Remove blobs and extracted layers that no image and no container needs
+    Gc {
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
 }
 
 /// Which images.
@@ -111,8 +139,8 @@ impl Network {
 
 impl Args {
     /// Returns the directory of the layout.
-    pub(crate) fn directory(&self) -> PathBuf {
-        self.layout.clone().unwrap_or_else(|| self.roots.data().join("oci"))
+    pub(crate) fn directory(&self, roots: &cli::Roots) -> PathBuf {
+        self.layout.clone().unwrap_or_else(|| roots.data().join("oci"))
     }
 
     /// Returns the form of progress.

@@ -1,7 +1,314 @@
-//! `portmap`: host ports to container ports.
+//! `portmap`: host ports to container ports, on a machine with a remote one and two containers.
 
-use crate::support::Test;
+use rustix::process::Signal;
+
+use crate::support::{Cmd, Need, Sandbox, Test, test, wait_for};
+
+const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("bridge")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    vec![
+        test("every_path_leads_to_the_container", NEEDS, every_path_without_bridge_filter),
+        test("every_path_leads_to_the_container_through_the_bridge_filter", NEEDS, every_path_with_bridge_filter),
+        test("a_port_on_127_0_0_1_is_closed_to_other_machines", NEEDS, loopback_only),
+        test("a_neighbour_does_not_reach_what_listens_on_127_0_0_1", NEEDS, loopback_guard),
+        test("a_taken_port_is_refused_and_its_owner_named", NEEDS, taken),
+        test("a_dead_container_gives_way", NEEDS, dead_owner),
+        test("publishing_again_changes_nothing", NEEDS, again),
+        test("a_thousand_ports_are_one_transaction", NEEDS, thousand),
+        test("ranges_and_datagrams_arrive", NEEDS, ranges_and_datagrams),
+        test("a_foreign_drop_is_said_and_can_be_opened", NEEDS, forward_drop),
+        test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
+        test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
+        test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
+        test("a_cni_runtime_adds_deletes_and_collects", NEEDS, cni),
+        test("what_a_flush_took_is_restored_and_checked", NEEDS, restore),
+        test("garbage_is_collected", NEEDS, gc),
+        test("wrong_use_is_one_line", &[Need::Root], wrong_use),
+    ]
+}
+
+/// A script on the topology; it leaves nothing behind.
+fn host(sandbox: &Sandbox, bridge_filter: &str, script: &str) -> Cmd {
+    sandbox.write("topology.sh", include_str!("portmap/topology.sh"));
+    sandbox.write("server.py", include_str!("portmap/server.py"));
+    sandbox.write("client.py", include_str!("portmap/client.py"));
+    sandbox.sh(&format!("set -- {bridge_filter}; . ./topology.sh\n{script}\ndown"))
+}
+
+const PATHS: &str = "
+    record web c1 | portmap -p 8080:80 >/dev/null
+    for a in 127.0.0.1 203.0.113.1 10.88.0.1 fd03::1 fd88::1 ::1; do echo host $a $(get $a 8080); done
+    for a in 203.0.113.1 fd03::1; do echo remote $a $(in_ns rc $a 8080); done
+    for a in 203.0.113.1 10.88.0.1 fd03::1; do echo c1 $a $(in_ns c1 $a 8080); done
+    for a in 203.0.113.1 10.88.0.1 fd03::1; do echo c2 $a $(in_ns c2 $a 8080); done
+    portmap del web
+    echo after $(get 127.0.0.1 8080) $(in_ns rc 203.0.113.1 8080)
+    nft list ruleset";
+
+const REACHED: &str = "host 127.0.0.1 10.88.0.1
+host 203.0.113.1 203.0.113.1
+host 10.88.0.1 10.88.0.1
+host fd03::1 fd03::1
+host fd88::1 fd88::1
+host ::1 refused
+remote 203.0.113.1 203.0.113.2
+remote fd03::1 fd03::2
+c1 203.0.113.1 10.88.0.1
+c1 10.88.0.1 10.88.0.1
+c1 fd03::1 fd88::1
+c2 203.0.113.1 10.88.0.1
+c2 10.88.0.1 10.88.0.1
+c2 fd03::1 fd88::1
+after refused refused
+";
+
+fn every_path_without_bridge_filter(sandbox: &Sandbox) {
+    host(sandbox, "0", PATHS).run().ok().stdout_is(REACHED);
+}
+
+fn every_path_with_bridge_filter(sandbox: &Sandbox) {
+    host(sandbox, "1", PATHS).run().ok().stdout_is(REACHED);
+}
+
+fn loopback_only(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 127.0.0.1:8081:80 >/dev/null
+        echo $(get 127.0.0.1 8081) $(get 203.0.113.1 8081) $(in_ns rc 203.0.113.1 8081)
+        portmap del web";
+    host(sandbox, "1", script).run().ok().stdout_is("10.88.0.1 refused refused\n");
+}
+
+/// The neighbour routes 127.0.0.0/8 to the host, where publishing has turned `route_localnet` on.
+fn loopback_guard(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 8080:80 -p 127.0.0.1:8081:80 >/dev/null
+        python3 server.py tcp:7000 > secret.out & secret=$!
+        until grep -q ready secret.out; do :; done
+        for n in rc c2; do
+            ip netns exec $n sh -c 'echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet'
+            ip -n $n addr del 127.0.0.1/8 dev lo
+            ip -n $n route del table local 127.0.0.0/8 dev lo 2>/dev/null
+        done
+        ip -n rc route add 127.0.0.1 via 203.0.113.1 src 203.0.113.2
+        ip -n c2 route add 127.0.0.1 via 10.88.0.1 src 10.88.0.12
+        echo $(get 127.0.0.1 7000) $(in_ns rc 127.0.0.1 7000) $(in_ns c2 127.0.0.1 7000) $(in_ns rc 127.0.0.1 8081)
+        kill $secret; portmap del web";
+    host(sandbox, "1", script).run().ok().stdout_is("127.0.0.1 silence silence silence\n");
+}
+
+fn taken(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 8080:80 -p 7000-7010:7000-7010 >/dev/null
+        for p in 8080:80 127.0.0.1:8080:80 7005:80 7010-7020:7010-7020; do record db c2 | portmap -p $p 2>&1; echo $?; done
+        python3 server.py tcp:9000 > busy.out & busy=$!
+        until grep -q ready busy.out; do :; done
+        record db c2 | portmap -p 9000:80 2>&1 | sed 's/[0-9]*)/N)/'
+        kill $busy
+        record db c2 | portmap -p 9001:80 -p 8080:80 >/dev/null 2>&1
+        portmap list db
+        portmap del web; portmap list";
+    let web = |port: &str| format!("portmap: publish {port}/tcp for db: port is taken by container web\n1\n");
+    let ports = ["0.0.0.0:8080", "127.0.0.1:8080", "0.0.0.0:7005", "0.0.0.0:7010-7020"].map(web).concat();
+    let process = "portmap: publish 0.0.0.0:9000/tcp for db: port is taken by python3 (process N)\n";
+    let empty = "HOST  CONTAINER  PROTOCOL  ID\n";
+    host(sandbox, "1", script).run().ok().stdout_is(&format!("{ports}{process}{empty}{empty}"));
+}
+
+/// A container whose namespace is gone, as after `kill -9` of everything, holds no port.
+fn dead_owner(sandbox: &Sandbox) {
+    let script = "ip netns add dead
+        record old c1 | sed s,/c1,/dead, | portmap -p 8080:80 >/dev/null
+        ip netns del dead
+        record web c1 | portmap -p 8080:80 >/dev/null && get 127.0.0.1 8080
+        portmap list | grep -c old
+        portmap del web";
+    host(sandbox, "1", script).run().stdout_is("10.88.0.1\n0\n");
+}
+
+fn again(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 8080:80 -p 53:53/udp >one; nft list ruleset >before
+        record web c1 | portmap -p 8080:80 -p 53:53/udp >two; nft list ruleset >after
+        cmp one two && cmp before after && echo same
+        portmap del web && portmap del web && nft list ruleset";
+    host(sandbox, "1", script).run().ok().stdout_is("same\n");
+}
+
+fn thousand(sandbox: &Sandbox) {
+    let script = "nft monitor > monitor.out & monitor=$!
+        record web c1 | portmap -p 20000-20999:30000-30999 | grep -o hostPort | wc -l
+        nft list ruleset | grep -c 'comment \"id=web netns=/run/netns/c1\"'
+        nft list map ip portmap any | grep -o 20999
+        record web c1 | portmap -p 21000-60000:21000-60000 >/dev/null
+        portmap list | grep -c 21000-60000
+        kill $monitor; wait $monitor 2>/dev/null
+        portmap del web; nft list ruleset";
+    // 1,000 elements in each family and a hairpin in each.
+    host(sandbox, "1", script).run().ok().stdout_is("1000\n2002\n20999\n2\n");
+}
+
+fn ranges_and_datagrams(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 7000-7010:7000-7010 -p 8005:7005 -p 5353:53/udp >/dev/null
+        echo $(in_ns rc 203.0.113.1 7005) $(in_ns rc fd03::1 8005) $(get 127.0.0.1 7005)
+        echo $(in_ns rc 203.0.113.1 5353 udp) $(get 127.0.0.1 5353 udp) $(in_ns c2 10.88.0.1 5353 udp)
+        portmap del web -p 5353:53/udp
+        echo $(get 127.0.0.1 5353 udp) $(in_ns rc 203.0.113.1 7005)
+        portmap del web; nft list ruleset";
+    let want = "203.0.113.2 fd03::2 10.88.0.1\n203.0.113.2 10.88.0.1 10.88.0.1\nrefused 203.0.113.2\n";
+    host(sandbox, "1", script).run().ok().stdout_is(want);
+}
+
+fn forward_drop(sandbox: &Sandbox) {
+    let script =
+        "nft 'add table ip fw; add chain ip fw forwarded { type filter hook forward priority 0; policy drop; }'
+        record web c1 | portmap -p 8080:80 2>&1 >/dev/null
+        echo $(in_ns rc 203.0.113.1 8080) $(get 127.0.0.1 8080)
+        record web c1 | portmap --forward=insert -p 8080:80 2>&1 >/dev/null
+        echo $(in_ns rc 203.0.113.1 8080)
+        portmap del web; nft delete table ip fw; nft list ruleset";
+    let want = "portmap: warning: chain forwarded of table fw drops forwarded packets: other machines will not reach the ports; \
+                --forward=insert lets them\nsilence 10.88.0.1\n203.0.113.2\n";
+    host(sandbox, "0", script).run().ok().stdout_is(want);
+}
+
+/// Nothing in the container listens at first: the client is refused at once, then served.
+fn proxy_to_lo(sandbox: &Sandbox) {
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        ip netns exec lo1 sleep 1000 & box=$!
+        until [ $(readlink /proc/$box/ns/net) != $(readlink /proc/self/ns/net) ]; do :; done
+        portmap --pid $box --id lone --detach -p 8080:80 -p 5353:53/udp -p '[::1]:8081:81' -p 8082:82
+        echo early $(get 127.0.0.1 8080) $(get ::1 8080)
+        ip netns exec lo1 python3 server.py tcp:80 udp:53 tcp:81 count:82 > lo1.out & inside=$!
+        until [ \"$(get 127.0.0.1 8080)\" = ::1 ]; do :; done
+        echo $(get ::1 8080) $(in_ns rc 203.0.113.1 8080) $(in_ns rc fd03::1 8080)
+        echo $(get ::1 8081) $(in_ns rc fd03::1 8081) $(get 127.0.0.1 5353 udp) $(get 127.0.0.1 8082 half)
+        portmap list
+        portmap --netns /run/netns/c1 --id web -p 8080:80 2>&1 | sed 's/[0-9]*)/N)/'
+        portmap del lone
+        echo $(get 127.0.0.1 8080)
+        kill $box $inside; wait $box $inside 2>/dev/null; ip netns del lo1; nft list ruleset";
+    let port = |ip: &str, host: u16, container: u16, protocol: &str| {
+        let ip = if ip.is_empty() { String::new() } else { format!(r#""hostIP":"{ip}","#) };
+        format!(r#"{{{ip}"hostPort":{host},"containerPort":{container},"protocol":"{protocol}"}}"#)
+    };
+    let ports =
+        [port("", 8080, 80, "tcp"), port("", 5353, 53, "udp"), port("::1", 8081, 81, "tcp"), port("", 8082, 82, "tcp")];
+    let want = format!(
+        "{{\"id\":\"lone\",\"ports\":[{}]}}\n\
+         early refused refused\n::1 ::1 ::1\n::1 refused ::1 4194304\n\
+         HOST        CONTAINER  PROTOCOL  ID\n\
+         *:8080      proxy:80   tcp       lone\n\
+         *:5353      proxy:53   udp       lone\n\
+         [::1]:8081  proxy:81   tcp       lone\n\
+         *:8082      proxy:82   tcp       lone\n\
+         portmap: publish 0.0.0.0:8080/tcp for web: port is taken by container lone\n\
+         refused\n",
+        ports.join(",")
+    );
+    host(sandbox, "1", script).run().ok().stdout_is(&want);
+}
+
+fn proxy_ends(sandbox: &Sandbox) {
+    sandbox.sh("ip netns add lo1; ip -n lo1 link set lo up").run().ok();
+    let container = sandbox.cmd(&["ip", "netns", "exec", "lo1", "sh", "-c", "echo $$; exec sleep 1000"]).start();
+    let pid = wait_for("the container", || container.stdout().trim().parse::<i32>().ok());
+    let proxy = sandbox.cmd(&["portmap", "--pid", &pid.to_string(), "-p", "8080:80"]).start();
+    proxy.wait_stdout("8080");
+    container.signal(Signal::KILL);
+    proxy.wait().ok();
+    container.wait();
+    sandbox.sh("ip netns del lo1").run().ok();
+}
+
+fn proxy_in_the_pipe(sandbox: &Sandbox) {
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        echo '{\"id\":\"lone\",\"network\":{\"interfaces\":[{\"name\":\"lo\",\"sandbox\":\"/run/netns/lo1\"}]}}' > record
+        portmap record -p 8080:80 | cat
+        ip netns exec lo1 python3 server.py tcp:80 > lo1.out & inside=$!
+        until [ \"$(get 127.0.0.1 8080)\" = ::1 ]; do :; done
+        echo served
+        kill $inside; wait $inside 2>/dev/null; ip netns del lo1
+        until [ $(portmap list | wc -l) = 1 ]; do :; done";
+    host(sandbox, "1", script).run().ok().stdout_has("\"ports\":[{\"hostPort\":8080").stdout_has("served");
+}
+
+fn cni(sandbox: &Sandbox) {
+    let script = r#"
+        export CNI_PATH=/ CNI_IFNAME=eth0
+        config() { echo '{"cniVersion":"1.1.0","name":"net","type":"portmap","runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.1'$1'/16"}]}'"$2"'}'; }
+        call() { CNI_COMMAND=$1 CNI_CONTAINERID=$2 CNI_NETNS=$3 portmap; }
+        config 1 | call ADD one /run/netns/c1; echo " $?"
+        config 1 | call CHECK one /run/netns/c1; echo $?
+        get 127.0.0.1 8080
+        config 2 | call ADD two /run/netns/c2; echo " $?"
+        config 1 | call STATUS '' ''; echo $?
+        config 1 ',"cni.dev/valid-attachments":[{"containerID":"one","ifname":"eth0"}]' | call GC '' ''
+        portmap list | grep -c one
+        config 1 ',"cni.dev/valid-attachments":[]' | call GC '' ''
+        portmap list | grep -c one
+        config 1 | call CHECK one /run/netns/c1; echo " $?"
+        config 1 | call DEL one ''; config 1 | call DEL one ''; echo $?
+        nft list ruleset"#;
+    let want = r#"{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.11/16"}]}
+ 0
+0
+10.88.0.1
+{"cniVersion":"1.1.0","code":100,"msg":"portmap: publish 0.0.0.0:8080/tcp for two: port is taken by container one","details":""}
+ 1
+0
+1
+0
+{"cniVersion":"1.1.0","code":100,"msg":"portmap: 0.0.0.0:8080/tcp to 10.88.0.11:80 is not published","details":""}
+ 1
+0
+"#;
+    host(sandbox, "1", script).run().ok().stdout_is(want);
+}
+
+fn restore(sandbox: &Sandbox) {
+    let script = "record web c1 | portmap -p 8080:80 -p 127.0.0.1:8081:80 -p 7000-7010:7000-7010 > web
+        nft list ruleset > before; portmap list --json > list
+        portmap check && portmap check web && portmap check ./web && echo whole
+        nft flush chain ip portmap prerouting; portmap check 2>&1
+        nft flush ruleset; portmap check ./web 2>&1
+        portmap restore list; portmap check ./web && in_ns rc 203.0.113.1 8080
+        nft list ruleset > after; cmp before after && echo same
+        portmap del web";
+    let want = "whole\n\
+                portmap: the firewall's table portmap has lost rules: `portmap restore` puts them back\n\
+                portmap: port 8080/tcp is not published\n203.0.113.2\nsame\n";
+    host(sandbox, "1", script).run().ok().stdout_is(want);
+}
+
+fn gc(sandbox: &Sandbox) {
+    let script = "ip netns add dead
+        record old c2 | sed s,/c2,/dead, | portmap -p 8080:80 >/dev/null
+        record web c1 | portmap -p 8081:80 >/dev/null
+        portmap gc; echo $(portmap list | wc -l)
+        ip netns del dead
+        portmap check 2>&1 | grep -c gone
+        portmap gc; echo $(portmap list | wc -l)
+        portmap gc --keep web; echo $(portmap list | wc -l)
+        portmap gc --keep db; nft list ruleset";
+    host(sandbox, "1", script).run().ok().stdout_is("5\n1\n3\n3\n");
+}
+
+fn wrong_use(sandbox: &Sandbox) {
+    let record = r#"{"id":"web","bundle":"/b"}"#;
+    sandbox
+        .cmd(&["portmap", "-p", "8080:80"])
+        .stdin(record)
+        .run()
+        .fails(2)
+        .one_error_line("portmap", &["network", "ns add"]);
+    sandbox.cmd(&["portmap", "-p", "8080:80"]).run().fails(1).one_error_line("portmap", &["no record on stdin"]);
+    sandbox
+        .cmd(&["portmap", "-p", "8080:80"])
+        .stdin("nginx")
+        .run()
+        .fails(2)
+        .one_error_line("portmap", &["not a record"]);
+    sandbox
+        .run(&["portmap", "nosuch", "-p", "80:80"])
+        .fails(1)
+        .one_error_line("portmap", &["nosuch", "no such container"]);
+    sandbox.run(&["portmap", "-p", "99999:80"]).fails(2);
+    sandbox.run(&["portmap", "del", "nosuch"]).ok().stdout_is("");
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-pub(crate) use command::{Outcome, Running};
+pub(crate) use command::{Cmd, Outcome, Running};
 pub(crate) use images::image;
 pub(crate) use needs::Need;
 pub(crate) use programs::source;
@@ -54,15 +54,9 @@ impl Test {
         let result = catch_unwind(AssertUnwindSafe(|| (self.run)(&sandbox)));
         let leaks = leaks::since(&before, &sandbox);
         match result {
-            Err(panic) => {
-                sandbox.clean_up();
-                resume_unwind(panic)
-            }
+            Err(panic) => resume_unwind(panic),
             Ok(()) if leaks.is_empty() => Ok(()),
-            Ok(()) => {
-                sandbox.clean_up();
-                Err(format!("left behind: {}", leaks.join("; ")).into())
-            }
+            Ok(()) => Err(format!("left behind: {}", leaks.join("; ")).into()),
         }
     }
 

@@ -65,7 +65,9 @@ fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
             let name = netns.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             Target::of_namespace(netns, id.unwrap_or(&name))?
         }
-        (_, _, Some(name)) if is_id(name) => Target::of_id(&name.to_string_lossy(), &options.roots.run())?,
+        (_, _, Some(name)) if is_id(name) && !name.is_file() => {
+            Target::of_id(&name.to_string_lossy(), &options.roots.run())?
+        }
         (_, _, input) => {
             let record = read(input)?;
             let target = Target::of_record(&record, id)?;
@@ -77,9 +79,10 @@ fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
     Ok((record, target, false))
 }
 
-/// Tells an id from a file: `-` and what is there as a file is none.
+/// Tells an id from a record. What withdraws or checks takes a bare word for an id always: that a file happens to have a
+/// container's name must not matter there. A path has a slash.
 pub(crate) fn is_id(name: &Path) -> bool {
-    name != Path::new("-") && !name.exists()
+    name != Path::new("-") && !name.to_string_lossy().contains('/')
 }
 
 /// Reads a record by the input rule; a directory is a bundle, which says nothing of the network but its id.

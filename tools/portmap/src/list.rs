@@ -91,6 +91,9 @@ fn record(published: &Published, owner: &Owner) -> Record {
         let name = owner.attachment.as_ref().map_or("eth0", |attachment| &attachment.interface);
         network.insert("interfaces".to_owned(), json!([{"name": name, "sandbox": netns}]));
     }
+    if let Some(attachment) = &owner.attachment {
+        network.insert("name".to_owned(), json!(attachment.network));
+    }
     network.insert("ips".to_owned(), ips.into());
     let mut record = Record::default();
     record.set(&Id(owner.id.clone()));

@@ -19,6 +19,7 @@ mod publish;
 mod serve;
 mod spec;
 mod target;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -37,5 +38,8 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Some(Command::Add(add)) => add::run(&add),
         Some(Command::Del(del)) => del::run(&del),
         Some(Command::List(list)) => list::run(&list),
+        Some(Command::Check(check)) => upkeep::check(&check),
+        Some(Command::Gc(gc)) => upkeep::gc(&gc),
+        Some(Command::Restore(restore)) => upkeep::restore(&restore),
     }
 }

@@ -19,6 +19,7 @@ use crate::spec::PortSpec;
   portmap web -p 127.0.0.1:8443:443    publish a port of a running container
   portmap --pid 4711 -p 8080:80        reach a container that has only `lo`
   portmap list                         what is published, and whose it is
+  portmap list --json | portmap restore   put everything back after a flush
   portmap del web                      withdraw all ports of a container"
 )]
 pub(crate) struct Options {
@@ -33,6 +34,9 @@ pub(crate) enum Command {
     Add(Add),
     Del(Del),
     List(List),
+    Check(Check),
+    Gc(Gc),
+    Restore(Restore),
 }
 
 /// Publish ports; this is what `portmap` does without a verb
@@ -93,8 +97,8 @@ pub(crate) enum Forward {
 /// Withdraw a container's ports
 #[derive(Args, Debug)]
 pub(crate) struct Del {
-    /// A record, or a container's id [default: a record on stdin]
-    #[arg(value_name = "RECORD|ID")]
+    /// A container's id, or the path of a record, with a slash [default: a record on stdin]
+    #[arg(value_name = "ID|RECORD")]
     pub(crate) target: Option<PathBuf>,
     /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
     #[arg(short, long, value_name = "SPEC")]
@@ -110,6 +114,30 @@ pub(crate) struct List {
     /// One record for each container, one a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Check that everything is there that published ports need
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// A container's id, or the path of a record, with a slash [default: all that is published]
+    #[arg(value_name = "ID|RECORD")]
+    pub(crate) target: Option<PathBuf>,
+}
+
+/// Withdraw the ports of containers that are no more
+#[derive(Args, Debug)]
+pub(crate) struct Gc {
+    /// Also of every container but these
+    #[arg(long, value_name = "ID")]
+    pub(crate) keep: Vec<String>,
+}
+
+/// Publish again what `portmap list --json` has listed, after a firewall was flushed
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The list [default: stdin]
+    #[arg(value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
 }
 
 fn pid(text: &str) -> Result<rustix::process::Pid, &'static str> {

@@ -5,9 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
-use record::Protocol;
+use record::{Id, Ports, Protocol, Record};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::proxy;
 
 /// Binds to a port and lets it go again: an error if a process has it. With port 0, returns one that the system chose.
 pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
@@ -36,8 +38,21 @@ pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
     Ok(bound.port())
 }
 
-/// Names the process that has a port, as far as /proc tells: `nginx (process 12)`.
+/// Names who has a port: the container that a proxy serves, or a process, as far as /proc tells: `nginx (process 12)`.
 pub(crate) fn holder(address: SocketAddr, protocol: Protocol) -> Option<String> {
+    proxied(address.port(), protocol).or_else(|| process(address, protocol))
+}
+
+fn proxied(port: u16, protocol: Protocol) -> Option<String> {
+    let serves = |record: &Record| {
+        let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
+        ports.iter().any(|other| other.host_port == port && other.protocol == protocol)
+    };
+    let id = proxy::records().into_iter().find(serves)?.part::<Id>().ok()?;
+    Some(format!("container {}", id.0))
+}
+
+fn process(address: SocketAddr, protocol: Protocol) -> Option<String> {
     let table = match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",

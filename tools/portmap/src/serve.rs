@@ -22,6 +22,8 @@ pub(crate) fn foreground(
     target: &Target,
     specs: &[PortSpec],
 ) -> anyhow::Result<ExitCode> {
+    // Started as /proc/self/exe, it would be called `exe`. It is only for people who list processes.
+    let _name = rustix::thread::set_name(c"portmap");
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
     let (listeners, ports) = proxy::listen(specs)?;

@@ -12,6 +12,9 @@ use super::listener::Listener;
 
 const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);
+/// After a minute it is no start any more: the program may never listen at all.
+const LATEST_OF_ALL: Duration = Duration::from_secs(1);
+const START: Duration = Duration::from_secs(60);
 
 /// When to look next.
 #[derive(Debug)]
@@ -19,17 +22,18 @@ pub(super) struct Readiness {
     waiting: bool,
     pause: Duration,
     next: Instant,
+    began: Instant,
 }
 
 impl Readiness {
     pub(super) fn of(listeners: &[Listener]) -> Self {
         let waiting = listeners.iter().any(|listener| !listener.is_datagram());
-        Self { waiting, pause: SOONEST, next: Instant::now() }
+        Self { waiting, pause: SOONEST, next: Instant::now(), began: Instant::now() }
     }
 
     /// Looks again soon: somebody does not listen any more.
     pub(super) fn begin(&mut self) {
-        *self = Self { waiting: true, pause: SOONEST, next: Instant::now() + SOONEST };
+        *self = Self { waiting: true, pause: SOONEST, next: Instant::now() + SOONEST, began: Instant::now() };
     }
 
     /// Returns how long nothing needs to be looked at; `None` if all listen.
@@ -55,7 +59,8 @@ impl Readiness {
                 None => self.waiting = true,
             }
         }
-        self.pause = (self.pause * 2).min(LATEST);
+        let latest = if self.began.elapsed() < START { LATEST } else { LATEST_OF_ALL };
+        self.pause = (self.pause * 2).min(latest);
         self.next = Instant::now() + self.pause;
         Ok(())
     }

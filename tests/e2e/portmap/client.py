@@ -1,0 +1,23 @@
+# client.py ADDRESS PORT [udp|half]: prints what the server says, or why it says nothing.
+import socket, sys
+
+address, port = sys.argv[1], int(sys.argv[2])
+how = sys.argv[3] if len(sys.argv) > 3 else "tcp"
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+s = socket.socket(family, socket.SOCK_DGRAM if how == "udp" else socket.SOCK_STREAM)
+s.settimeout(2)
+try:
+    s.connect((address, port))
+    if how == "udp":
+        s.send(b"?")
+    if how == "half":
+        for _ in range(64):
+            s.sendall(bytes(1 << 16))
+        s.shutdown(socket.SHUT_WR)
+    print(s.recv(100).decode() or "nothing")
+except ConnectionRefusedError:
+    print("refused")
+except TimeoutError:
+    print("silence")
+except OSError as error:
+    print(type(error).__name__)

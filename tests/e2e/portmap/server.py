@@ -1,0 +1,37 @@
+# server.py PROTOCOL:PORT…: tells every client its address as the server sees it; `count` counts bytes up to end of file.
+import socket, sys, threading
+
+def name(address):
+    return address[0].removeprefix("::ffff:")
+
+def tcp(listener):
+    while True:
+        client, address = listener.accept()
+        client.sendall(name(address).encode())
+        client.close()
+
+def count(listener):
+    while True:
+        client, _ = listener.accept()
+        total = 0
+        while data := client.recv(65536):
+            total += len(data)
+        client.sendall(str(total).encode())
+        client.close()
+
+def udp(listener):
+    while True:
+        _, address = listener.recvfrom(2048)
+        listener.sendto(name(address).encode(), address)
+
+for word in sys.argv[1:]:
+    protocol, port = word.split(":")
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    listener = socket.socket(socket.AF_INET6, kind)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("::", int(port)))
+    if kind == socket.SOCK_STREAM:
+        listener.listen(64)
+    threading.Thread(target=globals()[protocol], args=(listener,)).start()
+print("ready", flush=True)

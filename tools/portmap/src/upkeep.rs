@@ -1,0 +1,148 @@
+//! `portmap check`, `gc` and `restore`: what keeps the state right when others work on the firewall too.
+
+use std::fs;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use log::debug;
+use record::{Id, Network, PortMapping, Ports, Record};
+
+use crate::add;
+use crate::firewall::Firewall;
+use crate::host;
+use crate::mapping::{self, Mapping};
+use crate::options::{Check, Gc, Restore};
+use crate::owner::{Attachment, Owner};
+use crate::proxy;
+use crate::publish::{self, Manner, Masquerade};
+use crate::spec::{HostPorts, PortSpec, Span};
+use crate::target::Target;
+
+/// No list is longer. Bytes.
+const LIST_LIMIT: u64 = 64 << 20;
+
+/// Checks what a record says is published, or all that is.
+pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
+    let mut firewall = Firewall::open()?;
+    let (published, whole) = firewall.audit()?;
+    let record = match options.target.as_deref() {
+        Some(name) if !add::is_id(name) => Some(add::read(Some(name))?),
+        _ => None,
+    };
+    let id = match (&record, &options.target) {
+        (Some(record), _) => Some(record.part::<Id>()?.0),
+        (None, name) => name.as_ref().map(|name| name.to_string_lossy().into_owned()),
+    };
+    let own: Vec<&Mapping> =
+        published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| mapping.owner.id == *id)).collect();
+    let proxies = proxy::records();
+    let is_own = |record: &&Record| record.find::<Id>().ok().flatten().map(|id| id.0) == id;
+    let served: Vec<PortMapping> =
+        proxies.iter().filter(is_own).flat_map(|r| r.find::<Ports>().ok().flatten().unwrap_or_default().0).collect();
+    for port in record.map(|record| record.part::<Ports>()).transpose()?.unwrap_or_default().0 {
+        let there =
+            own.iter().any(|mapping| mapping.port_mappings().any(|other| other == port)) || served.contains(&port);
+        ensure!(there, "port {}/{} is not published", port.host_port, port.protocol);
+    }
+    if let (Some(id), true, true) = (&id, own.is_empty(), served.is_empty()) {
+        anyhow::bail!("{id} has no published ports");
+    }
+    ensure!(whole || own.is_empty(), "the firewall's table portmap has lost rules: `portmap restore` puts them back");
+    for mapping in own {
+        ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
+        ensure!(host::forwards(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Withdraws what belongs to nobody.
+pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
+    let leaves = |mapping: &Mapping| {
+        let unwanted = !options.keep.is_empty() && !options.keep.contains(&mapping.owner.id);
+        unwanted || mapping.owner.is_gone()
+    };
+    let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    publish::forget_connections(&steps);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes what a list says, and writes the rules anew.
+pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
+    let mut text = String::new();
+    match &options.list {
+        Some(path) => text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
+        None => {
+            io::stdin().lock().take(LIST_LIMIT).read_to_string(&mut text).context("read the list")?;
+        }
+    }
+    let mut firewall = Firewall::open()?;
+    // The kernel had accepted them before: who listens now does so beside them.
+    let manner = Manner { probe: false, masquerade: Masquerade::OwnNetwork };
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let record = Record::parse(line.as_bytes(), "the list")?;
+        // A proxy has no network, and loses nothing when the firewall is flushed.
+        let Some(network) = record.find::<Network>()? else { continue };
+        let target = target(&record, &network)?;
+        if target.owner.is_gone() {
+            debug!("{} is gone: its ports are not published again", target.owner.id);
+            continue;
+        }
+        let specs = specs(&record.part::<Ports>()?.0);
+        publish::publish(&mut firewall, &target, &specs, manner)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn target(record: &Record, network: &Network) -> anyhow::Result<Target> {
+    let word = |value: Option<&serde_json::Value>| Some(value?.as_str()?.to_owned());
+    let interface = network.0.get("interfaces").and_then(|interfaces| word(interfaces.get(0)?.get("name")));
+    let name = word(network.0.get("name"));
+    let attachment = interface.zip(name).map(|(interface, network)| Attachment { interface, network });
+    let owner = Owner { id: record.part::<Id>()?.0, attachment, netns: network.namespace() };
+    Ok(Target { owner, addresses: Target::one_of_each_family(&network.addresses()), pid: None, bundle: None })
+}
+
+/// Ports that follow each other and keep their numbers are one range again.
+fn specs(ports: &[PortMapping]) -> Vec<PortSpec> {
+    let mut specs: Vec<PortSpec> = Vec::new();
+    for port in ports {
+        let last = specs.last_mut().filter(|last| {
+            let keeps = port.host_port == port.container_port && last.host == HostPorts::Exactly(last.container);
+            let follows = last.container.last.checked_add(1) == Some(port.container_port);
+            keeps && follows && last.host_ip == port.host_ip && last.protocol == port.protocol
+        });
+        if let Some(last) = last {
+            last.container.last = port.container_port;
+            last.host = HostPorts::Exactly(last.container);
+            continue;
+        }
+        let one = |number| Span { first: number, last: number };
+        specs.push(PortSpec {
+            host_ip: port.host_ip,
+            host: HostPorts::Exactly(one(port.host_port)),
+            container: one(port.container_port),
+            protocol: port.protocol,
+        });
+    }
+    specs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_was_listed_port_by_port_is_one_again() {
+        let port = |host_port, container_port| PortMapping {
+            host_ip: None,
+            host_port,
+            container_port,
+            protocol: record::Protocol::Tcp,
+        };
+        let ports = [port(7000, 7000), port(7001, 7001), port(7002, 7002), port(8080, 80), port(8081, 81)];
+        let want: Vec<PortSpec> =
+            ["7000-7002:7000-7002", "8080:80", "8081:81"].iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(specs(&ports), want);
+    }
+}

@@ -1,11 +1,15 @@
 //! The command line of `ns`.
 
 mod add;
+mod attached;
+mod enter;
 mod list;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use add::{Add, Del};
+pub(crate) use attached::attach;
+pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 
 /// List, show, enter, add and delete namespaces
@@ -20,5 +24,6 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     Add(Add),
     Del(Del),
+    Enter(Box<Enter>),
     List(List),
 }

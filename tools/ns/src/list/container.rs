@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use sys::namespace::Kind;
 
 use super::process::Process;
 use super::scan::process_links;
+use crate::container::{self, Noted};
 
 /// The containers that runtimes have noted, by what is theirs alone.
 #[derive(Debug, Default)]
@@ -19,37 +20,20 @@ pub(crate) struct Containers {
     docker: HashMap<String, Option<String>>,
 }
 
-/// Directories with one directory a container, and the file in it with its process.
-const STATES: [(&str, &str, &str); 5] = [
-    ("/run/runc", "state.json", "init_process_pid"),
-    ("/run/crun", "status", "pid"),
-    ("/run/docker/runtime-runc/moby", "state.json", "init_process_pid"),
-    ("/run/containerd/runc/default", "state.json", "init_process_pid"),
-    ("/run/containerd/runc/k8s.io", "state.json", "init_process_pid"),
-];
-
 impl Containers {
     /// Reads the states; ours are in `states`.
     pub(crate) fn read(proc: BorrowedFd<'_>, states: &Path) -> Self {
         let mut found = Self::default();
         // What is the host's belongs to no container, even if one shares it.
         let host = process_links(proc, "self/ns", &Kind::ALL).unwrap_or_default();
-        let own = [(states.to_owned(), "state.json", "pid")];
-        let others = STATES.iter().map(|(directory, file, member)| (PathBuf::from(directory), *file, *member));
-        for (directory, file, member) in own.into_iter().chain(others) {
-            for (id, state) in in_directory(&directory, file) {
-                let Some(pid) = state.get(member).and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok())
-                else {
-                    continue;
-                };
-                let name = found.named(&id);
-                for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {
-                    if inode != 0 && !host.contains(&inode) {
-                        found.by_namespace.entry(inode).or_insert_with(|| name.clone());
-                    }
+        for Noted { id, pid } in container::all(states) {
+            let name = found.named(&id);
+            for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {
+                if inode != 0 && !host.contains(&inode) {
+                    found.by_namespace.entry(inode).or_insert_with(|| name.clone());
                 }
-                found.by_pid.insert(pid, name);
             }
+            found.by_pid.insert(pid, name);
         }
         found
     }
@@ -82,15 +66,6 @@ impl Containers {
         let name = self.docker.entry(id.to_owned()).or_insert_with(read);
         name.clone().unwrap_or_else(|| id.chars().take(12).collect())
     }
-}
-
-fn in_directory(directory: &Path, file: &str) -> Vec<(String, Value)> {
-    let Ok(entries) = fs::read_dir(directory) else { return vec![] };
-    let state = |entry: fs::DirEntry| {
-        let text = fs::read(entry.path().join(file)).ok()?;
-        Some((entry.file_name().into_string().ok()?, serde_json::from_slice(&text).ok()?))
-    };
-    entries.flatten().filter_map(state).collect()
 }
 
 /// Finds a container's id in /proc/PID/cgroup: the schemes of docker, podman, cri-o, containerd's CRI and ours.

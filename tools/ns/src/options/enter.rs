@@ -1,0 +1,164 @@
+//! The command line of `ns enter`, which is that of `nsenter(1)`; the target may be a container or a record too.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser};
+use sys::namespace::Kind;
+
+use crate::enter::{self, Identity, Place, Program, Request, Target};
+
+/// Run a program in the namespaces of a process or a container
+///
+/// Without a type it enters all of them; without -t the target is what a record on stdin tells.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
+#[command(after_help = "Examples:
+  ns enter -t web -n -- ip addr
+  ns enter -t 4711 -a -- ps
+  spawn state web | ns enter -n -- ss -ltn
+  ns enter --net=/run/netns/web ip route")]
+pub(crate) struct Enter {
+    /// Enter all namespaces of the target
+    #[arg(short, long)]
+    all: bool,
+    /// Process, with its pidfd's inode number if you like, or container
+    #[arg(short, long, value_name = "PID[:INODE]|ID")]
+    target: Option<String>,
+    /// Enter the mount namespace
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    mount: Option<OsString>,
+    /// Enter the UTS namespace (host name)
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    uts: Option<OsString>,
+    /// Enter the IPC namespace
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    ipc: Option<OsString>,
+    /// Enter the network namespace
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    net: Option<OsString>,
+    /// Enter the network namespace of the target's socket
+    #[arg(short = 'N', long, value_name = "FD")]
+    net_socket: Option<i32>,
+    /// Enter the pid namespace: the program is a child then
+    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pid: Option<OsString>,
+    /// Enter the cgroup namespace
+    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    cgroup: Option<OsString>,
+    /// Enter the user namespace, as its root
+    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    user: Option<OsString>,
+    /// Enter the parent of the target's user namespace
+    #[arg(long)]
+    user_parent: bool,
+    /// Enter the time namespace
+    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    time: Option<OsString>,
+    /// Become this user, or the target's: follow
+    #[arg(short = 'S', long, value_name = "UID", value_parser = identity)]
+    setuid: Option<Identity>,
+    /// Become this group, or the target's: follow
+    #[arg(short = 'G', long, value_name = "GID", value_parser = identity)]
+    setgid: Option<Identity>,
+    /// Keep user and group in a user namespace
+    #[arg(long)]
+    preserve_credentials: bool,
+    /// Keep capabilities though the user changes
+    #[arg(long)]
+    keep_caps: bool,
+    /// Change the root directory, to the target's by default
+    #[arg(short, long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    root: Option<OsString>,
+    /// Change the working directory, to the target's by default
+    #[arg(short, long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wd: Option<OsString>,
+    /// Change the working directory after the namespaces are entered
+    #[arg(short = 'W', long, value_name = "DIR", conflicts_with = "wd")]
+    wdns: Option<PathBuf>,
+    /// Take the target's environment
+    #[arg(short, long)]
+    env: bool,
+    /// Become the program even in a pid namespace
+    #[arg(short = 'F', long)]
+    no_fork: bool,
+    /// Join the target's cgroup
+    #[arg(short = 'c', long)]
+    join_cgroup: bool,
+    /// Take the target's `SELinux` context
+    #[arg(short = 'Z', long)]
+    follow_context: bool,
+    /// Program and its arguments [default: the user's shell]
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
+    program: Vec<OsString>,
+}
+
+/// Run a program in the namespaces of a process, with the command line of util-linux's program of this name
+#[derive(Parser, Debug)]
+#[command(name = "nsenter", version, about)]
+pub(crate) struct Nsenter {
+    #[command(flatten)]
+    pub(crate) enter: Enter,
+}
+
+impl Enter {
+    /// Enters; `nsenter` is whether we are called by that name.
+    pub(crate) fn run(self, nsenter: bool) -> Result<ExitCode> {
+        let mut request = Request {
+            net_socket: self.net_socket,
+            user_parent: self.user_parent,
+            uid: self.setuid,
+            gid: self.setgid,
+            preserve_credentials: self.preserve_credentials,
+            keep_caps: self.keep_caps,
+            root: self.root.map(place),
+            directory: self.wd.map(place),
+            inner_directory: self.wdns,
+            environment: self.env,
+            no_fork: self.no_fork,
+            join_cgroup: self.join_cgroup,
+            follow_context: self.follow_context,
+            ..Request::default()
+        };
+        for (kind, file) in [
+            (Kind::Mount, self.mount),
+            (Kind::Uts, self.uts),
+            (Kind::Ipc, self.ipc),
+            (Kind::Network, self.net),
+            (Kind::Pid, self.pid),
+            (Kind::Cgroup, self.cgroup),
+            (Kind::User, self.user),
+            (Kind::Time, self.time),
+        ] {
+            match file {
+                None => {}
+                Some(file) if file.is_empty() => request.kinds.push(kind),
+                Some(file) => request.files.push((kind, file.into())),
+            }
+        }
+        let chosen = !request.kinds.is_empty() || self.net_socket.is_some() || self.user_parent;
+        request.all = self.all || !nsenter && !chosen && request.files.is_empty();
+        // nsenter's --root is another thing than ours: here only the environment can choose another place.
+        let states = cli::Roots::default().run().join("spawn");
+        request.target = match &self.target {
+            Some(target) => Some(Target::find(target, &states)?),
+            None if !nsenter && (request.all || chosen) => Some(Target::from_stdin()?),
+            None if request.all || chosen => return Err(cli::Usage("no target PID specified".to_owned()).into()),
+            None => None,
+        };
+        enter::enter(&request, Program { words: self.program, environment: None })
+    }
+}
+
+fn place(path: OsString) -> Place {
+    if path.is_empty() { Place::Target } else { Place::Path(path.into()) }
+}
+
+fn identity(text: &str) -> Result<Identity, String> {
+    match text {
+        "follow" => Ok(Identity::Follow),
+        id => id.parse().map(Identity::Is).map_err(|_| "a number or `follow` is expected".to_owned()),
+    }
+}

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("hostile_images_do_as_expected_in_layers", HOSTILE, |it| hostile(it, false)),
         test("no_image_needs_more_than_50_megabytes", MEMORY, memory),
         test("layers_are_extracted_once_and_closed_to_others", IMAGES, once),
+        test("directories_that_no_entry_describes_look_as_below", HOSTILE, undescribed),
         test("two_runs_at_once_share_the_work", IMAGES, at_once),
         test("a_killed_run_leaves_what_the_next_one_sweeps", IMAGES, killed),
         test("interrupted_it_leaves_nothing_in_the_store", IMAGES, |it| interrupted(it, &[])),
@@ -137,6 +138,24 @@ fn once(sandbox: &Sandbox) {
     assert_eq!(fs::metadata(sandbox.outside("state")).unwrap().permissions().mode() & 0o022, 0);
 }
 
+fn undescribed(sandbox: &Sandbox) {
+    hostile_layouts(sandbox);
+    let record = sandbox.run(&["unpack", "hostile/parents-undescribed"]).ok().json();
+    let layers = layers(&record);
+    assert_eq!(layers.len(), 5);
+    let top = layers.last().unwrap();
+    assert!(top.contains("/layers/parents/"), "{top}");
+    assert_eq!(names(sandbox, top), ["t"], "what the top layer describes needs no more");
+    let (top, lowest) = [format!("{top}/t"), format!("{}/t", layers[0])]
+        .map(|path| fs::metadata(sandbox.outside(path)).unwrap())
+        .into();
+    assert_eq!((top.mode(), top.uid(), top.mtime()), (0o41777, 5, lowest.mtime()));
+    let again = sandbox.run(&["unpack", "hostile/parents-undescribed"]).ok().json();
+    assert_eq!(again, record);
+    let whole = sandbox.run(&["unpack", "hostile/opaque-last"]).ok().json();
+    assert!(!self::layers(&whole).iter().any(|path| path.contains("parents")));
+}
+
 fn at_once(sandbox: &Sandbox) {
     let debian = layout("debian");
     let runs: Vec<Running> = (0..3).map(|_| sandbox.cmd(&["unpack", &debian]).start()).collect();
@@ -168,7 +187,8 @@ fn start_waiting(sandbox: &Sandbox, options: &[&str]) -> Running {
             let name = names(sandbox, ".").into_iter().find(|name| name.starts_with(".tree.unpack-"))?;
             return sandbox.exists(format!("{name}/usr/sbin/nginx")).then_some(());
         }
-        let done = names(sandbox, "state/layers/sha256").len() + 1 == manifest["layers"].as_array()?.len();
+        let layers = names(sandbox, "state/layers/sha256").into_iter().filter(|name| !name.contains('.')).count();
+        let done = layers + 1 == manifest["layers"].as_array()?.len();
         (done && !names(sandbox, "state/layers/tmp").is_empty()).then_some(())
     });
     running

@@ -162,6 +162,9 @@ def whiteouts():
          present=["d"], absent=["d/old", "d/x"])
     case("aufs-files", [plain().directory(".wh..wh.plnk").file(".wh..wh.plnk/1.2").file(".wh..wh.aufs", b"").file("f")],
          present=["f"], absent=[".wh..wh.plnk", ".wh..wh.aufs"])
+    case("parents-undescribed", [plain().directory("t", mode=0o1777, uid=5).directory("u", mode=0o700).file("u/v/w"),
+                                 plain().file("t/a/b").file("u/x"), plain().file("other"), plain().file("t/c").directory("u")],
+         present=["t/a/b", "t/c"])
     case("overlay-xattrs", [plain().directory("d", pax_headers={"SCHILY.xattr.trusted.overlay.redirect": "/etc",
                                                                    "SCHILY.xattr.trusted.overlay.opaque": "y"}).file("d/f")])
 

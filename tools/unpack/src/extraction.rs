@@ -19,19 +19,22 @@ use crate::tree::{Tree, timestamps};
 /// The mode of a root that no layer describes.
 const ROOT_MODE: u32 = 0o755;
 
-/// Extracts a layer below `root`. Returns the entry that describes the root itself: to be applied when all is done.
+/// Extracts a layer below `root`; `implicit` gets the list of directories that no entry describes. Returns the entry that describes the root itself: to be applied when all is done.
 pub(crate) fn extract(
     stream: Stream,
     layer: &Layer,
     root: &File,
-    form: Form,
+    (form, implicit): (Form, Option<File>),
     limits: &Arc<Limits>,
 ) -> anyhow::Result<Option<Entry>> {
-    let mut tree = Tree::new(root.try_clone()?.into(), form, limits, None);
+    let mut tree = Tree::new(root.try_clone()?.into(), form, limits, implicit);
     let mut archive = Archive::new(stream);
     let entry = layer::apply(&mut archive, &mut tree, limits)?;
     archive.into_inner().finish(&layer.diff_id)?;
     let _pass = interrupt::pass();
+    if entry.is_none() {
+        tree.note(b'-', b"")?;
+    }
     tree.finish()?;
     Ok(entry)
 }

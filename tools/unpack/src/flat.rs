@@ -63,7 +63,7 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> any
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         let named = || format!("extract layer {}", layer.blob.digest());
         let stream = streams.take(number).with_context(named)?;
-        entry = extract(stream, layer, &root, Form::Flat, limits).with_context(named)?.or(entry);
+        entry = extract(stream, layer, &root, (Form::Flat, None), limits).with_context(named)?.or(entry);
     }
     describe_root(&root, entry.as_ref())?;
     Ok(root)

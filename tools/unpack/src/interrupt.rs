@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
-use crate::{lock, removal};
+use crate::{lock, parents, removal};
 
 /// Whoever writes has it shared; the end of the program takes it for good.
 static GATE: RwLock<()> = RwLock::new(());
@@ -50,9 +50,15 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        remove_tree(&self.0);
+        remove_all(&self.0);
         self.forget();
     }
+}
+
+/// Removes a temporary directory and the list beside it.
+fn remove_all(path: &Path) {
+    remove_tree(path);
+    remove_tree(&parents::list_path(path));
 }
 
 /// Removes a tree; what cannot be removed is left to the next run, which sweeps.
@@ -93,7 +99,7 @@ pub(crate) fn abandon() {
     std::mem::forget(gate);
     let temporaries = std::mem::take(&mut *TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner));
     for path in &temporaries {
-        remove_tree(path);
+        remove_all(path);
     }
     lock::abandon();
 }

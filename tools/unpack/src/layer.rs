@@ -154,6 +154,8 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
     if fresh && inherits {
         xattr::remove_inherited_acls(tree.at(place).as_fd())?;
     } else if !fresh {
+        let path = tree.at(place).path().to_vec();
+        tree.note(b'+', &path)?;
         xattr::clear(tree.at(place).as_fd())?;
     }
     node::describe_directory(tree.at(place).as_fd(), entry)?;

@@ -12,6 +12,7 @@ mod layer;
 mod lock;
 mod node;
 mod options;
+mod parents;
 mod path;
 mod removal;
 mod store;

@@ -2,9 +2,9 @@
 //! extracted into `layers/tmp` under a lock and renamed when both its digests match, so that one of two runs works and
 //! the other waits, and what a killed run leaves is swept by the next.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -16,6 +16,8 @@ use crate::form::Form;
 use crate::image::{Image, Layer};
 use crate::interrupt::{self, Temporary};
 use crate::lock::Lock;
+use crate::parents::{self, Stack};
+use crate::path::Inner;
 use crate::stream::Limits;
 use crate::xattr;
 
@@ -39,7 +41,7 @@ impl Store {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-            ["sha256", "sha512", "tmp"]
+            ["sha256", "sha512", "parents", "tmp"]
                 .iter()
                 .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))
         };
@@ -76,13 +78,13 @@ impl Store {
             count += 1;
         }
         anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
-        Ok(job.store.stack(&job.image.layers))
+        job.store.stack(&job.image.layers).inspect_err(|_| interrupt::abandon())
     }
 
     /// Returns the directories that overlayfs stacks. Of a layer that comes twice only the upper one counts, as it
     /// hides the lower one entirely, and overlayfs takes no directory twice. What is below an opaque root is hidden
     /// too, which overlayfs does not look for.
-    fn stack(&self, layers: &[Layer]) -> Vec<PathBuf> {
+    fn stack(&self, layers: &[Layer]) -> anyhow::Result<Vec<PathBuf>> {
         let mut seen = HashSet::new();
         let mut stack = Vec::new();
         for layer in layers.iter().rev() {
@@ -96,7 +98,38 @@ impl Store {
             }
         }
         stack.reverse();
-        stack
+        let opened = Stack::open(&stack, self.form)?;
+        let wanted = opened.wanted()?;
+        if !wanted.is_empty() {
+            stack
+                .push(self.describe_parents(layers, &opened, &wanted).context("describe directories of lower layers")?);
+        }
+        Ok(stack)
+    }
+
+    /// Makes the layer with the attributes of directories that upper layers need and lower ones describe. It depends
+    /// on all the layers, so that is what its name is made of.
+    fn describe_parents(
+        &self,
+        layers: &[Layer],
+        stack: &Stack,
+        wanted: &BTreeMap<Inner, usize>,
+    ) -> anyhow::Result<PathBuf> {
+        let names: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_ref()).collect();
+        let key = layout::sha256(names.join(" ").as_bytes()).replace(':', "-");
+        let path = self.path.join("parents").join(&key);
+        let temporary_path = self.path.join("tmp").join(&key);
+        let _lock = Lock::wait(&temporary_path.with_extension("lock"))?;
+        if !path.exists() {
+            let temporary = Temporary::new(temporary_path);
+            let _pass = interrupt::pass();
+            interrupt::remove_tree(temporary.path());
+            DirBuilder::new().mode(0o755).create(temporary.path())?;
+            let root = File::open(temporary.path())?;
+            stack.make(&root, wanted)?;
+            self.keep(temporary, &root, &path)?;
+        }
+        Ok(path)
     }
 
     /// Removes what killed runs have left.
@@ -107,10 +140,9 @@ impl Store {
         for stem in stems {
             // Whoever holds the lock is alive; an error here is met again, and told, by whoever needs the layer.
             if let Ok(Some(_lock)) = Lock::try_take(&stem.with_extension("lock")) {
-                if stem.exists() {
-                    log::debug!("sweep {}", stem.display());
-                    interrupt::remove_tree(&stem);
-                }
+                log::debug!("sweep {}", stem.display());
+                interrupt::remove_tree(&stem);
+                interrupt::remove_tree(&parents::list_path(&stem));
             }
         }
     }
@@ -153,13 +185,15 @@ impl Store {
     ) -> anyhow::Result<File> {
         let path = temporary.path();
         let made = || format!("make directory {}", path.display());
-        let root = {
+        let list = parents::list_path(path);
+        let (root, implicit) = {
             let _pass = interrupt::pass();
             DirBuilder::new().mode(0o700).create(path).with_context(made)?;
-            File::open(path).with_context(made)?
+            let list = File::options().create(true).write(true).truncate(true).mode(0o600).open(&list);
+            (File::open(path).with_context(made)?, list.with_context(made)?)
         };
         let stream = image.stream(layer, limits)?;
-        let entry = extract(stream, layer, &root, self.form, limits)?;
+        let entry = extract(stream, layer, &root, (self.form, Some(implicit)), limits)?;
         crate::extraction::describe_root(&root, entry.as_ref())?;
         Ok(root)
     }
@@ -169,7 +203,13 @@ impl Store {
         if self.sync {
             rustix::fs::syncfs(root).with_context(|| format!("write {} to the disk", path.display()))?;
         }
-        fs::rename(temporary.path(), path).with_context(|| format!("rename to {}", path.display()))?;
+        let renamed = || format!("rename to {}", path.display());
+        // First, since it is the directory that says the layer is there.
+        let list = parents::list_path(temporary.path());
+        if list.exists() {
+            fs::rename(list, parents::list_path(path)).with_context(renamed)?;
+        }
+        fs::rename(temporary.path(), path).with_context(renamed)?;
         temporary.keep();
         Ok(())
     }

@@ -38,7 +38,7 @@ const LINKS: usize = 40;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Nothing that a single component could be leads elsewhere.
-const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+pub(crate) const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -225,14 +225,22 @@ impl<'a> Tree<'a> {
             .with_context(|| format!("make directory {}", Name(&real)))?;
         self.limits.add_entry()?;
         self.mark(parent, name.to_bytes());
-        if let Some(implicit) = &mut self.implicit {
-            implicit.write_all(&real)?;
-            implicit.write_all(&[0])?;
-        }
+        self.note(b'-', &real)?;
         let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
         let place = self.insert(real, fd)?;
         self.set_times(place, time, time);
         Ok(place)
+    }
+
+    /// Notes a directory that no entry describes (`-`), or that one describes after all (`+`).
+    pub(crate) fn note(&mut self, sign: u8, path: &[u8]) -> anyhow::Result<()> {
+        let Some(implicit) = &mut self.implicit else { return Ok(()) };
+        let mut write = || -> std::io::Result<()> {
+            implicit.write_all(&[sign])?;
+            implicit.write_all(path)?;
+            implicit.write_all(&[0])
+        };
+        write().context("write the list of directories")
     }
 
     /// Opens a directory that has just been made or that an entry describes.
@@ -393,7 +401,8 @@ pub(crate) fn timestamps(atime: Time, mtime: Time) -> Timestamps {
     Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }
 
-fn times_of(stat: &Stat) -> Timestamps {
+/// Returns a file's times, to be set again.
+pub(crate) fn times_of(stat: &Stat) -> Timestamps {
     let spec = |seconds: i64, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),

@@ -73,16 +73,34 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
 
 /// Removes what attributes a directory of a lower layer has: those of its new entry are all that it will have.
 pub(crate) fn clear(fd: BorrowedFd<'_>) -> anyhow::Result<()> {
+    for name in names(fd)? {
+        fremovexattr(fd, &c_string(&name)?)?;
+    }
+    Ok(())
+}
+
+/// Returns what attributes a directory has of those that a layer may set.
+pub(crate) fn all(fd: BorrowedFd<'_>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let with_value = |name: Vec<u8>| -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        let mut value = vec![0; LIST_LIMIT];
+        let length = fgetxattr(fd, &c_string(&name)?, &mut value)?;
+        value.truncate(length);
+        Ok((name, value))
+    };
+    names(fd)?.into_iter().map(with_value).collect()
+}
+
+fn names(fd: BorrowedFd<'_>) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut list = vec![0; LIST_LIMIT];
     let length = match flistxattr(fd, &mut list) {
         Ok(length) => length,
         Err(Errno::OPNOTSUPP) => 0,
         Err(errno) => return Err(errno.into()),
     };
-    for name in list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty() && !is_foreign(name)) {
-        fremovexattr(fd, &c_string(name)?)?;
-    }
-    Ok(())
+    let names = list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty() && !is_foreign(name));
+    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    names.sort();
+    Ok(names)
 }
 
 /// Tells whether new entries of a directory get an access control list.

@@ -202,8 +202,9 @@ pub(crate) fn entries(data: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         .partition(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED))))
 }
 
-/// Layers hold set-user-ID programs that the host's users must not reach (CVE-2021-41091).
-fn make_private(path: &Path) -> io::Result<()> {
+/// Makes a directory for root only: images hold set-user-ID programs that the host's users must not reach
+/// (CVE-2021-41091).
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

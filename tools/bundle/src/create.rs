@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use record::{Bundle, Id, Image, Input, Record, Rootfs};
+use rustix::fs::Mode;
 use serde_json::Value;
 
 use crate::cdi::DeviceOption;
@@ -62,6 +63,8 @@ pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
         return print(&origin, options, &place);
     }
     let interrupt = Interrupt::watch()?;
+    // Directories that are made for the container are everybody's to enter there, whatever the caller's shell says.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let mut claim = Claim::new(&data, &id)?;
     let (root, mounted) = mount(&origin.rootfs, options, &claim)?;
     let config = config(&origin, options, &place, &root)?;
@@ -186,7 +189,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         log::warn!("volumes are not relabelled for SELinux");
     }
     let facts = Facts {
-        id: place.id.to_owned(),
+        cgroup: cgroup_name(place),
         root: root_path(&origin.rootfs, options)?,
         user: accounts.resolve(&spec, &options.process.group_add)?,
         hostname: host::hostname(&options.names, &namespaces, place.id)?,
@@ -212,6 +215,18 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         patch::merge(&mut config, changes);
     }
     Ok(config)
+}
+
+/// Returns the name of the container's cgroup. Ids are unique below one root only, control groups are the machine's, so
+/// below another root than the system's own the name tells which.
+fn cgroup_name(place: &Place<'_>) -> String {
+    if place.run == Path::new("/run/drayage") {
+        return place.id.to_owned();
+    }
+    // FNV-1a: the same name for the same root, on every machine and in every version.
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = place.run.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5, step);
+    format!("{}-{hash:08x}", place.id)
 }
 
 fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
@@ -302,7 +317,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
         Source::Volume { copy, .. } => {
             log::debug!("make volume {}", source.display());
             let content = copy.then_some(root);
-            let made = volume::prepare(source, &mount.destination, content, interrupt)?;
+            let made = volume::prepare(source, &claim.path, &mount.destination, content, interrupt)?;
             claim.made.extend(made.map(Made::Volume));
             Ok(())
         }

@@ -45,7 +45,8 @@ const SHM_SIZE: i64 = 64 << 20;
 
 /// What was found out before: about the host, the image's accounts and the bundle.
 pub(crate) struct Facts {
-    pub(crate) id: String,
+    /// The last part of `linux.cgroupsPath`.
+    pub(crate) cgroup: String,
     /// `root.path`.
     pub(crate) root: String,
     pub(crate) user: User,
@@ -193,7 +194,7 @@ fn linux(options: &Create, facts: &Facts) -> Result<Value> {
     let parent = options.limits.cgroup_parent.as_deref().unwrap_or("/drayage").trim_end_matches('/');
     let mut linux = json!({
         "sysctl": sysctl(options, facts)?,
-        "cgroupsPath": format!("{parent}/{}", facts.id),
+        "cgroupsPath": format!("{parent}/{}", facts.cgroup),
         "resources": resources::resources(&options.limits, options.security.privileged, &facts.devices)?,
     });
     if !facts.devices.is_empty() {

@@ -8,18 +8,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fgetxattr,
-    flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod,
+    fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat, readlinkat, renameat_with, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
 
+use crate::container::make_private;
 use crate::interrupt::Interrupt;
 use crate::rootfs::{Root, open_directory};
 
-/// Makes a volume's directory if it is not there, and fills it while it is empty. Returns what was made, for undoing.
-pub(crate) fn prepare(path: &Path, image: &str, root: Option<&Root>, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
+/// Makes a volume's directory if it is not there, and fills it while it is empty with what the root has at `image`.
+/// Returns what was made, for undoing.
+pub(crate) fn prepare(
+    path: &Path,
+    bundle: &Path,
+    image: &str,
+    root: Option<&Root>,
+    interrupt: &Interrupt,
+) -> Result<Option<PathBuf>> {
     let parent = path.parent().context("a volume at the root")?;
-    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    make_private(parent).with_context(|| format!("make {}", parent.display()))?;
     let content = match root {
         Some(root) => root.directory(image).with_context(|| format!("look at the image's {image}"))?,
         None => None,
@@ -32,22 +41,26 @@ pub(crate) fn prepare(path: &Path, image: &str, root: Option<&Root>, interrupt: 
         }
         return Ok(None);
     }
-    // Filled under another name, so that nobody meets a half-filled volume.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.{}", std::process::id()));
+    // Filled in the bundle, so that nobody meets a half-filled volume, and who sweeps the bundle sweeps this too.
+    let temporary = bundle.join(".volume");
     let made = (|| {
         fs::create_dir(&temporary).with_context(|| format!("make {}", temporary.display()))?;
         if let Some(content) = content {
             let target = open_directory(&temporary)?;
             copy(&content, &target, interrupt).with_context(|| format!("copy the image's {image}"))?;
         }
-        fs::rename(&temporary, path).with_context(|| format!("make {}", path.display()))
+        match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            // Another bundle was faster; the volume is theirs and ours.
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("make {}", path.display())),
+        }
     })();
-    if made.is_err() {
+    if !matches!(made, Ok(true)) {
         // The first error is the one to tell.
         let _secondary = fs::remove_dir_all(&temporary);
     }
-    made.map(|()| Some(path.to_owned()))
+    Ok(made?.then(|| path.to_owned()))
 }
 
 /// Copies what is in a directory, and the directory's own mode, owner and attributes.

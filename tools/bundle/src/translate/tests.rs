@@ -21,7 +21,7 @@ fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let spec = spec.or_else(|| image.config().as_ref().and_then(|config| config.user().clone())).unwrap_or_default();
     let capabilities = capabilities(&options, (1 << 41) - 1);
     let facts = Facts {
-        id: "web".to_owned(),
+        cgroup: "web".to_owned(),
         root: "rootfs".to_owned(),
         user: accounts.resolve(&spec, &options.process.group_add)?,
         hostname: "web".to_owned(),

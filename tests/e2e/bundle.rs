@@ -257,7 +257,7 @@ fn interrupted(sandbox: &Sandbox) {
     sandbox.sh("mkdir rootfs/big; cd rootfs/big; for i in $(seq 20000); do : > $i; done").run().ok();
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let running = sandbox.cmd(&["bundle", "--id", "web", "-v", "cache:/big", "./rootfs", "--", "x"]).start();
-        wait_for("the volume", || fs::read_dir(sandbox.outside("state/volumes")).ok()?.flatten().next());
+        wait_for("the volume", || fs::read_dir(sandbox.outside("state/containers/web/.volume")).ok()?.flatten().next());
         running.signal(signal);
         running.wait().fails(code).one_error_line("bundle", &["interrupted"]);
         assert_nothing_left(sandbox);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Sandbox, wait};
 
@@ -14,12 +14,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// One listing of everything that can be left behind.
 pub(super) struct Listing {
     things: BTreeSet<String>,
-    cgroups: BTreeSet<PathBuf>,
 }
 
 impl Listing {
     pub(super) fn take(sandbox: &Sandbox) -> Self {
-        Self { things: things(sandbox), cgroups: cgroups().into_iter().collect() }
+        Self { things: things(sandbox) }
     }
 }
 
@@ -29,17 +28,9 @@ pub(super) fn since(before: &Listing, sandbox: &Sandbox) -> Vec<String> {
     wait::start_the_clock();
     wait::poll_until(wait::deadline(GRACE), &mut || {
         left = things(sandbox).difference(&before.things).cloned().collect();
-        left.extend(new_cgroups(before));
         left.is_empty().then_some(())
     });
     left
-}
-
-/// Control groups are one tree for the whole machine, and other tests run at the same time: those that somebody still
-/// uses are somebody's, and a left one has no processes.
-fn new_cgroups(before: &Listing) -> Vec<String> {
-    let new = cgroups().into_iter().filter(|path| !before.cgroups.contains(path));
-    new.filter(|path| !populated(path)).map(|path| format!("cgroup {}", path.display())).collect()
 }
 
 fn things(sandbox: &Sandbox) -> BTreeSet<String> {
@@ -60,6 +51,9 @@ fn things(sandbox: &Sandbox) -> BTreeSet<String> {
         things.extend(tables.stdout.lines().map(|line| format!("firewall {line}")));
     }
     things.extend(processes(init));
+    let cgroups = sandbox.name().map(cgroups).unwrap_or_default().into_iter();
+    // The tools' common parent stays, as /docker and /machine.slice do.
+    things.extend(cgroups.filter(|path| !path.ends_with("drayage")).map(|path| format!("cgroup {}", path.display())));
     things
 }
 
@@ -78,11 +72,10 @@ fn processes(init: i32) -> Vec<String> {
         .collect()
 }
 
-/// Lists the control groups that can be a test's, in every hierarchy: those below the tools' own parent, and those that
-/// are named after a test. Others on the machine are none of a test's business.
-pub(super) fn cgroups() -> Vec<PathBuf> {
+/// Lists the control groups below those that stand for the root in a sandbox, in every hierarchy, parents first.
+fn cgroups(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
+    let mut pending = roots(name);
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -91,33 +84,27 @@ pub(super) fn cgroups() -> Vec<PathBuf> {
             }
         }
     }
-    found.retain(|path| ours(path));
     found
 }
 
-fn ours(path: &Path) -> bool {
-    // The common parent itself stays, as /docker and /machine.slice do.
-    let below = path.parent().is_some_and(|parent| parent.components().any(|part| part.as_os_str() == "drayage"));
-    below || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("e2e-"))
+fn roots(name: &str) -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten();
+    // Some hierarchies have two names, one of them a symlink.
+    let real = hierarchies.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let paths = real.map(|entry| entry.path().join(name)).chain([top.join(name)]);
+    paths.filter(|path| path.is_dir()).collect()
 }
 
-/// Removes a test's empty control groups that are not in `before`.
-pub(super) fn remove_cgroups(before: &[PathBuf]) {
-    let mut new: Vec<PathBuf> =
-        cgroups().into_iter().filter(|path| !before.contains(path) && !populated(path)).collect();
-    // Children first.
-    new.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-    for path in new {
-        // One that has come to use in the meantime refuses to go.
-        let _ = fs::remove_dir(path);
+/// Removes a sandbox's control groups once its processes are gone.
+pub(super) fn remove_cgroups(name: &str) {
+    let mut all = roots(name);
+    all.extend(cgroups(name));
+    all.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    for path in all {
+        // The kernel takes a moment to let go of the last process.
+        wait::poll_until(Instant::now() + GRACE, &mut || {
+            (fs::remove_dir(&path).is_ok() || !path.exists()).then_some(())
+        });
     }
-}
-
-fn populated(cgroup: &Path) -> bool {
-    let own = fs::read_to_string(cgroup.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
-    own || fs::read_dir(cgroup)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && populated(&entry.path()))
 }

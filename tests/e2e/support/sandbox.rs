@@ -14,10 +14,37 @@ use super::{images, leaks, programs, wait};
 /// The registry's address inside every sandbox that needs one.
 pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 
-/// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory. /run/netns is
+/// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory, `$2` the name
+/// of a control group in each hierarchy that stands for the root in here, so that containers of one name in two sandboxes
+/// have nothing in common. /run/netns is
 /// as ip-netns(8) makes it once. SIGCHLD is ignored, so the kernel reaps what the test's daemons leave to init; end of
 /// file on stdin is the end of everything.
 const INIT: &str = r#"set -e
+trees() {
+    for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do
+        [ -e "$tree/cgroup.procs" ] && [ ! -L "$tree" ] || continue
+        case $tree in /sys/fs/cgroup/*) grep -q " $tree " /proc/self/mountinfo || continue; esac
+        echo "$tree"
+    done
+}
+if [ "$3" = join ]; then
+    for tree in $(trees); do
+        mkdir "$tree/$2"
+        for file in cpuset.mems cpuset.cpus; do
+            [ ! -e "$tree/tasks" ] || [ ! -e "$tree/$file" ] || cat "$tree/$file" >"$tree/$2/$file"
+        done
+        echo 0 >"$tree/$2/cgroup.procs"
+    done
+    exec unshare --cgroup sh -c "$4" init "$1" "$2" stay
+fi
+for tree in $(trees); do
+    if [ ! -e "$tree/tasks" ]; then
+        mkdir "$tree/$2/init"
+        echo 0 >"$tree/$2/init/cgroup.procs"
+        sed 's/[^ ]\+/+&/g' "$tree/$2/cgroup.controllers" >"$tree/$2/cgroup.subtree_control"
+    fi
+    mount --bind "$tree/$2" "$tree"
+done
 mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
 mount -t tmpfs -o mode=755 drayage-e2e-run /run
 mkdir -p /run/netns /run/lock "$1/home" "$1/tmp"
@@ -39,7 +66,7 @@ pub(crate) struct Sandbox {
 struct Machine {
     unshare: Child,
     init: i32,
-    cgroups: Vec<PathBuf>,
+    name: String,
 }
 
 impl Sandbox {
@@ -168,11 +195,9 @@ impl Sandbox {
         self.machine.as_ref().map(|machine| machine.init)
     }
 
-    /// Removes what outlives the namespaces: control groups that a failed test has left empty.
-    pub(super) fn clean_up(&self) {
-        let Some(machine) = &self.machine else { return };
-        machine.kill();
-        leaks::remove_cgroups(&machine.cgroups);
+    /// Returns the name of the control groups that stand for the root.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.machine.as_ref().map(|machine| machine.name.as_str())
     }
 
     fn search_path() -> String {
@@ -200,12 +225,13 @@ impl Sandbox {
 
 impl Machine {
     fn boot(directory: &Path) -> Result<Self, String> {
-        let cgroups = leaks::cgroups();
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut complaints = tempfile::tempfile().map_err(|error| error.to_string())?;
         let mut unshare = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "--"])
             .args(["sh", "-c", INIT, "init"])
             .arg(directory)
+            .args([&name, "join", INIT])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Shown when it matters: util-linux 2.38's unshare complains at its end about signals, without a cause.
@@ -223,7 +249,7 @@ impl Machine {
         }
         let outer = i32::try_from(unshare.id()).map_err(|error| error.to_string())?;
         let init = command::child_of(outer).ok_or("the sandbox's init is gone")?;
-        Ok(Self { unshare, init, cgroups })
+        Ok(Self { unshare, init, name })
     }
 
     /// Returns a command that runs its arguments inside.
@@ -232,7 +258,7 @@ impl Machine {
         let mut command =
             Command::new(NSENTER.get_or_init(|| find_program("nsenter").unwrap_or_else(|| "nsenter".into())));
         command.arg("--target").arg(self.init.to_string());
-        command.args(["--mount", "--net", "--pid", "--uts", "--ipc"]);
+        command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup"]);
         command.arg(format!("--wdns={}", directory.display())).args(["--", "env"]);
         command
     }
@@ -248,5 +274,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
         let _ = self.unshare.wait();
+        leaks::remove_cgroups(&self.name);
     }
 }

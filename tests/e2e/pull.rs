@@ -20,6 +20,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_digest_pins_the_image", IMAGES, pinned),
         test("gc_keeps_what_images_and_containers_need", IMAGES, collect),
         test("certificates_come_from_the_users_directories", &[Need::Registry, Need::Program("openssl")], certificates),
+        test("an_image_is_copied_to_archives", SKOPEO, to_archives),
+        test("a_lock_file_pins_what_a_tag_meant", IMAGES, locked),
         test("wrong_use_is_one_line", IMAGES, wrong_use),
         test("passing_faults_end_well", FAULTY, passing_faults),
         test("a_cut_blob_is_resumed_by_range", FAULTY, range),
@@ -180,6 +182,26 @@ fn certificates(sandbox: &Sandbox) {
     stranger.one_error_line("pull", &["127.0.0.1:5443"]);
     sandbox.sh("rm -r home/.config").run().ok();
     sandbox.run(&["pull", "127.0.0.1:5443/busybox"]).fails(1).one_error_line("pull", &["certificate"]);
+}
+
+fn to_archives(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    sandbox.run(&["pull", "--to", "oci-archive:oci.tar", &nginx]).ok();
+    sandbox.run(&["pull", "--to", "docker-archive:docker.tar:nginx:1", &nginx]).ok();
+    sandbox.run(&["skopeo", "copy", "oci-archive:oci.tar:latest", "oci:a:1"]).ok();
+    sandbox.run(&["skopeo", "copy", "docker-archive:docker.tar:nginx:1", "oci:b:1"]).ok();
+    sandbox.run(&["pull", "--to", "oci:dir", &nginx]).fails(2);
+}
+
+fn locked(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let first = sandbox.run(&["pull", "--lock", "lock.json", &nginx]).ok().json();
+    assert_eq!(sandbox.run(&["pull", "--lock", "lock.json", &nginx]).ok().json(), first);
+    let other = sandbox.run(&["pull", "--layout", "other", &format!("{nginx}:plain")]).ok().json();
+    let digest = other["image"]["manifest"]["digest"].as_str().unwrap_or_default().to_owned();
+    sandbox.write("lock.json", format!(r#"{{"{nginx}:latest":"{digest}"}}"#));
+    let pinned = sandbox.run(&["pull", "--lock", "lock.json", &nginx]).ok().json();
+    assert_eq!(pinned["image"]["manifest"]["digest"], digest);
 }
 
 fn wrong_use(sandbox: &Sandbox) {

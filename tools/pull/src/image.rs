@@ -67,8 +67,9 @@ impl Job<'_> {
         }
     }
 
-    /// Fetches an image: prints its record when manifest and config are right, returns when all blobs are.
-    pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<()> {
+    /// Fetches an image: prints its record when manifest and config are right, returns when all blobs are. What is
+    /// returned is what the name stands for, and what is named in the layout.
+    pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<(Descriptor, Descriptor)> {
         let root = source.root()?;
         let label = label(name, source, &root.descriptor);
         log::debug!("{label} is {}", root.descriptor.digest());
@@ -90,7 +91,8 @@ impl Job<'_> {
             let digest = root.descriptor.digest();
             self.layout.tag(&format!("{}-{}", digest.algorithm(), digest.digest()), &index)?;
         }
-        Ok(self.layout.tag(&label, tagged)?)
+        self.layout.tag(&label, tagged)?;
+        Ok((root.descriptor.clone(), tagged.clone()))
     }
 
     /// Fetches the index of what refers to the image, and collects the blobs of it all.

@@ -5,7 +5,9 @@
 mod archive;
 mod blob;
 mod credentials;
+mod export;
 mod image;
+mod lock;
 mod options;
 mod progress;
 mod reference;
@@ -19,6 +21,7 @@ use anyhow::Context;
 use layout::Layout;
 
 use image::Job;
+use lock::LockFile;
 use options::{Args, Policy, Verb};
 use progress::Progress;
 use registry::{Access, Registry};
@@ -48,15 +51,31 @@ fn fetch(args: Args) -> anyhow::Result<()> {
     };
     let progress = Progress::open(args.form())?;
     let job = Job { layout: &layout, choice: &args.choice, jobs: args.network.jobs.max(1), progress: &progress };
-    for name in args.names {
-        for name in all_tags(args.choice.all_tags, name, &access)? {
-            if job.find_local(&name)? {
-                continue;
-            }
-            let _kept = layout.share()?;
-            Source::open(&name, &access)
-                .and_then(|source| job.fetch(&name, &source))
-                .with_context(|| format!("fetch {name}"))?;
+    let mut lock = args.lock.as_deref().map(LockFile::open).transpose()?;
+    let names: Vec<Name> = args
+        .names
+        .into_iter()
+        .map(|name| all_tags(args.choice.all_tags, name, &access))
+        .collect::<anyhow::Result<Vec<_>>>()?
+        .concat();
+    if args.to.is_some() && names.len() > 1 {
+        return Err(cli::Usage("--to takes one image".to_owned()).into());
+    }
+    for name in names {
+        // What the layout calls by a name may be older than what the lock file says.
+        if lock.is_none() && args.to.is_none() && job.find_local(&name)? {
+            continue;
+        }
+        let _kept = layout.share()?;
+        let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(&name));
+        let (root, image) = Source::open(&pinned, &access)
+            .and_then(|source| job.fetch(&name, &source))
+            .with_context(|| format!("fetch {name}"))?;
+        if let Some(lock) = &mut lock {
+            lock.keep(&name, root.digest())?;
+        }
+        if let Some(to) = &args.to {
+            export::write(&layout, &image, &name.to_string(), to)?;
         }
     }
     Ok(())

@@ -36,6 +36,12 @@ pub(crate) struct Args {
     pub(crate) choice: Choice,
     #[command(flatten)]
     pub(crate) network: Network,
+    /// Keep the digests of references in this file, and fetch what it says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lock: Option<PathBuf>,
+    /// Write the image also to an archive: oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]
+    #[arg(long, value_name = "ARCHIVE", value_parser = crate::export::parse)]
+    pub(crate) to: Option<Name>,
     /// No progress
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -1,0 +1,103 @@
+//! `--to`: an image of the layout as one tar file, which is an oci-archive and, with manifest.json, what `docker load` reads.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use layout::{Document, IMAGE_NAME, Kind, Layout, REF_NAME};
+use oci_spec::image::Descriptor;
+use serde_json::json;
+
+use crate::source::Name;
+
+/// Checks that a target is an archive.
+pub(crate) fn parse(text: &str) -> Result<Name, String> {
+    match text.parse()? {
+        name @ (Name::OciArchive(..) | Name::DockerArchive(..)) => Ok(name),
+        _ => Err("say oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]".to_owned()),
+    }
+}
+
+/// Writes the image into the file that `to` names; `reference` is its name where `to` has none.
+pub(crate) fn write(layout: &Layout, image: &Descriptor, reference: &str, to: &Name) -> anyhow::Result<()> {
+    let (path, name, docker) = match to {
+        Name::OciArchive(path, name) => (path, name, false),
+        Name::DockerArchive(path, name) => (path, name, true),
+        _ => bail!("{to} is no archive"),
+    };
+    let name = name.as_deref().unwrap_or(reference);
+    let temporary = temporary(path);
+    let done = write_tar(layout, image, name, docker, &temporary).and_then(|()| Ok(std::fs::rename(&temporary, path)?));
+    done.inspect_err(|_| {
+        // The first error is the one to be told.
+        let _left = std::fs::remove_file(&temporary);
+    })
+    .with_context(|| format!("write {}", path.display()))
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_tar(layout: &Layout, image: &Descriptor, name: &str, docker: bool, path: &Path) -> anyhow::Result<()> {
+    let mut blobs = Vec::new();
+    collect(layout, image, &mut HashSet::new(), &mut blobs)?;
+    let mut tar = tar::Builder::new(BufWriter::with_capacity(256 << 10, File::create(path)?));
+    let mut entry = serde_json::to_value(image)?;
+    let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
+    entry["annotations"] =
+        if name.contains('/') { json!({IMAGE_NAME: name, REF_NAME: tag}) } else { json!({REF_NAME: name}) };
+    let index =
+        json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]});
+    add(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add(&mut tar, "index.json", index.to_string().as_bytes())?;
+    if docker {
+        let manifest = layout.manifest(image).context("docker-archive holds one platform")?;
+        let layers: Vec<String> = manifest.layers().iter().map(blob_name).collect();
+        let saved = json!([{"Config": blob_name(manifest.config()), "RepoTags": [name], "Layers": layers}]);
+        add(&mut tar, "manifest.json", saved.to_string().as_bytes())?;
+    }
+    for blob in &blobs {
+        let mut header = header(blob.size());
+        tar.append_data(&mut header, blob_name(blob), layout.blob(blob)?)?;
+    }
+    tar.into_inner()?.flush()?;
+    Ok(())
+}
+
+fn add<W: Write>(tar: &mut tar::Builder<W>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    tar.append_data(&mut header(bytes.len() as u64), name, bytes.take(u64::MAX))
+}
+
+/// The same image gives the same archive: no times, no owners.
+fn header(size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(0o644);
+    header
+}
+
+fn blob_name(blob: &Descriptor) -> String {
+    format!("blobs/{}/{}", blob.digest().algorithm(), blob.digest().digest())
+}
+
+fn collect(
+    layout: &Layout,
+    image: &Descriptor,
+    seen: &mut HashSet<String>,
+    blobs: &mut Vec<Descriptor>,
+) -> anyhow::Result<()> {
+    if !seen.insert(image.digest().to_string()) {
+        return Ok(());
+    }
+    blobs.push(image.clone());
+    if Kind::of(image.media_type().as_ref()) == Kind::Other {
+        return Ok(());
+    }
+    let document: Document = layout.document(image)?;
+    document.children().into_iter().try_for_each(|child| collect(layout, child, seen, blobs))
+}

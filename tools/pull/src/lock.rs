@@ -1,0 +1,57 @@
+//! `--lock`: a file of digests, so that the same references are the same images tomorrow.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use oci_spec::image::Digest;
+
+use crate::source::Name;
+
+/// The digests by reference, and the file they are kept in.
+pub(crate) struct LockFile {
+    path: PathBuf,
+    digests: BTreeMap<String, Digest>,
+}
+
+impl LockFile {
+    /// Reads the file; one that is not there yet is empty.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let digests = match fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        Ok(Self { path: path.to_owned(), digests })
+    }
+
+    /// Returns the name with the digest that is kept for it.
+    pub(crate) fn pin(&self, name: &Name) -> Name {
+        match (name, self.digests.get(&name.to_string())) {
+            (Name::Reference(reference), Some(digest)) if reference.digest.is_none() => {
+                let mut pinned = reference.clone();
+                pinned.digest = Some(digest.clone());
+                Name::Reference(pinned)
+            }
+            _ => name.clone(),
+        }
+    }
+
+    /// Keeps a digest.
+    pub(crate) fn keep(&mut self, name: &Name, digest: &Digest) -> anyhow::Result<()> {
+        if !matches!(name, Name::Reference(reference) if reference.digest.is_none()) {
+            return Ok(());
+        }
+        if self.digests.insert(name.to_string(), digest.clone()).as_ref() == Some(digest) {
+            return Ok(());
+        }
+        let write = || -> anyhow::Result<()> {
+            let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));
+            fs::write(&temporary, serde_json::to_string_pretty(&self.digests)? + "\n")?;
+            Ok(fs::rename(&temporary, &self.path)?)
+        };
+        write().with_context(|| format!("write {}", self.path.display()))
+    }
+}

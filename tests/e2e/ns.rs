@@ -1,7 +1,268 @@
-//! `ns`: namespaces listed, entered, added and deleted.
+//! `ns`: namespaces listed, entered, added and deleted, beside the programs that it stands in for.
 
-use crate::support::Test;
+use crate::support::{Need, Sandbox, Test, test};
+
+const NET: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip")];
+const LIST: &[Need] = &[Need::Root, Need::Program("lsns"), Need::Program("ip"), Need::Program("pgrep")];
+const ENTER: &[Need] = &[Need::Root, Need::Program("nsenter")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    vec![
+        test("a_container_gets_a_network_and_leaves_none", NET, add_and_delete),
+        test("a_record_passes_through_and_the_bundle_learns_the_path", NET, record),
+        test("options_choose_network_address_and_link", NET, options),
+        test("addresses_are_given_once_until_there_are_none", NET, exhaustion),
+        test("what_fails_half_way_is_undone", NET, undo),
+        test("a_killed_add_is_cleaned_up_by_del", NET, killed),
+        test("containers_share_a_network_or_have_none", NET, join_and_none),
+        test("wrong_use_of_add_is_one_line", NET, wrong_add),
+        test("list_writes_what_lsns_writes", LIST, list_as_lsns),
+        test("list_finds_what_only_threads_descriptors_and_mounts_hold", LIST, held),
+        test("list_chooses_rows_by_expression", LIST, filter),
+        test("enter_does_what_nsenter_does", ENTER, enter_as_nsenter),
+        test("enter_mirrors_stops_and_signals", ENTER, mirror),
+        test("enter_takes_a_record_and_a_name", NET, enter_record),
+    ]
+}
+
+/// No link, no table, no name is left.
+const NOTHING: &str =
+    "test -z \"$(ls /run/netns)\"; test -z \"$(nft list ruleset)\"; ! ip link show drayage0 >/dev/null 2>&1
+umount -R /run/netns 2>/dev/null; rmdir /run/netns; true";
+
+fn script(sandbox: &Sandbox, script: &str) {
+    sandbox.sh(&format!("set -e\n{script}\n{NOTHING}")).run().ok();
+}
+
+fn add_and_delete(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add web >web.json; ns add db >db.json
+        address() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[\"network\"][\"ips\"][0][\"address\"])' $1; }
+        ip netns list | grep -q '^web' && ip netns list | grep -q '^db'
+        ip -n web addr show eth0 | grep -q \"inet $(address web.json)\"
+        ip -n web route | grep -q '^default via 10.213.0.1 dev eth0'
+        ip -n web link show lo | grep -q 'LOOPBACK,UP'
+        ip addr show drayage0 | grep -q 'inet 10.213.0.1/16'
+        ip -d link show master drayage0 | grep -q 'alias ctr=web ip='
+        ip -d link show master drayage0 | grep -c 'hairpin on' | grep -qx 2
+        nft list table ip drayage-net | grep -q 'ip saddr 10.213.0.0/16 oifname != \"drayage0\" masquerade'
+        test $(cat /proc/sys/net/ipv4/ip_forward) = 1
+        test $(ip netns exec web cat /proc/sys/net/ipv6/conf/eth0/accept_ra) = 0
+        ! ns add web 2>err; grep -qx 'ns: add web: network namespace web exists: .*' err
+        ns del web; ns del web
+        ip link show drayage0 >/dev/null
+        ns del db never-there",
+    );
+}
+
+fn record(sandbox: &Sandbox) {
+    let config = r#"{"z":1,"hostname":"inside","linux":{"namespaces":[{"type":"pid"},{"type":"network"}]},"a":[]}"#;
+    sandbox.sh("mkdir b").run().ok();
+    sandbox.write("b/config.json", config);
+    sandbox.write("b/hosts", "127.0.0.1\tlocalhost\n");
+    let line = format!(r#"{{"id":"web","other":{{"k":[1]}},"bundle":"{}"}}"#, sandbox.at("b"));
+    let record = sandbox.cmd(&["ns", "add"]).stdin(line).run().ok().json();
+    assert_eq!(record["other"].to_string(), r#"{"k":[1]}"#);
+    assert_eq!(record["network"]["cniVersion"], "1.1.0");
+    assert_eq!(record["network"]["interfaces"][2]["sandbox"], "/run/netns/web");
+    let joined = config.replace(r#"{"type":"network"}"#, r#"{"type":"network","path":"/run/netns/web"}"#);
+    assert_eq!(sandbox.read("b/config.json").trim_end(), joined);
+    let address = record["network"]["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    assert_eq!(sandbox.read("b/hosts"), format!("127.0.0.1\tlocalhost\n{address}\tinside\n"));
+    sandbox.cmd(&["ns", "del"]).stdin(record.to_string()).run().ok();
+    script(sandbox, "");
+}
+
+fn options(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add --bridge lab0 --subnet 10.9.0.0/24 --subnet fd00:9::/64 --gateway 10.9.0.254 --ip 10.9.0.7 \
+            --ifname net7 --mtu 1400 --mac 02:00:00:00:00:07 --no-masquerade db >/dev/null
+        ip -n db addr show net7 >shown
+        grep -q 'inet 10.9.0.7/24' shown; grep -q 'inet6 fd00:9::' shown; grep -q 'mtu 1400' shown
+        grep -q 'link/ether 02:00:00:00:00:07' shown
+        ip -n db route | grep -q 'default via 10.9.0.254'; ip -n db -6 route | grep -q 'default via fd00:9::1'
+        test -z \"$(nft list ruleset)\"
+        ns add --bridge lab0 other | grep -q '10.9.0.254'
+        nft list ruleset | grep -q 'ip6 saddr fd00:9::/64'
+        ns del db other; ! ip link show lab0 >/dev/null 2>&1",
+    );
+}
+
+fn exhaustion(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "for id in a b c d e; do ns add --subnet 10.9.0.0/29 $id >/dev/null; done
+        for id in a b c d e; do ip -n $id -o -4 addr show eth0 | awk '{print $4}'; done | sort -u | wc -l | grep -qx 5
+        ! ns add --subnet 10.9.0.0/29 f 2>err; grep -qx 'ns: add f: no address is free in 10.9.0.0/29' err
+        ns del c; ns add f >/dev/null
+        ns del a b d e f",
+    );
+}
+
+fn undo(sandbox: &Sandbox) {
+    sandbox.sh("mkdir b").run().ok();
+    sandbox.write("b/config.json", r#"{"linux":[]}"#);
+    script(
+        sandbox,
+        "! ns add web >/dev/full 2>err; grep -q 'print the record' err
+        ! ns add ./b 2>err; grep -q 'linux is not an object' err
+        ip link add taken type dummy 2>/dev/null || ip link add taken type veth peer name taken2
+        ip addr add 10.213.9.9/24 dev taken
+        ! ns add web 2>err; grep -q 'network 10.213.0.0/16 is in use: taken has address 10.213.9.9/24' err
+        ! ns add --bridge taken web 2>err; grep -q 'taken is not a bridge' err
+        ip link del taken",
+    );
+    assert_eq!(sandbox.read("b/config.json"), r#"{"linux":[]}"#);
+}
+
+fn killed(sandbox: &Sandbox) {
+    // Killed at whatever moment: sooner or later in each round.
+    script(
+        sandbox,
+        "set +e
+        for delay in 0.001 0.002 0.003 0.004 0.006 0.009 0.015; do
+            timeout -s KILL $delay ns add web >/dev/null 2>&1
+            ns del web || exit 1
+            ns add web >/dev/null || exit 1
+            ns del web || exit 1
+        done
+        ip link del drayage0 2>/dev/null; nft delete table ip drayage-net 2>/dev/null; set -e",
+    );
+}
+
+fn join_and_none(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add web >/dev/null; ns add --join web helper >helper.json; ns add --none quiet >quiet.json
+        grep -q '\"sandbox\":\"/run/netns/web\"' helper.json; grep -q '\"gateway\":\"10.213.0.1\"' helper.json
+        grep -q '\"ips\":\\[\\]' quiet.json; ip -n quiet -br link | wc -l | grep -qx 1
+        ns del helper; ip -n web addr show eth0 >/dev/null
+        ns del web quiet",
+    );
+}
+
+fn wrong_add(sandbox: &Sandbox) {
+    for (arguments, code, part) in [
+        (&["ns", "add", "--id", "../x", "-"][..], 2, "id \"../x\""),
+        (&["ns", "add", "--join", "none", "web"], 1, "container none has no network namespace"),
+        (&["ns", "add", "--ip", "10.9.0.1", "web"], 1, "address 10.9.0.1 is not in 10.213.0.0/16"),
+        (&["ns", "del", "a b"], 2, "id \"a b\""),
+    ] {
+        sandbox.cmd(arguments).stdin("{}").run().fails(code).one_error_line("ns", &[part]);
+    }
+    sandbox.run(&["ns", "add"]).fails(1).one_error_line("ns", &["no record on stdin"]);
+    script(sandbox, "mkdir -p /run/netns");
+}
+
+fn population(sandbox: &Sandbox, body: &str) -> String {
+    sandbox.write("population.sh", include_str!("ns/population.sh"));
+    sandbox
+        .sh(&format!(
+            "OURS=$(mktemp -d)/lsns; ln -s $(command -v ns) $OURS; . ./population.sh\n{body}\ndown\n{NOTHING}"
+        ))
+        .run()
+        .ok()
+        .stdout
+}
+
+fn list_as_lsns(sandbox: &Sandbox) {
+    let differences = population(
+        sandbox,
+        "compare; compare -l; compare -T; compare -Tparent; compare -Tprocess; compare -n -o NS,PID,TYPE
+        compare -t net; compare -t net -W; compare -t uts -J; compare -t mnt -t pid -J -T
+        compare -l --output-all; compare -r -l; compare -r -o NS,TYPE,PID; compare -o +PATH -l; compare -u
+        compare -p 1; compare -p 1 -t net; compare -p 99999; compare 12345; compare -J -t user --output-all",
+    );
+    assert_eq!(differences, "");
+}
+
+fn held(sandbox: &Sandbox) {
+    let lines = population(
+        sandbox,
+        "ip netns add gone; exec 9</run/netns/gone; ip netns del gone
+        python3 -c 'import ctypes,threading,time
+def f(): ctypes.CDLL(None).unshare(0x04000000); time.sleep(300)
+threading.Thread(target=f,daemon=True).start(); print(flush=True); time.sleep(300)' >ready & held=\"$held $!\"
+        until [ -s ready ] && ns list --refs -r -n -o HELD-BY | grep -q '^thread'; do :; done
+        ns list --refs -r -n -o NPROCS,HELD-BY,TYPE | grep -v process | sort
+        ns list -P -r -n -o HELD-BY,NSFS
+        exec 9<&-",
+    );
+    assert_eq!(lines, "0 fd net\n0 mount net\n0 thread uts\nmount /run/netns/named\n");
+}
+
+fn filter(sandbox: &Sandbox) {
+    let lines = population(
+        sandbox,
+        "ns list -n -r -o TYPE,COMMAND -Q 'TYPE == \"uts\" and COMMAND =~ \"^sleep 30[0-5]\"'
+        ns list -Q 'FOO == 1' 2>/dev/null; echo $?",
+    );
+    assert_eq!(lines, "uts sleep\\x20300\n2\n");
+}
+
+/// A target with namespaces of all types, and one with a user namespace.
+const TARGETS: &str = "
+    ln -s $(command -v ns) nsenter
+    unshare -unimpCTf --kill-child --mount-proc sleep 300 & A=$!
+    unshare -Urnpmf --kill-child --mount-proc sleep 301 & B=$!
+    child() { until c=$(cat /proc/$1/task/$1/children 2>/dev/null) && [ -n \"$c\" ] && grep -qz sleep /proc/${c% }/cmdline; do :; done; echo ${c% }; }
+    T=$(child $A); U=$(child $B)
+    show='for t in mnt net ipc uts cgroup user pid time; do readlink /proc/self/ns/$t; done; id; pwd'
+    compare() {
+        want=$(/usr/bin/nsenter \"$@\" 2>/dev/null </dev/null); a=$?
+        got=$(./nsenter \"$@\" 2>/dev/null </dev/null); b=$?
+        [ \"$want\" = \"$got\" ] && [ $a = $b ] || echo \"differs: $* ($a: $want) ($b: $got)\"
+    }
+    down() { kill -KILL $A $B; wait; }";
+
+fn enter_as_nsenter(sandbox: &Sandbox) {
+    sandbox
+        .sh(&format!(
+            "{TARGETS}
+            compare -t $T -n sh -c \"$show\"; compare -t $T -a sh -c \"$show\"
+            compare -t $T -m -u -i -n -p -C -T sh -c \"$show\"; compare -t $T -p -F readlink /proc/self/ns/pid
+            compare -t $U -U -n sh -c \"$show\"; compare -t $U -U -n -p -m sh -c \"$show\"; compare -t $U -a sh -c \"$show\"
+            compare -t $U -U --preserve-credentials id; compare -t $T -n -S 1000 -G 1001 id
+            compare -t $T -r -w pwd; compare -t $T --wd=/usr -n pwd; compare -t $T -m -W /usr pwd
+            compare -n/proc/$T/ns/net sh -c \"$show\"; compare --net=/proc/$T/ns/net sh -c \"$show\"
+            compare -t $T -a -- echo -n x; compare -t $T true
+            for kind in -n -p; do
+                compare -t $T $kind sh -c 'exit 7'; compare -t $T $kind sh -c 'kill -TERM $$'
+                compare -t $T $kind /nonexistent; compare -t $T $kind /etc/passwd
+            done
+            compare -t 999999 -n true; compare -n true; compare -t x -n true
+            down"
+        ))
+        .run()
+        .ok()
+        .stdout_is("");
+}
+
+fn mirror(sandbox: &Sandbox) {
+    sandbox
+        .sh(&format!(
+            "{TARGETS}
+            ns enter -t $T -p sh -c 'kill -STOP $$; exit 3' & P=$!
+            until grep -q '^State:.*T' /proc/$P/status; do :; done
+            kill -CONT $P; wait $P; echo $?
+            ns enter -t $T -p sh -c 'kill -KILL $$'; echo $?
+            down"
+        ))
+        .run()
+        .ok()
+        .stdout_is("3\n137\n");
+}
+
+fn enter_record(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add web >web.json
+        ns enter -t web -n -- ip -br addr show eth0 | grep -q 10.213
+        ns enter -n -- ip -br addr show eth0 <web.json | grep -q 10.213
+        echo \"{\\\"id\\\":\\\"x\\\",\\\"bundle\\\":\\\"/\\\",\\\"pid\\\":$$}\" | ns enter -n -- cat >out; test ! -s out
+        ! ns enter -t nobody -n true 2>err; grep -qx 'ns: no process, container or named namespace is called nobody' err
+        ns del web",
+    );
 }

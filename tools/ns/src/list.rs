@@ -171,7 +171,9 @@ fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) 
     let held = &namespace.held;
     let alive = namespace.nprocs > 0;
     let kept = !held.mounts.is_empty() || held.thread.is_some() || held.descriptor.is_some() || held.socket.is_some();
-    if !(alive || kept || related && held.related) || !request.kinds.contains(&namespace.kind) {
+    // In a tree what is above stands there even if it is of another type.
+    let above = related && held.related;
+    if !(above || (alive || kept) && request.kinds.contains(&namespace.kind)) {
         return false;
     }
     if request.persistent && alive {

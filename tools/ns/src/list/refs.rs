@@ -1,8 +1,9 @@
 //! What keeps namespaces beside processes: mounts of nsfs, threads, open descriptors, sockets.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat_raw, stat, statat};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use sys::namespace::{self, Kind};
 
@@ -74,10 +75,12 @@ fn descriptors(proc: BorrowedFd<'_>, pid: i32, scan: &mut Scan, kinds: &[Kind]) 
     let mut sockets = vec![];
     for number in numbers {
         let name = number.to_string();
-        if let Some((kind, inode)) = link(&directory, &name).filter(|(kind, _)| kinds.contains(kind)) {
-            scan.entry(inode, kind).held.descriptor.get_or_insert(format!("/proc/{pid}/fd/{name}"));
-        } else if kinds.contains(&Kind::Network) && is_socket(&directory, &name) {
-            sockets.push(number);
+        match what(&directory, &name) {
+            Descriptor::Namespace(kind, inode) if kinds.contains(&kind) => {
+                scan.entry(inode, kind).held.descriptor.get_or_insert(format!("/proc/{pid}/fd/{name}"));
+            }
+            Descriptor::Socket if kinds.contains(&Kind::Network) => sockets.push(number),
+            _ => {}
         }
     }
     for number in sockets {
@@ -94,9 +97,35 @@ pub(crate) fn socket_namespace(pid: i32, descriptor: i32) -> Option<OwnedFd> {
     namespace::of_socket(socket.as_fd()).ok()
 }
 
-fn is_socket(directory: &OwnedFd, name: &str) -> bool {
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
-    rustix::fs::readlinkat_raw(directory, name, &mut buffer).is_ok_and(|(text, _)| text.starts_with(b"socket:"))
+/// What a descriptor is, as far as it matters here.
+enum Descriptor {
+    Namespace(Kind, u64),
+    Socket,
+    Other,
+}
+
+fn what(directory: &OwnedFd, name: &str) -> Descriptor {
+    if let Some((kind, inode)) = link(directory, name) {
+        return Descriptor::Namespace(kind, inode);
+    }
+    let mut buffer = [MaybeUninit::uninit(); 8];
+    let Ok((text, _)) = readlinkat_raw(directory, name, &mut buffer) else { return Descriptor::Other };
+    if text.starts_with(b"socket:") {
+        return Descriptor::Socket;
+    }
+    // A namespace that was opened where it is mounted has that path for a name, or what is left of it.
+    if !text.starts_with(b"/") || !is_nsfs(directory, name) {
+        return Descriptor::Other;
+    }
+    let opened = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let known = opened.ok().and_then(|fd| Some((namespace::kind(fd.as_fd()).ok()??, inode(fd.as_fd())?)));
+    known.map_or(Descriptor::Other, |(kind, inode)| Descriptor::Namespace(kind, inode))
+}
+
+/// Tells whether the descriptor is a file of nsfs: asked of the device, because opening others may have effects.
+fn is_nsfs(directory: &OwnedFd, name: &str) -> bool {
+    let own = stat("/proc/self/ns/net").map(|stat| stat.st_dev);
+    own.is_ok_and(|own| statat(directory, name, AtFlags::empty()).is_ok_and(|stat| stat.st_dev == own))
 }
 
 fn open_directory(proc: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {

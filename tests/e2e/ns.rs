@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("list_writes_what_lsns_writes", LIST, list_as_lsns),
         test("list_finds_what_only_threads_descriptors_and_mounts_hold", LIST, held),
         test("list_chooses_rows_by_expression", LIST, filter),
+        test("show_tells_the_inside_of_a_network", NET, show),
         test("enter_does_what_nsenter_does", ENTER, enter_as_nsenter),
         test("enter_mirrors_stops_and_signals", ENTER, mirror),
         test("enter_takes_a_record_and_a_name", NET, enter_record),
@@ -200,6 +201,24 @@ fn filter(sandbox: &Sandbox) {
         ns list -Q 'FOO == 1' 2>/dev/null; echo $?",
     );
     assert_eq!(lines, "uts sleep\\x20300\n2\n");
+}
+
+fn show(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add --ip 10.213.0.5 web >web.json
+        ns enter -t web -n sleep 300 & P=$!
+        until grep -qsz sleep /proc/$P/cmdline; do :; done
+        for what in web $P $(stat -c %i /run/netns/web); do
+            ns show --json $what | python3 -c 'import json,sys
+net = json.load(sys.stdin)[\"net\"]
+eth0 = [link for link in net[\"interfaces\"] if link[\"name\"] == \"eth0\"][0]
+assert \"10.213.0.5/16\" in eth0[\"addresses\"] and eth0[\"peer\"][\"name\"].startswith(\"veth\"), eth0
+assert [r for r in net[\"routes\"] if r[\"dst\"] == \"0.0.0.0/0\" and r[\"gw\"] == \"10.213.0.1\"], net'
+        done
+        ns show $P | grep -q '^  effective: .*net_admin'
+        kill $P; ns del web",
+    );
 }
 
 /// A target with namespaces of all types, and one with a user namespace.

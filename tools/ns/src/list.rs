@@ -20,9 +20,13 @@ use anyhow::{Result, ensure};
 use sys::namespace::Kind;
 
 pub(crate) use column::Column;
+pub(crate) use container::in_cgroups;
 pub(crate) use filter::Filter;
+pub(crate) use process::{Process, Wanted};
+pub(crate) use refs::{mounts, unescape};
+pub(crate) use relation::inode;
 use row::Source;
-use scan::{Namespace, Scan};
+pub(crate) use scan::{Namespace, Scan, open_proc};
 pub(crate) use table::Look;
 use table::{Row, Table};
 
@@ -110,11 +114,11 @@ pub(crate) fn list_columns(lsns: bool, format: Format) -> Result<()> {
 }
 
 fn table(request: &Request) -> Result<Table> {
-    let proc = scan::open_proc()?;
+    let proc = open_proc()?;
     let proc = proc.as_fd();
     let mut scan = Scan::read(proc, &request.kinds)?;
     if !matches!(request.only, Some(Only::Task(_))) {
-        refs::mounts(&mut scan, &request.kinds);
+        mounts(&mut scan, &request.kinds);
         if request.refs {
             refs::all(proc, &mut scan, &request.kinds);
         }

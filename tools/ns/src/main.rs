@@ -7,6 +7,7 @@ mod enter;
 mod list;
 mod network;
 mod options;
+mod show;
 
 use std::env::args_os;
 use std::ffi::OsStr;
@@ -34,6 +35,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Del(del) => del.run()?,
         Command::Enter(enter) => return enter.run(false),
         Command::List(list) => list.run(false)?,
+        Command::Show(show) => show.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

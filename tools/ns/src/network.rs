@@ -22,9 +22,11 @@ use rustix::process::Signal;
 use sys::signal::SignalFd;
 
 use config::Config;
+pub(crate) use named::within;
 use owner::Owner;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
+pub(crate) use result::mac_text;
 use work::Work;
 
 /// A container to make a network for.

@@ -4,6 +4,7 @@ mod add;
 mod attached;
 mod enter;
 mod list;
+mod show;
 
 use clap::{Parser, Subcommand};
 
@@ -11,6 +12,7 @@ pub(crate) use add::{Add, Del};
 pub(crate) use attached::attach;
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
+pub(crate) use show::Show;
 
 /// List, show, enter, add and delete namespaces
 #[derive(Parser, Debug)]
@@ -26,4 +28,5 @@ pub(crate) enum Command {
     Del(Del),
     Enter(Box<Enter>),
     List(List),
+    Show(Show),
 }

@@ -69,7 +69,7 @@ impl Containers {
 }
 
 /// Finds a container's id in /proc/PID/cgroup: the schemes of docker, podman, cri-o, containerd's CRI and ours.
-fn in_cgroups(cgroups: &str) -> Option<String> {
+pub(crate) fn in_cgroups(cgroups: &str) -> Option<String> {
     let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.flat_map(|path| path.split('/')).find_map(|name| {
         let name = name.strip_suffix(".scope").unwrap_or(name);

@@ -89,7 +89,7 @@ pub fn main_from<A: Parser>(
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
     let (args, verbosity) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return usage_exit(&error, codes),
+        Err(error) => return usage_exit(&tool, &error, codes),
     };
     log::init(&tool, verbosity);
     match run(args) {
@@ -149,10 +149,22 @@ fn verbosity(matches: &ArgMatches) -> u8 {
     matches.get_count("verbose")
 }
 
-fn usage_exit(error: &clap::Error, codes: Codes) -> ExitCode {
+fn usage_exit(tool: &str, error: &clap::Error, codes: Codes) -> ExitCode {
+    if error.use_stderr() {
+        eprint_line(&format!("{tool}: {}", usage_line(&error.to_string())));
+        return ExitCode::from(codes.usage);
+    }
     // Help and version go to stdout and are no failure; a closed pipe is nobody's.
     let _closed = error.print();
-    if error.use_stderr() { ExitCode::from(codes.usage) } else { ExitCode::SUCCESS }
+    ExitCode::SUCCESS
+}
+
+/// Makes one line of the parser's several: what is wrong and its tip, without the usage that `--help` shows.
+fn usage_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let said = text.split("\n\nUsage:").next().unwrap_or(text).split("\n\nFor more").next().unwrap_or(text);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    format!("{} (see --help)", words.join(" "))
 }
 
 #[cfg(feature = "generate")]
@@ -188,6 +200,21 @@ mod tests {
             (anyhow::Error::from(Exit::new(127, anyhow!("x"))).context("y"), 127),
         ] {
             assert_eq!(exit_code(&error, Codes::OWN), want, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_one_line() {
+        let long = "error: unexpected argument '--lnk' found\n\n  tip: a similar argument exists: '--link'\n\nUsage: x [OPTIONS]\n\n\
+                    For more information, try '--help'.\n";
+        for (text, want) in [
+            (long, "unexpected argument '--lnk' found tip: a similar argument exists: '--link' (see --help)"),
+            (
+                "error: invalid value 'x' for '--n'\n\nFor more information, try '--help'.\n",
+                "invalid value 'x' for '--n' (see --help)",
+            ),
+        ] {
+            assert_eq!(usage_line(text), want);
         }
     }
 

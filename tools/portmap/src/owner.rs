@@ -37,10 +37,20 @@ impl Owner {
         Some(Self { id: value("id")?.to_owned(), attachment, netns })
     }
 
-    /// Tells whether the container's network namespace is gone. Where nothing is known of it, it is not.
+    /// Tells whether the container's network namespace is gone. Where nothing is known of it, it is not. A namespace
+    /// whose name is only seen in another mount namespace (`run` makes one for itself) still has its link to the host.
     pub(crate) fn is_gone(&self) -> bool {
-        self.netns.as_deref().is_some_and(|netns| !is_namespace(netns))
+        self.netns.as_deref().is_some_and(|netns| !is_namespace(netns)) && !has_link(&self.id)
     }
+}
+
+/// Tells whether a link of this network namespace is the host's end of the container's: `ns add` writes the container's
+/// id into its alias, and the kernel removes it with the container's end.
+fn has_link(id: &str) -> bool {
+    let links = netlink::route::Router::open().and_then(|mut router| router.links(None));
+    let named = |alias: &str| alias.split(' ').next().and_then(|word| word.strip_prefix("ctr=")) == Some(id);
+    // What cannot be asked is not known to be gone.
+    links.map_or(true, |links| links.iter().any(|link| link.alias.as_deref().is_some_and(named)))
 }
 
 /// Tells whether a namespace is there: what is left of a named one that was unmounted is an empty file.

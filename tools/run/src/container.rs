@@ -40,7 +40,7 @@ fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCod
     let execution = pipeline::execute(&plan.stages, signals)?;
     let undo = undo_of(plan, &execution.completed);
     match execution.ending {
-        Ending::Done => start(plan, options, undo, signals),
+        Ending::Done => start(plan, options, signals),
         Ending::Failed => undo::carry_out(&undo).map(|()| ExitCode::from(125)),
         Ending::Interrupted(signal) => {
             undo::carry_out(&undo).map(|()| ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)))
@@ -48,16 +48,16 @@ fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCod
     }
 }
 
-fn start(plan: &Plan, options: &Options, undo: Vec<Undo>, signals: &SignalFd) -> Result<ExitCode> {
+fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCode> {
     if options.detach {
-        let failure = keeper::hand_over(plan, undo, options.bundle.has("tty"))?;
+        let failure = keeper::hand_over(plan, options.bundle.has("tty"))?;
         if failure.is_none() {
             writeln!(io::stdout(), "{}", plan.id)?;
         }
         return Ok(failure.map_or(ExitCode::SUCCESS, ExitCode::from));
     }
     let ended = foreground::run(&plan.spawn, options.interactive || options.bundle.has("tty"), signals);
-    let undone = undo::carry_out(&undo);
+    let undone = undo::carry_out(&plan.undo);
     let code = ended?;
     if let Err(error) = undone {
         // The container's own exit status counts more than what could not be cleaned up.
@@ -66,9 +66,10 @@ fn start(plan: &Plan, options: &Options, undo: Vec<Undo>, signals: &SignalFd) ->
     Ok(ExitCode::from(code))
 }
 
-/// Returns what must be undone: what was done, and whatever `spawn` may leave.
+/// Returns what must be undone where `spawn` was not reached. A container of this id is then somebody else's: its name
+/// may be why a stage has failed.
 fn undo_of(plan: &Plan, completed: &[Tool]) -> Vec<Undo> {
-    plan.undo.iter().filter(|undo| completed.contains(&undo.of) || undo.of == Tool::Spawn).cloned().collect()
+    plan.undo.iter().filter(|undo| completed.contains(&undo.of)).cloned().collect()
 }
 
 /// Returns what the guard is to undo: all of it, unless the name belongs to a container that was here before.

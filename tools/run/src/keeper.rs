@@ -36,8 +36,9 @@ struct Job {
 }
 
 /// Starts the keeper and returns when the container runs; else returns the exit code that the failure left.
-pub(crate) fn hand_over(plan: &Plan, undo: Vec<Undo>, terminal: bool) -> Result<Option<u8>> {
-    let job = Job { bundle: plan.bundle.clone(), terminal, spawn: plan.spawn_detached.clone(), undo };
+pub(crate) fn hand_over(plan: &Plan, terminal: bool) -> Result<Option<u8>> {
+    let job =
+        Job { bundle: plan.bundle.clone(), terminal, spawn: plan.spawn_detached.clone(), undo: plan.undo.clone() };
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
     command.arg0(NAME).stdin(Stdio::piped()).stdout(Stdio::piped());
     sys::child::in_own_session(&mut command);

@@ -13,6 +13,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("nginx_answers_on_the_published_port", PIPELINE, nginx_answers),
         test("stdout_is_the_container_s_alone", PIPELINE, stdout_is_the_container_s),
         test("the_exit_status_is_the_container_s", PIPELINE, exit_status),
+        test("a_killed_container_is_128_and_the_signal", PIPELINE, killed),
+        test("kill_9_leaves_nothing_and_the_next_run_works", PIPELINE, killed_run),
         test("stdin_reaches_the_container_with_i_only", PIPELINE, stdin),
         test("a_signal_reaches_the_container", PIPELINE, signal_reaches),
         test("ctrl_c_ends_it_and_leaves_nothing", PIPELINE, ctrl_c),
@@ -53,13 +55,31 @@ fn exit_status(sandbox: &Sandbox) {
     for (command, want) in [
         ("true", 0),
         ("sh -c 'exit 42'", 42),
-        ("sh -c 'kill -KILL $$'", 137),
         ("/no/such/program", 127),
         ("no-such-program", 127),
         ("/etc/passwd", 126),
     ] {
         sandbox.sh(&busybox("", command)).run().fails(want);
     }
+}
+
+fn killed(sandbox: &Sandbox) {
+    let run = sandbox.sh(&format!("exec {}", busybox("--name held", "sh -c 'echo ready; sleep 100'"))).start();
+    run.wait_stdout("ready");
+    sandbox.run(&["spawn", "kill", "held", "KILL"]).ok();
+    run.wait().fails(128 + 9);
+}
+
+fn killed_run(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    for _ in 0..3 {
+        let run = sandbox.sh(&format!("exec run --rm --name web -p 8080:80 {nginx}")).start();
+        assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
+        run.signal(Signal::KILL);
+        run.wait().fails(128 + 9);
+        wait_for("the guard's work", || (!sandbox.exists("state/containers/web")).then_some(()));
+    }
+    sandbox.sh("ls state/run/spawn; nft list tables; ip -o link | grep -v ' lo:' || true").run().ok().stdout_is("");
 }
 
 fn stdin(sandbox: &Sandbox) {
@@ -90,9 +110,8 @@ fn taken_name(sandbox: &Sandbox) {
     held.wait_stdout("ready");
     sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("bundle", &["held"]);
     assert!(sandbox.exists("state/containers/held/config.json"));
-    held.signal(Signal::KILL);
-    let _killed = held.wait();
-    sandbox.sh("spawn delete --force held; bundle delete --force held").run().ok();
+    sandbox.run(&["spawn", "kill", "held", "KILL"]).ok();
+    held.wait().fails(128 + 9);
 }
 
 fn taken_port(sandbox: &Sandbox) {

@@ -7,9 +7,10 @@ mod log;
 mod roots;
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
 pub use roots::Roots;
@@ -130,7 +131,7 @@ fn exit_code(error: &anyhow::Error, codes: Codes) -> u8 {
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn with_common_options(command: Command) -> Command {
@@ -151,7 +152,11 @@ fn verbosity(matches: &ArgMatches) -> u8 {
 
 fn usage_exit(tool: &str, error: &clap::Error, codes: Codes) -> ExitCode {
     if error.use_stderr() {
-        eprint_line(&format!("{tool}: {}", usage_line(&error.to_string())));
+        let line = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "nothing to do (see --help)".to_owned(),
+            _ => usage_line(&error.to_string()),
+        };
+        eprint_line(&format!("{tool}: {line}"));
         return ExitCode::from(codes.usage);
     }
     // Help and version go to stdout and are no failure; a closed pipe is nobody's.
@@ -220,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_no_failure() {
-        let error = anyhow::Error::from(io::Error::from(ErrorKind::BrokenPipe)).context("print the record");
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("print the record");
         assert!(is_closed_pipe(&error));
     }
 }

@@ -142,13 +142,13 @@ fn table(request: &Request) -> Result<Table> {
     namespaces.sort_by_key(|namespace| namespace.inode);
     source.read_processes(namespaces.iter().filter_map(|namespace| namespace.lead).collect());
     if related {
-        namespaces = related_first(&namespaces, &source);
+        namespaces = related_first(&namespaces, &source, request.tree == Some(Tree::Parent));
     }
     Ok(rows(&namespaces, &mut source, request))
 }
 
-/// lsns writes a namespace's parent and owner before it, whatever their numbers.
-fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>) -> Vec<&'a Namespace> {
+/// lsns writes a namespace's owner before it, whatever their numbers, and in a tree of parents its parent too.
+fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>, parents: bool) -> Vec<&'a Namespace> {
     let mut left: std::collections::HashMap<u64, &Namespace> =
         namespaces.iter().map(|namespace| (namespace.inode, *namespace)).collect();
     let mut ordered = vec![];
@@ -156,7 +156,8 @@ fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>) -> Vec<&
         let mut line = vec![namespace.inode];
         while let Some(inode) = line.last().copied() {
             let relation = source.relation(inode);
-            let above = [relation.parent, relation.owner].into_iter().find(|above| {
+            let parent = if parents { relation.parent } else { 0 };
+            let above = [parent, relation.owner].into_iter().find(|above| {
                 // A line that comes back to itself would never end.
                 left.contains_key(above) && !line.contains(above)
             });

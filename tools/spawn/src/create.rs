@@ -15,7 +15,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, hooks, rootfs, seccomp, tty, userns};
+use crate::{capability, clock, guard, hooks, rootfs, seccomp, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -43,6 +43,10 @@ pub(crate) struct Made {
 pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let bundle = std::path::absolute(&order.bundle)?;
     let (config, text) = Config::read(&bundle)?;
+    // A record on stdin has been read, and a second process could not read it.
+    if !order.child.null_stdin {
+        guard::seal_if_watched(&config, false)?;
+    }
     let process = config.process()?;
     let console = order.console_socket.is_some();
     let detached = order.wait || !order.child.foreground;
@@ -58,6 +62,8 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let mut container = Container::create(&order.root, &order.id)?;
     let made = make(order, &config, &text, &bundle, &mut container);
     let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container))?;
+    // The child has a copy of the lock's descriptor, so closing ours would not do.
+    container.unlock();
     Ok(Made { container, config, pid, pidfd, console })
 }
 

@@ -19,7 +19,7 @@ use crate::identity::Surroundings;
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, priority, tty, userns};
+use crate::{capability, guard, priority, tty, userns};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -63,6 +63,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         _ => {}
     }
     let config = container.config()?;
+    guard::seal_if_watched(&config, true)?;
     order.process.check()?;
     order.process.capabilities.iter().for_each(capability::warn_of_unknown);
     let console = order.console_socket.is_some();

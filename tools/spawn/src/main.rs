@@ -14,6 +14,7 @@ mod environment;
 mod exec;
 mod file;
 mod foreground;
+mod guard;
 mod hooks;
 mod identity;
 mod journal;

@@ -48,7 +48,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Ignore cgroup permission errors
-    #[arg(long, value_name = "true|false|auto", default_value = "auto", global = true)]
+    #[arg(long, value_name = "true|false|auto", default_value = "auto")]
     pub rootless: Rootless,
     #[arg(long, value_name = "FILE", hide = true, global = true)]
     pub criu: Option<PathBuf>,

@@ -135,6 +135,12 @@ impl Container {
         Ok(())
     }
 
+    /// Lets others change the container.
+    pub(crate) fn unlock(&self) {
+        // Whoever closes the last copy of the descriptor unlocks as well.
+        let _later = rustix::fs::flock(&self.handle, FlockOperation::Unlock);
+    }
+
     /// Writes `state.json`.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
         let text = serde_json::to_vec(&self.state)?;

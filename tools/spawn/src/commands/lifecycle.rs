@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,19 @@ pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Resul
     send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)
 }
 
+/// The working directory becomes the bundle's on the way.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Begins an order from what the commands share.
-pub(super) fn order(global: &Global, id: String, bundle: std::path::PathBuf, common: &Common) -> Order {
+pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Common) -> Order {
     Order {
         root: state_root(global),
         id,
         bundle,
-        console_socket: common.console_socket.clone(),
-        pid_file: common.pid_file.clone(),
+        console_socket: common.console_socket.as_deref().map(absolute),
+        pid_file: common.pid_file.as_deref().map(absolute),
         wait: false,
         child: Options {
             preserve_fds: common.preserve_fds,

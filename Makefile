@@ -39,7 +39,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/demo front/drayage .ci/run
+	shellcheck tests/setup tests/run tests/demo front/drayage bench/run .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' tests/images/make tests/images/*.py
 
 bench: build

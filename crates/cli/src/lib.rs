@@ -106,7 +106,7 @@ pub fn main_from<A: Parser>(
 /// Prints an error as its one line on stderr: `tool: operation object: cause`.
 pub fn complain(tool: &str, error: &anyhow::Error) {
     // One line, whatever an input smuggled into a message.
-    let line: String = format!("{error:#}").chars().flat_map(printable).collect();
+    let line: String = without_numbers(&format!("{error:#}")).chars().flat_map(printable).collect();
     eprint_line(&format!("{tool}: {line}"));
 }
 
@@ -114,6 +114,16 @@ pub fn complain(tool: &str, error: &anyhow::Error) {
 pub fn eprint_line(line: &str) {
     // Nobody is left to be told where stderr is closed.
     let _closed = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Takes std's ` (os error 13)` away: the words before it say the same.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| match part.split_once(')') {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => line + rest,
+        _ => line + " (os error " + part,
+    })
 }
 
 fn printable(c: char) -> impl Iterator<Item = char> {
@@ -205,6 +215,17 @@ mod tests {
             (anyhow::Error::from(Exit::new(127, anyhow!("x"))).context("y"), 127),
         ] {
             assert_eq!(exit_code(&error, Codes::OWN), want, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn errors_are_words_without_numbers() {
+        for (text, want) in [
+            ("open /x: No such file or directory (os error 2)", "open /x: No such file or directory"),
+            ("a (os error 2): b (os error 13)", "a: b"),
+            ("a (os error ", "a (os error "),
+        ] {
+            assert_eq!(without_numbers(text), want);
         }
     }
 

@@ -1,7 +1,59 @@
-//! What all the tools do alike: help, usage errors, closed pipes.
+//! What all the tools do alike: help, usage errors, closed pipes, and the command in front of them.
 
-use crate::support::Test;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::support::{Need, Sandbox, Test, programs_directory, source, test};
+
+const TOOLS: [(&str, i32); 7] =
+    [("pull", 2), ("unpack", 2), ("bundle", 2), ("spawn", 125), ("ns", 2), ("portmap", 2), ("run", 125)];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![]
+    vec![
+        test("help_begins_with_one_short_imperative", &[], help),
+        test("an_unknown_option_is_one_line_and_a_usage_code", &[], unknown_option),
+        test("a_closed_pipe_ends_a_tool_quietly", &[], closed_pipe),
+        test("a_full_disk_under_stdout_is_told", &[Need::Root], full_stdout),
+        test("the_front_command_executes_the_tools", &[], front),
+    ]
+}
+
+fn help(sandbox: &Sandbox) {
+    for (tool, _) in TOOLS {
+        let outcome = sandbox.run(&[tool, "--help"]).ok().stderr_is("");
+        let first = outcome.stdout.lines().next().unwrap();
+        assert!(first.len() <= 72 && !first.ends_with('.'), "{outcome}");
+        assert!(outcome.stdout.contains("\nExamples:\n"), "{outcome}");
+    }
+}
+
+fn unknown_option(sandbox: &Sandbox) {
+    for (tool, code) in TOOLS {
+        sandbox.run(&[tool, "--no-such-option"]).fails(code).one_error_line(tool, &["--no-such-option", "--help"]);
+    }
+}
+
+fn closed_pipe(sandbox: &Sandbox) {
+    for (tool, _) in TOOLS {
+        sandbox.sh(&format!("{{ {tool} --help; echo $? >code; }} | true")).run().ok().stderr_is("");
+        assert_eq!(sandbox.read("code"), "0\n", "{tool}");
+    }
+    sandbox.sh("{ ns list; echo $? >code; } | true").run().ok().stderr_is("");
+    assert_eq!(sandbox.read("code"), "0\n", "ns list");
+}
+
+fn full_stdout(sandbox: &Sandbox) {
+    sandbox.sh("ns list >/dev/full").run().fails(1).one_error_line("ns", &["No space left on device"]);
+}
+
+fn front(sandbox: &Sandbox) {
+    sandbox.write("usr/bin/.keep", "");
+    sandbox.write("usr/lib/drayage/.keep", "");
+    let front = sandbox.outside("usr/bin/drayage");
+    std::fs::copy(source().join("front/drayage"), &front).unwrap();
+    std::fs::set_permissions(&front, std::fs::Permissions::from_mode(0o755)).unwrap();
+    symlink(programs_directory(), sandbox.outside("usr/lib/drayage/bin")).unwrap();
+    sandbox.sh("usr/bin/drayage pull --help | head -n 1").run().ok().stdout_has("Fetch an image");
+    sandbox.sh("eval \"$(usr/bin/drayage env)\"; run --help | head -n 1").run().ok().stdout_has("Run a container");
+    sandbox.sh("usr/bin/drayage nothing").run().fails(2).one_error_line("drayage", &["nothing", "no tool"]);
+    sandbox.sh("usr/bin/drayage ../bin/sh").run().fails(2).one_error_line("drayage", &["no tool"]);
 }

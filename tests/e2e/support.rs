@@ -21,7 +21,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 pub(crate) use command::{Cmd, Outcome, Running};
 pub(crate) use images::image;
 pub(crate) use needs::Need;
-pub(crate) use programs::source;
+pub(crate) use programs::{directory as programs_directory, source};
 pub(crate) use sandbox::Sandbox;
 pub(crate) use tree::differences;
 pub(crate) use wait::{http_client, listener, wait_for};

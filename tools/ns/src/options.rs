@@ -14,9 +14,16 @@ pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use show::Show;
 
+const EXAMPLES: &str = "Examples:
+  ns list | grep nginx
+  ns enter -t web -n -- ip addr
+  ns show web
+  pull nginx | unpack | bundle --id web | ns add | spawn";
+
 /// List, show, enter, add and delete namespaces
 #[derive(Parser, Debug)]
 #[command(name = "ns", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -93,11 +93,16 @@ pub fn main_from<A: Parser>(
         Err(error) => return usage_exit(&tool, &error, codes),
     };
     log::init(&tool, verbosity);
-    match run(args) {
+    end(&tool, codes, run(args))
+}
+
+/// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.
+pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode {
+    match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&tool, &error);
+            complain(tool, &error);
             ExitCode::from(exit_code(&error, codes))
         }
     }

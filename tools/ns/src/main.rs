@@ -10,21 +10,31 @@ mod options;
 mod show;
 
 use std::env::args_os;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use options::{Command, Lsns, Nsenter, Options, attach};
+use options::{Command, Enter, Lsns, Nsenter, Options, attach};
 
 fn main() -> ExitCode {
     // util-linux's programs have but one code for whatever is wrong.
     let codes = cli::Codes { failed: 1, usage: 1 };
-    match args_os().next().as_deref().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str) {
+    let arguments: Vec<OsString> = args_os().collect();
+    match arguments.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str) {
         Some("lsns") => cli::main_from(codes, attach(args_os(), false), |lsns: Lsns| {
             lsns.list.run(true)?;
             Ok(ExitCode::SUCCESS)
         }),
-        Some("nsenter") => cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.run(true)),
+        Some("nsenter") => match Enter::plain(arguments.get(1..).unwrap_or_default()) {
+            Some(enter) => cli::end("nsenter", codes, enter.run(true)),
+            None => cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.run(true)),
+        },
+        _ if arguments.get(1).is_some_and(|verb| verb == "enter") => {
+            match Enter::plain(arguments.get(2..).unwrap_or_default()) {
+                Some(enter) => cli::end("ns", cli::Codes::OWN, enter.run(false)),
+                None => cli::main_from(cli::Codes::OWN, attach(args_os(), false), run),
+            }
+        }
         _ => cli::main_from(cli::Codes::OWN, attach(args_os(), false), run),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use record::{Input, Network, State};
@@ -22,14 +22,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Finds the target that a `-t` names: `PID`, `PID:INODE` or a container's id.
-    pub(crate) fn find(text: &str, states: &Path) -> Result<Self> {
+    /// Finds the target that a `-t` names: `PID`, `PID:INODE` or a container's id, which `states` has.
+    pub(crate) fn find(text: &str, states: impl FnOnce() -> PathBuf) -> Result<Self> {
         let (pid, inode) = text.split_once(':').map_or((text, None), |(pid, inode)| (pid, Some(inode)));
         if let Ok(pid) = pid.parse::<i32>() {
             let inode = inode.map(str::parse).transpose().with_context(|| format!("target {text}"))?;
             return Ok(Self::Process { pid, inode });
         }
-        if let Some(noted) = container::find(states, text) {
+        if let Some(noted) = container::find(&states(), text) {
             return Ok(Self::Process { pid: noted.pid, inode: None });
         }
         let named = crate::network::namespace_path(text);

@@ -1,5 +1,7 @@
 //! The command line of `ns enter`, which is that of `nsenter(1)`; the target may be a container or a record too.
 
+mod plain;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use crate::enter::{self, Identity, Place, Program, Request, Target};
 /// Run a program in the namespaces of a process or a container
 ///
 /// Without a type it enters all of them; without -t the target is what a record on stdin tells.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
 #[command(after_help = "Examples:
   ns enter -t web -n -- ip addr
@@ -140,10 +142,9 @@ impl Enter {
         }
         let chosen = !request.kinds.is_empty() || self.net_socket.is_some() || self.user_parent;
         request.all = self.all || !nsenter && !chosen && request.files.is_empty();
-        // nsenter's --root is another thing than ours: here only the environment can choose another place.
-        let states = cli::Roots::default().run().join("spawn");
         request.target = match &self.target {
-            Some(target) => Some(Target::find(target, &states)?),
+            // nsenter's --root is another thing than ours: here only the environment can choose another place.
+            Some(target) => Some(Target::find(target, || cli::Roots::default().run().join("spawn"))?),
             None if !nsenter && (request.all || chosen) => Some(Target::from_stdin()?),
             None if request.all || chosen => return Err(cli::Usage("no target PID specified".to_owned()).into()),
             None => None,

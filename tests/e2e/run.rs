@@ -175,6 +175,7 @@ fn printed_pipeline(sandbox: &Sandbox) {
 fn networks(sandbox: &Sandbox) {
     let links = "sh -c 'ls /sys/class/net'";
     sandbox.sh(&busybox("", links)).run().ok().stdout_is("lo\n");
+    sandbox.sh(&busybox("", "ip -o link show lo")).run().ok().stdout_has("LOOPBACK,UP");
     let bridge = format!("run --rm {} {links}", image("busybox").reference);
     sandbox.sh(&bridge).run().ok().stdout_is("eth0\nlo\n");
     sandbox.sh("ip link add here0 type veth peer name there0").run().ok();

@@ -10,4 +10,5 @@ pub mod launch;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod network;
 pub mod signal;

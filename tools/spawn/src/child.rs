@@ -106,6 +106,9 @@ impl Child<'_> {
                 become_root(false)?;
             }
         }
+        if linux.makes(NamespaceKind::Network) {
+            sys::network::loopback_up().context("bring lo up")?;
+        }
         if linux.makes(NamespaceKind::Time) {
             self.make_time_namespace()?;
         }

@@ -70,14 +70,22 @@ impl Containers {
 
 /// Finds a container's id in /proc/PID/cgroup: the schemes of docker, podman, cri-o, containerd's CRI and ours.
 pub(crate) fn in_cgroups(cgroups: &str) -> Option<String> {
-    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    paths.flat_map(|path| path.split('/')).find_map(|name| {
-        let name = name.strip_suffix(".scope").unwrap_or(name);
+    let paths = || cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    // A scope of ours comes last: anything may have a name that begins so.
+    let scope = |name: &str| name.strip_prefix("drayage-").filter(|id| !id.is_empty()).map(str::to_owned);
+    paths().find_map(in_path).or_else(|| paths().flat_map(|path| path.split('/')).map(without_scope).find_map(scope))
+}
+
+fn in_path(path: &str) -> Option<String> {
+    let mut parent = "";
+    path.split('/').find_map(|segment| {
+        let name = without_scope(segment);
+        let below = std::mem::replace(&mut parent, segment);
         if is_digest(name) {
             return Some(name.to_owned());
         }
-        if let Some(id) = name.strip_prefix("drayage-").filter(|id| !id.is_empty()) {
-            return Some(id.to_owned());
+        if below == "drayage" && !segment.is_empty() {
+            return Some(without_root(segment).to_owned());
         }
         ["docker-", "libpod-", "crio-", "cri-containerd-"]
             .iter()
@@ -85,6 +93,16 @@ pub(crate) fn in_cgroups(cgroups: &str) -> Option<String> {
             .filter(|id| is_digest(id))
             .map(str::to_owned)
     })
+}
+
+fn without_scope(name: &str) -> &str {
+    name.strip_suffix(".scope").unwrap_or(name)
+}
+
+/// Takes off what tells containers of the same id in other roots apart: eight hexadecimal digits.
+fn without_root(name: &str) -> &str {
+    let is_root = |text: &str| text.len() == 8 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    name.rsplit_once('-').filter(|(id, root)| !id.is_empty() && is_root(root)).map_or(name, |(id, _)| id)
 }
 
 fn is_digest(text: &str) -> bool {
@@ -105,6 +123,10 @@ mod tests {
             (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), Some(&id)),
             (format!("4:memory:/kubepods/besteffort/pod1/{id}"), Some(&id)),
             ("0::/drayage-web".to_owned(), Some("web")),
+            ("0::/drayage/web".to_owned(), Some("web")),
+            ("9:pids:/drayage/web-2-0a1b2c3d/inner".to_owned(), Some("web-2")),
+            ("0::/drayage-e2e/drayage/db-12".to_owned(), Some("db-12")),
+            ("0::/drayage".to_owned(), None),
             ("0::/user.slice/user-0.slice/session-1.scope".to_owned(), None),
             ("0::/docker/short".to_owned(), None),
             (String::new(), None),

@@ -1,5 +1,7 @@
 //! `pull`: a reference becomes a layout on disk, whatever the registry does.
 
+mod configuration;
+
 use crate::support::{Need, Running, Sandbox, Test, image, source, test};
 
 const IMAGES: &[Need] = &[Need::Registry];
@@ -9,7 +11,7 @@ const PORT: &str = "127.0.0.1:5005";
 const SKOPEO: &[Need] = &[Need::Registry, Need::Program("skopeo")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = vec![
         test("the_record_names_the_image", IMAGES, record),
         test("skopeo_reads_the_layout", SKOPEO, skopeo_reads),
         test("layouts_and_archives_are_sources", SKOPEO, archives),
@@ -32,7 +34,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_helper_and_a_refresh_token_are_used", FAULTY, helper),
         test("progress_comes_as_json_lines", FAULTY, json_progress),
         test("the_record_comes_before_the_layers", FAULTY, early),
-    ]
+    ];
+    tests.extend(configuration::tests());
+    tests
 }
 
 /// Starts the faulty registry; its log of requests is the file `requests`.

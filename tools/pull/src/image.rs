@@ -102,11 +102,11 @@ impl Job<'_> {
         root: &Fetched,
         blobs: &mut Vec<Descriptor>,
     ) -> anyhow::Result<Option<Descriptor>> {
-        let Source::Registry(registry) = source else { return Ok(None) };
+        let Source::Registry(answer) = source else { return Ok(None) };
         if !self.choice.referrers {
             return Ok(None);
         }
-        let Some(bytes) = registry.referrers(root.descriptor.digest())? else { return Ok(None) };
+        let Some(bytes) = answer.0.referrers(root.descriptor.digest())? else { return Ok(None) };
         let media_type = Document::media_type(&bytes).to_string();
         let index = Fetched::new(bytes, &media_type, None)?;
         self.collect(source, &index, blobs, DEPTH)?;

@@ -11,6 +11,7 @@ mod lock;
 mod options;
 mod progress;
 mod reference;
+mod registries;
 mod registry;
 mod source;
 mod store;
@@ -24,7 +25,7 @@ use image::Job;
 use lock::LockFile;
 use options::{Args, Policy, Verb};
 use progress::Progress;
-use registry::{Access, Registry};
+use registry::Access;
 use source::{Name, Source};
 
 fn main() -> ExitCode {
@@ -55,7 +56,7 @@ fn fetch(args: Args) -> anyhow::Result<()> {
     let names: Vec<Name> = args
         .names
         .into_iter()
-        .map(|name| all_tags(args.choice.all_tags, name, &access))
+        .map(|name| all_tags(args.choice.all_tags, expand(name, &access)?, &access))
         .collect::<anyhow::Result<Vec<_>>>()?
         .concat();
     if args.to.is_some() && names.len() > 1 {
@@ -85,14 +86,22 @@ fn list(names: &[Name]) -> String {
     names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns what an alias of the user's stands for.
+fn expand(name: Name, access: &Access) -> anyhow::Result<Name> {
+    match name {
+        Name::Reference(reference) if reference.short.is_some() => {
+            Ok(Name::Reference(access.registries()?.expand(&reference)?))
+        }
+        name => Ok(name),
+    }
+}
+
 /// Returns the name, or one for each tag of its repository.
 fn all_tags(all: bool, name: Name, access: &Access) -> anyhow::Result<Vec<Name>> {
     match name {
         Name::Reference(reference) if all => {
-            let registry = Registry::connect(&reference, access)?;
-            let tags = registry
-                .tags()
-                .with_context(|| format!("list tags of {}/{}", reference.registry, reference.repository))?;
+            let tags = registry::first(&reference, access, |registry| registry.tags())
+                .with_context(|| format!("list tags of {}", reference.name()))?;
             Ok(tags.iter().map(|tag| Name::Reference(reference.with_tag(tag))).collect())
         }
         name => Ok(vec![name]),

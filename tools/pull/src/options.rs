@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use clap::{Args as Block, Parser, Subcommand, ValueEnum};
@@ -126,6 +127,9 @@ pub(crate) struct Network {
     /// Certificates: *.crt are authorities, X.cert with X.key is ours [default: certs.d of containers and docker]
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
+    /// Mirrors, aliases and what is blocked [default: registries.conf of containers]
+    #[arg(long, value_name = "FILE")]
+    registries_conf: Option<PathBuf>,
     /// Check the registry's certificate; false also allows plain http
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     tls_verify: bool,
@@ -139,6 +143,8 @@ impl Network {
             authfile: self.authfile.clone(),
             cert_dir: self.cert_dir.clone(),
             insecure: !self.tls_verify,
+            registries_conf: self.registries_conf.clone(),
+            registries: OnceCell::new(),
         }
     }
 }

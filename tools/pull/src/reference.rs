@@ -12,7 +12,7 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_TAG: usize = 128;
 
 /// A normalised reference: a registry, a repository, and a tag, a digest or both.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub(crate) struct Reference {
     /// Host and port.
     pub(crate) registry: String,
@@ -22,12 +22,36 @@ pub(crate) struct Reference {
     pub(crate) tag: Option<String>,
     /// The digest that the manifest or index must have.
     pub(crate) digest: Option<Digest>,
+    /// The repository as it was written, where no registry was: an alias may stand for it.
+    pub(crate) short: Option<String>,
+}
+
+/// How it was written does not matter.
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |it: &Self| (it.registry.clone(), it.repository.clone(), it.tag.clone(), it.digest.clone());
+        parts(self) == parts(other)
+    }
 }
 
 impl Reference {
     /// Returns the same repository with another tag.
     pub(crate) fn with_tag(&self, tag: &str) -> Self {
         Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
+    }
+
+    /// Returns the same tag and digest of another repository, which is written with its registry in full.
+    pub(crate) fn at(&self, location: &str) -> Result<Self, String> {
+        let (registry, path) = location.split_once('/').ok_or_else(|| format!("{location:?} has no repository"))?;
+        check_registry(registry)?;
+        check_repository(path)?;
+        let (registry, repository) = (registry.to_owned(), path.to_owned());
+        Ok(Self { registry, repository, short: None, ..self.clone() })
+    }
+
+    /// Returns registry and repository.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
     }
 }
 
@@ -43,10 +67,12 @@ impl FromStr for Reference {
             return Err("64 hexadecimal digits are an id, not a name".to_owned());
         }
         let (registry, path) = split_registry(rest);
+        let short = path.len() == rest.len();
         let (path, tag) = match path.rsplit_once(':') {
             Some((path, tag)) => (path, Some(parse_tag(tag)?)),
             None => (path, None),
         };
+        let short = short.then(|| path.to_owned());
         let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
         check_registry(registry)?;
         check_repository(path)?;
@@ -56,7 +82,7 @@ impl FromStr for Reference {
             return Err(format!("the name is longer than {LONGEST_NAME} characters"));
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
-        Ok(Self { registry: registry.to_owned(), repository, tag, digest })
+        Ok(Self { registry: registry.to_owned(), repository, tag, digest, short })
     }
 }
 

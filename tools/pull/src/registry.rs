@@ -4,6 +4,7 @@ mod auth;
 mod certificates;
 mod http;
 
+use std::cell::OnceCell;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use ureq::http::{Response, StatusCode, Uri};
 
 use crate::credentials::{self, Credentials};
 use crate::reference::{DOCKER_HUB, Reference};
+use crate::registries::{Endpoint, Registries};
 use crate::source::{Body, Fetched};
 use auth::{Authorization, Challenge};
 use certificates::Trust;
@@ -35,7 +37,7 @@ const ERROR_LIMIT: u64 = 64 << 10;
 const TAGS_LIMIT: u64 = 16 << 20;
 
 /// How registries are reached.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Access {
     /// Time-out and retries.
     pub(crate) patience: Patience,
@@ -45,6 +47,21 @@ pub(crate) struct Access {
     pub(crate) cert_dir: Option<PathBuf>,
     /// `--tls-verify=false`: any certificate, and plain http where there is no TLS.
     pub(crate) insecure: bool,
+    /// `--registries-conf`.
+    pub(crate) registries_conf: Option<PathBuf>,
+    /// What that file or the usual ones say, once somebody has asked.
+    pub(crate) registries: OnceCell<Registries>,
+}
+
+impl Access {
+    /// Returns what registries.conf says; it is read when it is needed first.
+    pub(crate) fn registries(&self) -> anyhow::Result<&Registries> {
+        if let Some(registries) = self.registries.get() {
+            return Ok(registries);
+        }
+        let registries = Registries::read(self.registries_conf.as_deref())?;
+        Ok(self.registries.get_or_init(|| registries))
+    }
 }
 
 /// One repository of a registry.
@@ -57,16 +74,35 @@ pub(crate) struct Registry {
     authorization: Mutex<Option<Authorization>>,
 }
 
+/// Asks each place that may have the image, the mirrors first, until one answers.
+pub(crate) fn first<T>(
+    reference: &Reference,
+    access: &Access,
+    ask: impl Fn(Registry) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let endpoints = access.registries()?.endpoints(reference)?;
+    let (last, mirrors) = endpoints.split_last().context("no place to ask")?;
+    for mirror in mirrors {
+        match Registry::connect(mirror, access).and_then(&ask) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => log::warn!("mirror {}: {error:#}", mirror.reference.name()),
+        }
+    }
+    Registry::connect(last, access).and_then(&ask)
+}
+
 impl Registry {
     /// Finds out how the registry is spoken to: https, but http on the loopback (as docker has it) and by the user's wish.
-    pub(crate) fn connect(reference: &Reference, access: &Access) -> anyhow::Result<Self> {
+    fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
+        let reference = &endpoint.reference;
+        let insecure = access.insecure || endpoint.insecure;
         let host = match reference.registry.as_str() {
             DOCKER_HUB => "registry-1.docker.io",
             other => other,
         };
-        let trust = Trust { registry: host.to_owned(), anybody: access.insecure, directory: access.cert_dir.clone() };
+        let trust = Trust { registry: host.to_owned(), anybody: insecure, directory: access.cert_dir.clone() };
         let client = Client::new(access.patience, trust);
-        let scheme = if access.insecure || is_loopback(host) { find_scheme(&client, host) } else { "https" };
+        let scheme = if insecure || is_loopback(host) { find_scheme(&client, host) } else { "https" };
         Ok(Self {
             client,
             base: format!("{scheme}://{host}/v2/").parse().with_context(|| format!("{host} is no host"))?,

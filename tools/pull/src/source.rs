@@ -11,7 +11,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use crate::archive::Archive;
 use crate::reference::Reference;
-use crate::registry::{Access, Failure, Patience, Registry};
+use crate::registry::{self, Access, Failure, Patience, Registry};
 
 /// The user's words for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +105,8 @@ pub(crate) struct Body {
 
 /// An opened source.
 pub(crate) enum Source {
-    /// A registry's repository.
-    Registry(Box<Registry>),
+    /// A registry's repository, and the document that it gave for the name.
+    Registry(Box<(Registry, Fetched)>),
     /// A layout, and the image's name in it.
     Layout(Layout, Option<String>),
     /// An archive, and the image's name in it.
@@ -117,7 +117,13 @@ impl Source {
     /// Opens a source.
     pub(crate) fn open(name: &Name, access: &Access) -> anyhow::Result<Self> {
         Ok(match name {
-            Name::Reference(reference) => Self::Registry(Box::new(Registry::connect(reference, access)?)),
+            Name::Reference(reference) => {
+                let answer = registry::first(reference, access, |registry| {
+                    let root = registry.root()?;
+                    Ok((registry, root))
+                })?;
+                Self::Registry(Box::new(answer))
+            }
             Name::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
             Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open_oci(path)?), tag.clone()),
             Name::DockerArchive(path, tag) => Self::Archive(Box::new(Archive::open_docker(path)?), tag.clone()),
@@ -127,7 +133,7 @@ impl Source {
     /// Fetches the manifest or index that is named.
     pub(crate) fn root(&self) -> anyhow::Result<Fetched> {
         let descriptor = match self {
-            Self::Registry(registry) => return registry.root(),
+            Self::Registry(answer) => return Ok(answer.1.clone()),
             Self::Layout(layout, tag) => layout.resolve(tag.as_deref())?,
             Self::Archive(archive, tag) => archive.resolve(tag.as_deref())?,
         };
@@ -137,7 +143,7 @@ impl Source {
     /// Fetches a manifest or index by its descriptor, checked.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         match self {
-            Self::Registry(registry) => registry.document(descriptor),
+            Self::Registry(answer) => answer.0.document(descriptor),
             Self::Layout(layout, _) => Ok(layout.read(descriptor, MANIFEST_LIMIT)?),
             Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT),
         }
@@ -146,7 +152,7 @@ impl Source {
     /// Begins the transfer of a blob; it may begin before `offset`.
     pub(crate) fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
         match self {
-            Self::Registry(registry) => registry.open(descriptor, offset),
+            Self::Registry(answer) => answer.0.open(descriptor, offset),
             Self::Layout(layout, _) => open_in(layout, descriptor, offset).map_err(Failure::Final),
             Self::Archive(archive, _) => archive.blob(descriptor, offset).map_err(Failure::Final),
         }
@@ -155,7 +161,7 @@ impl Source {
     /// Returns the name that a source on disk has for an image.
     pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
         match self {
-            Self::Registry(_) => None,
+            Self::Registry(..) => None,
             Self::Layout(layout, _) => {
                 let entries = layout.entries().unwrap_or_default();
                 let entry = entries.into_iter().find(|entry| entry.descriptor.digest() == descriptor.digest())?;
@@ -168,7 +174,7 @@ impl Source {
     /// Returns how long to try; what is on disk does not get better.
     pub(crate) fn patience(&self) -> Patience {
         match self {
-            Self::Registry(registry) => registry.patience(),
+            Self::Registry(answer) => answer.0.patience(),
             _ => Patience::new(1, 0),
         }
     }
@@ -197,7 +203,7 @@ mod tests {
             ("oci-archive:x.tar:1", Name::OciArchive("x.tar".into(), Some("1".to_owned()))),
             ("docker-archive:x.tar:nginx:1", Name::DockerArchive("x.tar".into(), Some("nginx:1".to_owned()))),
             ("docker://nginx", Name::Reference("nginx".parse().unwrap())),
-            ("oci", Name::Reference("docker.io/library/oci:latest".parse().unwrap())),
+            ("docker://oci", Name::Reference("oci".parse().unwrap())),
         ] {
             assert_eq!(text.parse::<Name>().unwrap(), want, "{text}");
         }

@@ -1,0 +1,127 @@
+//! What users have already told their other tools: registries.conf, proxies, credentials, certificates.
+
+use super::{FAULTY, IMAGES, PORT, faulty};
+use crate::support::{Need, Sandbox, Test, image, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        test("mirrors_are_asked_first_and_the_registry_last", IMAGES, mirrors),
+        test("a_mirror_for_digests_is_not_asked_for_tags", IMAGES, digest_only),
+        test("a_blocked_registry_is_not_asked", IMAGES, blocked),
+        test("prefixes_are_rewritten_and_short_names_have_aliases", IMAGES, rewritten),
+        test("a_wrong_registries_conf_is_one_line", FAULTY, wrong),
+        test("a_credentials_store_is_asked", FAULTY, store),
+        test("dockers_certificates_are_read", &[Need::Registry, Need::Program("openssl")], docker_certificates),
+    ]
+}
+
+/// The user's own file, so that the machine's does not count.
+const CONF: &str = "home/.config/containers/registries.conf";
+
+fn mirrors(sandbox: &Sandbox) {
+    sandbox.write(
+        CONF,
+        "[[registry]]\nprefix = 'example.test'\nlocation = '127.0.0.1:1'\n\
+         [[registry.mirror]]\nlocation = '127.0.0.1:5000/not/here'\n[[registry.mirror]]\nlocation = '127.0.0.1:5000'\n",
+    );
+    let pulled = sandbox.run(&["pull", "example.test/busybox"]).ok();
+    let pulled = pulled.stderr_has("mirror 127.0.0.1:5000/not/here/busybox: not found");
+    // What was asked for is what it is called, wherever it came from.
+    assert_eq!(pulled.json()["image"]["reference"], "example.test/busybox:latest");
+    sandbox.run(&["pull", "list"]).ok().stdout_has("example.test/busybox:latest");
+    let missing = sandbox.run(&["pull", "example.test/none"]).fails(1);
+    missing.stderr_has("pull: fetch example.test/none:latest: connect to 127.0.0.1:1: Connection refused");
+}
+
+fn digest_only(sandbox: &Sandbox) {
+    let record = sandbox.run(&["pull", "--layout", "a", &image("busybox").reference]).ok().json();
+    let digest = record["image"]["manifest"]["digest"].as_str().unwrap_or_default().to_owned();
+    let mirror = "[[registry.mirror]]\nlocation = '127.0.0.1:5000'\n";
+    for conf in [
+        format!("[[registry]]\nlocation = '127.0.0.1:1'\nmirror-by-digest-only = true\n{mirror}"),
+        format!("[[registry]]\nlocation = '127.0.0.1:1'\n{mirror}pull-from-mirror = 'digest-only'\n"),
+    ] {
+        sandbox.write(CONF, conf);
+        sandbox.run(&["pull", "127.0.0.1:1/busybox"]).fails(1).one_error_line("pull", &["refused"]);
+        sandbox.run(&["pull", "--layout", "b", &format!("127.0.0.1:1/busybox@{digest}")]).ok().stderr_is("");
+    }
+}
+
+fn blocked(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    sandbox.write(CONF, "[[registry]]\nprefix = '127.0.0.1:5000/busybox'\nblocked = true\n");
+    sandbox
+        .run(&["pull", &busybox])
+        .fails(1)
+        .one_error_line("pull", &["fetch", "127.0.0.1:5000/busybox is blocked in registries.conf"]);
+    sandbox.run(&["pull", "--layout", "l", &image("debian").reference]).ok();
+    sandbox.cmd(&["pull", &busybox]).env("CONTAINERS_REGISTRIES_CONF", "/dev/null").run().ok();
+}
+
+fn rewritten(sandbox: &Sandbox) {
+    sandbox.write("one.conf", "[[registry]]\nprefix = '*.corp'\nlocation = '127.0.0.1:5000'\n");
+    sandbox.run(&["pull", "--registries-conf", "one.conf", "a.b.corp/busybox"]).ok();
+    sandbox.write(
+        "home/.config/containers/registries.conf.d/50-names.conf",
+        "[aliases]\nbox = '127.0.0.1:5000/busybox'\nbusybox = '127.0.0.1:5000/busybox'\n",
+    );
+    for name in ["box", "busybox:latest"] {
+        let record = sandbox.run(&["pull", name]).ok().json();
+        assert_eq!(record["image"]["reference"], "127.0.0.1:5000/busybox:latest");
+        let local = sandbox.run(&["pull", "--policy", "never", name]).ok().json();
+        assert_eq!(local, record);
+    }
+}
+
+fn wrong(sandbox: &Sandbox) {
+    sandbox.write(CONF, "[[registry]]\nlocation = 7\n");
+    sandbox
+        .run(&["pull", "127.0.0.1:5005/good/image"])
+        .fails(1)
+        .one_error_line("pull", &["containers/registries.conf: line 2"]);
+    sandbox.run(&["pull", "--registries-conf", "none", "a.test/x"]).fails(1).one_error_line("pull", &["read none"]);
+}
+
+fn store(sandbox: &Sandbox) {
+    let _registry = faulty(sandbox);
+    sandbox.write(
+        "bin/docker-credential-test",
+        "#!/bin/sh\nread -r server || :\necho \"$1 $server\" >>asked\n\
+         [ \"$server\" = 127.0.0.1:5005 ] || { echo 'credentials not found in native keychain'; exit 1; }\n\
+         echo '{\"Username\":\"alice\",\"Secret\":\"secret\"}'\n",
+    );
+    sandbox.write("home/.docker/config.json", r#"{"credsStore":"test"}"#);
+    let script = format!("chmod +x bin/*; PATH=$PWD/bin:$PATH pull --layout l {PORT}/basic/image");
+    sandbox.sh(&script).run().ok();
+    assert_eq!(sandbox.read("asked"), "get 127.0.0.1:5005\n");
+    // A store that has none for this registry is no error: it may be asked without.
+    let other = "PATH=$PWD/bin:$PATH pull --layout l localhost:5005/good/image";
+    sandbox.sh(other).run().ok();
+    // One that is not there is.
+    sandbox.write("home/.docker/config.json", r#"{"credsStore":"gone"}"#);
+    let gone = sandbox.run(&["pull", "--layout", "l", &format!("{PORT}/basic/image")]).fails(1);
+    gone.one_error_line("pull", &["docker-credential-gone"]);
+}
+
+fn docker_certificates(sandbox: &Sandbox) {
+    sandbox.sh(
+        "set -e
+         openssl req -x509 -newkey rsa:2048 -nodes -keyout s.key -out s.crt -days 2 -subj /CN=s -addext subjectAltName=IP:127.0.0.1 \
+           -addext basicConstraints=critical,CA:FALSE
+         d=/etc/docker/certs.d/127.0.0.1:5444; mkdir -p docker/certs.d/127.0.0.1:5444; mkdir -p /etc/docker
+         mount --bind docker /etc/docker; cp s.crt $d/ca.crt",
+    ).run().ok();
+    let storage = image("busybox").layout.join("../../registry");
+    let config = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+         http: {{addr: '127.0.0.1:5444', tls: {{certificate: s.crt, key: s.key}}}}\n",
+        storage.display()
+    );
+    sandbox.write("tls.yml", config);
+    let _registry = sandbox.cmd(&["docker-registry", "serve", "tls.yml"]).start();
+    sandbox.sh("until openssl s_client -connect 127.0.0.1:5444 </dev/null >/dev/null 2>&1; do :; done").run();
+    let trusted = sandbox.run(&["pull", "127.0.0.1:5444/busybox"]);
+    sandbox.sh("umount /etc/docker").run().ok();
+    trusted.ok();
+    sandbox.run(&["pull", "127.0.0.1:5444/busybox"]).fails(1).one_error_line("pull", &["certificate"]);
+}

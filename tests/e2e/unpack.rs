@@ -6,11 +6,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Need, Running, Sandbox, Test, image, test, wait_for};
+use crate::support::{Need, Running, Sandbox, Test, differences, image, test, wait_for};
 
 const HOSTILE: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 const IMAGES: &[Need] = &[Need::Registry];
 const OVERLAY: &[Need] = &[Need::Registry, Need::Overlay];
+const DEPENDENT: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Program("umoci"), Need::Program("zstd")];
 const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -20,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_image_needs_more_than_50_megabytes", MEMORY, memory),
         test("layers_are_extracted_once_and_closed_to_others", IMAGES, once),
         test("directories_that_no_entry_describes_look_as_below", HOSTILE, undescribed),
+        test("a_layer_that_depends_on_lower_ones_equals_umocis", DEPENDENT, dependent),
         test("two_runs_at_once_share_the_work", IMAGES, at_once),
         test("a_killed_run_leaves_what_the_next_one_sweeps", IMAGES, killed),
         test("interrupted_it_leaves_nothing_in_the_store", IMAGES, |it| interrupted(it, &[])),
@@ -154,6 +156,25 @@ fn undescribed(sandbox: &Sandbox) {
     assert_eq!(again, record);
     let whole = sandbox.run(&["unpack", "hostile/opaque-last"]).ok().json();
     assert!(!self::layers(&whole).iter().any(|path| path.contains("parents")));
+}
+
+/// Hard links and paths through lower layers, and a whiteout in a directory that no other layer has.
+fn dependent(sandbox: &Sandbox) {
+    hostile_layouts(sandbox);
+    let layout = "hostile/depends-on-lower-layers";
+    let record = sandbox.run(&["unpack", layout]).ok().json();
+    let again = sandbox.run(&["unpack", layout]).ok().json();
+    assert_eq!(again, record);
+    assert!(names(sandbox, "state/layers/tmp").is_empty());
+    let mut lower = layers(&record);
+    lower.reverse();
+    let lower = lower.join(":").replace(&format!("{}/", sandbox.at("state/layers")), "");
+    let mount = format!("cd state/layers; mount -t overlay overlay -o lowerdir={lower} \"$SANDBOX/merged\"");
+    sandbox.sh(&format!("mkdir merged; {mount}")).run().ok();
+    sandbox.run(&["umoci", "unpack", "--image", &format!("{layout}:latest"), "umoci"]).ok();
+    let found = differences(&sandbox.outside("merged"), &sandbox.outside("umoci/rootfs"), false);
+    sandbox.run(&["umount", "merged"]).ok();
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 fn at_once(sandbox: &Sandbox) {

@@ -165,6 +165,12 @@ def whiteouts():
     case("parents-undescribed", [plain().directory("t", mode=0o1777, uid=5).directory("u", mode=0o700).file("u/v/w"),
                                  plain().file("t/a/b").file("u/x"), plain().file("other"), plain().file("t/c").directory("u")],
          present=["t/a/b", "t/c"])
+    below = plain().directory("d").file("d/a", b"low", mode=0o4751, uid=7, gid=8).symlink("d/s", "a").directory("real").symlink("link", "real")
+    case("depends-on-lower-layers", [below, plain().hardlink("b", "d/a").hardlink("t", "d/s").file("link/x", b"in"),
+                                     plain().file("d/a", b"new").hardlink("c", "b").hardlink("y", "link/x"),
+                                     plain().directory("fresh").file("fresh/f").whiteout("fresh/none").whiteout("t")],
+         present=["b", "c", "real/x", "y", "fresh/f"], absent=["t", "fresh/none"],
+         content={"b": "low", "c": "low", "d/a": "new", "real/x": "in"})
     case("overlay-xattrs", [plain().directory("d", pax_headers={"SCHILY.xattr.trusted.overlay.redirect": "/etc",
                                                                    "SCHILY.xattr.trusted.overlay.opaque": "y"}).file("d/f")])
 

@@ -11,6 +11,7 @@ use crate::form::Form;
 use crate::image::Layer;
 use crate::interrupt;
 use crate::layer;
+use crate::lower::Lower;
 use crate::node;
 use crate::stream::{Limits, Stream};
 use crate::tar::{Archive, Entry, Time};
@@ -19,15 +20,25 @@ use crate::tree::{Tree, timestamps};
 /// The mode of a root that no layer describes.
 const ROOT_MODE: u32 = 0o755;
 
-/// Extracts a layer below `root`; `implicit` gets the list of directories that no entry describes. Returns the entry that describes the root itself: to be applied when all is done.
+/// How a layer is extracted.
+pub(crate) struct Manner<'a> {
+    pub(crate) form: Form,
+    /// Gets the list of directories that no entry describes.
+    pub(crate) implicit: Option<File>,
+    /// The layers below, where this one depends on them.
+    pub(crate) lower: Option<&'a Lower>,
+}
+
+/// Extracts a layer below `root`. Returns the entry that describes the root itself: to be applied when all is done.
 pub(crate) fn extract(
     stream: Stream,
     layer: &Layer,
     root: &File,
-    (form, implicit): (Form, Option<File>),
+    manner: Manner<'_>,
     limits: &Arc<Limits>,
 ) -> anyhow::Result<Option<Entry>> {
-    let mut tree = Tree::new(root.try_clone()?.into(), form, limits, implicit);
+    let mut tree = Tree::new(root.try_clone()?.into(), manner.form, limits, manner.implicit);
+    tree.lower = manner.lower;
     let mut archive = Archive::new(stream);
     let entry = layer::apply(&mut archive, &mut tree, limits)?;
     archive.into_inner().finish(&layer.diff_id)?;

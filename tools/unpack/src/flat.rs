@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::extraction::{describe_root, extract};
+use crate::extraction::{Manner, describe_root, extract};
 use crate::form::Form;
 use crate::image::Image;
 use crate::interrupt::{self, Temporary};
@@ -63,7 +63,9 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> any
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         let named = || format!("extract layer {}", layer.blob.digest());
         let stream = streams.take(number).with_context(named)?;
-        entry = extract(stream, layer, &root, (Form::Flat, None), limits).with_context(named)?.or(entry);
+        entry = extract(stream, layer, &root, Manner { form: Form::Flat, implicit: None, lower: None }, limits)
+            .with_context(named)?
+            .or(entry);
     }
     describe_root(&root, entry.as_ref())?;
     Ok(root)

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::io::BufRead;
 use std::os::fd::AsFd;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, linkat, mkdirat, mknodat, statat, unlinkat};
 use rustix::io::Errno;
 
@@ -173,12 +173,27 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
     let missing = || format!("hard link to {}, which is not in the layer before it", Name(&entry.link));
     let Some((target_directory, target_name)) = split(&target) else { bail!("hard link to the root") };
     let path = join(tree.at(parent).path(), name.to_bytes());
-    let target_place = tree.existing_directory(target_directory)?.with_context(missing)?;
+    // Where layers are below, the target may be in a directory of theirs.
+    let target_place = if tree.lower.is_some() {
+        Some(tree.directory(target_directory)?)
+    } else {
+        tree.existing_directory(target_directory)?
+    };
+    let Some(target_place) = target_place else { return later(tree, &path, missing) };
     let from = tree.fd(target_place);
     let same = join(tree.at(target_place).path(), target_name) == path;
     let target_name = Component::new(target_name)?;
     let target_name = target_name.as_c_str();
-    let stat = statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| anyhow!(missing()))?;
+    let stat = match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {
+            let target = join(tree.at(target_place).path(), target_name.to_bytes());
+            let Some(found) = tree.lower_file(&target)? else { return later(tree, &path, missing) };
+            let inherits = tree.at(target_place).inherits;
+            found.copy(&Place { directory: from.as_fd(), name: target_name, inherits })?;
+            statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW)?
+        }
+        found => found?,
+    };
     ensure!(FileType::from_raw_mode(stat.st_mode) != FileType::Directory, "hard link to a directory");
     ensure!(tree.form.is_flat() || !is_whiteout(&stat), missing());
     if same {
@@ -196,6 +211,13 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
     linked.with_context(|| format!("hard link to {}", Name(&entry.link)))?;
     tree.mark(parent, name_bytes);
     Ok(())
+}
+
+/// Leaves a hard link out whose target is not in this layer: one below may have it, for which the layer is extracted
+/// again.
+fn later(tree: &mut Tree<'_>, path: &[u8], missing: impl FnOnce() -> String) -> anyhow::Result<()> {
+    ensure!(!tree.form.is_flat() && tree.lower.is_none(), missing());
+    tree.note(b'h', path)
 }
 
 fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Result<()> {
@@ -230,7 +252,10 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
             Some(place) => tree.make_opaque(place),
             None => Ok(()),
         },
-        made => Ok(made?),
+        made => {
+            made?;
+            tree.note_whiteout(parent)
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod image;
 mod interrupt;
 mod layer;
 mod lock;
+mod lower;
 mod node;
 mod options;
 mod parents;

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, ensure};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, fchown, ftruncate, futimens, makedev, mknodat,
-    openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, chmodat, chownat, copy_file_range, fchmod, fchown, ftruncate,
+    futimens, makedev, mknodat, openat, seek, symlinkat, utimensat,
 };
 use rustix::io::{Errno, pwrite, write};
 use rustix::process::{getegid, geteuid};
@@ -40,6 +40,33 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
     }
     describe(fd.as_fd(), entry, place.inherits)?;
     futimens(&fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime)).context("set times")
+}
+
+/// Makes a regular file with the content of another one, and its holes.
+pub(crate) fn copy(place: &Place<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?;
+    let mut end = 0;
+    loop {
+        let mut offset = match seek(from, SeekFrom::Data(end)) {
+            // No data behind here.
+            Err(Errno::NXIO) => break,
+            found => found?,
+        };
+        end = seek(from, SeekFrom::Hole(offset))?;
+        seek(&fd, SeekFrom::Start(offset))?;
+        while offset < end {
+            let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
+            let count = copy_file_range(from, Some(&mut offset), &fd, None, most).context("copy")?;
+            ensure!(count > 0, "copy: the file has shrunk");
+        }
+    }
+    ftruncate(&fd, entry.size)?;
+    if place.inherits {
+        xattr::remove_inherited_acls(fd.as_fd())?;
+    }
+    describe(fd.as_fd(), entry, place.inherits)?;
+    Ok(futimens(&fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime))?)
 }
 
 /// Sets owner, mode and attributes of an open file or directory that has been made with its permission bits.

@@ -13,16 +13,18 @@ use rustix::fs::{Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, futimens, 
 use rustix::io::Errno;
 
 use crate::form::Form;
+use crate::lower::Lower;
 use crate::path::{Inner, split};
 use crate::tar::Name;
 use crate::tree::{RESOLVE, times_of};
-use crate::xattr;
+use crate::xattr::{self, Object};
 
 /// A list of undescribed directories longer than this is not looked at: no memory for what no builder makes. Bytes.
 const LIST_LIMIT: u64 = 4 << 20;
 
-/// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each; a `+` before one means
-/// that an entry described it later. The root's path is empty.
+/// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each and a sign before: `-`
+/// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `h` for a hard link whose
+/// target is in a lower layer. The root's path is empty.
 pub(crate) fn list_path(layer: &Path) -> PathBuf {
     let mut path = layer.as_os_str().to_owned();
     path.push(".implicit");
@@ -32,7 +34,36 @@ pub(crate) fn list_path(layer: &Path) -> PathBuf {
 struct Layer {
     path: PathBuf,
     root: OwnedFd,
+    notes: Notes,
+}
+
+/// What was noted when a layer was extracted.
+#[derive(Default)]
+struct Notes {
+    /// Directories that no entry describes.
     implicit: HashSet<Inner>,
+    /// Directories that were needed before an entry described them, if one did.
+    made_up: HashSet<Inner>,
+    /// Directories with whiteouts.
+    whiteouts: HashSet<Inner>,
+    /// It has a hard link to a file of a lower layer, or more notes than are read.
+    dependent: bool,
+}
+
+/// Tells whether a layer must be extracted with those below at hand.
+pub(crate) fn is_dependent(layer: &Path, lower: &Lower) -> anyhow::Result<bool> {
+    let notes = read_list(layer)?;
+    if notes.dependent {
+        return Ok(true);
+    }
+    for path in &notes.made_up {
+        if let Some(found) = lower.find(path)? {
+            if found.link()?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The layers of one image, as they are stacked.
@@ -46,7 +77,7 @@ impl Stack {
     pub(crate) fn open(paths: &[PathBuf], form: Form) -> anyhow::Result<Self> {
         let open = |path: &PathBuf| -> anyhow::Result<Layer> {
             let root = File::open(path).with_context(|| format!("open {}", path.display()))?;
-            Ok(Layer { path: path.clone(), root: root.into(), implicit: read_list(path)? })
+            Ok(Layer { path: path.clone(), root: root.into(), notes: read_list(path)? })
         };
         Ok(Self { layers: paths.iter().map(open).collect::<anyhow::Result<_>>()?, form })
     }
@@ -54,23 +85,59 @@ impl Stack {
     /// Returns the directories that the top layer must describe, each with the number of the layer that it is to be like.
     pub(crate) fn wanted(&self) -> anyhow::Result<BTreeMap<Inner, usize>> {
         let mut wanted = BTreeMap::new();
-        let implicit: HashSet<&Inner> = self.layers.iter().flat_map(|layer| &layer.implicit).collect();
+        let implicit: HashSet<&Inner> = self.layers.iter().flat_map(|layer| &layer.notes.implicit).collect();
         for path in implicit {
             let Some((top, source)) = self.find(path)? else { continue };
             if top == source || same(&self.layers[top].open(path)?, &self.layers[source].open(path)?, path.is_empty())?
             {
                 continue;
             }
-            wanted.insert(path.clone(), source);
-            let mut rest = path.as_slice();
-            while let Some((directory, _)) = split(rest) {
-                rest = directory;
-                if let Some((_, source)) = self.find(directory)? {
-                    wanted.insert(directory.to_vec(), source);
+            self.want(path, &mut wanted)?;
+        }
+        for (number, layer) in self.layers.iter().enumerate() {
+            for path in &layer.notes.whiteouts {
+                if self.is_alone(number, path) {
+                    self.want(path, &mut wanted)?;
                 }
             }
         }
         Ok(wanted)
+    }
+
+    fn want(&self, path: &[u8], wanted: &mut BTreeMap<Inner, usize>) -> anyhow::Result<()> {
+        let mut rest = Some(path);
+        while let Some(directory) = rest {
+            if let Some((_, source)) = self.find(directory)? {
+                wanted.insert(directory.to_vec(), source);
+            }
+            rest = split(directory).map(|(parent, _)| parent);
+        }
+        Ok(())
+    }
+
+    /// Tells whether a directory is seen and no other layer's is merged with it. Overlayfs looks for whiteouts only
+    /// where it merges, and lists them elsewhere; so the top layer has such a directory, too.
+    fn is_alone(&self, number: usize, path: &[u8]) -> bool {
+        let Ok(directory) = self.layers[number].open(path) else { return false };
+        if xattr::is_opaque(directory, self.form) {
+            // It has none: see `Tree::make_opaque`.
+            return false;
+        }
+        let (lower, upper) = (&self.layers[..number], &self.layers[number + 1..]);
+        if upper.iter().any(|layer| !matches!(layer.open(path), Err(Errno::NOENT)) || layer.hides(path, self.form)) {
+            return false;
+        }
+        if self.layers[number].hides(path, self.form) {
+            return true;
+        }
+        for layer in lower.iter().rev() {
+            match layer.open(path) {
+                Ok(_) => return false,
+                Err(Errno::NOENT) if !layer.hides(path, self.form) => {}
+                Err(_) => break,
+            }
+        }
+        true
     }
 
     /// Finds the layer whose directory overlayfs shows at `path`, and the topmost one where an entry describes it.
@@ -78,7 +145,7 @@ impl Stack {
         let mut top = None;
         for (number, layer) in self.layers.iter().enumerate().rev() {
             match layer.open(path) {
-                Ok(_) if !layer.implicit.contains(path) => return Ok(Some((top.unwrap_or(number), number))),
+                Ok(_) if !layer.notes.implicit.contains(path) => return Ok(Some((top.unwrap_or(number), number))),
                 Ok(_) => top = top.or(Some(number)),
                 Err(Errno::NOENT) => {}
                 // A whiteout or another file in the way hides what is below.
@@ -105,7 +172,7 @@ impl Stack {
                 fchown(&fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
                 fchmod(&fd, Mode::from_raw_mode(stat.st_mode))?;
                 xattr::clear(fd.as_fd())?;
-                xattr::set_all(&xattr::Object::Open(fd.as_fd()), &xattr::all(like.as_fd())?)
+                xattr::set_all(&Object::Open(fd.as_fd()), &xattr::all(&Object::Open(like.as_fd()))?)
             };
             describe().with_context(|| format!("make directory {}", Name(path)))?;
         }
@@ -116,7 +183,7 @@ impl Stack {
     }
 }
 
-fn open_below(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_below(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let path = if path.is_empty() { b"." } else { path };
     openat2(root, path, flags, Mode::empty(), RESOLVE)
@@ -127,36 +194,46 @@ impl Layer {
         open_below(&self.root, path)
     }
 
-    /// Tells whether the path or a directory on the way to it is opaque.
     fn hides(&self, path: &[u8], form: Form) -> bool {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
-        slashes
-            .chain([path.len()])
-            .map_while(|end| self.open(&path[..end]).ok())
-            .any(|directory| xattr::is_opaque(directory, form))
+        hides(&self.root, path, form)
     }
 }
 
-fn read_list(layer: &Path) -> anyhow::Result<HashSet<Inner>> {
+/// Tells whether a layer's directory or one on the way to it is opaque.
+pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> bool {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
+    [0].into_iter()
+        .chain(slashes)
+        .chain([path.len()])
+        .map_while(|end| open_below(&root, &path[..end]).ok())
+        .any(|directory| xattr::is_opaque(directory, form))
+}
+
+fn read_list(layer: &Path) -> anyhow::Result<Notes> {
     let path = list_path(layer);
     let list = match fs::metadata(&path) {
         Ok(there) if there.len() > LIST_LIMIT => {
             log::warn!("{}: too long, attributes of directories may be wrong", path.display());
-            return Ok(HashSet::new());
+            return Ok(Notes { dependent: true, ..Notes::default() });
         }
         Ok(_) => fs::read(&path).with_context(|| format!("read {}", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::default()),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let mut implicit = HashSet::new();
+    let mut notes = Notes::default();
     for item in list.strip_suffix(b"\0").unwrap_or_default().split(|&byte| byte == 0) {
         match item {
-            [b'+', path @ ..] => implicit.remove(path),
-            [_, path @ ..] => implicit.insert(path.to_vec()),
-            [] => false,
-        };
+            [b'+', path @ ..] => drop(notes.implicit.remove(path)),
+            [b'w', path @ ..] => drop(notes.whiteouts.insert(path.to_vec())),
+            [b'h', ..] => notes.dependent = true,
+            [_, path @ ..] => {
+                notes.implicit.insert(path.to_vec());
+                notes.made_up.insert(path.to_vec());
+            }
+            [] => {}
+        }
     }
-    Ok(implicit)
+    Ok(notes)
 }
 
 /// Tells whether two directories look the same. The root's time is nobody's concern: a container's own layer is above.
@@ -166,5 +243,5 @@ fn same(one: &OwnedFd, other: &OwnedFd, root: bool) -> anyhow::Result<bool> {
     let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
     Ok(looks(&one_stat) == looks(&other_stat)
         && (root || time(&one_stat) == time(&other_stat))
-        && xattr::all(one.as_fd())? == xattr::all(other.as_fd())?)
+        && xattr::all(&Object::Open(one.as_fd()))? == xattr::all(&Object::Open(other.as_fd()))?)
 }

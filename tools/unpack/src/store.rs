@@ -11,11 +11,12 @@ use std::sync::{Arc, mpsc};
 
 use anyhow::Context;
 
-use crate::extraction::extract;
+use crate::extraction::{Manner, extract};
 use crate::form::Form;
 use crate::image::{Image, Layer};
 use crate::interrupt::{self, Temporary};
 use crate::lock::Lock;
+use crate::lower::Lower;
 use crate::parents::{self, Stack};
 use crate::path::Inner;
 use crate::stream::Limits;
@@ -41,7 +42,7 @@ impl Store {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-            ["sha256", "sha512", "parents", "tmp"]
+            ["sha256", "sha512", "chains", "parents", "tmp"]
                 .iter()
                 .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))
         };
@@ -78,20 +79,21 @@ impl Store {
             count += 1;
         }
         anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
-        job.store.stack(&job.image.layers).inspect_err(|_| interrupt::abandon())
+        job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
     }
 
     /// Returns the directories that overlayfs stacks. Of a layer that comes twice only the upper one counts, as it
     /// hides the lower one entirely, and overlayfs takes no directory twice. What is below an opaque root is hidden
     /// too, which overlayfs does not look for.
-    fn stack(&self, layers: &[Layer]) -> anyhow::Result<Vec<PathBuf>> {
+    fn stack(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
+        let layers = &image.layers;
+        let paths = self.resolve(image, limits)?;
         let mut seen = HashSet::new();
         let mut stack = Vec::new();
-        for layer in layers.iter().rev() {
-            let path = self.layer_path(layer);
-            if seen.insert(&layer.diff_id) {
-                let opaque = File::open(&path).is_ok_and(|root| xattr::is_opaque(&root, self.form));
-                stack.push(path);
+        for path in paths.iter().rev() {
+            if seen.insert(path) {
+                let opaque = File::open(path).is_ok_and(|root| xattr::is_opaque(&root, self.form));
+                stack.push(path.clone());
                 if opaque {
                     break;
                 }
@@ -107,6 +109,25 @@ impl Store {
         Ok(stack)
     }
 
+    /// Returns each layer's directory, the lowest first. One that depends on those below is extracted again, for them.
+    fn resolve(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for (number, layer) in image.layers.iter().enumerate() {
+            let mut path = self.layer_path(layer);
+            let lower = Lower::open(&paths, self.form)?;
+            if parents::is_dependent(&path, &lower)? {
+                let key = key(&image.layers[..=number]);
+                path = self.path.join("chains").join(&key);
+                log::debug!("layer {} depends on those below it", layer.diff_id);
+                let source = Source { image, layer, lower: Some(&lower) };
+                self.extract_once(&source, &path, &self.path.join("tmp").join(&key), limits)
+                    .with_context(|| format!("extract layer {}", layer.blob.digest()))?;
+            }
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
     /// Makes the layer with the attributes of directories that upper layers need and lower ones describe. It depends
     /// on all the layers, so that is what its name is made of.
     fn describe_parents(
@@ -115,8 +136,7 @@ impl Store {
         stack: &Stack,
         wanted: &BTreeMap<Inner, usize>,
     ) -> anyhow::Result<PathBuf> {
-        let names: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_ref()).collect();
-        let key = layout::sha256(names.join(" ").as_bytes()).replace(':', "-");
+        let key = key(layers);
         let path = self.path.join("parents").join(&key);
         let temporary_path = self.path.join("tmp").join(&key);
         let _lock = Lock::wait(&temporary_path.with_extension("lock"))?;
@@ -147,13 +167,18 @@ impl Store {
         }
     }
 
-    fn extract_once(&self, image: &Image, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<()> {
-        let path = self.layer_path(layer);
+    fn extract_once(
+        &self,
+        source: &Source<'_>,
+        path: &Path,
+        temporary_path: &Path,
+        limits: &Arc<Limits>,
+    ) -> anyhow::Result<()> {
+        let layer = source.layer;
         if path.exists() {
             log::debug!("layer {} is there", layer.diff_id);
             return Ok(());
         }
-        let temporary_path = self.temporary_path(layer);
         let lock_path = temporary_path.with_extension("lock");
         let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
         if path.exists() {
@@ -162,27 +187,21 @@ impl Store {
         }
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         loop {
-            let temporary = Temporary::new(temporary_path.clone());
+            let temporary = Temporary::new(temporary_path.to_owned());
             interrupt::remove_tree(temporary.path());
-            match self.extract_to(&temporary, image, layer, limits) {
+            match self.extract_to(&temporary, source, limits) {
                 Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
                 Err(error) => return Err(error),
                 Ok(root) => {
                     let _pass = interrupt::pass();
-                    self.keep(temporary, &root, &path)?;
+                    self.keep(temporary, &root, path)?;
                     return Ok(());
                 }
             }
         }
     }
 
-    fn extract_to(
-        &self,
-        temporary: &Temporary,
-        image: &Image,
-        layer: &Layer,
-        limits: &Arc<Limits>,
-    ) -> anyhow::Result<File> {
+    fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> anyhow::Result<File> {
         let path = temporary.path();
         let made = || format!("make directory {}", path.display());
         let list = parents::list_path(path);
@@ -192,8 +211,9 @@ impl Store {
             let list = File::options().create(true).write(true).truncate(true).mode(0o600).open(&list);
             (File::open(path).with_context(made)?, list.with_context(made)?)
         };
-        let stream = image.stream(layer, limits)?;
-        let entry = extract(stream, layer, &root, (self.form, Some(implicit)), limits)?;
+        let stream = source.image.stream(source.layer, limits)?;
+        let manner = Manner { form: self.form, implicit: Some(implicit), lower: source.lower };
+        let entry = extract(stream, source.layer, &root, manner, limits)?;
         crate::extraction::describe_root(&root, entry.as_ref())?;
         Ok(root)
     }
@@ -215,6 +235,19 @@ impl Store {
     }
 }
 
+/// A layer, and what it is extracted with.
+struct Source<'a> {
+    image: &'a Image,
+    layer: &'a Layer,
+    lower: Option<&'a Lower>,
+}
+
+/// Returns the name of what depends on all of these layers.
+fn key(layers: &[Layer]) -> String {
+    let names: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_ref()).collect();
+    layout::sha256(names.join(" ").as_bytes()).replace(':', "-")
+}
+
 struct Job {
     store: Store,
     image: Image,
@@ -227,9 +260,11 @@ impl Job {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = self.image.layers.get(number) else { return };
+            let source = Source { image: &self.image, layer, lower: None };
+            let (path, temporary) = (self.store.layer_path(layer), self.store.temporary_path(layer));
             let result = self
                 .store
-                .extract_once(&self.image, layer, &self.limits)
+                .extract_once(&source, &path, &temporary, &self.limits)
                 .with_context(|| format!("extract layer {}", layer.blob.digest()));
             let failed = result.is_err();
             if done.send(result).is_err() || failed {

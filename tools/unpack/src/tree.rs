@@ -21,6 +21,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::form::Form;
+use crate::lower::{Found, Lower};
+use crate::parents::hides;
 use crate::path::{Component, DEPTH_LIMIT, Inner, join, split};
 use crate::stream::Limits;
 use crate::tar::{Entry, Name, Time};
@@ -51,6 +53,8 @@ pub(crate) struct Directory {
     inode: u64,
     /// New entries get more than their mode from it: a group or an access control list.
     pub(crate) inherits: bool,
+    /// It is in the list of directories with whiteouts.
+    noted: bool,
     /// The times to set when it is closed.
     times: Option<Timestamps>,
     used: u64,
@@ -85,6 +89,8 @@ pub(crate) struct Tree<'a> {
     pub(crate) implicit_time: Time,
     /// Gets the paths of directories that no entry described when they were needed, each with a NUL behind it.
     implicit: Option<BufWriter<File>>,
+    /// Where this layer depends on those below: what is there.
+    pub(crate) lower: Option<&'a Lower>,
     limits: &'a Limits,
 }
 
@@ -100,6 +106,7 @@ impl<'a> Tree<'a> {
             hasher: RandomState::new(),
             implicit_time: Time::default(),
             implicit: implicit.map(BufWriter::new),
+            lower: None,
             limits,
         }
     }
@@ -165,8 +172,14 @@ impl<'a> Tree<'a> {
                 }
                 self.insert(real, fd).map(Some)
             }
-            Err(Errno::NOENT) if !walk.make => Ok(None),
-            Err(Errno::NOENT) => self.make_implicit(parent, name_c, real).map(Some),
+            Err(Errno::NOENT) => {
+                if let Some(target) = self.lower_file(&real)?.map_or(Ok(None), |found| found.link())? {
+                    walk.links += 1;
+                    ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(&real));
+                    return self.follow(parent, &target, walk);
+                }
+                if walk.make { self.make_implicit(parent, name_c, real).map(Some) } else { Ok(None) }
+            }
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let stat = statat(directory, name_c, AtFlags::SYMLINK_NOFOLLOW)?;
                 self.through(parent, name_c, &stat, walk)
@@ -200,6 +213,13 @@ impl<'a> Tree<'a> {
             self.make_opaque(place)?;
         }
         Ok(Some(place))
+    }
+
+    /// Returns what the layers below show at a path without symbolic links where this layer has nothing.
+    pub(crate) fn lower_file(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
+        let Some(lower) = self.lower else { return Ok(None) };
+        let parent = split(path).map_or(path, |(parent, _)| parent);
+        if hides(&self.root, parent, self.form) { Ok(None) } else { lower.find(path) }
     }
 
     /// Follows a symbolic link's target inside the root, as `RESOLVE_IN_ROOT` does, but makes what is missing.
@@ -243,6 +263,15 @@ impl<'a> Tree<'a> {
         write().context("write the list of directories")
     }
 
+    /// Notes a directory with whiteouts; once for many.
+    pub(crate) fn note_whiteout(&mut self, place: usize) -> anyhow::Result<()> {
+        if std::mem::replace(&mut self.slots[place].noted, true) {
+            return Ok(());
+        }
+        let path = self.slots[place].path.clone();
+        self.note(b'w', &path)
+    }
+
     /// Opens a directory that has just been made or that an entry describes.
     pub(crate) fn open_child(&mut self, parent: usize, name: &CStr) -> anyhow::Result<usize> {
         let real = join(&self.slots[parent].path, name.to_bytes());
@@ -262,6 +291,7 @@ impl<'a> Tree<'a> {
         let directory = Directory {
             inherits: setgid || xattr::has_default_acl(&fd),
             inode: stat.st_ino,
+            noted: false,
             times: Some(times_of(&stat)),
             used: self.clock,
             path: path.clone(),

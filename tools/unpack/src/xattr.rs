@@ -1,10 +1,10 @@
 //! Extended attributes: which of a layer's are set, and how a file that cannot be opened gets one.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::Context;
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr, llistxattr, lsetxattr};
 use rustix::io::Errno;
 
 use crate::form::Form;
@@ -49,11 +49,7 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
     let name_c = c_string(name)?;
     let done = match object {
         Object::Open(fd) => fsetxattr(fd, &name_c, value, XattrFlags::empty()),
-        Object::Named(directory, file) => {
-            let number = directory.as_raw_fd().to_string();
-            let path = [b"/proc/self/fd/", number.as_bytes(), b"/", file.to_bytes()].concat();
-            lsetxattr(c_string(&path)?, &name_c, value, XattrFlags::empty())
-        }
+        Object::Named(directory, file) => lsetxattr(path_of(*directory, file)?, &name_c, value, XattrFlags::empty()),
     };
     match done {
         Ok(()) => Ok(()),
@@ -71,28 +67,42 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// There are no `*xattrat` calls before Linux 6.13.
+fn path_of(directory: BorrowedFd<'_>, file: &CStr) -> anyhow::Result<CString> {
+    let number = directory.as_raw_fd().to_string();
+    c_string(&[b"/proc/self/fd/", number.as_bytes(), b"/", file.to_bytes()].concat())
+}
+
 /// Removes what attributes a directory of a lower layer has: those of its new entry are all that it will have.
 pub(crate) fn clear(fd: BorrowedFd<'_>) -> anyhow::Result<()> {
-    for name in names(fd)? {
+    for name in names(&Object::Open(fd))? {
         fremovexattr(fd, &c_string(&name)?)?;
     }
     Ok(())
 }
 
-/// Returns what attributes a directory has of those that a layer may set.
-pub(crate) fn all(fd: BorrowedFd<'_>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// Returns what attributes a file has of those that a layer may set.
+pub(crate) fn all(object: &Object<'_>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let with_value = |name: Vec<u8>| -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
         let mut value = vec![0; LIST_LIMIT];
-        let length = fgetxattr(fd, &c_string(&name)?, &mut value)?;
+        let name_c = c_string(&name)?;
+        let length = match object {
+            Object::Open(fd) => fgetxattr(fd, &name_c, &mut value)?,
+            Object::Named(directory, file) => lgetxattr(path_of(*directory, file)?, &name_c, &mut value)?,
+        };
         value.truncate(length);
         Ok((name, value))
     };
-    names(fd)?.into_iter().map(with_value).collect()
+    names(object)?.into_iter().map(with_value).collect()
 }
 
-fn names(fd: BorrowedFd<'_>) -> anyhow::Result<Vec<Vec<u8>>> {
+fn names(object: &Object<'_>) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut list = vec![0; LIST_LIMIT];
-    let length = match flistxattr(fd, &mut list) {
+    let listed = match object {
+        Object::Open(fd) => flistxattr(fd, &mut list),
+        Object::Named(directory, file) => llistxattr(path_of(*directory, file)?, &mut list),
+    };
+    let length = match listed {
         Ok(length) => length,
         Err(Errno::OPNOTSUPP) => 0,
         Err(errno) => return Err(errno.into()),

@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ranges_and_datagrams_arrive", NEEDS, ranges_and_datagrams),
         test("a_foreign_drop_is_said_and_can_be_opened", NEEDS, forward_drop),
         test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
+        test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
         test("a_cni_runtime_adds_deletes_and_collects", NEEDS, cni),
@@ -203,6 +204,18 @@ fn proxy_to_lo(sandbox: &Sandbox) {
         ports.join(",")
     );
     host(sandbox, "1", script).run().ok().stdout_is(&want);
+}
+
+/// Somebody listens there, but nothing can connect before the proxy has brought `lo` up.
+fn proxy_to_lo_that_is_down(sandbox: &Sandbox) {
+    let script = "ip netns add down1
+        ip netns exec down1 python3 server.py tcp:80 > down1.out & inside=$!
+        until grep -q ready down1.out; do :; done
+        portmap --netns /run/netns/down1 --id lone --detach -p 8080:80 >/dev/null
+        for try in 1 2 3; do get 127.0.0.1 8080; done
+        portmap del lone
+        kill $inside; wait $inside 2>/dev/null; ip netns del down1";
+    host(sandbox, "1", script).run().ok().stdout_is("::1\n::1\n::1\n");
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

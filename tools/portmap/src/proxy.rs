@@ -67,6 +67,7 @@ impl Proxy {
     /// the only thread.
     pub(crate) fn new(listeners: Vec<Listener>, control: Control, watch: Watch, netns: &File) -> anyhow::Result<Self> {
         sys::namespace::enter(netns.as_fd(), Kind::Network).context("enter the container's network namespace")?;
+        raise_loopback();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut proxy = Self {
             epoll,
@@ -219,6 +220,21 @@ impl Proxy {
             warn!("stop listening at {}: {error}", listener.address);
         }
         self.readiness.begin();
+    }
+}
+
+/// A new network namespace has its loopback interface down, and not every runtime brings it up: a program listens there all
+/// the same, but nobody can connect to it.
+fn raise_loopback() {
+    let raise = || -> Result<(), netlink::Error> {
+        let mut router = netlink::route::Router::open()?;
+        match router.link("lo")? {
+            Some(link) if !link.up => router.set_up(link.index),
+            _ => Ok(()),
+        }
+    };
+    if let Err(error) = raise() {
+        warn!("bring up lo in the container's network namespace: {error}");
     }
 }
 

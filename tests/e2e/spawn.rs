@@ -328,7 +328,7 @@ fn sysctls(sandbox: &Sandbox) {
 
 fn limits(sandbox: &Sandbox) {
     bundle(sandbox, "lim", "sleep 1000", |config| {
-        config["linux"]["resources"] = json!({"pids": {"limit": 20}, "memory": {"limit": 67_108_864}})
+        config["linux"]["resources"] = json!({"pids": {"limit": 20}, "memory": {"limit": 67_108_864}});
     });
     spawn(sandbox, "create -b lim e2e-lim </dev/null >/dev/null 2>&1").ok();
     let pids = "cat /sys/fs/cgroup/pids/e2e-lim/pids.max 2>/dev/null || cat /sys/fs/cgroup/e2e-lim/pids.max";

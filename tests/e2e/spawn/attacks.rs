@@ -80,7 +80,7 @@ fn descriptors(sandbox: &Sandbox) {
 fn cwd_descriptor(sandbox: &Sandbox) {
     for fd in 3..24 {
         bundle(sandbox, "cwd", "ls ../../../..; echo inside", |config| {
-            config["process"]["cwd"] = json!(format!("/proc/self/fd/{fd}"))
+            config["process"]["cwd"] = json!(format!("/proc/self/fd/{fd}"));
         });
         let outcome = run(sandbox, "cwd");
         assert!(!outcome.stdout.contains("inside"), "{fd}: {}", outcome.stdout);

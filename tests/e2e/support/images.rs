@@ -43,7 +43,10 @@ pub(super) fn ready() -> Result<&'static Path, String> {
 }
 
 fn directory() -> PathBuf {
-    std::env::var_os("DRAYAGE_TEST_CACHE").map_or_else(|| PathBuf::from("/var/cache/drayage-tests"), PathBuf::from)
+    // Empty is unset, as for tests/images/make.
+    std::env::var_os("DRAYAGE_TEST_CACHE")
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| PathBuf::from("/var/cache/drayage-tests"), PathBuf::from)
 }
 
 fn make() -> Result<PathBuf, String> {

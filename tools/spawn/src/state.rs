@@ -88,15 +88,37 @@ impl Container {
             private(root, true).with_context(|| format!("make {}", root.display()))?;
             made = private(&directory, false);
         }
-        match made {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => clear_remains(root, id)?,
+        let taken = || format!("container with given ID already exists: {id}");
+        let operation = match made {
+            Ok(()) => FlockOperation::LockExclusive,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => FlockOperation::NonBlockingLockExclusive,
             Err(error) => return Err(error).with_context(|| format!("make {}", directory.display())),
+        };
+        let handle = open(&directory)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&handle, operation)).ok().with_context(taken)?;
+        // Only what is read under the lock counts: another creator may have found the directory before it was locked.
+        let found = Self { state: read_state(&directory, id)?, directory, handle };
+        ensure!(found.is_remains(), taken());
+        found.clear_remains()?;
+        Ok(Self { state: State { id: id.to_owned(), ..State::default() }, ..found })
+    }
+
+    /// Tells whether this is only what a killed creator left: a directory without a process that it knows of, or one
+    /// whose container was to end with its `spawn`. The caller has it locked.
+    fn is_remains(&self) -> bool {
+        let unfinished = self.state.init_process_pid == 0 || self.state.foreground;
+        let same = fs::metadata(&self.directory)
+            .is_ok_and(|now| rustix::fs::fstat(&self.handle).is_ok_and(|open| open.st_ino == now.ino()));
+        unfinished && same && self.process().is_none()
+    }
+
+    /// Empties the directory, which stays for its next owner.
+    fn clear_remains(&self) -> anyhow::Result<()> {
+        self.cgroups().destroy()?;
+        for entry in fs::read_dir(&self.directory)?.flatten() {
+            fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }
-        let container =
-            Self { handle: open(&directory)?, directory, state: State { id: id.to_owned(), ..State::default() } };
-        container.lock()?;
-        Ok(container)
+        Ok(())
     }
 
     /// Opens a container that exists.
@@ -109,12 +131,7 @@ impl Container {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!("container does not exist: {}", missing()),
             Err(error) => return Err(error).with_context(|| format!("open {}", directory.display())),
         };
-        let state = match fs::read(directory.join("state.json")) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}/state.json", directory.display()))?,
-            // A creator has just begun, or was killed while beginning.
-            Err(error) if error.kind() == ErrorKind::NotFound => State { id: id.to_owned(), ..State::default() },
-            Err(error) => return Err(error).with_context(|| format!("read {}/state.json", directory.display())),
-        };
+        let state = read_state(&directory, id)?;
         Ok(Self { directory, handle, state })
     }
 
@@ -275,21 +292,13 @@ fn open(directory: &Path) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Clears what a killed creator left: a directory that nobody works on, without a process that it knows of, or one
-/// whose container was to end with its `spawn`.
-fn clear_remains(root: &Path, id: &str) -> anyhow::Result<()> {
-    let remains = Container::open(root, id)?;
-    let free = rustix::fs::flock(&remains.handle, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let unfinished = remains.state.init_process_pid == 0 || remains.state.foreground;
-    let same = fs::metadata(&remains.directory)
-        .is_ok_and(|now| rustix::fs::fstat(&remains.handle).is_ok_and(|open| open.st_ino == now.ino()));
-    ensure!(free && unfinished && same && remains.process().is_none(), "container with given ID already exists: {id}");
-    remains.cgroups().destroy()?;
-    // The directory itself stays: its next owner has it already.
-    for entry in fs::read_dir(&remains.directory)?.flatten() {
-        fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+fn read_state(directory: &Path, id: &str) -> anyhow::Result<State> {
+    match fs::read(directory.join("state.json")) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}/state.json", directory.display())),
+        // A creator has just begun, or was killed while beginning.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(State { id: id.to_owned(), ..State::default() }),
+        Err(error) => Err(error).with_context(|| format!("read {}/state.json", directory.display())),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -30,14 +30,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
         file.and_then(|mut file| file.write_all(id.as_bytes())).with_context(|| path.display().to_string())?;
     }
-    let guard = Guard::start(&guarded(&plan))?;
-    let ended = execute(&plan, options, &signals);
+    let guarded = guarded(&plan);
+    let guard = Guard::start(&guarded)?;
+    let ended = execute(&plan, &guarded, options, &signals);
     guard.dismiss();
     ended
 }
 
-fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCode> {
-    let execution = pipeline::execute(&plan.stages, signals)?;
+fn execute(plan: &Plan, guarded: &[Undo], options: &Options, signals: &SignalFd) -> Result<ExitCode> {
+    let execution = match pipeline::execute(&plan.stages, signals) {
+        Ok(execution) => execution,
+        Err(error) => {
+            // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
+            undo::carry_out(guarded).unwrap_or_else(|error| log::warn!("{error:#}"));
+            return Err(error);
+        }
+    };
     let undo = undo_of(plan, &execution.completed);
     match execution.ending {
         Ending::Done => start(plan, options, signals),

@@ -280,8 +280,9 @@ fn interrupted(sandbox: &Sandbox, signal: &str, stage: &str) {
         }
         sandbox.sh(&format!("{before} >record")).run().ok();
         let tolerance = if signal == "KILL" { format!("{undo} 2>/dev/null || true") } else { ":".to_owned() };
-        let script =
-            format!("if timeout -s {signal} {moment} {command} <record >out; then {undo}; else {tolerance}; fi");
+        let script = format!(
+            "if timeout --preserve-status -s {signal} {moment} {command} <record >out; then {undo}; else {tolerance}; fi"
+        );
         sandbox.sh(&script).run().ok();
         undo_all(at);
     }

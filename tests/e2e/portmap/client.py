@@ -5,7 +5,8 @@ address, port = sys.argv[1], int(sys.argv[2])
 how = sys.argv[3] if len(sys.argv) > 3 else "tcp"
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 s = socket.socket(family, socket.SOCK_DGRAM if how == "udp" else socket.SOCK_STREAM)
-s.settimeout(2)
+# Long enough for a first packet that waits for its neighbour's address to be sent again.
+s.settimeout(6)
 try:
     s.connect((address, port))
     if how == "udp":

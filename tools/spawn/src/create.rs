@@ -119,13 +119,7 @@ fn make(
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
-        filter: config
-            .linux
-            .seccomp
-            .as_ref()
-            .map(seccomp::compile)
-            .transpose()
-            .context("compile the seccomp filter")?,
+        filter: seccomp::filter(&config.linux)?,
         options: order.child.clone(),
     };
     let host_pids = enter_pid_namespace(&mut child.namespaces)?;

@@ -91,13 +91,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         entry: cgroups.entry(rootless)?,
         socket: theirs,
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
-        filter: config
-            .linux
-            .seccomp
-            .as_ref()
-            .map(seccomp::compile)
-            .transpose()
-            .context("compile the seccomp filter")?,
+        filter: seccomp::filter(&config.linux)?,
     };
     if let Some(affinity) = order.process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.initial.is_empty()) {
         rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.initial)?)

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::config::{Seccomp, SyscallArgument, SyscallRule};
+use crate::config::{Linux, Seccomp, SyscallArgument, SyscallRule};
 use bpf::{Comparison, Leaf, Program, Test};
 
 pub(crate) use listener::pass as pass_listener;
@@ -77,8 +77,13 @@ pub(crate) fn architectures() -> Vec<&'static str> {
     ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
 }
 
+/// Compiles the filter that a container's processes get, where its configuration has one.
+pub(crate) fn filter(linux: &Linux) -> anyhow::Result<Option<Filter>> {
+    linux.seccomp.as_ref().map(compile).transpose().context("compile the seccomp filter")
+}
+
 /// Compiles a filter.
-pub(crate) fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
+fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
     let default = action(&seccomp.default_action, seccomp.default_errno_ret)?;
     ensure!(default != NOTIFY, "SCMP_ACT_NOTIFY cannot be used as default action");
     let native = &ARCHITECTURES[if cfg!(target_arch = "aarch64") { 3 } else { 0 }];

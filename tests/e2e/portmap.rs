@@ -21,6 +21,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
         test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
+        test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
+        test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
         test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
         test("a_cni_runtime_adds_deletes_and_collects", NEEDS, cni),
         test("what_a_flush_took_is_restored_and_checked", NEEDS, restore),
@@ -228,6 +230,38 @@ fn proxy_ends(sandbox: &Sandbox) {
     proxy.wait().ok();
     container.wait();
     sandbox.sh("ip netns del lo1").run().ok();
+}
+
+/// A container's root in the host's network, with a file system of its own; and another root directory of the host's.
+fn control_sockets(sandbox: &Sandbox) {
+    let script = "ip netns add lo1
+        portmap --netns /run/netns/lo1 --id lone --detach -p 8080:80 >/dev/null
+        cat /proc/net/unix | grep -c @
+        stat -c '%a %F' $DRAYAGE_ROOT/run/portmap $DRAYAGE_ROOT/run/portmap/*
+        unshare --mount sh -c 'mount -t tmpfs none $DRAYAGE_ROOT; portmap list; portmap del lone; portmap gc --keep x'
+        portmap list --root $PWD/other; portmap del --root $PWD/other lone
+        ip netns exec c1 portmap list; ip netns exec c1 portmap del lone
+        portmap list | grep -c lone
+        chmod 755 $DRAYAGE_ROOT/run/portmap; portmap list 2>&1 | sed s,$DRAYAGE_ROOT,ROOT,; chmod 700 $DRAYAGE_ROOT/run/portmap
+        portmap del lone; portmap list; ls $DRAYAGE_ROOT/run/portmap; ip netns del lo1";
+    let none = "HOST  CONTAINER  PROTOCOL  ID\n";
+    let want = format!(
+        "0\n700 directory\n600 socket\n{none}{none}{none}1\n\
+         portmap: ROOT/run/portmap is open to others: control sockets need a directory of the user's own, mode 0700\n{none}"
+    );
+    host(sandbox, "1", script).run().ok().stdout_is(&want);
+}
+
+fn killed_proxy(sandbox: &Sandbox) {
+    let script = "ip netns add lo1
+        serve() { portmap --netns /run/netns/lo1 --id $1 -p $2 >$1.out & proxy=$!; until grep -q ports $1.out; do :; done; }
+        sockets() { ls $DRAYAGE_ROOT/run/portmap | wc -l; }
+        serve one 8080:80; kill -9 $proxy; wait $proxy 2>/dev/null
+        echo $(sockets) $(portmap list | wc -l); portmap gc; echo $(sockets)
+        serve two 8080:80; kill -9 $proxy; wait $proxy 2>/dev/null
+        serve three 8080:80; echo $(sockets); kill $proxy; wait $proxy; echo $(sockets)
+        ip netns del lo1";
+    host(sandbox, "1", script).run().ok().stdout_is("1 1\n0\n1\n0\n");
 }
 
 fn proxy_in_the_pipe(sandbox: &Sandbox) {

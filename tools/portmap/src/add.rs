@@ -9,6 +9,7 @@ use log::warn;
 use record::{Id, Input, PortMapping, Record};
 use serde_json::Value;
 
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::mapping::Mapping;
@@ -44,7 +45,8 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
-    let manner = Manner { probe: !options.no_bind_check, masquerade: Masquerade::OwnNetwork };
+    let sockets = Sockets::below(&options.roots.run());
+    let manner = Manner { probe: (!options.no_bind_check).then_some(&sockets), masquerade: Masquerade::OwnNetwork };
     let mut firewall = Firewall::open()?;
     let mappings = publish::publish(&mut firewall, &target, &translated, manner)?;
     forward::open(&mut firewall, options.forward, &mappings)?;

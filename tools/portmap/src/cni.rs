@@ -113,14 +113,14 @@ fn add(config: &Config) -> Result<Option<Value>, Failure> {
     Ok(Some(Value::Object(previous.0)))
 }
 
-fn manner(config: &Config) -> Manner {
+fn manner(config: &Config) -> Manner<'static> {
     let masquerade = match (config.snat, config.masq_all) {
         (false, _) => Masquerade::Nothing,
         (true, false) => Masquerade::OwnNetwork,
         (true, true) => Masquerade::All,
     };
     // Runtimes bind to the ports themselves, in order to hold them.
-    Manner { probe: false, masquerade }
+    Manner { probe: None, masquerade }
 }
 
 fn target(owner: Owner, previous: &Network) -> Target {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use record::{Id, Ports, Record};
 
 use crate::add;
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::mapping::{self, Mapping};
 use crate::options::Del;
-use crate::proxy;
 use crate::publish;
 
 /// Withdraws a container's ports. What is not there any more is no error: it may be called twice.
@@ -27,9 +27,11 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     };
     let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
     publish::forget_connections(&steps);
-    proxy::dismiss(&id, |record| {
+    Sockets::below(&options.roots.run()).dismiss(|owner, record| {
         let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
-        options.publish.is_empty() || ports.iter().all(|port| options.publish.iter().any(|spec| spec.names(port)))
+        owner == id
+            && (options.publish.is_empty()
+                || ports.iter().all(|port| options.publish.iter().any(|spec| spec.names(port))))
     })?;
     if let Some(record) = record {
         print_without_ports(record, options)?;

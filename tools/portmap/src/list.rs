@@ -7,11 +7,11 @@ use record::{Id, Network, PortMapping, Ports, Record};
 use serde_json::json;
 
 use crate::add;
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::Owner;
-use crate::proxy;
 
 /// Prints what is published.
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
         published.mappings.retain(|mapping| mapping.owner.id == *id);
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
-    let mut proxies = proxy::records();
+    let mut proxies = Sockets::below(&options.roots.run()).records()?;
     proxies.retain(|record| {
         record.find::<Id>().ok().flatten().is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id.0))
     });

@@ -5,6 +5,7 @@
 mod add;
 mod cni;
 mod conntrack;
+mod control;
 mod del;
 mod firewall;
 mod forward;

@@ -103,6 +103,8 @@ pub(crate) struct Del {
     /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<PortSpec>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 /// List what is published
@@ -114,6 +116,8 @@ pub(crate) struct List {
     /// One record for each container, one a line
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 /// Check that everything is there that published ports need
@@ -122,6 +126,8 @@ pub(crate) struct Check {
     /// A container's id, or the path of a record, with a slash [default: all that is published]
     #[arg(value_name = "ID|RECORD")]
     pub(crate) target: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 /// Withdraw the ports of containers that are no more
@@ -130,6 +136,8 @@ pub(crate) struct Gc {
     /// Also of every container but these
     #[arg(long, value_name = "ID")]
     pub(crate) keep: Vec<String>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 /// Publish again what `portmap list --json` has listed, after a firewall was flushed

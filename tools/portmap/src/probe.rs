@@ -9,7 +9,7 @@ use record::{Id, Ports, Protocol, Record};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::proxy;
+use crate::control::Sockets;
 
 /// Binds to a port and lets it go again: an error if a process has it. With port 0, returns one that the system chose.
 pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
@@ -39,16 +39,16 @@ pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
 }
 
 /// Names who has a port: the container that a proxy serves, or a process, as far as /proc tells: `nginx (process 12)`.
-pub(crate) fn holder(address: SocketAddr, protocol: Protocol) -> Option<String> {
-    proxied(address.port(), protocol).or_else(|| process(address, protocol))
+pub(crate) fn holder(address: SocketAddr, protocol: Protocol, sockets: &Sockets) -> Option<String> {
+    proxied(address.port(), protocol, sockets).or_else(|| process(address, protocol))
 }
 
-fn proxied(port: u16, protocol: Protocol) -> Option<String> {
+fn proxied(port: u16, protocol: Protocol, sockets: &Sockets) -> Option<String> {
     let serves = |record: &Record| {
         let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
         ports.iter().any(|other| other.host_port == port && other.protocol == protocol)
     };
-    let id = proxy::records().into_iter().find(serves)?.part::<Id>().ok()?;
+    let id = sockets.records().ok()?.into_iter().find(serves)?.part::<Id>().ok()?;
     Some(format!("container {}", id.0))
 }
 
@@ -100,6 +100,8 @@ pub(crate) fn any(is_ipv4: bool) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -110,7 +112,11 @@ mod tests {
         for taken in [address, wildcard] {
             assert_eq!(bind(taken, Protocol::Tcp).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
-        assert!(holder(address, Protocol::Tcp).unwrap().ends_with(&format!("(process {})", std::process::id())));
+        assert!(
+            holder(address, Protocol::Tcp, &Sockets::below(Path::new("/no/such")))
+                .unwrap()
+                .ends_with(&format!("(process {})", std::process::id()))
+        );
         drop(listener);
         assert_eq!(bind(address, Protocol::Tcp).unwrap(), address.port());
     }

@@ -5,7 +5,6 @@
 //! A port is held from the start, but listened at only while something in the container listens: a client that comes
 //! early is refused at once and can try again, as if the container's program were the host's.
 
-mod control;
 mod datagram;
 mod listener;
 mod readiness;
@@ -27,9 +26,10 @@ use rustix::event::{Timespec, epoll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sys::namespace::Kind;
 
-pub(crate) use control::{Control, dismiss, records};
 pub(crate) use listener::{Listener, listen};
 pub(crate) use watch::Watch;
+
+use crate::control::Control;
 
 use datagram::Flows;
 use readiness::Readiness;
@@ -67,7 +67,11 @@ impl Proxy {
     /// the only thread.
     pub(crate) fn new(listeners: Vec<Listener>, control: Control, watch: Watch, netns: &File) -> anyhow::Result<Self> {
         sys::namespace::enter(netns.as_fd(), Kind::Network).context("enter the container's network namespace")?;
-        raise_loopback();
+        // A new namespace has it down, and not every runtime brings it up: a program listens there all the same, but nobody
+        // can connect to it.
+        if let Err(error) = sys::network::loopback_up() {
+            warn!("bring up lo in the container's network namespace: {error}");
+        }
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut proxy = Self {
             epoll,
@@ -220,21 +224,6 @@ impl Proxy {
             warn!("stop listening at {}: {error}", listener.address);
         }
         self.readiness.begin();
-    }
-}
-
-/// A new network namespace has its loopback interface down, and not every runtime brings it up: a program listens there all
-/// the same, but nobody can connect to it.
-fn raise_loopback() {
-    let raise = || -> Result<(), netlink::Error> {
-        let mut router = netlink::route::Router::open()?;
-        match router.link("lo")? {
-            Some(link) if !link.up => router.set_up(link.index),
-            _ => Ok(()),
-        }
-    };
-    if let Err(error) = raise() {
-        warn!("bring up lo in the container's network namespace: {error}");
     }
 }
 

@@ -7,6 +7,7 @@ use log::warn;
 use netlink::route::Cidr;
 use record::Protocol;
 
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step};
@@ -19,10 +20,10 @@ use crate::target::Target;
 const RANDOM_TRIES: usize = 100;
 
 /// How to publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Manner {
-    /// Whether to ask the system if a process of the host has the port.
-    pub(crate) probe: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner<'a> {
+    /// Whether to ask the system if a process of the host has the port, and where to look for its name.
+    pub(crate) probe: Option<&'a Sockets>,
     /// Whether connections that turn back get the host's address as their source.
     pub(crate) masquerade: Masquerade,
 }
@@ -43,7 +44,7 @@ pub(crate) fn publish(
     firewall: &mut Firewall,
     target: &Target,
     specs: &[PortSpec],
-    manner: Manner,
+    manner: Manner<'_>,
 ) -> anyhow::Result<Vec<Mapping>> {
     let ways = prepare_host(target, specs)?;
     let hairpins = hairpins(target, &ways, manner.masquerade);
@@ -122,7 +123,12 @@ pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
 }
 
 /// Chooses the host's ports and writes each wish as mappings, as few as there can be.
-fn choose(present: &Published, target: &Target, specs: &[PortSpec], manner: Manner) -> anyhow::Result<Vec<Mapping>> {
+fn choose(
+    present: &Published,
+    target: &Target,
+    specs: &[PortSpec],
+    manner: Manner<'_>,
+) -> anyhow::Result<Vec<Mapping>> {
     let mut chosen: Vec<Mapping> = Vec::new();
     for spec in specs {
         let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
@@ -188,34 +194,32 @@ impl Wanted<'_> {
 }
 
 /// An error if somebody has one of the ports. What `present` says against them is left to the plan, which knows more.
-fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], probe: bool) -> anyhow::Result<()> {
+fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], probe: Option<&Sockets>) -> anyhow::Result<()> {
     for mapping in wanted {
         if let Some(twice) = chosen.iter().find(|other| other.overlaps(mapping)) {
             bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
         }
     }
     mapping::publish(present, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
-    if !probe {
-        return Ok(());
-    }
+    let Some(sockets) = probe else { return Ok(()) };
     for mapping in wanted {
         let address = mapping.host_ip.unwrap_or_else(|| probe::any(mapping.target.is_ipv4()));
         for port in mapping.host.ports() {
             let address = SocketAddr::new(address, port);
             if let Err(error) = probe::bind(address, mapping.protocol) {
-                return Err(taken(address, mapping, error));
+                return Err(taken(address, mapping, sockets, error));
             }
         }
     }
     Ok(())
 }
 
-fn taken(address: SocketAddr, mapping: &Mapping, error: std::io::Error) -> anyhow::Error {
+fn taken(address: SocketAddr, mapping: &Mapping, sockets: &Sockets, error: std::io::Error) -> anyhow::Error {
     let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
     if error.kind() != std::io::ErrorKind::AddrInUse {
         return anyhow::Error::from(error).context(what);
     }
-    match probe::holder(address, mapping.protocol) {
+    match probe::holder(address, mapping.protocol, sockets) {
         Some(holder) => anyhow!("{what}: port is taken by {holder}"),
         None => anyhow!("{what}: port is taken by a process of the host"),
     }

@@ -9,9 +9,10 @@ use anyhow::{Context, anyhow, ensure};
 use record::{PortMapping, Ports, Record};
 use rustix::process::Pid;
 
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::options::Add;
-use crate::proxy::{self, Control, Listener, Proxy, Watch};
+use crate::proxy::{self, Listener, Proxy, Watch};
 use crate::spec::PortSpec;
 use crate::target::Target;
 
@@ -26,13 +27,14 @@ pub(crate) fn foreground(
     let _name = rustix::thread::set_name(c"portmap");
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
-    let (listeners, ports) = proxy::listen(specs)?;
+    let sockets = Sockets::below(&options.roots.run());
+    let (listeners, ports) = proxy::listen(specs, &sockets)?;
     let id = &target.owner.id;
     for listener in &listeners {
         ensure_untranslated(listener).with_context(|| format!("publish {} for {id}", listener.address))?;
     }
     let ports = Ports(ports);
-    let control = Control::new(id, &proxy::record(id, &ports))?;
+    let control = sockets.make(&proxy::record(id, &ports))?;
     let processes: Vec<Pid> = target.pid.into_iter().chain(options.while_process.iter().copied()).collect();
     let watch = Watch::new(&processes, netns)?;
     let mut proxy = Proxy::new(listeners, control, watch, &namespace)?;
@@ -52,6 +54,9 @@ pub(crate) fn background(options: &Add, target: &Target, specs: &[PortSpec]) -> 
     command.args(["add", "--background", "--id", &target.owner.id, "--netns"]).arg(netns);
     for process in target.pid.iter().chain(&options.while_process) {
         command.args(["--while", &process.as_raw_nonzero().to_string()]);
+    }
+    if let Some(root) = options.roots.argument() {
+        command.arg("--root").arg(root);
     }
     for spec in specs {
         command.args(["-p", &spec.to_string()]);

@@ -9,12 +9,12 @@ use log::debug;
 use record::{Id, Network, PortMapping, Ports, Record};
 
 use crate::add;
+use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::host;
 use crate::mapping::{self, Mapping};
 use crate::options::{Check, Gc, Restore};
 use crate::owner::{Attachment, Owner};
-use crate::proxy;
 use crate::publish::{self, Manner, Masquerade};
 use crate::spec::{HostPorts, PortSpec, Span};
 use crate::target::Target;
@@ -36,7 +36,7 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     };
     let own: Vec<&Mapping> =
         published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| mapping.owner.id == *id)).collect();
-    let proxies = proxy::records();
+    let proxies = Sockets::below(&options.roots.run()).records()?;
     let is_own = |record: &&Record| record.find::<Id>().ok().flatten().map(|id| id.0) == id;
     let served: Vec<PortMapping> =
         proxies.iter().filter(is_own).flat_map(|r| r.find::<Ports>().ok().flatten().unwrap_or_default().0).collect();
@@ -58,10 +58,11 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
 
 /// Withdraws what belongs to nobody.
 pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
-    let leaves = |mapping: &Mapping| {
-        let unwanted = !options.keep.is_empty() && !options.keep.contains(&mapping.owner.id);
-        unwanted || mapping.owner.is_gone()
-    };
+    let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| keep != id);
+    let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
+    let sockets = Sockets::below(&options.roots.run());
+    sockets.dismiss(|id, _| is_unwanted(id))?;
+    sockets.sweep()?;
     let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
     publish::forget_connections(&steps);
     Ok(ExitCode::SUCCESS)
@@ -78,7 +79,7 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
     }
     let mut firewall = Firewall::open()?;
     // The kernel had accepted them before: who listens now does so beside them.
-    let manner = Manner { probe: false, masquerade: Masquerade::OwnNetwork };
+    let manner = Manner { probe: None, masquerade: Masquerade::OwnNetwork };
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let record = Record::parse(line.as_bytes(), "the list")?;
         // A proxy has no network, and loses nothing when the firewall is flushed.

@@ -9,6 +9,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 
+use crate::control::Sockets;
 use crate::probe;
 use crate::spec::{HostPorts, PortSpec};
 
@@ -60,12 +61,12 @@ impl Listener {
 }
 
 /// Takes the ports that are asked for. Returns them with what records say of them.
-pub(crate) fn listen(specs: &[PortSpec]) -> anyhow::Result<(Vec<Listener>, Vec<PortMapping>)> {
+pub(crate) fn listen(specs: &[PortSpec], sockets: &Sockets) -> anyhow::Result<(Vec<Listener>, Vec<PortMapping>)> {
     let mut listeners = Vec::new();
     let mut ports = Vec::new();
     for spec in specs {
         let mut take = |host_port: u16, container_port: u16| -> anyhow::Result<()> {
-            let taken = at_port(spec, host_port, container_port)?;
+            let taken = at_port(spec, host_port, container_port, sockets)?;
             let host_port = taken.first().map_or(host_port, |listener| listener.address.port());
             listeners.extend(taken);
             let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
@@ -101,7 +102,7 @@ pub(crate) fn listen(specs: &[PortSpec]) -> anyhow::Result<(Vec<Listener>, Vec<P
 }
 
 /// Takes a port, in both families where no address says which.
-fn at_port(spec: &PortSpec, port: u16, container: u16) -> anyhow::Result<Vec<Listener>> {
+fn at_port(spec: &PortSpec, port: u16, container: u16, sockets: &Sockets) -> anyhow::Result<Vec<Listener>> {
     let addresses = spec.host_ip.map_or_else(|| vec![probe::any(true), probe::any(false)], |ip| vec![ip]);
     let mut taken: Vec<Listener> = Vec::new();
     for ip in addresses {
@@ -113,7 +114,7 @@ fn at_port(spec: &PortSpec, port: u16, container: u16) -> anyhow::Result<Vec<Lis
             }
             // A host without IPv6.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {}
-            Err(error) => return Err(refusal(address, spec.protocol, error)),
+            Err(error) => return Err(refusal(address, spec.protocol, sockets, error)),
         }
     }
     Ok(taken)
@@ -138,12 +139,12 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
     Ok((socket, bound))
 }
 
-fn refusal(address: SocketAddr, protocol: Protocol, error: Errno) -> anyhow::Error {
+fn refusal(address: SocketAddr, protocol: Protocol, sockets: &Sockets, error: Errno) -> anyhow::Error {
     let what = format!("listen at {address}/{protocol}");
     if error != Errno::ADDRINUSE {
         return anyhow::Error::from(std::io::Error::from(error)).context(what);
     }
-    match probe::holder(address, protocol) {
+    match probe::holder(address, protocol, sockets) {
         Some(holder) => anyhow!("port is taken by {holder}"),
         None => anyhow!("port is taken"),
     }
@@ -156,10 +157,11 @@ mod tests {
 
     #[test]
     fn a_random_port_is_the_same_in_both_families_and_held() {
-        let (listeners, ports) = listen(&["80".parse().unwrap()]).unwrap();
+        let sockets = Sockets::below(std::path::Path::new("/no/such"));
+        let (listeners, ports) = listen(&["80".parse().unwrap()], &sockets).unwrap();
         assert!(listeners.iter().all(|listener| listener.address.port() == ports[0].host_port));
         let again = format!("{}:80", ports[0].host_port);
-        let error = listen(&[again.parse().unwrap()]).err().map(|error| format!("{error:#}"));
+        let error = listen(&[again.parse().unwrap()], &sockets).err().map(|error| format!("{error:#}"));
         // Nobody listens yet, so that only another socket's options decide; what counts is that one port is one mapping.
         assert!(error.is_none_or(|error| error.contains("port is taken")));
         assert_eq!((ports.len(), ports[0].container_port), (1, 80));

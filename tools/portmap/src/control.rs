@@ -1,0 +1,234 @@
+//! How other calls of `portmap` find a process that serves a container's ports: by a socket in the run directory, whose
+//! name has the network namespace of the host's side, since a container's own is the host of others. Sockets are files
+//! and not abstract, because who is only in the same network namespace (a container in the host's) must not reach them.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use record::{Id, Record};
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+const DISMISS: u8 = b'd';
+const BACKLOG: i32 = 64;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server waits for one who came and says nothing.
+const SHORT_PATIENCE: Duration = Duration::from_millis(50);
+
+/// The directory of the control sockets of one root: only its user may look into it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sockets(PathBuf);
+
+impl Sockets {
+    /// Returns those below a run directory.
+    pub(crate) fn below(run: &Path) -> Self {
+        Self(run.join("portmap"))
+    }
+
+    /// Makes a server of this process known, with what it serves; what killed ones have left goes.
+    pub(crate) fn make(&self, record: &Record) -> anyhow::Result<Control> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .with_context(|| format!("make {}", self.0.display()))?;
+        let directory = self.open()?.with_context(|| format!("open {}", self.0.display()))?;
+        let make = || -> anyhow::Result<Control> {
+            // Between binding and listening a socket looks like one that was left.
+            flock(&directory, FlockOperation::LockExclusive)?;
+            sweep(&directory, &self.0);
+            let (name, listener) = bind_anew(&directory)?;
+            Ok(Control { listener, path: self.0.join(name), record: record.to_line() + "\n" })
+        };
+        make().with_context(|| format!("make a control socket in {}", self.0.display()))
+    }
+
+    /// Removes the sockets that killed servers have left.
+    pub(crate) fn sweep(&self) -> anyhow::Result<()> {
+        let Some(directory) = self.open()? else { return Ok(()) };
+        flock(&directory, FlockOperation::LockExclusive).with_context(|| format!("lock {}", self.0.display()))?;
+        sweep(&directory, &self.0);
+        Ok(())
+    }
+
+    /// Returns what all servers serve.
+    pub(crate) fn records(&self) -> anyhow::Result<Vec<Record>> {
+        Ok(self.servers()?.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Ends the servers that `leaves` says and waits until they have let go of their ports.
+    pub(crate) fn dismiss(&self, leaves: impl Fn(&str, &Record) -> bool) -> anyhow::Result<()> {
+        let Some(directory) = self.open()? else { return Ok(()) };
+        for (name, record) in self.servers()? {
+            let Some(id) = record.find::<Id>()?.filter(|id| leaves(&id.0, &record)) else { continue };
+            let end = || -> io::Result<()> {
+                let mut server = connect(&directory, &name)?;
+                server.write_all(&[DISMISS])?;
+                server.read_to_end(&mut Vec::new())?;
+                Ok(())
+            };
+            end().with_context(|| format!("end the server of {}", id.0))?;
+        }
+        Ok(())
+    }
+
+    /// Asks each server of this network namespace what it serves; one that has ended meanwhile is none.
+    fn servers(&self) -> anyhow::Result<Vec<(String, Record)>> {
+        let Some(directory) = self.open()? else { return Ok(Vec::new()) };
+        let prefix = format!("{}.", own_namespace()?);
+        let mut names = names(&self.0);
+        names.retain(|name| name.starts_with(&prefix));
+        names.sort();
+        Ok(names.into_iter().filter_map(|name| ask(&directory, &name).map(|record| (name, record))).collect())
+    }
+
+    /// Opens the directory; `None` where there is none. One that others could write to would lend them our name.
+    fn open(&self) -> anyhow::Result<Option<File>> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let directory = match File::options().read(true).custom_flags(flags).open(&self.0) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("open {}", self.0.display())),
+        };
+        let metadata = directory.metadata().with_context(|| format!("look at {}", self.0.display()))?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+            bail!(
+                "{} is open to others: control sockets need a directory of the user's own, mode 0700",
+                self.0.display()
+            );
+        }
+        Ok(Some(directory))
+    }
+}
+
+/// A server's end.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    record: String,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Whoever looks for it next removes it, if this cannot.
+        let _left = fs::remove_file(&self.path);
+    }
+}
+
+impl Control {
+    pub(crate) fn socket(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// Answers whoever asks; returns whether it was to dismiss the server.
+    pub(crate) fn is_dismissed(&self) -> bool {
+        let Ok((mut asker, _)) = self.listener.accept() else { return false };
+        if !is_one_of_us(&asker) {
+            return false;
+        }
+        let mut word = [0];
+        let heard = asker
+            .set_nonblocking(false)
+            .and_then(|()| asker.set_read_timeout(Some(SHORT_PATIENCE)))
+            .and_then(|()| asker.set_write_timeout(Some(SHORT_PATIENCE)))
+            .and_then(|()| asker.read(&mut word));
+        if matches!(heard, Ok(1)) && word == [DISMISS] {
+            // The asker waits for the end of this connection, which is the end of the process.
+            std::mem::forget(OwnedFd::from(asker));
+            return true;
+        }
+        // One who does not read has gone.
+        let _gone = asker.write_all(self.record.as_bytes());
+        false
+    }
+}
+
+/// Tells whether the other side is this user or root: `SO_PEERCRED`, unix(7).
+fn is_one_of_us(socket: &UnixStream) -> bool {
+    let own = rustix::process::geteuid();
+    sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+}
+
+/// Binds to a name that is free: in another process namespace another may have this one's number.
+fn bind_anew(directory: &File) -> anyhow::Result<(String, UnixListener)> {
+    let prefix = format!("{}.{}", own_namespace()?, std::process::id());
+    for index in 0_u32.. {
+        let name = if index == 0 { prefix.clone() } else { format!("{prefix}.{index}") };
+        match bind(&path_in(directory, &name)) {
+            Ok(listener) => return Ok((name, listener)),
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+    }
+    bail!("all names are taken")
+}
+
+fn bind(path: &str) -> rustix::io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file gets the socket's own mode.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+fn ask(directory: &File, name: &str) -> Option<Record> {
+    let mut server = connect(directory, name).ok()?;
+    server.write_all(b"?").ok()?;
+    let mut line = Vec::new();
+    server.read_to_end(&mut line).ok()?;
+    Record::parse(&line, name).ok()
+}
+
+fn connect(directory: &File, name: &str) -> io::Result<UnixStream> {
+    let server = open_connection(directory, name)?;
+    if !is_one_of_us(&server) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    server.set_nonblocking(false)?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    server.set_write_timeout(Some(PATIENCE))?;
+    Ok(server)
+}
+
+/// Connects without waiting: a server that was stopped may have its queue full.
+fn open_connection(directory: &File, name: &str) -> rustix::io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    net::connect(&socket, &SocketAddrUnix::new(path_in(directory, name))?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// The address of a socket has 108 bytes; a directory's path may have more.
+fn path_in(directory: &File, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
+}
+
+fn sweep(directory: &File, path: &Path) {
+    for name in names(path) {
+        if open_connection(directory, &name).err() == Some(Errno::CONNREFUSED) {
+            // Where it cannot be removed it misleads nobody: nobody answers at it.
+            let _left = fs::remove_file(path.join(&name));
+        }
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Returns the number of the thread's network namespace, which no other has as long as this one is there.
+fn own_namespace() -> anyhow::Result<u64> {
+    Ok(fs::metadata("/proc/thread-self/ns/net").context("look at the network namespace")?.ino())
+}

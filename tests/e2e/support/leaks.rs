@@ -60,10 +60,13 @@ fn things(sandbox: &Sandbox) -> BTreeSet<String> {
 /// Lists the processes of the sandbox's pid namespace, but not those that are about to look at it.
 fn processes(init: i32) -> Vec<String> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(own) = namespace(&init.to_string()) else { return Vec::new() };
+    // The init itself is still about to become the program that it stays.
+    let init = init.to_string();
+    let Some(own) = namespace(&init) else { return Vec::new() };
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && namespace(pid).as_ref() == Some(&own))
+    pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && *pid != init)
+        .filter(|pid| namespace(pid).as_ref() == Some(&own))
         .filter_map(|pid| {
             let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let shown = String::from_utf8_lossy(&command).replace('\0', " ");

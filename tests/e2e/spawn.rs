@@ -2,6 +2,7 @@
 
 mod attacks;
 mod crash;
+mod rootless;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -45,6 +46,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(attacks::tests());
     tests.extend(crash::tests());
+    tests.extend(rootless::tests());
     tests
 }
 

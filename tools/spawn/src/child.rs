@@ -32,6 +32,8 @@ pub(crate) struct Child<'a> {
     pub prepared: Prepared,
     /// Namespaces to join, in this order.
     pub namespaces: Vec<(Kind, OwnedFd)>,
+    /// Whether it was born in a user namespace that it had to join.
+    pub in_user_namespace: bool,
     pub socket: OwnedFd,
     /// The socket to wait on for `start`.
     pub start: Option<OwnedFd>,
@@ -62,6 +64,11 @@ impl Child<'_> {
     }
 
     fn become_program(&mut self) -> anyhow::Result<Infallible> {
+        // Until its ids are mapped its files in /proc have to be its maker's, who may be an ordinary user; nobody is in its
+        // namespaces yet.
+        if !self.config.linux.makes(NamespaceKind::User) {
+            become_undumpable()?;
+        }
         prepare_signals()?;
         self.enter_namespaces()?;
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
@@ -99,12 +106,12 @@ impl Child<'_> {
             wait_for_parent(self.socket.as_fd())?;
             become_root(self.options.rootless)?;
         }
+        if self.in_user_namespace {
+            become_root(self.options.rootless)?;
+        }
         for (kind, namespace) in &self.namespaces {
             sys::namespace::enter(namespace.as_fd(), *kind)
                 .with_context(|| format!("join the {} namespace", kind.name()))?;
-            if *kind == Kind::User {
-                become_root(false)?;
-            }
         }
         if linux.makes(NamespaceKind::Network) {
             sys::network::loopback_up().context("bring lo up")?;
@@ -259,9 +266,12 @@ pub(crate) fn report(socket: BorrowedFd<'_>, error: anyhow::Error) {
     let _gone = sync::send(socket, &Message::Failed(code, error));
 }
 
+/// Nothing in the container may look into this process while it has the host's sight.
+pub(crate) fn become_undumpable() -> anyhow::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
+}
+
 pub(crate) fn prepare_signals() -> anyhow::Result<()> {
-    // Nothing in the container may look into this process while it has the host's sight.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
     sys::signal::restore_pipe();
     Ok(sys::signal::unblock_all()?)
@@ -287,7 +297,7 @@ pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
     rustix::thread::set_thread_res_gid(group, group, group).context("become group 0 of the user namespace")?;
     rustix::thread::set_thread_res_uid(root, root, root).context("become root of the user namespace")?;
     // A change of ids allows dumps and ends the bond to the parent.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    become_undumpable()?;
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 

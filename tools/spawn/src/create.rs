@@ -15,7 +15,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, guard, hooks, rootfs, seccomp, tty, userns};
+use crate::{capability, clock, guard, hooks, intermediate, rootfs, seccomp, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -116,24 +116,21 @@ fn make(
         cgroups: &cgroups,
         prepared: rootfs::prepare(config, bundle)?,
         namespaces: namespaces(config)?,
+        in_user_namespace: false,
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
         filter: seccomp::filter(&config.linux)?,
         options: order.child.clone(),
     };
-    let host_pids = enter_pid_namespace(&mut child.namespaces)?;
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
     let unified = child.entry.unified.take();
     let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
-    let (pid, pidfd) = match clone(how).context("clone the container's process")? {
+    let (pid, pidfd) = match clone_child(&mut child, how)? {
         Cloned::Child => child.run(),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);
-    if let Some(host) = host_pids {
-        sys::namespace::enter(host.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
-    }
     match attend(order, config, container, ours.as_fd(), (pid, &pidfd)) {
         Ok(console) => Ok((pid, pidfd, console)),
         Err(error) => {
@@ -204,7 +201,7 @@ fn attend(
                 answer(socket)?;
             }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
-            Message::Born(_) => bail!("the container's process has a child"),
+            Message::Born(..) => bail!("the container's process has a child"),
         }
     }
     // A program that has ended already has run; a process that never became one has not.
@@ -252,13 +249,43 @@ fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
     joined.into_iter().map(open).collect()
 }
 
-/// A pid namespace is entered by children only, so the parent turns to it, clones, and turns back.
-fn enter_pid_namespace(namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(at) = namespaces.iter().position(|(kind, _)| *kind == Kind::Pid) else { return Ok(None) };
-    let (_, namespace) = namespaces.remove(at);
+/// Clones the container's process. A pid namespace is entered by children only, so the parent turns to it, clones, and
+/// turns back. From a user namespace there is no way back, and what is new has to belong to it: there an intermediate
+/// process goes first.
+fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
+    let context = "clone the container's process";
+    if child.namespaces.first().is_some_and(|(kind, _)| *kind == Kind::User) {
+        child.in_user_namespace = true;
+        return intermediate::clone(how, || join_user_namespace(&mut child.namespaces));
+    }
+    let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
     let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    sys::namespace::enter(namespace.as_fd(), Kind::Pid).context("join the pid namespace")?;
-    Ok(Some(own))
+    sys::namespace::enter(pids.as_fd(), Kind::Pid).context("join the pid namespace")?;
+    let cloned = clone(how);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
+    }
+    cloned.context(context)
+}
+
+/// Joins what belongs to the host while that is allowed, then the user namespace, and then its pid namespace; leaves the
+/// others to the child.
+fn join_user_namespace(namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<()> {
+    namespaces.retain(|(kind, namespace)| {
+        matches!(kind, Kind::User | Kind::Mount) || sys::namespace::enter(namespace.as_fd(), *kind).is_err()
+    });
+    for kind in [Kind::User, Kind::Pid] {
+        if let Some(namespace) = take(namespaces, kind) {
+            sys::namespace::enter(namespace.as_fd(), kind)
+                .with_context(|| format!("join the {} namespace", kind.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn take(namespaces: &mut Vec<(Kind, OwnedFd)>, wanted: Kind) -> Option<OwnedFd> {
+    let at = namespaces.iter().position(|(kind, _)| *kind == wanted)?;
+    Some(namespaces.remove(at).1)
 }
 
 /// The flags for `clone3`: all new namespaces but those that the child has to make by itself.

@@ -19,7 +19,7 @@ use crate::identity::Surroundings;
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, guard, priority, tty, userns};
+use crate::{capability, guard, intermediate, priority, tty, userns};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -46,7 +46,10 @@ struct Child<'a> {
     container: &'a Container,
     /// The container's first process.
     init: OwnedFd,
+    /// What it still has to join.
     namespaces: ThreadNameSpaceType,
+    /// Whether a user namespace is among those that it joins.
+    becomes_root: bool,
     entry: Entry,
     socket: OwnedFd,
     console: Option<OwnedFd>,
@@ -82,10 +85,12 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     let cgroups = below(container.cgroups(), &order.cgroups)?;
     let rootless = container.state.rootless || config.linux.has(NamespaceKind::User);
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    let namespaces = namespaces(&config, init);
     let mut child = Child {
         order,
         container,
-        namespaces: namespaces(&config, init),
+        namespaces,
+        becomes_root: namespaces.contains(ThreadNameSpaceType::USER),
         config: &config,
         init: init_fd,
         entry: cgroups.entry(rootless)?,
@@ -109,29 +114,37 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     }
 }
 
-/// Clones the process inside the container's pid namespace: the parent turns to it and back. A user namespace that owns
-/// the pid namespace is not needed for that by root; without privilege an intermediate process joins it first.
+/// Clones the process inside the container's pid namespace: the parent turns to it and back. Who may not, as he has no
+/// right outside of the user namespace that owns it, leaves that to an intermediate process.
 fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let unified = child.entry.unified.take();
     let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), ..How::default() };
-    let pids = child.namespaces.contains(ThreadNameSpaceType::PROCESS_ID);
+    let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
+    child.namespaces.remove(pids);
     let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    if pids {
-        sys::namespace::enter_process(child.init.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-            .context("join the pid namespace")?;
-    }
+    let entered = if pids.is_empty() { Ok(()) } else { sys::namespace::enter_process(child.init.as_fd(), pids) };
     // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
-    let cloned = clone(how).or_else(|error| {
-        if unified.is_some() && child.container.cgroups().is_unified() { Err(error) } else { clone(How::default()) }
-    });
-    match cloned.context("clone the process")? {
-        Cloned::Child => child.run(),
-        Cloned::Parent { pid, pidfd } => {
-            if pids {
+    let may_stay_out = unified.is_some() && !child.container.cgroups().is_unified();
+    let cloned = match entered {
+        Err(error) if child.becomes_root && error.raw_os_error() == Some(libc::EPERM) => {
+            let both = pids | ThreadNameSpaceType::USER;
+            child.namespaces.remove(both);
+            let join = || sys::namespace::enter_process(child.init.as_fd(), both).context("join the user namespace");
+            intermediate::clone(how, join)
+        }
+        entered => {
+            entered.context("join the pid namespace")?;
+            let again = |error| if may_stay_out { clone(How::default()) } else { Err(error) };
+            let cloned = clone(how).or_else(again);
+            if !pids.is_empty() && !matches!(cloned, Ok(Cloned::Child)) {
                 sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
             }
-            Ok((pid, pidfd))
+            cloned.context("clone the process")
         }
+    };
+    match cloned? {
+        Cloned::Child => child.run(),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
     }
 }
 
@@ -168,20 +181,20 @@ impl Child<'_> {
     }
 
     fn become_program(&self) -> anyhow::Result<Infallible> {
+        child::become_undumpable()?;
         child::prepare_signals()?;
         let process = &self.order.process;
         self.entry.join().context("join the cgroup")?;
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
         rustix::process::setsid().context("setsid")?;
         self.adjust(process)?;
-        let rest = self.namespaces.difference(ThreadNameSpaceType::PROCESS_ID);
-        if rest.is_empty() {
+        if self.namespaces.is_empty() {
             let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
             rustix::process::chroot(&root).context("enter the root")?;
         } else {
-            sys::namespace::enter_process(self.init.as_fd(), rest).context("join the namespaces")?;
+            sys::namespace::enter_process(self.init.as_fd(), self.namespaces).context("join the namespaces")?;
         }
-        if rest.contains(ThreadNameSpaceType::USER) {
+        if self.becomes_root {
             child::become_root(self.container.state.rootless)?;
         }
         final_affinity(process)?;
@@ -199,7 +212,7 @@ impl Child<'_> {
             preserved_fds: self.order.preserve_fds,
             foreground: !self.order.detach,
             keyring: (!self.container.state.no_new_keyring).then_some(keyring.as_c_str()),
-            lenient_groups: rest.contains(ThreadNameSpaceType::USER),
+            lenient_groups: self.becomes_root,
             chdir,
         };
         child::launch(process, self.config, &program, &surroundings)

@@ -17,6 +17,7 @@ mod foreground;
 mod guard;
 mod hooks;
 mod identity;
+mod intermediate;
 mod journal;
 mod mount;
 mod options;

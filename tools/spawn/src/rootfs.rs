@@ -169,7 +169,14 @@ pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared
         let path = source_path(bundle, &mount.source);
         let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", path.display()))?;
-        let tree = clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", path.display()))?;
+        let tree = match clone_tree(source.as_fd(), depth.is_tree()) {
+            // An ordinary user has the right in the new user namespace only.
+            Err(error) if mount.id_map.is_none() && error.raw_os_error() == Some(libc::EPERM) => {
+                trees.push(None);
+                continue;
+            }
+            other => other.with_context(|| format!("clone {}", path.display()))?,
+        };
         if let Some(id_depth) = mount.id_map {
             let (uids, gids) = if entry.uid_mappings.is_empty() {
                 (&config.linux.uid_mappings, &config.linux.gid_mappings)

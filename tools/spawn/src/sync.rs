@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::Pid;
 
 /// The first word of a message of the child's that says which call failed; the second one is the error number.
 pub(crate) const CALL_FAILED: u32 = 3;
@@ -25,8 +26,8 @@ pub(crate) enum Message {
     Console(OwnedFd),
     /// The number that the seccomp listener has among the child's descriptors.
     Listener(i32),
-    /// The container's real process, made by an intermediate one.
-    Born(OwnedFd),
+    /// The process that was asked for, made by an intermediate one.
+    Born(Pid, OwnedFd),
     /// It failed, and this is what the parent is to say; with the exit code.
     Failed(u8, anyhow::Error),
     /// The socket was closed: the container's program runs, or the child died.
@@ -43,8 +44,8 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> 
     let (tag, value, text) = match message {
         Message::Ready => (1_u32, 0, String::new()),
         Message::Hooks => (2, 0, String::new()),
-        Message::Console(fd) => return send_fd(socket, 4, fd.as_fd()),
-        Message::Born(fd) => return send_fd(socket, 7, fd.as_fd()),
+        Message::Console(fd) => return send_fd(socket, 4, 0, fd.as_fd()),
+        Message::Born(pid, fd) => return send_fd(socket, 7, pid.as_raw_pid().unsigned_abs(), fd.as_fd()),
         Message::Failed(code, error) => (6, u32::from(*code), format!("{error:#}")),
         Message::Listener(_) | Message::End => return Ok(()),
     };
@@ -53,8 +54,8 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> 
     Ok(())
 }
 
-fn send_fd(socket: BorrowedFd<'_>, tag: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
-    send_with_fd(socket, &[&tag.to_ne_bytes()[..], &[0; 4]].concat(), fd)
+fn send_fd(socket: BorrowedFd<'_>, tag: u32, value: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send_with_fd(socket, &[tag.to_ne_bytes(), value.to_ne_bytes()].concat(), fd)
 }
 
 /// Sends bytes together with a descriptor: `SCM_RIGHTS`.
@@ -92,14 +93,15 @@ fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {
     let Some(tag) = word(0) else { return Ok(Message::End) };
     let value = word(4).unwrap_or(0);
     let text = String::from_utf8_lossy(packet.get(8..).unwrap_or_default()).into_owned();
+    let number = i32::try_from(value).unwrap_or(-1);
     Ok(match (tag, fd) {
         (1, _) => Message::Ready,
         (2, _) => Message::Hooks,
-        (CALL_FAILED, _) => call_failed(i32::try_from(value).unwrap_or(0), &text),
+        (CALL_FAILED, _) => call_failed(number, &text),
         (4, Some(fd)) => Message::Console(fd),
-        (5, _) => Message::Listener(i32::try_from(value).unwrap_or(-1)),
+        (5, _) => Message::Listener(number),
         (6, _) => Message::Failed(u8::try_from(value).unwrap_or(125), anyhow!(text)),
-        (7, Some(fd)) => Message::Born(fd),
+        (7, Some(fd)) => Message::Born(Pid::from_raw(number).context("a process without number")?, fd),
         (other, _) => return Err(anyhow!("unknown message {other} from the container's process")),
     })
 }

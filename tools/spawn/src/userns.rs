@@ -41,7 +41,9 @@ fn with_helper(helper: &str, pid: Pid, mappings: &[IdMapping]) -> anyhow::Result
         command.args([map.container_id, map.host_id, map.size].map(|number| number.to_string()));
     }
     let output = command.output().with_context(|| format!("exec {helper}"))?;
-    ensure!(output.status.success(), "{helper}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    let words = String::from_utf8_lossy(&output.stderr);
+    let words = words.trim_start_matches(helper).trim_start_matches(": ").trim_end();
+    ensure!(output.status.success(), "{helper}: {words}");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod index;
 mod ingest;
 mod manifest;
 mod platform;
+pub mod reference;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +28,7 @@ pub use index::{Entry, IMAGE_NAME, REF_NAME};
 pub use ingest::Ingest;
 pub use manifest::{CONFIG_LIMIT, Document, Kind, MANIFEST_LIMIT};
 pub use platform::Platform;
+pub use reference::Reference;
 
 /// An image layout: a directory.
 #[derive(Clone, Debug)]

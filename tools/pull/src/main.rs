@@ -10,7 +10,6 @@ mod image;
 mod lock;
 mod options;
 mod progress;
-mod reference;
 mod registries;
 mod registry;
 mod source;
@@ -19,7 +18,7 @@ mod store;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use layout::Layout;
+use layout::{Layout, reference};
 
 use image::Job;
 use lock::LockFile;

@@ -6,24 +6,24 @@ use std::str::FromStr;
 use oci_spec::image::Digest;
 
 /// Docker's own registry, as references name it.
-pub(crate) const DOCKER_HUB: &str = "docker.io";
+pub const DOCKER_HUB: &str = "docker.io";
 /// Longest repository name with its registry. Characters.
 const LONGEST_NAME: usize = 255;
 const LONGEST_TAG: usize = 128;
 
 /// A normalised reference: a registry, a repository, and a tag, a digest or both.
 #[derive(Clone, Debug, Eq)]
-pub(crate) struct Reference {
+pub struct Reference {
     /// Host and port.
-    pub(crate) registry: String,
+    pub registry: String,
     /// The path below the registry.
-    pub(crate) repository: String,
+    pub repository: String,
     /// The tag; `latest` where neither tag nor digest was given.
-    pub(crate) tag: Option<String>,
+    pub tag: Option<String>,
     /// The digest that the manifest or index must have.
-    pub(crate) digest: Option<Digest>,
+    pub digest: Option<Digest>,
     /// The repository as it was written, where no registry was: an alias may stand for it.
-    pub(crate) short: Option<String>,
+    pub short: Option<String>,
 }
 
 /// How it was written does not matter.
@@ -36,12 +36,13 @@ impl PartialEq for Reference {
 
 impl Reference {
     /// Returns the same repository with another tag.
-    pub(crate) fn with_tag(&self, tag: &str) -> Self {
+    #[must_use]
+    pub fn with_tag(&self, tag: &str) -> Self {
         Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
     }
 
     /// Returns the same tag and digest of another repository, which is written with its registry in full.
-    pub(crate) fn at(&self, location: &str) -> Result<Self, String> {
+    pub fn at(&self, location: &str) -> Result<Self, String> {
         let (registry, path) = location.split_once('/').ok_or_else(|| format!("{location:?} has no repository"))?;
         check_registry(registry)?;
         check_repository(path)?;
@@ -50,7 +51,7 @@ impl Reference {
     }
 
     /// Returns registry and repository.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
 }

@@ -15,6 +15,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_exit_status_is_the_container_s", PIPELINE, exit_status),
         test("a_killed_container_is_128_and_the_signal", PIPELINE, killed),
         test("kill_9_leaves_nothing_and_the_next_run_works", PIPELINE, killed_run),
+        test("killed_together_runs_of_one_name_leave_the_third_alone", PIPELINE, killed_together),
+        test("what_is_left_without_a_guard_is_swept", PIPELINE, swept),
         test("stdin_reaches_the_container_with_i_only", PIPELINE, stdin),
         test("a_signal_reaches_the_container", PIPELINE, signal_reaches),
         test("ctrl_c_ends_it_and_leaves_nothing", PIPELINE, ctrl_c),
@@ -82,6 +84,43 @@ fn killed_run(sandbox: &Sandbox) {
     sandbox.sh("ls state/run/spawn; nft list tables; ip -o link | grep -v ' lo:' || true").run().ok().stdout_is("");
 }
 
+/// Several runs of one name, begun together and killed together: only one of them has the container, and the guards of
+/// the others do not touch it, nor the one that comes next.
+fn killed_together(sandbox: &Sandbox) {
+    sandbox.sh(&busybox("", "true")).run().ok();
+    let held = format!("exec {}", busybox("--name web", "sh -c 'echo ready; sleep 100'"));
+    let together = format!(
+        "({held}) & one=$!; ({held}) & other=$!
+        until [ -e state/run/spawn/web/state.json ]; do :; done
+        kill -9 $one; kill -9 $other; wait"
+    );
+    for _ in 0..3 {
+        sandbox.sh(&together).run();
+        let next = sandbox.sh(&held).start();
+        next.wait_stdout("ready");
+        sandbox.run(&["spawn", "kill", "web", "KILL"]).ok();
+        next.wait().fails(128 + 9);
+    }
+    assert!(!sandbox.exists("state/containers/web"));
+}
+
+/// Run and guard are killed: the next run does it, or `run --gc`.
+fn swept(sandbox: &Sandbox) {
+    let held = format!("exec {}", busybox("--name web", "sh -c 'echo ready; sleep 100'"));
+    let script = "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>/dev/null) in run-guard*) kill -9 ${p#/proc/};; esac; done";
+    for next in ["run --gc", &busybox("--name other", "true"), &busybox("--name web", "true")] {
+        let run = sandbox.sh(&held).start();
+        run.wait_stdout("ready");
+        sandbox.sh(script).run().ok();
+        run.signal(Signal::KILL);
+        run.wait().fails(128 + 9);
+        assert!(sandbox.exists("state/run/claims/web"));
+        sandbox.sh(next).run().ok().stdout_is(if next == "run --gc" { "web\n" } else { "" });
+        wait_for("the sweep", || (!sandbox.exists("state/containers/web")).then_some(()));
+    }
+    wait_for("the last claim", || (!sandbox.exists("state/run/claims/web")).then_some(()));
+}
+
 fn stdin(sandbox: &Sandbox) {
     sandbox.sh(&busybox("-i", "cat")).stdin("hello\n").run().ok().stdout_is("hello\n");
     sandbox.sh(&busybox("", "cat")).stdin("hello\n").run().ok().stdout_is("");
@@ -108,7 +147,7 @@ fn ctrl_c(sandbox: &Sandbox) {
 fn taken_name(sandbox: &Sandbox) {
     let held = sandbox.sh(&format!("exec {}", busybox("--name held", "sh -c 'echo ready; sleep 100'"))).start();
     held.wait_stdout("ready");
-    sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("bundle", &["held"]);
+    sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("run", &["held", "there already"]);
     assert!(sandbox.exists("state/containers/held/config.json"));
     sandbox.run(&["spawn", "kill", "held", "KILL"]).ok();
     held.wait().fails(128 + 9);
@@ -225,4 +264,7 @@ fn cid_file(sandbox: &Sandbox) {
     sandbox.sh(&busybox(&format!("--name web --cidfile {id}"), "true")).run().ok();
     assert_eq!(sandbox.read("cid"), "web");
     sandbox.sh(&busybox(&format!("--cidfile {id}"), "true")).run().fails(125).one_error_line("run", &["cid"]);
+    sandbox.sh("rm cid").run().ok();
+    sandbox.sh(&format!("run --rm --cidfile {id} 127.0.0.1:5000/no/such")).run().fails(125);
+    assert!(!sandbox.exists("cid"));
 }

@@ -1,6 +1,7 @@
 //! What a program that executes others asks of the kernel for them.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -31,6 +32,35 @@ pub fn in_own_session(command: &mut Command) -> &mut Command {
     };
     // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
+}
+
+/// Sets the program that `command` starts apart from this one's surroundings: a session of its own, `/` as working
+/// directory, no signal blocked, and no descriptor but the three standard ones.
+pub fn apart(command: &mut Command) -> &mut Command {
+    let arrange = || {
+        crate::signal::unblock_all()?;
+        rustix::process::setsid()?;
+        rustix::process::chdir(c"/")?;
+        // SAFETY: the flag only marks descriptors, so that execve closes them; none is closed under its owner.
+        match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes four system calls; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(arrange) }
+}
+
+/// Returns a descriptor that this program was started with, by its number there.
+pub fn inherited(number: u32) -> io::Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the call only makes a new descriptor; a number that is not open is answered with EBADF.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fcntl has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Moves this process into a mount namespace of its own, in which the host's later mounts and unmounts appear, and out

@@ -1,21 +1,27 @@
 //! A container's life from outside: the stages, the start, the end, and what is undone then.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
+use stage::claim::{self, Claim, Duty};
+use stage::{Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::guard::Guard;
 use crate::options::Options;
 use crate::pipeline::Ending;
-use crate::plan::{Plan, Tool, Undo};
-use crate::{foreground, keeper, pipeline, plan, script, undo};
+use crate::plan::{self, Plan};
+use crate::{foreground, keeper, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.gc {
+        return sweep(options);
+    }
     let id = options.name.clone().map_or_else(random_id, Ok)?;
     let plan = plan::plan(options, &id)?;
     if options.print {
@@ -26,43 +32,67 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     sys::child::own_mount_namespace().context("make a mount namespace")?;
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
         .context("block signals")?;
-    if let Some(path) = &options.cidfile {
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
-        file.and_then(|mut file| file.write_all(id.as_bytes())).with_context(|| path.display().to_string())?;
+    let claim = Claim::take(&plan.claims, &id)?;
+    if plan.bundle.exists() {
+        claim.release();
+        bail!("container {id} is there already: `bundle delete {id}` frees its name");
     }
-    let guarded = guarded(&plan);
-    let guard = Guard::start(&guarded)?;
-    let ended = execute(&plan, &guarded, options, &signals);
+    claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
+    let cid_file = match CidFile::create(options.cidfile.as_deref(), &id) {
+        Ok(file) => file,
+        Err(error) => {
+            claim.release();
+            return Err(error);
+        }
+    };
+    let guard = Guard::start(&claim)?;
+    let ended = execute(&plan, options, &signals);
     guard.dismiss();
-    ended
+    match ended {
+        Ok(Ended { code, started }) => {
+            cid_file.keep_if(started);
+            claim.release();
+            Ok(ExitCode::from(code))
+        }
+        Err(error) => {
+            claim.release();
+            Err(error)
+        }
+    }
 }
 
-fn execute(plan: &Plan, guarded: &[Undo], options: &Options, signals: &SignalFd) -> Result<ExitCode> {
+/// How a run came to its end.
+struct Ended {
+    code: u8,
+    /// Whether there was a container.
+    started: bool,
+}
+
+fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
     let execution = match pipeline::execute(&plan.stages, signals) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
-            undo::carry_out(guarded).unwrap_or_else(|error| log::warn!("{error:#}"));
+            undo::carry_out(&plan.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
             return Err(error);
         }
     };
-    let undo = undo_of(plan, &execution.completed);
-    match execution.ending {
-        Ending::Done => start(plan, options, signals),
-        Ending::Failed => undo::carry_out(&undo).map(|()| ExitCode::from(125)),
-        Ending::Interrupted(signal) => {
-            undo::carry_out(&undo).map(|()| ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)))
-        }
-    }
+    let code = match execution.ending {
+        Ending::Done => return start(plan, options, signals),
+        Ending::Failed => 125,
+        Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
+    };
+    undo::carry_out(&undo_of(plan, &execution.completed))?;
+    Ok(Ended { code, started: false })
 }
 
-fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCode> {
+fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
     if options.detach {
         let failure = keeper::hand_over(plan, options.bundle.has("tty"))?;
         if failure.is_none() {
             writeln!(io::stdout(), "{}", plan.id)?;
         }
-        return Ok(failure.map_or(ExitCode::SUCCESS, ExitCode::from));
+        return Ok(Ended { code: failure.unwrap_or(0), started: failure.is_none() });
     }
     let ended = foreground::run(&plan.spawn, options.interactive || options.bundle.has("tty"), signals);
     let undone = undo::carry_out(&plan.undo);
@@ -71,18 +101,46 @@ fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<ExitCode>
         // The container's own exit status counts more than what could not be cleaned up.
         cli::complain("run", &error);
     }
-    Ok(ExitCode::from(code))
+    Ok(Ended { code, started: true })
 }
 
-/// Returns what must be undone where `spawn` was not reached. A container of this id is then somebody else's: its name
-/// may be why a stage has failed.
+/// Returns what must be undone where `spawn` was not reached.
 fn undo_of(plan: &Plan, completed: &[Tool]) -> Vec<Undo> {
     plan.undo.iter().filter(|undo| completed.contains(&undo.of)).cloned().collect()
 }
 
-/// Returns what the guard is to undo: all of it, unless the name belongs to a container that was here before.
-fn guarded(plan: &Plan) -> Vec<Undo> {
-    if plan.bundle.exists() { Vec::new() } else { plan.undo.clone() }
+/// `--gc`: undoes what killed processes have left.
+fn sweep(options: &Options) -> Result<ExitCode> {
+    for id in claim::sweep(&plan::claims(options))? {
+        writeln!(io::stdout(), "{id}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--cidfile`: made before the container, and gone again if none was started.
+struct CidFile<'a>(Option<&'a std::path::Path>);
+
+impl<'a> CidFile<'a> {
+    fn create(path: Option<&'a std::path::Path>, id: &str) -> Result<Self> {
+        if let Some(path) = path {
+            let file: io::Result<File> = OpenOptions::new().write(true).create_new(true).open(path);
+            file.and_then(|mut file| file.write_all(id.as_bytes())).with_context(|| path.display().to_string())?;
+        }
+        Ok(Self(path))
+    }
+
+    fn keep_if(mut self, started: bool) {
+        if started {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        // As with docker: a file that names no container is worse than none.
+        let _gone = self.0.map(PathBuf::from).map(std::fs::remove_file);
+    }
 }
 
 fn random_id() -> Result<String> {

@@ -7,21 +7,20 @@ use std::process::{ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Signal, pidfd_send_signal};
+use stage::Stage;
 use sys::signal::SignalFd;
 
 use crate::pipeline::{pidfd, wait_for};
-use crate::plan::Stage;
-use crate::siblings;
 
 /// Runs `spawn` in the foreground and returns the exit code: the container's own, or 128+n for signal n.
 pub(crate) fn run(spawn: &Stage, interactive: bool, signals: &SignalFd) -> Result<u8> {
-    let mut command = siblings::command(spawn)?;
+    let mut command = spawn.command()?;
     if !interactive {
         command.stdin(Stdio::null());
     }
     // spawn in turn arranges that the container dies with it.
     sys::child::die_with_parent(&mut command, Signal::KILL);
-    log::debug!("start {}", crate::script::command(spawn));
+    log::debug!("start {spawn}");
     let mut child = command.spawn().context("execute spawn")?;
     let pidfd = pidfd(&child)?;
     loop {

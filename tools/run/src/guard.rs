@@ -1,15 +1,16 @@
 //! The guard: a process that undoes the stages if `run` cannot do it itself, because it was killed with -9. It is this
-//! program, executed again under the name `run-guard`, with one end of a pipe whose other end `run` and its stages hold:
-//! end of file tells that all of them are gone.
+//! program, executed again under the name `run-guard`. Its standard input is a pipe whose other end `run` and its stages
+//! hold: end of file tells that all of them are gone. Its standard output is the claim on the container's name
+//! (`stage::claim`), which says what is to be undone, and which is the guard's own as long as it lives.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
-
-use crate::plan::Undo;
+use stage::{Claim, claim, undo};
 
 /// The name by which the guard is executed.
 pub(crate) const NAME: &str = "run-guard";
@@ -22,13 +23,17 @@ pub(crate) struct Guard(ChildStdin);
 
 impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
-    pub(crate) fn start(undo: &[Undo]) -> Result<Self> {
+    pub(crate) fn start(claim: &Claim) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-        command.arg0(NAME).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        sys::child::in_own_session(&mut command);
+        command.arg0(NAME).arg(claim.path()).stdin(Stdio::piped()).stderr(Stdio::null());
+        command.stdout(claim.file().try_clone().context("the claim")?);
+        if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
+            // Its working directory is another one.
+            command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
+        }
+        sys::child::apart(&mut command);
         let mut child = command.spawn().context("execute the guard")?;
-        let mut pipe = child.stdin.take().context("the guard's stdin")?;
-        writeln!(pipe, "{}", serde_json::to_string(undo)?).context("write to the guard")?;
+        let pipe = child.stdin.take().context("the guard's stdin")?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
         // it, like every descriptor that was not asked for, before a container can see it.
         rustix::io::fcntl_setfd(&pipe, FdFlags::empty()).context("the guard's pipe")?;
@@ -44,12 +49,23 @@ impl Guard {
 
 /// The guard's own main.
 pub(crate) fn main() -> ExitCode {
-    let mut lines = io::stdin().lock().lines();
-    let Some(Ok(job)) = lines.next() else { return ExitCode::FAILURE };
-    if lines.next().and_then(Result::ok).is_some_and(|line| line == DONE) {
-        return ExitCode::SUCCESS;
+    match guard() {
+        Ok(()) => ExitCode::SUCCESS,
+        // There is nobody to be told. The claim keeps its duty, for the next run.
+        Err(_) => ExitCode::FAILURE,
     }
-    let undone =
-        serde_json::from_str::<Vec<Undo>>(&job).context("read the job").and_then(|undo| crate::undo::carry_out(&undo));
-    if undone.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn guard() -> Result<()> {
+    let path = std::env::args_os().nth(1).map(PathBuf::from).context("no claim")?;
+    let claim = Claim::from_stdout(&path)?;
+    // While there is nothing to do: what others have left whose guards were killed with them.
+    path.parent().map(claim::sweep).transpose()?;
+    if io::stdin().lock().lines().next().is_some_and(|line| line.is_ok_and(|line| line == DONE)) {
+        return Ok(());
+    }
+    claim.is_ending();
+    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out(&duty.undo));
+    // Released only if nothing is left.
+    undone.map(|()| claim.release())
 }

@@ -15,11 +15,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
+use stage::{Stage, Undo};
 
 use crate::foreground::code;
 use crate::pipeline::wait_for;
-use crate::plan::{Plan, Stage, Undo};
-use crate::siblings;
+use crate::plan::Plan;
 
 /// The name by which the keeper is executed.
 pub(crate) const NAME: &str = "run-keeper";
@@ -78,7 +78,7 @@ fn keep() -> Result<u8> {
             Ok(0)
         }
     });
-    let undone = crate::undo::carry_out(&job.undo);
+    let undone = stage::undo::carry_out(&job.undo);
     kept.and_then(|code| undone.map(|()| code))
 }
 
@@ -94,7 +94,7 @@ fn start(job: &Job) -> Result<Started> {
     let console_path = job.bundle.join("console.sock");
     let listener = if job.terminal { Some(UnixListener::bind(&console_path).context("console socket")?) } else { None };
     let log = open_log(&log_path(&job.bundle))?;
-    let mut command = siblings::command(&job.spawn)?;
+    let mut command = job.spawn.command()?;
     // Options may stand behind the operand.
     command.arg("--pid-file").arg(&pid_file);
     if listener.is_some() {

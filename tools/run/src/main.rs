@@ -11,8 +11,6 @@ mod options;
 mod pipeline;
 mod plan;
 mod script;
-mod siblings;
-mod undo;
 
 use std::process::ExitCode;
 

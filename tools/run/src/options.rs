@@ -61,6 +61,9 @@ pub(crate) struct Options {
     /// Print the shell pipeline that does the same, and do nothing
     #[arg(long, visible_alias = "dry-run")]
     pub(crate) print: bool,
+    /// Undo what killed runs have left, print their containers' ids, and run nothing
+    #[arg(long, conflicts_with = "image_and_command")]
+    pub(crate) gc: bool,
     #[command(flatten)]
     pub(crate) bundle: BundleOptions,
     #[command(flatten)]
@@ -69,7 +72,12 @@ pub(crate) struct Options {
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
     /// The image, and the command that replaces its own
-    #[arg(value_name = "IMAGE [COMMAND [ARG…]]", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "IMAGE [COMMAND [ARG…]]",
+        required_unless_present = "gc",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     image_and_command: Vec<OsString>,
 }
 

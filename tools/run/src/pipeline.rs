@@ -10,10 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use stage::{Stage, Tool};
 use sys::signal::SignalFd;
-
-use crate::plan::{Stage, Tool};
-use crate::siblings;
 
 /// What became of the stages.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
 }
 
 fn start(stage: &Stage, input: Stdio, last: bool) -> Result<(Running, Option<ChildStdout>)> {
-    let mut command = siblings::command(stage)?;
+    let mut command = stage.command()?;
     command.stdin(input).stdout(if last { Stdio::null() } else { Stdio::piped() });
     // pull draws its progress on the terminal while it works; with --verbose every stage speaks for itself.
     let direct = log::max_level() > log::LevelFilter::Warn || (stage.tool == Tool::Pull && io::stderr().is_terminal());
@@ -88,7 +86,7 @@ fn start(stage: &Stage, input: Stdio, last: bool) -> Result<(Running, Option<Chi
         command.stderr(words.try_clone()?);
     }
     sys::child::die_with_parent(&mut command, Signal::TERM);
-    log::debug!("start {}", crate::script::command(stage));
+    log::debug!("start {stage}");
     let mut child = command.spawn().with_context(|| format!("execute {}", stage.tool.name()))?;
     let output = child.stdout.take();
     let pidfd = pidfd(&child)?;

@@ -4,69 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use stage::{Stage, Tool, Undo};
 
 use crate::options::{Network, Options, Policy};
-
-/// The tools that a run executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Tool {
-    /// From a reference to a layout.
-    Pull,
-    /// From a layout to layers.
-    Unpack,
-    /// From layers and a config to a bundle.
-    Bundle,
-    /// From a bundle to a network.
-    Ns,
-    /// From a network to published ports.
-    Portmap,
-    /// From a bundle to a process.
-    Spawn,
-}
-
-impl Tool {
-    /// Returns the executable's name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Unpack => "unpack",
-            Self::Bundle => "bundle",
-            Self::Ns => "ns",
-            Self::Portmap => "portmap",
-            Self::Spawn => "spawn",
-        }
-    }
-}
-
-/// A tool and its arguments.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stage {
-    /// The tool's name.
-    pub(crate) tool: Tool,
-    /// Its arguments, the verb among them.
-    pub(crate) arguments: Vec<OsString>,
-}
-
-impl Stage {
-    fn new<A: Into<OsString>>(tool: Tool, arguments: impl IntoIterator<Item = A>) -> Self {
-        Self { tool, arguments: arguments.into_iter().map(Into::into).collect() }
-    }
-
-    fn push<A: Into<OsString>>(&mut self, arguments: impl IntoIterator<Item = A>) {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
-    }
-}
-
-/// What undoes a stage, if the stage was done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Undo {
-    /// The tool whose stage is undone.
-    pub(crate) of: Tool,
-    /// The command that does it.
-    pub(crate) stage: Stage,
-}
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +15,8 @@ pub(crate) struct Plan {
     pub(crate) id: String,
     /// The bundle's directory.
     pub(crate) bundle: PathBuf,
+    /// Where claims on names are: `stage::claim`.
+    pub(crate) claims: PathBuf,
     /// From the image to the record of a container that can be started, piped one into the next.
     pub(crate) stages: Vec<Stage>,
     /// Starts the container in the foreground; ends as it ends.
@@ -88,8 +30,9 @@ pub(crate) struct Plan {
 /// Computes the plan for a container named `id`.
 pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
+    // Absolute, because what is undone later may be undone from another directory.
     let root: Vec<OsString> =
-        options.roots.argument().map_or_else(Vec::new, |root| vec!["--root".into(), root.as_os_str().to_owned()]);
+        options.roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), options.roots.data().into()]);
     let bundle = options.roots.data().join("containers").join(id);
     let state = options.roots.argument().map(|_| options.roots.run().join("spawn"));
     let mut stages = image_stages(options, image, &root);
@@ -102,9 +45,15 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
         spawn_detached: spawn_stage(id, &bundle, state.as_deref(), true),
         id: id.to_owned(),
         bundle,
+        claims: claims(options),
         stages,
         undo,
     })
+}
+
+/// Returns the directory of the claims.
+pub(crate) fn claims(options: &Options) -> PathBuf {
+    options.roots.run().join("claims")
 }
 
 fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
@@ -207,7 +156,7 @@ fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], state:
         undo.push(Undo { of: Tool::Ns, stage: ns });
     }
     if options.rm {
-        let mut bundle = Stage::new(Tool::Bundle, ["delete"]);
+        let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
         bundle.push(root);
         bundle.push([id]);
         undo.push(Undo { of: Tool::Bundle, stage: bundle });
@@ -247,7 +196,7 @@ mod tests {
                 "spawn --root /r/run/spawn delete --force web",
                 "portmap del web",
                 "ns del --root /r web",
-                "bundle delete --root /r web",
+                "bundle delete --force --root /r web",
             ]
         );
     }

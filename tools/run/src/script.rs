@@ -1,10 +1,11 @@
 //! The plan as a shell script: `run --print`. Pasted into sh it does what `run` would have done.
 
-use std::ffi::OsStr;
 use std::fmt::Write;
 
+use stage::{Stage, word};
+
 use crate::options::Options;
-use crate::plan::{Plan, Stage};
+use crate::plan::Plan;
 
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
 pub(crate) fn script(plan: &Plan, options: &Options) -> String {
@@ -15,9 +16,9 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
         let complaint = word(format!("container {} exists", plan.id).as_ref());
         line(&mut script, &format!("[ ! -e {bundle} ] || {{ echo {complaint} >&2; exit 125; }}"));
     }
-    let undo: Vec<String> = plan.undo.iter().map(|undo| format!("{} 2>/dev/null", command(&undo.stage))).collect();
-    let pipeline = plan.stages.iter().map(command).collect::<Vec<_>>().join(" | ");
-    let spawn = command(&plan.spawn);
+    let undo: Vec<String> = plan.undo.iter().map(|undo| format!("{} 2>/dev/null", undo.stage)).collect();
+    let pipeline = plan.stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
+    let spawn = plan.spawn.to_string();
     if options.detach {
         line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
         line(&mut script, &format!("{{ {spawn}; {}; }} </dev/null >/dev/null 2>&1 &", undo.join("; ")));
@@ -31,7 +32,7 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
         line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
         line(&mut script, &spawn);
     } else {
-        line(&mut script, &format!("{pipeline} | {}", command(&filter(&plan.spawn))));
+        line(&mut script, &format!("{pipeline} | {}", filter(&plan.spawn)));
     }
     script
 }
@@ -47,36 +48,12 @@ fn line(script: &mut String, text: &str) {
     let _infallible = writeln!(script, "{text}");
 }
 
-/// Returns a stage as words of the shell.
-pub(crate) fn command(stage: &Stage) -> String {
-    let arguments = stage.arguments.iter().map(|argument| word(argument));
-    std::iter::once(stage.tool.name().to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
-}
-
-/// Quotes a word where the shell would read it as more than a word: POSIX, Shell Command Language, 2.2.
-fn word(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
     use crate::plan::plan;
-
-    #[test]
-    fn words_survive_the_shell() {
-        for (text, want) in [("nginx", "nginx"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$x", "'$x'")] {
-            assert_eq!(word(text.as_ref()), want);
-        }
-    }
 
     #[test]
     fn the_pipeline_is_the_one_that_a_person_would_type() {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::plan::{Stage, Tool};
+use crate::{Stage, Tool};
 
 /// Finds a tool's executable.
 fn find(tool: Tool) -> Result<PathBuf> {

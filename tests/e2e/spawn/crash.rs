@@ -1,16 +1,26 @@
 //! What a killed `spawn` leaves, and what many at a time do to each other.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::{NEEDS, bundle, run, spawn};
-use crate::support::{Sandbox, Test, test, wait_for};
+use crate::support::{Need, Sandbox, Test, test, wait_for};
+
+const STRACE: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("strace")];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("whatever_kill_9_leaves_is_cleared_by_delete_force", NEEDS, killed_then_deleted),
         test("whatever_kill_9_leaves_is_cleared_by_the_next_run", NEEDS, killed_then_run),
+        test("kill_9_at_any_call_of_create_is_cleared_by_delete_force", STRACE, |s| at_each_call(s, "cal", "create")),
+        test("kill_9_at_any_call_of_run_is_cleared_by_delete_force", STRACE, |s| {
+            at_each_call(s, "cld", "run --detach");
+        }),
+        test("kill_9_at_any_call_of_start_is_cleared_by_delete_force", STRACE, |s| at_each_call(s, "cls", "start")),
+        test("a_start_whose_hook_hangs_is_no_obstacle_to_delete_force", NEEDS, hanging_hook),
         test("a_killed_foreground_spawn_takes_its_container_with_it", NEEDS, killed_foreground),
         test("eight_creators_do_not_disturb_each_other", NEEDS, eight_creators),
         test("one_of_eight_creators_of_one_id_wins", NEEDS, one_id),
@@ -43,11 +53,58 @@ fn killed_then_deleted(sandbox: &Sandbox) {
     });
 }
 
+/// Kills `spawn` at each of its system calls from the first one that has to do with the container. It has a hook, so
+/// that its process waits for `start` in this program and not in the one that launches it.
+fn at_each_call(sandbox: &Sandbox, name: &str, command: &str) {
+    bundle(sandbox, name, "sleep 1000", |config| {
+        config["hooks"]["startContainer"] = json!([{"path": "/bin/true"}]);
+    });
+    let id = format!("e2e-{name}");
+    let spawn = format!("spawn --root {}", sandbox.at("st"));
+    let (before, command) = match command {
+        "start" => (format!("{spawn} create -b {name} {id} </dev/null >/dev/null 2>&1; "), format!("start {id}")),
+        _ => (String::new(), format!("{command} -b {name} {id}")),
+    };
+    let traced = |options: &str| format!("strace -qq {options} {spawn} {command} </dev/null >/dev/null 2>&1");
+    // The bug that this would show is a lock that nobody can take.
+    let cleared = format!("timeout 20 {spawn} delete --force {id} && test ! -e st/{id}");
+    sandbox.sh(&format!("{before}{}; {cleared}", traced("-o trace"))).run().ok();
+    let trace = sandbox.read("trace");
+    let calls = trace.lines().filter_map(|line| Some((line.split_once('(')?.0, line.contains(&id))));
+    let (mut counts, mut begun) = (BTreeMap::<&str, u32>::new(), false);
+    let mut walked = 0;
+    for (call, names_it) in calls {
+        let count = counts.entry(call).or_default();
+        *count += 1;
+        begun |= names_it && call != "execve";
+        if begun {
+            let killed = traced(&format!("-o /dev/null -e inject={call}:signal=KILL:when={count}"));
+            sandbox.sh(&format!("{before}{killed}; {cleared}")).run().ok();
+            walked += 1;
+        }
+    }
+    assert!(walked > 10, "{trace}");
+    sandbox.sh(&format!("! find /sys/fs/cgroup -name {id} | grep .")).run().ok();
+}
+
 fn killed_then_run(sandbox: &Sandbox) {
     bundle(sandbox, "nxt", "sleep 0.01", |_| {});
     kill_at_each_moment(sandbox, "run -b nxt e2e-nxt", |_| {
         wait_for("the next run", || (run(sandbox, "nxt").code() == 0).then_some(()));
     });
+}
+
+fn hanging_hook(sandbox: &Sandbox) {
+    bundle(sandbox, "hng", "true", |config| {
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo >/tmp/began; sleep 1000"]}]);
+        config["hooks"]["startContainer"] = hook;
+    });
+    spawn(sandbox, "create -b hng e2e-hng </dev/null >/dev/null 2>&1").ok();
+    let start = sandbox.sh(&format!("spawn --root {} start e2e-hng", sandbox.at("st"))).start();
+    wait_for("the hook", || sandbox.exists("hng/rootfs/tmp/began").then_some(()));
+    spawn(sandbox, "delete --force e2e-hng").ok();
+    start.wait();
+    spawn(sandbox, "list -q").ok().stdout_is("");
 }
 
 fn killed_foreground(sandbox: &Sandbox) {

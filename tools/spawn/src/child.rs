@@ -57,8 +57,11 @@ pub(crate) struct Options {
 
 impl Child<'_> {
     /// Becomes the container's program. Returns only if that fails; then the parent has heard why.
-    pub(crate) fn run(&mut self) -> ! {
-        let Err(error) = self.become_program();
+    pub(crate) fn run(&mut self, begun: anyhow::Result<()>) -> ! {
+        let error = match begun.and_then(|()| self.become_program()) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
         report(self.socket.as_fd(), error);
         sys::clone::exit_now(127)
     }

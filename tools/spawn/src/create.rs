@@ -62,7 +62,6 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let mut container = Container::create(&order.root, &order.id)?;
     let made = make(order, &config, &text, &bundle, &mut container);
     let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container))?;
-    // The child has a copy of the lock's descriptor, so closing ours would not do.
     container.unlock();
     Ok(Made { container, config, pid, pidfd, console })
 }
@@ -127,7 +126,7 @@ fn make(
     let unified = child.entry.unified.take();
     let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
     let (pid, pidfd) = match clone_child(&mut child, how)? {
-        Cloned::Child => child.run(),
+        Cloned::Child => child.run(container.leave().context("leave the lock")),
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);

@@ -8,9 +8,11 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -137,16 +139,28 @@ impl Container {
 
     /// Opens a container and waits until no other command changes it.
     pub(crate) fn open_locked(root: &Path, id: &str) -> anyhow::Result<Self> {
-        Self::open(root, id)?.lock()?;
-        // What was read before the lock may be old.
-        let container = Self::open(root, id)?;
+        let mut container = Self::open(root, id)?;
         container.lock()?;
+        // What was read before the lock may be old.
+        container.state = read_state(&container.directory, id)?;
         Ok(container)
     }
 
+    /// Whoever waits says so: a hook that hangs may keep the lock for ever.
     fn lock(&self) -> anyhow::Result<()> {
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&self.handle, FlockOperation::LockExclusive))
-            .with_context(|| format!("lock {}", self.directory.display()))?;
+        let patience = Instant::now() + Duration::from_secs(1);
+        let mut operation = FlockOperation::NonBlockingLockExclusive;
+        while let Err(error) = rustix::fs::flock(&self.handle, operation) {
+            match error {
+                Errno::WOULDBLOCK if Instant::now() < patience => std::thread::sleep(Duration::from_millis(2)),
+                Errno::WOULDBLOCK => {
+                    log::warn!("wait for another command that changes container {:?}", self.state.id);
+                    operation = FlockOperation::LockExclusive;
+                }
+                Errno::INTR => {}
+                _ => return Err(error).with_context(|| format!("lock {}", self.directory.display())),
+            }
+        }
         let links = rustix::fs::fstat(&self.handle).map_or(0, |stat| stat.st_nlink);
         ensure!(links > 0, "container does not exist: container {:?} does not exist", self.state.id);
         Ok(())
@@ -154,8 +168,15 @@ impl Container {
 
     /// Lets others change the container.
     pub(crate) fn unlock(&self) {
-        // Whoever closes the last copy of the descriptor unlocks as well.
+        // The end of this process unlocks as well.
         let _later = rustix::fs::flock(&self.handle, FlockOperation::Unlock);
+    }
+
+    /// Closes the copy of the lock that the container's process has: it outlives a creator that is killed, and nobody
+    /// else could ever lock the container.
+    pub(crate) fn leave(&mut self) -> io::Result<()> {
+        self.handle = open(Path::new("/"))?;
+        Ok(())
     }
 
     /// Writes `state.json`.
@@ -208,7 +229,7 @@ impl Container {
     pub(crate) fn status(&self) -> Status {
         if self.process().is_none() {
             let creator = rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockShared);
-            let creating = self.state.init_process_pid == 0 && creator == Err(rustix::io::Errno::WOULDBLOCK);
+            let creating = self.state.init_process_pid == 0 && creator == Err(Errno::WOULDBLOCK);
             return if creating { Status::Creating } else { Status::Stopped };
         }
         if self.directory.join("start").symlink_metadata().is_ok() {

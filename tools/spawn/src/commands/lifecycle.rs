@@ -176,17 +176,23 @@ fn thaw_for_death(container: &Container, signal: Signal) -> anyhow::Result<()> {
 }
 
 pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
-    let container = match Container::open_locked(&state_root(global), id) {
-        Err(_) if force && !exists(global, id) => return Ok(()),
+    let root = state_root(global);
+    if force {
+        match Container::open(&root, id) {
+            // A startContainer hook that hangs keeps the lock, and ends with the container's process.
+            Ok(container) => end(&container)?,
+            Err(_) if root.join(id).symlink_metadata().is_err() => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    let container = match Container::open_locked(&root, id) {
+        // `start` may clear up what it could not start.
+        Err(_) if force && root.join(id).symlink_metadata().is_err() => return Ok(()),
         other => other?,
     };
     let status = container.status();
-    if let (Some(pid), true) = (container.process(), force || status == Status::Created) {
-        let pidfd = userns::pidfd(pid)?;
-        // It may end by itself at this moment.
-        let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-        thaw_for_death(&container, Signal::KILL)?;
-        wait_for_end(&pidfd)?;
+    if force || status == Status::Created {
+        end(&container)?;
     }
     let running = container.process().is_some();
     ensure!(!running, "cannot delete container {id} that is not stopped: {}", status.name());
@@ -194,8 +200,14 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
     finish(&container, container.config().ok().as_ref())
 }
 
-fn exists(global: &Global, id: &str) -> bool {
-    state_root(global).join(id).symlink_metadata().is_ok()
+/// Kills the container's process and waits for its end.
+fn end(container: &Container) -> anyhow::Result<()> {
+    let Some(pid) = container.process() else { return Ok(()) };
+    let pidfd = userns::pidfd(pid)?;
+    // It may end by itself at this moment.
+    let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+    thaw_for_death(container, Signal::KILL)?;
+    wait_for_end(&pidfd)
 }
 
 fn wait_for_end(pidfd: &OwnedFd) -> anyhow::Result<()> {

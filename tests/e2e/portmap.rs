@@ -24,6 +24,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
         test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
+        test("ports_held_for_a_process_go_with_it_or_with_their_holder", NEEDS, held),
+        test("held_ports_are_withdrawn_changed_and_survive_a_flush", NEEDS, held_changes),
         test("a_cni_runtime_adds_deletes_and_collects", NEEDS, cni),
         test("what_a_flush_took_is_restored_and_checked", NEEDS, restore),
         test("garbage_is_collected", NEEDS, gc),
@@ -274,6 +276,43 @@ fn proxy_in_the_pipe(sandbox: &Sandbox) {
         kill $inside; wait $inside 2>/dev/null; ip netns del lo1
         until [ $(portmap list | wc -l) = 1 ]; do :; done";
     host(sandbox, "1", script).run().ok().stdout_has("\"ports\":[{\"hostPort\":8080").stdout_has("served");
+}
+
+/// Killed with a signal that nothing can catch: the process that the ports are for, and the one that holds them.
+fn held(sandbox: &Sandbox) {
+    let script = "hold() { sleep 1000 & work=$!; record web c1 | portmap -p 8080:80 -p '[::1]:8080:80' --while $work; }
+        holder() { portmap list --json | sed -n 's/.*\"heldBy\":\\([0-9]*\\).*/\\1/p'; }
+        gone() { until [ -z \"$(nft list tables)\" ]; do :; done; nft list ruleset; portmap list web; get 127.0.0.1 8080; }
+        hold > out; grep -o '\"ports\".*' out
+        for a in 127.0.0.1 203.0.113.1 ::1; do get $a 8080; done; in_ns rc 203.0.113.1 8080; in_ns c2 fd03::1 8080
+        nft list ruleset | grep -c 'flags owner'
+        kill -9 $work; wait $work 2>/dev/null; gone
+        hold >/dev/null; kill -9 $(holder); kill -9 $work; wait $work 2>/dev/null; gone; portmap gc
+        until [ -z \"$(ls $DRAYAGE_ROOT/run/portmap)\" ]; do :; done";
+    let ports = r#""ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"},{"hostIP":"::1","hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
+    let gone = "HOST  CONTAINER  PROTOCOL  ID\nrefused\n";
+    let want = format!("{ports}\n10.88.0.1\n203.0.113.1\n::1\n203.0.113.2\nfd88::1\n2\n{gone}{gone}");
+    host(sandbox, "1", script).run().ok().stdout_is(&want);
+}
+
+fn held_changes(sandbox: &Sandbox) {
+    let script = "sleep 1000 & work=$!
+        record web c1 | portmap -p 8080:80 >/dev/null
+        record web c1 | portmap -p 8080:80 --while $work >/dev/null
+        portmap list | grep -c 8080
+        record db c2 | portmap -p 8080:80 2>&1
+        portmap check web && nft flush ruleset && portmap check web && get 127.0.0.1 8080
+        portmap list --json > list; portmap restore list; portmap list --json | cmp list - && echo same
+        record web c1 | portmap -p 8080:7005 >/dev/null; nft list ruleset | grep -c 'flags owner'; get 127.0.0.1 8080
+        record web c1 | portmap -p 8081:80 --while $work >/dev/null; portmap del web; nft list ruleset
+        portmap list; ls $DRAYAGE_ROOT/run/portmap
+        ip netns add dead
+        record old c2 | sed s,/c2,/dead, | portmap -p 8080:80 --while $work >/dev/null; ip netns del dead
+        record web c1 | portmap -p 8080:80 >/dev/null; get 127.0.0.1 8080; portmap list | grep -c old
+        portmap del web; kill $work; wait $work 2>/dev/null";
+    let want = "2\nportmap: publish 0.0.0.0:8080/tcp for db: port is taken by container web\n10.88.0.1\nsame\n0\n10.88.0.1\n\
+                HOST  CONTAINER  PROTOCOL  ID\n10.88.0.1\n0\n";
+    host(sandbox, "1", script).run().ok().stdout_is(want);
 }
 
 fn cni(sandbox: &Sandbox) {

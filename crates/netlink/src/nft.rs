@@ -11,6 +11,7 @@ pub use expression::Expression;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = SUBSYSTEM;
+const GETTABLE: u16 = SUBSYSTEM + 1;
 const DELTABLE: u16 = SUBSYSTEM + 2;
 const NEWCHAIN: u16 = SUBSYSTEM + 3;
 const GETCHAIN: u16 = SUBSYSTEM + 4;
@@ -66,10 +67,16 @@ impl Table<'_> {
         message(NEWTABLE, self.family.number(), Attributes::new().text(1, self.name))
     }
 
-    /// Makes the table, or takes over one that has no process: it goes when this socket is closed (`owner`).
+    /// Makes the table as this socket's own: others cannot change it, and the kernel deletes it when the socket is closed,
+    /// however its process ends (`NFT_TABLE_F_OWNER`, since Linux 5.12).
     pub fn create_owned(self) -> Raw {
         const NFT_TABLE_F_OWNER: u32 = 2;
         message(NEWTABLE, self.family.number(), Attributes::new().text(1, self.name).be32(2, NFT_TABLE_F_OWNER))
+    }
+
+    /// Asks for all tables.
+    pub fn dump() -> Raw {
+        message(GETTABLE, 0, Attributes::new())
     }
 
     /// Deletes the table with all that is in it.
@@ -137,6 +144,33 @@ impl Table<'_> {
         }
         // The number by which later messages of the batch may call the set; required, used by nobody here.
         message(NEWSET, self.family.number(), attributes.be32(3, flags).be32(10, 1))
+    }
+}
+
+/// A table, as a dump answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableAnswer {
+    /// `NFPROTO_*`.
+    pub family: u8,
+    /// Its name.
+    pub name: String,
+    /// The number of the socket that owns it: see [`Socket::number`](crate::Socket::number).
+    pub owner: Option<u32>,
+}
+
+impl TableAnswer {
+    /// Reads one answer.
+    pub fn read(answer: &Raw) -> Self {
+        let family = answer.payload.first().copied().unwrap_or_default();
+        let mut table = Self { family, name: String::new(), owner: None };
+        for attribute in parse(answer.payload.get(HEADER..).unwrap_or_default()) {
+            match attribute.kind {
+                1 => table.name = attribute.text(),
+                7 => table.owner = attribute.be32(),
+                _ => {}
+            }
+        }
+        table
     }
 }
 

@@ -55,6 +55,12 @@ impl Socket {
         Ok(Self { fd, sequence: 0 })
     }
 
+    /// Returns the number that the kernel has given the socket, which no other of its family has in this namespace
+    /// (`nl_pid`).
+    pub fn number(&self) -> Result<u32, Error> {
+        Ok(SocketAddrNetlink::try_from(net::getsockname(&self.fd)?)?.pid())
+    }
+
     /// Sends a request and waits for its acknowledgement. `flags`: see [`crate::flag`].
     pub fn request<M: NetlinkSerializable>(&mut self, message: &M, flags: u16) -> Result<(), Error> {
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
+use crate::hold;
 use crate::mapping::Mapping;
 use crate::options::Add;
 use crate::publish::{self, Manner, Masquerade};
@@ -35,8 +36,11 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
-    if options.proxy || options.background || target.addresses.is_empty() {
-        if !options.detach && !is_piped {
+    if options.background && !options.proxy {
+        return hold::run(options, &mut record, &target, &specs);
+    }
+    if options.proxy || target.addresses.is_empty() {
+        if options.background || !options.detach && !is_piped {
             return serve::foreground(options, &mut record, &target, &specs);
         }
         serve::add_ports(&mut record, serve::background(options, &target, &specs)?)?;
@@ -45,17 +49,29 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
-    let sockets = Sockets::below(&options.roots.run());
-    let manner = Manner { probe: (!options.no_bind_check).then_some(&sockets), masquerade: Masquerade::OwnNetwork };
-    let mut firewall = Firewall::open()?;
-    let mappings = publish::publish(&mut firewall, &target, &translated, manner)?;
-    forward::open(&mut firewall, options.forward, &mappings)?;
-    serve::add_ports(&mut record, port_mappings(&mappings))?;
+    let ports = if options.while_process.is_empty() {
+        translate(options, &target, &translated)?
+    } else if translated.is_empty() {
+        Vec::new()
+    } else {
+        hold::start(options, &target, &translated)?
+    };
+    serve::add_ports(&mut record, ports)?;
     if !proxied.is_empty() {
         serve::add_ports(&mut record, serve::background(options, &target, &proxied)?)?;
     }
     record.print()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes ports until they are withdrawn.
+fn translate(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
+    let sockets = Sockets::below(&options.roots.run());
+    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), masquerade: Masquerade::OwnNetwork };
+    let mut firewall = Firewall::open()?;
+    let mappings = publish::publish(&mut firewall, target, specs, manner)?;
+    forward::open(&mut firewall, options.forward, &mappings)?;
+    Ok(port_mappings(&mappings))
 }
 
 /// Finds the container, and the record to hand on; whether that came from a stage before.

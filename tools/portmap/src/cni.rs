@@ -120,7 +120,7 @@ fn manner(config: &Config) -> Manner<'static> {
         (true, true) => Masquerade::All,
     };
     // Runtimes bind to the ports themselves, in order to hold them.
-    Manner { probe: None, masquerade }
+    Manner { probe: false, sockets: None, masquerade }
 }
 
 fn target(owner: Owner, previous: &Network) -> Target {

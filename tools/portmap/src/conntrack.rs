@@ -136,6 +136,7 @@ mod tests {
             target: ip("10.88.0.2"),
             port: 53,
             owner: Owner::default(),
+            held_by: None,
         };
         let own = [ip("203.0.113.1")];
         let back = |source| flow(source, "203.0.113.2", 4000);

@@ -6,7 +6,7 @@ mod ruleset;
 
 use anyhow::{Context, anyhow, bail};
 use log::debug;
-use netlink::nft::{Chain, Element, Family, Rule, Table};
+use netlink::nft::{Chain, Element, Family, Rule, Table, TableAnswer};
 use netlink::{Batch, Raw, Socket, flag};
 use rustix::io::Errno;
 
@@ -15,7 +15,7 @@ use crate::mapping::{Published, Step};
 use entry::MAPS;
 pub(crate) use entry::number as protocol_number;
 
-/// The name of our tables.
+/// The name of our tables; those that a process holds have its socket's number behind it.
 const TABLE: &str = "portmap";
 
 const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
@@ -25,24 +25,44 @@ const TRIES: usize = 64;
 
 /// The firewall of the network namespace in which it was opened.
 #[derive(Debug)]
-pub(crate) struct Firewall(Socket);
+pub(crate) struct Firewall {
+    socket: Socket,
+    /// The socket's number, where what it publishes is held by it.
+    holder: Option<u32>,
+}
+
+/// A table's family, and the number of the socket that holds it.
+type Place = (Family, Option<u32>);
 
 /// What of ours is there.
 #[derive(Debug, Default)]
 struct State {
     published: Published,
-    /// For each family, whether its table is there, and whether it has all its rules.
-    tables: [Option<bool>; 2],
+    /// The tables that are there, and whether they have all their rules.
+    tables: Vec<(Place, bool)>,
 }
 
-fn table(family: Family) -> Table<'static> {
-    Table { family, name: TABLE }
+fn name(place: Place) -> String {
+    place.1.map_or_else(|| TABLE.to_owned(), |holder| format!("{TABLE}-{holder}"))
 }
 
 impl Firewall {
     /// Opens the firewall of the calling thread's network namespace.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        Socket::open(netlink::Family::Netfilter).map(Self).context("open nftables")
+        let socket = Socket::open(netlink::Family::Netfilter).context("open nftables")?;
+        Ok(Self { socket, holder: None })
+    }
+
+    /// Opens it as one whose mappings the kernel removes when this is dropped, however the process ends.
+    pub(crate) fn open_as_holder() -> anyhow::Result<Self> {
+        let firewall = Self::open()?;
+        let holder = Some(firewall.socket.number().context("open nftables")?);
+        Ok(Self { holder, ..firewall })
+    }
+
+    /// Returns what mappings that this publishes are held by.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        self.holder
     }
 
     /// Returns what is published.
@@ -53,7 +73,7 @@ impl Firewall {
     /// Returns what is published, and whether all the rules are there that it needs.
     pub(crate) fn audit(&mut self) -> anyhow::Result<(Published, bool)> {
         let state = self.state()?;
-        Ok((state.published, state.tables.into_iter().flatten().all(|whole| whole)))
+        Ok((state.published, state.tables.into_iter().all(|(_, whole)| whole)))
     }
 
     /// Makes a plan from what is published, and does it in one transaction, which the kernel does only if nothing was
@@ -79,64 +99,76 @@ impl Firewall {
         let mut batch = Batch::nftables(generation);
         let after = after(&state.published, steps);
         let mut messages = 0;
-        for (family, table_is_whole) in FAMILIES.into_iter().zip(state.tables) {
-            let needed = after.mappings.iter().any(|mapping| entry::family(mapping.target) == family);
-            match (table_is_whole, needed) {
+        let holders = [Some(None), self.holder.map(Some)];
+        for place in holders.into_iter().flatten().flat_map(|holder| FAMILIES.map(|family| (family, holder))) {
+            let is_needed = after.mappings.iter().any(|mapping| entry::place_of(mapping) == place);
+            let is_whole = state.tables.iter().find(|(there, _)| *there == place).map(|(_, whole)| *whole);
+            let name = name(place);
+            let table = Table { family: place.0, name: &name };
+            match (is_whole, is_needed) {
+                (None, false) => continue,
                 (Some(_), false) => {
-                    batch.push(&table(family).delete(), 0);
+                    batch.push(&table.delete(), 0);
                     messages += 1;
                     continue;
                 }
                 (None | Some(false), true) => {
-                    ruleset::write(&mut batch, table(family));
+                    ruleset::write(&mut batch, table, place.1.is_some());
                     messages += 1;
                 }
-                _ => {}
+                (Some(true), true) => {}
             }
-            for step in steps.iter().filter(|step| needed && entry::family_of(step) == family) {
+            for step in steps.iter().filter(|step| entry::place(step) == place) {
                 debug!("{step}");
-                let (set, message, flags) = entry::message(step, table(family));
-                debug_assert!(MAPS.contains(&set) || set == entry::HAIRPIN, "a set of ours");
+                let (message, flags) = entry::message(step, table);
                 batch.push(&message, flags);
                 messages += 1;
             }
         }
-        if messages == 0 { Ok(()) } else { self.0.batch(&batch.end()) }
+        if messages == 0 { Ok(()) } else { self.socket.batch(&batch.end()) }
     }
 
     fn generation(&mut self) -> anyhow::Result<Option<u32>> {
-        let answer = self.0.fetch(&netlink::nft::generation_request()).context("read the firewall's generation")?;
+        let answer =
+            self.socket.fetch(&netlink::nft::generation_request()).context("read the firewall's generation")?;
         Ok(netlink::nft::generation(&answer))
     }
 
     fn state(&mut self) -> anyhow::Result<State> {
         let mut state = State::default();
-        for (index, family) in FAMILIES.into_iter().enumerate() {
-            let Some(rules) = self.dump(&table(family).dump_rules(None))? else { continue };
-            let mut whole = rules.len() == ruleset::rule_count(family);
-            for map in MAPS {
-                match self.dump(&Element::dump(table(family), map))? {
-                    Some(answers) => {
-                        let elements = answers.iter().flat_map(Element::read);
-                        state.published.mappings.extend(elements.filter_map(|e| entry::read_mapping(family, map, &e)));
-                    }
-                    None => whole = false,
-                }
+        for answer in self.dump(&Table::dump())?.unwrap_or_default() {
+            let answer = TableAnswer::read(&answer);
+            let family = FAMILIES.into_iter().find(|family| family.number() == answer.family);
+            let Some(place) = family.map(|family| (family, answer.owner)) else { continue };
+            if answer.name != name(place) {
+                continue;
             }
-            if let Some(answers) = self.dump(&Element::dump(table(family), entry::HAIRPIN))? {
-                let elements = answers.iter().flat_map(Element::read);
-                state.published.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(family, &e)));
-            }
-            // Without a table of this name the kernel answers with no rules at all.
-            let there = whole || !rules.is_empty() || self.has_table(family)?;
-            state.tables[index] = there.then_some(whole);
+            let whole = self.read_table(place, &mut state.published)?;
+            state.tables.push((place, whole));
         }
         Ok(state)
     }
 
-    fn has_table(&mut self, family: Family) -> anyhow::Result<bool> {
-        let chains = self.dump(&Chain::dump())?.unwrap_or_default();
-        Ok(chains.iter().map(Chain::read).any(|chain| chain.family == family.number() && chain.table == TABLE))
+    /// Reads what is published in a table. Returns whether the table is whole.
+    fn read_table(&mut self, place: Place, published: &mut Published) -> anyhow::Result<bool> {
+        let name = name(place);
+        let table = Table { family: place.0, name: &name };
+        let rules = self.dump(&table.dump_rules(None))?.unwrap_or_default();
+        let mut whole = rules.len() == ruleset::rule_count(place.0);
+        for map in MAPS {
+            match self.dump(&Element::dump(table, map))? {
+                Some(answers) => {
+                    let elements = answers.iter().flat_map(Element::read);
+                    published.mappings.extend(elements.filter_map(|e| entry::read_mapping(place, map, &e)));
+                }
+                None => whole = false,
+            }
+        }
+        if let Some(answers) = self.dump(&Element::dump(table, entry::HAIRPIN))? {
+            let elements = answers.iter().flat_map(Element::read);
+            published.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(place, &e)));
+        }
+        Ok(whole)
     }
 
     /// Returns all the base chains that packets between interfaces must pass.
@@ -155,12 +187,12 @@ impl Firewall {
     pub(crate) fn insert_rule(&mut self, message: &Raw) -> anyhow::Result<()> {
         let mut batch = Batch::nftables(None);
         batch.push(message, flag::CREATE);
-        Ok(self.0.batch(&batch.end())?)
+        Ok(self.socket.batch(&batch.end())?)
     }
 
     /// Dumps; `None` where what was asked for is not there.
     fn dump(&mut self, request: &Raw) -> anyhow::Result<Option<Vec<Raw>>> {
-        match self.0.dump(request) {
+        match self.socket.dump(request) {
             Ok(answers) => Ok(Some(answers)),
             Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).context("read the firewall"),

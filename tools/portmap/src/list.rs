@@ -3,15 +3,16 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use record::{Id, Network, PortMapping, Ports, Record};
-use serde_json::json;
+use record::{Id, Part, PortMapping, Ports, Record};
 
 use crate::add;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
+use crate::hold::HeldBy;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::Owner;
+use crate::target;
 
 /// Prints what is published.
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
@@ -21,6 +22,8 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
     let mut proxies = Sockets::below(&options.roots.run()).records()?;
+    // What such a process holds stands in the firewall already.
+    proxies.retain(|record| record.member(HeldBy::MEMBER).is_none());
     proxies.retain(|record| {
         record.find::<Id>().ok().flatten().is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id.0))
     });
@@ -66,38 +69,29 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
 
 /// One record for each container, such as `portmap add` would read and print.
 fn records(published: &Published, proxies: &[Record]) -> String {
-    let mut owners: Vec<&Owner> = Vec::new();
+    let mut owners: Vec<(&Owner, Option<u32>)> = Vec::new();
     for mapping in &published.mappings {
-        if !owners.contains(&&mapping.owner) {
-            owners.push(&mapping.owner);
+        let owner = (&mapping.owner, mapping.held_by);
+        if !owners.contains(&owner) {
+            owners.push(owner);
         }
     }
-    let translated = owners.into_iter().map(|owner| record(published, owner));
+    let translated = owners.into_iter().map(|(owner, held_by)| record(published, owner, held_by));
     translated.chain(proxies.iter().cloned()).map(|record| record.to_line() + "\n").collect()
 }
 
-fn record(published: &Published, owner: &Owner) -> Record {
-    let own: Vec<Mapping> = published.mappings.iter().filter(|mapping| mapping.owner == *owner).cloned().collect();
+fn record(published: &Published, owner: &Owner, held_by: Option<u32>) -> Record {
+    let is_own = |mapping: &&Mapping| mapping.owner == *owner && mapping.held_by == held_by;
+    let own: Vec<Mapping> = published.mappings.iter().filter(is_own).cloned().collect();
     let mut addresses: Vec<_> = own.iter().map(|mapping| mapping.target).collect();
     addresses.sort();
     addresses.dedup();
-    let ips: Vec<_> = addresses
-        .iter()
-        .map(|address| json!({"address": format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })}))
-        .collect();
-    let mut network = serde_json::Map::new();
-    network.insert("cniVersion".to_owned(), json!("1.1.0"));
-    if let Some(netns) = &owner.netns {
-        let name = owner.attachment.as_ref().map_or("eth0", |attachment| &attachment.interface);
-        network.insert("interfaces".to_owned(), json!([{"name": name, "sandbox": netns}]));
-    }
-    if let Some(attachment) = &owner.attachment {
-        network.insert("name".to_owned(), json!(attachment.network));
-    }
-    network.insert("ips".to_owned(), ips.into());
     let mut record = Record::default();
     record.set(&Id(owner.id.clone()));
-    record.set(&Network(network));
+    record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
+    if let Some(holder) = held_by {
+        record.set(&HeldBy(holder));
+    }
     record
 }

@@ -9,6 +9,7 @@ mod control;
 mod del;
 mod firewall;
 mod forward;
+mod hold;
 mod host;
 mod list;
 mod mapping;
@@ -21,6 +22,7 @@ mod serve;
 mod spec;
 mod target;
 mod upkeep;
+mod watch;
 
 use std::process::ExitCode;
 

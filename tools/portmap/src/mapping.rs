@@ -21,6 +21,8 @@ pub(crate) struct Mapping {
     /// The first port in the container.
     pub(crate) port: u16,
     pub(crate) owner: Owner,
+    /// The number of the process's socket that holds it; `None` where it stays until it is withdrawn.
+    pub(crate) held_by: Option<u32>,
 }
 
 impl Mapping {
@@ -70,6 +72,8 @@ pub(crate) struct Hairpin {
     pub(crate) network: Cidr,
     pub(crate) target: IpAddr,
     pub(crate) owner: Owner,
+    /// As a mapping's.
+    pub(crate) held_by: Option<u32>,
 }
 
 /// All that is published.
@@ -105,15 +109,19 @@ impl fmt::Display for Step {
 pub(crate) struct Taken {
     wanted: String,
     id: String,
-    holder: String,
+    /// The container that has it.
+    pub(crate) holder: String,
+    /// Whether it would give way, if only the process ended that holds it.
+    pub(crate) is_held: bool,
 }
 
 impl Taken {
-    fn new(wanted: &Mapping, holder: &Mapping) -> Self {
+    fn new(wanted: &Mapping, holder: &Mapping, is_held: bool) -> Self {
         Self {
             wanted: format!("{}/{}", wanted.host_side(), wanted.protocol),
             id: wanted.owner.id.clone(),
             holder: holder.owner.id.clone(),
+            is_held,
         }
     }
 }
@@ -128,8 +136,10 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
             continue;
         }
         for holder in present.mappings.iter().filter(|holder| holder.overlaps(mapping)) {
-            if !gives_way(&holder.owner, holder.target, &mapping.owner, mapping.target) {
-                return Err(Taken::new(mapping, holder));
+            let gives_way = gives_way(&holder.owner, holder.target, &mapping.owner, mapping.target);
+            let is_held = holder.held_by.is_some() && holder.held_by != mapping.held_by;
+            if is_held || !gives_way {
+                return Err(Taken::new(mapping, holder, is_held && gives_way));
             }
             if !withdrawn.contains(&holder) {
                 withdrawn.push(holder);
@@ -139,7 +149,7 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
         steps.push(Step::Publish(mapping.clone()));
     }
     for hairpin in &wanted.hairpins {
-        let same_target = |other: &&Hairpin| other.target == hairpin.target;
+        let same_target = |other: &&Hairpin| other.target == hairpin.target && other.held_by == hairpin.held_by;
         let serves = |other: &Hairpin| other.network == hairpin.network && !other.owner.is_gone();
         if present.hairpins.iter().filter(same_target).any(serves) {
             continue;
@@ -159,11 +169,13 @@ fn gives_way(holder: &Owner, holder_target: IpAddr, owner: &Owner, target: IpAdd
     holder.id == owner.id || readdressed || holder.is_gone()
 }
 
-/// Plans how to withdraw the mappings that `leaves` says, and what is only there for them.
+/// Plans how to withdraw the mappings that `leaves` says, and what is only there for them. What a process holds is for
+/// that process to let go.
 pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -> Vec<Step> {
-    let (leaving, staying): (Vec<_>, Vec<_>) = present.mappings.iter().partition(|mapping| leaves(mapping));
+    let (leaving, staying): (Vec<_>, Vec<_>) =
+        present.mappings.iter().filter(|mapping| mapping.held_by.is_none()).partition(|mapping| leaves(mapping));
     let mut steps: Vec<_> = leaving.into_iter().cloned().map(Step::Withdraw).collect();
-    for hairpin in &present.hairpins {
+    for hairpin in present.hairpins.iter().filter(|hairpin| hairpin.held_by.is_none()) {
         let heirs = || staying.iter().filter(|mapping| mapping.target == hairpin.target);
         if heirs().any(|mapping| mapping.owner == hairpin.owner) {
             continue;
@@ -189,6 +201,7 @@ mod tests {
             target: target.parse().unwrap(),
             port: 80,
             owner: Owner { id: id.to_owned(), ..Owner::default() },
+            held_by: None,
         }
     }
 
@@ -197,6 +210,7 @@ mod tests {
             network: Cidr { address: "10.88.0.0".parse().unwrap(), prefix: 16 },
             target: mapping.target,
             owner: mapping.owner.clone(),
+            held_by: mapping.held_by,
         };
         Published { mappings: mappings.to_vec(), hairpins: mappings.iter().map(hairpin).collect() }
     }
@@ -245,6 +259,24 @@ mod tests {
                 Step::Loop(web.hairpins[0].clone()),
             ]
         );
+    }
+
+    #[test]
+    fn what_a_process_holds_is_left_to_it() {
+        let web = mapping("web", None, (8080, 8080), "10.88.0.2");
+        let held = Mapping { held_by: Some(7), ..web.clone() };
+        let there = published(std::slice::from_ref(&held));
+        assert_eq!(withdraw(&there, |_| true), []);
+        for (id, is_held) in [("web", true), ("db", false)] {
+            let other = mapping(id, None, (8080, 8080), "10.88.0.3");
+            let taken = publish(&there, &published(&[other])).unwrap_err();
+            assert_eq!((taken.holder.as_str(), taken.is_held), ("web", is_held));
+        }
+        assert_eq!(publish(&there, &there), Ok(vec![]));
+        // The holder's own transaction takes the place of what was to stay.
+        let steps = publish(&published(std::slice::from_ref(&web)), &there).unwrap();
+        assert_eq!(steps.first(), Some(&Step::Withdraw(web)));
+        assert!(steps.contains(&Step::Publish(held)));
     }
 
     #[test]

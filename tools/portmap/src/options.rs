@@ -1,5 +1,6 @@
 //! The command line of `portmap`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -73,10 +74,10 @@ pub(crate) struct Add {
     /// Serve in the background; in a pipe a proxy always does
     #[arg(long)]
     pub(crate) detach: bool,
-    /// End the proxy with this process
+    /// Publish only as long as this process lives; however it ends, nothing is left
     #[arg(long = "while", value_name = "PID", value_parser = pid)]
     pub(crate) while_process: Vec<rustix::process::Pid>,
-    /// Serve as the proxy that another call has started
+    /// Serve or hold the ports as the process that another call has started
     #[arg(long, hide = true)]
     pub(crate) background: bool,
     #[command(flatten)]
@@ -92,6 +93,16 @@ pub(crate) enum Forward {
     Insert,
     /// Nothing
     Off,
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warn => "warn",
+            Self::Insert => "insert",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// Withdraw a container's ports

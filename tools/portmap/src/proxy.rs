@@ -11,13 +11,11 @@ mod readiness;
 mod relay;
 mod slab;
 mod token;
-mod watch;
 
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use anyhow::Context;
 use log::{debug, warn};
@@ -27,9 +25,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sys::namespace::Kind;
 
 pub(crate) use listener::{Listener, listen};
-pub(crate) use watch::Watch;
 
 use crate::control::Control;
+use crate::watch::Watch;
 
 use datagram::Flows;
 use readiness::Readiness;
@@ -86,7 +84,7 @@ impl Proxy {
             control,
             watch,
         };
-        proxy.watch.register(&proxy.epoll)?;
+        proxy.watch.register(&proxy.epoll, Token::End.data())?;
         epoll::add(&proxy.epoll, proxy.control.socket(), Token::Control.data(), epoll::EventFlags::IN)?;
         for (index, listener) in (0..).zip(&proxy.listeners) {
             if listener.is_datagram() {
@@ -243,6 +241,3 @@ pub(crate) fn record(id: &str, ports: &Ports) -> Record {
     record.set(ports);
     record
 }
-
-/// How long a look at something that tells nothing by itself may be put off.
-const SECOND: Duration = Duration::from_secs(1);

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, anyhow, bail, ensure};
 use log::warn;
 use netlink::route::Cidr;
-use record::Protocol;
+use record::{Part, Protocol};
 
 use crate::control::Sockets;
 use crate::firewall::Firewall;
+use crate::hold::HeldBy;
 use crate::host::{self, Way};
-use crate::mapping::{self, Hairpin, Mapping, Published, Step};
+use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
 use crate::owner::Owner;
 use crate::probe;
 use crate::spec::{HostPorts, PortSpec, Span};
@@ -22,8 +23,10 @@ const RANDOM_TRIES: usize = 100;
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner<'a> {
-    /// Whether to ask the system if a process of the host has the port, and where to look for its name.
-    pub(crate) probe: Option<&'a Sockets>,
+    /// Whether to ask the system if a process of the host has the port.
+    pub(crate) probe: bool,
+    /// Where the processes are found that hold or serve ports.
+    pub(crate) sockets: Option<&'a Sockets>,
     /// Whether connections that turn back get the host's address as their source.
     pub(crate) masquerade: Masquerade,
 }
@@ -48,13 +51,32 @@ pub(crate) fn publish(
 ) -> anyhow::Result<Vec<Mapping>> {
     let ways = prepare_host(target, specs)?;
     let hairpins = hairpins(target, &ways, manner.masquerade);
+    let holder = firewall.holder();
     let mut chosen = Vec::new();
-    let steps = firewall.change(|present| {
-        chosen = choose(present, target, specs, manner)?;
-        Ok(mapping::publish(present, &Published { mappings: chosen.clone(), hairpins: hairpins.clone() })?)
-    })?;
+    let mut change = || {
+        firewall.change(|present| {
+            chosen = choose(present, target, specs, manner)?;
+            for mapping in &mut chosen {
+                mapping.held_by = holder;
+            }
+            let hairpins = hairpins.iter().map(|hairpin| Hairpin { held_by: holder, ..hairpin.clone() }).collect();
+            Ok(mapping::publish(present, &Published { mappings: chosen.clone(), hairpins })?)
+        })
+    };
+    let steps = match change() {
+        Err(error) if let_go(&error, manner)? => change()?,
+        steps => steps?,
+    };
     forget_connections(&steps);
     Ok(chosen)
+}
+
+/// Ends the process that holds a port which would give way. Tells whether it did.
+fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
+    let taken = error.downcast_ref::<Taken>().filter(|taken| taken.is_held);
+    let Some((taken, sockets)) = taken.zip(manner.sockets) else { return Ok(false) };
+    sockets.dismiss(|id, record| id == taken.holder && record.member(HeldBy::MEMBER).is_some())?;
+    Ok(true)
 }
 
 /// Tells whether everything is there that lets these ports be reached: an error names what is not.
@@ -65,7 +87,9 @@ pub(crate) fn check(firewall: &mut Firewall, target: &Target, specs: &[PortSpec]
         for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
             let wanted = Wanted { spec, host, container: spec.container.first, owner: &target.owner };
             for mapping in wanted.mappings(*address) {
-                let same = |other: &Mapping| Mapping { owner: mapping.owner.clone(), ..other.clone() } == mapping;
+                let same = |other: &Mapping| {
+                    Mapping { owner: mapping.owner.clone(), held_by: None, ..other.clone() } == mapping
+                };
                 let own = |other: &&Mapping| same(other) && other.owner.id == mapping.owner.id;
                 ensure!(published.mappings.iter().any(|other| own(&other)), "{mapping} is not published");
             }
@@ -108,7 +132,7 @@ fn hairpins(target: &Target, ways: &[(IpAddr, Option<Way>)], masquerade: Masquer
     };
     let hairpin = |(address, way): &(IpAddr, Option<Way>)| {
         let network = network(*address, way)?;
-        Some(Hairpin { network, target: *address, owner: target.owner.clone() })
+        Some(Hairpin { network, target: *address, owner: target.owner.clone(), held_by: None })
     };
     ways.iter().filter_map(hairpin).collect()
 }
@@ -135,7 +159,7 @@ fn choose(
         let mut attempt = |host: Span, container: u16| {
             let wanted = Wanted { spec, host, container, owner: &target.owner };
             let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
-            free(present, &chosen, &mappings, manner.probe)?;
+            free(present, &chosen, &mappings, manner)?;
             chosen.extend(mappings);
             anyhow::Ok(())
         };
@@ -184,6 +208,7 @@ impl Wanted<'_> {
             target,
             port,
             owner: self.owner.clone(),
+            held_by: None,
         };
         if self.host.first == self.container {
             return vec![mapping(self.host, self.container)];
@@ -194,27 +219,29 @@ impl Wanted<'_> {
 }
 
 /// An error if somebody has one of the ports. What `present` says against them is left to the plan, which knows more.
-fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], probe: Option<&Sockets>) -> anyhow::Result<()> {
+fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], manner: Manner<'_>) -> anyhow::Result<()> {
     for mapping in wanted {
         if let Some(twice) = chosen.iter().find(|other| other.overlaps(mapping)) {
             bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
         }
     }
     mapping::publish(present, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
-    let Some(sockets) = probe else { return Ok(()) };
+    if !manner.probe {
+        return Ok(());
+    }
     for mapping in wanted {
         let address = mapping.host_ip.unwrap_or_else(|| probe::any(mapping.target.is_ipv4()));
         for port in mapping.host.ports() {
             let address = SocketAddr::new(address, port);
             if let Err(error) = probe::bind(address, mapping.protocol) {
-                return Err(taken(address, mapping, sockets, error));
+                return Err(taken(address, mapping, manner.sockets, error));
             }
         }
     }
     Ok(())
 }
 
-fn taken(address: SocketAddr, mapping: &Mapping, sockets: &Sockets, error: std::io::Error) -> anyhow::Error {
+fn taken(address: SocketAddr, mapping: &Mapping, sockets: Option<&Sockets>, error: std::io::Error) -> anyhow::Error {
     let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
     if error.kind() != std::io::ErrorKind::AddrInUse {
         return anyhow::Error::from(error).context(what);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use anyhow::{Context, anyhow, ensure};
 use record::{PortMapping, Ports, Record};
@@ -12,9 +12,10 @@ use rustix::process::Pid;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::options::Add;
-use crate::proxy::{self, Listener, Proxy, Watch};
+use crate::proxy::{self, Listener, Proxy};
 use crate::spec::PortSpec;
 use crate::target::Target;
+use crate::watch::Watch;
 
 /// Serves ports until the container ends. The record is printed as soon as the ports are held.
 pub(crate) fn foreground(
@@ -23,8 +24,7 @@ pub(crate) fn foreground(
     target: &Target,
     specs: &[PortSpec],
 ) -> anyhow::Result<ExitCode> {
-    // Started as /proc/self/exe, it would be called `exe`. It is only for people who list processes.
-    let _name = rustix::thread::set_name(c"portmap");
+    call_itself_portmap();
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
     let sockets = Sockets::below(&options.roots.run());
@@ -35,8 +35,7 @@ pub(crate) fn foreground(
     }
     let ports = Ports(ports);
     let control = sockets.make(&proxy::record(id, &ports))?;
-    let processes: Vec<Pid> = target.pid.into_iter().chain(options.while_process.iter().copied()).collect();
-    let watch = Watch::new(&processes, netns)?;
+    let watch = Watch::new(&processes(options, target), Some(netns))?;
     let mut proxy = Proxy::new(listeners, control, watch, &namespace)?;
     add_ports(record, ports.0)?;
     record.print()?;
@@ -47,31 +46,56 @@ pub(crate) fn foreground(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the processes that what serves a container does not outlive.
+pub(crate) fn processes(options: &Add, target: &Target) -> Vec<Pid> {
+    target.pid.into_iter().chain(options.while_process.iter().copied()).collect()
+}
+
+/// Started as /proc/self/exe, it would be called `exe`.
+pub(crate) fn call_itself_portmap() {
+    // It is only for people who list processes.
+    let _name = rustix::thread::set_name(c"portmap");
+}
+
 /// Starts a proxy that goes on when this process has ended. Returns what it serves.
 pub(crate) fn background(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
+    let mut command = itself(options, target);
+    command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
+    command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()]));
+    start(command.stdin(Stdio::null()), |_| Ok(()))
+}
+
+/// Returns the command that goes on when this process has ended.
+pub(crate) fn itself(options: &Add, target: &Target) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.args(["add", "--background", "--id", &target.owner.id, "--netns"]).arg(netns);
-    for process in target.pid.iter().chain(&options.while_process) {
+    command.args(["add", "--background"]);
+    for process in processes(options, target) {
         command.args(["--while", &process.as_raw_nonzero().to_string()]);
     }
     if let Some(root) = options.roots.argument() {
         command.arg("--root").arg(root);
     }
-    for spec in specs {
-        command.args(["-p", &spec.to_string()]);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = sys::child::in_own_session(&mut command).spawn().context("start a proxy")?;
-    let stdout = child.stdout.take().context("start a proxy: no stdout")?;
+    command
+}
+
+/// Starts such a command and waits until it says in a record what it serves.
+pub(crate) fn start(
+    command: &mut Command,
+    hand_over: impl FnOnce(&mut Child) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<PortMapping>> {
+    command.stdout(Stdio::piped());
+    let mut child = sys::child::in_own_session(command).spawn().context("start a server")?;
+    hand_over(&mut child).context("start a server")?;
+    let stdout = child.stdout.take().context("start a server: no stdout")?;
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).context("read what the proxy serves")?;
+    BufReader::new(stdout).read_line(&mut line).context("read what the server serves")?;
     if line.is_empty() {
         // It has said why on stderr.
-        let status = child.wait().context("wait for the proxy")?;
-        return Err(anyhow!("the proxy ended at once: {status}"));
+        let status = child.wait().context("wait for the server")?;
+        return Err(anyhow!("the server ended at once: {status}"));
     }
-    let record = Record::parse(line.as_bytes(), "the proxy's record")?;
+    let record = Record::parse(line.as_bytes(), "the server's record")?;
     Ok(record.part::<Ports>()?.0)
 }
 
@@ -107,7 +131,7 @@ fn ensure_untranslated(listener: &Listener) -> anyhow::Result<()> {
 }
 
 /// Lets go of the caller's terminal, pipes and directory, so that whoever waits for their end need not wait for ours.
-fn leave_the_caller() -> anyhow::Result<()> {
+pub(crate) fn leave_the_caller() -> anyhow::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use netlink::route::Router;
 use record::{Bundle, Id, Network, Record, State};
 use rustix::process::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sys::namespace::Kind;
 
 use crate::owner::{Owner, is_namespace};
@@ -96,6 +96,22 @@ impl Target {
         let own = identity(Path::new("/proc/thread-self/ns/net"));
         own.is_some() && self.owner.netns.as_deref().and_then(identity) == own
     }
+}
+
+/// Returns the `network` of a container, as far as ports need it.
+pub(crate) fn network(owner: &Owner, addresses: &[IpAddr]) -> Network {
+    let ip = |address: &IpAddr| json!({"address": format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })});
+    let mut network = serde_json::Map::new();
+    network.insert("cniVersion".to_owned(), json!("1.1.0"));
+    if let Some(netns) = &owner.netns {
+        let name = owner.attachment.as_ref().map_or("eth0", |attachment| &attachment.interface);
+        network.insert("interfaces".to_owned(), json!([{"name": name, "sandbox": netns}]));
+    }
+    if let Some(attachment) = &owner.attachment {
+        network.insert("name".to_owned(), json!(attachment.network));
+    }
+    network.insert("ips".to_owned(), addresses.iter().map(ip).collect());
+    Network(network)
 }
 
 /// Reads the process and the bundle out of a runtime's own state: `spawn` and runc call them alike.

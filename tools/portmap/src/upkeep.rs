@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use log::debug;
-use record::{Id, Network, PortMapping, Ports, Record};
+use record::{Id, Network, Part, PortMapping, Ports, Record};
 
 use crate::add;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
+use crate::hold::HeldBy;
 use crate::host;
 use crate::mapping::{self, Mapping};
 use crate::options::{Check, Gc, Restore};
@@ -61,9 +62,12 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| keep != id);
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
     let sockets = Sockets::below(&options.roots.run());
-    sockets.dismiss(|id, _| is_unwanted(id))?;
+    let mut firewall = Firewall::open()?;
+    let held = firewall.published()?.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
+    let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
+    sockets.dismiss(|id, _| is_unwanted(id) || dead.iter().any(|dead| dead == id))?;
     sockets.sweep()?;
-    let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
     publish::forget_connections(&steps);
     Ok(ExitCode::SUCCESS)
 }
@@ -79,11 +83,15 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
     }
     let mut firewall = Firewall::open()?;
     // The kernel had accepted them before: who listens now does so beside them.
-    let manner = Manner { probe: None, masquerade: Masquerade::OwnNetwork };
+    let manner = Manner { probe: false, sockets: None, masquerade: Masquerade::OwnNetwork };
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let record = Record::parse(line.as_bytes(), "the list")?;
         // A proxy has no network, and loses nothing when the firewall is flushed.
         let Some(network) = record.find::<Network>()? else { continue };
+        // Nor does what a process holds: nobody but that process may change it.
+        if record.member(HeldBy::MEMBER).is_some() {
+            continue;
+        }
         let target = target(&record, &network)?;
         if target.owner.is_gone() {
             debug!("{} is gone: its ports are not published again", target.owner.id);

@@ -11,8 +11,10 @@ use crate::mapping::{Hairpin, Mapping, Step};
 use crate::owner::Owner;
 use crate::spec::Span;
 
+use super::Place;
+
 /// The maps that hold mappings.
-pub(crate) const MAPS: [&str; 4] = [ADDRESS, ANY, ADDRESS_RANGE, RANGE];
+pub(super) const MAPS: [&str; 4] = [ADDRESS, ANY, ADDRESS_RANGE, RANGE];
 
 /// One address of the host, one port.
 pub(super) const ADDRESS: &str = "addr";
@@ -25,24 +27,30 @@ pub(super) const RANGE: &str = "range";
 /// Pairs of a network and a container in it.
 pub(super) const HAIRPIN: &str = "hairpin";
 
-pub(super) fn family(address: IpAddr) -> Family {
+fn family(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
 }
 
-pub(super) fn family_of(step: &Step) -> Family {
+/// Returns the table that a mapping is in.
+pub(super) fn place_of(mapping: &Mapping) -> Place {
+    (family(mapping.target), mapping.held_by)
+}
+
+/// Returns the table that a step changes.
+pub(super) fn place(step: &Step) -> Place {
     match step {
-        Step::Withdraw(mapping) | Step::Publish(mapping) => family(mapping.target),
-        Step::Unloop(hairpin) | Step::Loop(hairpin) => family(hairpin.target),
+        Step::Withdraw(mapping) | Step::Publish(mapping) => place_of(mapping),
+        Step::Unloop(hairpin) | Step::Loop(hairpin) => (family(hairpin.target), hairpin.held_by),
     }
 }
 
-/// Returns the message that does a step, with the name of its set and its flags.
-pub(super) fn message(step: &Step, table: Table<'_>) -> (&'static str, Raw, u16) {
+/// Returns the message that does a step, with its flags.
+pub(super) fn message(step: &Step, table: Table<'_>) -> (Raw, u16) {
     match step {
-        Step::Withdraw(mapping) => (map(mapping), mapping_element(mapping).delete(table, map(mapping)), 0),
-        Step::Publish(mapping) => (map(mapping), mapping_element(mapping).create(table, map(mapping)), flag::CREATE),
-        Step::Unloop(hairpin) => (HAIRPIN, hairpin_element(hairpin).delete(table, HAIRPIN), 0),
-        Step::Loop(hairpin) => (HAIRPIN, hairpin_element(hairpin).create(table, HAIRPIN), flag::CREATE),
+        Step::Withdraw(mapping) => (mapping_element(mapping).delete(table, map(mapping)), 0),
+        Step::Publish(mapping) => (mapping_element(mapping).create(table, map(mapping)), flag::CREATE),
+        Step::Unloop(hairpin) => (hairpin_element(hairpin).delete(table, HAIRPIN), 0),
+        Step::Loop(hairpin) => (hairpin_element(hairpin).create(table, HAIRPIN), flag::CREATE),
     }
 }
 
@@ -84,7 +92,8 @@ fn hairpin_element(hairpin: &Hairpin) -> Element {
 }
 
 /// Reads an element of one of [`MAPS`]; what is none of ours is passed over.
-pub(super) fn read_mapping(family: Family, map: &str, element: &Element) -> Option<Mapping> {
+pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option<Mapping> {
+    let (family, held_by) = place;
     let (host_ip, key) = if map == ADDRESS || map == ADDRESS_RANGE {
         let (address, key) = split_address(family, &element.key)?;
         (Some(address), key)
@@ -102,15 +111,17 @@ pub(super) fn read_mapping(family: Family, map: &str, element: &Element) -> Opti
         target,
         port: if data.is_empty() { first } else { port(data.get(..2)?)? },
         owner: owner(element),
+        held_by,
     })
 }
 
 /// Reads an element of the set of hairpins.
-pub(super) fn read_hairpin(family: Family, element: &Element) -> Option<Hairpin> {
+pub(super) fn read_hairpin(place: Place, element: &Element) -> Option<Hairpin> {
+    let (family, held_by) = place;
     let (first, rest) = split_address(family, &element.key)?;
     let (target, _) = split_address(family, rest)?;
     let (last, _) = split_address(family, element.key_end.as_deref()?)?;
-    Some(Hairpin { network: network(first, last), target, owner: owner(element) })
+    Some(Hairpin { network: network(first, last), target, owner: owner(element), held_by })
 }
 
 /// An element of somebody else's has an owner without a name.
@@ -187,10 +198,11 @@ mod tests {
                 target: target.parse().unwrap(),
                 port: if ports.0 == ports.1 { 80 } else { ports.0 },
                 owner: Owner { id: "web".to_owned(), ..Owner::default() },
+                held_by: Some(7),
             };
             assert_eq!(self::map(&mapping), map);
             let element = mapping_element(&mapping);
-            assert_eq!(read_mapping(family(mapping.target), map, &element), Some(mapping));
+            assert_eq!(read_mapping((family(mapping.target), Some(7)), map, &element), Some(mapping));
         }
     }
 
@@ -203,8 +215,9 @@ mod tests {
                 network: Cidr { address: network.parse().unwrap(), prefix },
                 target: target.parse().unwrap(),
                 owner: Owner::default(),
+                held_by: None,
             };
-            assert_eq!(read_hairpin(family(hairpin.target), &hairpin_element(&hairpin)), Some(hairpin));
+            assert_eq!(read_hairpin((family(hairpin.target), None), &hairpin_element(&hairpin)), Some(hairpin));
         }
     }
 }

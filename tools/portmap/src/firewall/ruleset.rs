@@ -21,8 +21,8 @@ const NAT: &str = "nat";
 const LOOPBACK: u8 = 127;
 
 /// Adds the table, its sets, its chains and its rules to a batch; rules that are there are replaced.
-pub(super) fn write(batch: &mut Batch, table: Table<'_>) {
-    batch.push(&table.create(), flag::CREATE);
+pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
+    batch.push(&if is_owned { table.create_owned() } else { table.create() }, flag::CREATE);
     for set in sets(address(table.family)) {
         batch.push(&table.create_set(&set), flag::CREATE);
     }

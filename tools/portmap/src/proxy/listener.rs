@@ -144,7 +144,7 @@ fn refusal(address: SocketAddr, protocol: Protocol, sockets: &Sockets, error: Er
     if error != Errno::ADDRINUSE {
         return anyhow::Error::from(std::io::Error::from(error)).context(what);
     }
-    match probe::holder(address, protocol, sockets) {
+    match probe::holder(address, protocol, Some(sockets)) {
         Some(holder) => anyhow!("port is taken by {holder}"),
         None => anyhow!("port is taken"),
     }

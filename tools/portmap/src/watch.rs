@@ -1,4 +1,5 @@
-//! What ends a proxy: signals, the end of a process, and the end of the container's network namespace.
+//! What ends a process that serves a container: signals, the end of a process, and the end of the container's network
+//! namespace.
 
 use std::fs::{self, Metadata};
 use std::os::fd::OwnedFd;
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::event::epoll;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sys::signal::SignalFd;
 
-use super::{SECOND, Token};
+/// How long a look at something that tells nothing by itself may be put off.
+const SECOND: Duration = Duration::from_secs(1);
 
-/// What a proxy does not outlive.
+/// What such a process does not outlive.
 #[derive(Debug)]
 pub(crate) struct Watch {
     signals: SignalFd,
@@ -25,33 +27,35 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches processes and, if it is a name and no process's, the namespace.
-    pub(crate) fn new(processes: &[Pid], netns: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(processes: &[Pid], netns: Option<&Path>) -> anyhow::Result<Self> {
         let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP]).context("read signals")?;
         let open = |pid: &Pid| {
             pidfd_open(*pid, PidfdFlags::empty()).with_context(|| format!("watch process {}", pid.as_raw_nonzero()))
         };
         let processes = processes.iter().map(open).collect::<anyhow::Result<_>>()?;
-        let is_name = !netns.starts_with("/proc");
-        let identity = fs::metadata(netns).with_context(|| format!("watch {}", netns.display()))?;
-        let name = is_name.then(|| (netns.to_owned(), self::identity(&identity)));
+        let name = netns.filter(|netns| !netns.starts_with("/proc")).map(|netns| {
+            let metadata = fs::metadata(netns).with_context(|| format!("watch {}", netns.display()))?;
+            anyhow::Ok((netns.to_owned(), identity(&metadata)))
+        });
+        let name = name.transpose()?;
         Ok(Self { signals, processes, name, looked: Instant::now() })
     }
 
-    pub(super) fn register(&self, epoll: &OwnedFd) -> anyhow::Result<()> {
-        epoll::add(epoll, &self.signals, Token::End.data(), epoll::EventFlags::IN)?;
+    pub(crate) fn register(&self, epoll: &OwnedFd, data: EventData) -> anyhow::Result<()> {
+        epoll::add(epoll, &self.signals, data, EventFlags::IN)?;
         for process in &self.processes {
-            epoll::add(epoll, process, Token::End.data(), epoll::EventFlags::IN)?;
+            epoll::add(epoll, process, data, EventFlags::IN)?;
         }
         Ok(())
     }
 
     /// Returns how long the name need not be looked at.
-    pub(super) fn interval(&self) -> Option<Duration> {
+    pub(crate) fn interval(&self) -> Option<Duration> {
         self.name.is_some().then_some(SECOND)
     }
 
-    /// Tells whether the namespace has lost its name: the proxy itself keeps the namespace.
-    pub(super) fn has_ended(&mut self) -> bool {
+    /// Tells whether the namespace has lost its name: a proxy itself keeps the namespace.
+    pub(crate) fn has_ended(&mut self) -> bool {
         let Some((path, was)) = &self.name else { return false };
         if self.looked.elapsed() < SECOND {
             return false;

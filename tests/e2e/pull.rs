@@ -1,6 +1,7 @@
 //! `pull`: a reference becomes a layout on disk, whatever the registry does.
 
 mod configuration;
+mod verify;
 
 use crate::support::{Need, Running, Sandbox, Test, image, source, test};
 
@@ -36,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_record_comes_before_the_layers", FAULTY, early),
     ];
     tests.extend(configuration::tests());
+    tests.extend(verify::tests());
     tests
 }
 

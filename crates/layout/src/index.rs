@@ -35,6 +35,18 @@ impl Entry {
     }
 }
 
+/// Returns the tag of the index of what refers to a manifest (distribution-spec, "Referrers Tag Schema").
+pub fn referrers_tag(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.digest())
+}
+
+/// Tells the tag of what belongs to another image: its referrers, or cosign's signatures, attestations and bills.
+fn is_attached(tag: &str) -> bool {
+    let hex = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
+    hex.and_then(|rest| rest.split('.').next())
+        .is_some_and(|hex| hex.len() >= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 impl Layout {
     /// Reads index.json.
     pub fn index(&self) -> Result<ImageIndex, Error> {
@@ -50,7 +62,8 @@ impl Layout {
         Ok(self.index()?.manifests().iter().map(entry).collect())
     }
 
-    /// Finds an image by its full reference, its tag or its digest; without a name, the only one.
+    /// Finds an image by its full reference, its tag or its digest; without a name, the only one
+    /// that does not belong to another.
     pub fn resolve(&self, name: Option<&str>) -> Result<Descriptor, Error> {
         let entries = self.entries()?;
         let known = |entries: &[Entry]| {
@@ -59,7 +72,11 @@ impl Layout {
             names
         };
         let found: Vec<Entry> = match name {
-            None => entries.clone(),
+            None => {
+                let attached = |entry: &&Entry| entry.name().rsplit(':').next().is_some_and(is_attached);
+                let images: Vec<Entry> = entries.iter().filter(|entry| !attached(entry)).cloned().collect();
+                if images.is_empty() { entries.clone() } else { images }
+            }
             Some(name) => [
                 |entry: &Entry| entry.reference.clone(),
                 |entry: &Entry| entry.tag.clone(),
@@ -250,6 +267,21 @@ mod tests {
         assert_eq!(layout.untag("latest").unwrap(), 1);
         assert_eq!(layout.untag("latest").unwrap(), 0);
         assert_eq!(names(&layout).len(), 3);
+    }
+
+    #[test]
+    fn what_belongs_to_an_image_is_not_another_image() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let [image, signature] = [b"a", b"b"].map(|bytes| layout.write(bytes, MediaType::ImageManifest).unwrap());
+        let tag = referrers_tag(image.digest());
+        layout.tag("docker.io/library/nginx:latest", &image).unwrap();
+        for name in [format!("docker.io/library/nginx:{tag}.sig"), tag.clone()] {
+            layout.tag(&name, &signature).unwrap();
+        }
+        assert_eq!(layout.resolve(None).unwrap().digest(), image.digest());
+        layout.tag("sha256-short", &signature).unwrap();
+        assert!(matches!(layout.resolve(None), Err(Error::Ambiguous { .. })));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use rustix::fs::{FlockOperation, OFlags};
 pub use digest::{Digester, Digesting, Verified, sha256, verify};
 pub use error::Error;
 pub use follow::Follow;
-pub use index::{Entry, IMAGE_NAME, REF_NAME};
+pub use index::{Entry, IMAGE_NAME, REF_NAME, referrers_tag};
 pub use ingest::Ingest;
 pub use manifest::{CONFIG_LIMIT, Document, Kind, MANIFEST_LIMIT};
 pub use platform::Platform;

@@ -6,6 +6,7 @@ use crate::support::{Need, Sandbox, Test, image, test};
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test("mirrors_are_asked_first_and_the_registry_last", IMAGES, mirrors),
+        test("a_blob_comes_from_the_next_mirror", FAULTY, blobs_elsewhere),
         test("a_mirror_for_digests_is_not_asked_for_tags", IMAGES, digest_only),
         test("a_blocked_registry_is_not_asked", IMAGES, blocked),
         test("prefixes_are_rewritten_and_short_names_have_aliases", IMAGES, rewritten),
@@ -31,6 +32,37 @@ fn mirrors(sandbox: &Sandbox) {
     sandbox.run(&["pull", "list"]).ok().stdout_has("example.test/busybox:latest");
     let missing = sandbox.run(&["pull", "example.test/none"]).fails(1);
     missing.stderr_has("pull: fetch example.test/none:latest: connect to 127.0.0.1:1: Connection refused");
+}
+
+fn blobs_elsewhere(sandbox: &Sandbox) {
+    let _registry = faulty(sandbox);
+    for (mirrors, warning) in [
+        (&["noblob"][..], "not found"),
+        (&["down"], "503"),
+        (&["corrupt"], "content has digest"),
+        (&["longer"], "size is"),
+        (&["badrange"], "another range"),
+        (&["stall"], "no data in time"),
+        (&["noblob", "corrupt", "down"], "corrupt/good"),
+    ] {
+        let mirror = |fault: &&str| format!("[[registry.mirror]]\nlocation = '{PORT}/{fault}'\n");
+        let mirrors = mirrors.iter().map(mirror).collect::<Vec<_>>().concat();
+        sandbox.write(CONF, format!("[[registry]]\nprefix = 'example.test'\nlocation = '{PORT}/good'\n{mirrors}"));
+        let pull = ["pull", "--timeout", "1", "--retries", "1", "--layout", "l", "example.test/good"];
+        let pulled = sandbox.run(&pull).ok().stderr_has("mirror 127.0.0.1:5005/").stderr_has(warning);
+        assert_eq!(pulled.json()["image"]["reference"], "example.test/good:latest");
+        let check =
+            "test -z \"$(ls l/ingest)\" && cd l/blobs/sha256 && for b in *; do echo \"$b  $b\"; done | sha256sum -c";
+        sandbox.sh(&format!("{check} && rm -r $SANDBOX/l")).run().ok();
+    }
+    // What has broken down is not asked for the other blobs; the last one's words are the user's.
+    let asked = sandbox.read("requests").lines().filter(|line| line.contains("/down/good/blobs")).count();
+    assert!(asked <= 8, "{}", sandbox.read("requests"));
+    let gone = format!("[[registry]]\nprefix = 'example.test'\nlocation = '{PORT}/noblob'\n");
+    sandbox.write(CONF, format!("{gone}[[registry.mirror]]\nlocation = '{PORT}/corrupt'\n"));
+    let failed = sandbox.run(&["pull", "--layout", "l", "example.test/good"]).fails(1);
+    failed.stderr_has("pull: fetch example.test/good:latest: blob sha256:").stderr_has(": not found");
+    sandbox.sh("! grep -q digest l/index.json && test -z \"$(ls l/ingest)\"").run().ok();
 }
 
 fn digest_only(sandbox: &Sandbox) {

@@ -176,6 +176,13 @@ impl Archive {
         }
     }
 
+    /// Returns the images that have a tag.
+    pub(crate) fn tagged(&self, tag: &str) -> Vec<Descriptor> {
+        let of = |name: &String| name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag);
+        let images = self.images.iter().filter(|(names, _)| names.iter().any(of));
+        images.map(|(_, descriptor)| descriptor.clone()).collect()
+    }
+
     /// Returns the longest name of an image: the full reference, where there is one.
     pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
         let (names, _) = self.images.iter().find(|(_, image)| image.digest() == descriptor.digest())?;

@@ -75,44 +75,82 @@ fn fetch(
         meter.present();
         return Ok(());
     };
-    // What an earlier run left may be wrong without this registry's fault.
-    let mut chances = if ingest.offset() > 0 { 2 } else { 1 };
-    meter.resume(ingest.offset());
+    let mut place = source.first_place();
     loop {
-        if let Err(error) = transfer(source, &mut ingest, &mut meter, stop) {
-            if ingest.offset() == 0 {
-                ingest.discard();
-            }
-            return Err(error);
-        }
-        match ingest.commit() {
+        let error = match bring(&Origin { source, place }, &mut ingest, &mut meter, stop) {
             Ok(()) => {
                 meter.done();
                 return Ok(());
             }
+            Err(error) => error,
+        };
+        let wrong = is_wrong(&error.cause);
+        let next =
+            if stop.load(Ordering::Relaxed) { None } else { source.next_place(place, error.broken, &error.cause) };
+        let Some(next) = next else {
+            if wrong || ingest.offset() == 0 {
+                ingest.discard();
+            }
+            return Err(error.cause);
+        };
+        if wrong {
+            ingest.restart()?;
+            meter.resume(0);
+        }
+        place = next;
+    }
+}
+
+/// One of the places that a source has.
+struct Origin<'a> {
+    source: &'a Source<'a>,
+    place: usize,
+}
+
+/// Why a place did not give a blob.
+struct Refusal {
+    cause: anyhow::Error,
+    /// It may be that nothing else comes from there either.
+    broken: bool,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self { cause: error.into(), broken: false }
+    }
+}
+
+fn is_wrong(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(layout::Error::Digest { .. }))
+}
+
+/// Brings a blob from one place: once more if it came wrong.
+fn bring(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Refusal> {
+    // What an earlier run or place left may be wrong without this registry's fault.
+    let mut chances = if ingest.offset() > 0 { 2 } else { 1 };
+    meter.resume(ingest.offset());
+    loop {
+        transfer(origin, ingest, meter, stop)?;
+        match ingest.commit() {
             Err(error @ layout::Error::Digest { .. }) if chances > 0 => {
                 chances -= 1;
                 log::debug!("fetch it again: {error}");
                 ingest.restart()?;
                 meter.resume(0);
             }
-            Err(error @ layout::Error::Digest { .. }) => {
-                ingest.discard();
-                return Err(error.into());
-            }
-            Err(error) => return Err(error.into()),
+            done => return Ok(done?),
         }
     }
 }
 
 /// Brings what is missing of a blob, in as many requests as it takes.
-fn transfer(source: &Source, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> anyhow::Result<()> {
-    let mut retries = Retries::new(source.patience());
+fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Refusal> {
+    let mut retries = Retries::new(origin.source.patience());
     let mut reached = ingest.offset();
     while !ingest.is_whole() {
-        let Err(failure) = attempt(source, ingest, meter, stop) else { continue };
+        let Err(failure) = attempt(origin, ingest, meter, stop) else { continue };
         if stop.load(Ordering::Relaxed) {
-            return Err(failure.into_error());
+            return Err(failure.into_error().into());
         }
         if ingest.offset() >= reached.saturating_add(PROGRESS.min(ingest.descriptor().size() / 64))
             && ingest.offset() > reached
@@ -120,13 +158,14 @@ fn transfer(source: &Source, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
             reached = ingest.offset();
             retries.reset();
         }
-        retries.pause(failure)?;
+        let broken = matches!(failure, Failure::Passing(..));
+        retries.pause(failure).map_err(|cause| Refusal { cause, broken })?;
     }
     Ok(())
 }
 
-fn attempt(source: &Source, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
-    let body = source.blob(ingest.descriptor(), ingest.offset())?;
+fn attempt(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
+    let body = origin.source.blob(origin.place, ingest.descriptor(), ingest.offset())?;
     let mut skip = ingest.offset() - body.start.min(ingest.offset());
     let mut reader = body.reader;
     let mut piece = vec![0; PIECE];

@@ -10,9 +10,13 @@ use crate::blob;
 use crate::options::{Choice, Policy};
 use crate::progress::Progress;
 use crate::source::{Fetched, Name, Source};
+use crate::verify::{self, Rules, Subject};
 
 /// An index may hold indexes; deeper ones are no image's. Levels.
 const DEPTH: usize = 4;
+
+/// What an index says of a manifest.
+type Entry = Option<Map<String, Value>>;
 
 /// Where to and what.
 pub(crate) struct Job<'a> {
@@ -24,6 +28,8 @@ pub(crate) struct Job<'a> {
     pub(crate) jobs: usize,
     /// Where progress goes.
     pub(crate) progress: &'a Progress,
+    /// Whose images are used.
+    pub(crate) rules: &'a Rules,
 }
 
 /// An image as far as it can be described: its documents are in the layout.
@@ -52,6 +58,13 @@ impl Job<'_> {
                     bail!(layout::Error::Missing(blob.digest().clone()));
                 }
             }
+            let requirements = self.rules.of(name)?;
+            if !requirements.is_empty() {
+                let source = Source::Layout(self.layout.clone(), None);
+                let chain =
+                    if root.digest() == descriptor.digest() { vec![root] } else { vec![root, descriptor.clone()] };
+                Subject { source: &source, layout: self.layout, name, chain: &chain }.check(&requirements)?;
+            }
             self.describe(descriptor, None, manifest)
         };
         match local() {
@@ -70,10 +83,17 @@ impl Job<'_> {
     /// Fetches an image: prints its record when manifest and config are right, returns when all blobs are. What is
     /// returned is what the name stands for, and what is named in the layout.
     pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<(Descriptor, Descriptor)> {
+        let requirements = self.rules.of(name)?;
         let root = source.root()?;
         let label = label(name, source, &root.descriptor);
         log::debug!("{label} is {}", root.descriptor.digest());
-        let chosen = self.choose(source, &root)?;
+        let (chain, map, manifest) = self.choose(source, &root)?;
+        // With all platforms it is the index that counts.
+        let covering = if self.choice.all_platforms { &chain[..1] } else { &chain[..] };
+        let subject = Subject { source, layout: self.layout, name, chain: covering };
+        let proofs = subject.check(&requirements)?;
+        self.fetch_config(source, &manifest)?;
+        let chosen = self.describe(chain.last().unwrap_or(&root.descriptor).clone(), map, manifest)?;
         let mut blobs: Vec<Descriptor> = chosen.manifest.layers().clone();
         let reference = match name {
             Name::Reference(reference) => reference.to_string(),
@@ -89,8 +109,9 @@ impl Job<'_> {
         blob::fetch_all(source, self.layout, &blobs, self.jobs, self.progress)?;
         if let Some(index) = referrers {
             let digest = root.descriptor.digest();
-            self.layout.tag(&format!("{}-{}", digest.algorithm(), digest.digest()), &index)?;
+            self.layout.tag(&layout::referrers_tag(digest), &index)?;
         }
+        verify::keep(&subject, proofs)?;
         self.layout.tag(&label, tagged)?;
         Ok((root.descriptor.clone(), tagged.clone()))
     }
@@ -102,11 +123,11 @@ impl Job<'_> {
         root: &Fetched,
         blobs: &mut Vec<Descriptor>,
     ) -> anyhow::Result<Option<Descriptor>> {
-        let Source::Registry(answer) = source else { return Ok(None) };
+        let Source::Registry(remote) = source else { return Ok(None) };
         if !self.choice.referrers {
             return Ok(None);
         }
-        let Some(bytes) = answer.0.referrers(root.descriptor.digest())? else { return Ok(None) };
+        let Some(bytes) = remote.referrers(root.descriptor.digest())? else { return Ok(None) };
         let media_type = Document::media_type(&bytes).to_string();
         let index = Fetched::new(bytes, &media_type, None)?;
         self.collect(source, &index, blobs, DEPTH)?;
@@ -117,21 +138,21 @@ impl Job<'_> {
         self.choice.platform.clone().unwrap_or_else(Platform::host)
     }
 
-    /// Goes from the root to the manifest for the platform.
-    fn choose(&self, source: &Source, root: &Fetched) -> anyhow::Result<Chosen> {
+    /// Goes from the root to the manifest for the platform: the documents on the way, what the last index says of the
+    /// manifest, and that itself.
+    fn choose(&self, source: &Source, root: &Fetched) -> anyhow::Result<(Vec<Descriptor>, Entry, ImageManifest)> {
         let mut fetched = root.clone();
+        let mut chain = Vec::new();
         let mut map = None;
         for _ in 0..DEPTH {
+            chain.push(fetched.descriptor.clone());
             match self.keep(&fetched)? {
                 Document::Index(index) => {
                     let entry = self.choose_entry(&index)?;
                     map = raw_entry(&fetched.bytes, entry);
                     fetched = Fetched { bytes: source.document(entry)?, descriptor: entry.clone() };
                 }
-                Document::Manifest(manifest) => {
-                    self.fetch_config(source, &manifest)?;
-                    return self.describe(fetched.descriptor, map, *manifest);
-                }
+                Document::Manifest(manifest) => return Ok((chain, map, *manifest)),
             }
         }
         bail!("indexes nest too deep")
@@ -163,12 +184,7 @@ impl Job<'_> {
         blob::fetch_all(source, self.layout, std::slice::from_ref(config), 1, &Progress::None)
     }
 
-    fn describe(
-        &self,
-        descriptor: Descriptor,
-        map: Option<Map<String, Value>>,
-        manifest: ImageManifest,
-    ) -> anyhow::Result<Chosen> {
+    fn describe(&self, descriptor: Descriptor, map: Entry, manifest: ImageManifest) -> anyhow::Result<Chosen> {
         let mut descriptor = descriptor;
         let mut map = match map {
             Some(map) => map,

@@ -12,8 +12,10 @@ mod options;
 mod progress;
 mod registries;
 mod registry;
+mod remote;
 mod source;
 mod store;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn fetch(args: Args) -> anyhow::Result<()> {
     let access = args.network.access();
+    let rules = args.trust.rules()?;
     let layout = match args.choice.policy {
         Policy::Never => {
             Layout::open(&args.directory(&args.roots)).with_context(|| format!("find {}", list(&args.names)))?
@@ -50,7 +53,13 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         _ => Layout::create(&args.directory(&args.roots))?,
     };
     let progress = Progress::open(args.form())?;
-    let job = Job { layout: &layout, choice: &args.choice, jobs: args.network.jobs.max(1), progress: &progress };
+    let job = Job {
+        layout: &layout,
+        choice: &args.choice,
+        jobs: args.network.jobs.max(1),
+        progress: &progress,
+        rules: &rules,
+    };
     let mut lock = args.lock.as_deref().map(LockFile::open).transpose()?;
     let names: Vec<Name> = args
         .names
@@ -99,8 +108,8 @@ fn expand(name: Name, access: &Access) -> anyhow::Result<Name> {
 fn all_tags(all: bool, name: Name, access: &Access) -> anyhow::Result<Vec<Name>> {
     match name {
         Name::Reference(reference) if all => {
-            let tags = registry::first(&reference, access, |registry| registry.tags())
-                .with_context(|| format!("list tags of {}", reference.name()))?;
+            let tags =
+                remote::tags(&reference, access).with_context(|| format!("list tags of {}", reference.name()))?;
             Ok(tags.iter().map(|tag| Name::Reference(reference.with_tag(tag))).collect())
         }
         name => Ok(vec![name]),

@@ -1,7 +1,7 @@
 //! The command line.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
@@ -9,12 +9,14 @@ use layout::Platform;
 use crate::progress::Form;
 use crate::registry::{Access, Patience};
 use crate::source::Name;
+use crate::verify::{Identity, Rules};
 
 const EXAMPLES: &str = "\
 Examples:
   pull nginx | unpack | bundle | spawn
   pull --layout ./nginx --platform linux/arm64 nginx:1.27
   pull --quiet oci-archive:image.tar:latest
+  pull --verify cosign.pub registry.example.com/team/app:1
 
 REF is a reference as docker's (nginx is docker.io/library/nginx:latest), or oci:DIR[:TAG],
 oci-archive:FILE[:TAG] or docker-archive:FILE[:REF].";
@@ -35,6 +37,8 @@ pub(crate) struct Args {
     pub(crate) roots: cli::Roots,
     #[command(flatten)]
     pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     #[command(flatten)]
     pub(crate) network: Network,
     /// Keep the digests of references in this file, and fetch what it says
@@ -109,6 +113,27 @@ pub(crate) enum Policy {
     Never,
 }
 
+/// Whose images are used.
+#[derive(Block, Clone, Debug)]
+pub(crate) struct Trust {
+    /// Use only what has a cosign signature by this public key (PEM), or by one of several
+    #[arg(long, value_name = "KEY")]
+    verify: Vec<PathBuf>,
+    /// The name that signatures must carry: a repository, a reference, or * for any [default: the image's own]
+    #[arg(long, value_name = "NAME", requires = "verify", value_parser = Identity::parse)]
+    verify_identity: Option<Identity>,
+    /// Which images may be used and who must have signed them [default: policy.json of containers]
+    #[arg(long, value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
+}
+
+impl Trust {
+    /// Reads the keys and the policy.
+    pub(crate) fn rules(&self) -> anyhow::Result<Rules> {
+        Rules::read(&self.verify, self.verify_identity.as_ref(), self.signature_policy.as_deref())
+    }
+}
+
 /// How registries are reached.
 #[derive(Block, Clone, Debug)]
 pub(crate) struct Network {
@@ -144,7 +169,7 @@ impl Network {
             cert_dir: self.cert_dir.clone(),
             insecure: !self.tls_verify,
             registries_conf: self.registries_conf.clone(),
-            registries: OnceCell::new(),
+            registries: OnceLock::new(),
         }
     }
 }

@@ -4,11 +4,10 @@ mod auth;
 mod certificates;
 mod http;
 
-use std::cell::OnceCell;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -36,6 +35,9 @@ const ERROR_LIMIT: u64 = 64 << 10;
 /// Tags of one repository, all together. Bytes.
 const TAGS_LIMIT: u64 = 16 << 20;
 
+/// A manifest, its media type, and the digest that the registry says it has.
+type Received = (Vec<u8>, String, Option<String>);
+
 /// How registries are reached.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -50,7 +52,7 @@ pub(crate) struct Access {
     /// `--registries-conf`.
     pub(crate) registries_conf: Option<PathBuf>,
     /// What that file or the usual ones say, once somebody has asked.
-    pub(crate) registries: OnceCell<Registries>,
+    pub(crate) registries: OnceLock<Registries>,
 }
 
 impl Access {
@@ -74,26 +76,9 @@ pub(crate) struct Registry {
     authorization: Mutex<Option<Authorization>>,
 }
 
-/// Asks each place that may have the image, the mirrors first, until one answers.
-pub(crate) fn first<T>(
-    reference: &Reference,
-    access: &Access,
-    ask: impl Fn(Registry) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let endpoints = access.registries()?.endpoints(reference)?;
-    let (last, mirrors) = endpoints.split_last().context("no place to ask")?;
-    for mirror in mirrors {
-        match Registry::connect(mirror, access).and_then(&ask) {
-            Ok(answer) => return Ok(answer),
-            Err(error) => log::warn!("mirror {}: {error:#}", mirror.reference.name()),
-        }
-    }
-    Registry::connect(last, access).and_then(&ask)
-}
-
 impl Registry {
     /// Finds out how the registry is spoken to: https, but http on the loopback (as docker has it) and by the user's wish.
-    fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
+    pub(crate) fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
         let reference = &endpoint.reference;
         let insecure = access.insecure || endpoint.insecure;
         let host = match reference.registry.as_str() {
@@ -144,17 +129,27 @@ impl Registry {
         Ok(bytes)
     }
 
-    fn manifest(&self, name: &str, limit: u64) -> anyhow::Result<(Vec<u8>, String, Option<String>)> {
+    /// Fetches the manifest or index with a tag, if there is one.
+    pub(crate) fn tagged(&self, tag: &str) -> anyhow::Result<Option<Fetched>> {
+        let found = self.find_manifest(tag, MANIFEST_LIMIT)?;
+        found.map(|(bytes, media_type, _)| Fetched::new(bytes, &media_type, None)).transpose()
+    }
+
+    fn manifest(&self, name: &str, limit: u64) -> anyhow::Result<Received> {
+        self.find_manifest(name, limit)?.context("not found")
+    }
+
+    fn find_manifest(&self, name: &str, limit: u64) -> anyhow::Result<Option<Received>> {
         let headers = vec![("accept", ACCEPT.to_owned())];
         self.retry(|| {
-            let response = self.get(&format!("manifests/{name}"), &headers)?;
+            let Some(response) = self.find(&format!("manifests/{name}"), &headers)? else { return Ok(None) };
             let text = |header: &str| response.headers().get(header)?.to_str().ok().map(str::to_owned);
             let (media_type, claimed) = (text(CONTENT_TYPE.as_str()), text("docker-content-digest"));
             warn(&response);
             let what = format!("manifest {name}");
             let bytes = read_body(response, limit, &what).map_err(passing_if_cut)?;
             let media_type = media_type.unwrap_or_else(|| Document::media_type(&bytes).to_string());
-            Ok((bytes, media_type, claimed))
+            Ok(Some((bytes, media_type, claimed)))
         })
     }
 

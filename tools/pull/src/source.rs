@@ -11,7 +11,8 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use crate::archive::Archive;
 use crate::reference::Reference;
-use crate::registry::{self, Access, Failure, Patience, Registry};
+use crate::registry::{Access, Failure, Patience};
+use crate::remote::Remote;
 
 /// The user's words for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,26 +105,20 @@ pub(crate) struct Body {
 }
 
 /// An opened source.
-pub(crate) enum Source {
-    /// A registry's repository, and the document that it gave for the name.
-    Registry(Box<(Registry, Fetched)>),
+pub(crate) enum Source<'a> {
+    /// A registry's repository and its mirrors.
+    Registry(Box<Remote<'a>>),
     /// A layout, and the image's name in it.
     Layout(Layout, Option<String>),
     /// An archive, and the image's name in it.
     Archive(Box<Archive>, Option<String>),
 }
 
-impl Source {
+impl<'a> Source<'a> {
     /// Opens a source.
-    pub(crate) fn open(name: &Name, access: &Access) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &Name, access: &'a Access) -> anyhow::Result<Self> {
         Ok(match name {
-            Name::Reference(reference) => {
-                let answer = registry::first(reference, access, |registry| {
-                    let root = registry.root()?;
-                    Ok((registry, root))
-                })?;
-                Self::Registry(Box::new(answer))
-            }
+            Name::Reference(reference) => Self::Registry(Box::new(Remote::open(reference, access)?)),
             Name::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
             Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open_oci(path)?), tag.clone()),
             Name::DockerArchive(path, tag) => Self::Archive(Box::new(Archive::open_docker(path)?), tag.clone()),
@@ -133,7 +128,7 @@ impl Source {
     /// Fetches the manifest or index that is named.
     pub(crate) fn root(&self) -> anyhow::Result<Fetched> {
         let descriptor = match self {
-            Self::Registry(answer) => return Ok(answer.1.clone()),
+            Self::Registry(remote) => return Ok(remote.root().clone()),
             Self::Layout(layout, tag) => layout.resolve(tag.as_deref())?,
             Self::Archive(archive, tag) => archive.resolve(tag.as_deref())?,
         };
@@ -143,16 +138,50 @@ impl Source {
     /// Fetches a manifest or index by its descriptor, checked.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         match self {
-            Self::Registry(answer) => answer.0.document(descriptor),
+            Self::Registry(remote) => remote.document(descriptor),
             Self::Layout(layout, _) => Ok(layout.read(descriptor, MANIFEST_LIMIT)?),
             Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT),
         }
     }
 
-    /// Begins the transfer of a blob; it may begin before `offset`.
-    pub(crate) fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+    /// Fetches the manifests that have a tag beside the image's; a layout holds several repositories.
+    pub(crate) fn tagged(&self, tag: &str) -> anyhow::Result<Vec<Fetched>> {
+        let descriptors = match self {
+            Self::Registry(remote) => return Ok(remote.tagged(tag)?.into_iter().collect()),
+            Self::Layout(layout, _) => {
+                let of = |name: &String| name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag);
+                let mut entries = layout.entries()?;
+                entries.retain(|entry| entry.reference.iter().chain(&entry.tag).any(of));
+                entries.into_iter().map(|entry| entry.descriptor).collect()
+            }
+            Self::Archive(archive, _) => archive.tagged(tag),
+        };
+        let fetch = |descriptor: Descriptor| Ok(Fetched { bytes: self.document(&descriptor)?, descriptor });
+        descriptors.into_iter().map(fetch).collect()
+    }
+
+    /// Fetches the indexes of what refers to a manifest.
+    pub(crate) fn referrers(&self, digest: &Digest) -> anyhow::Result<Vec<Vec<u8>>> {
         match self {
-            Self::Registry(answer) => answer.0.open(descriptor, offset),
+            Self::Registry(remote) => Ok(remote.referrers(digest)?.into_iter().collect()),
+            _ => Ok(self.tagged(&layout::referrers_tag(digest))?.into_iter().map(|index| index.bytes).collect()),
+        }
+    }
+
+    /// Returns the place where blobs are asked for first.
+    pub(crate) fn first_place(&self) -> usize {
+        if let Self::Registry(remote) = self { remote.first_place() } else { 0 }
+    }
+
+    /// Returns the place to ask after one that did not give a blob; who has `broken` down is not asked again.
+    pub(crate) fn next_place(&self, place: usize, broken: bool, error: &anyhow::Error) -> Option<usize> {
+        if let Self::Registry(remote) = self { remote.next_place(place, broken, error) } else { None }
+    }
+
+    /// Begins the transfer of a blob; it may begin before `offset`.
+    pub(crate) fn blob(&self, place: usize, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+        match self {
+            Self::Registry(remote) => remote.blob(place, descriptor, offset),
             Self::Layout(layout, _) => open_in(layout, descriptor, offset).map_err(Failure::Final),
             Self::Archive(archive, _) => archive.blob(descriptor, offset).map_err(Failure::Final),
         }
@@ -174,7 +203,7 @@ impl Source {
     /// Returns how long to try; what is on disk does not get better.
     pub(crate) fn patience(&self) -> Patience {
         match self {
-            Self::Registry(answer) => answer.0.patience(),
+            Self::Registry(remote) => remote.patience(),
             _ => Patience::new(1, 0),
         }
     }

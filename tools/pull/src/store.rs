@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use layout::{Document, Kind, Layout};
+use layout::{Kind, Layout};
 use oci_spec::image::Descriptor;
 use record::{Image, Record, Rootfs};
 use serde_json::json;
@@ -111,11 +111,6 @@ fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) 
     if let Ok(document) = layout.document(descriptor) {
         for child in document.children() {
             mark(layout, child, needed);
-        }
-        if let Document::Manifest(manifest) = &document {
-            if let Some(subject) = manifest.subject() {
-                needed.insert(subject.digest().to_string());
-            }
         }
     }
 }

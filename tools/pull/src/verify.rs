@@ -1,0 +1,299 @@
+//! `--verify` and policy.json: an image is used only if the right people have signed it. Signatures are cosign's, made with
+//! keys (sigstore/cosign, "Signature Specification"): a manifest with the tag `sha256-<digest>.sig`, or one that refers to
+//! the image, whose layers are payloads and carry the signature in an annotation.
+
+mod identity;
+mod key;
+mod policy;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use layout::{Document, Layout};
+use oci_spec::image::{Descriptor, Digest, ImageIndexBuilder, ImageManifest, MediaType};
+use serde::Deserialize;
+
+use crate::blob;
+use crate::progress::Progress;
+use crate::source::{Fetched, Name, Source};
+use identity::Written;
+use key::PublicKey;
+use policy::Policy;
+
+pub(crate) use identity::Identity;
+
+const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// What a payload says that it is.
+const KIND: &str = "cosign container image signature";
+/// Payloads are short. Bytes.
+const PAYLOAD_LIMIT: u64 = 64 << 10;
+/// More signatures of one image are not looked at.
+const SIGNATURES: usize = 128;
+
+/// What one image must satisfy.
+#[derive(Clone, Debug)]
+pub(crate) enum Requirement {
+    /// Nothing.
+    Accept,
+    /// It is not to be used.
+    Reject,
+    /// A signature.
+    Signed(Signed),
+}
+
+/// A signature by one of the keys, for the right name.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed {
+    keys: Vec<PublicKey>,
+    identity: Identity,
+}
+
+/// What the user and the system require.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    signed: Option<Signed>,
+    policy: Option<Policy>,
+}
+
+/// A signature that was needed: its manifest, and whether it has the tag for signatures or merely refers to the image.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    subject: Digest,
+    manifest: Fetched,
+    tagged: bool,
+}
+
+/// What was signed.
+struct Claim {
+    signature: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    critical: Critical,
+}
+
+#[derive(Deserialize)]
+struct Critical {
+    identity: SignedIdentity,
+    image: SignedImage,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct SignedIdentity {
+    docker_reference: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct SignedImage {
+    docker_manifest_digest: String,
+}
+
+impl Rules {
+    /// Reads the keys of `--verify`, and the policy's file.
+    pub(crate) fn read(keys: &[PathBuf], identity: Option<&Identity>, policy: Option<&Path>) -> anyhow::Result<Self> {
+        let keys = keys.iter().map(|path| PublicKey::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let identity = identity.cloned().unwrap_or(Identity::Asked);
+        let signed = (!keys.is_empty()).then_some(Signed { keys, identity });
+        Ok(Self { signed, policy: Policy::read(policy)? })
+    }
+
+    /// Returns all that an image must satisfy.
+    pub(crate) fn of(&self, name: &Name) -> anyhow::Result<Vec<Requirement>> {
+        let mut all = self.policy.as_ref().map(|policy| policy.requirements(name)).transpose()?.unwrap_or_default();
+        if all.iter().any(|one| matches!(one, Requirement::Reject)) {
+            bail!("the policy rejects {name}");
+        }
+        all.extend(self.signed.clone().map(Requirement::Signed));
+        Ok(all)
+    }
+}
+
+/// What is to be checked.
+pub(crate) struct Subject<'a> {
+    /// Where the image comes from, and its signatures with it.
+    pub(crate) source: &'a Source<'a>,
+    /// Where payloads are put.
+    pub(crate) layout: &'a Layout,
+    /// What the user calls the image.
+    pub(crate) name: &'a Name,
+    /// From what the name stands for to the manifest: a signature of any of them covers the manifest.
+    pub(crate) chain: &'a [Descriptor],
+}
+
+impl Subject<'_> {
+    /// Checks all requirements; returns the signatures that did it.
+    pub(crate) fn check(&self, requirements: &[Requirement]) -> anyhow::Result<Vec<Proof>> {
+        let mut proofs = Vec::new();
+        for requirement in requirements {
+            if let Requirement::Signed(signed) = requirement {
+                proofs.push(self.prove(signed)?);
+            }
+        }
+        Ok(proofs)
+    }
+
+    fn prove(&self, signed: &Signed) -> anyhow::Result<Proof> {
+        let mut reasons: Vec<String> = Vec::new();
+        for tagged in [true, false] {
+            for subject in self.chain.iter().map(Descriptor::digest) {
+                let manifests = if tagged { self.tagged(subject)? } else { self.referring(subject, &mut reasons)? };
+                for manifest in manifests {
+                    match self.judge(&manifest, subject, signed) {
+                        Ok(()) => return Ok(Proof { subject: subject.clone(), manifest, tagged }),
+                        Err(reason) => reasons.push(format!("{reason:#}")),
+                    }
+                }
+            }
+        }
+        let keys: Vec<&str> = signed.keys.iter().map(PublicKey::name).collect();
+        let digest = self.chain.first().map(|root| root.digest().to_string()).unwrap_or_default();
+        reasons.sort();
+        reasons.dedup();
+        reasons.truncate(4);
+        if reasons.is_empty() {
+            bail!("verify {digest}: it has no signature");
+        }
+        bail!("verify {digest}: no signature that {} is good for: {}", keys.join(" or "), reasons.join("; "))
+    }
+
+    fn tagged(&self, subject: &Digest) -> anyhow::Result<Vec<Fetched>> {
+        self.source.tagged(&tag(subject)).context("find signatures")
+    }
+
+    fn referring(&self, subject: &Digest, reasons: &mut Vec<String>) -> anyhow::Result<Vec<Fetched>> {
+        let mut manifests = Vec::new();
+        for bytes in self.source.referrers(subject).context("find signatures")? {
+            let media_type = Document::media_type(&bytes).to_string();
+            let Document::Index(index) = Document::parse(&bytes, &media_type, "the referrers")? else { continue };
+            for entry in index.manifests() {
+                let kind = entry.artifact_type().as_ref().map(ToString::to_string).unwrap_or_default();
+                if kind.starts_with(BUNDLE) {
+                    reasons.push(format!("one is a bundle ({kind}), which is not supported"));
+                } else if kind == ARTIFACT && manifests.len() < SIGNATURES {
+                    manifests.push(Fetched { bytes: self.source.document(entry)?, descriptor: entry.clone() });
+                }
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// Tells whether one of a manifest's signatures is what is required; the error says why the best of them is not.
+    fn judge(&self, manifest: &Fetched, subject: &Digest, signed: &Signed) -> anyhow::Result<()> {
+        let (digest, media_type) = (manifest.descriptor.digest(), manifest.descriptor.media_type());
+        let Document::Manifest(document) = Document::parse(&manifest.bytes, media_type.as_ref(), digest.as_ref())?
+        else {
+            bail!("an index has the signature's tag");
+        };
+        let mut reason = anyhow::anyhow!("nothing is signed in {digest}");
+        for claim in self.claims(&document)? {
+            if !signed.keys.iter().any(|key| key.signed(&claim.payload, &claim.signature)) {
+                reason = anyhow::anyhow!("one is by another key");
+                continue;
+            }
+            match self.fits(&claim.payload, subject, &signed.identity) {
+                Ok(()) => return Ok(()),
+                Err(other) => reason = other,
+            }
+        }
+        Err(reason)
+    }
+
+    fn claims(&self, manifest: &ImageManifest) -> anyhow::Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        for layer in manifest.layers().iter().take(SIGNATURES) {
+            let annotation = layer.annotations().as_ref().and_then(|annotations| annotations.get(SIGNATURE));
+            let signature = annotation.and_then(|text| STANDARD.decode(text).ok());
+            let (Some(signature), PAYLOAD) = (signature, layer.media_type().as_ref()) else { continue };
+            if layer.size() > PAYLOAD_LIMIT {
+                continue;
+            }
+            blob::fetch_all(self.source, self.layout, std::slice::from_ref(layer), 1, &Progress::None)?;
+            claims.push(Claim { signature, payload: self.layout.read(layer, PAYLOAD_LIMIT)? });
+        }
+        Ok(claims)
+    }
+
+    fn fits(&self, payload: &[u8], subject: &Digest, identity: &Identity) -> anyhow::Result<()> {
+        let Critical { identity: signed, image, kind } = serde_json::from_slice::<Payload>(payload)
+            .map_err(|error| anyhow::anyhow!("one has a payload that is not understood: {error}"))?
+            .critical;
+        if kind != KIND {
+            bail!("one is a {kind:?}");
+        }
+        if image.docker_manifest_digest != subject.as_ref() {
+            bail!("one is for {:?}", image.docker_manifest_digest);
+        }
+        let wanted = match self.name {
+            Name::Reference(reference) => Some(Written::from(reference)),
+            _ => None,
+        };
+        if !identity.accepts(wanted.as_ref(), &signed.docker_reference) {
+            bail!("one is for the name {:?}", signed.docker_reference);
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the signatures in the layout, under the names by which they are found there.
+pub(crate) fn keep(subject: &Subject, proofs: Vec<Proof>) -> anyhow::Result<()> {
+    let layout = subject.layout;
+    let mut referring: Vec<(Digest, Descriptor)> = Vec::new();
+    for Proof { subject: image, manifest, tagged } in proofs {
+        layout.write_as(&manifest.descriptor, &manifest.bytes)?;
+        let document = layout.document(&manifest.descriptor)?;
+        let children: Vec<Descriptor> = document.children().into_iter().cloned().collect();
+        blob::fetch_all(subject.source, layout, &children, 1, &Progress::None)?;
+        if tagged {
+            layout.tag(&name_in_layout(subject.name, &tag(&image)), &manifest.descriptor)?;
+        } else if referring.iter().all(|(_, known)| known.digest() != manifest.descriptor.digest()) {
+            referring.push((image, manifest.descriptor));
+        }
+    }
+    if let Some((image, _)) = referring.first() {
+        let manifests: Vec<Descriptor> = referring.iter().map(|(_, descriptor)| descriptor.clone()).collect();
+        let index = ImageIndexBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageIndex)
+            .manifests(manifests)
+            .build()?;
+        let index = layout.write(serde_json::to_string(&index)?.as_bytes(), MediaType::ImageIndex)?;
+        layout.tag(&name_in_layout(subject.name, &layout::referrers_tag(image)), &index)?;
+    }
+    Ok(())
+}
+
+/// Returns the tag that cosign gives the signatures of an image.
+fn tag(subject: &Digest) -> String {
+    format!("{}.sig", layout::referrers_tag(subject))
+}
+
+fn name_in_layout(name: &Name, tag: &str) -> String {
+    match name {
+        Name::Reference(reference) => reference.with_tag(tag).to_string(),
+        _ => tag.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_is_cosigns() {
+        let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        assert_eq!(tag(&digest), format!("sha256-{}.sig", "0".repeat(64)));
+        let name = "nginx:1".parse().unwrap();
+        assert_eq!(name_in_layout(&name, "x"), "docker.io/library/nginx:x");
+    }
+}

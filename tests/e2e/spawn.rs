@@ -2,6 +2,8 @@
 
 mod attacks;
 mod crash;
+mod mounts;
+mod process;
 mod rootless;
 
 use rustix::process::Signal;
@@ -46,6 +48,8 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(attacks::tests());
     tests.extend(crash::tests());
+    tests.extend(mounts::tests());
+    tests.extend(process::tests());
     tests.extend(rootless::tests());
     tests
 }

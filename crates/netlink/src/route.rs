@@ -52,6 +52,8 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_F_NODAD: u8 = 2;
+const IFA_F_PERMANENT: u8 = 0x80;
+const RT_SCOPE_UNIVERSE: u8 = 0;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -167,6 +169,14 @@ impl Router {
             .nest(IFLA_INFO_SLAVE_DATA, &Attributes::new().bytes(IFLA_BRPORT_MODE, &[1]));
         let attributes = Attributes::new().text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, &info);
         self.0.request(&link_message(RTM_NEWLINK, 0, false, attributes), 0)
+    }
+
+    /// Moves a link into another network namespace and gives it the name `name` there, which may be a pattern such as
+    /// `eth%d`. It arrives down and without addresses.
+    pub fn move_link(&mut self, index: u32, name: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
+        let attributes =
+            Attributes::new().bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes()).text(IFLA_IFNAME, name);
+        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
     }
 
     /// Brings a link up.

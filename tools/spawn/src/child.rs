@@ -105,8 +105,10 @@ impl Child<'_> {
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
         self.entry.join().context("join the cgroup")?;
         let linux = &self.config.linux;
-        if linux.makes(NamespaceKind::User) {
+        if linux.makes(NamespaceKind::User) || !linux.net_devices.is_empty() {
             wait_for_parent(self.socket.as_fd())?;
+        }
+        if linux.makes(NamespaceKind::User) {
             become_root(self.options.rootless)?;
         }
         if self.in_user_namespace {
@@ -207,7 +209,7 @@ impl Child<'_> {
     /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.
     fn hooks(&self) -> anyhow::Result<()> {
         let hooks = &self.config.hooks;
-        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() || !self.config.linux.net_devices.is_empty() {
+        if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
             sync::send(self.socket.as_fd(), &Message::Hooks)?;
             wait_for_parent(self.socket.as_fd())?;
         }

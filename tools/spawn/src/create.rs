@@ -15,7 +15,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, guard, hooks, intermediate, rootfs, seccomp, tty, userns};
+use crate::{capability, clock, guard, hooks, intermediate, net_device, rootfs, seccomp, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -174,6 +174,9 @@ fn attend(
 ) -> anyhow::Result<Option<OwnedFd>> {
     if config.linux.makes(NamespaceKind::User) {
         userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;
+    }
+    net_device::move_all(&config.linux, pid)?;
+    if config.linux.makes(NamespaceKind::User) || !config.linux.net_devices.is_empty() {
         answer(socket)?;
     }
     container.state.init_process_pid = pid.as_raw_pid();
@@ -189,14 +192,13 @@ fn attend(
             Message::Ready | Message::End => break,
             Message::Hooks => {
                 let state = container.report(Status::Creating);
-                move_devices(config, pid)?;
                 hooks::run("prestart", &config.hooks.prestart, &state)?;
                 hooks::run("createRuntime", &config.hooks.create_runtime, &state)?;
                 answer(socket)?;
             }
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {
-                seccomp::pass_listener(config, &container.report(Status::Creating), pidfd, number)?;
+                seccomp::pass_listener(config, &container.report(Status::Creating), (pid, pidfd), number)?;
                 answer(socket)?;
             }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
@@ -205,11 +207,6 @@ fn attend(
     }
     // A program that has ended already has run; a process that never became one has not.
     Ok(console)
-}
-
-fn move_devices(config: &Config, _pid: Pid) -> anyhow::Result<()> {
-    ensure!(config.linux.net_devices.is_empty(), "netDevices cannot be moved");
-    Ok(())
 }
 
 pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {

@@ -164,7 +164,7 @@ fn attend(
             Message::End | Message::Ready => return Ok(console),
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {
-                seccomp::pass_listener(config, &container.report(Status::Running), pidfd, number)?;
+                seccomp::pass_listener(config, &container.report(Status::Running), (pid, pidfd), number)?;
                 create::answer(socket.as_fd())?;
             }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),

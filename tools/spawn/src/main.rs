@@ -20,6 +20,7 @@ mod identity;
 mod intermediate;
 mod journal;
 mod mount;
+mod net_device;
 mod options;
 mod path;
 mod priority;

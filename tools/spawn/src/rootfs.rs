@@ -183,6 +183,7 @@ pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared
             } else {
                 (&entry.uid_mappings, &entry.gid_mappings)
             };
+            ensure!(!uids.is_empty(), "mount {}: there are no mappings to map its ids by", mount.destination.display());
             let namespace = crate::userns::with_mappings(uids, gids)?;
             let attributes = Attributes::default().mapped(namespace.as_fd());
             set_attributes(tree.as_fd(), id_depth == Depth::Tree, &attributes)

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
-    AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_KIND,
-    IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
-    RTA_PREFSRC,
+    AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME,
+    IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC,
 };
 use crate::{Attribute, parse};
 
@@ -67,17 +67,24 @@ pub struct Address {
     pub index: u32,
     /// The address.
     pub address: Cidr,
+    flags: u8,
+    scope: u8,
 }
 
 impl Address {
+    /// Tells whether the address was given for good and is valid beyond its link.
+    pub fn is_lasting(self) -> bool {
+        self.flags & IFA_F_PERMANENT != 0 && self.scope == RT_SCOPE_UNIVERSE
+    }
+
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let [family, prefix, ..] = *payload else { return None };
+        let [family, prefix, flags, scope, ..] = *payload else { return None };
         let attributes = || parse(payload.get(8..).unwrap_or_default());
         // Where the two differ, the address is the other end of a point-to-point link.
         let own =
             attributes().find(|a| a.kind == IFA_LOCAL).or_else(|| attributes().find(|a| a.kind == IFA_ADDRESS))?;
         let address = Cidr { address: ip(family, own)?, prefix };
-        Some(Self { index: native(payload.get(4..8)?)?, address })
+        Some(Self { index: native(payload.get(4..8)?)?, address, flags, scope })
     }
 }
 

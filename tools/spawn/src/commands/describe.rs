@@ -115,7 +115,7 @@ pub(crate) fn features() -> anyhow::Result<()> {
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "netDevices": {"enabled": true}
         },
         "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
         "potentiallyUnsafeConfigAnnotations": []

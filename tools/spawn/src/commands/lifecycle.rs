@@ -125,7 +125,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
         match sync::receive(socket.as_fd())? {
             Message::End | Message::Ready => break,
             Message::Listener(number) => {
-                seccomp::pass_listener(&config, &container.report(Status::Created), &pidfd, number)?;
+                seccomp::pass_listener(&config, &container.report(Status::Created), (pid, &pidfd), number)?;
                 create::answer(socket.as_fd())?;
             }
             Message::Failed(code, error) => return Err(Exit::new(code, error).into()),

@@ -50,6 +50,15 @@ impl Config {
             linux.net_devices.is_empty() || linux.has(NamespaceKind::Network),
             "unable to move network devices without a private NET namespace"
         );
+        for (name, device) in &linux.net_devices {
+            let wanted = if device.name.is_empty() { name } else { &device.name };
+            // The kernel would move it first and then refuse the name: dev_valid_name() in net/core/dev.c.
+            let bad = |c: char| c == '/' || c == ':' || c.is_ascii_whitespace();
+            ensure!(
+                wanted.len() < 16 && !matches!(wanted.as_str(), "" | "." | "..") && !wanted.contains(bad),
+                "config.json: netDevices {name}: {wanted:?} is not a name for a network device"
+            );
+        }
         linux.sysctl.keys().try_for_each(|key| check_sysctl(linux, key, &self.hostname))?;
         self.check_mounts()
     }
@@ -85,6 +94,15 @@ impl Process {
         ensure!(Path::new(&self.cwd).has_root(), "config.json: cwd must be an absolute path");
         let strings = self.args.iter().chain(&self.env);
         ensure!(!strings.into_iter().any(|string| string.contains('\0')), "config.json: args or env contain a NUL");
+        let known = |label: &str, file: &str| label.is_empty() || Path::new(file).exists();
+        ensure!(
+            known(&self.apparmor_profile, "/sys/module/apparmor/parameters/enabled"),
+            "apparmor: config provided but apparmor not supported"
+        );
+        ensure!(
+            known(&self.selinux_label, "/sys/fs/selinux/enforce"),
+            "selinux label is specified in config, but selinux is disabled or not supported"
+        );
         for (index, limit) in self.rlimits.iter().enumerate() {
             let again = self.rlimits[..index].iter().any(|other| other.kind == limit.kind);
             ensure!(!again, "config.json: duplicated rlimit {}", limit.kind);

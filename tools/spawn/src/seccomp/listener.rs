@@ -5,19 +5,24 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
+use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::config::Config;
 
 /// Fetches the listener, which is the process's descriptor `number`, and sends it with the process's state to whoever
 /// waits on `listenerPath`.
-pub(crate) fn pass(config: &Config, state: &record::State, pidfd: &OwnedFd, number: i32) -> anyhow::Result<()> {
+pub(crate) fn pass(
+    config: &Config,
+    state: &record::State,
+    (pid, pidfd): (Pid, &OwnedFd),
+    number: i32,
+) -> anyhow::Result<()> {
     let Some(seccomp) = &config.linux.seccomp else { return Ok(()) };
     let listener = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).context("fetch the seccomp listener")?;
     let message = serde_json::json!({
         "ociVersion": crate::SPEC_VERSION,
         "fds": ["seccompFd"],
-        "pid": state.pid,
+        "pid": pid.as_raw_pid(),
         "metadata": seccomp.listener_metadata,
         "state": state,
     });

@@ -1,0 +1,123 @@
+//! Mounts with the less common options: id maps, attributes of whole trees, what a tmpfs begins with, cgroups.
+
+use serde_json::{Value, json};
+
+use super::{NEEDS, bundle, run};
+use crate::support::{Sandbox, Test, test};
+
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        test("a_mount_has_ids_of_its_own_mappings", NEEDS, own_mappings),
+        test("idmap_uses_the_container_s_mappings", NEEDS, container_mappings),
+        test("half_an_id_map_is_refused", NEEDS, half_mappings),
+        test("recursive_attributes_reach_every_mount_below", NEEDS, recursive),
+        test("tmpcopyup_keeps_modes_owners_and_links", NEEDS, copy_up),
+        test("the_cgroup_mount_shows_the_container_s_own", NEEDS, cgroups),
+    ]
+}
+
+fn push(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+fn own_mappings(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p data/below && touch data/file && chown 5:6 data/file && mount -t tmpfs t data/below && touch data/below/deep").run().ok();
+    let maps = json!([{"containerID": 0, "hostID": 1000, "size": 100}]);
+    let script = "stat -c %u:%g /mnt/file /mnt/below/deep /tmp/file /tmp/below/deep; touch /mnt/new 2>/dev/null || echo unmapped";
+    bundle(sandbox, "own", script, |config| {
+        let mount = |destination: &str, options: Value| json!({"destination": destination, "source": sandbox.at("data"), "options": options, "uidMappings": maps, "gidMappings": maps});
+        push(config, mount("/mnt", json!(["rbind", "idmap"])));
+        push(config, mount("/tmp", json!(["rbind", "ridmap"])));
+    });
+    // Where a tree is mapped at its top alone, what is below keeps its ids; user 0 of the host has none in it.
+    run(sandbox, "own").ok().stdout_is("1005:1006\n0:0\n1005:1006\n1000:1000\nunmapped\n");
+    sandbox.sh("stat -c %u:%g data/file && umount data/below").run().ok().stdout_is("5:6\n");
+}
+
+fn container_mappings(sandbox: &Sandbox) {
+    sandbox.sh("mkdir data && touch data/file && chown 5:6 data/file").run().ok();
+    let script = "stat -c %u:%g /mnt/file /tmp/file; touch /mnt/new && stat -c %u /mnt/new";
+    bundle(sandbox, "map", script, |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+        push(config, json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind", "idmap"]}));
+        push(config, json!({"destination": "/tmp", "source": sandbox.at("data"), "options": ["bind"]}));
+    });
+    sandbox.sh("chown -hR 100000:100000 map/rootfs && chmod 755 . map").run().ok();
+    run(sandbox, "map").ok().stdout_is("5:6\n65534:65534\n0\n");
+    sandbox.sh("stat -c %u:%g data/new").run().ok().stdout_is("0:0\n");
+}
+
+fn half_mappings(sandbox: &Sandbox) {
+    sandbox.sh("mkdir data").run().ok();
+    let maps = json!([{"containerID": 0, "hostID": 1000, "size": 100}]);
+    for mount in [
+        json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind"], "uidMappings": maps}),
+        json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "uidMappings": maps, "gidMappings": maps}),
+        json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind", "idmap"]}),
+    ] {
+        bundle(sandbox, "hlf", "true", |config| push(config, mount.clone()));
+        run(sandbox, "hlf").fails(125).one_error_line("spawn", &["/mnt", "map"]);
+    }
+}
+
+fn recursive(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p tree/below && mount -t tmpfs -o noexec,noatime,ro t tree/below").run().ok();
+    let tree = sandbox.at("tree");
+    for (options, top, below) in [
+        (json!(["rbind", "rro", "rnosuid", "rnodev"]), "ro,nosuid,nodev,relatime", "ro,nosuid,nodev,noexec,noatime"),
+        (json!(["rbind", "rrw", "rexec", "rrelatime"]), "rw,relatime", "rw,relatime"),
+        (
+            json!(["rbind", "ro", "rnoexec", "rnosymfollow"]),
+            "ro,noexec,relatime,nosymfollow",
+            "ro,noexec,noatime,nosymfollow",
+        ),
+        (json!(["rbind", "rnodiratime", "rstrictatime"]), "rw,nodiratime", "ro,noexec,nodiratime"),
+        (json!(["rbind", "rro", "rw"]), "ro,relatime", "ro,noexec,noatime"),
+    ] {
+        bundle(sandbox, "rec", "grep ' /mnt' /proc/self/mountinfo | cut -d' ' -f6", |config| {
+            push(config, json!({"destination": "/mnt", "source": tree, "options": options}));
+        });
+        run(sandbox, "rec").ok().stdout_is(&format!("{top}\n{below}\n"));
+    }
+    sandbox.sh("umount tree/below").run().ok();
+}
+
+fn copy_up(sandbox: &Sandbox) {
+    let script =
+        "cd /mnt && stat -c '%n %a %u:%g' * dir/file && readlink link && cat dir/file && echo x >dir/new && ls dir";
+    bundle(sandbox, "cpu", script, |config| {
+        push(
+            config,
+            json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "mode=1711"]}),
+        );
+    });
+    sandbox.sh("cd cpu/rootfs/mnt && mkdir dir && echo text >dir/file && chown 7:8 dir/file && chmod 4755 dir/file && chmod 2750 dir && ln -s dir/file link && mkfifo -m 640 pipe").run().ok();
+    run(sandbox, "cpu")
+        .ok()
+        .stdout_is("dir 2750 0:0\nlink 777 0:0\npipe 640 0:0\ndir/file 4755 7:8\ndir/file\ntext\nfile\nnew\n");
+    sandbox.sh("test ! -e cpu/rootfs/mnt/dir/new").run().ok();
+}
+
+fn cgroups(sandbox: &Sandbox) {
+    let script = "d=/sys/fs/cgroup; [ ! -d $d/pids ] || d=$d/pids; cat $d/cgroup.procs | head -n1; cat $d/pids.max; mkdir $d/x 2>/dev/null && rmdir $d/x && echo writable; true";
+    for (own_namespace, options, want) in [
+        (true, json!(["nosuid", "noexec", "nodev", "ro"]), "1\n20\n"),
+        (false, json!(["nosuid", "noexec", "nodev", "ro"]), "1\n20\n"),
+        (true, json!(["nosuid", "noexec", "nodev"]), "1\n20\nwritable\n"),
+    ] {
+        bundle(sandbox, "cgm", script, |config| {
+            config["linux"]["resources"] = json!({"pids": {"limit": 20}});
+            if own_namespace {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+            }
+            push(config, json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}));
+            push(
+                config,
+                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}),
+            );
+        });
+        run(sandbox, "cgm").ok().stdout_is(want);
+    }
+}

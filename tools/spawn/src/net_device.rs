@@ -1,0 +1,65 @@
+//! `linux.netDevices` (runtime-spec, config-linux.md, "Network Devices"): interfaces of the host that become the
+//! container's, with their lasting addresses, and end or go back when its network namespace does.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use netlink::route::Router;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+use sys::namespace::{Kind, enter};
+
+use crate::config::{Linux, NamespaceKind};
+
+/// Moves all of them into the network namespace of the container whose process is `pid`.
+pub(crate) fn move_all(linux: &Linux, pid: Pid) -> anyhow::Result<()> {
+    if linux.net_devices.is_empty() {
+        return Ok(());
+    }
+    let joined = linux.namespaces.iter().find(|one| one.kind == NamespaceKind::Network).map(|one| one.path.clone());
+    let path = joined.filter(|path| !path.as_os_str().is_empty());
+    let path = path.unwrap_or_else(|| PathBuf::from(format!("/proc/{}/ns/net", pid.as_raw_pid())));
+    let open = |path: &PathBuf| {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", path.display()))
+    };
+    let (own, theirs) = (open(&PathBuf::from("/proc/self/ns/net"))?, open(&path)?);
+    let mut host = Router::open()?;
+    // A socket stays where it was opened.
+    enter(theirs.as_fd(), Kind::Network).context("enter the network namespace")?;
+    let container = Router::open();
+    enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+    let mut container = container?;
+    for (name, device) in &linux.net_devices {
+        let wanted = if device.name.is_empty() { name } else { &device.name };
+        move_one(name, wanted, &mut host, &mut container, theirs.as_fd())
+            .with_context(|| format!("move network device {name}"))?;
+    }
+    Ok(())
+}
+
+fn move_one(
+    name: &str,
+    wanted: &str,
+    host: &mut Router,
+    container: &mut Router,
+    namespace: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
+    let link = host.link(name)?.context("there is no such device")?;
+    let pattern = wanted.contains("%d");
+    ensure!(pattern || container.link(wanted)?.is_none(), "the container has a device {wanted} already");
+    let before: Vec<u32> = container.links(None)?.iter().map(|link| link.index).collect();
+    let addresses = host.addresses()?;
+    host.move_link(link.index, wanted, namespace)?;
+    let moved = container
+        .links(None)?
+        .into_iter()
+        .find(|link| if pattern { !before.contains(&link.index) } else { link.name == wanted });
+    let moved = moved.context("it did not arrive")?;
+    for address in addresses.iter().filter(|address| address.index == link.index && address.is_lasting()) {
+        container.add_address(moved.index, address.address).with_context(|| format!("address {}", address.address))?;
+    }
+    Ok(container.set_up(moved.index)?)
+}

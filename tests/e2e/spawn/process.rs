@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("memory_comes_from_the_nodes_of_the_policy", NEEDS, memory_policy),
         test("a_personality_changes_the_machine_s_name", NEEDS, personality),
         test("every_clock_of_a_time_namespace_has_its_offset", NEEDS, time_offsets),
+        test("intel_rdt_is_refused_and_not_ignored", NEEDS, intel_rdt),
         test("a_label_that_no_kernel_module_knows_is_refused", NEEDS, labels),
         test("a_seccomp_listener_is_sent_and_answers_calls", NEEDS_PYTHON, listener),
         test("network_devices_move_with_their_lasting_addresses", NEEDS_IP, net_devices),
@@ -155,6 +156,13 @@ fn time_offsets(sandbox: &Sandbox) {
         config["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
     });
     run(sandbox, "tim").fails(125).one_error_line("spawn", &["time offsets", "realtime 1 0"]);
+}
+
+fn intel_rdt(sandbox: &Sandbox) {
+    let features = sandbox.sh("spawn features").run().ok().json();
+    assert_eq!(features["linux"]["intelRdt"]["enabled"], json!(false));
+    bundle(sandbox, "rdt", "true", |config| config["linux"]["intelRdt"] = json!({"closID": "a"}));
+    run(sandbox, "rdt").fails(125).one_error_line("spawn", &["intelRdt"]);
 }
 
 fn labels(sandbox: &Sandbox) {

@@ -50,6 +50,10 @@ impl Config {
             linux.net_devices.is_empty() || linux.has(NamespaceKind::Network),
             "unable to move network devices without a private NET namespace"
         );
+        ensure!(
+            linux.intel_rdt.is_none(),
+            "intelRdt is specified in config, but Intel RDT is not supported or enabled"
+        );
         for (name, device) in &linux.net_devices {
             let wanted = if device.name.is_empty() { name } else { &device.name };
             // The kernel would move it first and then refuse the name: dev_valid_name() in net/core/dev.c.

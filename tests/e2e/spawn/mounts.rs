@@ -12,6 +12,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("half_an_id_map_is_refused", NEEDS, half_mappings),
         test("recursive_attributes_reach_every_mount_below", NEEDS, recursive),
         test("tmpcopyup_keeps_modes_owners_and_links", NEEDS, copy_up),
+        test("every_mount_option_of_features_is_accepted", NEEDS, features),
         test("the_cgroup_mount_shows_the_container_s_own", NEEDS, cgroups),
     ]
 }
@@ -98,6 +99,26 @@ fn copy_up(sandbox: &Sandbox) {
         .ok()
         .stdout_is("dir 2750 0:0\nlink 777 0:0\npipe 640 0:0\ndir/file 4755 7:8\ndir/file\ntext\nfile\nnew\n");
     sandbox.sh("test ! -e cpu/rootfs/mnt/dir/new").run().ok();
+}
+
+fn features(sandbox: &Sandbox) {
+    let features = sandbox.sh("spawn features").run().ok().json();
+    // These say where a mount comes from, and have tests of their own.
+    let special = ["bind", "rbind", "idmap", "ridmap", "remount"];
+    let listed = features["mountOptions"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let options: Vec<&str> = listed.filter(|option| !special.contains(option)).collect();
+    assert!(options.len() > 50, "{options:?}");
+    bundle(sandbox, "fea", "grep -c ' /mnt/' /proc/self/mountinfo", |config| {
+        for option in &options {
+            let destination = format!("/mnt/{option}");
+            push(config, json!({"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": [option]}));
+        }
+    });
+    run(sandbox, "fea").ok().stdout_is(&format!("{}\n", options.len()));
+    bundle(sandbox, "fea", "true", |config| {
+        push(config, json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nonsense"]}));
+    });
+    run(sandbox, "fea").fails(125).one_error_line("spawn", &["nonsense"]);
 }
 
 fn cgroups(sandbox: &Sandbox) {

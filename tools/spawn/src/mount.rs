@@ -101,7 +101,8 @@ const PROPAGATIONS: [(&str, u64); 4] = [
 ];
 
 /// Words of mount(8) that say nothing to the kernel.
-const NOTHING: [&str; 8] = ["async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
+const NOTHING: [&str; 9] =
+    ["silent", "async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
 
 impl Mount {
     pub(crate) fn parse(mount: &config::Mount) -> Self {

@@ -124,7 +124,8 @@ impl Rootfs<'_> {
 }
 
 fn is_read_only_later(mount: &Mount) -> bool {
-    mount.attributes.set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
+    let set = mount.attributes.set | mount.recursive_attributes.set;
+    set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
 }
 
 fn first_attributes(mount: &Mount) -> u64 {

@@ -71,6 +71,26 @@ pub fn own_mount_namespace() -> io::Result<()> {
     Ok(mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
+/// Closes what this process was started with, from descriptor `first` on. Its own descriptors are all to be closed on
+/// exec, from birth; that tells them from those.
+pub fn close_inherited(first: u32) -> io::Result<()> {
+    let listed = std::fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let given = |number: &i32| {
+        // SAFETY: F_GETFD takes no memory, and says so if the descriptor is not open.
+        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
+        flags >= 0 && flags & libc::FD_CLOEXEC == 0
+    };
+    // Collected first: closing changes the directory that is read.
+    let given: Vec<i32> =
+        numbers.filter(|number| u32::try_from(*number).is_ok_and(|at| at >= first)).filter(given).collect();
+    for number in given {
+        // SAFETY: it is not close-on-exec, so that no owner in this program has it.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
 /// Gives the program that `command` starts the default signal mask and SIGPIPE's default, which this process changed
 /// for itself.
 pub fn with_own_signals(command: &mut Command) -> &mut Command {

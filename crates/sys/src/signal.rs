@@ -4,7 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 /// Signals that this process reads instead of being interrupted by them.
 #[derive(Debug)]
@@ -54,6 +54,21 @@ impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Sends a signal by its number to the process behind a pidfd: rustix has no real-time signals, and images are stopped
+/// by them.
+pub fn send(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open; a null siginfo asks for what kill(2) fills in; the kernel checks the number.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends a signal by its number to a process by its id: `kill(2)`.
+pub fn send_to(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: kill takes no memory, and the kernel checks both numbers.
+    check(unsafe { libc::kill(pid.as_raw_pid(), number) })
 }
 
 /// Unblocks every signal in the calling thread: for a child before it becomes another program, since the mask survives

@@ -86,6 +86,9 @@ pub(crate) fn warn_of_unknown(capabilities: &Capabilities) {
     if !unknown.is_empty() {
         log::warn!("ignoring unknown or unavailable capabilities: {unknown:?}");
     }
+    for name in capabilities.ambient.iter().filter(|name| known(name) && !capabilities.inheritable.contains(name)) {
+        log::warn!("can't raise ambient capability {name}: it is not inheritable");
+    }
 }
 
 /// Returns the number of a capability.

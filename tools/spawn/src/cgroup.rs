@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 pub(crate) use device::default_rules;
 
@@ -50,7 +50,7 @@ impl Cgroups {
         let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
         ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
         let own = crate::file::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-        let unified_only = file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC);
+        let unified_only = is_unified();
         let mut found = Self::default();
         for line in own.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -167,14 +167,16 @@ impl Cgroups {
     }
 
     /// Sends a signal to every process.
-    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        if signal == Signal::KILL && self.kill_unified() {
+    pub(crate) fn signal(&self, signal: i32) -> anyhow::Result<()> {
+        if signal == libc::SIGKILL && self.kill_unified() {
             return Ok(());
         }
         for pid in self.processes() {
-            match rustix::process::kill_process(pid, signal) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(error).with_context(|| format!("signal process {}", pid.as_raw_pid())),
+            match sys::signal::send_to(pid, signal) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(error).with_context(|| format!("signal process {}", pid.as_raw_pid()));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -251,12 +253,17 @@ impl Cgroups {
                 if self.is_frozen() {
                     self.freeze(false)?;
                 }
-                self.signal(Signal::KILL)?;
+                self.signal(libc::SIGKILL)?;
                 std::thread::sleep(Duration::from_micros(500));
             }
         }
         Ok(())
     }
+}
+
+/// Tells whether cgroup v2 is all there is.
+pub(crate) fn is_unified() -> bool {
+    file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC)
 }
 
 impl Entry {

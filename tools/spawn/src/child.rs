@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, ensure};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Rlimit, Signal};
+use rustix::thread::CpuSet;
 use sys::namespace::Kind;
 
 use crate::cgroup::{Cgroups, Entry};
@@ -73,14 +74,20 @@ impl Child<'_> {
             become_undumpable()?;
         }
         prepare_signals()?;
+        if self.start.is_some() {
+            // It may wait for long, and must not keep alive what its caller happened to have open.
+            let _no_proc = sys::child::close_inherited(3 + self.options.preserve_fds);
+        }
         self.enter_namespaces()?;
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
         // A process that joins a session's terminal or none must lead a session of its own.
         rustix::process::setsid().context("setsid")?;
-        self.limits()?;
+        self.adjust_oom_score()?;
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
+        // Not before: the mounts take descriptors, perhaps more than the program may have.
+        set_rlimits(self.process)?;
         let (program, chdir) = find_program(self.process)?;
         let keyring = CString::new(format!("_ses.{}", self.state.id))?;
         if let Some(start) = self.start.take() {
@@ -104,6 +111,7 @@ impl Child<'_> {
 
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
         self.entry.join().context("join the cgroup")?;
+        reset_affinity();
         let linux = &self.config.linux;
         if linux.makes(NamespaceKind::User) || !linux.net_devices.is_empty() {
             wait_for_parent(self.socket.as_fd())?;
@@ -146,8 +154,7 @@ impl Child<'_> {
         sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
     }
 
-    fn limits(&self) -> anyhow::Result<()> {
-        set_rlimits(self.process)?;
+    fn adjust_oom_score(&self) -> anyhow::Result<()> {
         if let Some(adjustment) = self.process.oom_score_adj {
             match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
                 Err(error) if self.options.rootless || self.config.linux.has(NamespaceKind::User) => {
@@ -251,7 +258,9 @@ impl Child<'_> {
             self.socket =
                 rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC).context("wait for start")?;
         }
-        hooks::run("startContainer", hooks, &self.state_now("created")).inspect_err(|error| {
+        // That they get the process's variables is older than the specification, and images count on it.
+        let environment = crate::environment::complete(self.process);
+        hooks::run_with(&environment, "startContainer", hooks, &self.state_now("created")).inspect_err(|error| {
             // The parent of the moment hears it, whoever that is.
             let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
         })
@@ -287,6 +296,15 @@ pub(crate) fn wait_for_parent(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     let count = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut answer)).context("wait for the parent")?;
     ensure!(count == 1, "the parent is gone");
     Ok(())
+}
+
+/// Lets the process run on every CPU of its cgroup, whatever the caller itself was confined to (`taskset`, systemd's
+/// `CPUAffinity=`).
+pub(crate) fn reset_affinity() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // A seccomp filter above us may forbid it; then the caller's choice stays.
+    let _refused = rustix::thread::sched_setaffinity(None, &all);
 }
 
 /// Becomes root of the user namespace just entered.

@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Some(command) = command else { return filter::run(&global, filter) };
     let own_code = match command {
         // Its exit code is the container's, so that its own failures need codes which no container has: as the filter's.
-        Command::Run(_) => None,
+        Command::Run(ref options) if !options.detach => None,
         Command::Exec(_) => Some(255),
         _ => Some(1),
     };

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -185,6 +185,9 @@ impl Child<'_> {
         child::prepare_signals()?;
         let process = &self.order.process;
         self.entry.join().context("join the cgroup")?;
+        if process.exec_cpu_affinity.is_none() {
+            child::reset_affinity();
+        }
         let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
         rustix::process::setsid().context("setsid")?;
         self.adjust(process)?;
@@ -268,6 +271,8 @@ fn is_own(pid: Pid, kind: Kind) -> bool {
 /// Finds the cgroups below the container's that were asked for.
 fn below(mut cgroups: Cgroups, wanted: &[(String, String)]) -> anyhow::Result<Cgroups> {
     for (controllers, path) in wanted {
+        let leaves = Path::new(path).components().any(|part| part == std::path::Component::ParentDir);
+        ensure!(!leaves, "bad sub cgroup path: {path}");
         let path = crate::cgroup::clean(path);
         for controller in controllers.split(',') {
             let all = controller.is_empty();

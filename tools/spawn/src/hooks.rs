@@ -14,30 +14,41 @@ use crate::config::Hook;
 
 /// Runs hooks in their order; the first failure ends it.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
+    run_with(&[], kind, hooks, state)
+}
+
+/// Runs hooks that get `environment` where they name none of their own.
+pub(crate) fn run_with(
+    environment: &[String],
+    kind: &str,
+    hooks: &[Hook],
+    state: &record::State,
+) -> anyhow::Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run {kind} hook {}", hook.path.display());
-        run_one(hook, state).with_context(|| format!("error running {kind} hook #{index}"))?;
+        run_one(hook, state, environment).with_context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
 
-/// Runs hooks whose failure the specification wants only mentioned: poststart and poststop.
-pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &record::State) {
+/// Runs the hooks whose failure the specification wants only mentioned.
+pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
-        log::debug!("run {kind} hook {}", hook.path.display());
-        if let Err(error) = run_one(hook, state) {
-            log::warn!("error running {kind} hook #{index}: {error:#}");
+        log::debug!("run poststop hook {}", hook.path.display());
+        if let Err(error) = run_one(hook, state, &[]) {
+            log::warn!("error running poststop hook #{index}: {error:#}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &record::State) -> anyhow::Result<()> {
+fn run_one(hook: &Hook, state: &record::State, environment: &[String]) -> anyhow::Result<()> {
     ensure!(hook.path.has_root(), "path {} is not absolute", hook.path.display());
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
+    let environment = if hook.env.is_empty() { environment } else { hook.env.as_slice() };
+    command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child =
         sys::child::with_own_signals(&mut command).spawn().with_context(|| format!("exec {}", hook.path.display()))?;

@@ -8,11 +8,14 @@ pub(crate) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub(crate) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub(crate) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub(crate) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
-const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
-const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
-const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
-const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+pub(crate) const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
+pub(crate) const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+pub(crate) const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+pub(crate) const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
 const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+
+/// What a user namespace may not take off a mount that it got from its parent: `mount_namespaces(7)`.
+pub(crate) const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
 
 /// A mount, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) struct Mount {
     pub source: String,
     /// Attributes of this mount alone.
     pub attributes: Change,
+    /// Whether there was a word about attributes at all: a bind mount without any keeps those of its source.
+    pub has_attributes: bool,
     /// Attributes of this mount and all below it (`rro` and its like).
     pub recursive_attributes: Change,
     /// `bind` and `rbind`.
@@ -60,6 +65,22 @@ impl Change {
         // The last word counts.
         self.set = self.set & !clear | set;
         self.clear = self.clear & !set | clear;
+    }
+
+    /// `norelatime` and its like take an earlier word back, and say nothing of what the mount has already.
+    fn take_back(&mut self, value: u64) {
+        if self.set & ATIME_MASK == value {
+            self.set &= !ATIME_MASK;
+            self.clear &= !ATIME_MASK;
+        }
+    }
+
+    /// Returns what changes on a bind mount, which has attributes already: those that are not asked for go, but for the
+    /// access times, which stay unless something is said of them. So does mount(8) on a remount, and so does runc.
+    pub(crate) fn of_bind(self) -> Self {
+        let times =
+            if self.set & NODIRATIME != 0 || self.clear & ATIME_MASK != 0 { ATIME_MASK | NODIRATIME } else { 0 };
+        Self { set: self.set, clear: (LOCKABLE | NOSYMFOLLOW | times) & (!self.set | ATIME_MASK & times) }
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -137,7 +158,14 @@ impl Mount {
             "remount" => self.remount = true,
             _ => {
                 if let Some(change) = attribute(option) {
-                    self.attributes.apply(change);
+                    self.has_attributes |= change != (0, 0);
+                    match option {
+                        "atime" => self.attributes.take_back(NOATIME),
+                        "norelatime" => self.attributes.take_back(0),
+                        "nostrictatime" => self.attributes.take_back(STRICTATIME),
+                        "diratime" => self.attributes.set &= !NODIRATIME,
+                        _ => self.attributes.apply(change),
+                    }
                 } else if let Some(flag) = propagation(option) {
                     self.propagation.push((flag, Depth::One));
                 } else if let Some(flag) = recursive.and_then(propagation) {
@@ -194,6 +222,29 @@ mod tests {
         ] {
             let mount = parse(options);
             assert_eq!((mount.attributes, mount.recursive_attributes), (one, tree), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn a_bind_mount_has_the_attributes_asked_for_or_its_source_s() {
+        const TIMES: u64 = ATIME_MASK | NODIRATIME;
+        const REST: u64 = LOCKABLE | NOSYMFOLLOW;
+        for (options, has, set, clear) in [
+            (&["bind"][..], false, 0, REST),
+            (&["defaults"], false, 0, REST),
+            (&["dev"], true, 0, REST),
+            (&["ro", "nosuid"], true, RDONLY | NOSUID, REST & !(RDONLY | NOSUID)),
+            (&["atime"], true, 0, REST),
+            (&["norelatime", "diratime"], true, 0, REST),
+            (&["noatime", "atime"], true, 0, REST),
+            (&["relatime"], true, 0, REST | TIMES),
+            (&["noatime"], true, NOATIME, REST | TIMES),
+            (&["nodiratime"], true, NODIRATIME, REST | ATIME_MASK),
+            (&["nodiratime", "strictatime"], true, NODIRATIME | STRICTATIME, REST | ATIME_MASK),
+        ] {
+            let mount = parse(options);
+            let change = mount.attributes.of_bind();
+            assert_eq!((mount.has_attributes, change.set, change.clear), (has, set, clear), "{options:?}");
         }
     }
 

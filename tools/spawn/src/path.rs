@@ -5,12 +5,16 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// As many as the kernel follows: `path_resolution(7)`.
+const MAX_LINKS: u32 = 40;
 
 /// Opens `path` inside `root` for reference only (`O_PATH`).
 pub(crate) fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
@@ -42,8 +46,13 @@ pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io
     if kind == FileType::Directory { Ok(directory) } else { Err(Errno::NOTDIR.into()) }
 }
 
-/// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there.
+/// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there. Dangling
+/// symbolic links are followed inside too.
 pub(crate) fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    make_file_through(root, path, MAX_LINKS)
+}
+
+fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Result<OwnedFd> {
     match open(root, path) {
         Err(Errno::NOENT) => {}
         other => return Ok(other?),
@@ -55,7 +64,14 @@ pub(crate) fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd
         Ok(_) => {}
         Err(Errno::EXIST) => {
             // A dangling link, or somebody was faster: what it means is resolved inside.
-            return Ok(open(root, path)?);
+            let target = match rustix::fs::readlinkat(&parent, name, Vec::new()) {
+                Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
+                Err(Errno::INVAL) => return Ok(open(root, path)?),
+                Err(error) => return Err(error.into()),
+            };
+            let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+            let above = path.parent().filter(|_| !target.has_root()).unwrap_or(Path::new("/"));
+            return make_file_through(root, &above.join(target), links);
         }
         Err(error) => return Err(error.into()),
     }
@@ -79,7 +95,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     }
     let mut wanted: VecDeque<OsString> = normal(path);
     let mut reached = PathBuf::new();
-    let mut links = 0;
+    let mut links = 0_u32;
     while let Some(name) = wanted.pop_front() {
         if name == ".." {
             reached.pop();
@@ -99,11 +115,11 @@ fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
             Ok(()) => reached = next,
             Err(Errno::EXIST) => {
                 links += 1;
-                if links > 40 {
+                if links > MAX_LINKS {
                     return Err(Errno::LOOP.into());
                 }
                 let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
-                let target = PathBuf::from(OsString::from(target.to_string_lossy().into_owned()));
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 if target.has_root() {
                     reached = PathBuf::new();
                 }
@@ -165,6 +181,20 @@ mod tests {
         }
         make_file(handle.as_fd(), Path::new("/f/g")).unwrap();
         assert!(root.join("f/g").is_file());
+        for (link, target) in
+            [("far", "/deep/er/file"), ("near", "beside"), ("out", "../../../etc/x"), ("self", "self")]
+        {
+            std::os::unix::fs::symlink(target, root.join("real").join(link)).unwrap();
+        }
+        for (path, made) in [
+            ("real/far", Some("deep/er/file")),
+            ("ok/near", Some("real/beside")),
+            ("real/out", Some("etc/x")),
+            ("ok/self", None),
+        ] {
+            assert_eq!(make_file(handle.as_fd(), Path::new(path)).is_ok(), made.is_some(), "{path}");
+            assert!(made.is_none_or(|made| root.join(made).is_file()), "{path}");
+        }
         assert_eq!(fs::read_dir(&base).unwrap().count(), 1);
         fs::remove_dir_all(&base).unwrap();
     }

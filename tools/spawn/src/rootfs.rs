@@ -5,6 +5,7 @@
 mod attach;
 mod cgroup;
 mod devices;
+mod host;
 mod restrict;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
@@ -29,6 +31,7 @@ pub(crate) struct Prepared {
 /// The new root under construction.
 pub(crate) struct Rootfs<'a> {
     config: &'a Config,
+    path: PathBuf,
     /// The root mount, attached at the rootfs's path in this mount namespace.
     root: OwnedFd,
     /// Read-only at the end, when nothing has to be made in them any more.
@@ -48,26 +51,25 @@ impl<'a> Rootfs<'a> {
         };
         let target = open(path)?;
         ensure!(crate::path::is_directory(&target)?, "rootfs {} is not a directory", path.display());
-        let slash = open(Path::new("/"))?;
-        let make_slave =
-            || set_attributes(slash.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE)).context("make / a slave");
-        // What is shared with the host must be cloned while it still is; everything else must not hear of us.
+        // The host must hear nothing of what is mounted here, unless volumes are to be shared with it: those have to be
+        // cloned while their sources still are.
         let shared = propagation == libc::MS_SHARED;
-        if !shared {
-            make_slave()?;
+        if shared {
+            make_holder_private(path)?;
+        } else {
+            let slash = open(Path::new("/"))?;
+            set_attributes(slash.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE)).context("make / a slave")?;
         }
         let root = clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?;
-        if shared {
-            make_slave()?;
-        }
+        // pivot_root(2) takes no shared mount: that comes afterwards.
+        let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
+        set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
-        set_attributes(root.as_fd(), recursive, &Attributes::propagation(propagation))
-            .context("set rootfs propagation")?;
         let binds_dev = |mount: &crate::config::Mount| {
             attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
-        Ok(Self { config, root, read_only_later: Vec::new(), cgroups, own_dev })
+        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, own_dev })
     }
 
     /// Mounts everything and makes the devices.
@@ -75,7 +77,11 @@ impl<'a> Rootfs<'a> {
         prepared.trees.resize_with(self.config.mounts.len(), || None);
         let config = self.config;
         for (mount, tree) in config.mounts.iter().zip(prepared.trees) {
-            let parsed = Mount::parse(mount);
+            let mut parsed = Mount::parse(mount);
+            if let Ok(inside) = parsed.destination.strip_prefix(&self.path) {
+                // Some hosts name the place in the rootfs as they themselves see it.
+                parsed.destination = Path::new("/").join(inside);
+            }
             log::trace!(
                 "mount {} on {}",
                 if parsed.bind.is_some() { &parsed.source } else { &parsed.kind },
@@ -122,17 +128,43 @@ impl<'a> Rootfs<'a> {
 
     /// Makes the new root the root of this process and of the mount namespace.
     pub(crate) fn enter(self, no_pivot: bool) -> anyhow::Result<()> {
+        let (propagation, recursive) = root_propagation(&self.config.linux.rootfs_propagation)?;
         rustix::process::fchdir(&self.root).context("enter the rootfs")?;
         if no_pivot {
+            host::hide_kernel_files(&self.path)?;
             let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
             rustix::process::chroot(".").context("chroot")?;
         } else {
             rustix::process::pivot_root(".", ".").context("pivot_root")?;
+            if propagation == libc::MS_SHARED {
+                // It lies on top now; what is unmounted of it must stay mounted for the host.
+                let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+                rustix::mount::mount_change(".", slave).context("make the old root a slave")?;
+            }
             rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
+        }
+        if propagation == libc::MS_SHARED {
+            set_attributes(self.root.as_fd(), recursive, &Attributes::propagation(propagation))
+                .context("set rootfs propagation")?;
         }
         rustix::process::chdir("/").context("enter /")
     }
+}
+
+/// Keeps what is mounted on `path` from being mounted for the host as well: the mount that holds `path` becomes private
+/// in this mount namespace.
+fn make_holder_private(path: &Path) -> anyhow::Result<()> {
+    for holder in path.ancestors() {
+        let opened = rustix::fs::open(holder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", holder.display()))?;
+        match set_attributes(opened.as_fd(), false, &Attributes::propagation(libc::MS_PRIVATE)) {
+            // Not where a mount begins.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            result => return result.with_context(|| format!("make {} private", holder.display())),
+        }
+    }
+    bail!("no mount holds {}", path.display())
 }
 
 /// `linux.rootfsPropagation`: by default the container hears of later mounts, and the host hears nothing.
@@ -158,6 +190,7 @@ fn source_name(mount: &Mount) -> &str {
 /// and mounts whose ids are mapped, which takes privilege over the file system.
 pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared> {
     let in_user_namespace = config.linux.has(NamespaceKind::User);
+    let rootfs = bundle.join(config.root.as_ref().map_or(Path::new(""), |root| &root.path));
     let mut trees = Vec::new();
     for entry in &config.mounts {
         let mount = Mount::parse(entry);
@@ -167,6 +200,11 @@ pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared
             continue;
         };
         let path = source_path(bundle, &mount.source);
+        if mount.id_map.is_none() && path.starts_with(&rootfs) {
+            // What is mounted there before it, only the child sees.
+            trees.push(None);
+            continue;
+        }
         let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open {}", path.display()))?;
         let tree = match clone_tree(source.as_fd(), depth.is_tree()) {

@@ -1,7 +1,6 @@
 //! Signals by name or number: signal(7).
 
 use anyhow::Context;
-use rustix::process::Signal;
 
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
@@ -9,8 +8,12 @@ const NAMES: [&str; 31] = [
     "PWR", "SYS",
 ];
 
-/// Parses `9`, `KILL`, `sigkill`.
-pub(crate) fn parse(word: &str) -> anyhow::Result<Signal> {
+/// The first and the last real-time signal that the C library leaves to programs.
+const REAL_TIME: (i32, i32) = (34, 64);
+
+/// Parses `9`, `KILL`, `sigkill`, `RTMIN+3`. `0` is no signal: it asks whether there is somebody to get
+/// one.
+pub(crate) fn parse(word: &str) -> anyhow::Result<i32> {
     let upper = word.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let name = if name == "IOT" {
@@ -24,7 +27,19 @@ pub(crate) fn parse(word: &str) -> anyhow::Result<Signal> {
         .parse()
         .ok()
         .or_else(|| NAMES.iter().position(|known| *known == name).and_then(|at| i32::try_from(at + 1).ok()));
-    number.and_then(Signal::from_named_raw).with_context(|| format!("unknown signal {word:?}"))
+    let number = number.or_else(|| real_time(name));
+    number.filter(|number| (0..=REAL_TIME.1).contains(number)).with_context(|| format!("unknown signal {word:?}"))
+}
+
+/// Parses `RTMIN`, `RTMIN+3`, `RTMAX-1`.
+fn real_time(name: &str) -> Option<i32> {
+    let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i32>().ok() };
+    let (first, last) = REAL_TIME;
+    let number = match name.strip_prefix("RTMIN") {
+        Some(offset_text) => first.checked_add(offset(offset_text)?)?,
+        None => last.checked_add(offset(name.strip_prefix("RTMAX")?)?)?,
+    };
+    (first..=last).contains(&number).then_some(number)
 }
 
 #[cfg(test)]
@@ -33,10 +48,22 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_signals() {
-        for (word, want) in
-            [("9", Some(9)), ("KILL", Some(9)), ("sigterm", Some(15)), ("SIGPWR", Some(30)), ("x", None), ("999", None)]
-        {
-            assert_eq!(parse(word).ok().map(Signal::as_raw), want, "{word}");
+        for (word, want) in [
+            ("9", Some(9)),
+            ("0", Some(0)),
+            ("-9", None),
+            ("KILL", Some(9)),
+            ("sigterm", Some(15)),
+            ("SIGPWR", Some(30)),
+            ("37", Some(37)),
+            ("SIGRTMIN+3", Some(37)),
+            ("rtmax", Some(64)),
+            ("RTMAX-1", Some(63)),
+            ("RTMAX+1", None),
+            ("x", None),
+            ("999", None),
+        ] {
+            assert_eq!(parse(word).ok(), want, "{word}");
         }
     }
 }

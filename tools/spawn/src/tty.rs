@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, Termios, Winsize};
+use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
 use sys::mount::{attach, clone_tree};
 
 use crate::config::ConsoleSize;
@@ -85,6 +85,10 @@ impl Raw {
         let before = rustix::termios::tcgetattr(stdin).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
+        if !rustix::termios::isatty(rustix::stdio::stdout()) {
+            // Whoever reads our output may write on this terminal, and expects it to begin lines at the left.
+            raw.output_modes |= OutputModes::OPOST;
+        }
         rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
         Some(Self { before })
     }
@@ -94,6 +98,15 @@ impl Drop for Raw {
     fn drop(&mut self) {
         // The terminal may be gone; then nobody sees how it is left.
         let _gone = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Keeps the container's terminal from ending lines with a carriage return, which only a terminal has a use for.
+pub(crate) fn end_lines_plainly(master: BorrowedFd<'_>) {
+    if let Ok(mut modes) = rustix::termios::tcgetattr(master) {
+        modes.output_modes.remove(OutputModes::ONLCR);
+        // As it was, it works as well.
+        let _unchanged = rustix::termios::tcsetattr(master, OptionalActions::Now, &modes);
     }
 }
 

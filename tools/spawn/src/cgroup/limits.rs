@@ -46,7 +46,7 @@ pub(super) fn v1(resources: &Resources) -> Vec<Line> {
         v1_memory(&mut lines, memory);
     }
     if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        lines.add("pids.max", if limit > 0 { limit.to_string() } else { "max".into() });
+        lines.add("pids.max", pids_max(limit));
     }
     if let Some(io) = &resources.block_io {
         v1_block_io(&mut lines, io);
@@ -137,7 +137,7 @@ pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
         v2_memory(&mut lines, memory)?;
     }
     if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        lines.add("pids.max", if limit > 0 { limit.to_string() } else { "max".into() });
+        lines.add("pids.max", pids_max(limit));
     }
     if let Some(io) = &resources.block_io {
         v2_io(&mut lines, io);
@@ -221,6 +221,11 @@ fn v2_io(lines: &mut Lines, io: &BlockIo) {
     }
 }
 
+/// The kernel lets nobody in where the limit is 0, so that the least which means anything is 1.
+fn pids_max(limit: i64) -> String {
+    if limit < 0 { "max".into() } else { limit.max(1).to_string() }
+}
+
 /// Turns v1's shares, 2–262144 about 1024, into v2's weight, 1–10000 about 100: quadratic in the logarithm, so that both
 /// ends and both defaults meet.
 #[allow(
@@ -255,7 +260,8 @@ mod tests {
     #[test]
     fn each_limit_has_its_line_on_both_versions() {
         for (json, one, two) in [
-            (r#"{"pids":{"limit":0}}"#, &["pids.max=max"][..], &["pids.max=max"][..]),
+            (r#"{"pids":{"limit":0}}"#, &["pids.max=1"][..], &["pids.max=1"][..]),
+            (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"][..], &["pids.max=max"][..]),
             (r#"{"pids":{"limit":9}}"#, &["pids.max=9"], &["pids.max=9"]),
             (
                 r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#,

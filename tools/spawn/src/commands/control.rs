@@ -14,6 +14,10 @@ use crate::state::{self, Container, Status};
 
 pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Result<()> {
     let root = state_root(global);
+    if global.root.is_some() {
+        // Who names a directory wants to hear that it is not there; the usual one is made by the first container.
+        fs::metadata(&root).with_context(|| format!("open {}", root.display()))?;
+    }
     let ids = state::list(&root)?;
     if quiet {
         return print(&ids.iter().map(|id| format!("{id}\n")).collect::<Vec<_>>().concat());

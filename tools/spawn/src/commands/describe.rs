@@ -19,6 +19,10 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
         .open(&path)
         .with_context(|| format!("File {} exists or cannot be made. Remove it first", path.display()))?;
     let mut spec = default_spec();
+    if !crate::cgroup::is_unified() {
+        // On v1 a container could not see there what limits it: runc's choice, too.
+        without_namespace(&mut spec, "cgroup");
+    }
     if rootless {
         make_rootless(&mut spec);
     }
@@ -64,13 +68,19 @@ fn default_spec() -> Value {
     })
 }
 
+fn without_namespace(spec: &mut Value, kind: &str) {
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != kind);
+    }
+}
+
 /// Changes what an ordinary user cannot have.
 fn make_rootless(spec: &mut Value) {
     let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
     spec["linux"]["uidMappings"] = map(rustix::process::geteuid().as_raw());
     spec["linux"]["gidMappings"] = map(rustix::process::getegid().as_raw());
+    without_namespace(spec, "network");
     if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
-        namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({"type": "user"}));
     }
     if let Some(linux) = spec["linux"].as_object_mut() {

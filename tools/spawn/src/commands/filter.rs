@@ -31,7 +31,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     order.child.null_stdin = from_stdin;
     if options.detach {
         let made = create::create(&order)?;
-        poststart(&made);
+        poststart(&made)?;
         let state = made.container.report(Status::Running);
         tell(status.as_ref(), &serde_json::to_value(&state)?)?;
         record.set(&state);
@@ -42,7 +42,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     let signals = foreground::block_signals()?;
     let mut made = create::create(&order)?;
     tell(status.as_ref(), &serde_json::to_value(made.container.report(Status::Running))?)?;
-    poststart(&made);
+    poststart(&made)?;
     let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
     finish(&made.container, Some(&made.config))?;
     tell(status.as_ref(), &serde_json::json!({ "exitCode": code }))?;

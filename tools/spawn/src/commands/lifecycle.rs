@@ -58,7 +58,7 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     if options.detach {
         let made = create::create(&order)?;
         send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
-        poststart(&made);
+        poststart(&made)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !options.no_subreaper {
@@ -67,7 +67,7 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     let signals = foreground::block_signals()?;
     let mut made = create::create(&order)?;
     send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
-    poststart(&made);
+    poststart(&made)?;
     let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
     if !options.keep {
         finish(&made.container, Some(&made.config))?;
@@ -88,10 +88,34 @@ pub(super) fn become_subreaper() {
     let _refused = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }
 
-pub(super) fn poststart(made: &Made) {
-    if !made.config.hooks.poststart.is_empty() {
-        hooks::run_all("poststart", &made.config.hooks.poststart, &made.container.report(Status::Running));
+/// Runs the poststart hooks. If one fails the container is removed: runtime-spec 1.3, runtime.md, "Lifecycle", 9.
+pub(super) fn poststart(made: &Made) -> anyhow::Result<()> {
+    run_poststart(&made.container, &made.config).inspect_err(|_| {
+        let removed = foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config)));
+        if let Err(error) = removed {
+            log::warn!("{error:#}");
+        }
+    })
+}
+
+fn run_poststart(container: &Container, config: &Config) -> anyhow::Result<()> {
+    let hooks = &config.hooks.poststart;
+    if hooks.is_empty() {
+        return Ok(());
     }
+    hooks::run("poststart", hooks, &container.report(Status::Running)).inspect_err(|_| {
+        if let Err(error) = kill_all(container) {
+            log::warn!("{error:#}");
+        }
+    })
+}
+
+/// Kills the container with all that it has started.
+fn kill_all(container: &Container) -> anyhow::Result<()> {
+    if let Some(pid) = container.process() {
+        sys::signal::send_to(pid, libc::SIGKILL).context("kill the container")?;
+    }
+    container.cgroups().signal(libc::SIGKILL)
 }
 
 /// Removes a container that has ended, with all that it had.
@@ -100,7 +124,7 @@ pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::
     let hooks = config.map(|config| config.hooks.poststop.as_slice()).unwrap_or_default();
     let report = container.report(Status::Stopped);
     container.remove()?;
-    hooks::run_all("poststop", hooks, &report);
+    hooks::run_poststop(hooks, &report);
     Ok(())
 }
 
@@ -132,8 +156,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
             other => bail!("unexpected word from the container's process: {other:?}"),
         }
     }
-    hooks::run_all("poststart", &config.hooks.poststart, &container.report(Status::Running));
-    Ok(())
+    run_poststart(&container, &config)
 }
 
 pub(crate) fn state(global: &Global, id: &str) -> anyhow::Result<()> {
@@ -159,20 +182,19 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
         ensure!(options.all, "container not running");
         return Ok(());
     };
-    if options.all || shared_pids && signal == Signal::KILL {
+    if options.all || shared_pids && signal == libc::SIGKILL {
         return container.cgroups().signal(signal);
     }
     let pidfd = userns::pidfd(pid)?;
     ensure!(container.process() == Some(pid), "container not running");
-    rustix::process::pidfd_send_signal(&pidfd, signal)
-        .with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
-    thaw_for_death(&container, signal)
+    sys::signal::send(pidfd.as_fd(), signal).with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
+    if signal == libc::SIGKILL { thaw_for_death(&container) } else { Ok(()) }
 }
 
 /// A frozen v1 cgroup would keep even SIGKILL waiting.
-fn thaw_for_death(container: &Container, signal: Signal) -> anyhow::Result<()> {
+fn thaw_for_death(container: &Container) -> anyhow::Result<()> {
     let cgroups = container.cgroups();
-    if signal == Signal::KILL && !cgroups.is_unified() && cgroups.is_frozen() { cgroups.freeze(false) } else { Ok(()) }
+    if !cgroups.is_unified() && cgroups.is_frozen() { cgroups.freeze(false) } else { Ok(()) }
 }
 
 pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
@@ -206,7 +228,7 @@ fn end(container: &Container) -> anyhow::Result<()> {
     let pidfd = userns::pidfd(pid)?;
     // It may end by itself at this moment.
     let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-    thaw_for_death(container, Signal::KILL)?;
+    thaw_for_death(container)?;
     wait_for_end(&pidfd)
 }
 

@@ -67,13 +67,13 @@ fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Re
     }
     if !options.cap.is_empty() {
         let capabilities = process.capabilities.get_or_insert_with(Capabilities::default);
-        let root = process.user.uid == 0;
         for capability in &options.cap {
             let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
             for set in sets {
                 set.push(capability.clone());
             }
-            if !root && capabilities.inheritable.contains(capability) {
+            // What is not inheritable stays out of the ambient set.
+            if !capabilities.inheritable.is_empty() {
                 capabilities.ambient.push(capability.clone());
             }
         }

@@ -10,7 +10,10 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::Rootfs;
-use crate::mount::{Depth, Mount, RDONLY};
+use crate::config::NamespaceKind;
+use crate::mount::{
+    ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
+};
 use crate::path;
 
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -61,11 +64,36 @@ impl Rootfs<'_> {
         }
         .context("make the mount point")?;
         check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
-        change(tree.as_fd(), mount)?;
+        let attributes = if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { Change::default() };
+        change(tree.as_fd(), &Mount { attributes, ..mount.clone() })?;
         attach(tree.as_fd(), target.as_fd()).context("attach the mount")
     }
 
+    /// Returns the change of a bind mount's attributes. In a user namespace those that protect the host stay.
+    fn of_bind(&self, mount: &Mount, tree: BorrowedFd<'_>) -> anyhow::Result<Change> {
+        let mut change = mount.attributes.of_bind();
+        if self.config.linux.has(NamespaceKind::User) {
+            let locked = attributes_of(tree)?;
+            let times = change.clear & ATIME_MASK != 0 && (change.set ^ locked) & (ATIME_MASK | NODIRATIME) != 0;
+            if times || mount.attributes.clear & locked & LOCKABLE != 0 {
+                return Err(rustix::io::Errno::PERM).context("change what the source's mount is protected by");
+            }
+            change.clear &= !(locked & LOCKABLE);
+        }
+        Ok(change)
+    }
+
     fn mount_new(&mut self, mount: &Mount) -> anyhow::Result<()> {
+        let existing = path::open(self.root(), &mount.destination).ok().filter(|_| mount.kind == "tmpfs");
+        let mount = &match existing {
+            // A tmpfs without a mode keeps that of the directory which it covers.
+            Some(covered) if !mount.data.iter().any(|word| word.starts_with("mode=")) => {
+                let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
+                let data = [mount.data.as_slice(), &[format!("mode={mode:o}")]].concat();
+                Mount { data, ..mount.clone() }
+            }
+            _ => mount.clone(),
+        };
         let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
             .with_context(|| format!("file system {}", mount.kind))?;
         configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
@@ -73,12 +101,6 @@ impl Rootfs<'_> {
         let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
-        if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
-            // A tmpfs without a mode keeps that of the directory which it covers.
-            let covered = rustix::fs::fstat(&target)?.st_mode & 0o7777;
-            rustix::fs::chmodat(&made, c".", Mode::from_raw_mode(covered), rustix::fs::AtFlags::empty())
-                .context("set the mode")?;
-        }
         if mount.copy_up {
             let from = path::open_with(
                 self.root(),
@@ -131,6 +153,23 @@ fn is_read_only_later(mount: &Mount) -> bool {
 fn first_attributes(mount: &Mount) -> u64 {
     let set = mount.attributes.set | mount.recursive_attributes.set;
     if is_read_only_later(mount) { set & !RDONLY } else { set }
+}
+
+/// Returns the attributes that a mount has: `statvfs(3)`.
+fn attributes_of(mount: BorrowedFd<'_>) -> anyhow::Result<u64> {
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let flags = rustix::fs::fstatvfs(mount)?.f_flag;
+    let known = [
+        (Flags::RDONLY, RDONLY),
+        (Flags::NOSUID, NOSUID),
+        (Flags::NODEV, NODEV),
+        (Flags::NOEXEC, NOEXEC),
+        (Flags::NODIRATIME, NODIRATIME),
+        (Flags::NOATIME, NOATIME),
+    ];
+    let found = known.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |found, (_, value)| found | value);
+    let strict = !flags.intersects(Flags::NOATIME | Flags::RELATIME);
+    Ok(if strict { found | STRICTATIME } else { found })
 }
 
 /// Applies attributes and propagation to a mount.

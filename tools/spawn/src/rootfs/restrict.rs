@@ -26,7 +26,8 @@ impl Rootfs<'_> {
             self.protect(path).with_context(|| format!("make {} read-only", path.display()))?;
         }
         let mut masks = Masks::default();
-        for path in &self.config.linux.masked_paths {
+        let masked = &self.config.linux.masked_paths;
+        for path in masked.iter().enumerate().filter(|(at, path)| !masked[..*at].contains(path)).map(|(_, path)| path) {
             self.hide(path, &mut masks).with_context(|| format!("mask {}", path.display()))?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod crash;
+mod habits;
 mod mounts;
 mod process;
 mod rootless;
@@ -48,6 +49,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(attacks::tests());
     tests.extend(crash::tests());
+    tests.extend(habits::tests());
     tests.extend(mounts::tests());
     tests.extend(process::tests());
     tests.extend(rootless::tests());

@@ -1,0 +1,92 @@
+//! What those who put this runtime in runc's place count on beyond the specification.
+
+use serde_json::json;
+
+use super::{NEEDS, bundle, run, spawn};
+use crate::support::{Sandbox, Test, test, wait_for};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("signals_have_numbers_up_to_the_real_time_ones", NEEDS, signals),
+        test("a_poststart_hook_that_fails_ends_the_container", NEEDS, poststart),
+        test("a_start_container_hook_has_the_process_s_variables", NEEDS, hook_variables),
+        test("a_waiting_container_holds_nothing_of_its_caller_s", NEEDS, inherited),
+        test("a_dangling_link_is_a_mount_point_inside_the_root", NEEDS, dangling),
+        test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
+        test("a_shared_rootfs_is_shared_in_the_container_alone", NEEDS, shared),
+        test("failing_detached_has_exit_code_1", NEEDS, detached_code),
+    ]
+}
+
+fn signals(sandbox: &Sandbox) {
+    bundle(sandbox, "rt", "sleep 1000", |_| {});
+    spawn(sandbox, "run -d -b rt e2e-rt </dev/null >/dev/null 2>&1").ok();
+    spawn(sandbox, "kill e2e-rt 0").ok();
+    spawn(sandbox, "kill e2e-rt KILL").ok();
+    wait_for("the end", || (spawn(sandbox, "state e2e-rt").json()["status"] == "stopped").then_some(()));
+    spawn(sandbox, "kill e2e-rt 0").fails(1).stderr_has("container not running");
+    spawn(sandbox, "kill e2e-rt SIGRTMIN+3").fails(1).stderr_has("container not running");
+    spawn(sandbox, "kill e2e-rt SIGRTMAX+3").fails(1).stderr_has("unknown signal");
+    spawn(sandbox, "delete e2e-rt").ok();
+}
+
+fn poststart(sandbox: &Sandbox) {
+    bundle(sandbox, "post", "sleep 1000", |config| {
+        config["hooks"]["poststart"] = json!([{"path": "/bin/true"}, {"path": "/bin/false"}]);
+    });
+    assert_ne!(run(sandbox, "post").stderr_has("poststart hook #1").code(), 0);
+    assert!(!sandbox.exists("st/e2e-post"));
+}
+
+fn hook_variables(sandbox: &Sandbox) {
+    bundle(sandbox, "var", "cat /tmp/seen", |config| {
+        config["process"]["env"] = json!(["PATH=/bin", "ONE=two"]);
+        config["hooks"]["startContainer"] =
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo $ONE $HOME >/tmp/seen"]}]);
+    });
+    run(sandbox, "var").ok().stdout_is("two /\n");
+}
+
+fn inherited(sandbox: &Sandbox) {
+    bundle(sandbox, "inh", "true", |_| {});
+    spawn(sandbox, "create -b inh e2e-inh 5</etc/passwd </dev/null >/dev/null 2>&1").ok();
+    let pid = spawn(sandbox, "state e2e-inh").json()["pid"].clone();
+    let files = sandbox.sh(&format!("ls -l /proc/{pid}/fd")).run().ok().stdout;
+    assert!(files.contains("/dev/null") && !files.contains("passwd"), "{files}");
+    spawn(sandbox, "delete -f e2e-inh").ok();
+}
+
+fn dangling(sandbox: &Sandbox) {
+    sandbox.write("source", "content");
+    let source = sandbox.at("source");
+    bundle(sandbox, "dang", "cat /new/place; readlink /etc/hosts", |config| {
+        let mount = json!({"destination": "/etc/hosts", "source": source, "options": ["bind"]});
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    sandbox.sh("ln -s /new/place dang/rootfs/etc/hosts").run().ok();
+    run(sandbox, "dang").ok().stdout_is("content/new/place\n");
+}
+
+fn bind_attributes(sandbox: &Sandbox) {
+    sandbox.sh("mkdir src && mount -t tmpfs t src && mount -o remount,bind,nosuid,noexec src").run().ok();
+    let source = sandbox.at("src");
+    bundle(sandbox, "bind", "grep -E ' /mnt/(a|b) ' /proc/self/mountinfo | cut -d' ' -f6", |config| {
+        config["mounts"].as_array_mut().unwrap().extend([
+            json!({"destination": "/mnt/a", "source": source, "options": ["bind"]}),
+            json!({"destination": "/mnt/b", "source": source, "options": ["bind", "ro", "exec"]}),
+        ]);
+    });
+    run(sandbox, "bind").ok().stdout_is("rw,nosuid,noexec,relatime\nro,relatime\n");
+    sandbox.sh("umount src").run().ok();
+}
+
+fn shared(sandbox: &Sandbox) {
+    let script = "awk '$5 == \"/\"' /proc/self/mountinfo | grep -o shared";
+    bundle(sandbox, "shr", script, |config| config["linux"]["rootfsPropagation"] = json!("shared"));
+    run(sandbox, "shr").ok().stdout_is("shared\n");
+}
+
+fn detached_code(sandbox: &Sandbox) {
+    bundle(sandbox, "bad", "true", |config| config["process"]["cwd"] = json!("relative"));
+    spawn(sandbox, "run -d -b bad e2e-bad").fails(1);
+}

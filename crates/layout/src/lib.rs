@@ -45,6 +45,8 @@ impl Layout {
     pub fn create(path: &Path) -> Result<Self, Error> {
         match Self::open(path) {
             Err(Error::NotALayout { .. }) if is_empty(path) => {}
+            // Another process may have made it between the two looks.
+            Err(Error::NotALayout { .. }) => return Self::open(path),
             done => return done,
         }
         let layout = Self { path: absolute(path)? };
@@ -165,16 +167,29 @@ impl Layout {
     /// Replaces one of the layout's own small files; whoever reads meanwhile sees the old one or the new one.
     pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path.join(name);
+        let temporary = self.path.join(temporary(name));
         let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(&self.path)?;
+            // The caller holds the index's lock, so this one is what a killed caller left.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
             file.write_all(bytes)?;
-            rustix::fs::fchmod(file.as_file(), 0o644.into())?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            Ok(())
+            rustix::fs::fchmod(&file, 0o644.into())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
         };
-        write().map_err(Error::io(format!("write {}", path.display())))
+        write().map_err(|cause| {
+            let _gone = fs::remove_file(&temporary);
+            Error::io(format!("write {}", path.display()))(cause)
+        })
     }
+}
+
+/// Names the file that becomes the layout's own file `name`.
+fn temporary(name: &str) -> String {
+    format!(".{name}.new")
 }
 
 pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
@@ -200,10 +215,8 @@ fn is_empty(path: &Path) -> bool {
         // What a killed `create` leaves is as good as empty.
         Ok(entries) => entries.flatten().all(|entry| {
             let name = entry.file_name();
-            name == "blobs"
-                || name == "ingest"
-                || name == "index.json"
-                || name.to_string_lossy().starts_with(".oci-layout.")
+            let own = ["blobs", "ingest", "index.json"].iter().any(|own| name == *own);
+            own || ["index.json", "oci-layout"].iter().any(|file| name == *temporary(file))
         }),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
@@ -223,6 +236,22 @@ mod tests {
         assert_eq!(Layout::open(&path).unwrap().read(&blob, 3).unwrap(), b"abc");
         assert!(matches!(layout.read(&blob, 2), Err(Error::TooLarge { .. })));
         assert!(matches!(Layout::create(&directory.path().join("a")), Err(Error::NotALayout { .. })));
+    }
+
+    #[test]
+    fn what_a_killed_create_leaves_becomes_a_layout() {
+        for leftover in ["blobs/sha256/", "ingest/", "index.json", ".index.json.new", ".oci-layout.new"] {
+            let directory = tempfile::tempdir().unwrap();
+            match leftover.strip_suffix('/') {
+                Some(leftover) => fs::create_dir_all(directory.path().join(leftover)).unwrap(),
+                None => fs::write(directory.path().join(leftover), index::EMPTY).unwrap(),
+            }
+            Layout::create(directory.path()).unwrap_or_else(|error| panic!("{leftover}: {error}"));
+            let mut names: Vec<_> =
+                fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["blobs", "index.json", "ingest", "oci-layout"], "{leftover}");
+        }
     }
 
     #[test]

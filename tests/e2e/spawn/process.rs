@@ -56,7 +56,7 @@ fn scheduler(sandbox: &Sandbox) {
         json!({"policy": "SCHED_OTHER", "flags": ["X"]}),
     ] {
         bundle(sandbox, "sch", "true", |config| config["process"]["scheduler"] = wrong.clone());
-        run(sandbox, "sch").fails(125).one_error_line("spawn", &["sched"]);
+        run(sandbox, "sch").fails(1).one_error_line("spawn", &["sched"]);
     }
 }
 
@@ -75,7 +75,7 @@ fn io_priority(sandbox: &Sandbox) {
     bundle(sandbox, "iop", "true", |config| {
         config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 8});
     });
-    run(sandbox, "iop").fails(125).one_error_line("spawn", &["ioPriority.priority 8"]);
+    run(sandbox, "iop").fails(1).one_error_line("spawn", &["ioPriority.priority 8"]);
 }
 
 fn cpu_affinity(sandbox: &Sandbox) {
@@ -126,7 +126,7 @@ fn memory_policy(sandbox: &Sandbox) {
         json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["X"]}),
     ] {
         bundle(sandbox, "mem", "true", |config| config["linux"]["memoryPolicy"] = wrong.clone());
-        run(sandbox, "mem").fails(125).one_error_line("spawn", &["memory"]);
+        run(sandbox, "mem").fails(1).one_error_line("spawn", &["memory"]);
     }
 }
 
@@ -137,7 +137,7 @@ fn personality(sandbox: &Sandbox) {
         assert!(machine.trim_end() == want || !cfg!(target_arch = "x86_64"), "{domain}: {machine}");
     }
     bundle(sandbox, "per", "true", |config| config["linux"]["personality"] = json!({"domain": "BSD"}));
-    run(sandbox, "per").fails(125).one_error_line("spawn", &["personality"]);
+    run(sandbox, "per").fails(1).one_error_line("spawn", &["personality"]);
 }
 
 fn time_offsets(sandbox: &Sandbox) {
@@ -155,14 +155,14 @@ fn time_offsets(sandbox: &Sandbox) {
         config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
         config["linux"]["timeOffsets"] = json!({"realtime": {"secs": 1}});
     });
-    run(sandbox, "tim").fails(125).one_error_line("spawn", &["time offsets", "realtime 1 0"]);
+    run(sandbox, "tim").fails(1).one_error_line("spawn", &["time offsets", "realtime 1 0"]);
 }
 
 fn intel_rdt(sandbox: &Sandbox) {
     let features = sandbox.sh("spawn features").run().ok().json();
     assert_eq!(features["linux"]["intelRdt"]["enabled"], json!(false));
     bundle(sandbox, "rdt", "true", |config| config["linux"]["intelRdt"] = json!({"closID": "a"}));
-    run(sandbox, "rdt").fails(125).one_error_line("spawn", &["intelRdt"]);
+    run(sandbox, "rdt").fails(1).one_error_line("spawn", &["intelRdt"]);
 }
 
 fn labels(sandbox: &Sandbox) {
@@ -174,7 +174,7 @@ fn labels(sandbox: &Sandbox) {
             continue;
         }
         bundle(sandbox, "lab", "true", |config| config["process"][member] = json!("unconfined"));
-        run(sandbox, "lab").fails(125).one_error_line("spawn", &[words, "not supported"]);
+        run(sandbox, "lab").fails(1).one_error_line("spawn", &[words, "not supported"]);
     }
 }
 
@@ -247,7 +247,7 @@ fn listener(sandbox: &Sandbox) {
         let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": sandbox.at("none.sock"), "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
         config["linux"]["seccomp"] = seccomp;
     });
-    run(sandbox, "non").fails(125).one_error_line("spawn", &["seccomp listener", "none.sock"]);
+    run(sandbox, "non").fails(1).one_error_line("spawn", &["seccomp listener", "none.sock"]);
 }
 
 fn net_devices(sandbox: &Sandbox) {
@@ -286,14 +286,14 @@ fn immovable_device(sandbox: &Sandbox) {
         (json!({"e2e0": {"name": "a/b"}}), "netDevices e2e0: \"a/b\""),
     ] {
         bundle(sandbox, "imm", "true", |config| config["linux"]["netDevices"] = devices.clone());
-        run(sandbox, "imm").fails(125).one_error_line("spawn", &[words]);
+        run(sandbox, "imm").fails(1).one_error_line("spawn", &[words]);
         sandbox.sh("ls st; ip link show e2e0").run().ok();
     }
     bundle(sandbox, "imm", "true", |config| {
         config["linux"]["netDevices"] = json!({"e2e0": {}});
         config["linux"]["namespaces"].as_array_mut().unwrap().remove(1);
     });
-    let outcome = sandbox.sh(&format!("{} --root {} run -b imm e2e-imm", runtime(), sandbox.at("st"))).run().fails(125);
+    let outcome = sandbox.sh(&format!("{} --root {} run -b imm e2e-imm", runtime(), sandbox.at("st"))).run().fails(1);
     outcome.one_error_line("spawn", &["without a private NET namespace"]);
     sandbox.sh("ip link del e2e0").run().ok();
 }

@@ -127,11 +127,10 @@ fn portmap_stage(options: &Options) -> Option<Stage> {
 
 fn spawn_stage(id: &str, bundle: &Path, state: Option<&Path>, detached: bool) -> Stage {
     let mut spawn = spawn_command(state);
-    spawn.push(["run"]);
     if detached {
-        spawn.push(["--detach"]);
+        spawn.push(["--detach", "--quiet"]);
     }
-    spawn.push(["--bundle".as_ref(), bundle.as_os_str(), id.as_ref()]);
+    spawn.push(["--id".as_ref(), id.as_ref(), bundle.as_os_str()]);
     spawn
 }
 
@@ -192,7 +191,7 @@ mod tests {
                 "bundle --root /r --id web -- nginx -T",
                 "ns add --root /r",
                 "portmap -p 8080:80",
-                "spawn --root /r/run/spawn run --bundle /r/containers/web web",
+                "spawn --root /r/run/spawn --id web /r/containers/web",
                 "spawn --root /r/run/spawn delete --force web",
                 "portmap del web",
                 "ns del --root /r web",

@@ -39,7 +39,7 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
 
 /// Returns `spawn` as the pipeline's last filter: the record tells it the bundle and the id.
 fn filter(spawn: &Stage) -> Stage {
-    let verb = spawn.arguments.iter().position(|argument| argument == "run").unwrap_or(spawn.arguments.len());
+    let verb = spawn.arguments.iter().position(|argument| argument == "--id").unwrap_or(spawn.arguments.len());
     Stage { tool: spawn.tool, arguments: spawn.arguments[..verb].to_vec() }
 }
 

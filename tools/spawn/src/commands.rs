@@ -22,16 +22,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         log::set_max_level(log::LevelFilter::Debug);
     }
     let Some(command) = command else { return filter::run(&global, filter) };
-    let own_code = match command {
-        // Its exit code is the container's, so that its own failures need codes which no container has: as the filter's.
-        Command::Run(ref options) if !options.detach => None,
-        Command::Exec(_) => Some(255),
-        _ => Some(1),
-    };
-    dispatch(&global, command).map_err(|error| match own_code {
-        Some(code) => Exit::new(code, error).into(),
-        None => error,
-    })
+    // As runc, also where a container's exit code can be the same: who has to tell them apart takes the filter.
+    let own_code = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+    dispatch(&global, command).map_err(|error| Exit::new(own_code, error).into())
 }
 
 fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {

@@ -76,6 +76,9 @@ pub(crate) struct Filter {
     /// Leave the container running and print the record
     #[arg(long, short)]
     pub detach: bool,
+    /// With --detach: print no record
+    #[arg(long, short, requires = "detach")]
+    pub quiet: bool,
     /// Descriptor to write the State to, and at the end the exit code, as JSON lines
     #[arg(long, value_name = "N")]
     pub status_fd: Option<i32>,

@@ -34,8 +34,10 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
         poststart(&made)?;
         let state = made.container.report(Status::Running);
         tell(status.as_ref(), &serde_json::to_value(&state)?)?;
-        record.set(&state);
-        record.print()?;
+        if !options.quiet {
+            record.set(&state);
+            record.print()?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     become_subreaper();

@@ -1,6 +1,7 @@
 //! `spawn`: a bundle becomes a container. `SPAWN=runc` runs what runc can do, too, with runc: to prove the tests right.
 
 mod attacks;
+mod cgroups;
 mod crash;
 mod habits;
 mod mounts;
@@ -48,6 +49,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("features_are_listed", NEEDS, features),
     ];
     tests.extend(attacks::tests());
+    tests.extend(cgroups::tests().into_iter().map(|test| test.in_area("cgroups")));
     tests.extend(crash::tests());
     tests.extend(habits::tests());
     tests.extend(mounts::tests());

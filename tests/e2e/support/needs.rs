@@ -18,6 +18,10 @@ pub(crate) enum Need {
     Nft,
     /// The test images, and a registry that serves them inside the sandbox.
     Registry,
+    /// A cgroup2 hierarchy; with [`Need::Root`] it is the only one in the sandbox's sight, with what controllers it has.
+    UnifiedCgroups,
+    /// cgroup v1 hierarchies; with [`Need::Root`] the sandbox sees no cgroup2.
+    LegacyCgroups,
     /// A program in PATH.
     Program(&'static str),
 }
@@ -30,6 +34,8 @@ pub(crate) fn unmet(needs: &[Need]) -> Option<String> {
         Need::Overlay => overlay(),
         Need::Nft => root().or_else(|| program("nft")).or_else(nf_tables),
         Need::Registry => root().or_else(images::unmet),
+        Need::UnifiedCgroups => there(["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"]),
+        Need::LegacyCgroups => there(["/sys/fs/cgroup/pids/tasks", "/sys/fs/cgroup/devices/tasks"]),
         Need::Program(name) => program(name),
     })
 }
@@ -41,6 +47,11 @@ pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"])
         .map(|directory| Path::new(directory).join(name))
         .find(|file| file.is_file())
+}
+
+fn there(files: [&str; 2]) -> Option<String> {
+    let any = files.iter().any(|file| Path::new(file).exists());
+    (!any).then(|| format!("no {} on this machine", files[0]))
 }
 
 fn program(name: &str) -> Option<String> {

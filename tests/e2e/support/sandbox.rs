@@ -16,9 +16,9 @@ pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 
 /// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory, `$2` the name
 /// of a control group in each hierarchy that stands for the root in here, so that containers of one name in two sandboxes
-/// have nothing in common. /run/netns is
-/// as ip-netns(8) makes it once. SIGCHLD is ignored, so the kernel reaps what the test's daemons leave to init; end of
-/// file on stdin is the end of everything.
+/// have nothing in common; the last argument says which of the hierarchies are in sight. /run/netns is as ip-netns(8)
+/// makes it once. SIGCHLD is ignored, so the kernel reaps what the test's daemons leave to init; end of file on stdin is
+/// the end of everything.
 const INIT: &str = r#"set -e
 trees() {
     for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do
@@ -35,7 +35,7 @@ if [ "$3" = join ]; then
         done
         echo 0 >"$tree/$2/cgroup.procs"
     done
-    exec unshare --cgroup sh -c "$4" init "$1" "$2" stay
+    exec unshare --cgroup sh -c "$4" init "$1" "$2" stay "$5"
 fi
 for tree in $(trees); do
     if [ ! -e "$tree/tasks" ]; then
@@ -45,6 +45,11 @@ for tree in $(trees); do
     fi
     mount --bind "$tree/$2" "$tree"
 done
+hybrid=/sys/fs/cgroup/unified
+case $4 in
+    unified) [ ! -e $hybrid ] || mount --bind $hybrid /sys/fs/cgroup ;;
+    legacy) [ ! -e $hybrid ] || mount -t tmpfs -o ro,mode=555 drayage-e2e $hybrid ;;
+esac
 mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
 mount -t tmpfs -o mode=755 drayage-e2e-run /run
 mkdir -p /run/netns /run/lock "$1/home" "$1/tmp"
@@ -80,7 +85,12 @@ impl Sandbox {
         let isolated = needs
             .iter()
             .any(|need| matches!(need, Need::Root | Need::NetNs | Need::Overlay | Need::Nft | Need::Registry));
-        let machine = if isolated { Some(Machine::boot(directory.path())?) } else { None };
+        let view = match () {
+            () if needs.contains(&Need::UnifiedCgroups) => "unified",
+            () if needs.contains(&Need::LegacyCgroups) => "legacy",
+            () => "all",
+        };
+        let machine = if isolated { Some(Machine::boot(directory.path(), view)?) } else { None };
         let sandbox = Self { directory, machine };
         if sandbox.machine.is_none() {
             for name in ["home", "tmp"] {
@@ -224,14 +234,14 @@ impl Sandbox {
 }
 
 impl Machine {
-    fn boot(directory: &Path) -> Result<Self, String> {
+    fn boot(directory: &Path, cgroups: &str) -> Result<Self, String> {
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut complaints = tempfile::tempfile().map_err(|error| error.to_string())?;
         let mut unshare = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc", "--"])
             .args(["sh", "-c", INIT, "init"])
             .arg(directory)
-            .args([&name, "join", INIT])
+            .args([&name, "join", INIT, cgroups])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Shown when it matters: util-linux 2.38's unshare complains at its end about signals, without a cause.

@@ -8,7 +8,7 @@ mod apply;
 mod device;
 mod limits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
@@ -152,25 +152,24 @@ impl Cgroups {
 
     /// Lists the processes, with those of cgroups that the container has made below its own.
     pub(crate) fn processes(&self) -> Vec<Pid> {
-        let directory = self.unified.as_deref().filter(|directory| directory.is_dir());
-        let directory = directory
-            .or_else(|| ["pids", "freezer", "devices", "memory"].iter().find_map(|name| self.controller(name)));
-        let directory = directory.or_else(|| self.directories().next());
-        let mut pids = Vec::new();
-        if let Some(directory) = directory {
-            for directory in tree(directory) {
-                let text = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)));
-            }
+        // One that could not be born into the unified cgroup is in the others alone.
+        let v1 = ["pids", "freezer", "devices", "memory"].iter().find_map(|name| self.controller(name));
+        let v1 = v1.or_else(|| self.v1.values().next().map(PathBuf::as_path));
+        let mut pids = BTreeSet::new();
+        for directory in v1.into_iter().chain(self.unified.as_deref()).flat_map(tree) {
+            // A cgroup of threads does not tell its processes.
+            let list = |file| crate::file::read(directory.join(file));
+            let text = list("cgroup.procs").or_else(|_| list("cgroup.threads")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse().ok().filter(|pid: &i32| *pid > 0)));
         }
-        pids
+        pids.into_iter().filter_map(Pid::from_raw).collect()
     }
 
     /// Sends a signal to every process.
     pub(crate) fn signal(&self, signal: i32) -> anyhow::Result<()> {
-        if signal == libc::SIGKILL && self.kill_unified() {
-            return Ok(());
-        }
+        let kill = self.unified.as_deref().filter(|_| signal == libc::SIGKILL);
+        // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
+        let _left = kill.map(|directory| write(&directory.join("cgroup.kill"), "1"));
         for pid in self.processes() {
             match sys::signal::send_to(pid, signal) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
@@ -179,12 +178,13 @@ impl Cgroups {
                 _ => {}
             }
         }
-        Ok(())
+        if signal == libc::SIGKILL { self.thaw_for_death() } else { Ok(()) }
     }
 
-    fn kill_unified(&self) -> bool {
-        let Some(directory) = &self.unified else { return false };
-        write(&directory.join("cgroup.kill"), "1").is_ok()
+    /// A frozen v1 cgroup would keep even SIGKILL waiting.
+    pub(crate) fn thaw_for_death(&self) -> anyhow::Result<()> {
+        let v1 = self.freezer().is_some_and(|(_, v1)| v1);
+        if v1 && self.is_frozen() { self.freeze(false) } else { Ok(()) }
     }
 
     /// Tells whether the container is paused.
@@ -250,9 +250,6 @@ impl Cgroups {
             while let Err(error) = remove(directory) {
                 let busy = error.raw_os_error() == Some(libc::EBUSY);
                 ensure!(busy && Instant::now() < deadline, "remove cgroup {}: {error}", directory.display());
-                if self.is_frozen() {
-                    self.freeze(false)?;
-                }
                 self.signal(libc::SIGKILL)?;
                 std::thread::sleep(Duration::from_micros(500));
             }
@@ -315,6 +312,11 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
     }
     if controllers.split(',').any(|controller| controller == "cpuset") {
         inherit_cpuset(directory)?;
+    }
+    let kind = directory.join("cgroup.type");
+    if controllers.is_empty() && crate::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
+        // Below a cgroup of threads there can only be others.
+        write(&kind, "threaded")?;
     }
     Ok(true)
 }

@@ -1,7 +1,8 @@
 //! Writing limits: before the container's first process exists, and again at every `update`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -21,15 +22,15 @@ impl Cgroups {
         if self.is_unified() {
             let directory = self.unified.as_deref().context("cgroup v2 has no directory")?;
             let lines = limits::v2(resources)?;
-            enable_controllers(directory, &lines);
-            return lines.iter().try_for_each(|line| write_line(directory, line));
+            let refusals = enable_controllers(directory);
+            return lines.iter().try_for_each(|line| write_line(directory, line, &refusals));
         }
         ensure!(resources.unified.is_empty(), "cannot set unified resources on cgroup v1");
         let mut lines = limits::v1(resources);
         self.order_memory(&mut lines);
         for line in &lines {
             match self.controller(&line.controller) {
-                Some(directory) => write_line(directory, line)?,
+                Some(directory) => write_line(directory, line, &Refusals::new())?,
                 None if line.optional => {}
                 None => bail!("cannot set {}: cgroup controller {} is not there", line.file, line.controller),
             }
@@ -90,27 +91,41 @@ impl Cgroups {
     }
 }
 
-fn write_line(directory: &Path, line: &Line) -> anyhow::Result<()> {
+/// Why a controller could not be enabled, and where.
+type Refusals = BTreeMap<String, String>;
+
+fn write_line(directory: &Path, line: &Line, refusals: &Refusals) -> anyhow::Result<()> {
     let path = directory.join(&line.file);
     match write(&path, &line.value) {
-        Err(error) if line.optional && error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if line.file == "blkio.weight" && error.kind() == ErrorKind::NotFound => {
-            Ok(write(&directory.join("blkio.bfq.weight"), &line.value)?)
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // The scheduler that weighs has its own name for it.
+            if line.file == "blkio.weight" && write(&directory.join("blkio.bfq.weight"), &line.value).is_ok() {
+                return Ok(());
+            }
+            let reason = refusals.get(&line.controller).map_or("is not there, or lacks this file", String::as_str);
+            ensure!(line.optional, "cannot set {}: cgroup controller {} {reason}", line.file, line.controller);
+            Ok(())
         }
         result => result.with_context(|| format!("write {:?} to {}", line.value, path.display())),
     }
 }
 
-/// Has each cgroup above give its children the controllers that the lines need.
-fn enable_controllers(directory: &Path, lines: &[Line]) {
-    let mut wanted: Vec<&str> = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma", "misc"].to_vec();
-    wanted.extend(lines.iter().map(|line| line.controller.as_str()));
+/// Has each cgroup above give its children what controllers it has. What is refused matters only to a limit that then
+/// has no file.
+fn enable_controllers(directory: &Path) -> Refusals {
+    let mut refusals = Refusals::new();
     let above: Vec<&Path> = directory.ancestors().skip(1).take_while(|path| path.starts_with(super::MOUNT)).collect();
     for parent in above.into_iter().rev() {
-        let there = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-        for controller in there.split_ascii_whitespace().filter(|controller| wanted.contains(controller)) {
-            // A limit that then has no file says so itself.
-            let _absent: io::Result<()> = write(&parent.join("cgroup.subtree_control"), &format!("+{controller}"));
+        let words = |file: &str| crate::file::read(parent.join(file)).unwrap_or_default();
+        let (there, enabled) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+        for controller in there.split_ascii_whitespace() {
+            if enabled.split_ascii_whitespace().any(|enabled| enabled == controller) {
+                continue;
+            }
+            if let Err(error) = write(&parent.join("cgroup.subtree_control"), &format!("+{controller}")) {
+                refusals.insert(controller.to_owned(), format!("cannot be enabled in {}: {error}", parent.display()));
+            }
         }
     }
+    refusals
 }

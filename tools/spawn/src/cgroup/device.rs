@@ -115,6 +115,10 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         insn(0x61, 4, 1, 4, 0),
         insn(0x61, 5, 1, 8, 0),
     ];
+    // What comes before a rule for everything is never asked, and the kernel refuses instructions that nothing reaches.
+    let everything = |rule: &Rule| rule.kind == Kind::All && (rule.major, rule.minor, rule.access) == (None, None, 7);
+    let last = rules.iter().rposition(everything);
+    let (otherwise, rules) = last.map_or((false, rules), |at| (rules[at].allow, &rules[at + 1..]));
     for rule in rules.iter().rev() {
         let mut tests = Vec::new();
         match rule.kind {
@@ -142,7 +146,7 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         code.push(insn(0xb4, 0, 0, 0, u32::from(rule.allow)));
         code.push(insn(0x95, 0, 0, 0, 0));
     }
-    code.push(insn(0xb4, 0, 0, 0, 0));
+    code.push(insn(0xb4, 0, 0, 0, u32::from(otherwise)));
     code.push(insn(0x95, 0, 0, 0, 0));
     code
 }
@@ -206,6 +210,11 @@ mod tests {
         ] {
             assert_eq!(answer(&code, kind, access, major, minor), want, "{kind} {access} {major}:{minor}");
         }
+        // The kernel takes no instruction that cannot be reached.
+        let everything = DeviceRule { allow: true, access: "rwm".into(), ..DeviceRule::default() };
+        rules.push(everything);
+        let code = program(&rules.iter().map(|rule| parse(rule).unwrap()).collect::<Vec<_>>());
+        assert_eq!((code.len(), answer(&code, 1, 4, 8, 5)), (8, 1));
     }
 
     #[test]

@@ -188,13 +188,7 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     let pidfd = userns::pidfd(pid)?;
     ensure!(container.process() == Some(pid), "container not running");
     sys::signal::send(pidfd.as_fd(), signal).with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
-    if signal == libc::SIGKILL { thaw_for_death(&container) } else { Ok(()) }
-}
-
-/// A frozen v1 cgroup would keep even SIGKILL waiting.
-fn thaw_for_death(container: &Container) -> anyhow::Result<()> {
-    let cgroups = container.cgroups();
-    if !cgroups.is_unified() && cgroups.is_frozen() { cgroups.freeze(false) } else { Ok(()) }
+    if signal == libc::SIGKILL { container.cgroups().thaw_for_death() } else { Ok(()) }
 }
 
 pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
@@ -228,7 +222,7 @@ fn end(container: &Container) -> anyhow::Result<()> {
     let pidfd = userns::pidfd(pid)?;
     // It may end by itself at this moment.
     let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-    thaw_for_death(container)?;
+    container.cgroups().thaw_for_death()?;
     wait_for_end(&pidfd)
 }
 

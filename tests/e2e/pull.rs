@@ -1,5 +1,6 @@
 //! `pull`: a reference becomes a layout on disk, whatever the registry does.
 
+mod collection;
 mod configuration;
 mod verify;
 
@@ -37,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_record_comes_before_the_layers", FAULTY, early),
     ];
     tests.extend(configuration::tests());
+    tests.extend(collection::tests());
     tests.extend(verify::tests());
     tests
 }

@@ -33,18 +33,21 @@ impl Entry {
         let named = self.reference.as_ref().or(self.tag.as_ref());
         named.cloned().unwrap_or_else(|| self.descriptor.digest().to_string())
     }
+
+    /// Returns the digest of the image that this belongs to, by its tag: referrers, or cosign's signatures,
+    /// attestations and bills of materials.
+    pub fn subject(&self) -> Option<String> {
+        let name = self.name();
+        let (algorithm, rest) = name.rsplit(':').next()?.split_once('-')?;
+        let hex = rest.split('.').next()?;
+        let long = hex.len() >= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (long && matches!(algorithm, "sha256" | "sha512")).then(|| format!("{algorithm}:{hex}"))
+    }
 }
 
 /// Returns the tag of the index of what refers to a manifest (distribution-spec, "Referrers Tag Schema").
 pub fn referrers_tag(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm(), digest.digest())
-}
-
-/// Tells the tag of what belongs to another image: its referrers, or cosign's signatures, attestations and bills.
-fn is_attached(tag: &str) -> bool {
-    let hex = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
-    hex.and_then(|rest| rest.split('.').next())
-        .is_some_and(|hex| hex.len() >= 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl Layout {
@@ -73,8 +76,7 @@ impl Layout {
         };
         let found: Vec<Entry> = match name {
             None => {
-                let attached = |entry: &&Entry| entry.name().rsplit(':').next().is_some_and(is_attached);
-                let images: Vec<Entry> = entries.iter().filter(|entry| !attached(entry)).cloned().collect();
+                let images: Vec<Entry> = entries.iter().filter(|entry| entry.subject().is_none()).cloned().collect();
                 if images.is_empty() { entries.clone() } else { images }
             }
             Some(name) => [

@@ -18,6 +18,7 @@ mod store;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use layout::{Layout, reference};
@@ -38,7 +39,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => fetch(args)?,
         Some(Verb::List { json, roots }) => store::list(&Layout::open(&args.directory(roots))?, *json)?,
         Some(Verb::Remove { names, roots }) => store::remove(&Layout::open(&args.directory(roots))?, names)?,
-        Some(Verb::Gc { roots }) => store::collect(&Layout::open(&args.directory(roots))?, &roots.data())?,
+        Some(Verb::Gc { grace, roots }) => {
+            let layout = Layout::open(&args.directory(roots))?;
+            store::collect(&layout, &roots.data(), Duration::from_secs(*grace))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -76,6 +76,9 @@ pub(crate) enum Verb {
     },
     /// Remove blobs and extracted layers that no image and no container needs
     Gc {
+        /// Keep extracted layers that are younger: a container may just be made of them
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        grace: u64,
         #[command(flatten)]
         roots: cli::Roots,
     },

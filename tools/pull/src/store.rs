@@ -1,11 +1,12 @@
 //! What the layout holds: list it, take images out of it, collect what no image and no container needs.
 
+mod layers;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use layout::{Kind, Layout};
@@ -14,9 +15,6 @@ use record::{Image, Record, Rootfs};
 use serde_json::json;
 
 use crate::reference::Reference;
-
-/// A layer younger than this may belong to a container that is just being made.
-const YOUNG: Duration = Duration::from_secs(600);
 
 /// Prints one line for each image, or JSON.
 pub(crate) fn list(layout: &Layout, as_json: bool) -> anyhow::Result<()> {
@@ -49,26 +47,44 @@ pub(crate) fn list(layout: &Layout, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes images out of the layout's index; their blobs go with the next collection.
+/// Takes images out of the layout's index, and what belongs to them; their blobs go with the next collection.
 pub(crate) fn remove(layout: &Layout, names: &[String]) -> anyhow::Result<()> {
+    let before = images(layout)?;
     for name in names {
         let full = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
         if layout.untag(&full)? == 0 && layout.untag(name)? == 0 {
             bail!("remove {name}: no such image in {}", layout.path().display());
         }
     }
+    let after = images(layout)?;
+    for entry in layout.entries()? {
+        let subject = entry.subject().filter(|subject| before.contains(subject) && !after.contains(subject));
+        if let Some(subject) = subject {
+            log::debug!("{} belongs to {subject}, which is gone", entry.name());
+            layout.untag(&entry.name())?;
+        }
+    }
     Ok(())
+}
+
+/// Returns the digests of all images, and of all that they need.
+fn images(layout: &Layout) -> anyhow::Result<HashSet<String>> {
+    let mut digests = HashSet::new();
+    for entry in layout.entries()?.iter().filter(|entry| entry.subject().is_none()) {
+        mark(layout, &entry.descriptor, &mut digests);
+    }
+    Ok(digests)
 }
 
 /// Removes blobs that no image of the index needs, partial blobs that nobody brings, and extracted layers that no
 /// image and no container needs.
-pub(crate) fn collect(layout: &Layout, data: &Path) -> anyhow::Result<()> {
+pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::Result<()> {
     let _alone = layout.exclusive()?;
     let mut needed = HashSet::new();
     for entry in layout.entries()? {
         mark(layout, &entry.descriptor, &mut needed);
     }
-    let mut layers = HashSet::new();
+    let mut needed_layers = HashSet::new();
     for record in containers(data)? {
         if let Ok(Some(image)) = record.find::<Image>() {
             if let Ok(descriptor) = image.manifest::<Descriptor>() {
@@ -76,13 +92,13 @@ pub(crate) fn collect(layout: &Layout, data: &Path) -> anyhow::Result<()> {
             }
         }
         if let Ok(Some(rootfs)) = record.find::<Rootfs>() {
-            layers.extend(rootfs.layers.unwrap_or_default());
+            needed_layers.extend(rootfs.layers.unwrap_or_default());
         }
     }
     let (mut count, mut size) = (0_u64, 0_u64);
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
-            layers.extend(diff_ids(layout, digest.as_ref()).iter().map(|id| layer_path(data, id)));
+            needed_layers.extend(layers::of_image(data, &diff_ids(layout, digest.as_ref())));
             continue;
         }
         let path = layout.blob_path(&digest);
@@ -98,7 +114,7 @@ pub(crate) fn collect(layout: &Layout, data: &Path) -> anyhow::Result<()> {
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         count += 1;
     }
-    let swept = collect_layers(data, &layers)?;
+    let swept = layers::collect(data, &needed_layers, grace)?;
     writeln!(io::stdout(), "{count} blobs ({}) and {swept} layers removed", indicatif::HumanBytes(size))?;
     Ok(())
 }
@@ -117,10 +133,6 @@ fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) 
 
 fn blob_path(layout: &Layout, digest: &str) -> PathBuf {
     layout.path().join("blobs").join(digest.replacen(':', "/", 1))
-}
-
-fn layer_path(data: &Path, diff_id: &str) -> PathBuf {
-    data.join("layers").join(diff_id.replacen(':', "/", 1))
 }
 
 /// Returns the diffIDs of a config; a blob that is none has none.
@@ -151,29 +163,4 @@ fn containers(data: &Path) -> anyhow::Result<Vec<Record>> {
         }
     }
     Ok(records)
-}
-
-fn collect_layers(data: &Path, needed: &HashSet<PathBuf>) -> anyhow::Result<u64> {
-    let mut count = 0;
-    for algorithm in ["sha256", "sha512"] {
-        for entry in fs::read_dir(data.join("layers").join(algorithm)).into_iter().flatten() {
-            let entry = entry?;
-            let path = entry.path();
-            if needed.contains(&path) || is_young(&entry.metadata()?) {
-                continue;
-            }
-            // Under its final name a layer is whole or not there.
-            let doomed = data.join("layers/tmp").join(entry.file_name());
-            log::debug!("remove layer {}", path.display());
-            fs::rename(&path, &doomed).with_context(|| format!("remove {}", path.display()))?;
-            fs::remove_dir_all(&doomed).with_context(|| format!("remove {}", doomed.display()))?;
-            count += 1;
-        }
-    }
-    Ok(count)
-}
-
-fn is_young(metadata: &fs::Metadata) -> bool {
-    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
-    changed.elapsed().unwrap_or_default() < YOUNG
 }

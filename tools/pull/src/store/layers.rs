@@ -1,0 +1,116 @@
+//! The extracted layers that `unpack` keeps below `layers`: by diffID, by the chain of layers that one depends on, and
+//! those that describe the directories of lower ones. Beside each there may be notes.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use rustix::fs::{FlockOperation, flock};
+
+/// Where layers are kept.
+const KINDS: [&str; 4] = ["sha256", "sha512", "chains", "parents"];
+/// What the name of a layer's notes ends with.
+const NOTES: &str = ".implicit";
+
+/// Returns all the directories that `unpack` may make for an image with these diffIDs, the lowest first.
+pub(super) fn of_image(data: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
+    let layers = data.join("layers");
+    let key = |ids: &[String]| layout::sha256(ids.join(" ").as_bytes()).replace(':', "-");
+    let mut paths: Vec<PathBuf> = diff_ids.iter().map(|id| layers.join(id.replacen(':', "/", 1))).collect();
+    paths.extend((1..=diff_ids.len()).map(|count| layers.join("chains").join(key(&diff_ids[..count]))));
+    paths.push(layers.join("parents").join(key(diff_ids)));
+    paths
+}
+
+/// Removes the layers that are not needed and not younger than `grace`, and notes without a layer; returns how many layers.
+pub(super) fn collect(data: &Path, needed: &HashSet<PathBuf>, grace: Duration) -> anyhow::Result<u64> {
+    let layers = data.join("layers");
+    let mut count = 0;
+    for kind in KINDS {
+        let directory = layers.join(kind);
+        let names: Vec<OsString> =
+            fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        for name in names {
+            let path = directory.join(&name);
+            let layer = name.to_str().and_then(|name| name.strip_suffix(NOTES)).map(|layer| directory.join(layer));
+            if needed.contains(layer.as_ref().unwrap_or(&path)) || is_young(&path, grace) {
+                continue;
+            }
+            match layer {
+                // They go with their layer; without one nobody reads them.
+                Some(layer) if layer.exists() => {}
+                Some(_) => remove_file(&path)?,
+                None => {
+                    remove(&layers, &path).with_context(|| format!("remove {}", path.display()))?;
+                    count += 1;
+                }
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Under its final name a layer is whole or not there: it goes to where `unpack` sweeps what a killed run leaves, under
+/// the lock that says that somebody is at work on it.
+fn remove(layers: &Path, path: &Path) -> io::Result<()> {
+    log::debug!("remove layer {}", path.display());
+    let doomed = layers.join("tmp").join(format!("{}-gone", path.file_name().unwrap_or_default().to_string_lossy()));
+    let lock = doomed.with_extension("lock");
+    let held = File::options().create(true).truncate(false).write(true).open(&lock)?;
+    flock(&held, FlockOperation::LockExclusive)?;
+    let removed = remove_tree(&doomed)
+        .and_then(|()| fs::rename(path, &doomed))
+        .and_then(|()| remove_tree(&doomed))
+        .and_then(|()| remove_notes(path));
+    // The lock's file is of no use without the lock.
+    let _left = fs::remove_file(&lock);
+    removed
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    none_is_fine(fs::remove_dir_all(path))
+}
+
+fn remove_notes(layer: &Path) -> io::Result<()> {
+    let mut notes = layer.as_os_str().to_owned();
+    notes.push(NOTES);
+    none_is_fine(fs::remove_file(notes))
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    none_is_fine(fs::remove_file(path)).with_context(|| format!("remove {}", path.display()))
+}
+
+fn none_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn is_young(path: &Path, grace: Duration) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return true };
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
+    // A change in the future is a clock that was set back: it does not say that the layer is new.
+    changed.elapsed().is_ok_and(|age| age < grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_images_layers_are_named_as_unpack_names_them() {
+        let ids = ["sha256:aa".to_owned(), "sha512:bb".to_owned()];
+        let [one, both] =
+            ["sha256:aa", "sha256:aa sha512:bb"].map(|names| layout::sha256(names.as_bytes()).replace(':', "-"));
+        let want =
+            ["sha256/aa", "sha512/bb", &format!("chains/{one}"), &format!("chains/{both}"), &format!("parents/{both}")];
+        assert_eq!(of_image(Path::new("/d"), &ids), want.map(|path| Path::new("/d/layers").join(path)));
+    }
+}

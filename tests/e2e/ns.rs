@@ -1,5 +1,7 @@
 //! `ns`: namespaces listed, entered, added and deleted, beside the programs that it stands in for.
 
+mod network;
+
 use crate::support::{Need, Sandbox, Test, test};
 
 const NET: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip")];
@@ -7,7 +9,7 @@ const LIST: &[Need] = &[Need::Root, Need::Program("lsns"), Need::Program("ip"), 
 const ENTER: &[Need] = &[Need::Root, Need::Program("nsenter")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = vec![
         test("a_container_gets_a_network_and_leaves_none", NET, add_and_delete),
         test("a_record_passes_through_and_the_bundle_learns_the_path", NET, record),
         test("options_choose_network_address_and_link", NET, options),
@@ -23,12 +25,14 @@ pub(crate) fn tests() -> Vec<Test> {
         test("enter_does_what_nsenter_does", ENTER, enter_as_nsenter),
         test("enter_mirrors_stops_and_signals", ENTER, mirror),
         test("enter_takes_a_record_and_a_name", NET, enter_record),
-    ]
+    ];
+    tests.extend(network::tests());
+    tests
 }
 
-/// No link, no table, no name is left.
+/// No link, no table, no name is left, at last.
 const NOTHING: &str =
-    "test -z \"$(ls /run/netns)\"; test -z \"$(nft list ruleset)\"; ! ip link show drayage0 >/dev/null 2>&1
+    "test -z \"$(ls /run/netns)\"; until [ -z \"$(nft list ruleset; ip -br link | grep -v ^lo)\" ]; do :; done
 umount -R /run/netns 2>/dev/null; rmdir /run/netns; true";
 
 fn script(sandbox: &Sandbox, script: &str) {
@@ -87,7 +91,7 @@ fn options(sandbox: &Sandbox) {
         test -z \"$(nft list ruleset)\"
         ns add --bridge lab0 other | grep -q '10.9.0.254'
         nft list ruleset | grep -q 'ip6 saddr fd00:9::/64'
-        ns del db other; ! ip link show lab0 >/dev/null 2>&1",
+        ns del --wait db other; ! ip link show lab0 >/dev/null 2>&1",
     );
 }
 

@@ -81,7 +81,8 @@ fn killed_run(sandbox: &Sandbox) {
         run.wait().fails(128 + 9);
         wait_for("the guard's work", || (!sandbox.exists("state/containers/web")).then_some(()));
     }
-    sandbox.sh("ls state/run/spawn; nft list tables; ip -o link | grep -v ' lo:' || true").run().ok().stdout_is("");
+    let gone = "until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done; ls state/run/spawn";
+    sandbox.sh(gone).run().ok().stdout_is("");
 }
 
 /// Several runs of one name, begun together and killed together: only one of them has the container, and the guards of

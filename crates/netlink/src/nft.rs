@@ -15,6 +15,7 @@ const GETTABLE: u16 = SUBSYSTEM + 1;
 const DELTABLE: u16 = SUBSYSTEM + 2;
 const NEWCHAIN: u16 = SUBSYSTEM + 3;
 const GETCHAIN: u16 = SUBSYSTEM + 4;
+const DELCHAIN: u16 = SUBSYSTEM + 5;
 const NEWRULE: u16 = SUBSYSTEM + 6;
 const GETRULE: u16 = SUBSYSTEM + 7;
 const DELRULE: u16 = SUBSYSTEM + 8;
@@ -92,6 +93,11 @@ impl Table<'_> {
             attributes = attributes.nest(4, &place).text(7, hook.kind);
         }
         message(NEWCHAIN, self.family.number(), attributes)
+    }
+
+    /// Deletes a chain, which must have no rules.
+    pub fn delete_chain(self, name: &str) -> Raw {
+        message(DELCHAIN, self.family.number(), Attributes::new().text(1, self.name).text(3, name))
     }
 
     /// Deletes all rules of a chain.

@@ -34,6 +34,7 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -79,13 +80,18 @@ pub struct NewLink {
     pub mac: Option<Mac>,
     /// Its longest packet.
     pub mtu: Option<u32>,
+    /// A number that says whose it is from its birth on, unlike an alias, which can only be given later.
+    pub group: Option<u32>,
 }
 
 impl NewLink {
     fn attributes(&self) -> Attributes {
         let attributes = Attributes::new().text(IFLA_IFNAME, &self.name);
         let attributes = self.mac.iter().fold(attributes, |a, mac| a.bytes(IFLA_ADDRESS, mac));
-        self.mtu.iter().fold(attributes, |a, mtu| a.bytes(IFLA_MTU, &mtu.to_ne_bytes()))
+        let numbers = [(IFLA_MTU, self.mtu), (IFLA_GROUP, self.group)];
+        numbers
+            .iter()
+            .fold(attributes, |a, (kind, value)| value.iter().fold(a, |a, v| a.bytes(*kind, &v.to_ne_bytes())))
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Family {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// For answers; kept from one request to the next.
+    buffer: Vec<u8>,
 }
 
 impl AsFd for Socket {
@@ -52,7 +54,7 @@ impl Socket {
         if family == Family::Route {
             let _older = enable(fd.as_fd(), NetlinkOption::StrictCheck);
         }
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM_LIMIT] })
     }
 
     /// Returns the number that the kernel has given the socket, which no other of its family has in this namespace
@@ -128,13 +130,12 @@ impl Socket {
     }
 
     /// Reads what the kernel said to messages `first..first + count`: the first refusal.
-    fn refusals(&self, first: u32, count: u32) -> Result<Option<(usize, Error)>, Error> {
+    fn refusals(&mut self, first: u32, count: u32) -> Result<Option<(usize, Error)>, Error> {
         let mut refused: Option<(usize, Error)> = None;
         let mut acknowledged = false;
         let mut lost = false;
-        let mut buffer = vec![0; DATAGRAM_LIMIT];
         loop {
-            let mut datagram = match self.datagram(&mut buffer, RecvFlags::DONTWAIT) {
+            let mut datagram = match datagram(&self.fd, &mut self.buffer, RecvFlags::DONTWAIT) {
                 Ok(datagram) => datagram,
                 Err(Error::Socket(Errno::AGAIN)) => break,
                 Err(Error::Socket(Errno::NOBUFS)) => {
@@ -187,11 +188,14 @@ impl Socket {
     }
 
     /// Reads the answers to one request up to their end. Returns whether the picture they give is consistent.
-    fn receive(&self, sequence: u32, mut answer: impl FnMut(&Frame<'_>) -> Result<(), Error>) -> Result<bool, Error> {
-        let mut buffer = vec![0; DATAGRAM_LIMIT];
+    fn receive(
+        &mut self,
+        sequence: u32,
+        mut answer: impl FnMut(&Frame<'_>) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
         let mut consistent = true;
         loop {
-            let mut datagram = self.datagram(&mut buffer, RecvFlags::empty())?;
+            let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
             while let Some(frame) = frame::read(&mut datagram)? {
                 // An answer to an earlier request that ended in an error.
                 if frame.header.sequence_number != sequence {
@@ -208,18 +212,18 @@ impl Socket {
             }
         }
     }
+}
 
-    /// Reads one datagram of the kernel's; what other processes send to our port is passed over.
-    fn datagram<'a>(&self, buffer: &'a mut [u8], flags: RecvFlags) -> Result<&'a [u8], Error> {
-        loop {
-            let (_, length, from) =
-                rustix::io::retry_on_intr(|| net::recvfrom(&self.fd, &mut *buffer, flags | RecvFlags::TRUNC))?;
-            let from = from.and_then(|address| SocketAddrNetlink::try_from(address).ok());
-            if from.is_none_or(|address| address.pid() != 0) {
-                continue;
-            }
-            return buffer.get(..length).ok_or_else(|| Error::Malformed(format!("{length} bytes in one datagram")));
+/// Reads one datagram of the kernel's; what other processes send to our port is passed over.
+fn datagram<'a>(fd: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> Result<&'a [u8], Error> {
+    loop {
+        let (_, length, from) =
+            rustix::io::retry_on_intr(|| net::recvfrom(fd, &mut *buffer, flags | RecvFlags::TRUNC))?;
+        let from = from.and_then(|address| SocketAddrNetlink::try_from(address).ok());
+        if from.is_none_or(|address| address.pid() != 0) {
+            continue;
         }
+        return buffer.get(..length).ok_or_else(|| Error::Malformed(format!("{length} bytes in one datagram")));
     }
 }
 

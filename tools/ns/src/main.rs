@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             Some(enter) => cli::end("nsenter", codes, enter.run(true)),
             None => cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.run(true)),
         },
+        Some(network::SWEEP) => {
+            let done = network::sweep_all().map(|()| ExitCode::SUCCESS);
+            cli::end("ns", cli::Codes::OWN, done)
+        }
         _ if arguments.get(1).is_some_and(|verb| verb == "enter") => {
             match Enter::plain(arguments.get(2..).unwrap_or_default()) {
                 Some(enter) => cli::end("ns", cli::Codes::OWN, enter.run(false)),

@@ -2,30 +2,33 @@
 //! netlink. The kernel is the only state. What fails half-way is undone in reverse.
 
 mod config;
+mod firewall;
 mod ipam;
 mod joined;
-mod masquerade;
+mod lock;
 mod named;
 mod owner;
 mod plan;
+mod removal;
 mod result;
 mod work;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use netlink::route::{Link, Router};
+use netlink::route::Router;
 use record::{Bundle, Id, Record};
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
 use config::Config;
+use lock::lock;
 pub(crate) use named::within;
 use owner::Owner;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
+use removal::owner_of;
+pub(crate) use removal::{SWEEP, delete, sweep_all};
 pub(crate) use result::mac_text;
 use work::Work;
 
@@ -101,34 +104,6 @@ pub(crate) fn join(mut target: Target, id: &str, other: &str) -> Result<()> {
     target.record.print().context("print the record")
 }
 
-/// Removes a container's network. What is gone already is no error.
-pub(crate) fn delete(id: &str) -> Result<()> {
-    check_id(id)?;
-    let _lock = lock()?;
-    let mut host = Router::open().context("open a routing socket")?;
-    let links = host.links(None).context("list links")?;
-    let port_name = owner::port_name(id);
-    let is_owned = |link: &&Link| owner_of(link).is_some_and(|owner| owner.id == id) || link.name == port_name;
-    let (ports, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(is_owned);
-    for port in &ports {
-        log::debug!("delete {}", port.name);
-        host.delete_link(port.index).with_context(|| format!("delete {}", port.name))?;
-    }
-    named::remove(id).with_context(|| format!("delete network namespace {id}"))?;
-    for bridge in ports.iter().filter_map(|port| port.controller) {
-        let mut left = others.iter().filter(|link| link.controller == Some(bridge));
-        let Some(bridge) = others.iter().find(|link| link.index == bridge) else { continue };
-        if left.clone().all(|link| owner_of(link).is_none()) {
-            masquerade::remove(&bridge.name).with_context(|| format!("remove the masquerade of {}", bridge.name))?;
-        }
-        if left.next().is_none() && bridge.alias.as_deref() == Some(owner::BRIDGE) {
-            log::debug!("delete {}, which has no port left", bridge.name);
-            host.delete_link(bridge.index).with_context(|| format!("delete {}", bridge.name))?;
-        }
-    }
-    Ok(())
-}
-
 /// Returns what a record says about its container: the id, and the bundle if it has one.
 pub(crate) fn target(record: Record, id: Option<String>) -> Result<(Target, String)> {
     let bundle: Option<Bundle> = record.find()?;
@@ -164,20 +139,18 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
     Ok(Observed {
         bridge: bridge.map(|bridge| Bridge {
             mac: bridge.mac.as_slice().try_into().ok(),
+            own: owner::is_bridge(bridge),
             free: !links.iter().any(|link| link.controller == index && owner_of(link).is_some()),
             addresses: own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect(),
         }),
         owners,
+        links: links.iter().map(|link| link.name.clone()).collect(),
         others: others
             .iter()
             .filter(|other| routed(other.address.address))
             .map(|other| (link_name(other.index), other.address))
             .collect(),
     })
-}
-
-fn owner_of(link: &Link) -> Option<Owner> {
-    Owner::parse(link.alias.as_deref()?)
 }
 
 /// The id becomes a file's name and a word in an alias.
@@ -188,18 +161,4 @@ fn check_id(id: &str) -> Result<()> {
         return Err(cli::Usage(format!("id {id:?}: {rule}")).into());
     }
     Ok(())
-}
-
-/// Looking and acting must be one thing: nobody else may choose an address, or remove the bridge, between the two. The
-/// lock's place does not depend on --root, because the network does not either.
-fn lock() -> Result<File> {
-    let directory = Path::new("/run/drayage");
-    let path = directory.join("network.lock");
-    let open = || {
-        fs::create_dir_all(directory)?;
-        File::options().create(true).truncate(false).write(true).open(&path)
-    };
-    let file = open().with_context(|| format!("lock {}", path.display()))?;
-    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("lock {}", path.display()))?;
-    Ok(file)
 }

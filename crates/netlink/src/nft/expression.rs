@@ -76,18 +76,42 @@ pub fn compare(word: u32, comparison: Comparison, value: &[u8]) -> Expression {
     Expression::new("cmp", &Attributes::new().be32(1, register(word)).be32(2, comparison as u32).nest(3, &data))
 }
 
+const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
+const IPS_DST_NAT: u32 = 1 << 5;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`
+const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+
 /// Goes on only if the connection's destination was translated: `ct status dnat`.
 pub fn translated() -> [Expression; 3] {
-    const NFT_CT_STATUS: u32 = 2;
-    const IPS_DST_NAT: u32 = 1 << 5;
-    let load = Expression::new("ct", &Attributes::new().be32(2, NFT_CT_STATUS).be32(1, register(0)));
-    let mask = Attributes::new()
-        .be32(1, register(0))
-        .be32(2, register(0))
-        .be32(3, 4)
-        .nest(4, &Attributes::new().bytes(1, &IPS_DST_NAT.to_ne_bytes()))
-        .nest(5, &Attributes::new().bytes(1, &[0; 4]));
-    [load, Expression::new("bitwise", &mask), compare(0, Comparison::Unequal, &[0; 4])]
+    connection(NFT_CT_STATUS, IPS_DST_NAT, Comparison::Unequal)
+}
+
+/// Goes on only if the connection's destination is the one that was asked for.
+pub fn untranslated() -> [Expression; 3] {
+    connection(NFT_CT_STATUS, IPS_DST_NAT, Comparison::Equal)
+}
+
+/// Goes on only if the packet begins a connection, or belongs to none: not `ct state established,related`.
+pub fn unasked() -> [Expression; 3] {
+    connection(NFT_CT_STATE, ESTABLISHED_OR_RELATED, Comparison::Equal)
+}
+
+fn connection(key: u32, bits: u32, comparison: Comparison) -> [Expression; 3] {
+    let load = Expression::new("ct", &Attributes::new().be32(2, key).be32(1, register(0)));
+    [load, mask(0, &bits.to_ne_bytes()), compare(0, comparison, &[0; 4])]
+}
+
+/// Keeps only the bits of `mask` in the registers from `word` on.
+pub fn mask(word: u32, mask: &[u8]) -> Expression {
+    let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+    let attributes = Attributes::new()
+        .be32(1, register(word))
+        .be32(2, register(word))
+        .be32(3, length)
+        .nest(4, &Attributes::new().bytes(1, mask))
+        .nest(5, &Attributes::new().bytes(1, &vec![0; mask.len()]));
+    Expression::new("bitwise", &attributes)
 }
 
 /// Goes on only if the packet's destination is one of the host's own addresses: `fib daddr type local`.

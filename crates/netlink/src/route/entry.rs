@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME,
-    IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_UNIVERSE,
+    AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS,
+    IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC,
 };
 use crate::{Attribute, parse};
@@ -24,6 +24,8 @@ pub struct Link {
     pub up: bool,
     /// Its alias.
     pub alias: Option<String>,
+    /// The number that its maker gave it; 0 where none was given.
+    pub group: u32,
     /// Its kind, where it is a virtual one: `veth`, `bridge`.
     pub kind: Option<String>,
     /// The link that it is a port of.
@@ -46,6 +48,7 @@ impl Link {
                 IFLA_IFNAME => link.name = attribute.text(),
                 IFLA_ADDRESS => link.mac = attribute.payload.to_vec(),
                 IFLA_MTU => link.mtu = native(attribute.payload)?,
+                IFLA_GROUP => link.group = native(attribute.payload)?,
                 IFLA_IFALIAS => link.alias = Some(attribute.text()),
                 IFLA_MASTER => link.controller = native(attribute.payload),
                 IFLA_LINK => link.peer = native(attribute.payload).filter(|index| *index != 0),

@@ -9,7 +9,7 @@ use record::Network;
 
 use super::ipam::Lease;
 use super::named;
-use super::owner::port_name;
+use super::owner::is_port_of;
 use super::result::{Interface, network};
 
 /// Describes the network of the named namespace `name`, whose path is `path`.
@@ -35,10 +35,11 @@ pub(crate) fn describe(host: &mut Router, name: &str, path: &Path) -> Result<Net
     let on_host =
         |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
     let mut interfaces = vec![];
-    if let Some(port) = host.link(&port_name(name))? {
-        let bridge = host.links(None)?.into_iter().find(|link| Some(link.index) == port.controller);
-        interfaces.extend(bridge.as_ref().map(on_host));
-        interfaces.push(on_host(&port));
+    let on_the_host = host.links(None)?;
+    if let Some(port) = on_the_host.iter().find(|link| is_port_of(link, name)) {
+        let bridge = on_the_host.iter().find(|link| Some(link.index) == port.controller);
+        interfaces.extend(bridge.map(on_host));
+        interfaces.push(on_host(port));
     }
     interfaces.push(Interface { sandbox, ..on_host(main) });
     Ok(network(&interfaces, &leases))

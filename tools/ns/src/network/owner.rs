@@ -2,6 +2,11 @@
 
 use std::net::IpAddr;
 
+use netlink::route::Link;
+
+/// The group that our links are made in: "dray". It is there from their birth on, the alias only a moment later.
+pub(crate) const GROUP: u32 = 0x6472_6179;
+
 /// The alias of a bridge that we have made, and so may remove.
 pub(crate) const BRIDGE: &str = "drayage";
 
@@ -31,6 +36,30 @@ impl std::fmt::Display for Owner {
     }
 }
 
+/// Returns the alias of a port whose container's network is deleted, until the kernel has removed the port.
+pub(crate) fn gone(id: &str) -> String {
+    format!("gone={id}")
+}
+
+/// Tells whether a port is one that the kernel is about to remove.
+pub(crate) fn is_gone(link: &Link) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with("gone="))
+}
+
+/// Tells whether a link is a bridge that we have made.
+pub(crate) fn is_bridge(link: &Link) -> bool {
+    let marked = link.alias.as_deref().map_or(link.group == GROUP, |alias| alias == BRIDGE);
+    marked && link.kind.as_deref() == Some("bridge")
+}
+
+/// Tells whether a link is the host's end of a container's. One that was killed on may not have said so yet.
+pub(crate) fn is_port_of(link: &Link, id: &str) -> bool {
+    match link.alias.as_deref() {
+        Some(alias) => alias == gone(id) || Owner::parse(alias).is_some_and(|owner| owner.id == id),
+        None => port_names(id).any(|name| name == link.name),
+    }
+}
+
 /// Returns a number that is the same for the same text on every machine and in every version (FNV-1a, then mixed so that
 /// texts that differ in their last letter lie far apart).
 pub(crate) fn hash(text: &str) -> u64 {
@@ -41,9 +70,11 @@ pub(crate) fn hash(text: &str) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// Returns the name of the host's end of a container's link: 15 letters at most, so it cannot be the id.
-pub(crate) fn port_name(id: &str) -> String {
-    format!("veth{:011x}", hash(id) >> 20)
+/// Returns names for the host's end of a container's link: 15 letters at most, so it cannot be the id. Mostly it is the
+/// first; the others serve while the kernel still removes that of an earlier container of this id.
+pub(crate) fn port_names(id: &str) -> impl Iterator<Item = String> {
+    let first = hash(id) >> 20;
+    (0..64).map(move |turn| format!("veth{:011x}", (first + turn) & 0xfff_ffff_ffff))
 }
 
 #[cfg(test)]
@@ -67,8 +98,8 @@ mod tests {
     #[test]
     fn a_port_name_is_a_link_name() {
         for id in ["web", "", &"x".repeat(200)] {
-            assert!(port_name(id).len() <= 15);
+            assert!(port_names(id).all(|name| name.len() <= 15));
         }
-        assert_ne!(port_name("a"), port_name("b"));
+        assert_ne!(port_names("a").next(), port_names("b").next());
     }
 }

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
 
+use super::firewall::Rules;
 use super::ipam::{Lease, choose};
-use super::owner::{self, Owner, hash, port_name};
+use super::owner::{self, Owner, hash, port_names};
 use super::result::{Interface, network};
 
 /// A container's network as its user wants it.
@@ -44,6 +45,8 @@ pub(crate) struct Observed {
     pub(crate) bridge: Option<Bridge>,
     /// The owners of the bridge's ports.
     pub(crate) owners: Vec<Owner>,
+    /// The names of all links.
+    pub(crate) links: Vec<String>,
     /// The addresses of the other interfaces, with their names.
     pub(crate) others: Vec<(String, Cidr)>,
 }
@@ -55,6 +58,8 @@ pub(crate) struct Bridge {
     pub(crate) addresses: Vec<Cidr>,
     /// No port of it is ours.
     pub(crate) free: bool,
+    /// We have made it.
+    pub(crate) own: bool,
 }
 
 /// One thing to do. Its text is its line under -v and its error's context.
@@ -72,8 +77,8 @@ pub(crate) enum Step {
     HostUp(String),
     /// Let the kernel forward packets.
     Forward { ipv4: bool },
-    /// Give packets that leave the networks the host's address.
-    Masquerade { bridge: String, networks: Vec<Cidr>, first: bool },
+    /// Give packets that leave the networks the host's address, and close what is not published.
+    Firewall { rules: Rules, first: bool },
     /// Make the pair of links that joins container and bridge.
     Pair { port: NewLink, bridge: String, peer: NewLink },
     /// Let the bridge send packets back where they came from.
@@ -95,7 +100,7 @@ impl fmt::Display for Step {
             Self::HostAddress { link, address } => write!(f, "give {link} address {address}"),
             Self::HostUp(link) => write!(f, "bring {link} up"),
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
-            Self::Masquerade { bridge, .. } => write!(f, "masquerade what leaves {bridge}"),
+            Self::Firewall { rules, .. } => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
@@ -130,7 +135,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
     };
     if observed.bridge.is_none() {
-        let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu: request.mtu };
+        let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu: request.mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
         steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned() });
     }
@@ -144,16 +149,23 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         }
     }
     if request.masquerade {
-        let networks = gateways.iter().map(|gateway| gateway.network()).collect();
-        let first = observed.bridge.as_ref().is_none_or(|bridge| bridge.free);
-        steps.push(Step::Masquerade { bridge: bridge.clone(), networks, first });
+        let known = observed.bridge.as_ref();
+        let mut networks: Vec<Cidr> = known.into_iter().flat_map(|bridge| &bridge.addresses).copied().collect();
+        networks.extend(&gateways);
+        networks = networks.iter().map(|network| network.network()).collect();
+        networks.sort_unstable();
+        networks.dedup();
+        // On somebody else's bridge there are containers of which we do not know who may reach them.
+        let rules = Rules { bridge: bridge.clone(), networks, guard: known.is_none_or(|bridge| bridge.own) };
+        steps.push(Step::Firewall { rules, first: known.is_none_or(|bridge| bridge.free) });
     }
-    let port_name = port_name(&request.id);
+    let free_name = port_names(&request.id).find(|name| !observed.links.contains(name));
+    let port_name = free_name.ok_or_else(|| anyhow!("too many links of earlier containers are left"))?;
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
     let port_mac = mac(None, &port_name);
     let mac = request.mac.unwrap_or_else(|| mac(addresses.first().copied(), &request.id));
-    let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu: request.mtu };
-    let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu: request.mtu };
+    let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu: request.mtu, group: Some(owner::GROUP) };
+    let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu: request.mtu, group: None };
     steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
     let alias = Owner { id: request.id.clone(), addresses: addresses.clone() }.to_string();
     steps.push(Step::Alias { link: port_name.clone(), alias });
@@ -266,9 +278,9 @@ mod tests {
                 "bring drayage0 up",
                 "forward packets of IPv4",
                 "masquerade what leaves drayage0",
-                &format!("join eth0 to drayage0 through {}", port_name("web")),
-                &format!("mark {} as \"ctr=web ip=10.213.0.5\"", port_name("web")),
-                &format!("let {} send packets back", port_name("web")),
+                &format!("join eth0 to drayage0 through {}", port_names("web").next().unwrap()),
+                &format!("mark {} as \"ctr=web ip=10.213.0.5\"", port_names("web").next().unwrap()),
+                &format!("let {} send packets back", port_names("web").next().unwrap()),
                 "give the container's eth0 address 10.213.0.5/16",
                 "bring the container's eth0 up",
                 "route the container's packets to 10.213.0.1 through eth0",
@@ -281,6 +293,7 @@ mod tests {
         let bridge = Bridge {
             mac: None,
             free: false,
+            own: true,
             addresses: vec!["10.1.0.9/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
         };
         let observed = Observed { bridge: Some(bridge), ..Observed::default() };
@@ -301,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let bridge = Bridge { mac: None, free: false, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
+        let bridge = Bridge { mac: None, free: false, own: true, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
         let lan = Observed { others: vec![("lan0".into(), "10.213.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();

@@ -1,5 +1,6 @@
 //! The plan's steps done, and undone in reverse.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -7,20 +8,22 @@ use anyhow::{Context, Result, anyhow};
 use netlink::route::Router;
 
 use super::plan::Step;
-use super::{masquerade, named};
+use super::{firewall, named};
 
 /// The sockets that steps work with, and the steps that are done.
 #[derive(Debug)]
 pub(crate) struct Work {
     host: Router,
     container: Option<(OwnedFd, Router)>,
+    /// The numbers of links: whether in the container, and the name.
+    indexes: HashMap<(bool, String), u32>,
     done: Vec<Step>,
 }
 
 impl Work {
     /// Begins with a socket on the host.
     pub(crate) fn new(host: Router) -> Self {
-        Self { host, container: None, done: vec![] }
+        Self { host, container: None, indexes: HashMap::new(), done: vec![] }
     }
 
     /// Does the steps up to the first that fails.
@@ -57,18 +60,18 @@ impl Work {
             Step::Bridge(link) => self.host.add_bridge(link)?,
             Step::Alias { link, alias } => self.host.set_alias(link, alias)?,
             Step::HostAddress { link, address } => {
-                let index = index(&mut self.host, link)?;
+                let index = self.on_host(link)?;
                 self.host.add_address(index, *address)?;
             }
             Step::HostUp(link) => {
-                let index = index(&mut self.host, link)?;
+                let index = self.on_host(link)?;
                 self.host.set_up(index)?;
             }
             Step::Forward { ipv4: true } => write_sysctl("ipv4/ip_forward", "1")?,
             Step::Forward { ipv4: false } => write_sysctl("ipv6/conf/all/forwarding", "1")?,
-            Step::Masquerade { bridge, networks, .. } => masquerade::add(bridge, networks)?,
+            Step::Firewall { rules, .. } => firewall::add(rules)?,
             Step::Pair { port, bridge, peer } => {
-                let controller = index(&mut self.host, bridge)?;
+                let controller = self.on_host(bridge)?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 self.host.add_veth(port, controller, peer, netns.as_fd())?;
             }
@@ -98,7 +101,9 @@ impl Work {
             Step::Bridge(link) => {
                 self.host.link(&link.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
-            Step::Masquerade { bridge, first: true, .. } => masquerade::remove(bridge)?,
+            Step::Firewall { rules, first: true } => {
+                firewall::remove(&rules.bridge)?;
+            }
             Step::Pair { port, .. } => {
                 self.host.link(&port.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
@@ -108,9 +113,13 @@ impl Work {
         Ok(())
     }
 
+    fn on_host(&mut self, link: &str) -> Result<u32> {
+        index(&mut self.host, &mut self.indexes, (false, link))
+    }
+
     fn inside(&mut self, link: &str) -> Result<(&mut Router, u32)> {
         let (_, router) = self.container.as_mut().ok_or_else(no_namespace)?;
-        let index = if link == "lo" { 1 } else { index(router, link)? };
+        let index = if link == "lo" { 1 } else { index(router, &mut self.indexes, (true, link))? };
         Ok((router, index))
     }
 }
@@ -119,8 +128,14 @@ fn no_namespace() -> anyhow::Error {
     anyhow!("the namespace is not made yet")
 }
 
-fn index(router: &mut Router, name: &str) -> Result<u32> {
-    router.link(name)?.map(|link| link.index).ok_or_else(|| anyhow!("{name} is gone"))
+fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (bool, &str)) -> Result<u32> {
+    let key = (link.0, link.1.to_owned());
+    if let Some(index) = known.get(&key) {
+        return Ok(*index);
+    }
+    let index = router.link(link.1)?.map(|link| link.index).ok_or_else(|| anyhow!("{} is gone", link.1))?;
+    known.insert(key, index);
+    Ok(index)
 }
 
 /// Writes a network setting of the calling thread's namespace, unless it has that value: /proc/sys may be read-only.

@@ -112,6 +112,9 @@ pub(crate) struct Del {
     /// Containers' ids, a file with a record, or `-` for a record on stdin
     #[arg(value_name = "RECORD|ID")]
     inputs: Vec<PathBuf>,
+    /// Return when all is gone, the bridge too; else the kernel and a process in the background finish it
+    #[arg(long)]
+    wait: bool,
 }
 
 impl Del {
@@ -124,7 +127,7 @@ impl Del {
         };
         let mut first = Ok(());
         for id in ids {
-            let done = network::delete(&id).with_context(|| format!("del {id}"));
+            let done = network::delete(&id, self.wait).with_context(|| format!("del {id}"));
             first = match (first, done) {
                 (Err(first), Err(error)) => {
                     cli::complain("ns", &error);

@@ -1,0 +1,86 @@
+//! The networks that `ns add` makes: who reaches whom, and how they go.
+
+use super::{NET, script};
+use crate::support::{Need, Sandbox, Test, test};
+
+const REACH: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox")];
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("a_network_goes_while_somebody_lives_in_it", NET, alive),
+        test("a_container_may_come_back_at_once", NET, back_at_once),
+        test("neighbours_reach_published_ports_only", REACH, guard),
+        test("somebody_elses_bridge_is_not_closed", REACH, foreign),
+    ]
+}
+
+fn alive(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add web >/dev/null; ns add db >/dev/null
+        ip netns exec web sleep 300 & P=$!
+        until grep -qsz sleep /proc/$P/cmdline; do :; done
+        ns del web; test ! -e /run/netns/web
+        until ! nsenter -t $P -n ip link show eth0 >/dev/null 2>&1; do :; done
+        ip link show drayage0 >/dev/null
+        kill $P; ns del db",
+    );
+}
+
+fn back_at_once(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "for turn in 1 2 3 4 5; do
+            ns add --ip 10.213.0.7 web >/dev/null; ns add --ip 10.213.0.8 db >/dev/null; ns del web db
+        done
+        ns add --ip 10.213.0.7 web >/dev/null
+        ip -n web addr show eth0 | grep -q 10.213.0.7
+        ns del --wait web; ! ip link show drayage0 >/dev/null 2>&1",
+    );
+}
+
+/// A neighbour who sends the containers' network to the host; a server in the container web, at ports 80 and 81.
+const NEIGHBOUR: &str = "
+    ip netns add lan; ip -n lan link set lo up
+    ip link add ext0 type veth peer name eth0 netns lan
+    ip addr add 203.0.113.1/24 dev ext0; ip link set ext0 up
+    ip -n lan addr add 203.0.113.2/24 dev eth0; ip -n lan link set eth0 up; ip -n lan route add default via 203.0.113.1
+    mkdir www; echo hello >www/index.html
+    serve() { for port in 80 81; do ip netns exec web busybox httpd -f -h www -p $port & servers=\"$servers $!\"; done
+        for port in 80 81; do until busybox wget -q -O- http://$1:$port/ >/dev/null 2>&1; do :; done; done; }
+    get() { netns=$1; shift; ip netns exec $netns timeout 1 busybox wget -q -O- $1 2>/dev/null || echo closed; }
+    down() { kill $servers; wait; ip netns del lan; ip link del ext0 2>/dev/null || :; }";
+
+fn guard(sandbox: &Sandbox) {
+    sandbox
+        .sh(&format!(
+            "set -e; {NEIGHBOUR}
+            ns add --ip 10.213.0.5 web >web.json; ns add client >/dev/null; ns add --bridge other0 --subnet 10.9.0.0/24 other >/dev/null
+            serve 10.213.0.5; portmap -p 8080:80 web.json >/dev/null
+            get lan http://203.0.113.1:8080/; get lan http://10.213.0.5:80/; get lan http://10.213.0.5:81/
+            get client http://10.213.0.5:81/; get client http://203.0.113.1:8080/; get other http://10.213.0.5:81/
+            ip netns exec lan busybox httpd -f -h www -p 82 & servers=\"$servers $!\"
+            until busybox wget -q -O- http://203.0.113.2:82/ >/dev/null 2>&1; do :; done
+            get client http://203.0.113.2:82/
+            portmap del web; ns del web client other; down"
+        ))
+        .run()
+        .ok()
+        .stdout_is("hello\nclosed\nclosed\nhello\nhello\nclosed\nhello\n");
+    script(sandbox, "");
+}
+
+fn foreign(sandbox: &Sandbox) {
+    sandbox
+        .sh(&format!(
+            "set -e; {NEIGHBOUR}
+            ip link add lab0 type bridge; ip addr add 10.9.0.1/24 dev lab0; ip link set lab0 up
+            ns add --bridge lab0 --ip 10.9.0.5 web >/dev/null
+            serve 10.9.0.5; get lan http://10.9.0.5:80/
+            ns del --wait web; ip link del lab0; down"
+        ))
+        .run()
+        .ok()
+        .stdout_is("hello\n");
+    script(sandbox, "");
+}

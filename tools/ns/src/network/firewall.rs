@@ -1,0 +1,181 @@
+//! The rules of a bridge's networks, one pair of chains for each bridge in our own nftables tables: packets that leave
+//! the networks get the host's own address, and nobody beyond the host reaches a container's port that is not published,
+//! as a neighbour could who routes the networks' addresses to the host.
+
+use std::net::IpAddr;
+
+use netlink::nft::expression::{
+    Base, Comparison, Meta, compare, drop, mask, masquerade, meta, payload, unasked, untranslated,
+};
+use netlink::nft::{Chain, Expression, Family, Hook, Rule, Table};
+use netlink::route::Cidr;
+use netlink::{Batch, Error, Raw, Socket, flag};
+use rustix::io::Errno;
+
+const TABLES: [Table<'static>; 2] =
+    [Table { family: Family::Ip, name: "drayage-net" }, Table { family: Family::Ip6, name: "drayage-net" }];
+
+/// What a bridge's networks are given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// The bridge.
+    pub(crate) bridge: String,
+    /// Its networks.
+    pub(crate) networks: Vec<Cidr>,
+    /// Whether ports that are not published are closed to others than the host and the bridge's containers.
+    pub(crate) guard: bool,
+}
+
+/// Makes the rules what they should be. Where they are that, nothing is sent: what a transaction throws away makes the
+/// closing of its socket wait for all processors.
+pub(crate) fn add(rules: &Rules) -> Result<(), Error> {
+    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+    let mut batch = Batch::nftables(None);
+    let mut changes = false;
+    for table in TABLES {
+        let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
+        if networks.is_empty() {
+            continue;
+        }
+        for chain in chains(rules, &networks) {
+            let present = comments(&mut socket, table, &chain.name)?;
+            if present.iter().eq(chain.rules.iter().map(|(comment, _)| comment)) {
+                continue;
+            }
+            changes = true;
+            batch.push(&table.create(), flag::CREATE);
+            batch.push(&table.create_chain(&chain.name, Some(chain.hook)), flag::CREATE);
+            batch.push(&table.flush_chain(&chain.name), 0);
+            for (comment, rule) in &chain.rules {
+                let rule = table.create_rule(&chain.name, rule, Some(comment));
+                batch.push(&rule, flag::CREATE | flag::APPEND);
+            }
+        }
+    }
+    if changes { socket.batch(&batch.end()).map_err(|refused| refused.error) } else { Ok(()) }
+}
+
+/// Removes all that [`add`] has made for `bridge`. That it is not there is no error. The socket is returned because
+/// closing it waits for what the transaction threw away: the caller has something else to wait for first.
+pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
+    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+    let chains: Vec<Chain> = match socket.dump(&Chain::dump()) {
+        Ok(answers) => answers.iter().map(Chain::read).collect(),
+        // A kernel without nftables has none.
+        Err(error) if error.errno().is_some() => return Ok(socket),
+        Err(error) => return Err(error),
+    };
+    let mut batch = Batch::nftables(None);
+    let mut changes = false;
+    for table in TABLES {
+        let in_table =
+            |chain: &&Chain| chain.table == table.name && u32::from(chain.family) == u32::from(table.family.number());
+        let (own, others): (Vec<&Chain>, Vec<&Chain>) =
+            chains.iter().filter(in_table).partition(|chain| chain.name == bridge || chain.name == guard_name(bridge));
+        changes |= !own.is_empty();
+        if others.is_empty() && !own.is_empty() {
+            batch.push(&table.delete(), 0);
+            continue;
+        }
+        for chain in own {
+            batch.push(&table.flush_chain(&chain.name), 0);
+            batch.push(&table.delete_chain(&chain.name), 0);
+        }
+    }
+    if changes {
+        match socket.batch(&batch.end()).map_err(|refused| refused.error) {
+            // Somebody has flushed the rule set meanwhile.
+            Err(error) if error.errno() != Some(Errno::NOENT) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(socket)
+}
+
+/// A chain as it should be; a rule's comment tells it from others.
+struct Wanted {
+    name: String,
+    hook: Hook<'static>,
+    rules: Vec<(String, Vec<Expression>)>,
+}
+
+fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
+    let hook = |kind, number, priority| Hook { kind, number, priority };
+    let leaving =
+        |network: &&Cidr| (format!("masquerade {}", network.network()), masquerade_rule(&rules.bridge, **network));
+    let mut chains = vec![Wanted {
+        name: rules.bridge.clone(),
+        hook: hook("nat", Hook::POSTROUTING, 100),
+        rules: networks.iter().map(leaving).collect(),
+    }];
+    if rules.guard {
+        let rules_of_guard = vec![("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge))];
+        chains.push(Wanted {
+            name: guard_name(&rules.bridge),
+            hook: hook("filter", Hook::FORWARD, 0),
+            rules: rules_of_guard,
+        });
+    }
+    chains
+}
+
+/// No link has a name with a slash.
+fn guard_name(bridge: &str) -> String {
+    format!("{bridge}/guard")
+}
+
+fn comments(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<String>, Error> {
+    match socket.dump::<Raw>(&table.dump_rules(Some(chain))) {
+        Ok(answers) => {
+            let rules = answers.iter().map(Rule::read).filter(|rule| rule.chain == chain);
+            Ok(rules.map(|rule| rule.comment.unwrap_or_default()).collect())
+        }
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(vec![]),
+        Err(error) => Err(error),
+    }
+}
+
+fn of_family(network: &Cidr, family: Family) -> bool {
+    network.address.is_ipv4() == (family == Family::Ip)
+}
+
+/// `ip saddr NETWORK oifname != BRIDGE masquerade`
+fn masquerade_rule(bridge: &str, network: Cidr) -> Vec<Expression> {
+    let source = bytes(network.network().address);
+    let ones = Cidr { address: if network.address.is_ipv4() { [255; 4].into() } else { [255; 16].into() }, ..network };
+    let length = u32::from(network.bits() / 8);
+    vec![
+        payload(Base::Network, if network.address.is_ipv4() { 12 } else { 8 }, length, 0),
+        mask(0, &bytes(ones.network().address)),
+        compare(0, Comparison::Equal, &source),
+        meta(Meta::OutputName, 0),
+        compare(0, Comparison::Unequal, &name_bytes(bridge)),
+        masquerade(),
+    ]
+}
+
+/// `iifname != BRIDGE oifname BRIDGE ct state != established,related ct status != dnat drop`: a published port's packets
+/// have a translated destination.
+fn guard_rule(bridge: &str) -> Vec<Expression> {
+    let name = name_bytes(bridge);
+    let links = [
+        meta(Meta::InputName, 0),
+        compare(0, Comparison::Unequal, &name),
+        meta(Meta::OutputName, 0),
+        compare(0, Comparison::Equal, &name),
+    ];
+    links.into_iter().chain(unasked()).chain(untranslated()).chain([drop()]).collect()
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn name_bytes(link: &str) -> Vec<u8> {
+    let mut name = link.as_bytes().to_vec();
+    name.resize(16, 0);
+    name
+}

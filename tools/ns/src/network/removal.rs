@@ -1,0 +1,147 @@
+//! `ns del`: the name goes, and with the namespace's last process the kernel takes the links in it, on its own time. What
+//! nobody is left for, the bridge and its rules, a process in the background removes: each link that is deleted makes its
+//! deleter wait for all processors, some ten milliseconds, which nothing depends on. It waits a moment before that, so that
+//! containers that run one after the other keep the bridge.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use netlink::route::{Link, Router};
+use rustix::fs::{FlockOperation, flock};
+
+use super::lock::{lock, lock_file, lock_quietly};
+use super::owner::{self, Owner};
+use super::{firewall, named};
+
+/// The name by which the process in the background is executed.
+pub(crate) const SWEEP: &str = "ns-sweep";
+/// How long nothing must have happened before it works.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Removes a container's network. What is gone already is no error. With `wait` all is gone on return.
+pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
+    super::check_id(id)?;
+    let _lock = lock()?;
+    let mut host = Router::open().context("open a routing socket")?;
+    let links = host.links(None).context("list links")?;
+    let (ports, others): (Vec<Link>, Vec<Link>) = links.into_iter().partition(|link| owner::is_port_of(link, id));
+    leave_bridges(&ports, &others)?;
+    if wait {
+        for port in &ports {
+            delete_link(&mut host, port)?;
+        }
+        remove_name(id)?;
+        return sweep(&mut host, &others);
+    }
+    for port in &ports {
+        // Until the kernel has taken it, it must not count as a port, nor hold its addresses.
+        log::debug!("mark {} as gone", port.name);
+        // It may be gone in earnest.
+        let _gone = host.set_alias(&port.name, &owner::gone(id));
+    }
+    remove_name(id)?;
+    let mut left = !idle(&others).is_empty();
+    for port in &ports {
+        // The kernel numbers no namespace that has ended. One may be held by a process still, or by a socket that was
+        // closed just now.
+        left |= host.link(&port.name)?.is_some_and(|port| port.peer_namespace.is_some_and(|number| number >= 0));
+    }
+    if left { sweep_in_background() } else { Ok(()) }
+}
+
+/// Takes our rules off bridges of others that have no container of ours any more.
+fn leave_bridges(ports: &[Link], others: &[Link]) -> Result<()> {
+    for bridge in others.iter().filter(|link| ports.iter().any(|port| port.controller == Some(link.index))) {
+        let shared = others.iter().any(|link| link.controller == Some(bridge.index) && owner_of(link).is_some());
+        if !shared && !owner::is_bridge(bridge) {
+            firewall::remove(&bridge.name).with_context(|| format!("remove the rules of {}", bridge.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes, when nothing has happened for a moment, our bridges that have no port, and what a killed process has left.
+pub(crate) fn sweep_all() -> Result<()> {
+    let turn = lock_file("sweep.lock")?;
+    if flock(&turn, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // Another one waits already.
+        return Ok(());
+    }
+    loop {
+        let lock = lock_quietly()?;
+        let quiet = quiet_for(&lock)?;
+        if quiet >= LINGER {
+            let mut host = Router::open().context("open a routing socket")?;
+            let links = host.links(None).context("list links")?;
+            sweep(&mut host, &links)?;
+            // Before the lock: whoever gets that, and finds our turn taken, must be able to count on us.
+            drop(turn);
+            return Ok(());
+        }
+        drop(lock);
+        sleep(LINGER.saturating_sub(quiet));
+    }
+}
+
+/// How long nobody has had the lock; a clock that was set back does not make us wait for ever.
+fn quiet_for(lock: &File) -> Result<Duration> {
+    let last = lock.metadata().and_then(|metadata| metadata.modified()).context("read the lock's time")?;
+    Ok(SystemTime::now().duration_since(last).unwrap_or(LINGER))
+}
+
+fn sweep(host: &mut Router, links: &[Link]) -> Result<()> {
+    for port in links.iter().filter(|link| owner::is_gone(link)) {
+        delete_link(host, port)?;
+    }
+    for link in idle(links) {
+        let rules = firewall::remove(&link.name).with_context(|| format!("remove the rules of {}", link.name))?;
+        delete_link(host, link)?;
+        drop(rules);
+    }
+    Ok(())
+}
+
+/// Finds our bridges without a port, and our links that never got an owner. Whoever makes one holds the lock.
+fn idle(links: &[Link]) -> Vec<&Link> {
+    let has_port = |bridge: &Link| {
+        let mut ports = links.iter().filter(|link| link.controller == Some(bridge.index));
+        ports.any(|port| !owner::is_gone(port) && !is_half_made(port))
+    };
+    links.iter().filter(|link| is_half_made(link) || owner::is_bridge(link) && !has_port(link)).collect()
+}
+
+fn is_half_made(link: &Link) -> bool {
+    link.group == owner::GROUP && link.alias.is_none() && !owner::is_bridge(link)
+}
+
+fn sweep_in_background() -> Result<()> {
+    log::debug!("delete the bridge in the background");
+    Command::new("/proc/self/exe")
+        .arg0(SWEEP)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // What ends us, a terminal that hangs up or Ctrl-C, should not end it.
+        .process_group(0)
+        .spawn()
+        .context("execute the sweep")?;
+    Ok(())
+}
+
+fn delete_link(host: &mut Router, link: &Link) -> Result<()> {
+    log::debug!("delete {}", link.name);
+    host.delete_link(link.index).with_context(|| format!("delete {}", link.name))
+}
+
+fn remove_name(id: &str) -> Result<()> {
+    named::remove(id).with_context(|| format!("delete network namespace {id}"))
+}
+
+/// Returns the owner of a link, unless it is going already.
+pub(super) fn owner_of(link: &Link) -> Option<Owner> {
+    Owner::parse(link.alias.as_deref()?)
+}

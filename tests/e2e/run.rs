@@ -11,6 +11,7 @@ const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("nginx_answers_on_the_published_port", PIPELINE, nginx_answers),
+        test("another_root_directory_serves_every_stage", PIPELINE, another_root),
         test("stdout_is_the_container_s_alone", PIPELINE, stdout_is_the_container_s),
         test("the_exit_status_is_the_container_s", PIPELINE, exit_status),
         test("a_killed_container_is_128_and_the_signal", PIPELINE, killed),
@@ -47,6 +48,17 @@ fn nginx_answers(sandbox: &Sandbox) {
     run.signal(Signal::TERM);
     run.wait().ok();
     assert!(!sandbox.exists("state/containers/web"));
+}
+
+fn another_root(sandbox: &Sandbox) {
+    let image = image("nginx").reference;
+    let run =
+        sandbox.sh(&format!("exec env -u DRAYAGE_ROOT run --root other --rm --name web -p 8080:80 {image}")).start();
+    sandbox.wait_http("127.0.0.1:8080/");
+    assert!(sandbox.exists("other/containers/web") && !sandbox.exists("state/containers/web"));
+    run.signal(Signal::TERM);
+    run.wait().ok();
+    assert!(!sandbox.exists("other/containers/web"));
 }
 
 fn stdout_is_the_container_s(sandbox: &Sandbox) {

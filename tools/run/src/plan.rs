@@ -37,8 +37,8 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     let state = options.roots.argument().map(|_| options.roots.run().join("spawn"));
     let mut stages = image_stages(options, image, &root);
     stages.push(bundle_stage(options, id, image, &root));
-    stages.extend(network_stage(options, &root));
-    stages.extend(portmap_stage(options));
+    stages.extend(network_stage(options));
+    stages.extend(portmap_stage(options, &root));
     let undo = undo(options, id, &stages, &root, state.as_deref());
     Ok(Plan {
         spawn: spawn_stage(id, &bundle, state.as_deref(), false),
@@ -95,9 +95,8 @@ fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -
     bundle
 }
 
-fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
+fn network_stage(options: &Options) -> Option<Stage> {
     let mut ns = Stage::new(Tool::Ns, ["add"]);
-    ns.push(root);
     match &options.network {
         Network::None | Network::Host => return None,
         Network::Container(id) => ns.push(["--join", id]),
@@ -112,13 +111,16 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     Some(ns)
 }
 
-fn portmap_stage(options: &Options) -> Option<Stage> {
+fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     let publishes = !options.publish.is_empty() || options.publish_all;
     // As with docker: in the host's network every port is published as it is, without one there is nothing to reach.
     if !publishes || matches!(options.network, Network::Host | Network::None) {
         return None;
     }
-    let mut portmap = Stage::new(Tool::Portmap, options.publish_all.then_some("-P"));
+    let mut portmap = Stage::new(Tool::Portmap, root);
+    if options.publish_all {
+        portmap.push(["-P"]);
+    }
     for port in &options.publish {
         portmap.push(["-p", port]);
     }
@@ -146,13 +148,13 @@ fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], state:
     delete.push(["delete", "--force", id]);
     undo.push(Undo { of: Tool::Spawn, stage: delete });
     if planned(Tool::Portmap) {
-        undo.push(Undo { of: Tool::Portmap, stage: Stage::new(Tool::Portmap, ["del", id]) });
+        let mut portmap = Stage::new(Tool::Portmap, ["del"]);
+        portmap.push(root);
+        portmap.push([id]);
+        undo.push(Undo { of: Tool::Portmap, stage: portmap });
     }
     if planned(Tool::Ns) {
-        let mut ns = Stage::new(Tool::Ns, ["del"]);
-        ns.push(root);
-        ns.push([id]);
-        undo.push(Undo { of: Tool::Ns, stage: ns });
+        undo.push(Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["del", id]) });
     }
     if options.rm {
         let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
@@ -189,12 +191,12 @@ mod tests {
                 "pull --root /r --policy missing nginx",
                 "unpack --root /r",
                 "bundle --root /r --id web -- nginx -T",
-                "ns add --root /r",
-                "portmap -p 8080:80",
+                "ns add",
+                "portmap --root /r -p 8080:80",
                 "spawn --root /r/run/spawn --id web /r/containers/web",
                 "spawn --root /r/run/spawn delete --force web",
-                "portmap del web",
-                "ns del --root /r web",
+                "portmap del --root /r web",
+                "ns del web",
                 "bundle delete --force --root /r web",
             ]
         );

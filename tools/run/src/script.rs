@@ -61,8 +61,8 @@ mod tests {
         let script = script(&plan(&options, "web").unwrap(), &options);
         assert_eq!(
             script.lines().last().unwrap(),
-            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web | ns add --root /r | \
-             portmap -p 8080:80 | spawn --root /r/run/spawn"
+            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web | ns add | \
+             portmap --root /r -p 8080:80 | spawn --root /r/run/spawn"
         );
     }
 }

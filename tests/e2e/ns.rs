@@ -22,6 +22,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test("list_finds_what_only_threads_descriptors_and_mounts_hold", LIST, held),
         test("list_chooses_rows_by_expression", LIST, filter),
         test("show_tells_the_inside_of_a_network", NET, show),
+        test("diff_tells_what_two_processes_share_and_what_not", LIST, diff),
+        test("a_tree_is_a_graph_that_dot_reads", LIST, tree),
+        test("named_namespaces_are_those_of_ip_netns", NET, named),
         test("enter_does_what_nsenter_does", ENTER, enter_as_nsenter),
         test("enter_mirrors_stops_and_signals", ENTER, mirror),
         test("enter_takes_a_record_and_a_name", NET, enter_record),
@@ -222,6 +225,45 @@ assert [r for r in net[\"routes\"] if r[\"dst\"] == \"0.0.0.0/0\" and r[\"gw\"] 
         done
         ns show $P | grep -q '^  effective: .*net_admin'
         kill $P; ns del web",
+    );
+}
+
+fn diff(sandbox: &Sandbox) {
+    let lines = sandbox
+        .sh("unshare -un --kill-child -f sh -c 'mount --make-rprivate / 2>/dev/null; exec sleep 300' & A=$!
+            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsz sleep /proc/${B% }/cmdline; do :; done
+            B=${B% }
+            ns diff --json $$ $B >diff.json; ns diff $$ $B >diff.txt; ns diff $B $B | grep -c shared
+            kill -KILL $A $B; wait
+            python3 -c 'import json
+d = json.load(open(\"diff.json\"))
+print(sorted(n[\"type\"] for n in d[\"namespaces\"] if not n[\"shared\"]), sorted(d[\"differences\"]))'
+            grep -cE '^(net|uts) +[0-9]+  [0-9]+$' diff.txt; grep -x 'net.interfaces:' diff.txt")
+        .run();
+    assert_eq!(lines.stdout, "8\n['net', 'uts'] ['net.interfaces']\n2\nnet.interfaces:\n");
+    sandbox.run(&["ns", "diff", "1", "99999999"]).fails(1).one_error_line("ns", &["diff 1 99999999", "gone"]);
+}
+
+fn tree(sandbox: &Sandbox) {
+    let drawn = sandbox
+        .sh("unshare -Un --kill-child -f sleep 300 & A=$!
+            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsz sleep /proc/${B% }/cmdline; do :; done
+            inode() { stat -Lc %i /proc/${B% }/ns/$1; }
+            ns tree --dot >all.dot; ns tree -t net -t user >tree
+            grep -c \"n$(inode user) -> n$(inode net);\" all.dot; grep -c \"n$(stat -Lc %i /proc/self/ns/user) -> n$(inode user);\" all.dot
+            grep -c \"─$(inode net) *net\" tree; head -c 19 all.dot; echo; tail -n 1 all.dot
+            kill -KILL $A; wait")
+        .run();
+    assert_eq!(drawn.stdout, "1\n1\n1\ndigraph namespaces \n}\n", "{}", drawn.stderr);
+}
+
+fn named(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add --none web; ns add --none db; unshare -n sleep 300 & P=$!
+        ns list --named -r -n -o NSFS | sort | tr '\\n' ' ' | grep -qx '/run/netns/db /run/netns/web '
+        ns list --named --json-lines | grep -c /run/netns/ | grep -qx 2
+        kill $P; ns del web db; test -z \"$(ns list --named)\"",
     );
 }
 

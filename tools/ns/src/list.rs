@@ -2,6 +2,7 @@
 
 mod column;
 mod container;
+mod dot;
 mod filter;
 mod json;
 mod process;
@@ -14,13 +15,14 @@ mod users;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use sys::namespace::Kind;
 
 pub(crate) use column::Column;
 pub(crate) use container::in_cgroups;
+pub(crate) use dot::COLUMNS as DOT_COLUMNS;
 pub(crate) use filter::Filter;
 pub(crate) use process::{Process, Wanted};
 pub(crate) use refs::{mounts, unescape};
@@ -45,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) only: Option<Only>,
     /// Only namespaces without a process.
     pub(crate) persistent: bool,
+    /// Only network namespaces that have a name.
+    pub(crate) named: bool,
     /// Those, too, that only a thread, a descriptor or a socket keeps.
     pub(crate) refs: bool,
     /// Where our containers' states are.
@@ -82,6 +86,8 @@ pub(crate) enum Format {
     Json,
     /// One object a line.
     Lines,
+    /// A graph.
+    Dot,
 }
 
 /// Lists namespaces on stdout.
@@ -93,6 +99,7 @@ pub(crate) fn list(request: &Request, format: Format) -> Result<()> {
         Format::Raw(look) => table.to_raw(look),
         Format::Json => json::document(&table),
         Format::Lines => json::lines(&table),
+        Format::Dot => dot::write(&table),
     };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
@@ -104,7 +111,7 @@ pub(crate) fn list_columns(lsns: bool, format: Format) -> Result<()> {
         match format {
             Format::Text(_) => format!("{name:>12}  {help}\n"),
             Format::Raw(_) => format!("{name} {holds}\n"),
-            Format::Json | Format::Lines => {
+            Format::Json | Format::Lines | Format::Dot => {
                 serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n"
             }
         }
@@ -179,6 +186,10 @@ fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) 
     // In a tree what is above stands there even if it is of another type.
     let above = related && held.related;
     if !(above || (alive || kept) && request.kinds.contains(&namespace.kind)) {
+        return false;
+    }
+    let has_name = || held.mounts.iter().any(|path| Path::new(path).starts_with(crate::network::NAMED));
+    if request.named && !has_name() {
         return false;
     }
     if request.persistent && alive {

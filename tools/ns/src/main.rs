@@ -47,9 +47,11 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
         Command::Add(add) => add.run()?,
         Command::Del(del) => del.run()?,
+        Command::Diff(diff) => diff.run()?,
         Command::Enter(enter) => return enter.run(false),
         Command::List(list) => list.run(false)?,
         Command::Show(show) => show.run()?,
+        Command::Tree(tree) => tree.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

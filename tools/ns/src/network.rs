@@ -23,7 +23,7 @@ use sys::signal::SignalFd;
 
 use config::Config;
 use lock::lock;
-pub(crate) use named::within;
+pub(crate) use named::{DIRECTORY as NAMED, within};
 use owner::Owner;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};

@@ -5,6 +5,7 @@ mod attached;
 mod enter;
 mod list;
 mod show;
+mod tree;
 
 use clap::{Parser, Subcommand};
 
@@ -13,6 +14,7 @@ pub(crate) use attached::attach;
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use show::Show;
+pub(crate) use tree::{Diff, Draw};
 
 const EXAMPLES: &str = "Examples:
   ns list | grep nginx
@@ -33,7 +35,9 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     Add(Add),
     Del(Del),
+    Diff(Diff),
     Enter(Box<Enter>),
     List(List),
     Show(Show),
+    Tree(Draw),
 }

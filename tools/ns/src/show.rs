@@ -1,6 +1,7 @@
 //! `ns show`: all that is to be seen of a process's, a container's or one namespace's inside.
 
 mod capability;
+mod diff;
 mod net;
 mod text;
 
@@ -32,6 +33,16 @@ pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
         },
     };
     let text = if as_json { shown.to_string() + "\n" } else { text::write(&shown) };
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+/// Shows what two processes, or containers, have in common and what not.
+pub(crate) fn diff(names: [&str; 2], states: &Path, as_json: bool) -> Result<()> {
+    let proc = open_proc()?;
+    let scan = Scan::read(proc.as_fd(), &Kind::ALL)?;
+    let describe = |name: &str| process(Target::find(name, || states.to_owned())?.pid()?, proc.as_fd(), &scan);
+    let compared = diff::compare(&describe(names[0])?, &describe(names[1])?);
+    let text = if as_json { compared.to_string() + "\n" } else { diff::write(&compared) };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 

@@ -14,7 +14,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_
 use sys::namespace::{Kind, enter, unshare};
 
 /// Where `ip netns` keeps them.
-const DIRECTORY: &str = "/run/netns";
+pub(crate) const DIRECTORY: &str = "/run/netns";
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
 const OWN: &str = "/proc/thread-self/ns/net";
 

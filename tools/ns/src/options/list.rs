@@ -43,6 +43,9 @@ pub(crate) struct List {
     /// Only namespaces without a process
     #[arg(short = 'P', long)]
     persistent: bool,
+    /// Only network namespaces that have a name, as `ip netns` lists them
+    #[arg(long, conflicts_with_all = ["persistent", "type", "namespace"])]
+    named: bool,
     /// Only this process's namespaces
     #[arg(short = 'p', long, value_name = "PID")]
     task: Option<i32>,
@@ -101,11 +104,16 @@ impl List {
         let flat = plain || self.list || matches!(format, Format::Raw(_) | Format::Lines);
         let request = Request {
             columns: self.columns(lsns)?,
-            kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },
+            kinds: match (self.named, self.r#type.is_empty()) {
+                (true, _) => vec![Kind::Network],
+                (_, true) => Kind::ALL.to_vec(),
+                _ => self.r#type,
+            },
             filter: self.filter,
             tree: if flat { None } else { Some(self.tree.unwrap_or(Tree::Process)) },
             only,
             persistent: self.persistent,
+            named: self.named,
             refs: self.refs,
             states: self.roots.run().join("spawn"),
         };
@@ -116,7 +124,7 @@ impl List {
         if self.output_all {
             return Ok(Column::all(lsns).collect());
         }
-        let net = self.r#type.contains(&Kind::Network);
+        let net = self.named || self.r#type.contains(&Kind::Network);
         let mut columns = match self.namespace {
             Some(_) => vec![Column::Pid, Column::Ppid, Column::User],
             None => vec![Column::Ns, Column::Type, Column::Nprocs, Column::Pid, Column::User],
@@ -154,7 +162,7 @@ impl List {
     }
 }
 
-fn kind(name: &str) -> Result<Kind, String> {
+pub(crate) fn kind(name: &str) -> Result<Kind, String> {
     Kind::from_name(name).ok_or_else(|| "unknown namespace type".to_owned())
 }
 

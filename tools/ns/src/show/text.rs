@@ -44,7 +44,7 @@ fn short(items: &[Value]) -> bool {
     items.iter().all(|item| item.as_str().is_some_and(|text| text.len() < 24))
 }
 
-fn line(value: &Value) -> String {
+pub(super) fn line(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.chars().flat_map(visible).collect(),

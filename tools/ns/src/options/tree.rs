@@ -1,0 +1,80 @@
+//! The command lines of `ns tree` and `ns diff`.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use sys::namespace::Kind;
+
+use crate::list::{self, Column, Format, Look, Request, Tree};
+
+/// Draw who owns which namespace
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ns tree
+  ns tree --dot | dot -Tsvg >namespaces.svg
+  ns tree --parent -t user,pid")]
+pub(crate) struct Draw {
+    /// Write a graph for dot(1), with a frame for each container
+    #[arg(long)]
+    dot: bool,
+    /// Below each namespace stand its children, not what it owns
+    #[arg(long)]
+    parent: bool,
+    /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
+    #[arg(short, long, value_name = "TYPE", value_parser = super::list::kind, value_delimiter = ',')]
+    r#type: Vec<Kind>,
+    #[command(flatten)]
+    roots: cli::Roots,
+}
+
+impl Draw {
+    /// Draws it.
+    pub(crate) fn run(self) -> Result<()> {
+        let columns = if self.dot {
+            list::DOT_COLUMNS.to_vec()
+        } else {
+            vec![Column::Ns, Column::Type, Column::Nprocs, Column::Pid, Column::Container, Column::Command]
+        };
+        let request = Request {
+            columns,
+            kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },
+            filter: None,
+            tree: Some(if self.parent { Tree::Parent } else { Tree::Owner }),
+            only: None,
+            persistent: false,
+            named: false,
+            refs: false,
+            states: self.roots.run().join("spawn"),
+        };
+        list::list(&request, if self.dot { Format::Dot } else { Format::Text(Look::default()) })
+    }
+}
+
+/// Compare two processes: the namespaces that they share, and what differs
+///
+/// Namespaces, user maps, mounts, interfaces, routes, cgroups, capabilities, seccomp. `-` marks what only the first has,
+/// `+` what only the second has.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ns diff web db
+  ns diff $$ web --json | jq '.namespaces[] | select(.shared) | .type'")]
+pub(crate) struct Diff {
+    /// Process or container
+    #[arg(value_name = "PID|ID")]
+    first: String,
+    /// The other one
+    #[arg(value_name = "PID|ID")]
+    second: String,
+    /// Write one JSON object
+    #[arg(short = 'J', long)]
+    json: bool,
+    #[command(flatten)]
+    roots: cli::Roots,
+}
+
+impl Diff {
+    /// Compares them.
+    pub(crate) fn run(&self) -> Result<()> {
+        crate::show::diff([&self.first, &self.second], &self.roots.run().join("spawn"), self.json)
+            .with_context(|| format!("diff {} {}", self.first, self.second))
+    }
+}

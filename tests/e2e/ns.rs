@@ -1,5 +1,6 @@
 //! `ns`: namespaces listed, entered, added and deleted, beside the programs that it stands in for.
 
+mod hosts;
 mod network;
 
 use crate::support::{Need, Sandbox, Test, test};
@@ -30,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("enter_takes_a_record_and_a_name", NET, enter_record),
     ];
     tests.extend(network::tests());
+    tests.extend(hosts::tests());
     tests
 }
 

@@ -3,6 +3,7 @@
 
 mod config;
 mod firewall;
+mod hosts;
 mod ipam;
 mod joined;
 mod lock;
@@ -22,6 +23,7 @@ use rustix::process::Signal;
 use sys::signal::SignalFd;
 
 use config::Config;
+use hosts::Note;
 use lock::lock;
 pub(crate) use named::{DIRECTORY as NAMED, within};
 use owner::Owner;
@@ -57,6 +59,9 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
         target.record.set(&Id(request.id.clone()));
         target.record.set(&plan.network);
         finish(&target, request, config.as_ref(), &plan)?;
+        let lives = |id: &str| observed.owners.iter().any(|owner| owner.id == id);
+        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(lives))?;
+        target.record.print().context("print the record")?;
         match signals.read()? {
             Some(received) => bail!("interrupted by signal {}", received.signal),
             None => Ok(()),
@@ -64,6 +69,9 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     });
     if done.is_err() {
         work.undo();
+        if let Err(error) = hosts::withdraw(&request.id) {
+            log::warn!("{error:#}");
+        }
         if let Some(Err(error)) = config.as_ref().map(Config::restore) {
             log::warn!("{error:#}");
         }
@@ -71,7 +79,7 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     done
 }
 
-/// Tells the bundle, then the next stage.
+/// Tells the bundle.
 fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &plan::Plan) -> Result<()> {
     if let Some(config) = config {
         config.join(&request.netns)?;
@@ -80,7 +88,15 @@ fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &pl
         let hostname = config.and_then(Config::hostname).unwrap_or(&request.id);
         config::add_host(bundle, *address, hostname).context("append to the bundle's hosts")?;
     }
-    target.record.print().context("print the record")
+    Ok(())
+}
+
+/// Returns what the other containers on the bridge may know of this one.
+fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
+    let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
+    let names = [&request.id].into_iter().chain(&request.names).cloned().collect();
+    let addresses = plan.addresses.clone();
+    Some(Note { id: request.id.clone(), bridge: request.bridge.clone()?, addresses, names, hosts })
 }
 
 /// Lets a container share the network of another one, which keeps it: nothing is made.

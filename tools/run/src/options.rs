@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// The hardware address of its interface
     #[arg(long, value_name = "MAC")]
     pub(crate) mac_address: Option<String>,
+    /// One more name by which the other containers on the bridge find it
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    pub(crate) network_alias: Vec<String>,
     /// When to fetch the image
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: Policy,

@@ -101,6 +101,9 @@ fn network_stage(options: &Options) -> Option<Stage> {
         Network::None | Network::Host => return None,
         Network::Container(id) => ns.push(["--join", id]),
         Network::Bridge => {
+            for name in &options.network_alias {
+                ns.push(["--alias", name]);
+            }
             for (option, value) in [("--ip", &options.ip), ("--mac", &options.mac_address)] {
                 if let Some(value) = value {
                     ns.push([option, value]);

@@ -18,6 +18,8 @@ use super::result::{Interface, network};
 pub(crate) struct Request {
     /// The container's id, which names the namespace.
     pub(crate) id: String,
+    /// Further names by which the other containers on the bridge find it.
+    pub(crate) names: Vec<String>,
     /// The namespace's path.
     pub(crate) netns: PathBuf,
     /// The bridge; without one there is nothing but a loopback interface.
@@ -247,6 +249,7 @@ mod tests {
     fn request() -> Request {
         Request {
             id: "web".into(),
+            names: vec![],
             netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
             subnets: vec![],

@@ -30,6 +30,7 @@ pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
     let links = host.links(None).context("list links")?;
     let (ports, others): (Vec<Link>, Vec<Link>) = links.into_iter().partition(|link| owner::is_port_of(link, id));
     leave_bridges(&ports, &others)?;
+    super::hosts::withdraw(id)?;
     if wait {
         for port in &ports {
             delete_link(&mut host, port)?;

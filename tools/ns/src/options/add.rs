@@ -49,11 +49,14 @@ pub(crate) struct Add {
     #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = link_name)]
     ifname: String,
     /// No network but a loopback interface
-    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname"])]
+    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias"])]
     none: bool,
     /// Share the network of that container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias"])]
     join: Option<String>,
+    /// One more name by which the other containers on the bridge find this one
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    alias: Vec<String>,
     /// Packets that leave the networks keep the container's address
     #[arg(long)]
     no_masquerade: bool,
@@ -69,6 +72,7 @@ impl Add {
         let request = Request {
             netns: network::namespace_path(&id),
             id,
+            names: self.alias,
             bridge: (!self.none).then_some(self.bridge),
             subnets: self.subnet,
             gateways: self.gateway,
@@ -163,6 +167,15 @@ fn link_name(text: &str) -> Result<String, String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
         return Err("a link's name has 1 to 15 bytes, no blank and no slash".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A name of `hosts(5)`: letters, digits and - . _, as docker allows them.
+fn host_name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if text.is_empty() || text.len() > 253 || text.starts_with(['-', '.']) || !text.chars().all(plain) {
+        return Err("a host's name has 1 to 253 letters, digits and - . _".to_owned());
     }
     Ok(text.to_owned())
 }

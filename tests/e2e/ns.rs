@@ -1,5 +1,6 @@
 //! `ns`: namespaces listed, entered, added and deleted, beside the programs that it stands in for.
 
+mod cni;
 mod hosts;
 mod network;
 
@@ -32,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(network::tests());
     tests.extend(hosts::tests());
+    tests.extend(cni::tests());
     tests
 }
 

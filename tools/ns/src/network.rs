@@ -1,12 +1,14 @@
 //! `ns add` and `ns del`: a container's network, made of a named namespace, a bridge and a pair of links, all by
 //! netlink. The kernel is the only state. What fails half-way is undone in reverse.
 
+pub(crate) mod cni;
 mod config;
 mod firewall;
 mod hosts;
 mod ipam;
 mod joined;
 mod lock;
+mod macvlan;
 mod named;
 mod owner;
 mod plan;

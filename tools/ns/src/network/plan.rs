@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) netns: PathBuf,
     /// The bridge; without one there is nothing but a loopback interface.
     pub(crate) bridge: Option<String>,
+    /// The host's link to be on the network of, in place of a bridge.
+    pub(crate) parent: Option<String>,
     /// The networks; none means those that the bridge has, or the default one.
     pub(crate) subnets: Vec<Cidr>,
     /// The bridge's addresses; a network's first address where none is given.
@@ -83,6 +85,8 @@ pub(crate) enum Step {
     Firewall { rules: Rules, first: bool },
     /// Make the pair of links that joins container and bridge.
     Pair { port: NewLink, bridge: String, peer: NewLink },
+    /// Make a link on the network of one of the host's.
+    Macvlan { link: NewLink, parent: String },
     /// Let the bridge send packets back where they came from.
     Hairpin(String),
     /// Give a link of the container an address.
@@ -104,6 +108,7 @@ impl fmt::Display for Step {
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
             Self::Firewall { rules, .. } => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
+            Self::Macvlan { link, parent } => write!(f, "put {} on the network of {parent}", link.name),
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
             Self::Up(link) => write!(f, "bring the container's {link} up"),
@@ -126,6 +131,9 @@ const DEFAULT_SUBNET: Cidr = Cidr { address: IpAddr::V4(std::net::Ipv4Addr::new(
 pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
     let mut steps = vec![Step::Namespace(request.id.clone()), Step::Up("lo".to_owned())];
+    if let Some(parent) = &request.parent {
+        return super::macvlan::plan(request, parent);
+    }
     let Some(bridge) = &request.bridge else {
         let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
         return Ok(Plan { steps, network: network(&[lo], &[]), addresses: vec![] });
@@ -252,6 +260,7 @@ mod tests {
             names: vec![],
             netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
+            parent: None,
             subnets: vec![],
             gateways: vec![],
             addresses: vec![],

@@ -25,6 +25,7 @@ const LINGER: Duration = Duration::from_millis(200);
 /// Removes a container's network. What is gone already is no error. With `wait` all is gone on return.
 pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
     super::check_id(id)?;
+    super::cni::delete(id)?;
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
     let links = host.links(None).context("list links")?;

@@ -75,6 +75,11 @@ impl Work {
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 self.host.add_veth(port, controller, peer, netns.as_fd())?;
             }
+            Step::Macvlan { link, parent } => {
+                let lower = self.on_host(parent).with_context(|| format!("find {parent}"))?;
+                let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
+                self.host.add_macvlan(link, lower, netns.as_fd())?;
+            }
             Step::Hairpin(link) => self.host.set_hairpin(link)?,
             Step::Address { link, address } => {
                 let (router, index) = self.inside(link)?;
@@ -133,7 +138,7 @@ fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (b
     if let Some(index) = known.get(&key) {
         return Ok(*index);
     }
-    let index = router.link(link.1)?.map(|link| link.index).ok_or_else(|| anyhow!("{} is gone", link.1))?;
+    let index = router.link(link.1)?.map(|link| link.index).ok_or_else(|| anyhow!("{}: no such link", link.1))?;
     known.insert(key, index);
     Ok(index)
 }

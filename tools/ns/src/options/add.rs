@@ -8,7 +8,7 @@ use clap::Args;
 use netlink::route::{Cidr, Mac};
 use record::{Bundle, Input, Record};
 
-use crate::network::{self, Request, Target};
+use crate::network::{self, Request, Target, cni};
 
 /// Make a container's network: a named namespace on a bridge
 ///
@@ -19,6 +19,8 @@ use crate::network::{self, Request, Target};
   bundle --id web | ns add | spawn
   ns add web
   ns add --bridge lab0 --subnet 10.9.0.0/24 --subnet fd00:9::/64 --ip 10.9.0.7 db
+  ns add --macvlan eth0 --subnet 192.0.2.0/24 --ip 192.0.2.7 lan
+  ns add --cni /etc/cni/net.d/10-lab.conflist web
   ns add --none quiet")]
 pub(crate) struct Add {
     /// A bundle's directory, a file with a record, `-` for a record on stdin, or a new namespace's name
@@ -48,11 +50,17 @@ pub(crate) struct Add {
     /// Name of the container's interface
     #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = link_name)]
     ifname: String,
+    /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["bridge", "alias", "no_masquerade"], value_parser = link_name)]
+    macvlan: Option<String>,
+    /// Let the CNI plugins of that list make the network: they are found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "alias", "macvlan", "no_masquerade"])]
+    cni: Option<PathBuf>,
     /// No network but a loopback interface
-    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias"])]
+    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
     none: bool,
     /// Share the network of that container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
     join: Option<String>,
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
@@ -69,11 +77,15 @@ impl Add {
         if let Some(other) = &self.join {
             return network::join(target, &id, other).with_context(|| format!("add {id}"));
         }
+        if let Some(list) = &self.cni {
+            return cni::add(target, &id, list, &self.ifname).with_context(|| format!("add {id}"));
+        }
         let request = Request {
             netns: network::namespace_path(&id),
             id,
             names: self.alias,
-            bridge: (!self.none).then_some(self.bridge),
+            bridge: (!self.none && self.macvlan.is_none()).then_some(self.bridge),
+            parent: self.macvlan,
             subnets: self.subnet,
             gateways: self.gateway,
             addresses: self.ip,

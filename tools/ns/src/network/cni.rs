@@ -1,0 +1,255 @@
+//! Networks that CNI's plugins make: a network configuration list is run as the CNI specification 1.1.0 has it (sections 2
+//! to 4). What `ns del` will need, the list and the result, is kept in one file a container.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use netlink::route::Router;
+use record::{Id, Network};
+use rustix::process::Signal;
+use serde_json::{Map, Value, json};
+use sys::signal::SignalFd;
+
+use super::lock::lock;
+use super::plan::Step;
+use super::work::Work;
+use super::{Config, Target, check_id, config, named};
+
+/// Where the lists and results of containers are.
+const KEPT: &str = "/run/drayage/cni";
+/// Where plugins are, if `CNI_PATH` does not say.
+const PLUGINS: &str = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni";
+/// The longest list or result.
+const LONGEST: usize = 1 << 20;
+
+/// A container's attachment, as it is kept.
+struct Attachment {
+    id: String,
+    interface: String,
+    list: Map<String, Value>,
+    result: Option<Value>,
+}
+
+/// Makes a container's network by the plugins of the list at `path`, and prints the record with the result.
+pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) -> Result<()> {
+    check_id(id)?;
+    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    let list = read_list(path).with_context(|| format!("read {}", path.display()))?;
+    {
+        // The plugins lock what is theirs: they may take their time.
+        let _lock = lock()?;
+        ensure!(!named::exists(id), "network namespace {id} exists: is it another container's?");
+    }
+    let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let mut work = Work::new(Router::open().context("open a routing socket")?);
+    let mut attachment = Attachment { id: id.to_owned(), interface: interface.to_owned(), list, result: None };
+    let done = work.apply(&[Step::Namespace(id.to_owned()), Step::Up("lo".to_owned())]).and_then(|()| {
+        // Before anything is made: whoever is killed now can be cleaned up after.
+        attachment.keep()?;
+        attachment.add()?;
+        attachment.keep()?;
+        let Some(Value::Object(result)) = attachment.result.clone() else { bail!("the plugins gave no result") };
+        let network = Network(result);
+        if let (Some(bundle), Some(config)) = (&target.bundle, &config) {
+            config.join(&named::path(id))?;
+            if let Some(address) = network.addresses().first() {
+                config::add_host(bundle, *address, config.hostname().unwrap_or(id))
+                    .context("append to the bundle's hosts")?;
+            }
+        }
+        target.record.set(&Id(id.to_owned()));
+        target.record.set(&network);
+        target.record.print().context("print the record")?;
+        match signals.read()? {
+            Some(received) => bail!("interrupted by signal {}", received.signal),
+            None => Ok(()),
+        }
+    });
+    if done.is_err() {
+        for undone in [attachment.delete(), config.as_ref().map_or(Ok(()), Config::restore)] {
+            if let Err(error) = undone {
+                log::warn!("undo: {error:#}");
+            }
+        }
+        work.undo();
+    }
+    done
+}
+
+/// Lets the plugins undo what they have made for a container, if they have made something.
+pub(crate) fn delete(id: &str) -> Result<()> {
+    match Attachment::kept(id)? {
+        Some(attachment) => attachment.delete(),
+        None => Ok(()),
+    }
+}
+
+impl Attachment {
+    /// Runs the plugins in their order, each with the result of the one before.
+    fn add(&mut self) -> Result<()> {
+        for plugin in self.plugins() {
+            let printed = self.execute("ADD", &plugin)?;
+            self.result =
+                Some(serde_json::from_slice(&printed).with_context(|| format!("result of {}", name(&plugin)))?);
+        }
+        Ok(())
+    }
+
+    /// Runs them in reverse, each with the last one's result. What is gone already is no error for a plugin.
+    fn delete(&self) -> Result<()> {
+        let mut first = Ok(());
+        for plugin in self.plugins().iter().rev() {
+            first = first.and(self.execute("DEL", plugin).map(|_| ()));
+        }
+        first?;
+        match fs::remove_file(path_of(&self.id)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn plugins(&self) -> Vec<Map<String, Value>> {
+        let plugins = self.list.get("plugins").and_then(Value::as_array);
+        plugins.into_iter().flatten().filter_map(Value::as_object).cloned().collect()
+    }
+
+    /// Executes one plugin and returns what it prints.
+    fn execute(&self, command: &str, plugin: &Map<String, Value>) -> Result<Vec<u8>> {
+        let mut configuration = plugin.clone();
+        for member in ["name", "cniVersion"] {
+            configuration.insert(member.to_owned(), self.list.get(member).cloned().unwrap_or_default());
+        }
+        if let Some(result) = &self.result {
+            configuration.insert("prevResult".to_owned(), result.clone());
+        }
+        let paths = std::env::var_os("CNI_PATH").unwrap_or_else(|| OsString::from(PLUGINS));
+        let (kind, netns) = (name(plugin), named::path(&self.id));
+        let program = std::env::split_paths(&paths).map(|directory| directory.join(kind)).find(|path| path.is_file());
+        let program = program.ok_or_else(|| anyhow!("no plugin {kind} in {}", paths.to_string_lossy()))?;
+        log::debug!("{command} {}", program.display());
+        let run = || -> std::io::Result<std::process::Output> {
+            let mut child = Command::new(&program)
+                .env("CNI_COMMAND", command)
+                .env("CNI_CONTAINERID", &self.id)
+                .env("CNI_NETNS", if netns.exists() { netns.as_os_str() } else { "".as_ref() })
+                .env("CNI_IFNAME", &self.interface)
+                .env("CNI_PATH", &paths)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::inherit())
+                .spawn()?;
+            let written = child
+                .stdin
+                .take()
+                .map(|mut stdin| stdin.write_all(Value::Object(configuration).to_string().as_bytes()));
+            match written {
+                // It may fail without having read.
+                Some(Err(error)) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+                _ => {}
+            }
+            child.wait_with_output()
+        };
+        let output = run().with_context(|| format!("execute {}", program.display()))?;
+        ensure!(output.stdout.len() <= LONGEST, "plugin {kind}: {command} printed {} bytes", output.stdout.len());
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let member = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let told: Vec<&str> = ["msg", "details"].into_iter().filter_map(member).collect();
+        let told = if told.is_empty() { output.status.to_string() } else { told.join(": ") };
+        bail!("plugin {kind}: {command}: {}", told.replace('\n', " "))
+    }
+
+    fn keep(&self) -> Result<()> {
+        let path = path_of(&self.id);
+        let (temporary, kept) = (
+            path.with_extension("new"),
+            json!({"interface": self.interface, "list": self.list, "result": self.result}),
+        );
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(KEPT)?;
+            fs::write(&temporary, kept.to_string())?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| {
+            let _none = fs::remove_file(&temporary);
+            format!("write {}", path.display())
+        })
+    }
+
+    fn kept(id: &str) -> Result<Option<Self>> {
+        let path = path_of(id);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("read {}", path.display()))?,
+        };
+        let kept: Value = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+        let member = |name: &str| kept.get(name).filter(|value| !value.is_null()).cloned();
+        let list = member("list").and_then(|list| list.as_object().cloned());
+        let interface = member("interface").and_then(|name| name.as_str().map(str::to_owned));
+        let attachment = list.zip(interface);
+        let (list, interface) = attachment.ok_or_else(|| anyhow!("{}: not an attachment", path.display()))?;
+        Ok(Some(Self { id: id.to_owned(), interface, list, result: member("result") }))
+    }
+}
+
+fn path_of(id: &str) -> PathBuf {
+    Path::new(KEPT).join(format!("{id}.json"))
+}
+
+fn name(plugin: &Map<String, Value>) -> &str {
+    plugin.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Reads a list; a configuration of one plugin, as CNI had them before 0.3.0, becomes a list of one.
+fn read_list(path: &Path) -> Result<Map<String, Value>> {
+    let text = fs::read(path)?;
+    ensure!(text.len() <= LONGEST, "longer than {LONGEST} bytes");
+    parse_list(&text)
+}
+
+fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
+    let Value::Object(mut list) = serde_json::from_slice(text)? else { bail!("not an object") };
+    if list.contains_key("type") && !list.contains_key("plugins") {
+        let plugin = Value::Object(list.clone());
+        list.insert("plugins".to_owned(), json!([plugin]));
+    }
+    ensure!(list.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()), "it has no name");
+    list.entry("cniVersion").or_insert_with(|| json!("0.2.0"));
+    let plugins = list.get("plugins").and_then(Value::as_array).filter(|plugins| !plugins.is_empty());
+    for plugin in plugins.ok_or_else(|| anyhow!("it has no plugins"))? {
+        let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        ensure!(
+            !kind.is_empty() && !kind.contains('/') && kind != "..",
+            "a plugin's type {kind:?} is no program's name"
+        );
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_its_plugins() {
+        for (text, want) in [
+            (r#"{"name":"lab","cniVersion":"1.0.0","plugins":[{"type":"bridge"},{"type":"portmap"}]}"#, Ok(2)),
+            (r#"{"name":"lab","type":"macvlan"}"#, Ok(1)),
+            (r#"{"name":"lab","plugins":[]}"#, Err("it has no plugins")),
+            (r#"{"plugins":[{"type":"bridge"}]}"#, Err("it has no name")),
+            (r#"{"name":"lab","plugins":[{"type":"../sh"}]}"#, Err("a plugin's type \"../sh\" is no program's name")),
+            (r#"{"name":"lab","plugins":[{"kind":"x"}]}"#, Err("a plugin's type \"\" is no program's name")),
+            ("[]", Err("not an object")),
+        ] {
+            let list = parse_list(text.as_bytes()).map_err(|error| error.to_string());
+            let count = list.map(|list| list["plugins"].as_array().map_or(0, Vec::len));
+            assert_eq!(count, want.map_err(str::to_owned), "{text}");
+        }
+    }
+}

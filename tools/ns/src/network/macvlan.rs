@@ -1,0 +1,37 @@
+//! A container directly on the network of one of the host's interfaces, by a macvlan link: no bridge, no rules. The host
+//! itself cannot be reached over it, which is the kernel's way.
+
+use anyhow::{Result, anyhow, ensure};
+use netlink::route::{Cidr, NewLink};
+
+use super::ipam::Lease;
+use super::plan::{Plan, Request, Step};
+use super::result::{Interface, network};
+
+/// Computes what to do for a link over the host's link `parent`. Nothing on the host knows who has which address in that
+/// network, so it must be given.
+pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
+    ensure!(
+        !request.addresses.is_empty(),
+        "macvlan {parent}: --ip and --subnet are needed: who gives addresses there?"
+    );
+    let sandbox = Some(request.netns.display().to_string());
+    let name = request.interface.clone();
+    let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.mtu, group: None };
+    let mut steps = vec![Step::Namespace(request.id.clone()), Step::Up("lo".to_owned())];
+    steps.push(Step::Macvlan { link, parent: parent.to_owned() });
+    let mut leases = vec![];
+    for address in &request.addresses {
+        let subnet = request.subnets.iter().find(|subnet| subnet.contains(*address));
+        let subnet = subnet.ok_or_else(|| anyhow!("address {address} is in none of the networks given by --subnet"))?;
+        let gateway = request.gateways.iter().find(|gateway| subnet.contains(**gateway)).copied();
+        let gateway = gateway.unwrap_or_else(|| subnet.nth(1));
+        ensure!(gateway != *address, "address {address} is the gateway's: --gateway names another one");
+        leases.push(Lease { address: Cidr { address: *address, prefix: subnet.prefix }, gateway });
+    }
+    steps.extend(leases.iter().map(|lease| Step::Address { link: name.clone(), address: lease.address }));
+    steps.push(Step::Up(name.clone()));
+    steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: name.clone() }));
+    let result = network(&[Interface { name, mac: request.mac, sandbox }], &leases);
+    Ok(Plan { steps, network: result, addresses: request.addresses.clone() })
+}

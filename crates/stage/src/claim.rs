@@ -41,7 +41,8 @@ impl Duty {
         Self { pid, start, ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
     }
 
-    fn is_alive(&self) -> bool {
+    /// Tells whether the responsible process lives.
+    pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start)
     }
 }
@@ -217,7 +218,7 @@ fn read(mut file: &File) -> Option<Duty> {
 }
 
 /// Returns when a process was started; `None` if it is gone or a zombie.
-fn start_time(pid: u32) -> Option<u64> {
+pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
     let end = stat.iter().rposition(|byte| *byte == b')')?;

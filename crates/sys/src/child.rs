@@ -35,14 +35,15 @@ pub fn in_own_session(command: &mut Command) -> &mut Command {
 }
 
 /// Sets the program that `command` starts apart from this one's surroundings: a session of its own, `/` as working
-/// directory, no signal blocked, and no descriptor but the three standard ones.
-pub fn apart(command: &mut Command) -> &mut Command {
-    let arrange = || {
+/// directory, no signal blocked, and no descriptor but the three standard ones and `more` after them.
+pub fn apart(command: &mut Command, more: u32) -> &mut Command {
+    let first = more.saturating_add(3);
+    let arrange = move || {
         crate::signal::unblock_all()?;
         rustix::process::setsid()?;
         rustix::process::chdir(c"/")?;
         // SAFETY: the flag only marks descriptors, so that execve closes them; none is closed under its owner.
-        match unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

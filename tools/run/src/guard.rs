@@ -31,7 +31,7 @@ impl Guard {
             // Its working directory is another one.
             command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
         }
-        sys::child::apart(&mut command);
+        sys::child::apart(&mut command, 0);
         let mut child = command.spawn().context("execute the guard")?;
         let pipe = child.stdin.take().context("the guard's stdin")?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
@@ -64,8 +64,13 @@ fn guard() -> Result<()> {
     if io::stdin().lock().lines().next().is_some_and(|line| line.is_ok_and(|line| line == DONE)) {
         return Ok(());
     }
+    let duty = claim.duty().unwrap_or_default();
+    if duty.is_alive() {
+        // The container has a keeper by now.
+        return Ok(());
+    }
     claim.is_ending();
-    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out(&duty.undo));
+    let undone = undo::carry_out(&duty.undo);
     // Released only if nothing is left.
     undone.map(|()| claim.release())
 }

@@ -1,0 +1,203 @@
+//! `attach`: the user's terminal, or standard descriptors, joined with those of a container that has a keeper.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use stage::{Stage, Tool};
+use sys::signal::SignalFd;
+
+use crate::control::{self, Answer, Request};
+use crate::options::{Attach, Keys};
+use crate::place::Place;
+
+/// Joins a container and returns its exit code; 0 for who detaches.
+pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
+    let place = Place::of(&options.roots);
+    place.bundle(&options.id)?;
+    let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?;
+    let keeper = control::ask(&place.sockets, &options.id, &Request::Attach)?;
+    let Some(keeper) = keeper else { bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id) };
+    let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
+    let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(Raw::enter);
+    let mut joined = Joined { options, states: place.states, keeper, input, keys: Pressed::new(&options.detach_keys) };
+    joined.copy_size();
+    let ended = joined.stay(&signals);
+    drop(raw);
+    ended
+}
+
+struct Joined<'a> {
+    options: &'a Attach,
+    states: std::path::PathBuf,
+    keeper: OwnedFd,
+    /// The container's input.
+    input: Option<OwnedFd>,
+    keys: Pressed<'a>,
+}
+
+impl Joined<'_> {
+    fn stay(&mut self, signals: &SignalFd) -> Result<ExitCode> {
+        loop {
+            let mut polled = vec![PollFd::new(&self.keeper, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            if self.input.is_some() {
+                polled.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+            }
+            rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            drop(polled);
+            if ready[0] {
+                match control::answer(&self.keeper)? {
+                    Answer::Output(2, bytes) => io::stderr().write_all(&bytes)?,
+                    Answer::Output(_, bytes) => {
+                        io::stdout().write_all(&bytes)?;
+                        io::stdout().flush()?;
+                    }
+                    Answer::Ended(exit) => return Ok(ExitCode::from(exit.exit_code)),
+                    Answer::Closed => bail!("the keeper of {} is gone", self.options.id),
+                }
+            }
+            self.heed(signals)?;
+            if ready.get(2) == Some(&true) && self.copy_in()? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+
+    fn heed(&self, signals: &SignalFd) -> Result<()> {
+        while let Some(received) = signals.read()? {
+            let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
+            if signal == Some(Signal::WINCH) {
+                self.copy_size();
+            } else if self.options.sig_proxy {
+                let number = received.signal.to_string();
+                let root = self.states.as_os_str();
+                let kill = ["--root".as_ref(), root, "kill".as_ref(), self.options.id.as_ref(), number.as_ref()];
+                // It may have ended in this moment.
+                let _ended = Stage::new(Tool::Spawn, kill).command()?.output();
+            } else {
+                bail!("interrupted; container {} goes on", self.options.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the container what was typed; true when the keys were pressed that end the join.
+    fn copy_in(&mut self) -> Result<bool> {
+        let Some(input) = &self.input else { return Ok(false) };
+        let mut buffer = [0; 4096];
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(rustix::stdio::stdin(), &mut buffer)).unwrap_or(0);
+        if count == 0 {
+            if input.is_terminal() && !rustix::stdio::stdin().is_terminal() {
+                // What a terminal's end of input is: control-D.
+                let _ended = write_all(input, &[4]);
+            }
+            self.input = None;
+            return Ok(false);
+        }
+        // Without a terminal on our side, nobody presses keys.
+        if !rustix::stdio::stdin().is_terminal() {
+            return write_all(input, &buffer[..count]).map(|()| false).or(Ok(false));
+        }
+        let (typed, detach) = self.keys.take(&buffer[..count]);
+        // A container that takes no input any more may go on talking.
+        let _closed = write_all(input, &typed);
+        Ok(detach)
+    }
+
+    fn copy_size(&self) {
+        let size = tcgetwinsize(rustix::stdio::stdout()).or_else(|_| tcgetwinsize(rustix::stdio::stdin()));
+        if let (Some(input), Ok(size)) = (&self.input, size) {
+            // Only a terminal has a size.
+            let _not_a_terminal = tcsetwinsize(input, size);
+        }
+    }
+}
+
+/// The container's terminal does not block its keeper, so it may be full.
+fn write_all(input: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(input, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::new(input, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error).context("write to the container"),
+        }
+    }
+    Ok(())
+}
+
+/// The keys that end the join, as far as they have been pressed.
+struct Pressed<'a> {
+    keys: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Pressed<'a> {
+    fn new(keys: &'a Keys) -> Self {
+        Self { keys: &keys.0, count: 0 }
+    }
+
+    /// Returns what goes to the container, and whether all the keys were pressed in a row.
+    fn take(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::new();
+        for &byte in bytes {
+            if self.keys.get(self.count) == Some(&byte) {
+                self.count += 1;
+                if self.count == self.keys.len() {
+                    return (passed, true);
+                }
+                continue;
+            }
+            // They were not meant: the container gets what was held back.
+            passed.extend_from_slice(&self.keys[..self.count]);
+            self.count = usize::from(self.keys.first() == Some(&byte));
+            if self.count == 0 {
+                passed.push(byte);
+            }
+        }
+        (passed, false)
+    }
+}
+
+/// The user's terminal without line editing, as long as this lives.
+struct Raw(Termios);
+
+impl Raw {
+    fn enter(_: &OwnedFd) -> Option<Self> {
+        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _gone = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_a_row_detach() {
+        let keys = Keys(vec![16, 17]);
+        let mut pressed = Pressed::new(&keys);
+        assert_eq!(pressed.take(b"a\x10b"), (b"a\x10b".to_vec(), false));
+        assert_eq!(pressed.take(b"\x10"), (vec![], false));
+        assert_eq!(pressed.take(b"\x10"), (vec![16], false));
+        assert_eq!(pressed.take(b"\x11z"), (vec![], true));
+    }
+}

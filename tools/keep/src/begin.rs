@@ -1,0 +1,114 @@
+//! `keep` as the last stage of the pipe: takes the claim on the container's name, executes the keeper, and prints the
+//! record when the container runs.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use record::{Bundle, Id, Input, Record, State};
+use stage::Claim;
+use stage::claim::Duty;
+
+use crate::job::{self, Job, Wishes};
+use crate::keeper::{self, Report};
+use crate::options::Begin;
+use crate::place::Place;
+use crate::restart::Policy;
+use crate::exit;
+
+/// How long docker lets a container take to end.
+const GRACE: u64 = 10;
+
+/// Starts the container of a record or bundle, and its keeper.
+pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
+    if options.rm && options.restart != Policy::No {
+        return Err(cli::Usage("--rm and --restart exclude each other".to_owned()).into());
+    }
+    let log = options.log.options()?;
+    let mut record = match Input::read(options.input.as_deref())? {
+        Input::Record(record) => record,
+        Input::Directory(bundle) => of_bundle(&bundle)?,
+    };
+    let (Bundle(bundle), Id(id)) = (record.part()?, record.part()?);
+    let place = Place::of(roots);
+    let wishes = Wishes::of(&bundle)?;
+    // Absolute: the keeper's working directory is another one.
+    let root = roots.argument().map(|_| roots.data());
+    let job = Job {
+        undo: job::undo(&record, &id, options.rm, &place.states, root.as_deref()),
+        terminal: wishes.terminal,
+        interactive: options.interactive,
+        rm: options.rm,
+        restart: options.restart,
+        log,
+        stop_signal: wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+        stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
+        timeout: options.timeout,
+        health: wishes.health,
+        preserve_fds: options.preserve_fds,
+        states: place.states,
+        sockets: place.sockets,
+        record: serde_json::from_str(&record.to_line())?,
+        id,
+        bundle,
+    };
+    let claim = match options.claim_fd {
+        Some(descriptor) => Claim::inherited(&place.claims, &job.id, descriptor)?,
+        None => Claim::take(&place.claims, &job.id)?,
+    };
+    exit::write(&job.bundle, job::FILE, &job)?;
+    if options.claim_fd.is_none() {
+        claim.write(&Duty::own(&job.bundle, &job.undo[..1]))?;
+    }
+    let report = execute_keeper(&job, &claim);
+    let failed = !matches!(report, Ok(Report::Running(_)));
+    if failed && options.claim_fd.is_none() {
+        // What the stages before have done is for who piped them.
+        claim.release();
+    }
+    match report? {
+        Report::Failed(code) => Ok(ExitCode::from(code)),
+        Report::Running(pid) => {
+            let status = Some("running".to_owned());
+            record.set(&State { id: job.id, status, pid: Some(pid), bundle: job.bundle, ..State::default() });
+            record.print()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A bundle by itself: its directory's name is the container's.
+fn of_bundle(bundle: &Path) -> Result<Record> {
+    let bundle = std::path::absolute(bundle)?;
+    let id = bundle.file_name().map(|name| name.to_string_lossy().into_owned()).context("the bundle has no name")?;
+    let mut record = Record::default();
+    record.set(&Bundle(bundle));
+    record.set(&Id(id));
+    Ok(record)
+}
+
+/// Executes the keeper and waits for its report. Its standard input is a socket, for the job and the report; its
+/// standard output is the claim, which so becomes its own.
+fn execute_keeper(job: &Job, claim: &Claim) -> Result<Report> {
+    let (mut ours, theirs) = UnixStream::pair().context("socket")?;
+    let mut command = Command::new(std::env::current_exe().context("find this executable")?);
+    command.arg0(keeper::NAME).arg(claim.path());
+    command.stdin(OwnedFd::from(theirs)).stdout(claim.file().try_clone().context("the claim")?);
+    if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
+        command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
+    }
+    sys::child::apart(&mut command, job.preserve_fds);
+    command.spawn().context("execute the keeper")?;
+    // With it goes this process's copy of the keeper's end.
+    drop(command);
+    ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
+    ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
+    let mut report = String::new();
+    ours.read_to_string(&mut report).context("the keeper's report")?;
+    // A keeper without a report has said why.
+    if report.is_empty() { Ok(Report::Failed(125)) } else { Ok(serde_json::from_str(&report)?) }
+}

@@ -1,0 +1,273 @@
+//! The keeper's socket `<run>/keep/<id>`: one packet is a request, packets answer it (`unix(7)`, `SOCK_SEQPACKET`).
+//!
+//! Requests are words: `stop SECONDS [SIGNAL]`, `restart SECONDS`, `wait`, `attach`. An answer's first byte says what
+//! follows: output of stdout (1) or stderr (2), or (0) how the container ended, as JSON. To `attach` the first answer is
+//! empty and carries, if there is one, the descriptor of the container's standard input.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, recvmsg, sendmsg,
+    socket_with,
+};
+
+use crate::exit::Exit;
+use crate::output::Stream;
+
+/// The largest packet.
+pub(crate) const PACKET: usize = 32 << 10;
+/// How long a client may keep the container waiting before it is dropped.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ENDED: u8 = 0;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Stop the container, within this time, by this signal.
+    Stop(Option<Duration>, Option<String>),
+    /// Stop it and start it again.
+    Restart(Option<Duration>),
+    /// Only tell how it ends.
+    Wait,
+    /// Show what it says, and give its input.
+    Attach,
+}
+
+impl Request {
+    /// Returns the packet.
+    pub(crate) fn to_packet(&self) -> String {
+        let seconds = |grace: &Option<Duration>| grace.map_or("-".to_owned(), |grace| grace.as_secs().to_string());
+        match self {
+            Self::Stop(grace, signal) => format!("stop {} {}", seconds(grace), signal.as_deref().unwrap_or("-")),
+            Self::Restart(grace) => format!("restart {}", seconds(grace)),
+            Self::Wait => "wait".to_owned(),
+            Self::Attach => "attach".to_owned(),
+        }
+    }
+
+    fn parse(packet: &str) -> Option<Self> {
+        let mut words = packet.split(' ');
+        let verb = words.next()?;
+        let mut seconds = || words.next().and_then(|word| word.parse().ok()).map(Duration::from_secs);
+        Some(match verb {
+            "stop" => {
+                let grace = seconds();
+                Self::Stop(grace, words.next().filter(|word| *word != "-").map(str::to_owned))
+            }
+            "restart" => Self::Restart(seconds()),
+            "wait" => Self::Wait,
+            "attach" => Self::Attach,
+            _ => return None,
+        })
+    }
+}
+
+/// The keeper's side.
+pub(crate) struct Control {
+    listener: OwnedFd,
+    path: PathBuf,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    socket: OwnedFd,
+    request: Option<Request>,
+    gone: bool,
+}
+
+impl Control {
+    /// Opens the socket of `id`. The caller has the claim on the id: what is there is a killed keeper's.
+    pub(crate) fn open(directory: &Path, id: &str) -> Result<Self> {
+        let path = directory.join(file_name(id));
+        let make = || -> io::Result<OwnedFd> {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            bind(&listener, &address(&File::open(directory)?, id)?)?;
+            listen(&listener, 16)?;
+            Ok(listener)
+        };
+        let listener = make().with_context(|| format!("socket {}", path.display()))?;
+        Ok(Self { listener, path, clients: Vec::new() })
+    }
+
+    /// Returns what is to be polled for requests: the listener, then every client.
+    pub(crate) fn polled(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.listener.as_fd()).chain(self.clients.iter().map(|client| client.socket.as_fd()))
+    }
+
+    /// Takes new clients and their requests. `input` is what an attached client may write to.
+    pub(crate) fn serve(&mut self, input: Option<BorrowedFd<'_>>) -> Vec<Request> {
+        while let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            // A client that does not listen must not stop the container for long.
+            let _unlimited = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
+            self.clients.push(Client { socket, request: None, gone: false });
+        }
+        let mut requests = Vec::new();
+        for client in &mut self.clients {
+            let mut packet = [0; 256];
+            match recv(&client.socket, &mut packet, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok((count, _)) if count > 0 => {
+                    let request = std::str::from_utf8(&packet[..count]).ok().and_then(Request::parse);
+                    client.request.clone_from(&request);
+                    if request == Some(Request::Attach) {
+                        client.gone |= send(&client.socket, &[], input).is_err();
+                    }
+                    client.gone |= request.is_none();
+                    requests.extend(request);
+                }
+                _ => client.gone = true,
+            }
+        }
+        self.clients.retain(|client| !client.gone);
+        requests
+    }
+
+    /// Shows the attached clients what the container has said.
+    pub(crate) fn show(&mut self, stream: Stream, bytes: &[u8]) {
+        for client in self.clients.iter_mut().filter(|client| client.request == Some(Request::Attach)) {
+            client.gone |= send(&client.socket, &[&[stream as u8], bytes], None).is_err();
+        }
+        self.clients.retain(|client| !client.gone);
+    }
+
+    /// Lets those go who have been told, where the container starts again.
+    pub(crate) fn dismiss(&mut self) {
+        self.clients.retain(|client| matches!(client.request, Some(Request::Restart(_)) | None));
+    }
+
+    /// Lets those go who wanted a restart: it is done.
+    pub(crate) fn restarted(&mut self) {
+        self.clients.retain(|client| !matches!(client.request, Some(Request::Restart(_))));
+    }
+
+    /// Tells every client how the container ended.
+    pub(crate) fn tell(&self, exit: &Exit) {
+        let Ok(text) = serde_json::to_vec(exit) else { return };
+        for client in &self.clients {
+            // A client that has gone wants to know nothing.
+            let _gone = send(&client.socket, &[&[ENDED], &text], None);
+        }
+    }
+
+    /// Takes the socket's name away. Who is connected sees the end of all when this is dropped.
+    pub(crate) fn remove(&self) {
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// What the keeper says.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Output, and on which stream.
+    Output(u8, Vec<u8>),
+    /// The container has ended.
+    Ended(Exit),
+    /// The keeper has.
+    Closed,
+}
+
+/// Asks a keeper; `None` if there is none.
+pub(crate) fn ask(directory: &Path, id: &str, request: &Request) -> Result<Option<OwnedFd>> {
+    let ask = || -> io::Result<OwnedFd> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &address(&File::open(directory)?, id)?)?;
+        send(&socket, &[request.to_packet().as_bytes()], None)?;
+        Ok(socket)
+    };
+    match ask() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("ask the keeper of {id}")),
+    }
+}
+
+/// Waits for an answer.
+pub(crate) fn answer(socket: &OwnedFd) -> Result<Answer> {
+    let mut packet = vec![0; PACKET + 1];
+    match rustix::io::retry_on_intr(|| recv(socket, packet.as_mut_slice(), RecvFlags::empty())) {
+        Ok((0, _)) | Err(Errno::CONNRESET | Errno::PIPE) => Ok(Answer::Closed),
+        Ok((count, _)) if packet[0] == ENDED => {
+            Ok(Answer::Ended(serde_json::from_slice(&packet[1..count]).context("the keeper's answer")?))
+        }
+        Ok((count, _)) => Ok(Answer::Output(packet[0], packet[1..count].to_vec())),
+        Err(error) => Err(error).context("the keeper's answer"),
+    }
+}
+
+/// Receives the answer to `attach`: the container's input, if it takes any.
+pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0; 64];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::io::retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags))
+        .context("the keeper's answer")?;
+    Ok(control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    }))
+}
+
+fn send(socket: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    // An empty packet would look like end of file.
+    let parts: Vec<IoSlice<'_>> =
+        if parts.is_empty() { vec![IoSlice::new(b"+")] } else { parts.iter().map(|part| IoSlice::new(part)).collect() };
+    let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    rustix::io::retry_on_intr(|| sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL))?;
+    Ok(())
+}
+
+/// The path by way of the open directory: however long it is, it fits into an address.
+fn address(directory: &File, id: &str) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), file_name(id)))?)
+}
+
+/// Returns the socket's name: the id, or where that is too long for an address, its beginning and a number made of all.
+fn file_name(id: &str) -> String {
+    if id.len() <= 80 {
+        return id.to_owned();
+    }
+    // FNV-1a.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{}-{hash:016x}", id.get(..60).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_words() {
+        for request in [
+            Request::Stop(Some(Duration::from_secs(3)), Some("SIGQUIT".to_owned())),
+            Request::Stop(None, None),
+            Request::Restart(Some(Duration::ZERO)),
+            Request::Wait,
+            Request::Attach,
+        ] {
+            assert_eq!(Request::parse(&request.to_packet()), Some(request));
+        }
+        assert_eq!(Request::parse("fly"), None);
+    }
+}

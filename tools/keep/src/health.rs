@@ -1,0 +1,228 @@
+//! Health checks, with docker's meaning: a command that is executed in the container now and then, and what its exit
+//! status says. The result is `<bundle>/health.json`, with docker's names.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::exit;
+use crate::job::Job;
+
+/// The file's name in the bundle.
+pub(crate) const FILE: &str = "health.json";
+/// docker keeps so many results,
+const KEPT: usize = 5;
+/// and of each so many bytes.
+const OUTPUT: u64 = 4096;
+
+/// A health check as images have it (docker's image specification, "Healthcheck"); times in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Check {
+    test: Vec<String>,
+    interval: u64,
+    timeout: u64,
+    start_period: u64,
+    start_interval: u64,
+    retries: u32,
+}
+
+impl Check {
+    /// Parses an image's check; `None` where it says that there is none.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
+        let check: Self = serde_json::from_str(text).context("not a health check")?;
+        Ok((!check.command().is_empty()).then_some(check))
+    }
+
+    /// Returns the command, empty for none.
+    fn command(&self) -> Vec<&str> {
+        let words = || self.test.iter().skip(1).map(String::as_str);
+        match self.test.first().map(String::as_str) {
+            Some("CMD") => words().collect(),
+            Some("CMD-SHELL") => ["/bin/sh", "-c"].into_iter().chain(words()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn retries(&self) -> u32 {
+        if self.retries == 0 { 3 } else { self.retries }
+    }
+}
+
+fn or_default(nanoseconds: u64, seconds: u64) -> Duration {
+    if nanoseconds == 0 { Duration::from_secs(seconds) } else { Duration::from_nanos(nanoseconds) }
+}
+
+/// What is known of a container's health.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Health {
+    pub(crate) status: Status,
+    failing_streak: u32,
+    log: Vec<Probe>,
+}
+
+/// Docker's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    #[default]
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Probe {
+    start: String,
+    end: String,
+    exit_code: i32,
+    output: String,
+}
+
+/// Looks after the health of one run of a container.
+pub(crate) struct Watch {
+    check: Check,
+    health: Health,
+    started: Instant,
+    /// When the next probe begins, or the one that runs has taken too long.
+    pub(crate) due: Instant,
+    running: Option<Running>,
+}
+
+struct Running {
+    pid: Pid,
+    begun: String,
+    output: File,
+}
+
+impl Watch {
+    /// Begins with a container that has just been started.
+    pub(crate) fn begin(check: &Check, bundle: &Path) -> Self {
+        let health = Health::default();
+        save(bundle, &health);
+        let started = Instant::now();
+        let mut watch = Self { check: check.clone(), health, started, due: started, running: None };
+        watch.due += watch.pause();
+        watch
+    }
+
+    /// Does what is due: begins a probe, or ends one that takes too long.
+    pub(crate) fn act(&mut self, job: &Job) {
+        if Instant::now() < self.due {
+            return;
+        }
+        if let Some(running) = self.running.take() {
+            // Its status comes as that of any other child; nobody asks for it any more.
+            let _ended = rustix::process::kill_process(running.pid, Signal::KILL);
+            let limit = self.timeout();
+            let output = format!("Health check exceeded timeout ({limit:?}): {}", text(running.output));
+            self.judge(job, Probe { start: running.begun, end: crate::clock::now(), exit_code: -1, output });
+            return;
+        }
+        match self.probe(job) {
+            Ok(running) => {
+                self.running = Some(running);
+                self.due = Instant::now() + self.timeout();
+            }
+            Err(error) => {
+                let now = crate::clock::now();
+                self.judge(job, Probe { start: now.clone(), end: now, exit_code: -1, output: format!("{error:#}") });
+            }
+        }
+    }
+
+    /// Takes note of a child's end, if it was a probe.
+    pub(crate) fn ended(&mut self, job: &Job, pid: Pid, status: WaitStatus) {
+        if let Some(running) = self.running.take_if(|running| running.pid == pid) {
+            let exit_code = status.exit_status().or(status.terminating_signal().map(|n| 128 + n)).unwrap_or(-1);
+            let end = crate::clock::now();
+            self.judge(job, Probe { start: running.begun, end, exit_code, output: text(running.output) });
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        or_default(self.check.timeout, 30)
+    }
+
+    fn pause(&self) -> Duration {
+        let starting = self.health.status == Status::Starting && self.in_start_period();
+        let interval = or_default(self.check.interval, 30);
+        if starting { interval.min(or_default(self.check.start_interval, 5)) } else { interval }
+    }
+
+    fn in_start_period(&self) -> bool {
+        self.started.elapsed() < Duration::from_nanos(self.check.start_period)
+    }
+
+    fn probe(&self, job: &Job) -> Result<Running> {
+        let output = File::from(rustix::fs::memfd_create("health", rustix::fs::MemfdFlags::CLOEXEC)?);
+        let pid_file = job.bundle.join(".health.pid");
+        let mut exec = job.spawn(["exec", "--detach", "--pid-file"]);
+        exec.push([pid_file.as_os_str(), job.id.as_ref()]);
+        exec.push(self.check.command());
+        let mut command = exec.command()?;
+        command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let begun = crate::clock::now();
+        let status = command.status().context("execute spawn")?;
+        anyhow::ensure!(status.success(), "{}", text(output));
+        let pid = std::fs::read_to_string(pid_file).context("the probe's process id")?;
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).context("the probe's process id")?;
+        Ok(Running { pid, begun, output })
+    }
+
+    /// Draws the conclusion: docker counts failures in a row, and none while the container may still be starting.
+    fn judge(&mut self, job: &Job, probe: Probe) {
+        if probe.exit_code == 0 {
+            self.health.status = Status::Healthy;
+            self.health.failing_streak = 0;
+        } else if self.health.status != Status::Starting || !self.in_start_period() {
+            self.health.failing_streak += 1;
+            if self.health.failing_streak >= self.check.retries() {
+                self.health.status = Status::Unhealthy;
+            }
+        }
+        let surplus = (self.health.log.len() + 1).saturating_sub(KEPT);
+        drop(self.health.log.drain(..surplus));
+        self.health.log.push(probe);
+        save(&job.bundle, &self.health);
+        self.due = Instant::now() + self.pause();
+    }
+}
+
+fn save(bundle: &Path, health: &Health) {
+    // A full disk must not end the container.
+    if let Err(error) = exit::write(bundle, FILE, health) {
+        log::warn!("{error:#}");
+    }
+}
+
+fn text(mut output: File) -> String {
+    use std::io::Seek;
+    let mut bytes = Vec::new();
+    // What cannot be read is not there.
+    let _read = output.rewind().and_then(|()| output.take(OUTPUT).read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_images() {
+        let check = Check::parse(r#"{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}"#);
+        let check = check.unwrap().unwrap();
+        assert_eq!(check.command(), ["/bin/sh", "-c", "curl -f localhost"]);
+        assert_eq!((check.retries(), or_default(check.interval, 30)), (2, Duration::from_secs(5)));
+        assert_eq!(Check::parse(r#"{"Test":["NONE"]}"#).unwrap(), None);
+        assert_eq!(Check::parse("{}").unwrap(), None);
+        assert!(Check::parse("x").is_err());
+    }
+}

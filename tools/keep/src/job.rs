@@ -1,0 +1,169 @@
+//! All that a keeper has to know of its container: `<bundle>/keep.json`, which the verbs read too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use record::Record;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stage::{Stage, Tool, Undo};
+
+use crate::health::Check;
+use crate::restart::Policy;
+
+/// The file's name in the bundle.
+pub(crate) const FILE: &str = "keep.json";
+const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+const STOP_TIMEOUT: &str = "org.drayage.stopTimeout";
+const HEALTH: &str = "org.drayage.healthcheck";
+
+/// A keeper's job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// The container's id.
+    pub(crate) id: String,
+    /// The bundle's directory.
+    pub(crate) bundle: PathBuf,
+    /// Whether the container has a terminal.
+    pub(crate) terminal: bool,
+    /// Whether its standard input stays open for who attaches.
+    pub(crate) interactive: bool,
+    /// Whether the bundle goes when the container ends.
+    pub(crate) rm: bool,
+    /// Whether it starts again.
+    pub(crate) restart: Policy,
+    /// Where its output goes.
+    pub(crate) log: LogOptions,
+    /// The signal that asks it to end.
+    pub(crate) stop_signal: String,
+    /// How long it may take to end, in seconds.
+    pub(crate) stop_timeout: u64,
+    /// When it is killed, in seconds after its start.
+    pub(crate) timeout: Option<u64>,
+    /// How its health is looked at.
+    pub(crate) health: Option<Check>,
+    /// How many descriptors after stderr it gets.
+    pub(crate) preserve_fds: u32,
+    /// Where `spawn` keeps the states.
+    pub(crate) states: PathBuf,
+    /// Where the keepers' sockets are.
+    pub(crate) sockets: PathBuf,
+    /// What is undone at the end.
+    pub(crate) undo: Vec<Undo>,
+    /// The record of the stages before.
+    pub(crate) record: Value,
+}
+
+/// Where the output goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogOptions {
+    /// To whom.
+    pub(crate) driver: Driver,
+    /// In which form, where it is a file.
+    pub(crate) format: Format,
+    /// When a new file begins.
+    pub(crate) max_size: Option<u64>,
+    /// How many files there may be.
+    pub(crate) max_file: Option<u32>,
+}
+
+/// Who gets the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    /// The file `<bundle>/log`.
+    #[default]
+    File,
+    /// Nobody.
+    None,
+    /// systemd's journal.
+    Journald,
+}
+
+/// The form of a log file's lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// As they come.
+    #[default]
+    Plain,
+    /// `TIME stdout F LINE`: Kubernetes' container logs.
+    Cri,
+    /// docker's json-file.
+    Json,
+}
+
+impl Job {
+    /// Reads the job of a container that has, or had, a keeper.
+    pub(crate) fn of(bundle: &Path) -> Result<Self> {
+        let path = bundle.join(FILE);
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is not a keeper's job", path.display()))
+    }
+
+    /// Returns a command line of `spawn` for this container.
+    pub(crate) fn spawn<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Stage {
+        let mut spawn = Stage::new(Tool::Spawn, ["--root".into(), self.states.clone().into_os_string()]);
+        spawn.push(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        spawn
+    }
+
+    /// Returns how long the container may take to end.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.stop_timeout)
+    }
+}
+
+/// What config.json says that a keeper wants to know.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) terminal: bool,
+    pub(crate) stop_signal: Option<String>,
+    pub(crate) stop_timeout: Option<u64>,
+    pub(crate) health: Option<Check>,
+}
+
+impl Wishes {
+    /// Reads the bundle's config.json.
+    pub(crate) fn of(bundle: &Path) -> Result<Self> {
+        let path = bundle.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let config: Value = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+        let annotation = |name: &str| config["annotations"][name].as_str().map(str::to_owned);
+        let health = annotation(HEALTH).map(|text| Check::parse(&text)).transpose().context(HEALTH)?.flatten();
+        Ok(Self {
+            terminal: config["process"]["terminal"].as_bool().unwrap_or(false),
+            stop_signal: annotation(STOP_SIGNAL),
+            stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()),
+            health,
+        })
+    }
+}
+
+/// Returns what undoes the stages whose members are in the record, and the container itself.
+pub(crate) fn undo(record: &Record, id: &str, rm: bool, states: &Path, root: Option<&Path>) -> Vec<Undo> {
+    let root = || root.into_iter().flat_map(|root| ["--root".into(), root.as_os_str().to_owned()]);
+    let mut undo = Vec::new();
+    let mut add = |of: Tool, stage: Stage| undo.push(Undo { of, stage });
+    let mut spawn = Stage::new(Tool::Spawn, ["--root".into(), states.as_os_str().to_owned()]);
+    spawn.push(["delete", "--force", id]);
+    add(Tool::Spawn, spawn);
+    if record.member("ports").is_some() {
+        add(Tool::Portmap, Stage::new(Tool::Portmap, ["del", id]));
+    }
+    if record.member("network").is_some() {
+        let mut ns = Stage::new(Tool::Ns, ["del"]);
+        ns.push(root());
+        ns.push([id]);
+        add(Tool::Ns, ns);
+    }
+    if rm {
+        let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
+        bundle.push(root());
+        bundle.push([id]);
+        add(Tool::Bundle, bundle);
+    }
+    undo
+}

@@ -1,0 +1,136 @@
+//! `list`: the containers of all bundles, with what their keepers wrote down.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::exit::{self, Exit};
+use crate::health::{self, Health};
+use crate::job::Job;
+use crate::place::Place;
+use crate::stop;
+
+/// Prints the containers.
+pub(crate) fn list(as_json: bool, quiet: bool, running: bool, roots: &cli::Roots) -> Result<ExitCode> {
+    let place = Place::of(roots);
+    let mut rows: Vec<Value> = ids(&place.bundles)?.iter().map(|id| row(&place, id)).collect();
+    if running {
+        rows.retain(|row| row["status"] == "running");
+    }
+    let mut out = io::stdout().lock();
+    if as_json {
+        for row in rows {
+            writeln!(out, "{row}")?;
+        }
+    } else if quiet {
+        for row in rows {
+            writeln!(out, "{}", text(&row["id"]))?;
+        }
+    } else {
+        write!(out, "{}", table(&rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ids(bundles: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(bundles) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("read {}", bundles.display()))?,
+    };
+    let mut ids: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    ids.retain(|id| !id.starts_with('.') && bundles.join(id).join("config.json").exists());
+    ids.sort();
+    Ok(ids)
+}
+
+fn row(place: &Place, id: &str) -> Value {
+    let bundle = place.bundles.join(id);
+    let parse = |name: &str| fs::read(bundle.join(name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let config: Value = parse("config.json").unwrap_or_default();
+    // Where there is no keeper, the record is as old as the bundle.
+    let record = Job::of(&bundle).map(|job| job.record).ok().or_else(|| parse("record.json")).unwrap_or_default();
+    let exit: Option<Exit> = parse(exit::FILE);
+    let health: Option<Health> = parse(health::FILE);
+    let runs = stop::is_running(place, id);
+    let status = match (runs, &exit) {
+        (true, _) => "running",
+        (false, Some(_)) => "exited",
+        (false, None) => "created",
+    };
+    let mut row = json!({
+        "id": id,
+        "image": record["image"]["reference"],
+        "command": config["process"]["args"],
+        "status": status,
+        "ports": record["ports"].as_array().cloned().unwrap_or_default(),
+        "bundle": bundle,
+    });
+    if let Some(health) = health.filter(|_| runs) {
+        row["health"] = json!(health.status);
+    }
+    if let Some(exit) = exit.filter(|_| !runs) {
+        row["exit"] = json!(exit);
+    }
+    row
+}
+
+fn table(rows: &[Value]) -> String {
+    let head = ["ID", "IMAGE", "COMMAND", "STATUS", "PORTS"].map(str::to_owned);
+    let lines: Vec<[String; 5]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..5).map(width).collect();
+    let padded = |line: &[String; 5]| {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    lines.iter().map(padded).collect()
+}
+
+fn cells(row: &Value) -> [String; 5] {
+    let words: Vec<String> = row["command"].as_array().into_iter().flatten().map(text).collect();
+    let mut command = words.join(" ").chars().filter(|c| !c.is_control()).collect::<String>();
+    if command.chars().count() > 24 {
+        command = command.chars().take(23).chain(['…']).collect();
+    }
+    let mut status = text(&row["status"]);
+    if let Some(code) = row["exit"]["exitCode"].as_u64() {
+        status = format!("{status} ({code})");
+    }
+    if let Some(health) = row["health"].as_str() {
+        status = format!("{status} ({health})");
+    }
+    let ports: Vec<String> = row["ports"].as_array().into_iter().flatten().map(port).collect();
+    let image = text(&row["image"]);
+    [text(&row["id"]), if image.is_empty() { "-".to_owned() } else { image }, command, status, ports.join(", ")]
+}
+
+fn port(port: &Value) -> String {
+    let address = port["hostIP"].as_str().map_or(String::new(), |ip| format!("{ip}:"));
+    format!("{address}{}->{}/{}", port["hostPort"], port["containerPort"], text(&port["protocol"]))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_docker_ps_says() {
+        let row = json!({"id":"web","image":"nginx","command":["nginx","-g","daemon off;"],"status":"running","health":"healthy",
+            "ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]});
+        assert_eq!(
+            table(&[row]),
+            "ID   IMAGE  COMMAND               STATUS             PORTS\n\
+             web  nginx  nginx -g daemon off;  running (healthy)  8080->80/tcp\n"
+        );
+        let row = json!({"id":"job","command":["true"],"status":"exited","exit":{"exitCode":3}});
+        assert_eq!(cells(&row)[3], "exited (3)");
+    }
+}

@@ -1,0 +1,191 @@
+//! `logs`: what a container has said, of all the generations of its log, and what it goes on to say.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
+use serde_json::Value;
+
+use crate::control::{self, Answer, Request};
+use crate::job::{Driver, Format, Job};
+use crate::options::Logs;
+use crate::output::{self, generation};
+use crate::place::Place;
+
+/// Prints a log.
+pub(crate) fn logs(options: &Logs) -> Result<ExitCode> {
+    let place = Place::of(&options.roots);
+    let bundle = place.bundle(&options.id)?;
+    let job = Job::of(&bundle).with_context(|| format!("container {} has no log", options.id))?;
+    match job.log.driver {
+        Driver::File => {}
+        Driver::None => bail!("container {} has no log: it was started with --log-driver none", options.id),
+        Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={}", options.id),
+    }
+    let timed = options.timestamps || options.since.is_some() || options.until.is_some();
+    if timed && job.log.format == Format::Plain {
+        bail!("a plain log has no times: start the container with --log-opt format=cri or json");
+    }
+    // Before anything is read, so that nothing is missed between.
+    let keeper = if options.follow { control::ask(&place.sockets, &options.id, &Request::Wait)? } else { None };
+    let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;
+    let path = bundle.join(output::FILE);
+    let mut printer = Printer { options, format: job.log.format, held: VecDeque::new(), going_on: false };
+    let mut current = printer.past(&path, job.log.max_file.unwrap_or(1))?;
+    if let (Some(keeper), Some(watch)) = (keeper, watch) {
+        printer.follow(&path, &mut current, &keeper, &watch)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Printer<'a> {
+    options: &'a Logs,
+    format: Format,
+    /// The last lines, while it is not known which are the last.
+    held: VecDeque<Vec<u8>>,
+    /// Whether lines are printed as they come.
+    going_on: bool,
+}
+
+impl Printer<'_> {
+    /// Prints what is there, the oldest generation first, and returns the newest one's reader.
+    fn past(&mut self, path: &Path, generations: u32) -> Result<BufReader<File>> {
+        for number in (1..generations).rev() {
+            if let Ok(file) = File::open(generation(path, number)) {
+                self.read(&mut BufReader::new(file))?;
+            }
+        }
+        let file = OpenOptions::new().read(true).open(path).with_context(|| format!("open {}", path.display()))?;
+        let mut reader = BufReader::new(file);
+        self.read(&mut reader)?;
+        self.going_on = true;
+        for line in std::mem::take(&mut self.held) {
+            self.print(&line)?;
+        }
+        Ok(reader)
+    }
+
+    fn follow(&mut self, path: &PathBuf, current: &mut BufReader<File>, keeper: &OwnedFd, watch: &OwnedFd) -> Result<()> {
+        let mut ended = false;
+        loop {
+            self.read(current)?;
+            let held = current.get_ref().metadata()?;
+            match std::fs::metadata(path) {
+                Ok(now) if (now.dev(), now.ino()) != (held.dev(), held.ino()) => {
+                    // What came between the last look and the rotation.
+                    self.read(current)?;
+                    *current = BufReader::new(File::open(path).with_context(|| format!("open {}", path.display()))?);
+                    continue;
+                }
+                _ => {}
+            }
+            if ended {
+                return Ok(());
+            }
+            let mut polled = [PollFd::new(keeper, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
+            rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
+            let [from_keeper, from_watch] = polled.map(|fd| !fd.revents().is_empty());
+            if from_watch {
+                let mut events = [0; 4096];
+                // Only that something happened counts.
+                let _events = rustix::io::read(watch, &mut events);
+            }
+            // A container that starts again is another one's log: docker follows to the first end, too.
+            ended = from_keeper && matches!(control::answer(keeper)?, Answer::Ended(_) | Answer::Closed);
+        }
+    }
+
+    fn read(&mut self, reader: &mut BufReader<File>) -> Result<()> {
+        loop {
+            let mut line = Vec::new();
+            // Lines of a file that others write to: one without an end may be unfinished, but is all there is now.
+            if reader.read_until(b'\n', &mut line).context("read the log")? == 0 {
+                return Ok(());
+            }
+            match self.options.tail.0.filter(|_| !self.going_on) {
+                None => self.print(&line)?,
+                Some(count) => {
+                    self.held.push_back(line);
+                    if self.held.len() > count {
+                        self.held.pop_front();
+                    }
+                }
+            }
+        }
+    }
+
+    fn print(&self, line: &[u8]) -> Result<()> {
+        let said = match self.format {
+            Format::Plain => Said { time: String::new(), stderr: false, text: line.to_vec() },
+            Format::Cri => cri(line),
+            Format::Json => json(line),
+        };
+        let early = self.options.since.as_deref().is_some_and(|since| said.time.as_str() < since);
+        let late = self.options.until.as_deref().is_some_and(|until| said.time.as_str() > until);
+        if early || late {
+            return Ok(());
+        }
+        let mut text = said.text;
+        if self.options.timestamps {
+            text.splice(..0, format!("{} ", said.time).into_bytes());
+        }
+        if said.stderr { Ok(io::stderr().lock().write_all(&text)?) } else { Ok(io::stdout().lock().write_all(&text)?) }
+    }
+}
+
+/// What one line of a log says.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    time: String,
+    stderr: bool,
+    text: Vec<u8>,
+}
+
+fn cri(line: &[u8]) -> Said {
+    let mut fields = line.splitn(4, |byte| *byte == b' ');
+    let mut word = || String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+    let (time, stream, tag) = (word(), word(), word());
+    let mut text = fields.next().unwrap_or_default().to_vec();
+    if tag == "P" {
+        // A part: the line goes on in the next.
+        text.pop();
+    }
+    Said { time, stderr: stream == "stderr", text }
+}
+
+fn json(line: &[u8]) -> Said {
+    let value: Value = serde_json::from_slice(line).unwrap_or_default();
+    let member = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    Said { time: member("time"), stderr: value["stream"] == "stderr", text: member("log").into_bytes() }
+}
+
+fn watch(bundle: &Path) -> Result<OwnedFd> {
+    let watch = || -> io::Result<OwnedFd> {
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+        inotify::add_watch(&watch, bundle, flags)?;
+        Ok(watch)
+    };
+    watch().with_context(|| format!("watch {}", bundle.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_when_and_where() {
+        let said = |time: &str, stderr, text: &str| Said { time: time.into(), stderr, text: text.into() };
+        assert_eq!(cri(b"T stdout F a b\n"), said("T", false, "a b\n"));
+        assert_eq!(cri(b"T stderr P part\n"), said("T", true, "part"));
+        assert_eq!(json(br#"{"log":"x\n","stream":"stderr","time":"T"}"#), said("T", true, "x\n"));
+        assert_eq!(json(b"garbage"), said("", false, ""));
+    }
+}

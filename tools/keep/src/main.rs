@@ -1,0 +1,51 @@
+//! Keep a container that goes on without its caller: start it, hold its terminal, write its log, start it again, record
+//! how it ended, and undo what the stages before have done.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod begin;
+mod clock;
+mod container;
+mod control;
+mod exit;
+mod health;
+mod job;
+mod keeper;
+mod list;
+mod logs;
+mod options;
+mod output;
+mod place;
+mod restart;
+mod stats;
+mod stop;
+
+use std::process::ExitCode;
+
+use options::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    match std::env::args_os().next() {
+        Some(name) if name == keeper::NAME => keeper::main(),
+        _ => cli::main(cli::Codes::CONTAINER, run),
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { begin, verb, roots } = arguments;
+    let Some(verb) = verb else { return begin::begin(&begin, &roots) };
+    // Its codes are its own, unless it is the container's that it returns.
+    let attaches = matches!(verb, Verb::Attach(_));
+    let done = match verb {
+        Verb::Logs(options) => logs::logs(&options),
+        Verb::Attach(options) => attach::attach(&options),
+        Verb::Wait { these } => stop::wait(&these),
+        Verb::Stop(options) => stop::stop(&options),
+        Verb::Restart(options) => stop::restart(&options),
+        Verb::Rm { force, these } => stop::remove(&these, force),
+        Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots),
+        Verb::Stats { json, these } => stats::stats(json, &these),
+    };
+    if attaches { done } else { done.map_err(|error| cli::Exit::new(1, error).into()) }
+}

@@ -1,0 +1,286 @@
+//! The command line: a stage of the pipe, and the verbs for the containers that have a keeper.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock;
+use crate::job::{Driver, Format, LogOptions};
+use crate::restart::Policy;
+
+const EXAMPLES: &str = "Examples:
+  pull nginx | unpack | bundle --id web | ns add | portmap -p 8080:80 | keep --restart always
+  keep logs --follow web
+  keep attach web
+  keep stop --time 3 web
+  keep list";
+
+/// Start a container, stay with it in the background, print the record
+#[derive(Debug, Parser)]
+#[command(name = "keep", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) begin: Begin,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// `keep` as the last stage.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Begin {
+    /// Bundle directory, or file with a record [default: the record on stdin]
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Remove the bundle when the container ends
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    pub(crate) restart: Policy,
+    /// Keep its standard input open for who attaches
+    #[arg(long, short)]
+    pub(crate) interactive: bool,
+    /// Kill it after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) log: Log,
+    /// Pass N more descriptors after stderr on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// The caller's claim on the container's name is this descriptor
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) claim_fd: Option<u32>,
+}
+
+/// Where the output goes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Log {
+    /// Where its output goes: file, json-file, k8s-file, journald or none
+    #[arg(long, value_name = "DRIVER", default_value = "file")]
+    log_driver: String,
+    /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
+}
+
+impl Log {
+    /// Returns what the options mean.
+    pub(crate) fn options(&self) -> Result<LogOptions, cli::Usage> {
+        let (driver, format) = match self.log_driver.as_str() {
+            "file" | "local" => (Driver::File, Format::Plain),
+            "json-file" => (Driver::File, Format::Json),
+            "k8s-file" => (Driver::File, Format::Cri),
+            "journald" => (Driver::Journald, Format::Plain),
+            "none" => (Driver::None, Format::Plain),
+            other => {
+                let names = "file, json-file, k8s-file, journald or none";
+                return Err(cli::Usage(format!("log driver `{other}` is not one of {names}")));
+            }
+        };
+        let mut options = LogOptions { driver, format, ..LogOptions::default() };
+        for option in &self.log_opt {
+            let wrong = || cli::Usage(format!("log option `{option}` is not format=plain|cri|json, max-size=SIZE or max-file=NUMBER"));
+            let (key, value) = option.split_once('=').ok_or_else(wrong)?;
+            match (key, value) {
+                ("format", "plain") => options.format = Format::Plain,
+                ("format", "cri") => options.format = Format::Cri,
+                ("format", "json") => options.format = Format::Json,
+                ("max-size", size) => options.max_size = Some(bytes(size).ok_or_else(wrong)?).filter(|size| *size > 0),
+                ("max-file", count) => {
+                    options.max_file = Some(count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Parses docker's sizes: `10m` is 10 × 1024².
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
+    let shift = match lower[number.len()..].chars().next() {
+        None | Some('b') => 0,
+        Some('k') => 10,
+        Some('m') => 20,
+        _ => 30,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// What can be done with containers that are there.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Print what a container has said
+    Logs(Logs),
+    /// Join a container's terminal, or its output and input
+    Attach(Attach),
+    /// Wait until containers end, print their exit codes
+    Wait {
+        #[command(flatten)]
+        these: Containers,
+    },
+    /// Stop containers: by their stop signal, then by KILL
+    Stop(Stop),
+    /// Stop containers and start them again
+    Restart(Stop),
+    /// Remove containers
+    Rm {
+        /// Also one that runs: it is killed
+        #[arg(long, short)]
+        force: bool,
+        #[command(flatten)]
+        these: Containers,
+    },
+    /// List containers, those that have ended too
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// Print ids only
+        #[arg(long, short)]
+        quiet: bool,
+        /// Only those that run
+        #[arg(long)]
+        running: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// Print what containers use
+    Stats {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        these: Containers,
+    },
+}
+
+/// Containers, by id.
+#[derive(Args, Debug)]
+pub(crate) struct Containers {
+    /// Ids
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// `logs`.
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// The container's id
+    pub(crate) id: String,
+    /// Go on with what it says until it ends
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only the last lines: a number, or all
+    #[arg(long, short = 'n', value_name = "LINES", default_value = "all", value_parser = tail)]
+    pub(crate) tail: Tail,
+    /// Only what was said since a time (2026-01-31T10:00:00Z), or for a span (10m)
+    #[arg(long, value_name = "TIME", value_parser = clock::moment)]
+    pub(crate) since: Option<String>,
+    /// Only what was said before
+    #[arg(long, value_name = "TIME", value_parser = clock::moment)]
+    pub(crate) until: Option<String>,
+    /// Show the time of each line
+    #[arg(long, short)]
+    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// How much of the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail(pub(crate) Option<usize>);
+
+fn tail(text: &str) -> Result<Tail, String> {
+    if text == "all" {
+        return Ok(Tail(None));
+    }
+    text.parse().map(|count| Tail(Some(count))).map_err(|_| "not a number, nor all".to_owned())
+}
+
+/// `attach`.
+#[derive(Args, Debug)]
+pub(crate) struct Attach {
+    /// The container's id
+    pub(crate) id: String,
+    /// Show its output only
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Pass signals on to the container
+    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sig_proxy: bool,
+    /// Keys that leave it running
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = keys)]
+    pub(crate) detach_keys: Keys,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// A sequence of keys, as the bytes that a terminal makes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keys(pub(crate) Vec<u8>);
+
+/// Parses docker's `ctrl-p,ctrl-q`.
+fn keys(text: &str) -> Result<Keys, String> {
+    let key = |word: &str| match word.as_bytes() {
+        [byte] => Some(*byte),
+        _ => match word.strip_prefix("ctrl-").map(str::as_bytes) {
+            Some([byte @ b'a'..=b'z']) => Some(byte - b'a' + 1),
+            Some([byte @ (b'@' | b'[' | b'\\' | b']' | b'^' | b'_')]) => Some(byte - b'@'),
+            _ => None,
+        },
+    };
+    let words = text.split(',').filter(|_| !text.is_empty());
+    words.map(key).collect::<Option<_>>().map(Keys).ok_or_else(|| "not keys such as ctrl-p,ctrl-q".to_owned())
+}
+
+/// `stop` and `restart`.
+#[derive(Args, Debug)]
+pub(crate) struct Stop {
+    /// Seconds until KILL [default: the container's own, or 10]
+    #[arg(long, short = 't', visible_alias = "timeout", value_name = "SECONDS")]
+    pub(crate) time: Option<u64>,
+    /// Signal instead of the container's own (stop only)
+    #[arg(long, short, value_name = "SIGNAL")]
+    pub(crate) signal: Option<String>,
+    #[command(flatten)]
+    pub(crate) these: Containers,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_are_docker_s() {
+        for (text, want) in [
+            ("ctrl-p,ctrl-q", Some(vec![16, 17])),
+            ("ctrl-@,a", Some(vec![0, b'a'])),
+            ("", Some(vec![])),
+            ("alt-x", None),
+        ] {
+            assert_eq!(keys(text).ok().map(|keys| keys.0), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_docker_s() {
+        for (text, want) in [("10m", Some(10 << 20)), ("1KB", Some(1024)), ("7", Some(7)), ("7b", Some(7)), ("x", None)] {
+            assert_eq!(bytes(text), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `stats`: what a container's control groups count (cgroup-v2.rst; cgroup-v1/ for hosts that have those).
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::options::Containers;
+use crate::place::Place;
+
+/// Prints the numbers of each container.
+pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
+    let place = Place::of(&these.roots);
+    let mut out = io::stdout().lock();
+    if !as_json {
+        writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
+    }
+    for id in &these.ids {
+        let path = place.states.join(id).join("state.json");
+        let state = fs::read(&path).with_context(|| format!("container {id} does not run"))?;
+        let state: Value = serde_json::from_slice(&state).with_context(|| path.display().to_string())?;
+        let groups: Vec<PathBuf> =
+            state["cgroup_paths"].as_object().into_iter().flatten().filter_map(|(_, path)| path.as_str()).map(Into::into).collect();
+        let numbers = Numbers::of(&groups);
+        if as_json {
+            writeln!(out, "{}", numbers.json(id))?;
+        } else {
+            writeln!(out, "{}", numbers.row(id))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is counted; absent where no group counts it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Numbers {
+    cpu_microseconds: Option<u64>,
+    memory: Option<u64>,
+    /// None for no limit.
+    memory_limit: Option<u64>,
+    pids: Option<u64>,
+}
+
+impl Numbers {
+    fn of(groups: &[PathBuf]) -> Self {
+        let number = |names: &[&str]| groups.iter().flat_map(|group| names.iter().map(|name| group.join(name))).find_map(|path| first(&path));
+        let usage = groups.iter().find_map(|group| {
+            let text = fs::read_to_string(group.join("cpu.stat")).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
+        });
+        Self {
+            cpu_microseconds: usage.or_else(|| number(&["cpuacct.usage"]).map(|nanoseconds| nanoseconds / 1000)),
+            memory: number(&["memory.current", "memory.usage_in_bytes"]),
+            // v1 says "no limit" by the largest number of pages.
+            memory_limit: number(&["memory.max", "memory.limit_in_bytes"]).filter(|limit| *limit < 1 << 62),
+            pids: number(&["pids.current"]),
+        }
+    }
+
+    fn json(&self, id: &str) -> Value {
+        json!({"id": id, "cpuMicroseconds": self.cpu_microseconds, "memory": self.memory, "memoryLimit": self.memory_limit, "pids": self.pids})
+    }
+
+    fn row(&self, id: &str) -> String {
+        let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), size);
+        let cpu = self.cpu_microseconds.map_or("-".to_owned(), |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
+        let pids = self.pids.map_or("-".to_owned(), |count| count.to_string());
+        format!("{id:<14}  {cpu:>12}  {:>12}  {:>12}  {pids:>5}", size(self.memory), size(self.memory_limit))
+    }
+}
+
+fn first(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn size(bytes: u64) -> String {
+    let (shift, unit) = match bytes {
+        0..0x10_0000 => (10, "KiB"),
+        0x10_0000..0x4000_0000 => (20, "MiB"),
+        _ => (30, "GiB"),
+    };
+    format!("{}.{} {unit}", bytes >> shift, ((bytes * 10) >> shift) % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_units() {
+        let numbers = Numbers { cpu_microseconds: Some(1_234_567), memory: Some(3 << 20), memory_limit: None, pids: Some(4) };
+        let row = numbers.row("web");
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "1.234", "s", "3.0", "MiB", "-", "4"]);
+        assert_eq!(size(1536), "1.5 KiB");
+    }
+}

@@ -1,0 +1,176 @@
+//! `stop`, `restart`, `wait` and `rm`: what is done to a container, by its keeper where it has one. A container that
+//! `run` has in the foreground has none; it gets its signals directly.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+use stage::claim;
+use stage::{Stage, Tool};
+
+use crate::control::{self, Answer, Request};
+use crate::exit::Exit;
+use crate::job::Wishes;
+use crate::options::{Containers, Stop};
+use crate::place::Place;
+
+const GRACE: u64 = 10;
+
+/// `stop`: each container is asked, then all are waited for.
+pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
+    let place = Place::of(&options.these.roots);
+    each(&options.these.ids, |id| {
+        end(&place, id, options.time, options.signal.as_deref())?;
+        say(id)
+    })
+}
+
+/// `restart`.
+pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
+    let place = Place::of(&options.these.roots);
+    each(&options.these.ids, |id| {
+        place.bundle(id)?;
+        let request = Request::Restart(options.time.map(Duration::from_secs));
+        let keeper = control::ask(&place.sockets, id, &request)?;
+        let keeper = keeper.with_context(|| format!("container {id} has no keeper that could start it again"))?;
+        let mut ended = false;
+        loop {
+            match control::answer(&keeper)? {
+                Answer::Closed if ended => return say(id),
+                Answer::Closed => bail!("the keeper of {id} is gone"),
+                Answer::Ended(_) => ended = true,
+                Answer::Output(..) => {}
+            }
+        }
+    })
+}
+
+/// `wait`: prints the exit code.
+pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
+    let place = Place::of(&these.roots);
+    each(&these.ids, |id| {
+        if let Some(keeper) = control::ask(&place.sockets, id, &Request::Wait)? {
+            loop {
+                match control::answer(&keeper)? {
+                    Answer::Ended(exit) => return say(&exit.exit_code.to_string()),
+                    Answer::Closed => break,
+                    Answer::Output(..) => {}
+                }
+            }
+        }
+        let bundle = place.bundle(id)?;
+        if let Some(exit) = Exit::of(&bundle) {
+            return say(&exit.exit_code.to_string());
+        }
+        bail!("container {id} has no keeper that knows how it ends")
+    })
+}
+
+/// `rm`.
+pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
+    let place = Place::of(&these.roots);
+    each(&these.ids, |id| {
+        let bundle = place.bundle(id)?;
+        if process(&place, id).is_some() || claim::holder_of(&place.claims, id).is_some() {
+            if !force {
+                bail!("container {id} runs: stop it first, or use --force");
+            }
+            end(&place, id, Some(0), Some("KILL"))?;
+        }
+        if bundle.exists() {
+            let root: Vec<_> = these.roots.argument().map(|_| these.roots.data()).into_iter().collect();
+            let mut delete = Stage::new(Tool::Bundle, ["delete", "--force"]);
+            for root in root {
+                delete.push(["--root".as_ref(), root.as_os_str()]);
+            }
+            delete.push([id]);
+            execute(&delete)?;
+        }
+        say(id)
+    })
+}
+
+/// Ends a container, and returns when all is undone that its owner undoes.
+fn end(place: &Place, id: &str, time: Option<u64>, signal: Option<&str>) -> Result<()> {
+    let grace = time.map(Duration::from_secs);
+    let request = Request::Stop(grace, signal.map(str::to_owned));
+    if let Some(keeper) = control::ask(&place.sockets, id, &request)? {
+        while !matches!(control::answer(&keeper)?, Answer::Closed) {}
+        return Ok(());
+    }
+    let bundle = place.bundle(id)?;
+    let Some(process) = process(place, id) else { return Ok(()) };
+    let wishes = Wishes::of(&bundle)?;
+    let own = wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());
+    let grace = grace.unwrap_or(Duration::from_secs(wishes.stop_timeout.unwrap_or(GRACE)));
+    kill(place, id, signal.unwrap_or(&own))?;
+    if !has_ended(&process, Some(grace))? {
+        kill(place, id, "KILL")?;
+        has_ended(&process, None)?;
+    }
+    // The `run` that it belongs to undoes the rest.
+    let begun = Instant::now();
+    while claim::holder_of(&place.claims, id).is_some() && begun.elapsed() < Duration::from_secs(GRACE) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn kill(place: &Place, id: &str, signal: &str) -> Result<()> {
+    execute(&Stage::new(Tool::Spawn, ["--root".as_ref(), place.states.as_os_str(), "kill".as_ref(), id.as_ref(), signal.as_ref()]))
+}
+
+fn execute(stage: &Stage) -> Result<()> {
+    let output = stage.command()?.stdin(Stdio::null()).output().with_context(|| stage.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
+}
+
+/// Returns a descriptor of a container's process, if it has one that lives.
+fn process(place: &Place, id: &str) -> Option<OwnedFd> {
+    let text = fs::read(place.states.join(id).join("state.json")).ok()?;
+    let state: Value = serde_json::from_slice(&text).ok()?;
+    let pid = Pid::from_raw(i32::try_from(state["init_process_pid"].as_i64()?).ok()?)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // Only now it cannot become another process's number unseen.
+    let start = claim::start_time(pid.as_raw_pid().unsigned_abs());
+    (start == state["init_process_start"].as_u64()).then_some(pidfd)
+}
+
+fn has_ended(process: &OwnedFd, limit: Option<Duration>) -> Result<bool> {
+    let limit = limit.and_then(|limit| limit.try_into().ok());
+    let count = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()));
+    Ok(count.context("wait for the container")? > 0)
+}
+
+/// Tells whether a container lives, for `list`.
+pub(crate) fn is_running(place: &Place, id: &str) -> bool {
+    process(place, id).is_some()
+}
+
+/// Does it to each; the first failure is told last.
+fn each(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<ExitCode> {
+    let mut failure = None;
+    for id in ids {
+        if let Err(error) = one(id) {
+            if let Some(earlier) = failure.replace(error) {
+                cli::complain("keep", &earlier);
+            }
+        }
+    }
+    failure.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn say(line: &str) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+

@@ -4,8 +4,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{Need, Sandbox, Test, programs_directory, source, test};
 
-const TOOLS: [(&str, i32); 7] =
-    [("pull", 2), ("unpack", 2), ("bundle", 2), ("spawn", 125), ("ns", 2), ("portmap", 2), ("run", 125)];
+const TOOLS: [(&str, i32); 8] =
+    [("pull", 2), ("unpack", 2), ("bundle", 2), ("spawn", 125), ("keep", 125), ("ns", 2), ("portmap", 2), ("run", 125)];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![

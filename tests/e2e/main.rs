@@ -15,6 +15,7 @@
 mod bundle;
 mod cli;
 mod interchange;
+mod keep;
 mod ns;
 mod pipe;
 mod portmap;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 14] = [
+    let areas: [(&str, Vec<Test>); 15] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -54,6 +55,7 @@ fn tests() -> Vec<Test> {
         ("ns", ns::tests()),
         ("portmap", portmap::tests()),
         ("spawn", spawn::tests()),
+        ("keep", keep::tests()),
         ("run", run::tests()),
         ("interchange", interchange::tests()),
         ("pipe", pipe::tests()),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,35 @@ impl Claim {
         }
     }
 
+    /// Makes this process the responsible one, in the place of another that has handed it over; false if what that one
+    /// has left is being undone already.
+    pub fn take_over(&self, duty: &Duty) -> Result<bool> {
+        let _alone = self.alone()?;
+        if self.duty().is_some_and(|duty| duty.ending) {
+            return Ok(false);
+        }
+        self.write(duty).map(|()| true)
+    }
+
+    /// Tells whether the duty falls to this process, because who had it is gone; the end has come then. Otherwise
+    /// somebody else took it over, and lives.
+    pub fn falls_to_us(&self) -> Result<bool> {
+        let _alone = self.alone()?;
+        if self.duty().is_some_and(|duty| duty.pid != std::process::id() && duty.is_alive()) {
+            return Ok(false);
+        }
+        self.is_ending();
+        Ok(true)
+    }
+
+    /// Keeps the other processes that hold this claim from changing its duty: a lock of the process, which flock(2)
+    /// does not have, since they share one (`F_SETLKW(2const)`).
+    fn alone(&self) -> Result<Alone<'_>> {
+        let lock = rustix::io::retry_on_intr(|| fcntl_lock(&self.file, FlockOperation::LockExclusive));
+        lock.with_context(|| format!("lock {}", self.path.display()))?;
+        Ok(Alone(&self.file))
+    }
+
     /// Gives the name back: everything is undone.
     pub fn release(self) {
         // Whoever finds the file later finds nothing to do in it.
@@ -148,6 +177,16 @@ impl Claim {
             undo::carry_out(&duty.undo)?;
         }
         self.file.set_len(0).with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+/// A short time in which nobody else changes the duty.
+struct Alone<'a>(&'a File);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        // It goes with the process at the latest.
+        let _unlocked = fcntl_lock(self.0, FlockOperation::Unlock);
     }
 }
 

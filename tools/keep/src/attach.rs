@@ -22,7 +22,9 @@ pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     place.bundle(&options.id)?;
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?;
     let keeper = control::ask(&place.sockets, &options.id, &Request::Attach)?;
-    let Some(keeper) = keeper else { bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id) };
+    let Some(keeper) = keeper else {
+        bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
+    };
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
     let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(Raw::enter);
     let mut joined = Joined { options, states: place.states, keeper, input, keys: Pressed::new(&options.detach_keys) };
@@ -58,7 +60,7 @@ impl Joined<'_> {
                         io::stdout().write_all(&bytes)?;
                         io::stdout().flush()?;
                     }
-                    Answer::Ended(exit) => return Ok(ExitCode::from(exit.exit_code)),
+                    Answer::Ended(exit) => return Ok(ExitCode::from(exit.code)),
                     Answer::Closed => bail!("the keeper of {} is gone", self.options.id),
                 }
             }

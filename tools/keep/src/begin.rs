@@ -11,14 +11,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use record::{Bundle, Id, Input, Record, State};
 use stage::Claim;
-use stage::claim::Duty;
 
+use crate::exit;
 use crate::job::{self, Job, Wishes};
 use crate::keeper::{self, Report};
 use crate::options::Begin;
 use crate::place::Place;
 use crate::restart::Policy;
-use crate::exit;
 
 /// How long docker lets a container take to end.
 const GRACE: u64 = 10;
@@ -61,13 +60,8 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         None => Claim::take(&place.claims, &job.id)?,
     };
     exit::write(&job.bundle, job::FILE, &job)?;
-    if options.claim_fd.is_none() {
-        claim.write(&Duty::own(&job.bundle, &job.undo[..1]))?;
-    }
     let report = execute_keeper(&job, &claim);
-    let failed = !matches!(report, Ok(Report::Running(_)));
-    if failed && options.claim_fd.is_none() {
-        // What the stages before have done is for who piped them.
+    if options.claim_fd.is_none() && !matches!(report, Ok(Report::Running(_))) {
         claim.release();
     }
     match report? {

@@ -37,9 +37,11 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
     let template = "0000-00-00T00:00:00.000000000";
     let fits = bare.len() >= 10
         && bare.len() <= template.len()
-        && bare.bytes().zip(template.bytes()).all(|(byte, like)| {
-            if like == b'0' { byte.is_ascii_digit() } else { byte == like }
-        });
+        && bare.bytes().zip(template.bytes()).all(
+            |(byte, like)| {
+                if like == b'0' { byte.is_ascii_digit() } else { byte == like }
+            },
+        );
     if !fits {
         return Err("not a time (2026-01-31T10:00:00Z), seconds since 1970, or a span such as 10m".to_owned());
     }

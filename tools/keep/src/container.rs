@@ -50,8 +50,8 @@ pub(crate) enum Started {
 pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
     let pid_file = job.bundle.join("pid");
     let console = job.bundle.join("console.sock");
-    let mut spawn = job.spawn(["run", "--detach", "--bundle"]);
-    spawn.push([job.bundle.as_os_str(), "--pid-file".as_ref(), pid_file.as_os_str()]);
+    let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
+    spawn.push([&pid_file]);
     if job.preserve_fds > 0 {
         spawn.push(["--preserve-fds".to_owned(), job.preserve_fds.to_string()]);
     }
@@ -61,7 +61,7 @@ pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
     } else {
         None
     };
-    spawn.push([&job.id]);
+    spawn.push([&job.bundle]);
     let mut exit = Exit { started_at: clock::now(), restart_count: restarts, ..Exit::default() };
     let mut command = spawn.command()?;
     let mut outputs = Vec::new();

@@ -249,7 +249,8 @@ fn file_name(id: &str) -> String {
         return id.to_owned();
     }
     // FNV-1a.
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("{}-{hash:016x}", id.get(..60).unwrap_or_default())
 }
 

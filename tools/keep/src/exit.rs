@@ -16,7 +16,8 @@ pub(crate) const FILE: &str = "exit.json";
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Exit {
     /// As a shell has it: 128+n for signal n.
-    pub(crate) exit_code: u8,
+    #[serde(rename = "exitCode")]
+    pub(crate) code: u8,
     /// The signal that ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signal: Option<i32>,
@@ -40,7 +41,7 @@ impl Exit {
     pub(crate) fn set_status(&mut self, status: WaitStatus) {
         self.signal = status.terminating_signal();
         let code = status.exit_status().or_else(|| self.signal.map(|signal| 128 + signal));
-        self.exit_code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
+        self.code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
     }
 }
 
@@ -48,7 +49,8 @@ impl Exit {
 pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Result<()> {
     let path = bundle.join(name);
     let temporary = bundle.join(format!(".{name}"));
-    let write = || fs::write(&temporary, serde_json::to_string(value)? + "\n").and_then(|()| fs::rename(&temporary, &path));
+    let write =
+        || fs::write(&temporary, serde_json::to_string(value)? + "\n").and_then(|()| fs::rename(&temporary, &path));
     write().with_context(|| format!("write {}", path.display()))
 }
 

@@ -151,13 +151,13 @@ pub(crate) fn undo(record: &Record, id: &str, rm: bool, states: &Path, root: Opt
     spawn.push(["delete", "--force", id]);
     add(Tool::Spawn, spawn);
     if record.member("ports").is_some() {
-        add(Tool::Portmap, Stage::new(Tool::Portmap, ["del", id]));
+        let mut portmap = Stage::new(Tool::Portmap, ["del"]);
+        portmap.push(root());
+        portmap.push([id]);
+        add(Tool::Portmap, portmap);
     }
     if record.member("network").is_some() {
-        let mut ns = Stage::new(Tool::Ns, ["del"]);
-        ns.push(root());
-        ns.push([id]);
-        add(Tool::Ns, ns);
+        add(Tool::Ns, Stage::new(Tool::Ns, ["del", id]));
     }
     if rm {
         let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -81,43 +81,34 @@ fn keep() -> Result<()> {
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
     let claim = std::env::args_os().nth(1).map(PathBuf::from).context("no claim")?;
     let claim = Claim::from_stdout(&claim)?;
-    // Ended children and requests to end are both read, never lost.
-    let signals = SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
-    // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
-    set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
-    let log = Log::open(&job)?;
-    let control = Control::open(&job.sockets, &job.id)?;
-    let phase = match container::start(&job, 0) {
-        Ok(Started::Running(container)) => container,
-        failed => {
-            control.remove();
-            let code = if let Ok(Started::Failed(code)) = failed { code } else { 125 };
-            writeln!(caller, "{}", serde_json::to_string(&Report::Failed(code))?).context("report")?;
-            // What the stages before have done is for the caller to undo: it has the claim, too.
-            return failed.map(|_| ());
+    // From here on all that is there is this process's to undo, even if its caller is killed.
+    if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
+        bail!("the caller was killed");
+    }
+    let (code, told) = match Keeper::begin(job.clone()) {
+        Ok(Begun::Running(mut keeper, pid)) => {
+            let kept = tell(caller, &Report::Running(pid)).and_then(|()| keeper.stay());
+            claim.is_ending();
+            let undone = undo::carry_out(&job.undo);
+            keeper.control.remove();
+            // A claim that is not released is swept by the next run.
+            return undone.map(|()| claim.release()).and(kept);
         }
+        Ok(Begun::Failed(code)) => (code, Ok(())),
+        Err(error) => (125, Err(error)),
     };
-    claim.write(&Duty::own(&job.bundle, &job.undo))?;
-    let report = Report::Running(phase.pid.as_raw_pid());
-    writeln!(caller, "{}", serde_json::to_string(&report)?).context("report")?;
-    drop(caller);
-    leave_the_terminal()?;
-    let mut keeper = Keeper {
-        job,
-        signals,
-        control,
-        log,
-        restarts: Restarts::default(),
-        phase: Phase::Running(phase),
-        wanted: Wanted::Nothing,
-    };
-    let kept = keeper.stay();
-    claim.is_ending();
-    let undone = undo::carry_out(&keeper.job.undo);
-    keeper.control.remove();
-    // A claim that is not released is swept by the next run.
-    undone.map(|()| claim.release())?;
-    kept
+    undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
+    if tell(caller, &Report::Failed(code)).is_err() {
+        // It cannot give the name back any more.
+        claim.release();
+    }
+    told
+}
+
+/// Reports, and lets the caller go. One that was killed is an error: nobody knows of the container then.
+fn tell(mut caller: UnixStream, report: &Report) -> Result<()> {
+    writeln!(caller, "{}", serde_json::to_string(report)?).context("report")?;
+    if matches!(report, Report::Running(_)) { leave_the_terminal() } else { Ok(()) }
 }
 
 fn leave_the_terminal() -> Result<()> {
@@ -128,7 +119,40 @@ fn leave_the_terminal() -> Result<()> {
     Ok(())
 }
 
+/// How it began.
+enum Begun {
+    Running(Box<Keeper>, i32),
+    /// The container cannot be started; the reason is on stderr.
+    Failed(u8),
+}
+
 impl Keeper {
+    fn begin(job: Job) -> Result<Begun> {
+        // Ended children and requests to end are both read, never lost.
+        let signals =
+            SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
+        // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
+        set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
+        let log = Log::open(&job)?;
+        let control = Control::open(&job.sockets, &job.id)?;
+        let container = match container::start(&job, 0) {
+            Ok(Started::Running(container)) => container,
+            Ok(Started::Failed(code)) => {
+                control.remove();
+                return Ok(Begun::Failed(code));
+            }
+            Err(error) => {
+                control.remove();
+                return Err(error);
+            }
+        };
+        let pid = container.pid.as_raw_pid();
+        let phase = Phase::Running(container);
+        let restarts = Restarts::default();
+        let keeper = Self { job, signals, control, log, restarts, phase, wanted: Wanted::Nothing };
+        Ok(Begun::Running(Box::new(keeper), pid))
+    }
+
     /// Stays with the container until it has ended for good.
     fn stay(&mut self) -> Result<()> {
         loop {
@@ -257,7 +281,7 @@ impl Keeper {
         let pause = match self.wanted {
             Wanted::Stop => None,
             Wanted::Restart => Some(Duration::ZERO),
-            Wanted::Nothing => self.restarts.after(self.job.restart, ended.exit_code, ran),
+            Wanted::Nothing => self.restarts.after(self.job.restart, ended.code, ran),
         };
         self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause));
         self.control.tell(&ended);
@@ -279,6 +303,10 @@ impl Keeper {
             Started::Failed(code) => {
                 let pause = self.restarts.after(self.job.restart, code, Duration::ZERO);
                 self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause));
+                let now = crate::clock::now();
+                let ended = exit::Exit { code, started_at: now.clone(), finished_at: now, ..exit::Exit::default() };
+                exit::write(&self.job.bundle, exit::FILE, &ended)?;
+                self.control.tell(&ended);
             }
         }
         if restarted {

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use stage::claim;
 
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
@@ -49,15 +51,15 @@ fn ids(bundles: &Path) -> Result<Vec<String>> {
 
 fn row(place: &Place, id: &str) -> Value {
     let bundle = place.bundles.join(id);
-    let parse = |name: &str| fs::read(bundle.join(name)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let config: Value = parse("config.json").unwrap_or_default();
-    // Where there is no keeper, the record is as old as the bundle.
-    let record = Job::of(&bundle).map(|job| job.record).ok().or_else(|| parse("record.json")).unwrap_or_default();
-    let exit: Option<Exit> = parse(exit::FILE);
-    let health: Option<Health> = parse(health::FILE);
+    let config: Value = parse(&bundle, "config.json").unwrap_or_default();
+    // One that has no keeper has no record either.
+    let record = Job::of(&bundle).map(|job| job.record).unwrap_or_default();
+    let exit: Option<Exit> = parse(&bundle, exit::FILE);
+    let health: Option<Health> = parse(&bundle, health::FILE);
     let runs = stop::is_running(place, id);
     let status = match (runs, &exit) {
         (true, _) => "running",
+        (false, Some(_)) if claim::holder_of(&place.claims, id).is_some() => "restarting",
         (false, Some(_)) => "exited",
         (false, None) => "created",
     };
@@ -76,6 +78,11 @@ fn row(place: &Place, id: &str) -> Value {
         row["exit"] = json!(exit);
     }
     row
+}
+
+/// Reads a file of the bundle; what is not there, or not whole, is not known.
+fn parse<T: DeserializeOwned>(bundle: &Path, name: &str) -> Option<T> {
+    serde_json::from_slice(&fs::read(bundle.join(name)).ok()?).ok()
 }
 
 fn table(rows: &[Value]) -> String {

@@ -72,7 +72,13 @@ impl Printer<'_> {
         Ok(reader)
     }
 
-    fn follow(&mut self, path: &PathBuf, current: &mut BufReader<File>, keeper: &OwnedFd, watch: &OwnedFd) -> Result<()> {
+    fn follow(
+        &mut self,
+        path: &PathBuf,
+        current: &mut BufReader<File>,
+        keeper: &OwnedFd,
+        watch: &OwnedFd,
+    ) -> Result<()> {
         let mut ended = false;
         loop {
             self.read(current)?;
@@ -136,7 +142,11 @@ impl Printer<'_> {
         if self.options.timestamps {
             text.splice(..0, format!("{} ", said.time).into_bytes());
         }
-        if said.stderr { Ok(io::stderr().lock().write_all(&text)?) } else { Ok(io::stdout().lock().write_all(&text)?) }
+        if said.stderr {
+            Ok(io::stderr().lock().write_all(&text)?)
+        } else {
+            Ok(io::stdout().lock().write_all(&text)?)
+        }
     }
 }
 

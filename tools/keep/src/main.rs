@@ -45,6 +45,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Restart(options) => stop::restart(&options),
         Verb::Rm { force, these } => stop::remove(&these, force),
         Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots),
+        Verb::Top { id, roots } => stop::top(&id, &roots),
         Verb::Stats { json, these } => stats::stats(json, &these),
     };
     if attaches { done } else { done.map_err(|error| cli::Exit::new(1, error).into()) }

@@ -59,17 +59,20 @@ pub(crate) struct Begin {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Log {
     /// Where its output goes: file, json-file, k8s-file, journald or none
-    #[arg(long, value_name = "DRIVER", default_value = "file")]
-    log_driver: String,
+    #[arg(long = "log-driver", value_name = "DRIVER", default_value = "file")]
+    driver: String,
+    /// The form of a file's lines, as format= among the options has it
+    #[arg(long = "log-format", value_name = "plain|cri|json")]
+    format: Option<String>,
     /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
-    #[arg(long, value_name = "KEY=VALUE")]
-    log_opt: Vec<String>,
+    #[arg(long = "log-opt", value_name = "KEY=VALUE")]
+    more: Vec<String>,
 }
 
 impl Log {
     /// Returns what the options mean.
     pub(crate) fn options(&self) -> Result<LogOptions, cli::Usage> {
-        let (driver, format) = match self.log_driver.as_str() {
+        let (driver, format) = match self.driver.as_str() {
             "file" | "local" => (Driver::File, Format::Plain),
             "json-file" => (Driver::File, Format::Json),
             "k8s-file" => (Driver::File, Format::Cri),
@@ -81,8 +84,13 @@ impl Log {
             }
         };
         let mut options = LogOptions { driver, format, ..LogOptions::default() };
-        for option in &self.log_opt {
-            let wrong = || cli::Usage(format!("log option `{option}` is not format=plain|cri|json, max-size=SIZE or max-file=NUMBER"));
+        let format = self.format.as_ref().map(|format| format!("format={format}"));
+        for option in self.more.iter().chain(&format) {
+            let wrong = || {
+                cli::Usage(format!(
+                    "log option `{option}` is not format=plain|cri|json, max-size=SIZE or max-file=NUMBER"
+                ))
+            };
             let (key, value) = option.split_once('=').ok_or_else(wrong)?;
             match (key, value) {
                 ("format", "plain") => options.format = Format::Plain,
@@ -147,6 +155,13 @@ pub(crate) enum Verb {
         /// Only those that run
         #[arg(long)]
         running: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// List the processes of a container
+    Top {
+        /// The container's id
+        id: String,
         #[command(flatten)]
         roots: cli::Roots,
     },
@@ -279,7 +294,8 @@ mod tests {
 
     #[test]
     fn sizes_are_docker_s() {
-        for (text, want) in [("10m", Some(10 << 20)), ("1KB", Some(1024)), ("7", Some(7)), ("7b", Some(7)), ("x", None)] {
+        for (text, want) in [("10m", Some(10 << 20)), ("1KB", Some(1024)), ("7", Some(7)), ("7b", Some(7)), ("x", None)]
+        {
             assert_eq!(bytes(text), want, "{text}");
         }
     }

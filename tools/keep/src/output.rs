@@ -75,6 +75,10 @@ impl Log {
         if matches!(self.sink, Sink::None) {
             return;
         }
+        if plain && self.options.max_size.is_some() {
+            bytes.split_inclusive(|byte| *byte == b'\n').for_each(|piece| self.put(piece));
+            return;
+        }
         if plain {
             self.put(bytes);
             return;
@@ -148,7 +152,8 @@ pub(crate) fn generation(path: &Path, number: u32) -> PathBuf {
 
 /// Makes place for a new file: the oldest of `count` goes.
 fn rotate(path: &Path, count: u32) -> Result<(File, u64)> {
-    let move_on = |from: PathBuf, to: Option<PathBuf>| match to.map_or_else(|| fs::remove_file(&from), |to| fs::rename(&from, to))
+    let move_on = |from: PathBuf, to: Option<PathBuf>| match to
+        .map_or_else(|| fs::remove_file(&from), |to| fs::rename(&from, to))
     {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("{}", from.display())),
         _ => Ok(()),
@@ -182,7 +187,8 @@ fn json_line(stream: Stream, line: &[u8], whole: bool) -> Vec<u8> {
 /// systemd's "Native Journal Protocol": a field with a line end or any byte is given by its length.
 fn journal_entry(id: &str, stream: Stream, line: &[u8]) -> Vec<u8> {
     let priority = if stream == Stream::Stderr { 3 } else { 6 };
-    let mut entry = format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER={id}\nCONTAINER_ID={id}\nCONTAINER_NAME={id}\n").into_bytes();
+    let mut entry =
+        format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER={id}\nCONTAINER_ID={id}\nCONTAINER_NAME={id}\n").into_bytes();
     entry.extend_from_slice(b"MESSAGE\n");
     entry.extend_from_slice(&u64::try_from(line.len()).unwrap_or_default().to_le_bytes());
     entry.extend_from_slice(line);
@@ -216,7 +222,8 @@ mod tests {
     #[test]
     fn the_oldest_generation_goes() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = log(directory.path(), LogOptions { max_size: Some(4), max_file: Some(2), ..LogOptions::default() });
+        let mut log =
+            log(directory.path(), LogOptions { max_size: Some(4), max_file: Some(2), ..LogOptions::default() });
         for text in ["aaa\n", "bbb\n", "ccc\n"] {
             log.write(Stream::Stdout, text.as_bytes());
         }

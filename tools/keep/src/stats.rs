@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::options::Containers;
@@ -14,17 +14,12 @@ use crate::place::Place;
 /// Prints the numbers of each container.
 pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
+    let rows = these.ids.iter().map(|id| Ok((id, Numbers::of(&groups(&place, id)?)))).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     if !as_json {
         writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
     }
-    for id in &these.ids {
-        let path = place.states.join(id).join("state.json");
-        let state = fs::read(&path).with_context(|| format!("container {id} does not run"))?;
-        let state: Value = serde_json::from_slice(&state).with_context(|| path.display().to_string())?;
-        let groups: Vec<PathBuf> =
-            state["cgroup_paths"].as_object().into_iter().flatten().filter_map(|(_, path)| path.as_str()).map(Into::into).collect();
-        let numbers = Numbers::of(&groups);
+    for (id, numbers) in rows {
         if as_json {
             writeln!(out, "{}", numbers.json(id))?;
         } else {
@@ -32,6 +27,16 @@ pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the control groups of a container that runs.
+fn groups(place: &Place, id: &str) -> Result<Vec<PathBuf>> {
+    place.bundle(id)?;
+    let path = place.states.join(id).join("state.json");
+    let Ok(state) = fs::read(&path) else { bail!("container {id} does not run") };
+    let state: Value = serde_json::from_slice(&state).with_context(|| path.display().to_string())?;
+    let paths = state["cgroup_paths"].as_object().into_iter().flatten();
+    Ok(paths.filter_map(|(_, path)| path.as_str()).map(Into::into).collect())
 }
 
 /// What is counted; absent where no group counts it.
@@ -46,7 +51,9 @@ struct Numbers {
 
 impl Numbers {
     fn of(groups: &[PathBuf]) -> Self {
-        let number = |names: &[&str]| groups.iter().flat_map(|group| names.iter().map(|name| group.join(name))).find_map(|path| first(&path));
+        let number = |names: &[&str]| {
+            groups.iter().flat_map(|group| names.iter().map(|name| group.join(name))).find_map(|path| first(&path))
+        };
         let usage = groups.iter().find_map(|group| {
             let text = fs::read_to_string(group.join("cpu.stat")).ok()?;
             text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
@@ -66,7 +73,9 @@ impl Numbers {
 
     fn row(&self, id: &str) -> String {
         let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), size);
-        let cpu = self.cpu_microseconds.map_or("-".to_owned(), |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
+        let cpu = self
+            .cpu_microseconds
+            .map_or("-".to_owned(), |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
         let pids = self.pids.map_or("-".to_owned(), |count| count.to_string());
         format!("{id:<14}  {cpu:>12}  {:>12}  {:>12}  {pids:>5}", size(self.memory), size(self.memory_limit))
     }
@@ -91,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_row_has_units() {
-        let numbers = Numbers { cpu_microseconds: Some(1_234_567), memory: Some(3 << 20), memory_limit: None, pids: Some(4) };
+        let numbers =
+            Numbers { cpu_microseconds: Some(1_234_567), memory: Some(3 << 20), memory_limit: None, pids: Some(4) };
         let row = numbers.row("web");
         assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "1.234", "s", "3.0", "MiB", "-", "4"]);
         assert_eq!(size(1536), "1.5 KiB");

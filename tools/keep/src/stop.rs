@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use stage::claim;
-use stage::{Stage, Tool};
+use stage::{Claim, Stage, Tool};
 
 use crate::control::{self, Answer, Request};
 use crate::exit::Exit;
@@ -59,7 +59,7 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
         if let Some(keeper) = control::ask(&place.sockets, id, &Request::Wait)? {
             loop {
                 match control::answer(&keeper)? {
-                    Answer::Ended(exit) => return say(&exit.exit_code.to_string()),
+                    Answer::Ended(exit) => return say(&exit.code.to_string()),
                     Answer::Closed => break,
                     Answer::Output(..) => {}
                 }
@@ -67,7 +67,7 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
         }
         let bundle = place.bundle(id)?;
         if let Some(exit) = Exit::of(&bundle) {
-            return say(&exit.exit_code.to_string());
+            return say(&exit.code.to_string());
         }
         bail!("container {id} has no keeper that knows how it ends")
     })
@@ -77,24 +77,48 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
 pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
     each(&these.ids, |id| {
-        let bundle = place.bundle(id)?;
-        if process(&place, id).is_some() || claim::holder_of(&place.claims, id).is_some() {
-            if !force {
-                bail!("container {id} runs: stop it first, or use --force");
-            }
+        place.bundle(id)?;
+        let held = claim::holder_of(&place.claims, id).is_some();
+        if !force && (held || process(&place, id).is_some()) {
+            bail!("container {id} runs: stop it first, or use --force");
+        }
+        if held {
             end(&place, id, Some(0), Some("KILL"))?;
         }
-        if bundle.exists() {
-            let root: Vec<_> = these.roots.argument().map(|_| these.roots.data()).into_iter().collect();
-            let mut delete = Stage::new(Tool::Bundle, ["delete", "--force"]);
-            for root in root {
-                delete.push(["--root".as_ref(), root.as_os_str()]);
-            }
-            delete.push([id]);
-            execute(&delete)?;
-        }
+        // What a killed keeper has left is undone with it.
+        let claim = Claim::take(&place.claims, id)?;
+        let removed = take_away(&place, id, these.roots.argument().map(|_| these.roots.data()).as_deref());
+        claim.release();
+        removed?;
         say(id)
     })
+}
+
+fn take_away(place: &Place, id: &str, root: Option<&Path>) -> Result<()> {
+    let states = place.states.as_os_str();
+    execute(&Stage::new(Tool::Spawn, ["--root".as_ref(), states, "delete".as_ref(), "--force".as_ref(), id.as_ref()]))?;
+    if !place.bundles.join(id).exists() {
+        return Ok(());
+    }
+    let mut delete = Stage::new(Tool::Bundle, ["delete", "--force"]);
+    if let Some(root) = root {
+        delete.push(["--root".as_ref(), root.as_os_str()]);
+    }
+    delete.push([id]);
+    execute(&delete)
+}
+
+/// `top`.
+pub(crate) fn top(id: &str, roots: &cli::Roots) -> Result<ExitCode> {
+    let place = Place::of(roots);
+    place.bundle(id)?;
+    if process(&place, id).is_none() {
+        bail!("container {id} does not run");
+    }
+    let ps = Stage::new(Tool::Spawn, ["--root".as_ref(), place.states.as_os_str(), "ps".as_ref(), id.as_ref()]);
+    // Its words on stderr say what went wrong.
+    let status = ps.command()?.status().with_context(|| ps.to_string())?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Ends a container, and returns when all is undone that its owner undoes.
@@ -124,7 +148,10 @@ fn end(place: &Place, id: &str, time: Option<u64>, signal: Option<&str>) -> Resu
 }
 
 fn kill(place: &Place, id: &str, signal: &str) -> Result<()> {
-    execute(&Stage::new(Tool::Spawn, ["--root".as_ref(), place.states.as_os_str(), "kill".as_ref(), id.as_ref(), signal.as_ref()]))
+    execute(&Stage::new(
+        Tool::Spawn,
+        ["--root".as_ref(), place.states.as_os_str(), "kill".as_ref(), id.as_ref(), signal.as_ref()],
+    ))
 }
 
 fn execute(stage: &Stage) -> Result<()> {
@@ -173,4 +200,3 @@ fn each(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<ExitC
 fn say(line: &str) -> Result<()> {
     Ok(writeln!(io::stdout(), "{line}")?)
 }
-

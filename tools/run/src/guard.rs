@@ -64,13 +64,11 @@ fn guard() -> Result<()> {
     if io::stdin().lock().lines().next().is_some_and(|line| line.is_ok_and(|line| line == DONE)) {
         return Ok(());
     }
-    let duty = claim.duty().unwrap_or_default();
-    if duty.is_alive() {
-        // The container has a keeper by now.
+    // Not if the container has a keeper by now.
+    if !claim.falls_to_us()? {
         return Ok(());
     }
-    claim.is_ending();
-    let undone = undo::carry_out(&duty.undo);
+    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out(&duty.undo));
     // Released only if nothing is left.
     undone.map(|()| claim.release())
 }

@@ -134,8 +134,9 @@ fn del(config: &Config) -> Result<(), Failure> {
 }
 
 fn withdraw(leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
-    let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, &leaves)))?;
-    publish::forget_connections(&steps);
+    let mut firewall = Firewall::open()?;
+    let steps = firewall.change(|present| Ok(mapping::withdraw(present, &leaves)))?;
+    publish::finish_withdrawal(firewall, &steps);
     Ok(())
 }
 

@@ -25,8 +25,9 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
             && (options.publish.is_empty()
                 || mapping.port_mappings().any(|port| options.publish.iter().any(|spec| spec.names(&port))))
     };
-    let steps = Firewall::open()?.change(|present| Ok(mapping::withdraw(present, leaves)))?;
-    publish::forget_connections(&steps);
+    let mut firewall = Firewall::open()?;
+    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    publish::finish_withdrawal(firewall, &steps);
     Sockets::below(&options.roots.run()).dismiss(|owner, record| {
         let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
         owner == id

@@ -261,6 +261,15 @@ fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) 
     probe::bind(address, protocol).with_context(|| format!("find a free port on {}", address.ip()))
 }
 
+/// Ends the work on the firewall after ports were withdrawn: closing it waits until the kernel has thrown them away, some
+/// ten milliseconds, in which [`forget_connections`] does its part.
+pub(crate) fn finish_withdrawal(firewall: Firewall, steps: &[Step]) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(firewall));
+        forget_connections(steps);
+    });
+}
+
 /// Ends what the connection tracking remembers of the ports from before.
 pub(crate) fn forget_connections(steps: &[Step]) {
     if let Err(error) = crate::conntrack::forget(steps) {

@@ -68,7 +68,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     sockets.dismiss(|id, _| is_unwanted(id) || dead.iter().any(|dead| dead == id))?;
     sockets.sweep()?;
     let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
-    publish::forget_connections(&steps);
+    publish::finish_withdrawal(firewall, &steps);
     Ok(ExitCode::SUCCESS)
 }
 

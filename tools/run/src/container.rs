@@ -8,14 +8,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use stage::claim::{self, Claim, Duty};
-use stage::{Tool, Undo, undo};
+use stage::{Stage, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
+use crate::detached::HandedOver;
 use crate::guard::Guard;
 use crate::options::Options;
 use crate::pipeline::Ending;
 use crate::plan::{self, Plan};
-use crate::{foreground, keeper, pipeline, script};
+use crate::{detached, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -32,6 +33,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     sys::child::own_mount_namespace().context("make a mount namespace")?;
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
         .context("block signals")?;
+    if let Some(replace) = plan.replace.as_ref().filter(|_| plan.bundle.exists()) {
+        make_free(replace)?;
+    }
     let claim = Claim::take(&plan.claims, &id)?;
     if plan.bundle.exists() {
         claim.release();
@@ -46,12 +50,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     };
     let guard = Guard::start(&claim)?;
-    let ended = execute(&plan, options, &signals);
+    let ended = execute(&plan, options, &claim, &signals);
     guard.dismiss();
     match ended {
-        Ok(Ended { code, started }) => {
+        Ok(Ended { code, started, kept }) => {
             cid_file.keep_if(started);
-            claim.release();
+            if !kept {
+                claim.release();
+            }
             Ok(ExitCode::from(code))
         }
         Err(error) => {
@@ -66,9 +72,20 @@ struct Ended {
     code: u8,
     /// Whether there was a container.
     started: bool,
+    /// Whether a keeper has the claim.
+    kept: bool,
 }
 
-fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
+/// `--replace`: removes the container that has the name.
+fn make_free(replace: &Stage) -> Result<()> {
+    let output = replace.command()?.output().with_context(|| replace.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!("{replace}: {}", String::from_utf8_lossy(&output.stderr).trim_end())
+}
+
+fn execute(plan: &Plan, options: &Options, claim: &Claim, signals: &SignalFd) -> Result<Ended> {
     let execution = match pipeline::execute(&plan.stages, signals) {
         Ok(execution) => execution,
         Err(error) => {
@@ -78,30 +95,53 @@ fn execute(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> 
         }
     };
     let code = match execution.ending {
+        Ending::Done if options.detach => {
+            let handed_over = detached::hand_over(&plan.keep, execution.record, claim, signals);
+            return end_of(plan, handed_over);
+        }
         Ending::Done => return start(plan, options, signals),
         Ending::Failed => 125,
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
     undo::carry_out(&undo_of(plan, &execution.completed))?;
-    Ok(Ended { code, started: false })
+    Ok(Ended { code, started: false, kept: false })
+}
+
+fn end_of(plan: &Plan, handed_over: Result<HandedOver>) -> Result<Ended> {
+    match handed_over {
+        Ok(HandedOver::Kept) => {
+            // The container goes on, whoever reads of it.
+            let told = writeln!(io::stdout(), "{}", plan.id).context("print the id");
+            let code = told.map_or_else(
+                |error| {
+                    cli::complain("run", &error);
+                    125
+                },
+                |()| 0,
+            );
+            Ok(Ended { code, started: true, kept: true })
+        }
+        Ok(HandedOver::Killed(code)) => Ok(Ended { code, started: false, kept: true }),
+        Ok(HandedOver::Failed(code)) => {
+            undo::carry_out(&plan.undo)?;
+            Ok(Ended { code, started: false, kept: false })
+        }
+        Err(error) => {
+            undo::carry_out(&plan.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
+            Err(error)
+        }
+    }
 }
 
 fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
-    if options.detach {
-        let failure = keeper::hand_over(plan, options.bundle.has("tty"))?;
-        if failure.is_none() {
-            writeln!(io::stdout(), "{}", plan.id)?;
-        }
-        return Ok(Ended { code: failure.unwrap_or(0), started: failure.is_none() });
-    }
-    let ended = foreground::run(&plan.spawn, options.interactive || options.bundle.has("tty"), signals);
+    let ended = foreground::run(&plan.spawn, options, signals);
     let undone = undo::carry_out(&plan.undo);
     let code = ended?;
     if let Err(error) = undone {
         // The container's own exit status counts more than what could not be cleaned up.
         cli::complain("run", &error);
     }
-    Ok(Ended { code, started: true })
+    Ok(Ended { code, started: true, kept: false })
 }
 
 /// Returns what must be undone where `spawn` was not reached.

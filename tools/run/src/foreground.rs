@@ -2,39 +2,75 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use stage::Stage;
 use sys::signal::SignalFd;
 
-use crate::pipeline::{pidfd, wait_for};
+use crate::options::{Options, Stream};
+use crate::pipeline::pidfd;
+
+/// How a child is waited for.
+pub(crate) struct Manner<'a> {
+    /// Where this process's signals come in.
+    pub(crate) signals: &'a SignalFd,
+    /// Whether they are passed on.
+    pub(crate) proxy: bool,
+    /// When it is killed.
+    pub(crate) limit: Option<Duration>,
+}
 
 /// Runs `spawn` in the foreground and returns the exit code: the container's own, or 128+n for signal n.
-pub(crate) fn run(spawn: &Stage, interactive: bool, signals: &SignalFd) -> Result<u8> {
+pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Result<u8> {
     let mut command = spawn.command()?;
-    if !interactive {
+    if !options.shows(Stream::Stdin) {
         command.stdin(Stdio::null());
+    }
+    if !options.shows(Stream::Stdout) {
+        command.stdout(Stdio::null());
+    }
+    if !options.shows(Stream::Stderr) {
+        command.stderr(Stdio::null());
     }
     // spawn in turn arranges that the container dies with it.
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {spawn}");
     let mut child = command.spawn().context("execute spawn")?;
-    let pidfd = pidfd(&child)?;
+    let limit = options.timeout.map(Duration::from_secs);
+    wait(&mut child, &Manner { signals, proxy: options.sig_proxy, limit }).map(code)
+}
+
+/// Waits for a child.
+pub(crate) fn wait(child: &mut Child, manner: &Manner<'_>) -> Result<ExitStatus> {
+    let pidfd = pidfd(child)?;
+    let mut deadline = manner.limit.map(|limit| Instant::now() + limit);
     loop {
-        let mut fds = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
-        wait_for(&mut fds)?;
-        while let Some(received) = signals.read()? {
+        let mut fds =
+            [PollFd::from_borrowed_fd(manner.signals.as_fd(), PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match poll(&mut fds, left.and_then(|left| left.try_into().ok()).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        while let Some(received) = manner.signals.read()? {
             let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
-            if let (true, Some(signal)) = (received.from_process, signal) {
+            if let (true, true, Some(signal)) = (manner.proxy, received.from_process, signal) {
                 // It may have ended in this moment.
                 let _ended = pidfd_send_signal(&pidfd, signal);
             }
         }
-        if let Some(status) = child.try_wait().context("wait for spawn")? {
-            return Ok(code(status));
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            deadline = None;
+            // The container ends with its spawn.
+            let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+        if let Some(status) = child.try_wait().context("wait for a child")? {
+            return Ok(status);
         }
     }
 }

@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod detached;
 mod foreground;
 mod guard;
-mod keeper;
 mod options;
 mod pipeline;
 mod plan;
@@ -18,7 +18,6 @@ use options::Options;
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
-        Some(name) if name == keeper::NAME => keeper::main(),
         Some(name) if name == guard::NAME => guard::main(),
         _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options)),
     }

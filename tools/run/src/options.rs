@@ -58,6 +58,31 @@ pub(crate) struct Options {
     /// Write the container's id to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
+    /// Remove the container that has the name, first
+    #[arg(long, requires = "name")]
+    pub(crate) replace: bool,
+    /// Kill it after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Pass N more descriptors after stderr on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Show only these of stdin, stdout and stderr
+    #[arg(short = 'a', long, value_name = "STREAM", conflicts_with = "detach")]
+    pub(crate) attach: Vec<Stream>,
+    /// Pass signals on to the container
+    #[arg(
+        long,
+        value_name = "true|false",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) sig_proxy: bool,
+    #[command(flatten)]
+    pub(crate) keep: Keep,
     /// IMAGE is the path of a root file system
     #[arg(long)]
     pub(crate) rootfs: bool,
@@ -91,13 +116,70 @@ impl Options {
         if image.as_encoded_bytes().starts_with(b"-") {
             return Err(cli::Usage(format!("no option {}: see run --help", image.to_string_lossy())));
         }
+        if let (false, Some(option)) = (self.detach, self.keep.needs_keeper()) {
+            return Err(cli::Usage(format!("{option} is for containers in the background: --detach")));
+        }
         Ok(image)
+    }
+
+    /// Tells whether the container gets this standard stream of ours.
+    pub(crate) fn shows(&self, stream: Stream) -> bool {
+        if stream == Stream::Stdin && (self.interactive || self.bundle.has("tty")) {
+            return true;
+        }
+        if self.attach.is_empty() { stream != Stream::Stdin } else { self.attach.contains(&stream) }
     }
 
     /// Returns the command that replaces the image's own; it may be empty.
     pub(crate) fn command(&self) -> &[OsString] {
         &self.image_and_command[1..]
     }
+}
+
+/// What `keep` has to know of a container that is left running.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Keep {
+    /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
+    #[arg(long, value_name = "POLICY", value_parser = restart, conflicts_with = "rm")]
+    pub(crate) restart: Option<String>,
+    /// Where its output goes: file, json-file, k8s-file, journald or none
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<String>,
+    /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) log_opt: Vec<String>,
+}
+
+impl Keep {
+    /// Returns the option that only a container in the background can have.
+    pub(crate) fn needs_keeper(&self) -> Option<&'static str> {
+        let restart = self.restart.as_deref().is_some_and(|policy| policy != "no");
+        let log = self.log_driver.as_deref().is_some_and(|driver| driver != "none");
+        restart
+            .then_some("--restart")
+            .or(log.then_some("--log-driver"))
+            .or((!self.log_opt.is_empty()).then_some("--log-opt"))
+    }
+}
+
+/// Looks at a restart policy before anything is done; what it means is `keep`'s matter.
+fn restart(text: &str) -> Result<String, String> {
+    let attempts = text.strip_prefix("on-failure:").map(|count| count.parse::<u32>().is_ok());
+    if attempts.unwrap_or(["no", "on-failure", "always", "unless-stopped"].contains(&text)) {
+        return Ok(text.to_owned());
+    }
+    Err("not one of no, on-failure[:ATTEMPTS], always, unless-stopped".to_owned())
+}
+
+/// One of the container's standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stream {
+    /// Its input.
+    Stdin,
+    /// Its output.
+    Stdout,
+    /// Its messages.
+    Stderr,
 }
 
 /// When `pull` asks the registry.

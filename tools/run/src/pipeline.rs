@@ -20,6 +20,8 @@ pub(crate) struct Execution {
     pub(crate) completed: Vec<Tool>,
     /// How it ended as a whole.
     pub(crate) ending: Ending,
+    /// What the last stage printed.
+    pub(crate) record: File,
 }
 
 /// How the pipeline ended.
@@ -49,9 +51,11 @@ struct Running {
 pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution> {
     let mut running = Vec::new();
     let mut input = Stdio::null();
+    let mut record = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
     for (position, stage) in stages.iter().enumerate() {
         let last = position + 1 == stages.len();
-        match start(stage, input, last) {
+        let output = if last { record.try_clone()?.into() } else { Stdio::piped() };
+        match start(stage, input, output) {
             Ok((started, output)) => {
                 running.push(started);
                 input = output.map_or_else(Stdio::null, Stdio::from);
@@ -73,12 +77,13 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
         None if failed => Ending::Failed,
         None => Ending::Done,
     };
-    Ok(Execution { completed, ending })
+    record.rewind()?;
+    Ok(Execution { completed, ending, record })
 }
 
-fn start(stage: &Stage, input: Stdio, last: bool) -> Result<(Running, Option<ChildStdout>)> {
+fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<(Running, Option<ChildStdout>)> {
     let mut command = stage.command()?;
-    command.stdin(input).stdout(if last { Stdio::null() } else { Stdio::piped() });
+    command.stdin(input).stdout(output);
     // pull draws its progress on the terminal while it works; with --verbose every stage speaks for itself.
     let direct = log::max_level() > log::LevelFilter::Warn || (stage.tool == Tool::Pull && io::stderr().is_terminal());
     let words = if direct { None } else { Some(File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?)) };

@@ -21,8 +21,10 @@ pub(crate) struct Plan {
     pub(crate) stages: Vec<Stage>,
     /// Starts the container in the foreground; ends as it ends.
     pub(crate) spawn: Stage,
-    /// Starts the container and leaves it to the keeper.
-    pub(crate) spawn_detached: Stage,
+    /// Starts the container and stays with it in the background, in the place of `spawn`.
+    pub(crate) keep: Stage,
+    /// Makes the name free, where that is wanted.
+    pub(crate) replace: Option<Stage>,
     /// In the order in which they are carried out: the reverse of the stages'.
     pub(crate) undo: Vec<Undo>,
 }
@@ -41,8 +43,9 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     stages.extend(portmap_stage(options, &root));
     let undo = undo(options, id, &stages, &root, state.as_deref());
     Ok(Plan {
-        spawn: spawn_stage(id, &bundle, state.as_deref(), false),
-        spawn_detached: spawn_stage(id, &bundle, state.as_deref(), true),
+        spawn: spawn_stage(options, id, &bundle, state.as_deref()),
+        keep: keep_stage(options, &root),
+        replace: options.replace.then(|| replace_stage(id, &root)),
         id: id.to_owned(),
         bundle,
         claims: claims(options),
@@ -130,13 +133,43 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     Some(portmap)
 }
 
-fn spawn_stage(id: &str, bundle: &Path, state: Option<&Path>, detached: bool) -> Stage {
+fn spawn_stage(options: &Options, id: &str, bundle: &Path, state: Option<&Path>) -> Stage {
     let mut spawn = spawn_command(state);
-    if detached {
-        spawn.push(["--detach", "--quiet"]);
+    if options.preserve_fds > 0 {
+        spawn.push(["--preserve-fds".to_owned(), options.preserve_fds.to_string()]);
     }
     spawn.push(["--id".as_ref(), id.as_ref(), bundle.as_os_str()]);
     spawn
+}
+
+fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
+    let mut keep = Stage::new(Tool::Keep, root);
+    for (set, flag) in [(options.rm, "--rm"), (options.interactive, "--interactive")] {
+        keep.push(set.then_some(flag));
+    }
+    let numbers = [("--timeout", options.timeout), ("--preserve-fds", Some(options.preserve_fds.into()))];
+    for (option, number) in numbers {
+        if let Some(number) = number.filter(|number| *number > 0) {
+            keep.push([option.to_owned(), number.to_string()]);
+        }
+    }
+    let more = &options.keep;
+    for (option, value) in [("--restart", &more.restart), ("--log-driver", &more.log_driver)] {
+        if let Some(value) = value {
+            keep.push([option, value]);
+        }
+    }
+    for value in &more.log_opt {
+        keep.push(["--log-opt", value]);
+    }
+    keep
+}
+
+fn replace_stage(id: &str, root: &[OsString]) -> Stage {
+    let mut remove = Stage::new(Tool::Keep, ["rm", "--force"]);
+    remove.push(root);
+    remove.push([id]);
+    remove
 }
 
 fn spawn_command(state: Option<&Path>) -> Stage {
@@ -202,6 +235,16 @@ mod tests {
                 "ns del web",
                 "bundle delete --force --root /r web",
             ]
+        );
+    }
+
+    #[test]
+    fn keep_is_told_what_a_container_in_the_background_shall_do() {
+        let line = "run --root /r -di --restart always --log-opt max-size=1m --timeout 9 nginx";
+        let plan = plan(&Options::parse_from(line.split(' ')), "web").unwrap();
+        assert_eq!(
+            words(&plan.keep),
+            "keep --root /r --interactive --timeout 9 --restart always --log-opt max-size=1m"
         );
     }
 

@@ -10,6 +10,9 @@ use crate::plan::Plan;
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
 pub(crate) fn script(plan: &Plan, options: &Options) -> String {
     let mut script = String::new();
+    if let Some(replace) = &plan.replace {
+        line(&mut script, &format!("{replace} >/dev/null 2>&1"));
+    }
     if options.name.is_some() {
         // What is undone at the end must be what this script made.
         let bundle = word(plan.bundle.as_os_str());
@@ -20,8 +23,9 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
     let pipeline = plan.stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
     let spawn = plan.spawn.to_string();
     if options.detach {
-        line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
-        line(&mut script, &format!("{{ {spawn}; {}; }} </dev/null >/dev/null 2>&1 &", undo.join("; ")));
+        // Where a stage fails, keep gets no record; it undoes what it knows of.
+        let undo = undo.join("; ");
+        line(&mut script, &format!("{pipeline} | {} >/dev/null || {{ code=$?; {undo}; exit $code; }}", plan.keep));
         line(&mut script, &format!("echo {}", word(plan.id.as_ref())));
         return script;
     }

@@ -1,0 +1,45 @@
+//! A container that is left running: `keep` starts it, and takes the duty of undoing the stages over.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use rustix::io::FdFlags;
+use rustix::process::Signal;
+use stage::{Claim, Stage};
+use sys::signal::SignalFd;
+
+use crate::foreground;
+
+/// How the hand-over went.
+pub(crate) enum HandedOver {
+    /// The container runs; its keeper has the duty.
+    Kept,
+    /// `keep` was killed: its keeper, which has the duty, does what is to be done.
+    Killed(u8),
+    /// There is no container, and the duty is ours still.
+    Failed(u8),
+}
+
+/// Starts `keep` with the stages' record and the claim on the container's name.
+pub(crate) fn hand_over(keep: &Stage, record: File, claim: &Claim, signals: &SignalFd) -> Result<HandedOver> {
+    let mut command = keep.command()?;
+    // By its number: no stage before had it.
+    rustix::io::fcntl_setfd(claim.file(), FdFlags::empty()).context("the claim")?;
+    command.arg("--claim-fd").arg(claim.file().as_raw_fd().to_string());
+    command.stdin(record).stdout(Stdio::null());
+    sys::child::die_with_parent(&mut command, Signal::KILL);
+    log::debug!("start {keep}");
+    let mut child = command.spawn().context("execute keep")?;
+    let status = foreground::wait(&mut child, &foreground::Manner { signals, proxy: true, limit: None })?;
+    let code = foreground::code(status);
+    if status.success() {
+        Ok(HandedOver::Kept)
+    } else if status.signal().is_some() && !claim.falls_to_us()? {
+        Ok(HandedOver::Killed(code))
+    } else {
+        Ok(HandedOver::Failed(code))
+    }
+}

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use cli::Exit;
 
-use crate::options::{Arguments, Command, Global, Rootless};
+use crate::options::{Arguments, Command, Delete, Global, Id, List, Ps, Rootless, Spec};
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -31,19 +31,19 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(options) => lifecycle::create(global, options)?,
         Command::Run(options) => return lifecycle::run(global, options),
-        Command::Start { id } => lifecycle::start(global, &id)?,
-        Command::State { id } => lifecycle::state(global, &id)?,
+        Command::Start(Id { id }) => lifecycle::start(global, &id)?,
+        Command::State(Id { id }) => lifecycle::state(global, &id)?,
         Command::Kill(options) => lifecycle::kill(global, &options)?,
-        Command::Delete { id, force } => lifecycle::delete(global, &id, force)?,
+        Command::Delete(Delete { id, force }) => lifecycle::delete(global, &id, force)?,
         Command::Exec(options) => return process::exec(global, options),
-        Command::Ps { format, id, options } => process::ps(global, &id, format, &options)?,
-        Command::List { format, quiet } => control::list(global, format, quiet)?,
-        Command::Pause { id } => control::pause(global, &id)?,
-        Command::Resume { id } => control::resume(global, &id)?,
+        Command::Ps(Ps { format, id, options }) => process::ps(global, &id, format, &options)?,
+        Command::List(List { format, quiet }) => control::list(global, format, quiet)?,
+        Command::Pause(Id { id }) => control::pause(global, &id)?,
+        Command::Resume(Id { id }) => control::resume(global, &id)?,
         Command::Update(options) => control::update(global, options)?,
-        Command::Spec { bundle, rootless } => describe::spec(&bundle, rootless)?,
+        Command::Spec(Spec { bundle, rootless }) => describe::spec(&bundle, rootless)?,
         Command::Features => describe::features()?,
-        Command::Events { .. } => anyhow::bail!("events are not counted"),
+        Command::Events(events) => anyhow::bail!("events of container {} are not counted", events.id),
     }
     Ok(ExitCode::SUCCESS)
 }

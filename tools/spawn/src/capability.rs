@@ -1,5 +1,7 @@
 //! Capabilities by name: capabilities(7).
 
+use std::sync::OnceLock;
+
 use crate::config::Capabilities;
 
 /// By number.
@@ -96,8 +98,13 @@ pub(crate) fn number(name: &str) -> Option<u64> {
     NAMES.iter().position(|known| *known == name).map(|number| number as u64)
 }
 
-/// Lists the capabilities of this system's kernel.
+/// Lists the capabilities of this system's kernel, asked once.
 pub(crate) fn present() -> std::ops::Range<u64> {
+    static PRESENT: OnceLock<u64> = OnceLock::new();
+    0..*PRESENT.get_or_init(count)
+}
+
+fn count() -> u64 {
     let known = |number: &u64| {
         let one = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
         rustix::thread::capability_is_in_bounding_set(one).is_ok()
@@ -109,5 +116,5 @@ pub(crate) fn present() -> std::ops::Range<u64> {
     } else {
         (0..newest).find(|number| !known(number))
     };
-    0..last.unwrap_or(newest)
+    last.unwrap_or(newest)
 }

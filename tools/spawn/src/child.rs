@@ -79,7 +79,7 @@ impl Child<'_> {
             let _no_proc = sys::child::close_inherited(3 + self.options.preserve_fds);
         }
         self.enter_namespaces()?;
-        let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let proc = identity::proc_for_label(self.process)?;
         // A process that joins a session's terminal or none must lead a session of its own.
         rustix::process::setsid().context("setsid")?;
         self.adjust_oom_score()?;
@@ -200,7 +200,9 @@ impl Child<'_> {
         }
         let mut rootfs = Rootfs::bind(config, self.rootfs, self.cgroups)?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
-        rootfs.make_cwd(&self.process.cwd)?;
+        if self.process.cwd != "/" {
+            rootfs.make_cwd(&self.process.cwd)?;
+        }
         self.hooks()?;
         if self.process.terminal {
             self.terminal(&rootfs)?;
@@ -219,6 +221,9 @@ impl Child<'_> {
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
             sync::send(self.socket.as_fd(), &Message::Hooks)?;
             wait_for_parent(self.socket.as_fd())?;
+        }
+        if hooks.create_container.is_empty() {
+            return Ok(());
         }
         hooks::run("createContainer", &hooks.create_container, &self.state_now("creating"))
     }

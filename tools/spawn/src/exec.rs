@@ -15,7 +15,7 @@ use crate::cgroup::{Cgroups, Entry};
 use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
-use crate::identity::Surroundings;
+use crate::identity::{self, Surroundings};
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
@@ -188,7 +188,7 @@ impl Child<'_> {
         if process.exec_cpu_affinity.is_none() {
             child::reset_affinity();
         }
-        let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
         self.adjust(process)?;
         if self.namespaces.is_empty() {

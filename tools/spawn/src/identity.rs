@@ -2,9 +2,10 @@
 //! between the finished file system and `execve`. It becomes a list of system calls for `sys::launch`.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
 use sys::launch::{Launch, Word};
 
 use crate::capability::{self, Sets};
@@ -19,7 +20,7 @@ pub(crate) struct Surroundings<'a> {
     pub report: BorrowedFd<'a>,
     /// The socket on which to wait for `start`, which then hears of failures.
     pub start: Option<BorrowedFd<'a>>,
-    /// The host's `/proc`, for labels.
+    /// The host's `/proc`, if there is a label to write.
     pub proc: Option<BorrowedFd<'a>>,
     pub filter: Option<&'a Filter>,
     pub preserved_fds: u32,
@@ -43,6 +44,21 @@ pub(crate) struct Program {
 struct List<'a> {
     launch: Launch,
     surroundings: &'a Surroundings<'a>,
+}
+
+/// Opens the host's `/proc`, while it is in sight, for a process that gets a label.
+pub(crate) fn proc_for_label(process: &Process) -> anyhow::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    label(process).map(|_| rustix::fs::open("/proc", flags, Mode::empty()).context("open /proc")).transpose()
+}
+
+/// What is written to `/proc/thread-self/attr/exec`.
+fn label(process: &Process) -> Option<String> {
+    match (process.apparmor_profile.as_str(), process.selinux_label.as_str()) {
+        ("", "") => None,
+        ("", selinux) => Some(selinux.to_owned()),
+        (apparmor, _) => Some(format!("exec {apparmor}")),
+    }
 }
 
 /// Makes the list.
@@ -84,12 +100,13 @@ impl List<'_> {
 
     fn guard(&mut self) {
         self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
-        let cloexec = number(libc::FD_CLOEXEC);
-        let fds = [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc];
-        for fd in fds.into_iter().flatten() {
-            self.call("close on exec", libc::SYS_fcntl, &[number(fd.as_raw_fd()), number(libc::F_SETFD), cloexec]);
-        }
         let first = 3 + u64::from(self.surroundings.preserved_fds);
+        let cloexec = number(libc::FD_CLOEXEC);
+        let own = [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc];
+        // Own descriptors among those that the caller wants preserved: he has promised more than he has.
+        for fd in own.into_iter().flatten().map(|fd| number(fd.as_raw_fd())).filter(|fd| *fd < first) {
+            self.call("close on exec", libc::SYS_fcntl, &[fd, number(libc::F_SETFD), cloexec]);
+        }
         let flag = u64::from(libc::CLOSE_RANGE_CLOEXEC);
         self.call("close on exec", libc::SYS_close_range, &[first, u64::from(u32::MAX), flag]);
         if let Some(name) = self.surroundings.keyring {
@@ -137,7 +154,9 @@ impl List<'_> {
         }
         let (uid, gid) = (u64::from(user.uid), u64::from(user.gid));
         self.call("set the group", libc::SYS_setresgid, &[gid, gid, gid]);
-        self.call("keep capabilities", libc::SYS_prctl, &[number(libc::PR_SET_KEEPCAPS), 1, 0, 0, 0]);
+        if uid != 0 {
+            self.call("keep capabilities", libc::SYS_prctl, &[number(libc::PR_SET_KEEPCAPS), 1, 0, 0, 0]);
+        }
         self.call("set the user", libc::SYS_setresuid, &[uid, uid, uid]);
         if let Some(umask) = user.umask {
             self.call("set the umask", libc::SYS_umask, &[u64::from(umask & 0o777)]);
@@ -156,11 +175,7 @@ impl List<'_> {
     /// The label for the next `execve`, which only the process itself may write, and only with the credentials with
     /// which it opened the file.
     fn label(&mut self, process: &Process) -> anyhow::Result<()> {
-        let label = match (process.apparmor_profile.as_str(), process.selinux_label.as_str()) {
-            ("", "") => return Ok(()),
-            ("", selinux) => selinux.to_owned(),
-            (apparmor, _) => format!("exec {apparmor}"),
-        };
+        let Some(label) = label(process) else { return Ok(()) };
         let proc = self.surroundings.proc.context("labels need /proc")?;
         let path = self.launch.string(c"thread-self/attr/exec");
         let text = self.launch.bytes(label.as_bytes());

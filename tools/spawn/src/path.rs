@@ -39,13 +39,6 @@ pub(crate) fn open_with(
     }
 }
 
-/// Opens the directory `path` inside `root`, making what is missing. Dangling symbolic links are followed inside too.
-pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
-    let directory = walk(root, path, mode)?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&directory)?.st_mode);
-    if kind == FileType::Directory { Ok(directory) } else { Err(Errno::NOTDIR.into()) }
-}
-
 /// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there. Dangling
 /// symbolic links are followed inside too.
 pub(crate) fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
@@ -78,8 +71,11 @@ fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Resul
     Ok(rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
-    match open(root, path) {
+/// Opens the directory `path` inside `root`, making what is missing. Dangling symbolic links are followed inside too.
+pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let open_directory = |path: &Path| open_with(root, path, flags, ResolveFlags::empty());
+    match open_directory(path) {
         Err(Errno::NOENT) => {}
         other => return Ok(other?),
     }
@@ -87,7 +83,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
         let last = open(root, parent).and_then(|parent| {
             rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
-            rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         });
         if let Ok(found) = last {
             return Ok(found);
@@ -130,7 +126,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(open(root, &reached)?)
+    Ok(open_directory(&reached)?)
 }
 
 fn normal(path: &Path) -> VecDeque<OsString> {

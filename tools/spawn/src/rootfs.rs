@@ -45,20 +45,16 @@ impl<'a> Rootfs<'a> {
     /// Binds the root onto itself with the propagation that the configuration wants.
     pub(crate) fn bind(config: &'a Config, path: &Path, cgroups: &'a crate::cgroup::Cgroups) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
-        let open = |path: &Path| {
-            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .with_context(|| format!("open {}", path.display()))
-        };
-        let target = open(path)?;
-        ensure!(crate::path::is_directory(&target)?, "rootfs {} is not a directory", path.display());
+        let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {}", path.display()))?;
         // The host must hear nothing of what is mounted here, unless volumes are to be shared with it: those have to be
         // cloned while their sources still are.
         let shared = propagation == libc::MS_SHARED;
         if shared {
             make_holder_private(path)?;
         } else {
-            let slash = open(Path::new("/"))?;
-            set_attributes(slash.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE)).context("make / a slave")?;
+            rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+                .context("make / a slave")?;
         }
         let root = clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?;
         // pivot_root(2) takes no shared mount: that comes afterwards.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,7 @@ impl Container {
             made = private(&directory, false);
         }
         let taken = || format!("container with given ID already exists: {id}");
+        let fresh = made.is_ok();
         let operation = match made {
             Ok(()) => FlockOperation::LockExclusive,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => FlockOperation::NonBlockingLockExclusive,
@@ -101,7 +102,10 @@ impl Container {
         // Only what is read under the lock counts: another creator may have found the directory before it was locked.
         let found = Self { state: read_state(&directory, id)?, directory, handle };
         ensure!(found.is_remains(), taken());
-        found.clear_remains()?;
+        // Without a state there are no cgroups, and a configuration is written anew.
+        if !fresh || !found.state.created.is_empty() {
+            found.clear_remains()?;
+        }
         Ok(Self { state: State { id: id.to_owned(), ..State::default() }, ..found })
     }
 
@@ -109,9 +113,12 @@ impl Container {
     /// whose container was to end with its `spawn`. The caller has it locked.
     fn is_remains(&self) -> bool {
         let unfinished = self.state.init_process_pid == 0 || self.state.foreground;
-        let same = fs::metadata(&self.directory)
-            .is_ok_and(|now| rustix::fs::fstat(&self.handle).is_ok_and(|open| open.st_ino == now.ino()));
-        unfinished && same && self.process().is_none()
+        unfinished && self.exists() && self.process().is_none()
+    }
+
+    /// Tells whether the directory is still there; another one may have its name.
+    fn exists(&self) -> bool {
+        rustix::fs::fstat(&self.handle).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
     /// Empties the directory, which stays for its next owner.
@@ -161,8 +168,7 @@ impl Container {
                 _ => return Err(error).with_context(|| format!("lock {}", self.directory.display())),
             }
         }
-        let links = rustix::fs::fstat(&self.handle).map_or(0, |stat| stat.st_nlink);
-        ensure!(links > 0, "container does not exist: container {:?} does not exist", self.state.id);
+        ensure!(self.exists(), "container does not exist: container {:?} does not exist", self.state.id);
         Ok(())
     }
 
@@ -253,7 +259,7 @@ impl Container {
 
     /// Removes the container's directory: the last step of `delete`.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        for name in ["state.json", "config.json", "start"] {
+        for name in ["state.json", "config.json"] {
             // What else there is, and what cannot be removed, is found by the next call.
             let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
         }
@@ -314,8 +320,8 @@ fn open(directory: &Path) -> io::Result<OwnedFd> {
 }
 
 fn read_state(directory: &Path, id: &str) -> anyhow::Result<State> {
-    match fs::read(directory.join("state.json")) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}/state.json", directory.display())),
+    match crate::file::read(directory.join("state.json")) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{}/state.json", directory.display())),
         // A creator has just begun, or was killed while beginning.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(State { id: id.to_owned(), ..State::default() }),
         Err(error) => Err(error).with_context(|| format!("read {}/state.json", directory.display())),

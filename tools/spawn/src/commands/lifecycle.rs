@@ -84,8 +84,8 @@ pub(super) fn send_pidfd(socket: Option<&Path>, pidfd: &OwnedFd) -> anyhow::Resu
 
 /// Orphans of a container without a pid namespace come to us and not to init.
 pub(super) fn become_subreaper() {
-    // A kernel that refuses leaves them to init, as peers do.
-    let _refused = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    // Any number means yes. A kernel that refuses leaves them to init, as peers do.
+    let _refused = rustix::process::set_child_subreaper(Some(rustix::process::Pid::INIT));
 }
 
 /// Runs the poststart hooks. If one fails the container is removed: runtime-spec 1.3, runtime.md, "Lifecycle", 9.

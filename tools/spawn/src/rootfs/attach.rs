@@ -1,5 +1,6 @@
 //! Mounting one entry of `mounts`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -84,16 +85,15 @@ impl Rootfs<'_> {
     }
 
     fn mount_new(&mut self, mount: &Mount) -> anyhow::Result<()> {
-        let existing = path::open(self.root(), &mount.destination).ok().filter(|_| mount.kind == "tmpfs");
-        let mount = &match existing {
-            // A tmpfs without a mode keeps that of the directory which it covers.
-            Some(covered) if !mount.data.iter().any(|word| word.starts_with("mode=")) => {
+        let mut mount = Cow::Borrowed(mount);
+        if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
+            // It keeps the mode of the directory that it covers.
+            if let Ok(covered) = path::open(self.root(), &mount.destination) {
                 let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
-                let data = [mount.data.as_slice(), &[format!("mode={mode:o}")]].concat();
-                Mount { data, ..mount.clone() }
+                mount.to_mut().data.push(format!("mode={mode:o}"));
             }
-            _ => mount.clone(),
-        };
+        }
+        let mount = mount.as_ref();
         let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
             .with_context(|| format!("file system {}", mount.kind))?;
         configure(context.as_fd(), mount, &self.config.linux.mount_label)?;

@@ -27,9 +27,6 @@ impl Rootfs<'_> {
             rustix::fs::mkdirat(&base, controllers, Mode::from_raw_mode(0o755))
                 .with_context(|| format!("make {controllers}"))?;
             let hierarchy = self.hierarchy(controllers, directory)?;
-            let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
-            set_attributes(hierarchy.as_fd(), false, &change)
-                .with_context(|| format!("set options of {controllers}"))?;
             rustix::mount::move_mount(&hierarchy, c"", &base, controllers, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .with_context(|| format!("attach {controllers}"))?;
             if controllers.contains(',') {
@@ -38,7 +35,11 @@ impl Rootfs<'_> {
                 }
             }
         }
+        let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
+        set_attributes(base.as_fd(), true, &change).context("set options")?;
         if mount.attributes.set & RDONLY != 0 {
+            // Only the hierarchies yet: what is mounted beside them needs a place.
+            set_attributes(base.as_fd(), false, &Attributes::new(0, RDONLY)).context("set options")?;
             self.keep_read_only(base);
         }
         Ok(())

@@ -3,6 +3,7 @@
 mod attacks;
 mod cgroups;
 mod crash;
+mod events;
 mod habits;
 mod mounts;
 mod process;
@@ -50,6 +51,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(attacks::tests());
     tests.extend(cgroups::tests().into_iter().map(|test| test.in_area("cgroups")));
+    tests.extend(events::tests().into_iter().map(|test| test.in_area("events")));
     tests.extend(crash::tests());
     tests.extend(habits::tests());
     tests.extend(mounts::tests());

@@ -7,6 +7,7 @@
 mod apply;
 mod device;
 mod limits;
+mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

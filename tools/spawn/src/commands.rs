@@ -2,6 +2,7 @@
 
 mod control;
 mod describe;
+mod events;
 mod filter;
 mod lifecycle;
 mod process;
@@ -43,7 +44,7 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Update(options) => control::update(global, options)?,
         Command::Spec(Spec { bundle, rootless }) => describe::spec(&bundle, rootless)?,
         Command::Features => describe::features()?,
-        Command::Events(events) => anyhow::bail!("events of container {} are not counted", events.id),
+        Command::Events(options) => events::events(global, &options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,204 @@
+//! `events`: what the container's cgroups count, now and then, and each time that the kernel kills in it for want of memory.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use serde_json::{Value, json};
+
+use super::{print, state_root};
+use crate::cgroup::Cgroups;
+use crate::options::{Events, Global};
+use crate::state::{Container, Status};
+use crate::userns;
+
+/// Nobody waits longer for the next statistics: 31 years.
+const LONGEST: Duration = Duration::from_secs(1_000_000_000);
+
+/// Prints statistics once, or every `interval` until the container ends.
+pub(crate) fn events(global: &Global, options: &Events) -> anyhow::Result<()> {
+    let (id, interval) = (&options.id, duration(&options.interval)?);
+    let container = Container::open(&state_root(global), id)?;
+    let running = container.process().filter(|_| container.status() != Status::Stopped);
+    let Some(pid) = running else { bail!("container {id} is not running") };
+    let cgroups = container.cgroups();
+    if options.stats {
+        return tell("stats", id, Some(stats(&cgroups, pid)));
+    }
+    let pidfd = userns::pidfd(pid)?;
+    let mut killer = Killer::watch(&cgroups)?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let ended = wait(&pidfd, killer.as_ref(), next)?;
+        if killer.as_mut().is_some_and(Killer::has_killed) {
+            tell("oom", id, None)?;
+        }
+        if ended {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            tell("stats", id, Some(stats(&cgroups, pid)))?;
+            next += interval;
+        }
+    }
+}
+
+/// Waits for the next statistics' time or for an event; true once the container has ended.
+fn wait(pidfd: &OwnedFd, killer: Option<&Killer>, next: Instant) -> anyhow::Result<bool> {
+    let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
+    polled.extend(killer.map(Killer::polled));
+    let left = next.saturating_duration_since(Instant::now());
+    match poll(&mut polled, Some(&left.try_into().context("interval")?)) {
+        Ok(_) => Ok(!polled.first().is_some_and(|pidfd| pidfd.revents().is_empty())),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error).context("poll"),
+    }
+}
+
+fn tell(kind: &str, id: &str, data: Option<Value>) -> anyhow::Result<()> {
+    // In this order: programs that read lines as text count on it.
+    let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+    print(&format!("{{\"type\":{},\"id\":{}{data}}}\n", json!(kind), json!(id)))
+}
+
+fn stats(cgroups: &Cgroups, pid: Pid) -> Value {
+    let mut stats = cgroups.stats();
+    stats["intel_rdt"] = json!({});
+    let path = format!("/proc/{}/net/dev", pid.as_raw_pid());
+    stats["network_interfaces"] = interfaces(&crate::file::read(path).unwrap_or_default());
+    stats
+}
+
+/// Reads the container's own interfaces (`proc_pid_net(5)`, "/proc/net/dev"); `lo` leads nowhere.
+fn interfaces(text: &str) -> Value {
+    let line = |line: &str| {
+        let (name, counts) = line.split_once(':')?;
+        let counts: Vec<u64> = counts.split_ascii_whitespace().filter_map(|count| count.parse().ok()).collect();
+        let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
+            counts.as_slice()
+        else {
+            return None;
+        };
+        (name.trim() != "lo").then(|| {
+            json!({
+                "Name": name.trim(),
+                "RxBytes": rx_bytes, "RxPackets": rx_packets, "RxErrors": rx_errors, "RxDropped": rx_dropped,
+                "TxBytes": tx_bytes, "TxPackets": tx_packets, "TxErrors": tx_errors, "TxDropped": tx_dropped,
+            })
+        })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Hears of processes that the kernel kills for want of memory.
+struct Killer {
+    /// v1: an eventfd; v2: the file `memory.events`.
+    told: File,
+    /// The file in which they are counted.
+    counter: std::path::PathBuf,
+    flags: PollFlags,
+    count: u64,
+}
+
+impl Killer {
+    /// None where memory is not counted.
+    fn watch(cgroups: &Cgroups) -> anyhow::Result<Option<Self>> {
+        let Some((counter, v1)) = cgroups.oom_file() else { return Ok(None) };
+        let opened = match File::open(&counter) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(|| format!("open {}", counter.display()))?,
+        };
+        let count = killed(&counter);
+        if !v1 {
+            return Ok(Some(Self { told: opened, counter, flags: PollFlags::PRI, count }));
+        }
+        let told = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("make an eventfd")?;
+        let control = counter.with_file_name("cgroup.event_control");
+        let order = format!("{} {}", told.as_raw_fd(), opened.as_raw_fd());
+        let order_it = || File::options().write(true).open(&control)?.write_all(order.as_bytes());
+        order_it().with_context(|| format!("write {}", control.display()))?;
+        Ok(Some(Self { told: told.into(), counter, flags: PollFlags::IN, count }))
+    }
+
+    fn polled(&self) -> PollFd<'_> {
+        PollFd::from_borrowed_fd(self.told.as_fd(), self.flags)
+    }
+
+    /// Tells whether somebody was killed since the last time that it was asked; makes ready to hear of the next.
+    fn has_killed(&mut self) -> bool {
+        let mut read = [0; 8];
+        // An eventfd has mostly nothing to read, and cannot be read from a place.
+        let _told = rustix::io::read(&self.told, &mut read);
+        let _told = self.told.read_at(&mut read, 0);
+        let before = std::mem::replace(&mut self.count, killed(&self.counter));
+        self.count > before
+    }
+}
+
+fn killed(counter: &Path) -> u64 {
+    let text = crate::file::read(counter).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or_default()
+}
+
+/// Reads a duration as Go writes it, `1m30s` or `100ms`, or plain seconds.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    const UNITS: [(&str, f64); 6] = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let parse = || -> Option<f64> {
+        if text.chars().all(is_number) {
+            return text.parse().ok();
+        }
+        let (mut rest, mut seconds) = (text, 0.0);
+        while !rest.is_empty() {
+            let (number, after) = rest.split_at(rest.find(|c| !is_number(c))?);
+            let (unit, size) = UNITS.iter().find(|(unit, _)| after.starts_with(unit))?;
+            seconds += number.parse::<f64>().ok()? * size;
+            rest = after.strip_prefix(unit)?;
+        }
+        Some(seconds)
+    };
+    let parsed = parse().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let parsed =
+        parsed.filter(|parsed| *parsed < LONGEST).with_context(|| format!("interval {text:?} is no duration"))?;
+    ensure!(!parsed.is_zero(), "interval must be greater than 0");
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, want) in [
+            ("5s", Some(5000)),
+            ("100ms", Some(100)),
+            ("1m30s", Some(90_000)),
+            ("0.5h", Some(1_800_000)),
+            ("7", Some(7000)),
+        ] {
+            assert_eq!(duration(text).ok().map(|duration| duration.as_millis()), want, "{text}");
+        }
+        for text in ["", "0s", "s", "5x", "-1s", "1e9", "99999999999s", "1.2.3s", "5s7"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn interfaces_are_read_as_the_kernel_lists_them() {
+        let text = "Inter-|   Receive\n face |bytes\n    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  eth0:1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n";
+        let read = interfaces(text);
+        assert_eq!(read.as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            (&read[0]["Name"], &read[0]["RxDropped"], &read[0]["TxBytes"]),
+            (&json!("eth0"), &json!(4), &json!(5))
+        );
+    }
+}

@@ -8,6 +8,7 @@ mod habits;
 mod mounts;
 mod process;
 mod rootless;
+mod updates;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -57,6 +58,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(mounts::tests());
     tests.extend(process::tests());
     tests.extend(rootless::tests());
+    tests.extend(updates::tests());
     tests
 }
 

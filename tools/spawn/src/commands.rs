@@ -6,6 +6,7 @@ mod events;
 mod filter;
 mod lifecycle;
 mod process;
+mod update;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::List(List { format, quiet }) => control::list(global, format, quiet)?,
         Command::Pause(Id { id }) => control::pause(global, &id)?,
         Command::Resume(Id { id }) => control::resume(global, &id)?,
-        Command::Update(options) => control::update(global, options)?,
+        Command::Update(options) => update::update(global, &options)?,
         Command::Spec(Spec { bundle, rootless }) => describe::spec(&bundle, rootless)?,
         Command::Features => describe::features()?,
         Command::Events(options) => events::events(global, &options)?,

@@ -1,15 +1,12 @@
-//! `list`, `pause`, `resume` and `update`.
+//! `list`, `pause` and `resume`.
 
 use std::fs;
-use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
 
 use super::{print, state_root};
-use crate::config::{Cpu, Memory, Pids, Resources};
-use crate::options::{self, Format, Global};
+use crate::options::{Format, Global};
 use crate::state::{self, Container, Status};
 
 pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Result<()> {
@@ -83,93 +80,4 @@ pub(crate) fn resume(global: &Global, id: &str) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
     ensure!(container.status() == Status::Paused, "container not paused");
     container.cgroups().freeze(false)
-}
-
-pub(crate) fn update(global: &Global, options: options::Update) -> anyhow::Result<()> {
-    let container = Container::open_locked(&state_root(global), &options.id)?;
-    ensure!(container.process().is_some(), "container not running");
-    let resources = match &options.resources {
-        Some(file) => read_resources(file)?,
-        None => from_options(options)?,
-    };
-    container.cgroups().apply(&resources, true)
-}
-
-fn read_resources(file: &Path) -> anyhow::Result<Resources> {
-    let mut text = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut text).context("read stdin")?;
-    } else {
-        text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-    }
-    serde_json::from_slice(&text).with_context(|| format!("resources in {}", file.display()))
-}
-
-fn from_options(options: options::Update) -> anyhow::Result<Resources> {
-    let bytes = |text: Option<String>, option: &str| {
-        text.map(|text| parse_bytes(&text).with_context(|| format!("invalid value for {option}"))).transpose()
-    };
-    let memory = Memory {
-        limit: bytes(options.memory, "memory")?,
-        reservation: bytes(options.memory_reservation, "memory-reservation")?,
-        swap: bytes(options.memory_swap, "memory-swap")?,
-        kernel_tcp: bytes(options.kernel_memory_tcp, "kernel-memory-tcp")?,
-        ..Memory::default()
-    };
-    let cpu = Cpu {
-        shares: options.cpu_share,
-        quota: options.cpu_quota,
-        burst: options.cpu_burst,
-        period: options.cpu_period,
-        realtime_runtime: options.cpu_rt_runtime,
-        realtime_period: options.cpu_rt_period,
-        cpus: options.cpuset_cpus.unwrap_or_default(),
-        mems: options.cpuset_mems.unwrap_or_default(),
-        idle: options.cpu_idle,
-    };
-    let block_io =
-        options.blkio_weight.map(|weight| crate::config::BlockIo { weight: Some(weight), ..Default::default() });
-    let pids = options.pids_limit.map(|limit| Pids { limit: Some(limit) });
-    Ok(Resources { memory: Some(memory), cpu: Some(cpu), block_io, pids, ..Resources::default() })
-}
-
-/// Parses `-1`, `1048576`, `64m`, `1.5GiB`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "sizes are far below 2^52 units")]
-fn parse_bytes(text: &str) -> anyhow::Result<i64> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let power = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        other => anyhow::bail!("unknown unit {other:?}"),
-    };
-    let number: f64 = digits.trim().parse().with_context(|| format!("{text:?} is not a size"))?;
-    Ok((number * (1_i64 << power) as f64) as i64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, want) in [
-            ("-1", Some(-1)),
-            ("7", Some(7)),
-            ("64m", Some(64 << 20)),
-            ("1.5GiB", Some(3 << 29)),
-            ("2KB", Some(2048)),
-            ("x", None),
-            ("5q", None),
-        ] {
-            assert_eq!(parse_bytes(text).ok(), want, "{text}");
-        }
-    }
 }

@@ -1,0 +1,211 @@
+//! `update`: limits that change while the container runs. They are kept in the state directory's copy of the configuration,
+//! so that an update which names one of two values that the kernel takes together finds the other there.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::state_root;
+use crate::config::Resources;
+use crate::options::{self, Global};
+use crate::state::Container;
+
+pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Result<()> {
+    let container = Container::open_locked(&state_root(global), &options.id)?;
+    ensure!(container.process().is_some(), "container not running");
+    let wanted = match &options.resources {
+        Some(file) => read_resources(file)?,
+        None => from_options(options)?,
+    };
+    let mut resources = Resources::deserialize(&wanted).context("resources")?;
+    let path = container.directory.join("config.json");
+    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let mut config: Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let kept = &mut config["linux"]["resources"];
+    if !kept.is_null() {
+        complete(&mut resources, &Resources::deserialize(&*kept)?);
+    }
+    container.cgroups().apply(&resources, true)?;
+    merge(kept, wanted);
+    container.write("config.json", config.to_string().as_bytes())
+}
+
+/// Adds what an update leaves to the values before it: a quota's period and a swap limit's memory, and the reverse.
+fn complete(resources: &mut Resources, kept: &Resources) {
+    if let (Some(cpu), Some(kept)) = (&mut resources.cpu, &kept.cpu) {
+        let given = (cpu.quota.is_some_and(|quota| quota != 0), cpu.period.is_some_and(|period| period != 0));
+        if given.0 != given.1 {
+            cpu.quota = cpu.quota.filter(|_| given.0).or(kept.quota);
+            cpu.period = cpu.period.filter(|_| given.1).or(kept.period);
+        }
+    }
+    if let (Some(memory), Some(kept)) = (&mut resources.memory, &kept.memory) {
+        match (memory.limit.filter(|limit| *limit != 0), memory.swap.filter(|swap| *swap != 0)) {
+            (None, Some(_)) => memory.limit = kept.limit,
+            // Memory without a limit has no limited swap beside it.
+            (Some(limit), None) if limit > 0 => memory.swap = kept.swap.filter(|swap| *swap > 0),
+            _ => {}
+        }
+    }
+}
+
+/// Puts an update into what is kept: members replace members, and devices those with the same number.
+fn merge(kept: &mut Value, update: Value) {
+    match (kept, update) {
+        (Value::Object(kept), Value::Object(update)) => {
+            if update.get("limit").and_then(Value::as_i64) == Some(-1) && !update.contains_key("swap") {
+                kept.remove("swap");
+            }
+            for (name, value) in update {
+                merge(kept.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(kept), Value::Array(update)) if update.iter().all(|one| one.get("allow").is_none()) => {
+            let number = |device: &Value| (device["major"].clone(), device["minor"].clone());
+            for device in update {
+                match kept.iter_mut().find(|other| device.get("major").is_some() && number(other) == number(&device)) {
+                    Some(other) => *other = device,
+                    None => kept.push(device),
+                }
+            }
+        }
+        (_, Value::Null) => {}
+        (kept, update) => *kept = update,
+    }
+}
+
+fn read_resources(file: &Path) -> anyhow::Result<Value> {
+    let mut text = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin().lock().read_to_end(&mut text).context("read stdin")?;
+    } else {
+        text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    }
+    serde_json::from_slice(&text).with_context(|| format!("resources in {}", file.display()))
+}
+
+fn from_options(options: &options::Update) -> anyhow::Result<Value> {
+    let bytes = |text: &Option<String>, option: &str| {
+        text.as_ref().map(|text| parse_bytes(text).with_context(|| format!("invalid value for {option}"))).transpose()
+    };
+    ensure!(options.l3_cache_schema.is_none(), "Intel RDT/CAT: l3 cache schema is not enabled");
+    ensure!(options.mem_bw_schema.is_none(), "Intel RDT/MBA: memory bandwidth schema is not enabled");
+    if options.kernel_memory.is_some() || options.kernel_memory_tcp.is_some() {
+        log::warn!("Kernel memory settings are ignored and will be removed");
+    }
+    let groups = [
+        (
+            "memory",
+            vec![
+                ("limit", json!(bytes(&options.memory, "memory")?)),
+                ("reservation", json!(bytes(&options.memory_reservation, "memory-reservation")?)),
+                ("swap", json!(bytes(&options.memory_swap, "memory-swap")?)),
+            ],
+        ),
+        (
+            "cpu",
+            vec![
+                ("shares", json!(options.cpu_share)),
+                ("quota", json!(options.cpu_quota)),
+                ("burst", json!(options.cpu_burst)),
+                ("period", json!(options.cpu_period)),
+                ("realtimeRuntime", json!(options.cpu_rt_runtime)),
+                ("realtimePeriod", json!(options.cpu_rt_period)),
+                ("cpus", json!(options.cpuset_cpus)),
+                ("mems", json!(options.cpuset_mems)),
+                ("idle", json!(options.cpu_idle)),
+            ],
+        ),
+        ("blockIO", vec![("weight", json!(options.blkio_weight))]),
+        ("pids", vec![("limit", json!(options.pids_limit))]),
+    ];
+    let given = |members: Vec<(&str, Value)>| -> serde_json::Map<String, Value> {
+        members
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    };
+    let groups = groups.into_iter().map(|(name, members)| (name.to_owned(), Value::Object(given(members))));
+    Ok(groups.filter(|(_, members)| members.as_object().is_some_and(|members| !members.is_empty())).collect())
+}
+
+/// Parses `-1`, `1048576`, `64m`, `1.5GiB`.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "sizes are far below 2^52 units")]
+fn parse_bytes(text: &str) -> anyhow::Result<i64> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let lower = text.to_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        other => anyhow::bail!("unknown unit {other:?}"),
+    };
+    let number: f64 = digits.trim().parse().with_context(|| format!("{text:?} is not a size"))?;
+    Ok((number * (1_i64 << power) as f64) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, want) in [
+            ("-1", Some(-1)),
+            ("7", Some(7)),
+            ("64m", Some(64 << 20)),
+            ("1.5GiB", Some(3 << 29)),
+            ("2KB", Some(2048)),
+            ("x", None),
+            ("5q", None),
+        ] {
+            assert_eq!(parse_bytes(text).ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn updates_add_up() {
+        let mut kept = json!({"cpu": {"quota": 1, "period": 2}, "memory": {"limit": 5, "swap": 6},
+            "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]}, "devices": [{"allow": false}]});
+        for update in [
+            json!({"cpu": {"quota": 3, "cpus": null}, "memory": {"limit": -1}}),
+            json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}, {"major": 8, "minor": 1, "rate": 1}]}}),
+            json!({"devices": [{"allow": true}], "pids": {"limit": 4}}),
+        ] {
+            merge(&mut kept, update);
+        }
+        let devices = json!([{"major": 8, "minor": 0, "rate": 9}, {"major": 8, "minor": 1, "rate": 1}]);
+        let want = json!({"cpu": {"quota": 3, "period": 2, "cpus": null}, "memory": {"limit": -1},
+            "blockIO": {"throttleReadBpsDevice": devices}, "devices": [{"allow": true}], "pids": {"limit": 4}});
+        assert_eq!(kept, want);
+    }
+
+    #[test]
+    fn one_value_of_two_finds_the_other() {
+        let kept = r#"{"cpu":{"quota":1,"period":2},"memory":{"limit":5,"swap":6}}"#;
+        for (update, want) in [
+            (r#"{"cpu":{"quota":3}}"#, (Some(3), Some(2), None, None)),
+            (r#"{"cpu":{"period":3}}"#, (Some(1), Some(3), None, None)),
+            (r#"{"cpu":{"shares":3}}"#, (None, None, None, None)),
+            (r#"{"memory":{"limit":4}}"#, (None, None, Some(4), Some(6))),
+            (r#"{"memory":{"swap":9}}"#, (None, None, Some(5), Some(9))),
+            (r#"{"memory":{"limit":-1}}"#, (None, None, Some(-1), None)),
+        ] {
+            let mut resources: Resources = serde_json::from_str(update).unwrap();
+            complete(&mut resources, &serde_json::from_str(kept).unwrap());
+            let (cpu, memory) = (resources.cpu.unwrap_or_default(), resources.memory.unwrap_or_default());
+            assert_eq!((cpu.quota, cpu.period, memory.limit, memory.swap), want, "{update}");
+        }
+    }
+}

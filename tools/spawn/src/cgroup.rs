@@ -35,14 +35,6 @@ pub(crate) struct Cgroups {
     pub unified: Option<PathBuf>,
 }
 
-/// What a child needs to join: descriptors, opened while the host's cgroup file systems are in sight.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    tasks: Vec<OwnedFd>,
-    /// For `CLONE_INTO_CGROUP`.
-    pub unified: Option<OwnedFd>,
-}
-
 impl Cgroups {
     /// Finds the directories for `linux.cgroupsPath`: an absolute path counts from each hierarchy's root, a relative
     /// one from the caller's own cgroup, and none means one named like the container. Never leaves the hierarchy.
@@ -130,25 +122,29 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Opens what a child needs to join. Hierarchies that cannot be opened are left out if `lenient`.
-    pub(crate) fn entry(&self, lenient: bool) -> anyhow::Result<Entry> {
-        let mut entry = Entry::default();
+    /// Opens the unified cgroup, for `CLONE_INTO_CGROUP`. One that cannot be opened is left out if `lenient`.
+    pub(crate) fn open_unified(&self, lenient: bool) -> anyhow::Result<Option<OwnedFd>> {
+        let Some(directory) = &self.unified else { return Ok(None) };
+        match rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(_) if lenient => Ok(None),
+            opened => opened.map(Some).with_context(|| format!("open cgroup {}", directory.display())),
+        }
+    }
+
+    /// Moves the calling process, which must have one thread, into the v1 cgroups, while the host's are in sight. Those
+    /// that cannot be opened are left out if `lenient`.
+    pub(crate) fn join(&self, lenient: bool) -> anyhow::Result<()> {
         for directory in self.v1.values() {
-            match rustix::fs::open(directory.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(tasks) => entry.tasks.push(tasks),
-                Err(_) if lenient => {}
-                Err(error) => return Err(error).with_context(|| format!("open cgroup {}", directory.display())),
-            }
+            let context = || format!("join cgroup {}", directory.display());
+            let tasks = match rustix::fs::open(directory.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            {
+                Err(_) if lenient => continue,
+                tasks => tasks.with_context(context)?,
+            };
+            rustix::io::write(&tasks, b"0").with_context(context)?;
+            crate::file::leave_to_execve(tasks);
         }
-        if let Some(directory) = &self.unified {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            match rustix::fs::open(directory, flags, Mode::empty()) {
-                Ok(opened) => entry.unified = Some(opened),
-                Err(_) if lenient => {}
-                Err(error) => return Err(error).with_context(|| format!("open cgroup {}", directory.display())),
-            }
-        }
-        Ok(entry)
+        Ok(())
     }
 
     /// Lists the processes, with those of cgroups that the container has made below its own.
@@ -262,16 +258,6 @@ impl Cgroups {
 /// Tells whether cgroup v2 is all there is.
 pub(crate) fn is_unified() -> bool {
     file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC)
-}
-
-impl Entry {
-    /// Moves the calling process, which must have one thread, into the v1 cgroups.
-    pub(crate) fn join(&self) -> io::Result<()> {
-        for tasks in &self.tasks {
-            rustix::io::write(tasks, b"0")?;
-        }
-        Ok(())
-    }
 }
 
 /// Removes `..` and `.` as if the path began at a root, and the leading slash.

@@ -13,7 +13,7 @@ use rustix::process::{DumpableBehavior, Rlimit, Signal};
 use rustix::thread::CpuSet;
 use sys::namespace::Kind;
 
-use crate::cgroup::{Cgroups, Entry};
+use crate::cgroup::Cgroups;
 use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks;
 use crate::identity::{self, Program, Surroundings};
@@ -29,7 +29,6 @@ pub(crate) struct Child<'a> {
     pub rootfs: &'a Path,
     pub state: &'a record::State,
     pub cgroups: &'a Cgroups,
-    pub entry: Entry,
     pub prepared: Prepared,
     /// Namespaces to join, in this order.
     pub namespaces: Vec<(Kind, OwnedFd)>,
@@ -110,7 +109,7 @@ impl Child<'_> {
     }
 
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
-        self.entry.join().context("join the cgroup")?;
+        self.cgroups.join(self.options.rootless)?;
         reset_affinity();
         let linux = &self.config.linux;
         if linux.makes(NamespaceKind::User) || !linux.net_devices.is_empty() {

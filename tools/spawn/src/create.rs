@@ -103,6 +103,7 @@ fn make(
             .apply(resources, !config.linux.has(NamespaceKind::User) || !order.child.rootless)
             .context("apply cgroup configuration")?;
     }
+    let unified = cgroups.open_unified(order.child.rootless)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let state = container.report(Status::Creating);
     let process = config.process()?;
@@ -111,7 +112,6 @@ fn make(
         process,
         rootfs: &rootfs,
         state: &state,
-        entry: cgroups.entry(order.child.rootless)?,
         cgroups: &cgroups,
         prepared: rootfs::prepare(config, bundle)?,
         namespaces: namespaces(config)?,
@@ -123,7 +123,6 @@ fn make(
         options: order.child.clone(),
     };
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
-    let unified = child.entry.unified.take();
     let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
     let (pid, pidfd) = match clone_child(&mut child, how)? {
         Cloned::Child => child.run(container.leave().context("leave the lock")),

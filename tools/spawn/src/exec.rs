@@ -11,7 +11,7 @@ use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
-use crate::cgroup::{Cgroups, Entry};
+use crate::cgroup::Cgroups;
 use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
@@ -50,7 +50,7 @@ struct Child<'a> {
     namespaces: ThreadNameSpaceType,
     /// Whether a user namespace is among those that it joins.
     becomes_root: bool,
-    entry: Entry,
+    cgroups: Cgroups,
     socket: OwnedFd,
     console: Option<OwnedFd>,
     filter: Option<Filter>,
@@ -83,7 +83,6 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     // The number may have gone to another process before it was opened.
     ensure!(container.process() == Some(init), "cannot exec in a container that has stopped");
     let cgroups = below(container.cgroups(), &order.cgroups)?;
-    let rootless = container.state.rootless || config.linux.has(NamespaceKind::User);
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let namespaces = namespaces(&config, init);
     let mut child = Child {
@@ -93,7 +92,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         becomes_root: namespaces.contains(ThreadNameSpaceType::USER),
         config: &config,
         init: init_fd,
-        entry: cgroups.entry(rootless)?,
+        cgroups,
         socket: theirs,
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
         filter: seccomp::filter(&config.linux)?,
@@ -117,7 +116,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
 /// Clones the process inside the container's pid namespace: the parent turns to it and back. Who may not, as he has no
 /// right outside of the user namespace that owns it, leaves that to an intermediate process.
 fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
-    let unified = child.entry.unified.take();
+    let unified = child.cgroups.open_unified(child.is_lenient())?;
     let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), ..How::default() };
     let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
     child.namespaces.remove(pids);
@@ -184,7 +183,7 @@ impl Child<'_> {
         child::become_undumpable()?;
         child::prepare_signals()?;
         let process = &self.order.process;
-        self.entry.join().context("join the cgroup")?;
+        self.cgroups.join(self.is_lenient())?;
         if process.exec_cpu_affinity.is_none() {
             child::reset_affinity();
         }
@@ -219,6 +218,11 @@ impl Child<'_> {
             chdir,
         };
         child::launch(process, self.config, &program, &surroundings)
+    }
+
+    /// Whether to do without cgroups that are closed to the caller.
+    fn is_lenient(&self) -> bool {
+        self.container.state.rootless || self.config.linux.has(NamespaceKind::User)
     }
 
     fn adjust(&self, process: &Process) -> anyhow::Result<()> {

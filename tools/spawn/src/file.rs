@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
@@ -14,4 +15,12 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
         file.read_to_string(&mut text)?;
     }
     Ok(text)
+}
+
+/// Leaves a descriptor of the container's own files to `execve`, which closes it together with all others. Not if it is
+/// one of many, since a process may have a thousand only.
+pub(crate) fn leave_to_execve(descriptor: OwnedFd) {
+    if descriptor.as_raw_fd() < 256 {
+        let _number = descriptor.into_raw_fd();
+    }
 }

@@ -17,6 +17,7 @@ use rustix::mount::MountPropagationFlags;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
+use crate::file::leave_to_execve;
 use crate::mount::{Depth, Mount, RDONLY};
 
 pub(crate) use devices::place_for;
@@ -146,6 +147,14 @@ impl<'a> Rootfs<'a> {
         }
         rustix::process::chdir("/").context("enter /")
     }
+}
+
+/// Attaches a detached mount for good.
+fn settle(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
+    attach(mount.as_fd(), target.as_fd())?;
+    leave_to_execve(mount);
+    leave_to_execve(target);
+    Ok(())
 }
 
 /// Keeps what is mounted on `path` from being mounted for the host as well: the mount that holds `path` becomes private

@@ -10,8 +10,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
-use super::Rootfs;
+use super::{Rootfs, settle};
 use crate::config::NamespaceKind;
+use crate::file::leave_to_execve;
 use crate::mount::{
     ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
 };
@@ -67,7 +68,7 @@ impl Rootfs<'_> {
         check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
         let attributes = if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { Change::default() };
         change(tree.as_fd(), &Mount { attributes, ..mount.clone() })?;
-        attach(tree.as_fd(), target.as_fd()).context("attach the mount")
+        settle(tree, target).context("attach the mount")
     }
 
     /// Returns the change of a bind mount's attributes. In a user namespace those that protect the host stay.
@@ -99,6 +100,7 @@ impl Rootfs<'_> {
         configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
         let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
+        leave_to_execve(context);
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         if mount.copy_up {
@@ -111,12 +113,15 @@ impl Rootfs<'_> {
             copy_tree(from.as_fd(), made.as_fd()).context("copy the directory's content up")?;
         }
         attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
+        leave_to_execve(target);
         for (propagation, depth) in &mount.propagation {
             set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
                 .context("set propagation")?;
         }
         if is_read_only_later(mount) {
             self.read_only_later.push(made);
+        } else {
+            leave_to_execve(made);
         }
         Ok(())
     }

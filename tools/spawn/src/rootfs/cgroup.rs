@@ -10,6 +10,7 @@ use sys::mount::{Attributes, attach, set_attributes};
 
 use super::Rootfs;
 use crate::config::NamespaceKind;
+use crate::file::leave_to_execve;
 use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::path;
 
@@ -29,6 +30,7 @@ impl Rootfs<'_> {
             let hierarchy = self.hierarchy(controllers, directory)?;
             rustix::mount::move_mount(&hierarchy, c"", &base, controllers, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .with_context(|| format!("attach {controllers}"))?;
+            leave_to_execve(hierarchy);
             if controllers.contains(',') {
                 for one in controllers.split(',') {
                     rustix::fs::symlinkat(controllers, &base, one).with_context(|| format!("link {one}"))?;
@@ -84,9 +86,8 @@ pub(super) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::
         }
     }
     fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::from_bits_retain(u32::try_from(attributes)?),
-    )?)
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes)?);
+    let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    leave_to_execve(context);
+    Ok(made)
 }

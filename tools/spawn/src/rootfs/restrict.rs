@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
-use super::Rootfs;
 use super::cgroup::new_mount;
+use super::{Rootfs, settle};
+use crate::file::leave_to_execve;
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::path;
 
@@ -45,22 +46,25 @@ impl Rootfs<'_> {
         let Some(target) = self.find(path)? else { return Ok(()) };
         let tree = clone_tree(target.as_fd(), true)?;
         set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0))?;
-        Ok(attach(tree.as_fd(), target.as_fd())?)
+        Ok(settle(tree, target)?)
     }
 
     fn hide(&self, path: &Path, masks: &mut Masks) -> anyhow::Result<()> {
         let Some(target) = self.find(path)? else { return Ok(()) };
         if path::is_directory(&target)? {
-            let mount = masks.directory()?;
-            attach(mount.as_fd(), target.as_fd())?;
-            masks.directory = Some(mount);
+            let mask = masks.directory()?;
+            attach(mask.as_fd(), target.as_fd())?;
+            leave_to_execve(target);
+            if let Some(before) = masks.directory.replace(mask) {
+                leave_to_execve(before);
+            }
             return Ok(());
         }
         let null = match masks.null.take() {
             Some(null) => null,
             None => host_null()?,
         };
-        attach(clone_tree(null.as_fd(), false)?.as_fd(), target.as_fd())?;
+        settle(clone_tree(null.as_fd(), false)?, target)?;
         masks.null = Some(null);
         Ok(())
     }

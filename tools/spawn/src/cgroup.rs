@@ -88,36 +88,49 @@ impl Cgroups {
         self.v1.values().chain(&self.unified).map(PathBuf::as_path)
     }
 
-    /// Makes the directories. Those that exist must be unused; without privilege those that are not delegated are left
-    /// out.
-    pub(crate) fn create(&mut self, rootless: bool) -> anyhow::Result<()> {
-        let mut denied = Vec::new();
-        let mut existed = false;
-        for (controllers, directory) in self.paths() {
-            match create(&directory, &controllers) {
-                Ok(made) => existed |= !made,
-                Err(error) if rootless && is_denied(&error) => denied.push(controllers),
+    /// Makes the unified directory, in which the container's process is born. It must be unused if it exists; without
+    /// privilege it is left out if it is not delegated.
+    pub(crate) fn create_unified(&mut self, rootless: bool) -> anyhow::Result<()> {
+        let Some(directory) = &self.unified else { return Ok(()) };
+        match create(directory, "") {
+            Ok(true) => Ok(()),
+            Ok(false) if self.v1.is_empty() => {
+                check_unused(directory)?;
+                self.check_thawed()
+            }
+            Ok(false) => check_unused(directory),
+            Err(error) if rootless && is_denied(&error) => {
+                self.unified = None;
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("make cgroup {}", directory.display())),
+        }
+    }
+
+    /// Makes the v1 directories, as [`Self::create_unified`] does the other.
+    pub(crate) fn create_v1(&mut self, rootless: bool) -> anyhow::Result<()> {
+        let (mut denied, mut existed) = (Vec::new(), false);
+        for (controllers, directory) in &self.v1 {
+            match create(directory, controllers) {
+                Ok(true) => {}
+                Ok(false) => {
+                    existed = true;
+                    check_unused(directory)?;
+                }
+                Err(error) if rootless && is_denied(&error) => denied.push(controllers.clone()),
                 Err(error) => return Err(error).with_context(|| format!("make cgroup {}", directory.display())),
             }
         }
-        for controllers in denied {
-            self.v1.remove(&controllers);
-            self.unified = self.unified.take().filter(|_| !controllers.is_empty());
-        }
-        if existed { self.check_unused() } else { Ok(()) }
+        self.v1.retain(|controllers, _| !denied.contains(controllers));
+        if existed { self.check_thawed() } else { Ok(()) }
     }
 
-    /// Refuses cgroups that others live in or that are frozen: limits and kills would reach the wrong processes.
-    fn check_unused(&self) -> anyhow::Result<()> {
-        for directory in self.directories() {
-            let procs = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default();
-            let count = procs.lines().count();
-            ensure!(
-                count == 0,
-                "container's cgroup is not empty: {count} process(es) found in {}",
-                directory.display()
-            );
-        }
+    /// Leaves out the v1 directories that another process could not make.
+    pub(crate) fn keep_existing(&mut self) {
+        self.v1.retain(|_, directory| directory.is_dir());
+    }
+
+    fn check_thawed(&self) -> anyhow::Result<()> {
         ensure!(!self.is_frozen(), "container's cgroup unexpectedly frozen");
         Ok(())
     }
@@ -306,6 +319,13 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
         write(&kind, "threaded")?;
     }
     Ok(true)
+}
+
+/// Refuses a cgroup that others live in: limits and kills would reach the wrong processes.
+fn check_unused(directory: &Path) -> anyhow::Result<()> {
+    let count = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default().lines().count();
+    ensure!(count == 0, "container's cgroup is not empty: {count} process(es) found in {}", directory.display());
+    Ok(())
 }
 
 /// A new v1 cpuset has no processor and no memory, and nobody can join it.

@@ -28,7 +28,7 @@ pub(crate) struct Child<'a> {
     pub process: &'a Process,
     pub rootfs: &'a Path,
     pub state: &'a record::State,
-    pub cgroups: &'a Cgroups,
+    pub cgroups: Cgroups,
     pub prepared: Prepared,
     /// Namespaces to join, in this order.
     pub namespaces: Vec<(Kind, OwnedFd)>,
@@ -109,12 +109,20 @@ impl Child<'_> {
     }
 
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
+        let linux = &self.config.linux;
+        if linux.makes(NamespaceKind::Network) {
+            // What takes longest is done beside the parent, unless that has devices to put there.
+            if linux.net_devices.is_empty() {
+                sys::namespace::unshare(Kind::Network).context("make the net namespace")?;
+            }
+            sys::network::loopback_up().context("bring lo up")?;
+        }
+        wait_for_parent(self.socket.as_fd())?;
+        if self.options.rootless {
+            self.cgroups.keep_existing();
+        }
         self.cgroups.join(self.options.rootless)?;
         reset_affinity();
-        let linux = &self.config.linux;
-        if linux.makes(NamespaceKind::User) || !linux.net_devices.is_empty() {
-            wait_for_parent(self.socket.as_fd())?;
-        }
         if linux.makes(NamespaceKind::User) {
             become_root(self.options.rootless)?;
         }
@@ -124,9 +132,6 @@ impl Child<'_> {
         for (kind, namespace) in &self.namespaces {
             sys::namespace::enter(namespace.as_fd(), *kind)
                 .with_context(|| format!("join the {} namespace", kind.name()))?;
-        }
-        if linux.makes(NamespaceKind::Network) {
-            sys::network::loopback_up().context("bring lo up")?;
         }
         if linux.makes(NamespaceKind::Time) {
             self.make_time_namespace()?;
@@ -197,7 +202,7 @@ impl Child<'_> {
             rustix::process::chdir(self.rootfs).with_context(|| format!("enter {}", self.rootfs.display()))?;
             return rustix::process::chroot(".").context("chroot");
         }
-        let mut rootfs = Rootfs::bind(config, self.rootfs, self.cgroups)?;
+        let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups)?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;

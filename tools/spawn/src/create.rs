@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
+use crate::cgroup::Cgroups;
 use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
@@ -86,23 +87,13 @@ fn make(
 ) -> anyhow::Result<Process> {
     let rootfs = bundle.join(&config.root.as_ref().context("config.json: no root")?.path);
     describe(container, order, config, bundle, &rootfs)?;
-    let mut cgroups = crate::cgroup::Cgroups::locate(&config.linux.cgroups_path, &order.id)?;
+    let mut cgroups = Cgroups::locate(&config.linux.cgroups_path, &order.id)?;
     container.state.cgroup_paths = cgroups.paths();
-    container.write_first("config.json", text)?;
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
     container.save()?;
-    if let Err(error) = cgroups.create(order.child.rootless) {
-        // What is in use is somebody else's; what is not is nobody's, and the next one finds it empty.
-        container.state.cgroup_paths.clear();
-        cgroups.remove_unused();
-        return Err(error);
-    }
-    container.state.cgroup_paths = cgroups.paths();
-    if let Some(resources) = &config.linux.resources {
-        cgroups
-            .apply(resources, !config.linux.has(NamespaceKind::User) || !order.child.rootless)
-            .context("apply cgroup configuration")?;
-    }
+    cgroups.create_unified(order.child.rootless).inspect_err(|_| give_up(&cgroups, container))?;
+    // The others may be somebody else's, until they are made.
+    container.state.cgroup_paths.retain(|controllers, _| controllers.is_empty() && cgroups.unified.is_some());
     let unified = cgroups.open_unified(order.child.rootless)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let state = container.report(Status::Creating);
@@ -112,7 +103,7 @@ fn make(
         process,
         rootfs: &rootfs,
         state: &state,
-        cgroups: &cgroups,
+        cgroups: cgroups.clone(),
         prepared: rootfs::prepare(config, bundle)?,
         namespaces: namespaces(config)?,
         in_user_namespace: false,
@@ -125,19 +116,51 @@ fn make(
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
     let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
     let (pid, pidfd) = match clone_child(&mut child, how)? {
-        Cloned::Child => child.run(container.leave().context("leave the lock")),
+        Cloned::Child => {
+            // It hears of the parent's end.
+            drop(ours);
+            child.run(container.leave().context("leave the lock"))
+        }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);
-    match attend(order, config, container, ours.as_fd(), (pid, &pidfd)) {
+    // The child makes its network namespace meanwhile.
+    let made = cgroups.create_v1(order.child.rootless).inspect_err(|_| {
+        end(pid, &pidfd);
+        give_up(&cgroups, container);
+    });
+    let attended = made.and_then(|()| {
+        limit(order, config, &cgroups)?;
+        container.state.cgroup_paths = cgroups.paths();
+        container.write_first("config.json", text)?;
+        attend(order, config, container, ours.as_fd(), (pid, &pidfd))
+    });
+    match attended {
         Ok(console) => Ok((pid, pidfd, console)),
         Err(error) => {
-            // It may have ended by itself.
-            let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            end(pid, &pidfd);
             Err(error)
         }
     }
+}
+
+/// Sets the limits before the child joins.
+fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> anyhow::Result<()> {
+    let Some(resources) = &config.linux.resources else { return Ok(()) };
+    let devices = !config.linux.has(NamespaceKind::User) || !order.child.rootless;
+    cgroups.apply(resources, devices).context("apply cgroup configuration")
+}
+
+/// Lets go of cgroups: what is in use is somebody else's; what is not is nobody's, and the next one finds it empty.
+fn give_up(cgroups: &Cgroups, container: &mut Container) {
+    container.state.cgroup_paths.clear();
+    cgroups.remove_unused();
+}
+
+/// Ends the container's process, which may have ended by itself.
+fn end(pid: Pid, pidfd: &OwnedFd) {
+    let _gone = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }
 
 fn describe(
@@ -175,9 +198,7 @@ fn attend(
         userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;
     }
     net_device::move_all(&config.linux, pid)?;
-    if config.linux.makes(NamespaceKind::User) || !config.linux.net_devices.is_empty() {
-        answer(socket)?;
-    }
+    release(socket)?;
     container.state.init_process_pid = pid.as_raw_pid();
     container.state.init_process_start = state::start_time(pid).unwrap_or(0);
     container.state.namespace_paths = namespace_paths(pid);
@@ -211,6 +232,15 @@ fn attend(
 pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     rustix::net::send(socket, b"!", rustix::net::SendFlags::NOSIGNAL).context("answer the container's process")?;
     Ok(())
+}
+
+/// Lets the child go on. One that is gone has said why.
+fn release(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let Err(error) = answer(socket) else { return Ok(()) };
+    match sync::receive(socket)? {
+        Message::Failed(code, cause) => Err(cli::Exit::new(code, cause).into()),
+        _ => Err(error),
+    }
 }
 
 /// Writes a pid file whole: who waits for it reads it as soon as it is there.
@@ -288,6 +318,7 @@ fn new_namespaces(config: &Config) -> u32 {
     let flag = |namespace: &crate::config::Namespace| match namespace.kind {
         NamespaceKind::Cgroup | NamespaceKind::Time => 0,
         _ if !namespace.path.as_os_str().is_empty() => 0,
+        NamespaceKind::Network if config.linux.net_devices.is_empty() => 0,
         other => kind(other).flag().bits(),
     };
     config.linux.namespaces.iter().map(flag).fold(0, |flags, flag| flags | flag)

@@ -14,6 +14,7 @@
 
 mod bundle;
 mod cli;
+mod docker;
 mod interchange;
 mod keep;
 mod ns;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 15] = [
+    let areas: [(&str, Vec<Test>); 16] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -57,6 +58,7 @@ fn tests() -> Vec<Test> {
         ("spawn", spawn::tests()),
         ("keep", keep::tests()),
         ("run", run::tests()),
+        ("docker", docker::tests()),
         ("interchange", interchange::tests()),
         ("pipe", pipe::tests()),
         ("recipes", recipes::tests()),

@@ -1,5 +1,7 @@
 //! `run`: the whole pipeline in one command.
 
+mod background;
+
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -9,7 +11,7 @@ use crate::support::{Need, Sandbox, Test, image, test, wait_for};
 const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let foreground = vec![
         test("nginx_answers_on_the_published_port", PIPELINE, nginx_answers),
         test("another_root_directory_serves_every_stage", PIPELINE, another_root),
         test("stdout_is_the_container_s_alone", PIPELINE, stdout_is_the_container_s),
@@ -24,11 +26,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_taken_name_is_refused_and_its_owner_unharmed", PIPELINE, taken_name),
         test("a_taken_port_is_refused_and_nothing_left", PIPELINE, taken_port),
         test("detached_it_prints_the_id_and_goes_on", PIPELINE, detached),
-        test("a_killed_detached_run_leaves_a_container_or_nothing", PIPELINE, killed_detached),
-        test("what_keep_can_do_run_can_ask_for", PIPELINE, keep_options),
-        test("replace_takes_the_name_over", PIPELINE, replace),
-        test("its_time_and_its_streams_are_limited", PIPELINE, limited),
-        test("more_descriptors_are_passed_on", PIPELINE, descriptors),
         test("a_detached_terminal_is_logged", PIPELINE, detached_terminal),
         test("a_container_that_cannot_start_detached_says_why", PIPELINE, detached_failure),
         test("the_printed_pipeline_does_the_same", PIPELINE, printed_pipeline),
@@ -39,7 +36,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("volumes_environment_and_user_reach_the_container", PIPELINE, options_reach),
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
-    ]
+    ];
+    foreground.into_iter().chain(background::tests()).collect()
 }
 
 fn busybox(options: &str, command: &str) -> String {
@@ -191,99 +189,6 @@ fn detached(sandbox: &Sandbox) {
 fn end(sandbox: &Sandbox, id: &str) {
     sandbox.run(&["spawn", "kill", id, "KILL"]).ok();
     wait_for("the keeper's clean-up", || (!sandbox.exists(format!("state/containers/{id}"))).then_some(()));
-}
-
-/// Killed at any moment, with or without `keep`: a container whose id was printed goes on, of any other nothing is left.
-fn killed_detached(sandbox: &Sandbox) {
-    let nginx = image("nginx").reference;
-    let command = format!("exec run -d --rm --name web -p 8080:80 {nginx}");
-    sandbox.sh(&command).run().ok();
-    end(sandbox, "web");
-    for round in 0..12 {
-        let run = sandbox.sh(&command).start();
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < Duration::from_millis(round * 10) {
-            std::hint::spin_loop();
-        }
-        let signal = if round % 2 == 0 { Signal::KILL } else { Signal::INT };
-        run.signal_group(signal);
-        if run.wait().stdout == "web\n" {
-            end(sandbox, "web");
-        }
-        wait_for("the clean-up", || {
-            let left = sandbox.sh("run --gc >&2; ls state/run/claims state/containers; nft list tables").run().stdout;
-            (left == "state/containers:\n\nstate/run/claims:\n").then_some(())
-        });
-    }
-    sandbox.sh(&command).run().ok().stdout_is("web\n");
-    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
-    sandbox.run(&["keep", "stop", "web"]).ok();
-    assert!(!sandbox.exists("state/containers/web") && !sandbox.exists("state/run/claims/web"));
-}
-
-fn keep_options(sandbox: &Sandbox) {
-    let busybox = image("busybox").reference;
-    let run = |options: &str, command: &str| {
-        sandbox.sh(&format!("run -d --network none --name web {options} {busybox} {command}")).run()
-    };
-    run("--restart on-failure:2 --log-opt format=cri", "sh -c 'echo said; exit 4'").ok().stdout_is("web\n");
-    wait_for("the end", || (!sandbox.exists("state/run/claims/web")).then_some(()));
-    sandbox.run(&["keep", "logs", "web"]).ok().stdout_is("said\nsaid\nsaid\n");
-    assert!(sandbox.read("state/containers/web/exit.json").contains("\"restartCount\":2"));
-    sandbox.run(&["keep", "rm", "web"]).ok();
-    run("--log-driver none --timeout 1", "sleep 1000").ok();
-    sandbox.run(&["keep", "wait", "web"]).ok().stdout_is("137\n");
-    sandbox.run(&["keep", "rm", "web"]).ok();
-    run("-i --rm", "cat").ok();
-    let mut attach = sandbox.cmd(&["keep", "attach", "web"]).open_stdin().start();
-    attach.write_stdin("typed\n");
-    attach.wait_stdout("typed\n");
-    sandbox.run(&["keep", "stop", "--time", "0", "web"]).ok();
-    attach.wait().fails(137);
-    assert!(!sandbox.exists("state/containers/web"));
-    run("--restart sometimes", "true").fails(125).stderr_has("unless-stopped");
-    run("--restart always --rm", "true").fails(125).stderr_has("--rm");
-    run("--log-driver syslog", "true").fails(125).one_error_line("keep", &["syslog"]);
-    assert!(!sandbox.exists("state/run/claims/web"));
-    for option in ["--restart=always", "--log-driver=journald", "--log-opt=format=cri"] {
-        let name = option.split('=').next().unwrap();
-        sandbox.sh(&busybox_with(option)).run().fails(125).one_error_line("run", &[name, "--detach"]);
-    }
-}
-
-fn busybox_with(option: &str) -> String {
-    format!("run --network none {option} {} true", image("busybox").reference)
-}
-
-fn replace(sandbox: &Sandbox) {
-    let run = format!("run -d --name web --network none --replace {} sleep 1000", image("busybox").reference);
-    for _ in 0..2 {
-        sandbox.sh(&run).run().ok().stdout_is("web\n");
-    }
-    sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("web\n");
-    sandbox.run(&["keep", "rm", "--force", "web"]).ok();
-    sandbox.sh("run --replace busybox").run().fails(125).stderr_has("--name");
-}
-
-fn limited(sandbox: &Sandbox) {
-    sandbox.sh(&busybox("--timeout 1", "sleep 1000")).run().fails(128 + 9);
-    let both = "sh -c 'echo out; echo err >&2; cat'";
-    sandbox.sh(&busybox("-a stdout", both)).stdin("in").run().ok().stdout_is("out\n").stderr_is("");
-    sandbox.sh(&busybox("-a stderr -a stdin", both)).stdin("in").run().ok().stdout_is("").stderr_is("err\n");
-    sandbox.sh(&busybox("-a stdin -a stdout", both)).stdin("in").run().ok().stdout_is("out\nin");
-    sandbox.sh(&busybox("-a stdlog", both)).run().fails(125).stderr_has("stdlog");
-}
-
-fn descriptors(sandbox: &Sandbox) {
-    let read = "sh -c 'cat <&3; ls /proc/self/fd | wc -l'";
-    // The third is that of ls itself.
-    let want = "passed\n5\n";
-    sandbox.write("passed", "passed\n");
-    sandbox.sh(&format!("{} 3<passed", busybox("--preserve-fds 1", read))).run().ok().stdout_is(want);
-    let detached = busybox("-d --name web --preserve-fds 1 -v $PWD:/here", "sh -c 'cat <&3 >/here/got'");
-    sandbox.sh(&format!("{detached} 3<passed")).run().ok();
-    wait_for("what was passed", || (sandbox.exists("got") && sandbox.read("got") == "passed\n").then_some(()));
-    wait_for("the end", || (!sandbox.exists("state/containers/web")).then_some(()));
 }
 
 fn detached_terminal(sandbox: &Sandbox) {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod duration;
 mod log;
 mod roots;
 
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
+pub use duration::duration;
 pub use roots::Roots;
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.

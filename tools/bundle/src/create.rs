@@ -15,7 +15,7 @@ use crate::container::{self, Claim, Made};
 use crate::environment::{self, Variable};
 use crate::files::{self, Reach};
 use crate::interrupt::Interrupt;
-use crate::mount::{Mount, Source};
+use crate::mount::{Mount, Source, VolumeFlag};
 use crate::namespace::Namespace;
 use crate::options::Create;
 use crate::overlay::{self, Mounted, Overlay};
@@ -23,7 +23,7 @@ use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
 use crate::user::{self, Accounts};
-use crate::{cdi, device, host, patch, seccomp, volume};
+use crate::{borrow, cdi, device, health, host, patch, seccomp, volume};
 
 /// The id that `--print` shows where none was given: the same for the same input.
 const PRINTED_ID: &str = "container";
@@ -32,6 +32,8 @@ const PRINTED_ID: &str = "container";
 struct Origin {
     record: Record,
     image: ImageConfiguration,
+    /// The image's health check, which the parsed config has no place for.
+    health: Option<Value>,
     rootfs: Rootfs,
 }
 
@@ -57,6 +59,10 @@ pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
         (None, false) => container::random_id()?,
     };
     container::check_id(&id)?;
+    let mut options = options.clone();
+    let borrowed = borrow::mounts(&options.mounts, &data)?;
+    options.mounts.volume.extend(borrowed.into_iter().map(VolumeFlag));
+    let options = &options;
     let bundle = container::directory(&data).join(&id);
     let place = Place { id: &id, data: &data, run: &run, bundle: &bundle };
     if options.print {
@@ -129,20 +135,27 @@ fn read(options: &Create) -> Result<Origin> {
     if rootfs.layers.is_none() && rootfs.path.is_none() && !options.print {
         bail!(record::Error::Member { member: "rootfs", cause: "neither `layers` nor `path`".to_owned() });
     }
-    let image = image(&record, options)?;
-    Ok(Origin { record, image, rootfs })
+    let (image, health) = image(&record, options)?;
+    Ok(Origin { record, image, health, rootfs })
 }
 
-fn image(record: &Record, options: &Create) -> Result<ImageConfiguration> {
+/// Returns the image's config, and its health check.
+fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Option<Value>)> {
+    let health = |text: &[u8]| {
+        let config: Value = serde_json::from_slice(text).ok()?;
+        config.pointer("/config/Healthcheck").cloned()
+    };
     if let Some(path) = &options.config {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let parsed = serde_json::from_slice(&text);
-        return parsed.with_context(|| format!("{} is not the config of an image", path.display()));
+        let parsed = parsed.with_context(|| format!("{} is not the config of an image", path.display()))?;
+        return Ok((parsed, health(&text)));
     }
-    let Some(image) = record.find::<Image>()? else { return Ok(ImageConfiguration::default()) };
+    let Some(image) = record.find::<Image>()? else { return Ok((ImageConfiguration::default(), None)) };
     let layout = layout::Layout::open(&image.layout)?;
     let manifest = layout.manifest(&image.manifest::<Descriptor>()?)?;
-    Ok(layout.config(&manifest)?)
+    let text = layout.read(manifest.config(), layout::CONFIG_LIMIT)?;
+    Ok((layout.config(&manifest)?, health(&text)))
 }
 
 /// Makes the container's root file system; a flat one is used where it is, unless a layer shall lie over it.
@@ -208,6 +221,11 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         capabilities,
     };
     let mut config = translate::translate(&origin.image, options, &facts)?;
+    if let (Some(check), true) =
+        (options.health.check(origin.health.as_ref()), config["annotations"][health::ANNOTATION].is_null())
+    {
+        config["annotations"][health::ANNOTATION] = Value::String(check.to_string());
+    }
     cdi::apply(&mut config, &cdi::look_up(&named)?)?;
     for path in &options.patch {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;

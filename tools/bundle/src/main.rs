@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod borrow;
 mod capability;
 mod cdi;
 mod container;
@@ -9,6 +10,7 @@ mod create;
 mod device;
 mod environment;
 mod files;
+mod health;
 mod host;
 mod init;
 mod interrupt;
@@ -43,6 +45,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Verb::Init { command }) => return init::run(&command),
         Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
+        Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,
         Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots)?,
     }
     Ok(ExitCode::SUCCESS)

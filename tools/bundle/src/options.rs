@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
 use crate::cdi::{DeviceOption, Gpus};
 use crate::environment::Variable;
@@ -64,6 +65,14 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+    /// Mount the root file system of a bundle again, whose container has ended, and print the bundle's record
+    Mount {
+        /// Id or path
+        #[arg(value_name = "BUNDLE")]
+        bundle: String,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
     /// Remove what no container runs from: half-made bundles and those whose root file system is not mounted
     Prune {
         /// Every bundle that no container runs from
@@ -110,6 +119,8 @@ pub(crate) struct Create {
     pub(crate) namespaces: Namespaces,
     #[command(flatten)]
     pub(crate) names: Names,
+    #[command(flatten)]
+    pub(crate) health: Health,
 }
 
 /// The process.
@@ -164,6 +175,9 @@ pub(crate) struct Mounts {
     /// Mount an empty directory in memory
     #[arg(long, value_name = "DESTINATION[:OPTIONS]")]
     pub(crate) tmpfs: Vec<TmpfsFlag>,
+    /// Mount the volumes of another container
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub(crate) volumes_from: Vec<VolumesFrom>,
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<Bytes>,
@@ -287,6 +301,33 @@ pub(crate) struct Names {
     /// Add a label, which becomes an annotation as the image's labels do
     #[arg(long, short, value_name = "KEY[=VALUE]", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
+}
+
+/// Health checks.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Health")]
+pub(crate) struct Health {
+    /// Command for the shell that looks at the container's health
+    #[arg(long = "health-cmd", value_name = "COMMAND")]
+    pub(crate) probe: Option<String>,
+    /// Time between two looks [default: 30s]
+    #[arg(long = "health-interval", value_name = "DURATION", value_parser = cli::duration)]
+    pub(crate) interval: Option<std::time::Duration>,
+    /// Time that a look may take [default: 30s]
+    #[arg(long = "health-timeout", value_name = "DURATION", value_parser = cli::duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Time to start, in which failures do not count
+    #[arg(long = "health-start-period", value_name = "DURATION", value_parser = cli::duration)]
+    pub(crate) start_period: Option<std::time::Duration>,
+    /// Time between two looks while it starts [default: 5s]
+    #[arg(long = "health-start-interval", value_name = "DURATION", value_parser = cli::duration)]
+    pub(crate) start_interval: Option<std::time::Duration>,
+    /// Failures in a row that make it unhealthy [default: 3]
+    #[arg(long = "health-retries", value_name = "NUMBER")]
+    pub(crate) retries: Option<u32>,
+    /// No check, whatever the image says
+    #[arg(long, conflicts_with_all = ["probe", "interval", "timeout", "start_period", "start_interval", "retries"])]
+    pub(crate) no_healthcheck: bool,
 }
 
 fn octal(text: &str) -> Result<u32, String> {

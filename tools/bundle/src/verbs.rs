@@ -1,14 +1,15 @@
-//! What is done with bundles that are there: `delete`, `list`, `prune`.
+//! What is done with bundles that are there: `delete`, `list`, `mount`, `prune`.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use record::{Image, Record};
+use record::{Image, Record, Rootfs};
 use serde_json::json;
 
 use crate::container::{self, Lock};
+use crate::overlay::{self, Overlay};
 use crate::{cli_usage, state};
 
 /// Unmounts and removes bundles, given by id or path. All are tried; the first failure is told last.
@@ -134,6 +135,23 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Mounts a bundle's root file system again, where it has lost its mount, and prints the bundle's record: a container
+/// that has ended can be started once more.
+pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
+    let path = locate(bundle, &roots.data())?;
+    let Ok(text) = fs::read(path.join(container::RECORD)) else { bail!("no bundle `{bundle}`") };
+    let record = Record::parse(&text, container::RECORD)?;
+    if has_lost_its_mount(&path) {
+        let Rootfs { layers, path: tree, .. } = record.part()?;
+        let layers = layers.or_else(|| tree.map(|tree| vec![tree])).context("the record's rootfs is empty")?;
+        let (upper, work, target) = (path.join("upper"), path.join("work"), path.join("rootfs"));
+        let overlay = Overlay { layers: &layers, upper: &upper, work: &work, target: &target };
+        let mount = || overlay::mount(&overlay)?.attach(&target);
+        mount().with_context(|| format!("mount the overlay on {}", target.display()))?;
+    }
+    Ok(record.print()?)
 }
 
 fn has_lost_its_mount(path: &Path) -> bool {

@@ -1,6 +1,6 @@
 //! Points in time as RFC 3339 text, UTC, as logs and the files of a container have them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Returns the present moment, with nanoseconds.
 pub(crate) fn now() -> String {
@@ -25,7 +25,7 @@ fn format(seconds: u64, nanoseconds: u32) -> String {
 /// Parses a moment: RFC 3339 in UTC with any part of the time left out, seconds since 1970, or a span such as `10m`
 /// before now. Returns its text as [`now`] has it, so that the two compare as text.
 pub(crate) fn moment(text: &str) -> Result<String, String> {
-    if let Some(span) = span(text) {
+    if let Ok(span) = cli::duration(text) {
         let then = SystemTime::now().checked_sub(span).unwrap_or(UNIX_EPOCH);
         let since = then.duration_since(UNIX_EPOCH).unwrap_or_default();
         return Ok(format(since.as_secs(), since.subsec_nanos()));
@@ -48,30 +48,6 @@ pub(crate) fn moment(text: &str) -> Result<String, String> {
     Ok(format!("{bare}{}Z", &template[bare.len()..]))
 }
 
-/// Parses `1h30m`, `90s`, `100ms`: Go's durations, as docker takes them.
-pub(crate) fn span(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        total += number
-            * match &rest[..unit] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-    }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,19 +65,5 @@ mod tests {
             assert_eq!(moment(text).as_deref().map_err(|_| ()), want, "{text}");
         }
         assert!(moment("10m").unwrap() < now());
-    }
-
-    #[test]
-    fn spans_are_go_s() {
-        for (text, want) in [
-            ("1h30m", Some(5_400_000)),
-            ("1.5s", Some(1500)),
-            ("100ms", Some(100)),
-            ("10", None),
-            ("", None),
-            ("5 s", None),
-        ] {
-            assert_eq!(span(text).map(|span| span.as_millis()), want, "{text}");
-        }
     }
 }

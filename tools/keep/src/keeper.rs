@@ -1,6 +1,7 @@
 //! The keeper: the process that stays with a container. It is this program, executed again under the name
 //! `keep-keeper`, apart from its caller. One loop waits for everything: signals, requests, output, and what is due.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitOptions, set_child_subreaper};
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,9 @@ fn keep() -> Result<()> {
     if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
         bail!("the caller was killed");
     }
+    // `bundle prune` takes a bundle that is locked for one in use, even between two starts.
+    let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
+    let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
     let (code, told) = match Keeper::begin(job.clone()) {
         Ok(Begun::Running(mut keeper, pid)) => {
             let kept = tell(caller, &Report::Running(pid)).and_then(|()| keeper.stay());
@@ -155,6 +159,8 @@ impl Keeper {
 
     /// Stays with the container until it has ended for good.
     fn stay(&mut self) -> Result<()> {
+        // Of the start nothing comes back for a long time. Without that it is only larger.
+        let _larger = sys::memory::forget_code();
         loop {
             let ready = self.wait()?;
             self.copy(&ready);

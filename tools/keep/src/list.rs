@@ -68,7 +68,7 @@ fn row(place: &Place, id: &str) -> Value {
         "image": record["image"]["reference"],
         "command": config["process"]["args"],
         "status": status,
-        "ports": record["ports"].as_array().cloned().unwrap_or_default(),
+        "ports": record["ports"].as_array().filter(|_| runs).cloned().unwrap_or_default(),
         "bundle": bundle,
     });
     if let Some(health) = health.filter(|_| runs) {

@@ -1,0 +1,177 @@
+//! Containers that go on when `run` has ended, and what can be asked for them.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{PIPELINE, busybox, end};
+use crate::support::{Sandbox, Test, image, test, wait_for};
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("a_killed_detached_run_leaves_a_container_or_nothing", PIPELINE, killed_detached),
+        test("what_keep_can_do_run_can_ask_for", PIPELINE, keep_options),
+        test("replace_takes_the_name_over", PIPELINE, replace),
+        test("its_time_and_its_streams_are_limited", PIPELINE, limited),
+        test("more_descriptors_are_passed_on", PIPELINE, descriptors),
+        test("its_health_is_the_image_s_or_the_user_s_matter", PIPELINE, health),
+        test("volumes_of_another_container_are_mounted", PIPELINE, volumes_from),
+        test("an_ended_container_is_started_again", PIPELINE, started_again),
+    ]
+}
+
+/// Killed at any moment, with or without `keep`: a container whose id was printed goes on, of any other nothing is left.
+fn killed_detached(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let command = format!("exec run -d --rm --name web -p 8080:80 {nginx}");
+    sandbox.sh(&command).run().ok();
+    end(sandbox, "web");
+    for round in 0..12 {
+        let run = sandbox.sh(&command).start();
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(round * 10) {
+            std::hint::spin_loop();
+        }
+        let signal = if round % 2 == 0 { Signal::KILL } else { Signal::INT };
+        run.signal_group(signal);
+        if run.wait().stdout == "web\n" {
+            end(sandbox, "web");
+        }
+        wait_for("the clean-up", || {
+            let left = sandbox.sh("run --gc >&2; ls state/run/claims state/containers; nft list tables").run().stdout;
+            (left == "state/containers:\n\nstate/run/claims:\n").then_some(())
+        });
+    }
+    sandbox.sh(&command).run().ok().stdout_is("web\n");
+    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
+    sandbox.run(&["keep", "stop", "web"]).ok();
+    assert!(!sandbox.exists("state/containers/web") && !sandbox.exists("state/run/claims/web"));
+}
+
+fn keep_options(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    let run = |options: &str, command: &str| {
+        sandbox.sh(&format!("run -d --network none --name web {options} {busybox} {command}")).run()
+    };
+    run("--restart on-failure:2 --log-opt format=cri", "sh -c 'echo said; exit 4'").ok().stdout_is("web\n");
+    wait_for("the end", || (!sandbox.exists("state/run/claims/web")).then_some(()));
+    sandbox.run(&["keep", "logs", "web"]).ok().stdout_is("said\nsaid\nsaid\n");
+    assert!(sandbox.read("state/containers/web/exit.json").contains("\"restartCount\":2"));
+    sandbox.run(&["keep", "rm", "web"]).ok();
+    run("--log-driver none --timeout 1", "sleep 1000").ok();
+    sandbox.run(&["keep", "wait", "web"]).ok().stdout_is("137\n");
+    sandbox.run(&["keep", "rm", "web"]).ok();
+    run("-i --rm", "cat").ok();
+    let mut attach = sandbox.cmd(&["keep", "attach", "web"]).open_stdin().start();
+    attach.write_stdin("typed\n");
+    attach.wait_stdout("typed\n");
+    sandbox.run(&["keep", "stop", "--time", "0", "web"]).ok();
+    attach.wait().fails(137);
+    assert!(!sandbox.exists("state/containers/web"));
+    run("--restart sometimes", "true").fails(125).stderr_has("unless-stopped");
+    run("--restart always --rm", "true").fails(125).stderr_has("--rm");
+    run("--log-driver syslog", "true").fails(125).one_error_line("keep", &["syslog"]);
+    assert!(!sandbox.exists("state/run/claims/web"));
+    for option in ["--restart=always", "--log-driver=journald", "--log-opt=format=cri"] {
+        let name = option.split('=').next().unwrap();
+        sandbox.sh(&busybox_with(option)).run().fails(125).one_error_line("run", &[name, "--detach"]);
+    }
+}
+
+fn busybox_with(option: &str) -> String {
+    format!("run --network none {option} {} true", image("busybox").reference)
+}
+
+fn replace(sandbox: &Sandbox) {
+    let run = format!("run -d --name web --network none --replace {} sleep 1000", image("busybox").reference);
+    for _ in 0..2 {
+        sandbox.sh(&run).run().ok().stdout_is("web\n");
+    }
+    sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("web\n");
+    sandbox.run(&["keep", "rm", "--force", "web"]).ok();
+    sandbox.sh("run --replace busybox").run().fails(125).stderr_has("--name");
+}
+
+fn limited(sandbox: &Sandbox) {
+    sandbox.sh(&busybox("--timeout 1", "sleep 1000")).run().fails(128 + 9);
+    let both = "sh -c 'echo out; echo err >&2; cat'";
+    sandbox.sh(&busybox("-a stdout", both)).stdin("in").run().ok().stdout_is("out\n").stderr_is("");
+    sandbox.sh(&busybox("-a stderr -a stdin", both)).stdin("in").run().ok().stdout_is("").stderr_is("err\n");
+    sandbox.sh(&busybox("-a stdin -a stdout", both)).stdin("in").run().ok().stdout_is("out\nin");
+    sandbox.sh(&busybox("-a stdlog", both)).run().fails(125).stderr_has("stdlog");
+}
+
+fn descriptors(sandbox: &Sandbox) {
+    let read = "sh -c 'cat <&3; ls /proc/self/fd | wc -l'";
+    // The third is that of ls itself.
+    let want = "passed\n5\n";
+    sandbox.write("passed", "passed\n");
+    sandbox.sh(&format!("{} 3<passed", busybox("--preserve-fds 1", read))).run().ok().stdout_is(want);
+    let detached = busybox("-d --name web --preserve-fds 1 -v $PWD:/here", "sh -c 'cat <&3 >/here/got'");
+    sandbox.sh(&format!("{detached} 3<passed")).run().ok();
+    wait_for("what was passed", || (sandbox.exists("got") && sandbox.read("got") == "passed\n").then_some(()));
+    wait_for("the end", || (!sandbox.exists("state/containers/web")).then_some(()));
+}
+
+fn health(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    let check = "--health-cmd 'test -e /ok' --health-interval 20ms --health-timeout 9s --health-retries 2";
+    sandbox.sh(&format!("run -d --name web --network none {check} {busybox} sh -c 'touch /ok; sleep 1000'")).run().ok();
+    let lists = |want: &str| {
+        wait_for(want, || sandbox.run(&["keep", "list"]).ok().stdout.contains(want).then_some(()));
+    };
+    lists("running (healthy)");
+    sandbox.sh("spawn exec web rm /ok").run().ok();
+    lists("running (unhealthy)");
+    sandbox.run(&["keep", "rm", "-f", "web"]).ok();
+    // The image's own, which the user may change or take away.
+    sandbox.write(
+        "config.json",
+        r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]},
+            "config":{"Healthcheck":{"Test":["CMD","true"],"Interval":20000000}}}"#,
+    );
+    let bundle = |options: &str| {
+        let print = format!("pull -q {busybox} | unpack | bundle --config config.json --print {options} -- sleep 9");
+        sandbox.sh(&print).run().ok().json()["annotations"]["org.drayage.healthcheck"].clone()
+    };
+    assert_eq!(bundle(""), r#"{"Test":["CMD","true"],"Interval":20000000}"#);
+    assert_eq!(bundle("--health-interval 1m30s"), r#"{"Test":["CMD","true"],"Interval":90000000000}"#);
+    assert!(bundle("--no-healthcheck").is_null());
+    let wrong = sandbox.sh(&format!("run -d --health-cmd x --health-interval soon {busybox}")).run();
+    wrong.fails(125).one_error_line("bundle", &["soon", "1m30s"]);
+}
+
+fn volumes_from(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let options = "-v data:/data -v $PWD:/here:ro --tmpfs /own";
+    sandbox
+        .sh(&format!("run -d --name web --network none {options} {image} sh -c 'echo kept >/data/file; sleep 1000'"))
+        .run()
+        .ok();
+    wait_for("the file", || sandbox.exists("state/volumes/data/file").then_some(()));
+    let script =
+        "sh -c 'cat /data/file; echo x 2>/dev/null >/data/file || echo read-only; ls -d /here /own 2>/dev/null; true'";
+    sandbox.sh(&busybox("--volumes-from web:ro", script)).run().ok().stdout_is("kept\nread-only\n/here\n");
+    let script = "sh -c 'ls /data | wc -l; ls -d /here; echo y >/there'";
+    sandbox.sh(&busybox("--volumes-from web --tmpfs /data", script)).run().ok().stdout_is("0\n/here\n");
+    sandbox.sh(&busybox("--volumes-from nosuch", "true")).run().fails(125).one_error_line("bundle", &["nosuch"]);
+    sandbox.sh(&busybox("--volumes-from ../etc", "true")).run().fails(125).one_error_line("bundle", &["../etc"]);
+    sandbox.run(&["keep", "rm", "-f", "web"]).ok();
+}
+
+fn started_again(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    sandbox.sh(&format!("run -d --name web -p 8080:80 {nginx}")).run().ok();
+    sandbox.sh("spawn exec web sh -c 'echo changed >/usr/share/nginx/html/index.html'").run().ok();
+    sandbox.run(&["keep", "stop", "web"]).ok();
+    for _ in 0..2 {
+        sandbox.pipe(&["bundle mount web", "ns add", "portmap -p 8080:80", "keep"]).ok();
+        assert!(sandbox.wait_http("127.0.0.1:8080/").ends_with("changed\n"));
+        // One in use is not swept, although the mount is another namespace's.
+        sandbox.run(&["bundle", "prune"]).ok().stdout_is("");
+        sandbox.run(&["keep", "stop", "web"]).ok();
+    }
+    sandbox.run(&["keep", "rm", "web"]).ok();
+    sandbox.run(&["bundle", "mount", "web"]).fails(1).one_error_line("bundle", &["web"]);
+    sandbox.run(&["bundle", "mount", "/etc"]).fails(2).one_error_line("bundle", &["not a bundle"]);
+}

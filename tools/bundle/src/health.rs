@@ -1,0 +1,61 @@
+//! Health checks: an image's own (docker's image specification, "Healthcheck"; image-spec keeps it reserved), changed by
+//! the user's options. Nothing in config.json has a place for it, so it becomes an annotation, which `keep` reads.
+
+use serde_json::{Map, Value, json};
+
+use crate::options::Health;
+
+/// The annotation's key.
+pub(crate) const ANNOTATION: &str = "org.drayage.healthcheck";
+
+impl Health {
+    /// Returns the check that the container has: the image's, with what the user wants instead.
+    pub(crate) fn check(&self, image: Option<&Value>) -> Option<Value> {
+        let mut check: Map<String, Value> = image.and_then(Value::as_object).cloned().unwrap_or_default();
+        if let Some(probe) = &self.probe {
+            check.insert("Test".into(), json!(["CMD-SHELL", probe]));
+        }
+        for (name, time) in [
+            ("Interval", self.interval),
+            ("Timeout", self.timeout),
+            ("StartPeriod", self.start_period),
+            ("StartInterval", self.start_interval),
+        ] {
+            if let Some(time) = time {
+                check.insert(name.into(), json!(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
+            }
+        }
+        if let Some(retries) = self.retries {
+            check.insert("Retries".into(), json!(retries));
+        }
+        let tests = check.get("Test")?.as_array()?.first()? != "NONE";
+        (tests && !self.no_healthcheck).then_some(Value::Object(check))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_user_changes_what_the_image_says() {
+        let image = json!({"Test": ["CMD", "true"], "Interval": 5});
+        let second = Some(Duration::from_secs(1));
+        for (health, image, want) in [
+            (Health::default(), None, None),
+            (Health::default(), Some(&image), Some(image.clone())),
+            (Health { no_healthcheck: true, ..Health::default() }, Some(&image), None),
+            (Health { interval: second, ..Health::default() }, None, None),
+            (
+                Health { probe: Some("x".into()), timeout: second, retries: Some(2), ..Health::default() },
+                Some(&image),
+                Some(json!({"Test": ["CMD-SHELL", "x"], "Interval": 5, "Timeout": 1_000_000_000, "Retries": 2})),
+            ),
+            (Health::default(), Some(&json!({"Test": ["NONE"]})), None),
+        ] {
+            assert_eq!(health.check(image), want, "{health:?}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod habits;
 mod mounts;
 mod process;
 mod rootless;
+mod systemd;
 mod updates;
 
 use rustix::process::Signal;
@@ -53,6 +54,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(attacks::tests());
     tests.extend(cgroups::tests().into_iter().map(|test| test.in_area("cgroups")));
     tests.extend(events::tests().into_iter().map(|test| test.in_area("events")));
+    tests.extend(systemd::tests().into_iter().map(|test| test.in_area("systemd")));
     tests.extend(crash::tests());
     tests.extend(habits::tests());
     tests.extend(mounts::tests());

@@ -8,6 +8,7 @@ mod apply;
 mod device;
 mod limits;
 mod stats;
+pub(crate) mod systemd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -89,16 +90,16 @@ impl Cgroups {
     }
 
     /// Makes the unified directory, in which the container's process is born. It must be unused if it exists; without
-    /// privilege it is left out if it is not delegated.
-    pub(crate) fn create_unified(&mut self, rootless: bool) -> anyhow::Result<()> {
+    /// privilege it is left out if it is not delegated. `ours` is one in which only what we have put there lives.
+    pub(crate) fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let Some(directory) = &self.unified else { return Ok(()) };
         match create(directory, "") {
-            Ok(true) => Ok(()),
-            Ok(false) if self.v1.is_empty() => {
+            Ok(made) if made || ours => Ok(()),
+            Ok(_) if self.v1.is_empty() => {
                 check_unused(directory)?;
                 self.check_thawed()
             }
-            Ok(false) => check_unused(directory),
+            Ok(_) => check_unused(directory),
             Err(error) if rootless && is_denied(&error) => {
                 self.unified = None;
                 Ok(())
@@ -108,12 +109,12 @@ impl Cgroups {
     }
 
     /// Makes the v1 directories, as [`Self::create_unified`] does the other.
-    pub(crate) fn create_v1(&mut self, rootless: bool) -> anyhow::Result<()> {
+    pub(crate) fn create_v1(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let (mut denied, mut existed) = (Vec::new(), false);
         for (controllers, directory) in &self.v1 {
             match create(directory, controllers) {
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(made) if made || ours => {}
+                Ok(_) => {
                     existed = true;
                     check_unused(directory)?;
                 }

@@ -12,6 +12,7 @@ use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
 use crate::cgroup::Cgroups;
+use crate::cgroup::systemd::{Placeholder, Scope};
 use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
@@ -27,6 +28,8 @@ pub(crate) struct Order {
     pub pid_file: Option<PathBuf>,
     /// Wait for `start`; otherwise the program runs at once.
     pub wait: bool,
+    /// Have systemd make the cgroup.
+    pub systemd_cgroup: bool,
     pub child: Options,
 }
 
@@ -69,7 +72,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
 
 /// Undoes what was made; the first error is the one that the user hears.
 pub(crate) fn clean_up(container: &Container) {
-    for result in [container.cgroups().destroy(), container.remove()] {
+    for result in [container.destroy_cgroups(), container.remove()] {
         if let Err(error) = result {
             log::warn!("{error:#}");
         }
@@ -87,11 +90,13 @@ fn make(
 ) -> anyhow::Result<Process> {
     let rootfs = bundle.join(&config.root.as_ref().context("config.json: no root")?.path);
     describe(container, order, config, bundle, &rootfs)?;
-    let mut cgroups = Cgroups::locate(&config.linux.cgroups_path, &order.id)?;
+    let scope = order.systemd_cgroup.then(|| start_scope(config, container)).transpose()?;
+    let place = scope.as_ref().map_or(config.linux.cgroups_path.as_str(), |(_, place)| place);
+    let mut cgroups = Cgroups::locate(place, &order.id)?;
     container.state.cgroup_paths = cgroups.paths();
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
     container.save()?;
-    cgroups.create_unified(order.child.rootless).inspect_err(|_| give_up(&cgroups, container))?;
+    cgroups.create_unified(order.child.rootless, scope.is_some()).inspect_err(|_| give_up(&cgroups, container))?;
     // The others may be somebody else's, until they are made.
     container.state.cgroup_paths.retain(|controllers, _| controllers.is_empty() && cgroups.unified.is_some());
     let unified = cgroups.open_unified(order.child.rootless)?;
@@ -125,7 +130,7 @@ fn make(
     };
     drop(child);
     // The child makes its network namespace meanwhile.
-    let made = cgroups.create_v1(order.child.rootless).inspect_err(|_| {
+    let made = cgroups.create_v1(order.child.rootless, scope.is_some()).inspect_err(|_| {
         end(pid, &pidfd);
         give_up(&cgroups, container);
     });
@@ -135,6 +140,8 @@ fn make(
         container.write_first("config.json", text)?;
         attend(order, config, container, ours.as_fd(), (pid, &pidfd))
     });
+    // The container's own process keeps the scope from here on.
+    drop(scope);
     match attended {
         Ok(console) => Ok((pid, pidfd, console)),
         Err(error) => {
@@ -142,6 +149,17 @@ fn make(
             Err(error)
         }
     }
+}
+
+/// Has systemd make the cgroup. Its name is written down before: whoever kills us then leaves nothing that nobody finds.
+fn start_scope(config: &Config, container: &mut Container) -> anyhow::Result<(Placeholder, String)> {
+    let scope = Scope::parse(&config.linux.cgroups_path, &container.state.id)?;
+    container.state.systemd_scope = Some(scope.unit().to_owned());
+    container.save()?;
+    let started = scope.start(config.linux.resources.as_ref());
+    // Of one that was not started there is nothing to stop: it may be another's.
+    let (placeholder, place) = started.inspect_err(|_| container.state.systemd_scope = None)?;
+    Ok((placeholder, place.to_string_lossy().into_owned()))
 }
 
 /// Sets the limits before the child joins.

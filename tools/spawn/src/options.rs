@@ -239,7 +239,6 @@ pub(crate) struct List {
 }
 
 #[derive(Args, Debug)]
-#[allow(dead_code, reason = "runc's flags")]
 pub(crate) struct Events {
     pub id: String,
     /// Seconds between statistics, or a duration such as 100ms

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, systemd};
 use crate::config::Config;
 
 /// `state.json`. The names are runc's where runc has the thing.
@@ -43,6 +43,9 @@ pub(crate) struct State {
     #[serde(default)]
     pub owner: u32,
     pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// The scope that systemd made of the cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd_scope: Option<String>,
     #[serde(default)]
     pub namespace_paths: BTreeMap<String, PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,9 +124,19 @@ impl Container {
         rustix::fs::fstat(&self.handle).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
+    /// Kills what is left in the cgroups and removes them.
+    pub(crate) fn destroy_cgroups(&self) -> anyhow::Result<()> {
+        self.cgroups().destroy()?;
+        if let Some(Err(error)) = self.state.systemd_scope.as_deref().map(systemd::stop) {
+            // It is empty now, so that systemd ends it in any case.
+            log::warn!("{error:#}");
+        }
+        Ok(())
+    }
+
     /// Empties the directory, which stays for its next owner.
     fn clear_remains(&self) -> anyhow::Result<()> {
-        self.cgroups().destroy()?;
+        self.destroy_cgroups()?;
         for entry in fs::read_dir(&self.directory)?.flatten() {
             fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }

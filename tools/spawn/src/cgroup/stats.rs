@@ -259,7 +259,7 @@ fn words(text: &str) -> Vec<u64> {
 }
 
 /// Reads a list of numbers as `0-2,7` (`cpuset(7)`, "List format").
-fn numbers(list: &str) -> Vec<u16> {
+pub(super) fn numbers(list: &str) -> Vec<u16> {
     let range = |range: &str| {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
         Some(from.parse().ok()?..=to.parse::<u16>().ok()?)

@@ -42,6 +42,7 @@ pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Commo
         console_socket: common.console_socket.as_deref().map(absolute),
         pid_file: common.pid_file.as_deref().map(absolute),
         wait: false,
+        systemd_cgroup: global.systemd_cgroup,
         child: Options {
             preserve_fds: common.preserve_fds,
             no_pivot: common.no_pivot,
@@ -120,7 +121,7 @@ fn kill_all(container: &Container) -> anyhow::Result<()> {
 
 /// Removes a container that has ended, with all that it had.
 pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::Result<()> {
-    container.cgroups().destroy()?;
+    container.destroy_cgroups()?;
     let hooks = config.map(|config| config.hooks.poststop.as_slice()).unwrap_or_default();
     let report = container.report(Status::Stopped);
     container.remove()?;

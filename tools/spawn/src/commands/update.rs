@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::state_root;
+use crate::cgroup::systemd;
 use crate::config::Resources;
 use crate::options::{self, Global};
 use crate::state::Container;
@@ -30,6 +31,9 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
         complete(&mut resources, &Resources::deserialize(&*kept)?);
     }
     container.cgroups().apply(&resources, true)?;
+    if let Some(unit) = &container.state.systemd_scope {
+        systemd::update(unit, &resources)?;
+    }
     merge(kept, wanted);
     container.write("config.json", config.to_string().as_bytes())
 }

@@ -1,6 +1,7 @@
 # make              build the tools
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
+# make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
 # make docs         man pages and completions, into target/man and target/completions
@@ -19,7 +20,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test lint bench docs install clean
+.PHONY: all build demo test soak lint bench docs install clean
 all: build
 
 build:
@@ -34,6 +35,10 @@ demo:
 test:
 	@tests/setup test
 	@tests/run
+
+soak:
+	@tests/setup test
+	@SOAK="$(or $(DURATION),3600)" tests/run kill::soak
 
 lint:
 	@tests/setup lint

@@ -189,7 +189,7 @@ fn proxied(sandbox: &Sandbox) {
     let quiet = attach("--sig-proxy=false");
     wait_for("both", || {
         let sockets = sandbox.run(&["cat", "/proc/net/unix"]).ok().stdout;
-        (sockets.lines().filter(|line| line.ends_with("/web")).count() >= 3).then_some(())
+        (sockets.lines().filter(|line| line.ends_with("/keep.sock")).count() >= 3).then_some(())
     });
     quiet.signal(Signal::INT);
     quiet.wait().fails(125).stderr_has("goes on");

@@ -17,6 +17,7 @@ mod cli;
 mod docker;
 mod interchange;
 mod keep;
+mod kill;
 mod ns;
 mod pipe;
 mod portmap;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 16] = [
+    let areas: [(&str, Vec<Test>); 17] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -59,6 +60,7 @@ fn tests() -> Vec<Test> {
         ("keep", keep::tests()),
         ("run", run::tests()),
         ("docker", docker::tests()),
+        ("kill", kill::tests()),
         ("interchange", interchange::tests()),
         ("pipe", pipe::tests()),
         ("recipes", recipes::tests()),

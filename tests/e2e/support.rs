@@ -9,6 +9,7 @@ mod needs;
 mod programs;
 mod sandbox;
 mod tree;
+mod victim;
 mod wait;
 
 use std::fmt::Write as _;
@@ -20,6 +21,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 pub(crate) use command::{Cmd, Outcome, Running};
 pub(crate) use images::image;
+pub(crate) use leaks::{Listing, since};
 pub(crate) use needs::Need;
 pub(crate) use programs::{directory as programs_directory, source};
 pub(crate) use sandbox::Sandbox;
@@ -50,9 +52,9 @@ impl Test {
     fn perform(&self) -> Result<(), Failed> {
         wait::start_the_clock();
         let sandbox = Sandbox::new(&self.name, self.needs)?;
-        let before = leaks::Listing::take(&sandbox);
+        let before = Listing::take(&sandbox);
         let result = catch_unwind(AssertUnwindSafe(|| (self.run)(&sandbox)));
-        let leaks = leaks::since(&before, &sandbox);
+        let leaks = since(&before, &sandbox);
         match result {
             Err(panic) => resume_unwind(panic),
             Ok(()) if leaks.is_empty() => Ok(()),

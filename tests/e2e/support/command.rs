@@ -113,6 +113,18 @@ impl Running {
         Pid::from_raw(pid).expect("a pid is not 0")
     }
 
+    /// Returns the command's own process id unless it is over already.
+    pub(crate) fn pid_if_running(&mut self) -> Option<Pid> {
+        let outer = i32::try_from(self.child.id()).expect("a pid");
+        loop {
+            let pid = if self.wrapped { child_of(outer) } else { Some(outer) };
+            if pid.is_some() || !self.is_running() {
+                return pid.and_then(Pid::from_raw);
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends a signal to the command itself.
     pub(crate) fn signal(&self, signal: Signal) {
         // It may just have ended: then there is nobody to tell.

@@ -12,18 +12,18 @@ use super::{Sandbox, wait};
 const GRACE: Duration = Duration::from_secs(5);
 
 /// One listing of everything that can be left behind.
-pub(super) struct Listing {
+pub(crate) struct Listing {
     things: BTreeSet<String>,
 }
 
 impl Listing {
-    pub(super) fn take(sandbox: &Sandbox) -> Self {
+    pub(crate) fn take(sandbox: &Sandbox) -> Self {
         Self { things: things(sandbox) }
     }
 }
 
 /// Returns what is there now and was not there before, after giving it time to go.
-pub(super) fn since(before: &Listing, sandbox: &Sandbox) -> Vec<String> {
+pub(crate) fn since(before: &Listing, sandbox: &Sandbox) -> Vec<String> {
     let mut left = Vec::new();
     wait::start_the_clock();
     wait::poll_until(wait::deadline(GRACE), &mut || {

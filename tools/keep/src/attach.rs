@@ -19,9 +19,9 @@ use crate::place::Place;
 /// Joins a container and returns its exit code; 0 for who detaches.
 pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     let place = Place::of(&options.roots);
-    place.bundle(&options.id)?;
+    let bundle = place.bundle(&options.id)?;
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?;
-    let keeper = control::ask(&place.sockets, &options.id, &Request::Attach)?;
+    let keeper = control::ask(&bundle, &options.id, &Request::Attach)?;
     let Some(keeper) = keeper else {
         bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
     };

@@ -50,7 +50,6 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         health: wishes.health,
         preserve_fds: options.preserve_fds,
         states: place.states,
-        sockets: place.sockets,
         record: serde_json::from_str(&record.to_line())?,
         id,
         bundle,

@@ -1,14 +1,13 @@
-//! The keeper's socket `<run>/keep/<id>`: one packet is a request, packets answer it (`unix(7)`, `SOCK_SEQPACKET`).
+//! The keeper's socket in the bundle: one packet is a request, packets answer it (`unix(7)`, `SOCK_SEQPACKET`).
 //!
 //! Requests are words: `stop SECONDS [SIGNAL]`, `restart SECONDS`, `wait`, `attach`. An answer's first byte says what
 //! follows: output of stdout (1) or stderr (2), or (0) how the container ended, as JSON. To `attach` the first answer is
 //! empty and carries, if there is one, the descriptor of the container's standard input.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +23,8 @@ use rustix::net::{
 use crate::exit::Exit;
 use crate::output::Stream;
 
+/// The socket's name in the bundle.
+const FILE: &str = "keep.sock";
 /// The largest packet.
 pub(crate) const PACKET: usize = 32 << 10;
 /// How long a client may keep the container waiting before it is dropped.
@@ -86,18 +87,17 @@ struct Client {
 }
 
 impl Control {
-    /// Opens the socket of `id`. The caller has the claim on the id: what is there is a killed keeper's.
-    pub(crate) fn open(directory: &Path, id: &str) -> Result<Self> {
-        let path = directory.join(file_name(id));
+    /// Opens the socket. The caller has the claim on the container: what is there is a killed keeper's.
+    pub(crate) fn open(bundle: &Path) -> Result<Self> {
+        let path = bundle.join(FILE);
         let make = || -> io::Result<OwnedFd> {
-            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            bind(&listener, &address(&File::open(directory)?, id)?)?;
+            bind(&listener, &address(&File::open(bundle)?)?)?;
             listen(&listener, 16)?;
             Ok(listener)
         };
@@ -183,10 +183,10 @@ pub(crate) enum Answer {
 }
 
 /// Asks a keeper; `None` if there is none.
-pub(crate) fn ask(directory: &Path, id: &str, request: &Request) -> Result<Option<OwnedFd>> {
+pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<OwnedFd>> {
     let ask = || -> io::Result<OwnedFd> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        connect(&socket, &address(&File::open(directory)?, id)?)?;
+        connect(&socket, &address(&File::open(bundle)?)?)?;
         send(&socket, &[request.to_packet().as_bytes()], None)?;
         Ok(socket)
     };
@@ -239,19 +239,8 @@ fn send(socket: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -
 }
 
 /// The path by way of the open directory: however long it is, it fits into an address.
-fn address(directory: &File, id: &str) -> io::Result<SocketAddrUnix> {
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), file_name(id)))?)
-}
-
-/// Returns the socket's name: the id, or where that is too long for an address, its beginning and a number made of all.
-fn file_name(id: &str) -> String {
-    if id.len() <= 80 {
-        return id.to_owned();
-    }
-    // FNV-1a.
-    let hash =
-        id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    format!("{}-{hash:016x}", id.get(..60).unwrap_or_default())
+fn address(bundle: &File) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{}/{FILE}", bundle.as_raw_fd()))?)
 }
 
 #[cfg(test)]

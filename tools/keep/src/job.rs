@@ -48,8 +48,6 @@ pub(crate) struct Job {
     pub(crate) preserve_fds: u32,
     /// Where `spawn` keeps the states.
     pub(crate) states: PathBuf,
-    /// Where the keepers' sockets are.
-    pub(crate) sockets: PathBuf,
     /// What is undone at the end.
     pub(crate) undo: Vec<Undo>,
     /// The record of the stages before.

@@ -138,7 +138,7 @@ impl Keeper {
         // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
         set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
         let log = Log::open(&job)?;
-        let control = Control::open(&job.sockets, &job.id)?;
+        let control = Control::open(&job.bundle)?;
         let container = match container::start(&job, 0) {
             Ok(Started::Running(container)) => container,
             Ok(Started::Failed(code)) => {

@@ -34,7 +34,7 @@ pub(crate) fn logs(options: &Logs) -> Result<ExitCode> {
         bail!("a plain log has no times: start the container with --log-opt format=cri or json");
     }
     // Before anything is read, so that nothing is missed between.
-    let keeper = if options.follow { control::ask(&place.sockets, &options.id, &Request::Wait)? } else { None };
+    let keeper = if options.follow { control::ask(&bundle, &options.id, &Request::Wait)? } else { None };
     let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;
     let path = bundle.join(output::FILE);
     let mut printer = Printer { options, format: job.log.format, held: VecDeque::new(), going_on: false };

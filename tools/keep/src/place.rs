@@ -11,8 +11,6 @@ pub(crate) struct Place {
     pub(crate) bundles: PathBuf,
     /// The claims on names.
     pub(crate) claims: PathBuf,
-    /// The keepers' sockets.
-    pub(crate) sockets: PathBuf,
     /// The runtime's states.
     pub(crate) states: PathBuf,
 }
@@ -21,12 +19,7 @@ impl Place {
     /// Returns the directories below the roots.
     pub(crate) fn of(roots: &cli::Roots) -> Self {
         let (data, run) = (roots.data(), roots.run());
-        Self {
-            bundles: data.join("containers"),
-            claims: run.join("claims"),
-            sockets: run.join("keep"),
-            states: run.join("spawn"),
-        }
+        Self { bundles: data.join("containers"), claims: run.join("claims"), states: run.join("spawn") }
     }
 
     /// Returns a container's bundle, if there is one of this id.

@@ -36,9 +36,9 @@ pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
 pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
     let place = Place::of(&options.these.roots);
     each(&options.these.ids, |id| {
-        place.bundle(id)?;
+        let bundle = place.bundle(id)?;
         let request = Request::Restart(options.time.map(Duration::from_secs));
-        let keeper = control::ask(&place.sockets, id, &request)?;
+        let keeper = control::ask(&bundle, id, &request)?;
         let keeper = keeper.with_context(|| format!("container {id} has no keeper that could start it again"))?;
         let mut ended = false;
         loop {
@@ -56,7 +56,8 @@ pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
 pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
     each(&these.ids, |id| {
-        if let Some(keeper) = control::ask(&place.sockets, id, &Request::Wait)? {
+        let bundle = place.bundle(id)?;
+        if let Some(keeper) = control::ask(&bundle, id, &Request::Wait)? {
             loop {
                 match control::answer(&keeper)? {
                     Answer::Ended(exit) => return say(&exit.code.to_string()),
@@ -65,7 +66,6 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
                 }
             }
         }
-        let bundle = place.bundle(id)?;
         if let Some(exit) = Exit::of(&bundle) {
             return say(&exit.code.to_string());
         }
@@ -125,11 +125,11 @@ pub(crate) fn top(id: &str, roots: &cli::Roots) -> Result<ExitCode> {
 fn end(place: &Place, id: &str, time: Option<u64>, signal: Option<&str>) -> Result<()> {
     let grace = time.map(Duration::from_secs);
     let request = Request::Stop(grace, signal.map(str::to_owned));
-    if let Some(keeper) = control::ask(&place.sockets, id, &request)? {
+    let bundle = place.bundle(id)?;
+    if let Some(keeper) = control::ask(&bundle, id, &request)? {
         while !matches!(control::answer(&keeper)?, Answer::Closed) {}
         return Ok(());
     }
-    let bundle = place.bundle(id)?;
     let Some(process) = process(place, id) else { return Ok(()) };
     let wishes = Wishes::of(&bundle)?;
     let own = wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());

@@ -16,7 +16,8 @@ use sys::signal::SignalFd;
 /// What became of the stages.
 #[derive(Debug)]
 pub(crate) struct Execution {
-    /// The tools whose stages were done, and so must be undone.
+    /// The tools whose stages were done, or begun and killed, and so must be undone. One that failed has undone what it had
+    /// done; what is there in its place may be somebody else's.
     pub(crate) completed: Vec<Tool>,
     /// How it ended as a whole.
     pub(crate) ending: Ending,
@@ -70,7 +71,8 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
     }
     drop(input);
     let interrupted = wait_all(&mut running, signals)?;
-    let completed = running.iter().filter(|stage| succeeded(stage)).map(|stage| stage.tool).collect();
+    let completed =
+        running.iter().filter(|stage| succeeded(stage) || was_killed(stage)).map(|stage| stage.tool).collect();
     let failed = report(&mut running)?;
     let ending = match interrupted {
         Some(signal) => Ending::Interrupted(signal),
@@ -140,6 +142,10 @@ pub(crate) fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
 
 fn succeeded(stage: &Running) -> bool {
     stage.status.is_some_and(|status| status.success())
+}
+
+fn was_killed(stage: &Running) -> bool {
+    stage.status.is_some_and(|status| status.signal().is_some())
 }
 
 /// Passes on the warnings of the stages that were done, and the words of the first one that failed.

@@ -182,11 +182,15 @@ fn killed_caller(sandbox: &Sandbox) {
     sandbox.sh(&format!("pull -q {busybox} | unpack >record")).run().ok();
     for round in 0..15 {
         sandbox.run(&["bundle", "--id", "web", "--network", "none", "record", "--", "sleep", "1000"]).ok();
-        let start = sandbox.cmd(&["keep", "--rm", &sandbox.at("state/containers/web")]).start();
+        let mut start = sandbox.cmd(&["keep", "--rm", &sandbox.at("state/containers/web")]).start();
+        let pid = start.pid_if_running();
         for _ in 0..round * 5000 {
             std::hint::spin_loop();
         }
-        start.signal(Signal::KILL);
+        if let Some(pid) = pid.filter(|_| start.is_running()) {
+            // It may end in this moment.
+            let _ended = rustix::process::kill_process(pid, Signal::KILL);
+        }
         let code = start.wait().code();
         if code == 0 {
             remove(sandbox, "web");

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_killed_caller_leaves_nothing", NEEDS, killed_caller),
         test("rm_takes_the_bundle_at_the_end", NEEDS, rm_at_the_end),
         test("a_name_has_one_keeper", NEEDS, one_keeper),
+        test("an_ordinary_user_keeps_containers", &[Need::Registry, Need::Program("setpriv")], ordinary_user),
     ]
 }
 
@@ -221,4 +222,31 @@ fn one_keeper(sandbox: &Sandbox) {
     second.fails(125).one_error_line("keep", &["web", "there already"]);
     sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("web\n");
     remove(sandbox, "web");
+}
+
+fn ordinary_user(sandbox: &Sandbox) {
+    let busybox = crate::support::image("busybox").reference;
+    let bundle = "user/containers/own";
+    let make = format!(
+        "mkdir -p {bundle} && pull -q {busybox} | unpack --flat {bundle}/rootfs >&2 && chown -R 65534:65534 user"
+    );
+    sandbox.sh(&make).run().ok();
+    let user = |script: &str| {
+        let script = format!("export DRAYAGE_ROOT=$SANDBOX/user; {script}");
+        sandbox.cmd(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script]).run()
+    };
+    user(&format!("cd {bundle} && spawn spec --rootless")).ok();
+    let path = format!("{bundle}/config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&sandbox.read(&path)).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] =
+        json!(["sh", "-c", "echo I am $(id -u); trap 'exit 3' USR1; while :; do read -t 1 x </dev/zero; done"]);
+    sandbox.write(&path, config.to_string());
+    user(&format!("keep --restart on-failure:1 {bundle} >&2")).ok();
+    wait_for("its words", || (user("keep logs own").ok().stdout == "I am 0\n").then_some(()));
+    user("spawn kill own USR1").ok();
+    wait_for("its words", || (user("keep logs own").ok().stdout == "I am 0\nI am 0\n").then_some(()));
+    user("keep list --running --quiet").ok().stdout_is("own\n");
+    user("keep stop --signal USR1 own && keep wait own && keep rm own").ok().stdout_is("own\n3\nown\n");
+    sandbox.sh("ls -d user/containers/* user/run/*/*").run().stdout_is("");
 }

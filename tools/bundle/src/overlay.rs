@@ -75,9 +75,18 @@ pub(crate) fn unmount(target: &Path) -> io::Result<()> {
         match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}
             Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            // An ordinary user is not even told that there is nothing.
+            Err(Errno::PERM) if !is_mounted(target) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Tells whether an overlay is mounted here: it is a file system of its own.
+fn is_mounted(target: &Path) -> bool {
+    let device =
+        |path: Option<&Path>| path.and_then(|path| fs::symlink_metadata(path).ok()).map(|metadata| metadata.dev());
+    device(Some(target)) != device(target.parent())
 }
 
 fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {

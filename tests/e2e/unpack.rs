@@ -1,5 +1,7 @@
 //! `unpack`: a layout becomes layers or a root file system, whatever is in it and whatever happens meanwhile.
 
+mod commit;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -15,7 +17,7 @@ const DEPENDENT: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Prog
 const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = vec![
         test("hostile_images_do_as_expected_in_one_tree", HOSTILE, |it| hostile(it, true)),
         test("hostile_images_do_as_expected_in_layers", HOSTILE, |it| hostile(it, false)),
         test("no_image_needs_more_than_50_megabytes", MEMORY, memory),
@@ -33,7 +35,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test("options_for_a_layout_need_a_layout", IMAGES, layout_options),
         test("the_platform_chooses_from_an_index", IMAGES, platform),
         test("in_a_user_namespace_layers_are_marked_for_it", OVERLAY, user_namespace),
-    ]
+    ];
+    tests.extend(commit::tests());
+    tests
 }
 
 /// Makes the hostile layouts, and a directory outside that none of them may touch.

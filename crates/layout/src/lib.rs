@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod draft;
 mod error;
 mod follow;
 mod index;
@@ -22,6 +23,7 @@ use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::{FlockOperation, OFlags};
 
 pub use digest::{Digester, Digesting, Verified, sha256, verify};
+pub use draft::Draft;
 pub use error::Error;
 pub use follow::Follow;
 pub use index::{Entry, IMAGE_NAME, REF_NAME, referrers_tag};

@@ -1,9 +1,10 @@
 //! What a layer blob is compressed with (image-spec, layer.md, "+gzip Media Types", "+zstd Media Types").
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 
 use anyhow::bail;
+use flate2::write::GzEncoder;
 use oci_spec::image::MediaType;
 
 /// The largest window that a zstd stream may ask of us, as a power of two: 32 MiB. Level 19 uses 8 MiB.
@@ -62,6 +63,62 @@ impl Compression {
                 Box::new(decoder)
             }
         })
+    }
+}
+
+/// Something that compresses what is written to it.
+pub(crate) enum Encoder<W: Write> {
+    Plain(W),
+    Gzip(GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    /// Writes the end of the stream and gives the sink back.
+    pub(crate) fn finish(self) -> io::Result<W> {
+        match self {
+            Self::Plain(out) => Ok(out),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(out) => out.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(out) => out.flush(),
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+impl Compression {
+    /// Wraps a sink in an encoder. The same content gives the same bytes: gzip's header has no time.
+    pub(crate) fn encoder<W: Write>(self, out: W) -> io::Result<Encoder<W>> {
+        Ok(match self {
+            Self::Plain => Encoder::Plain(out),
+            Self::Gzip => Encoder::Gzip(GzEncoder::new(out, flate2::Compression::default())),
+            Self::Zstd => Encoder::Zstd(zstd::stream::write::Encoder::new(out, 0)?),
+        })
+    }
+
+    /// Returns the OCI's media type of a layer.
+    pub(crate) fn media_type(self) -> MediaType {
+        match self {
+            Self::Plain => MediaType::ImageLayer,
+            Self::Gzip => MediaType::ImageLayerGzip,
+            Self::Zstd => MediaType::ImageLayerZstd,
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use crate::tar::{Archive, Entry, Kind, Name};
 use crate::tree::{Tree, is_whiteout};
 use crate::xattr;
 
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// AUFS's own files: its whiteout links and pseudo-links mean nothing elsewhere.
 const AUFS: &[u8] = b".wh..wh.";
 

@@ -2,20 +2,22 @@
 //! depend on other layers; but a hard link may have its target, and a path its symbolic link, in a layer below. Such a
 //! layer is extracted once more, with those below at hand.
 
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, major, minor, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
+use crate::entry;
 use crate::form::Form;
+use crate::listing;
 use crate::node::{self, Place};
 use crate::parents::{hides, open_below};
-use crate::path::{Component, split};
-use crate::tar::{Entry, Kind, Time};
+use crate::path::{Component, Inner, split};
+use crate::tar::{Entry, Kind};
 use crate::tree::is_whiteout;
-use crate::xattr::{self, Object};
 
 /// The layers below, the lowest first.
 pub(crate) struct Lower {
@@ -62,6 +64,35 @@ impl Lower {
     }
 }
 
+impl Lower {
+    /// Returns the names that overlayfs shows in a directory, or in what is at its path in the layers.
+    pub(crate) fn names(&self, path: &[u8]) -> anyhow::Result<BTreeSet<Vec<u8>>> {
+        let (mut names, mut hidden) = (BTreeSet::new(), HashSet::new());
+        for layer in self.layers.iter().rev() {
+            match open_below(layer, path) {
+                Ok(directory) => {
+                    for (name, _) in listing::of(&directory)? {
+                        let whiteout = is_whiteout(&statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW)?);
+                        let name = name.into_bytes();
+                        if whiteout {
+                            hidden.insert(name);
+                        } else if !hidden.contains(&name) {
+                            names.insert(name);
+                        }
+                    }
+                }
+                Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR | Errno::LOOP) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+            if hides(layer, path, self.form) {
+                break;
+            }
+        }
+        Ok(names)
+    }
+}
+
 impl Found {
     /// Returns the target of a symbolic link.
     pub(crate) fn link(&self) -> anyhow::Result<Option<Vec<u8>>> {
@@ -74,36 +105,28 @@ impl Found {
     /// Copies the file up, as overlayfs does when it is changed: with all that it has but its other names.
     pub(crate) fn copy(&self, place: &Place<'_>) -> anyhow::Result<()> {
         let name = self.name.as_c_str();
-        let kind = match FileType::from_raw_mode(self.stat.st_mode) {
-            FileType::RegularFile => Kind::Regular,
-            FileType::Symlink => Kind::Symlink,
-            FileType::CharacterDevice => Kind::CharacterDevice,
-            FileType::BlockDevice => Kind::BlockDevice,
-            FileType::Fifo => Kind::Fifo,
-            _ => Kind::Directory,
-        };
-        ensure!(kind != Kind::Directory, "hard link to a directory");
-        let time =
-            |seconds, nanoseconds: u64| Time { seconds, nanoseconds: u32::try_from(nanoseconds).unwrap_or_default() };
         let stat = &self.stat;
-        let entry = Entry {
-            path: name.to_bytes().to_vec(),
-            kind,
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-            atime: Some(time(stat.st_atime, stat.st_atime_nsec)),
-            link: self.link()?.unwrap_or_default(),
-            size: u64::try_from(stat.st_size).unwrap_or_default(),
-            sparse: None,
-            device: (major(stat.st_rdev), minor(stat.st_rdev)),
-            xattrs: xattr::all(&Object::Named(self.directory.as_fd(), name))?,
-        };
-        if kind != Kind::Regular {
+        let mut entry = self.entry(name.to_bytes().to_vec())?.context("hard link to a socket")?;
+        ensure!(entry.kind != Kind::Directory, "hard link to a directory");
+        entry.atime = Some(entry::time(stat.st_atime, stat.st_atime_nsec));
+        if entry.kind != Kind::Regular {
             return node::special(place, &entry);
         }
+        node::copy(place, &entry, &self.open()?)
+    }
+
+    /// Describes the file as an entry of a layer; `None` for a socket.
+    pub(crate) fn entry(&self, path: Inner) -> anyhow::Result<Option<Entry>> {
+        entry::of(self.directory.as_fd(), self.name.as_c_str(), path, &self.stat)
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
+    }
+
+    /// Opens a regular file for reading.
+    pub(crate) fn open(&self) -> anyhow::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        node::copy(place, &entry, &openat(&self.directory, name, flags, Mode::empty())?)
+        Ok(openat(&self.directory, self.name.as_c_str(), flags, Mode::empty())?)
     }
 }

@@ -2,13 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
+mod commit;
 mod compression;
+mod container;
+mod diff;
+mod entry;
 mod extraction;
 mod flat;
 mod form;
 mod image;
+mod instruction;
 mod interrupt;
 mod layer;
+mod listing;
 mod lock;
 mod lower;
 mod node;
@@ -19,27 +26,35 @@ mod removal;
 mod store;
 mod stream;
 mod tar;
+mod time;
 mod tree;
 mod xattr;
 
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context;
 use record::{Input, Record, Rootfs};
 
+use crate::container::Container;
 use crate::form::Form;
 use crate::image::Image;
-use crate::options::Args;
+use crate::options::{Args, Commit, Diff, Verb};
 use crate::store::Store;
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that cli::main asks for")]
-fn run(args: Args) -> anyhow::Result<ExitCode> {
+fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
+    match args.verb.take() {
+        Some(Verb::Diff(options)) => return show(&options, &args),
+        Some(Verb::Commit(options)) => return make_image(options, &args),
+        None => {}
+    }
     // Modes are the layer's own, whatever the caller's shell takes away.
     rustix::process::umask(rustix::fs::Mode::empty());
     let (mut record, image) = open(&args)?;
@@ -53,6 +68,39 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     record.set(&rootfs);
     record.print()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `unpack diff`.
+fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
+    let container = find(options.container.as_deref(), &options.roots, args)?;
+    let out = BufWriter::new(io::stdout().lock());
+    if options.tar {
+        diff::write(&container, options.style()?, out)?.0.flush()?;
+    } else {
+        diff::list(&container, options.json, out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `unpack commit`.
+fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut container = find(options.container.as_deref(), &options.roots, args)?;
+    let image = commit::commit(&container, &options.options()?).context("commit")?;
+    container.record.set(&image);
+    // It is the old image's.
+    container.record.remove("rootfs");
+    container.record.print()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finds a container, and what its image has: one whole tree is compared with the layers, which are extracted for that.
+fn find(name: Option<&Path>, roots: &cli::Roots, args: &Args) -> anyhow::Result<Container> {
+    let mut container = Container::find(name, &roots.data())?;
+    if container.layers.is_empty() {
+        let store = Store::open(&roots.data(), Form::overlay(), args.sync())?;
+        container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
+    }
+    Ok(container)
 }
 
 /// Opens the image by the input rule: a layout directory, or a record that names one.

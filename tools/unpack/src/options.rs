@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
-use layout::Platform;
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use layout::{Platform, Reference};
 
+use crate::compression::Compression;
+use crate::diff::Style;
+use crate::instruction::Instruction;
 use crate::stream::Limits;
 
 /// No image that anybody uses comes near, nor near the 256 GiB of --max-size.
@@ -17,7 +20,10 @@ const ENTRIES_LIMIT: u64 = 10_000_000;
 /// is still fetching them.
 #[derive(Debug, Parser)]
 #[command(name = "unpack", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
     /// A directory: an OCI image layout; a file, - or nothing: a record
     pub(crate) input: Option<PathBuf>,
     /// Which image of the layout: a tag, a full reference or a digest [default: the only one]
@@ -45,7 +51,118 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "Examples:
   pull nginx | unpack
   unpack --flat ./rootfs ./layout --ref latest
-  pull nginx | unpack | bundle --id web";
+  pull nginx | unpack | bundle --id web
+  unpack diff web
+  unpack commit web --tag web:1 | unpack | bundle";
+
+/// What to do with a container's changes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Diff(Diff),
+    Commit(Commit),
+}
+
+/// Show what a container has changed, or write it as a layer
+///
+/// A line for each file: A for one that is new, C for one that is changed, D for one that is gone.
+#[derive(Arguments, Debug)]
+#[command(after_help = "Examples:
+  unpack diff web
+  unpack diff web --json | jq -r 'select(.kind == \"added\") | .path'
+  unpack diff web --tar | tar -t")]
+pub(crate) struct Diff {
+    /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
+    pub(crate) container: Option<PathBuf>,
+    /// One JSON object a line
+    #[arg(long, short = 'J', conflicts_with = "tar")]
+    pub(crate) json: bool,
+    /// The changes as a layer, uncompressed
+    #[arg(long)]
+    pub(crate) tar: bool,
+    /// Leave the holes of files out, which not every reader understands
+    #[arg(long, requires = "tar")]
+    sparse: bool,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// Make an image of a container: its own image with its changes as a layer on top
+///
+/// The image goes into the layout that the container's image is in; the record with it is printed. With
+/// $`SOURCE_DATE_EPOCH` in the environment the same changes make the same image.
+#[derive(Arguments, Debug)]
+#[command(after_help = "Examples:
+  unpack commit web --tag web:1
+  unpack commit web --tag web:2 --change 'CMD [\"nginx\", \"-g\", \"daemon off;\"]' --change 'EXPOSE 80'
+  unpack commit web --tag web:3 | unpack | bundle --id next | spawn")]
+pub(crate) struct Commit {
+    /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
+    pub(crate) container: Option<PathBuf>,
+    /// Name of the new image; may be given more than once
+    #[arg(long, short, value_name = "NAME")]
+    tag: Vec<Reference>,
+    /// Change the config: CMD ENTRYPOINT ENV EXPOSE LABEL STOPSIGNAL USER VOLUME WORKDIR, as in a Dockerfile
+    #[arg(long, short, value_name = "INSTRUCTION")]
+    change: Vec<Instruction>,
+    /// Who has made it
+    #[arg(long, short, value_name = "TEXT")]
+    author: Option<String>,
+    /// What it is about
+    #[arg(long, short, value_name = "TEXT")]
+    message: Option<String>,
+    /// What has made the layer [default: the container's command line]
+    #[arg(long, value_name = "TEXT")]
+    created_by: Option<String>,
+    /// What the layer is compressed with
+    #[arg(long, value_enum, default_value_t = Format::Gzip)]
+    compression: Format,
+    /// Leave the holes of files out, which not every reader understands
+    #[arg(long)]
+    sparse: bool,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Diff {
+    /// Returns how the layer is written.
+    pub(crate) fn style(&self) -> Result<Style, cli::Usage> {
+        Ok(Style { sparse: self.sparse, epoch: epoch()? })
+    }
+}
+
+impl Commit {
+    /// Returns how the new image differs from the old one.
+    pub(crate) fn options(self) -> Result<crate::commit::Options, cli::Usage> {
+        Ok(crate::commit::Options {
+            style: Style { sparse: self.sparse, epoch: epoch()? },
+            tags: self.tag,
+            compression: match self.compression {
+                Format::None => Compression::Plain,
+                Format::Gzip => Compression::Gzip,
+                Format::Zstd => Compression::Zstd,
+            },
+            instructions: self.change,
+            author: self.author,
+            message: self.message,
+            created_by: self.created_by,
+        })
+    }
+}
+
+/// Reads $`SOURCE_DATE_EPOCH` (reproducible-builds.org): seconds since 1970.
+fn epoch() -> Result<Option<i64>, cli::Usage> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    let wrong = || cli::Usage(format!("SOURCE_DATE_EPOCH={}: not seconds since 1970", text.to_string_lossy()));
+    seconds.map(Some).ok_or_else(wrong)
+}
 
 impl Args {
     pub(crate) fn limits(&self) -> Limits {

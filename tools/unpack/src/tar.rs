@@ -8,6 +8,7 @@ mod pax;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::io::BufRead;
 
@@ -18,6 +19,7 @@ pub(crate) use self::header::{Kind, Time};
 pub(crate) use self::name::Name;
 use self::pax::Pax;
 pub(crate) use self::sparse::Segment;
+pub(crate) use self::writer::Writer;
 
 /// Tar's unit: headers are one block, data is padded to it.
 pub(crate) const BLOCK: usize = 512;

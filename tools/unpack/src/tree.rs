@@ -5,18 +5,17 @@
 //! those that it had.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, Timespec, Timestamps, fstat, futimens,
-    mkdirat, openat2, readlinkat, seek, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat, openat2,
+    readlinkat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -26,7 +25,7 @@ use crate::parents::hides;
 use crate::path::{Component, DEPTH_LIMIT, Inner, join, split};
 use crate::stream::Limits;
 use crate::tar::{Entry, Name, Time};
-use crate::{removal, xattr};
+use crate::{listing, removal, xattr};
 
 /// How many directories are kept open. Layers list their entries directory by directory, so a few would do.
 const OPEN: usize = 64;
@@ -351,7 +350,7 @@ impl<'a> Tree<'a> {
     /// Removes a directory's entries that this layer has not made: what an opaque whiteout hides.
     pub(crate) fn purge(&mut self, place: usize) -> anyhow::Result<()> {
         let path = self.slots[place].path.clone();
-        let names = self.names(place)?;
+        let names = listing::of(&self.slots[place].fd)?;
         for (name, kind) in names {
             let place = self.directory(&path)?;
             if !self.made.contains(&self.key(place, name.to_bytes())) {
@@ -364,24 +363,11 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    fn names(&self, place: usize) -> anyhow::Result<Vec<(CString, FileType)>> {
-        let mut names = Vec::new();
-        let mut buffer = [MaybeUninit::uninit(); 8 << 10];
-        seek(&self.slots[place].fd, SeekFrom::Start(0))?;
-        let mut entries = RawDir::new(&self.slots[place].fd, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            if entry.file_name() != c"." && entry.file_name() != c".." {
-                names.push((entry.file_name().to_owned(), entry.file_type()));
-            }
-        }
-        Ok(names)
-    }
-
     /// Makes a directory hide those of lower layers. Whiteouts in it have nothing left to hide, and overlayfs would
     /// list them, as it looks for them only where it merges directories.
     pub(crate) fn make_opaque(&mut self, place: usize) -> anyhow::Result<()> {
-        let whiteouts = self.names(place)?.into_iter().filter(|(_, kind)| *kind == FileType::CharacterDevice);
+        let whiteouts =
+            listing::of(&self.slots[place].fd)?.into_iter().filter(|(_, kind)| *kind == FileType::CharacterDevice);
         for (name, _) in whiteouts {
             let directory = &self.slots[place].fd;
             if is_whiteout(&statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?) {

@@ -97,20 +97,26 @@ pub(crate) fn all(object: &Object<'_>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>
 }
 
 fn names(object: &Object<'_>) -> anyhow::Result<Vec<Vec<u8>>> {
+    let list = all_names(object)?;
+    let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty() && !is_foreign(name));
+    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Returns the names of all attributes, each with a NUL behind it.
+fn all_names(object: &Object<'_>) -> anyhow::Result<Vec<u8>> {
     let mut list = vec![0; LIST_LIMIT];
     let listed = match object {
         Object::Open(fd) => flistxattr(fd, &mut list),
         Object::Named(directory, file) => llistxattr(path_of(*directory, file)?, &mut list),
     };
-    let length = match listed {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP) => 0,
+    match listed {
+        Ok(length) => list.truncate(length),
+        Err(Errno::OPNOTSUPP) => list.clear(),
         Err(errno) => return Err(errno.into()),
-    };
-    let names = list[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty() && !is_foreign(name));
-    let mut names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
-    names.sort();
-    Ok(names)
+    }
+    Ok(list)
 }
 
 /// Tells whether new entries of a directory get an access control list.
@@ -138,4 +144,11 @@ pub(crate) fn set_opaque(fd: impl AsFd, form: Form) -> anyhow::Result<()> {
 pub(crate) fn is_opaque(fd: impl AsFd, form: Form) -> bool {
     let mut value = [0_u8; 1];
     fgetxattr(fd, form.opaque(), &mut value).is_ok_and(|length| length == 1) && value == *b"y"
+}
+
+/// Tells whether overlayfs has left part of a file in a lower layer: its content (metacopy), or that of a renamed
+/// directory (redirect).
+pub(crate) fn refers_to_lower(object: &Object<'_>) -> anyhow::Result<bool> {
+    let refers = |name: &[u8]| name.ends_with(b".overlay.redirect") || name.ends_with(b".overlay.metacopy");
+    Ok(all_names(object)?.split(|&byte| byte == 0).any(refers))
 }

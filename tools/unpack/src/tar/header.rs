@@ -22,7 +22,7 @@ impl Kind {
         self == Self::Regular
     }
 
-    pub(super) fn is_device(self) -> bool {
+    pub(crate) fn is_device(self) -> bool {
         matches!(self, Self::CharacterDevice | Self::BlockDevice)
     }
 }

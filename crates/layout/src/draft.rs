@@ -1,0 +1,145 @@
+//! A blob whose digest is not known before it is written: a layer being made. The file has no name until it is whole, so
+//! a killed process leaves nothing.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::str::FromStr;
+
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
+
+use crate::{Digester, Error, Layout};
+
+/// One blob being made.
+#[derive(Debug)]
+pub struct Draft {
+    layout: Layout,
+    file: BufWriter<Place>,
+    digester: Digester,
+    size: u64,
+}
+
+/// Where the content is until it has its name.
+#[derive(Debug)]
+enum Place {
+    /// `O_TMPFILE` of open(2).
+    Unnamed(File),
+    /// On file systems without that.
+    Named(NamedTempFile),
+}
+
+impl Layout {
+    /// Starts a blob. The caller holds [`Layout::share`] until an image names it.
+    pub fn draft(&self) -> Result<Draft, Error> {
+        let ingest = self.path().join("ingest");
+        let start = || -> io::Result<Place> {
+            fs::create_dir_all(&ingest)?;
+            match rustix::fs::open(
+                &ingest,
+                OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+                Mode::from_raw_mode(0o644),
+            ) {
+                Ok(file) => Ok(Place::Unnamed(file.into())),
+                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
+                    let file = tempfile::Builder::new().prefix("draft-").suffix(".partial").tempfile_in(&ingest)?;
+                    rustix::fs::fchmod(&file, 0o644.into())?;
+                    Ok(Place::Named(file))
+                }
+                Err(errno) => Err(errno.into()),
+            }
+        };
+        let place = start().map_err(Error::io(format!("write a blob to {}", ingest.display())))?;
+        let file = BufWriter::with_capacity(256 << 10, place);
+        Ok(Draft { layout: self.clone(), file, digester: Digester::sha256(), size: 0 })
+    }
+}
+
+impl Draft {
+    /// Puts the whole blob into its place and returns its descriptor.
+    pub fn commit(self, media_type: MediaType) -> Result<Descriptor, Error> {
+        let text = self.digester.finish();
+        let failed = || Error::io(format!("write blob {text}"));
+        let digest = Digest::from_str(&text)
+            .map_err(|error| Error::Malformed { object: text.clone(), cause: error.to_string() })?;
+        let descriptor = Descriptor::new(media_type, self.size, digest);
+        let place = self.file.into_inner().map_err(|error| failed()(error.into_error()))?;
+        if !self.layout.has(&descriptor) {
+            let path = self.layout.blob_path(descriptor.digest());
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| place.name(&path)).map_err(failed())?;
+        }
+        Ok(descriptor)
+    }
+}
+
+impl Place {
+    fn name(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Named(file) => file.persist(path).map(drop).map_err(|error| error.error),
+            Self::Unnamed(file) => {
+                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let link = || linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW);
+                match link() {
+                    // A torn one, since the right size is nowhere.
+                    Err(Errno::EXIST) => {
+                        fs::remove_file(path)?;
+                        Ok(link()?)
+                    }
+                    linked => Ok(linked?),
+                }
+            }
+        }
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.digester.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Write for Place {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unnamed(file) => file.write(bytes),
+            Self::Named(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_has_no_name_until_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let names = || fs::read_dir(directory.path().join("ingest")).unwrap().count();
+        for _ in 0..2 {
+            let mut draft = layout.draft().unwrap();
+            draft.write_all(b"abc").unwrap();
+            draft.flush().unwrap();
+            let blob = draft.commit(MediaType::ImageLayer).unwrap();
+            assert_eq!(blob.digest().as_ref(), crate::sha256(b"abc"));
+            assert_eq!(layout.read(&blob, 3).unwrap(), b"abc");
+            assert_eq!(names(), 0);
+            // What is torn is made anew.
+            fs::write(layout.blob_path(blob.digest()), b"ab").unwrap();
+        }
+    }
+}

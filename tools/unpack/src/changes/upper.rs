@@ -1,0 +1,65 @@
+//! The upper directory of an overlay: all that is in it has changed. A device 0:0 stands for a file that is gone, and an
+//! attribute says that a directory hides the image's (the kernel's overlayfs.rst, "whiteouts and opaque directories").
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, ensure};
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
+
+use super::{Change, Node, Report, children, has_vanished};
+use crate::form::Form;
+use crate::lower::Found;
+use crate::parents::open_below;
+use crate::path::Inner;
+use crate::tar::Name;
+use crate::tree::is_whiteout;
+use crate::xattr::{self, Object};
+
+pub(super) fn tell(root: &OwnedFd, report: &mut Report<'_, '_>) -> anyhow::Result<()> {
+    directory(root, &[], report)
+}
+
+fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) -> anyhow::Result<()> {
+    for (name, path) in children(fd, path)? {
+        let stat = match statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            // The container runs, and has removed it meanwhile.
+            Err(Errno::NOENT) => continue,
+            stat => stat?,
+        };
+        let node = Node { directory: fd.as_fd(), name: &name, stat };
+        match child(&node, path.clone(), report) {
+            Err(error) if has_vanished(&error) => {}
+            told => told.with_context(|| Name(&path).to_string())?,
+        }
+    }
+    Ok(())
+}
+
+fn child(node: &Node<'_>, path: Inner, report: &mut Report<'_, '_>) -> anyhow::Result<()> {
+    let below = report.lower.find(&path)?;
+    if is_whiteout(&node.stat) {
+        return if below.is_some() { report.tell(Change::Removed(path)) } else { Ok(()) };
+    }
+    ensure!(
+        !xattr::refers_to_lower(&Object::Named(node.directory, node.name))?,
+        "overlayfs has only noted that it was renamed or described anew (redirect_dir, metacopy)"
+    );
+    let Some(entry) = node.entry(path)? else {
+        log::debug!("a socket is left out");
+        return Ok(());
+    };
+    if !node.is(FileType::Directory) {
+        return report.file(node, entry, below.is_none());
+    }
+    let path = entry.path.clone();
+    let fd = open_below(node.directory, node.name.to_bytes())?;
+    // Overlayfs marks every new directory so, whether or not there is something to hide.
+    let hides = xattr::is_opaque(&fd, Form::overlay()) && below.as_ref().is_some_and(Found::is_directory);
+    report.enter(entry, true, below.is_none());
+    if hides {
+        report.tell(Change::Replaced(path.clone()))?;
+    }
+    directory(&fd, &path, report)?;
+    report.leave()
+}

@@ -1,0 +1,172 @@
+//! A new image: the one that a container was made from, the container's changes as a layer on top, and a config and a
+//! manifest that say so (image-spec, config.md and manifest.md), in the same layout.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, anyhow, bail};
+use layout::{CONFIG_LIMIT, Digester, Layout, Reference};
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use serde_json::{Map, Value, json};
+
+use crate::compression::Compression;
+use crate::container::Container;
+use crate::diff::{self, Style};
+use crate::instruction::Instruction;
+use crate::time;
+
+/// How the new image differs from the old one, but for its layer.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) style: Style,
+    pub(crate) tags: Vec<Reference>,
+    pub(crate) compression: Compression,
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) author: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) created_by: Option<String>,
+}
+
+/// A layer that was written.
+struct Written {
+    blob: Descriptor,
+    diff_id: String,
+}
+
+/// Makes the image and returns the container's record with it in the old one's place.
+pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result<record::Image> {
+    let base: record::Image = container.record.part()?;
+    let layout = Layout::open(&base.layout)?;
+    let _kept = layout.share()?;
+    let base_descriptor: Descriptor = base.manifest()?;
+    let manifest = layout.manifest(&base_descriptor)?;
+    let mut config = read_config(&layout, &manifest)?;
+    let layer = write_layer(&layout, container, options).context("write the layer")?;
+    edit(&mut config, layer.as_ref(), manifest.layers().len(), (container, options))?;
+
+    let config = layout.write(config.to_string().as_bytes(), MediaType::ImageConfig)?;
+    let mut layers: Vec<Descriptor> = manifest.layers().iter().map(to_oci).collect();
+    layers.extend(layer.map(|layer| layer.blob));
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::ImageManifest,
+        "config": config,
+        "layers": layers,
+    });
+    let mut descriptor = layout.write(manifest.to_string().as_bytes(), MediaType::ImageManifest)?;
+    descriptor.set_platform(base_descriptor.platform().clone());
+    for tag in &options.tags {
+        layout.tag(&tag.to_string(), &descriptor)?;
+        log::info!("tag {tag} {}", descriptor.digest());
+    }
+    let Value::Object(manifest) = serde_json::to_value(&descriptor)? else { bail!("descriptor is no object") };
+    Ok(record::Image { reference: options.tags.first().map(ToString::to_string), manifest, ..base })
+}
+
+/// Reads the config as it is: members that no specification has are kept.
+fn read_config(layout: &Layout, manifest: &ImageManifest) -> anyhow::Result<Value> {
+    let digest = manifest.config().digest();
+    // Also as what it claims to be, so that there is something to add to.
+    layout.config(manifest)?;
+    let text = layout.read(manifest.config(), CONFIG_LIMIT)?;
+    serde_json::from_slice(&text).with_context(|| format!("config {digest}"))
+}
+
+/// Writes the layer; `None` where nothing has changed.
+fn write_layer(layout: &Layout, container: &Container, options: &Options) -> anyhow::Result<Option<Written>> {
+    let encoder = options.compression.encoder(layout.draft()?)?;
+    let out = Digesting { out: encoder, digester: Digester::sha256() };
+    let (Digesting { out, digester }, entries) = diff::write(container, options.style, out)?;
+    if entries == 0 {
+        return Ok(None);
+    }
+    let blob = out.finish()?.commit(options.compression.media_type())?;
+    log::debug!("layer {} of {entries} entries, {} bytes", blob.digest(), blob.size());
+    Ok(Some(Written { blob, diff_id: digester.finish() }))
+}
+
+/// Computes the digest of what passes.
+struct Digesting<W> {
+    out: W,
+    digester: Digester,
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.digester.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Brings the config up to date.
+fn edit(
+    config: &mut Value,
+    layer: Option<&Written>,
+    layers: usize,
+    (container, options): (&Container, &Options),
+) -> anyhow::Result<()> {
+    let Value::Object(config) = config else { bail!("config is no object") };
+    let created = time::rfc3339(options.style.epoch.map_or_else(time::now, |seconds| (seconds, 0)));
+    config.insert("created".to_owned(), json!(created));
+    if let Some(author) = &options.author {
+        config.insert("author".to_owned(), json!(author));
+    }
+    if let Some(layer) = layer {
+        list(&mut config["rootfs"], "diff_ids")?.push(json!(layer.diff_id));
+    }
+    let by = options.created_by.as_ref().or(container.command.as_ref());
+    let mut entry = Map::new();
+    entry.insert("created".to_owned(), json!(created));
+    entry.insert("created_by".to_owned(), json!(by.map_or("unpack commit", String::as_str)));
+    for (name, value) in [("author", &options.author), ("comment", &options.message)] {
+        if let Some(value) = value {
+            entry.insert(name.to_owned(), json!(value));
+        }
+    }
+    if layer.is_none() {
+        entry.insert("empty_layer".to_owned(), json!(true));
+    }
+    let history = list_of(config, "history")?;
+    let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
+    // Readers count the entries against the layers, and an image need not have had a history.
+    history.extend(std::iter::repeat_with(|| json!({})).take(layers.saturating_sub(told)));
+    history.push(entry.into());
+    if !options.instructions.is_empty() {
+        let execution = config.entry("config").or_insert_with(|| json!({}));
+        if execution.is_null() {
+            *execution = json!({});
+        }
+        let Value::Object(execution) = execution else { bail!("config of the config is no object") };
+        Instruction::apply_all(&options.instructions, execution).map_err(|error| anyhow!("--change: {error}"))?;
+    }
+    Ok(())
+}
+
+fn list<'a>(object: &'a mut Value, member: &str) -> anyhow::Result<&'a mut Vec<Value>> {
+    let Value::Object(object) = object else { bail!("{member} of the config are nowhere") };
+    list_of(object, member)
+}
+
+fn list_of<'a>(object: &'a mut Map<String, Value>, member: &str) -> anyhow::Result<&'a mut Vec<Value>> {
+    let list = object.entry(member).or_insert_with(|| json!([]));
+    if list.is_null() {
+        *list = json!([]);
+    }
+    list.as_array_mut().with_context(|| format!("{member} of the config is no list"))
+}
+
+/// Docker's media types of what is the same in the OCI's: one manifest has those of one family.
+fn to_oci(layer: &Descriptor) -> Descriptor {
+    let mut layer = layer.clone();
+    let media_type = match layer.media_type().to_string().as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar" => MediaType::ImageLayer,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => MediaType::ImageLayerGzip,
+        _ => return layer,
+    };
+    layer.set_media_type(media_type);
+    layer
+}

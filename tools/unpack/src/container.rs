@@ -1,0 +1,103 @@
+//! The container whose changes are looked at: a bundle that `bundle` has made, running or not, or a tree that `unpack
+//! --flat` has made.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use record::{Bundle, Input, Record, Rootfs};
+use serde_json::Value;
+
+use crate::changes::Place;
+use crate::path::{Inner, inner};
+
+/// Members of the record that describe a container, not what it is made from.
+const OWN: [&str; 8] = ["bundle", "id", "network", "ports", "ociVersion", "status", "pid", "annotations"];
+
+/// A container and what it stands on.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) record: Record,
+    pub(crate) place: Place,
+    /// What is below it, the lowest first; empty where the image was extracted to one tree.
+    pub(crate) layers: Vec<PathBuf>,
+    /// Where its runtime mounts something.
+    pub(crate) mount_points: HashSet<Inner>,
+    /// What runs in it.
+    pub(crate) command: Option<String>,
+}
+
+impl Container {
+    /// Finds a container by its id, its bundle's directory, or a record.
+    pub(crate) fn find(argument: Option<&Path>, data: &Path) -> anyhow::Result<Self> {
+        let by_id = argument
+            .filter(|argument| argument.components().count() == 1)
+            .and_then(Path::file_name)
+            .map(|id| data.join("containers").join(id))
+            .filter(|bundle| bundle.join("record.json").is_file());
+        if let Some(bundle) = by_id {
+            return Self::of_bundle(&bundle, Record::default());
+        }
+        match Input::read(argument).with_context(|| format!("container {}", shown(argument)))? {
+            Input::Directory(path) => Self::of_bundle(&std::path::absolute(&path)?, Record::default()),
+            Input::Record(record) => match record.find::<Bundle>()? {
+                Some(Bundle(bundle)) => Self::of_bundle(&bundle, record),
+                None => Self::of_tree(record),
+            },
+        }
+    }
+
+    /// `given` may lack what the bundle's own record has: a runtime's State is a record, too.
+    fn of_bundle(bundle: &Path, given: Record) -> anyhow::Result<Self> {
+        let path = bundle.join("record.json");
+        let mut record = given;
+        if record.member("image").is_none() || record.member("rootfs").is_none() {
+            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            record = Record::parse(&text, &path.display().to_string())?;
+        }
+        for member in OWN {
+            record.remove(member);
+        }
+        let rootfs: Rootfs = record.part()?;
+        let upper = bundle.join("upper");
+        let (place, layers) = match (upper.is_dir(), rootfs.layers, rootfs.path) {
+            (true, Some(layers), _) => (Place::Upper(upper), layers),
+            (true, None, Some(path)) => (Place::Upper(upper), vec![path]),
+            (false, _, Some(path)) => (Place::Flat(path), Vec::new()),
+            _ => bail!("bundle {}: its record says nothing of its root file system", bundle.display()),
+        };
+        let (mount_points, command) = config(&bundle.join("config.json"))?;
+        Ok(Self { record, place, layers, mount_points, command })
+    }
+
+    fn of_tree(mut record: Record) -> anyhow::Result<Self> {
+        let rootfs: Rootfs = record.part()?;
+        let Some(path) = rootfs.path else {
+            bail!(cli::Usage(
+                "the record has no container: layers are all there is, and nothing has changed".to_owned()
+            ));
+        };
+        for member in OWN {
+            record.remove(member);
+        }
+        let (place, layers) = (Place::Flat(path), Vec::new());
+        Ok(Self { record, place, layers, mount_points: HashSet::new(), command: None })
+    }
+}
+
+fn shown(argument: Option<&Path>) -> String {
+    argument.map_or_else(|| "of the record".to_owned(), |path| path.display().to_string())
+}
+
+/// Returns the mount points and the command line of a bundle's config.json.
+fn config(path: &Path) -> anyhow::Result<(HashSet<Inner>, Option<String>)> {
+    let named = || format!("read {}", path.display());
+    let config: Value = serde_json::from_slice(&fs::read(path).with_context(named)?).with_context(named)?;
+    let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let destinations = mounts.iter().filter_map(|mount| mount["destination"].as_str());
+    let mount_points = destinations.filter_map(|path| inner(path.as_bytes()).ok()).collect();
+    let words = config["process"]["args"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+    Ok((mount_points, (!words.is_empty()).then(|| words.join(" "))))
+}

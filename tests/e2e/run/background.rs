@@ -98,6 +98,12 @@ fn limited(sandbox: &Sandbox) {
     sandbox.sh(&busybox("-a stdout", both)).stdin("in").run().ok().stdout_is("out\n").stderr_is("");
     sandbox.sh(&busybox("-a stderr -a stdin", both)).stdin("in").run().ok().stdout_is("").stderr_is("err\n");
     sandbox.sh(&busybox("-a stdin -a stdout", both)).stdin("in").run().ok().stdout_is("out\nin");
+    let deaf = "sh -c 'trap \"exit 7\" USR1; echo ready; while :; do read -t 1 x </dev/zero; done'";
+    let held = sandbox.sh(&format!("exec {}", busybox("--name web --sig-proxy=false", deaf))).start();
+    held.wait_stdout("ready");
+    held.signal(Signal::USR1);
+    sandbox.run(&["spawn", "kill", "web", "KILL"]).ok();
+    held.wait().fails(128 + 9);
     sandbox.sh(&busybox("-a stdlog", both)).run().fails(125).stderr_has("stdlog");
 }
 

@@ -232,6 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_gets_an_entry_a_line() {
+        let (socket, journal) = UnixDatagram::pair().unwrap();
+        let sink = Sink::Journal { socket, id: "web".to_owned() };
+        let mut log = Log { options: LogOptions::default(), sink, begun: [Vec::new(), Vec::new()] };
+        log.write(Stream::Stderr, b"one\ntwo");
+        log.finish();
+        for line in ["one", "two"] {
+            let mut buffer = [0; 512];
+            let count = journal.recv(&mut buffer).unwrap();
+            let fields = "PRIORITY=3\nSYSLOG_IDENTIFIER=web\nCONTAINER_ID=web\nCONTAINER_NAME=web\nMESSAGE\n";
+            let want = [fields.as_bytes(), &[3, 0, 0, 0, 0, 0, 0, 0], line.as_bytes(), b"\n"].concat();
+            assert_eq!(buffer[..count], want);
+        }
+    }
+
+    #[test]
     fn docker_s_lines_are_json() {
         let line = String::from_utf8(json_line(Stream::Stdout, b"say \"hi\"", true)).unwrap();
         assert!(line.starts_with(r#"{"log":"say \"hi\"\n","stream":"stdout","time":"20"#), "{line}");

@@ -5,6 +5,7 @@ mod cgroups;
 mod crash;
 mod events;
 mod habits;
+mod hostile;
 mod mounts;
 mod process;
 mod rootless;
@@ -57,6 +58,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(systemd::tests().into_iter().map(|test| test.in_area("systemd")));
     tests.extend(crash::tests());
     tests.extend(habits::tests());
+    tests.extend(hostile::tests());
     tests.extend(mounts::tests());
     tests.extend(process::tests());
     tests.extend(rootless::tests());

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("clap_occurs_at_the_edge_only", &[], clap),
         test("only_layout_digests_blobs", &[], digests),
         test("no_source_file_is_over_its_budget", &[], file_length),
+        test("the_tests_that_the_security_document_names_exist", &[], security_tests),
     ]
 }
 
@@ -80,6 +81,32 @@ fn file_length(_: &Sandbox) {
         let lines = code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         assert!(lines <= 400, "{} has {lines} lines of code", path.display());
     }
+}
+
+fn security_tests(_: &Sandbox) {
+    let document = fs::read_to_string(source().join("docs/security.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        document.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for (area, name) in named {
+        let in_area = |path: &Path| path.starts_with(area) || path == Path::new(area).with_extension("rs");
+        let found = tests_of().any(|(path, text)| in_area(&path) && text.contains(&format!("\"{name}\"")));
+        assert!(found || name == "name", "there is no test {area}::{name}");
+    }
+}
+
+/// Returns the end-to-end tests' sources, by their path below `tests/e2e`.
+fn tests_of() -> impl Iterator<Item = (PathBuf, String)> {
+    let root = source().join("tests/e2e");
+    let list = |directory: &Path| -> Vec<PathBuf> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let files = list(&root).into_iter().flat_map(move |path| if path.is_dir() { list(&path) } else { vec![path] });
+    let root = source().join("tests/e2e");
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).map(move |path| {
+        let text = fs::read_to_string(&path).unwrap();
+        (path.strip_prefix(&root).unwrap().to_owned(), text)
+    })
 }
 
 /// Returns every source file of the tools and crates, by its path in the tree.

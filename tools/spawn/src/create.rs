@@ -88,7 +88,9 @@ fn make(
     bundle: &Path,
     container: &mut Container,
 ) -> anyhow::Result<Process> {
-    let rootfs = bundle.join(&config.root.as_ref().context("config.json: no root")?.path);
+    // Its parts without a slash at the end, which would be followed even where it stands behind a link.
+    let rootfs: PathBuf =
+        bundle.join(&config.root.as_ref().context("config.json: no root")?.path).components().collect();
     describe(container, order, config, bundle, &rootfs)?;
     let scope = order.systemd_cgroup.then(|| start_scope(config, container)).transpose()?;
     let place = scope.as_ref().map_or(config.linux.cgroups_path.as_str(), |(_, place)| place);
@@ -198,9 +200,10 @@ fn describe(
     state.foreground = order.child.foreground;
     state.no_new_keyring = order.child.no_new_keyring;
     state.owner = rustix::process::geteuid().as_raw();
-    if !fs::metadata(rootfs).with_context(|| format!("stat rootfs {}", rootfs.display()))?.is_dir() {
-        bail!("rootfs {} is not a directory", rootfs.display());
-    }
+    // A link could lead anywhere, and be another one by the time that it is followed.
+    let kind = fs::symlink_metadata(rootfs).with_context(|| format!("stat rootfs {}", rootfs.display()))?.file_type();
+    ensure!(!kind.is_symlink(), "invalid rootfs {}: not an absolute path, or a symlink", rootfs.display());
+    ensure!(kind.is_dir(), "rootfs {} is not a directory", rootfs.display());
     Ok(())
 }
 

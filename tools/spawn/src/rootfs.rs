@@ -46,8 +46,9 @@ impl<'a> Rootfs<'a> {
     /// Binds the root onto itself with the propagation that the configuration wants.
     pub(crate) fn bind(config: &'a Config, path: &Path, cgroups: &'a crate::cgroup::Cgroups) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
-        let target = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {}", path.display()))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target =
+            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open rootfs {}", path.display()))?;
         // The host must hear nothing of what is mounted here, unless volumes are to be shared with it: those have to be
         // cloned while their sources still are.
         let shared = propagation == libc::MS_SHARED;

@@ -317,7 +317,8 @@ pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-fn check_id(id: &str) -> anyhow::Result<()> {
+/// Refuses what would not be the name of a directory below the root.
+pub(crate) fn check_id(id: &str) -> anyhow::Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
     let valid = !id.is_empty() && id.chars().all(allowed) && !matches!(id, "." | "..") && id.len() <= 255;
     ensure!(valid, "invalid container ID format: {id:?}");

@@ -18,7 +18,7 @@ use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global};
-use crate::state::{Container, Status};
+use crate::state::{Container, Status, check_id};
 use crate::sync::{self, Message};
 use crate::{foreground, hooks, seccomp, tty, userns};
 
@@ -194,6 +194,7 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
 
 pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
     let root = state_root(global);
+    check_id(id)?;
     if force {
         match Container::open(&root, id) {
             // A startContainer hook that hangs keeps the lock, and ends with the container's process.

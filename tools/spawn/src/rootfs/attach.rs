@@ -19,6 +19,8 @@ use crate::mount::{
 use crate::path;
 
 const PROC_MAGIC: i64 = 0x9fa0;
+/// The inode of each procfs's root: `PROC_ROOT_INO`.
+const PROC_ROOT: u64 = 1;
 
 /// Files of procfs that others than the kernel may provide (lxcfs does).
 const REPLACEABLE: [&str; 12] = [
@@ -221,8 +223,10 @@ fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>
     let magic = |file: BorrowedFd<'_>| rustix::fs::fstatfs(file).map(|found| found.f_type);
     let destination = clean(&mount.destination);
     if destination == Path::new("proc") {
-        let is_proc = mount.kind == "proc" || tree.is_some_and(|tree| magic(tree) == Ok(PROC_MAGIC));
-        ensure!(is_proc, "only \"proc\" type is allowed to be mounted on /proc");
+        // A directory of a procfs has other files than /proc has, and other names for them.
+        let is_root = |tree| rustix::fs::fstat(tree).is_ok_and(|stat| stat.st_ino == PROC_ROOT);
+        let is_proc = tree.is_some_and(|tree| magic(tree) == Ok(PROC_MAGIC) && is_root(tree));
+        ensure!(mount.kind == "proc" || is_proc, "only \"proc\" type is allowed to be mounted on /proc");
         return Ok(());
     }
     let inside = destination.strip_prefix("proc").ok();

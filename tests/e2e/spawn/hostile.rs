@@ -216,13 +216,16 @@ fn rootfs_link(sandbox: &Sandbox) {
 }
 
 fn state_link(sandbox: &Sandbox) {
-    sandbox.sh("mkdir -p st victim && echo '{}' >victim/state.json && echo keep >victim/config.json").run().ok();
-    sandbox.sh("ln -s ../victim st/e2e-lnk").run().ok();
-    bundle(sandbox, "lnk", "true", |_| {});
-    for command in ["delete -f e2e-lnk", "state e2e-lnk", "kill e2e-lnk", "run -b lnk e2e-lnk"] {
+    bundle(sandbox, "lnk", "sleep 1000", |_| {});
+    let elsewhere = format!("{} --root {}", runtime(), sandbox.at("elsewhere"));
+    sandbox.sh(&format!("{elsewhere} create -b lnk victim </dev/null >/dev/null 2>&1")).run().ok();
+    sandbox.sh("mkdir -p st && ln -s ../elsewhere/victim st/e2e-lnk").run().ok();
+    for command in ["state e2e-lnk", "kill e2e-lnk", "start e2e-lnk", "run -b lnk e2e-lnk", "delete -f e2e-lnk"] {
         assert_ne!(spawn(sandbox, command).code(), 0, "{command}");
     }
-    sandbox.sh("ls victim; cat victim/config.json").run().ok().stdout_is("config.json\nstate.json\nkeep\n");
+    let state = sandbox.sh(&format!("{elsewhere} state victim")).run().ok().json();
+    assert_eq!(state["status"], "created");
+    sandbox.sh(&format!("{elsewhere} delete -f victim")).run().ok();
 }
 
 fn state_names(sandbox: &Sandbox) {
@@ -239,10 +242,11 @@ fn state_names(sandbox: &Sandbox) {
 fn reused_pid(sandbox: &Sandbox) {
     bundle(sandbox, "pid", "sleep 1000", |_| {});
     spawn(sandbox, "create -b pid e2e-pid </dev/null >/dev/null 2>&1").ok();
-    let other = sandbox.sh("exec sleep 1000").start();
+    let other = sandbox.sh("echo $$; exec sleep 1000").start();
+    let number: i32 = other.wait_stdout("\n").trim().parse().unwrap();
     let before = sandbox.read("st/e2e-pid/state.json");
     let mut state: Value = serde_json::from_str(&before).unwrap();
-    state["init_process_pid"] = json!(other.pid().as_raw_pid());
+    state["init_process_pid"] = json!(number);
     sandbox.write("st/e2e-pid/state.json", state.to_string());
     assert_eq!(spawn(sandbox, "state e2e-pid").ok().json()["status"], "stopped");
     assert_ne!(spawn(sandbox, "kill e2e-pid KILL").code(), 0);
@@ -256,12 +260,15 @@ fn reused_pid(sandbox: &Sandbox) {
 }
 
 fn relative_hook(sandbox: &Sandbox) {
-    bundle(sandbox, "rhk", "true", |config| {
-        config["hooks"]["createRuntime"] = json!([{"path": "evil"}]);
-    });
+    bundle(sandbox, "rhk", "true", |_| {});
     sandbox.sh("printf '#!/bin/sh\\ntouch %s\\n' $PWD/ran >rhk/evil && chmod 755 rhk/evil").run().ok();
-    let outcome =
-        sandbox.sh(&format!("PATH=$PWD/rhk:$PATH {} --root {} run -b rhk e2e-rhk", runtime(), sandbox.at("st"))).run();
-    assert_ne!(outcome.code(), 0);
-    assert!(!sandbox.exists("ran"));
+    let config: Value = serde_json::from_str(&sandbox.read("rhk/config.json")).unwrap();
+    for path in ["evil", "./evil"] {
+        let mut config = config.clone();
+        let environment = json!([format!("PATH={}:/bin:/usr/bin", sandbox.at("rhk"))]);
+        config["hooks"]["createRuntime"] = json!([{"path": path, "env": environment}]);
+        sandbox.write("rhk/config.json", config.to_string());
+        assert_ne!(run(sandbox, "rhk").code(), 0, "{path}");
+        assert!(!sandbox.exists("ran"), "{path}");
+    }
 }

@@ -7,6 +7,8 @@ use crate::support::{Need, Sandbox, Test, test, wait_for};
 
 const ANY: &[Need] = &[Need::Root, Need::Program("busybox")];
 const UNIFIED: &[Need] = &[Need::Root, Need::Program("busybox"), Need::UnifiedCgroups];
+const HUGE_PAGES: &[Need] =
+    &[Need::Root, Need::Program("busybox"), Need::UnifiedCgroups, Need::UnifiedController("hugetlb")];
 const LEGACY: &[Need] = &[Need::Root, Need::Program("busybox"), Need::LegacyCgroups];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -21,9 +23,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("device_rules_hold_and_change_on_v1", LEGACY, devices),
         test("device_rules_hold_and_change_on_v2", UNIFIED, devices),
         test("a_limit_without_its_controller_is_one_error_line_on_v2", UNIFIED, absent_controller),
-        test("a_limit_below_processes_says_where_it_cannot_be_enabled", UNIFIED, internal_processes),
+        test("a_limit_below_processes_says_where_it_cannot_be_enabled", HUGE_PAGES, internal_processes),
         test("a_container_lives_below_a_threaded_cgroup", UNIFIED, threaded),
-        test("huge_pages_are_limited_on_v2", UNIFIED, huge_pages),
+        test("no_controller_is_to_be_had_below_a_threaded_cgroup", HUGE_PAGES, threaded_controller),
+        test("huge_pages_are_limited_on_v2", HUGE_PAGES, huge_pages),
     ]
 }
 
@@ -159,9 +162,6 @@ fn huge(sandbox: &Sandbox, name: &str, path: &str) {
 }
 
 fn huge_pages(sandbox: &Sandbox) {
-    if !has(sandbox, "hugetlb") {
-        return;
-    }
     huge(sandbox, "hge", "/huge");
     spawn(sandbox, "run -d -b hge e2e-hge </dev/null >/dev/null 2>&1").ok();
     assert_eq!(sandbox.sh(&format!("cat {HUGE}")).run().ok().stdout, "4194304\n");
@@ -174,9 +174,6 @@ fn huge_pages(sandbox: &Sandbox) {
 }
 
 fn internal_processes(sandbox: &Sandbox) {
-    if !has(sandbox, "hugetlb") {
-        return;
-    }
     sandbox.sh("mkdir /sys/fs/cgroup/full").run().ok();
     let keeper = sandbox.sh("echo 0 >/sys/fs/cgroup/full/cgroup.procs && echo in && exec sleep 1000").start();
     keeper.wait_stdout("in");
@@ -201,10 +198,16 @@ fn threaded(sandbox: &Sandbox) {
     spawn(sandbox, "kill --all e2e-thr KILL").ok();
     wait_for_stop(sandbox, "e2e-thr");
     spawn(sandbox, "delete e2e-thr").ok();
-    if has(sandbox, "hugetlb") {
-        huge(sandbox, "thr", "/above/threads/one");
-        let reason = "cgroup controller hugetlb cannot be enabled in /sys/fs/cgroup/above: ";
-        spawn(sandbox, "create -b thr e2e-thr").fails(1).one_error_line("spawn", &["hugetlb.2MB.max", reason]);
-    }
+    sandbox.sh("rmdir /sys/fs/cgroup/above/threads /sys/fs/cgroup/above").run().ok();
+}
+
+fn threaded_controller(sandbox: &Sandbox) {
+    sandbox
+        .sh("mkdir -p /sys/fs/cgroup/above/threads && echo threaded >/sys/fs/cgroup/above/threads/cgroup.type")
+        .run()
+        .ok();
+    huge(sandbox, "thr", "/above/threads/one");
+    let reason = "cgroup controller hugetlb cannot be enabled in /sys/fs/cgroup/above: ";
+    spawn(sandbox, "create -b thr e2e-thr").fails(1).one_error_line("spawn", &["hugetlb.2MB.max", reason]);
     sandbox.sh("rmdir /sys/fs/cgroup/above/threads /sys/fs/cgroup/above").run().ok();
 }

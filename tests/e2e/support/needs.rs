@@ -22,6 +22,10 @@ pub(crate) enum Need {
     UnifiedCgroups,
     /// cgroup v1 hierarchies; with [`Need::Root`] the sandbox sees no cgroup2.
     LegacyCgroups,
+    /// A controller that the cgroup2 hierarchy has.
+    UnifiedController(&'static str),
+    /// A file of the kernel's.
+    File(&'static str),
     /// A program in PATH.
     Program(&'static str),
 }
@@ -36,6 +40,8 @@ pub(crate) fn unmet(needs: &[Need]) -> Option<String> {
         Need::Registry => root().or_else(images::unmet),
         Need::UnifiedCgroups => there(["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"]),
         Need::LegacyCgroups => there(["/sys/fs/cgroup/pids/tasks", "/sys/fs/cgroup/devices/tasks"]),
+        Need::UnifiedController(name) => unified_controller(name),
+        Need::File(path) => there([path, path]),
         Need::Program(name) => program(name),
     })
 }
@@ -52,6 +58,13 @@ pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
 fn there(files: [&str; 2]) -> Option<String> {
     let any = files.iter().any(|file| Path::new(file).exists());
     (!any).then(|| format!("no {} on this machine", files[0]))
+}
+
+fn unified_controller(name: &str) -> Option<String> {
+    let controllers = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"];
+    let text = controllers.iter().find_map(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    let there = text.split_whitespace().any(|controller| controller == name);
+    (!there).then(|| format!("cgroup2 has no controller {name} here"))
 }
 
 fn program(name: &str) -> Option<String> {

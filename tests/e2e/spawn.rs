@@ -1,6 +1,7 @@
 //! `spawn`: a bundle becomes a container. `SPAWN=runc` runs what runc can do, too, with runc: to prove the tests right.
 
 mod attacks;
+mod budget;
 mod cgroups;
 mod crash;
 mod events;
@@ -53,6 +54,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("features_are_listed", NEEDS, features),
     ];
     tests.extend(attacks::tests());
+    tests.extend(budget::tests());
     tests.extend(cgroups::tests().into_iter().map(|test| test.in_area("cgroups")));
     tests.extend(events::tests().into_iter().map(|test| test.in_area("events")));
     tests.extend(systemd::tests().into_iter().map(|test| test.in_area("systemd")));

@@ -173,7 +173,8 @@ impl Bus {
         // The kernel tells who we are, and the number has to agree: its digits' codes, in hexadecimal 30 to 39.
         let uid = rustix::process::geteuid().as_raw().to_string();
         let uid = uid.chars().fold(String::new(), |uid, digit| uid + "3" + digit.encode_utf8(&mut [0; 4]));
-        stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        // BEGIN goes with it: a short call that came with BEGIN in one read would lie in systemd's buffer until more comes.
+        stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -182,7 +183,6 @@ impl Bus {
             ensure!(answer.len() < 512, "an endless greeting");
         }
         ensure!(answer.starts_with(b"OK "), "not let in: {}", String::from_utf8_lossy(&answer).trim_end());
-        stream.write_all(b"BEGIN\r\n")?;
         Ok(Self { stream, serial: 0 })
     }
 

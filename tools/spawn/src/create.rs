@@ -144,13 +144,8 @@ fn make(
     });
     // The container's own process keeps the scope from here on.
     drop(scope);
-    match attended {
-        Ok(console) => Ok((pid, pidfd, console)),
-        Err(error) => {
-            end(pid, &pidfd);
-            Err(error)
-        }
-    }
+    let console = attended.inspect_err(|_| end(pid, &pidfd))?;
+    Ok((pid, pidfd, console))
 }
 
 /// Has systemd make the cgroup. Its name is written down before: whoever kills us then leaves nothing that nobody finds.
@@ -177,8 +172,8 @@ fn give_up(cgroups: &Cgroups, container: &mut Container) {
     cgroups.remove_unused();
 }
 
-/// Ends the container's process, which may have ended by itself.
-fn end(pid: Pid, pidfd: &OwnedFd) {
+/// Ends a process that was made, unless it has ended by itself.
+pub(crate) fn end(pid: Pid, pidfd: &OwnedFd) {
     let _gone = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }

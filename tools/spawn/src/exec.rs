@@ -1,12 +1,12 @@
 //! `exec`: another process in a container that exists.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
@@ -103,14 +103,11 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     }
     let (pid, pidfd) = start(&mut child)?;
     drop(child);
-    match attend(order, &config, container, &ours, (pid, &pidfd)) {
-        Ok(console) => Ok(Running { pid, pidfd, console }),
-        Err(error) => {
-            let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
-            Err(error)
-        }
-    }
+    let known = order.pid_file.as_deref().map_or(Ok(()), |file| write_pid_file(file, pid));
+    let state = container.report(Status::Running);
+    let heard = known.and_then(|()| hear(ours.as_fd(), &config, &state, (pid, &pidfd)));
+    let console = heard.inspect_err(|_| create::end(pid, &pidfd))?;
+    Ok(Running { pid, pidfd, console })
 }
 
 /// Clones the process inside the container's pid namespace: the parent turns to it and back. Who may not, as he has no
@@ -147,24 +144,21 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     }
 }
 
-fn attend(
-    order: &Order,
+/// Does what the process asks for until its program runs; returns its terminal, if that is for the caller.
+pub(crate) fn hear(
+    socket: BorrowedFd<'_>,
     config: &Config,
-    container: &Container,
-    socket: &OwnedFd,
+    state: &record::State,
     (pid, pidfd): (Pid, &OwnedFd),
 ) -> anyhow::Result<Option<OwnedFd>> {
-    if let Some(file) = &order.pid_file {
-        write_pid_file(file, pid)?;
-    }
     let mut console = None;
     loop {
-        match sync::receive(socket.as_fd())? {
+        match sync::receive(socket)? {
             Message::End | Message::Ready => return Ok(console),
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {
-                seccomp::pass_listener(config, &container.report(Status::Running), (pid, pidfd), number)?;
-                create::answer(socket.as_fd())?;
+                seccomp::pass_listener(config, state, (pid, pidfd), number)?;
+                create::answer(socket)?;
             }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
             other => bail!("unexpected word from the process: {other:?}"),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -64,6 +65,19 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Optio
     }
     drop(raw);
     reap(pid)
+}
+
+/// Waits for the end of a process, but no longer than `limit`; tells whether it has ended.
+pub(crate) fn ends_within(pidfd: &OwnedFd, limit: Duration) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left.try_into()?)) {
+            Ok(ended) => return Ok(ended > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the process"),
+        }
+    }
 }
 
 /// Collects the exit status of a process that has ended.

@@ -1,16 +1,15 @@
 //! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs that get the container's State on stdin.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal};
 
 use crate::config::Hook;
+use crate::foreground::ends_within;
 
 /// Runs hooks in their order; the first failure ends it.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
@@ -62,7 +61,7 @@ fn run_one(hook: &Hook, state: &record::State, environment: &[String]) -> anyhow
     if let Some(seconds) = hook.timeout {
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("watch the hook")?;
-        if !ends_within(pidfd.as_fd(), Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))? {
+        if !ends_within(&pidfd, Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))? {
             rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("kill the hook")?;
             child.wait()?;
             bail!("hook ran past specified timeout of {seconds}.0s");
@@ -81,19 +80,5 @@ fn run_one(hook: &Hook, state: &record::State, environment: &[String]) -> anyhow
         (Some(0), _) => Ok(()),
         (Some(code), _) => bail!("exit status {code}, stderr: {words}"),
         (None, signal) => bail!("killed by signal {}, stderr: {words}", signal.unwrap_or(0)),
-    }
-}
-
-fn ends_within(pidfd: std::os::fd::BorrowedFd<'_>, limit: Duration) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs())?, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for the hook"),
-        }
     }
 }

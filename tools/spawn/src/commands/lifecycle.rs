@@ -5,11 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cli::Exit;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
@@ -19,8 +17,7 @@ use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global};
 use crate::state::{Container, Status, check_id};
-use crate::sync::{self, Message};
-use crate::{foreground, hooks, seccomp, tty, userns};
+use crate::{exec, foreground, hooks, sync, tty, userns};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
     let order = order(global, options.id, options.bundle, &options.common);
@@ -146,17 +143,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
         Ok(socket)
     };
     let socket = connect().with_context(|| format!("connect to {}/start", container.directory.display()))?;
-    loop {
-        match sync::receive(socket.as_fd())? {
-            Message::End | Message::Ready => break,
-            Message::Listener(number) => {
-                seccomp::pass_listener(&config, &container.report(Status::Created), (pid, &pidfd), number)?;
-                create::answer(socket.as_fd())?;
-            }
-            Message::Failed(code, error) => return Err(Exit::new(code, error).into()),
-            other => bail!("unexpected word from the container's process: {other:?}"),
-        }
-    }
+    exec::hear(socket.as_fd(), &config, &container.report(Status::Created), (pid, &pidfd))?;
     run_poststart(&container, &config)
 }
 
@@ -225,20 +212,6 @@ fn end(container: &Container) -> anyhow::Result<()> {
     // It may end by itself at this moment.
     let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
     container.cgroups().thaw_for_death()?;
-    wait_for_end(&pidfd)
-}
-
-fn wait_for_end(pidfd: &OwnedFd) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout =
-            rustix::time::Timespec { tv_sec: left.as_secs().try_into()?, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => bail!("container init still running"),
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for the container's end"),
-        }
-    }
+    ensure!(foreground::ends_within(&pidfd, Duration::from_secs(10))?, "container init still running");
+    Ok(())
 }

@@ -52,6 +52,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_status_descriptor_tells_state_and_exit_code", NEEDS, status_fd),
         test("spec_makes_a_config_that_runs", NEEDS, spec),
         test("features_are_listed", NEEDS, features),
+        test("sockets_to_listen_on_are_passed_on", NEEDS, listen_fds),
+        test("create_container_hooks_begin_in_the_root_file_system", NEEDS, hook_directory),
     ];
     tests.extend(attacks::tests());
     tests.extend(budget::tests());
@@ -175,6 +177,39 @@ fn log_lines(sandbox: &Sandbox) {
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("does not exist"), "{line}");
     assert!(line["time"].is_string());
+    bundle(sandbox, "say", "true", |config| {
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_NONSENSE"]);
+        let hook = json!([{"path": "/bin/true"}]);
+        config["hooks"] = json!({"createRuntime": hook, "startContainer": [{"path": "/bin/true"}]});
+    });
+    let said = spawn(sandbox, "--debug --log said --log-format json run -b say e2e-say").ok();
+    let levels = |text: &str, level: &str| text.lines().filter(|line| line.contains(level)).count();
+    let log = sandbox.read("said");
+    assert_eq!((levels(&log, r#""level":"warning""#), levels(&said.stderr, "CAP_NONSENSE")), (1, 1), "{log}{said}");
+    assert!(log.contains("createRuntime") && !said.stderr.contains("createRuntime"), "{log}{said}");
+    assert!(!sandbox.exists("say/rootfs/said"), "the log is written inside the container");
+}
+
+/// `sd_listen_fds(3)`: the numbers count only for the process that they are meant for.
+fn listen_fds(sandbox: &Sandbox) {
+    bundle(sandbox, "lis", "echo ${LISTEN_FDS-no} ${LISTEN_PID-no}; cat <&3 2>/dev/null", |_| {});
+    sandbox.write("text", "passed\n");
+    let run = format!("exec {} --root {} run -b lis e2e-lis", runtime(), sandbox.at("st"));
+    let script = |pid: &str| format!("sh -c 'LISTEN_PID={pid} LISTEN_FDS=1 {run}' 3<text");
+    sandbox
+        .sh(&script("$$").replace("exec", "; export LISTEN_PID LISTEN_FDS; exec"))
+        .run()
+        .ok()
+        .stdout_is("1 1\npassed\n");
+    let other = sandbox.sh(&script("1").replace("exec", "; export LISTEN_PID LISTEN_FDS; exec")).run();
+    assert_eq!(other.stdout, "no no\n", "{other}");
+}
+
+fn hook_directory(sandbox: &Sandbox) {
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "pwd -P; ls >made-by-hook"]}]);
+    bundle(sandbox, "dir", "cat /made-by-hook", |config| config["hooks"]["createContainer"] = hook);
+    let outcome = run(sandbox, "dir").ok();
+    assert!(outcome.stdout.lines().any(|line| line == "made-by-hook"), "{outcome}");
 }
 
 fn identity(sandbox: &Sandbox) {

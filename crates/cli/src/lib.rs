@@ -15,6 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
 pub use duration::duration;
+pub use log::log_to;
 pub use roots::Roots;
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.

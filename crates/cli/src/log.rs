@@ -6,6 +6,15 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 static TOOL: OnceLock<String> = OnceLock::new();
 
+/// What takes the lines in place of stderr, which then gets warnings only.
+type Sink = Box<dyn Fn(&Record<'_>) + Send + Sync>;
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// Has every line go to `sink`, and only warnings to stderr, too. The first call counts.
+pub fn log_to(sink: Sink) {
+    let _first = SINK.set(sink);
+}
+
 struct Stderr;
 
 impl Log for Stderr {
@@ -20,6 +29,12 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
+        }
+        if let Some(sink) = SINK.get() {
+            sink(record);
+            if record.level() > Level::Warn {
+                return;
+            }
         }
         let tool = TOOL.get().map_or("", String::as_str);
         let severity = if record.level() <= Level::Warn { "warning: " } else { "" };

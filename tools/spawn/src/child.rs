@@ -58,6 +58,8 @@ pub(crate) struct Options {
 impl Child<'_> {
     /// Becomes the container's program. Returns only if that fails; then the parent has heard why.
     pub(crate) fn run(&mut self, begun: anyhow::Result<()>) -> ! {
+        // The log's path would soon be one of the container's own.
+        log::set_max_level(log::LevelFilter::Off);
         let error = match begun.and_then(|()| self.become_program()) {
             Ok(never) => match never {},
             Err(error) => error,
@@ -198,8 +200,8 @@ impl Child<'_> {
         let config = self.config;
         if !config.linux.has(NamespaceKind::Mount) {
             ensure!(config.mounts.is_empty(), "mounts need a mount namespace");
-            self.hooks()?;
             rustix::process::chdir(self.rootfs).with_context(|| format!("enter {}", self.rootfs.display()))?;
+            self.hooks(rustix::fs::CWD)?;
             return rustix::process::chroot(".").context("chroot");
         }
         let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups)?;
@@ -207,7 +209,7 @@ impl Child<'_> {
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;
         }
-        self.hooks()?;
+        self.hooks(rootfs.root())?;
         if self.process.terminal {
             self.terminal(&rootfs)?;
         } else if self.options.null_stdin {
@@ -220,7 +222,7 @@ impl Child<'_> {
     }
 
     /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.
-    fn hooks(&self) -> anyhow::Result<()> {
+    fn hooks(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let hooks = &self.config.hooks;
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
             sync::send(self.socket.as_fd(), &Message::Hooks)?;
@@ -229,7 +231,13 @@ impl Child<'_> {
         if hooks.create_container.is_empty() {
             return Ok(());
         }
-        hooks::run("createContainer", &hooks.create_container, &self.state_now("creating"))
+        // As runc's, they begin in the root file system.
+        let directory =
+            |at, name| rustix::fs::openat(at, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let (own, root) = (directory(rustix::fs::CWD, ".")?, directory(root, ".")?);
+        rustix::process::fchdir(root).context("enter the root file system")?;
+        hooks::run("createContainer", &hooks.create_container, &self.state_now("creating"))?;
+        Ok(rustix::process::fchdir(own)?)
     }
 
     fn state_now(&self, status: &str) -> record::State {

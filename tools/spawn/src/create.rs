@@ -28,6 +28,8 @@ pub(crate) struct Order {
     pub pid_file: Option<PathBuf>,
     /// Wait for `start`; otherwise the program runs at once.
     pub wait: bool,
+    /// How many of the preserved descriptors are sockets to listen on: `sd_listen_fds(3)`.
+    pub listen_fds: u32,
     /// Have systemd make the cgroup.
     pub systemd_cgroup: bool,
     pub child: Options,
@@ -46,7 +48,10 @@ pub(crate) struct Made {
 /// Makes a container. If that fails nothing is left of it.
 pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let bundle = std::path::absolute(&order.bundle)?;
-    let (config, text) = Config::read(&bundle)?;
+    let (mut config, text) = Config::read(&bundle)?;
+    if let Some(process) = config.process.as_mut().filter(|_| order.listen_fds > 0) {
+        process.env.extend([format!("LISTEN_FDS={}", order.listen_fds), "LISTEN_PID=1".to_owned()]);
+    }
     // A record on stdin has been read, and a second process could not read it.
     if !order.child.null_stdin {
         guard::seal_if_watched(&config, false)?;

@@ -48,5 +48,5 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let journal = journal::Journal::new(&arguments.global);
-    commands::run(arguments).inspect_err(|error| journal.error(error))
+    commands::run(arguments).inspect_err(|error| journal.iter().for_each(|journal| journal.error(error)))
 }

@@ -32,7 +32,9 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Begins an order from what the commands share.
 pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Common) -> Order {
+    let listen_fds = listen_fds();
     Order {
+        listen_fds,
         root: state_root(global),
         id,
         bundle,
@@ -41,13 +43,19 @@ pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Commo
         wait: false,
         systemd_cgroup: global.systemd_cgroup,
         child: Options {
-            preserve_fds: common.preserve_fds,
+            preserve_fds: common.preserve_fds + listen_fds,
             no_pivot: common.no_pivot,
             no_new_keyring: common.no_new_keyring,
             rootless: is_rootless(global),
             ..Options::default()
         },
     }
+}
+
+/// How many descriptors after stderr are sockets that were opened for this process: `sd_listen_fds(3)`.
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
 pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<ExitCode> {

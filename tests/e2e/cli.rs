@@ -4,8 +4,17 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{Need, Sandbox, Test, programs_directory, source, test};
 
-const TOOLS: [(&str, i32); 8] =
-    [("pull", 2), ("unpack", 2), ("bundle", 2), ("spawn", 125), ("keep", 125), ("ns", 2), ("portmap", 2), ("run", 125)];
+const TOOLS: [(&str, i32); 9] = [
+    ("compose", 2),
+    ("pull", 2),
+    ("unpack", 2),
+    ("bundle", 2),
+    ("spawn", 125),
+    ("keep", 125),
+    ("ns", 2),
+    ("portmap", 2),
+    ("run", 125),
+];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -23,6 +32,14 @@ fn help(sandbox: &Sandbox) {
         let first = outcome.stdout.lines().next().unwrap();
         assert!(first.len() <= 72 && !first.ends_with('.'), "{outcome}");
         assert!(outcome.stdout.contains("\nExamples:\n"), "{outcome}");
+        let verbs =
+            outcome.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+        for verb in verbs
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+            .filter(|verb| !matches!(*verb, "" | "help"))
+        {
+            sandbox.run(&[tool, verb, "--help"]).ok().stderr_is("").stdout_has("Usage: ");
+        }
     }
 }
 

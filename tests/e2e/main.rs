@@ -14,6 +14,7 @@
 
 mod bundle;
 mod cli;
+mod compose;
 mod docker;
 mod interchange;
 mod keep;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 17] = [
+    let areas: [(&str, Vec<Test>); 18] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -59,6 +60,7 @@ fn tests() -> Vec<Test> {
         ("spawn", spawn::tests()),
         ("keep", keep::tests()),
         ("run", run::tests()),
+        ("compose", compose::tests()),
         ("docker", docker::tests()),
         ("kill", kill::tests()),
         ("interchange", interchange::tests()),

@@ -159,8 +159,9 @@ fn with_common_options(command: Command) -> Command {
         .global(true)
         .display_order(1000)
         .help("Say each step on stderr; twice: everything");
-    // In `run` and `bundle` -v is docker's --volume.
-    let taken = command.get_arguments().any(|argument| argument.get_short() == Some('v'));
+    // In `run` and `bundle` -v is docker's --volume, in `compose down` --volumes.
+    let has = |command: &Command| command.get_arguments().any(|argument| argument.get_short() == Some('v'));
+    let taken = has(&command) || command.get_subcommands().any(has);
     command.arg(if taken { verbose } else { verbose.short('v') })
 }
 

@@ -33,6 +33,8 @@ pub enum Tool {
     Spawn,
     /// From a bundle to a process that goes on without its caller.
     Keep,
+    /// From a reference to a process: all of them.
+    Run,
 }
 
 impl Tool {
@@ -46,6 +48,7 @@ impl Tool {
             Self::Portmap => "portmap",
             Self::Spawn => "spawn",
             Self::Keep => "keep",
+            Self::Run => "run",
         }
     }
 }

@@ -164,11 +164,15 @@ fn specs(directories: &[&Path]) -> Result<Vec<Spec>> {
         // A host without devices has no directory.
         let Ok(entries) = fs::read_dir(directory) else { continue };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths.retain(|path| {
+            path.extension().is_some_and(|extension| ["json", "yaml"].iter().any(|known| extension == *known))
+        });
         paths.sort();
         for path in paths {
-            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-            let spec = serde_json::from_slice(&text);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            // JSON is YAML, too.
+            let spec =
+                yaml::read(&text).map_err(anyhow::Error::from).and_then(|value| Ok(serde_json::from_value(value)?));
             specs.push(spec.with_context(|| format!("{} is not a CDI specification", path.display()))?);
         }
     }
@@ -282,6 +286,14 @@ mod tests {
             }}],
         });
         fs::write(directory.join("v.json"), text.to_string()).unwrap();
+        fs::write(directory.join("ignored.txt"), "no specification").unwrap();
+        let more =
+            "cdiVersion: 0.6.0\nkind: vendor.com/more\ndevices:\n- name: '0'\n  containerEdits: {env: [Y=yaml]}\n";
+        fs::write(directory.join("w.yaml"), more).unwrap();
+        let named = look_up_in(&["vendor.com/more=0".to_owned()], &[&directory]).unwrap();
+        let mut other = json!({"process": {"env": []}});
+        apply(&mut other, &named).unwrap();
+        assert_eq!(other["process"]["env"], json!(["Y=yaml"]));
         let edits = look_up_in(&["vendor.com/thing=one".to_owned()], &[&directory]).unwrap();
         let mut config = json!({"process": {"env": ["A=image"], "user": {"additionalGids": [0]}}, "mounts": []});
         apply(&mut config, &edits).unwrap();

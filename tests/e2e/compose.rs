@@ -1,0 +1,160 @@
+//! `compose`: a file of services becomes pipelines, and goes again.
+
+use rustix::process::Signal;
+
+use crate::support::{Need, Sandbox, Test, image, test, wait_for};
+
+const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("services_start_in_order_and_find_each_other", PIPELINE, up_and_down),
+        test("the_printed_script_does_the_same", PIPELINE, printed),
+        test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
+        test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
+        test("volumes_go_on_demand_only", PIPELINE, volumes),
+        test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
+    ]
+}
+
+/// A server that is healthy once it serves, a job before it, and a client of it.
+fn write(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    sandbox.write("site/index.html", "hello from compose\n");
+    sandbox.write(".env", "PORT=8080\n");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            r#"
+name: lab
+x-common: &common
+  image: {image}
+  stop_grace_period: 1s
+services:
+  client:
+    <<: *common
+    command: sh -c 'wget -q -O- http://server:80/ && echo done; exec sleep 1000'
+    depends_on: {{server: {{condition: service_healthy}}}}
+  server:
+    <<: *common
+    command: [httpd, -f, -h, /site, -p, "80"]
+    ports: ["${{PORT:?no port}}:80"]
+    volumes: ["./site:/site:ro", "data:/data"]
+    environment:
+      GREETING: it's $$5
+    healthcheck: {{test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1:80/"], interval: 200ms, retries: 50}}
+    depends_on: {{job: {{condition: service_completed_successfully}}}}
+  job:
+    <<: *common
+    command: sh -c 'echo prepared >/data/prepared'
+    volumes: [data:/data]
+  debug:
+    <<: *common
+    profiles: [debug]
+    command: sleep 1000
+volumes:
+  data:
+"#
+        ),
+    );
+}
+
+const RUNNING: &str = "lab-client-1\nlab-server-1\n";
+
+fn up_and_down(sandbox: &Sandbox) {
+    write(sandbox);
+    sandbox.run(&["compose", "up", "--detach"]).ok().stdout_is("");
+    assert!(sandbox.wait_http("127.0.0.1:8080/").ends_with("hello from compose\n"));
+    let running = "keep list --running --quiet | sort";
+    sandbox.sh(running).run().ok().stdout_is(RUNNING);
+    wait_for("the client's word", || {
+        let said = sandbox.run(&["compose", "logs", "client"]).ok().stdout;
+        (said == "client | hello from compose\nclient | done\n").then_some(())
+    });
+    sandbox
+        .sh("spawn exec lab-server-1 sh -c 'cat /data/prepared; echo \"$GREETING\"'")
+        .run()
+        .ok()
+        .stdout_is("prepared\nit's $5\n");
+    let shown = sandbox.run(&["compose", "ps"]).ok().stdout;
+    assert!(shown.starts_with("ID ") && shown.lines().count() == 4 && shown.contains("(healthy)"), "{shown}");
+    // What runs is left alone, what is missing is started.
+    let pids = "for id in client server; do spawn state lab-$id-1 | jq .pid; done";
+    let before = sandbox.sh(pids).run().ok().stdout;
+    sandbox.run(&["compose", "--profile", "debug", "up", "-d"]).ok();
+    assert_eq!(sandbox.sh(pids).run().ok().stdout, before);
+    sandbox.sh(running).run().ok().stdout_is("lab-client-1\nlab-debug-1\nlab-server-1\n");
+    sandbox.run(&["compose", "up", "-d", "--force-recreate", "server"]).ok();
+    let after = sandbox.sh(pids).run().ok().stdout;
+    assert!(after.lines().next() == before.lines().next() && after != before, "{before}{after}");
+    sandbox.run(&["compose", "--profile", "*", "down"]).ok();
+    sandbox.run(&["keep", "list", "--quiet"]).ok().stdout_is("");
+    sandbox.run(&["compose", "down"]).ok();
+}
+
+fn printed(sandbox: &Sandbox) {
+    write(sandbox);
+    sandbox.sh("compose print >script && grep -q 'run --detach --replace' script && rm compose.yaml .env").run().ok();
+    sandbox.run(&["sh", "script"]).ok().stdout_is("");
+    assert!(sandbox.wait_http("127.0.0.1:8080/").ends_with("hello from compose\n"));
+    sandbox.sh("keep list --running --quiet | sort").run().ok().stdout_is(RUNNING);
+    sandbox.run(&["keep", "rm", "--force", "lab-client-1", "lab-server-1", "lab-job-1"]).ok();
+}
+
+fn foreground(sandbox: &Sandbox) {
+    write(sandbox);
+    let up = sandbox.sh("exec compose up").start();
+    up.wait_stdout("client | done");
+    up.signal(Signal::INT);
+    up.wait().fails(128 + 2);
+    sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("");
+    sandbox.run(&["compose", "down"]).ok();
+}
+
+fn unhealthy(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let check = "{test: [CMD, 'false'], interval: 100ms, retries: 2}";
+    sandbox.write(
+        "bad.yaml",
+        format!(
+            "name: bad\nservices:\n  a: {{image: {image}, command: sleep 1000, stop_grace_period: 0s, healthcheck: {check}}}\n  \
+             b: {{image: {image}, command: 'true', depends_on: {{a: {{condition: service_healthy}}}}}}\n"
+        ),
+    );
+    let outcome = sandbox.run(&["compose", "-f", "bad.yaml", "up", "-d"]).fails(1);
+    outcome.stderr_has("bad-a-1 is not healthy").stderr_has("compose: start bad: see above");
+    sandbox.run(&["compose", "-f", "bad.yaml", "ps", "-q"]).ok().stdout_is("bad-a-1\n");
+    sandbox.run(&["compose", "-f", "bad.yaml", "down"]).ok();
+    sandbox.run(&["keep", "list", "-q"]).ok().stdout_is("");
+}
+
+fn volumes(sandbox: &Sandbox) {
+    write(sandbox);
+    sandbox.run(&["compose", "up", "-d", "job"]).ok();
+    sandbox.run(&["keep", "wait", "lab-job-1"]).ok().stdout_is("0\n");
+    sandbox.run(&["compose", "down"]).ok();
+    assert!(sandbox.exists("state/volumes/lab_data"));
+    sandbox.run(&["compose", "down", "--volumes"]).ok();
+    assert!(!sandbox.exists("state/volumes/lab_data"));
+}
+
+fn wrong(sandbox: &Sandbox) {
+    sandbox.run(&["compose", "ps"]).fails(1).one_error_line("compose", &["no compose.yaml here or above"]);
+    for (text, words) in [
+        ("services: {a: {image: b, imagge: c}}", "services.a.imagge"),
+        ("services: {a: {image: b, depends_on: [z]}}", "z"),
+        ("services: {a: {image: b, depends_on: [a]}}", "circle"),
+        ("services: {a: {image: '${UNSET:?is needed}'}}", "is needed"),
+        ("services: [", "line"),
+        ("services: {a: {build: .}}", "services.a: has only a build section"),
+    ] {
+        sandbox.write("odd.yaml", text);
+        sandbox
+            .run(&["compose", "-f", "odd.yaml", "up", "-d"])
+            .fails(1)
+            .one_error_line("compose", &["odd.yaml", words]);
+    }
+    sandbox.write("fine.yaml", "services: {a: {image: b}}");
+    let nobody = sandbox.run(&["compose", "-f", "fine.yaml", "up", "nobody"]).fails(2);
+    nobody.one_error_line("compose", &["no service nobody"]);
+}

@@ -1,0 +1,125 @@
+//! What `compose` does: it executes `sh` with the project's script, and `keep`.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use stage::{Stage, Tool};
+
+use crate::logs;
+use crate::options::Ps;
+use crate::project::Project;
+use crate::script::command;
+
+/// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
+pub(crate) fn up(project: &Project, root: &[OsString], script: &str, detach: bool) -> Result<ExitCode> {
+    let status = shell(script)?;
+    if !status.success() {
+        bail!("start {}: see above", project.name);
+    }
+    if detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let look = logs::Look { follow: true, tail: "all", prefix: true };
+    let ended = logs::print(project, root, &look)?;
+    stop(project, root, None)?;
+    Ok(ended)
+}
+
+/// Runs a script by sh, with the tools beside this one in PATH.
+fn shell(script: &str) -> Result<ExitStatus> {
+    let own = std::env::current_exe().context("find this executable")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = own.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
+    Command::new("sh")
+        .args(["-c", script])
+        .env("PATH", std::env::join_paths(directories).context("PATH")?)
+        .stdin(Stdio::null())
+        .status()
+        .context("execute sh")
+}
+
+/// Stops the services and removes their containers, the last one first.
+pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
+    stop(project, root, timeout)?;
+    let there = known(root, &["list", "--quiet"])?;
+    for service in project.services.iter().rev().filter(|service| there.contains(&service.container)) {
+        let mut remove = command(Tool::Keep, &["rm", "--force"], root);
+        remove.push([&service.container]);
+        quietly(&remove)?;
+    }
+    Ok(())
+}
+
+fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
+    let running = known(root, &["list", "--quiet", "--running"])?;
+    for service in project.services.iter().rev().filter(|service| running.contains(&service.container)) {
+        let mut stop = command(Tool::Keep, &["stop"], root);
+        if let Some(timeout) = timeout {
+            stop.push(["--time".to_owned(), timeout.to_string()]);
+        }
+        stop.push([&service.container]);
+        quietly(&stop)?;
+    }
+    Ok(())
+}
+
+/// Removes the project's own volumes; those that others made and named for it stay.
+pub(crate) fn remove_volumes(project: &Project, directory: &Path) -> Result<()> {
+    for volume in &project.volumes {
+        let path = directory.join(volume);
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Lists the services' containers as `keep list` does.
+pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> {
+    let own: HashSet<&str> = project.services.iter().map(|service| service.container.as_str()).collect();
+    let form: &[&str] = match (ps.json, ps.quiet) {
+        (true, _) => &["list", "--json"],
+        (_, true) => &["list", "--quiet"],
+        _ => &["list"],
+    };
+    let text = output(&command(Tool::Keep, form, root))?;
+    let mut out = std::io::stdout().lock();
+    for (number, line) in text.lines().enumerate() {
+        let id = if ps.json {
+            serde_json::from_str::<Value>(line).ok().and_then(|row| Some(row.get("id")?.as_str()?.to_owned()))
+        } else {
+            line.split(' ').next().map(str::to_owned)
+        };
+        let title = number == 0 && !ps.json && !ps.quiet;
+        if title || id.is_some_and(|id| own.contains(id.as_str())) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the ids that `keep` knows.
+pub(crate) fn known(root: &[OsString], arguments: &[&str]) -> Result<HashSet<String>> {
+    Ok(output(&command(Tool::Keep, arguments, root))?.lines().map(str::to_owned).collect())
+}
+
+fn output(stage: &Stage) -> Result<String> {
+    let output = stage.command()?.stderr(Stdio::inherit()).output().with_context(|| stage.to_string())?;
+    if !output.status.success() {
+        bail!("{stage}: {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Executes a command whose ids nobody wants to read.
+fn quietly(stage: &Stage) -> Result<()> {
+    output(stage).map(drop)
+}

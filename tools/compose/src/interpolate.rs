@@ -1,0 +1,154 @@
+//! Variables in the file's values: compose-spec, 12 (interpolation). `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`,
+//! `${NAME:?error}`, `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`; `$$` is a dollar.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
+
+/// What variables mean.
+pub(crate) type Variables = HashMap<String, String>;
+
+/// Replaces the variables in every text of `value`, whose place the errors name; keys stay as they are.
+pub(crate) fn interpolate(value: &mut Value, place: &str, variables: &Variables) -> Result<()> {
+    match value {
+        Value::String(text) if text.contains('$') => {
+            *text = expand(text, variables).with_context(|| place.to_owned())?;
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                interpolate(item, &format!("{place}[{index}]"), variables)?;
+            }
+        }
+        Value::Object(members) => {
+            for (key, member) in members {
+                let dot = if place.is_empty() { "" } else { "." };
+                interpolate(member, &format!("{place}{dot}{key}"), variables)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Expands one text.
+pub(crate) fn expand(text: &str, variables: &Variables) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(after) = after.strip_prefix('{') {
+            let end = closing(after).ok_or_else(|| anyhow!("{text}: ${{ without its }}"))?;
+            out.push_str(&braced(&after[..end], variables)?);
+            rest = &after[end + 1..];
+        } else {
+            let (name, after) = name(after);
+            if name.is_empty() {
+                bail!("{text}: $ before no name; $$ is a dollar");
+            }
+            out.push_str(variables.get(name).map_or("", String::as_str));
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Returns where the brace closes that was open before `text`.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0_u32;
+    for (index, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => return Some(index),
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn name(text: &str) -> (&str, &str) {
+    let inside = |(index, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (index > 0 && c.is_ascii_digit());
+    let end = text.char_indices().find(|at| !inside(*at)).map_or(text.len(), |(index, _)| index);
+    text.split_at(end)
+}
+
+fn braced(text: &str, variables: &Variables) -> Result<String> {
+    let (name, rest) = name(text);
+    if name.is_empty() {
+        bail!("${{{text}}}: no name");
+    }
+    let value = variables.get(name);
+    // With a colon an empty variable counts as none.
+    let (value, operation) = match rest.strip_prefix(':') {
+        Some(operation) => (value.filter(|value| !value.is_empty()), operation),
+        None => (value, rest),
+    };
+    let mut characters = operation.chars();
+    match (characters.next(), value) {
+        (None, _) if rest.is_empty() => Ok(value.cloned().unwrap_or_default()),
+        (Some('-' | '?'), Some(value)) => Ok(value.clone()),
+        (Some('-'), None) | (Some('+'), Some(_)) => expand(characters.as_str(), variables),
+        (Some('+'), None) => Ok(String::new()),
+        (Some('?'), None) => {
+            let said = expand(characters.as_str(), variables)?;
+            bail!("{name}: {}", if said.is_empty() { "not set" } else { &said })
+        }
+        _ => bail!("${{{text}}}: not understood"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> Variables {
+        [("A", "1"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    #[test]
+    fn every_form_of_the_specification_is_expanded() {
+        for (text, want) in [
+            ("$A-${A}", "1-1"),
+            ("a$$A", "a$A"),
+            ("$NONE.", "."),
+            ("${NONE:-x}", "x"),
+            ("${EMPTY:-x}${EMPTY-y}", "x"),
+            ("${NONE-y}", "y"),
+            ("${A:+on}${NONE:+off}${EMPTY+set}", "onset"),
+            ("${NONE:-${A}0}", "10"),
+            ("${NONE:-a:b}", "a:b"),
+            ("${A?no}", "1"),
+        ] {
+            assert_eq!(expand(text, &variables()).unwrap(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_expanded_is_told() {
+        for (text, want) in [
+            ("${NONE:?set it}", "NONE: set it"),
+            ("${NONE?}", "NONE: not set"),
+            ("${A", "${A: ${ without its }"),
+            ("${}", "${}: no name"),
+            ("${A!x}", "${A!x}: not understood"),
+            ("5$", "5$: $ before no name; $$ is a dollar"),
+        ] {
+            assert_eq!(expand(text, &variables()).unwrap_err().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn texts_are_expanded_wherever_they_stand() {
+        let mut value = serde_json::json!({"a": ["$A", 1], "$A": {"b": "${NONE:-x}"}});
+        interpolate(&mut value, "", &variables()).unwrap();
+        assert_eq!(value, serde_json::json!({"a": ["1", 1], "$A": {"b": "x"}}));
+        let mut value = serde_json::json!({"a": [{"b": "${"}]});
+        let error = interpolate(&mut value, "", &variables()).unwrap_err();
+        assert_eq!(format!("{error:#}"), "a[0].b: ${: ${ without its }");
+    }
+}

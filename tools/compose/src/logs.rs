@@ -1,0 +1,102 @@
+//! What the services say, line by line, each line with its service's name in front.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ExitCode, Stdio};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use stage::Tool;
+use sys::signal::SignalFd;
+
+use crate::action::known;
+use crate::project::Project;
+use crate::script::command;
+
+/// How often it is looked whether all have ended, while nobody interrupts. Nanoseconds.
+const LOOK: i64 = 100_000_000;
+
+/// How logs are printed.
+pub(crate) struct Look<'a> {
+    /// Until the containers end.
+    pub(crate) follow: bool,
+    /// How many of the last lines, or `all`.
+    pub(crate) tail: &'a str,
+    /// Whether the service's name stands in front.
+    pub(crate) prefix: bool,
+}
+
+/// Prints the logs of the services that have a container, until they end or a signal comes: the exit code is 128 and its
+/// number then.
+pub(crate) fn print(project: &Project, root: &[OsString], look: &Look<'_>) -> Result<ExitCode> {
+    let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let there = known(root, &["list", "--quiet"])?;
+    let services = project.services.iter().filter(|service| there.contains(&service.container));
+    let width = services.clone().map(|service| service.name.len()).max().unwrap_or_default();
+    let mut running: Vec<(Child, JoinHandle<()>)> = Vec::new();
+    for service in services {
+        let mut logs = command(Tool::Keep, &["logs", "--tail", look.tail], root);
+        if look.follow {
+            logs.push(["--follow"]);
+        }
+        logs.push([&service.container]);
+        // A Ctrl-C is for us: what the services say while they stop is still to be seen.
+        let mut child = logs.command()?.stdout(Stdio::piped()).process_group(0).spawn().context("execute keep")?;
+        let said = child.stdout.take().context("keep's output")?;
+        let prefix = if look.prefix { format!("{:width$} | ", service.name) } else { String::new() };
+        let copy = std::thread::Builder::new().spawn(move || copy(said, &prefix)).context("start a thread")?;
+        if !look.follow {
+            // One after the other, or lines of two would mix.
+            copy.join().ok();
+            child.wait().context("wait for keep")?;
+            continue;
+        }
+        running.push((child, copy));
+    }
+    let received = wait(&signals, &running)?;
+    for (mut child, copy) in running {
+        if received.is_some() {
+            // It may have ended by itself.
+            child.kill().ok();
+        }
+        child.wait().context("wait for keep")?;
+        copy.join().ok();
+    }
+    Ok(received.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(128 + signal)))
+}
+
+fn wait(signals: &SignalFd, running: &[(Child, JoinHandle<()>)]) -> Result<Option<u8>> {
+    while running.iter().any(|(_, copy)| !copy.is_finished()) {
+        let mut polled = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK })) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+        if let Some(received) = signals.read()? {
+            return Ok(Some(u8::try_from(received.signal).unwrap_or_default()));
+        }
+    }
+    Ok(None)
+}
+
+/// Copies whole lines, so that those of several services do not mix. A last line without an end gets one.
+fn copy(said: impl std::io::Read, prefix: &str) {
+    let mut reader = BufReader::new(said);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        if line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        let text = [prefix.as_bytes(), &line].concat();
+        if std::io::stdout().lock().write_all(&text).is_err() {
+            // Nobody reads any more; what ends this program is its own matter.
+            return;
+        }
+        line.clear();
+    }
+}

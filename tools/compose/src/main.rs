@@ -1,0 +1,71 @@
+//! A compose file as pipelines of `run`: reads the file, computes each service's command line and their order, and executes
+//! them or prints them as a shell script. It links none of the other tools.
+
+#![forbid(unsafe_code)]
+
+mod action;
+mod interpolate;
+mod logs;
+mod merge;
+mod node;
+mod options;
+mod order;
+mod project;
+mod script;
+mod service;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use options::{Command, Options};
+use project::Request;
+
+fn main() -> ExitCode {
+    cli::main(cli::Codes::OWN, |options: Options| run(&options))
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let file = &options.file;
+    let read = |services: &options::Services| {
+        project::read(&Request {
+            files: &file.files,
+            name: file.project_name.as_deref(),
+            env_files: &file.env_files,
+            profiles: &file.profiles,
+            services: &services.services,
+        })
+    };
+    let root = root(options);
+    match &options.command {
+        Command::Print(print) => {
+            let script = script::script(&read(&print.services)?, &root, print.force_recreate);
+            std::io::stdout().write_all(script.as_bytes())?;
+        }
+        Command::Up(up) => {
+            let project = read(&up.print.services)?;
+            let script = script::script(&project, &root, up.print.force_recreate);
+            return action::up(&project, &root, &script, up.detach);
+        }
+        Command::Down(down) => {
+            let project = read(&down.services)?;
+            action::down(&project, &root, down.timeout)?;
+            if down.volumes {
+                action::remove_volumes(&project, &file.roots.data().join("volumes"))?;
+            }
+        }
+        Command::Ps(ps) => action::list(&read(&ps.services)?, &root, ps)?,
+        Command::Logs(logs) => {
+            let look = logs::Look { follow: logs.follow, tail: &logs.tail, prefix: !logs.no_log_prefix };
+            return logs::print(&read(&logs.services)?, &root, &look);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what makes the other tools use the same directory.
+fn root(options: &Options) -> Vec<OsString> {
+    options.file.roots.argument().map_or_else(Vec::new, |root| vec!["--root".into(), root.into()])
+}

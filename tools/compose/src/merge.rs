@@ -1,0 +1,127 @@
+//! Several files as one: compose-spec, 13 (merge). The later file wins; mappings are merged member by member, lists are joined,
+//! but commands replace each other.
+
+use serde_json::{Map, Value};
+
+/// Keys whose lists replace the earlier ones.
+const REPLACED: &[&str] = &["command", "entrypoint", "test"];
+/// Keys that may be a list of pairs in one file and a mapping in the other, and what separates the pairs.
+const PAIRS: &[(&str, char)] =
+    &[("environment", '='), ("labels", '='), ("annotations", '='), ("sysctls", '='), ("extra_hosts", ':')];
+
+/// Lays `over` on `base`.
+pub(crate) fn merge(base: &mut Value, over: Value) {
+    merge_member("", base, over);
+}
+
+fn merge_member(key: &str, base: &mut Value, over: Value) {
+    if REPLACED.contains(&key) || over.is_null() {
+        *base = over;
+        return;
+    }
+    if let Some((_, separator)) = PAIRS.iter().find(|(pairs, _)| *pairs == key) {
+        mapping(base, *separator);
+    } else if ["depends_on", "networks"].contains(&key) && (base.is_object() || over.is_object()) {
+        named(base);
+    }
+    match (base, over) {
+        (Value::Object(base), mut over) => {
+            if over.is_array() {
+                match PAIRS.iter().find(|(pairs, _)| *pairs == key) {
+                    Some((_, separator)) => mapping(&mut over, *separator),
+                    None => named(&mut over),
+                }
+            }
+            let Value::Object(over) = over else { return };
+            for (key, value) in over {
+                match base.get_mut(&key) {
+                    Some(base) => merge_member(&key, base, value),
+                    None => {
+                        base.insert(key, value);
+                    }
+                }
+            }
+        }
+        (Value::Array(base), Value::Array(over)) => {
+            for item in over {
+                // The later file's mount wins over the earlier one's at the same place.
+                if let Some(target) = target(key, &item) {
+                    base.retain(|other| self::target(key, other).as_deref() != Some(&target));
+                }
+                if !base.contains(&item) {
+                    base.push(item);
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+/// Makes a mapping of a list of `KEY=VALUE`.
+fn mapping(value: &mut Value, separator: char) {
+    let Value::Array(items) = value else { return };
+    let pairs = items.iter().filter_map(Value::as_str).map(|pair| match pair.split_once([separator, '=']) {
+        Some((key, value)) => (key.to_owned(), value.into()),
+        None => (pair.to_owned(), Value::Null),
+    });
+    *value = Value::Object(pairs.collect());
+}
+
+/// Makes a mapping of a list of names.
+fn named(value: &mut Value) {
+    let Value::Array(items) = value else { return };
+    let names: Map<_, _> = items.iter().filter_map(Value::as_str).map(|name| (name.to_owned(), Value::Null)).collect();
+    *value = Value::Object(names);
+}
+
+fn target(key: &str, item: &Value) -> Option<String> {
+    if key != "volumes" {
+        return None;
+    }
+    match item {
+        Value::String(text) => text.split(':').nth(1).map(str::to_owned),
+        item => item.get("target").and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_later_file_wins_as_the_specification_has_it() {
+        for (base, over, want) in [
+            (json!({"image": "a"}), json!({"image": "b"}), json!({"image": "b"})),
+            (json!({"command": ["a", "b"]}), json!({"command": ["c"]}), json!({"command": ["c"]})),
+            (json!({"ports": ["80"]}), json!({"ports": ["80", "81"]}), json!({"ports": ["80", "81"]})),
+            (
+                json!({"environment": ["A=1", "B"]}),
+                json!({"environment": {"A": "2", "C": "3"}}),
+                json!({"environment": {"A": "2", "B": null, "C": "3"}}),
+            ),
+            (json!({"environment": {"A": "1"}}), json!({"environment": ["A=2"]}), json!({"environment": {"A": "2"}})),
+            (
+                json!({"volumes": ["./a:/data", "b:/b"]}),
+                json!({"volumes": [{"type": "volume", "source": "c", "target": "/data"}]}),
+                json!({"volumes": ["b:/b", {"type": "volume", "source": "c", "target": "/data"}]}),
+            ),
+            (
+                json!({"depends_on": ["a"]}),
+                json!({"depends_on": {"b": {"condition": "service_healthy"}}}),
+                json!({"depends_on": {"a": null, "b": {"condition": "service_healthy"}}}),
+            ),
+            (
+                json!({"healthcheck": {"test": ["A"], "retries": 1}}),
+                json!({"healthcheck": {"test": "b"}}),
+                json!({"healthcheck": {"test": "b", "retries": 1}}),
+            ),
+            (json!({"tty": true}), json!({"tty": null}), json!({"tty": null})),
+        ] {
+            let mut merged = base.clone();
+            merge(&mut merged, over.clone());
+            assert_eq!(merged, want, "{base} and {over}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A value of the file together with where it stands, so that whatever is wrong with it is told by its place:
+//! `services.web.ports[1]: ...`.
+
+use std::fmt::Display;
+
+use anyhow::{Result, anyhow};
+use serde_json::Value;
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'a> {
+    /// The value itself.
+    pub(crate) value: &'a Value,
+    /// Keys and indices from the top.
+    pub(crate) place: String,
+}
+
+impl<'a> Node<'a> {
+    /// The whole file.
+    pub(crate) fn top(value: &'a Value) -> Self {
+        Self { value, place: String::new() }
+    }
+
+    /// Makes an error that names the place.
+    pub(crate) fn error(&self, what: impl Display) -> anyhow::Error {
+        let place = if self.place.is_empty() { "the file" } else { &self.place };
+        anyhow!("{place}: {what}")
+    }
+
+    /// Returns the member `key`; what is absent or null is none.
+    pub(crate) fn get(&self, key: &str) -> Option<Self> {
+        let value = self.value.get(key).filter(|value| !value.is_null())?;
+        Some(self.below(value, key))
+    }
+
+    fn below(&self, value: &'a Value, key: &str) -> Self {
+        let dot = if self.place.is_empty() { "" } else { "." };
+        Self { value, place: format!("{}{dot}{key}", self.place) }
+    }
+
+    /// Returns a scalar as text.
+    pub(crate) fn text(&self) -> Result<String> {
+        match self.value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            Value::Bool(flag) => Ok(flag.to_string()),
+            _ => Err(self.error("a text is expected")),
+        }
+    }
+
+    /// Returns a truth value.
+    pub(crate) fn flag(&self) -> Result<bool> {
+        match self.text()?.as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(self.error("true or false is expected")),
+        }
+    }
+
+    /// Returns the items of a sequence.
+    pub(crate) fn items(&self) -> Result<Vec<Self>> {
+        let items = self.value.as_array().ok_or_else(|| self.error("a list is expected"))?;
+        let place = |index| format!("{}[{index}]", self.place);
+        Ok(items.iter().enumerate().map(|(index, value)| Self { value, place: place(index) }).collect())
+    }
+
+    /// Returns the members of a mapping.
+    pub(crate) fn members(&self) -> Result<Vec<(String, Self)>> {
+        let members = self.value.as_object().ok_or_else(|| self.error("a mapping is expected"))?;
+        Ok(members.iter().map(|(key, value)| (key.clone(), self.below(value, key))).collect())
+    }
+
+    /// Returns a list of texts, of which one may stand alone.
+    pub(crate) fn texts(&self) -> Result<Vec<String>> {
+        if self.value.is_array() {
+            return self.items()?.iter().map(Self::text).collect();
+        }
+        Ok(vec![self.text()?])
+    }
+
+    /// Returns `KEY=VALUE` lines, which a file has as a list of them or as a mapping; null is a key alone.
+    pub(crate) fn pairs(&self, separator: char) -> Result<Vec<String>> {
+        if !self.value.is_object() {
+            return self.texts();
+        }
+        let mut pairs = Vec::new();
+        for (key, node) in self.members()? {
+            if node.value.is_null() {
+                pairs.push(key);
+            } else {
+                // A name may have several addresses.
+                pairs.extend(node.texts()?.iter().map(|value| format!("{key}{separator}{value}")));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Refuses members other than these; those that begin with `x-` are anybody's: compose-spec, 11.
+    pub(crate) fn only(&self, keys: &[&str]) -> Result<()> {
+        for (key, node) in self.members()? {
+            if !key.starts_with("x-") && !keys.contains(&key.as_str()) {
+                return Err(node.error("not supported"));
+            }
+        }
+        Ok(())
+    }
+}

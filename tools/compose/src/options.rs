@@ -1,0 +1,126 @@
+//! The command line of `compose`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "Examples:
+  compose up -d
+  compose -f shop.yaml -p shop up db web
+  compose print | less
+  compose logs -f web
+  compose down --volumes";
+
+/// Run the services of a compose file
+#[derive(Parser, Debug)]
+#[command(name = "compose", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) file: File,
+}
+
+/// Which project is meant.
+#[derive(Args, Debug)]
+pub(crate) struct File {
+    /// The file; later ones are laid on earlier ones [default: compose.yaml here or above]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The project's name [default: the file's, or the directory's]
+    #[arg(short, long, value_name = "NAME", global = true)]
+    pub(crate) project_name: Option<String>,
+    /// Variables for the file [default: .env beside it]
+    #[arg(long = "env-file", value_name = "FILE", global = true)]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// Also run the services of this profile
+    #[arg(long = "profile", value_name = "NAME", global = true)]
+    pub(crate) profiles: Vec<String>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start services, and follow what they say until they end
+    Up(Up),
+    /// Stop services and remove their containers
+    Down(Down),
+    /// List the services' containers
+    Ps(Ps),
+    /// Print what services have said
+    Logs(Logs),
+    /// Print the shell script that `up --detach` executes
+    Print(Print),
+}
+
+/// `up`.
+#[derive(Args, Debug)]
+pub(crate) struct Up {
+    /// Return when all have started
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) print: Print,
+}
+
+/// `print`, and what it prints of.
+#[derive(Args, Debug)]
+pub(crate) struct Print {
+    /// Also start those anew that run: what the file says now may be something else
+    #[arg(long)]
+    pub(crate) force_recreate: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// `down`.
+#[derive(Args, Debug)]
+pub(crate) struct Down {
+    /// Remove the project's volumes too
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// Seconds until KILL [default: each container's own, or 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// `ps`.
+#[derive(Args, Debug)]
+pub(crate) struct Ps {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print ids only
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// `logs`.
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// Go on with what they say until they end
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last lines of each: a number, or all
+    #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
+    pub(crate) tail: String,
+    /// Print lines as they are, without the service's name
+    #[arg(long)]
+    pub(crate) no_log_prefix: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// Services by name.
+#[derive(Args, Debug)]
+pub(crate) struct Services {
+    /// Services, with what they need [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}

@@ -1,0 +1,114 @@
+//! Which services take part, and in which order they start.
+
+use anyhow::{Result, bail};
+
+use crate::service::Service;
+
+/// Returns the services that are `wanted` (all if none is named) and those that they need, each after what it needs.
+pub(crate) fn order(services: Vec<Service>, wanted: &[String], profiles: &[&str]) -> Result<Vec<Service>> {
+    if let Some(unknown) = wanted.iter().find(|name| services.iter().all(|service| service.name != **name)) {
+        return Err(cli::Usage(format!("no service {unknown}")).into());
+    }
+    let on = |service: &Service| {
+        service.profiles.is_empty()
+            || service.profiles.iter().any(|profile| profiles.contains(&profile.as_str()))
+            || profiles.contains(&"*")
+    };
+    let mut walk = Walk { services: &services, ordered: Vec::new(), path: Vec::new() };
+    for (index, service) in services.iter().enumerate() {
+        // A service that is asked for by name takes part without its profile.
+        let starts = if wanted.is_empty() { on(service) } else { wanted.contains(&service.name) };
+        if starts {
+            walk.visit(index, &|service| on(service) || wanted.contains(&service.name))?;
+        }
+    }
+    let ordered = walk.ordered;
+    let mut services: Vec<Option<Service>> = services.into_iter().map(Some).collect();
+    Ok(ordered.into_iter().filter_map(|index| services[index].take()).collect())
+}
+
+struct Walk<'a> {
+    services: &'a [Service],
+    ordered: Vec<usize>,
+    path: Vec<usize>,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, index: usize, on: &dyn Fn(&Service) -> bool) -> Result<()> {
+        if self.ordered.contains(&index) {
+            return Ok(());
+        }
+        let service = &self.services[index];
+        if self.path.contains(&index) {
+            let names: Vec<&str> = self.path.iter().map(|index| &*self.services[*index].name).collect();
+            bail!("services depend on each other in a circle: {} -> {}", names.join(" -> "), service.name);
+        }
+        self.path.push(index);
+        for dependency in &service.dependencies {
+            match self.services.iter().position(|other| other.name == dependency.service) {
+                Some(other) if on(&self.services[other]) => self.visit(other, on)?,
+                _ if !dependency.required => {}
+                Some(_) => bail!("service {} needs {}, whose profile is not on", service.name, dependency.service),
+                None => bail!("service {} needs {}, which there is not", service.name, dependency.service),
+            }
+        }
+        self.path.pop();
+        self.ordered.push(index);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Condition, Dependency};
+
+    /// `name: needs…`, with `?` before what is not required and `@profile` for a profile.
+    fn services(text: &str) -> Vec<Service> {
+        text.split("; ")
+            .map(|line| {
+                let (name, rest) = line.split_once(':').unwrap();
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let dependency = |word: &&str| Dependency {
+                    service: word.trim_start_matches('?').to_owned(),
+                    condition: Condition::Started,
+                    required: !word.starts_with('?'),
+                };
+                Service {
+                    name: name.to_owned(),
+                    container: name.to_owned(),
+                    dependencies: words.iter().filter(|word| !word.starts_with('@')).map(dependency).collect(),
+                    profiles: words.iter().filter_map(|word| word.strip_prefix('@')).map(str::to_owned).collect(),
+                    options: Vec::new(),
+                    operands: Vec::new(),
+                }
+            })
+            .collect()
+    }
+
+    fn names(text: &str, wanted: &[&str], profiles: &[&str]) -> Result<String, String> {
+        let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        let ordered = order(services(text), &wanted, profiles).map_err(|error| error.to_string())?;
+        Ok(ordered.into_iter().map(|service| service.name).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn each_service_starts_after_what_it_needs() {
+        for (text, wanted, profiles, want) in [
+            ("a: b; b: c; c:", &[][..], &[][..], Ok("c b a")),
+            ("a: b; b: c; c:; d:", &["b"], &[], Ok("c b")),
+            ("a: b c; b: c; c:", &[], &[], Ok("c b a")),
+            ("a: ?x; b:", &[], &[], Ok("a b")),
+            ("a:; b: @dev", &[], &[], Ok("a")),
+            ("a:; b: @dev", &[], &["dev"], Ok("a b")),
+            ("a:; b: @dev", &["b"], &[], Ok("b")),
+            ("a: ?b; b: @dev", &[], &[], Ok("a")),
+            ("a: b; b: @dev", &[], &[], Err("service a needs b, whose profile is not on")),
+            ("a: x", &[], &[], Err("service a needs x, which there is not")),
+            ("a: b; b: a", &[], &[], Err("services depend on each other in a circle: a -> b -> a")),
+            ("a:", &["x"], &[], Err("no service x")),
+        ] {
+            assert_eq!(names(text, wanted, profiles), want.map(str::to_owned).map_err(str::to_owned), "{text}");
+        }
+    }
+}

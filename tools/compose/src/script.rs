@@ -1,0 +1,128 @@
+//! The project as a shell script: `compose print`. It is what `compose up` executes.
+
+use std::ffi::OsString;
+
+use stage::{Stage, Tool};
+
+use crate::project::Project;
+use crate::service::{Condition, Service};
+
+/// What a script begins with where a service waits until another is healthy.
+const HEALTHY: &str = r#"healthy() {
+  while :; do
+    case $(LIST | grep "^$1 ") in
+    *'(healthy)'*) return ;;
+    *running*'(unhealthy)'* | *exited* | '') echo "$1 is not healthy" >&2; exit 1 ;;
+    esac
+    sleep 0.2
+  done
+}
+"#;
+
+/// Returns the script. Containers that run are left alone unless all are to be made `anew`.
+pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String {
+    let list = command(Tool::Keep, &["list"], root);
+    let mut script = vec!["set -eu\n".to_owned()];
+    let waits = project.services.iter().flat_map(|service| &service.dependencies);
+    if waits.clone().any(|wait| wait.condition == Condition::Healthy) {
+        script.push(HEALTHY.replace("LIST", &list.to_string()));
+    }
+    for service in &project.services {
+        for wait in &service.dependencies {
+            if let Some(needed) = project.services.iter().find(|other| other.name == wait.service) {
+                let line = self::wait(needed, wait.condition, root);
+                match (line.is_empty(), wait.required) {
+                    (true, _) => {}
+                    (_, true) => script.push(format!("{line}\n")),
+                    // It goes on without it.
+                    (_, false) => script.push(format!("({line}) || :\n")),
+                }
+            }
+        }
+        if !anew {
+            let running = command(Tool::Keep, &["list", "--running", "--quiet"], root);
+            script.push(format!("{running} | grep -qxF {} ||\n  ", word(&service.container)));
+        }
+        let mut run = command(Tool::Run, &["--detach", "--replace"], root);
+        run.push(arguments(service));
+        script.push(format!("{run} >/dev/null\n"));
+    }
+    script.concat()
+}
+
+/// Returns the arguments of `run`, after its own.
+pub(crate) fn arguments(service: &Service) -> Vec<String> {
+    [&service.options[..], &service.operands].concat()
+}
+
+/// Begins a command line of a tool; `root` stands behind the verb.
+pub(crate) fn command(tool: Tool, arguments: &[&str], root: &[OsString]) -> Stage {
+    let mut stage = Stage::new(tool, arguments.iter().copied());
+    stage.push(root.iter().cloned());
+    stage
+}
+
+/// A container that runs is what most wait for, and it runs when its own line is done.
+fn wait(needed: &Service, condition: Condition, root: &[OsString]) -> String {
+    let id = word(&needed.container);
+    match condition {
+        Condition::Started => String::new(),
+        Condition::Healthy => format!("healthy {id}"),
+        Condition::Completed => {
+            let mut wait = command(Tool::Keep, &["wait"], root);
+            wait.push([&needed.container]);
+            format!("[ \"$({wait})\" = 0 ] || {{ echo {id} failed >&2; exit 1; }}")
+        }
+    }
+}
+
+/// Quotes a word for the shell.
+pub(crate) fn word(text: &str) -> String {
+    stage::word(text.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Dependency;
+
+    #[test]
+    fn a_script_waits_for_what_a_service_needs() {
+        let service = |name: &str, dependencies: &[(&str, Condition)]| Service {
+            name: name.to_owned(),
+            container: format!("p-{name}-1"),
+            dependencies: dependencies
+                .iter()
+                .map(|(service, condition)| Dependency {
+                    service: (*service).to_owned(),
+                    condition: *condition,
+                    required: *service != "init",
+                })
+                .collect(),
+            profiles: vec![],
+            options: vec!["--name".to_owned(), format!("p-{name}-1")],
+            operands: vec!["img".to_owned(), "it's".to_owned()],
+        };
+        let needs = [("db", Condition::Healthy), ("init", Condition::Completed)];
+        let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
+        let project = Project { name: "p".to_owned(), services, volumes: vec![] };
+        let script = script(&project, &["--root".into(), "/r".into()], true);
+        assert!(
+            script.starts_with("set -eu\nhealthy() {\n") && script.contains("$(keep list --root /r | grep"),
+            "{script}"
+        );
+        let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
+        let run = |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
+        assert_eq!(
+            lines,
+            [
+                run("db"),
+                run("init"),
+                "healthy p-db-1".to_owned(),
+                "([ \"$(keep wait --root /r p-init-1)\" = 0 ] || { echo p-init-1 failed >&2; exit 1; }) || :"
+                    .to_owned(),
+                run("web"),
+            ]
+        );
+    }
+}

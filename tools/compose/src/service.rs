@@ -1,0 +1,223 @@
+//! A service of the file as the options of one `run`: compose-spec, 05 (services).
+
+use anyhow::Result;
+
+use crate::node::Node;
+use crate::project::Context;
+
+mod field;
+mod health;
+mod mount;
+mod network;
+
+/// When a service counts as ready for those that depend on it: compose-spec, 05, `depends_on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Its container runs.
+    Started,
+    /// Its health check passes.
+    Healthy,
+    /// It ended with exit code 0.
+    Completed,
+}
+
+/// A service that another one needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dependency {
+    /// The service's name.
+    pub(crate) service: String,
+    /// What it has to have reached.
+    pub(crate) condition: Condition,
+    /// Without it the other one cannot start.
+    pub(crate) required: bool,
+}
+
+/// A service, ready to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// Its key in the file.
+    pub(crate) name: String,
+    /// The container's id.
+    pub(crate) container: String,
+    /// Those it needs, each once.
+    pub(crate) dependencies: Vec<Dependency>,
+    /// It takes part only if one of these is on; always if there is none.
+    pub(crate) profiles: Vec<String>,
+    /// Options of `run`.
+    pub(crate) options: Vec<String>,
+    /// The image and the command.
+    pub(crate) operands: Vec<String>,
+}
+
+/// Keys that other functions than the table read.
+const READ: &[&str] = &[
+    "image",
+    "command",
+    "entrypoint",
+    "container_name",
+    "depends_on",
+    "profiles",
+    "env_file",
+    "ports",
+    "expose",
+    "volumes",
+    "volumes_from",
+    "networks",
+    "network_mode",
+    "healthcheck",
+    "logging",
+    "ulimits",
+    "deploy",
+    "secrets",
+    "configs",
+    "links",
+    "scale",
+    "attach",
+];
+
+/// Reads the service `name`.
+pub(crate) fn read(name: &str, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
+    let known: Vec<&str> = READ.iter().copied().chain(field::keys()).collect();
+    if node.get("image").is_none() && node.get("build").is_some() {
+        return Err(node.error("has only a build section: images are built elsewhere, so image is needed"));
+    }
+    node.only(&[&known[..], &["build"]].concat())?;
+    let container = match node.get("container_name") {
+        Some(container) => container.text()?,
+        None => context.container(name),
+    };
+    let mut options = vec!["--name".to_owned(), container.clone()];
+    options.extend(context.labels(name));
+    options.extend(field::options(node, context)?);
+    options.extend(field::env_files(node, context)?);
+    options.extend(field::limits(node)?);
+    options.extend(network::options(name, node, context)?);
+    options.extend(mount::options(node, context)?);
+    options.extend(health::options(node)?);
+    let operands = operands(node, &mut options)?;
+    let profiles = node.get("profiles").map(|node| node.texts()).transpose()?.unwrap_or_default();
+    Ok(Service { name: name.to_owned(), container, dependencies: dependencies(node)?, profiles, options, operands })
+}
+
+/// Returns the image and the command. Of an entry point with arguments `run` takes the program alone, and the arguments stand before
+/// the command's.
+fn operands(node: &Node<'_>, options: &mut Vec<String>) -> Result<Vec<String>> {
+    let image = node.get("image").ok_or_else(|| node.error("no image"))?.text()?;
+    let mut operands = vec![image];
+    if let Some(entrypoint) = node.get("entrypoint") {
+        let mut words = words(&entrypoint)?.into_iter();
+        options.extend(["--entrypoint".to_owned(), words.next().unwrap_or_default()]);
+        operands.extend(words);
+    }
+    if let Some(command) = node.get("command") {
+        operands.extend(words(&command)?);
+    }
+    Ok(operands)
+}
+
+/// Returns the words of a command: a list has them, a text is split as a shell would split it.
+fn words(node: &Node<'_>) -> Result<Vec<String>> {
+    if node.value.is_array() {
+        return node.texts();
+    }
+    split(&node.text()?).ok_or_else(|| node.error("a quotation mark has no partner"))
+}
+
+/// Splits at blanks outside of quotation marks: POSIX, Shell Command Language, 2.2.
+fn split(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            ' ' | '\t' | '\n' => words.extend(word.take()),
+            '\'' => quoted(&mut characters, '\'', word.get_or_insert_default())?,
+            '"' => quoted(&mut characters, '"', word.get_or_insert_default())?,
+            '\\' => word.get_or_insert_default().push(characters.next()?),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}
+
+fn quoted(characters: &mut std::str::Chars<'_>, mark: char, word: &mut String) -> Option<()> {
+    loop {
+        match characters.next()? {
+            c if c == mark => return Some(()),
+            '\\' if mark == '"' => {
+                let next = characters.next()?;
+                if !matches!(next, '"' | '\\' | '$' | '`') {
+                    word.push('\\');
+                }
+                word.push(next);
+            }
+            c => word.push(c),
+        }
+    }
+}
+
+fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
+    let mut found: Vec<Dependency> = Vec::new();
+    for link in node.get("links").map(|node| node.texts()).transpose()?.unwrap_or_default() {
+        let service = link.split(':').next().unwrap_or_default().to_owned();
+        found.push(Dependency { service, condition: Condition::Started, required: true });
+    }
+    if let Some(depends) = node.get("depends_on") {
+        if depends.value.is_object() {
+            for (service, node) in depends.members()? {
+                found.retain(|dependency| dependency.service != service);
+                found.push(dependency(service, &node)?);
+            }
+        } else {
+            for service in depends.texts()? {
+                found.retain(|dependency| dependency.service != service);
+                found.push(Dependency { service, condition: Condition::Started, required: true });
+            }
+        }
+    }
+    for key in ["network_mode", "pid", "ipc"] {
+        let text = node.get(key).map(|node| node.text()).transpose()?.unwrap_or_default();
+        if let Some(service) = text.strip_prefix("service:") {
+            if found.iter().all(|dependency| dependency.service != service) {
+                found.push(Dependency { service: service.to_owned(), condition: Condition::Started, required: true });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn dependency(service: String, node: &Node<'_>) -> Result<Dependency> {
+    node.only(&["condition", "required", "restart"])?;
+    let condition = match node.get("condition") {
+        None => Condition::Started,
+        Some(condition) => match condition.text()?.as_str() {
+            "service_started" => Condition::Started,
+            "service_healthy" => Condition::Healthy,
+            "service_completed_successfully" => Condition::Completed,
+            other => return Err(condition.error(format!("{other} is no condition"))),
+        },
+    };
+    let required = node.get("required").map_or(Ok(true), |node| node.flag())?;
+    Ok(Dependency { service, condition, required })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_split_as_a_shell_splits_them() {
+        for (text, want) in [
+            ("nginx -g 'daemon off;'", Some(vec!["nginx", "-g", "daemon off;"])),
+            (r#"sh -c "echo \"$x\" \n""#, Some(vec!["sh", "-c", r#"echo "$x" \n"#])),
+            ("a\\ b  ''\n", Some(vec!["a b", ""])),
+            ("", Some(vec![])),
+            ("'a", None),
+            ("\"a", None),
+            ("a\\", None),
+        ] {
+            assert_eq!(split(text), want.map(|words| words.into_iter().map(str::to_owned).collect()), "{text}");
+        }
+    }
+}

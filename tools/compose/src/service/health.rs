@@ -1,0 +1,62 @@
+//! A service's health check and its log.
+
+use anyhow::Result;
+
+use super::field::seconds;
+use crate::node::Node;
+
+const DURATIONS: &[(&str, &str)] = &[
+    ("interval", "--health-interval"),
+    ("timeout", "--health-timeout"),
+    ("start_period", "--health-start-period"),
+    ("start_interval", "--health-start-interval"),
+];
+
+/// Returns the options of `healthcheck` and `logging`.
+pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
+    let mut options = Vec::new();
+    if let Some(node) = service.get("logging") {
+        node.only(&["driver", "options"])?;
+        if let Some(driver) = node.get("driver") {
+            options.extend(["--log-driver".to_owned(), driver.text()?]);
+        }
+        for option in node.get("options").map(|node| node.pairs('=')).transpose()?.unwrap_or_default() {
+            options.extend(["--log-opt".to_owned(), option]);
+        }
+    }
+    let Some(node) = service.get("healthcheck") else { return Ok(options) };
+    node.only(&["test", "interval", "timeout", "start_period", "start_interval", "retries", "disable"])?;
+    let test = node.get("test").map(|node| test(&node)).transpose()?;
+    if node.get("disable").map_or(Ok(false), |node| node.flag())? || test == Some(None) {
+        options.push("--no-healthcheck".to_owned());
+        return Ok(options);
+    }
+    if let Some(Some(command)) = test {
+        options.extend(["--health-cmd".to_owned(), command]);
+    }
+    for (key, option) in DURATIONS {
+        if let Some(node) = node.get(key) {
+            options.extend([(*option).to_owned(), format!("{}s", seconds(&node)?)]);
+        }
+    }
+    if let Some(retries) = node.get("retries") {
+        options.extend(["--health-retries".to_owned(), retries.text()?]);
+    }
+    Ok(options)
+}
+
+/// Returns the command for a shell; none for `NONE`.
+fn test(node: &Node<'_>) -> Result<Option<String>> {
+    if !node.value.is_array() {
+        return Ok(Some(node.text()?));
+    }
+    let words = node.texts()?;
+    match words.split_first() {
+        Some((kind, [])) if kind == "NONE" => Ok(None),
+        Some((kind, [command])) if kind == "CMD-SHELL" => Ok(Some(command.clone())),
+        Some((kind, words @ [_, ..])) if kind == "CMD" => {
+            Ok(Some(words.iter().map(|text| crate::script::word(text)).collect::<Vec<_>>().join(" ")))
+        }
+        _ => Err(node.error("begins with CMD, CMD-SHELL or NONE")),
+    }
+}

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_start_whose_hook_hangs_is_no_obstacle_to_delete_force", NEEDS, hanging_hook),
         test("a_killed_foreground_spawn_takes_its_container_with_it", NEEDS, killed_foreground),
         test("eight_creators_do_not_disturb_each_other", NEEDS, eight_creators),
+        test("many_containers_live_at_once_and_leave_nothing", NEEDS, many),
         test("one_of_eight_creators_of_one_id_wins", NEEDS, one_id),
         test("a_failed_create_leaves_nothing", NEEDS, failed_create),
     ]
@@ -130,6 +131,26 @@ fn eight_creators(sandbox: &Sandbox) {
     let outcome = sandbox.sh(&script).run().ok();
     assert_eq!((outcome.stdout.lines().count(), outcome.stdout.contains("failed")), (40, false), "{}", outcome.stderr);
     spawn(sandbox, "list -q").ok().stdout_is("");
+}
+
+/// Each is made, alive beside all others, executed in, and deleted, by eight at a time.
+fn many(sandbox: &Sandbox) {
+    const COUNT: usize = 200;
+    bundle(sandbox, "mny", "exec sleep 1000", |config| {
+        // A network namespace costs the kernel more than all the rest, and this is no test of the kernel.
+        config["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]);
+    });
+    let program = format!("spawn --root {}", sandbox.at("st"));
+    let eight = |command: &str| sandbox.sh(&format!("seq {COUNT} | xargs -P 8 -I% {command}")).run().ok().stderr_is("");
+    eight(&format!("{program} run -d -b mny mny-% >/dev/null"));
+    let running = spawn(sandbox, "list --format json").ok().json();
+    let running = running.as_array().map(|all| all.iter().filter(|one| one["status"] == "running").count());
+    assert_eq!(running, Some(COUNT));
+    let greeting = eight(&format!("{program} exec mny-% echo here")).stdout;
+    assert_eq!(greeting, "here\n".repeat(COUNT));
+    eight(&format!("{program} delete -f mny-%")).stdout_is("");
+    spawn(sandbox, "list -q").ok().stdout_is("");
+    sandbox.sh("ls -A st; find /sys/fs/cgroup -name 'mny-*'").run().ok().stdout_is("");
 }
 
 fn one_id(sandbox: &Sandbox) {

@@ -136,7 +136,8 @@ fn random(sandbox: &Sandbox) {
             let killed = kill_process(pid, Signal::KILL);
             assert!(killed.is_ok() || background, "round {round}: {}", run.stderr());
         }
-        let outcome = run.wait().stderr_is("");
+        // A stage that was just being started may still say that it could not be.
+        let outcome = run.wait();
         if background {
             // It may have been started before `run` could say so.
             drop(sandbox.run(&["keep", "rm", "--force", "web"]));

@@ -175,6 +175,7 @@ fn started_again(sandbox: &Sandbox) {
         assert!(sandbox.wait_http("127.0.0.1:8080/").ends_with("changed\n"));
         // One in use is not swept, although the mount is another namespace's.
         sandbox.run(&["bundle", "prune"]).ok().stdout_is("");
+        sandbox.run(&["bundle", "mount", "web"]).fails(1).one_error_line("bundle", &["web", "in use"]);
         sandbox.run(&["keep", "stop", "web"]).ok();
     }
     sandbox.run(&["keep", "rm", "web"]).ok();

@@ -143,6 +143,11 @@ pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
     let path = locate(bundle, &roots.data())?;
     let Ok(text) = fs::read(path.join(container::RECORD)) else { bail!("no bundle `{bundle}`") };
     let record = Record::parse(&text, container::RECORD)?;
+    // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
+    let lock = Lock::take(&path)?;
+    if lock.is_none() || runner(&path, &roots.run()).is_some() {
+        bail!("container `{bundle}` is in use: stop it first");
+    }
     if has_lost_its_mount(&path) {
         let Rootfs { layers, path: tree, .. } = record.part()?;
         let layers = layers.or_else(|| tree.map(|tree| vec![tree])).context("the record's rootfs is empty")?;

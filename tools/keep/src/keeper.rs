@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -79,37 +79,47 @@ fn keep() -> Result<()> {
     let mut caller = UnixStream::from(caller);
     let mut text = Vec::new();
     caller.read_to_end(&mut text).context("read the job")?;
+    if text.is_empty() {
+        // The caller was killed before it said anything.
+        return Ok(());
+    }
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
     let claim = std::env::args_os().nth(1).map(PathBuf::from).context("no claim")?;
     let claim = Claim::from_stdout(&claim)?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
     if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
-        bail!("the caller was killed");
+        // The caller was killed, and what it has left is being undone.
+        return Ok(());
     }
     // `bundle prune` takes a bundle that is locked for one in use, even between two starts.
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
     let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
-    let (code, told) = match Keeper::begin(job.clone()) {
+    let code = match Keeper::begin(job.clone()) {
         Ok(Begun::Running(mut keeper, pid)) => {
-            let kept = tell(caller, &Report::Running(pid)).and_then(|()| keeper.stay());
+            // A caller that was killed has told nobody of the container: it goes, too.
+            let kept = if tell(caller, &Report::Running(pid)).is_ok() { keeper.stay() } else { Ok(()) };
             claim.is_ending();
             let undone = undo::carry_out(&job.undo);
             keeper.control.remove();
             // A claim that is not released is swept by the next run.
             return undone.map(|()| claim.release()).and(kept);
         }
-        Ok(Begun::Failed(code)) => (code, Ok(())),
-        Err(error) => (125, Err(error)),
+        Ok(Begun::Failed(code)) => code,
+        Err(error) => {
+            // Before the caller is told, so that it ends after this.
+            cli::complain("keep", &error);
+            125
+        }
     };
     undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
     if tell(caller, &Report::Failed(code)).is_err() {
         // It cannot give the name back any more.
         claim.release();
     }
-    told
+    Ok(())
 }
 
-/// Reports, and lets the caller go. One that was killed is an error: nobody knows of the container then.
+/// Reports, and lets the caller go. One that was killed is an error.
 fn tell(mut caller: UnixStream, report: &Report) -> Result<()> {
     writeln!(caller, "{}", serde_json::to_string(report)?).context("report")?;
     if matches!(report, Report::Running(_)) { leave_the_terminal() } else { Ok(()) }

@@ -116,6 +116,9 @@ impl Options {
         if image.as_encoded_bytes().starts_with(b"-") {
             return Err(cli::Usage(format!("no option {}: see run --help", image.to_string_lossy())));
         }
+        if self.rm && self.keep.restart.as_deref().is_some_and(|policy| policy != "no") {
+            return Err(cli::Usage("--rm and --restart exclude each other".to_owned()));
+        }
         if let (false, Some(option)) = (self.detach, self.keep.needs_keeper()) {
             return Err(cli::Usage(format!("{option} is for containers in the background: --detach")));
         }
@@ -140,7 +143,7 @@ impl Options {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Keep {
     /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
-    #[arg(long, value_name = "POLICY", value_parser = restart, conflicts_with = "rm")]
+    #[arg(long, value_name = "POLICY", value_parser = restart)]
     pub(crate) restart: Option<String>,
     /// Where its output goes: file, json-file, k8s-file, journald or none
     #[arg(long, value_name = "DRIVER")]

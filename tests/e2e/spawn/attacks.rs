@@ -75,6 +75,15 @@ fn descriptors(sandbox: &Sandbox) {
         .run()
         .ok();
     assert!(outcome.stdout.starts_with("0\n1\n2\n3\n4\nHOME"), "{}", outcome.stdout);
+    // More than the caller has: the runtime's own are not meant.
+    let outcome = sandbox
+        .sh(&format!(
+            "spawn --root {} run --preserve-fds 6 -b fds e2e-fds 3</etc/passwd 9</etc </dev/null",
+            sandbox.at("st")
+        ))
+        .run()
+        .ok();
+    assert!(outcome.stdout.starts_with("0\n1\n2\n3\n4\nHOME"), "{}", outcome.stdout);
 }
 
 fn cwd_descriptor(sandbox: &Sandbox) {

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_foreign_drop_is_said_and_can_be_opened", NEEDS, forward_drop),
         test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
         test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
+        test("the_proxy_tells_whom_a_connection_is_from", NEEDS, proxy_protocol),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -220,6 +221,49 @@ fn proxy_to_lo_that_is_down(sandbox: &Sandbox) {
         portmap del lone
         kill $inside; wait $inside 2>/dev/null; ip netns del down1";
     host(sandbox, "1", script).run().ok().stdout_is("::1\n::1\n::1\n");
+}
+
+/// A server in the container prints what it gets, as `repr` of Python, the client's port taken out.
+fn proxy_protocol(sandbox: &Sandbox) {
+    sandbox.write(
+        "told.py",
+        r"
+import re, socket, struct
+with socket.create_server(('', 80)) as server:
+    print('ready', flush=True)
+    for turn in range(4):
+        connection, _ = server.accept()
+        with connection:
+            got = b''
+            while not got.endswith(b'ping'):
+                got += connection.recv(4096)
+            if got.startswith(b'\r\n\r\n\0\r\nQUIT\n'):
+                command, family, length = struct.unpack('>BBH', got[12:16])
+                addresses, rest = got[16:16 + length], got[16 + length:]
+                size = {0x11: 4, 0x21: 16}.get(family, 0)
+                text = lambda a: socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, a)
+                print(hex(command), hex(family), text(addresses[:size]), text(addresses[size:2 * size]), addresses[-2] * 256 + addresses[-1], rest, flush=True)
+            else:
+                print(re.sub(rb' [0-9]+ 80', b' PORT 80', got), flush=True)
+            connection.sendall(b'pong')
+",
+    );
+    let script = "ip netns add lo1; ip netns exec lo1 python3 told.py >told & inside=$!
+        until grep -q ready told; do :; done
+        ping() { python3 -c 'import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); s.sendall(b\"ping\"); assert s.recv(9) == b\"pong\"' $1 $2; }
+        for version in v1 v2; do
+            portmap --netns /run/netns/lo1 --id lone --detach -p 8080:80 --proxy-protocol $version >/dev/null
+            ping 127.0.0.1 8080; ping ::1 8080; portmap del lone
+        done
+        wait $inside; cat told; ip netns del lo1
+        portmap --netns /run/netns/c1 --id web -p 53:53/udp --proxy-protocol v1; echo $?";
+    let want = "ready\nb'PROXY TCP4 127.0.0.1 127.0.0.1 PORT 8080\\r\\nping'\nb'PROXY TCP6 ::1 ::1 PORT 8080\\r\\nping'\n\
+                0x21 0x11 127.0.0.1 127.0.0.1 8080 b'ping'\n0x21 0x21 ::1 ::1 8080 b'ping'\n2\n";
+    let outcome = host(sandbox, "1", script).run();
+    outcome
+        .stdout_is(want)
+        .stderr_has("portmap: publish 53:53/udp: --proxy-protocol is for connections, and udp has none");
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

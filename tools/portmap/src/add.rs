@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use log::warn;
-use record::{Id, Input, PortMapping, Record};
+use record::{Id, Input, PortMapping, Protocol, Record};
 use serde_json::Value;
 
 use crate::control::Sockets;
@@ -36,10 +36,15 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
-    if options.background && !options.proxy {
+    let by_proxy = options.proxy || options.proxy_protocol.is_some();
+    if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
+        let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
+        return Err(cli::Usage(cause).into());
+    }
+    if options.background && !by_proxy {
         return hold::run(options, &mut record, &target, &specs);
     }
-    if options.proxy || target.addresses.is_empty() {
+    if by_proxy || target.addresses.is_empty() {
         if options.background || !options.detach && !is_piped {
             return serve::foreground(options, &mut record, &target, &specs);
         }

@@ -71,6 +71,9 @@ pub(crate) struct Add {
     /// Serve the ports by a proxy that connects from inside the container [default where it has no address]
     #[arg(long)]
     pub(crate) proxy: bool,
+    /// Tell the container each client's address, by the PROXY protocol; implies --proxy
+    #[arg(long, value_enum, value_name = "VERSION")]
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// Serve in the background; in a pipe a proxy always does
     #[arg(long)]
     pub(crate) detach: bool,
@@ -82,6 +85,25 @@ pub(crate) struct Add {
     pub(crate) background: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
+}
+
+/// How the container learns whom a connection is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProxyProtocol {
+    /// A line of text
+    V1,
+    /// The binary form
+    V2,
+}
+
+impl ProxyProtocol {
+    /// Returns its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
 }
 
 /// What to do about foreign chains that drop.

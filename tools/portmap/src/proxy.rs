@@ -6,6 +6,7 @@
 //! early is refused at once and can try again, as if the container's program were the host's.
 
 mod datagram;
+mod greeting;
 mod listener;
 mod readiness;
 mod relay;
@@ -27,6 +28,7 @@ use sys::namespace::Kind;
 pub(crate) use listener::{Listener, listen};
 
 use crate::control::Control;
+use crate::options::ProxyProtocol;
 use crate::watch::Watch;
 
 use datagram::Flows;
@@ -58,6 +60,8 @@ pub(crate) struct Proxy {
     full: bool,
     control: Control,
     watch: Watch,
+    /// How the container learns whom a connection is from.
+    greeting: Option<ProxyProtocol>,
 }
 
 impl Proxy {
@@ -83,6 +87,7 @@ impl Proxy {
             full: false,
             control,
             watch,
+            greeting: None,
         };
         proxy.watch.register(&proxy.epoll, Token::End.data())?;
         epoll::add(&proxy.epoll, proxy.control.socket(), Token::Control.data(), epoll::EventFlags::IN)?;
@@ -93,6 +98,11 @@ impl Proxy {
         }
         proxy.readiness.check(&mut proxy.listeners, &proxy.epoll)?;
         Ok(proxy)
+    }
+
+    /// Has the container told whom each connection is from.
+    pub(crate) fn greeting(self, greeting: Option<ProxyProtocol>) -> Self {
+        Self { greeting, ..self }
     }
 
     /// Serves until the container ends or somebody says so.
@@ -161,7 +171,8 @@ impl Proxy {
                 }
                 Err(_) => continue,
             };
-            match Relay::connect(client, index, listener.to) {
+            let greeting = self.greeting.map(|version| greeting::of(&client, version)).unwrap_or_default();
+            match Relay::connect(client, index, listener.to, greeting) {
                 Ok(relay) => self.add(relay),
                 Err(error) => self.refused(index, error),
             }

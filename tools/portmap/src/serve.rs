@@ -36,7 +36,7 @@ pub(crate) fn foreground(
     let ports = Ports(ports);
     let control = sockets.make(&proxy::record(id, &ports))?;
     let watch = Watch::new(&processes(options, target), Some(netns))?;
-    let mut proxy = Proxy::new(listeners, control, watch, &namespace)?;
+    let mut proxy = Proxy::new(listeners, control, watch, &namespace)?.greeting(options.proxy_protocol);
     add_ports(record, ports.0)?;
     record.print()?;
     if options.background {
@@ -61,6 +61,9 @@ pub(crate) fn call_itself_portmap() {
 pub(crate) fn background(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let mut command = itself(options, target);
+    if let Some(version) = options.proxy_protocol {
+        command.args(["--proxy-protocol", version.name()]);
+    }
     command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
     command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()]));
     start(command.stdin(Stdio::null()), |_| Ok(()))

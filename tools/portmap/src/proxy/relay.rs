@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use super::token::Token;
@@ -40,13 +40,20 @@ pub(super) struct Relay {
     client: OwnedFd,
     server: OwnedFd,
     connecting: bool,
+    /// What the container is told before the client's first byte.
+    greeting: Vec<u8>,
     there: Direction,
     back: Direction,
 }
 
 impl Relay {
     /// Connects an accepted client to the container. Where nobody listens there, the client's connection is reset.
-    pub(super) fn connect(client: OwnedFd, listener: u32, to: Option<SocketAddr>) -> Result<Self, Errno> {
+    pub(super) fn connect(
+        client: OwnedFd,
+        listener: u32,
+        to: Option<SocketAddr>,
+        greeting: Vec<u8>,
+    ) -> Result<Self, Errno> {
         let connected = to.ok_or(Errno::CONNREFUSED).and_then(connect);
         let (server, connecting) = match connected {
             Ok(connected) => connected,
@@ -59,7 +66,8 @@ impl Relay {
         let _kept = sockopt::set_socket_keepalive(&client, true);
         let _sooner = sockopt::set_tcp_nodelay(&client, true);
         let _sooner = sockopt::set_tcp_nodelay(&server, true);
-        Ok(Self { listener, client, server, connecting, there: Direction::default(), back: Direction::default() })
+        let (there, back) = (Direction::default(), Direction::default());
+        Ok(Self { listener, client, server, connecting, greeting, there, back })
     }
 
     pub(super) fn register(&self, epoll: &OwnedFd, index: u32, generation: u32) -> Result<(), Errno> {
@@ -77,6 +85,14 @@ impl Relay {
                     reset(&self.client);
                     return Err(Failure::Unreachable(error));
                 }
+            }
+        }
+        if !self.greeting.is_empty() {
+            // It is the first that is sent, and shorter than any socket's buffer.
+            let greeting = std::mem::take(&mut self.greeting);
+            if net::send(&self.server, &greeting, SendFlags::NOSIGNAL) != Ok(greeting.len()) {
+                reset(&self.client);
+                return Err(Failure::Broken);
             }
         }
         let there = self.there.pump(&self.client, &self.server, pipes);

@@ -186,7 +186,10 @@ fn log_lines(sandbox: &Sandbox) {
     let levels = |text: &str, level: &str| text.lines().filter(|line| line.contains(level)).count();
     let log = sandbox.read("said");
     assert_eq!((levels(&log, r#""level":"warning""#), levels(&said.stderr, "CAP_NONSENSE")), (1, 1), "{log}{said}");
-    assert!(log.contains("createRuntime") && !said.stderr.contains("createRuntime"), "{log}{said}");
+    for step in ["make the cgroups of e2e-say: /", "cloned process ", "has its program", "createRuntime"] {
+        assert!(log.contains(step), "{step}: {log}");
+    }
+    assert!(!said.stderr.contains("createRuntime"), "{log}{said}");
     assert!(!sandbox.exists("say/rootfs/said"), "the log is written inside the container");
 }
 

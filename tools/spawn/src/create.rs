@@ -103,6 +103,7 @@ fn make(
     container.state.cgroup_paths = cgroups.paths();
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
     container.save()?;
+    log::debug!("make the cgroups of {}: {}", order.id, places(&cgroups));
     cgroups.create_unified(order.child.rootless, scope.is_some()).inspect_err(|_| give_up(&cgroups, container))?;
     // The others may be somebody else's, until they are made.
     container.state.cgroup_paths.retain(|controllers, _| controllers.is_empty() && cgroups.unified.is_some());
@@ -136,6 +137,7 @@ fn make(
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);
+    log::debug!("cloned process {} with namespaces {:#x}", pid.as_raw_pid(), new_namespaces(config));
     // The child makes its network namespace meanwhile.
     let made = cgroups.create_v1(order.child.rootless, scope.is_some()).inspect_err(|_| {
         end(pid, &pidfd);
@@ -150,6 +152,7 @@ fn make(
     // The container's own process keeps the scope from here on.
     drop(scope);
     let console = attended.inspect_err(|_| end(pid, &pidfd))?;
+    log::debug!("process {} {}", pid.as_raw_pid(), if order.wait { "waits for the start" } else { "has its program" });
     Ok((pid, pidfd, console))
 }
 
@@ -181,6 +184,11 @@ fn give_up(cgroups: &Cgroups, container: &mut Container) {
 pub(crate) fn end(pid: Pid, pidfd: &OwnedFd) {
     let _gone = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+}
+
+/// The cgroups for a line of the log.
+fn places(cgroups: &Cgroups) -> String {
+    cgroups.paths().values().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 fn describe(

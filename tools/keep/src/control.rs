@@ -187,13 +187,22 @@ pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<O
     let ask = || -> io::Result<OwnedFd> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &address(&File::open(bundle)?)?)?;
-        send(&socket, &[request.to_packet().as_bytes()], None)?;
+        deliver(&socket, request)?;
         Ok(socket)
     };
     match ask() {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("ask the keeper of {id}")),
+    }
+}
+
+/// Sends a request. A keeper that ends at this moment has told everybody who was connected what it had to tell, so that
+/// the answer is there all the same, or the end of all.
+fn deliver(socket: &OwnedFd, request: &Request) -> io::Result<()> {
+    match send(socket, &[request.to_packet().as_bytes()], None) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+        sent => sent,
     }
 }
 
@@ -246,6 +255,25 @@ fn address(bundle: &File) -> io::Result<SocketAddrUnix> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keeper_that_ends_while_it_is_asked_has_answered() {
+        let pair =
+            || rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        for told in [true, false] {
+            let (client, keeper) = pair();
+            if told {
+                let exit = serde_json::to_vec(&Exit { code: 7, ..Exit::default() }).unwrap();
+                send(&keeper, &[&[ENDED], &exit], None).unwrap();
+            }
+            drop(keeper);
+            deliver(&client, &Request::Wait).unwrap();
+            match answer(&client).unwrap() {
+                Answer::Ended(exit) => assert!(told && exit.code == 7),
+                other => assert!(!told && matches!(other, Answer::Closed), "{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn requests_are_words() {

@@ -102,7 +102,11 @@ fn clean(sandbox: &Sandbox, before: &Listing, when: &str) {
     let sweep = "keep rm --force web 2>&1; run --gc; ls -d state/containers/* state/run/claims/* state/run/spawn/*";
     wait_for(&format!("an empty machine: {when}"), || {
         let listed = sandbox.sh(sweep).run().stdout;
-        listed.lines().all(|line| line == "keep: no container web").then_some(())
+        let empty = listed.lines().all(|line| line == "keep: no container web");
+        if !empty {
+            println!("{when}: {listed}");
+        }
+        empty.then_some(())
     });
     assert_eq!(since(before, sandbox), Vec::<String>::new(), "{when}");
 }

@@ -15,7 +15,16 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
         test("a_shared_rootfs_is_shared_in_the_container_alone", NEEDS, shared),
         test("failing_detached_has_exit_code_1", NEEDS, detached_code),
+        test("a_terminal_that_a_program_reads_ends_lines_plainly", NEEDS, plain_lines),
     ]
+}
+
+/// From the first line on, however soon that is written.
+fn plain_lines(sandbox: &Sandbox) {
+    bundle(sandbox, "pla", "echo one; echo two", |config| config["process"]["terminal"] = json!(true));
+    for _ in 0..20 {
+        run(sandbox, "pla").ok().stdout_is("one\ntwo\n");
+    }
 }
 
 fn signals(sandbox: &Sandbox) {

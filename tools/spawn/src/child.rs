@@ -247,6 +247,9 @@ impl Child<'_> {
 
     fn terminal(&self, rootfs: &Rootfs<'_>) -> anyhow::Result<()> {
         let pair = tty::open(rootfs.root(), self.process.console_size)?;
+        if self.console.is_none() {
+            tty::fit(pair.slave.as_fd());
+        }
         tty::mount_console(rootfs.root(), pair.slave.as_fd())?;
         tty::take(pair.slave.as_fd()).context("take the terminal")?;
         match &self.console {

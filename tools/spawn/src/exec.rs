@@ -231,6 +231,9 @@ impl Child<'_> {
     fn terminal(&self) -> anyhow::Result<()> {
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
+        if self.console.is_none() {
+            tty::fit(pair.slave.as_fd());
+        }
         tty::take(pair.slave.as_fd()).context("take the terminal")?;
         match &self.console {
             Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),

@@ -116,10 +116,6 @@ struct Relay {
 
 impl Relay {
     fn new(master: OwnedFd) -> Self {
-        tty::copy_size(master.as_fd());
-        if !rustix::termios::isatty(rustix::stdio::stdout()) {
-            tty::end_lines_plainly(master.as_fd());
-        }
         // Without this a container that does not read would stop us from reading it.
         let _blocking = rustix::io::ioctl_fionbio(&master, true);
         Self { master, typed: Vec::new(), stdin_open: true, master_open: true }

@@ -101,12 +101,17 @@ impl Drop for Raw {
     }
 }
 
-/// Keeps the container's terminal from ending lines with a carriage return, which only a terminal has a use for.
-pub(crate) fn end_lines_plainly(master: BorrowedFd<'_>) {
-    if let Ok(mut modes) = rustix::termios::tcgetattr(master) {
+/// Makes a new terminal fit the user's standard descriptors, which are still the caller's: before any program writes to it or
+/// asks it. It gets the size of the user's, and where no terminal reads its output, lines end without a carriage return.
+pub(crate) fn fit(terminal: BorrowedFd<'_>) {
+    copy_size(terminal);
+    if rustix::termios::isatty(rustix::stdio::stdout()) {
+        return;
+    }
+    if let Ok(mut modes) = rustix::termios::tcgetattr(terminal) {
         modes.output_modes.remove(OutputModes::ONLCR);
         // As it was, it works as well.
-        let _unchanged = rustix::termios::tcsetattr(master, OptionalActions::Now, &modes);
+        let _unchanged = rustix::termios::tcsetattr(terminal, OptionalActions::Now, &modes);
     }
 }
 

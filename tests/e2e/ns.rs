@@ -219,7 +219,7 @@ fn show(sandbox: &Sandbox) {
         sandbox,
         "ns add --ip 10.213.0.5 web >web.json
         ns enter -t web -n sleep 300 & P=$!
-        until grep -qsz sleep /proc/$P/cmdline; do :; done
+        until grep -qsx sleep /proc/$P/comm; do :; done
         for what in web $P $(stat -c %i /run/netns/web); do
             ns show --json $what | python3 -c 'import json,sys
 net = json.load(sys.stdin)[\"net\"]
@@ -235,7 +235,7 @@ assert [r for r in net[\"routes\"] if r[\"dst\"] == \"0.0.0.0/0\" and r[\"gw\"] 
 fn diff(sandbox: &Sandbox) {
     let lines = sandbox
         .sh("unshare -un --kill-child -f sh -c 'mount --make-rprivate / 2>/dev/null; exec sleep 300' & A=$!
-            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsz sleep /proc/${B% }/cmdline; do :; done
+            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsx sleep /proc/${B% }/comm; do :; done
             B=${B% }
             ns diff --json $$ $B >diff.json; ns diff $$ $B >diff.txt; ns diff $B $B | grep -c shared
             kill -KILL $A $B; wait
@@ -251,7 +251,7 @@ print(sorted(n[\"type\"] for n in d[\"namespaces\"] if not n[\"shared\"]), sorte
 fn tree(sandbox: &Sandbox) {
     let drawn = sandbox
         .sh("unshare -Un --kill-child -f sleep 300 & A=$!
-            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsz sleep /proc/${B% }/cmdline; do :; done
+            until B=$(cat /proc/$A/task/$A/children) && [ -n \"$B\" ] && grep -qsx sleep /proc/${B% }/comm; do :; done
             inode() { stat -Lc %i /proc/${B% }/ns/$1; }
             ns tree --dot >all.dot; ns tree -t net -t user >tree
             grep -c \"n$(inode user) -> n$(inode net);\" all.dot; grep -c \"n$(stat -Lc %i /proc/self/ns/user) -> n$(inode user);\" all.dot
@@ -276,7 +276,7 @@ const TARGETS: &str = "
     ln -s $(command -v ns) nsenter
     unshare -unimpCTf --kill-child --mount-proc sleep 300 & A=$!
     unshare -Urnpmf --kill-child --mount-proc sleep 301 & B=$!
-    child() { until c=$(cat /proc/$1/task/$1/children 2>/dev/null) && [ -n \"$c\" ] && grep -qz sleep /proc/${c% }/cmdline; do :; done; echo ${c% }; }
+    child() { until c=$(cat /proc/$1/task/$1/children 2>/dev/null) && [ -n \"$c\" ] && grep -qsx sleep /proc/${c% }/comm; do :; done; echo ${c% }; }
     T=$(child $A); U=$(child $B)
     show='for t in mnt net ipc uts cgroup user pid time; do readlink /proc/self/ns/$t; done; id; pwd'
     compare() {

@@ -19,7 +19,7 @@ fn alive(sandbox: &Sandbox) {
         sandbox,
         "ns add web >/dev/null; ns add db >/dev/null
         ip netns exec web sleep 300 & P=$!
-        until grep -qsz sleep /proc/$P/cmdline; do :; done
+        until grep -qsx sleep /proc/$P/comm; do :; done
         ns del web; test ! -e /run/netns/web
         until ! nsenter -t $P -n ip link show eth0 >/dev/null 2>&1; do :; done
         ip link show drayage0 >/dev/null

@@ -337,10 +337,7 @@ fn user_namespace(sandbox: &Sandbox) {
         "uns",
         "cat /proc/self/uid_map | tr -s ' '; id -u; stat -c %u /bin/busybox /dev/null; echo x >/tmp/made",
         |config| {
-            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-            let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-            config["linux"]["uidMappings"] = map.clone();
-            config["linux"]["gidMappings"] = map;
+            map_ids(config);
         },
     );
     sandbox.sh("chown -hR 100000:100000 uns/rootfs && chmod 755 . uns").run().ok();
@@ -348,13 +345,29 @@ fn user_namespace(sandbox: &Sandbox) {
     sandbox.sh("stat -c %u uns/rootfs/tmp/made").run().ok().stdout_is("100000\n");
 }
 
+/// Gives the container a user namespace, whose root is 100000.
+fn map_ids(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+}
+
 fn time_namespace(sandbox: &Sandbox) {
-    bundle(sandbox, "time", "cut -d. -f1 /proc/uptime", |config| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
-        config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 10_000_000, "nanosecs": 0}});
-    });
-    let uptime: u64 = run(sandbox, "time").ok().stdout.trim().parse().unwrap();
-    assert!(uptime > 10_000_000, "{uptime}");
+    for with_user in [false, true] {
+        bundle(sandbox, "time", "cut -d. -f1 /proc/uptime", |config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+            config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 10_000_000, "nanosecs": 0}});
+            if with_user {
+                map_ids(config);
+            }
+        });
+        if with_user {
+            sandbox.sh("chown -hR 100000:100000 time/rootfs && chmod 755 . time").run().ok();
+        }
+        let uptime: u64 = run(sandbox, "time").ok().stdout.trim().parse().unwrap();
+        assert!(uptime > 10_000_000, "{uptime}");
+    }
 }
 
 fn joined(sandbox: &Sandbox) {

@@ -18,6 +18,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("cgroup_paths_count_from_the_root_or_the_caller_on_hybrid", ANY, paths),
         test("a_killed_frozen_container_is_dead_on_v1", LEGACY, frozen),
         test("a_killed_frozen_container_is_dead_on_v2", UNIFIED, frozen),
+        test("a_frozen_cgroup_that_was_there_is_refused_and_kept_on_v1", LEGACY, frozen_before),
+        test("a_frozen_cgroup_that_was_there_is_refused_and_kept_on_v2", UNIFIED, frozen_before),
+        test("a_cpuset_that_its_maker_left_empty_is_filled", LEGACY, empty_cpuset),
+        test("what_was_never_finished_ends_nobody_in_its_cgroups", ANY, unfinished),
         test("kill_all_reaches_every_process_on_v1", LEGACY, kill_all),
         test("kill_all_reaches_every_process_on_v2", UNIFIED, kill_all),
         test("device_rules_hold_and_change_on_v1", LEGACY, devices),
@@ -83,6 +87,52 @@ fn frozen(sandbox: &Sandbox) {
     }
 }
 
+fn frozen_before(sandbox: &Sandbox) {
+    bundle(sandbox, "fbf", "true", |config| config["linux"]["cgroupsPath"] = json!("/fbf"));
+    let freeze = "mkdir -p $1; if [ -e $1/freezer.state ]; then echo FROZEN >$1/freezer.state; else echo 1 >$1/cgroup.freeze; fi";
+    let directory =
+        "directory=/sys/fs/cgroup/freezer; [ -e $directory ] || directory=/sys/fs/cgroup; set -- $directory/fbf";
+    sandbox.sh(&format!("{directory}; {freeze}")).run().ok();
+    for _twice in 0..2 {
+        spawn(sandbox, "create -b fbf e2e-fbf").fails(1).one_error_line("spawn", &["unexpectedly frozen"]);
+        sandbox.sh("find /sys/fs/cgroup/ -name fbf | wc -l").run().ok().stdout_is("1\n");
+    }
+    sandbox.sh(&format!("{directory}; rmdir $1")).run().ok();
+}
+
+fn empty_cpuset(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p /sys/fs/cgroup/cpuset/pod").run().ok();
+    bundle(sandbox, "cps", "true", |config| config["linux"]["cgroupsPath"] = json!("/pod/cps"));
+    run(sandbox, "cps").ok();
+    sandbox.sh("find /sys/fs/cgroup/ -depth -name pod -exec rmdir {} +").run().ok();
+}
+
+/// `spawn` was killed when it had written down where its cgroups were to be, and not yet looked whether they were free.
+fn unfinished(sandbox: &Sandbox) {
+    bundle(sandbox, "unf", "true", |config| config["linux"]["cgroupsPath"] = json!("/unf"));
+    spawn(sandbox, "create -b unf e2e-unf </dev/null >/dev/null 2>&1").ok();
+    let mut state: Value = serde_json::from_str(&sandbox.read("st/e2e-unf/state.json")).expect("state.json");
+    spawn(sandbox, "delete -f e2e-unf").ok();
+    state["init_process_pid"] = json!(0);
+    sandbox.sh("mkdir st/e2e-unf").run().ok();
+    sandbox.write("st/e2e-unf/state.json", state.to_string());
+    let place =
+        "directory=/sys/fs/cgroup/freezer; [ -e $directory ] || directory=/sys/fs/cgroup; directory=$directory/unf";
+    let enter = format!("{place}; mkdir $directory; echo 0 >$directory/cgroup.procs; echo in; exec cat");
+    let neighbour = sandbox.sh(&enter).open_stdin().start();
+    neighbour.wait_stdout("in");
+    spawn(sandbox, "delete --force e2e-unf").ok();
+    sandbox
+        .sh(&format!("{place}; test ! -e st/e2e-unf && cat $directory/cgroup.procs | wc -l"))
+        .run()
+        .ok()
+        .stdout_is("1\n");
+    drop(neighbour);
+    wait_for("the empty cgroup", || {
+        sandbox.sh(&format!("{place}; rmdir $directory")).run().status.success().then_some(())
+    });
+}
+
 fn kill_all(sandbox: &Sandbox) {
     bundle(sandbox, "all", "sleep 1000 & setsid sleep 1000 & exec sleep 1000", |config| {
         config["linux"]["namespaces"] = json!([{"type": "mount"}]);
@@ -103,7 +153,10 @@ fn devices(sandbox: &Sandbox) {
         "mknod /tmp/kmsg c 1 11; (: >/dev/null) && echo null; (: >/tmp/kmsg) 2>/dev/null && echo kmsg; sleep 1000";
     let allow = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "w"});
     let deny = json!({"allow": false, "access": "rwm"});
-    for (rules, want) in [(json!([deny]), "null\n"), (json!([deny, allow]), "null\nkmsg\n")] {
+    let all = json!({"allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwa"});
+    for (rules, want) in
+        [(json!([deny]), "null\n"), (json!([deny, allow]), "null\nkmsg\n"), (json!([deny, allow, all]), "null\n")]
+    {
         bundle(sandbox, "dvr", &script.replace("sleep 1000", "true"), |config| {
             config["linux"]["resources"] = json!({"devices": rules});
             for set in ["bounding", "effective", "permitted"] {

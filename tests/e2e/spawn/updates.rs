@@ -10,6 +10,7 @@ const LEGACY: &[Need] = &[Need::Root, Need::Program("busybox"), Need::LegacyCgro
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("updates_add_up_and_leave_the_state_alone", LEGACY, add_up),
+        test("a_period_shrinks_within_its_parent_s_share", LEGACY, shorter_period),
         test("an_update_that_cannot_be_is_one_error_line", NEEDS, refused),
     ]
 }
@@ -45,6 +46,24 @@ fn add_up(sandbox: &Sandbox) {
     assert_eq!(kept(sandbox), want);
     assert_eq!(spawn(sandbox, "state e2e-upd").ok().stdout, state);
     spawn(sandbox, "delete -f e2e-upd").ok();
+}
+
+/// In either order one of the two values comes first, and the kernel looks at both.
+fn shorter_period(sandbox: &Sandbox) {
+    let parent = "mkdir -p /sys/fs/cgroup/cpu/pod && cd /sys/fs/cgroup/cpu/pod && echo 50000 >cpu.cfs_quota_us";
+    sandbox.sh(parent).run().ok();
+    bundle(sandbox, "per", "sleep 1000", |config| {
+        config["linux"]["cgroupsPath"] = json!("/pod/per");
+        config["linux"]["resources"] = json!({"cpu": {"quota": 50_000, "period": 100_000}});
+    });
+    spawn(sandbox, "run -d -b per e2e-per </dev/null >/dev/null 2>&1").ok();
+    for (period, quota) in [(10_000, 5000), (100_000, 50_000)] {
+        spawn(sandbox, &format!("update --cpu-period {period} --cpu-quota {quota} e2e-per")).ok();
+        let files = "cd /sys/fs/cgroup/cpu/pod/per && cat cpu.cfs_period_us cpu.cfs_quota_us";
+        sandbox.sh(files).run().ok().stdout_is(&format!("{period}\n{quota}\n"));
+    }
+    spawn(sandbox, "delete -f e2e-per").ok();
+    sandbox.sh("find /sys/fs/cgroup/ -depth -name pod -exec rmdir {} +").run().ok();
 }
 
 fn refused(sandbox: &Sandbox) {

@@ -34,6 +34,8 @@ pub(crate) struct Cgroups {
     pub v1: BTreeMap<String, PathBuf>,
     /// The cgroup2 directory.
     pub unified: Option<PathBuf>,
+    /// Those of them that were not there before.
+    made: Vec<PathBuf>,
 }
 
 impl Cgroups {
@@ -69,7 +71,7 @@ impl Cgroups {
     pub(crate) fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
         let mut v1 = paths.clone();
         let unified = v1.remove("");
-        Self { v1, unified }
+        Self { v1, unified, made: Vec::new() }
     }
 
     /// Gives the directories by controller; the unified one has the empty name, as in runc's state files.
@@ -94,7 +96,11 @@ impl Cgroups {
     pub(crate) fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let Some(directory) = &self.unified else { return Ok(()) };
         match create(directory, "") {
-            Ok(made) if made || ours => Ok(()),
+            Ok(true) => {
+                self.made.push(directory.clone());
+                Ok(())
+            }
+            Ok(_) if ours => Ok(()),
             Ok(_) if self.v1.is_empty() => {
                 check_unused(directory)?;
                 self.check_thawed()
@@ -113,7 +119,8 @@ impl Cgroups {
         let (mut denied, mut existed) = (Vec::new(), false);
         for (controllers, directory) in &self.v1 {
             match create(directory, controllers) {
-                Ok(made) if made || ours => {}
+                Ok(true) => self.made.push(directory.clone()),
+                Ok(_) if ours => {}
                 Ok(_) => {
                     existed = true;
                     check_unused(directory)?;
@@ -149,7 +156,8 @@ impl Cgroups {
     /// that cannot be opened are left out if `lenient`.
     pub(crate) fn join(&self, lenient: bool) -> anyhow::Result<()> {
         for directory in self.v1.values() {
-            let context = || format!("join cgroup {}", directory.display());
+            let context =
+                || format!("adding pid {} to {}", rustix::process::getpid().as_raw_pid(), directory.display());
             let tasks = match rustix::fs::open(directory.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             {
                 Err(_) if lenient => continue,
@@ -246,11 +254,23 @@ impl Cgroups {
         v1.or_else(|| self.unified.as_deref().map(|directory| (directory, false)))
     }
 
-    /// Removes the directories in which nothing is.
-    pub(crate) fn remove_unused(&self) {
-        for directory in self.directories() {
-            // Whoever uses it keeps it.
+    /// Removes the directories that [`Self::create_unified`] and [`Self::create_v1`] have made.
+    pub(crate) fn remove_made(&self) {
+        for directory in &self.made {
+            // Whoever uses it by now keeps it.
             let _in_use = fs::remove_dir(directory);
+        }
+    }
+
+    /// Removes the directories in which nothing is, or soon will be: others may live in them.
+    pub(crate) fn remove_unused(&self) {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        for directory in self.directories() {
+            // A process that was just killed needs a moment.
+            while fs::remove_dir(directory).is_err_and(|error| busy(&error)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_micros(500));
+            }
         }
     }
 
@@ -333,7 +353,12 @@ fn check_unused(directory: &Path) -> anyhow::Result<()> {
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = crate::file::read(parent.join(file))?;
+        let mut value = crate::file::read(parent.join(file))?;
+        if value.trim_end().is_empty() {
+            // Whoever made that one has left it so.
+            inherit_cpuset(parent)?;
+            value = crate::file::read(parent.join(file))?;
+        }
         write(&directory.join(file), value.trim_end())?;
     }
     Ok(())
@@ -392,7 +417,11 @@ mod tests {
 
     #[test]
     fn paths_are_kept_in_the_state() {
-        let cgroups = Cgroups { v1: BTreeMap::from([("cpu,cpuacct".into(), "/a".into())]), unified: Some("/u".into()) };
+        let cgroups = Cgroups {
+            v1: BTreeMap::from([("cpu,cpuacct".into(), "/a".into())]),
+            unified: Some("/u".into()),
+            made: Vec::new(),
+        };
         assert_eq!(Cgroups::from_paths(&cgroups.paths()), cgroups);
         assert_eq!(cgroups.controller("cpuacct"), Some(Path::new("/a")));
         assert_eq!(cgroups.controller("cpu,"), None);

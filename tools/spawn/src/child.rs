@@ -125,18 +125,16 @@ impl Child<'_> {
         }
         self.cgroups.join(self.options.rootless)?;
         reset_affinity();
-        if linux.makes(NamespaceKind::User) {
-            become_root(self.options.rootless)?;
+        // Its maker owns the files of this process in /proc, root of the user namespace does not.
+        if linux.makes(NamespaceKind::Time) {
+            self.make_time_namespace()?;
         }
-        if self.in_user_namespace {
+        if linux.makes(NamespaceKind::User) || self.in_user_namespace {
             become_root(self.options.rootless)?;
         }
         for (kind, namespace) in &self.namespaces {
             sys::namespace::enter(namespace.as_fd(), *kind)
                 .with_context(|| format!("join the {} namespace", kind.name()))?;
-        }
-        if linux.makes(NamespaceKind::Time) {
-            self.make_time_namespace()?;
         }
         if linux.makes(NamespaceKind::Cgroup) {
             // Not by clone3: the namespace's root is where the process is at that moment.

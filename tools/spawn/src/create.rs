@@ -174,10 +174,10 @@ fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> anyhow::Result<()
     cgroups.apply(resources, devices).context("apply cgroup configuration")
 }
 
-/// Lets go of cgroups: what is in use is somebody else's; what is not is nobody's, and the next one finds it empty.
+/// Lets go of cgroups: those that were there before may be somebody else's.
 fn give_up(cgroups: &Cgroups, container: &mut Container) {
     container.state.cgroup_paths.clear();
-    cgroups.remove_unused();
+    cgroups.remove_made();
 }
 
 /// Ends a process that was made, unless it has ended by itself.

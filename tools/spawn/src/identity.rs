@@ -119,7 +119,15 @@ impl List<'_> {
     fn scheduling(&mut self, process: &Process, linux: &Linux) -> anyhow::Result<()> {
         if let Some(scheduler) = &process.scheduler {
             let attributes = self.launch.bytes(&priority::scheduler(scheduler)?);
-            self.call("set the scheduler", libc::SYS_sched_setattr, &[0, attributes, 0]);
+            // Processes that only some processors may run cannot have deadlines.
+            let confined = linux.resources.as_ref().and_then(|resources| resources.cpu.as_ref());
+            let confined = scheduler.policy == "SCHED_DEADLINE" && confined.is_some_and(|cpu| !cpu.cpus.is_empty());
+            let name = if confined {
+                "set the scheduler: process scheduler can't be used together with AllowedCPUs"
+            } else {
+                "set the scheduler"
+            };
+            self.call(name, libc::SYS_sched_setattr, &[0, attributes, 0]);
         }
         if let Some(io_priority) = &process.io_priority {
             let value = priority::io(io_priority)?;

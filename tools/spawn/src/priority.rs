@@ -56,18 +56,24 @@ pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u
         "MPOL_PREFERRED_MANY",
         "MPOL_WEIGHTED_INTERLEAVE",
     ];
-    let mut mode = u64::from(position(&MODES, &policy.mode).context("memoryPolicy.mode")?);
+    let mut mode = u64::from(position(&MODES, &policy.mode).context("invalid memory policy mode")?);
     for flag in &policy.flags {
         mode |= match flag.as_str() {
             "MPOL_F_NUMA_BALANCING" => 1 << 13,
             "MPOL_F_RELATIVE_NODES" => 1 << 14,
             "MPOL_F_STATIC_NODES" => 1 << 15,
-            other => bail!("memoryPolicy.flags: invalid flag {other:?}"),
+            other => bail!("invalid memory policy flag {other:?}"),
         };
     }
-    let nodes = numbers(&policy.nodes).context("memoryPolicy.nodes")?;
+    let nodes = numbers(&policy.nodes).context("invalid memory policy nodes")?;
     let Some(highest) = nodes.iter().max() else { return Ok((mode, Vec::new(), 0)) };
-    ensure!(*highest < 1024, "memoryPolicy.nodes: {highest} is too high");
+    ensure!(
+        !matches!(policy.mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL"),
+        "invalid memory policy: {} mode requires 0 nodes but got {}",
+        policy.mode,
+        nodes.len()
+    );
+    ensure!(*highest < 1024, "invalid memory policy nodes: {highest} is too high");
     let mut mask = vec![0_u64; highest / 64 + 1];
     for node in &nodes {
         mask[node / 64] |= 1 << (node % 64);

@@ -25,17 +25,19 @@ impl Cgroups {
             let refusals = enable_controllers(directory);
             return lines.iter().try_for_each(|line| write_line(directory, line, &refusals));
         }
-        ensure!(resources.unified.is_empty(), "cannot set unified resources on cgroup v1");
+        ensure!(resources.unified.is_empty(), "invalid configuration: cannot set unified resources on cgroup v1");
         let mut lines = limits::v1(resources);
         self.order_memory(&mut lines);
-        for line in &lines {
-            match self.controller(&line.controller) {
-                Some(directory) => write_line(directory, line, &Refusals::new())?,
-                None if line.optional => {}
-                None => bail!("cannot set {}: cgroup controller {} is not there", line.file, line.controller),
-            }
-        }
-        Ok(())
+        let write = |line: &Line| match self.controller(&line.controller) {
+            Some(directory) => write_line(directory, line, &Refusals::new()),
+            None if line.optional => Ok(()),
+            None => bail!("cannot set {}: cgroup controller {} is not there", line.file, line.controller),
+        };
+        // A period may be too short for what is used of it until now; then that goes first.
+        let too_short = |line: &&Line| line.file.ends_with("_period_us") && write(line).is_err();
+        let (later, first): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(too_short);
+        let rest = first.into_iter().filter(|line| !line.file.ends_with("_period_us"));
+        rest.chain(later).try_for_each(write)
     }
 
     /// Tells whether the controllers are those of cgroup v2.
@@ -99,7 +101,8 @@ fn write_line(directory: &Path, line: &Line, refusals: &Refusals) -> anyhow::Res
     match write(&path, &line.value) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             // The scheduler that weighs has its own name for it.
-            if line.file == "blkio.weight" && write(&directory.join("blkio.bfq.weight"), &line.value).is_ok() {
+            let weighs = |rest| write(&directory.join(format!("blkio.bfq.weight{rest}")), &line.value).is_ok();
+            if line.file.strip_prefix("blkio.weight").is_some_and(weighs) {
                 return Ok(());
             }
             let reason = refusals.get(&line.controller).map_or("is not there, or lacks this file", String::as_str);

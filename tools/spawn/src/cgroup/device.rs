@@ -65,6 +65,7 @@ fn parse(rule: &DeviceRule) -> anyhow::Result<Rule> {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
+            'a' => READ | WRITE | MKNOD,
             other => bail!("device rule: unknown access {other:?}"),
         };
     }

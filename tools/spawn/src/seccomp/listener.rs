@@ -31,5 +31,5 @@ pub(crate) fn pass(
         rustix::net::connect(&socket, &SocketAddrUnix::new(&seccomp.listener_path)?)?;
         crate::sync::send_with_fd(socket.as_fd(), message.to_string().as_bytes(), listener.as_fd())
     };
-    send().with_context(|| format!("send the seccomp listener to {}", seccomp.listener_path.display()))
+    send().with_context(|| format!("failed to connect with seccomp agent {}", seccomp.listener_path.display()))
 }

@@ -114,6 +114,7 @@ fn unfinished(sandbox: &Sandbox) {
     let mut state: Value = serde_json::from_str(&sandbox.read("st/e2e-unf/state.json")).expect("state.json");
     spawn(sandbox, "delete -f e2e-unf").ok();
     state["init_process_pid"] = json!(0);
+    // And no config.json yet.
     sandbox.sh("mkdir st/e2e-unf").run().ok();
     sandbox.write("st/e2e-unf/state.json", state.to_string());
     let place =

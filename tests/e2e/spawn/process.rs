@@ -245,7 +245,7 @@ fn listener(sandbox: &Sandbox) {
         let seccomp = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": sandbox.at("none.sock"), "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
         config["linux"]["seccomp"] = seccomp;
     });
-    run(sandbox, "non").fails(1).one_error_line("spawn", &["seccomp listener", "none.sock"]);
+    run(sandbox, "non").fails(1).one_error_line("spawn", &["seccomp agent", "none.sock"]);
 }
 
 fn net_devices(sandbox: &Sandbox) {

@@ -146,6 +146,7 @@ fn make(
     let attended = made.and_then(|()| {
         limit(order, config, &cgroups)?;
         container.state.cgroup_paths = cgroups.paths();
+        // From here on the cgroups are known to be the container's.
         container.write_first("config.json", text)?;
         attend(order, config, container, ours.as_fd(), (pid, &pidfd))
     });

@@ -124,11 +124,11 @@ impl Container {
         rustix::fs::fstat(&self.handle).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// Kills what is left in the cgroups and removes them. Before it has a process, a container that was never finished
-    /// knows only which cgroups it was going to have: others may live in those.
+    /// Kills what is left in the cgroups and removes them. Before it has its configuration, a container that was never
+    /// finished knows only which cgroups it was going to have: others may live in those.
     pub(crate) fn destroy_cgroups(&self) -> anyhow::Result<()> {
-        match self.state.init_process_pid {
-            0 => self.cgroups().remove_unused(),
+        match self.directory.join("config.json").try_exists() {
+            Ok(false) => self.cgroups().remove_unused(),
             _ => self.cgroups().destroy()?,
         }
         if let Some(Err(error)) = self.state.systemd_scope.as_deref().map(systemd::stop) {

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
         test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
         test("the_proxy_tells_whom_a_connection_is_from", NEEDS, proxy_protocol),
+        test("sockets_in_file_systems_are_either_end", NEEDS, unix_sockets),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -264,6 +265,50 @@ s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); s.sendall(b\"ping
     outcome
         .stdout_is(want)
         .stderr_has("portmap: publish 53:53/udp: --proxy-protocol is for connections, and udp has none");
+}
+
+/// The container's root is a directory of ours; a link in it leads to a socket of the host's, and must not.
+fn unix_sockets(sandbox: &Sandbox) {
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        mkdir -p rootfs/run; cp $(command -v busybox) rootfs/busybox; ln -s $PWD/evil.sock rootfs/run/evil.sock
+        ip netns exec lo1 chroot rootfs /busybox sleep 1000 & box=$!
+        until [ \"$(cat /proc/$box/comm)\" = busybox ]; do :; done
+        serve() { portmap --pid $box --id lone \"$@\" -p unix:$PWD/web.sock:80 -p 8080:unix:/run/app.sock \\
+            -p unix:$PWD/both.sock:unix:/run/app.sock -p 8081:unix:/run/evil.sock; }
+        dir() { sed s,$PWD,DIR,g; }
+        serve --detach | dir
+        echo early $(get 127.0.0.1 8080)
+        ip netns exec lo1 python3 server.py tcp:80 unix:rootfs/run/app.sock unix:evil.sock > lo1.out & inside=$!
+        until [ \"$(get 127.0.0.1 8080)\" = unix ]; do :; done
+        echo $(get $PWD/web.sock) $(get $PWD/both.sock) $(get ::1 8080) $(get 127.0.0.1 8081)
+        portmap list | dir | tr -s ' '
+        portmap list --json > list; portmap check ./list && portmap restore list
+        portmap del lone -p 8080:unix:/run/app.sock 2>&1 | dir
+        portmap --netns /run/netns/c2 --id web --proxy -p 8080:80 2>&1
+        portmap del lone; ls -d *.sock; portmap check ./list 2>&1 | dir
+        portmap --pid $box -p unix:$PWD/web.sock:80 > left & left=$!; until grep -q web.sock left; do :; done
+        portmap --pid $box -p unix:$PWD/web.sock:80 2>&1 | dir; kill -9 $left; wait $left 2>/dev/null
+        serve --detach >/dev/null; get $PWD/web.sock; portmap del lone
+        portmap --netns /run/netns/lo1 -p 8080:unix:/run/app.sock
+        kill $box $inside; wait $box $inside 2>/dev/null; rm evil.sock rootfs/run/app.sock; ip netns del lo1";
+    let want = "{\"id\":\"lone\",\"ports\":[],\"sockets\":[\"unix:DIR/web.sock:80\",\"8080:unix:/run/app.sock\",\
+        \"unix:DIR/both.sock:unix:/run/app.sock\",\"8081:unix:/run/evil.sock\"]}\n\
+        early refused\n::1 unix unix refused\n\
+        HOST CONTAINER PROTOCOL ID\n\
+        unix:DIR/web.sock proxy:80 stream lone\n\
+        *:8080 proxy:unix:/run/app.sock stream lone\n\
+        unix:DIR/both.sock proxy:unix:/run/app.sock stream lone\n\
+        *:8081 proxy:unix:/run/evil.sock stream lone\n\
+        portmap: withdraw 8080:unix:/run/app.sock: one process serves it and unix:DIR/web.sock:80; \
+        `portmap del lone` withdraws all\n\
+        portmap: listen at 0.0.0.0:8080/tcp: port is taken by container lone\n\
+        evil.sock\n\
+        portmap: unix:DIR/web.sock:80 is not served\n\
+        portmap: publish unix:DIR/web.sock:80: listen at DIR/web.sock: Address already in use\n\
+        ::1\n";
+    host(sandbox, "1", script).run().ok().stdout_is(want).stderr_has(
+        "publish 8080:unix:/run/app.sock: no process of the container is known, whose file system has the socket",
+    );
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

@@ -24,8 +24,20 @@ def udp(listener):
         _, address = listener.recvfrom(2048)
         listener.sendto(name(address).encode(), address)
 
+def unix(listener):
+    while True:
+        client, _ = listener.accept()
+        client.sendall(b"unix")
+        client.close()
+
 for word in sys.argv[1:]:
     protocol, port = word.split(":")
+    if protocol == "unix":
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(port)
+        listener.listen(64)
+        threading.Thread(target=unix, args=(listener,)).start()
+        continue
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_INET6, kind)
     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

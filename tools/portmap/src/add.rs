@@ -17,7 +17,7 @@ use crate::mapping::Mapping;
 use crate::options::Add;
 use crate::publish::{self, Manner, Masquerade};
 use crate::serve;
-use crate::spec::PortSpec;
+use crate::spec::{PortSpec, Served, Wish};
 use crate::target::Target;
 
 /// The annotation that the image-spec's conversion rules give the image's `ExposedPorts`.
@@ -26,16 +26,20 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 /// Publishes ports and prints the record, which has them as `ports`.
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
-    let mut specs = options.publish.clone();
+    let mut wishes = options.publish.clone();
     if options.publish_all {
-        specs.extend(exposed(&record, target.bundle.as_deref())?);
+        wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
     }
-    ensure!(options.publish_all || !specs.is_empty(), cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
+    ensure!(
+        options.publish_all || !wishes.is_empty(),
+        cli::Usage("nothing to publish: -p or -P is missing".to_owned())
+    );
     if target.shares_the_hosts_network() {
         warn!("{} is in the host's network: its ports are the host's", target.owner.id);
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
+    let (sockets, specs) = separate(&wishes);
     let by_proxy = options.proxy || options.proxy_protocol.is_some();
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
         let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
@@ -44,29 +48,37 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     if options.background && !by_proxy {
         return hold::run(options, &mut record, &target, &specs);
     }
-    if by_proxy || target.addresses.is_empty() {
+    if by_proxy || target.addresses.is_empty() || specs.is_empty() && !sockets.is_empty() {
         if options.background || !options.detach && !is_piped {
-            return serve::foreground(options, &mut record, &target, &specs);
+            return serve::foreground(options, &mut record, &target, &wishes);
         }
-        serve::add_ports(&mut record, serve::background(options, &target, &specs)?)?;
+        Served::add_to(&mut record, &serve::background(options, &target, &wishes)?)?;
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
     let ports = if options.while_process.is_empty() {
-        translate(options, &target, &translated)?
+        translate(options, &target, &translated)?.into_iter().map(Served::Port).collect()
     } else if translated.is_empty() {
         Vec::new()
     } else {
         hold::start(options, &target, &translated)?
     };
-    serve::add_ports(&mut record, ports)?;
+    Served::add_to(&mut record, &ports)?;
+    let proxied: Vec<Wish> = proxied.into_iter().map(Wish::Ports).chain(sockets).collect();
     if !proxied.is_empty() {
-        serve::add_ports(&mut record, serve::background(options, &target, &proxied)?)?;
+        Served::add_to(&mut record, &serve::background(options, &target, &proxied)?)?;
     }
     record.print()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what only a proxy can serve from ports.
+fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
+    let sockets = wishes.iter().filter(|wish| matches!(wish, Wish::Socket(_))).cloned().collect();
+    let ports = wishes.iter().filter_map(|wish| if let Wish::Ports(spec) = wish { Some(*spec) } else { None });
+    (sockets, ports.collect())
 }
 
 /// Publishes ports until they are withdrawn.
@@ -83,11 +95,11 @@ fn translate(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Resu
 fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
     let id = options.id.as_deref();
     let target = match (options.pid, options.netns.as_deref(), options.target.as_deref()) {
-        (Some(pid), ..) => Target::of_process(pid, id)?,
-        (_, Some(netns), _) => {
+        (pid, Some(netns), _) => {
             let name = netns.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            Target::of_namespace(netns, id.unwrap_or(&name))?
+            Target { pid, ..Target::of_namespace(netns, id.unwrap_or(&name))? }
         }
+        (Some(pid), ..) => Target::of_process(pid, id)?,
         (_, _, Some(name)) if is_id(name) && !name.is_file() => {
             Target::of_id(&name.to_string_lossy(), &options.roots.run())?
         }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use record::{Id, Ports, Record};
+use anyhow::bail;
+use record::{Id, Record};
 
 use crate::add;
 use crate::control::Sockets;
@@ -10,6 +11,7 @@ use crate::firewall::Firewall;
 use crate::mapping::{self, Mapping};
 use crate::options::Del;
 use crate::publish;
+use crate::spec::{Served, Wish};
 
 /// Withdraws a container's ports. What is not there any more is no error: it may be called twice.
 pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
@@ -23,21 +25,40 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     let leaves = |mapping: &Mapping| {
         mapping.owner.id == id
             && (options.publish.is_empty()
-                || mapping.port_mappings().any(|port| options.publish.iter().any(|spec| spec.names(&port))))
+                || mapping.port_mappings().any(|port| is_named(&Served::Port(port), &options.publish)))
     };
     let mut firewall = Firewall::open()?;
     let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
     publish::finish_withdrawal(firewall, &steps);
-    Sockets::below(&options.roots.run()).dismiss(|owner, record| {
-        let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
-        owner == id
-            && (options.publish.is_empty()
-                || ports.iter().all(|port| options.publish.iter().any(|spec| spec.names(port))))
+    let sockets = Sockets::below(&options.roots.run());
+    ensure_whole(&sockets.records()?, &id, &options.publish)?;
+    sockets.dismiss(|owner, record| {
+        let served = Served::of_record(record).unwrap_or_default();
+        owner == id && served.iter().all(|served| options.publish.is_empty() || is_named(served, &options.publish))
     })?;
     if let Some(record) = record {
         print_without_ports(record, options)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_named(served: &Served, wishes: &[Wish]) -> bool {
+    wishes.iter().any(|wish| served.is_named_by(wish))
+}
+
+/// A process serves all that it was started for, or nothing.
+fn ensure_whole(servers: &[Record], id: &str, wishes: &[Wish]) -> anyhow::Result<()> {
+    for record in servers {
+        if record.find::<Id>()?.is_none_or(|owner| owner.0 != id) {
+            continue;
+        }
+        let served = Served::of_record(record)?;
+        let (named, others): (Vec<_>, Vec<_>) = served.iter().partition(|served| is_named(served, wishes));
+        if let (Some(named), Some(other)) = (named.first(), others.first()) {
+            bail!("withdraw {named}: one process serves it and {other}; `portmap del {id}` withdraws all");
+        }
+    }
+    Ok(())
 }
 
 fn print_without_ports(mut record: Record, options: &Del) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::Context;
-use record::{Id, Part, PortMapping, Ports, Record};
+use record::{Id, Part, Ports, Record};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -21,7 +21,7 @@ use crate::mapping::Step;
 use crate::options::Add;
 use crate::publish::{self, Manner, Masquerade};
 use crate::serve;
-use crate::spec::PortSpec;
+use crate::spec::{PortSpec, Served};
 use crate::target::{self, Target};
 use crate::watch::Watch;
 
@@ -38,7 +38,7 @@ impl Part for HeldBy {
 }
 
 /// Starts a process that holds ports. Returns which.
-pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
+pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<Served>> {
     let mut command = serve::itself(options, target);
     if options.no_bind_check {
         command.arg("--no-bind-check");
@@ -69,7 +69,8 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     known.set(&Ports(ports.clone()));
     known.set(&HeldBy(firewall.holder().context("the socket has no number")?));
     let control = sockets.make(&known)?;
-    serve::add_ports(record, ports)?;
+    let ports: Vec<Served> = ports.into_iter().map(Served::Port).collect();
+    Served::add_to(record, &ports)?;
     record.print()?;
     serve::leave_the_caller()?;
 

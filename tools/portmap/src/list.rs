@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use record::{Id, Part, PortMapping, Ports, Record};
+use record::{Id, Part, Ports, Record};
 
 use crate::add;
 use crate::control::Sockets;
@@ -12,6 +12,7 @@ use crate::hold::HeldBy;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::Owner;
+use crate::spec::{HostEnd, Served};
 use crate::target;
 
 /// Prints what is published.
@@ -52,8 +53,17 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
 /// A proxy serves all of a container, without an address of its own.
 fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
     let id = record.find::<Id>().ok().flatten().map(|id| id.0).unwrap_or_default();
-    let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
-    let row = |port: PortMapping| {
+    let row = |served: Served| {
+        let port = match served {
+            Served::Port(port) => port,
+            Served::Socket(spec) => {
+                let host = match &spec.host {
+                    HostEnd::Port(port) if port.host_ip.is_none() => format!("*:{}", port.host.first()),
+                    host => host.to_string(),
+                };
+                return [host, format!("proxy:{}", spec.container), "stream".to_owned(), id.clone()];
+            }
+        };
         let host = port
             .host_ip
             .map_or_else(|| "*".to_owned(), |ip| if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") });
@@ -64,7 +74,7 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
             id.clone(),
         ]
     };
-    ports.into_iter().map(row).collect()
+    Served::of_record(record).unwrap_or_default().into_iter().map(row).collect()
 }
 
 /// One record for each container, such as `portmap add` would read and print.

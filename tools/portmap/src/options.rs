@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::spec::PortSpec;
+use crate::spec::Wish;
 
 /// Publish a container's ports on the host
 #[derive(Parser, Debug)]
@@ -19,6 +19,7 @@ use crate::spec::PortSpec;
   pull nginx | unpack | bundle | ns add | portmap -p 8080:80 | spawn
   portmap web -p 127.0.0.1:8443:443    publish a port of a running container
   portmap --pid 4711 -p 8080:80        reach a container that has only `lo`
+  portmap web -p unix:/run/web.sock:80   a socket of the host's to a port of the container's
   portmap list                         what is published, and whose it is
   portmap list --json | portmap restore   put everything back after a flush
   portmap del web                      withdraw all ports of a container"
@@ -47,9 +48,10 @@ pub(crate) struct Add {
     /// A record, or a container's id [default: a record on stdin]
     #[arg(value_name = "RECORD|ID")]
     pub(crate) target: Option<PathBuf>,
-    /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], ranges as 7000-7010:7000-7010
+    /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], ranges as 7000-7010:7000-7010; at either side of a proxy
+    /// also unix:PATH, and as the host's side fd:N, a socket that was inherited
     #[arg(short, long, value_name = "SPEC")]
-    pub(crate) publish: Vec<PortSpec>,
+    pub(crate) publish: Vec<Wish>,
     /// Publish every port that the image exposes on a random port
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
@@ -57,7 +59,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "PID", conflicts_with = "target", value_parser = pid)]
     pub(crate) pid: Option<rustix::process::Pid>,
     /// Take the container's network from this namespace
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["target", "pid"])]
+    #[arg(long, value_name = "PATH", conflicts_with = "target")]
     pub(crate) netns: Option<PathBuf>,
     /// Name the container that the ports belong to [default: the record's id]
     #[arg(long, value_name = "ID")]
@@ -135,7 +137,7 @@ pub(crate) struct Del {
     pub(crate) target: Option<PathBuf>,
     /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
     #[arg(short, long, value_name = "SPEC")]
-    pub(crate) publish: Vec<PortSpec>,
+    pub(crate) publish: Vec<Wish>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

@@ -5,11 +5,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
-use record::{Id, Ports, Protocol, Record};
+use record::{Id, Protocol, Record};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::control::Sockets;
+use crate::spec::Served;
 
 /// Binds to a port and lets it go again: an error if a process has it. With port 0, returns one that the system chose.
 pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
@@ -44,10 +45,8 @@ pub(crate) fn holder(address: SocketAddr, protocol: Protocol, sockets: Option<&S
 }
 
 fn proxied(port: u16, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
-    let serves = |record: &Record| {
-        let ports = record.find::<Ports>().ok().flatten().unwrap_or_default().0;
-        ports.iter().any(|other| other.host_port == port && other.protocol == protocol)
-    };
+    let serves =
+        |record: &Record| Served::of_record(record).unwrap_or_default().iter().any(|served| served.has(port, protocol));
     let id = sockets?.records().ok()?.into_iter().find(serves)?.part::<Id>().ok()?;
     Some(format!("container {}", id.0))
 }

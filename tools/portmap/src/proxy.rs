@@ -6,6 +6,7 @@
 //! early is refused at once and can try again, as if the container's program were the host's.
 
 mod datagram;
+mod destination;
 mod greeting;
 mod listener;
 mod readiness;
@@ -20,15 +21,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use log::{debug, warn};
-use record::{Id, Ports, Record};
+use record::{Id, Record};
 use rustix::event::{Timespec, epoll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sys::namespace::Kind;
 
-pub(crate) use listener::{Listener, listen};
+pub(crate) use listener::{Listener, Surroundings, listen};
 
 use crate::control::Control;
 use crate::options::ProxyProtocol;
+use crate::spec::Served;
 use crate::watch::Watch;
 
 use datagram::Flows;
@@ -172,7 +174,7 @@ impl Proxy {
                 Err(_) => continue,
             };
             let greeting = self.greeting.map(|version| greeting::of(&client, version)).unwrap_or_default();
-            match Relay::connect(client, index, listener.to, greeting) {
+            match Relay::connect(client, index, listener.to.as_ref(), greeting) {
                 Ok(relay) => self.add(relay),
                 Err(error) => self.refused(index, error),
             }
@@ -228,9 +230,9 @@ impl Proxy {
     /// Nothing listens in the container any more: so the host refuses as well.
     fn refused(&mut self, index: u32, error: rustix::io::Errno) {
         let Some(listener) = self.listeners.get_mut(index as usize) else { return };
-        debug!("port {} of the container: {error}", listener.container);
+        debug!("{}: {error}", listener.served);
         if let Err(error) = listener.stop(&self.epoll) {
-            warn!("stop listening at {}: {error}", listener.address);
+            warn!("stop listening for {}: {error}", listener.served);
         }
         self.readiness.begin();
     }
@@ -246,9 +248,9 @@ fn relay_limit() -> usize {
 }
 
 /// Returns the record of what a proxy serves.
-pub(crate) fn record(id: &str, ports: &Ports) -> Record {
+pub(crate) fn record(id: &str, served: &[Served]) -> anyhow::Result<Record> {
     let mut record = Record::default();
     record.set(&Id(id.to_owned()));
-    record.set(ports);
-    record
+    Served::add_to(&mut record, served)?;
+    Ok(record)
 }

@@ -4,16 +4,18 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::rc::Rc;
 
 use anyhow::{Context, anyhow, ensure};
-use record::{PortMapping, Ports, Record};
+use record::Record;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::options::Add;
-use crate::proxy::{self, Listener, Proxy};
-use crate::spec::PortSpec;
+use crate::proxy::{self, Listener, Proxy, Surroundings};
+use crate::spec::{Served, Wish};
 use crate::target::Target;
 use crate::watch::Watch;
 
@@ -22,22 +24,22 @@ pub(crate) fn foreground(
     options: &Add,
     record: &mut Record,
     target: &Target,
-    specs: &[PortSpec],
+    wishes: &[Wish],
 ) -> anyhow::Result<ExitCode> {
     call_itself_portmap();
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
     let sockets = Sockets::below(&options.roots.run());
-    let (listeners, ports) = proxy::listen(specs, &sockets)?;
+    let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
     let id = &target.owner.id;
     for listener in &listeners {
-        ensure_untranslated(listener).with_context(|| format!("publish {} for {id}", listener.address))?;
+        ensure_untranslated(listener).with_context(|| format!("publish {} for {id}", listener.served))?;
     }
-    let ports = Ports(ports);
-    let control = sockets.make(&proxy::record(id, &ports))?;
+    let served: Vec<Served> = listeners.iter().map(|listener| listener.served.clone()).collect();
+    let control = sockets.make(&proxy::record(id, &served)?)?;
     let watch = Watch::new(&processes(options, target), Some(netns))?;
     let mut proxy = Proxy::new(listeners, control, watch, &namespace)?.greeting(options.proxy_protocol);
-    add_ports(record, ports.0)?;
+    Served::add_to(record, &served)?;
     record.print()?;
     if options.background {
         leave_the_caller()?;
@@ -58,14 +60,17 @@ pub(crate) fn call_itself_portmap() {
 }
 
 /// Starts a proxy that goes on when this process has ended. Returns what it serves.
-pub(crate) fn background(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
+pub(crate) fn background(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<Vec<Served>> {
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let mut command = itself(options, target);
     if let Some(version) = options.proxy_protocol {
         command.args(["--proxy-protocol", version.name()]);
     }
     command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
-    command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()]));
+    if let Some(pid) = target.pid {
+        command.args(["--pid", &pid.as_raw_nonzero().to_string()]);
+    }
+    command.args(wishes.iter().flat_map(|wish| ["-p".to_owned(), wish.to_string()]));
     start(command.stdin(Stdio::null()), |_| Ok(()))
 }
 
@@ -86,7 +91,7 @@ pub(crate) fn itself(options: &Add, target: &Target) -> Command {
 pub(crate) fn start(
     command: &mut Command,
     hand_over: impl FnOnce(&mut Child) -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<PortMapping>> {
+) -> anyhow::Result<Vec<Served>> {
     command.stdout(Stdio::piped());
     let mut child = sys::child::in_own_session(command).spawn().context("start a server")?;
     hand_over(&mut child).context("start a server")?;
@@ -99,33 +104,31 @@ pub(crate) fn start(
         return Err(anyhow!("the server ended at once: {status}"));
     }
     let record = Record::parse(line.as_bytes(), "the server's record")?;
-    Ok(record.part::<Ports>()?.0)
+    Served::of_record(&record)
 }
 
-/// Adds ports to what the record has already.
-pub(crate) fn add_ports(record: &mut Record, added: Vec<PortMapping>) -> anyhow::Result<()> {
-    let mut ports = record.find::<Ports>()?.unwrap_or_default().0;
-    for port in added {
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    record.set(&Ports(ports));
-    Ok(())
+/// Opens the container's root directory, where a process of it is known.
+fn root(target: &Target) -> anyhow::Result<Option<Rc<File>>> {
+    let Some(pid) = target.pid else { return Ok(None) };
+    let path = format!("/proc/{}/root", pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(&path, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
+    Ok(Some(Rc::new(File::from(root))))
 }
 
 /// Translation comes before sockets: what is translated would never reach a proxy.
 fn ensure_untranslated(listener: &Listener) -> anyhow::Result<()> {
     // Without the privilege to look there is none to translate either.
+    let Some((address, protocol)) = listener.port() else { return Ok(()) };
     let Ok(published) = Firewall::open().and_then(|mut firewall| firewall.published()) else { return Ok(()) };
-    let ip = listener.address.ip();
+    let ip = address.ip();
     let never_translated = ip.is_ipv6() && ip.is_loopback();
     let takes = |host_ip: Option<IpAddr>| host_ip.is_none_or(|host_ip| ip.is_unspecified() || ip == host_ip);
     let holder = published.mappings.iter().find(|mapping| {
-        mapping.protocol == listener.protocol
+        mapping.protocol == protocol
             && mapping.target.is_ipv4() == ip.is_ipv4()
-            && mapping.host.first <= listener.address.port()
-            && listener.address.port() <= mapping.host.last
+            && mapping.host.first <= address.port()
+            && address.port() <= mapping.host.last
             && takes(mapping.host_ip)
     });
     let Some(holder) = holder.filter(|_| !never_translated) else { return Ok(()) };

@@ -1,10 +1,14 @@
 //! Docker's `-p` forms: `[HOST-IP:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]`.
 
+mod wish;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use record::{PortMapping, Protocol};
+
+pub(crate) use wish::{ContainerEnd, HostEnd, Served, SocketSpec, Wish};
 
 /// Ports from a first to a last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +48,22 @@ pub(crate) enum HostPorts {
     FirstFree(Span),
 }
 
-/// One `-p`.
+impl HostPorts {
+    /// Asks for one port.
+    pub(crate) fn one(port: u16) -> Self {
+        Self::Exactly(Span { first: port, last: port })
+    }
+
+    /// Returns the first that is asked for, or 0 where any is.
+    pub(crate) fn first(self) -> u16 {
+        match self {
+            Self::Random => 0,
+            Self::Exactly(span) | Self::FirstFree(span) => span.first,
+        }
+    }
+}
+
+/// Ports of the host's that lead to ports of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortSpec {
     /// The host's address; `None` means every address of both families.
@@ -67,18 +86,24 @@ impl PortSpec {
     }
 }
 
+impl PortSpec {
+    /// Returns what stands before the last colon: the host's address and ports.
+    fn host_side(&self) -> String {
+        let ports = match self.host {
+            HostPorts::Random => String::new(),
+            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => span.to_string(),
+        };
+        match self.host_ip {
+            Some(IpAddr::V6(ip)) => format!("[{ip}]:{ports}"),
+            Some(IpAddr::V4(ip)) => format!("{ip}:{ports}"),
+            None => ports,
+        }
+    }
+}
+
 impl fmt::Display for PortSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host_ip {
-            Some(IpAddr::V6(ip)) => write!(f, "[{ip}]:")?,
-            Some(IpAddr::V4(ip)) => write!(f, "{ip}:")?,
-            None => {}
-        }
-        match self.host {
-            HostPorts::Random => f.write_str(if self.host_ip.is_some() { ":" } else { "" })?,
-            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => write!(f, "{span}:")?,
-        }
-        write!(f, "{}/{}", self.container, self.protocol)
+        write!(f, "{}:{}/{}", self.host_side(), self.container, self.protocol)
     }
 }
 

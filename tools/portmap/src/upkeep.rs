@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use log::debug;
 use record::{Id, Network, Part, PortMapping, Ports, Record};
 
@@ -17,7 +17,7 @@ use crate::mapping::{self, Mapping};
 use crate::options::{Check, Gc, Restore};
 use crate::owner::{Attachment, Owner};
 use crate::publish::{self, Manner, Masquerade};
-use crate::spec::{HostPorts, PortSpec, Span};
+use crate::spec::{HostPorts, PortSpec, Served, Span};
 use crate::target::Target;
 
 /// No list is longer. Bytes.
@@ -39,15 +39,21 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
         published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| mapping.owner.id == *id)).collect();
     let proxies = Sockets::below(&options.roots.run()).records()?;
     let is_own = |record: &&Record| record.find::<Id>().ok().flatten().map(|id| id.0) == id;
-    let served: Vec<PortMapping> =
-        proxies.iter().filter(is_own).flat_map(|r| r.find::<Ports>().ok().flatten().unwrap_or_default().0).collect();
-    for port in record.map(|record| record.part::<Ports>()).transpose()?.unwrap_or_default().0 {
-        let there =
-            own.iter().any(|mapping| mapping.port_mappings().any(|other| other == port)) || served.contains(&port);
-        ensure!(there, "port {}/{} is not published", port.host_port, port.protocol);
+    let served: Vec<Served> =
+        proxies.iter().filter(is_own).flat_map(|record| Served::of_record(record).unwrap_or_default()).collect();
+    for wanted in record.map(|record| Served::of_record(&record)).transpose()?.unwrap_or_default() {
+        let is_translated =
+            |port: &PortMapping| own.iter().any(|mapping| mapping.port_mappings().any(|other| other == *port));
+        match &wanted {
+            _ if served.contains(&wanted) => {}
+            Served::Port(port) => {
+                ensure!(is_translated(port), "port {}/{} is not published", port.host_port, port.protocol);
+            }
+            Served::Socket(socket) => bail!("{socket} is not served"),
+        }
     }
     if let (Some(id), true, true) = (&id, own.is_empty(), served.is_empty()) {
-        anyhow::bail!("{id} has no published ports");
+        bail!("{id} has no published ports");
     }
     ensure!(whole || own.is_empty(), "the firewall's table portmap has lost rules: `portmap restore` puts them back");
     for mapping in own {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::Token;
-use super::listener::Listener;
+use super::listener::{Inside, Listener};
 use super::readiness;
 
 /// As long as connection tracking keeps a flow that goes both ways.
@@ -49,12 +49,13 @@ impl Default for Flows {
 impl Flows {
     /// Hands what came from clients to the container.
     pub(super) fn receive(&mut self, index: u32, listener: &Listener, epoll: &OwnedFd) {
+        let Inside::Port(port) = listener.inside else { return };
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
             let received = net::recvfrom(&listener.socket, &mut self.buffer[..], RecvFlags::empty());
             let Ok((_, length, Some(client))) = received else { return };
             let Ok(client) = SocketAddr::try_from(client) else { continue };
-            let Ok(flow) = self.flow(index, client, listener.container, epoll) else { continue };
+            let Ok(flow) = self.flow(index, client, port, epoll) else { continue };
             let socket = self.by_index.get_mut(&flow).map(|flow| {
                 flow.used = Instant::now();
                 &flow.socket

@@ -1,37 +1,77 @@
-//! The host's side of the ports: sockets that hold them from the start on.
+//! The host's side: sockets that hold ports and paths from the start on.
 
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, bail};
 use record::{PortMapping, Protocol};
 use rustix::event::epoll;
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{self, AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-use crate::control::Sockets;
+use crate::control;
 use crate::probe;
-use crate::spec::{HostPorts, PortSpec};
+use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Wish};
+
+use super::destination::{Destination, SocketPath};
 
 /// Connections that wait while all are being served; the kernel takes net.core.somaxconn if that is less.
 const BACKLOG: i32 = 4096;
 const RANDOM_TRIES: usize = 100;
 
-/// A socket at a port of the host.
+/// A socket at the host's side.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(super) socket: OwnedFd,
-    pub(crate) address: SocketAddr,
-    pub(crate) protocol: Protocol,
-    /// The port in the container.
-    pub(crate) container: u16,
+    origin: Origin,
+    /// What records say of it.
+    pub(crate) served: Served,
+    pub(super) inside: Inside,
     /// Where in the container somebody listens; `None` as long as nobody does.
-    pub(super) to: Option<SocketAddr>,
+    pub(super) to: Option<Destination>,
+}
+
+/// How a socket came to be.
+#[derive(Debug)]
+enum Origin {
+    Port(SocketAddr),
+    /// A name in the file system, which goes with this.
+    Path(PathBuf),
+    Inherited,
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Self::Path(path) = self {
+            // Nobody listens there any more, whoever removes it.
+            let _left = fs::remove_file(path);
+        }
+    }
+}
+
+/// What it leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Inside {
+    Port(u16),
+    Path(SocketPath),
 }
 
 impl Listener {
     pub(super) fn is_datagram(&self) -> bool {
-        self.protocol == Protocol::Udp
+        matches!(&self.served, Served::Port(port) if port.protocol == Protocol::Udp)
+    }
+
+    /// Returns the port that it holds, if it made that itself.
+    pub(crate) fn port(&self) -> Option<(SocketAddr, Protocol)> {
+        match (&self.origin, &self.served) {
+            (Origin::Port(address), Served::Port(port)) => Some((*address, port.protocol)),
+            (Origin::Port(address), Served::Socket(_)) => Some((*address, Protocol::Tcp)),
+            _ => None,
+        }
     }
 
     pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
@@ -39,8 +79,10 @@ impl Listener {
     }
 
     /// Begins to take connections, for somebody who listens in the container.
-    pub(super) fn start(&mut self, to: SocketAddr, epoll: &OwnedFd, index: u32) -> Result<(), Errno> {
-        net::listen(&self.socket, BACKLOG)?;
+    pub(super) fn start(&mut self, to: Destination, epoll: &OwnedFd, index: u32) -> Result<(), Errno> {
+        if !sockopt::socket_acceptconn(&self.socket)? {
+            net::listen(&self.socket, BACKLOG)?;
+        }
         let data = super::Token::Listener(index).data();
         match epoll::add(epoll, &self.socket, data, epoll::EventFlags::IN) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -50,71 +92,165 @@ impl Listener {
         Ok(())
     }
 
-    /// Refuses connections again, and still holds the port: a listening socket that is shut down stays bound.
+    /// Takes no connections any more, and still holds the port: a listening socket that is shut down stays bound. One in
+    /// the file system would not listen again, and an inherited one is others' too: there clients wait.
     pub(super) fn stop(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
         if self.to.take().is_none() {
             return Ok(());
         }
         epoll::delete(epoll, &self.socket)?;
-        net::shutdown(&self.socket, Shutdown::Read)
+        if matches!(self.origin, Origin::Port(_)) { net::shutdown(&self.socket, Shutdown::Read) } else { Ok(()) }
     }
 }
 
-/// Takes the ports that are asked for. Returns them with what records say of them.
-pub(crate) fn listen(specs: &[PortSpec], sockets: &Sockets) -> anyhow::Result<(Vec<Listener>, Vec<PortMapping>)> {
+/// What listening needs to know beside the wishes.
+pub(crate) struct Surroundings<'a> {
+    /// Where the processes are found that have ports.
+    pub(crate) sockets: &'a control::Sockets,
+    /// The container's root directory, where a process of it is known.
+    pub(crate) root: Option<Rc<File>>,
+}
+
+/// Takes what is asked for.
+pub(crate) fn listen(wishes: &[Wish], surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    let mut ports = Vec::new();
-    for spec in specs {
-        let mut take = |host_port: u16, container_port: u16| -> anyhow::Result<()> {
-            let taken = at_port(spec, host_port, container_port, sockets)?;
-            let host_port = taken.first().map_or(host_port, |listener| listener.address.port());
-            listeners.extend(taken);
+    for wish in wishes {
+        listeners.extend(match wish {
+            Wish::Ports(spec) => at_ports(spec, surroundings)?,
+            Wish::Socket(spec) => at_socket(spec, surroundings).with_context(|| format!("publish {spec}"))?,
+        });
+    }
+    Ok(listeners)
+}
+
+fn at_ports(spec: &PortSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    let mut take = |host_port: u16, container_port: u16| -> anyhow::Result<()> {
+        let taken = at_port(spec, host_port, surroundings)?;
+        listeners.extend(taken.into_iter().map(|(socket, address)| {
             let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
-            ports.push(PortMapping { host_ip, host_port, container_port, protocol: spec.protocol });
-            Ok(())
-        };
-        match spec.host {
-            HostPorts::Exactly(host) => {
-                for (host_port, container_port) in host.ports().zip(spec.container.ports()) {
-                    take(host_port, container_port)?;
-                }
+            let port = PortMapping { host_ip, host_port: address.port(), container_port, protocol: spec.protocol };
+            let (origin, inside) = (Origin::Port(address), Inside::Port(container_port));
+            Listener { socket, origin, served: Served::Port(port), inside, to: None }
+        }));
+        Ok(())
+    };
+    match spec.host {
+        HostPorts::Exactly(host) => {
+            for (host_port, container_port) in host.ports().zip(spec.container.ports()) {
+                take(host_port, container_port)?;
             }
-            HostPorts::FirstFree(host) => host
-                .ports()
-                .find_map(|port| take(port, spec.container.first).ok())
-                .ok_or_else(|| anyhow!("listen at {host}/{}: all of these ports are taken", spec.protocol))?,
-            HostPorts::Random => {
-                for container_port in spec.container.ports() {
-                    // The second family may not have free what the first one chose.
-                    let mut last = Ok(());
-                    for _ in 0..RANDOM_TRIES {
-                        last = take(0, container_port);
-                        if last.is_ok() {
-                            break;
-                        }
+        }
+        HostPorts::FirstFree(host) => host
+            .ports()
+            .find_map(|port| take(port, spec.container.first).ok())
+            .ok_or_else(|| anyhow!("listen at {host}/{}: all of these ports are taken", spec.protocol))?,
+        HostPorts::Random => {
+            for container_port in spec.container.ports() {
+                // The second family may not have free what the first one chose.
+                let mut last = Ok(());
+                for _ in 0..RANDOM_TRIES {
+                    last = take(0, container_port);
+                    if last.is_ok() {
+                        break;
                     }
-                    last?;
                 }
+                last?;
             }
         }
     }
-    Ok((listeners, ports))
+    Ok(listeners)
+}
+
+/// Takes one end of a socket's.
+fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
+    let inside = match &spec.container {
+        ContainerEnd::Port(port) => Inside::Port(*port),
+        ContainerEnd::Path(path) => {
+            let root = surroundings.root.clone();
+            let root = root.context("no process of the container is known, whose file system has the socket")?;
+            Inside::Path(SocketPath { root, path: path.clone() })
+        }
+    };
+    let listener = |(socket, origin, served)| Listener { socket, origin, served, inside: inside.clone(), to: None };
+    let socket = |host: HostEnd| Served::Socket(SocketSpec { host, ..spec.clone() });
+    Ok(match &spec.host {
+        HostEnd::Port(port) => {
+            let taken = at_port(port, port.host.first(), surroundings)?;
+            let chosen = taken.first().map_or(0, |(_, address)| address.port());
+            let served = socket(HostEnd::Port(PortSpec { host: HostPorts::one(chosen), ..*port }));
+            taken.into_iter().map(|(socket, at)| listener((socket, Origin::Port(at), served.clone()))).collect()
+        }
+        HostEnd::Path(path) => {
+            let bound = at_path(path).with_context(|| format!("listen at {}", path.display()))?;
+            vec![listener((bound, Origin::Path(path.clone()), socket(spec.host.clone())))]
+        }
+        HostEnd::Descriptor(number) => {
+            let (inherited, address) = inherit(*number).with_context(|| format!("take descriptor {number}"))?;
+            let served = match (address, &spec.container) {
+                (Some((address, protocol)), ContainerEnd::Port(container_port)) => {
+                    let host_ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+                    let host_port = address.port();
+                    Served::Port(PortMapping { host_ip, host_port, container_port: *container_port, protocol })
+                }
+                (Some((_, Protocol::Udp)), ContainerEnd::Path(_)) => bail!("datagrams lead to a port"),
+                _ => socket(spec.host.clone()),
+            };
+            vec![listener((inherited, Origin::Inherited, served))]
+        }
+    })
+}
+
+/// Takes a name in the file system; one that a killed process has left is taken over.
+fn at_path(path: &Path) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let open = || {
+        net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+    };
+    let socket = open()?;
+    match net::bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) if net::connect(open()?, &address) == Err(Errno::CONNREFUSED) => {
+            rustix::fs::unlink(path)?;
+            net::bind(&socket, &address)?;
+        }
+        bound => bound?,
+    }
+    // Where it is not listened at, it looks like one that was left.
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+type Port = (SocketAddr, Protocol);
+
+/// Takes a socket that the caller of this program has made. Returns the port that it is at, if it is at one.
+fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
+    let itself = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let socket = pidfd_getfd(itself, i32::try_from(number)?, PidfdGetfdFlags::empty())?;
+    let protocol = match sockopt::socket_type(&socket)? {
+        SocketType::STREAM => Protocol::Tcp,
+        SocketType::DGRAM => Protocol::Udp,
+        _ => bail!("neither a stream's socket nor one of datagrams"),
+    };
+    ioctl_fionbio(&socket, true)?;
+    let address = SocketAddr::try_from(net::getsockname(&socket)?).ok();
+    if address.is_none() && protocol == Protocol::Udp {
+        bail!("datagrams come to a port");
+    }
+    Ok((socket, address.map(|address| (address, protocol))))
 }
 
 /// Takes a port, in both families where no address says which.
-fn at_port(spec: &PortSpec, port: u16, container: u16, sockets: &Sockets) -> anyhow::Result<Vec<Listener>> {
+fn at_port(spec: &PortSpec, port: u16, surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<(OwnedFd, SocketAddr)>> {
     let addresses = spec.host_ip.map_or_else(|| vec![probe::any(true), probe::any(false)], |ip| vec![ip]);
-    let mut taken: Vec<Listener> = Vec::new();
+    let mut taken: Vec<(OwnedFd, SocketAddr)> = Vec::new();
     for ip in addresses {
-        let port = taken.first().map_or(port, |first| first.address.port());
+        let port = taken.first().map_or(port, |(_, first)| first.port());
         let address = SocketAddr::new(ip, port);
         match bind(address, spec.protocol) {
-            Ok((socket, address)) => {
-                taken.push(Listener { socket, address, protocol: spec.protocol, container, to: None });
-            }
+            Ok(bound) => taken.push(bound),
             // A host without IPv6.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {}
-            Err(error) => return Err(refusal(address, spec.protocol, sockets, error)),
+            Err(error) => return Err(refusal(address, spec.protocol, surroundings.sockets, error)),
         }
     }
     Ok(taken)
@@ -139,7 +275,7 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
     Ok((socket, bound))
 }
 
-fn refusal(address: SocketAddr, protocol: Protocol, sockets: &Sockets, error: Errno) -> anyhow::Error {
+fn refusal(address: SocketAddr, protocol: Protocol, sockets: &control::Sockets, error: Errno) -> anyhow::Error {
     let what = format!("listen at {address}/{protocol}");
     if error != Errno::ADDRINUSE {
         return anyhow::Error::from(std::io::Error::from(error)).context(what);
@@ -157,13 +293,16 @@ mod tests {
 
     #[test]
     fn a_random_port_is_the_same_in_both_families_and_held() {
-        let sockets = Sockets::below(std::path::Path::new("/no/such"));
-        let (listeners, ports) = listen(&["80".parse().unwrap()], &sockets).unwrap();
-        assert!(listeners.iter().all(|listener| listener.address.port() == ports[0].host_port));
-        let again = format!("{}:80", ports[0].host_port);
-        let error = listen(&[again.parse().unwrap()], &sockets).err().map(|error| format!("{error:#}"));
+        let sockets = control::Sockets::below(Path::new("/no/such"));
+        let surroundings = Surroundings { sockets: &sockets, root: None };
+        let listeners = listen(&["80".parse().unwrap()], &surroundings).unwrap();
+        let ports: Vec<_> = listeners.iter().filter_map(Listener::port).map(|(address, _)| address.port()).collect();
+        assert!(ports.iter().all(|port| *port == ports[0] && *port != 0));
+        let served = |port| PortMapping { host_ip: None, host_port: port, container_port: 80, protocol: Protocol::Tcp };
+        assert!(listeners.iter().all(|listener| listener.served == Served::Port(served(ports[0]))));
+        let again = format!("{}:80", ports[0]);
+        let error = listen(&[again.parse().unwrap()], &surroundings).err().map(|error| format!("{error:#}"));
         // Nobody listens yet, so that only another socket's options decide; what counts is that one port is one mapping.
         assert!(error.is_none_or(|error| error.contains("port is taken")));
-        assert_eq!((ports.len(), ports[0].container_port), (1, 80));
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::listener::Listener;
+use super::destination::{Destination, unix_table};
+use super::listener::{Inside, Listener};
 
 const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);
@@ -47,15 +48,24 @@ impl Readiness {
             return Ok(());
         }
         let table = listening();
+        let mut unix = None;
         self.waiting = false;
         for (index, listener) in (0..).zip(listeners) {
             if listener.is_datagram() || listener.to.is_some() {
                 continue;
             }
-            match table.iter().find(|address| address.port() == listener.container) {
-                Some(to) => listener
-                    .start(reachable(*to), epoll, index)
-                    .with_context(|| format!("listen at {}", listener.address))?,
+            let to = match &listener.inside {
+                Inside::Port(port) => {
+                    let to = table.iter().find(|address| address.port() == *port);
+                    to.map(|to| Destination::Address(reachable(*to)))
+                }
+                Inside::Path(path) => {
+                    let is_there = path.is_listened_at(unix.get_or_insert_with(unix_table));
+                    is_there.then(|| Destination::Path(path.clone()))
+                }
+            };
+            match to {
+                Some(to) => listener.start(to, epoll, index).context("listen for the container")?,
                 None => self.waiting = true,
             }
         }

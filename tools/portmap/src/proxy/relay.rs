@@ -1,14 +1,14 @@
 //! One connection: what the client sends to the container and back, moved by splice(2) without a copy.
 
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, SendFlags, Shutdown, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use super::destination::Destination;
 use super::token::Token;
 
 /// What one turn moves at most, in pieces of a pipe's size, before others have theirs.
@@ -51,10 +51,10 @@ impl Relay {
     pub(super) fn connect(
         client: OwnedFd,
         listener: u32,
-        to: Option<SocketAddr>,
+        to: Option<&Destination>,
         greeting: Vec<u8>,
     ) -> Result<Self, Errno> {
-        let connected = to.ok_or(Errno::CONNREFUSED).and_then(connect);
+        let connected = to.ok_or(Errno::CONNREFUSED).and_then(Destination::connect);
         let (server, connecting) = match connected {
             Ok(connected) => connected,
             Err(error) => {
@@ -108,16 +108,6 @@ impl Relay {
                 Err(Failure::Broken)
             }
         }
-    }
-}
-
-fn connect(to: SocketAddr) -> Result<(OwnedFd, bool), Errno> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let server = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-    match net::connect(&server, &to) {
-        Ok(()) => Ok((server, false)),
-        Err(Errno::INPROGRESS) => Ok((server, true)),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,0 +1,105 @@
+//! Where in the container a connection goes: an address, or a socket in the container's file system.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Where somebody listens in the container.
+#[derive(Clone, Debug)]
+pub(super) enum Destination {
+    Address(SocketAddr),
+    Path(SocketPath),
+}
+
+/// A socket in a container's file system.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketPath {
+    pub(super) root: Rc<File>,
+    pub(super) path: PathBuf,
+}
+
+impl Destination {
+    /// Begins to connect. Returns whether it still goes on.
+    pub(super) fn connect(&self) -> Result<(OwnedFd, bool), Errno> {
+        let open =
+            |family| net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
+        let (socket, connected) = match self {
+            Self::Address(address) => {
+                let socket = open(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+                let connected = net::connect(&socket, address);
+                (socket, connected)
+            }
+            Self::Path(socket_path) => {
+                let socket = open(AddressFamily::UNIX)?;
+                let connected = socket_path.connect(&socket);
+                (socket, connected)
+            }
+        };
+        match connected {
+            Ok(()) => Ok((socket, false)),
+            Err(Errno::INPROGRESS) => Ok((socket, true)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl SocketPath {
+    fn connect(&self, socket: &OwnedFd) -> Result<(), Errno> {
+        let found = self.open()?;
+        net::connect(socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd()))?)
+    }
+
+    /// Tells whether somebody listens there, by the table of the thread's network namespace: unix(7). It has names as they
+    /// were given to bind(2), relative or by way of links, so that only the last part is sure to be the same.
+    pub(super) fn is_listened_at(&self, table: &str) -> bool {
+        let is_socket = || self.open().and_then(kind) == Ok(FileType::Socket);
+        self.path.file_name().is_some_and(|name| accepts(table, name)) && is_socket()
+    }
+
+    /// The path is the container's to say, links in it too: it never leads out of its root.
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.root, &self.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    }
+}
+
+fn kind(file: OwnedFd) -> Result<FileType, Errno> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode))
+}
+
+/// Tells whether one of the listed sockets with this file name takes connections.
+fn accepts(table: &str, name: &OsStr) -> bool {
+    const ACCEPTS: &str = "00010000";
+    table.lines().skip(1).any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let flags = words.nth(3);
+        flags == Some(ACCEPTS) && words.nth(3).is_some_and(|path| Path::new(path).file_name() == Some(name))
+    })
+}
+
+/// Returns the table of UNIX sockets.
+pub(super) fn unix_table() -> String {
+    fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_accepts_is_listened_at() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                     ffff888004a48c00: 00000002 00000000 00010000 0001 01 20718 /run/app.sock\n\
+                     ffff888004a48c00: 00000003 00000000 00000000 0001 03 20719 /run/other.sock\n";
+        for (name, want) in [("app.sock", true), ("other.sock", false), ("app", false)] {
+            assert_eq!(accepts(table, OsStr::new(name)), want, "{name}");
+        }
+    }
+}

@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
         test("the_proxy_tells_whom_a_connection_is_from", NEEDS, proxy_protocol),
         test("sockets_in_file_systems_are_either_end", NEEDS, unix_sockets),
+        test("inherited_sockets_serve_their_ports", NEEDS, inherited),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -309,6 +310,58 @@ fn unix_sockets(sandbox: &Sandbox) {
     host(sandbox, "1", script).run().ok().stdout_is(want).stderr_has(
         "publish 8080:unix:/run/app.sock: no process of the container is known, whose file system has the socket",
     );
+}
+
+/// A parent that listens as systemd does: clients wait from then on, before the container's program is there.
+fn inherited(sandbox: &Sandbox) {
+    sandbox.write(
+        "listening.py",
+        r"
+import fcntl, os, socket, sys
+one, two = socket.create_server(('127.0.0.1', 8080)), socket.create_server(('127.0.0.1', 8081))
+three = socket.socket(socket.AF_UNIX)
+three.bind('three.sock')
+three.listen()
+moved = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 20) for s in (one, two, three)]
+for number, fd in zip((3, 4, 5), moved):
+    os.dup2(fd, number)
+if sys.argv[1] == 'systemd':
+    os.environ.update(LISTEN_FDS='3', LISTEN_PID=str(os.getpid()))
+os.execvp('portmap', ['portmap', '--netns', '/run/netns/lo1', '--id', 'lone', '--detach'] + sys.argv[2:])
+",
+    );
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        serve() { python3 listening.py \"$@\"; }
+        serve systemd -p 8080:80 -p 8082:81 -p fd:5:80
+        get 127.0.0.1 8080 wait > early & early=$!
+        get ./three.sock 0 wait > waits & waits=$!
+        ip netns exec lo1 python3 server.py tcp:80 tcp:81 > lo1.out & inside=$!
+        wait $early $waits; cat early waits; get 127.0.0.1 8080
+        until [ \"$(get 127.0.0.1 8082)\" = ::1 ]; do :; done
+        portmap list | tr -s ' '; portmap del lone; rm three.sock
+        serve by-hand --listen-fd 4 -p 127.0.0.1:8081:80; get 127.0.0.1 8081; portmap del lone; rm three.sock
+        serve by-hand --listen-fd 4 -p 8080:80; rm three.sock
+        serve by-hand --listen-fd 5 -p 8080:80; rm three.sock
+        serve by-hand --listen-fd 9 -p 8080:80; rm three.sock
+        kill $inside; wait $inside 2>/dev/null; ip netns del lo1; portmap list";
+    let port = |ip: &str, host: u16, container: u16| {
+        format!("{{{ip}\"hostPort\":{host},\"containerPort\":{container},\"protocol\":\"tcp\"}}")
+    };
+    let loopback = r#""hostIP":"127.0.0.1","#;
+    let (one, two, three) = (port(loopback, 8080, 80), port("", 8082, 81), port(loopback, 8081, 80));
+    let want = format!(
+        "{{\"id\":\"lone\",\"ports\":[{one},{two}],\"sockets\":[\"fd:5:80\"]}}\n::1\n::1\n::1\n\
+         HOST CONTAINER PROTOCOL ID\n127.0.0.1:8080 proxy:80 tcp lone\n*:8082 proxy:81 tcp lone\n\
+         fd:5 proxy:80 stream lone\n{{\"id\":\"lone\",\"ports\":[{three}]}}\n::1\n\
+         HOST  CONTAINER  PROTOCOL  ID\n"
+    );
+    host(sandbox, "1", script)
+        .run()
+        .ok()
+        .stdout_is(&want)
+        .stderr_has("portmap: take descriptor 4: it is at 127.0.0.1:8081/tcp, which no -p publishes\n")
+        .stderr_has("portmap: take descriptor 5: it is at no port\n")
+        .stderr_has("portmap: take descriptor 9: Bad file descriptor\n");
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

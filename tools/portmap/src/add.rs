@@ -13,6 +13,7 @@ use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::hold;
+use crate::inherited;
 use crate::mapping::Mapping;
 use crate::options::Add;
 use crate::publish::{self, Manner, Masquerade};
@@ -39,6 +40,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         record.print()?;
         return Ok(ExitCode::SUCCESS);
     }
+    inherited::take(options, &mut wishes)?;
     let (sockets, specs) = separate(&wishes);
     let by_proxy = options.proxy || options.proxy_protocol.is_some();
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {

@@ -11,6 +11,7 @@ mod firewall;
 mod forward;
 mod hold;
 mod host;
+mod inherited;
 mod list;
 mod mapping;
 mod options;

@@ -73,6 +73,9 @@ pub(crate) struct Add {
     /// Serve the ports by a proxy that connects from inside the container [default where it has no address]
     #[arg(long)]
     pub(crate) proxy: bool,
+    /// Serve the -p for the port that this inherited socket is at by the socket, and so for those of `$LISTEN_FDS`
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..))]
+    pub(crate) listen_fd: Vec<u32>,
     /// Tell the container each client's address, by the PROXY protocol; implies --proxy
     #[arg(long, value_enum, value_name = "VERSION")]
     pub(crate) proxy_protocol: Option<ProxyProtocol>,

@@ -26,7 +26,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sys::namespace::Kind;
 
-pub(crate) use listener::{Listener, Surroundings, listen};
+pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
 
 use crate::control::Control;
 use crate::options::ProxyProtocol;

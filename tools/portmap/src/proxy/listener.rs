@@ -187,6 +187,7 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
         }
         HostEnd::Descriptor(number) => {
             let (inherited, address) = inherit(*number).with_context(|| format!("take descriptor {number}"))?;
+            ioctl_fionbio(&inherited, true).with_context(|| format!("take descriptor {number}"))?;
             let served = match (address, &spec.container) {
                 (Some((address, protocol)), ContainerEnd::Port(container_port)) => {
                     let host_ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
@@ -220,6 +221,11 @@ fn at_path(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+/// Returns the port that an inherited socket is at, if it is at one.
+pub(crate) fn inherited_port(number: u32) -> anyhow::Result<Option<Port>> {
+    Ok(inherit(number)?.1)
+}
+
 type Port = (SocketAddr, Protocol);
 
 /// Takes a socket that the caller of this program has made. Returns the port that it is at, if it is at one.
@@ -231,7 +237,9 @@ fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
         SocketType::DGRAM => Protocol::Udp,
         _ => bail!("neither a stream's socket nor one of datagrams"),
     };
-    ioctl_fionbio(&socket, true)?;
+    if protocol == Protocol::Tcp && !sockopt::socket_acceptconn(&socket)? {
+        bail!("nobody listens at that socket");
+    }
     let address = SocketAddr::try_from(net::getsockname(&socket)?).ok();
     if address.is_none() && protocol == Protocol::Udp {
         bail!("datagrams come to a port");

@@ -6,6 +6,8 @@ use crate::support::{Cmd, Need, Sandbox, Test, test, wait_for};
 
 const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("bridge")];
 
+const USER_NEEDS: &[Need] = &[Need::NetNs, Need::Program("setpriv")];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("every_path_leads_to_the_container", NEEDS, every_path_without_bridge_filter),
@@ -23,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_proxy_tells_whom_a_connection_is_from", NEEDS, proxy_protocol),
         test("sockets_in_file_systems_are_either_end", NEEDS, unix_sockets),
         test("inherited_sockets_serve_their_ports", NEEDS, inherited),
+        test("who_may_not_translate_gets_a_proxy", USER_NEEDS, without_privilege),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -362,6 +365,45 @@ os.execvp('portmap', ['portmap', '--netns', '/run/netns/lo1', '--id', 'lone', '-
         .stderr_has("portmap: take descriptor 4: it is at 127.0.0.1:8081/tcp, which no -p publishes\n")
         .stderr_has("portmap: take descriptor 5: it is at no port\n")
         .stderr_has("portmap: take descriptor 9: Bad file descriptor\n");
+}
+
+/// Root of a user namespace only: the network is not its own.
+fn without_privilege(sandbox: &Sandbox) {
+    sandbox.write(
+        "user.sh",
+        r#"
+unshare --net sleep 1000 & box=$!
+until [ "$(cat /proc/$box/comm)" = sleep ]; do :; done
+portmap --pid $box --id lone --detach -p 8080:80
+echo '{"id":"web","network":{"interfaces":[{"name":"eth0","sandbox":"/proc/'$box'/ns/net"}],"ips":[{"address":"10.0.0.2/8"}]}}' > record
+portmap record -p 8081:80 | grep -o '"ports.*'
+portmap list; portmap del lone; portmap gc --keep web; portmap list; portmap del web; portmap gc
+portmap del web; echo $?
+echo '{"cniVersion":"1.1.0","name":"x"}' | CNI_COMMAND=STATUS portmap
+portmap --netns /proc/1/ns/net --id host --proxy -p 8082:80; echo $?
+kill $box; wait $box 2>/dev/null || :"#,
+    );
+    let script = "mkdir user; chown 65534 user; cp user.sh user; cd user
+        setpriv --reuid 65534 --regid 65534 --clear-groups env DRAYAGE_ROOT=$PWD/root unshare --user --map-root-user sh user.sh";
+    let denied = "Operation not permitted: CAP_NET_ADMIN over the network namespace is needed";
+    let ports =
+        |port: u16| format!("\"ports\":[{{\"hostPort\":{port},\"containerPort\":80,\"protocol\":\"tcp\"}}]}}\n");
+    let head = "HOST    CONTAINER  PROTOCOL  ID\n";
+    let want = format!(
+        "{{\"id\":\"lone\",{}{}{head}*:8080  proxy:80   tcp       lone\n*:8081  proxy:80   tcp       web\n\
+         {head}*:8081  proxy:80   tcp       web\n1\n\
+         {{\"cniVersion\":\"1.1.0\",\"code\":50,\"msg\":\"portmap: read nftables' rule set: {denied}\",\"details\":\"\"}}\n1\n",
+        ports(8080),
+        ports(8081)
+    );
+    sandbox
+        .sh(script)
+        .run()
+        .ok()
+        .stdout_is(&want)
+        .stderr_has(&format!("warning: only what proxies serve is looked at: read nftables' rule set: {denied}\n"))
+        .stderr_has(&format!("portmap: read nftables' generation: {denied}\n"))
+        .stderr_has("portmap: open network namespace /proc/1/ns/net: Permission denied\n");
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

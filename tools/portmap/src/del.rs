@@ -7,7 +7,7 @@ use record::{Id, Record};
 
 use crate::add;
 use crate::control::Sockets;
-use crate::firewall::Firewall;
+use crate::firewall::{self, Firewall};
 use crate::mapping::{self, Mapping};
 use crate::options::Del;
 use crate::publish;
@@ -28,10 +28,16 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
                 || mapping.port_mappings().any(|port| is_named(&Served::Port(port), &options.publish)))
     };
     let mut firewall = Firewall::open()?;
-    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
-    publish::finish_withdrawal(firewall, &steps);
+    let withdrawn = firewall.change(|present| Ok(mapping::withdraw(present, leaves)));
     let sockets = Sockets::below(&options.roots.run());
-    ensure_whole(&sockets.records()?, &id, &options.publish)?;
+    let servers = sockets.records()?;
+    match withdrawn {
+        Ok(steps) => publish::finish_withdrawal(firewall, &steps),
+        // Who may not translate has proxies.
+        Err(error) if firewall::is_denied(&error) && servers.iter().any(|record| is_of(record, &id)) => {}
+        Err(error) => return Err(error),
+    }
+    ensure_whole(&servers, &id, &options.publish)?;
     sockets.dismiss(|owner, record| {
         let served = Served::of_record(record).unwrap_or_default();
         owner == id && served.iter().all(|served| options.publish.is_empty() || is_named(served, &options.publish))
@@ -42,16 +48,17 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_of(record: &Record, id: &str) -> bool {
+    record.find::<Id>().ok().flatten().is_some_and(|owner| owner.0 == id)
+}
+
 fn is_named(served: &Served, wishes: &[Wish]) -> bool {
     wishes.iter().any(|wish| served.is_named_by(wish))
 }
 
 /// A process serves all that it was started for, or nothing.
 fn ensure_whole(servers: &[Record], id: &str, wishes: &[Wish]) -> anyhow::Result<()> {
-    for record in servers {
-        if record.find::<Id>()?.is_none_or(|owner| owner.0 != id) {
-            continue;
-        }
+    for record in servers.iter().filter(|record| is_of(record, id)) {
         let served = Served::of_record(record)?;
         let (named, others): (Vec<_>, Vec<_>) = served.iter().partition(|served| is_named(served, wishes));
         if let (Some(named), Some(other)) = (named.first(), others.first()) {

@@ -5,7 +5,7 @@ mod entry;
 mod ruleset;
 
 use anyhow::{Context, anyhow, bail};
-use log::debug;
+use log::{debug, warn};
 use netlink::nft::{Chain, Element, Family, Rule, Table, TableAnswer};
 use netlink::{Batch, Raw, Socket, flag};
 use rustix::io::Errno;
@@ -63,6 +63,22 @@ impl Firewall {
     /// Returns what mappings that this publishes are held by.
     pub(crate) fn holder(&self) -> Option<u32> {
         self.holder
+    }
+
+    /// Tells whether ports can be translated at all: it needs a privilege, and a kernel that has nftables.
+    pub(crate) fn is_usable() -> bool {
+        Self::open().and_then(|mut firewall| firewall.generation()).is_ok()
+    }
+
+    /// Returns what is published, as far as this user may see it, and whether all the rules are there that it needs.
+    pub(crate) fn visible(&mut self) -> anyhow::Result<(Published, bool)> {
+        match self.audit() {
+            Err(error) if is_denied(&error) => {
+                warn!("only what proxies serve is looked at: {error:#}");
+                Ok((Published::default(), true))
+            }
+            audited => audited,
+        }
     }
 
     /// Returns what is published.
@@ -129,8 +145,11 @@ impl Firewall {
     }
 
     fn generation(&mut self) -> anyhow::Result<Option<u32>> {
-        let answer =
-            self.socket.fetch(&netlink::nft::generation_request()).context("read the firewall's generation")?;
+        let answer = self
+            .socket
+            .fetch(&netlink::nft::generation_request())
+            .map_err(refused)
+            .context("read nftables' generation")?;
         Ok(netlink::nft::generation(&answer))
     }
 
@@ -195,9 +214,23 @@ impl Firewall {
         match self.socket.dump(request) {
             Ok(answers) => Ok(Some(answers)),
             Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error).context("read the firewall"),
+            Err(error) => Err(refused(error)).context("read nftables' rule set"),
         }
     }
+}
+
+/// The kernel's answer to one who may not look.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: CAP_NET_ADMIN over the network namespace is needed")]
+struct Denied(netlink::Error);
+
+fn refused(error: netlink::Error) -> anyhow::Error {
+    if matches!(error.errno(), Some(Errno::PERM | Errno::ACCESS)) { Denied(error).into() } else { error.into() }
+}
+
+/// Tells whether a privilege was missing.
+pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
+    error.is::<Denied>()
 }
 
 /// What will be published when the steps are done.

@@ -70,7 +70,7 @@ pub(crate) struct Add {
     /// Publish a port even where a process of the host has it
     #[arg(long)]
     pub(crate) no_bind_check: bool,
-    /// Serve the ports by a proxy that connects from inside the container [default where it has no address]
+    /// Serve the ports by a proxy that connects from inside the container [default where it has no address, or nftables may not be used]
     #[arg(long)]
     pub(crate) proxy: bool,
     /// Serve the -p for the port that this inherited socket is at by the socket, and so for those of `$LISTEN_FDS`

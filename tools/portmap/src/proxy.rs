@@ -70,7 +70,8 @@ impl Proxy {
     /// Takes over listening sockets and moves the process into the container's network namespace: from here on, this is
     /// the only thread.
     pub(crate) fn new(listeners: Vec<Listener>, control: Control, watch: Watch, netns: &File) -> anyhow::Result<Self> {
-        sys::namespace::enter(netns.as_fd(), Kind::Network).context("enter the container's network namespace")?;
+        sys::namespace::enter(netns.as_fd(), Kind::Network)
+            .context("enter the container's network namespace (CAP_SYS_ADMIN over it is needed)")?;
         // A new namespace has it down, and not every runtime brings it up: a program listens there all the same, but nobody
         // can connect to it.
         if let Err(error) = sys::network::loopback_up() {

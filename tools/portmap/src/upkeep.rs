@@ -10,7 +10,7 @@ use record::{Id, Network, Part, PortMapping, Ports, Record};
 
 use crate::add;
 use crate::control::Sockets;
-use crate::firewall::Firewall;
+use crate::firewall::{self, Firewall};
 use crate::hold::HeldBy;
 use crate::host;
 use crate::mapping::{self, Mapping};
@@ -26,7 +26,7 @@ const LIST_LIMIT: u64 = 64 << 20;
 /// Checks what a record says is published, or all that is.
 pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     let mut firewall = Firewall::open()?;
-    let (published, whole) = firewall.audit()?;
+    let (published, whole) = firewall.visible()?;
     let record = match options.target.as_deref() {
         Some(name) if !add::is_id(name) => Some(add::read(Some(name))?),
         _ => None,
@@ -69,12 +69,16 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
     let sockets = Sockets::below(&options.roots.run());
     let mut firewall = Firewall::open()?;
-    let held = firewall.published()?.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
+    let held = firewall.visible()?.0.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
     sockets.dismiss(|id, _| is_unwanted(id) || dead.iter().any(|dead| dead == id))?;
     sockets.sweep()?;
-    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
-    publish::finish_withdrawal(firewall, &steps);
+    match firewall.change(|present| Ok(mapping::withdraw(present, leaves))) {
+        Ok(steps) => publish::finish_withdrawal(firewall, &steps),
+        // That was said already.
+        Err(error) if firewall::is_denied(&error) => {}
+        Err(error) => return Err(error),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("ports_held_for_a_process_go_with_it_or_with_their_holder", NEEDS, held),
         test("held_ports_are_withdrawn_changed_and_survive_a_flush", NEEDS, held_changes),
         test("a_cni_runtime_adds_deletes_and_collects", NEEDS, cni),
+        test("the_cni_plugins_keys_count_and_are_restored", NEEDS, cni_keys),
         test("what_a_flush_took_is_restored_and_checked", NEEDS, restore),
         test("garbage_is_collected", NEEDS, gc),
         test("wrong_use_is_one_line", &[Need::Root], wrong_use),
@@ -530,6 +531,39 @@ fn cni(sandbox: &Sandbox) {
 0
 "#;
     host(sandbox, "1", script).run().ok().stdout_is(want);
+}
+
+/// Whom the server sees tells what is masqueraded; the keys that choose how iptables is used change nothing.
+fn cni_keys(sandbox: &Sandbox) {
+    let script = r#"
+        export CNI_PATH=/ CNI_IFNAME=eth0 CNI_CONTAINERID=one CNI_NETNS=/run/netns/c1
+        call() { echo '{"cniVersion":"1.1.0","name":"net","type":"portmap",'"$2"'"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80,"hostIP":"'$3'"}]},"prevResult":{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.11/16"},{"address":"fd88::11/64"}]}}' | CNI_COMMAND=$1 portmap; }
+        try() { call ADD "$1" >/dev/null; seen "$1"
+            portmap list --json > list; nft list ruleset > before; nft flush ruleset; portmap restore list
+            nft list ruleset > after; cmp before after; call CHECK "$1"; call DEL "$1"; }
+        seen() { echo $(in_ns rc 203.0.113.1 8080) $(in_ns rc fd03::1 8080) $(in_ns c2 fd03::1 8080); }
+        try ''
+        try '"snat":true,'
+        try '"snat":true,"masqAll":true,'
+        try '"backend":"iptables","markMasqBit":12,'
+        try '"backend":"nftables","externalSetMarkChain":"KUBE-MARK-MASQ","capabilities":{"portMappings":true},"conditionsV4":[],"conditionsV6":null,'
+        call ADD '"snat":false,' >/dev/null; echo $(in_ns rc 203.0.113.1 8080) $(nft list ruleset | grep -c 'set hairpin' )
+        portmap list --json > list; grep -o '"masquerade".*' list; nft list ruleset > before; nft flush ruleset
+        portmap restore list; nft list ruleset > after; cmp before after; call DEL '' | cat
+        call ADD '"conditionsV4":["!","-d","192.0.2.0/24"],'
+        call ADD '' 127.0.0.1 >/dev/null; echo $(get 127.0.0.1 8080) $(in_ns rc 203.0.113.1 8080); call DEL ''
+        nft list ruleset"#;
+    let want = r#"203.0.113.2 fd03::2 fd88::1
+203.0.113.2 fd03::2 fd88::1
+10.88.0.1 fd88::1 fd88::1
+203.0.113.2 fd03::2 fd88::1
+203.0.113.2 fd03::2 fd88::1
+203.0.113.2 2
+"masquerade":"nothing"}
+{"cniVersion":"1.1.0","code":7,"msg":"portmap: conditionsV4 and conditionsV6 are arguments of iptables: not supported","details":""}
+10.88.0.1 refused
+"#;
+    host(sandbox, "0", script).run().ok().stdout_is(want);
 }
 
 fn restore(sandbox: &Sandbox) {

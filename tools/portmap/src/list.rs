@@ -12,6 +12,7 @@ use crate::hold::HeldBy;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::Owner;
+use crate::publish::Masquerade;
 use crate::spec::{HostEnd, Served};
 use crate::target;
 
@@ -100,6 +101,10 @@ fn record(published: &Published, owner: &Owner, held_by: Option<u32>) -> Record 
     record.set(&Id(owner.id.clone()));
     record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
+    let masquerade = Masquerade::of(published, owner);
+    if masquerade != Masquerade::default() {
+        record.set(&masquerade);
+    }
     if let Some(holder) = held_by {
         record.set(&HeldBy(holder));
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use log::warn;
 use netlink::route::Cidr;
 use record::{Part, Protocol};
+use serde::{Deserialize, Serialize};
 
 use crate::control::Sockets;
 use crate::firewall::Firewall;
@@ -31,15 +32,34 @@ pub(crate) struct Manner<'a> {
     pub(crate) masquerade: Masquerade,
 }
 
-/// Which connections to published ports get the host's address as their source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which connections to published ports get the host's address as their source; in `portmap list` where a CNI
+/// configuration said so (`snat`, `masqAll`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) enum Masquerade {
     /// None of them.
     Nothing,
     /// Those that come from the container's own network.
+    #[default]
     OwnNetwork,
     /// All of them.
     All,
+}
+
+impl Part for Masquerade {
+    const MEMBER: &'static str = "masquerade";
+    const STAGE: &'static str = "portmap";
+}
+
+impl Masquerade {
+    /// Reads it off what is published for an owner.
+    pub(crate) fn of(published: &Published, owner: &Owner) -> Self {
+        let own = || published.hairpins.iter().filter(|hairpin| hairpin.owner == *owner);
+        if own().next().is_none() {
+            return Self::Nothing;
+        }
+        if own().all(|hairpin| hairpin.network.prefix == 0) { Self::All } else { Self::OwnNetwork }
+    }
 }
 
 /// Publishes ports of a container. Returns the mappings, with the ports that were chosen.

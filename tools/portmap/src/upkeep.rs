@@ -92,8 +92,6 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
         }
     }
     let mut firewall = Firewall::open()?;
-    // The kernel had accepted them before: who listens now does so beside them.
-    let manner = Manner { probe: false, sockets: None, masquerade: Masquerade::OwnNetwork };
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let record = Record::parse(line.as_bytes(), "the list")?;
         // A proxy has no network, and loses nothing when the firewall is flushed.
@@ -108,6 +106,9 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
             continue;
         }
         let specs = specs(&record.part::<Ports>()?.0);
+        let masquerade = record.find::<Masquerade>()?.unwrap_or_default();
+        // The kernel had accepted them before: who listens now does so beside them.
+        let manner = Manner { probe: false, sockets: None, masquerade };
         publish::publish(&mut firewall, &target, &specs, manner)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use rustix::process::Pid;
 
 use crate::control::Sockets;
 use crate::firewall::Firewall;
+use crate::mapping::Published;
 use crate::options::Add;
 use crate::proxy::{self, Listener, Proxy, Surroundings};
 use crate::spec::{Served, Wish};
@@ -32,18 +33,28 @@ pub(crate) fn foreground(
     let sockets = Sockets::below(&options.roots.run());
     let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
     let id = &target.owner.id;
+    // Without the privilege to look there is none to translate either.
+    let published = Firewall::open().and_then(|mut firewall| firewall.published()).unwrap_or_default();
     for listener in &listeners {
-        ensure_untranslated(listener).with_context(|| format!("publish {} for {id}", listener.served))?;
+        ensure_untranslated(listener, &published).with_context(|| format!("publish {} for {id}", listener.served))?;
     }
-    let served: Vec<Served> = listeners.iter().map(|listener| listener.served.clone()).collect();
+    let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served.clone()).collect();
+    // A port of both families has two listeners.
+    served.dedup();
     let control = sockets.make(&proxy::record(id, &served)?)?;
     let watch = Watch::new(&processes(options, target), Some(netns))?;
     let mut proxy = Proxy::new(listeners, control, watch, &namespace)?.greeting(options.proxy_protocol);
     Served::add_to(record, &served)?;
     record.print()?;
+    // As text it is read by machines; as values, a thousand ports are more than all else together.
+    *record = Record::default();
+    drop((served, published));
     if options.background {
         leave_the_caller()?;
     }
+    sys::memory::trim();
+    // It only saves memory.
+    let _kept = sys::memory::forget_code();
     proxy.serve()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,10 +128,8 @@ fn root(target: &Target) -> anyhow::Result<Option<Rc<File>>> {
 }
 
 /// Translation comes before sockets: what is translated would never reach a proxy.
-fn ensure_untranslated(listener: &Listener) -> anyhow::Result<()> {
-    // Without the privilege to look there is none to translate either.
+fn ensure_untranslated(listener: &Listener, published: &Published) -> anyhow::Result<()> {
     let Some((address, protocol)) = listener.port() else { return Ok(()) };
-    let Ok(published) = Firewall::open().and_then(|mut firewall| firewall.published()) else { return Ok(()) };
     let ip = address.ip();
     let never_translated = ip.is_ipv6() && ip.is_loopback();
     let takes = |host_ip: Option<IpAddr>| host_ip.is_none_or(|host_ip| ip.is_unspecified() || ip == host_ip);

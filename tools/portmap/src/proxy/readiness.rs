@@ -1,7 +1,8 @@
 //! Whether somebody listens in the container: read from the namespace's own table of sockets, since trying to connect
 //! would be seen by the container's program.
 
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -78,14 +79,12 @@ impl Readiness {
 
 /// Returns where in the thread's network namespace somebody listens, IPv4 first.
 fn listening() -> Vec<SocketAddr> {
-    let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")));
-    tables.into_iter().flatten().flat_map(|table| parse(&table, LISTENS)).collect()
+    ["tcp", "tcp6"].into_iter().flat_map(|table| read(table, LISTENS)).collect()
 }
 
 /// Returns where in the thread's network namespace datagrams for a port are received.
 pub(super) fn receiving(port: u16) -> SocketAddr {
-    let tables = ["udp", "udp6"].map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")));
-    let found = tables.into_iter().flatten().flat_map(|table| parse(&table, RECEIVES)).find(|to| to.port() == port);
+    let found = ["udp", "udp6"].into_iter().flat_map(|table| read(table, RECEIVES)).find(|to| to.port() == port);
     found.map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), reachable)
 }
 
@@ -93,8 +92,14 @@ pub(super) fn receiving(port: u16) -> SocketAddr {
 const LISTENS: &str = "0A";
 const RECEIVES: &str = "07";
 
-/// Reads /proc/net/tcp, udp and those of IPv6: proc(5).
-fn parse(table: &str, state: &str) -> Vec<SocketAddr> {
+fn read(table: &str, state: &str) -> Vec<SocketAddr> {
+    let opened = File::open(format!("/proc/thread-self/net/{table}"));
+    opened.map(|file| parse(BufReader::new(file), state)).unwrap_or_default()
+}
+
+/// Reads /proc/net/tcp, udp and those of IPv6: proc(5). Line by line, since connections that have ended are tens of
+/// thousands of lines behind the ones who listen.
+fn parse(table: impl BufRead, state: &str) -> Vec<SocketAddr> {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
         let local = words.nth(1)?;
@@ -102,7 +107,7 @@ fn parse(table: &str, state: &str) -> Vec<SocketAddr> {
         let (address, port) = local.split_once(':')?;
         Some(SocketAddr::new(ip(address)?, u16::from_str_radix(port, 16).ok()?))
     };
-    table.lines().skip(1).filter_map(line).collect()
+    table.lines().skip(1).map_while(Result::ok).filter_map(|text| line(&text)).collect()
 }
 
 /// Words of four bytes, each printed as a number of the machine's own byte order.
@@ -138,8 +143,11 @@ mod tests {
              0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n   \
              1: 0100007F:1F90 0100007F:A000 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0\n   \
              2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0\n";
-        assert_eq!(parse(table, LISTENS), ["0.0.0.0:80".parse().unwrap(), "127.0.0.1:8081".parse().unwrap()]);
-        assert_eq!(reachable(parse(table, LISTENS)[0]), "127.0.0.1:80".parse().unwrap());
+        assert_eq!(
+            parse(table.as_bytes(), LISTENS),
+            ["0.0.0.0:80".parse().unwrap(), "127.0.0.1:8081".parse().unwrap()]
+        );
+        assert_eq!(reachable(parse(table.as_bytes(), LISTENS)[0]), "127.0.0.1:80".parse().unwrap());
         assert_eq!(ip("00000000000000000000000001000000"), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
     }
 }

@@ -73,6 +73,7 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     Served::add_to(record, &ports)?;
     record.print()?;
     serve::leave_the_caller()?;
+    serve::shrink();
 
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     watch.register(&epoll, EventData::new_u64(END))?;

@@ -52,9 +52,7 @@ pub(crate) fn foreground(
     if options.background {
         leave_the_caller()?;
     }
-    sys::memory::trim();
-    // It only saves memory.
-    let _kept = sys::memory::forget_code();
+    shrink();
     proxy.serve()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +141,13 @@ fn ensure_untranslated(listener: &Listener, published: &Published) -> anyhow::Re
     let Some(holder) = holder.filter(|_| !never_translated) else { return Ok(()) };
     ensure!(holder.owner.is_gone(), "port is taken by container {}", holder.owner.id);
     Ok(())
+}
+
+/// Gives back what only the start needed.
+pub(crate) fn shrink() {
+    sys::memory::trim();
+    // Without that it is only larger.
+    let _larger = sys::memory::forget_code();
 }
 
 /// Lets go of the caller's terminal, pipes and directory, so that whoever waits for their end need not wait for ours.

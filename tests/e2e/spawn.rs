@@ -346,7 +346,7 @@ fn user_namespace(sandbox: &Sandbox) {
 }
 
 /// Gives the container a user namespace, whose root is 100000.
-fn map_ids(config: &mut Value) {
+pub(crate) fn map_ids(config: &mut Value) {
     config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     config["linux"]["uidMappings"] = map.clone();

@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{NEEDS, bundle, run};
+use super::{NEEDS, bundle, map_ids, run, spawn};
 use crate::support::{Sandbox, Test, test};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test("a_mount_has_ids_of_its_own_mappings", NEEDS, own_mappings),
         test("idmap_uses_the_container_s_mappings", NEEDS, container_mappings),
+        test("idmap_uses_the_mappings_of_a_joined_user_namespace", NEEDS, joined_mappings),
+        test("an_id_mapped_source_may_be_an_earlier_mount", NEEDS, mapped_mount),
         test("half_an_id_map_is_refused", NEEDS, half_mappings),
         test("recursive_attributes_reach_every_mount_below", NEEDS, recursive),
         test("tmpcopyup_keeps_modes_owners_and_links", NEEDS, copy_up),
@@ -39,15 +41,45 @@ fn container_mappings(sandbox: &Sandbox) {
     sandbox.sh("mkdir data && touch data/file && chown 5:6 data/file").run().ok();
     let script = "stat -c %u:%g /mnt/file /tmp/file; touch /mnt/new && stat -c %u /mnt/new";
     bundle(sandbox, "map", script, |config| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+        map_ids(config);
         push(config, json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind", "idmap"]}));
         push(config, json!({"destination": "/tmp", "source": sandbox.at("data"), "options": ["bind"]}));
     });
     sandbox.sh("chown -hR 100000:100000 map/rootfs && chmod 755 . map").run().ok();
     run(sandbox, "map").ok().stdout_is("5:6\n65534:65534\n0\n");
     sandbox.sh("stat -c %u:%g data/new").run().ok().stdout_is("0:0\n");
+}
+
+fn joined_mappings(sandbox: &Sandbox) {
+    sandbox.sh("mkdir data && touch data/file && chown 5:6 data/file").run().ok();
+    bundle(sandbox, "usr", "sleep 1000", map_ids);
+    bundle(sandbox, "joi", "stat -c %u:%g /mnt/file", |config| {
+        let path = format!("/proc/{}/ns/user", {
+            sandbox.sh("chown -hR 100000:100000 usr/rootfs && chmod 755 . usr").run().ok();
+            spawn(sandbox, "run -d --pid-file pid -b usr e2e-usr </dev/null >/dev/null 2>&1").ok();
+            sandbox.read("pid")
+        });
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user", "path": path}));
+        push(config, json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind", "idmap"]}));
+    });
+    sandbox.sh("chown -hR 100000:100000 joi/rootfs && chmod 755 joi").run().ok();
+    run(sandbox, "joi").ok().stdout_is("5:6\n");
+    spawn(sandbox, "delete -f e2e-usr").ok();
+}
+
+/// What is mounted in the rootfs, only the container's process sees.
+fn mapped_mount(sandbox: &Sandbox) {
+    sandbox.sh("mkdir -p data/below && touch data/below/file && chown 5:6 data/below/file").run().ok();
+    let maps = json!([{"containerID": 0, "hostID": 1000, "size": 100}]);
+    bundle(sandbox, "ear", "stat -c %u:%g /mnt/below/file /tmp/file", |config| {
+        let below = sandbox.at("ear/rootfs/mnt/below");
+        push(config, json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind"]}));
+        push(
+            config,
+            json!({"destination": "/tmp", "source": below, "options": ["bind"], "uidMappings": maps, "gidMappings": maps}),
+        );
+    });
+    run(sandbox, "ear").ok().stdout_is("5:6\n1005:1006\n");
 }
 
 fn half_mappings(sandbox: &Sandbox) {

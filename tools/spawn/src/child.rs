@@ -29,7 +29,7 @@ pub(crate) struct Child<'a> {
     pub rootfs: &'a Path,
     pub state: &'a record::State,
     pub cgroups: Cgroups,
-    pub prepared: Prepared,
+    pub prepared: Vec<Prepared>,
     /// Namespaces to join, in this order.
     pub namespaces: Vec<(Kind, OwnedFd)>,
     /// Whether it was born in a user namespace that it had to join.

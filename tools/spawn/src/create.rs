@@ -111,14 +111,16 @@ fn make(
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let state = container.report(Status::Creating);
     let process = config.process()?;
+    let namespaces = namespaces(config)?;
+    let users = namespaces.iter().find(|(kind, _)| *kind == Kind::User).map(|(_, users)| users.as_fd());
     let mut child = Child {
         config,
         process,
         rootfs: &rootfs,
         state: &state,
         cgroups: cgroups.clone(),
-        prepared: rootfs::prepare(config, bundle)?,
-        namespaces: namespaces(config)?,
+        prepared: rootfs::prepare(config, bundle, users)?,
+        namespaces,
         in_user_namespace: false,
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },

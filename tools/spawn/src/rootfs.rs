@@ -8,7 +8,7 @@ mod devices;
 mod host;
 mod restrict;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -22,11 +22,13 @@ use crate::mount::{Depth, Mount, RDONLY};
 
 pub(crate) use devices::place_for;
 
-/// What the parent has opened or cloned for the child, because the child could not.
+/// What the parent has opened or cloned for a mount, because the child could not.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    /// By the mount's place in the configuration: detached trees of bind and id-mapped mounts.
-    pub trees: Vec<Option<OwnedFd>>,
+    /// The detached tree of a bind mount.
+    tree: Option<OwnedFd>,
+    /// The user namespace to map the tree's ids by, where that is left to the child.
+    ids: Option<OwnedFd>,
 }
 
 /// The new root under construction.
@@ -71,10 +73,9 @@ impl<'a> Rootfs<'a> {
     }
 
     /// Mounts everything and makes the devices.
-    pub(crate) fn fill(&mut self, mut prepared: Prepared) -> anyhow::Result<()> {
-        prepared.trees.resize_with(self.config.mounts.len(), || None);
+    pub(crate) fn fill(&mut self, prepared: Vec<Prepared>) -> anyhow::Result<()> {
         let config = self.config;
-        for (mount, tree) in config.mounts.iter().zip(prepared.trees) {
+        for (mount, prepared) in config.mounts.iter().zip(prepared) {
             let mut parsed = Mount::parse(mount);
             if let Ok(inside) = parsed.destination.strip_prefix(&self.path) {
                 // Some hosts name the place in the rootfs as they themselves see it.
@@ -85,7 +86,7 @@ impl<'a> Rootfs<'a> {
                 if parsed.bind.is_some() { &parsed.source } else { &parsed.kind },
                 parsed.destination.display()
             );
-            self.mount(&parsed, tree).with_context(|| {
+            self.mount(&parsed, prepared).with_context(|| {
                 format!(
                     "error mounting {:?} to rootfs at {:?}",
                     source_name(&parsed),
@@ -107,7 +108,7 @@ impl<'a> Rootfs<'a> {
     }
 
     /// Gives the root mount, to look into before it is the root.
-    pub(crate) fn root(&self) -> std::os::fd::BorrowedFd<'_> {
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
@@ -193,49 +194,62 @@ fn source_name(mount: &Mount) -> &str {
 }
 
 /// Opens in the parent what the child cannot: sources of bind mounts that a new user namespace has no right to reach,
-/// and mounts whose ids are mapped, which takes privilege over the file system.
-pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Prepared> {
+/// and mounts whose ids are mapped, which takes privilege over the file system. `joined` is the user namespace that the
+/// container joins.
+pub(crate) fn prepare(config: &Config, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> anyhow::Result<Vec<Prepared>> {
+    config.mounts.iter().map(|entry| prepare_one(config, bundle, entry, joined)).collect()
+}
+
+fn prepare_one(
+    config: &Config,
+    bundle: &Path,
+    entry: &crate::config::Mount,
+    joined: Option<BorrowedFd<'_>>,
+) -> anyhow::Result<Prepared> {
+    let mount = Mount::parse(entry);
     let in_user_namespace = config.linux.has(NamespaceKind::User);
+    let (Some(depth), true) = (mount.bind, in_user_namespace || mount.id_map.is_some()) else {
+        ensure!(mount.id_map.is_none(), "mount {}: only bind mounts can be id-mapped", mount.destination.display());
+        return Ok(Prepared::default());
+    };
+    let ids = mount.id_map.map(|_| id_namespace(config, entry, joined)).transpose()?;
     let rootfs = bundle.join(config.root.as_ref().map_or(Path::new(""), |root| &root.path));
-    let mut trees = Vec::new();
-    for entry in &config.mounts {
-        let mount = Mount::parse(entry);
-        let (Some(depth), true) = (mount.bind, in_user_namespace || mount.id_map.is_some()) else {
-            ensure!(mount.id_map.is_none(), "mount {}: only bind mounts can be id-mapped", mount.destination.display());
-            trees.push(None);
-            continue;
-        };
-        let path = source_path(bundle, &mount.source);
-        if mount.id_map.is_none() && path.starts_with(&rootfs) {
-            // What is mounted there before it, only the child sees.
-            trees.push(None);
-            continue;
-        }
-        let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {}", path.display()))?;
-        let tree = match clone_tree(source.as_fd(), depth.is_tree()) {
-            // An ordinary user has the right in the new user namespace only.
-            Err(error) if mount.id_map.is_none() && error.raw_os_error() == Some(libc::EPERM) => {
-                trees.push(None);
-                continue;
-            }
-            other => other.with_context(|| format!("clone {}", path.display()))?,
-        };
-        if let Some(id_depth) = mount.id_map {
-            let (uids, gids) = if entry.uid_mappings.is_empty() {
-                (&config.linux.uid_mappings, &config.linux.gid_mappings)
-            } else {
-                (&entry.uid_mappings, &entry.gid_mappings)
-            };
-            ensure!(!uids.is_empty(), "mount {}: there are no mappings to map its ids by", mount.destination.display());
-            let namespace = crate::userns::with_mappings(uids, gids)?;
-            let attributes = Attributes::default().mapped(namespace.as_fd());
-            set_attributes(tree.as_fd(), id_depth == Depth::Tree, &attributes)
-                .with_context(|| format!("map the ids of {}", path.display()))?;
-        }
-        trees.push(Some(tree));
+    let path = source_path(bundle, &mount.source);
+    if path.starts_with(&rootfs) && !(in_user_namespace && ids.is_some()) {
+        // What is mounted there before it, only the child sees.
+        return Ok(Prepared { tree: None, ids });
     }
-    Ok(Prepared { trees })
+    let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))?;
+    let tree = match clone_tree(source.as_fd(), depth.is_tree()) {
+        // An ordinary user has the right in the new user namespace only.
+        Err(error) if ids.is_none() && error.raw_os_error() == Some(libc::EPERM) => return Ok(Prepared::default()),
+        other => other.with_context(|| format!("clone {}", path.display()))?,
+    };
+    if let Some(ids) = ids {
+        map_ids(tree.as_fd(), &mount, ids.as_fd())?;
+    }
+    Ok(Prepared { tree: Some(tree), ids: None })
+}
+
+/// Returns the user namespace by which a mount's ids are mapped: with its own mappings, or else the container's.
+fn id_namespace(
+    config: &Config,
+    entry: &crate::config::Mount,
+    joined: Option<BorrowedFd<'_>>,
+) -> anyhow::Result<OwnedFd> {
+    let of_container = (&config.linux.uid_mappings, &config.linux.gid_mappings);
+    match joined {
+        _ if !entry.uid_mappings.is_empty() => crate::userns::with_mappings(&entry.uid_mappings, &entry.gid_mappings),
+        Some(joined) => Ok(joined.try_clone_to_owned()?),
+        None if !of_container.0.is_empty() => crate::userns::with_mappings(of_container.0, of_container.1),
+        None => bail!("mount {}: there are no mappings to map its ids by", entry.destination.display()),
+    }
+}
+
+fn map_ids(tree: BorrowedFd<'_>, mount: &Mount, ids: BorrowedFd<'_>) -> anyhow::Result<()> {
+    set_attributes(tree, mount.id_map == Some(Depth::Tree), &Attributes::default().mapped(ids))
+        .with_context(|| format!("map the ids of {}", mount.source))
 }
 
 /// Relative sources of bind mounts count from the bundle.

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
-use super::{Rootfs, settle};
+use super::{Prepared, Rootfs, map_ids, settle};
 use crate::config::NamespaceKind;
 use crate::file::leave_to_execve;
 use crate::mount::{
@@ -39,7 +39,7 @@ const REPLACEABLE: [&str; 12] = [
 ];
 
 impl Rootfs<'_> {
-    pub(super) fn mount(&mut self, mount: &Mount, prepared: Option<OwnedFd>) -> anyhow::Result<()> {
+    pub(super) fn mount(&mut self, mount: &Mount, prepared: Prepared) -> anyhow::Result<()> {
         if mount.remount {
             let target = self.existing(&mount.destination)?;
             return change(target.as_fd(), mount);
@@ -53,14 +53,17 @@ impl Rootfs<'_> {
         Ok(())
     }
 
-    fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Option<OwnedFd>) -> anyhow::Result<()> {
-        let tree = if let Some(tree) = prepared {
+    fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Prepared) -> anyhow::Result<()> {
+        let tree = if let Some(tree) = prepared.tree {
             tree
         } else {
             let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .with_context(|| format!("open {}", mount.source))?;
             clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?
         };
+        if let Some(ids) = prepared.ids {
+            map_ids(tree.as_fd(), mount, ids.as_fd())?;
+        }
         let target = if path::is_directory(&tree)? {
             path::make_directory(self.root(), &mount.destination, 0o755)
         } else {

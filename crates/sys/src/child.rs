@@ -102,3 +102,25 @@ pub fn with_own_signals(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
 }
+
+/// Has the program that `command` starts run under a seccomp filter: `struct sock_filter`s of eight bytes each.
+pub fn with_filter<'a>(command: &'a mut Command, program: &[u8], flags: u64) -> &'a mut Command {
+    let instruction = |bytes: &[u8]| libc::sock_filter {
+        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+        jt: bytes[2],
+        jf: bytes[3],
+        k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    let mut program: Vec<libc::sock_filter> = program.chunks_exact(8).map(instruction).collect();
+    let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
+    let arrange = move || {
+        let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+        // SAFETY: the filter is as long as it says, and lives in the closure; the kernel copies it.
+        match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one system call on memory that it owns.
+    unsafe { command.pre_exec(arrange) }
+}

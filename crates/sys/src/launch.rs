@@ -36,6 +36,7 @@ const REPORT: u64 = DATA_BASE;
 /// Where the address of the first call stands.
 const FIRST_CALL: usize = 8;
 const IGNORE_FAILURE: u64 = 1;
+const SA_RESTORER: u64 = 0x0400_0000;
 /// Marks a place for a result that is a word of the list of calls.
 const PASSED: u64 = 1 << 63;
 
@@ -114,6 +115,18 @@ impl Launch {
     pub fn pass_result(&mut self, calls: usize, argument: usize) {
         let word = (self.calls.len() + calls) * CALL_WORDS + 1 + argument;
         self.store_result(PASSED | word as u64);
+    }
+
+    /// Has the process end when it gets `signal`, until its `execve`.
+    pub fn end_on(&mut self, signal: i32) {
+        unsafe extern "C" {
+            static drayage_launch_end_it: u8;
+        }
+        let at = &raw const drayage_launch_end_it as usize - code().as_ptr() as usize;
+        // What the handler would return to is never asked, but x86-64 wants it to be named.
+        let flags = if cfg!(target_arch = "x86_64") { SA_RESTORER } else { 0 };
+        let action = self.words(&[CODE_BASE + (ELF_HEADERS + at) as u64, flags, 0, 0]);
+        self.call("choose to end", 0, libc::SYS_rt_sigaction, &[number(signal), action, 0, 8]);
     }
 
     /// Builds the program into a sealed memfd.
@@ -271,6 +284,7 @@ std::arch::global_asm!(
     "mov edi, dword ptr [r15]",
     "mov eax, 1",
     "syscall",
+    "drayage_launch_end_it:",
     "5: mov edi, 127",
     "mov eax, 231",
     "syscall",
@@ -309,6 +323,7 @@ std::arch::global_asm!(
     "ldr w0, [x20]",
     "mov x8, #64",
     "svc #0",
+    "drayage_launch_end_it:",
     "5: mov x0, #127",
     "mov x8, #94",
     "svc #0",

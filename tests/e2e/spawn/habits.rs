@@ -7,6 +7,10 @@ use crate::support::{Sandbox, Test, test, wait_for};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        test("a_created_container_ends_when_it_is_told_to", NEEDS, told_to_end),
+        test("hooks_in_the_container_run_under_its_filter", NEEDS, filtered_hook),
+        test("hooks_in_the_container_get_no_descriptor_of_the_caller_s", NEEDS, hook_descriptors),
+        test("a_program_may_have_fewer_descriptors_than_mounts", NEEDS, few_descriptors),
         test("signals_have_numbers_up_to_the_real_time_ones", NEEDS, signals),
         test("a_poststart_hook_that_fails_ends_the_container", NEEDS, poststart),
         test("a_start_container_hook_has_the_process_s_variables", NEEDS, hook_variables),
@@ -54,6 +58,53 @@ fn hook_variables(sandbox: &Sandbox) {
             json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo $ONE $HOME >/tmp/seen"]}]);
     });
     run(sandbox, "var").ok().stdout_is("two /\n");
+}
+
+/// It is the first process of its pid namespace, which hears no signal that it has no handler for.
+fn told_to_end(sandbox: &Sandbox) {
+    bundle(sandbox, "tte", "true", |_| {});
+    for signal in ["HUP", "INT", "TERM"] {
+        spawn(sandbox, "create -b tte e2e-tte </dev/null >/dev/null 2>&1").ok();
+        let pid = spawn(sandbox, "state e2e-tte").json()["pid"].clone();
+        // From here on it waits in the program that launches its own.
+        wait_for("the launch", || {
+            sandbox.sh(&format!("grep SigCgt /proc/{pid}/status")).run().stdout.contains("4003").then_some(())
+        });
+        spawn(sandbox, &format!("kill e2e-tte {signal}")).ok();
+        wait_for("the end", || (spawn(sandbox, "state e2e-tte").json()["status"] == "stopped").then_some(()));
+        spawn(sandbox, "delete e2e-tte").ok();
+    }
+}
+
+fn filtered_hook(sandbox: &Sandbox) {
+    bundle(sandbox, "flh", "echo ran", |config| {
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]
+        });
+        config["hooks"]["startContainer"] = json!([{"path": "/bin/mkdir", "args": ["mkdir", "/tmp/made"]}]);
+    });
+    run(sandbox, "flh").fails(1).one_error_line("spawn", &["startContainer hook #0", "bad system call"]);
+    assert!(!sandbox.exists("flh/rootfs/tmp/made"));
+}
+
+fn hook_descriptors(sandbox: &Sandbox) {
+    bundle(sandbox, "hkd", "cat /tmp/seen", |config| {
+        let script = "for n in 3 4 5 6 7 8 9; do [ ! -e /proc/self/fd/$n ] || echo $n; done >/tmp/seen";
+        config["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    });
+    spawn(sandbox, "run -b hkd e2e-hkd 5</etc/passwd 7</").ok().stdout_is("");
+}
+
+fn few_descriptors(sandbox: &Sandbox) {
+    bundle(sandbox, "few", "ulimit -n", |config| {
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 8, "hard": 8}]);
+        let mounts = (0..20).map(|n| json!({"destination": format!("/mnt/{n}"), "type": "tmpfs", "source": "tmpfs"}));
+        config["mounts"].as_array_mut().unwrap().extend(mounts);
+    });
+    run(sandbox, "few").ok().stdout_is("8\n");
+    spawn(sandbox, "create -b few e2e-few </dev/null >/dev/null 2>&1").ok();
+    spawn(sandbox, "start e2e-few").ok();
+    spawn(sandbox, "delete -f e2e-few").ok();
 }
 
 fn inherited(sandbox: &Sandbox) {

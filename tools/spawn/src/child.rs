@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::process::{DumpableBehavior, Rlimit, Signal};
+use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
 use sys::namespace::Kind;
 
 use crate::cgroup::Cgroups;
 use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
-use crate::hooks;
+use crate::hooks::{self, Inside};
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
 use crate::seccomp::Filter;
@@ -87,13 +87,10 @@ impl Child<'_> {
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
-        // Not before: the mounts take descriptors, perhaps more than the program may have.
-        set_rlimits(self.process)?;
         let (program, chdir) = find_program(self.process)?;
         let keyring = CString::new(format!("_ses.{}", self.state.id))?;
-        if let Some(start) = self.start.take() {
+        if self.start.is_some() {
             self.become_ready()?;
-            self.start = Some(start);
         }
         self.start_hooks()?;
         let surroundings = Surroundings {
@@ -278,7 +275,10 @@ impl Child<'_> {
         }
         // That they get the process's variables is older than the specification, and images count on it.
         let environment = crate::environment::complete(self.process);
-        hooks::run_with(&environment, "startContainer", hooks, &self.state_now("created")).inspect_err(|error| {
+        // What the caller happened to have open is no more theirs than the program's.
+        sys::child::close_inherited(3 + self.options.preserve_fds)?;
+        let inside = Inside { environment: &environment, filter: self.filter.as_ref() };
+        hooks::run_inside(inside, hooks, &self.state_now("created")).inspect_err(|error| {
             // The parent of the moment hears it, whoever that is.
             let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
         })
@@ -340,17 +340,6 @@ pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
     // A change of ids allows dumps and ends the bond to the parent.
     become_undumpable()?;
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
-}
-
-pub(crate) fn set_rlimits(process: &Process) -> anyhow::Result<()> {
-    for limit in &process.rlimits {
-        let resource = crate::rlimit::resource(&limit.kind)?;
-        let value = |value: u64| (value != u64::MAX).then_some(value);
-        let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
-        rustix::process::setrlimit(resource, wanted)
-            .with_context(|| format!("error setting rlimit type {}", limit.kind))?;
-    }
-    Ok(())
 }
 
 /// Lets the container's user write to pipes and terminals that the caller passed on.

@@ -183,7 +183,7 @@ impl Child<'_> {
         }
         let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
-        self.adjust(process)?;
+        self.adjust_oom_score(process)?;
         if self.namespaces.is_empty() {
             let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
             rustix::process::chroot(&root).context("enter the root")?;
@@ -219,8 +219,7 @@ impl Child<'_> {
         self.container.state.rootless || self.config.linux.has(NamespaceKind::User)
     }
 
-    fn adjust(&self, process: &Process) -> anyhow::Result<()> {
-        child::set_rlimits(process)?;
+    fn adjust_oom_score(&self, process: &Process) -> anyhow::Result<()> {
         let Some(adjustment) = process.oom_score_adj else { return Ok(()) };
         match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
             Err(error) if !self.container.state.rootless => Err(error).context("set oomScoreAdj"),

@@ -10,22 +10,30 @@ use rustix::process::{PidfdFlags, Signal};
 
 use crate::config::Hook;
 use crate::foreground::ends_within;
+use crate::seccomp::Filter;
 
 /// Runs hooks in their order; the first failure ends it.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
-    run_with(&[], kind, hooks, state)
+    run_all(kind, Inside::default(), hooks, state)
 }
 
-/// Runs hooks that get `environment` where they name none of their own.
-pub(crate) fn run_with(
-    environment: &[String],
-    kind: &str,
-    hooks: &[Hook],
-    state: &record::State,
-) -> anyhow::Result<()> {
+/// What hooks have in common with the program in whose container they run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Inside<'a> {
+    /// For those that name none of their own.
+    pub environment: &'a [String],
+    pub filter: Option<&'a Filter>,
+}
+
+/// Runs startContainer hooks.
+pub(crate) fn run_inside(inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
+    run_all("startContainer", inside, hooks, state)
+}
+
+fn run_all(kind: &str, inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run {kind} hook {}", hook.path.display());
-        run_one(hook, state, environment).with_context(|| format!("error running {kind} hook #{index}"))?;
+        run_one(hook, state, inside).with_context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
@@ -34,23 +42,27 @@ pub(crate) fn run_with(
 pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run poststop hook {}", hook.path.display());
-        if let Err(error) = run_one(hook, state, &[]) {
+        if let Err(error) = run_one(hook, state, Inside::default()) {
             log::warn!("error running poststop hook #{index}: {error:#}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &record::State, environment: &[String]) -> anyhow::Result<()> {
+fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Result<()> {
     ensure!(hook.path.has_root(), "path {} is not absolute", hook.path.display());
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    let environment = if hook.env.is_empty() { environment } else { hook.env.as_slice() };
+    let environment = if hook.env.is_empty() { inside.environment } else { hook.env.as_slice() };
     command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child =
-        sys::child::with_own_signals(&mut command).spawn().with_context(|| format!("exec {}", hook.path.display()))?;
+    sys::child::with_own_signals(&mut command);
+    // Who decides about calls from outside expects the program's, and hears of no hook.
+    if let Some(filter) = inside.filter.filter(|filter| filter.listener.is_none()) {
+        sys::child::with_filter(&mut command, &filter.program, filter.flags);
+    }
+    let mut child = command.spawn().with_context(|| format!("exec {}", hook.path.display()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read its State.
         match stdin.write_all(&serde_json::to_vec(state)?) {
@@ -79,6 +91,7 @@ fn run_one(hook: &Hook, state: &record::State, environment: &[String]) -> anyhow
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => bail!("exit status {code}, stderr: {words}"),
+        (None, Some(libc::SIGSYS)) => bail!("bad system call: its seccomp filter forbids it, stderr: {words}"),
         (None, signal) => bail!("killed by signal {}, stderr: {words}", signal.unwrap_or(0)),
     }
 }

@@ -70,6 +70,7 @@ pub(crate) fn list(
 ) -> anyhow::Result<Launch> {
     let mut list = List { launch: Launch::new(surroundings.report), surroundings };
     list.guard();
+    list.rlimits(process)?;
     list.scheduling(process, linux)?;
     let sets = capability::sets(process.capabilities.as_ref());
     list.bounding(sets);
@@ -114,6 +115,17 @@ impl List<'_> {
             // Kernels may have no keyrings, and users may have used up theirs; neither keeps a container from running.
             self.launch.try_call(libc::SYS_keyctl, &[KEYCTL_JOIN_SESSION_KEYRING, name]);
         }
+    }
+
+    /// Not before: the mounts take descriptors, perhaps more than the program may have.
+    fn rlimits(&mut self, process: &Process) -> anyhow::Result<()> {
+        for limit in &process.rlimits {
+            let resource = u64::from(crate::rlimit::resource(&limit.kind)? as u32);
+            let wanted = self.launch.words(&[limit.soft, limit.hard]);
+            let name = format!("error setting rlimit type {}", limit.kind);
+            self.call(&name, libc::SYS_prlimit64, &[0, resource, wanted, 0]);
+        }
+        Ok(())
     }
 
     fn scheduling(&mut self, process: &Process, linux: &Linux) -> anyhow::Result<()> {
@@ -173,6 +185,10 @@ impl List<'_> {
 
     fn wait(&mut self) {
         let Some(start) = self.surroundings.start else { return };
+        // As the first process of a pid namespace it would not hear them: pid_namespaces(7).
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            self.launch.end_on(signal);
+        }
         self.call("wait for start", libc::SYS_accept4, &[number(start.as_raw_fd()), 0, 0, number(libc::SOCK_CLOEXEC)]);
         self.launch.pass_result(0, 0);
         // Under the listener's number, which is known here.

@@ -93,6 +93,8 @@ fn end(sandbox: &Sandbox, mut run: Running, pid: Pid) -> bool {
         let _ended = kill_process(pid, Signal::TERM);
     }
     let outcome = run.wait();
+    // Shown if the test fails.
+    println!("{}", outcome.stderr);
     outcome.stdout != "web\n"
 }
 

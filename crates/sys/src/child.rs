@@ -42,14 +42,19 @@ pub fn apart(command: &mut Command, more: u32) -> &mut Command {
         crate::signal::unblock_all()?;
         rustix::process::setsid()?;
         rustix::process::chdir(c"/")?;
-        // SAFETY: the flag only marks descriptors, so that execve closes them; none is closed under its owner.
-        match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        close_on_exec(first)
     };
     // SAFETY: between fork and exec the closure makes four system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
+}
+
+/// Has execve close all descriptors from `first` on.
+fn close_on_exec(first: u32) -> io::Result<()> {
+    // SAFETY: the flag only marks descriptors; none is closed under its owner.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns a descriptor that this program was started with, by its number there.
@@ -93,13 +98,14 @@ pub fn close_inherited(first: u32) -> io::Result<()> {
 }
 
 /// Gives the program that `command` starts the default signal mask and SIGPIPE's default, which this process changed
-/// for itself.
-pub fn with_own_signals(command: &mut Command) -> &mut Command {
+/// for itself, and no descriptor but the three standard ones.
+pub fn afresh(command: &mut Command) -> &mut Command {
     let arrange = || {
         crate::signal::restore_pipe();
-        crate::signal::unblock_all()
+        crate::signal::unblock_all()?;
+        close_on_exec(3)
     };
-    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
+    // SAFETY: between fork and exec the closure makes three system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
 }
 

@@ -39,7 +39,11 @@ fn killed_detached(sandbox: &Sandbox) {
         }
         wait_for("the clean-up", || {
             let left = sandbox.sh("run --gc >&2; ls state/run/claims state/containers; nft list tables").run().stdout;
-            (left == "state/containers:\n\nstate/run/claims:\n").then_some(())
+            let nothing = left == "state/containers:\n\nstate/run/claims:\n";
+            if !nothing {
+                println!("round {round}: {left}");
+            }
+            nothing.then_some(())
         });
     }
     sandbox.sh(&command).run().ok().stdout_is("web\n");

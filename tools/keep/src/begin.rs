@@ -1,7 +1,7 @@
 //! `keep` as the last stage of the pipe: takes the claim on the container's name, executes the keeper, and prints the
 //! record when the container runs.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -101,7 +101,7 @@ fn execute_keeper(job: &Job, claim: &Claim) -> Result<Report> {
     ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
     ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
     let mut report = String::new();
-    ours.read_to_string(&mut report).context("the keeper's report")?;
-    // A keeper without a report has said why.
+    BufReader::new(ours).read_line(&mut report).context("the keeper's report")?;
+    // A keeper without a report has said why, or was killed; with it went its spawn.
     if report.is_empty() { Ok(Report::Failed(125)) } else { Ok(serde_json::from_str(&report)?) }
 }

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::clock;
 use crate::exit::Exit;
@@ -73,6 +73,8 @@ pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
         command.stdin(read);
         input = Some(write);
     }
+    // Of a keeper that is killed meanwhile nobody would know the container.
+    sys::child::die_with_parent(&mut command, Signal::KILL);
     let status = command.status().context("execute spawn")?;
     // With the command go its ends of the pipes.
     drop(command);

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{Signal, WaitOptions, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 use stage::claim::Duty;
@@ -94,7 +94,10 @@ fn keep() -> Result<()> {
     // `bundle prune` takes a bundle that is locked for one in use, even between two starts.
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
     let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
-    let code = match Keeper::begin(job.clone()) {
+    let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
+    let begun = Keeper::begin(job.clone());
+    drop(shared);
+    let code = match begun {
         Ok(Begun::Running(mut keeper, pid)) => {
             // A caller that was killed has told nobody of the container: it goes, too.
             let kept = if tell(caller, &Report::Running(pid)).is_ok() { keeper.stay() } else { Ok(()) };
@@ -117,6 +120,18 @@ fn keep() -> Result<()> {
         claim.release();
     }
     Ok(())
+}
+
+/// Lets `spawn` inherit copies: if this process is killed, then for the caller and for whoever waits for the claim it is
+/// gone only with that. spawn closes them before a hook or the container can see them.
+fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
+    let first = i32::try_from(job.preserve_fds).map_or(i32::MAX, |more| more.saturating_add(3));
+    let share = |file| {
+        let copy = rustix::io::fcntl_dupfd_cloexec(file, first)?;
+        rustix::io::fcntl_setfd(&copy, FdFlags::empty()).map(|()| copy)
+    };
+    let [caller, claim] = files.map(share);
+    Ok([caller.context("the caller")?, claim.context("the claim")?])
 }
 
 /// Reports, and lets the caller go. One that was killed is an error.
@@ -332,7 +347,7 @@ impl Keeper {
     }
 }
 
-fn input(phase: &Phase) -> Option<std::os::fd::BorrowedFd<'_>> {
+fn input(phase: &Phase) -> Option<BorrowedFd<'_>> {
     match phase {
         Phase::Running(container) => container.input(),
         _ => None,

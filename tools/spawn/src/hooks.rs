@@ -57,7 +57,7 @@ fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Re
     let environment = if hook.env.is_empty() { inside.environment } else { hook.env.as_slice() };
     command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    sys::child::with_own_signals(&mut command);
+    sys::child::afresh(&mut command);
     // Who decides about calls from outside expects the program's, and hears of no hook.
     if let Some(filter) = inside.filter.filter(|filter| filter.listener.is_none()) {
         sys::child::with_filter(&mut command, &filter.program, filter.flags);

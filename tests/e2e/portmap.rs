@@ -6,6 +6,9 @@ use crate::support::{Cmd, Need, Sandbox, Test, test, wait_for};
 
 const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("bridge")];
 
+const WITH_BUSYBOX: &[Need] =
+    &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("bridge"), Need::Program("busybox")];
+
 const USER_NEEDS: &[Need] = &[Need::NetNs, Need::Program("setpriv")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -23,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_container_with_only_lo_is_reached_by_the_proxy", NEEDS, proxy_to_lo),
         test("a_container_whose_lo_is_down_is_reached_by_the_proxy", NEEDS, proxy_to_lo_that_is_down),
         test("the_proxy_tells_whom_a_connection_is_from", NEEDS, proxy_protocol),
-        test("sockets_in_file_systems_are_either_end", NEEDS, unix_sockets),
+        test("sockets_in_file_systems_are_either_end", WITH_BUSYBOX, unix_sockets),
         test("inherited_sockets_serve_their_ports", NEEDS, inherited),
         test("who_may_not_translate_gets_a_proxy", USER_NEEDS, without_privilege),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),

@@ -29,6 +29,8 @@ trees() {
 }
 if [ "$3" = join ]; then
     for tree in $(trees); do
+        # What containers on this machine would be given, too: nobody may have asked for it here before.
+        [ -e "$tree/tasks" ] || sed 's/[^ ]\+/+&/g' "$tree/cgroup.controllers" >"$tree/cgroup.subtree_control" || true
         mkdir "$tree/$2"
         for file in cpuset.mems cpuset.cpus; do
             [ ! -e "$tree/tasks" ] || [ ! -e "$tree/$file" ] || cat "$tree/$file" >"$tree/$2/$file"

@@ -88,6 +88,14 @@ pub(crate) fn bundle(sandbox: &Sandbox, name: &str, script: &str, change: impl F
     sandbox.write(format!("{name}/config.json"), config.to_string());
 }
 
+/// Changes the configuration of a bundle.
+pub(crate) fn change(sandbox: &Sandbox, name: &str, change: impl FnOnce(&mut Value)) {
+    let file = format!("{name}/config.json");
+    let mut config = serde_json::from_str(&sandbox.read(&file)).unwrap();
+    change(&mut config);
+    sandbox.write(&file, config.to_string());
+}
+
 fn default_config() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NEEDS, bundle, map_ids, run, spawn};
+use super::{NEEDS, bundle, change, map_ids, run, spawn};
 use crate::support::{Sandbox, Test, test};
 
 pub(super) fn tests() -> Vec<Test> {
@@ -80,6 +80,15 @@ fn mapped_mount(sandbox: &Sandbox) {
         );
     });
     run(sandbox, "ear").ok().stdout_is("5:6\n1005:1006\n");
+    // In a user namespace the process may not map ids itself.
+    change(sandbox, "ear", |config| {
+        map_ids(config);
+        let maps = config["linux"]["uidMappings"].clone();
+        let last = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        (last["uidMappings"], last["gidMappings"]) = (maps.clone(), maps);
+    });
+    sandbox.sh("chown -hR 100000:100000 ear/rootfs && chmod 755 . ear").run().ok();
+    run(sandbox, "ear").ok().stdout_is("65534:65534\n5:6\n");
 }
 
 fn half_mappings(sandbox: &Sandbox) {

@@ -20,7 +20,7 @@ use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
 use crate::seccomp::Filter;
 use crate::sync::{self, Message};
-use crate::tty;
+use crate::{file, tty};
 
 /// Everything the child works with, made by the parent.
 pub(crate) struct Child<'a> {
@@ -150,8 +150,7 @@ impl Child<'_> {
             let text = offsets.iter().map(line).collect::<Vec<_>>().concat();
             std::fs::write("/proc/self/timens_offsets", &text).with_context(|| format!("set time offsets {text:?}"))?;
         }
-        let namespace =
-            rustix::fs::open("/proc/self/ns/time_for_children", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let namespace = file::open("/proc/self/ns/time_for_children", OFlags::RDONLY)?;
         sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
     }
 
@@ -199,7 +198,7 @@ impl Child<'_> {
             self.hooks(rustix::fs::CWD)?;
             return rustix::process::chroot(".").context("chroot");
         }
-        let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups)?;
+        let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd())?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;
@@ -208,7 +207,7 @@ impl Child<'_> {
         if self.process.terminal {
             self.terminal(&rootfs)?;
         } else if self.options.null_stdin {
-            let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let null = file::open("/dev/null", OFlags::RDONLY)?;
             rustix::stdio::dup2_stdin(&null)?;
         }
         give_stdio(self.process.user.uid);

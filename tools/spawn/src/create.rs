@@ -17,7 +17,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, guard, hooks, intermediate, net_device, rootfs, seccomp, tty, userns};
+use crate::{capability, clock, file, guard, hooks, intermediate, net_device, rootfs, seccomp, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -112,14 +112,13 @@ fn make(
     let state = container.report(Status::Creating);
     let process = config.process()?;
     let namespaces = namespaces(config)?;
-    let users = namespaces.iter().find(|(kind, _)| *kind == Kind::User).map(|(_, users)| users.as_fd());
     let mut child = Child {
         config,
         process,
         rootfs: &rootfs,
         state: &state,
         cgroups: cgroups.clone(),
-        prepared: rootfs::prepare(config, bundle, users)?,
+        prepared: rootfs::prepare(config, bundle)?,
         namespaces,
         in_user_namespace: false,
         socket: theirs,
@@ -253,6 +252,10 @@ fn attend(
                 seccomp::pass_listener(config, &container.report(Status::Creating), (pid, pidfd), number)?;
                 answer(socket)?;
             }
+            Message::Map(mount, tree) => {
+                rootfs::map_ids_of(config, mount, tree.as_fd())?;
+                answer(socket)?;
+            }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
             Message::Born(..) => bail!("the container's process has a child"),
         }
@@ -316,7 +319,7 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
         return intermediate::clone(how, || join_user_namespace(&mut child.namespaces));
     }
     let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     sys::namespace::enter(pids.as_fd(), Kind::Pid).context("join the pid namespace")?;
     let cloned = clone(how);
     if !matches!(cloned, Ok(Cloned::Child)) {

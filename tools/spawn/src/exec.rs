@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
@@ -19,7 +19,7 @@ use crate::identity::{self, Surroundings};
 use crate::seccomp::{self, Filter};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, guard, intermediate, priority, tty, userns};
+use crate::{capability, file, guard, intermediate, priority, tty, userns};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -117,7 +117,7 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), ..How::default() };
     let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
     child.namespaces.remove(pids);
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     let entered = if pids.is_empty() { Ok(()) } else { sys::namespace::enter_process(child.init.as_fd(), pids) };
     // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
     let may_stay_out = unified.is_some() && !child.container.cgroups().is_unified();
@@ -228,7 +228,7 @@ impl Child<'_> {
     }
 
     fn terminal(&self) -> anyhow::Result<()> {
-        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let root = file::open("/", OFlags::PATH)?;
         let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
         if self.console.is_none() {
             tty::fit(pair.slave.as_fd());

@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     let mut file = File::open(path)?;
@@ -15,6 +18,12 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
         file.read_to_string(&mut text)?;
     }
     Ok(text)
+}
+
+/// Opens a file by the caller's path, close-on-exec.
+pub(crate) fn open(path: impl AsRef<Path>, flags: OFlags) -> anyhow::Result<OwnedFd> {
+    let path = path.as_ref();
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {}", path.display()))
 }
 
 /// Leaves a descriptor of the container's own files to `execve`, which closes it together with all others. Not if it is

@@ -7,25 +7,21 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use netlink::route::Router;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::Pid;
 use sys::namespace::{Kind, enter};
 
 use crate::config::{Linux, NamespaceKind};
+use crate::file;
 
 /// Moves all of them into the network namespace of the container whose process is `pid`.
 pub(crate) fn move_all(linux: &Linux, pid: Pid) -> anyhow::Result<()> {
     if linux.net_devices.is_empty() {
         return Ok(());
     }
-    let joined = linux.namespaces.iter().find(|one| one.kind == NamespaceKind::Network).map(|one| one.path.clone());
-    let path = joined.filter(|path| !path.as_os_str().is_empty());
-    let path = path.unwrap_or_else(|| PathBuf::from(format!("/proc/{}/ns/net", pid.as_raw_pid())));
-    let open = |path: &PathBuf| {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {}", path.display()))
-    };
-    let (own, theirs) = (open(&PathBuf::from("/proc/self/ns/net"))?, open(&path)?);
+    let made = PathBuf::from(format!("/proc/{}/ns/net", pid.as_raw_pid()));
+    let own = file::open("/proc/self/ns/net", OFlags::RDONLY)?;
+    let theirs = file::open(linux.joins(NamespaceKind::Network).unwrap_or(&made), OFlags::RDONLY)?;
     let mut host = Router::open()?;
     // A socket stays where it was opened.
     enter(theirs.as_fd(), Kind::Network).context("enter the network namespace")?;

@@ -17,18 +17,21 @@ use rustix::mount::MountPropagationFlags;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
-use crate::file::leave_to_execve;
+use crate::file::{self, leave_to_execve};
 use crate::mount::{Depth, Mount, RDONLY};
 
 pub(crate) use devices::place_for;
 
 /// What the parent has opened or cloned for a mount, because the child could not.
-#[derive(Debug, Default)]
-pub(crate) struct Prepared {
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    Nothing,
     /// The detached tree of a bind mount.
-    tree: Option<OwnedFd>,
-    /// The user namespace to map the tree's ids by, where that is left to the child.
-    ids: Option<OwnedFd>,
+    Tree(OwnedFd),
+    /// The user namespace to map the ids of the child's tree by.
+    Ids(OwnedFd),
+    /// The child's tree goes to the parent, which maps its ids: the mount with that number.
+    AskParent(usize),
 }
 
 /// The new root under construction.
@@ -40,13 +43,19 @@ pub(crate) struct Rootfs<'a> {
     /// Read-only at the end, when nothing has to be made in them any more.
     read_only_later: Vec<OwnedFd>,
     cgroups: &'a crate::cgroup::Cgroups,
+    parent: BorrowedFd<'a>,
     /// `/dev` belongs to the container, not to a bind mount of the user's.
     own_dev: bool,
 }
 
 impl<'a> Rootfs<'a> {
     /// Binds the root onto itself with the propagation that the configuration wants.
-    pub(crate) fn bind(config: &'a Config, path: &Path, cgroups: &'a crate::cgroup::Cgroups) -> anyhow::Result<Self> {
+    pub(crate) fn bind(
+        config: &'a Config,
+        path: &Path,
+        cgroups: &'a crate::cgroup::Cgroups,
+        parent: BorrowedFd<'a>,
+    ) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target =
@@ -69,7 +78,7 @@ impl<'a> Rootfs<'a> {
             attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
-        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, own_dev })
+        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, parent, own_dev })
     }
 
     /// Mounts everything and makes the devices.
@@ -131,7 +140,7 @@ impl<'a> Rootfs<'a> {
         rustix::process::fchdir(&self.root).context("enter the rootfs")?;
         if no_pivot {
             host::hide_kernel_files(&self.path)?;
-            let slash = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let slash = file::open("/", OFlags::PATH)?;
             attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
             rustix::process::chroot(".").context("chroot")?;
         } else {
@@ -163,8 +172,7 @@ fn settle(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
 /// in this mount namespace.
 fn make_holder_private(path: &Path) -> anyhow::Result<()> {
     for holder in path.ancestors() {
-        let opened = rustix::fs::open(holder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {}", holder.display()))?;
+        let opened = file::open(holder, OFlags::PATH)?;
         match set_attributes(opened.as_fd(), false, &Attributes::propagation(libc::MS_PRIVATE)) {
             // Not where a mount begins.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
@@ -194,54 +202,54 @@ fn source_name(mount: &Mount) -> &str {
 }
 
 /// Opens in the parent what the child cannot: sources of bind mounts that a new user namespace has no right to reach,
-/// and mounts whose ids are mapped, which takes privilege over the file system. `joined` is the user namespace that the
-/// container joins.
-pub(crate) fn prepare(config: &Config, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> anyhow::Result<Vec<Prepared>> {
-    config.mounts.iter().map(|entry| prepare_one(config, bundle, entry, joined)).collect()
+/// and mounts whose ids are mapped, which takes privilege over the file system.
+pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Vec<Prepared>> {
+    (0..config.mounts.len()).map(|at| prepare_one(config, bundle, at)).collect()
 }
 
-fn prepare_one(
-    config: &Config,
-    bundle: &Path,
-    entry: &crate::config::Mount,
-    joined: Option<BorrowedFd<'_>>,
-) -> anyhow::Result<Prepared> {
+fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prepared> {
+    let entry = &config.mounts[at];
     let mount = Mount::parse(entry);
     let in_user_namespace = config.linux.has(NamespaceKind::User);
     let (Some(depth), true) = (mount.bind, in_user_namespace || mount.id_map.is_some()) else {
         ensure!(mount.id_map.is_none(), "mount {}: only bind mounts can be id-mapped", mount.destination.display());
-        return Ok(Prepared::default());
+        return Ok(Prepared::Nothing);
     };
-    let ids = mount.id_map.map(|_| id_namespace(config, entry, joined)).transpose()?;
+    let ids = mount.id_map.map(|_| id_namespace(config, entry)).transpose()?;
     let rootfs = bundle.join(config.root.as_ref().map_or(Path::new(""), |root| &root.path));
     let path = source_path(bundle, &mount.source);
-    if path.starts_with(&rootfs) && !(in_user_namespace && ids.is_some()) {
+    if path.starts_with(&rootfs) {
         // What is mounted there before it, only the child sees.
-        return Ok(Prepared { tree: None, ids });
+        return Ok(match ids {
+            Some(_) if in_user_namespace => Prepared::AskParent(at),
+            Some(ids) => Prepared::Ids(ids),
+            None => Prepared::Nothing,
+        });
     }
-    let source = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("open {}", path.display()))?;
+    let source = file::open(&path, OFlags::PATH)?;
     let tree = match clone_tree(source.as_fd(), depth.is_tree()) {
         // An ordinary user has the right in the new user namespace only.
-        Err(error) if ids.is_none() && error.raw_os_error() == Some(libc::EPERM) => return Ok(Prepared::default()),
+        Err(error) if ids.is_none() && error.raw_os_error() == Some(libc::EPERM) => return Ok(Prepared::Nothing),
         other => other.with_context(|| format!("clone {}", path.display()))?,
     };
     if let Some(ids) = ids {
         map_ids(tree.as_fd(), &mount, ids.as_fd())?;
     }
-    Ok(Prepared { tree: Some(tree), ids: None })
+    Ok(Prepared::Tree(tree))
+}
+
+/// Maps the ids of a tree that the child has cloned, for the mount with the number `at`.
+pub(crate) fn map_ids_of(config: &Config, at: usize, tree: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let entry = config.mounts.get(at).context("no such mount")?;
+    map_ids(tree, &Mount::parse(entry), id_namespace(config, entry)?.as_fd())
 }
 
 /// Returns the user namespace by which a mount's ids are mapped: with its own mappings, or else the container's.
-fn id_namespace(
-    config: &Config,
-    entry: &crate::config::Mount,
-    joined: Option<BorrowedFd<'_>>,
-) -> anyhow::Result<OwnedFd> {
+fn id_namespace(config: &Config, entry: &crate::config::Mount) -> anyhow::Result<OwnedFd> {
     let of_container = (&config.linux.uid_mappings, &config.linux.gid_mappings);
-    match joined {
+    match config.linux.joins(NamespaceKind::User) {
         _ if !entry.uid_mappings.is_empty() => crate::userns::with_mappings(&entry.uid_mappings, &entry.gid_mappings),
-        Some(joined) => Ok(joined.try_clone_to_owned()?),
+        Some(joined) => file::open(joined, OFlags::RDONLY),
         None if !of_container.0.is_empty() => crate::userns::with_mappings(of_container.0, of_container.1),
         None => bail!("mount {}: there are no mappings to map its ids by", entry.destination.display()),
     }

@@ -28,6 +28,8 @@ pub(crate) enum Message {
     Listener(i32),
     /// The process that was asked for, made by an intermediate one.
     Born(Pid, OwnedFd),
+    /// The detached tree of the mount with that number in the configuration: the parent maps its ids, and then answers.
+    Map(usize, OwnedFd),
     /// It failed, and this is what the parent is to say; with the exit code.
     Failed(u8, anyhow::Error),
     /// The socket was closed: the container's program runs, or the child died.
@@ -47,11 +49,17 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> 
         Message::Console(fd) => return send_fd(socket, 4, 0, fd.as_fd()),
         Message::Born(pid, fd) => return send_fd(socket, 7, pid.as_raw_pid().unsigned_abs(), fd.as_fd()),
         Message::Failed(code, error) => (6, u32::from(*code), format!("{error:#}")),
-        Message::Listener(_) | Message::End => return Ok(()),
+        Message::Listener(_) | Message::Map(..) | Message::End => return Ok(()),
     };
     let packet = [&tag.to_ne_bytes()[..], &value.to_ne_bytes(), text.as_bytes()].concat();
     rustix::net::send(socket, &packet, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// Sends the detached tree of a mount, and waits until the parent has mapped its ids.
+pub(crate) fn ask(parent: BorrowedFd<'_>, mount: usize, tree: BorrowedFd<'_>) -> anyhow::Result<()> {
+    send_fd(parent, 8, u32::try_from(mount)?, tree)?;
+    crate::child::wait_for_parent(parent)
 }
 
 fn send_fd(socket: BorrowedFd<'_>, tag: u32, value: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -102,6 +110,7 @@ fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {
         (5, _) => Message::Listener(number),
         (6, _) => Message::Failed(u8::try_from(value).unwrap_or(125), anyhow!(text)),
         (7, Some(fd)) => Message::Born(Pid::from_raw(number).context("a process without number")?, fd),
+        (8, Some(fd)) => Message::Map(usize::try_from(value)?, fd),
         (other, _) => return Err(anyhow!("unknown message {other} from the container's process")),
     })
 }

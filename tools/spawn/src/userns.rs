@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 
@@ -71,7 +71,7 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
     };
     let made = write_mappings(pid, uids, gids).and_then(|()| {
         let path = format!("/proc/{}/ns/user", pid.as_raw_pid());
-        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {path}"))
+        crate::file::open(&path, OFlags::RDONLY)
     });
     rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("end the user namespace's process")?;
     rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)

@@ -181,6 +181,12 @@ impl Linux {
         self.namespaces.iter().any(|namespace| namespace.kind == kind)
     }
 
+    /// Returns the namespace of this type that is to be joined.
+    pub(crate) fn joins(&self, kind: NamespaceKind) -> Option<&Path> {
+        let joined = self.namespaces.iter().find(|namespace| namespace.kind == kind);
+        joined.map(|namespace| namespace.path.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// Tells whether a new namespace of this type is to be made.
     pub(crate) fn makes(&self, kind: NamespaceKind) -> bool {
         self.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.path.as_os_str().is_empty())

@@ -12,7 +12,7 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::{Prepared, Rootfs, map_ids, settle};
 use crate::config::NamespaceKind;
-use crate::file::leave_to_execve;
+use crate::file::{self, leave_to_execve};
 use crate::mount::{
     ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
 };
@@ -54,16 +54,10 @@ impl Rootfs<'_> {
     }
 
     fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Prepared) -> anyhow::Result<()> {
-        let tree = if let Some(tree) = prepared.tree {
-            tree
-        } else {
-            let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .with_context(|| format!("open {}", mount.source))?;
-            clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?
+        let tree = match prepared {
+            Prepared::Tree(tree) => tree,
+            prepared => self.own_tree(mount, depth, &prepared)?,
         };
-        if let Some(ids) = prepared.ids {
-            map_ids(tree.as_fd(), mount, ids.as_fd())?;
-        }
         let target = if path::is_directory(&tree)? {
             path::make_directory(self.root(), &mount.destination, 0o755)
         } else {
@@ -74,6 +68,19 @@ impl Rootfs<'_> {
         let attributes = if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { Change::default() };
         change(tree.as_fd(), &Mount { attributes, ..mount.clone() })?;
         settle(tree, target).context("attach the mount")
+    }
+
+    fn own_tree(&self, mount: &Mount, depth: Depth, prepared: &Prepared) -> anyhow::Result<OwnedFd> {
+        let source = file::open(&mount.source, OFlags::PATH)?;
+        let tree = clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?;
+        match prepared {
+            Prepared::Ids(ids) => map_ids(tree.as_fd(), mount, ids.as_fd())?,
+            Prepared::AskParent(at) => {
+                crate::sync::ask(self.parent, *at, tree.as_fd()).context("have its ids mapped")?;
+            }
+            Prepared::Tree(_) | Prepared::Nothing => {}
+        }
+        Ok(tree)
     }
 
     /// Returns the change of a bind mount's attributes. In a user namespace those that protect the host stay.

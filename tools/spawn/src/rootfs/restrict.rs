@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
@@ -83,7 +83,7 @@ impl Masks {
 
 /// Opens the host's `/dev/null`, not the container's: the container could have put a link there.
 fn host_null() -> anyhow::Result<OwnedFd> {
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let null = crate::file::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
     let stat = rustix::fs::fstat(&null)?;
     ensure!(stat.st_rdev == rustix::fs::makedev(1, 3), "/dev/null of the host is not the null device");
     Ok(null)

@@ -1,6 +1,7 @@
 # make              build the tools
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
+# make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (installs what is missing from Debian)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
@@ -20,7 +21,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test soak lint bench docs install clean
+.PHONY: all build demo test test-vm soak lint bench docs install clean
 all: build
 
 build:
@@ -36,6 +37,10 @@ test:
 	@tests/setup test
 	@tests/run
 
+test-vm:
+	@tests/setup vm
+	@$(SUDO) env PATH="$$PATH" tests/vm
+
 soak:
 	@tests/setup test
 	@SOAK="$(or $(DURATION),3600)" tests/run kill::soak
@@ -44,7 +49,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/demo front/drayage bench/run .ci/run
+	shellcheck tests/setup tests/run tests/vm tests/demo front/drayage bench/run .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' tests/images/make tests/images/*.py
 
 bench: build

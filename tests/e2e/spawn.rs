@@ -12,6 +12,7 @@ mod process;
 mod rootless;
 mod systemd;
 mod updates;
+mod vm;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -67,6 +68,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(process::tests());
     tests.extend(rootless::tests());
     tests.extend(updates::tests());
+    tests.extend(vm::tests().into_iter().map(|test| test.in_area("vm")));
     tests
 }
 

@@ -27,6 +27,8 @@ pub struct How<'a> {
     pub namespaces: u32,
     /// A cgroup2 directory to be born in: `CLONE_INTO_CGROUP`.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Be born in the caller's own cgroup if that one is closed to it.
+    pub or_outside: bool,
     /// The child becomes a child of the caller's parent: `CLONE_PARENT`.
     pub sibling: bool,
 }
@@ -57,7 +59,8 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     // one thread, so that no lock is held in the copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<clone_args>()) };
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return if how.or_outside && how.cgroup.is_some() { clone(How { cgroup: None, ..how }) } else { Err(error) };
     }
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(Cloned::Child) };
     // SAFETY: the kernel has just stored this descriptor for us, and nobody else has it.

@@ -101,24 +101,24 @@ fn delegated(sandbox: &Sandbox) {
         config["linux"]["resources"] = json!({"pids": {"limit": 20}});
     });
     let own = "base=/sys/fs/cgroup; [ ! -d $base/pids ] || base=$base/pids; ";
-    sandbox
-        .sh(&format!(
-            "{own} mkdir $base/e2e-dlg; echo +pids >$base/e2e-dlg/cgroup.subtree_control; chown -R 65534 $base/e2e-dlg; true"
-        ))
-        .run()
-        .ok();
-    spawn(sandbox, "run -d -b dlg e2e-dlg </dev/null >/dev/null 2>&1").ok();
-    sandbox.sh(&format!("{own} cat $base/e2e-dlg/inside/pids.max")).run().ok().stdout_is("20\n");
-    let state = spawn(sandbox, "state e2e-dlg").json();
-    sandbox
-        .sh(&format!("{own} cat $base/e2e-dlg/inside/cgroup.procs"))
-        .run()
-        .ok()
-        .stdout_is(&format!("{}\n", state["pid"]));
-    spawn(sandbox, "update --pids-limit 30 e2e-dlg").ok();
-    sandbox.sh(&format!("{own} cat $base/e2e-dlg/inside/pids.max")).run().ok().stdout_is("30\n");
-    spawn(sandbox, "delete -f e2e-dlg").ok();
-    sandbox.sh(&format!("{own} rmdir $base/e2e-dlg")).run().ok();
+    let delegate = "mkdir -p $base/e2e-dlg/user; echo +pids >$base/e2e-dlg/cgroup.subtree_control; \
+                    chown -R 65534 $base/e2e-dlg; true";
+    sandbox.sh(&format!("{own} {delegate}")).run().ok();
+    // On v2 nobody moves a process but from one of his cgroups to another.
+    let spawn = |words: &str| {
+        let enter = "[ -e $base/tasks ] || echo 0 >$base/e2e-dlg/user/cgroup.procs";
+        let user = "exec setpriv --reuid=65534 --regid=65534 --clear-groups spawn --root";
+        sandbox.sh(&format!("{own} {enter}; {user} {} {words}", sandbox.at("st"))).run()
+    };
+    spawn("run -d -b dlg e2e-dlg </dev/null >/dev/null").ok();
+    let files = |name: &str| sandbox.sh(&format!("{own} cat $base/e2e-dlg/inside/{name}")).run().ok().stdout;
+    assert_eq!(files("pids.max"), "20\n");
+    assert_eq!(files("cgroup.procs"), format!("{}\n", spawn("state e2e-dlg").json()["pid"]));
+    spawn("update --pids-limit 30 e2e-dlg").ok();
+    assert_eq!(files("pids.max"), "30\n");
+    spawn("exec e2e-dlg true").ok();
+    spawn("delete -f e2e-dlg").ok();
+    sandbox.sh(&format!("{own} rmdir $base/e2e-dlg/user $base/e2e-dlg")).run().ok();
 }
 
 fn exec(sandbox: &Sandbox) {

@@ -267,8 +267,16 @@ impl Machine {
     /// Returns a command that runs its arguments inside.
     fn enter(&self, directory: &Path) -> Command {
         static NSENTER: OnceLock<PathBuf> = OnceLock::new();
-        let mut command =
-            Command::new(NSENTER.get_or_init(|| find_program("nsenter").unwrap_or_else(|| "nsenter".into())));
+        let nsenter = NSENTER.get_or_init(|| find_program("nsenter").unwrap_or_else(|| "nsenter".into()));
+        let mut command = match delegating_hierarchy() {
+            Some(mount) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]);
+                command.arg(mount.join(&self.name).join("init/cgroup.procs")).arg(nsenter);
+                command
+            }
+            None => Command::new(nsenter),
+        };
         command.arg("--target").arg(self.init.to_string());
         command.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup"]);
         command.arg(format!("--wdns={}", directory.display())).args(["--", "env"]);
@@ -280,6 +288,22 @@ impl Machine {
         let pid = rustix::process::Pid::from_raw(self.init);
         let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
     }
+}
+
+/// Returns where cgroup2 is mounted if its namespaces are borders of delegation, as systemd has it: from a cgroup outside
+/// nobody is born into one inside (cgroups(7), "nsdelegate").
+fn delegating_hierarchy() -> Option<&'static Path> {
+    static MOUNT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+        mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, place, "cgroup2", options, ..] => {
+                options.split(',').any(|option| option == "nsdelegate").then(|| PathBuf::from(place))
+            }
+            _ => None,
+        })
+    };
+    MOUNT.get_or_init(find).as_deref()
 }
 
 impl Drop for Machine {

@@ -12,7 +12,7 @@ use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
 use crate::cgroup::Cgroups;
-use crate::cgroup::systemd::{Placeholder, Scope};
+use crate::cgroup::systemd::{self, Placeholder, Scope};
 use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind};
 use crate::state::{self, Container, Status};
@@ -128,7 +128,9 @@ fn make(
         options: order.child.clone(),
     };
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
-    let how = How { namespaces: new_namespaces(config), cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+    let cgroup = unified.as_ref().map(AsFd::as_fd);
+    let lenient = order.child.rootless;
+    let how = How { namespaces: new_namespaces(config), cgroup, or_outside: lenient, sibling: false };
     let (pid, pidfd) = match clone_child(&mut child, how)? {
         Cloned::Child => {
             // It hears of the parent's end.
@@ -139,6 +141,9 @@ fn make(
     };
     drop(child);
     log::debug!("cloned process {} with namespaces {:#x}", pid.as_raw_pid(), new_namespaces(config));
+    if lenient && cgroup.is_some() {
+        join_from_session(container, &mut cgroups, pid).inspect_err(|_| end(pid, &pidfd))?;
+    }
     // The child makes its network namespace meanwhile.
     let made = cgroups.create_v1(order.child.rootless, scope.is_some()).inspect_err(|_| {
         end(pid, &pidfd);
@@ -167,6 +172,20 @@ fn start_scope(config: &Config, container: &mut Container) -> anyhow::Result<(Pl
     // Of one that was not started there is nothing to stop: it may be another's.
     let (placeholder, place) = started.inspect_err(|_| container.state.systemd_scope = None)?;
     Ok((placeholder, place.to_string_lossy().into_owned()))
+}
+
+/// From the cgroup of his login session a user has no right to put a process into another one, though it be his: systemd
+/// does it, or else the process stays where it is.
+fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> anyhow::Result<()> {
+    if let Some(unit) = &container.state.systemd_scope {
+        return systemd::attach(unit, pid);
+    }
+    if !cgroups.processes().contains(&pid) {
+        log::warn!("the process stays outside of {}: no right to leave the caller's cgroup", places(cgroups));
+        cgroups.remove_made();
+        cgroups.unified = None;
+    }
+    Ok(())
 }
 
 /// Sets the limits before the child joins.

@@ -11,7 +11,7 @@ use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, systemd};
 use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
@@ -102,6 +102,10 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
             .context("set the initial CPU affinity")?;
     }
     let (pid, pidfd) = start(&mut child)?;
+    if let Some(unit) = child.scope() {
+        let attached = systemd::attach(unit, pid).and_then(|()| create::answer(ours.as_fd()));
+        attached.inspect_err(|_| create::end(pid, &pidfd))?;
+    }
     drop(child);
     let known = order.pid_file.as_deref().map_or(Ok(()), |file| write_pid_file(file, pid));
     let state = container.report(Status::Running);
@@ -114,13 +118,13 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
 /// right outside of the user namespace that owns it, leaves that to an intermediate process.
 fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let unified = child.cgroups.open_unified(child.is_lenient())?;
-    let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), ..How::default() };
+    // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
+    let or_outside = child.is_lenient() || !child.container.cgroups().is_unified();
+    let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), or_outside, ..How::default() };
     let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
     child.namespaces.remove(pids);
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     let entered = if pids.is_empty() { Ok(()) } else { sys::namespace::enter_process(child.init.as_fd(), pids) };
-    // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
-    let may_stay_out = unified.is_some() && !child.container.cgroups().is_unified();
     let cloned = match entered {
         Err(error) if child.becomes_root && error.raw_os_error() == Some(libc::EPERM) => {
             let both = pids | ThreadNameSpaceType::USER;
@@ -130,8 +134,7 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
         }
         entered => {
             entered.context("join the pid namespace")?;
-            let again = |error| if may_stay_out { clone(How::default()) } else { Err(error) };
-            let cloned = clone(how).or_else(again);
+            let cloned = clone(how);
             if !pids.is_empty() && !matches!(cloned, Ok(Cloned::Child)) {
                 sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
             }
@@ -176,6 +179,9 @@ impl Child<'_> {
     fn become_program(&self) -> anyhow::Result<Infallible> {
         child::become_undumpable()?;
         child::prepare_signals()?;
+        if self.scope().is_some() {
+            child::wait_for_parent(self.socket.as_fd())?;
+        }
         let process = &self.order.process;
         self.cgroups.join(self.is_lenient())?;
         if process.exec_cpu_affinity.is_none() {
@@ -212,6 +218,11 @@ impl Child<'_> {
             chdir,
         };
         child::launch(process, self.config, &program, &surroundings)
+    }
+
+    /// Returns the scope that systemd has to put the process into, as a user may not.
+    fn scope(&self) -> Option<&str> {
+        self.container.state.systemd_scope.as_deref().filter(|_| self.container.state.rootless)
     }
 
     /// Whether to do without cgroups that are closed to the caller.

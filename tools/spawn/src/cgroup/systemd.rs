@@ -128,6 +128,22 @@ pub(crate) fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has systemd put a process into a scope, unless it is there: a user may not, from the scope of his login session, which
+/// has no other cgroup above it that is his.
+pub(crate) fn attach(unit: &str, pid: Pid) -> anyhow::Result<()> {
+    let number = pid.as_raw_pid().unsigned_abs();
+    let own = crate::file::read(format!("/proc/{number}/cgroup")).context("read the process's cgroup")?;
+    if own.lines().any(|line| line.ends_with(unit)) {
+        return Ok(());
+    }
+    let mut body = Writer::default();
+    body.text(unit);
+    body.text("");
+    body.array(4, &[number], |w, number| w.number(*number));
+    connect()?.call("AttachProcessesToUnit", "ssau", &body).with_context(|| format!("join {unit}"))?;
+    Ok(())
+}
+
 /// Connects to the system's manager, or the user's own.
 fn connect() -> anyhow::Result<Bus> {
     let path = if rustix::process::geteuid().is_root() {

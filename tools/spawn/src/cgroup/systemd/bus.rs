@@ -58,6 +58,11 @@ impl Writer {
         self.0.push(0);
     }
 
+    /// Adds a number of 32 bits.
+    pub(crate) fn number(&mut self, number: u32) {
+        self.u32(number);
+    }
+
     /// Adds a flag.
     pub(crate) fn flag(&mut self, flag: bool) {
         self.u32(u32::from(flag));

@@ -201,6 +201,9 @@ fn log_lines(sandbox: &Sandbox) {
     }
     assert!(!said.stderr.contains("createRuntime"), "{log}{said}");
     assert!(!sandbox.exists("say/rootfs/said"), "the log is written inside the container");
+    let said = spawn(sandbox, "--debug run -b say e2e-say").ok();
+    assert_eq!(levels(&said.stderr, "level=debug msg=\"cloned process "), 1, "{said}");
+    assert_eq!(levels(&said.stderr, "CAP_NONSENSE"), 1, "{said}");
 }
 
 /// `sd_listen_fds(3)`: the numbers count only for the process that they are meant for.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{NEEDS, bundle, run, spawn};
+use super::{NEEDS, bundle, change, run, spawn};
 use crate::support::{Sandbox, Test, test, wait_for};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -18,9 +18,36 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_dangling_link_is_a_mount_point_inside_the_root", NEEDS, dangling),
         test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
         test("a_shared_rootfs_is_shared_in_the_container_alone", NEEDS, shared),
+        test("without_a_mount_namespace_delete_unmounts", NEEDS, host_mounts),
         test("failing_detached_has_exit_code_1", NEEDS, detached_code),
         test("a_terminal_that_a_program_reads_ends_lines_plainly", NEEDS, plain_lines),
     ]
+}
+
+/// The specification has the container in the host's mount namespace then, with all its mounts.
+fn host_mounts(sandbox: &Sandbox) {
+    bundle(sandbox, "hst", "exec sleep 1000", |config| {
+        config["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "uts"}]);
+    });
+    let rootfs = sandbox.at("hst/rootfs");
+    let mounts = || sandbox.sh(&format!("grep -c ' {rootfs}[ /]' /proc/self/mounts")).run().stdout;
+    spawn(sandbox, "run -d -b hst e2e-hst </dev/null >/dev/null 2>&1").ok();
+    spawn(sandbox, "exec e2e-hst sh -c 'echo /*; cat /proc/1/comm; test -c /dev/null && echo device'")
+        .ok()
+        .stdout_is("/bin /dev /etc /mnt /proc /sys /tmp\nsleep\ndevice\n");
+    assert_eq!(mounts(), "4\n");
+    spawn(sandbox, "delete -f e2e-hst").ok();
+    assert_eq!(mounts(), "0\n");
+    // One that fails, and what is mounted there already.
+    sandbox.sh(&format!("mount --bind {rootfs} {rootfs}")).run().ok();
+    for command in ["sleep 1000", "no-such-program"] {
+        change(sandbox, "hst", |config| config["process"]["args"] = json!(command.split(' ').collect::<Vec<_>>()));
+        let run = spawn(sandbox, "create -b hst e2e-hst </dev/null >/dev/null");
+        assert_eq!(run.status.success(), command != "no-such-program", "{run}");
+        spawn(sandbox, "delete -f e2e-hst").ok();
+        assert_eq!(mounts(), "1\n");
+    }
+    sandbox.sh(&format!("umount {rootfs}")).run().ok();
 }
 
 /// From the first line on, however soon that is written.

@@ -30,6 +30,8 @@ pub(crate) struct Child<'a> {
     pub state: &'a record::State,
     pub cgroups: Cgroups,
     pub prepared: Vec<Prepared>,
+    /// The clone of the rootfs, where there is no mount namespace.
+    pub root: Option<OwnedFd>,
     /// Namespaces to join, in this order.
     pub namespaces: Vec<(Kind, OwnedFd)>,
     /// Whether it was born in a user namespace that it had to join.
@@ -192,13 +194,7 @@ impl Child<'_> {
 
     fn fill_root(&mut self) -> anyhow::Result<()> {
         let config = self.config;
-        if !config.linux.has(NamespaceKind::Mount) {
-            ensure!(config.mounts.is_empty(), "mounts need a mount namespace");
-            rustix::process::chdir(self.rootfs).with_context(|| format!("enter {}", self.rootfs.display()))?;
-            self.hooks(rustix::fs::CWD)?;
-            return rustix::process::chroot(".").context("chroot");
-        }
-        let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd())?;
+        let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd(), self.root.take())?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;

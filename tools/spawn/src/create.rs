@@ -77,7 +77,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
 
 /// Undoes what was made; the first error is the one that the user hears.
 pub(crate) fn clean_up(container: &Container) {
-    for result in [container.destroy_cgroups(), container.remove()] {
+    for result in [container.release(), container.remove()] {
         if let Err(error) = result {
             log::warn!("{error:#}");
         }
@@ -101,6 +101,8 @@ fn make(
     let place = scope.as_ref().map_or(config.linux.cgroups_path.as_str(), |(_, place)| place);
     let mut cgroups = Cgroups::locate(place, &order.id)?;
     container.state.cgroup_paths = cgroups.paths();
+    let root = (!config.linux.has(NamespaceKind::Mount)).then(|| rootfs::clone_root(&rootfs)).transpose()?;
+    container.state.root_mount = root.as_ref().and_then(|root| rootfs::mount_id(root, Path::new("")));
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
     container.save()?;
     log::debug!("make the cgroups of {}: {}", order.id, places(&cgroups));
@@ -119,6 +121,7 @@ fn make(
         state: &state,
         cgroups: cgroups.clone(),
         prepared: rootfs::prepare(config, bundle)?,
+        root,
         namespaces,
         in_user_namespace: false,
         socket: theirs,

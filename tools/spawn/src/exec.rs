@@ -190,11 +190,15 @@ impl Child<'_> {
         let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
         self.adjust_oom_score(process)?;
-        if self.namespaces.is_empty() {
-            let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
-            rustix::process::chroot(&root).context("enter the root")?;
-        } else {
+        // A mount namespace brings its root along.
+        let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
+        let host_mounts = !self.config.linux.has(NamespaceKind::Mount);
+        let root = host_mounts.then(|| file::open(root, OFlags::PATH | OFlags::DIRECTORY)).transpose()?;
+        if !self.namespaces.is_empty() {
             sys::namespace::enter_process(self.init.as_fd(), self.namespaces).context("join the namespaces")?;
+        }
+        if let Some(root) = root {
+            rustix::process::fchdir(root).and_then(|()| rustix::process::chroot(".")).context("enter the root")?;
         }
         if self.becomes_root {
             child::become_root(self.container.state.rootless)?;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::mount::MountPropagationFlags;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
@@ -46,30 +46,34 @@ pub(crate) struct Rootfs<'a> {
     parent: BorrowedFd<'a>,
     /// `/dev` belongs to the container, not to a bind mount of the user's.
     own_dev: bool,
+    /// What is mounted is mounted for the host, too.
+    on_host: bool,
 }
 
 impl<'a> Rootfs<'a> {
-    /// Binds the root onto itself with the propagation that the configuration wants.
+    /// Binds the root onto itself with the propagation that the configuration wants. Without a mount namespace the parent
+    /// has cloned the `root`, so that it knows what to remove.
     pub(crate) fn bind(
         config: &'a Config,
         path: &Path,
         cgroups: &'a crate::cgroup::Cgroups,
         parent: BorrowedFd<'a>,
+        root: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let target =
-            rustix::fs::open(path, flags, Mode::empty()).with_context(|| format!("open rootfs {}", path.display()))?;
+        let (target, on_host) = (open_root(path)?, root.is_some());
         // The host must hear nothing of what is mounted here, unless volumes are to be shared with it: those have to be
         // cloned while their sources still are.
         let shared = propagation == libc::MS_SHARED;
-        if shared {
+        if on_host {
+            // Its own mounts are its own affair.
+        } else if shared {
             make_holder_private(path)?;
         } else {
             rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
                 .context("make / a slave")?;
         }
-        let root = clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?;
+        let root = root.map_or_else(|| clone_root(path), Ok)?;
         // pivot_root(2) takes no shared mount: that comes afterwards.
         let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
         set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
@@ -78,7 +82,7 @@ impl<'a> Rootfs<'a> {
             attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
-        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, parent, own_dev })
+        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, parent, own_dev, on_host })
     }
 
     /// Mounts everything and makes the devices.
@@ -138,7 +142,9 @@ impl<'a> Rootfs<'a> {
     pub(crate) fn enter(self, no_pivot: bool) -> anyhow::Result<()> {
         let (propagation, recursive) = root_propagation(&self.config.linux.rootfs_propagation)?;
         rustix::process::fchdir(&self.root).context("enter the rootfs")?;
-        if no_pivot {
+        if self.on_host {
+            rustix::process::chroot(".").context("chroot")?;
+        } else if no_pivot {
             host::hide_kernel_files(&self.path)?;
             let slash = file::open("/", OFlags::PATH)?;
             attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
@@ -158,6 +164,21 @@ impl<'a> Rootfs<'a> {
         }
         rustix::process::chdir("/").context("enter /")
     }
+}
+
+fn open_root(path: &Path) -> anyhow::Result<OwnedFd> {
+    file::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW).context("rootfs")
+}
+
+/// Clones the rootfs, detached.
+pub(crate) fn clone_root(path: &Path) -> anyhow::Result<OwnedFd> {
+    clone_tree(open_root(path)?.as_fd(), true).with_context(|| format!("clone {}", path.display()))
+}
+
+/// Returns the number of the mount that holds a file.
+pub(crate) fn mount_id(at: impl AsFd, path: &Path) -> Option<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::statx(at, path, flags, StatxFlags::MNT_ID).ok().map(|found| found.stx_mnt_id)
 }
 
 /// Attaches a detached mount for good.

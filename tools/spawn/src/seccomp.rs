@@ -79,7 +79,11 @@ pub(crate) fn architectures() -> Vec<&'static str> {
 
 /// Compiles the filter that a container's processes get, where its configuration has one.
 pub(crate) fn filter(linux: &Linux) -> anyhow::Result<Option<Filter>> {
-    linux.seccomp.as_ref().map(compile).transpose().context("compile the seccomp filter")
+    let filter = linux.seccomp.as_ref().map(compile).transpose().context("compile the seccomp filter")?;
+    if let Some(filter) = &filter {
+        log::debug!("seccomp filter flags: {}", filter.flags);
+    }
+    Ok(filter)
 }
 
 /// Compiles a filter.

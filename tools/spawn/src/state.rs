@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroups, systemd};
 use crate::config::Config;
+use crate::rootfs;
 
 /// `state.json`. The names are runc's where runc has the thing.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -46,6 +47,9 @@ pub(crate) struct State {
     /// The scope that systemd made of the cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd_scope: Option<String>,
+    /// The mount on the rootfs that the host has, too, where the container has no mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     #[serde(default)]
     pub namespace_paths: BTreeMap<String, PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,9 +128,9 @@ impl Container {
         rustix::fs::fstat(&self.handle).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// Kills what is left in the cgroups and removes them. Before it has its configuration, a container that was never
+    /// Kills what is left in the cgroups and removes them, and the mounts that the host has. Before it has its configuration, a container that was never
     /// finished knows only which cgroups it was going to have: others may live in those.
-    pub(crate) fn destroy_cgroups(&self) -> anyhow::Result<()> {
+    pub(crate) fn release(&self) -> anyhow::Result<()> {
         match self.directory.join("config.json").try_exists() {
             Ok(false) => self.cgroups().remove_unused(),
             _ => self.cgroups().destroy()?,
@@ -135,12 +139,23 @@ impl Container {
             // It is empty now, so that systemd ends it in any case.
             log::warn!("{error:#}");
         }
+        self.unmount_root();
         Ok(())
+    }
+
+    /// Takes the rootfs from the host's sight, with all that was mounted in it. Somebody else's mount there stays.
+    fn unmount_root(&self) {
+        let (root, ours) = (&self.state.rootfs, self.state.root_mount);
+        if ours.is_some() && rootfs::mount_id(rustix::fs::CWD, root) == ours {
+            if let Err(error) = rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH) {
+                log::warn!("unmount {}: {error}", root.display());
+            }
+        }
     }
 
     /// Empties the directory, which stays for its next owner.
     fn clear_remains(&self) -> anyhow::Result<()> {
-        self.destroy_cgroups()?;
+        self.release()?;
         for entry in fs::read_dir(&self.directory)?.flatten() {
             fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }

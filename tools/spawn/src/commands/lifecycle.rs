@@ -126,7 +126,7 @@ fn kill_all(container: &Container) -> anyhow::Result<()> {
 
 /// Removes a container that has ended, with all that it had.
 pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::Result<()> {
-    container.destroy_cgroups()?;
+    container.release()?;
     let hooks = config.map(|config| config.hooks.poststop.as_slice()).unwrap_or_default();
     let report = container.report(Status::Stopped);
     container.remove()?;

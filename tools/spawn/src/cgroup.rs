@@ -164,7 +164,7 @@ impl Cgroups {
                 tasks => tasks.with_context(context)?,
             };
             rustix::io::write(&tasks, b"0").with_context(context)?;
-            crate::file::leave_to_execve(tasks);
+            crate::file::leave_open(tasks);
         }
         Ok(())
     }
@@ -334,9 +334,11 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
     if controllers.split(',').any(|controller| controller == "cpuset") {
         inherit_cpuset(directory)?;
     }
+    // Below a cgroup of threads there can only be others; right below the root there is none of them.
+    let roots = [Path::new(MOUNT), &Path::new(MOUNT).join("unified")];
+    let nested = controllers.is_empty() && !directory.parent().is_some_and(|parent| roots.contains(&parent));
     let kind = directory.join("cgroup.type");
-    if controllers.is_empty() && crate::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
-        // Below a cgroup of threads there can only be others.
+    if nested && crate::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
         write(&kind, "threaded")?;
     }
     Ok(true)

@@ -351,22 +351,10 @@ pub(crate) fn give_stdio(uid: u32) {
     }
 }
 
-/// Enters the working directory and looks the program up, as the container sees them.
+/// Enters the working directory and looks the program up, as the container sees them. The root was entered before. Tells
+/// also whether the directory is left to the container's user.
 pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)> {
-    let chdir = match rustix::process::chdir(process.cwd.as_str()) {
-        // Perhaps the container's user may.
-        Err(rustix::io::Errno::ACCESS) => true,
-        result => {
-            result.with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", process.cwd))?;
-            // The kernel names a directory outside of the root so (CVE-2024-21626).
-            let cwd = rustix::process::getcwd(Vec::new()).context("getcwd")?;
-            ensure!(
-                cwd.to_bytes().starts_with(b"/"),
-                "current working directory is outside of container mount namespace root"
-            );
-            false
-        }
-    };
+    let chdir = process.cwd != "/" && !enter_cwd(&process.cwd)?;
     let environment = crate::environment::complete(process);
     let name = process.args.first().context("config.json: args must not be empty")?;
     let path = look_up(name, &environment)?;
@@ -378,6 +366,19 @@ pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)>
         environment: text(&environment)?,
     };
     Ok((program, chdir))
+}
+
+/// Enters the working directory; false if that is denied, perhaps to this user alone.
+fn enter_cwd(cwd: &str) -> anyhow::Result<bool> {
+    match rustix::process::chdir(cwd) {
+        Err(rustix::io::Errno::ACCESS) => return Ok(false),
+        result => result.with_context(|| format!("chdir to cwd ({cwd:?}) set in config.json failed"))?,
+    }
+    // The kernel names a directory outside of the root so (CVE-2024-21626).
+    let reached = rustix::process::getcwd(Vec::new()).context("getcwd")?;
+    let inside = reached.to_bytes().starts_with(b"/");
+    ensure!(inside, "current working directory is outside of container mount namespace root");
+    Ok(true)
 }
 
 /// Finds a program as a shell would, with the words for its absence that hosts look for.

@@ -76,6 +76,10 @@ pub(crate) fn is_rootless(global: &Global) -> bool {
 
 /// A namespace that maps all ids to themselves is the first one, or as good.
 fn in_user_namespace() -> bool {
+    // The first one's number is the same everywhere: `PROC_USER_INIT_INO`.
+    if rustix::fs::stat("/proc/self/ns/user").is_ok_and(|first| first.st_ino == 0xefff_fffd) {
+        return false;
+    }
     let map = crate::file::read("/proc/self/uid_map").unwrap_or_default();
     map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }

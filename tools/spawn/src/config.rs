@@ -91,7 +91,7 @@ impl Config {
     /// Reads and checks `config.json` of a bundle; returns its bytes too, which the state directory keeps.
     pub(crate) fn read(bundle: &Path) -> anyhow::Result<(Self, Vec<u8>)> {
         let path = bundle.join("config.json");
-        let text = match std::fs::read(&path) {
+        let text = match crate::file::read_all(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 anyhow::bail!("JSON specification file {} not found", path.display())

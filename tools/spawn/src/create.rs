@@ -162,6 +162,7 @@ fn make(
     // The container's own process keeps the scope from here on.
     drop(scope);
     let console = attended.inspect_err(|_| end(pid, &pidfd))?;
+    unified.into_iter().chain([ours]).for_each(file::leave_open);
     log::debug!("process {} {}", pid.as_raw_pid(), if order.wait { "waits for the start" } else { "has its program" });
     Ok((pid, pidfd, console))
 }

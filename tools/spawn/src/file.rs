@@ -20,15 +20,23 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(text)
 }
 
+/// Reads a file to its end, without asking for its size first.
+pub(crate) fn read_all(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(8192);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Opens a file by the caller's path, close-on-exec.
 pub(crate) fn open(path: impl AsRef<Path>, flags: OFlags) -> anyhow::Result<OwnedFd> {
     let path = path.as_ref();
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {}", path.display()))
 }
 
-/// Leaves a descriptor of the container's own files to `execve`, which closes it together with all others. Not if it is
+/// Leaves a descriptor to `execve` or to the end of the process, which close it together with all others. Not if it is
 /// one of many, since a process may have a thousand only.
-pub(crate) fn leave_to_execve(descriptor: OwnedFd) {
+pub(crate) fn leave_open(descriptor: impl Into<OwnedFd>) {
+    let descriptor = descriptor.into();
     if descriptor.as_raw_fd() < 256 {
         let _number = descriptor.into_raw_fd();
     }

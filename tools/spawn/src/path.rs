@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::file::leave_open;
+
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// As many as the kernel follows: `path_resolution(7)`.
@@ -83,7 +85,10 @@ pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
         let last = open(root, parent).and_then(|parent| {
             rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
-            rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = rustix::fs::openat(&parent, name, flags, Mode::empty());
+            leave_open(parent);
+            found
         });
         if let Ok(found) = last {
             return Ok(found);

@@ -17,7 +17,7 @@ use rustix::mount::MountPropagationFlags;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
-use crate::file::{self, leave_to_execve};
+use crate::file::{self, leave_open};
 use crate::mount::{Depth, Mount, RDONLY};
 
 pub(crate) use devices::place_for;
@@ -73,11 +73,15 @@ impl<'a> Rootfs<'a> {
             rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
                 .context("make / a slave")?;
         }
-        let root = root.map_or_else(|| clone_root(path), Ok)?;
+        let root = match root {
+            Some(root) => root,
+            None => clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?,
+        };
         // pivot_root(2) takes no shared mount: that comes afterwards.
         let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
         set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
+        leave_open(target);
         let binds_dev = |mount: &crate::config::Mount| {
             attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
@@ -162,7 +166,9 @@ impl<'a> Rootfs<'a> {
             set_attributes(self.root.as_fd(), recursive, &Attributes::propagation(propagation))
                 .context("set rootfs propagation")?;
         }
-        rustix::process::chdir("/").context("enter /")
+        rustix::process::chdir("/").context("enter /")?;
+        self.read_only_later.into_iter().chain([self.root]).for_each(leave_open);
+        Ok(())
     }
 }
 
@@ -184,8 +190,8 @@ pub(crate) fn mount_id(at: impl AsFd, path: &Path) -> Option<u64> {
 /// Attaches a detached mount for good.
 fn settle(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
     attach(mount.as_fd(), target.as_fd())?;
-    leave_to_execve(mount);
-    leave_to_execve(target);
+    leave_open(mount);
+    leave_open(target);
     Ok(())
 }
 

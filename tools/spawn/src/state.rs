@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroups, systemd};
 use crate::config::Config;
+use crate::file::leave_open;
 use crate::rootfs;
 
 /// `state.json`. The names are runc's where runc has the thing.
@@ -128,8 +129,8 @@ impl Container {
         rustix::fs::fstat(&self.handle).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// Kills what is left in the cgroups and removes them, and the mounts that the host has. Before it has its configuration, a container that was never
-    /// finished knows only which cgroups it was going to have: others may live in those.
+    /// Kills what is left in the cgroups and removes them, and the mounts that the host has. Before it has its configuration,
+    /// a container that was never finished knows only which cgroups it was going to have: others may live in those.
     pub(crate) fn release(&self) -> anyhow::Result<()> {
         match self.directory.join("config.json").try_exists() {
             Ok(false) => self.cgroups().remove_unused(),
@@ -228,8 +229,9 @@ impl Container {
         let temporary = format!(".{name}");
         let write = || -> io::Result<()> {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.handle, &temporary, flags, Mode::from_raw_mode(0o600))?;
-            io::Write::write_all(&mut File::from(file), text)?;
+            let mut file = File::from(rustix::fs::openat(&self.handle, &temporary, flags, Mode::from_raw_mode(0o600))?);
+            io::Write::write_all(&mut file, text)?;
+            leave_open(file);
             Ok(rustix::fs::renameat(&self.handle, &temporary, &self.handle, name)?)
         };
         write().with_context(|| format!("write {}/{name}", self.directory.display()))
@@ -239,8 +241,10 @@ impl Container {
     pub(crate) fn write_first(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
-            let file = rustix::fs::openat(&self.handle, name, flags, Mode::from_raw_mode(0o600))?;
-            io::Write::write_all(&mut File::from(file), text)
+            let mut file = File::from(rustix::fs::openat(&self.handle, name, flags, Mode::from_raw_mode(0o600))?);
+            io::Write::write_all(&mut file, text)?;
+            leave_open(file);
+            Ok(())
         };
         write().with_context(|| format!("write {}/{name}", self.directory.display()))
     }

@@ -78,7 +78,8 @@ pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<
 
 /// Waits for the child's next message.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
-    let mut buffer = vec![0; 65_536];
+    // Enough for the longest cause: a path or two.
+    let mut buffer = [0; 16_384];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {

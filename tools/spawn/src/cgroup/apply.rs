@@ -58,6 +58,7 @@ impl Cgroups {
             file.write_all(value.as_bytes())
                 .with_context(|| format!("write {value:?} to {}/{name}", directory.display()))?;
         }
+        [allow, deny].into_iter().for_each(crate::file::leave_open);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::{Prepared, Rootfs, map_ids, settle};
 use crate::config::NamespaceKind;
-use crate::file::{self, leave_to_execve};
+use crate::file::{self, leave_open};
 use crate::mount::{
     ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
 };
@@ -112,7 +112,7 @@ impl Rootfs<'_> {
         configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
         let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
         let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
-        leave_to_execve(context);
+        leave_open(context);
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         if mount.copy_up {
@@ -125,7 +125,7 @@ impl Rootfs<'_> {
             copy_tree(from.as_fd(), made.as_fd()).context("copy the directory's content up")?;
         }
         attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
-        leave_to_execve(target);
+        leave_open(target);
         for (propagation, depth) in &mount.propagation {
             set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
                 .context("set propagation")?;
@@ -133,7 +133,7 @@ impl Rootfs<'_> {
         if is_read_only_later(mount) {
             self.read_only_later.push(made);
         } else {
-            leave_to_execve(made);
+            leave_open(made);
         }
         Ok(())
     }

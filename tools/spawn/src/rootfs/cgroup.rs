@@ -10,7 +10,7 @@ use sys::mount::{Attributes, attach, set_attributes};
 
 use super::Rootfs;
 use crate::config::NamespaceKind;
-use crate::file::leave_to_execve;
+use crate::file::leave_open;
 use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::path;
 
@@ -22,6 +22,7 @@ impl Rootfs<'_> {
         }
         let base = new_mount("tmpfs", &["mode=755"], NOSUID | NODEV | NOEXEC).context("mount tmpfs")?;
         attach(base.as_fd(), target.as_fd()).context("attach tmpfs")?;
+        leave_open(target);
         let cgroups = self.cgroups;
         let unified = cgroups.unified.iter().map(|directory| ("unified", directory));
         for (controllers, directory) in cgroups.v1.iter().map(|(name, path)| (name.as_str(), path)).chain(unified) {
@@ -30,7 +31,7 @@ impl Rootfs<'_> {
             let hierarchy = self.hierarchy(controllers, directory)?;
             rustix::mount::move_mount(&hierarchy, c"", &base, controllers, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .with_context(|| format!("attach {controllers}"))?;
-            leave_to_execve(hierarchy);
+            leave_open(hierarchy);
             if controllers.contains(',') {
                 for one in controllers.split(',') {
                     rustix::fs::symlinkat(controllers, &base, one).with_context(|| format!("link {one}"))?;
@@ -88,6 +89,6 @@ pub(super) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes)?);
     let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    leave_to_execve(context);
+    leave_open(context);
     Ok(made)
 }

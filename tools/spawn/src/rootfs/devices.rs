@@ -52,6 +52,7 @@ impl Rootfs<'_> {
                 other => other.context("link /dev/core")?,
             }
         }
+        crate::file::leave_open(dev);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::cgroup::new_mount;
 use super::{Rootfs, settle};
-use crate::file::leave_to_execve;
+use crate::file::leave_open;
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::path;
 
@@ -31,6 +31,7 @@ impl Rootfs<'_> {
         for path in masked.iter().enumerate().filter(|(at, path)| !masked[..*at].contains(path)).map(|(_, path)| path) {
             self.hide(path, &mut masks).with_context(|| format!("mask {}", path.display()))?;
         }
+        masks.null.into_iter().chain(masks.directory).for_each(leave_open);
         Ok(())
     }
 
@@ -54,9 +55,9 @@ impl Rootfs<'_> {
         if path::is_directory(&target)? {
             let mask = masks.directory()?;
             attach(mask.as_fd(), target.as_fd())?;
-            leave_to_execve(target);
+            leave_open(target);
             if let Some(before) = masks.directory.replace(mask) {
-                leave_to_execve(before);
+                leave_open(before);
             }
             return Ok(());
         }

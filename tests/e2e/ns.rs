@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("containers_share_a_network_or_have_none", NET, join_and_none),
         test("wrong_use_of_add_is_one_line", NET, wrong_add),
         test("list_writes_what_lsns_writes", LIST, list_as_lsns),
+        test("lsns_finds_what_no_process_holds", LIST, newer_lsns),
         test("list_finds_what_only_threads_descriptors_and_mounts_hold", LIST, held),
         test("list_chooses_rows_by_expression", LIST, filter),
         test("show_tells_the_inside_of_a_network", NET, show),
@@ -185,9 +186,35 @@ fn list_as_lsns(sandbox: &Sandbox) {
         "compare; compare -l; compare -T; compare -Tparent; compare -Tprocess; compare -n -o NS,PID,TYPE
         compare -t net; compare -t net -W; compare -t uts -J; compare -t mnt -t pid -J -T
         compare -l --output-all; compare -r -l; compare -r -o NS,TYPE,PID; compare -o +PATH -l; compare -u
-        compare -p 1; compare -p 1 -t net; compare -p 99999; compare 12345; compare -J -t user --output-all",
+        compare -p 1; compare -p 1 -t net; compare -p 99999; compare 12345; compare -J -t user --output-all
+        P=$(pgrep -fx 'sleep 311'); compare -J -t net -o NS,NSFS -p $P; compare -J -W -o NS,NSFS -p $P",
     );
     assert_eq!(differences, "");
+}
+
+/// What util-linux 2.43 lists, and 2.38, which is mostly installed, does not.
+fn newer_lsns(sandbox: &Sandbox) {
+    let lines = population(
+        sandbox,
+        r#"ip netns add gone; exec 9</run/netns/gone; gone=$(stat -Lc %i /run/netns/gone); ip netns del gone
+        mkfifo fifo
+        python3 -c 'import ctypes, os, socket, sys
+libc = ctypes.CDLL(None); here = os.open("/proc/self/ns/net", os.O_RDONLY)
+libc.unshare(0x40000000); s = socket.socket(); number = os.stat("/proc/self/ns/net").st_ino; libc.setns(here, 0)
+os.close(here); print(number, flush=True); sys.stdin.read()' <>fifo >socket & held="$held $!"
+        until [ -s socket ]; do :; done
+        for inode in $gone $(cat socket) $alone; do "$OURS" -n -r -o TYPE,NPROCS,UID,USER -Q "NS == $inode"; done
+        [ "$(ns list -n -o NS -Q "NS == $gone")" = '' ] && echo unasked
+        mkdir -p covered; touch covered/at; mount --bind /run/netns/named covered/at
+        umount /run/netns/named; mount -t tmpfs t covered
+        "$OURS" -n -o NS -Q "NS == $alone"; ns list -n -o NS -Q "NS == $alone"
+        umount covered; mount --bind covered/at /run/netns/named; umount covered/at
+        "$OURS" -H | head -2; "$OURS" -H -J | jq -c '."lsns-columns"[0]'
+        exec 9<&-"#,
+    );
+    let columns = "     NS <integer> namespace identifier (inode number)\n   TYPE <string>  kind of namespace\n\
+        {\"holder\":\"NS\",\"type\":\"<integer>\",\"description\":\"namespace identifier (inode number)\"}\n";
+    assert_eq!(lines, format!("{}unasked\n{columns}", "net 0 0 root\n".repeat(3)));
 }
 
 fn held(sandbox: &Sandbox) {

@@ -82,8 +82,8 @@ pub(crate) enum Format {
     Text(Look),
     /// One line a row.
     Raw(Look),
-    /// One document in lsns's shape.
-    Json,
+    /// One document in lsns's shape; several texts of one cell stand side by side, with commas, or on a line each.
+    Json { no_wrap: bool },
     /// One object a line.
     Lines,
     /// A graph.
@@ -97,7 +97,7 @@ pub(crate) fn list(request: &Request, format: Format) -> Result<()> {
         Format::Text(_) if table.rows.is_empty() => String::new(),
         Format::Text(look) => table.to_text(look),
         Format::Raw(look) => table.to_raw(look),
-        Format::Json => json::document(&table),
+        Format::Json { no_wrap } => json::document(&table, if no_wrap { "," } else { "\n" }),
         Format::Lines => json::lines(&table),
         Format::Dot => dot::write(&table),
     };
@@ -106,17 +106,20 @@ pub(crate) fn list(request: &Request, format: Format) -> Result<()> {
 
 /// Lists the columns that there are.
 pub(crate) fn list_columns(lsns: bool, format: Format) -> Result<()> {
-    let line = |column: Column| {
+    let columns: Vec<Column> = Column::all(lsns).collect();
+    let width = columns.iter().map(|column| column.name().len()).max().unwrap_or_default();
+    let line = |column: &Column| {
         let (name, holds, help) = (column.name(), column.type_name(), column.help());
         match format {
-            Format::Text(_) => format!("{name:>12}  {help}\n"),
-            Format::Raw(_) => format!("{name} {holds}\n"),
-            Format::Json | Format::Lines | Format::Dot => {
-                serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n"
-            }
+            Format::Raw(_) => format!("{name} {holds} {}\n", table::raw(help)),
+            Format::Lines => serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n",
+            _ => format!("{name:>width$} {holds:<9} {help}\n"),
         }
     };
-    let text: String = Column::all(lsns).map(line).collect();
+    let text = match format {
+        Format::Json { .. } => json::columns(&columns),
+        _ => columns.iter().map(line).collect(),
+    };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
@@ -124,14 +127,15 @@ fn table(request: &Request) -> Result<Table> {
     let proc = open_proc()?;
     let proc = proc.as_fd();
     let mut scan = Scan::read(proc, &request.kinds)?;
-    if !matches!(request.only, Some(Only::Task(_))) {
-        mounts(&mut scan, &request.kinds);
-        if request.refs {
-            refs::all(proc, &mut scan, &request.kinds);
-        }
-    }
     let mut needed = request.columns.clone();
     needed.extend(request.filter.iter().flat_map(Filter::columns));
+    let of_task = matches!(request.only, Some(Only::Task(_)));
+    if !of_task || needed.contains(&Column::Nsfs) {
+        mounts(&mut scan, &request.kinds);
+    }
+    if !of_task && request.refs {
+        refs::all(proc, &mut scan, &request.kinds);
+    }
     let related = matches!(request.tree, Some(Tree::Parent | Tree::Owner));
     let relations = if related || needed.contains(&Column::Pns) || needed.contains(&Column::Ons) {
         relation::read(proc, &mut scan)
@@ -146,6 +150,9 @@ fn table(request: &Request) -> Result<Table> {
     }
     let mut namespaces: Vec<&Namespace> =
         scan.namespaces.values().filter(|namespace| wanted(namespace, &scan, request, related)).collect();
+    // What is mounted where another mount covers it is out of everybody's reach.
+    let is_reached = |namespace: &Namespace| namespace.nprocs > 0 || namespace.held.related;
+    namespaces.retain(|namespace| is_reached(namespace) || relation::open(proc, namespace).is_some());
     namespaces.sort_by_key(|namespace| namespace.inode);
     source.read_processes(namespaces.iter().filter_map(|namespace| namespace.lead).collect());
     if related {

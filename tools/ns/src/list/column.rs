@@ -75,7 +75,7 @@ impl Column {
 
     /// Returns the type that lsns's `--list-columns` says the column's values have.
     pub(crate) fn type_name(self) -> &'static str {
-        if self.about().number { "number" } else { "string" }
+        if self.about().number { "<integer>" } else { "<string>" }
     }
 
     /// Tells whether values stand at the column's right edge.

@@ -16,7 +16,7 @@ pub(crate) struct Relation {
     pub(crate) parent: u64,
     /// The user namespace whose root has power over it.
     pub(crate) owner: u64,
-    /// Who made it, if it is a user namespace without a process.
+    /// Who made it, if it is a user namespace.
     pub(crate) uid: Option<u32>,
 }
 
@@ -48,6 +48,15 @@ pub(crate) fn read(proc: BorrowedFd<'_>, scan: &mut Scan) -> HashMap<u64, Relati
     relations
 }
 
+/// Asks who made the user namespace that this one belongs to, or is.
+pub(crate) fn maker(proc: BorrowedFd<'_>, namespace: &Namespace) -> Option<u32> {
+    let fd = open(proc, namespace)?;
+    if namespace.kind == Kind::User {
+        return namespace::owner_uid(fd.as_fd()).ok();
+    }
+    namespace::owner_uid(namespace::owner(fd.as_fd()).ok()?.as_fd()).ok()
+}
+
 fn ask(fd: BorrowedFd<'_>, inode: u64, kind: Kind, scan: &mut Scan, relations: &mut HashMap<u64, Relation>) {
     if relations.contains_key(&inode) {
         return;
@@ -60,9 +69,7 @@ fn ask(fd: BorrowedFd<'_>, inode: u64, kind: Kind, scan: &mut Scan, relations: &
     if kind == Kind::User {
         // A user namespace's parent is its owner.
         relation.parent = relation.owner;
-        if scan.namespaces.get(&inode).is_some_and(|known| known.lead.is_none()) {
-            relation.uid = namespace::owner_uid(fd).ok();
-        }
+        relation.uid = namespace::owner_uid(fd).ok();
     } else if kind == Kind::Pid {
         if let Ok(parent) = namespace::parent(fd) {
             relation.parent = follow(&parent, Kind::Pid, scan, relations);

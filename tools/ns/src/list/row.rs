@@ -32,6 +32,7 @@ pub(crate) struct Described {
     namespace: Namespace,
     process: Option<Process>,
     pub(crate) relation: Relation,
+    uid: Option<u32>,
     user: Option<String>,
     netnsid: Option<String>,
     container: Option<String>,
@@ -82,11 +83,16 @@ impl<'a> Source<'a> {
     pub(crate) fn describe(&mut self, namespace: &Namespace) -> Described {
         let process = namespace.lead.and_then(|pid| self.processes.get(&pid)).cloned();
         let relation = self.relation(namespace.inode);
-        let uid = process.as_ref().map(|process| process.uid).or(relation.uid);
+        let uid = match &process {
+            _ if !self.wanted.uid => None,
+            Some(process) => Some(process.uid),
+            None => relation.uid.or_else(|| relation::maker(self.proc, namespace)),
+        };
         Described {
             namespace: namespace.clone(),
             relation,
-            user: uid.filter(|_| self.wanted.uid).map(|uid| self.users.name(uid)),
+            uid,
+            user: uid.map(|uid| self.users.name(uid)),
             netnsid: self.netnsid(namespace),
             container: self
                 .containers
@@ -123,10 +129,7 @@ impl Described {
             Column::Pid => namespace.lead.map_or(Cell::None, pid),
             Column::Ppid => process.map_or(Cell::None, |process| pid(process.ppid)),
             Column::Command => process.map_or(Cell::None, |process| Cell::Text(process.command.clone())),
-            Column::Uid => {
-                let uid = process.map(|process| process.uid).or(self.relation.uid);
-                uid.map_or(Cell::None, |uid| Cell::Number(uid.into()))
-            }
+            Column::Uid => self.uid.map_or(Cell::None, |uid| Cell::Number(uid.into())),
             Column::User => text(&self.user),
             Column::Netnsid => text(&self.netnsid),
             Column::Nsfs if namespace.held.mounts.is_empty() => Cell::None,

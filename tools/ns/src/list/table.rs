@@ -198,7 +198,8 @@ fn visible(text: &str) -> String {
     out
 }
 
-fn raw(text: &str) -> String {
+/// Writes a text without a blank in it.
+pub(crate) fn raw(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && byte != b'\\' {

@@ -29,7 +29,7 @@ pub(crate) struct List {
     #[arg(long, conflicts_with_all = ["json", "raw"])]
     json_lines: bool,
     /// Write rows one after the other, not as a tree
-    #[arg(short, long, conflicts_with = "tree")]
+    #[arg(short, long)]
     list: bool,
     /// No line with the columns' names
     #[arg(short, long)]
@@ -90,7 +90,7 @@ impl List {
     pub(crate) fn run(self, lsns: bool) -> Result<()> {
         let look = Look { no_headings: self.noheadings, no_wrap: self.nowrap, width: self.width() };
         let format = match (self.json, self.json_lines, self.raw) {
-            (true, ..) => Format::Json,
+            (true, ..) => Format::Json { no_wrap: self.nowrap },
             (_, true, _) => Format::Lines,
             (.., true) => Format::Raw(look),
             _ => Format::Text(look),
@@ -100,8 +100,8 @@ impl List {
         }
         let only = self.task.map(Only::Task).or(self.namespace.map(Only::Namespace));
         // All columns are for programs: lsns draws no tree then, unless it is asked to.
-        let plain = self.output_all && self.tree.is_none();
-        let flat = plain || self.list || matches!(format, Format::Raw(_) | Format::Lines);
+        let plain = (self.output_all || self.list) && self.tree.is_none();
+        let flat = plain || matches!(format, Format::Raw(_) | Format::Lines);
         let request = Request {
             columns: self.columns(lsns)?,
             kinds: match (self.named, self.r#type.is_empty()) {
@@ -114,7 +114,8 @@ impl List {
             only,
             persistent: self.persistent,
             named: self.named,
-            refs: self.refs,
+            // lsns looks for them always.
+            refs: self.refs || lsns,
             states: self.roots.run().join("spawn"),
         };
         list::list(&request, format)

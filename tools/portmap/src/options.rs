@@ -49,7 +49,7 @@ pub(crate) struct Add {
     #[arg(value_name = "RECORD|ID")]
     pub(crate) target: Option<PathBuf>,
     /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], ranges as 7000-7010:7000-7010; at either side of a proxy
-    /// also unix:PATH, and as the host's side fd:N, a socket that was inherited
+    /// also unix:PATH, and as the host's side fd:N, a socket that was inherited; or target=80,published=8080,protocol=tcp
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<Wish>,
     /// Publish every port that the image exposes on a random port

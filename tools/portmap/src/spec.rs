@@ -1,5 +1,6 @@
 //! Docker's `-p` forms: `[HOST-IP:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]`.
 
+mod long;
 mod wish;
 
 use std::fmt;
@@ -116,6 +117,9 @@ impl FromStr for PortSpec {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
+        if text.contains('=') {
+            return long::parse(text);
+        }
         let (ports, protocol) = match text.split_once('/') {
             Some((ports, protocol)) => (ports, self::protocol(protocol)?),
             None => (text, Protocol::Tcp),

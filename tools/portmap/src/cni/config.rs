@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::spec::{HostPorts, PortSpec, Span};
 
 /// The keys that say something here. `backend`, `markMasqBit` and `externalSetMarkChain` choose how iptables is used,
-/// which is not used at all.
+/// which is not used at all: they are only checked.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Config {
@@ -18,6 +18,9 @@ pub(super) struct Config {
     pub(super) name: String,
     pub(super) snat: bool,
     pub(super) masq_all: bool,
+    backend: Option<String>,
+    mark_masq_bit: Option<i64>,
+    external_set_mark_chain: Option<String>,
     #[serde(rename = "conditionsV4")]
     conditions_v4: Option<Vec<String>>,
     #[serde(rename = "conditionsV6")]
@@ -39,6 +42,9 @@ impl Default for Config {
             name: String::new(),
             snat: true,
             masq_all: false,
+            backend: None,
+            mark_masq_bit: None,
+            external_set_mark_chain: None,
             conditions_v4: None,
             conditions_v6: None,
             runtime: RuntimeConfig::default(),
@@ -87,6 +93,7 @@ impl Config {
 
     /// Returns the ports to publish. Those without a port of the host are the runtime's wish for nothing.
     pub(super) fn specs(&self) -> anyhow::Result<Vec<PortSpec>> {
+        self.check_keys()?;
         for conditions in [&self.conditions_v4, &self.conditions_v6].into_iter().flatten() {
             if !conditions.is_empty() {
                 bail!("conditionsV4 and conditionsV6 are arguments of iptables: not supported");
@@ -94,6 +101,20 @@ impl Config {
         }
         let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();
         ports.iter().filter(|port| port.host > 0).map(spec).collect()
+    }
+
+    /// Refuses what the standard plugin refuses, so that a mistake is found here too.
+    fn check_keys(&self) -> anyhow::Result<()> {
+        if self.mark_masq_bit.is_some() && self.external_set_mark_chain.is_some() {
+            bail!("markMasqBit and externalSetMarkChain exclude each other");
+        }
+        if let Some(bit) = self.mark_masq_bit.filter(|bit| !(0..32).contains(bit)) {
+            bail!("markMasqBit {bit} is not between 0 and 31");
+        }
+        match self.backend.as_deref() {
+            None | Some("iptables" | "nftables") => Ok(()),
+            Some(other) => bail!("backend {other} is none of iptables and nftables"),
+        }
     }
 
     /// Returns the containers and interfaces that are still there.
@@ -151,6 +172,23 @@ mod tests {
         assert_eq!(config(nothing).specs().unwrap(), []);
         assert_eq!(config(r#"{"name":"x"}"#).specs().unwrap(), []);
         assert!(config(r#"{"name":"x","conditionsV4":["-s","1.2.3.4"]}"#).specs().is_err());
+    }
+
+    #[test]
+    fn keys_that_contradict_are_refused() {
+        for (keys, want) in [
+            (r#""markMasqBit":13,"backend":"iptables""#, None),
+            (r#""externalSetMarkChain":"KUBE-MARK-MASQ""#, None),
+            (
+                r#""markMasqBit":13,"externalSetMarkChain":"X""#,
+                Some("markMasqBit and externalSetMarkChain exclude each other"),
+            ),
+            (r#""markMasqBit":32"#, Some("markMasqBit 32 is not between 0 and 31")),
+            (r#""backend":"pf""#, Some("backend pf is none of iptables and nftables")),
+        ] {
+            let got = config(&format!(r#"{{"name":"x",{keys}}}"#)).specs().err().map(|error| error.to_string());
+            assert_eq!(got.as_deref(), want, "{keys}");
+        }
     }
 
     #[test]

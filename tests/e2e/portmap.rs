@@ -1,5 +1,8 @@
 //! `portmap`: host ports to container ports, on a machine with a remote one and two containers.
 
+mod crash;
+mod firewall;
+
 use rustix::process::Signal;
 
 use crate::support::{Cmd, Need, Sandbox, Test, test, wait_for};
@@ -12,7 +15,7 @@ const WITH_BUSYBOX: &[Need] =
 const USER_NEEDS: &[Need] = &[Need::NetNs, Need::Program("setpriv")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let own = vec![
         test("every_path_leads_to_the_container", NEEDS, every_path_without_bridge_filter),
         test("every_path_leads_to_the_container_through_the_bridge_filter", NEEDS, every_path_with_bridge_filter),
         test("a_port_on_127_0_0_1_is_closed_to_other_machines", NEEDS, loopback_only),
@@ -29,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("sockets_in_file_systems_are_either_end", WITH_BUSYBOX, unix_sockets),
         test("inherited_sockets_serve_their_ports", NEEDS, inherited),
         test("who_may_not_translate_gets_a_proxy", USER_NEEDS, without_privilege),
+        test("the_proxy_accepts_nobody_before_the_container_is_reached", NEEDS, polled_from_the_start),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -40,7 +44,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_a_flush_took_is_restored_and_checked", NEEDS, restore),
         test("garbage_is_collected", NEEDS, gc),
         test("wrong_use_is_one_line", &[Need::Root], wrong_use),
-    ]
+    ];
+    own.into_iter().chain(crash::tests()).chain(firewall::tests()).collect()
 }
 
 /// A script on the topology; it leaves nothing behind.
@@ -181,6 +186,20 @@ fn forward_drop(sandbox: &Sandbox) {
     let want = "portmap: warning: chain forwarded of table fw drops forwarded packets: other machines will not reach the ports; \
                 --forward=insert lets them\nsilence 10.88.0.1\n203.0.113.2\n";
     host(sandbox, "0", script).run().ok().stdout_is(want);
+}
+
+/// A client that tries again and again, from before the proxy is there until it is answered: refused, then answered, and
+/// nothing between the two.
+fn polled_from_the_start(sandbox: &Sandbox) {
+    let script = "ip netns add lo1
+        { until get 127.0.0.1 8080 | tee -a polled | grep -q 1; do :; done; } & client=$!
+        until grep -q refused polled 2>/dev/null; do :; done
+        portmap --netns /run/netns/lo1 --id lone --detach -p 8080:80 >/dev/null
+        seen=$(wc -l <polled); until [ $(wc -l <polled) -gt $((seen + 3)) ]; do :; done
+        ip netns exec lo1 python3 server.py tcp:80 > lo1.out & inside=$!
+        wait $client; uniq polled
+        portmap del lone; kill $inside; wait $inside 2>/dev/null; ip netns del lo1";
+    host(sandbox, "0", script).run().ok().stdout_is("refused\n::1\n");
 }
 
 /// Nothing in the container listens at first: the client is refused at once, then served.

@@ -3,11 +3,13 @@
 
 pub mod element;
 pub mod expression;
+mod rule;
 
 use crate::{Attributes, Raw, parse};
 
 pub use element::Element;
 pub use expression::Expression;
+pub use rule::Rule;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = SUBSYSTEM;
@@ -283,33 +285,6 @@ impl Chain {
             }
         }
         chain
-    }
-}
-
-/// A rule, as a dump answers it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    /// Its chain.
-    pub chain: String,
-    /// Its number in the table.
-    pub handle: u64,
-    /// What its maker wrote to it.
-    pub comment: Option<String>,
-}
-
-impl Rule {
-    /// Reads one answer.
-    pub fn read(answer: &Raw) -> Self {
-        let mut rule = Self::default();
-        for attribute in parse(answer.payload.get(HEADER..).unwrap_or_default()) {
-            match attribute.kind {
-                2 => rule.chain = attribute.text(),
-                3 => rule.handle = attribute.be64().unwrap_or_default(),
-                7 => rule.comment = element::comment(attribute.payload),
-                _ => {}
-            }
-        }
-        rule
     }
 }
 

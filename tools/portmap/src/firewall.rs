@@ -190,11 +190,9 @@ impl Firewall {
         Ok(whole)
     }
 
-    /// Returns all the base chains that packets between interfaces must pass.
-    pub(crate) fn forward_chains(&mut self) -> anyhow::Result<Vec<Chain>> {
-        let chains = self.dump(&Chain::dump())?.unwrap_or_default();
-        let forwards = |chain: &Chain| chain.hook == Some(netlink::nft::Hook::FORWARD);
-        Ok(chains.iter().map(Chain::read).filter(forwards).collect())
+    /// Returns everybody's chains.
+    pub(crate) fn chains(&mut self) -> anyhow::Result<Vec<Chain>> {
+        Ok(self.dump(&Chain::dump())?.unwrap_or_default().iter().map(Chain::read).collect())
     }
 
     /// Returns the rules of somebody's chain.

@@ -12,8 +12,8 @@ pub struct Expression(Attributes);
 const FIRST_REGISTER: u32 = 8;
 const VERDICT_REGISTER: u32 = 0;
 
-const NF_DROP: i32 = 0;
-const NF_ACCEPT: i32 = 1;
+pub(super) const NF_DROP: i32 = 0;
+pub(super) const NF_ACCEPT: i32 = 1;
 const NFT_JUMP: i32 = -3;
 
 /// What [`meta`] loads.
@@ -77,8 +77,8 @@ pub fn compare(word: u32, comparison: Comparison, value: &[u8]) -> Expression {
 }
 
 const NFT_CT_STATE: u32 = 0;
-const NFT_CT_STATUS: u32 = 2;
-const IPS_DST_NAT: u32 = 1 << 5;
+pub(super) const NFT_CT_STATUS: u32 = 2;
+pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 

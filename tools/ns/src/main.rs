@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-mod container;
 mod enter;
 mod list;
 mod network;

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use netlink::route::Router;
 use record::{Bundle, Id, Network, Record, State};
 use rustix::process::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 use sys::namespace::Kind;
 
 use crate::owner::{Owner, is_namespace};
@@ -68,13 +68,14 @@ impl Target {
         Ok(Self { owner, addresses: Self::one_of_each_family(&addresses), pid: None, bundle: None })
     }
 
-    /// Finds a container by its id: a named network namespace, or a container of `spawn` or runc.
+    /// Finds a container by its id or name: a named network namespace, or what a runtime has noted.
     pub(crate) fn of_id(id: &str, run: &Path) -> anyhow::Result<Self> {
         let plain = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
         let unknown = || anyhow!("{id}: no such container, and no network namespace of this name");
         plain.then_some(()).ok_or_else(unknown)?;
-        let roots = [run.join("spawn"), PathBuf::from("/run/runc")];
-        let (pid, bundle) = roots.iter().find_map(|root| runtime_state(&root.join(id))).unwrap_or_default();
+        let noted = container::find(&run.join("spawn"), id);
+        let pid = noted.as_ref().and_then(|noted| Pid::from_raw(noted.pid));
+        let bundle = noted.and_then(|noted| noted.bundle);
         let named = Path::new("/run/netns").join(id);
         let found = if is_namespace(&named) {
             Self::of_namespace(&named, id)?
@@ -112,14 +113,6 @@ pub(crate) fn network(owner: &Owner, addresses: &[IpAddr]) -> Network {
     }
     network.insert("ips".to_owned(), addresses.iter().map(ip).collect());
     Network(network)
-}
-
-/// Reads the process and the bundle out of a runtime's own state: `spawn` and runc call them alike.
-fn runtime_state(directory: &Path) -> Option<(Option<Pid>, Option<PathBuf>)> {
-    let state: Value = serde_json::from_slice(&fs::read(directory.join("state.json")).ok()?).ok()?;
-    let pid = state.get("init_process_pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
-    let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
-    Some((pid.and_then(Pid::from_raw), bundle))
 }
 
 /// A socket stays in the namespace in which it was opened, so a thread of its own opens one and is gone.

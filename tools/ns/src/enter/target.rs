@@ -10,8 +10,6 @@ use record::{Input, Network, State};
 use rustix::fs::fstat;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::container;
-
 /// Whose namespaces are entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {

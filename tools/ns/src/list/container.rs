@@ -1,23 +1,21 @@
 //! Which container a process belongs to: by the runtimes' own states, or by the name of its cgroup.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use serde_json::Value;
+use container::{Names, Noted};
 use sys::namespace::Kind;
 
 use super::process::Process;
 use super::scan::process_links;
-use crate::container::{self, Noted};
 
 /// The containers that runtimes have noted, by what is theirs alone.
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
     by_namespace: HashMap<u64, String>,
     by_pid: HashMap<i32, String>,
-    docker: HashMap<String, Option<String>>,
+    names: Names,
 }
 
 impl Containers {
@@ -26,7 +24,7 @@ impl Containers {
         let mut found = Self::default();
         // What is the host's belongs to no container, even if one shares it.
         let host = process_links(proc, "self/ns", &Kind::ALL).unwrap_or_default();
-        for Noted { id, pid } in container::all(states) {
+        for Noted { id, pid, .. } in container::all(states) {
             let name = found.named(&id);
             for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {
                 if inode != 0 && !host.contains(&inode) {
@@ -53,18 +51,12 @@ impl Containers {
         Some(name)
     }
 
-    /// Docker keeps the names that people give; an id of 64 digits is cut as docker cuts it.
+    /// Engines keep the names that people give; an id of 64 digits is cut as docker cuts it.
     fn named(&mut self, id: &str) -> String {
         if !is_digest(id) {
             return id.to_owned();
         }
-        let read = || {
-            let text = fs::read(format!("/var/lib/docker/containers/{id}/config.v2.json")).ok()?;
-            let config: Value = serde_json::from_slice(&text).ok()?;
-            Some(config.get("Name")?.as_str()?.trim_start_matches('/').to_owned())
-        };
-        let name = self.docker.entry(id.to_owned()).or_insert_with(read);
-        name.clone().unwrap_or_else(|| id.chars().take(12).collect())
+        self.names.of(id).unwrap_or_else(|| id.chars().take(12).collect())
     }
 }
 

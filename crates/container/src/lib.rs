@@ -1,0 +1,113 @@
+//! The containers that are known on this machine, whoever runs them: runtimes note their processes in one directory a
+//! container, engines the names that people give. All of it is read as it is found, and what cannot be read is not there.
+
+#![forbid(unsafe_code)]
+
+mod name;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use name::Names;
+
+/// A container as its runtime has noted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its id.
+    pub id: String,
+    /// Its first process, which may be gone.
+    pub pid: i32,
+    /// Its bundle, where that is noted too.
+    pub bundle: Option<PathBuf>,
+}
+
+/// Where a runtime notes its containers: its directory, the file in a container's own, the member with the pid.
+type Place = (PathBuf, &'static str, &'static str);
+
+const RUNC: (&str, &str) = ("state.json", "init_process_pid");
+
+/// Runtimes' directories, and what is in there.
+const OTHERS: [(&str, (&str, &str)); 3] =
+    [("/run/runc", RUNC), ("/run/crun", ("status", "pid")), ("/run/docker/runtime-runc/moby", RUNC)];
+
+/// Below it each namespace of containerd's has runc's directory.
+const CONTAINERD: &str = "/run/containerd/runc";
+
+/// Returns all that are noted; ours are in `states`.
+pub fn all(states: &Path) -> Vec<Noted> {
+    let mut found = vec![];
+    for place in places(states) {
+        let Ok(entries) = fs::read_dir(&place.0) else { continue };
+        found.extend(entries.flatten().filter_map(|entry| noted(&place, &entry.file_name().into_string().ok()?)));
+    }
+    found
+}
+
+/// Returns the container of that id, of that name, or the only one whose id begins so.
+pub fn find(states: &Path, text: &str) -> Option<Noted> {
+    if text.is_empty() || text.contains('/') || text.starts_with('.') {
+        // An id is one name: with a slash in it, it would lead anywhere.
+        return None;
+    }
+    let exact = |id: &str| places(states).iter().find_map(|place| noted(place, id));
+    if let Some(noted) = exact(text).or_else(|| exact(&Names::default().id(text)?)) {
+        return Some(noted);
+    }
+    let mut begun = all(states).into_iter().filter(|noted| text.len() >= 4 && noted.id.starts_with(text));
+    begun.next().filter(|_| begun.next().is_none())
+}
+
+fn places(states: &Path) -> Vec<Place> {
+    let own = [(states.to_owned(), RUNC.0, RUNC.1)];
+    let others = OTHERS.iter().map(|(directory, (file, member))| (PathBuf::from(directory), *file, *member));
+    let spaces = fs::read_dir(CONTAINERD).into_iter().flatten().flatten();
+    own.into_iter().chain(others).chain(spaces.map(|space| (space.path(), RUNC.0, RUNC.1))).collect()
+}
+
+fn noted((directory, file, member): &Place, id: &str) -> Option<Noted> {
+    let state: Value = serde_json::from_slice(&fs::read(directory.join(id).join(file)).ok()?).ok()?;
+    let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
+    if state.get("init_process_start").and_then(Value::as_u64).is_some_and(|start| started(pid) != Some(start)) {
+        return None;
+    }
+    let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
+    Some(Noted { id: id.to_owned(), pid, bundle })
+}
+
+/// When a process started, in clock ticks since boot: tells it from an earlier one of the same number (`proc_pid_stat(5)`,
+/// field 22).
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    String::from_utf8_lossy(&stat).rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_process_that_is_gone_is_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start = started(own).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        for (id, start) in [("live-one", start), ("stale-one", start + 1)] {
+            fs::create_dir_all(directory.path().join(id)).unwrap();
+            let state = format!(r#"{{"init_process_pid":{own},"init_process_start":{start},"bundle":"/b"}}"#);
+            fs::write(directory.path().join(id).join("state.json"), state).unwrap();
+        }
+        for (id, want) in [
+            ("live-one", Some(own)),
+            ("live", Some(own)),
+            ("stale-one", None),
+            ("li", None),
+            ("../x", None),
+            ("", None),
+        ] {
+            let found = find(directory.path(), id);
+            assert_eq!(found.as_ref().map(|noted| noted.pid), want, "{id}");
+            assert!(found.is_none_or(|noted| noted.bundle == Some("/b".into())));
+        }
+    }
+}

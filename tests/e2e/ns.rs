@@ -329,11 +329,16 @@ fn enter_as_nsenter(sandbox: &Sandbox) {
                 compare -t $T $kind /nonexistent; compare -t $T $kind /etc/passwd
             done
             compare -t 999999 -n true; compare -n true; compare -t x -n true
+            of() {{ ns list -n -r -o NSID -t $1 -p $T; }}
+            echo $(ns enter --net=:$(of net) -u:$(of uts) sh -c 'readlink /proc/self/ns/net; readlink /proc/self/ns/uts') \\
+                $(readlink /proc/$T/ns/net) $(readlink /proc/$T/ns/uts) | tr ' ' '\\n' | sort | uniq -c | grep -c ' 2 '
+            ns enter --net=:$(of uts) true; ns enter --net=:web true
             down"
         ))
         .run()
-        .ok()
-        .stdout_is("");
+        .stdout_is("2\n")
+        .stderr_has("ns: open net namespace number ")
+        .stderr_has("ns: web is no namespace's number\n");
 }
 
 fn mirror(sandbox: &Sandbox) {

@@ -140,6 +140,68 @@ pub fn unique_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(id)
 }
 
+/// `struct file_handle` with what nsfs fills it with, `struct nsfs_file_handle` (since Linux 6.18).
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    sort: i32,
+    id: u64,
+    kind: u32,
+    inode: u32,
+}
+
+/// Opens the namespace with that unique number. Before Linux 6.19 its inode number has to be given too: `ESTALE` tells that
+/// it is missing or another one's.
+pub fn open_by_id(kind: Kind, id: u64, inode: Option<u64>) -> io::Result<OwnedFd> {
+    const FD_NSFS_ROOT: libc::c_int = -10003;
+    const FILEID_NSFS: i32 = 0xf1;
+    let number = inode.map(u32::try_from).transpose().map_err(|_| io::ErrorKind::InvalidInput)?;
+    // Either all three or the unique number alone.
+    let (of_kind, number) = number.map_or((0, 0), |number| (kind.flag().bits(), number));
+    let handle = Handle { bytes: 16, sort: FILEID_NSFS, id, kind: of_kind, inode: number };
+    // SAFETY: the handle has the 16 bytes that it says behind its head, and the kernel only reads it.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, FD_NSFS_ROOT, &raw const handle, libc::O_RDONLY | libc::O_CLOEXEC)
+    };
+    let fd = check(i32::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the call has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `struct ns_id_req` (since Linux 6.19).
+#[repr(C)]
+struct Request {
+    size: u32,
+    spare: u32,
+    after: u64,
+    kinds: u32,
+    spare_too: u32,
+    owner: u64,
+}
+
+/// Returns the unique numbers of all namespaces of that type which the caller may see, whatever holds them: listns(2).
+/// `ENOSYS` before Linux 6.19.
+pub fn list(kind: Kind) -> io::Result<Vec<u64>> {
+    const LISTNS: libc::c_long = 470;
+    const SIZE: u32 = 32;
+    let mut all: Vec<u64> = vec![];
+    let mut page = [0_u64; 512];
+    loop {
+        let after = all.last().copied().unwrap_or_default();
+        let kinds = kind.flag().bits();
+        let request = Request { size: SIZE, spare: 0, after, kinds, spare_too: 0, owner: 0 };
+        // SAFETY: the request has the size that it says, and the kernel writes at most as many numbers as `page` has.
+        let count = unsafe { libc::syscall(LISTNS, &raw const request, page.as_mut_ptr(), page.len(), 0) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        let found = page.get(..count).unwrap_or_default();
+        // A page that brings nothing new would be asked for for ever.
+        if found.is_empty() || found.last() == all.last() {
+            return Ok(all);
+        }
+        all.extend(found);
+    }
+}
+
 /// Translates a pid of the pid namespace `fd` into the caller's own numbering.
 pub fn outer_pid(fd: BorrowedFd<'_>, inner: i32) -> io::Result<i32> {
     // SAFETY: NS_GET_PID_FROM_PIDNS takes the pid by value and returns one.
@@ -170,6 +232,24 @@ mod tests {
             let file = File::open(format!("/proc/self/ns/{}", kind.name())).unwrap();
             assert_eq!(super::kind(file.as_fd()).unwrap(), Some(kind));
             assert_eq!(Kind::from_name(kind.name()), Some(kind));
+        }
+    }
+
+    #[test]
+    fn a_unique_number_leads_back_where_the_kernel_can() {
+        let file = File::open("/proc/self/ns/uts").unwrap();
+        let inode = rustix::fs::fstat(&file).unwrap().st_ino;
+        let Ok(id) = unique_id(file.as_fd()) else { return };
+        let opened = |inode| open_by_id(Kind::Uts, id, inode).map(|fd| rustix::fs::fstat(fd).unwrap().st_ino);
+        match opened(Some(inode)) {
+            Ok(found) => assert_eq!(found, inode),
+            // The privilege, or the kernel's support, may be missing.
+            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EPERM | libc::EBADF | libc::EOPNOTSUPP))),
+        }
+        assert!(open_by_id(Kind::Uts, id, Some(inode + 1)).is_err());
+        match list(Kind::Uts) {
+            Ok(all) => assert!(all.contains(&id) && opened(None).is_ok_and(|found| found == inode)),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOSYS)),
         }
     }
 

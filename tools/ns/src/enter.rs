@@ -95,7 +95,7 @@ impl Entry {
         let mut kinds = request.kinds.clone();
         let mut files = vec![];
         for (kind, path) in &request.files {
-            files.push((*kind, open(path)?, path.display().to_string()));
+            files.push((*kind, namespace_at(*kind, path)?, path.display().to_string()));
         }
         let mut pidfd = None;
         match &request.target {
@@ -220,6 +220,13 @@ impl Request {
 
 fn open(path: &Path) -> Result<OwnedFd> {
     File::open(path).map(OwnedFd::from).with_context(|| format!("open {}", path.display()))
+}
+
+/// Opens the namespace of a file, or of a unique number, which is written with a colon in front.
+fn namespace_at(kind: Kind, path: &Path) -> Result<OwnedFd> {
+    let Some(number) = path.to_str().and_then(|text| text.strip_prefix(':')) else { return open(path) };
+    let id: u64 = number.parse().map_err(|_| cli::Usage(format!("{number} is no namespace's number")))?;
+    crate::list::by_id(kind, id).with_context(|| format!("open {} namespace number {id}", kind.name()))
 }
 
 fn own_user_namespace(pid: i32) -> bool {

@@ -14,7 +14,7 @@ mod table;
 mod users;
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -161,6 +161,19 @@ fn table(request: &Request) -> Result<Table> {
     Ok(rows(&namespaces, &mut source, request))
 }
 
+/// Opens the namespace with that unique number. A kernel that wants the inode number too is offered all there are.
+pub(crate) fn by_id(kind: Kind, id: u64) -> Result<OwnedFd> {
+    let error = match sys::namespace::open_by_id(kind, id, None) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    let proc = open_proc()?;
+    let mut scan = Scan::read(proc.as_fd(), &[kind])?;
+    mounts(&mut scan, &[kind]);
+    let mut inodes = scan.namespaces.keys();
+    Ok(inodes.find_map(|inode| sys::namespace::open_by_id(kind, id, Some(*inode)).ok()).ok_or(error)?)
+}
+
 /// lsns writes a namespace's owner before it, whatever their numbers, and in a tree of parents its parent too.
 fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>, parents: bool) -> Vec<&'a Namespace> {
     let mut left: std::collections::HashMap<u64, &Namespace> =
@@ -189,7 +202,8 @@ fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>, parents:
 fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) -> bool {
     let held = &namespace.held;
     let alive = namespace.nprocs > 0;
-    let kept = !held.mounts.is_empty() || held.thread.is_some() || held.descriptor.is_some() || held.socket.is_some();
+    let seen = !held.mounts.is_empty() || held.thread.is_some() || held.descriptor.is_some() || held.socket.is_some();
+    let kept = seen || held.listed.is_some();
     // In a tree what is above stands there even if it is of another type.
     let above = related && held.related;
     if !(above || (alive || kept) && request.kinds.contains(&namespace.kind)) {

@@ -18,6 +18,7 @@ pub(crate) enum Column {
     Ons,
     Container,
     HeldBy,
+    Nsid,
 }
 
 /// What is told of a column: name, kind of its values, help.
@@ -33,7 +34,7 @@ const fn about(column: Column, name: &'static str, json: &'static str, number: b
     About { column, name, json, number, help }
 }
 
-const ALL: [About; 15] = [
+const ALL: [About; 16] = [
     about(Column::Ns, "NS", "ns", true, "namespace identifier (inode number)"),
     about(Column::Type, "TYPE", "type", false, "kind of namespace"),
     about(Column::Path, "PATH", "path", false, "path to the namespace"),
@@ -49,12 +50,13 @@ const ALL: [About; 15] = [
     about(Column::Ons, "ONS", "ons", true, "owner namespace identifier (inode number)"),
     about(Column::Container, "CONTAINER", "container", false, "container that the namespace belongs to"),
     about(Column::HeldBy, "HELD-BY", "held_by", false, "what keeps the namespace"),
+    about(Column::Nsid, "NSID", "nsid", true, "number that no other namespace has had since boot"),
 ];
 
 impl Column {
     /// Returns all columns; those of lsns alone for one who calls us by that name.
     pub(crate) fn all(lsns: bool) -> impl Iterator<Item = Self> {
-        let count = if lsns { ALL.len() - 2 } else { ALL.len() };
+        let count = if lsns { ALL.len() - 3 } else { ALL.len() };
         ALL.iter().take(count).map(|about| about.column)
     }
 

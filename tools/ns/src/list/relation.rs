@@ -30,10 +30,10 @@ pub(crate) fn open(proc: BorrowedFd<'_>, namespace: &Namespace) -> Option<OwnedF
     let paths = held.mounts.iter().chain(&held.thread).chain(&held.descriptor);
     let mut opened = paths.filter_map(|path| File::open(path).ok().map(OwnedFd::from));
     // A mount may be covered by another one: only the number tells.
-    opened.find(|fd| inode(fd.as_fd()) == Some(namespace.inode)).or_else(|| {
-        let (pid, descriptor) = held.socket?;
-        super::refs::socket_namespace(pid, descriptor)
-    })
+    let by_path = opened.find(|fd| inode(fd.as_fd()) == Some(namespace.inode));
+    let by_socket = || held.socket.and_then(|(pid, descriptor)| super::refs::socket_namespace(pid, descriptor));
+    let by_number = || namespace::open_by_id(namespace.kind, held.listed?, None).ok();
+    by_path.or_else(by_socket).or_else(by_number)
 }
 
 /// Asks for the relations of all namespaces. Those that only are another one's parent or owner become known by it.

@@ -24,6 +24,7 @@ pub(crate) struct Source<'a> {
     users: Users,
     router: Option<Router>,
     containers: Option<Containers>,
+    nsids: bool,
 }
 
 /// A namespace with its values.
@@ -36,6 +37,7 @@ pub(crate) struct Described {
     user: Option<String>,
     netnsid: Option<String>,
     container: Option<String>,
+    nsid: Option<u64>,
 }
 
 impl<'a> Source<'a> {
@@ -61,6 +63,7 @@ impl<'a> Source<'a> {
             // Without one (no netlink, a seccomp filter) no namespace has a number.
             router: if needs(Column::Netnsid) { Router::open().ok() } else { None },
             containers: needs(Column::Container).then(|| Containers::read(proc, &request.states)),
+            nsids: needs(Column::Nsid),
         }
     }
 
@@ -94,12 +97,18 @@ impl<'a> Source<'a> {
             uid,
             user: uid.map(|uid| self.users.name(uid)),
             netnsid: self.netnsid(namespace),
+            nsid: self.nsid(namespace),
             container: self
                 .containers
                 .as_mut()
                 .and_then(|containers| containers.find(namespace.inode, namespace.lead.zip(process.as_ref()))),
             process,
         }
+    }
+
+    fn nsid(&self, namespace: &Namespace) -> Option<u64> {
+        let fd = self.nsids.then(|| relation::open(self.proc, namespace))??;
+        sys::namespace::unique_id(fd.as_fd()).ok()
     }
 
     fn netnsid(&mut self, namespace: &Namespace) -> Option<String> {
@@ -137,6 +146,7 @@ impl Described {
             Column::Pns => Cell::Number(self.relation.parent),
             Column::Ons => Cell::Number(self.relation.owner),
             Column::Container => text(&self.container),
+            Column::Nsid => self.nsid.map_or(Cell::None, Cell::Number),
             Column::HeldBy => Cell::Lines(self.held_by().into_iter().map(str::to_owned).collect()),
         }
     }
@@ -152,7 +162,7 @@ impl Described {
 
     fn held_by(&self) -> Vec<&'static str> {
         let held = &self.namespace.held;
-        [
+        let mut by: Vec<_> = [
             ("process", self.namespace.nprocs > 0),
             ("thread", held.thread.is_some()),
             ("mount", !held.mounts.is_empty()),
@@ -162,6 +172,10 @@ impl Described {
         ]
         .into_iter()
         .filter_map(|(name, holds)| holds.then_some(name))
-        .collect()
+        .collect();
+        if by.is_empty() && held.listed.is_some() {
+            by.push("unseen");
+        }
+        by
     }
 }

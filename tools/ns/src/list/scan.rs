@@ -44,6 +44,8 @@ pub(crate) struct Held {
     pub(crate) socket: Option<(i32, i32)>,
     /// It is another namespace's parent or owner.
     pub(crate) related: bool,
+    /// Its unique number, where the kernel has listed it: whatever holds it may be out of our sight.
+    pub(crate) listed: Option<u64>,
 }
 
 /// The namespaces by inode number, and each process's.

@@ -51,8 +51,9 @@ fn rewrite(text: &str, enters: bool) -> Option<String> {
     let (letter, value) = text.split_at_checked(2)?;
     let value = value.strip_prefix('=').unwrap_or(value);
     if enters {
-        // Other letters behind the first may be options too: only a path is taken for a value.
-        let (_, name) = OPTIONAL.iter().find(|(known, _)| *known == letter).filter(|_| value.starts_with('/'))?;
+        // Other letters behind the first may be options too: only a path or a namespace's number is taken for a value.
+        let (_, name) =
+            OPTIONAL.iter().find(|(known, _)| *known == letter).filter(|_| value.starts_with(['/', ':']))?;
         return Some(format!("{name}={value}"));
     }
     (letter == "-T" && !value.is_empty()).then(|| format!("--tree={value}"))
@@ -70,6 +71,7 @@ mod tests {
             ("ns enter -t web -n/run/x ls -n/y", false, "ns enter -t web --net=/run/x ls -n/y"),
             ("nsenter -n/run/x -t 1 -- ls -n/y", true, "nsenter --net=/run/x -t 1 -- ls -n/y"),
             ("nsenter -mun -t 1", true, "nsenter -mun -t 1"),
+            ("nsenter -n=:7 -u:8 ls", true, "nsenter --net=:7 --uts=:8 ls"),
             ("nsenter -t -n/x -n/x", true, "nsenter -t -n/x --net=/x"),
         ] {
             let got = attach(line.split(' ').map(OsString::from), nsenter);

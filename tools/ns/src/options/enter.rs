@@ -30,34 +30,34 @@ pub(crate) struct Enter {
     #[arg(short, long, value_name = "PID[:INODE]|ID")]
     target: Option<String>,
     /// Enter the mount namespace
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     mount: Option<OsString>,
     /// Enter the UTS namespace (host name)
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     uts: Option<OsString>,
     /// Enter the IPC namespace
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     ipc: Option<OsString>,
     /// Enter the network namespace
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     net: Option<OsString>,
     /// Enter the network namespace of the target's socket
     #[arg(short = 'N', long, value_name = "FD")]
     net_socket: Option<i32>,
     /// Enter the pid namespace: the program is a child then
-    #[arg(short, long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pid: Option<OsString>,
     /// Enter the cgroup namespace
-    #[arg(short = 'C', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short = 'C', long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     cgroup: Option<OsString>,
     /// Enter the user namespace, as its root
-    #[arg(short = 'U', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short = 'U', long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     user: Option<OsString>,
     /// Enter the parent of the target's user namespace
     #[arg(long)]
     user_parent: bool,
     /// Enter the time namespace
-    #[arg(short = 'T', long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    #[arg(short = 'T', long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     time: Option<OsString>,
     /// Become this user, or the target's: follow
     #[arg(short = 'S', long, value_name = "UID", value_parser = identity)]

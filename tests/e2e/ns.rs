@@ -328,7 +328,8 @@ fn enter_as_nsenter(sandbox: &Sandbox) {
                 compare -t $T $kind sh -c 'exit 7'; compare -t $T $kind sh -c 'kill -TERM $$'
                 compare -t $T $kind /nonexistent; compare -t $T $kind /etc/passwd
             done
-            compare -t 999999 -n true; compare -n true; compare -t x -n true
+            compare -t 999999 -n true; compare -n true; compare -t x -n true; compare -t $T -x; compare -t -1 -n true
+            ns enter -t $T -n -S 7 --keep-caps grep CapEff /proc/self/status | cut -f2
             of() {{ ns list -n -r -o NSID -t $1 -p $T; }}
             echo $(ns enter --net=:$(of net) -u:$(of uts) sh -c 'readlink /proc/self/ns/net; readlink /proc/self/ns/uts') \\
                 $(readlink /proc/$T/ns/net) $(readlink /proc/$T/ns/uts) | tr ' ' '\\n' | sort | uniq -c | grep -c ' 2 '
@@ -336,7 +337,7 @@ fn enter_as_nsenter(sandbox: &Sandbox) {
             down"
         ))
         .run()
-        .stdout_is("2\n")
+        .stdout_is("0000000000000000\n2\n")
         .stderr_has("ns: open net namespace number ")
         .stderr_has("ns: web is no namespace's number\n");
 }

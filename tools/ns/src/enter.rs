@@ -77,7 +77,8 @@ pub(crate) fn enter(request: &Request, mut program: Program) -> Result<ExitCode>
     entry.enter()?;
     entry.change_directory(request)?;
     let fork = (entry.kinds.contains(&Kind::Pid) || entry.files_have(Kind::Pid)) && !request.no_fork;
-    become_user(identity, cleared, request.keep_caps)?;
+    // What a user namespace has given stays; what was the caller's own goes with the caller's id.
+    become_user(identity, cleared, request.keep_caps && user)?;
     if fork { program.run() } else { program.replace() }
 }
 
@@ -282,7 +283,7 @@ fn become_user((uid, gid): (Option<u32>, Option<u32>), cleared: bool, keep_caps:
         if getuid().as_raw() != uid {
             rustix::thread::set_thread_uid(Uid::from_raw(uid)).with_context(|| format!("become user {uid}"))?;
         }
-        if keep_caps {
+        if keep_caps && uid != 0 {
             raise_ambient().context("keep capabilities")?;
         }
     }

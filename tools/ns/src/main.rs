@@ -26,7 +26,9 @@ fn main() -> ExitCode {
         }),
         Some("nsenter") => match Enter::plain(arguments.get(1..).unwrap_or_default()) {
             Some(enter) => cli::end("nsenter", codes, enter.run(true)),
-            None => cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.run(true)),
+            None => {
+                cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.checked()?.run(true))
+            }
         },
         Some(network::SWEEP) => {
             let done = network::sweep_all().map(|()| ExitCode::SUCCESS);
@@ -47,7 +49,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Add(add) => add.run()?,
         Command::Del(del) => del.run()?,
         Command::Diff(diff) => diff.run()?,
-        Command::Enter(enter) => return enter.run(false),
+        Command::Enter(enter) => return enter.checked()?.run(false),
         Command::List(list) => list.run(false)?,
         Command::Show(show) => show.run()?,
         Command::Tree(tree) => tree.run()?,

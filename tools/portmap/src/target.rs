@@ -32,7 +32,7 @@ impl Target {
     /// namespace.
     pub(crate) fn of_record(record: &Record, id: Option<&str>) -> anyhow::Result<Self> {
         let state = record.member("pid").map(|_| record.part::<State>()).transpose()?;
-        let pid = state.as_ref().and_then(|state| state.pid).and_then(Pid::from_raw);
+        let pid = state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
         let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
         let id = match id {
             Some(id) => id.to_owned(),

@@ -60,7 +60,7 @@ impl Target {
     /// Opens the process, so that its number cannot pass to another one meanwhile.
     pub(crate) fn open(&self) -> Result<OwnedFd> {
         let pid = self.pid()?;
-        let raw = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| anyhow!("{pid} is no pid"))?;
+        let raw = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(|| anyhow!("{pid} is no pid"))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).with_context(|| format!("open process {pid}"))?;
         if let Self::Process { inode: Some(inode), .. } = self {
             if fstat(&pidfd)?.st_ino != *inode {

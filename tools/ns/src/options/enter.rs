@@ -106,6 +106,18 @@ pub(crate) struct Nsenter {
 }
 
 impl Enter {
+    /// Refuses an option that is none, which the parser takes for the program's name.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let odd =
+            self.program.first().and_then(|name| name.to_str()).filter(|name| name.len() > 1 && name.starts_with('-'));
+        match odd {
+            Some(name) if !std::env::args_os().any(|argument| argument == "--") => {
+                Err(cli::Usage(format!("unexpected argument '{name}' found (see --help)")).into())
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Enters; `nsenter` is whether we are called by that name.
     pub(crate) fn run(self, nsenter: bool) -> Result<ExitCode> {
         let mut request = Request {

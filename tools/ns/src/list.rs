@@ -274,7 +274,8 @@ fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request
     let mut rows = vec![];
     for pid in pids {
         let Some(namespace) = scan.namespaces.get(&inode) else { continue };
-        let described = source.describe(&Namespace { lead: Some(pid), ..namespace.clone() });
+        let of_process = Namespace { lead: Some(pid), ..namespace.clone() };
+        let described = source.describe(&of_process);
         if request.filter.as_ref().is_none_or(|filter| filter.accepts(&|column| described.cell(column))) {
             let parent = place.get(&described.ppid()).copied();
             let cells = request.columns.iter().map(|column| described.cell(*column)).collect();

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
 
 use super::scan::in_threads;
 
@@ -29,32 +29,32 @@ pub(crate) struct Wanted {
 impl Process {
     /// Reads what is wanted of each process; what one that is gone does not tell stays empty.
     pub(crate) fn read_all(proc: BorrowedFd<'_>, pids: &[i32], wanted: Wanted) -> Vec<(i32, Self)> {
-        in_threads(pids, |pids| pids.iter().map(|pid| (*pid, Self::read(proc, *pid, wanted))).collect())
+        in_threads(pids, |pids| {
+            let mut buffer = vec![];
+            pids.iter().map(|pid| (*pid, Self::read(proc, *pid, wanted, &mut buffer))).collect()
+        })
     }
 
-    fn read(proc: BorrowedFd<'_>, pid: i32, wanted: Wanted) -> Self {
+    fn read(proc: BorrowedFd<'_>, pid: i32, wanted: Wanted, buffer: &mut Vec<u8>) -> Self {
         let mut process = Self::default();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(directory) = openat(proc, pid.to_string(), flags, Mode::empty()) else { return process };
-        let mut buffer = vec![];
         if wanted.ppid {
-            read_into(&directory, "stat", &mut buffer);
-            process.ppid = ppid(&String::from_utf8_lossy(&buffer)).unwrap_or_default();
+            read_into(proc, &format!("{pid}/stat"), buffer);
+            process.ppid = ppid(&String::from_utf8_lossy(buffer)).unwrap_or_default();
         }
         if wanted.uid {
-            process.uid = fstat(&directory).map_or(0, |stat| stat.st_uid);
+            process.uid = statat(proc, pid.to_string(), AtFlags::empty()).map_or(0, |stat| stat.st_uid);
         }
         if wanted.command {
-            read_into(&directory, "cmdline", &mut buffer);
-            process.command = command(&buffer);
+            read_into(proc, &format!("{pid}/cmdline"), buffer);
+            process.command = command(buffer);
             if process.command.is_empty() {
-                read_into(&directory, "comm", &mut buffer);
+                read_into(proc, &format!("{pid}/comm"), buffer);
                 process.command = String::from_utf8_lossy(buffer.trim_ascii_end()).into_owned();
             }
         }
         if wanted.cgroups {
-            read_into(&directory, "cgroup", &mut buffer);
-            process.cgroups = String::from_utf8_lossy(&buffer).into_owned();
+            read_into(proc, &format!("{pid}/cgroup"), buffer);
+            process.cgroups = String::from_utf8_lossy(buffer).into_owned();
         }
         process
     }
@@ -72,11 +72,11 @@ pub(crate) fn read(path: &str) -> Vec<u8> {
 /// The files of a process are shorter than this, command lines mostly. Bytes.
 const USUAL: usize = 8192;
 
-/// Reads a process's file into the buffer, in place of what is in there. The standard library would ask for its size,
-/// which /proc does not tell, and read it in small pieces; but the kernel gives it all at once.
-fn read_into(directory: impl AsFd, name: &str, buffer: &mut Vec<u8>) {
+/// Reads a file of /proc into the buffer, in place of what is in there. The standard library would ask for its size, which
+/// /proc does not tell, and read it in small pieces; but the kernel gives it all at once.
+fn read_into(proc: impl AsFd, name: &str, buffer: &mut Vec<u8>) {
     buffer.clear();
-    let Ok(file) = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+    let Ok(file) = openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
     while read_more(&file, buffer) >= USUAL {}
 }
 

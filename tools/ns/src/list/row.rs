@@ -29,9 +29,9 @@ pub(crate) struct Source<'a> {
 
 /// A namespace with its values.
 #[derive(Debug)]
-pub(crate) struct Described {
-    namespace: Namespace,
-    process: Option<Process>,
+pub(crate) struct Described<'a> {
+    namespace: &'a Namespace,
+    process: Option<&'a Process>,
     pub(crate) relation: Relation,
     uid: Option<u32>,
     user: Option<String>,
@@ -83,25 +83,27 @@ impl<'a> Source<'a> {
     }
 
     /// Reads a namespace's values.
-    pub(crate) fn describe(&mut self, namespace: &Namespace) -> Described {
-        let process = namespace.lead.and_then(|pid| self.processes.get(&pid)).cloned();
+    pub(crate) fn describe<'s>(&'s mut self, namespace: &'s Namespace) -> Described<'s> {
+        let netnsid = self.netnsid(namespace);
+        let process = namespace.lead.and_then(|pid| self.processes.get(&pid));
         let relation = self.relation(namespace.inode);
-        let uid = match &process {
+        let nsid = self.nsid(namespace);
+        let uid = match process {
             _ if !self.wanted.uid => None,
             Some(process) => Some(process.uid),
             None => relation.uid.or_else(|| relation::maker(self.proc, namespace)),
         };
         Described {
-            namespace: namespace.clone(),
+            namespace,
             relation,
+            nsid,
             uid,
             user: uid.map(|uid| self.users.name(uid)),
-            netnsid: self.netnsid(namespace),
-            nsid: self.nsid(namespace),
+            netnsid,
             container: self
                 .containers
                 .as_mut()
-                .and_then(|containers| containers.find(namespace.inode, namespace.lead.zip(process.as_ref()))),
+                .and_then(|containers| containers.find(namespace.inode, namespace.lead.zip(process))),
             process,
         }
     }
@@ -118,18 +120,18 @@ impl<'a> Source<'a> {
     }
 }
 
-impl Described {
+impl Described<'_> {
     /// Returns the parent of the lowest process; 0 where there is none.
     pub(crate) fn ppid(&self) -> i32 {
-        self.process.as_ref().map_or(0, |process| process.ppid)
+        self.process.map_or(0, |process| process.ppid)
     }
 
     /// Returns the value of a column.
     pub(crate) fn cell(&self, column: Column) -> Cell {
         let text = |text: &Option<String>| text.clone().map_or(Cell::None, Cell::Text);
         let pid = |pid: i32| u64::try_from(pid).map_or(Cell::None, Cell::Number);
-        let namespace = &self.namespace;
-        let process = self.process.as_ref();
+        let namespace = self.namespace;
+        let process = self.process;
         match column {
             Column::Ns => Cell::Number(namespace.inode),
             Column::Type => Cell::Text(namespace.kind.name().to_owned()),
@@ -152,7 +154,7 @@ impl Described {
     }
 
     fn path(&self) -> Option<String> {
-        let (namespace, held) = (&self.namespace, &self.namespace.held);
+        let (namespace, held) = (self.namespace, &self.namespace.held);
         let kind = namespace.kind.name();
         namespace
             .lead

@@ -13,6 +13,7 @@ const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 pub(crate) fn tests() -> Vec<Test> {
     let foreground = vec![
         test("nginx_answers_on_the_published_port", PIPELINE, nginx_answers),
+        test("at_the_first_connection_the_container_starts", PIPELINE, socket_activated),
         test("another_root_directory_serves_every_stage", PIPELINE, another_root),
         test("stdout_is_the_container_s_alone", PIPELINE, stdout_is_the_container_s),
         test("the_exit_status_is_the_container_s", PIPELINE, exit_status),
@@ -42,6 +43,41 @@ pub(crate) fn tests() -> Vec<Test> {
 
 fn busybox(options: &str, command: &str) -> String {
     format!("run --rm --network none {options} {} {command}", image("busybox").reference)
+}
+
+/// A parent that listens as systemd does; the first client waits for the container.
+fn socket_activated(sandbox: &Sandbox) {
+    sandbox.write(
+        "listening.py",
+        "import os, socket, sys
+s = socket.create_server(('127.0.0.1', 8080))
+os.dup2(s.fileno(), 9)
+os.dup2(9, 3)
+os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
+os.execvp('run', ['run'] + sys.argv[1:])
+",
+    );
+    let options = "--socket-activate --verbose --rm --name web -p 127.0.0.1:8080:80";
+    let run = sandbox.sh(&format!("exec python3 listening.py {options} {} 2>log", image("nginx").reference)).start();
+    wait_for("the wait", || sandbox.exists("log").then(|| sandbox.read("log").contains("wait until"))?.then_some(()));
+    assert!(!sandbox.exists("state/containers/web"));
+    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("nginx"));
+    assert!(sandbox.exists("state/containers/web"));
+    let inside = "spawn exec web ls -l /proc/self/fd | grep -c socket; true";
+    sandbox.sh(inside).run().ok().stdout_is("0\n");
+    run.signal(Signal::TERM);
+    run.wait().ok();
+    let waits = sandbox.sh(&format!("exec python3 listening.py {options} nginx 2>log")).start();
+    wait_for("the wait", || sandbox.read("log").contains("wait until").then_some(()));
+    waits.signal(Signal::TERM);
+    waits.wait().fails(143);
+    sandbox
+        .sh("export LISTEN_FDS=1; exec 3<log; LISTEN_PID=$$ exec run --socket-activate -p 8080:80 nginx")
+        .run()
+        .fails(125)
+        .one_error_line("run", &["descriptor 3", "no listening socket"]);
+    let refused = sandbox.sh("run --socket-activate -p 8080:80 nginx").run();
+    refused.fails(125).one_error_line("run", &["--socket-activate", "$LISTEN_FDS"]);
 }
 
 fn nginx_answers(sandbox: &Sandbox) {

@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::options::Options;
 use crate::pipeline::Ending;
 use crate::plan::{self, Plan};
-use crate::{detached, foreground, pipeline, script};
+use crate::{activation, detached, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -33,6 +33,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     sys::child::own_mount_namespace().context("make a mount namespace")?;
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
         .context("block signals")?;
+    if !options.sockets.is_empty() {
+        if let Some(signal) = activation::wait(&options.sockets, &signals)? {
+            return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)));
+        }
+    }
     if let Some(replace) = plan.replace.as_ref().filter(|_| plan.bundle.exists()) {
         make_free(replace)?;
     }

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod container;
 mod detached;
 mod foreground;
@@ -19,6 +20,6 @@ use options::Options;
 fn main() -> ExitCode {
     match std::env::args_os().next() {
         Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options)),
+        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options.activated()?)),
     }
 }

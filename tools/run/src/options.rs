@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, ValueEnum};
 
+use crate::activation;
+
 const EXAMPLES: &str = "Examples:
   run --rm -p 8080:80 nginx
   run --rm -it debian sh
@@ -34,6 +36,12 @@ pub(crate) struct Options {
     /// Publish every port that the image exposes, on random ports of the host
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
+    /// Start it when somebody comes to one of the sockets that systemd hands over: each serves the -p for its port
+    #[arg(long, requires = "publish")]
+    pub(crate) socket_activate: bool,
+    /// Those sockets.
+    #[arg(skip)]
+    pub(crate) sockets: Vec<u32>,
     /// Its network: bridge, none, host or container:ID
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: Network,
@@ -110,6 +118,14 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Takes the sockets that were handed over, if they are to be waited at.
+    pub(crate) fn activated(mut self) -> Result<Self, cli::Usage> {
+        if self.socket_activate {
+            self.sockets = activation::handed_over()?;
+        }
+        Ok(self)
+    }
+
     /// Returns the image. What stands there and looks like an option is one that this tool does not have.
     pub(crate) fn image(&self) -> Result<&OsString, cli::Usage> {
         let image = &self.image_and_command[0];

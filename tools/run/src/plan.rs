@@ -130,6 +130,9 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     for port in &options.publish {
         portmap.push(["-p", port]);
     }
+    for socket in &options.sockets {
+        portmap.push(["--listen-fd".to_owned(), socket.to_string()]);
+    }
     Some(portmap)
 }
 

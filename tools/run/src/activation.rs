@@ -1,0 +1,59 @@
+//! `--socket-activate`: listening sockets that are there before the container, from systemd (`sd_listen_fds(3)`) or anybody
+//! who does as it does. The container starts when somebody comes to one of them; `portmap` serves them from then on.
+
+use std::env;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
+use sys::signal::SignalFd;
+
+/// The first descriptor that is handed over.
+const FIRST: u32 = 3;
+
+/// Returns the numbers of the sockets that are for this process.
+pub(crate) fn handed_over() -> Result<Vec<u32>, cli::Usage> {
+    let sockets = numbers()?;
+    let listens = |number: u32| open(number).is_ok_and(|socket| socket_acceptconn(socket).unwrap_or(false));
+    // What is open at such a number later may be this program's own.
+    match sockets.iter().find(|number| !listens(**number)) {
+        Some(number) => Err(cli::Usage(format!("--socket-activate: descriptor {number} is no listening socket"))),
+        None => Ok(sockets),
+    }
+}
+
+fn open(number: u32) -> Result<OwnedFd> {
+    sys::child::inherited(number).with_context(|| format!("take descriptor {number}"))
+}
+
+fn numbers() -> Result<Vec<u32>, cli::Usage> {
+    let variable = |name| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == Some(std::process::id()));
+    match count.filter(|count| *count > 0) {
+        Some(count) => Ok((FIRST..FIRST.saturating_add(count)).collect()),
+        None => Err(cli::Usage("--socket-activate: no sockets were handed over ($LISTEN_FDS, $LISTEN_PID)".to_owned())),
+    }
+}
+
+/// Waits until somebody comes to one of the sockets, or a signal does, which is returned.
+pub(crate) fn wait(sockets: &[u32], signals: &SignalFd) -> Result<Option<u32>> {
+    log::debug!("wait until somebody comes to a socket");
+    let sockets: Vec<OwnedFd> = sockets.iter().map(|number| open(*number)).collect::<Result<_>>()?;
+    loop {
+        let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        fds.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        let come = fds.iter().skip(1).any(|socket| !socket.revents().is_empty());
+        if let Some(received) = signals.read()? {
+            return Ok(Some(received.signal));
+        }
+        if come {
+            return Ok(None);
+        }
+    }
+}

@@ -155,5 +155,7 @@ pub(crate) fn leave_the_caller() -> anyhow::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
+    // Somebody may wait for the end of a pipe that all the others have left.
+    sys::child::close_inherited(3).context("close what was inherited")?;
     std::env::set_current_dir("/").context("leave the current directory")
 }

@@ -1,6 +1,7 @@
 //! `run`: the whole pipeline in one command.
 
 mod background;
+mod rootless;
 
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
     ];
-    foreground.into_iter().chain(background::tests()).collect()
+    foreground.into_iter().chain(background::tests()).chain(rootless::tests()).collect()
 }
 
 fn busybox(options: &str, command: &str) -> String {

@@ -38,8 +38,17 @@ impl Roots {
     }
 }
 
+/// The variable that says to whoever is root that it is an ordinary user's doing: root of a user namespace, whose state is
+/// the user's.
+pub const ROOTLESS: &str = "DRAYAGE_ROOTLESS";
+
+/// Tells whether this is root of an ordinary user's namespace.
+pub fn is_rootless() -> bool {
+    env::var_os(ROOTLESS).is_some_and(|value| !value.is_empty())
+}
+
 fn user_directory(variable: &str, below_home: &str, system: &str) -> PathBuf {
-    if rustix::process::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() && !is_rootless() {
         return Path::new(system).join("drayage");
     }
     let from_home = || env::home_dir().unwrap_or_else(|| "/".into()).join(below_home);

@@ -23,7 +23,7 @@ use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
 use crate::user::{self, Accounts};
-use crate::{borrow, cdi, device, health, host, patch, seccomp, volume};
+use crate::{borrow, cdi, device, health, host, patch, rootless, seccomp, volume};
 
 /// The id that `--print` shows where none was given: the same for the same input.
 const PRINTED_ID: &str = "container";
@@ -225,6 +225,9 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         (options.health.check(origin.health.as_ref()), config["annotations"][health::ANNOTATION].is_null())
     {
         config["annotations"][health::ANNOTATION] = Value::String(check.to_string());
+    }
+    if cli::is_rootless() {
+        rootless::adapt(&mut config);
     }
     cdi::apply(&mut config, &cdi::look_up(&named)?)?;
     for path in &options.patch {

@@ -20,6 +20,7 @@ mod options;
 mod overlay;
 mod patch;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod security;
 mod size;

@@ -10,6 +10,7 @@ mod joined;
 mod lock;
 mod macvlan;
 mod named;
+mod outward;
 mod owner;
 mod plan;
 mod removal;

@@ -11,6 +11,7 @@ mod guard;
 mod options;
 mod pipeline;
 mod plan;
+mod rootless;
 mod script;
 
 use std::process::ExitCode;
@@ -20,6 +21,6 @@ use options::Options;
 fn main() -> ExitCode {
     match std::env::args_os().next() {
         Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options.activated()?)),
+        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options.activated()?.entered()?)),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, ValueEnum};
 
-use crate::activation;
+use crate::{activation, rootless};
 
 const EXAMPLES: &str = "Examples:
   run --rm -p 8080:80 nginx
@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Start it when somebody comes to one of the sockets that systemd hands over: each serves the -p for its port
     #[arg(long, requires = "publish")]
     pub(crate) socket_activate: bool,
+    /// Whether an ordinary user runs it.
+    #[arg(skip)]
+    pub(crate) rootless: bool,
     /// Those sockets.
     #[arg(skip)]
     pub(crate) sockets: Vec<u32>,
@@ -123,6 +126,12 @@ impl Options {
         if self.socket_activate {
             self.sockets = activation::handed_over()?;
         }
+        Ok(self)
+    }
+
+    /// Becomes root of the user's own namespace, if need be; what is only printed does without.
+    pub(crate) fn entered(mut self) -> anyhow::Result<Self> {
+        self.rootless = if self.print { !rustix::process::geteuid().is_root() } else { rootless::enter(&self.roots)? };
         Ok(self)
     }
 

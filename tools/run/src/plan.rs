@@ -103,6 +103,7 @@ fn network_stage(options: &Options) -> Option<Stage> {
     match &options.network {
         Network::None | Network::Host => return None,
         Network::Container(id) => ns.push(["--join", id]),
+        Network::Bridge if options.rootless => ns.push(["--user-mode"]),
         Network::Bridge => {
             for name in &options.network_alias {
                 ns.push(["--alias", name]);

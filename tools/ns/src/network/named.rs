@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use netlink::route::Router;
 use rustix::fs::{FsWord, statfs};
 use rustix::io::Errno;
@@ -34,7 +35,7 @@ pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
 }
 
 /// Makes a namespace and gives it the name. `inside` is called in it before anything is in there.
-pub(crate) fn create<T>(name: &str, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn create<T: Send>(name: &str, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     make_directory().with_context(|| format!("make {DIRECTORY} a mount point"))?;
     let path = path(name);
     // `exists` has told that nothing is mounted on it.
@@ -55,7 +56,7 @@ pub(crate) fn create<T>(name: &str, inside: impl FnOnce() -> Result<T>) -> Resul
 }
 
 /// Calls `inside` in the network namespace `netns`.
-pub(crate) fn within<T>(netns: BorrowedFd<'_>, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn within<T: Send>(netns: BorrowedFd<'_>, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     in_other(|| enter(netns, Kind::Network), inside)
 }
 
@@ -78,7 +79,15 @@ pub(crate) fn remove(name: &str) -> io::Result<()> {
     }
 }
 
-fn in_other<T>(leave: impl FnOnce() -> io::Result<()>, inside: impl FnOnce() -> Result<T>) -> Result<T> {
+fn in_other<T: Send>(
+    leave: impl FnOnce() -> io::Result<()> + Send,
+    inside: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    if cli::is_rootless() {
+        // There is no way back into a network that is not the user's own, so a thread goes that need not come back.
+        let gone = || leave().map_err(anyhow::Error::from).and_then(|()| inside());
+        return thread::scope(|scope| scope.spawn(gone).join()).map_err(|_| anyhow!("a thread broke off"))?;
+    }
     let own = File::open(OWN)?;
     leave()?;
     let done = inside();

@@ -40,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) mtu: Option<u32>,
     /// Whether packets that leave the networks get the host's address.
     pub(crate) masquerade: bool,
+    /// Whether a program of the user's leads outwards, in place of the host.
+    pub(crate) user_mode: bool,
 }
 
 /// What is there on the host.
@@ -93,6 +95,8 @@ pub(crate) enum Step {
     Address { link: String, address: Cidr },
     /// Bring a link of the container up.
     Up(String),
+    /// Let a program of the user's lead outwards.
+    Outward { id: String, netns: PathBuf },
     /// Send everything to the gateway.
     Route { gateway: IpAddr, link: String },
 }
@@ -112,6 +116,7 @@ impl fmt::Display for Step {
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
             Self::Up(link) => write!(f, "bring the container's {link} up"),
+            Self::Outward { netns, .. } => write!(f, "lead outwards from {}", netns.display()),
             Self::Route { gateway, link } => write!(f, "route the container's packets to {gateway} through {link}"),
         }
     }
@@ -136,6 +141,9 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     }
     let Some(bridge) = &request.bridge else {
         let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
+        if request.user_mode {
+            steps.push(Step::Outward { id: request.id.clone(), netns: request.netns.clone() });
+        }
         return Ok(Plan { steps, network: network(&[lo], &[]), addresses: vec![] });
     };
     let gateways = gateways(request, observed)?;
@@ -268,6 +276,7 @@ mod tests {
             mac: None,
             mtu: None,
             masquerade: true,
+            user_mode: false,
         }
     }
 

@@ -26,6 +26,7 @@ const LINGER: Duration = Duration::from_millis(200);
 pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
     super::check_id(id)?;
     super::cni::delete(id)?;
+    super::outward::stop(id);
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
     let links = host.links(None).context("list links")?;

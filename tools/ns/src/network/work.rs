@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use netlink::route::Router;
 
 use super::plan::Step;
-use super::{firewall, named};
+use super::{firewall, named, outward};
 
 /// The sockets that steps work with, and the steps that are done.
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl Work {
                 let (router, index) = self.inside(link)?;
                 router.set_up(index)?;
             }
+            Step::Outward { id, netns } => outward::start(id, netns)?,
             Step::Route { gateway, link } => {
                 let (router, index) = self.inside(link)?;
                 router.add_route(None, *gateway, index)?;
@@ -112,6 +113,7 @@ impl Work {
             Step::Pair { port, .. } => {
                 self.host.link(&port.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
+            Step::Outward { id, .. } => outward::stop(id),
             // The rest goes with its link or its namespace, or is the same for every container.
             _ => {}
         }

@@ -59,8 +59,11 @@ pub(crate) struct Add {
     /// No network but a loopback interface
     #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
     none: bool,
+    /// A loopback interface, and outwards pasta or slirp4netns if one is installed: for users without privilege
+    #[arg(long, conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
+    user_mode: bool,
     /// Share the network of that container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
     join: Option<String>,
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
@@ -84,7 +87,7 @@ impl Add {
             netns: network::namespace_path(&id),
             id,
             names: self.alias,
-            bridge: (!self.none && self.macvlan.is_none()).then_some(self.bridge),
+            bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then_some(self.bridge),
             parent: self.macvlan,
             subnets: self.subnet,
             gateways: self.gateway,
@@ -93,6 +96,7 @@ impl Add {
             mac: self.mac,
             mtu: self.mtu,
             masquerade: !self.no_masquerade,
+            user_mode: self.user_mode,
         };
         network::add(target, &request).with_context(|| format!("add {}", request.id))
     }

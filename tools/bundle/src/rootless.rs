@@ -1,0 +1,50 @@
+//! What a container of an ordinary user's cannot have: a control group below the host's root, and ids that the user's
+//! namespace has not.
+
+use serde_json::Value;
+
+/// Takes out of a configuration what would be refused.
+pub(crate) fn adapt(config: &mut Value) {
+    if let Some(linux) = config["linux"].as_object_mut() {
+        linux.shift_remove("cgroupsPath");
+        let resources = linux.get_mut("resources").and_then(Value::as_object_mut);
+        // Which devices there are is all that limits them: the user could make none.
+        if resources.is_some_and(|resources| resources.shift_remove("devices").is_some() && resources.is_empty()) {
+            linux.shift_remove("resources");
+        }
+    }
+    if let Some(parameters) = config["linux"]["sysctl"].as_object_mut() {
+        // All of them would have to be mapped.
+        parameters.shift_remove("net.ipv4.ping_group_range");
+    }
+    if let Some(mounts) = config["mounts"].as_array_mut() {
+        // The hierarchies are the host's, and there is no group to show.
+        mounts.retain(|mount| mount["type"] != "cgroup");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_would_be_refused_is_taken_out() {
+        let mut config = json!({
+            "mounts": [{"type": "devpts", "options": ["gid=5"]}, {"type": "cgroup"}],
+            "linux": {
+                "cgroupsPath": "/drayage/web",
+                "resources": {"devices": []},
+                "sysctl": {"net.ipv4.ping_group_range": "0 1", "a.b": "1"},
+            },
+        });
+        adapt(&mut config);
+        let want = json!({"mounts": [{"type": "devpts", "options": ["gid=5"]}], "linux": {"sysctl": {"a.b": "1"}}});
+        assert_eq!(config, want);
+        // A limit that was asked for stays, to be refused by who cannot set it.
+        let mut limited = json!({"linux": {"resources": {"devices": [], "pids": {"limit": 7}}}});
+        adapt(&mut limited);
+        assert_eq!(limited["linux"]["resources"], json!({"pids": {"limit": 7}}));
+    }
+}

@@ -1,0 +1,97 @@
+//! The way outwards for one who has no privilege over the host's network: a program of the user's, pasta or slirp4netns,
+//! that speaks for the namespace through ordinary sockets. Without one there is none, and ports are reached all the same.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Where the process of each namespace is noted.
+const NOTES: &str = "/run/drayage/outward";
+
+fn note(id: &str) -> PathBuf {
+    Path::new(NOTES).join(id)
+}
+
+/// Starts the first of the programs that is there; that none is, or none can, is only said.
+pub(super) fn start(id: &str, netns: &Path) -> Result<()> {
+    fs::create_dir_all(NOTES).with_context(|| format!("make {NOTES}"))?;
+    for start in [pasta, slirp4netns] {
+        match start(id, netns) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => log::warn!("{error:#}"),
+        }
+    }
+    log::warn!("{id} reaches nobody outside: neither pasta nor slirp4netns serves it");
+    Ok(())
+}
+
+/// Ends the process, if there is one.
+pub(super) fn stop(id: &str) {
+    let note = note(id);
+    let pid = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    // The number may be another process's by now: only one that was started for this namespace has its path.
+    let is_ours = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let netns = super::namespace_path(id);
+        line.split(|byte| *byte == 0).any(|word| word == netns.as_os_str().as_encoded_bytes())
+    };
+    if let Some(pid) = pid.filter(|pid| *pid > 0).filter(is_ours).and_then(Pid::from_raw) {
+        // It may end by itself in this moment.
+        let _ended = kill_process(pid, Signal::TERM);
+    }
+    let _gone = fs::remove_file(note);
+}
+
+/// It goes into the background once the namespace is configured.
+fn pasta(id: &str, netns: &Path) -> Result<bool> {
+    let mut command = Command::new("pasta");
+    command.args([
+        "--config-net",
+        "--no-map-gw",
+        "--quiet",
+        "-t",
+        "none",
+        "-u",
+        "none",
+        "-T",
+        "none",
+        "-U",
+        "none",
+        "--pid",
+    ]);
+    command.arg(note(id)).arg("--netns").arg(netns).stdin(Stdio::null());
+    match sys::child::apart(&mut command, 0).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("execute pasta"),
+        Ok(done) if done.status.success() => Ok(true),
+        Ok(done) => bail!("pasta: {}", last_line(&done.stderr)),
+    }
+}
+
+/// It stays in the foreground, and says when the namespace is configured.
+fn slirp4netns(id: &str, netns: &Path) -> Result<bool> {
+    let mut command = Command::new("slirp4netns");
+    command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1", "--netns-type=path"]);
+    command.arg(netns).arg("tap0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = match sys::child::apart(&mut command, 0).spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        spawned => spawned.context("execute slirp4netns")?,
+    };
+    fs::write(note(id), child.id().to_string()).context("note slirp4netns")?;
+    let mut ready = [0];
+    let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
+    if matches!(told, Some(Ok(1))) {
+        return Ok(true);
+    }
+    let _gone = fs::remove_file(note(id));
+    bail!("slirp4netns: {}", child.wait().context("wait for slirp4netns")?)
+}
+
+fn last_line(words: &[u8]) -> String {
+    String::from_utf8_lossy(words).trim().lines().next_back().unwrap_or("it says nothing").to_owned()
+}

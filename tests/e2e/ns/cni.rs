@@ -9,6 +9,7 @@ const REACH: &[Need] = &[Need::NetNs, Need::Program("ip"), Need::Program("busybo
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("plugins_of_cni_make_a_network_and_undo_it", PLUGINS, plugins),
+        test("addresses_are_shared_with_the_plugin_host_local", PLUGINS, host_local),
         test("a_plugin_that_fails_leaves_nothing", PLUGINS, failing),
         test("what_plugins_made_for_a_killed_add_is_undone_by_del", PLUGINS, killed),
         test("a_list_that_is_none_is_one_error_line", NET, lists),
@@ -48,6 +49,28 @@ fn plugins(sandbox: &Sandbox) {
             ns del web; nothing; ns del web",
             list(r#", {"type": "tuning", "sysctl": {"net.ipv4.conf.net7.forwarding": "0"}}"#)
         ),
+    );
+}
+
+/// The bridge plugin's containers and ours on one bridge of five addresses: nobody gets another's.
+fn host_local(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        r#"mkdir -p var /var/lib/cni; mount --bind var /var/lib/cni
+        lab='{"cniVersion": "1.0.0", "name": "lab", "type": "bridge", "bridge": "cni-lab0", "isGateway": true,
+            "ipam": {"type": "host-local", "subnet": "10.88.0.0/29"}}'
+        plugin() { echo "$lab" | CNI_COMMAND=$1 CNI_CONTAINERID=$2 CNI_NETNS=/run/netns/$2 CNI_IFNAME=eth0 CNI_PATH=/usr/lib/cni /usr/lib/cni/bridge >$2.json; }
+        address() { jq -r '.ips[0].address' $1.json; }
+        leases() { ls /var/lib/cni/networks/lab | grep -c ^10; }
+        add() { ns add --bridge cni-lab0 --host-local lab $1 | jq .network >$1.json; }
+        ip netns add one; plugin ADD one; add web; ip netns add two; plugin ADD two; add db
+        for name in one web two db; do address $name; done | sort -u | grep -c 10.88.0 | grep -qx 4
+        test "$(leases)" = 4
+        tr -d '\r' </var/lib/cni/networks/lab/$(address web | sed s,/.*,,) | tr '\n' ' ' | grep -qx 'web eth0'
+        ip netns add three; plugin ADD three; ! ns add --bridge cni-lab0 --host-local lab none 2>err
+        grep -q 'no address is free in 10.88.0.0/29' err; ns del web; test "$(leases)" = 4
+        for name in one two three; do plugin DEL $name; ip netns del $name; done
+        ns del db; test "$(leases)" = 0; ns del db; ip link del cni-lab0; umount /var/lib/cni"#,
     );
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod cni;
 mod config;
 mod firewall;
+mod host_local;
 mod hosts;
 mod ipam;
 mod joined;
@@ -53,7 +54,9 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     let _lock = lock()?;
     ensure!(!named::exists(&request.id), "network namespace {} exists: is it another container's?", request.id);
     let mut host = Router::open().context("open a routing socket")?;
-    let observed = observe(&mut host, request)?;
+    let shared = request.host_local.as_deref().map(host_local::Network::open).transpose()?;
+    let mut observed = observe(&mut host, request)?;
+    observed.taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
     let plan = plan::plan(request, &observed)?;
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
@@ -163,6 +166,7 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
             addresses: own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect(),
         }),
         owners,
+        taken: vec![],
         links: links.iter().map(|link| link.name.clone()).collect(),
         others: others
             .iter()

@@ -40,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) mtu: Option<u32>,
     /// Whether packets that leave the networks get the host's address.
     pub(crate) masquerade: bool,
+    /// The network of CNI's host-local in which the container's addresses are noted too.
+    pub(crate) host_local: Option<String>,
     /// Whether a program of the user's leads outwards, in place of the host.
     pub(crate) user_mode: bool,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Observed {
     pub(crate) bridge: Option<Bridge>,
     /// The owners of the bridge's ports.
     pub(crate) owners: Vec<Owner>,
+    /// Who else has an address on it, by the notes of host-local.
+    pub(crate) taken: Vec<Owner>,
     /// The names of all links.
     pub(crate) links: Vec<String>,
     /// The addresses of the other interfaces, with their names.
@@ -73,6 +77,8 @@ pub(crate) struct Bridge {
 pub(crate) enum Step {
     /// Make the named namespace.
     Namespace(String),
+    /// Note an address as CNI's host-local does.
+    Lease { network: String, address: IpAddr, id: String, interface: String },
     /// Make a bridge.
     Bridge(NewLink),
     /// Let the host's end of something say whose it is.
@@ -105,6 +111,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespace(name) => write!(f, "make network namespace {name}"),
+            Self::Lease { network, address, .. } => write!(f, "note address {address} in network {network}"),
             Self::Bridge(link) => write!(f, "make bridge {}", link.name),
             Self::Alias { link, alias } => write!(f, "mark {link} as {alias:?}"),
             Self::HostAddress { link, address } => write!(f, "give {link} address {address}"),
@@ -147,7 +154,16 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         return Ok(Plan { steps, network: network(&[lo], &[]), addresses: vec![] });
     };
     let gateways = gateways(request, observed)?;
-    let leases = leases(request, &gateways, &observed.owners)?;
+    let owners: Vec<Owner> = observed.owners.iter().chain(&observed.taken).cloned().collect();
+    let leases = leases(request, &gateways, &owners)?;
+    for network in &request.host_local {
+        steps.extend(leases.iter().map(|lease| Step::Lease {
+            network: network.clone(),
+            address: lease.address.address,
+            id: request.id.clone(),
+            interface: request.interface.clone(),
+        }));
+    }
     let bridge_mac = match &observed.bridge {
         Some(known) => known.mac,
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
@@ -277,6 +293,7 @@ mod tests {
             mtu: None,
             masquerade: true,
             user_mode: false,
+            host_local: None,
         }
     }
 

@@ -27,6 +27,7 @@ pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
     super::check_id(id)?;
     super::cni::delete(id)?;
     super::outward::stop(id);
+    super::host_local::withdraw(id)?;
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
     let links = host.links(None).context("list links")?;

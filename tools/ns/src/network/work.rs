@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use netlink::route::Router;
 
 use super::plan::Step;
-use super::{firewall, named, outward};
+use super::{firewall, host_local, named, outward};
 
 /// The sockets that steps work with, and the steps that are done.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ impl Work {
                 })?;
                 self.container = Some((named::open(name)?, router));
             }
+            Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,
             Step::Bridge(link) => self.host.add_bridge(link)?,
             Step::Alias { link, alias } => self.host.set_alias(link, alias)?,
             Step::HostAddress { link, address } => {
@@ -114,6 +115,7 @@ impl Work {
                 self.host.link(&port.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
             Step::Outward { id, .. } => outward::stop(id),
+            Step::Lease { id, .. } => host_local::withdraw(id)?,
             // The rest goes with its link or its namespace, or is the same for every container.
             _ => {}
         }

@@ -21,6 +21,7 @@ use crate::network::{self, Request, Target, cni};
   ns add --bridge lab0 --subnet 10.9.0.0/24 --subnet fd00:9::/64 --ip 10.9.0.7 db
   ns add --macvlan eth0 --subnet 192.0.2.0/24 --ip 192.0.2.7 lan
   ns add --cni /etc/cni/net.d/10-lab.conflist web
+  ns add --bridge cni0 --host-local mynet web
   ns add --none quiet")]
 pub(crate) struct Add {
     /// A bundle's directory, a file with a record, `-` for a record on stdin, or a new namespace's name
@@ -68,6 +69,9 @@ pub(crate) struct Add {
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     alias: Vec<String>,
+    /// Note addresses as CNI's plugin host-local does for the network of that name, whose containers are on the bridge too
+    #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"], value_parser = host_name)]
+    host_local: Option<String>,
     /// Packets that leave the networks keep the container's address
     #[arg(long)]
     no_masquerade: bool,
@@ -97,6 +101,7 @@ impl Add {
             mtu: self.mtu,
             masquerade: !self.no_masquerade,
             user_mode: self.user_mode,
+            host_local: self.host_local,
         };
         network::add(target, &request).with_context(|| format!("add {}", request.id))
     }

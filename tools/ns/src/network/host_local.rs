@@ -1,0 +1,82 @@
+//! Addresses as CNI's plugin host-local notes them, for a bridge that CNI's containers are on too: in a directory for the
+//! network a file for each address, with the container's id and its interface in it.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use super::owner::Owner;
+
+/// Where the plugin has its networks, unless it is told another place.
+const NETWORKS: &str = "/var/lib/cni/networks";
+
+/// A network's directory, locked: nobody chooses an address of it meanwhile.
+#[derive(Debug)]
+pub(super) struct Network {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Network {
+    /// Opens the network of that name; it is made if it is not there.
+    pub(super) fn open(name: &str) -> Result<Self> {
+        let directory = Path::new(NETWORKS).join(name);
+        let open = || -> std::io::Result<File> {
+            fs::create_dir_all(&directory)?;
+            let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
+            flock(&lock, FlockOperation::LockExclusive)?;
+            Ok(lock)
+        };
+        let lock = open().with_context(|| format!("lock {}", directory.display()))?;
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// Returns who has which address.
+    pub(super) fn taken(&self) -> Vec<Owner> {
+        let owner = |(path, address): (PathBuf, IpAddr)| Owner {
+            id: id_in(&path).unwrap_or_default(),
+            addresses: vec![address],
+        };
+        addresses(&self.directory).into_iter().map(owner).collect()
+    }
+}
+
+/// Notes that a container has an address. The network is locked by who has chosen it.
+pub(super) fn note(network: &str, address: IpAddr, id: &str, interface: &str) -> Result<()> {
+    let path = Path::new(NETWORKS).join(network).join(address.to_string());
+    let write = || File::options().write(true).create_new(true).open(&path)?.write_all(text(id, interface).as_bytes());
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Removes what is noted for a container, in whichever network it is.
+pub(super) fn withdraw(id: &str) -> Result<()> {
+    let networks = match fs::read_dir(NETWORKS) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        networks => networks.with_context(|| format!("read {NETWORKS}"))?,
+    };
+    for network in networks.flatten() {
+        for (path, _) in addresses(&network.path()) {
+            if id_in(&path).as_deref() == Some(id) {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(id: &str, interface: &str) -> String {
+    format!("{id}\r\n{interface}")
+}
+
+fn addresses(directory: &Path) -> Vec<(PathBuf, IpAddr)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?))).collect()
+}
+
+fn id_in(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.lines().next()?.trim().to_owned())
+}

@@ -146,24 +146,11 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     if let Some(parent) = &request.parent {
         return super::macvlan::plan(request, parent);
     }
-    let Some(bridge) = &request.bridge else {
-        let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
-        if request.user_mode {
-            steps.push(Step::Outward { id: request.id.clone(), netns: request.netns.clone() });
-        }
-        return Ok(Plan { steps, network: network(&[lo], &[]), addresses: vec![] });
-    };
+    let Some(bridge) = &request.bridge else { return Ok(without_bridge(request, steps)) };
     let gateways = gateways(request, observed)?;
     let owners: Vec<Owner> = observed.owners.iter().chain(&observed.taken).cloned().collect();
     let leases = leases(request, &gateways, &owners)?;
-    for network in &request.host_local {
-        steps.extend(leases.iter().map(|lease| Step::Lease {
-            network: network.clone(),
-            address: lease.address.address,
-            id: request.id.clone(),
-            interface: request.interface.clone(),
-        }));
-    }
+    steps.extend(notes(request, &leases));
     let bridge_mac = match &observed.bridge {
         Some(known) => known.mac,
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
@@ -214,6 +201,28 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         Interface { name: link, mac: Some(mac), sandbox },
     ];
     Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
+}
+
+/// Nothing but a loopback interface, and whatever leads outwards.
+fn without_bridge(request: &Request, mut steps: Vec<Step>) -> Plan {
+    let sandbox = Some(request.netns.display().to_string());
+    let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
+    if request.user_mode {
+        steps.push(Step::Outward { id: request.id.clone(), netns: request.netns.clone() });
+    }
+    Plan { steps, network: network(&[lo], &[]), addresses: vec![] }
+}
+
+/// Notes addresses in the network that is shared with CNI's host-local, if one is.
+fn notes<'a>(request: &'a Request, leases: &'a [Lease]) -> impl Iterator<Item = Step> + 'a {
+    request.host_local.iter().flat_map(move |network| {
+        leases.iter().map(move |lease| Step::Lease {
+            network: network.clone(),
+            address: lease.address.address,
+            id: request.id.clone(),
+            interface: request.interface.clone(),
+        })
+    })
 }
 
 /// Finds the bridge's address in each network.

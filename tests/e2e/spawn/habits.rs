@@ -18,10 +18,28 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_dangling_link_is_a_mount_point_inside_the_root", NEEDS, dangling),
         test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
         test("a_shared_rootfs_is_shared_in_the_container_alone", NEEDS, shared),
+        test("without_criu_a_container_goes_on", NEEDS, no_criu),
         test("without_a_mount_namespace_delete_unmounts", NEEDS, host_mounts),
         test("failing_detached_has_exit_code_1", NEEDS, detached_code),
         test("a_terminal_that_a_program_reads_ends_lines_plainly", NEEDS, plain_lines),
     ]
+}
+
+fn no_criu(sandbox: &Sandbox) {
+    bundle(sandbox, "nocriu", "sleep 1000", |_| {});
+    spawn(sandbox, "run -d -b nocriu e2e-nocriu </dev/null >/dev/null 2>&1").ok();
+    for (options, words) in [
+        ("--criu ./no-such-program checkpoint e2e-nocriu", "./no-such-program: No such file"),
+        ("--criu /bin/true checkpoint e2e-nocriu", "criu ended without an answer"),
+        ("--criu /bin/true checkpoint --parent-path none e2e-nocriu", "--parent-path none"),
+        ("--criu /bin/true checkpoint --page-server here e2e-nocriu", "--page-server \"here\""),
+        ("--criu /bin/true restore -b nocriu --image-path none e2e-none", "none/mounts.json"),
+    ] {
+        spawn(sandbox, options).fails(1).one_error_line("spawn", &[words]);
+    }
+    assert_eq!(spawn(sandbox, "list -q").ok().stdout, "e2e-nocriu\n");
+    assert_eq!(spawn(sandbox, "state e2e-nocriu").json()["status"], "running");
+    spawn(sandbox, "delete -f e2e-nocriu").ok();
 }
 
 /// The specification has the container in the host's mount namespace then, with all its mounts.

@@ -6,6 +6,7 @@ use super::{bundle, change, run, spawn};
 use crate::support::{Need, Sandbox, Test, test, wait_for};
 
 const UNIFIED: &[Need] = &[Need::Root, Need::Program("busybox"), Need::UnifiedCgroups];
+const CRIU: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("criu"), Need::UnifiedCgroups];
 /// No sandbox: process 1 and its sockets are in sight.
 const MACHINE: &[Need] = &[Need::Program("busybox"), Need::Program("systemctl")];
 
@@ -19,7 +20,47 @@ pub(crate) fn tests() -> Vec<Test> {
         test("limits_are_enforced", UNIFIED, enforced),
         test("the_machine_s_systemd_has_the_limits_and_their_updates", MACHINE, scope),
         test("a_user_s_systemd_makes_his_cgroup", MACHINE, user_scope),
+        test("a_container_goes_on_from_its_images", CRIU, checkpoint),
     ]
+}
+
+/// By criu(8), which not every kernel lets work.
+fn checkpoint(sandbox: &Sandbox) {
+    let count =
+        "i=0; while true; do i=$((i+1)); echo $i >/dev/shm/new; mv /dev/shm/new /dev/shm/count; sleep 0.1; done";
+    sandbox.sh("mkdir data && echo bound >data/file").run().ok();
+    bundle(sandbox, "chk", count, |config| {
+        config["linux"]["cgroupsPath"] = json!("/e2e-chk");
+        config["linux"]["resources"] = json!({"pids": {"limit": 20}});
+        config["linux"]["maskedPaths"] = json!(["/proc/keys"]);
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm"}));
+        mounts.push(json!({"destination": "/mnt", "source": sandbox.at("data"), "options": ["bind"]}));
+    });
+    spawn(sandbox, "run -d -b chk e2e-chk </dev/null >/dev/null 2>&1").ok();
+    let counted = || -> u32 { spawn(sandbox, "exec e2e-chk cat /dev/shm/count").stdout.trim().parse().unwrap_or(0) };
+    wait_for("the first number", || (counted() > 3).then_some(()));
+    // Once more from the same images, and from those of a container that was restored.
+    spawn(sandbox, "checkpoint --image-path alive --leave-running e2e-chk").ok();
+    let before = counted();
+    for _ in 0..2 {
+        spawn(sandbox, "checkpoint --image-path images e2e-chk").ok();
+        spawn(sandbox, "state e2e-chk").fails(1);
+        assert!(!sandbox.exists("/sys/fs/cgroup/e2e-chk"));
+        spawn(sandbox, "restore -d -b chk --image-path images --pid-file pid e2e-chk </dev/null >/dev/null").ok();
+        let reached = counted();
+        assert!((before..before + 1000).contains(&reached), "{before} {reached}");
+        wait_for("another number", || (counted() > reached).then_some(()));
+        assert_eq!(files(sandbox, "e2e-chk", "pids.max cgroup.procs").lines().next(), Some("20"));
+        spawn(sandbox, "exec e2e-chk sh -c 'cat /mnt/file; sleep 1000 >/dev/null 2>&1 &'").ok().stdout_is("bound\n");
+    }
+    spawn(sandbox, "delete -f e2e-chk").ok();
+    // What cannot be restored leaves nothing.
+    sandbox.sh("rm images/core-1.img").run().ok();
+    let outcome = spawn(sandbox, "restore -d -b chk --image-path images e2e-chk </dev/null >/dev/null").fails(1);
+    outcome.one_error_line("spawn", &["criu: ", "restore.log"]);
+    assert!(!sandbox.exists("/sys/fs/cgroup/e2e-chk") && !sandbox.exists("st/e2e-chk"));
+    sandbox.sh("! grep chk /proc/self/mountinfo").run().ok();
 }
 
 /// Reads files of a cgroup, one line each.

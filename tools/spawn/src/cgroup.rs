@@ -169,6 +169,27 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Moves a process into all of them.
+    pub(crate) fn put(&self, pid: Pid) -> anyhow::Result<()> {
+        let pid = pid.as_raw_pid();
+        self.directories().try_for_each(|directory| {
+            write(&directory.join("cgroup.procs"), &pid.to_string())
+                .with_context(|| format!("adding pid {pid} to {}", directory.display()))
+        })
+    }
+
+    /// Gives each hierarchy, by the name that the kernel's lists have, and the path below its root.
+    pub(crate) fn below_roots(&self) -> Vec<(String, String)> {
+        let named = |name: &String| if name == "systemd" { "name=systemd".to_owned() } else { name.clone() };
+        let below = |directory: &Path, base: PathBuf| {
+            format!("/{}", directory.strip_prefix(base).unwrap_or(directory).display())
+        };
+        let v1 = self.v1.iter().map(|(name, path)| (named(name), below(path, Path::new(MOUNT).join(name))));
+        let base = if self.is_unified() { PathBuf::from(MOUNT) } else { Path::new(MOUNT).join("unified") };
+        let unified = self.unified.iter().map(|path| (String::new(), below(path, base.clone())));
+        v1.chain(unified).collect()
+    }
+
     /// Lists the processes, with those of cgroups that the container has made below its own.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         // One that could not be born into the unified cgroup is in the others alone.

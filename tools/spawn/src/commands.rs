@@ -33,6 +33,8 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(options) => lifecycle::create(global, options)?,
         Command::Run(options) => return lifecycle::run(global, options),
+        Command::Restore(options) => return lifecycle::restore(global, options),
+        Command::Checkpoint(options) => lifecycle::checkpoint(global, &options)?,
         Command::Start(Id { id }) => lifecycle::start(global, &id)?,
         Command::State(Id { id }) => lifecycle::state(global, &id)?,
         Command::Kill(options) => lifecycle::kill(global, &options)?,

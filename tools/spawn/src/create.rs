@@ -97,18 +97,9 @@ fn make(
     let rootfs: PathBuf =
         bundle.join(&config.root.as_ref().context("config.json: no root")?.path).components().collect();
     describe(container, order, config, bundle, &rootfs)?;
-    let scope = order.systemd_cgroup.then(|| start_scope(config, container)).transpose()?;
-    let place = scope.as_ref().map_or(config.linux.cgroups_path.as_str(), |(_, place)| place);
-    let mut cgroups = Cgroups::locate(place, &order.id)?;
-    container.state.cgroup_paths = cgroups.paths();
     let root = (!config.linux.has(NamespaceKind::Mount)).then(|| rootfs::clone_root(&rootfs)).transpose()?;
     container.state.root_mount = root.as_ref().and_then(|root| rootfs::mount_id(root, Path::new("")));
-    // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
-    container.save()?;
-    log::debug!("make the cgroups of {}: {}", order.id, places(&cgroups));
-    cgroups.create_unified(order.child.rootless, scope.is_some()).inspect_err(|_| give_up(&cgroups, container))?;
-    // The others may be somebody else's, until they are made.
-    container.state.cgroup_paths.retain(|controllers, _| controllers.is_empty() && cgroups.unified.is_some());
+    let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
     let unified = cgroups.open_unified(order.child.rootless)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let state = container.report(Status::Creating);
@@ -167,6 +158,39 @@ fn make(
     Ok((pid, pidfd, console))
 }
 
+/// Finds the container's cgroups and makes the unified one, in which its process is born.
+fn begin_cgroups(
+    order: &Order,
+    config: &Config,
+    container: &mut Container,
+) -> anyhow::Result<(Cgroups, Option<Placeholder>)> {
+    let started = order.systemd_cgroup.then(|| start_scope(config, container)).transpose()?;
+    let (scope, place) = started.map_or((None, config.linux.cgroups_path.clone()), |(one, place)| (Some(one), place));
+    let mut cgroups = Cgroups::locate(&place, &order.id)?;
+    container.state.cgroup_paths = cgroups.paths();
+    // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
+    container.save()?;
+    log::debug!("make the cgroups of {}: {}", order.id, places(&cgroups));
+    cgroups.create_unified(order.child.rootless, scope.is_some()).inspect_err(|_| give_up(&cgroups, container))?;
+    // The others may be somebody else's, until they are made.
+    container.state.cgroup_paths.retain(|controllers, _| controllers.is_empty() && cgroups.unified.is_some());
+    Ok((cgroups, scope))
+}
+
+/// Makes all cgroups of the container, with its limits.
+pub(crate) fn make_cgroups(
+    order: &Order,
+    config: &Config,
+    container: &mut Container,
+) -> anyhow::Result<(Cgroups, Option<Placeholder>)> {
+    let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
+    let made = cgroups.create_v1(order.child.rootless, scope.is_some());
+    made.inspect_err(|_| give_up(&cgroups, container))?;
+    limit(order, config, &cgroups)?;
+    container.state.cgroup_paths = cgroups.paths();
+    Ok((cgroups, scope))
+}
+
 /// Has systemd make the cgroup. Its name is written down before: whoever kills us then leaves nothing that nobody finds.
 fn start_scope(config: &Config, container: &mut Container) -> anyhow::Result<(Placeholder, String)> {
     let scope = Scope::parse(&config.linux.cgroups_path, &container.state.id)?;
@@ -216,7 +240,8 @@ fn places(cgroups: &Cgroups) -> String {
     cgroups.paths().values().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-fn describe(
+/// Writes down what the container is made of.
+pub(crate) fn describe(
     container: &mut Container,
     order: &Order,
     config: &Config,
@@ -253,10 +278,7 @@ fn attend(
     }
     net_device::move_all(&config.linux, pid)?;
     release(socket)?;
-    container.state.init_process_pid = pid.as_raw_pid();
-    container.state.init_process_start = state::start_time(pid).unwrap_or(0);
-    container.state.namespace_paths = namespace_paths(pid);
-    container.save()?;
+    enter_in_state(container, pid)?;
     if let Some(file) = &order.pid_file {
         write_pid_file(file, pid)?;
     }
@@ -285,6 +307,14 @@ fn attend(
     }
     // A program that has ended already has run; a process that never became one has not.
     Ok(console)
+}
+
+/// Writes down the container's process.
+pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Result<()> {
+    container.state.init_process_pid = pid.as_raw_pid();
+    container.state.init_process_start = state::start_time(pid).unwrap_or(0);
+    container.state.namespace_paths = namespace_paths(pid);
+    container.save()
 }
 
 pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {

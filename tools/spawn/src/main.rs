@@ -5,6 +5,7 @@
 
 mod capability;
 mod cgroup;
+mod checkpoint;
 mod child;
 mod clock;
 mod commands;

@@ -127,6 +127,8 @@ pub(crate) enum Command {
     Resume(Id),
     Update(Update),
     Events(Events),
+    Checkpoint(Checkpoint),
+    Restore(Restore),
     Spec(Spec),
     Features,
 }
@@ -134,7 +136,7 @@ pub(crate) enum Command {
 type Describe = fn(clap::Command) -> clap::Command;
 
 /// The commands: name, help, and what describes their arguments to the parser.
-const COMMANDS: [(&str, &str, Describe); 15] = [
+const COMMANDS: [(&str, &str, Describe); 17] = [
     ("create", "Make a container that waits for `start`", Create::augment_args),
     ("start", "Start a created container", Id::augment_args),
     ("state", "Print the State of a container", Id::augment_args),
@@ -148,6 +150,8 @@ const COMMANDS: [(&str, &str, Describe); 15] = [
     ("resume", "Let a paused container go on", Id::augment_args),
     ("update", "Change a container's limits", Update::augment_args),
     ("events", "Print statistics and out-of-memory events", Events::augment_args),
+    ("checkpoint", "Write a container's processes to files, by criu", Checkpoint::augment_args),
+    ("restore", "Make a container of such files and start it", Restore::augment_args),
     ("spec", "Write a config.json to begin with", Spec::augment_args),
     ("features", "Print what this runtime can do", std::convert::identity),
 ];
@@ -192,6 +196,8 @@ impl FromArgMatches for Command {
             "resume" => Self::Resume(Id::from_arg_matches(matches)?),
             "update" => Self::Update(Update::from_arg_matches(matches)?),
             "events" => Self::Events(Events::from_arg_matches(matches)?),
+            "checkpoint" => Self::Checkpoint(Checkpoint::from_arg_matches(matches)?),
+            "restore" => Self::Restore(Restore::from_arg_matches(matches)?),
             "spec" => Self::Spec(Spec::from_arg_matches(matches)?),
             "features" => Self::Features,
             _ => return Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
@@ -281,6 +287,15 @@ pub(crate) struct Run {
     /// Bundle directory
     #[arg(long, short, default_value = ".")]
     pub bundle: PathBuf,
+    #[command(flatten)]
+    pub life: Life,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+// Not a doc comment, which would become the commands' help.
+#[derive(Args, Debug)]
+pub(crate) struct Life {
     /// Leave the container running
     #[arg(long, short)]
     pub detach: bool,
@@ -290,8 +305,105 @@ pub(crate) struct Run {
     /// Leave orphans of the container to init
     #[arg(long)]
     pub no_subreaper: bool,
+}
+
+#[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
+pub(crate) struct Checkpoint {
+    pub id: String,
+    #[command(flatten)]
+    pub criu: CriuOptions,
+    /// Images of an earlier `--pre-dump`, relative to those of now
+    #[arg(long, value_name = "DIR")]
+    pub parent_path: Option<PathBuf>,
+    /// Let the container go on
+    #[arg(long)]
+    pub leave_running: bool,
+    /// Write the memory only, and let the container go on
+    #[arg(long)]
+    pub pre_dump: bool,
+    /// Leave TCP connections out that are not established yet
+    #[arg(long)]
+    pub tcp_skip_in_flight: bool,
+    /// Give files without a name one for the time being
+    #[arg(long)]
+    pub link_remap: bool,
+    /// Descriptor that gets a byte when pages are served
+    #[arg(long, value_name = "N")]
+    pub status_fd: Option<u32>,
+    /// Server that gets the pages
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub page_server: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    pub id: String,
+    /// Bundle directory
+    #[arg(long, short, default_value = ".")]
+    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub criu: CriuOptions,
+    /// Security profile to restore with, TYPE:NAME
+    #[arg(long, value_name = "PROFILE")]
+    pub lsm_profile: Option<String>,
+    /// Label to mount with
+    #[arg(long, value_name = "CONTEXT")]
+    pub lsm_mount_context: Option<String>,
+    #[command(flatten)]
+    pub life: Life,
     #[command(flatten)]
     pub common: Common,
+}
+
+// Not a doc comment either: what both say to criu.
+#[derive(Args, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "criu's flags")]
+pub(crate) struct CriuOptions {
+    /// Directory of the images
+    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
+    pub image_path: PathBuf,
+    /// Directory of criu's logs [default: that of the images]
+    #[arg(long, value_name = "DIR")]
+    pub work_path: Option<PathBuf>,
+    /// Allow established TCP connections
+    #[arg(long)]
+    pub tcp_established: bool,
+    /// Allow sockets whose other end is outside
+    #[arg(long)]
+    pub ext_unix_sk: bool,
+    /// Allow a terminal of somebody else's
+    #[arg(long)]
+    pub shell_job: bool,
+    /// Allow locked files
+    #[arg(long)]
+    pub file_locks: bool,
+    /// Remove what is double in the images
+    #[arg(long)]
+    pub auto_dedup: bool,
+    /// Move pages when they are wanted
+    #[arg(long)]
+    pub lazy_pages: bool,
+    /// What becomes of the cgroups
+    #[arg(long, value_name = "MODE", default_value = "soft")]
+    pub manage_cgroups_mode: CgroupMode,
+    /// Namespace whose content is left out
+    #[arg(long, value_name = "network")]
+    pub empty_ns: Vec<EmptyNamespace>,
+}
+
+/// `criu_cg_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CgroupMode {
+    Ignore = 0,
+    Soft = 3,
+    Full = 4,
+    Strict = 5,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EmptyNamespace {
+    Network,
 }
 
 #[derive(Args, Debug)]

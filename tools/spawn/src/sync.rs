@@ -80,21 +80,27 @@ pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
     // Enough for the longest cause: a path or two.
     let mut buffer = [0; 16_384];
+    let (length, fd) = receive_with_fd(socket, &mut buffer).context("hear from the container's process")?;
+    parse(buffer.get(..length).unwrap_or_default(), fd)
+}
+
+/// Waits for a packet, and the descriptor that may come with it: `SCM_RIGHTS`. Nothing is the end.
+pub(crate) fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
     });
     let length = match received {
         Ok(received) => received.bytes,
         Err(rustix::io::Errno::CONNRESET) => 0,
-        Err(error) => return Err(error).context("hear from the container's process"),
+        Err(error) => return Err(error.into()),
     };
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    parse(buffer.get(..length).unwrap_or_default(), fd)
+    Ok((length, fd))
 }
 
 fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {

@@ -127,7 +127,7 @@ pub(crate) fn features() -> anyhow::Result<()> {
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true}
         },
-        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
+        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
         "potentiallyUnsafeConfigAnnotations": []
     });
     print(&(serde_json::to_string_pretty(&features)? + "\n"))

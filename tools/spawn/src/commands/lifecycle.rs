@@ -15,9 +15,9 @@ use super::{is_rootless, print, state_root};
 use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
-use crate::options::{self, Common, Global};
+use crate::options::{self, Common, Global, Life};
 use crate::state::{Container, Status, check_id};
-use crate::{exec, foreground, hooks, sync, tty, userns};
+use crate::{checkpoint, exec, foreground, hooks, sync, tty, userns};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
     let order = order(global, options.id, options.bundle, &options.common);
@@ -59,26 +59,63 @@ fn listen_fds() -> u32 {
 }
 
 pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<ExitCode> {
-    let mut order = order(global, options.id, options.bundle, &options.common);
-    order.child.foreground = !options.detach;
-    if options.detach {
-        let made = create::create(&order)?;
-        send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
+    let order = order(global, options.id, options.bundle, &options.common);
+    live(order, &options.life, options.common.pidfd_socket.as_deref(), create::create)
+}
+
+pub(crate) fn restore(global: &Global, mut options: options::Restore) -> anyhow::Result<ExitCode> {
+    let id = std::mem::take(&mut options.id);
+    let order = order(global, id, options.bundle.clone(), &options.common);
+    let criu = criu(global);
+    let create = |order: &Order| checkpoint::restore(order, &options, &criu);
+    live(order, &options.life, options.common.pidfd_socket.as_deref(), create)
+}
+
+/// Makes a container, and unless it is left alone, waits for its end.
+fn live(
+    mut order: Order,
+    life: &Life,
+    pidfd_socket: Option<&Path>,
+    create: impl FnOnce(&Order) -> anyhow::Result<Made>,
+) -> anyhow::Result<ExitCode> {
+    order.child.foreground = !life.detach;
+    if life.detach {
+        let made = create(&order)?;
+        send_pidfd(pidfd_socket, &made.pidfd)?;
         poststart(&made)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !options.no_subreaper {
+    if !life.no_subreaper {
         become_subreaper();
     }
     let signals = foreground::block_signals()?;
-    let mut made = create::create(&order)?;
-    send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)?;
+    let mut made = create(&order)?;
+    send_pidfd(pidfd_socket, &made.pidfd)?;
     poststart(&made)?;
     let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
-    if !options.keep {
+    if !life.keep {
         finish(&made.container, Some(&made.config))?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// What remains of a container that was written to images is removed, unless it goes on.
+pub(crate) fn checkpoint(global: &Global, options: &options::Checkpoint) -> anyhow::Result<()> {
+    let container = Container::open_locked(&state_root(global), &options.id)?;
+    let pidfd = container.process().map(userns::pidfd).transpose()?;
+    checkpoint::checkpoint(&container, options, &criu(global))?;
+    if options.leave_running || options.pre_dump {
+        return Ok(());
+    }
+    if let Some(pidfd) = pidfd {
+        ensure!(foreground::ends_within(&pidfd, Duration::from_secs(10))?, "container init still running");
+    }
+    finish(&container, container.config().ok().as_ref())
+}
+
+/// The program that writes and reads images.
+fn criu(global: &Global) -> PathBuf {
+    global.criu.clone().unwrap_or_else(|| "criu".into())
 }
 
 /// `--pidfd-socket`: whoever asked for it gets a descriptor of the process.

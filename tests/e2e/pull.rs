@@ -2,6 +2,7 @@
 
 mod collection;
 mod configuration;
+mod repository;
 mod verify;
 
 use crate::support::{Need, Running, Sandbox, Test, image, source, test};
@@ -36,9 +37,11 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_helper_and_a_refresh_token_are_used", FAULTY, helper),
         test("progress_comes_as_json_lines", FAULTY, json_progress),
         test("the_record_comes_before_the_layers", FAULTY, early),
+        test("a_full_disk_ends_it_and_room_resumes_it", FAULTY, full_disk),
     ];
     tests.extend(configuration::tests());
     tests.extend(collection::tests());
+    tests.extend(repository::tests());
     tests.extend(verify::tests());
     tests
 }
@@ -224,7 +227,7 @@ fn wrong_use(sandbox: &Sandbox) {
 
 fn passing_faults(sandbox: &Sandbox) {
     let _registry = faulty(sandbox);
-    for fault in ["good", "cut", "cutnr", "cut5", "reset", "e503", "e429", "stall1", "corrupt1", "redirect"] {
+    for fault in ["good", "cut", "cutnr", "cut5", "reset", "e503", "e429", "edate", "stall1", "corrupt1", "redirect"] {
         let name = format!("{PORT}/{fault}/image");
         sandbox.run(&["pull", "--timeout", "1", "--layout", fault, &name]).ok().stdout_has("\"image\"").stderr_is("");
         sandbox.sh(&format!("test -z \"$(ls {fault}/ingest)\"")).run().ok();
@@ -357,4 +360,21 @@ fn early(sandbox: &Sandbox) {
     );
     let outcome = sandbox.sh(&script).run().ok();
     outcome.stdout_has(".partial");
+}
+
+fn full_disk(sandbox: &Sandbox) {
+    let _registry = faulty(sandbox);
+    sandbox.sh("mkdir l; mount -t tmpfs -o size=2m small l").run().ok();
+    let name = format!("{PORT}/good/image");
+    let full = sandbox.run(&["pull", "--layout", "l", &name]).fails(1);
+    full.stderr_has(&format!("pull: fetch {name}:latest: write blob sha256:")).stderr_has("No space left on device\n");
+    sandbox.sh("! grep -q digest l/index.json").run().ok();
+    sandbox.sh("mount -o remount,size=20m l").run().ok();
+    let resumed = sandbox.run(&["pull", "--layout", "l", &name]);
+    let check = "cd l/blobs/sha256 && for b in *; do echo \"$b  $b\"; done | sha256sum -c --quiet";
+    let whole = sandbox.sh(check).run();
+    sandbox.sh("umount l").run().ok();
+    resumed.ok();
+    whole.ok();
+    assert!(sandbox.read("requests").contains("bytes="), "{}", sandbox.read("requests"));
 }

@@ -103,7 +103,14 @@ impl Layout {
     /// Reads an image's config.
     pub fn config(&self, manifest: &ImageManifest) -> Result<ImageConfiguration, Error> {
         let descriptor = manifest.config();
-        typed(&self.read(descriptor, CONFIG_LIMIT)?, descriptor.digest().as_ref())
+        let config = typed(&self.read(descriptor, CONFIG_LIMIT)?, descriptor.digest().as_ref());
+        config.map_err(|error| match descriptor.media_type().as_ref() {
+            "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json" => error,
+            other => Error::Malformed {
+                object: descriptor.digest().to_string(),
+                cause: format!("no image's config, but {other}: an artifact"),
+            },
+        })
     }
 
     /// Returns the manifest's descriptor for a platform, from a manifest's or an index's.

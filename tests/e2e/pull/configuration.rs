@@ -1,7 +1,7 @@
 //! What users have already told their other tools: registries.conf, proxies, credentials, certificates.
 
 use super::{FAULTY, IMAGES, PORT, faulty};
-use crate::support::{Need, Sandbox, Test, image, test};
+use crate::support::{Need, Running, Sandbox, Test, image, test};
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -11,6 +11,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_blocked_registry_is_not_asked", IMAGES, blocked),
         test("prefixes_are_rewritten_and_short_names_have_aliases", IMAGES, rewritten),
         test("a_wrong_registries_conf_is_one_line", FAULTY, wrong),
+        test("a_proxy_of_the_environment_is_used", FAULTY, proxied),
+        test("a_proxy_tunnels_tls", &[Need::Registry, Need::Program("python3"), Need::Program("openssl")], tunnelled),
         test("a_credentials_store_is_asked", FAULTY, store),
         test("dockers_certificates_are_read", &[Need::Registry, Need::Program("openssl")], docker_certificates),
     ]
@@ -114,6 +116,47 @@ fn wrong(sandbox: &Sandbox) {
     sandbox.run(&["pull", "--registries-conf", "none", "a.test/x"]).fails(1).one_error_line("pull", &["read none"]);
 }
 
+/// Nobody but the proxy knows where registry.test is.
+fn proxied(sandbox: &Sandbox) {
+    let _registry = faulty(sandbox);
+    let pull = |host: &str, variables: &[(&str, &str)]| {
+        let name = format!("{host}:5005/good/image");
+        let command = ["pull", "-vv", "--tls-verify=false", "--layout", "l", &name];
+        variables.iter().fold(sandbox.cmd(&command), |command, (name, value)| command.env(name, value)).run()
+    };
+    let proxy = "http://bob:hidden@127.0.0.1:5005";
+    for (name, value) in [("HTTP_PROXY", proxy), ("http_proxy", proxy), ("ALL_PROXY", "socks5h://127.0.0.1:5006")] {
+        let outcome = pull("registry.test", &[(name, value), ("HTTPS_PROXY", "http://127.0.0.1:1")]);
+        // Over https the registry says nothing sensible, whatever the way there.
+        let said = format!("{:?}", outcome.ok());
+        assert!(!said.contains("hidden") && !said.contains("Ym9iOmhpZGRlbg"), "{said}");
+        sandbox.sh("rm -r l").run().ok();
+    }
+    assert!(sandbox.read("requests").contains("CONNECT registry.test:5005 Basic"), "{}", sandbox.read("requests"));
+    assert!(sandbox.read("requests").contains("SOCKS registry.test:5005"), "{}", sandbox.read("requests"));
+    for excepted in ["registry.test", "*", ".test,other", "registry.test:5005"] {
+        let direct = pull("registry.test", &[("ALL_PROXY", proxy), ("NO_PROXY", excepted)]).fails(1);
+        direct.stderr_has("connect to registry.test:5005: ");
+    }
+    let asked = sandbox.read("requests").lines().count();
+    pull("127.0.0.1", &[("ALL_PROXY", "http://127.0.0.1:1")]).ok();
+    assert!(!sandbox.read("requests").lines().skip(asked).any(|line| line.starts_with("CONNECT")));
+    let absent = pull("registry.test", &[("ALL_PROXY", "http://bob:hidden@127.0.0.1:1")]).fails(1);
+    absent.stderr_has("connect to registry.test:5005 through the proxy 127.0.0.1:1: Connection refused");
+    let closed = pull("closed.test", &[("ALL_PROXY", proxy)]).fails(1);
+    closed.stderr_has("through the proxy 127.0.0.1:5005: proxy server responded 403");
+    let wrong = pull("registry.test", &[("ALL_PROXY", "gopher://bob:hidden@h")]).fails(1);
+    wrong.stderr_has("ALL_PROXY is no proxy's URL");
+}
+
+fn tunnelled(sandbox: &Sandbox) {
+    let _proxy = faulty(sandbox);
+    let _registry = tls_registry(sandbox, "DNS:registry.test", "5444");
+    let pull = sandbox.cmd(&["pull", "--cert-dir", "trusted", "registry.test:5444/busybox"]);
+    pull.env("HTTPS_PROXY", "127.0.0.1:5005").run().ok();
+    assert!(sandbox.read("requests").contains("CONNECT registry.test:5444 none"), "{}", sandbox.read("requests"));
+}
+
 fn store(sandbox: &Sandbox) {
     let _registry = faulty(sandbox);
     sandbox.write(
@@ -135,23 +178,37 @@ fn store(sandbox: &Sandbox) {
     gone.one_error_line("pull", &["docker-credential-gone"]);
 }
 
-fn docker_certificates(sandbox: &Sandbox) {
-    sandbox.sh(
-        "set -e
-         openssl req -x509 -newkey rsa:2048 -nodes -keyout s.key -out s.crt -days 2 -subj /CN=s -addext subjectAltName=IP:127.0.0.1 \
-           -addext basicConstraints=critical,CA:FALSE
-         d=/etc/docker/certs.d/127.0.0.1:5444; mkdir -p docker/certs.d/127.0.0.1:5444; mkdir -p /etc/docker
-         mount --bind docker /etc/docker; cp s.crt $d/ca.crt",
-    ).run().ok();
+/// Starts a registry with the test images over TLS; what to trust is in the directory `trusted`.
+fn tls_registry(sandbox: &Sandbox, name: &str, port: &str) -> Running {
+    sandbox
+        .sh(&format!(
+            "set -e; mkdir trusted
+             openssl req -x509 -newkey rsa:2048 -nodes -keyout s.key -out s.crt -days 2 -subj /CN=s \
+               -addext subjectAltName={name} -addext basicConstraints=critical,CA:FALSE
+             cp s.crt trusted/ca.crt"
+        ))
+        .run()
+        .ok();
     let storage = image("busybox").layout.join("../../registry");
     let config = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-         http: {{addr: '127.0.0.1:5444', tls: {{certificate: s.crt, key: s.key}}}}\n",
+         http: {{addr: '127.0.0.1:{port}', tls: {{certificate: s.crt, key: s.key}}}}\n",
         storage.display()
     );
     sandbox.write("tls.yml", config);
-    let _registry = sandbox.cmd(&["docker-registry", "serve", "tls.yml"]).start();
-    sandbox.sh("until openssl s_client -connect 127.0.0.1:5444 </dev/null >/dev/null 2>&1; do :; done").run();
+    let registry = sandbox.cmd(&["docker-registry", "serve", "tls.yml"]).start();
+    sandbox
+        .sh(&format!("until openssl s_client -connect 127.0.0.1:{port} </dev/null >/dev/null 2>&1; do :; done"))
+        .run();
+    registry
+}
+
+fn docker_certificates(sandbox: &Sandbox) {
+    let _registry = tls_registry(sandbox, "IP:127.0.0.1", "5444");
+    sandbox
+        .sh("mkdir -p docker/certs.d /etc/docker; cp -r trusted docker/certs.d/127.0.0.1:5444; mount --bind docker /etc/docker")
+        .run()
+        .ok();
     let trusted = sandbox.run(&["pull", "127.0.0.1:5444/busybox"]);
     sandbox.sh("umount /etc/docker").run().ok();
     trusted.ok();

@@ -4,7 +4,7 @@ use crate::support::{Need, Running, Sandbox, Test, image, source, test};
 
 const NEEDS: &[Need] = &[Need::Registry, Need::Program("skopeo"), Need::Program("openssl"), Need::Program("python3")];
 /// A registry that can be written to.
-const OWN: &str = "127.0.0.1:5001";
+pub(super) const OWN: &str = "127.0.0.1:5001";
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -21,7 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// Starts the registry, copies an image into it, and makes keys.
-fn registry(sandbox: &Sandbox, from: &str) -> Running {
+pub(super) fn registry(sandbox: &Sandbox, from: &str) -> Running {
     sandbox.write(
         "own.yml",
         format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{OWN}'}}\n", sandbox.at("own")),

@@ -112,6 +112,9 @@ fn expand(name: Name, access: &Access) -> anyhow::Result<Name> {
 fn all_tags(all: bool, name: Name, access: &Access) -> anyhow::Result<Vec<Name>> {
     match name {
         Name::Reference(reference) if all => {
+            if reference.digest.is_some() || reference.tag.as_deref() != Some("latest") {
+                return Err(cli::Usage(format!("--all-tags takes a repository, and {reference} names a tag")).into());
+            }
             let tags =
                 remote::tags(&reference, access).with_context(|| format!("list tags of {}", reference.name()))?;
             Ok(tags.iter().map(|tag| Name::Reference(reference.with_tag(tag))).collect())

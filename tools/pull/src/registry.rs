@@ -3,6 +3,9 @@
 mod auth;
 mod certificates;
 mod http;
+mod pages;
+mod proxy;
+mod retry;
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -14,7 +17,7 @@ use anyhow::{Context, anyhow, bail};
 use layout::{Document, Kind, MANIFEST_LIMIT};
 use oci_spec::image::{Descriptor, Digest};
 use serde_json::Value;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, WARNING, WWW_AUTHENTICATE};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, WARNING, WWW_AUTHENTICATE};
 use ureq::http::{Response, StatusCode, Uri};
 
 use crate::credentials::{self, Credentials};
@@ -25,15 +28,13 @@ use auth::{Authorization, Challenge};
 use certificates::Trust;
 use http::{Ask, Client, read_body};
 
-pub(crate) use http::{Failure, Patience, Retries};
+pub(crate) use retry::{Failure, Patience, Retries};
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
 /// What a registry says of an error is short. Bytes.
 const ERROR_LIMIT: u64 = 64 << 10;
-/// Tags of one repository, all together. Bytes.
-const TAGS_LIMIT: u64 = 16 << 20;
 
 /// A manifest, its media type, and the digest that the registry says it has.
 type Received = (Vec<u8>, String, Option<String>);
@@ -176,45 +177,6 @@ impl Registry {
         Ok(Body { start, reader: Box::new(reader) })
     }
 
-    /// Returns all tags of the repository.
-    pub(crate) fn tags(&self) -> anyhow::Result<Vec<String>> {
-        let mut tags = Vec::new();
-        let mut path = "tags/list".to_owned();
-        loop {
-            let (body, next) = self.retry(|| {
-                let response = self.get(&path, &[])?;
-                let next = response.headers().get(LINK).and_then(|link| next_page(link.to_str().ok()?));
-                Ok((read_body(response, TAGS_LIMIT, "the tags").map_err(passing_if_cut)?, next))
-            })?;
-            let list: Value = serde_json::from_slice(&body).context("read the tags")?;
-            let page = list.get("tags").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-            tags.extend(page.iter().filter_map(Value::as_str).map(str::to_owned));
-            match next {
-                Some(next) if !page.is_empty() && next != path => path = next,
-                _ => return Ok(tags),
-            }
-        }
-    }
-
-    /// Returns the index of what refers to a manifest (distribution-spec, "Listing Referrers"), by the API or by its tag.
-    pub(crate) fn referrers(&self, digest: &Digest) -> anyhow::Result<Option<Vec<u8>>> {
-        let fallback = format!("{}-{}", digest.algorithm(), digest.digest());
-        for path in [format!("referrers/{digest}"), format!("manifests/{fallback}")] {
-            let headers = vec![("accept", ACCEPT.to_owned())];
-            let fetched = self.retry(|| {
-                let Some(response) = self.find(&path, &headers)? else { return Ok(None) };
-                read_body(response, MANIFEST_LIMIT, "the referrers").map(Some).map_err(passing_if_cut)
-            })?;
-            // Some registries answer any path with a page for people.
-            if let Some(bytes) =
-                fetched.filter(|bytes| matches!(Document::media_type(bytes), oci_spec::image::MediaType::ImageIndex))
-            {
-                return Ok(Some(bytes));
-            }
-        }
-        Ok(None)
-    }
-
     fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
         let mut retries = Retries::new(self.patience());
         loop {
@@ -320,13 +282,6 @@ fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
-/// Returns the path of the next page (RFC 5988), below the repository.
-fn next_page(link: &str) -> Option<String> {
-    let (url, rest) = link.strip_prefix('<')?.split_once('>')?;
-    let tail = url.split_once("/tags/list").map(|(_, tail)| tail)?;
-    rest.contains("next").then(|| format!("tags/list{tail}"))
-}
-
 /// Returns the registry's own code for an error, in brackets: a word in capitals, nothing else that it may say.
 fn code(response: Response<ureq::Body>) -> String {
     let mut body = Vec::new();
@@ -374,12 +329,5 @@ mod tests {
         ] {
             assert_eq!(is_loopback(host), want, "{host}");
         }
-    }
-
-    #[test]
-    fn pages_stay_in_the_repository() {
-        assert_eq!(next_page("</v2/x/tags/list?last=b&n=2>; rel=\"next\"").as_deref(), Some("tags/list?last=b&n=2"));
-        assert_eq!(next_page("<https://evil/steal>; rel=\"next\""), None);
-        assert_eq!(next_page("garbage"), None);
     }
 }

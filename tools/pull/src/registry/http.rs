@@ -5,31 +5,18 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use ureq::Agent;
-use ureq::http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use ureq::http::header::{AUTHORIZATION, LOCATION};
 use ureq::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use ureq::{Agent, Proxy};
 
 use super::certificates::{self, Trust};
+use super::proxy;
+use super::retry::{Failure, Patience, Retries, retry_after};
 
 /// More redirects are a loop.
 const REDIRECTS: usize = 10;
-/// First pause before a retry; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// No pause is longer, whatever a registry asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// What the user decided about the network.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// Longest wait for the next byte.
-    pub(crate) timeout: Duration,
-    /// Retries without progress before giving up.
-    pub(crate) retries: u32,
-}
-
 /// Asks servers, one agent for each.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -57,65 +44,6 @@ impl Ask {
     pub(crate) fn get(url: String) -> Self {
         Self { url, authorization: None, headers: Vec::new(), form: None }
     }
-}
-
-/// Why a request or a transfer did not succeed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It may go better another time, after the pause that the server asks for.
-    Passing(anyhow::Error, Option<Duration>),
-    /// It will not.
-    Final(anyhow::Error),
-}
-
-impl Failure {
-    /// Returns the error of either kind.
-    pub(crate) fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Passing(error, _) | Self::Final(error) => error,
-        }
-    }
-}
-
-/// Counts retries and makes the pauses between them.
-#[derive(Debug)]
-pub(crate) struct Retries {
-    left: u32,
-    allowed: u32,
-}
-
-impl Retries {
-    /// Starts counting.
-    pub(crate) fn new(patience: Patience) -> Self {
-        Self { left: patience.retries, allowed: patience.retries }
-    }
-
-    /// Forgets the failures so far: there was progress.
-    pub(crate) fn reset(&mut self) {
-        self.left = self.allowed;
-    }
-
-    /// Waits before the next attempt, or returns the error when there is none.
-    pub(crate) fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
-        let (error, asked) = match failure {
-            Failure::Passing(error, asked) if self.left > 0 => (error, asked),
-            other => return Err(other.into_error()),
-        };
-        let doubled = FIRST_PAUSE.saturating_mul(1 << (self.allowed - self.left).min(8));
-        self.left -= 1;
-        let pause = asked.unwrap_or_else(|| jitter(doubled)).min(LONGEST_PAUSE);
-        log::debug!("retry in {} ms: {error:#}", pause.as_millis());
-        std::thread::sleep(pause);
-        Ok(())
-    }
-}
-
-/// Half to all of a pause, so that many clients do not come back at one moment.
-fn jitter(pause: Duration) -> Duration {
-    let mut random = [0];
-    // Without random bytes the pause is merely not jittered.
-    let _none = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    pause.mul_f64(0.5 + f64::from(random[0]) / 512.0)
 }
 
 impl Client {
@@ -192,18 +120,23 @@ impl Client {
             }
             None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
         };
-        sent.map_err(|error| self.classify(url, error))
+        sent.map_err(|error| self.classify(url, agent.config().proxy(), error))
     }
 
-    fn classify(&self, url: &Uri, error: ureq::Error) -> Failure {
+    fn classify(&self, url: &Uri, proxy: Option<&Proxy>, error: ureq::Error) -> Failure {
         let first = !self.reached.load(Ordering::Relaxed);
         let is_final = match &error {
             // A registry that was never there is not waited for.
-            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed | ureq::Error::Timeout(_) => first,
+            ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::ConnectProxyFailed(_)
+            | ureq::Error::Timeout(_) => first,
             ureq::Error::Io(error) => is_tls(error) || (first && !is_interruption(error)),
             _ => true,
         };
-        let error = anyhow!(describe(error)).context(format!("connect to {}", host(url)));
+        let way =
+            proxy.map(|proxy| format!(" through the proxy {}:{}", proxy.host(), proxy.port())).unwrap_or_default();
+        let error = anyhow!(describe(error)).context(format!("connect to {}{way}", host(url)));
         if is_final { Failure::Final(error) } else { Failure::Passing(error, None) }
     }
 
@@ -222,10 +155,8 @@ impl Client {
             .timeout_connect(Some(self.patience.timeout))
             .timeout_recv_response(Some(self.patience.timeout))
             .max_idle_connections_per_host(8)
-            .user_agent(concat!("drayage/", env!("CARGO_PKG_VERSION")));
-        if super::is_loopback(&name) {
-            config = config.proxy(None);
-        }
+            .user_agent(concat!("drayage/", env!("CARGO_PKG_VERSION")))
+            .proxy(proxy::of(url)?);
         if url.scheme_str() == Some("https") {
             config = config.tls_config(certificates::configure(&self.trust, &name)?);
         }
@@ -289,11 +220,6 @@ fn passing(status: StatusCode) -> bool {
     )
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
-}
-
 fn is_interruption(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
@@ -312,6 +238,7 @@ fn describe(error: ureq::Error) -> String {
         }
         ureq::Error::HostNotFound => "host is not known".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        ureq::Error::ConnectProxyFailed(said) => said,
         other => other.to_string(),
     }
 }
@@ -347,18 +274,5 @@ mod tests {
         ] {
             assert_eq!(same_server(&url(a), &url(b)), want, "{a} {b}");
         }
-    }
-
-    #[test]
-    fn the_pause_grows_and_ends() {
-        let patience = Patience { timeout: Duration::from_secs(1), retries: 2 };
-        let mut retries = Retries::new(patience);
-        let passing = || Failure::Passing(anyhow!("x"), Some(Duration::ZERO));
-        assert!(retries.pause(passing()).is_ok());
-        assert!(retries.pause(passing()).is_ok());
-        assert!(retries.pause(passing()).is_err());
-        retries.reset();
-        assert!(retries.pause(passing()).is_ok());
-        assert!(retries.pause(Failure::Final(anyhow!("x"))).is_err());
     }
 }

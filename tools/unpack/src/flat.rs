@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail, ensure};
 
@@ -33,7 +34,7 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
     let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
     loop {
         let temporary = Temporary::new(temporary_path.clone());
-        match extract_to(&temporary, image, limits) {
+        match extract_to(&temporary, image, limits, sync) {
             Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
             Err(error) => return Err(error),
             Ok(root) => {
@@ -49,7 +50,7 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
     }
 }
 
-fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<File> {
+fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<File> {
     let path = temporary.path();
     let made = || format!("make directory {}", path.display());
     let root = {
@@ -59,6 +60,7 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> any
     };
     let mut entry = None;
     let mut streams = Ahead { image, limits, next: None };
+    let mut writer = None;
     for (number, layer) in image.layers.iter().enumerate() {
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         let named = || format!("extract layer {}", layer.blob.digest());
@@ -66,9 +68,22 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> any
         entry = extract(stream, layer, &root, Manner { form: Form::Flat, implicit: None, lower: None }, limits)
             .with_context(named)?
             .or(entry);
+        if sync && writer.as_ref().is_none_or(JoinHandle::is_finished) {
+            writer = write_ahead(path);
+        }
     }
     describe_root(&root, entry.as_ref())?;
     Ok(root)
+}
+
+/// Has the layers that are there written to the disk while the next one is extracted, so that the end waits for less.
+fn write_ahead(path: &Path) -> Option<JoinHandle<()>> {
+    // A description of its own: what goes wrong is told once for each, and whoever waits in the end has to hear it.
+    let directory = File::open(path).ok()?;
+    let write = move || {
+        let _told_later = rustix::fs::syncfs(&directory);
+    };
+    thread::Builder::new().name("write".to_owned()).spawn(write).ok()
 }
 
 /// Lets the next layer be inflated while the present one is written.

@@ -73,10 +73,15 @@ impl Store {
         }
         drop(done);
         let mut count = 0;
-        for result in &results {
+        while let Ok(first) = results.recv() {
+            // Those that have come meanwhile go to the disk together, while the workers are at the next ones.
+            let batch: Vec<_> = std::iter::once(first).chain(results.try_iter()).collect();
+            count += batch.len();
+            let extracted: anyhow::Result<Vec<_>> = batch.into_iter().collect();
             // The first error ends it all; the others wait at the gate until the program has ended.
-            result.inspect_err(|_| interrupt::abandon())?;
-            count += 1;
+            extracted
+                .and_then(|extracted| job.store.keep(extracted.into_iter().flatten().collect()))
+                .inspect_err(|_| interrupt::abandon())?;
         }
         anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
         job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
@@ -120,8 +125,10 @@ impl Store {
                 path = self.path.join("chains").join(&key);
                 log::debug!("layer {} depends on those below it", layer.diff_id);
                 let source = Source { image, layer, lower: Some(&lower) };
-                self.extract_once(&source, &path, &self.path.join("tmp").join(&key), limits)
+                let extracted = self
+                    .extract_once(&source, &path, &self.path.join("tmp").join(&key), limits)
                     .with_context(|| format!("extract layer {}", layer.blob.digest()))?;
+                self.keep(extracted.into_iter().collect())?;
             }
             paths.push(path);
         }
@@ -139,15 +146,16 @@ impl Store {
         let key = key(layers);
         let path = self.path.join("parents").join(&key);
         let temporary_path = self.path.join("tmp").join(&key);
-        let _lock = Lock::wait(&temporary_path.with_extension("lock"))?;
+        let lock = Lock::wait(&temporary_path.with_extension("lock"))?;
         if !path.exists() {
             let temporary = Temporary::new(temporary_path);
-            let _pass = interrupt::pass();
+            let pass = interrupt::pass();
             interrupt::remove_tree(temporary.path());
             DirBuilder::new().mode(0o755).create(temporary.path())?;
             let root = File::open(temporary.path())?;
             stack.make(&root, wanted)?;
-            self.keep(temporary, &root, &path)?;
+            drop(pass);
+            self.keep(vec![Extracted { temporary, root, path: path.clone(), _lock: lock }])?;
         }
         Ok(path)
     }
@@ -167,23 +175,24 @@ impl Store {
         }
     }
 
+    /// Extracts a layer unless it is there.
     fn extract_once(
         &self,
         source: &Source<'_>,
         path: &Path,
         temporary_path: &Path,
         limits: &Arc<Limits>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Option<Extracted>> {
         let layer = source.layer;
         if path.exists() {
             log::debug!("layer {} is there", layer.diff_id);
-            return Ok(());
+            return Ok(None);
         }
         let lock_path = temporary_path.with_extension("lock");
-        let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
+        let lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
         if path.exists() {
             log::debug!("layer {} has come", layer.diff_id);
-            return Ok(());
+            return Ok(None);
         }
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         loop {
@@ -192,11 +201,7 @@ impl Store {
             match self.extract_to(&temporary, source, limits) {
                 Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
                 Err(error) => return Err(error),
-                Ok(root) => {
-                    let _pass = interrupt::pass();
-                    self.keep(temporary, &root, path)?;
-                    return Ok(());
-                }
+                Ok(root) => return Ok(Some(Extracted { temporary, root, path: path.to_owned(), _lock: lock })),
             }
         }
     }
@@ -218,21 +223,33 @@ impl Store {
         Ok(root)
     }
 
-    /// Gives a whole layer its name. A machine that crashes may lose the layer, but must not come up with half of it.
-    fn keep(&self, temporary: Temporary, root: &File, path: &Path) -> anyhow::Result<()> {
+    /// Gives whole layers their names. A machine that crashes may lose them, but must not come up with half of one.
+    fn keep(&self, extracted: Vec<Extracted>) -> anyhow::Result<()> {
+        let Some(first) = extracted.first() else { return Ok(()) };
+        let _pass = interrupt::pass();
         if self.sync {
-            rustix::fs::syncfs(root).with_context(|| format!("write {} to the disk", path.display()))?;
+            rustix::fs::syncfs(&first.root).with_context(|| format!("write {} to the disk", first.path.display()))?;
         }
-        let renamed = || format!("rename to {}", path.display());
-        // First, since it is the directory that says the layer is there.
-        let list = parents::list_path(temporary.path());
-        if list.exists() {
-            fs::rename(list, parents::list_path(path)).with_context(renamed)?;
+        for Extracted { temporary, path, _lock, .. } in extracted {
+            let renamed = || format!("rename to {}", path.display());
+            // First, since it is the directory that says the layer is there.
+            let list = parents::list_path(temporary.path());
+            if list.exists() {
+                fs::rename(list, parents::list_path(&path)).with_context(renamed)?;
+            }
+            fs::rename(temporary.path(), &path).with_context(renamed)?;
+            temporary.keep();
         }
-        fs::rename(temporary.path(), path).with_context(renamed)?;
-        temporary.keep();
         Ok(())
     }
+}
+
+/// A layer that is whole and has no name yet.
+struct Extracted {
+    temporary: Temporary,
+    root: File,
+    path: PathBuf,
+    _lock: Lock,
 }
 
 /// A layer, and what it is extracted with.
@@ -256,7 +273,7 @@ struct Job {
 }
 
 impl Job {
-    fn work(&self, done: &mpsc::Sender<anyhow::Result<()>>) {
+    fn work(&self, done: &mpsc::Sender<anyhow::Result<Option<Extracted>>>) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = self.image.layers.get(number) else { return };

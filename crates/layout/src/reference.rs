@@ -258,4 +258,35 @@ mod tests {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn spoilt_references_are_the_same_when_they_are_written_out_or_an_error() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/reference");
+        let mut seeds: Vec<_> = std::fs::read_dir(directory).unwrap().map(|seed| seed.unwrap().path()).collect();
+        seeds.sort();
+        assert!(seeds.len() > 10);
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % below
+        };
+        let (mut good, pieces) =
+            (0, [":", "@", "/", "..", ".", "-", "_", "[", "]", "a", "Z", "0", "%", "\u{fc}", " ", "sha256:"]);
+        for seed in seeds {
+            let seed: Vec<char> = std::fs::read_to_string(seed).unwrap().chars().collect();
+            for _ in 0..500 {
+                let mut text = seed.clone();
+                for _ in 0..=next(3) {
+                    let place = next(text.len());
+                    let removed = next(2).min(text.len() - place);
+                    text.splice(place..place + removed, pieces[next(pieces.len())].chars());
+                }
+                let text: String = text.into_iter().collect();
+                let Ok(reference) = text.parse::<Reference>() else { continue };
+                assert_eq!(reference.to_string().parse(), Ok(reference), "{text}");
+                good += 1;
+            }
+        }
+        assert!(good > 300, "{good}");
+    }
 }

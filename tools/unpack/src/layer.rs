@@ -278,3 +278,6 @@ fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {
     let place = tree.directory(directory)?;
     tree.make_opaque(place)
 }
+
+#[cfg(test)]
+mod tests;

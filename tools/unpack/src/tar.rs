@@ -7,6 +7,8 @@ mod name;
 mod pax;
 mod sparse;
 #[cfg(test)]
+pub(crate) mod spoil;
+#[cfg(test)]
 mod tests;
 mod writer;
 

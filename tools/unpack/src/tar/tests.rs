@@ -1,5 +1,6 @@
 //! Archives built byte by byte, and what the reader makes of them; and archives spoilt at random.
 
+use super::spoil::{self, Random};
 use super::*;
 
 const END: [u8; 1024] = [0; 1024];
@@ -244,21 +245,8 @@ fn malformed_archives_say_what_is_wrong() {
     }
 }
 
-/// A generator of numbers that are the same in each run: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).unwrap_or_default() % below
-    }
-}
-
-/// Spoils good archives at random, with their checksums made right again so that the damage goes deep. Whatever comes
-/// out, nothing panics, and no more data is given than there is.
+/// Spoils good archives and those of the fuzzer's corpus at random. Whatever comes out, nothing panics, and no more data is
+/// given than there is.
 #[test]
 fn spoilt_archives_never_panic() {
     let sparse = records(&[("GNU.sparse.map", b"0,4,9,4"), ("GNU.sparse.size", b"20"), ("mtime", b"1.5")]);
@@ -275,22 +263,12 @@ fn spoilt_archives_never_panic() {
     .concat();
     assert_eq!(read(&good).unwrap().len(), 3);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let interesting = [0, 0xff, b'0', b'7', b'9', b' ', b'\n', b'=', b'-', b',', b'x', b'g', b'L', b'S', 0x80];
-    for _ in 0..5_000 {
-        let mut spoilt = good.clone();
-        for _ in 0..=random.next(4) {
-            let place = random.next(spoilt.len());
-            spoilt[place] = interesting[random.next(interesting.len())];
-        }
-        if random.next(8) == 0 {
-            spoilt.truncate(random.next(spoilt.len()));
-        }
-        for block in spoilt.chunks_exact_mut(BLOCK).filter(|block| block[257..].starts_with(b"ustar")) {
-            block[148..156].fill(b' ');
-            let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        }
-        if let Ok(entries) = read(&spoilt) {
+    let corpus = spoil::corpus();
+    assert!(corpus.len() > 100, "{}", corpus.len());
+    for (archive, times) in corpus.iter().map(|archive| (archive, 100)).chain([(&good, 5_000)]) {
+        for _ in 0..times {
+            let spoilt = spoil::spoil(archive, &mut random);
+            let Ok(entries) = read(&spoilt) else { continue };
             assert!(entries.iter().map(|(_, data)| data.len()).sum::<usize>() <= spoilt.len());
             for (entry, _) in entries.iter().filter(|(entry, _)| entry.sparse.is_none()) {
                 assert!(entry.size <= spoilt.len() as u64);

@@ -1,0 +1,56 @@
+//! The reader of tar archives: any bytes are entries or an error, no entry has data that is not there, and what the writer
+//! makes of entries is read as the same ones.
+
+#![no_main]
+#![allow(dead_code, unused_imports, reason = "a module of the tool's, of which this uses a part")]
+
+#[path = "../src/checksum.rs"]
+mod checksum;
+#[path = "../../tools/unpack/src"]
+mod unpack {
+    pub(crate) mod tar;
+}
+
+use libfuzzer_sys::fuzz_target;
+use unpack::tar::{Archive, Entry, Writer};
+
+type Entries = Vec<(Entry, Vec<u8>)>;
+
+fn read(bytes: &[u8]) -> anyhow::Result<Entries> {
+    let mut archive = Archive::new(bytes);
+    let mut entries = Vec::new();
+    while let Some(entry) = archive.next()? {
+        let mut content = Vec::new();
+        loop {
+            let data = archive.data()?;
+            if data.is_empty() {
+                break;
+            }
+            content.extend_from_slice(data);
+            let count = data.len();
+            archive.take_data(count);
+        }
+        entries.push((entry, content));
+    }
+    Ok(entries)
+}
+
+/// Writes what the writer can say: an entry whose data its sparse map does not tell is none of them.
+fn write(entries: &Entries) -> anyhow::Result<Vec<u8>> {
+    let mut writer = Writer::new(Vec::new());
+    for (entry, content) in entries {
+        writer.entry(entry)?;
+        writer.data(content)?;
+    }
+    writer.finish()
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(entries) = read(&checksum::mended(bytes)) else { return };
+    assert!(entries.iter().map(|(_, data)| data.len()).sum::<usize>() <= bytes.len());
+    let Ok(written) = write(&entries) else { return };
+    // The first writing may settle what the format has two ways for; after that nothing changes any more.
+    let Ok(settled) = read(&written) else { panic!("what was written is not read: {entries:?}") };
+    let again = write(&settled).and_then(|written| read(&written));
+    assert_eq!(again.ok().as_ref(), Some(&settled));
+});

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -24,6 +26,9 @@ use crate::xattr;
 
 /// Layers in work at once, at least: more than processors, since most wait for the network while an image arrives.
 const WORKERS: usize = 3;
+
+/// How long what is extracted may lie in memory before it is sent to the disk.
+const WRITE_AHEAD: Duration = Duration::from_millis(100);
 
 /// The directory of shared layers.
 #[derive(Debug)]
@@ -72,19 +77,33 @@ impl Store {
             std::thread::Builder::new().name(format!("layer-{number}")).spawn(work).context("start a thread")?;
         }
         drop(done);
+        // The first error ends it all; the others wait at the gate until the program has ended.
+        let count = job.store.name(&results).inspect_err(|_| interrupt::abandon())?;
+        anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
+        job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
+    }
+
+    /// Gives layers their names as the workers hand them over; those that have come meanwhile go to the disk together.
+    /// Returns how many came.
+    fn name(&self, results: &mpsc::Receiver<anyhow::Result<Option<Extracted>>>) -> anyhow::Result<usize> {
+        // A description of its own: what goes wrong is told once for each, and whoever waits for a layer has to hear it.
+        let ahead = self.sync.then(|| File::open(&self.path)).transpose()?;
         let mut count = 0;
-        while let Ok(first) = results.recv() {
-            // Those that have come meanwhile go to the disk together, while the workers are at the next ones.
+        loop {
+            let first = match results.recv_timeout(WRITE_AHEAD) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    // The disk would be idle while the workers are, and then be waited for.
+                    let _told_later = ahead.as_ref().map(rustix::fs::syncfs);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(count),
+            };
             let batch: Vec<_> = std::iter::once(first).chain(results.try_iter()).collect();
             count += batch.len();
             let extracted: anyhow::Result<Vec<_>> = batch.into_iter().collect();
-            // The first error ends it all; the others wait at the gate until the program has ended.
-            extracted
-                .and_then(|extracted| job.store.keep(extracted.into_iter().flatten().collect()))
-                .inspect_err(|_| interrupt::abandon())?;
+            self.keep(extracted?.into_iter().flatten().collect())?;
         }
-        anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
-        job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
     }
 
     /// Returns the directories that overlayfs stacks. Of a layer that comes twice only the upper one counts, as it

@@ -167,6 +167,8 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
     Ok(())
 }
 
+/// Makes a hard link. A file has one owner, mode and time, and they are its first entry's: GNU tar and umoci take no notice
+/// of the link's own header either, while containers' storage gives the file the link's.
 fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry) -> anyhow::Result<()> {
     let _pass = interrupt::pass();
     let target = inner(&entry.link).with_context(|| format!("hard link to {}", Name(&entry.link)))?;

@@ -37,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_helper_and_a_refresh_token_are_used", FAULTY, helper),
         test("progress_comes_as_json_lines", FAULTY, json_progress),
         test("the_record_comes_before_the_layers", FAULTY, early),
+        test("no_image_needs_more_than_20_megabytes", &[Need::Registry, Need::Program("python3")], memory),
         test("a_full_disk_ends_it_and_room_resumes_it", FAULTY, full_disk),
     ];
     tests.extend(configuration::tests());
@@ -377,4 +378,18 @@ fn full_disk(sandbox: &Sandbox) {
     resumed.ok();
     whole.ok();
     assert!(sandbox.read("requests").contains("bytes="), "{}", sandbox.read("requests"));
+}
+
+/// The image is larger than that, and has several layers at once.
+fn memory(sandbox: &Sandbox) {
+    let measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); \
+                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+    for name in ["nginx", "nginx:plain"] {
+        let reference = image(name).reference;
+        let command = ["python3", "-c", measure, "pull", "--layout", name, &reference];
+        let peak: u64 = sandbox.run(&command).ok().stdout.trim().parse().unwrap();
+        assert!(peak < 20 << 10, "{name}: {peak} KiB");
+        let size = sandbox.sh(&format!("du -sm {name} | cut -f1")).run().ok().stdout;
+        assert!(size.trim().parse::<u64>().unwrap() > 40, "{size}");
+    }
 }

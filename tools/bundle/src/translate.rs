@@ -268,4 +268,6 @@ pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Re
 }
 
 #[cfg(test)]
+mod conversion;
+#[cfg(test)]
 mod tests;

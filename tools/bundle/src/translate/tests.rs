@@ -1,4 +1,4 @@
-//! conversion.md, rule by rule, and docker's defaults.
+//! The user's options over the image's config, and docker's defaults.
 
 use clap::Parser;
 
@@ -12,7 +12,7 @@ fn image(text: &Value) -> ImageConfiguration {
     serde_json::from_value(whole).unwrap()
 }
 
-fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
+pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let image = image(text);
     let words = ["bundle"].iter().chain(arguments);
     let options = Arguments::parse_from(words).create;
@@ -43,33 +43,6 @@ fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
         capabilities,
     };
     translate(&image, &options, &facts)
-}
-
-#[test]
-fn verbatim_fields() {
-    for (image, pointer, want) in [
-        (json!({}), "/process/cwd", json!("/")),
-        (json!({"config": {"WorkingDir": ""}}), "/process/cwd", json!("/")),
-        (json!({"config": {"WorkingDir": "/srv/a b"}}), "/process/cwd", json!("/srv/a b")),
-        (
-            json!({"config": {"Entrypoint": ["/e", "-x"], "Cmd": ["c", ""]}}),
-            "/process/args",
-            json!(["/e", "-x", "c", ""]),
-        ),
-        (json!({"config": {"Entrypoint": ["/e"], "Cmd": null}}), "/process/args", json!(["/e"])),
-        (json!({"config": {"Cmd": ["c"]}}), "/process/args", json!(["c"])),
-        (
-            json!({"config": {"Env": ["PATH=/p", "A=b=c", "HOME=/h"]}}),
-            "/process/env",
-            json!(["PATH=/p", "HOSTNAME=web", "A=b=c", "HOME=/h"]),
-        ),
-    ] {
-        let mut image = image;
-        if image.pointer("/config/Cmd").is_none() && image.pointer("/config/Entrypoint").is_none() {
-            crate::patch::merge(&mut image, json!({"config": {"Cmd": ["true"]}}));
-        }
-        assert_eq!(config(&image, &[]).unwrap().pointer(pointer), Some(&want), "{image}");
-    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ const PUSHED: &[Need] = &[Need::Registry, Need::Program("skopeo"), Need::Program
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
+        test("a_blob_is_resumed_and_progress_tells_from_where", IMAGES, resumed),
         test("all_tags_of_a_repository_come", IMAGES, all_tags),
         test("tags_in_pages_come_too", FAULTY, pages),
         test("several_references_are_several_records", IMAGES, several),
@@ -23,6 +24,43 @@ fn names(sandbox: &Sandbox, layout: &str) -> Vec<String> {
         list.as_array().unwrap().iter().map(|image| image["name"].as_str().unwrap().to_owned()).collect();
     names.sort();
     names
+}
+
+/// As a killed run leaves it: half of the largest blob.
+fn resumed(sandbox: &Sandbox) {
+    let nginx = image("nginx");
+    let cut = format!(
+        "set -e; pull --layout l {} >/dev/null; blobs=l/blobs/sha256; large=$(ls -S $blobs | head -n 1)
+         half=$(($(stat -c %s $blobs/$large) / 2)); head -c $half $blobs/$large >l/ingest/sha256-$large.partial
+         rm $blobs/$large; echo sha256:$large $half",
+        nginx.reference
+    );
+    let said = sandbox.sh(&cut).run().ok().stdout;
+    let (digest, half) = said.trim().split_once(' ').unwrap();
+    let half: u64 = half.parse().unwrap();
+    let pull = format!("pull --layout l --progress json:7 {} 7>progress", nginx.reference);
+    sandbox.sh(&pull).run().ok().stderr_is("");
+    let events: Vec<serde_json::Value> =
+        sandbox.read("progress").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| -> Vec<&serde_json::Value> {
+        events.iter().filter(|line| line["digest"] == digest && line["event"] == event).collect()
+    };
+    assert_eq!(of("start").iter().map(|line| line["offset"].as_u64()).collect::<Vec<_>>(), [Some(half)], "{events:?}");
+    assert_eq!(
+        of("done").iter().map(|line| &line["offset"]).collect::<Vec<_>>(),
+        [&of("done")[0]["size"]],
+        "{events:?}"
+    );
+    assert_whole(sandbox, "l", &[]);
+    // Whoever does not listen to the end gets the image all the same; a descriptor that is not there is wrong use.
+    sandbox
+        .sh(&format!("pull --layout m --progress json:7 {} 7>&1 >/dev/null | head -n 1", nginx.reference))
+        .run()
+        .ok();
+    sandbox.run(&["skopeo", "inspect", "oci:m:latest"]).ok();
+    let none = sandbox.run(&["pull", "--layout", "n", "--progress", "json:9", &nginx.reference]).fails(1);
+    none.one_error_line("pull", &["write progress to fd 9"]);
+    sandbox.run(&["pull", "--progress", "json:x", &nginx.reference]).fails(2).stderr_has("no file descriptor");
 }
 
 fn all_tags(sandbox: &Sandbox) {

@@ -14,6 +14,7 @@ const HOSTILE: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("
 const IMAGES: &[Need] = &[Need::Registry];
 const OVERLAY: &[Need] = &[Need::Registry, Need::Overlay];
 const DEPENDENT: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Program("umoci"), Need::Program("zstd")];
+const USER: &[Need] = &[Need::Registry, Need::Program("newuidmap"), Need::Program("setpriv"), Need::Program("unshare")];
 const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -35,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("options_for_a_layout_need_a_layout", IMAGES, layout_options),
         test("the_platform_chooses_from_an_index", IMAGES, platform),
         test("in_a_user_namespace_layers_are_marked_for_it", OVERLAY, user_namespace),
+        test("an_ordinary_user_unpacks_with_the_ids_of_newuidmap", USER, ordinary_user),
     ];
     tests.extend(commit::tests());
     tests
@@ -320,4 +322,38 @@ fn user_namespace(sandbox: &Sandbox) {
     let paths = layers(&record);
     command.extend(paths.iter().map(String::as_str));
     sandbox.run(&command).ok().stdout_has("user.overlay.opaque=\"y\"");
+}
+
+/// `nobody` is root in there, and has the ids from 100000 on for all others.
+fn ordinary_user(sandbox: &Sandbox) {
+    sandbox.write("sub", "nobody:100000:65536\n");
+    sandbox.sh("mkdir -m 777 u; mount --bind sub /etc/subuid && mount --bind sub /etc/subgid").run().ok();
+    let debian = layout("debian");
+    let inside = format!("set -e; unpack --root u/s {debian} >u/record; unpack --flat u/tree {debian} >u/flat");
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mapped = ["unshare", "--user", "--map-root-user", "--map-auto", "sh", "-c", &inside];
+    let unpacked = sandbox.run(&[&user[..], &mapped].concat());
+    sandbox.sh("umount /etc/subuid /etc/subgid").run().ok();
+    unpacked.ok().stderr_is("");
+    let layer = layers(&serde_json::from_str(&sandbox.read("u/record")).unwrap()).remove(0);
+    let owners = "cd \"$0\"; find . | wc -l; stat -c '%u:%g %a' etc/passwd etc/shadow usr/bin/passwd usr/bin/wall";
+    sandbox.run(&["unpack", "--flat", "tree", &debian]).ok();
+    let roots = sandbox.run(&["sh", "-c", owners, "tree"]).ok().stdout;
+    assert!(roots.contains("0:42 640"), "{roots}");
+    let mapped = roots.split_ascii_whitespace().map(|word| match word.split_once(':') {
+        Some((uid, gid)) => format!("{}:{}", outside_id(uid), outside_id(gid)),
+        None => word.to_owned(),
+    });
+    let mapped: Vec<String> = mapped.collect();
+    for tree in ["u/tree", &layer] {
+        let found = sandbox.run(&["sh", "-c", owners, tree]).ok().stdout;
+        assert_eq!(found.split_ascii_whitespace().collect::<Vec<_>>(), mapped, "{tree}");
+    }
+}
+
+fn outside_id(inside: &str) -> u32 {
+    match inside.parse().unwrap() {
+        0 => 65534,
+        id => 99_999 + id,
+    }
 }

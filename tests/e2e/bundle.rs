@@ -1,5 +1,7 @@
 //! `bundle`: layers and an image's configuration become a runtime bundle, whole or not at all.
 
+mod config;
+
 use std::fs;
 
 use rustix::process::Signal;
@@ -11,10 +13,9 @@ const IMAGES: &[Need] = &[Need::Registry, Need::Overlay];
 const RUNC: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("runc")];
 const CRUN: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("crun")];
 const ROOT: &[Need] = &[Need::Root, Need::Overlay];
-const JQ: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("jq")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let mut tests = vec![
         test("runc_runs_it_with_dockers_defaults", RUNC, runc),
         test("crun_runs_it", CRUN, crun),
         test("options_take_effect_in_the_container", RUNC, options),
@@ -23,7 +24,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_bundle_whose_container_runs_is_not_deleted", RUNC, running),
         test("the_record_gains_bundle_and_id", IMAGES, record),
         test("printing_writes_nothing_and_is_the_same_each_time", IMAGES, print),
-        test("annotations_of_manifests_and_indexes_take_no_part", JQ, outer_annotations),
         test("what_fails_leaves_nothing", IMAGES, failures),
         test("wrong_use_is_one_line", ROOT, wrong_use),
         test("delete_undoes_it_and_says_what_is_not_there", IMAGES, delete),
@@ -34,7 +34,9 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_volume_starts_with_the_images_content", ROOT, volumes),
         test("links_of_the_image_do_not_lead_out_of_it", ROOT, links),
         test("the_examples_of_its_help_work", RUNC, examples),
-    ]
+    ];
+    tests.extend(config::tests());
+    tests
 }
 
 /// Unpacks a test image; its record is in `NAME.json`.
@@ -172,24 +174,6 @@ fn print(sandbox: &Sandbox) {
     assert_eq!(patched["process"]["cwd"], "/srv");
     assert!(patched["linux"].get("seccomp").is_none());
     assert!(!sandbox.exists("state/containers"));
-}
-
-fn outer_annotations(sandbox: &Sandbox) {
-    let layout = image("busybox").layout.display().to_string();
-    let annotate = format!(
-        "set -e; cp -r {layout} l; cd l; old=$(jq -r '.manifests[0].digest' index.json)
-         jq -c '.annotations[\"from.manifest\"]=\"1\"' blobs/sha256/${{old#*:}} >new; digest=$(sha256sum new | cut -d' ' -f1)
-         jq -c --arg d sha256:$digest --argjson s $(stat -c %s new) '.manifests[0].digest=$d | .manifests[0].size=$s
-           | .manifests[0].annotations[\"from.descriptor\"]=\"1\" | .annotations[\"from.index\"]=\"1\"' index.json >index
-         mv new blobs/sha256/$digest; mv index index.json"
-    );
-    sandbox.sh(&annotate).run().ok();
-    for from in ["unpack l", "pull --layout m oci:l | unpack"] {
-        let config = sandbox.sh(&format!("{from} | bundle --print")).run().ok().json();
-        let annotations = config["annotations"].as_object().unwrap();
-        assert!(annotations.contains_key("org.opencontainers.image.os"), "{annotations:?}");
-        assert!(!annotations.keys().any(|key| key.starts_with("from.")), "{annotations:?}");
-    }
 }
 
 fn failures(sandbox: &Sandbox) {

@@ -30,26 +30,43 @@ fn outer_annotations(sandbox: &Sandbox) {
     }
 }
 
-/// docker run's options that change nothing but config.json: what each says there, as a path in it and a value.
-fn each_option(sandbox: &Sandbox) {
-    rootfs(sandbox);
-    sandbox.write("more.env", "# comment\nFROM_FILE=yes\nHOST_HAS\n");
-    sandbox.write("profile.json", r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[]}"#);
-    sandbox.write("patch.json", r#"{"process":{"cwd":"/p"},"hooks":{"poststop":[{"path":"/h"}]},"hostname":null}"#);
-    let cdi = r#"{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":[{"name":"all","containerEdits":{"env":["GPU=1"],
-        "deviceNodes":[{"path":"/dev/gpu0","hostPath":"/dev/null"}]}}],"containerEdits":{"mounts":[{"hostPath":"/l","containerPath":"/l"}]}}"#;
-    sandbox.sh("mkdir -p /run/cdi").run().ok();
-    sandbox.write("gpu.json", cdi);
-    sandbox.sh("cp gpu.json /run/cdi/nvidia.json").run().ok();
-    let any = |list: &str, wanted: &str| format!("any({list}; {wanted})");
-    let cases: Vec<(&str, String)> = vec![
+/// What a container may use up.
+fn limits() -> Vec<(&'static str, String)> {
+    vec![
         ("--cpuset-cpus 0-1 --cpuset-mems 0", ".linux.resources.cpu == {cpus: \"0-1\", mems: \"0\"}".into()),
         ("--cpus 1.5 --cpu-shares 512", ".linux.resources.cpu == {shares: 512, quota: 150000, period: 100000}".into()),
         ("-m 64m --memory-swap 128m", ".linux.resources.memory == {limit: 67108864, swap: 134217728}".into()),
         ("-m 64m --memory-swap -1", ".linux.resources.memory.swap == -1".into()),
         ("--memory-reservation 32m", ".linux.resources.memory.reservation == 33554432".into()),
+        ("--cpu-quota 5000 --cpu-period 10000", ".linux.resources.cpu == {quota: 5000, period: 10000}".into()),
+        (
+            "--cpu-rt-runtime 5 --cpu-rt-period 9",
+            ".linux.resources.cpu == {realtimeRuntime: 5, realtimePeriod: 9}".into(),
+        ),
+        (
+            "--memory-swappiness 7 --oom-kill-disable",
+            ".linux.resources.memory == {swappiness: 7, disableOOMKiller: true}".into(),
+        ),
+        ("--blkio-weight 300", ".linux.resources.blockIO == {weight: 300}".into()),
+        (
+            "--device-read-bps $PWD/disk:1m --device-write-iops $PWD/disk:9 --blkio-weight-device $PWD/disk:20",
+            ".linux.resources.blockIO == {weightDevice: [{major: 7, minor: 200, weight: 20}], \
+             throttleReadBpsDevice: [{major: 7, minor: 200, rate: 1048576}], \
+             throttleWriteIOPSDevice: [{major: 7, minor: 200, rate: 9}]}"
+                .into(),
+        ),
         ("--pids-limit 9", ".linux.resources.pids.limit == 9".into()),
         ("--ulimit nofile=10:20", ".process.rlimits == [{type: \"RLIMIT_NOFILE\", hard: 20, soft: 10}]".into()),
+        ("--oom-score-adj 7", ".process.oomScoreAdj == 7".into()),
+        ("--cgroup-parent /p", ".linux.cgroupsPath | startswith(\"/p/container\")".into()),
+    ]
+}
+
+/// What it reaches and shares.
+fn access() -> Vec<(&'static str, String)> {
+    vec![
+        ("--device-cgroup-rule 'c 10:* rw'", ".linux.resources.devices[-1] == {allow: true, type: \"c\", major: 10, access: \"rw\"}".into()),
+        ("--domainname d.example", ".linux.sysctl[\"kernel.domainname\"] == \"d.example\"".into()),
         ("--sysctl net.core.somaxconn=9", ".linux.sysctl[\"net.core.somaxconn\"] == \"9\"".into()),
         ("--device /dev/null:/dev/x:r", any(".linux.devices[]", ".path == \"/dev/x\" and .major == 1 and .minor == 3")),
         (
@@ -67,8 +84,6 @@ fn each_option(sandbox: &Sandbox) {
         ("--security-opt apparmor=mine", ".process.apparmorProfile == \"mine\"".into()),
         ("--privileged", ".linux.seccomp == null and .linux.maskedPaths == null and any(.process.capabilities.bounding[]; . == \"CAP_SYS_ADMIN\")".into()),
         ("--cap-drop ALL --cap-add net_admin", ".process.capabilities.bounding == [\"CAP_NET_ADMIN\"]".into()),
-        ("--group-add 9 --group-add ssl", ".process.user.additionalGids | contains([9, 44])".into()),
-        ("--hostname h.example", ".hostname == \"h.example\"".into()),
         ("--pid host", any(".linux.namespaces[]", ".type == \"pid\"") + " | not"),
         ("--pid ns:/proc/self/ns/pid", any(".linux.namespaces[]", ".type == \"pid\" and .path == \"/proc/self/ns/pid\"")),
         ("--ipc host", any(".linux.namespaces[]", ".type == \"ipc\"") + " | not"),
@@ -77,18 +92,51 @@ fn each_option(sandbox: &Sandbox) {
         ("--userns ns:/proc/self/ns/user", any(".linux.namespaces[]", ".type == \"user\" and .path == \"/proc/self/ns/user\"")),
         ("--cgroupns private", any(".linux.namespaces[]", ".type == \"cgroup\"")),
         ("--network none", any(".linux.namespaces[]", ".type == \"network\" and .path == null")),
+        ("--read-only", ".root.readonly".into()),
+    ]
+}
+
+/// Who and what it is.
+fn identity() -> Vec<(&'static str, String)> {
+    vec![
+        ("--label-file labels --label a=2", ".annotations | .a == \"2\" and .b == \"\" and .c == \"d=e\"".into()),
+        ("--group-add 9 --group-add ssl", ".process.user.additionalGids | contains([9, 44])".into()),
+        ("--hostname h.example", ".hostname == \"h.example\"".into()),
         ("--init", ".process.args[0:3] == [\"/dev/init\", \"init\", \"--\"]".into()),
         ("--annotation a=b --label c=d --label e", ".annotations | .a == \"b\" and .c == \"d\" and .e == \"\"".into()),
-        ("--env-file more.env -e A=1 -e HOST_HAS", ".process.env | contains([\"FROM_FILE=yes\", \"A=1\", \"HOST_HAS=it\"])".into()),
-        ("--read-only", ".root.readonly".into()),
+        (
+            "--env-file more.env -e A=1 -e HOST_HAS",
+            ".process.env | contains([\"FROM_FILE=yes\", \"A=1\", \"HOST_HAS=it\"])".into(),
+        ),
         ("-w /w -u www --umask 027", ".process | .cwd == \"/w\" and .user.uid == 33 and .user.umask == 23".into()),
         ("--tty", ".process.terminal".into()),
         ("--stop-signal INT", ".annotations[\"org.opencontainers.image.stopSignal\"] == \"INT\"".into()),
-        ("--oom-score-adj 7", ".process.oomScoreAdj == 7".into()),
-        ("--cgroup-parent /p", ".linux.cgroupsPath | startswith(\"/p/container\")".into()),
-        ("--patch patch.json", ".process.cwd == \"/p\" and .hooks.poststop[0].path == \"/h\" and .hostname == null".into()),
-    ];
-    for (options, wanted) in cases {
+        (
+            "--patch patch.json",
+            ".process.cwd == \"/p\" and .hooks.poststop[0].path == \"/h\" and .hostname == null".into(),
+        ),
+    ]
+}
+
+/// A jq expression: something of a list is as wanted.
+fn any(list: &str, wanted: &str) -> String {
+    format!("any({list}; {wanted})")
+}
+
+/// docker run's options that change nothing but config.json: what each says there, as a path in it and a value.
+fn each_option(sandbox: &Sandbox) {
+    rootfs(sandbox);
+    sandbox.write("more.env", "# comment\nFROM_FILE=yes\nHOST_HAS\n");
+    sandbox.write("labels", "# comment\na=1\nb\n\n  c=d=e\n");
+    sandbox.sh("mknod disk b 7 200").run().ok();
+    sandbox.write("profile.json", r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[]}"#);
+    sandbox.write("patch.json", r#"{"process":{"cwd":"/p"},"hooks":{"poststop":[{"path":"/h"}]},"hostname":null}"#);
+    let cdi = r#"{"cdiVersion":"0.6.0","kind":"nvidia.com/gpu","devices":[{"name":"all","containerEdits":{"env":["GPU=1"],
+        "deviceNodes":[{"path":"/dev/gpu0","hostPath":"/dev/null"}]}}],"containerEdits":{"mounts":[{"hostPath":"/l","containerPath":"/l"}]}}"#;
+    sandbox.sh("mkdir -p /run/cdi").run().ok();
+    sandbox.write("gpu.json", cdi);
+    sandbox.sh("cp gpu.json /run/cdi/nvidia.json").run().ok();
+    for (options, wanted) in [limits(), access(), identity()].concat() {
         let bundle = format!("HOST_HAS=it bundle --print {options} ./rootfs -- x");
         let once = sandbox.sh(&bundle).run().ok().stdout;
         assert_eq!(sandbox.sh(&bundle).run().ok().stdout, once, "{options}: the same each time");

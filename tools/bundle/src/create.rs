@@ -23,7 +23,7 @@ use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
 use crate::user::{self, Accounts};
-use crate::{borrow, cdi, device, health, host, patch, rootless, seccomp, volume};
+use crate::{borrow, cdi, device, health, host, patch, rootless, seccomp, throttle, volume};
 
 /// The id that `--print` shows where none was given: the same for the same input.
 const PRINTED_ID: &str = "container";
@@ -62,6 +62,9 @@ pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
     let mut options = options.clone();
     let borrowed = borrow::mounts(&options.mounts, &data)?;
     options.mounts.volume.extend(borrowed.into_iter().map(VolumeFlag));
+    let mut labels = label_files(&options.names.label_file)?;
+    labels.append(&mut options.names.label);
+    options.names.label = labels;
     let options = &options;
     let bundle = container::directory(&data).join(&id);
     let place = Place { id: &id, data: &data, run: &run, bundle: &bundle };
@@ -93,6 +96,22 @@ pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
     origin.record.print()?;
     claim.commit();
     Ok(())
+}
+
+/// Reads files of labels, as docker does: one a line, empty where it has no value.
+fn label_files(files: &[PathBuf]) -> Result<Vec<(String, String)>> {
+    let mut labels = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.split_once('=').unwrap_or((line, ""));
+            if name.is_empty() {
+                bail!("read {}: a label without a name", file.display());
+            }
+            labels.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Ok(labels)
 }
 
 fn print(origin: &Origin, options: &Create, place: &Place<'_>) -> Result<()> {
@@ -218,6 +237,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         seccomp: seccomp_profile(options, &capabilities)?,
         namespaces,
         devices,
+        block_io: throttle::block_io(&options.limits.blocks)?,
         capabilities,
     };
     let mut config = translate::translate(&origin.image, options, &facts)?;

@@ -40,6 +40,51 @@ fn is_access(text: &str) -> bool {
     !text.is_empty() && text.len() <= 3 && text.bytes().all(|byte| b"rwm".contains(&byte))
 }
 
+/// `c 10:200 rwm`: devices that may be used, by number, whoever makes their files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CgroupRule {
+    kind: &'static str,
+    /// `None` is any.
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: String,
+}
+
+impl FromStr for CgroupRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a rule such as `c 10:200 rwm`");
+        let words: Vec<&str> = text.split(' ').collect();
+        let [kind, numbers, access] = words.as_slice() else { return Err(wrong()) };
+        let kind = ["a", "b", "c"].into_iter().find(|known| known == kind).ok_or_else(wrong)?;
+        let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
+        let number = |text: &str| match text {
+            "*" => Ok(None),
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().map(Some).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        };
+        if !is_access(access) {
+            return Err(wrong());
+        }
+        Ok(Self { kind, major: number(major)?, minor: number(minor)?, access: (*access).to_owned() })
+    }
+}
+
+impl CgroupRule {
+    /// Returns the entry of `linux.resources.devices`.
+    pub(crate) fn rule(&self) -> Value {
+        let mut rule = json!({"allow": true, "type": self.kind});
+        for (name, number) in [("major", self.major), ("minor", self.minor)] {
+            if let Some(number) = number {
+                rule[name] = json!(number);
+            }
+        }
+        rule["access"] = json!(self.access);
+        rule
+    }
+}
+
 /// One device as the host has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -142,6 +187,26 @@ fn collect(directory: &Path, below: &str, access: &str, devices: &mut Vec<Device
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_have_numbers_or_any() {
+        for (text, want) in [
+            ("c 10:200 rwm", Some(json!({"allow": true, "type": "c", "major": 10, "minor": 200, "access": "rwm"}))),
+            ("b 8:* r", Some(json!({"allow": true, "type": "b", "major": 8, "access": "r"}))),
+            ("a *:* m", Some(json!({"allow": true, "type": "a", "access": "m"}))),
+            ("d 1:2 r", None),
+            ("c 1:2", None),
+            ("c 1 r", None),
+            ("c -1:2 r", None),
+            ("c +1:2 r", None),
+            ("c 1:2 x", None),
+            ("c :2 r", None),
+            ("c  1:2 r", None),
+            ("c 4294967296:2 r", None),
+        ] {
+            assert_eq!(text.parse::<CgroupRule>().ok().map(|rule| rule.rule()), want, "{text}");
+        }
+    }
 
     #[test]
     fn devices_are_read_as_docker_reads_them() {

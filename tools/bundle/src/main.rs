@@ -25,6 +25,7 @@ mod seccomp;
 mod security;
 mod size;
 mod state;
+mod throttle;
 mod translate;
 mod ulimit;
 mod user;

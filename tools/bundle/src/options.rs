@@ -7,12 +7,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
 use crate::cdi::{DeviceOption, Gpus};
+use crate::device::CgroupRule;
 use crate::environment::Variable;
 use crate::files::HostEntry;
 use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
 use crate::namespace::Namespace;
 use crate::security::SecurityOption;
 use crate::size::{Bytes, Cpus, Limit};
+use crate::throttle::{self, OnDevice};
 use crate::ulimit::Ulimit;
 
 /// Turn an image's config and your options into an OCI runtime bundle
@@ -187,6 +189,9 @@ pub(crate) struct Mounts {
     /// Give access to a device of the host, or to a CDI device
     #[arg(long, value_name = "HOST[:CONTAINER][:PERMISSIONS]|VENDOR/CLASS=NAME")]
     pub(crate) device: Vec<DeviceOption>,
+    /// Allow access to devices by number, as in `c 10:200 rwm`; * is any
+    #[arg(long, value_name = "RULE")]
+    pub(crate) device_cgroup_rule: Vec<CgroupRule>,
     /// Give access to graphics processors by CDI: all, a number, or device=LIST
     #[arg(long, value_name = "REQUEST", value_parser = Gpus::parse)]
     pub(crate) gpus: Vec<Gpus>,
@@ -205,12 +210,30 @@ pub(crate) struct Limits {
     /// Memory that is left alone when memory is scarce
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_reservation: Option<Bytes>,
+    /// How readily its memory is swapped out, of 100; -1: as the host's
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..=100))]
+    pub(crate) memory_swappiness: Option<i64>,
+    /// Let processes wait for memory instead of killing one
+    #[arg(long)]
+    pub(crate) oom_kill_disable: bool,
     /// Number of CPUs
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<Cpus>,
     /// Share of the CPUs beside others, of 1024
     #[arg(long, short, value_name = "NUMBER")]
     pub(crate) cpu_shares: Option<u64>,
+    /// CPU time in each period, in microseconds, where --cpus is not given; -1: no limit
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true, conflicts_with = "cpus")]
+    pub(crate) cpu_quota: Option<i64>,
+    /// The period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", conflicts_with = "cpus", value_parser = clap::value_parser!(u64).range(1000..=1_000_000))]
+    pub(crate) cpu_period: Option<u64>,
+    /// Real-time CPU time in each real-time period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_rt_runtime: Option<i64>,
+    /// The real-time period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_rt_period: Option<u64>,
     /// CPUs to run on
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_cpus: Option<String>,
@@ -229,6 +252,31 @@ pub(crate) struct Limits {
     /// Control group above the container's
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(crate) blocks: Blocks,
+}
+
+/// Block devices.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Blocks {
+    /// Weight beside others at block devices, 10 to 1000
+    #[arg(long, value_name = "NUMBER", value_parser = throttle::weight)]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Weight at one device
+    #[arg(long, value_name = "DEVICE:NUMBER", value_parser = OnDevice::weight)]
+    pub(crate) blkio_weight_device: Vec<OnDevice>,
+    /// Bytes a second that are read from a device
+    #[arg(long, value_name = "DEVICE:SIZE", value_parser = OnDevice::bytes)]
+    pub(crate) device_read_bps: Vec<OnDevice>,
+    /// Bytes a second that are written to a device
+    #[arg(long, value_name = "DEVICE:SIZE", value_parser = OnDevice::bytes)]
+    pub(crate) device_write_bps: Vec<OnDevice>,
+    /// Reads a second from a device
+    #[arg(long, value_name = "DEVICE:NUMBER", value_parser = OnDevice::operations)]
+    pub(crate) device_read_iops: Vec<OnDevice>,
+    /// Writes a second to a device
+    #[arg(long, value_name = "DEVICE:NUMBER", value_parser = OnDevice::operations)]
+    pub(crate) device_write_iops: Vec<OnDevice>,
 }
 
 /// What the process may do.
@@ -283,6 +331,9 @@ pub(crate) struct Names {
     /// Host name [default: the first twelve characters of the id]
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// NIS domain name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domainname: Option<String>,
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub(crate) add_host: Vec<HostEntry>,
@@ -301,6 +352,9 @@ pub(crate) struct Names {
     /// Add a label, which becomes an annotation as the image's labels do
     #[arg(long, short, value_name = "KEY[=VALUE]", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
+    /// Add the labels of a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) label_file: Vec<PathBuf>,
 }
 
 /// Health checks.

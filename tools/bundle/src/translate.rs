@@ -63,6 +63,8 @@ pub(crate) struct Facts {
     /// Where /dev/shm comes from if not from a tmpfs of the container's own.
     pub(crate) shm: Option<String>,
     pub(crate) devices: Vec<Device>,
+    /// `linux.resources.blockIO`.
+    pub(crate) block_io: Option<Value>,
     pub(crate) capabilities: BTreeSet<Capability>,
     /// `linux.seccomp`; `None` is unconfined.
     pub(crate) seccomp: Option<Value>,
@@ -192,10 +194,11 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
 
 fn linux(options: &Create, facts: &Facts) -> Result<Value> {
     let parent = options.limits.cgroup_parent.as_deref().unwrap_or("/drayage").trim_end_matches('/');
+    let rules = resources::rules(options.security.privileged, &facts.devices, &options.mounts.device_cgroup_rule);
     let mut linux = json!({
         "sysctl": sysctl(options, facts)?,
         "cgroupsPath": format!("{parent}/{}", facts.cgroup),
-        "resources": resources::resources(&options.limits, options.security.privileged, &facts.devices)?,
+        "resources": resources::resources(&options.limits, rules, facts.block_io.as_ref())?,
     });
     if !facts.devices.is_empty() {
         linux["devices"] = facts.devices.iter().map(Device::to_json).collect();
@@ -232,6 +235,10 @@ fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
             parameters.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
         }
         parameters.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
+    }
+    // Nothing that these runtimes read names it otherwise: docker has it so, too.
+    if let (Some(name), Namespace::Private) = (&options.names.domainname, &facts.namespaces.uts) {
+        parameters.insert("kernel.domainname".into(), json!(name));
     }
     for (name, value) in &options.security.sysctl {
         if name.split('.').any(str::is_empty) || name.contains('/') {

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
-use crate::device::Device;
+use crate::device::{CgroupRule, Device};
 use crate::options::Limits;
 use crate::ulimit::Ulimit;
 
@@ -23,9 +23,9 @@ const DEVICES: [(&str, u32, u32, bool); 7] = [
 ];
 
 /// Returns `linux.resources`.
-pub(super) fn resources(limits: &Limits, privileged: bool, devices: &[Device]) -> Result<Value> {
+pub(super) fn resources(limits: &Limits, rules: Vec<Value>, block_io: Option<&Value>) -> Result<Value> {
     let mut resources = Map::new();
-    resources.insert("devices".into(), Value::Array(rules(privileged, devices)));
+    resources.insert("devices".into(), Value::Array(rules));
     let memory = memory(limits)?;
     if !memory.is_empty() {
         resources.insert("memory".into(), Value::Object(memory));
@@ -38,10 +38,14 @@ pub(super) fn resources(limits: &Limits, privileged: bool, devices: &[Device]) -
     if let Some(limit) = limits.pids_limit.filter(|limit| *limit > 0) {
         resources.insert("pids".into(), json!({"limit": limit}));
     }
+    if let Some(limits) = block_io {
+        resources.insert("blockIO".into(), limits.clone());
+    }
     Ok(Value::Object(resources))
 }
 
-fn rules(privileged: bool, devices: &[Device]) -> Vec<Value> {
+/// Returns who may use which devices.
+pub(super) fn rules(privileged: bool, devices: &[Device], further: &[CgroupRule]) -> Vec<Value> {
     if privileged {
         return vec![json!({"allow": true, "access": "rwm"})];
     }
@@ -50,6 +54,7 @@ fn rules(privileged: bool, devices: &[Device]) -> Vec<Value> {
         json!({"allow": allow, "type": kind, "major": major, "minor": minor, "access": "rwm"})
     }));
     rules.extend(devices.iter().map(Device::rule));
+    rules.extend(further.iter().map(CgroupRule::rule));
     rules
 }
 
@@ -79,6 +84,12 @@ fn memory(limits: &Limits) -> Result<Map<String, Value>> {
     if let Some(swap) = swap {
         memory.insert("swap".into(), json!(swap));
     }
+    if let Some(swappiness) = limits.memory_swappiness.filter(|swappiness| *swappiness >= 0) {
+        memory.insert("swappiness".into(), json!(swappiness));
+    }
+    if limits.oom_kill_disable {
+        memory.insert("disableOOMKiller".into(), json!(true));
+    }
     Ok(memory)
 }
 
@@ -90,6 +101,16 @@ fn cpu(limits: &Limits) -> Map<String, Value> {
     if let Some(cpus) = limits.cpus {
         cpu.insert("quota".into(), json!(cpus.0 * (CPU_PERIOD / 1000)));
         cpu.insert("period".into(), json!(CPU_PERIOD));
+    }
+    for (name, value) in [("quota", limits.cpu_quota), ("realtimeRuntime", limits.cpu_rt_runtime)] {
+        if let Some(value) = value.filter(|value| *value != 0) {
+            cpu.insert(name.into(), json!(value));
+        }
+    }
+    for (name, value) in [("period", limits.cpu_period), ("realtimePeriod", limits.cpu_rt_period)] {
+        if let Some(value) = value.filter(|value| *value != 0) {
+            cpu.insert(name.into(), json!(value));
+        }
     }
     for (name, list) in [("cpus", &limits.cpuset_cpus), ("mems", &limits.cpuset_mems)] {
         if let Some(list) = list {
@@ -135,10 +156,19 @@ mod tests {
                 Limits { cpu_shares: Some(512), cpuset_cpus: Some("0-1".into()), ..limits() },
                 json!({"cpu": {"shares": 512, "cpus": "0-1"}}),
             ),
+            (
+                Limits { cpu_quota: Some(-1), cpu_period: Some(1000), cpu_rt_runtime: Some(5), ..limits() },
+                json!({"cpu": {"quota": -1, "realtimeRuntime": 5, "period": 1000}}),
+            ),
+            (
+                Limits { memory_swappiness: Some(0), oom_kill_disable: true, ..limits() },
+                json!({"memory": {"swappiness": 0, "disableOOMKiller": true}}),
+            ),
+            (Limits { memory_swappiness: Some(-1), ..limits() }, json!({})),
             (Limits { pids_limit: Some(100), ..limits() }, json!({"pids": {"limit": 100}})),
             (Limits { pids_limit: Some(-1), ..limits() }, json!({})),
         ] {
-            let mut resources = resources(&limits, false, &[]).unwrap();
+            let mut resources = resources(&limits, Vec::new(), None).unwrap();
             resources.as_object_mut().unwrap().shift_remove("devices");
             assert_eq!(resources, want);
         }
@@ -152,16 +182,16 @@ mod tests {
             Limits { memory: "64m".parse().ok(), memory_swap: "32m".parse().ok(), ..limits() },
             Limits { memory: "64m".parse().ok(), memory_reservation: "65m".parse().ok(), ..limits() },
         ] {
-            assert!(resources(&limits, false, &[]).is_err(), "{limits:?}");
+            assert!(resources(&limits, Vec::new(), None).is_err(), "{limits:?}");
         }
     }
 
     #[test]
     fn devices_are_denied_but_for_the_harmless_ones() {
-        let rules = rules(false, &[]);
+        let rules = rules(false, &[], &[]);
         assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
         assert_eq!(rules.iter().filter(|rule| rule["allow"] == true).count(), 6);
-        assert_eq!(super::rules(true, &[]), [json!({"allow": true, "access": "rwm"})]);
+        assert_eq!(super::rules(true, &[], &[]), [json!({"allow": true, "access": "rwm"})]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
         init: options.process.init.then(|| "/bundle".to_owned()),
         shm: None,
         devices: Vec::new(),
+        block_io: None,
         seccomp: Some(crate::seccomp::default_profile(&capabilities)),
         capabilities,
     };

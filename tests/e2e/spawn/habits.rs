@@ -19,10 +19,21 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
         test("a_shared_rootfs_is_shared_in_the_container_alone", NEEDS, shared),
         test("without_criu_a_container_goes_on", NEEDS, no_criu),
+        test("a_container_without_process_is_created_and_not_started", NEEDS, no_process),
         test("without_a_mount_namespace_delete_unmounts", NEEDS, host_mounts),
         test("failing_detached_has_exit_code_1", NEEDS, detached_code),
         test("a_terminal_that_a_program_reads_ends_lines_plainly", NEEDS, plain_lines),
     ]
+}
+
+fn no_process(sandbox: &Sandbox) {
+    bundle(sandbox, "nop", "true", |config| drop(config.as_object_mut().unwrap().remove("process")));
+    spawn(sandbox, "create -b nop e2e-nop </dev/null >/dev/null").ok();
+    assert_eq!(spawn(sandbox, "state e2e-nop").json()["status"], "created");
+    spawn(sandbox, "start e2e-nop").fails(1).one_error_line("spawn", &["config.json has no process"]);
+    wait_for("the end", || (spawn(sandbox, "state e2e-nop").json()["status"] == "stopped").then_some(()));
+    spawn(sandbox, "delete e2e-nop").ok();
+    run(sandbox, "nop").fails(1).one_error_line("spawn", &["process property must not be empty"]);
 }
 
 fn no_criu(sandbox: &Sandbox) {

@@ -356,8 +356,7 @@ pub(crate) fn give_stdio(uid: u32) {
 pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)> {
     let chdir = process.cwd != "/" && !enter_cwd(&process.cwd)?;
     let environment = crate::environment::complete(process);
-    let name = process.args.first().context("config.json: args must not be empty")?;
-    let path = look_up(name, &environment)?;
+    let path = process.args.first().map_or(Ok(PathBuf::new()), |name| look_up(name, &environment))?;
     let text =
         |strings: &[String]| strings.iter().map(|string| CString::new(string.as_str())).collect::<Result<Vec<_>, _>>();
     let program = Program {

@@ -14,7 +14,7 @@ use sys::namespace::Kind;
 use crate::cgroup::Cgroups;
 use crate::cgroup::systemd::{self, Placeholder, Scope};
 use crate::child::{Child, Options};
-use crate::config::{Config, NamespaceKind};
+use crate::config::{Config, NamespaceKind, Process as Description};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, clock, file, guard, hooks, intermediate, net_device, rootfs, seccomp, tty, userns};
@@ -49,6 +49,10 @@ pub(crate) struct Made {
 pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let bundle = std::path::absolute(&order.bundle)?;
     let (mut config, text) = Config::read(&bundle)?;
+    if order.wait && config.process.is_none() {
+        // Only `start` needs one: runtime-spec, config.md, "Process".
+        config.process = Some(Description { cwd: "/".to_owned(), ..Description::default() });
+    }
     if let Some(process) = config.process.as_mut().filter(|_| order.listen_fds > 0) {
         process.env.extend([format!("LISTEN_FDS={}", order.listen_fds), "LISTEN_PID=1".to_owned()]);
     }

@@ -90,7 +90,11 @@ pub(crate) fn list(
     let path = list.launch.string(&program.path);
     let arguments = list.launch.strings(&program.arguments);
     let environment = list.launch.strings(&program.environment);
-    list.call(&format!("exec {}", program.path.to_string_lossy()), libc::SYS_execve, &[path, arguments, environment]);
+    let name = match program.path.to_string_lossy() {
+        path if path.is_empty() => "start: config.json has no process".to_owned(),
+        path => format!("exec {path}"),
+    };
+    list.call(&name, libc::SYS_execve, &[path, arguments, environment]);
     Ok(list.launch)
 }
 

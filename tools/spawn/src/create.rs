@@ -173,7 +173,7 @@ fn begin_cgroups(
     let mut cgroups = Cgroups::locate(&place, &order.id)?;
     container.state.cgroup_paths = cgroups.paths();
     // The cgroups are known before they exist, so that whoever kills us now leaves nothing that nobody finds.
-    container.save()?;
+    if scope.is_some() { container.save() } else { container.save_first() }?;
     log::debug!("make the cgroups of {}: {}", order.id, places(&cgroups));
     cgroups.create_unified(order.child.rootless, scope.is_some()).inspect_err(|_| give_up(&cgroups, container))?;
     // The others may be somebody else's, until they are made.

@@ -224,6 +224,11 @@ impl Container {
         self.write("state.json", &text)
     }
 
+    /// Writes `state.json` before anybody knows of the container. Whoever reads it too soon finds nothing, as before.
+    pub(crate) fn save_first(&self) -> anyhow::Result<()> {
+        self.write_first("state.json", &serde_json::to_vec(&self.state)?)
+    }
+
     /// Writes one of the container's files.
     pub(crate) fn write(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
         let temporary = format!(".{name}");
@@ -358,10 +363,14 @@ fn open(directory: &Path) -> io::Result<OwnedFd> {
 
 fn read_state(directory: &Path, id: &str) -> anyhow::Result<State> {
     match crate::file::read(directory.join("state.json")) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{}/state.json", directory.display())),
+        Ok(text) if !text.is_empty() => {
+            serde_json::from_str(&text).with_context(|| format!("{}/state.json", directory.display()))
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("read {}/state.json", directory.display()))
+        }
         // A creator has just begun, or was killed while beginning.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(State { id: id.to_owned(), ..State::default() }),
-        Err(error) => Err(error).with_context(|| format!("read {}/state.json", directory.display())),
+        _ => Ok(State { id: id.to_owned(), ..State::default() }),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The command line: runc's, and what makes `spawn` a stage of the pipe.
 
+mod checkpoint;
+
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+
+pub(crate) use checkpoint::{Checkpoint, CriuOptions, Restore};
 
 /// Run containers from OCI bundles
 ///
@@ -305,105 +309,6 @@ pub(crate) struct Life {
     /// Leave orphans of the container to init
     #[arg(long)]
     pub no_subreaper: bool,
-}
-
-#[derive(Args, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
-pub(crate) struct Checkpoint {
-    pub id: String,
-    #[command(flatten)]
-    pub criu: CriuOptions,
-    /// Images of an earlier `--pre-dump`, relative to those of now
-    #[arg(long, value_name = "DIR")]
-    pub parent_path: Option<PathBuf>,
-    /// Let the container go on
-    #[arg(long)]
-    pub leave_running: bool,
-    /// Write the memory only, and let the container go on
-    #[arg(long)]
-    pub pre_dump: bool,
-    /// Leave TCP connections out that are not established yet
-    #[arg(long)]
-    pub tcp_skip_in_flight: bool,
-    /// Give files without a name one for the time being
-    #[arg(long)]
-    pub link_remap: bool,
-    /// Descriptor that gets a byte when pages are served
-    #[arg(long, value_name = "N")]
-    pub status_fd: Option<u32>,
-    /// Server that gets the pages
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub page_server: Option<String>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Restore {
-    pub id: String,
-    /// Bundle directory
-    #[arg(long, short, default_value = ".")]
-    pub bundle: PathBuf,
-    #[command(flatten)]
-    pub criu: CriuOptions,
-    /// Security profile to restore with, TYPE:NAME
-    #[arg(long, value_name = "PROFILE")]
-    pub lsm_profile: Option<String>,
-    /// Label to mount with
-    #[arg(long, value_name = "CONTEXT")]
-    pub lsm_mount_context: Option<String>,
-    #[command(flatten)]
-    pub life: Life,
-    #[command(flatten)]
-    pub common: Common,
-}
-
-// Not a doc comment either: what both say to criu.
-#[derive(Args, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "criu's flags")]
-pub(crate) struct CriuOptions {
-    /// Directory of the images
-    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
-    pub image_path: PathBuf,
-    /// Directory of criu's logs [default: that of the images]
-    #[arg(long, value_name = "DIR")]
-    pub work_path: Option<PathBuf>,
-    /// Allow established TCP connections
-    #[arg(long)]
-    pub tcp_established: bool,
-    /// Allow sockets whose other end is outside
-    #[arg(long)]
-    pub ext_unix_sk: bool,
-    /// Allow a terminal of somebody else's
-    #[arg(long)]
-    pub shell_job: bool,
-    /// Allow locked files
-    #[arg(long)]
-    pub file_locks: bool,
-    /// Remove what is double in the images
-    #[arg(long)]
-    pub auto_dedup: bool,
-    /// Move pages when they are wanted
-    #[arg(long)]
-    pub lazy_pages: bool,
-    /// What becomes of the cgroups
-    #[arg(long, value_name = "MODE", default_value = "soft")]
-    pub manage_cgroups_mode: CgroupMode,
-    /// Namespace whose content is left out
-    #[arg(long, value_name = "network")]
-    pub empty_ns: Vec<EmptyNamespace>,
-}
-
-/// `criu_cg_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum CgroupMode {
-    Ignore = 0,
-    Soft = 3,
-    Full = 4,
-    Strict = 5,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum EmptyNamespace {
-    Network,
 }
 
 #[derive(Args, Debug)]

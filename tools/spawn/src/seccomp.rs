@@ -103,10 +103,11 @@ fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
     }
     wanted.sort_by_key(|one| one.column);
     wanted.dedup();
+    let rules: Vec<Rule> = seccomp.syscalls.iter().map(rule).collect::<anyhow::Result<_>>()?;
     let mut notifies = default == NOTIFY;
     let mut sections = Vec::new();
     for one in wanted {
-        let leaves = leaves(&seccomp.syscalls, *one, default)?;
+        let leaves = leaves(&rules, *one, default);
         notifies |= leaves.values().any(Leaf::notifies);
         sections.push((one.audit, one.bit, leaves));
     }
@@ -143,36 +144,45 @@ fn listener(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<Option<(PathBuf
     Ok(Some((seccomp.listener_path.clone(), seccomp.listener_metadata.clone())))
 }
 
-/// Sorts the rules by the numbers of their calls. Names without a number are left out, as libseccomp's users do.
-fn leaves(rules: &[SyscallRule], architecture: Architecture, default: u32) -> anyhow::Result<BTreeMap<u32, Leaf>> {
+/// A rule of the configuration, with the numbers of its calls on all architectures.
+struct Rule {
+    calls: Vec<&'static [i16; ARCHITECTURES.len()]>,
+    tests: Vec<Vec<Test>>,
+    action: u32,
+}
+
+/// Names without a number are left out, as libseccomp's users do.
+fn rule(rule: &SyscallRule) -> anyhow::Result<Rule> {
+    let action = action(&rule.action, rule.errno_ret)?;
+    let listens = action == NOTIFY && rule.names.iter().any(|name| name == "write");
+    ensure!(!listens, "SCMP_ACT_NOTIFY cannot be used for the write syscall");
+    let calls = rule.names.iter().filter_map(|name| numbers(name)).collect();
+    Ok(Rule { calls, tests: tests(&rule.args)?, action })
+}
+
+/// Sorts the rules by the numbers of their calls.
+fn leaves(rules: &[Rule], architecture: Architecture, default: u32) -> BTreeMap<u32, Leaf> {
     let mut leaves: BTreeMap<u32, Leaf> = BTreeMap::new();
-    for rule in rules {
-        let action = action(&rule.action, rule.errno_ret)?;
-        if action == default {
-            continue;
-        }
-        let tests = tests(&rule.args)?;
-        for name in &rule.names {
-            ensure!(action != NOTIFY || name != "write", "SCMP_ACT_NOTIFY cannot be used for the write syscall");
-            let Some(number) = number(name, architecture.column) else { continue };
+    for rule in rules.iter().filter(|rule| rule.action != default) {
+        for number in rule.calls.iter().filter_map(|numbers| u32::try_from(numbers[architecture.column]).ok()) {
             let leaf =
                 leaves.entry(number | architecture.bit).or_insert_with(|| Leaf { rules: Vec::new(), action: None });
-            if tests.is_empty() {
-                leaf.action.get_or_insert(action);
+            if rule.tests.is_empty() {
+                leaf.action.get_or_insert(rule.action);
             } else {
-                leaf.rules.extend(tests.iter().map(|tests| (tests.clone(), action)));
+                leaf.rules.extend(rule.tests.iter().map(|tests| (tests.clone(), rule.action)));
             }
         }
     }
     for leaf in leaves.values_mut() {
         leaf.rules.retain(|(_, action)| leaf.action != Some(*action));
     }
-    Ok(leaves)
+    leaves
 }
 
-fn number(name: &str, column: usize) -> Option<u32> {
+fn numbers(name: &str) -> Option<&'static [i16; ARCHITECTURES.len()]> {
     let at = table::NUMBERS.binary_search_by_key(&name, |(known, _)| known).ok()?;
-    table::NUMBERS.get(at).and_then(|(_, numbers)| u32::try_from(numbers[column]).ok())
+    table::NUMBERS.get(at).map(|(_, numbers)| numbers)
 }
 
 /// All tests of a rule must hold, except that several of one argument are alternatives.
@@ -233,6 +243,10 @@ mod tests {
     const I386: u32 = 0x4000_0003;
     const PERM: u32 = ERRNO | 1;
     const NOSYS: u32 = ERRNO | 0x26;
+
+    fn number(name: &str, column: usize) -> Option<u32> {
+        numbers(name).and_then(|numbers| u32::try_from(numbers[column]).ok())
+    }
 
     #[test]
     fn the_table_is_sorted_and_right() {

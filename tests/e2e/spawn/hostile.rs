@@ -10,6 +10,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("exec_enters_no_directory_through_a_descriptor", NEEDS, exec_cwd),
         test("a_cwd_that_is_the_image_s_link_to_a_descriptor_is_refused", NEEDS, linked_cwd),
+        test("a_cwd_that_root_is_denied_is_not_entered_through_a_descriptor", NEEDS, denied_cwd),
         test("exec_writes_nothing_to_a_proc_that_the_container_made", NEEDS, exec_fake_proc),
         test("exec_takes_no_terminal_from_a_devpts_that_the_container_made", NEEDS, exec_fake_pts),
         test("exec_has_neither_inheritable_nor_ambient_capabilities", NEEDS, exec_capabilities),
@@ -57,6 +58,42 @@ fn linked_cwd(sandbox: &Sandbox) {
         let outcome = run(sandbox, "lcw");
         assert!(!outcome.stdout.contains("inside"), "{fd}: {}", outcome.stdout);
     }
+}
+
+/// CVE-2024-21626, where the working directory is entered by the container's user, since its root may not.
+fn denied_cwd(sandbox: &Sandbox) {
+    bundle(sandbox, "dcw", "echo inside", |config| {
+        for ids in ["uidMappings", "gidMappings"] {
+            config["linux"][ids] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        }
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        config["process"]["cwd"] = json!("/work");
+    });
+    // Of the user, but of a group that the namespace has not: its root's privilege does not reach there.
+    sandbox.sh("mkdir host && chown 101000:0 host && chmod 700 host && chmod 755 . dcw").run().ok();
+    let command =
+        |words: &str| sandbox.sh(&format!("{} --root {} {words} 7<host 9<host", runtime(), sandbox.at("st"))).run();
+    for fd in [7, 9] {
+        sandbox.sh(&format!("ln -sfn /proc/self/fd/{fd} dcw/rootfs/work")).run().ok();
+        let outcome = command("run -b dcw e2e-dcw");
+        assert!(!outcome.stdout.contains("inside"), "{fd}: {}", outcome.stdout);
+        assert!(outcome.stderr.contains("/work"), "{fd}: {}", outcome.stderr);
+    }
+    sandbox
+        .sh("rm dcw/rootfs/work && mkdir dcw/rootfs/work && sed -i 's/echo inside/sleep 1000/' dcw/config.json")
+        .run()
+        .ok();
+    spawn(sandbox, "run -d -b dcw e2e-dcw </dev/null >/dev/null 2>&1").ok();
+    for fd in [7, 9] {
+        sandbox.sh(&format!("rmdir dcw/rootfs/work; ln -sfn /proc/self/fd/{fd} dcw/rootfs/work")).run();
+        for cwd in ["/work", &format!("/proc/self/fd/{fd}")] {
+            let outcome = command(&format!("exec -u 1000:1000 --cwd {cwd} e2e-dcw sh -c 'echo inside'"));
+            assert!(!outcome.stdout.contains("inside"), "{cwd}: {}", outcome.stdout);
+            assert!(outcome.stderr.contains("chdir to cwd"), "{cwd}: {}", outcome.stderr);
+        }
+    }
+    spawn(sandbox, "delete -f e2e-dcw").ok();
 }
 
 /// CVE-2019-16884, CVE-2025-52881: what is written to `/proc/self` goes to the kernel or nowhere.

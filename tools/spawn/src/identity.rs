@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sys::launch::{Launch, Word};
 
 use crate::capability::{self, Sets};
@@ -76,8 +76,7 @@ pub(crate) fn list(
     list.bounding(sets);
     list.user(process);
     if surroundings.chdir {
-        let cwd = list.launch.string(&CString::new(process.cwd.as_str()).context("cwd")?);
-        list.call(&format!("chdir to cwd ({:?}) set in config.json failed", process.cwd), libc::SYS_chdir, &[cwd]);
+        list.enter_cwd(process)?;
     }
     list.wait();
     list.label(process)?;
@@ -185,6 +184,19 @@ impl List<'_> {
         if let Some(umask) = user.umask {
             self.call("set the umask", libc::SYS_umask, &[u64::from(umask & 0o777)]);
         }
+    }
+
+    /// Not through a link of procfs: descriptors of the host are still open here (CVE-2024-21626).
+    fn enter_cwd(&mut self, process: &Process) -> anyhow::Result<()> {
+        let cwd = self.launch.string(&CString::new(process.cwd.as_str()).context("cwd")?);
+        let flags = number(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        let how = self.launch.words(&[flags, 0, ResolveFlags::NO_MAGICLINKS.bits()]);
+        let name = format!("chdir to cwd ({:?}) set in config.json failed", process.cwd);
+        // The path is absolute, so that it does not matter from where it counts.
+        self.call(&name, libc::SYS_openat2, &[0, cwd, how, 24]);
+        self.launch.pass_result(0, 0);
+        self.call(&name, libc::SYS_fchdir, &[0]);
+        Ok(())
     }
 
     fn wait(&mut self) {

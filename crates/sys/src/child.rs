@@ -49,7 +49,7 @@ pub fn apart(command: &mut Command, more: u32) -> &mut Command {
 }
 
 /// Has execve close all descriptors from `first` on.
-fn close_on_exec(first: u32) -> io::Result<()> {
+pub fn close_on_exec(first: u32) -> io::Result<()> {
     // SAFETY: the flag only marks descriptors; none is closed under its owner.
     match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
         0 => Ok(()),

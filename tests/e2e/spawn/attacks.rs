@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{NEEDS, bundle, run, spawn};
+use super::{NEEDS, bundle, run, runtime, spawn};
 use crate::support::{Sandbox, Test, test};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -11,6 +11,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("an_interpreter_of_proc_self_exe_is_not_the_runtime", NEEDS, exe_interpreter),
         test("no_descriptor_of_the_host_reaches_the_program", NEEDS, descriptors),
         test("a_cwd_through_a_descriptor_is_refused", NEEDS, cwd_descriptor),
+        test("a_program_through_a_descriptor_is_not_executed", NEEDS, program_descriptor),
         test("a_cgroup_path_stays_in_its_hierarchy", NEEDS, cgroup_traversal),
         test("dev_as_a_link_makes_nothing_on_a_volume", NEEDS, dev_link),
         test("proc_as_a_link_is_refused", NEEDS, proc_link),
@@ -84,6 +85,30 @@ fn descriptors(sandbox: &Sandbox) {
         .run()
         .ok();
     assert!(outcome.stdout.starts_with("0\n1\n2\n3\n4\nHOME"), "{}", outcome.stdout);
+}
+
+/// CVE-2024-21626, by the program's own path: what the caller has open is no program of the container's.
+fn program_descriptor(sandbox: &Sandbox) {
+    sandbox.sh("mkdir host && cp $(command -v busybox) host/echo && chmod 755 . host host/echo").run().ok();
+    let spawn_with_host = |words: &str| {
+        sandbox.sh(&format!("{} --root {} {words} 7<host 8<host/echo", runtime(), sandbox.at("st"))).run()
+    };
+    bundle(sandbox, "pdr", "sleep 1000", |_| {});
+    spawn(sandbox, "run -d -b pdr e2e-pdr-x </dev/null >/dev/null 2>&1").ok();
+    for program in ["/proc/self/fd/7/echo", "/proc/self/fd/8", "/dev/fd/8", "/dev/fd/7/../host/echo", "/link"] {
+        bundle(sandbox, "pd", "", |config| config["process"]["args"] = json!([program, "inside"]));
+        sandbox.sh("for d in pd pdr; do ln -sfn /proc/self/fd/8 $d/rootfs/link; done").run().ok();
+        for words in ["run -b pd e2e-pd", &format!("exec e2e-pdr-x {program} inside")] {
+            let outcome = spawn_with_host(words);
+            assert!(!outcome.stdout.contains("inside"), "{words}: {program}: {}", outcome.stdout);
+            assert_ne!(outcome.code(), 0, "{words}: {program}");
+        }
+        let created = spawn_with_host("create -b pd e2e-pd </dev/null >out 2>&1");
+        let _refused = created.code() != 0 || spawn_with_host("start e2e-pd").code() != 0;
+        let _none = spawn(sandbox, "delete -f e2e-pd");
+        sandbox.sh("! grep inside out").run().ok();
+    }
+    spawn(sandbox, "delete -f e2e-pdr-x").ok();
 }
 
 fn cwd_descriptor(sandbox: &Sandbox) {

@@ -420,6 +420,8 @@ pub(crate) fn launch(
 ) -> anyhow::Result<Infallible> {
     let list = identity::list(process, &config.linux, program, surroundings)?;
     let memfd = list.seal().context("make the launching program")?;
+    // Here, and not at the program's execve: its path may lead through what the caller had open (CVE-2024-21626).
+    sys::child::close_on_exec(3 + surroundings.preserved_fds).context("close on exec")?;
     for fd in [Some(surroundings.report), surroundings.start, surroundings.proc].into_iter().flatten() {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
     }

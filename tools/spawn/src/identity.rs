@@ -23,6 +23,7 @@ pub(crate) struct Surroundings<'a> {
     /// The host's `/proc`, if there is a label to write.
     pub proc: Option<BorrowedFd<'a>>,
     pub filter: Option<&'a Filter>,
+    /// How many descriptors after stderr the program gets.
     pub preserved_fds: u32,
     /// Die with the parent.
     pub foreground: bool,
@@ -104,15 +105,12 @@ impl List<'_> {
 
     fn guard(&mut self) {
         self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
-        let first = 3 + u64::from(self.surroundings.preserved_fds);
         let cloexec = number(libc::FD_CLOEXEC);
-        let own = [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc];
-        // Own descriptors among those that the caller wants preserved: he has promised more than he has.
-        for fd in own.into_iter().flatten().map(|fd| number(fd.as_raw_fd())).filter(|fd| *fd < first) {
-            self.call("close on exec", libc::SYS_fcntl, &[fd, number(libc::F_SETFD), cloexec]);
+        for fd in
+            [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc].into_iter().flatten()
+        {
+            self.call("close on exec", libc::SYS_fcntl, &[number(fd.as_raw_fd()), number(libc::F_SETFD), cloexec]);
         }
-        let flag = u64::from(libc::CLOSE_RANGE_CLOEXEC);
-        self.call("close on exec", libc::SYS_close_range, &[first, u64::from(u32::MAX), flag]);
         if let Some(name) = self.surroundings.keyring {
             let name = self.launch.string(name);
             // Kernels may have no keyrings, and users may have used up theirs; neither keeps a container from running.
@@ -227,6 +225,8 @@ impl List<'_> {
         );
         self.launch.pass_result(0, 0);
         self.call(&name, libc::SYS_write, &[0, text, label.len() as u64]);
+        // The program's path could lead through it.
+        self.call(&name, libc::SYS_close, &[number(proc.as_raw_fd())]);
         Ok(())
     }
 

@@ -45,9 +45,10 @@ pub(crate) const FLAGS: [(&str, u64); 4] = [
     // One thread has nobody to synchronise with.
     ("SECCOMP_FILTER_FLAG_TSYNC", 0),
     ("SECCOMP_FILTER_FLAG_LOG", 2),
-    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 4),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", SPEC_ALLOW),
     ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 32),
 ];
+const SPEC_ALLOW: u64 = 4;
 const NEW_LISTENER: u64 = 8;
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -124,16 +125,17 @@ fn stub(default: u32) -> Option<u32> {
 }
 
 fn flags(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<u64> {
+    // Mitigations of speculation that every filter would switch on are left as they are unless it says, as runc does.
     let mut flags = if notifies { NEW_LISTENER } else { 0 };
-    for flag in &seccomp.flags {
+    let Some(named) = &seccomp.flags else { return Ok(flags | SPEC_ALLOW) };
+    for flag in named {
         let known = FLAGS
             .iter()
             .find(|(name, _)| name == flag)
             .with_context(|| format!("seccomp flag {flag:?} is not known"))?;
         flags |= known.1;
     }
-    // Mitigations of speculation that every filter would switch on are left as they are, as runc does.
-    Ok(if seccomp.flags.is_empty() { flags | 4 } else { flags })
+    Ok(flags)
 }
 
 fn listener(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<Option<(PathBuf, String)>> {
@@ -318,6 +320,20 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn no_flags_are_other_than_an_empty_list() {
+        for (flags, want) in [
+            ("", SPEC_ALLOW),
+            (r#""flags":null,"#, SPEC_ALLOW),
+            (r#""flags":[],"#, 0),
+            (r#""flags":["SECCOMP_FILTER_FLAG_TSYNC"],"#, 0),
+            (r#""flags":["SECCOMP_FILTER_FLAG_LOG"],"#, 2),
+        ] {
+            let filter = compile_json(&format!(r#"{{{flags}"defaultAction":"SCMP_ACT_ALLOW"}}"#));
+            assert_eq!(filter.flags, want, "{flags}");
         }
     }
 

@@ -139,8 +139,8 @@ pub(crate) struct Seccomp {
     pub default_errno_ret: Option<u32>,
     #[serde(deserialize_with = "or_default")]
     pub architectures: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub flags: Vec<String>,
+    /// None at all is something else than an empty list.
+    pub flags: Option<Vec<String>>,
     #[serde(deserialize_with = "or_default")]
     pub listener_path: PathBuf,
     #[serde(deserialize_with = "or_default")]

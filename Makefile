@@ -2,6 +2,7 @@
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
 # make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (installs what is missing from Debian)
+# make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
 # make lint         formatting, clippy, shellcheck
@@ -22,7 +23,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-vm soak fuzz lint bench docs install clean
+.PHONY: all build demo test test-vm test-weakened soak fuzz lint bench docs install clean
 all: build
 
 build:
@@ -42,6 +43,10 @@ test-vm:
 	@tests/setup vm
 	@$(SUDO) env PATH="$$PATH" tests/vm
 
+test-weakened:
+	@tests/setup weakened
+	@$(SUDO) env PATH="$$PATH" tests/weaken
+
 soak:
 	@tests/setup test
 	@SOAK="$(or $(DURATION),3600)" tests/run kill::soak
@@ -54,7 +59,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/vm tests/demo front/drayage bench/run fuzz/run .ci/run
+	shellcheck tests/setup tests/run tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' tests/images/make tests/images/*.py
 
 bench: build

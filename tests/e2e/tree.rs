@@ -19,6 +19,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("only_layout_digests_blobs", &[], digests),
         test("no_source_file_is_over_its_budget", &[], file_length),
         test("the_tests_that_the_security_document_names_exist", &[], security_tests),
+        test("each_weakening_applies_and_names_its_tests", &[], weakenings),
     ]
 }
 
@@ -89,9 +90,39 @@ fn security_tests(_: &Sandbox) {
         document.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
     assert!(named.len() > 20, "{named:?}");
     for (area, name) in named {
-        let in_area = |path: &Path| path.starts_with(area) || path == Path::new(area).with_extension("rs");
-        let found = tests_of().any(|(path, text)| in_area(&path) && text.contains(&format!("\"{name}\"")));
-        assert!(found || name == "name", "there is no test {area}::{name}");
+        assert!(is_test(area, name) || name == "name", "there is no test {area}::{name}");
+    }
+}
+
+fn is_test(area: &str, name: &str) -> bool {
+    let in_area = |path: &Path| path.starts_with(area) || path == Path::new(area).with_extension("rs");
+    tests_of().any(|(path, text)| in_area(&path) && text.contains(&format!("\"{name}\"")))
+}
+
+/// What `tests/weaken` applies: where the sources have changed, so must the patches.
+fn weakenings(_: &Sandbox) {
+    let patches: Vec<PathBuf> =
+        fs::read_dir(source().join("tests/weakened")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(patches.len() > 20, "{patches:?}");
+    for patch in patches {
+        let text = fs::read_to_string(&patch).unwrap();
+        let named: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Fails: ")).collect();
+        assert!(!named.is_empty(), "{} names no test", patch.display());
+        for test in named {
+            assert!(test.split_once("::").is_some_and(|(area, name)| is_test(area, name)), "there is no test {test}");
+        }
+        for file in text.split("\n--- a/").skip(1) {
+            let (path, hunks) = file.split_once('\n').unwrap();
+            let code = fs::read_to_string(source().join(path)).unwrap();
+            for hunk in hunks.split("\n@@ ").skip(1) {
+                let old: String = hunk
+                    .lines()
+                    .skip(1)
+                    .filter(|line| !line.starts_with('+'))
+                    .fold(String::new(), |old, line| old + line.get(1..).unwrap_or_default() + "\n");
+                assert!(code.contains(&old), "{} does not apply to {path}: {old}", patch.display());
+            }
+        }
     }
 }
 

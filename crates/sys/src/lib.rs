@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod child;
 pub mod clone;
+pub mod file;
 pub mod launch;
 pub mod memory;
 pub mod mount;

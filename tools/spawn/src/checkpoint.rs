@@ -10,13 +10,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
+use cgroup::Cgroups;
 use rustix::fs::OFlags;
 use rustix::mount::MountPropagationFlags;
 use rustix::process::Pid;
 use sys::namespace::Kind as NamespaceType;
 
 use self::criu::{Criu, Kind, Message};
-use crate::cgroup::Cgroups;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{Checkpoint, CriuOptions, Restore};

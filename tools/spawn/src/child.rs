@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
+use cgroup::Cgroups;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
 use sys::namespace::Kind;
 
-use crate::cgroup::Cgroups;
 use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks::{self, Inside};
 use crate::identity::{self, Program, Surroundings};

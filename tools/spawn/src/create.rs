@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use cgroup::Cgroups;
+use cgroup::systemd::{self, Placeholder, Scope};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
-use crate::cgroup::Cgroups;
-use crate::cgroup::systemd::{self, Placeholder, Scope};
 use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind, Process as Description};
 use crate::state::{self, Container, Status};

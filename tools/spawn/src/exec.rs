@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use cgroup::{Cgroups, systemd};
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
-use crate::cgroup::{Cgroups, systemd};
 use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
@@ -288,7 +288,7 @@ fn below(mut cgroups: Cgroups, wanted: &[(String, String)]) -> anyhow::Result<Cg
     for (controllers, path) in wanted {
         let leaves = Path::new(path).components().any(|part| part == std::path::Component::ParentDir);
         ensure!(!leaves, "bad sub cgroup path: {path}");
-        let path = crate::cgroup::clean(path);
+        let path = cgroup::clean(path);
         for controller in controllers.split(',') {
             let all = controller.is_empty();
             let mut found = all && cgroups.is_unified();

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod capability;
-mod cgroup;
 mod checkpoint;
 mod child;
 mod clock;

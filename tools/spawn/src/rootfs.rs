@@ -11,6 +11,7 @@ mod restrict;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use ::cgroup::Cgroups;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::mount::MountPropagationFlags;
@@ -42,7 +43,7 @@ pub(crate) struct Rootfs<'a> {
     root: OwnedFd,
     /// Read-only at the end, when nothing has to be made in them any more.
     read_only_later: Vec<OwnedFd>,
-    cgroups: &'a crate::cgroup::Cgroups,
+    cgroups: &'a Cgroups,
     parent: BorrowedFd<'a>,
     /// `/dev` belongs to the container, not to a bind mount of the user's.
     own_dev: bool,
@@ -56,7 +57,7 @@ impl<'a> Rootfs<'a> {
     pub(crate) fn bind(
         config: &'a Config,
         path: &Path,
-        cgroups: &'a crate::cgroup::Cgroups,
+        cgroups: &'a Cgroups,
         parent: BorrowedFd<'a>,
         root: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cgroup::{Cgroups, systemd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroups, systemd};
 use crate::config::Config;
 use crate::file::leave_open;
 use crate::rootfs;

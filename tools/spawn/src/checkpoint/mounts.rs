@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use cgroup::Cgroups;
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 
-use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::mount::Mount;
 use crate::{file, path, rootfs};

@@ -19,7 +19,7 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
         .open(&path)
         .with_context(|| format!("File {} exists or cannot be made. Remove it first", path.display()))?;
     let mut spec = default_spec();
-    if !rootless && !crate::cgroup::is_unified() {
+    if !rootless && !cgroup::is_unified() {
         // On v1 a container could not see there what limits it: runc's choice, too.
         without_namespace(&mut spec, "cgroup");
     }

@@ -1,20 +1,16 @@
 //! `events`: what the container's cgroups count, now and then, and each time that the kernel kills in it for want of memory.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use cgroup::{Cgroups, Killer};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::{print, state_root};
-use crate::cgroup::Cgroups;
 use crate::options::{Events, Global};
 use crate::state::{Container, Status};
 use crate::userns;
@@ -95,56 +91,6 @@ fn interfaces(text: &str) -> Value {
         })
     };
     text.lines().filter_map(line).collect()
-}
-
-/// Hears of processes that the kernel kills for want of memory.
-struct Killer {
-    /// v1: an eventfd; v2: the file `memory.events`.
-    told: File,
-    /// The file in which they are counted.
-    counter: std::path::PathBuf,
-    flags: PollFlags,
-    count: u64,
-}
-
-impl Killer {
-    /// None where memory is not counted.
-    fn watch(cgroups: &Cgroups) -> anyhow::Result<Option<Self>> {
-        let Some((counter, v1)) = cgroups.oom_file() else { return Ok(None) };
-        let opened = match File::open(&counter) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.with_context(|| format!("open {}", counter.display()))?,
-        };
-        let count = killed(&counter);
-        if !v1 {
-            return Ok(Some(Self { told: opened, counter, flags: PollFlags::PRI, count }));
-        }
-        let told = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("make an eventfd")?;
-        let control = counter.with_file_name("cgroup.event_control");
-        let order = format!("{} {}", told.as_raw_fd(), opened.as_raw_fd());
-        let order_it = || File::options().write(true).open(&control)?.write_all(order.as_bytes());
-        order_it().with_context(|| format!("write {}", control.display()))?;
-        Ok(Some(Self { told: told.into(), counter, flags: PollFlags::IN, count }))
-    }
-
-    fn polled(&self) -> PollFd<'_> {
-        PollFd::from_borrowed_fd(self.told.as_fd(), self.flags)
-    }
-
-    /// Tells whether somebody was killed since the last time that it was asked; makes ready to hear of the next.
-    fn has_killed(&mut self) -> bool {
-        let mut read = [0; 8];
-        // An eventfd has mostly nothing to read, and cannot be read from a place.
-        let _told = rustix::io::read(&self.told, &mut read);
-        let _told = self.told.read_at(&mut read, 0);
-        let before = std::mem::replace(&mut self.count, killed(&self.counter));
-        self.count > before
-    }
-}
-
-fn killed(counter: &Path) -> u64 {
-    let text = crate::file::read(counter).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or_default()
 }
 
 /// Reads a duration as Go writes it, `1m30s` or `100ms`, or plain seconds.

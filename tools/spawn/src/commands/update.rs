@@ -6,12 +6,12 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use cgroup::Resources;
+use cgroup::systemd;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::state_root;
-use crate::cgroup::systemd;
-use crate::config::Resources;
 use crate::options::{self, Global};
 use crate::state::Container;
 

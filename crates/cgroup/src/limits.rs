@@ -1,6 +1,6 @@
 //! `linux.resources` as lines to write into cgroup files: pure, so that both versions are tested anywhere.
 
-use crate::config::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use crate::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 /// One value for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use anyhow::{Context, bail, ensure};
 
 use super::limits::{self, Line};
 use super::{Cgroups, default_rules, device, write};
-use crate::config::{Memory, Resources};
+use crate::resources::{Memory, Resources};
 
 impl Cgroups {
     /// Sets the limits, and with `devices` the rules for devices. Without privilege only what was asked for explicitly
     /// may fail.
-    pub(crate) fn apply(&self, resources: &Resources, devices: bool) -> anyhow::Result<()> {
+    pub fn apply(&self, resources: &Resources, devices: bool) -> anyhow::Result<()> {
         self.check_memory(resources.memory.as_ref())?;
         if devices && !resources.devices.is_empty() {
             self.apply_devices(resources)?;
@@ -41,7 +41,7 @@ impl Cgroups {
     }
 
     /// Tells whether the controllers are those of cgroup v2.
-    pub(crate) fn is_unified(&self) -> bool {
+    pub fn is_unified(&self) -> bool {
         self.v1.is_empty()
     }
 
@@ -58,7 +58,7 @@ impl Cgroups {
             file.write_all(value.as_bytes())
                 .with_context(|| format!("write {value:?} to {}/{name}", directory.display()))?;
         }
-        [allow, deny].into_iter().for_each(crate::file::leave_open);
+        [allow, deny].into_iter().for_each(sys::file::leave_open);
         Ok(())
     }
 
@@ -120,7 +120,7 @@ fn enable_controllers(directory: &Path) -> Refusals {
     let mut refusals = Refusals::new();
     let above: Vec<&Path> = directory.ancestors().skip(1).take_while(|path| path.starts_with(super::MOUNT)).collect();
     for parent in above.into_iter().rev() {
-        let words = |file: &str| crate::file::read(parent.join(file)).unwrap_or_default();
+        let words = |file: &str| sys::file::read(parent.join(file)).unwrap_or_default();
         let (there, enabled) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
         for controller in there.split_ascii_whitespace() {
             if enabled.split_ascii_whitespace().any(|enabled| enabled == controller) {

@@ -4,11 +4,15 @@
 //! moves the writer alone and takes no lock of the whole system, which a foreign pid in `cgroup.procs` does; into the
 //! unified hierarchy the child is born.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod device;
 mod limits;
+mod oom;
+mod resources;
 mod stats;
-pub(crate) mod systemd;
+pub mod systemd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,7 +25,9 @@ use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
-pub(crate) use device::default_rules;
+pub use device::default_rules;
+pub use oom::Killer;
+pub use resources::*;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const CGROUP_MAGIC: i64 = 0x27_e0eb;
@@ -29,7 +35,7 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 /// The directories of one container, one for each hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     /// v1 hierarchies by their controllers (`cpu,cpuacct`) or name (`systemd`).
     pub v1: BTreeMap<String, PathBuf>,
     /// The cgroup2 directory.
@@ -41,11 +47,11 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     /// Finds the directories for `linux.cgroupsPath`: an absolute path counts from each hierarchy's root, a relative
     /// one from the caller's own cgroup, and none means one named like the container. Never leaves the hierarchy.
-    pub(crate) fn locate(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
+    pub fn locate(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
         let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
         let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
         ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
-        let own = crate::file::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        let own = sys::file::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         let unified_only = is_unified();
         let mut found = Self::default();
         for line in own.lines() {
@@ -68,21 +74,21 @@ impl Cgroups {
     }
 
     /// Restores what [`Self::paths`] gave.
-    pub(crate) fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
+    pub fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
         let mut v1 = paths.clone();
         let unified = v1.remove("");
         Self { v1, unified, made: Vec::new() }
     }
 
     /// Gives the directories by controller; the unified one has the empty name, as in runc's state files.
-    pub(crate) fn paths(&self) -> BTreeMap<String, PathBuf> {
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
         let mut paths = self.v1.clone();
         paths.extend(self.unified.iter().map(|directory| (String::new(), directory.clone())));
         paths
     }
 
     /// Returns the v1 directory that has the controller.
-    pub(crate) fn controller(&self, name: &str) -> Option<&Path> {
+    pub fn controller(&self, name: &str) -> Option<&Path> {
         let has = |(controllers, _): &(&String, &PathBuf)| controllers.split(',').any(|one| one == name);
         self.v1.iter().find(has).map(|(_, directory)| directory.as_path())
     }
@@ -93,7 +99,7 @@ impl Cgroups {
 
     /// Makes the unified directory, in which the container's process is born. It must be unused if it exists; without
     /// privilege it is left out if it is not delegated. `ours` is one in which only what we have put there lives.
-    pub(crate) fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
+    pub fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let Some(directory) = &self.unified else { return Ok(()) };
         match create(directory, "") {
             Ok(true) => {
@@ -115,7 +121,7 @@ impl Cgroups {
     }
 
     /// Makes the v1 directories, as [`Self::create_unified`] does the other.
-    pub(crate) fn create_v1(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
+    pub fn create_v1(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let (mut denied, mut existed) = (Vec::new(), false);
         for (controllers, directory) in &self.v1 {
             match create(directory, controllers) {
@@ -134,7 +140,7 @@ impl Cgroups {
     }
 
     /// Leaves out the v1 directories that another process could not make.
-    pub(crate) fn keep_existing(&mut self) {
+    pub fn keep_existing(&mut self) {
         self.v1.retain(|_, directory| directory.is_dir());
     }
 
@@ -144,7 +150,7 @@ impl Cgroups {
     }
 
     /// Opens the unified cgroup, for `CLONE_INTO_CGROUP`. One that cannot be opened is left out if `lenient`.
-    pub(crate) fn open_unified(&self, lenient: bool) -> anyhow::Result<Option<OwnedFd>> {
+    pub fn open_unified(&self, lenient: bool) -> anyhow::Result<Option<OwnedFd>> {
         let Some(directory) = &self.unified else { return Ok(None) };
         match rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Err(_) if lenient => Ok(None),
@@ -154,7 +160,7 @@ impl Cgroups {
 
     /// Moves the calling process, which must have one thread, into the v1 cgroups, while the host's are in sight. Those
     /// that cannot be opened are left out if `lenient`.
-    pub(crate) fn join(&self, lenient: bool) -> anyhow::Result<()> {
+    pub fn join(&self, lenient: bool) -> anyhow::Result<()> {
         for directory in self.v1.values() {
             let context =
                 || format!("adding pid {} to {}", rustix::process::getpid().as_raw_pid(), directory.display());
@@ -164,13 +170,13 @@ impl Cgroups {
                 tasks => tasks.with_context(context)?,
             };
             rustix::io::write(&tasks, b"0").with_context(context)?;
-            crate::file::leave_open(tasks);
+            sys::file::leave_open(tasks);
         }
         Ok(())
     }
 
     /// Moves a process into all of them.
-    pub(crate) fn put(&self, pid: Pid) -> anyhow::Result<()> {
+    pub fn put(&self, pid: Pid) -> anyhow::Result<()> {
         let pid = pid.as_raw_pid();
         self.directories().try_for_each(|directory| {
             write(&directory.join("cgroup.procs"), &pid.to_string())
@@ -179,7 +185,7 @@ impl Cgroups {
     }
 
     /// Gives each hierarchy, by the name that the kernel's lists have, and the path below its root.
-    pub(crate) fn below_roots(&self) -> Vec<(String, String)> {
+    pub fn below_roots(&self) -> Vec<(String, String)> {
         let named = |name: &String| if name == "systemd" { "name=systemd".to_owned() } else { name.clone() };
         let below = |directory: &Path, base: PathBuf| {
             format!("/{}", directory.strip_prefix(base).unwrap_or(directory).display())
@@ -191,14 +197,14 @@ impl Cgroups {
     }
 
     /// Lists the processes, with those of cgroups that the container has made below its own.
-    pub(crate) fn processes(&self) -> Vec<Pid> {
+    pub fn processes(&self) -> Vec<Pid> {
         // One that could not be born into the unified cgroup is in the others alone.
         let v1 = ["pids", "freezer", "devices", "memory"].iter().find_map(|name| self.controller(name));
         let v1 = v1.or_else(|| self.v1.values().next().map(PathBuf::as_path));
         let mut pids = BTreeSet::new();
         for directory in v1.into_iter().chain(self.unified.as_deref()).flat_map(tree) {
             // A cgroup of threads does not tell its processes.
-            let list = |file| crate::file::read(directory.join(file));
+            let list = |file| sys::file::read(directory.join(file));
             let text = list("cgroup.procs").or_else(|_| list("cgroup.threads")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|line| line.parse().ok().filter(|pid: &i32| *pid > 0)));
         }
@@ -206,7 +212,7 @@ impl Cgroups {
     }
 
     /// Sends a signal to every process.
-    pub(crate) fn signal(&self, signal: i32) -> anyhow::Result<()> {
+    pub fn signal(&self, signal: i32) -> anyhow::Result<()> {
         let kill = self.unified.as_deref().filter(|_| signal == libc::SIGKILL);
         // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
         let _left = kill.map(|directory| write(&directory.join("cgroup.kill"), "1"));
@@ -222,14 +228,14 @@ impl Cgroups {
     }
 
     /// A frozen v1 cgroup would keep even SIGKILL waiting.
-    pub(crate) fn thaw_for_death(&self) -> anyhow::Result<()> {
+    pub fn thaw_for_death(&self) -> anyhow::Result<()> {
         let v1 = self.freezer().is_some_and(|(_, v1)| v1);
         if v1 && self.is_frozen() { self.freeze(false) } else { Ok(()) }
     }
 
     /// Tells whether the container is paused.
-    pub(crate) fn is_frozen(&self) -> bool {
-        let read = |path: PathBuf| crate::file::read(path).unwrap_or_default();
+    pub fn is_frozen(&self) -> bool {
+        let read = |path: PathBuf| sys::file::read(path).unwrap_or_default();
         match self.freezer() {
             Some((directory, true)) => {
                 read(directory.join("freezer.state")).trim_end() != "THAWED" && directory.is_dir()
@@ -240,7 +246,7 @@ impl Cgroups {
     }
 
     /// Stops or continues all processes at once.
-    pub(crate) fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
         let Some((directory, v1)) = self.freezer() else { bail!("no freezer cgroup") };
         let (file, value) = match (v1, frozen) {
             (true, true) => ("freezer.state", "FROZEN"),
@@ -253,9 +259,9 @@ impl Cgroups {
         loop {
             write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
             let reached = if v1 {
-                crate::file::read(&path).is_ok_and(|state| state.trim_end() == value)
+                sys::file::read(&path).is_ok_and(|state| state.trim_end() == value)
             } else {
-                let events = crate::file::read(directory.join("cgroup.events")).unwrap_or_default();
+                let events = sys::file::read(directory.join("cgroup.events")).unwrap_or_default();
                 events.lines().any(|line| line.strip_prefix("frozen ") == Some(value))
             };
             if reached {
@@ -276,7 +282,7 @@ impl Cgroups {
     }
 
     /// Removes the directories that [`Self::create_unified`] and [`Self::create_v1`] have made.
-    pub(crate) fn remove_made(&self) {
+    pub fn remove_made(&self) {
         for directory in &self.made {
             // Whoever uses it by now keeps it.
             let _in_use = fs::remove_dir(directory);
@@ -284,7 +290,7 @@ impl Cgroups {
     }
 
     /// Removes the directories in which nothing is, or soon will be: others may live in them.
-    pub(crate) fn remove_unused(&self) {
+    pub fn remove_unused(&self) {
         let deadline = Instant::now() + Duration::from_secs(3);
         let busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
         for directory in self.directories() {
@@ -296,7 +302,7 @@ impl Cgroups {
     }
 
     /// Kills what is left and removes the directories.
-    pub(crate) fn destroy(&self) -> anyhow::Result<()> {
+    pub fn destroy(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         for directory in self.directories() {
             while let Err(error) = remove(directory) {
@@ -311,12 +317,12 @@ impl Cgroups {
 }
 
 /// Tells whether cgroup v2 is all there is.
-pub(crate) fn is_unified() -> bool {
+pub fn is_unified() -> bool {
     file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC)
 }
 
 /// Removes `..` and `.` as if the path began at a root, and the leading slash.
-pub(crate) fn clean(path: &str) -> PathBuf {
+pub fn clean(path: &str) -> PathBuf {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -359,7 +365,7 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
     let roots = [Path::new(MOUNT), &Path::new(MOUNT).join("unified")];
     let nested = controllers.is_empty() && !directory.parent().is_some_and(|parent| roots.contains(&parent));
     let kind = directory.join("cgroup.type");
-    if nested && crate::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
+    if nested && sys::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
         write(&kind, "threaded")?;
     }
     Ok(true)
@@ -367,7 +373,7 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
 
 /// Refuses a cgroup that others live in: limits and kills would reach the wrong processes.
 fn check_unused(directory: &Path) -> anyhow::Result<()> {
-    let count = crate::file::read(directory.join("cgroup.procs")).unwrap_or_default().lines().count();
+    let count = sys::file::read(directory.join("cgroup.procs")).unwrap_or_default().lines().count();
     ensure!(count == 0, "container's cgroup is not empty: {count} process(es) found in {}", directory.display());
     Ok(())
 }
@@ -376,11 +382,11 @@ fn check_unused(directory: &Path) -> anyhow::Result<()> {
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let mut value = crate::file::read(parent.join(file))?;
+        let mut value = sys::file::read(parent.join(file))?;
         if value.trim_end().is_empty() {
             // Whoever made that one has left it so.
             inherit_cpuset(parent)?;
-            value = crate::file::read(parent.join(file))?;
+            value = sys::file::read(parent.join(file))?;
         }
         write(&directory.join(file), value.trim_end())?;
     }

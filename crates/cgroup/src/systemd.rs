@@ -4,6 +4,7 @@
 mod bus;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -12,18 +13,18 @@ use sys::clone::{Cloned, How, clone};
 
 use self::bus::{Bus, Value, Writer};
 use super::limits::{self, Line};
-use crate::config::Resources;
+use crate::resources::Resources;
 
 /// A scope by its unit's name, and the slice that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Scope {
+pub struct Scope {
     unit: String,
     slice: String,
 }
 
 /// Keeps a scope alive until the container's process is in it: systemd ends one that is empty.
 #[derive(Debug)]
-pub(crate) struct Placeholder {
+pub struct Placeholder {
     pid: Pid,
     /// It ends when this is closed.
     alive: Option<OwnedFd>,
@@ -31,7 +32,7 @@ pub(crate) struct Placeholder {
 
 impl Scope {
     /// Reads `linux.cgroupsPath` as runtimes take it with systemd, `SLICE:PREFIX:NAME`; none of it is needed.
-    pub(crate) fn parse(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
+    pub fn parse(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
         let parts: Vec<&str> =
             if cgroups_path.is_empty() { vec!["", "", id] } else { cgroups_path.split(':').collect() };
         let [slice, prefix, name] = parts.as_slice() else {
@@ -56,12 +57,12 @@ impl Scope {
     }
 
     /// Returns the unit's name.
-    pub(crate) fn unit(&self) -> &str {
+    pub fn unit(&self) -> &str {
         &self.unit
     }
 
     /// Makes the scope with its limits, and returns its path below the root of every hierarchy.
-    pub(crate) fn start(&self, resources: Option<&Resources>) -> anyhow::Result<(Placeholder, PathBuf)> {
+    pub fn start(&self, resources: Option<&Resources>) -> anyhow::Result<(Placeholder, PathBuf)> {
         let mut bus = connect()?;
         let placeholder = Placeholder::new()?;
         let pid = placeholder.pid.as_raw_pid().unsigned_abs();
@@ -86,7 +87,7 @@ impl Scope {
         let job = bus.call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body).with_context(failed)?;
         let result = bus.wait_for_job(&job.unwrap_or_default()).with_context(failed)?;
         ensure!(result == "done", "start {}: systemd says {result}", self.unit);
-        let own = crate::file::read(format!("/proc/{pid}/cgroup")).context("read the scope's place")?;
+        let own = sys::file::read(format!("/proc/{pid}/cgroup")).context("read the scope's place")?;
         // On hybrid systems it may be in its own hierarchy alone.
         let paths = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         let place = paths.filter(|path| path.ends_with(&self.unit)).max();
@@ -96,7 +97,7 @@ impl Scope {
 }
 
 /// Ends a scope, so that systemd forgets it. One that is gone is no error.
-pub(crate) fn stop(unit: &str) -> anyhow::Result<()> {
+pub fn stop(unit: &str) -> anyhow::Result<()> {
     let mut bus = connect()?;
     let of_unit = |more: &[&str]| {
         let mut body = Writer::default();
@@ -115,7 +116,7 @@ pub(crate) fn stop(unit: &str) -> anyhow::Result<()> {
 }
 
 /// Tells systemd of changed limits: what only the files say it would write over.
-pub(crate) fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
+pub fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
     let properties = limits_of(Some(resources))?;
     if properties.is_empty() {
         return Ok(());
@@ -130,9 +131,9 @@ pub(crate) fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
 
 /// Has systemd put a process into a scope, unless it is there: a user may not, from the scope of his login session, which
 /// has no other cgroup above it that is his.
-pub(crate) fn attach(unit: &str, pid: Pid) -> anyhow::Result<()> {
+pub fn attach(unit: &str, pid: Pid) -> anyhow::Result<()> {
     let number = pid.as_raw_pid().unsigned_abs();
-    let own = crate::file::read(format!("/proc/{number}/cgroup")).context("read the process's cgroup")?;
+    let own = sys::file::read(format!("/proc/{number}/cgroup")).context("read the process's cgroup")?;
     if own.lines().any(|line| line.ends_with(unit)) {
         return Ok(());
     }
@@ -199,9 +200,9 @@ fn bits(list: &str) -> Vec<u8> {
 
 impl Placeholder {
     fn new() -> anyhow::Result<Self> {
-        let (ours, theirs) = crate::sync::pair().context("make a socket pair")?;
+        let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
         match clone(How::default()).context("clone the scope's first process")? {
-            Cloned::Parent { pid, .. } => Ok(Self { pid, alive: Some(ours) }),
+            Cloned::Parent { pid, .. } => Ok(Self { pid, alive: Some(ours.into()) }),
             Cloned::Child => {
                 drop(ours);
                 // Nothing is ever sent: it returns when the parent has closed its end, or is dead.

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::config::DeviceRule;
+use crate::resources::DeviceRule;
 
 /// What every container may use, whatever its rules deny first: making any node, and the devices of
 /// runtime-spec, config-linux.md, "Default Devices".
-pub(crate) fn default_rules() -> Vec<DeviceRule> {
+pub fn default_rules() -> Vec<DeviceRule> {
     let rule = |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
         allow: true,
         kind: kind.into(),

@@ -13,7 +13,7 @@ struct Files<'a>(Option<&'a Path>);
 
 impl Files<'_> {
     fn text(&self, name: &str) -> Option<String> {
-        crate::file::read(self.0?.join(name)).ok()
+        sys::file::read(self.0?.join(name)).ok()
     }
 
     /// A file of one number; `max` is the largest there is.
@@ -66,7 +66,7 @@ fn number(number: Option<u64>) -> Option<Value> {
 
 impl Cgroups {
     /// Reads all that is counted.
-    pub(crate) fn stats(&self) -> Value {
+    pub fn stats(&self) -> Value {
         json!({
             "cpu": self.cpu_stats(),
             "cpuset": self.cpuset_stats(),
@@ -79,7 +79,7 @@ impl Cgroups {
 
     /// Returns the file that tells of processes killed for want of memory, and whether its kernel is told by an eventfd (v1)
     /// or by `POLLPRI`.
-    pub(crate) fn oom_file(&self) -> Option<(PathBuf, bool)> {
+    pub fn oom_file(&self) -> Option<(PathBuf, bool)> {
         match self.controller("memory") {
             Some(v1) => Some((v1.join("memory.oom_control"), true)),
             None => Some((self.unified.as_ref()?.join("memory.events"), false)),

@@ -1,0 +1,214 @@
+//! `linux.resources` of config.json, and what `update` changes (runtime-spec, config-linux.md, "Control groups"). Names and
+//! units are the specification's; where it leaves open what a number means, the kernel's files decide.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// All limits of a container; what is absent is left as it is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// Rules for device files, of which the last that matches decides.
+    #[serde(deserialize_with = "or_default")]
+    pub devices: Vec<DeviceRule>,
+    /// Limits of memory.
+    pub memory: Option<Memory>,
+    /// Shares and limits of processor time.
+    pub cpu: Option<Cpu>,
+    /// The limit of processes.
+    pub pids: Option<Pids>,
+    /// Shares and limits of block I/O.
+    #[serde(rename = "blockIO")]
+    pub block_io: Option<BlockIo>,
+    /// Limits of huge pages.
+    #[serde(deserialize_with = "or_default")]
+    pub hugepage_limits: Vec<HugepageLimit>,
+    /// Marks of packets; v1 only.
+    pub network: Option<NetworkClass>,
+    /// Limits of RDMA devices, by their names.
+    #[serde(deserialize_with = "or_default")]
+    pub rdma: BTreeMap<String, Rdma>,
+    /// Values for files of cgroup v2, by their names.
+    #[serde(deserialize_with = "or_default")]
+    pub unified: BTreeMap<String, String>,
+}
+
+/// A rule of the device controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct DeviceRule {
+    /// Whether what matches may be done.
+    pub allow: bool,
+    /// `b`, `c`, or `a` (or nothing) for both.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    /// The major number; none, or a negative one, is any.
+    pub major: Option<i64>,
+    /// The minor number; none, or a negative one, is any.
+    pub minor: Option<i64>,
+    /// Some of `rwm`: read, write, mknod; nothing is all.
+    #[serde(deserialize_with = "or_default")]
+    pub access: String,
+}
+
+/// Limits of memory, in bytes; -1 is none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// Beyond it processes are killed.
+    pub limit: Option<i64>,
+    /// What is taken back last when memory is short.
+    pub reservation: Option<i64>,
+    /// Memory and swap together.
+    pub swap: Option<i64>,
+    /// The kernel's own memory; v1 only, and ignored by kernels since 5.16.
+    pub kernel: Option<i64>,
+    /// The kernel's buffers for TCP; v1 only.
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Option<i64>,
+    /// How readily pages are swapped out, 0 to 100; v1 only.
+    pub swappiness: Option<u64>,
+    /// Let processes wait instead of killing them; v1 only.
+    #[serde(rename = "disableOOMKiller")]
+    pub disable_oom_killer: Option<bool>,
+    /// Count the groups below; v1 only, and always so since 5.11.
+    pub use_hierarchy: Option<bool>,
+    /// Refuse a limit below what is in use already.
+    pub check_before_update: Option<bool>,
+}
+
+/// Shares and limits of processor time.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cpu {
+    /// The weight among others, 2 to 262,144; 1,024 is the ordinary one.
+    pub shares: Option<u64>,
+    /// Microseconds in each period; negative is no limit.
+    pub quota: Option<i64>,
+    /// Microseconds of unused quota that may be kept for later.
+    pub burst: Option<u64>,
+    /// Microseconds.
+    pub period: Option<u64>,
+    /// Microseconds of realtime scheduling in each period; v1 only.
+    pub realtime_runtime: Option<i64>,
+    /// Microseconds; v1 only.
+    pub realtime_period: Option<u64>,
+    /// Processors, as `cpuset(7)` lists them.
+    #[serde(deserialize_with = "or_default")]
+    pub cpus: String,
+    /// Nodes of memory, as `cpuset(7)` lists them.
+    #[serde(deserialize_with = "or_default")]
+    pub mems: String,
+    /// 1: only what nobody else wants.
+    pub idle: Option<i64>,
+}
+
+/// The limit of processes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pids {
+    /// How many; -1 is no limit.
+    pub limit: Option<i64>,
+}
+
+/// Shares and limits of block I/O.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlockIo {
+    /// The weight among others, 10 to 1,000.
+    pub weight: Option<u16>,
+    /// The weight against the groups below; v1 only, and gone with CFQ in 5.0.
+    pub leaf_weight: Option<u16>,
+    /// Weights for single devices.
+    #[serde(deserialize_with = "or_default")]
+    pub weight_device: Vec<WeightDevice>,
+    /// Bytes read in a second.
+    #[serde(deserialize_with = "or_default")]
+    pub throttle_read_bps_device: Vec<ThrottleDevice>,
+    /// Bytes written in a second.
+    #[serde(deserialize_with = "or_default")]
+    pub throttle_write_bps_device: Vec<ThrottleDevice>,
+    /// Reads in a second.
+    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "or_default")]
+    pub throttle_read_iops_device: Vec<ThrottleDevice>,
+    /// Writes in a second.
+    #[serde(rename = "throttleWriteIOPSDevice", deserialize_with = "or_default")]
+    pub throttle_write_iops_device: Vec<ThrottleDevice>,
+}
+
+/// Weights for one device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WeightDevice {
+    /// The device's major number.
+    pub major: i64,
+    /// The device's minor number.
+    pub minor: i64,
+    /// As [`BlockIo::weight`].
+    pub weight: Option<u16>,
+    /// As [`BlockIo::leaf_weight`].
+    pub leaf_weight: Option<u16>,
+}
+
+/// A limit for one device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ThrottleDevice {
+    /// The device's major number.
+    pub major: i64,
+    /// The device's minor number.
+    pub minor: i64,
+    /// Bytes, or operations, in a second.
+    pub rate: u64,
+}
+
+/// A limit of huge pages of one size.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HugepageLimit {
+    /// As files name it: `2MB`.
+    pub page_size: String,
+    /// Bytes.
+    pub limit: u64,
+}
+
+/// How packets are marked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NetworkClass {
+    /// For tc(8): major and minor number in the upper and lower half.
+    #[serde(rename = "classID")]
+    pub class_id: Option<u32>,
+    /// Priorities, by interface.
+    #[serde(deserialize_with = "or_default")]
+    pub priorities: Vec<InterfacePriority>,
+}
+
+/// The priority of what leaves by one interface.
+#[derive(Clone, Debug, Deserialize)]
+pub struct InterfacePriority {
+    /// The interface's name.
+    pub name: String,
+    /// The priority, as `SO_PRIORITY` sets it (`socket(7)`).
+    pub priority: u32,
+}
+
+/// Limits of one RDMA device.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rdma {
+    /// Handles that may be open.
+    pub hca_handles: Option<u32>,
+    /// Objects that may be made.
+    pub hca_objects: Option<u32>,
+}
+
+/// Reads `null` as the member's absence: Go writes its nil slices so.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,34 @@
+//! Small files of the kernel's and of our own, with the fewest calls, and descriptors that need no closing.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
+
+/// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
+pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut buffer = [0; 4096];
+    let count = file.read(&mut buffer)?;
+    let mut text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+    if count == buffer.len() {
+        file.read_to_string(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// Reads a file to its end, without asking for its size first.
+pub fn read_all(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(8192);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Leaves a descriptor to `execve` or to the end of the process, which close it together with all others. Not if it is
+/// one of many, since a process may have a thousand only.
+pub fn leave_open(descriptor: impl Into<OwnedFd>) {
+    let descriptor = descriptor.into();
+    if descriptor.as_raw_fd() < 256 {
+        let _number = descriptor.into_raw_fd();
+    }
+}

@@ -12,13 +12,13 @@ use cgroup::Cgroups;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
+use seccomp::Filter;
 use sys::namespace::Kind;
 
 use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks::{self, Inside};
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
-use crate::seccomp::Filter;
 use crate::sync::{self, Message};
 use crate::{file, tty};
 

@@ -17,7 +17,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind, Process as Description};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, file, guard, hooks, intermediate, net_device, rootfs, seccomp, tty, userns};
+use crate::{capability, clock, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -122,7 +122,7 @@ fn make(
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
-        filter: seccomp::filter(&config.linux)?,
+        filter: filter::of(&config.linux)?,
         options: order.child.clone(),
     };
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
@@ -298,7 +298,7 @@ fn attend(
             }
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {
-                seccomp::pass_listener(config, &container.report(Status::Creating), (pid, pidfd), number)?;
+                filter::pass_listener(config, &container.report(Status::Creating), (pid, pidfd), number)?;
                 answer(socket)?;
             }
             Message::Map(mount, tree) => {

@@ -9,6 +9,7 @@ use cgroup::{Cgroups, systemd};
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
+use seccomp::Filter;
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
@@ -16,10 +17,9 @@ use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
 use crate::identity::{self, Surroundings};
-use crate::seccomp::{self, Filter};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, guard, intermediate, priority, tty, userns};
+use crate::{capability, file, filter, guard, intermediate, priority, tty, userns};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -95,7 +95,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         cgroups,
         socket: theirs,
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
-        filter: seccomp::filter(&config.linux)?,
+        filter: filter::of(&config.linux)?,
     };
     if let Some(affinity) = order.process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.initial.is_empty()) {
         rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.initial)?)
@@ -160,7 +160,7 @@ pub(crate) fn hear(
             Message::End | Message::Ready => return Ok(console),
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {
-                seccomp::pass_listener(config, state, (pid, pidfd), number)?;
+                filter::pass_listener(config, state, (pid, pidfd), number)?;
                 create::answer(socket)?;
             }
             Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{PidfdFlags, Signal};
+use seccomp::Filter;
 
 use crate::config::Hook;
 use crate::foreground::ends_within;
-use crate::seccomp::Filter;
 
 /// Runs hooks in their order; the first failure ends it.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {

@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use seccomp::Filter;
 use sys::launch::{Launch, Word};
 
 use crate::capability::{self, Sets};
 use crate::config::{Linux, Process};
 use crate::priority;
-use crate::seccomp::Filter;
 use crate::sync::CALL_FAILED;
 
 /// What the list is made of beside the process's own description.

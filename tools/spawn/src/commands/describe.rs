@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::{capability, mount, seccomp};
+use crate::{capability, mount};
 
 /// Writes the configuration that people begin with: a shell.
 pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {

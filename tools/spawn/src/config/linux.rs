@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cgroup::Resources;
+use seccomp::Profile;
 use serde::Deserialize;
 
 use super::or_default;
@@ -30,7 +31,7 @@ pub(crate) struct Linux {
     pub memory_policy: Option<MemoryPolicy>,
     #[serde(deserialize_with = "or_default")]
     pub sysctl: BTreeMap<String, String>,
-    pub seccomp: Option<Seccomp>,
+    pub seccomp: Option<Profile>,
     #[serde(deserialize_with = "or_default")]
     pub rootfs_propagation: String,
     #[serde(deserialize_with = "or_default")]
@@ -131,41 +132,4 @@ pub(crate) struct Personality {
     pub domain: String,
     #[serde(deserialize_with = "or_default")]
     pub flags: Vec<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Seccomp {
-    pub default_action: String,
-    pub default_errno_ret: Option<u32>,
-    #[serde(deserialize_with = "or_default")]
-    pub architectures: Vec<String>,
-    /// None at all is something else than an empty list.
-    pub flags: Option<Vec<String>>,
-    #[serde(deserialize_with = "or_default")]
-    pub listener_path: PathBuf,
-    #[serde(deserialize_with = "or_default")]
-    pub listener_metadata: String,
-    #[serde(deserialize_with = "or_default")]
-    pub syscalls: Vec<SyscallRule>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct SyscallRule {
-    #[serde(deserialize_with = "or_default")]
-    pub names: Vec<String>,
-    pub action: String,
-    pub errno_ret: Option<u32>,
-    #[serde(deserialize_with = "or_default")]
-    pub args: Vec<SyscallArgument>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct SyscallArgument {
-    pub index: u32,
-    pub value: u64,
-    pub value_two: u64,
-    pub op: String,
 }

@@ -1,4 +1,5 @@
-//! The listener of a filter with `SCMP_ACT_NOTIFY` (runtime-spec, config-linux.md, "The Container Process State").
+//! `linux.seccomp` of a container: its filter, and the listener of a filter with `SCMP_ACT_NOTIFY` (runtime-spec,
+//! config-linux.md, "The Container Process State").
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,29 +8,38 @@ use anyhow::Context;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
-use crate::config::Config;
+use crate::config::{Config, Linux};
+
+/// Compiles the filter that a container's processes get, where its configuration has one.
+pub(crate) fn of(linux: &Linux) -> anyhow::Result<Option<seccomp::Filter>> {
+    let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose().context("compile the seccomp filter")?;
+    if let Some(filter) = &filter {
+        log::debug!("seccomp filter flags: {}", filter.flags);
+    }
+    Ok(filter)
+}
 
 /// Fetches the listener, which is the process's descriptor `number`, and sends it with the process's state to whoever
 /// waits on `listenerPath`.
-pub(crate) fn pass(
+pub(crate) fn pass_listener(
     config: &Config,
     state: &record::State,
     (pid, pidfd): (Pid, &OwnedFd),
     number: i32,
 ) -> anyhow::Result<()> {
-    let Some(seccomp) = &config.linux.seccomp else { return Ok(()) };
+    let Some(profile) = &config.linux.seccomp else { return Ok(()) };
     let listener = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).context("fetch the seccomp listener")?;
     let message = serde_json::json!({
         "ociVersion": crate::SPEC_VERSION,
         "fds": ["seccompFd"],
         "pid": pid.as_raw_pid(),
-        "metadata": seccomp.listener_metadata,
+        "metadata": profile.listener_metadata,
         "state": state,
     });
     let send = || -> io::Result<()> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&seccomp.listener_path)?)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&profile.listener_path)?)?;
         crate::sync::send_with_fd(socket.as_fd(), message.to_string().as_bytes(), listener.as_fd())
     };
-    send().with_context(|| format!("failed to connect with seccomp agent {}", seccomp.listener_path.display()))
+    send().with_context(|| format!("failed to connect with seccomp agent {}", profile.listener_path.display()))
 }

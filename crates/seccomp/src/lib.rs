@@ -2,8 +2,10 @@
 //! here, in microseconds: for each architecture a binary tree over the numbers of system calls, with the arguments'
 //! tests at its leaves.
 
+#![forbid(unsafe_code)]
+
 mod bpf;
-mod listener;
+mod profile;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,14 +13,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::config::{Linux, Seccomp, SyscallArgument, SyscallRule};
 use bpf::{Comparison, Leaf, Program, Test};
 
-pub(crate) use listener::pass as pass_listener;
+pub use profile::{Profile, SyscallArgument, SyscallRule};
 
 /// A compiled filter.
 #[derive(Debug)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// `struct sock_filter`s, eight bytes each.
     pub program: Vec<u8>,
     /// `SECCOMP_FILTER_FLAG_*`.
@@ -27,7 +28,8 @@ pub(crate) struct Filter {
     pub listener: Option<(PathBuf, String)>,
 }
 
-pub(crate) const ACTIONS: [&str; 9] = [
+/// What can become of a call.
+pub const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
@@ -38,10 +40,11 @@ pub(crate) const ACTIONS: [&str; 9] = [
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
-pub(crate) const OPERATORS: [&str; 7] =
+/// How an argument can be compared.
+pub const OPERATORS: [&str; 7] =
     ["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"];
 /// Each flag and its bit.
-pub(crate) const FLAGS: [(&str, u64); 4] = [
+pub const FLAGS: [(&str, u64); 4] = [
     // One thread has nobody to synchronise with.
     ("SECCOMP_FILTER_FLAG_TSYNC", 0),
     ("SECCOMP_FILTER_FLAG_LOG", 2),
@@ -74,26 +77,17 @@ const ARCHITECTURES: [Architecture; 4] = [
 ];
 
 /// Lists the architectures that filters can be made for.
-pub(crate) fn architectures() -> Vec<&'static str> {
+pub fn architectures() -> Vec<&'static str> {
     ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
 }
 
-/// Compiles the filter that a container's processes get, where its configuration has one.
-pub(crate) fn filter(linux: &Linux) -> anyhow::Result<Option<Filter>> {
-    let filter = linux.seccomp.as_ref().map(compile).transpose().context("compile the seccomp filter")?;
-    if let Some(filter) = &filter {
-        log::debug!("seccomp filter flags: {}", filter.flags);
-    }
-    Ok(filter)
-}
-
 /// Compiles a filter.
-fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
-    let default = action(&seccomp.default_action, seccomp.default_errno_ret)?;
+pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
+    let default = action(&profile.default_action, profile.default_errno_ret)?;
     ensure!(default != NOTIFY, "SCMP_ACT_NOTIFY cannot be used as default action");
     let native = &ARCHITECTURES[if cfg!(target_arch = "aarch64") { 3 } else { 0 }];
     let mut wanted = vec![native];
-    for name in &seccomp.architectures {
+    for name in &profile.architectures {
         match ARCHITECTURES.iter().find(|one| one.name == name.as_str()) {
             Some(one) if one.audit == native.audit || one.column == 1 && native.column == 0 => {
                 wanted.push(one);
@@ -104,7 +98,7 @@ fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
     }
     wanted.sort_by_key(|one| one.column);
     wanted.dedup();
-    let rules: Vec<Rule> = seccomp.syscalls.iter().map(rule).collect::<anyhow::Result<_>>()?;
+    let rules: Vec<Rule> = profile.syscalls.iter().map(rule).collect::<anyhow::Result<_>>()?;
     let mut notifies = default == NOTIFY;
     let mut sections = Vec::new();
     for one in wanted {
@@ -113,7 +107,7 @@ fn compile(seccomp: &Seccomp) -> anyhow::Result<Filter> {
         sections.push((one.audit, one.bit, leaves));
     }
     let program = Program::compile(&sections, default, stub(default));
-    Ok(Filter { program: program.bytes()?, flags: flags(seccomp, notifies)?, listener: listener(seccomp, notifies)? })
+    Ok(Filter { program: program.bytes()?, flags: flags(profile, notifies)?, listener: listener(profile, notifies)? })
 }
 
 /// What calls get that are newer than every one the profile names: programs then fall back to older ones.
@@ -124,10 +118,10 @@ fn stub(default: u32) -> Option<u32> {
     (refuses && default != no_such_call).then_some(no_such_call)
 }
 
-fn flags(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<u64> {
+fn flags(profile: &Profile, notifies: bool) -> anyhow::Result<u64> {
     // Mitigations of speculation that every filter would switch on are left as they are unless it says, as runc does.
     let mut flags = if notifies { NEW_LISTENER } else { 0 };
-    let Some(named) = &seccomp.flags else { return Ok(flags | SPEC_ALLOW) };
+    let Some(named) = &profile.flags else { return Ok(flags | SPEC_ALLOW) };
     for flag in named {
         let known = FLAGS
             .iter()
@@ -138,12 +132,12 @@ fn flags(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<u64> {
     Ok(flags)
 }
 
-fn listener(seccomp: &Seccomp, notifies: bool) -> anyhow::Result<Option<(PathBuf, String)>> {
+fn listener(profile: &Profile, notifies: bool) -> anyhow::Result<Option<(PathBuf, String)>> {
     if !notifies {
         return Ok(None);
     }
-    ensure!(!seccomp.listener_path.as_os_str().is_empty(), "seccomp: SCMP_ACT_NOTIFY needs a listenerPath");
-    Ok(Some((seccomp.listener_path.clone(), seccomp.listener_metadata.clone())))
+    ensure!(!profile.listener_path.as_os_str().is_empty(), "seccomp: SCMP_ACT_NOTIFY needs a listenerPath");
+    Ok(Some((profile.listener_path.clone(), profile.listener_metadata.clone())))
 }
 
 /// A rule of the configuration, with the numbers of its calls on all architectures.

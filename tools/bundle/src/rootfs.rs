@@ -68,14 +68,11 @@ impl Root {
     }
 }
 
-/// Opens a path inside `root` (`openat2(2)`, `RESOLVE_IN_ROOT`); `None` where nothing is.
+/// Opens a path inside `root`; `None` where nothing is.
 fn open(root: impl AsFd, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
     // NONBLOCK: an image may have a FIFO there.
     let careful = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
-    let flags = flags | OFlags::CLOEXEC | careful;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let path = if path.is_empty() { "." } else { path };
-    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    match root::open_with(root.as_fd(), Path::new(path), flags | careful, ResolveFlags::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),

@@ -17,7 +17,7 @@ use crate::child::{Child, Options};
 use crate::config::{Config, NamespaceKind, Process as Description};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, clock, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
+use crate::{capability, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -256,7 +256,7 @@ pub(crate) fn describe(
     bundle.clone_into(&mut state.bundle);
     rootfs.clone_into(&mut state.rootfs);
     state.oci_version.clone_from(&config.oci_version);
-    state.created = clock::now();
+    state.created = calendar::rfc3339_nanoseconds(calendar::now());
     state.annotations.clone_from(&config.annotations);
     state.rootless = order.child.rootless;
     state.foreground = order.child.foreground;

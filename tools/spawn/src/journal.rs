@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::clock;
 use crate::options::{Global, LogFormat};
 
 /// Where errors are written to beside stderr, warnings too, and the steps of `--debug` in its place.
@@ -59,7 +58,7 @@ impl Journal {
     }
 
     fn line(&self, level: &str, message: &str) -> String {
-        let time = clock::now();
+        let time = calendar::rfc3339_nanoseconds(calendar::now());
         match self.format {
             LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string() + "\n",
             LogFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),

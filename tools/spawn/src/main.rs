@@ -6,7 +6,6 @@
 mod capability;
 mod checkpoint;
 mod child;
-mod clock;
 mod commands;
 mod config;
 mod create;
@@ -23,7 +22,6 @@ mod journal;
 mod mount;
 mod net_device;
 mod options;
-mod path;
 mod priority;
 mod rlimit;
 mod rootfs;

@@ -120,7 +120,7 @@ impl<'a> Rootfs<'a> {
 
     /// Makes the container's working directory, as runtimes do.
     pub(crate) fn make_cwd(&self, cwd: &str) -> anyhow::Result<()> {
-        crate::path::make_directory(self.root.as_fd(), Path::new(cwd), 0o755)
+        root::make_directory(self.root.as_fd(), Path::new(cwd), 0o755)
             .map(drop)
             .with_context(|| format!("make cwd {cwd:?}"))
     }

@@ -13,7 +13,6 @@ use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
 use sys::mount::{attach, clone_tree};
 
 use crate::config::ConsoleSize;
-use crate::path;
 
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
@@ -27,7 +26,7 @@ pub(crate) struct Pair {
 /// container could have changed.
 pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<Pair> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let master = path::open_with(root, Path::new("/dev/pts/ptmx"), flags, ResolveFlags::NO_SYMLINKS)
+    let master = root::open_with(root, Path::new("/dev/pts/ptmx"), flags, ResolveFlags::NO_SYMLINKS)
         .context("open /dev/pts/ptmx of the container")?;
     let magic = rustix::fs::fstatfs(&master)?.f_type;
     ensure!(magic == DEVPTS_MAGIC, "/dev/pts of the container is not a devpts");
@@ -43,7 +42,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::R
 
 /// Puts the terminal on `/dev/console`.
 pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> anyhow::Result<()> {
-    let dev = path::open_with(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)
+    let dev = root::open_with(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)
         .context("open /dev of the container")?;
     let place = crate::rootfs::place_for(dev.as_fd(), "console").context("/dev/console")?;
     let tree = clone_tree(slave, false).context("clone the terminal")?;

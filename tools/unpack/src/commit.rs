@@ -12,7 +12,6 @@ use crate::compression::Compression;
 use crate::container::Container;
 use crate::diff::{self, Style};
 use crate::instruction::Instruction;
-use crate::time;
 
 /// How the new image differs from the old one, but for its layer.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ fn edit(
     (container, options): (&Container, &Options),
 ) -> anyhow::Result<()> {
     let Value::Object(config) = config else { bail!("config is no object") };
-    let created = time::rfc3339(options.style.epoch.map_or_else(time::now, |seconds| (seconds, 0)));
+    let created = calendar::rfc3339(options.style.epoch.map_or_else(calendar::now, |seconds| (seconds, 0)));
     config.insert("created".to_owned(), json!(created));
     if let Some(author) = &options.author {
         config.insert("author".to_owned(), json!(author));

@@ -26,7 +26,6 @@ mod removal;
 mod store;
 mod stream;
 mod tar;
-mod time;
 mod tree;
 mod xattr;
 

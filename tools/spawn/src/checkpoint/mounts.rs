@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::mount::Mount;
-use crate::{file, path, rootfs};
+use crate::{file, rootfs};
 
 /// The mounts in a container.
 pub(super) struct External {
@@ -40,7 +40,7 @@ pub(super) fn external(config: &Config, pid: Pid) -> anyhow::Result<External> {
     let mut bound = BTreeMap::new();
     for mount in config.mounts.iter().map(Mount::parse).filter(|mount| mount.bind.is_some()) {
         // The destination may lead through links.
-        let place = path::open(root.as_fd(), &mount.destination)
+        let place = root::open(root.as_fd(), &mount.destination)
             .with_context(|| format!("open {}", mount.destination.display()))?;
         if let Some(id) = rootfs::mount_id(&place, Path::new("")) {
             bound.insert(id, (mount.destination.display().to_string(), String::new()));
@@ -140,9 +140,9 @@ pub(super) fn make_places(config: &Config, bundle: &Path, rootfs: &Path) -> anyh
         };
         let root = file::open(root, OFlags::PATH | OFlags::DIRECTORY)?;
         let made = if mount.bind.is_some() && bundle.join(&mount.source).is_file() {
-            path::make_file(root.as_fd(), place)
+            root::make_file(root.as_fd(), place)
         } else {
-            path::make_directory(root.as_fd(), place, 0o755)
+            root::make_directory(root.as_fd(), place, 0o755)
         };
         made.with_context(|| format!("make {}", mount.destination.display()))?;
     }

@@ -95,24 +95,9 @@ fn interfaces(text: &str) -> Value {
 
 /// Reads a duration as Go writes it, `1m30s` or `100ms`, or plain seconds.
 fn duration(text: &str) -> anyhow::Result<Duration> {
-    const UNITS: [(&str, f64); 6] = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
-    let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    let parse = || -> Option<f64> {
-        if text.chars().all(is_number) {
-            return text.parse().ok();
-        }
-        let (mut rest, mut seconds) = (text, 0.0);
-        while !rest.is_empty() {
-            let (number, after) = rest.split_at(rest.find(|c| !is_number(c))?);
-            let (unit, size) = UNITS.iter().find(|(unit, _)| after.starts_with(unit))?;
-            seconds += number.parse::<f64>().ok()? * size;
-            rest = after.strip_prefix(unit)?;
-        }
-        Some(seconds)
-    };
-    let parsed = parse().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let parsed =
-        parsed.filter(|parsed| *parsed < LONGEST).with_context(|| format!("interval {text:?} is no duration"))?;
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let parsed = seconds.or_else(|| cli::duration(text).ok()).filter(|parsed| *parsed < LONGEST);
+    let parsed = parsed.with_context(|| format!("interval {text:?} is no duration"))?;
     ensure!(!parsed.is_zero(), "interval must be greater than 0");
     Ok(parsed)
 }

@@ -16,7 +16,6 @@ use crate::file::{self, leave_open};
 use crate::mount::{
     ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
 };
-use crate::path;
 
 const PROC_MAGIC: i64 = 0x9fa0;
 /// The inode of each procfs's root: `PROC_ROOT_INO`.
@@ -58,10 +57,10 @@ impl Rootfs<'_> {
             Prepared::Tree(tree) => tree,
             prepared => self.own_tree(mount, depth, &prepared)?,
         };
-        let target = if path::is_directory(&tree)? {
-            path::make_directory(self.root(), &mount.destination, 0o755)
+        let target = if file::is_directory(&tree)? {
+            root::make_directory(self.root(), &mount.destination, 0o755)
         } else {
-            path::make_file(self.root(), &mount.destination)
+            root::make_file(self.root(), &mount.destination)
         }
         .context("make the mount point")?;
         check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
@@ -101,7 +100,7 @@ impl Rootfs<'_> {
         let mut mount = Cow::Borrowed(mount);
         if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
             // It keeps the mode of the directory that it covers.
-            if let Ok(covered) = path::open(self.root(), &mount.destination) {
+            if let Ok(covered) = root::open(self.root(), &mount.destination) {
                 let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
                 mount.to_mut().data.push(format!("mode={mode:o}"));
             }
@@ -116,7 +115,7 @@ impl Rootfs<'_> {
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         if mount.copy_up {
-            let from = path::open_with(
+            let from = root::open_with(
                 self.root(),
                 &mount.destination,
                 OFlags::RDONLY | OFlags::DIRECTORY,
@@ -142,19 +141,19 @@ impl Rootfs<'_> {
         if mount.kind == "proc" || mount.kind == "sysfs" {
             // A link would let the image choose where the kernel's own files appear.
             let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let open = || path::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS);
+            let open = || root::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS);
             return open()
                 .or_else(|_| {
-                    path::make_directory(self.root(), &mount.destination, 0o755)?;
+                    root::make_directory(self.root(), &mount.destination, 0o755)?;
                     Ok::<_, std::io::Error>(open()?)
                 })
                 .with_context(|| format!("filesystem {:?} must be mounted on ordinary directory", mount.kind));
         }
-        path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")
+        root::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")
     }
 
     pub(super) fn existing(&self, path: &Path) -> anyhow::Result<OwnedFd> {
-        path::open(self.root(), path).with_context(|| format!("open {}", path.display()))
+        root::open(self.root(), path).with_context(|| format!("open {}", path.display()))
     }
 
     pub(super) fn keep_read_only(&mut self, mount: OwnedFd) {

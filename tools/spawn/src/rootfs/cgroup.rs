@@ -12,11 +12,10 @@ use super::Rootfs;
 use crate::config::NamespaceKind;
 use crate::file::leave_open;
 use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::path;
 
 impl Rootfs<'_> {
     pub(super) fn mount_cgroup(&mut self, mount: &Mount) -> anyhow::Result<()> {
-        let target = path::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
+        let target = root::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
         if self.cgroups.is_unified() {
             return self.mount_unified(mount, target.as_fd());
         }

@@ -11,7 +11,6 @@ use sys::mount::{attach, clone_tree};
 
 use super::Rootfs;
 use crate::config::{Device, NamespaceKind};
-use crate::path;
 
 const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -28,10 +27,10 @@ impl Rootfs<'_> {
     pub(super) fn make_devices(&self) -> anyhow::Result<()> {
         // Where /dev is a link, nodes would be made in a directory that the image chose: a volume of the host, say.
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let open = || path::open_with(self.root(), Path::new("/dev"), flags, ResolveFlags::NO_SYMLINKS);
+        let open = || root::open_with(self.root(), Path::new("/dev"), flags, ResolveFlags::NO_SYMLINKS);
         let dev = open()
             .or_else(|_| {
-                path::make_directory(self.root(), Path::new("/dev"), 0o755)?;
+                root::make_directory(self.root(), Path::new("/dev"), 0o755)?;
                 Ok::<_, std::io::Error>(open()?)
             })
             .context("/dev of the container is not an ordinary directory")?;
@@ -84,7 +83,7 @@ impl Rootfs<'_> {
         if [Path::new("/dev/ptmx"), Path::new("/dev/console")].contains(&device.path.as_path()) {
             return Ok(());
         }
-        let parent = path::make_directory(self.root(), parent, 0o755)?;
+        let parent = root::make_directory(self.root(), parent, 0o755)?;
         let node = Node::of(device)?;
         self.make_node(parent.as_fd(), name, &node)
     }

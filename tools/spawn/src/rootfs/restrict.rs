@@ -10,9 +10,8 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::cgroup::new_mount;
 use super::{Rootfs, settle};
-use crate::file::leave_open;
+use crate::file::{self, leave_open};
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::path;
 
 /// What hides others: made when first needed.
 #[derive(Default)]
@@ -36,7 +35,7 @@ impl Rootfs<'_> {
     }
 
     fn find(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
-        match path::open(self.root(), path) {
+        match root::open(self.root(), path) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
@@ -52,7 +51,7 @@ impl Rootfs<'_> {
 
     fn hide(&self, path: &Path, masks: &mut Masks) -> anyhow::Result<()> {
         let Some(target) = self.find(path)? else { return Ok(()) };
-        if path::is_directory(&target)? {
+        if file::is_directory(&target)? {
             let mask = masks.directory()?;
             attach(mask.as_fd(), target.as_fd())?;
             leave_open(target);
@@ -84,7 +83,7 @@ impl Masks {
 
 /// Opens the host's `/dev/null`, not the container's: the container could have put a link there.
 fn host_null() -> anyhow::Result<OwnedFd> {
-    let null = crate::file::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
+    let null = file::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
     let stat = rustix::fs::fstat(&null)?;
     ensure!(stat.st_rdev == rustix::fs::makedev(1, 3), "/dev/null of the host is not the null device");
     Ok(null)

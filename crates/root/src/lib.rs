@@ -1,17 +1,18 @@
 //! Paths that a container's files could lead astray: each is resolved by the kernel inside an open root, and what is
 //! found is used by its descriptor. No path is ever resolved twice.
 
+#![forbid(unsafe_code)]
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-
-use crate::file::leave_open;
+use sys::file::leave_open;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -19,17 +20,12 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const MAX_LINKS: u32 = 40;
 
 /// Opens `path` inside `root` for reference only (`O_PATH`).
-pub(crate) fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     open_with(root, path, OFlags::PATH, ResolveFlags::empty())
 }
 
 /// Opens `path` inside `root`.
-pub(crate) fn open_with(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    more: ResolveFlags,
-) -> rustix::io::Result<OwnedFd> {
+pub fn open_with(root: BorrowedFd<'_>, path: &Path, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let mut tries = 0;
     loop {
@@ -43,7 +39,7 @@ pub(crate) fn open_with(
 
 /// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there. Dangling
 /// symbolic links are followed inside too.
-pub(crate) fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     make_file_through(root, path, MAX_LINKS)
 }
 
@@ -74,7 +70,7 @@ fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Resul
 }
 
 /// Opens the directory `path` inside `root`, making what is missing. Dangling symbolic links are followed inside too.
-pub(crate) fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let open_directory = |path: &Path| open_with(root, path, flags, ResolveFlags::empty());
     match open_directory(path) {
@@ -143,20 +139,16 @@ fn normal(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(part).collect()
 }
 
-/// Tells the type of an open file.
-pub(crate) fn is_directory(file: impl AsFd) -> io::Result<bool> {
-    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Directory)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsFd;
 
     use super::*;
 
     #[test]
     fn nothing_is_made_outside_the_root() {
-        let base = std::env::temp_dir().join(format!("spawn-path-{}", std::process::id()));
+        let base = std::env::temp_dir().join(format!("root-{}", std::process::id()));
         let root = base.join("root");
         fs::create_dir_all(root.join("real")).unwrap();
         for (link, target) in [("abs", "/new/dir"), ("up", "../../../outside"), ("loop", "loop"), ("ok", "real")] {

@@ -1,7 +1,7 @@
 # make              build the tools
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
-# make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (installs what is missing from Debian)
+# make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
@@ -41,7 +41,7 @@ test:
 
 test-vm:
 	@tests/setup vm
-	@$(SUDO) env PATH="$$PATH" tests/vm
+	@$(SUDO) env PATH="$$PATH" tests/vm $(FILTER)
 
 test-weakened:
 	@tests/setup weakened

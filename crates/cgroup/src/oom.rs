@@ -23,6 +23,13 @@ pub struct Killer {
     count: u64,
 }
 
+impl Cgroups {
+    /// Returns how many processes were killed so.
+    pub fn oom_kills(&self) -> u64 {
+        self.oom_file().map_or(0, |(counter, _)| killed(&counter))
+    }
+}
+
 impl Killer {
     /// None where memory is not counted.
     pub fn watch(cgroups: &Cgroups) -> anyhow::Result<Option<Self>> {

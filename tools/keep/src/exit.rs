@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use cgroup::Cgroups;
 use rustix::process::WaitStatus;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,17 +55,14 @@ pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Resul
     write().with_context(|| format!("write {}", path.display()))
 }
 
-/// Tells whether the kernel has killed in the container's memory group, by `spawn`'s state while it is there:
-/// cgroup-v2.rst, "memory.events"; v1's `memory.oom_control` has the same word.
+/// Finds the control groups of a container by `spawn`'s state, while that is there.
+pub(crate) fn cgroups(states: &Path, id: &str) -> Option<Cgroups> {
+    let text = fs::read(states.join(id).join("state.json")).ok()?;
+    let state: Value = serde_json::from_slice(&text).ok()?;
+    Some(Cgroups::from_paths(&serde_json::from_value(state["cgroup_paths"].clone()).ok()?))
+}
+
+/// Tells whether the kernel has killed in the container for want of memory.
 pub(crate) fn was_out_of_memory(states: &Path, id: &str) -> bool {
-    let Ok(text) = fs::read(states.join(id).join("state.json")) else { return false };
-    let Ok(state) = serde_json::from_slice::<Value>(&text) else { return false };
-    let groups = state["cgroup_paths"].as_object();
-    let paths = groups.into_iter().flatten().filter_map(|(_, path)| path.as_str());
-    let files = paths.flat_map(|path| ["memory.events", "memory.oom_control"].map(|name| Path::new(path).join(name)));
-    let mut kills = files.filter_map(|file| fs::read_to_string(file).ok()).filter_map(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ").map(str::to_owned));
-        line.and_then(|count| count.trim().parse::<u64>().ok())
-    });
-    kills.any(|count| count > 0)
+    cgroups(states, id).is_some_and(|cgroups| cgroups.oom_kills() > 0)
 }

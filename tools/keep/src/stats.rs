@@ -1,20 +1,19 @@
-//! `stats`: what a container's control groups count (cgroup-v2.rst; cgroup-v1/ for hosts that have those).
+//! `stats`: what a container's control groups count.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use crate::exit;
 use crate::options::Containers;
 use crate::place::Place;
 
 /// Prints the numbers of each container.
 pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
-    let rows = these.ids.iter().map(|id| Ok((id, Numbers::of(&groups(&place, id)?)))).collect::<Result<Vec<_>>>()?;
+    let rows = these.ids.iter().map(|id| Ok((id, numbers(&place, id)?))).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     if !as_json {
         writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
@@ -29,14 +28,11 @@ pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the control groups of a container that runs.
-fn groups(place: &Place, id: &str) -> Result<Vec<PathBuf>> {
+/// Counts for a container that runs.
+fn numbers(place: &Place, id: &str) -> Result<Numbers> {
     place.bundle(id)?;
-    let path = place.states.join(id).join("state.json");
-    let Ok(state) = fs::read(&path) else { bail!("container {id} does not run") };
-    let state: Value = serde_json::from_slice(&state).with_context(|| path.display().to_string())?;
-    let paths = state["cgroup_paths"].as_object().into_iter().flatten();
-    Ok(paths.filter_map(|(_, path)| path.as_str()).map(Into::into).collect())
+    let Some(cgroups) = exit::cgroups(&place.states, id) else { bail!("container {id} does not run") };
+    Ok(Numbers::of(&cgroups.stats()))
 }
 
 /// What is counted; absent where no group counts it.
@@ -50,20 +46,15 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(groups: &[PathBuf]) -> Self {
-        let number = |names: &[&str]| {
-            groups.iter().flat_map(|group| names.iter().map(|name| group.join(name))).find_map(|path| first(&path))
-        };
-        let usage = groups.iter().find_map(|group| {
-            let text = fs::read_to_string(group.join("cpu.stat")).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
-        });
+    /// Takes them from [`cgroup::Cgroups::stats`].
+    fn of(stats: &Value) -> Self {
+        let number = |pointer: &str| stats.pointer(pointer).and_then(Value::as_u64);
         Self {
-            cpu_microseconds: usage.or_else(|| number(&["cpuacct.usage"]).map(|nanoseconds| nanoseconds / 1000)),
-            memory: number(&["memory.current", "memory.usage_in_bytes"]),
+            cpu_microseconds: number("/cpu/usage/total").map(|nanoseconds| nanoseconds / 1000),
+            memory: number("/memory/usage/usage"),
             // v1 says "no limit" by the largest number of pages.
-            memory_limit: number(&["memory.max", "memory.limit_in_bytes"]).filter(|limit| *limit < 1 << 62),
-            pids: number(&["pids.current"]),
+            memory_limit: number("/memory/usage/limit").filter(|limit| *limit < 1 << 62),
+            pids: number("/pids/current"),
         }
     }
 
@@ -79,10 +70,6 @@ impl Numbers {
         let pids = self.pids.map_or("-".to_owned(), |count| count.to_string());
         format!("{id:<14}  {cpu:>12}  {:>12}  {:>12}  {pids:>5}", size(self.memory), size(self.memory_limit))
     }
-}
-
-fn first(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn size(bytes: u64) -> String {

@@ -61,15 +61,16 @@ struct RuntimeConfig {
     port_mappings: Option<Vec<Port>>,
 }
 
+/// containerd and nerdctl write the keys with a capital, since the standard plugin's JSON reader knows no difference.
 #[derive(Debug, Deserialize)]
 struct Port {
-    #[serde(rename = "hostPort", default)]
+    #[serde(rename = "hostPort", alias = "HostPort", default)]
     host: i64,
-    #[serde(rename = "containerPort")]
+    #[serde(rename = "containerPort", alias = "ContainerPort")]
     container: i64,
-    #[serde(default)]
+    #[serde(alias = "Protocol", default)]
     protocol: String,
-    #[serde(rename = "hostIP", default)]
+    #[serde(rename = "hostIP", alias = "HostIP", default)]
     host_ip: String,
 }
 
@@ -164,6 +165,7 @@ mod tests {
             (r#"{"hostPort":8080,"containerPort":80,"protocol":"tcp"}"#, "8080:80"),
             (r#"{"hostPort":53,"containerPort":53,"protocol":"UDP"}"#, "53:53/udp"),
             (r#"{"hostPort":8080,"containerPort":80,"hostIP":"127.0.0.1"}"#, "127.0.0.1:8080:80"),
+            (r#"{"HostPort":53,"ContainerPort":53,"Protocol":"udp","HostIP":""}"#, "53:53/udp"),
         ] {
             let text = format!(r#"{{"name":"x","runtimeConfig":{{"portMappings":[{ports}]}}}}"#);
             assert_eq!(config(&text).specs().unwrap(), [want.parse().unwrap()], "{ports}");

@@ -7,6 +7,7 @@ mod crash;
 mod events;
 mod habits;
 mod hostile;
+mod many;
 mod mounts;
 mod process;
 mod rootless;
@@ -64,6 +65,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(crash::tests());
     tests.extend(habits::tests());
     tests.extend(hostile::tests());
+    tests.extend(many::tests());
     tests.extend(mounts::tests());
     tests.extend(process::tests());
     tests.extend(rootless::tests());

@@ -16,6 +16,7 @@ mod bundle;
 mod cli;
 mod compose;
 mod docker;
+mod hosts;
 mod interchange;
 mod keep;
 mod kill;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 18] = [
+    let areas: [(&str, Vec<Test>); 19] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -66,6 +67,7 @@ fn tests() -> Vec<Test> {
         ("interchange", interchange::tests()),
         ("pipe", pipe::tests()),
         ("recipes", recipes::tests()),
+        ("hosts", hosts::tests()),
     ];
     areas.into_iter().flat_map(|(area, tests)| tests.into_iter().map(move |test| test.in_area(area))).collect()
 }

@@ -173,6 +173,9 @@ fn pod_lives(sandbox: &Sandbox) {
     let text = absent["error"].as_str().unwrap_or_default();
     assert!(text.contains("exec: \"no-such-program\": executable file not found in $PATH"), "{absent}");
 
+    let known = sandbox.run(&["spawn", "--root", "/run/containerd/runc/k8s.io", "list", "-q"]).ok().stdout;
+    assert!([&pod, &web].iter().all(|id| known.contains(id.as_str().unwrap())), "not spawn's: {known}");
+
     let once = node.container(
         &pod,
         &pod_config,

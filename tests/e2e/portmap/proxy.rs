@@ -19,6 +19,9 @@ pub(super) fn tests() -> Vec<Test> {
         test("inherited_sockets_serve_their_ports", NEEDS, inherited),
         test("who_may_not_translate_gets_a_proxy", USER_NEEDS, without_privilege),
         test("the_proxy_accepts_nobody_before_the_container_is_reached", NEEDS, polled_from_the_start),
+        test("a_proxied_stream_arrives_as_it_was_sent", NEEDS, streams),
+        test("more_clients_than_a_proxy_has_room_for_are_served_in_turn", NEEDS, crowd),
+        test("a_proxied_reset_is_a_reset", NEEDS, resets),
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
@@ -265,6 +268,83 @@ kill $box; wait $box 2>/dev/null || :"#,
         .stderr_has(&format!("warning: only what proxies serve is looked at: read nftables' rule set: {denied}\n"))
         .stderr_has(&format!("portmap: read nftables' generation: {denied}\n"))
         .stderr_has("portmap: open network namespace /proc/1/ns/net: Permission denied\n");
+}
+
+/// Small and large, in pieces, both ways at once, to a reader who is slow; over TCP and over a socket in a file system.
+fn streams(sandbox: &Sandbox) {
+    sandbox.write("stream.py", include_str!("stream.py"));
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        ip netns exec lo1 python3 server.py echo:80 unix-echo:$PWD/echo.sock > lo1.out & inside=$!
+        until grep -q ready lo1.out; do :; done
+        portmap --pid $inside --id lone --detach -p 8080:80 -p unix:$PWD/in.sock:unix:$PWD/echo.sock >/dev/null
+        python3 stream.py 127.0.0.1 8080; python3 stream.py $PWD/in.sock
+        portmap del lone; kill $inside; wait $inside 2>/dev/null; ip netns del lo1";
+    let all = "0 1 100 16383 16384 16385 300000 8388608 True\n";
+    host(sandbox, "0", script).run().ok().stdout_is(&[all, all].concat());
+}
+
+/// A limit on descriptors leaves room for four connections; 24 clients stay until each has been answered.
+fn crowd(sandbox: &Sandbox) {
+    sandbox.write(
+        "crowd.py",
+        r"
+import socket
+clients = [socket.create_connection(('127.0.0.1', 8080), 30) for _ in range(24)]
+served = 0
+for client in clients:
+    client.sendall(b'?')
+    served += client.recv(1) == b'?'
+    client.close()
+print(served)",
+    );
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        ip netns exec lo1 python3 server.py echo:80 > lo1.out & inside=$!
+        until grep -q ready lo1.out; do :; done
+        (ulimit -n 90; exec portmap --netns /run/netns/lo1 --id lone --detach -p 8080:80 >/dev/null)
+        python3 crowd.py
+        portmap del lone; kill $inside; wait $inside 2>/dev/null; ip netns del lo1";
+    host(sandbox, "0", script).run().ok().stdout_is("24\n");
+}
+
+/// Whoever breaks a connection off is not taken for one who has ended it.
+fn resets(sandbox: &Sandbox) {
+    sandbox.write(
+        "reset.py",
+        r"
+import ctypes, os, socket, struct, subprocess
+libc = ctypes.CDLL(None)
+own, other = (os.open(path, os.O_RDONLY) for path in ('/proc/self/ns/net', '/run/netns/lo1'))
+libc.setns(other, 0)
+server = socket.create_server(('127.0.0.1', 80))
+libc.setns(own, 0)
+subprocess.run('portmap --netns /run/netns/lo1 --id lone --detach -p 8080:80 >/dev/null', shell=True, check=True)
+
+def both():
+    client = socket.create_connection(('127.0.0.1', 8080), 30)
+    inside, _ = server.accept()
+    # What one has sent, the other has got: nothing is on its way.
+    client.sendall(b'x')
+    inside.recv(1)
+    return client, inside
+
+def breaks_off(s):
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.close()
+
+def sees(s):
+    try:
+        return 'end' if s.recv(1) == b'' else 'more'
+    except ConnectionResetError:
+        return 'reset'
+
+client, inside = both(); breaks_off(inside); print(sees(client))
+client, inside = both(); breaks_off(client); print(sees(inside))
+client, inside = both(); inside.close(); print(sees(client))
+client, inside = both(); client.close(); print(sees(inside))
+subprocess.run(['portmap', 'del', 'lone'], check=True)",
+    );
+    let script = "ip netns add lo1; ip -n lo1 link set lo up; python3 reset.py; ip netns del lo1";
+    host(sandbox, "0", script).run().ok().stdout_is("reset\nreset\nend\nend\n");
 }
 
 fn proxy_ends(sandbox: &Sandbox) {

@@ -1,4 +1,5 @@
-# server.py PROTOCOL:PORT…: tells every client its address as the server sees it; `count` counts bytes up to end of file.
+# server.py PROTOCOL:PORT…: tells every client its address as the server sees it; `count` counts bytes up to end of file;
+# `echo` sends all back, `unix-echo:PATH` too.
 import socket, sys, threading
 
 def name(address):
@@ -19,6 +20,15 @@ def count(listener):
         client.sendall(str(total).encode())
         client.close()
 
+def echo(listener):
+    def back(client):
+        while data := client.recv(65536):
+            client.sendall(data)
+        client.close()
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=back, args=(client,)).start()
+
 def udp(listener):
     while True:
         _, address = listener.recvfrom(2048)
@@ -32,11 +42,11 @@ def unix(listener):
 
 for word in sys.argv[1:]:
     protocol, port = word.split(":")
-    if protocol == "unix":
+    if protocol in ("unix", "unix-echo"):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(port)
         listener.listen(64)
-        threading.Thread(target=unix, args=(listener,)).start()
+        threading.Thread(target=unix if protocol == "unix" else echo, args=(listener,)).start()
         continue
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_INET6, kind)

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, ensure};
 use record::Record;
@@ -36,14 +36,15 @@ pub(crate) fn foreground(
     // Without the privilege to look there is none to translate either.
     let published = Firewall::open().and_then(|mut firewall| firewall.published()).unwrap_or_default();
     for listener in &listeners {
-        ensure_untranslated(listener, &published).with_context(|| format!("publish {} for {id}", listener.served))?;
+        ensure_untranslated(listener, &published).with_context(|| format!("publish {} for {id}", listener.served()))?;
     }
-    let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served.clone()).collect();
+    let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
     // A port of both families has two listeners.
     served.dedup();
     let control = sockets.make(&proxy::record(id, &served)?)?;
     let watch = Watch::new(&processes(options, target), Some(netns))?;
-    let mut proxy = Proxy::new(listeners, control, watch, &namespace)?.greeting(options.proxy_protocol);
+    proxy::move_into(&namespace)?;
+    let mut proxy = Proxy::new(listeners, control, watch, options.proxy_protocol)?;
     Served::add_to(record, &served)?;
     record.print()?;
     // As text it is read by machines; as values, a thousand ports are more than all else together.
@@ -117,12 +118,12 @@ pub(crate) fn start(
 }
 
 /// Opens the container's root directory, where a process of it is known.
-fn root(target: &Target) -> anyhow::Result<Option<Rc<File>>> {
+fn root(target: &Target) -> anyhow::Result<Option<Arc<File>>> {
     let Some(pid) = target.pid else { return Ok(None) };
     let path = format!("/proc/{}/root", pid.as_raw_nonzero());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&path, flags, Mode::empty()).with_context(|| format!("open {path}"))?;
-    Ok(Some(Rc::new(File::from(root))))
+    Ok(Some(Arc::new(File::from(root))))
 }
 
 /// Translation comes before sockets: what is translated would never reach a proxy.

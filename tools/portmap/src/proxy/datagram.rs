@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::Token;
-use super::listener::{Inside, Listener};
+use super::door::{Door, Doors};
+use super::listener::Inside;
 use super::readiness;
 
 /// As long as connection tracking keeps a flow that goes both ways.
@@ -25,7 +26,7 @@ const EACH_TURN: usize = 64;
 #[derive(Debug)]
 struct Flow {
     socket: OwnedFd,
-    listener: u32,
+    door: u32,
     client: SocketAddr,
     used: Instant,
 }
@@ -48,11 +49,11 @@ impl Default for Flows {
 
 impl Flows {
     /// Hands what came from clients to the container.
-    pub(super) fn receive(&mut self, index: u32, listener: &Listener, epoll: &OwnedFd) {
-        let Inside::Port(port) = listener.inside else { return };
+    pub(super) fn receive(&mut self, index: u32, door: &Door, epoll: &OwnedFd) {
+        let Inside::Port(port) = door.inside else { return };
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
-            let received = net::recvfrom(&listener.socket, &mut self.buffer[..], RecvFlags::empty());
+            let received = net::recvfrom(&door.socket, &mut self.buffer[..], RecvFlags::empty());
             let Ok((_, length, Some(client))) = received else { return };
             let Ok(client) = SocketAddr::try_from(client) else { continue };
             let Ok(flow) = self.flow(index, client, port, epoll) else { continue };
@@ -70,7 +71,7 @@ impl Flows {
     }
 
     /// Hands the container's answers to the client.
-    pub(super) fn answer(&mut self, index: u32, listeners: &[Listener]) {
+    pub(super) fn answer(&mut self, index: u32, doors: &Doors) {
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
             let Some(flow) = self.by_index.get_mut(&index) else { return };
@@ -78,7 +79,7 @@ impl Flows {
                 Ok((_, length)) => {
                     flow.used = Instant::now();
                     let datagram = self.buffer.get(..length).unwrap_or_default();
-                    let socket = listeners.get(flow.listener as usize).map(|listener| &listener.socket);
+                    let socket = doors.get(flow.door).map(|door| &door.socket);
                     let _lost = socket.map(|socket| net::sendto(socket, datagram, SendFlags::empty(), &flow.client));
                 }
                 Err(Errno::AGAIN) => return,
@@ -105,8 +106,8 @@ impl Flows {
         (!self.by_index.is_empty()).then_some(SWEEP)
     }
 
-    fn flow(&mut self, listener: u32, client: SocketAddr, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
-        if let Some(index) = self.of_client.get(&(listener, client)) {
+    fn flow(&mut self, door: u32, client: SocketAddr, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
+        if let Some(index) = self.of_client.get(&(door, client)) {
             return Ok(*index);
         }
         if self.by_index.len() >= MOST {
@@ -123,14 +124,14 @@ impl Flows {
         let index = self.next;
         self.next = self.next.wrapping_add(1);
         epoll::add(epoll, &socket, Token::Flow(index).data(), epoll::EventFlags::IN)?;
-        self.by_index.insert(index, Flow { socket, listener, client, used: Instant::now() });
-        self.of_client.insert((listener, client), index);
+        self.by_index.insert(index, Flow { socket, door, client, used: Instant::now() });
+        self.of_client.insert((door, client), index);
         Ok(index)
     }
 
     fn remove(&mut self, index: u32) {
         if let Some(flow) = self.by_index.remove(&index) {
-            self.of_client.remove(&(flow.listener, flow.client));
+            self.of_client.remove(&(flow.door, flow.client));
         }
     }
 }

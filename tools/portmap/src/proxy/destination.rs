@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
@@ -21,13 +21,13 @@ pub(super) enum Destination {
 /// A socket in a container's file system.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketPath {
-    pub(super) root: Rc<File>,
+    pub(super) root: Arc<File>,
     pub(super) path: PathBuf,
 }
 
 impl Destination {
-    /// Begins to connect. Returns whether it still goes on.
-    pub(super) fn connect(&self) -> Result<(OwnedFd, bool), Errno> {
+    /// Begins to connect.
+    pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
         let open =
             |family| net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
         let (socket, connected) = match self {
@@ -43,8 +43,7 @@ impl Destination {
             }
         };
         match connected {
-            Ok(()) => Ok((socket, false)),
-            Err(Errno::INPROGRESS) => Ok((socket, true)),
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error),
         }
     }

@@ -4,52 +4,46 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use record::{PortMapping, Protocol};
-use rustix::event::epoll;
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{self, AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use crate::control;
 use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Wish};
 
-use super::destination::{Destination, SocketPath};
+use super::destination::SocketPath;
+use super::door::{BACKLOG, Door};
 
-/// Connections that wait while all are being served; the kernel takes net.core.somaxconn if that is less.
-const BACKLOG: i32 = 4096;
 const RANDOM_TRIES: usize = 100;
 
 /// A socket at the host's side.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(super) socket: OwnedFd,
-    origin: Origin,
-    /// What records say of it.
-    pub(crate) served: Served,
-    pub(super) inside: Inside,
-    /// Where in the container somebody listens; `None` as long as nobody does.
-    pub(super) to: Option<Destination>,
+    pub(super) door: Door,
+    pub(super) name: Option<Name>,
 }
 
 /// How a socket came to be.
-#[derive(Debug)]
-enum Origin {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
     Port(SocketAddr),
-    /// A name in the file system, which goes with this.
-    Path(PathBuf),
+    Path,
     Inherited,
 }
 
-impl Drop for Origin {
+/// A name in the file system, which goes with this.
+#[derive(Debug)]
+pub(super) struct Name(PathBuf);
+
+impl Drop for Name {
     fn drop(&mut self) {
-        if let Self::Path(path) = self {
-            // Nobody listens there any more, whoever removes it.
-            let _left = fs::remove_file(path);
-        }
+        // Nobody listens there any more, whoever removes it.
+        let _left = fs::remove_file(&self.0);
     }
 }
 
@@ -61,45 +55,22 @@ pub(super) enum Inside {
 }
 
 impl Listener {
-    pub(super) fn is_datagram(&self) -> bool {
-        matches!(&self.served, Served::Port(port) if port.protocol == Protocol::Udp)
+    fn new(socket: OwnedFd, origin: Origin, served: Served, inside: Inside) -> Self {
+        Self { door: Door::new(socket, origin, served, inside), name: None }
+    }
+
+    /// Returns what records say of it.
+    pub(crate) fn served(&self) -> &Served {
+        &self.door.served
     }
 
     /// Returns the port that it holds, if it made that itself.
     pub(crate) fn port(&self) -> Option<(SocketAddr, Protocol)> {
-        match (&self.origin, &self.served) {
-            (Origin::Port(address), Served::Port(port)) => Some((*address, port.protocol)),
-            (Origin::Port(address), Served::Socket(_)) => Some((*address, Protocol::Tcp)),
+        match (self.door.origin, self.served()) {
+            (Origin::Port(address), Served::Port(port)) => Some((address, port.protocol)),
+            (Origin::Port(address), Served::Socket(_)) => Some((address, Protocol::Tcp)),
             _ => None,
         }
-    }
-
-    pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
-        net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-    }
-
-    /// Begins to take connections, for somebody who listens in the container.
-    pub(super) fn start(&mut self, to: Destination, epoll: &OwnedFd, index: u32) -> Result<(), Errno> {
-        if !sockopt::socket_acceptconn(&self.socket)? {
-            net::listen(&self.socket, BACKLOG)?;
-        }
-        let data = super::Token::Listener(index).data();
-        match epoll::add(epoll, &self.socket, data, epoll::EventFlags::IN) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
-        }
-        self.to = Some(to);
-        Ok(())
-    }
-
-    /// Takes no connections any more, and still holds the port: a listening socket that is shut down stays bound. One in
-    /// the file system would not listen again, and an inherited one is others' too: there clients wait.
-    pub(super) fn stop(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
-        if self.to.take().is_none() {
-            return Ok(());
-        }
-        epoll::delete(epoll, &self.socket)?;
-        if matches!(self.origin, Origin::Port(_)) { net::shutdown(&self.socket, Shutdown::Read) } else { Ok(()) }
     }
 }
 
@@ -108,7 +79,7 @@ pub(crate) struct Surroundings<'a> {
     /// Where the processes are found that have ports.
     pub(crate) sockets: &'a control::Sockets,
     /// The container's root directory, where a process of it is known.
-    pub(crate) root: Option<Rc<File>>,
+    pub(crate) root: Option<Arc<File>>,
 }
 
 /// Takes what is asked for.
@@ -130,8 +101,8 @@ fn at_ports(spec: &PortSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<
         listeners.extend(taken.into_iter().map(|(socket, address)| {
             let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
             let port = PortMapping { host_ip, host_port: address.port(), container_port, protocol: spec.protocol };
-            let (origin, inside) = (Origin::Port(address), Inside::Port(container_port));
-            Listener { socket, origin, served: Served::Port(port), inside, to: None }
+            let inside = Inside::Port(container_port);
+            Listener::new(socket, Origin::Port(address), Served::Port(port), inside)
         }));
         Ok(())
     };
@@ -172,7 +143,7 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
             Inside::Path(SocketPath { root, path: path.clone() })
         }
     };
-    let listener = |(socket, origin, served)| Listener { socket, origin, served, inside: inside.clone(), to: None };
+    let listener = |(socket, origin, served)| Listener::new(socket, origin, served, inside.clone());
     let socket = |host: HostEnd| Served::Socket(SocketSpec { host, ..spec.clone() });
     Ok(match &spec.host {
         HostEnd::Port(port) => {
@@ -183,7 +154,8 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
         }
         HostEnd::Path(path) => {
             let bound = at_path(path).with_context(|| format!("listen at {}", path.display()))?;
-            vec![listener((bound, Origin::Path(path.clone()), socket(spec.host.clone())))]
+            let unnamed = listener((bound, Origin::Path, socket(spec.host.clone())));
+            vec![Listener { name: Some(Name(path.clone())), ..unnamed }]
         }
         HostEnd::Descriptor(number) => {
             let (inherited, address) = inherit(*number).with_context(|| format!("take descriptor {number}"))?;
@@ -277,10 +249,17 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
     }
     if protocol == Protocol::Tcp {
         sockopt::set_socket_reuseaddr(&socket, true)?;
+        relay_well(&socket);
     }
     net::bind(&socket, &address)?;
     let bound = SocketAddr::try_from(net::getsockname(&socket)?)?;
     Ok((socket, bound))
+}
+
+/// Has what is sent go at once, and what is dead end. Neither changes what arrives.
+pub(super) fn relay_well(socket: &OwnedFd) {
+    let _sooner = sockopt::set_tcp_nodelay(socket, true);
+    let _kept = sockopt::set_socket_keepalive(socket, true);
 }
 
 fn refusal(address: SocketAddr, protocol: Protocol, sockets: &control::Sockets, error: Errno) -> anyhow::Error {
@@ -307,7 +286,7 @@ mod tests {
         let ports: Vec<_> = listeners.iter().filter_map(Listener::port).map(|(address, _)| address.port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0] && *port != 0));
         let served = |port| PortMapping { host_ip: None, host_port: port, container_port: 80, protocol: Protocol::Tcp };
-        assert!(listeners.iter().all(|listener| listener.served == Served::Port(served(ports[0]))));
+        assert!(listeners.iter().all(|listener| *listener.served() == Served::Port(served(ports[0]))));
         let again = format!("{}:80", ports[0]);
         let error = listen(&[again.parse().unwrap()], &surroundings).err().map(|error| format!("{error:#}"));
         // Nobody listens yet, so that only another socket's options decide; what counts is that one port is one mapping.

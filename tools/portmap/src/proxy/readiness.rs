@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use super::destination::{Destination, unix_table};
-use super::listener::{Inside, Listener};
+use super::door::Doors;
+use super::listener::Inside;
 
 const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    pub(super) fn of(listeners: &[Listener]) -> Self {
-        let waiting = listeners.iter().any(|listener| !listener.is_datagram());
+    pub(super) fn of(doors: &Doors) -> Self {
+        let waiting = doors.iter().any(|(_, door)| !door.is_for_datagrams());
         Self { waiting, pause: SOONEST, next: Instant::now(), began: Instant::now() }
     }
 
@@ -43,19 +43,19 @@ impl Readiness {
         self.waiting.then(|| self.next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
     }
 
-    /// Lets the listeners take connections for which somebody listens now.
-    pub(super) fn check(&mut self, listeners: &mut [Listener], epoll: &OwnedFd) -> anyhow::Result<()> {
+    /// Opens the doors for which somebody listens now.
+    pub(super) fn check(&mut self, doors: &Doors) -> anyhow::Result<()> {
         if !self.waiting || Instant::now() < self.next {
             return Ok(());
         }
         let table = listening();
         let mut unix = None;
         self.waiting = false;
-        for (index, listener) in (0..).zip(listeners) {
-            if listener.is_datagram() || listener.to.is_some() {
+        for (index, door) in doors.iter() {
+            if door.is_for_datagrams() || door.is_open() {
                 continue;
             }
-            let to = match &listener.inside {
+            let to = match &door.inside {
                 Inside::Port(port) => {
                     let to = table.iter().find(|address| address.port() == *port);
                     to.map(|to| Destination::Address(reachable(*to)))
@@ -66,7 +66,7 @@ impl Readiness {
                 }
             };
             match to {
-                Some(to) => listener.start(to, epoll, index).context("listen for the container")?,
+                Some(to) => doors.open(index, to).context("listen for the container")?,
                 None => self.waiting = true,
             }
         }

@@ -5,12 +5,14 @@ use rustix::event::epoll::EventData;
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// Somebody comes to a port.
-    Listener(u32),
-    /// The client's side of a connection.
-    Client { index: u32, generation: u32 },
-    /// The container's side of a connection.
-    Server { index: u32, generation: u32 },
+    /// Somebody comes to a door.
+    Door(u32),
+    /// A door was shut.
+    Shut,
+    /// One side of a connection.
+    Relay { side: Side, index: u32, generation: u32 },
+    /// A client's datagrams come to a door.
+    Datagrams(u32),
     /// An answer to a client's datagrams.
     Flow(u32),
     /// Somebody asks the proxy something.
@@ -19,16 +21,25 @@ pub(super) enum Token {
     End,
 }
 
+/// Whose socket of a connection's two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
 impl Token {
     /// Eight bits for the kind, 24 for the generation, 32 for the index.
     pub(super) fn data(self) -> EventData {
         let (kind, generation, index) = match self {
-            Self::Listener(index) => (1, 0, index),
-            Self::Client { index, generation } => (2, generation, index),
-            Self::Server { index, generation } => (3, generation, index),
+            Self::Door(index) => (1, 0, index),
+            Self::Relay { side: Side::Client, index, generation } => (2, generation, index),
+            Self::Relay { side: Side::Server, index, generation } => (3, generation, index),
             Self::Flow(index) => (4, 0, index),
             Self::Control => (5, 0, 0),
             Self::End => (6, 0, 0),
+            Self::Shut => (7, 0, 0),
+            Self::Datagrams(index) => (8, 0, index),
         };
         EventData::new_u64(kind << 56 | u64::from(generation) << 32 | u64::from(index))
     }
@@ -38,12 +49,14 @@ impl Token {
         let index = u32::try_from(number & 0xffff_ffff).ok()?;
         let generation = u32::try_from(number >> 32 & 0x00ff_ffff).ok()?;
         match number >> 56 {
-            1 => Some(Self::Listener(index)),
-            2 => Some(Self::Client { index, generation }),
-            3 => Some(Self::Server { index, generation }),
+            1 => Some(Self::Door(index)),
+            2 => Some(Self::Relay { side: Side::Client, index, generation }),
+            3 => Some(Self::Relay { side: Side::Server, index, generation }),
             4 => Some(Self::Flow(index)),
             5 => Some(Self::Control),
             6 => Some(Self::End),
+            7 => Some(Self::Shut),
+            8 => Some(Self::Datagrams(index)),
             _ => None,
         }
     }
@@ -56,9 +69,11 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_written() {
         for token in [
-            Token::Listener(7),
-            Token::Client { index: u32::MAX, generation: 0x00ff_ffff },
-            Token::Server { index: 1, generation: 2 },
+            Token::Door(7),
+            Token::Shut,
+            Token::Datagrams(9),
+            Token::Relay { side: Side::Client, index: u32::MAX, generation: 0x00ff_ffff },
+            Token::Relay { side: Side::Server, index: 1, generation: 2 },
             Token::Flow(3),
             Token::Control,
             Token::End,

@@ -1,0 +1,191 @@
+//! The host's sockets, as all threads that accept at them share them. A door is open only while somebody in the container
+//! listens.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use log::{debug, warn};
+use record::Protocol;
+use rustix::event::epoll::{self, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use rustix::net::{self, Shutdown, SocketFlags, sockopt};
+
+use crate::spec::Served;
+
+use super::destination::Destination;
+use super::listener::{Inside, Origin, relay_well};
+use super::token::Token;
+
+/// Connections that wait while all are being served; the kernel takes net.core.somaxconn if that is less.
+pub(super) const BACKLOG: i32 = 4096;
+
+/// One socket of the host's.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(super) socket: OwnedFd,
+    pub(super) origin: Origin,
+    /// What records say of it.
+    pub(super) served: Served,
+    pub(super) inside: Inside,
+    /// Where in the container somebody listens; `None` as long as nobody does.
+    to: Mutex<Option<Destination>>,
+}
+
+impl Door {
+    pub(super) fn new(socket: OwnedFd, origin: Origin, served: Served, inside: Inside) -> Self {
+        Self { socket, origin, served, inside, to: Mutex::new(None) }
+    }
+
+    pub(super) fn is_for_datagrams(&self) -> bool {
+        matches!(&self.served, Served::Port(port) if port.protocol == Protocol::Udp)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Returns where those who come are led.
+    pub(super) fn destination(&self) -> Option<Destination> {
+        self.lock().clone()
+    }
+
+    pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
+        let client = net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        // What a socket of ours was set to, those that it accepts have got.
+        if matches!(self.origin, Origin::Inherited) {
+            relay_well(&client);
+        }
+        Ok(client)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Destination>> {
+        // A value that is replaced as a whole is never half-written.
+        self.to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, index: u32, epoll: &OwnedFd) -> Result<(), Errno> {
+        // One of those who wait is woken, not all of them.
+        let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+        match epoll::add(epoll, &self.socket, Token::Door(index).data(), flags) {
+            Err(Errno::EXIST) => Ok(()),
+            added => added,
+        }
+    }
+}
+
+/// All of them, and the threads that wait at them.
+#[derive(Debug)]
+pub(super) struct Doors {
+    all: Vec<Door>,
+    /// Of each thread.
+    epolls: Vec<OwnedFd>,
+    /// Tells the first thread that a door was shut.
+    shut: OwnedFd,
+    pub(super) room: Room,
+}
+
+/// For how many connections there is room.
+#[derive(Debug)]
+pub(super) struct Room {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Room {
+    pub(super) fn is_left(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) < self.most
+    }
+
+    /// Counts one that has come.
+    pub(super) fn take(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that has gone.
+    pub(super) fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Doors {
+    /// Makes them ready for so many threads and connections.
+    pub(super) fn new(all: Vec<Door>, threads: usize, most: usize) -> Result<Self, Errno> {
+        let epolls =
+            (0..threads.max(1)).map(|_| epoll::create(epoll::CreateFlags::CLOEXEC)).collect::<Result<_, _>>()?;
+        let shut = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let doors = Self { all, epolls, shut, room: Room { most, taken: AtomicUsize::new(0) } };
+        epoll::add(doors.epoll(0), &doors.shut, Token::Shut.data(), EventFlags::IN | EventFlags::ET)?;
+        Ok(doors)
+    }
+
+    /// Returns what a thread waits with.
+    pub(super) fn epoll(&self, thread: usize) -> &OwnedFd {
+        &self.epolls[thread]
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Door> {
+        self.all.get(index as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Door)> {
+        (0..).zip(&self.all)
+    }
+
+    /// Begins to take connections, for somebody who listens in the container.
+    pub(super) fn open(&self, index: u32, to: Destination) -> Result<(), Errno> {
+        let Some(door) = self.get(index) else { return Ok(()) };
+        let mut led = door.lock();
+        if !sockopt::socket_acceptconn(&door.socket)? {
+            net::listen(&door.socket, BACKLOG)?;
+        }
+        for epoll in &self.epolls {
+            door.watch(index, epoll)?;
+        }
+        *led = Some(to);
+        Ok(())
+    }
+
+    /// Takes no connections any more, since nothing listens in the container, and still holds the port: a listening socket
+    /// that is shut down stays bound. One in the file system would not listen again, and an inherited one is others' too:
+    /// there clients wait.
+    pub(super) fn shut(&self, index: u32, reason: Errno) {
+        let Some(door) = self.get(index) else { return };
+        let mut led = door.lock();
+        if led.take().is_none() {
+            return;
+        }
+        debug!("{}: {reason}", door.served);
+        for epoll in &self.epolls {
+            // A thread that has enough to do has left it already.
+            let _left = epoll::delete(epoll, &door.socket);
+        }
+        if matches!(door.origin, Origin::Port(_)) {
+            if let Err(error) = net::shutdown(&door.socket, Shutdown::Read) {
+                warn!("stop listening for {}: {error}", door.served);
+            }
+        }
+        // It is only full when it tells already.
+        let _told = rustix::io::write(&self.shut, &1_u64.to_ne_bytes());
+    }
+
+    /// Has a thread wait at no door.
+    pub(super) fn leave(&self, thread: usize) {
+        for door in &self.all {
+            let _unknown = epoll::delete(self.epoll(thread), &door.socket);
+        }
+    }
+
+    /// Has a thread wait at every open door again.
+    pub(super) fn come_back(&self, thread: usize) {
+        for (index, door) in self.iter() {
+            let led = door.lock();
+            if led.is_some() {
+                if let Err(error) = door.watch(index, self.epoll(thread)) {
+                    warn!("listen for {}: {error}", door.served);
+                }
+            }
+        }
+    }
+}

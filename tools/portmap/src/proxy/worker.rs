@@ -1,0 +1,175 @@
+//! A thread that accepts connections and relays them: each connection stays with the one that has accepted it.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, warn};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventFlags};
+use rustix::io::Errno;
+
+use crate::options::ProxyProtocol;
+
+use super::direction::{Stores, Turn};
+use super::door::Doors;
+use super::greeting;
+use super::relay::{Failure, Relay};
+use super::slab::Slab;
+use super::token::Token;
+
+pub(super) const EVENTS: usize = 256;
+
+/// How long a thread that had no room for more does not look whether others have made some.
+const FULL: Duration = Duration::from_millis(100);
+
+/// What the thread works on.
+pub(super) struct Worker {
+    doors: Arc<Doors>,
+    number: usize,
+    /// How the container learns whom a connection is from.
+    greeting: Option<ProxyProtocol>,
+    relays: Slab<Relay>,
+    /// Relays that had more to do than one turn allows.
+    unfinished: Vec<(u32, u32)>,
+    stores: Stores,
+    /// Whether it waits at no door, because there is no room for more.
+    full: bool,
+}
+
+impl Worker {
+    /// Makes the part of the thread of that number.
+    pub(super) fn new(doors: Arc<Doors>, number: usize, greeting: Option<ProxyProtocol>) -> Self {
+        let (relays, unfinished, stores) = (Slab::default(), Vec::new(), Stores::default());
+        Self { doors, number, greeting, relays, unfinished, stores, full: false }
+    }
+
+    /// Works until the process ends.
+    pub(super) fn run(mut self) {
+        let mut buffer = [MaybeUninit::uninit(); EVENTS];
+        loop {
+            match self.wait(&mut buffer, None) {
+                Ok(events) => {
+                    for event in events {
+                        if let Some(token) = Token::read(event.data) {
+                            self.handle(token, event.flags);
+                        }
+                    }
+                }
+                Err(error) => {
+                    warn!("wait for connections: {error}");
+                    return;
+                }
+            }
+            self.go_on();
+        }
+    }
+
+    /// Waits for events, for so long at most.
+    pub(super) fn wait<'b>(
+        &self,
+        buffer: &'b mut [MaybeUninit<Event>],
+        most: Option<Duration>,
+    ) -> io::Result<&'b mut [Event]> {
+        let own = match (self.unfinished.is_empty(), self.full) {
+            (false, _) => Some(Duration::ZERO),
+            (true, full) => full.then_some(FULL),
+        };
+        let timeout = own.into_iter().chain(most).min().and_then(|timeout| Timespec::try_from(timeout).ok());
+        match epoll::wait(self.doors.epoll(self.number), buffer, timeout.as_ref()) {
+            Ok((events, _)) => Ok(events),
+            Err(Errno::INTR) => Ok(&mut []),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does what an event asks for.
+    pub(super) fn handle(&mut self, token: Token, event: EventFlags) {
+        match token {
+            Token::Door(index) => self.accept(index),
+            Token::Relay { side, index, generation } => {
+                if let Some(relay) = self.relays.get_mut(index, generation) {
+                    relay.changed(side, event);
+                    self.turn(index, generation);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what was left to do when the events were done.
+    pub(super) fn go_on(&mut self) {
+        let mut unfinished = std::mem::take(&mut self.unfinished);
+        unfinished.sort_unstable();
+        unfinished.dedup();
+        for (index, generation) in unfinished {
+            self.turn(index, generation);
+        }
+        if self.full && self.doors.room.is_left() {
+            self.full = false;
+            self.doors.come_back(self.number);
+        }
+    }
+
+    /// Takes one who came. There may be more: the next are taken in turn with what else is to do, by any thread.
+    fn accept(&mut self, index: u32) {
+        if !self.doors.room.is_left() {
+            self.leave();
+            return;
+        }
+        let Some(door) = self.doors.get(index) else { return };
+        let Some(to) = door.destination() else { return };
+        let client = match door.accept() {
+            Ok(client) => client,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                self.leave();
+                return;
+            }
+            // Another thread was faster, or the client is gone.
+            Err(_) => return,
+        };
+        let greeting = self.greeting.map(|version| greeting::of(&client, version)).unwrap_or_default();
+        match Relay::connect(client, index, &to, greeting) {
+            Ok(relay) => self.add(relay),
+            Err(error) => self.doors.shut(index, error),
+        }
+    }
+
+    fn add(&mut self, relay: Relay) {
+        self.doors.room.take();
+        let (index, generation) = self.relays.insert(relay);
+        let epoll = self.doors.epoll(self.number);
+        let registered = self.relays.get(index, generation).map(|relay| relay.register(epoll, index, generation));
+        if !matches!(registered, Some(Ok(()))) {
+            self.remove(index);
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        self.relays.remove(index);
+        self.doors.room.give_back();
+    }
+
+    /// Moves what can be moved in both directions of a connection.
+    fn turn(&mut self, index: u32, generation: u32) {
+        let Some(relay) = self.relays.get_mut(index, generation) else { return };
+        match relay.turn(&mut self.stores) {
+            Ok(Turn::Waiting) => {}
+            Ok(Turn::Unfinished) => self.unfinished.push((index, generation)),
+            Ok(Turn::Done) | Err(Failure::Broken) => self.remove(index),
+            Err(Failure::Unreachable(error)) => {
+                let door = relay.door;
+                self.remove(index);
+                self.doors.shut(door, error);
+            }
+        }
+    }
+
+    /// Leaves new connections to other threads, or to the kernel's queue until one ends.
+    fn leave(&mut self) {
+        debug!("{} connections: no more until one ends", self.relays.len());
+        self.full = true;
+        self.doors.leave(self.number);
+    }
+}

@@ -1,6 +1,7 @@
 //! `ns`: namespaces listed, entered, added and deleted, beside the programs that it stands in for.
 
 mod cni;
+mod crash;
 mod hosts;
 mod network;
 
@@ -35,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(network::tests());
     tests.extend(hosts::tests());
     tests.extend(cni::tests());
+    tests.extend(crash::tests());
     tests
 }
 

@@ -39,6 +39,14 @@ pub(crate) struct Note {
 impl Note {
     /// Tells the container's names to the others on the bridge, and theirs to it. `lives` tells which containers are there.
     pub(crate) fn publish(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
+        // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
+        let path = path_of(&self.id);
+        let write = || -> Result<()> {
+            fs::create_dir_all(NOTES)?;
+            fs::write(draft_of(&self.id), serde_json::to_vec(self)?)?;
+            Ok(fs::rename(draft_of(&self.id), &path)?)
+        };
+        write().with_context(|| format!("write {}", path.display()))?;
         for other in notes()?.into_iter().filter(|other| other.id != self.id) {
             if !lives(&other.id) {
                 withdraw(&other.id)?;
@@ -47,12 +55,7 @@ impl Note {
                 other.tell(self);
             }
         }
-        let path = path_of(&self.id);
-        let write = || -> Result<()> {
-            fs::create_dir_all(NOTES)?;
-            Ok(fs::write(&path, serde_json::to_vec(self)?)?)
-        };
-        write().with_context(|| format!("write {}", path.display()))
+        Ok(())
     }
 
     /// Adds our names to another's file. That is the other's to break, and no reason for us to fail.
@@ -69,6 +72,8 @@ impl Note {
 
 /// Takes a container's names out of all files, and forgets where its own is.
 pub(crate) fn withdraw(id: &str) -> Result<()> {
+    // It is there only if whoever wrote it was killed.
+    let _none = fs::remove_file(draft_of(id));
     let path = path_of(id);
     let Some(gone) = read(&path) else { return Ok(()) };
     for other in notes()?.into_iter().filter(|other| other.id != id && other.bridge == gone.bridge) {
@@ -85,6 +90,11 @@ pub(crate) fn withdraw(id: &str) -> Result<()> {
 
 fn path_of(id: &str) -> PathBuf {
     Path::new(NOTES).join(id)
+}
+
+/// A note that is being written. No container's id begins with a full stop.
+fn draft_of(id: &str) -> PathBuf {
+    Path::new(NOTES).join(format!(".{id}"))
 }
 
 fn notes() -> Result<Vec<Note>> {

@@ -17,6 +17,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("an_ordinary_user_runs_a_container_with_a_port_and_a_way_outwards", NEEDS, ports_and_outwards),
         test("an_ordinary_user_needs_neither_pasta_nor_slirp4netns_for_ports", NEEDS, without_programs),
+        test("an_ordinary_users_container_serves_its_port_in_the_background", NEEDS, background),
     ]
 }
 
@@ -93,5 +94,19 @@ fn without_programs(sandbox: &Sandbox) {
         .ok();
     sandbox.sh(&as_user("run --rm busybox true")).run().fails(125).one_error_line("run", &["/etc/subuid", "newuidmap"]);
     sandbox.sh("umount $(command -v pasta) $(command -v slirp4netns)").run().ok();
+    end(sandbox);
+}
+
+fn background(sandbox: &Sandbox) {
+    machine(sandbox);
+    let serve = "trap exit TERM; echo served >/tmp/page; httpd -p 80 -h /tmp; while :; do sleep 0.1; done";
+    let run = format!("run -q -d --name web -p 8080:80 {} sh -c \"{serve}\"", image("busybox").reference);
+    sandbox.sh(&as_user(&run)).run().ok().stderr_is("");
+    assert!(sandbox.wait_http("127.0.0.1:8080/page").contains("served"));
+    sandbox.sh(&as_user("portmap list 2>/dev/null")).run().ok().stdout_has("*:8080  proxy:80   tcp       web");
+    sandbox.sh(&as_user("spawn delete --force web; run --gc")).run().ok();
+    // Whoever served the port goes with the container.
+    let gone = "until ! curl -s http://127.0.0.1:8080/ >/dev/null; do :; done; portmap list 2>/dev/null | wc -l";
+    sandbox.sh(&as_user(gone)).run().ok().stdout_is("1\n");
     end(sandbox);
 }

@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_detached_terminal_is_logged", PIPELINE, detached_terminal),
         test("a_container_that_cannot_start_detached_says_why", PIPELINE, detached_failure),
         test("the_printed_pipeline_does_the_same", PIPELINE, printed_pipeline),
+        test("what_leaves_nothing_waits_for_no_disk", PIPELINE, volatile),
         test("networks_none_and_host", PIPELINE, networks),
         test("pull_never_needs_the_image", PIPELINE, pull_never),
         test("the_left_most_failure_is_told_alone", PIPELINE, left_most_failure),
@@ -326,4 +327,14 @@ fn cid_file(sandbox: &Sandbox) {
     sandbox.sh("rm cid").run().ok();
     sandbox.sh(&format!("run --rm --cidfile {id} 127.0.0.1:5000/no/such")).run().fails(125);
     assert!(!sandbox.exists("cid"));
+}
+
+/// Overlayfs syncs the file system that it writes to when it is unmounted, with all that others write there.
+fn volatile(sandbox: &Sandbox) {
+    let root = "grep ' / overlay ' /proc/mounts";
+    sandbox.sh(&busybox("", root)).run().ok().stdout_has("volatile");
+    let kept = format!("run --network none --name kept {} {root}", image("busybox").reference);
+    let mount = sandbox.sh(&kept).run().ok().stdout;
+    assert!(!mount.contains("volatile"), "{mount}");
+    sandbox.run(&["bundle", "delete", "kept"]).ok();
 }

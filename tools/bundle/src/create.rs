@@ -191,7 +191,7 @@ fn mount(rootfs: &Rootfs, options: &Create, claim: &Claim) -> Result<(Root, Opti
     };
     let (upper, work) = (claim.subdirectory("upper")?, claim.subdirectory("work")?);
     let target = claim.subdirectory("rootfs")?;
-    let overlay = Overlay { layers, upper: &upper, work: &work, target: &target };
+    let overlay = Overlay { layers, upper: &upper, work: &work, target: &target, volatile: options.volatile };
     let mounted = overlay::mount(&overlay).with_context(|| format!("make an overlay of {} layers", layers.len()))?;
     Ok((Root::Whole(mounted.root()?), Some(mounted)))
 }

@@ -109,6 +109,9 @@ pub(crate) struct Create {
     /// Lay a writable layer over a flat root file system, so that it stays as it is
     #[arg(long)]
     pub(crate) overlay: bool,
+    /// Never wait until its changes are on the disk: for a container that leaves nothing
+    #[arg(long)]
+    pub(crate) volatile: bool,
     #[command(flatten)]
     pub(crate) process: Process,
     #[command(flatten)]

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::rootfs::open_directory;
@@ -27,6 +27,9 @@ pub(crate) struct Overlay<'a> {
     pub(crate) work: &'a Path,
     /// Where it will be attached.
     pub(crate) target: &'a Path,
+    /// Whether the kernel may leave out to write the upper directory to the disk, at the unmount above all, which has to
+    /// wait for all that the machine writes there: overlayfs.rst, "Volatile mount".
+    pub(crate) volatile: bool,
 }
 
 /// An overlay mount.
@@ -97,6 +100,9 @@ fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {
     }
     fsconfig_set_string(context.as_fd(), "upperdir", overlay.upper)?;
     fsconfig_set_string(context.as_fd(), "workdir", overlay.work)?;
+    if overlay.volatile {
+        fsconfig_set_flag(context.as_fd(), "volatile")?;
+    }
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
@@ -104,7 +110,9 @@ fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {
 fn attached(overlay: &Overlay<'_>) -> Result<OwnedFd> {
     let options = |layers: Vec<String>| {
         let text = |path: &Path| escape(&path.to_string_lossy());
-        format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), text(overlay.upper), text(overlay.work))
+        let volatile = if overlay.volatile { ",volatile" } else { "" };
+        let (layers, upper, work) = (layers.join(":"), text(overlay.upper), text(overlay.work));
+        format!("lowerdir={layers},upperdir={upper},workdir={work}{volatile}")
     };
     let names = overlay.layers.iter().rev().map(|layer| escape(&layer.to_string_lossy())).collect();
     let mut held = Vec::new();

@@ -152,7 +152,7 @@ pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
         let Rootfs { layers, path: tree, .. } = record.part()?;
         let layers = layers.or_else(|| tree.map(|tree| vec![tree])).context("the record's rootfs is empty")?;
         let (upper, work, target) = (path.join("upper"), path.join("work"), path.join("rootfs"));
-        let overlay = Overlay { layers: &layers, upper: &upper, work: &work, target: &target };
+        let overlay = Overlay { layers: &layers, upper: &upper, work: &work, target: &target, volatile: false };
         let mount = || overlay::mount(&overlay)?.attach(&target);
         mount().with_context(|| format!("mount the overlay on {}", target.display()))?;
     }

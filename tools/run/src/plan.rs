@@ -82,6 +82,7 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
 fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -> Stage {
     let mut bundle = Stage::new(Tool::Bundle, root);
     bundle.push(["--id", id]);
+    bundle.push(options.rm.then_some("--volatile"));
     bundle.push(&options.bundle.0);
     match options.network {
         Network::Host => bundle.push(["--network", "host"]),
@@ -230,7 +231,7 @@ mod tests {
             [
                 "pull --root /r --policy missing nginx",
                 "unpack --root /r",
-                "bundle --root /r --id web -- nginx -T",
+                "bundle --root /r --id web --volatile -- nginx -T",
                 "ns add",
                 "portmap --root /r -p 8080:80",
                 "spawn --root /r/run/spawn --id web /r/containers/web",

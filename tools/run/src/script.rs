@@ -65,7 +65,7 @@ mod tests {
         let script = script(&plan(&options, "web").unwrap(), &options);
         assert_eq!(
             script.lines().last().unwrap(),
-            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web | ns add | \
+            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web --volatile | ns add | \
              portmap --root /r -p 8080:80 | spawn --root /r/run/spawn"
         );
     }

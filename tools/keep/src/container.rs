@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use crate::health::Watch;
 use crate::job::Job;
 use crate::output::Stream;
 
+/// The socket's name in the bundle by which `spawn` hands the terminal over.
+const CONSOLE: &str = "console.sock";
 /// What is read at the end at most: others may hold the pipe, and write for ever.
 const LAST_WORDS: usize = 1 << 20;
 
@@ -49,7 +52,7 @@ pub(crate) enum Started {
 /// Starts the container.
 pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
     let pid_file = job.bundle.join("pid");
-    let console = job.bundle.join("console.sock");
+    let console = job.bundle.join(CONSOLE);
     let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
     spawn.push([&pid_file]);
     if job.preserve_fds > 0 {
@@ -57,7 +60,7 @@ pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
     }
     let listener = if job.terminal {
         spawn.push(["--console-socket".as_ref(), console.as_os_str()]);
-        Some(listen(&console)?)
+        Some(listen(&job.bundle)?)
     } else {
         None
     };
@@ -169,10 +172,15 @@ fn code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
 }
 
-fn listen(path: &std::path::Path) -> Result<UnixListener> {
+/// Makes the socket that the terminal comes through, by the bundle's descriptor: a socket's path may have 107 bytes only.
+fn listen(bundle: &Path) -> Result<UnixListener> {
     // A killed start may have left one.
-    let _gone = fs::remove_file(path);
-    UnixListener::bind(path).with_context(|| format!("socket {}", path.display()))
+    let _gone = fs::remove_file(bundle.join(CONSOLE));
+    let listen = || {
+        let directory = File::open(bundle)?;
+        UnixListener::bind(format!("/proc/self/fd/{}/{CONSOLE}", directory.as_raw_fd()))
+    };
+    listen().with_context(|| format!("socket {}", bundle.join(CONSOLE).display()))
 }
 
 /// Takes the terminal's master end from spawn: runc, docs/terminals.md, "Detached".

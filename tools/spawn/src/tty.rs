@@ -2,11 +2,12 @@
 //! user's terminal with it (runtime-spec, config.md, "process.terminal"; runc's docs/terminals.md).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
@@ -57,11 +58,16 @@ pub(crate) fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(slave)?)
 }
 
-/// Connects to the socket of `--console-socket`.
+/// Connects to the socket of `--console-socket`, through its directory's descriptor: a socket's path may have 107 bytes
+/// only.
 pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
     let connect = || -> io::Result<OwnedFd> {
         let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
+        let parent = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let name = Path::new(socket.file_name().ok_or(Errno::INVAL)?);
+        let address = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+        rustix::net::connect(&connection, &SocketAddrUnix::new(address)?)?;
         Ok(connection)
     };
     connect().with_context(|| format!("connect to console socket {}", socket.display()))

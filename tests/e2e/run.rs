@@ -2,6 +2,7 @@
 
 mod background;
 mod rootless;
+mod transparency;
 
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
     ];
-    foreground.into_iter().chain(background::tests()).chain(rootless::tests()).collect()
+    let more = [background::tests(), rootless::tests(), transparency::tests()];
+    foreground.into_iter().chain(more.into_iter().flatten()).collect()
 }
 
 fn busybox(options: &str, command: &str) -> String {

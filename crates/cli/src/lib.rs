@@ -84,6 +84,8 @@ pub fn main_from<A: Parser>(
 ) -> ExitCode {
     let command = with_common_options(A::command());
     let tool = command.get_name().to_owned();
+    let traced = trace::begin(&tool);
+    let parsing = trace::span("arguments", "");
     #[cfg(feature = "generate")]
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
@@ -95,20 +97,26 @@ pub fn main_from<A: Parser>(
         Ok(parsed) => parsed,
         Err(error) => return usage_exit(&tool, &error, codes),
     };
+    drop(parsing);
     log::init(&tool, verbosity);
+    if let Err(error) = traced {
+        ::log::warn!("no trace: {error}");
+    }
     end(&tool, codes, run(args))
 }
 
 /// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.
 pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode {
-    match done {
+    let code = match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(tool, &error);
             ExitCode::from(exit_code(&error, codes))
         }
-    }
+    };
+    trace::end();
+    code
 }
 
 /// Prints an error as its one line on stderr: `tool: operation object: cause`.

@@ -15,6 +15,11 @@ pub struct Roots {
 }
 
 impl Roots {
+    /// Returns the directories as `--root DIR` has them.
+    pub fn at(directory: &Path) -> Self {
+        Self { root: Some(directory.to_owned()) }
+    }
+
     /// Returns the data directory: `oci/`, `layers/` and `containers/` stand in it. Absolute.
     pub fn data(&self) -> PathBuf {
         self.chosen().unwrap_or_else(|| user_directory("XDG_DATA_HOME", ".local/share", "/var/lib"))

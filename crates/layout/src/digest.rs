@@ -35,6 +35,7 @@ impl Digester {
 
     /// Adds content.
     pub fn update(&mut self, bytes: &[u8]) {
+        let _span = trace::span("digest", format_args!("{} bytes", bytes.len()));
         match &mut self.0 {
             State::Sha256(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),

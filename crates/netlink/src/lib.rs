@@ -13,6 +13,7 @@ pub mod nft;
 mod raw;
 pub mod route;
 mod socket;
+mod transaction;
 
 pub use attribute::{Attribute, Attributes, parse};
 pub use error::{BatchError, Error};

@@ -9,7 +9,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use sys::netlink::{NetlinkOption, enable};
 
 use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::{BatchError, Error};
+use crate::{BatchError, Error, transaction};
 
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
 const DATAGRAM_LIMIT: usize = 1 << 16;
@@ -65,6 +65,7 @@ impl Socket {
 
     /// Sends a request and waits for its acknowledgement. `flags`: see [`crate::flag`].
     pub fn request<M: NetlinkSerializable>(&mut self, message: &M, flags: u16) -> Result<(), Error> {
+        let _span = transaction::span(message);
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.receive(sequence, |_| Ok(()))?;
         Ok(())
@@ -75,6 +76,7 @@ impl Socket {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let _span = transaction::span(message);
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
         let mut answer = None;
         self.receive(sequence, |frame| {
@@ -90,6 +92,7 @@ impl Socket {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let _span = transaction::span(message);
         for _ in 0..DUMP_TRIES {
             let sequence = self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut answers = Vec::new();
@@ -110,6 +113,7 @@ impl Socket {
         let Some(count) = u32::try_from(batch.ends.len()).ok().filter(|count| *count > 0) else {
             return Ok(());
         };
+        let _span = trace::span("netlink", format_args!("batch of {count} messages"));
         let first = self.sequence.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(count);
         let mut bytes = batch.bytes.clone();

@@ -26,7 +26,10 @@ impl Input {
         match argument {
             Some(path) if path != Path::new("-") => Self::from_path(path),
             None if io::stdin().is_terminal() => Err(Error::Terminal),
-            _ => Self::from_stdin(),
+            _ => {
+                let _span = trace::span("wait for the record", "");
+                Self::from_stdin()
+            }
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Claim {
 impl Claim {
     /// Takes the claim on `id`. What a killed owner has left is undone first; one that is just ending is waited for.
     pub fn take(directory: &Path, id: &str) -> Result<Self> {
+        let _span = trace::span("claim", id);
         make_directory(directory)?;
         let path = directory.join(id);
         let deadline = Instant::now() + PATIENCE;

@@ -27,6 +27,11 @@ fn find(tool: Tool) -> Result<PathBuf> {
 /// Returns the command of a stage, with this tool's verbosity.
 pub(crate) fn command(stage: &Stage) -> Result<Command> {
     let mut command = Command::new(find(stage.tool)?);
+    // This program's own part may be over, while the variable is there still.
+    match trace::variable() {
+        Some((variable, file)) => command.env(variable, file),
+        None => command.env_remove(trace::VARIABLE),
+    };
     // `bundle` has docker's -v; --verbose means the same in all of them, and runc's word for it is --debug.
     let verbose: &[&str] = match (log::max_level(), stage.tool) {
         (_, Tool::Spawn) | (log::LevelFilter::Warn, _) => &[],

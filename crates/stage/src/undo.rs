@@ -27,6 +27,7 @@ pub fn carry_out(undo: &[Undo]) -> Result<()> {
 
 fn one(undo: &Undo) -> Result<()> {
     log::debug!("{}", undo.stage);
+    let _span = trace::span("undo", &undo.stage);
     let output = undo
         .stage
         .command()?

@@ -160,6 +160,7 @@ fn read(options: &Create) -> Result<Origin> {
 
 /// Returns the image's config, and its health check.
 fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Option<Value>)> {
+    let _span = trace::span("read the image's config", "");
     let health = |text: &[u8]| {
         let config: Value = serde_json::from_slice(text).ok()?;
         config.pointer("/config/Healthcheck").cloned()
@@ -198,6 +199,7 @@ fn mount(rootfs: &Rootfs, options: &Create, claim: &Claim) -> Result<(Root, Opti
 
 /// Computes config.json: gathers what it depends on, translates, and applies the user's patches.
 fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> Result<Value> {
+    let _span = trace::span("compute config.json", "");
     let namespaces = host::namespaces(&options.namespaces, place.run)?;
     let given = options.process.user.clone();
     let spec = given.or_else(|| origin.image.config().as_ref()?.user().clone()).unwrap_or_default();
@@ -357,6 +359,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
         }
         Source::Volume { copy, .. } => {
             log::debug!("make volume {}", source.display());
+            let _span = trace::span("make the volume", source.display());
             let content = copy.then_some(root);
             let made = volume::prepare(source, &claim.path, &mount.destination, content, interrupt)?;
             claim.made.extend(made.map(Made::Volume));

@@ -50,6 +50,7 @@ impl Mounted {
     /// Attaches the mount where nothing is mounted yet.
     pub(crate) fn attach(&self, target: &Path) -> Result<()> {
         let Self::Detached(mount) = self else { return Ok(()) };
+        let _span = trace::span("mount", target.display());
         let target = open_directory(target)?;
         Ok(sys::mount::attach(mount.as_fd(), target.as_fd())?)
     }
@@ -57,6 +58,7 @@ impl Mounted {
 
 /// Makes the overlay. The root of the container looks like the root of the topmost layer.
 pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
+    let _span = trace::span("make the overlay", overlay.target.display());
     let top = overlay.layers.last().context("the record's rootfs has no layers")?;
     for layer in overlay.layers {
         if !layer.is_dir() {
@@ -74,6 +76,7 @@ pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
 
 /// Takes an overlay off, however often it is mounted; with none there it is content.
 pub(crate) fn unmount(target: &Path) -> io::Result<()> {
+    let _span = trace::span("unmount", target.display());
     loop {
         match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) => {}

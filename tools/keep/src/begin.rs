@@ -94,12 +94,14 @@ fn execute_keeper(job: &Job, claim: &Claim) -> Result<Report> {
     if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
         command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
     }
+    command.envs(trace::variable());
     sys::child::apart(&mut command, job.preserve_fds);
     command.spawn().context("execute the keeper")?;
     // With it goes this process's copy of the keeper's end.
     drop(command);
     ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
     ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
+    let _span = trace::span("wait for the keeper", "");
     let mut report = String::new();
     BufReader::new(ours).read_line(&mut report).context("the keeper's report")?;
     // A keeper without a report has said why, or was killed; with it went its spawn.

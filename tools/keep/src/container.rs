@@ -78,7 +78,10 @@ pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
     }
     // Of a keeper that is killed meanwhile nobody would know the container.
     sys::child::die_with_parent(&mut command, Signal::KILL);
-    let status = command.status().context("execute spawn")?;
+    let status = {
+        let _span = trace::span("start the container", &spawn);
+        command.status().context("execute spawn")?
+    };
     // With the command go its ends of the pipes.
     drop(command);
     if !status.success() {

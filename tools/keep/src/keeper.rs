@@ -65,6 +65,8 @@ enum Wanted {
 
 /// The keeper's main.
 pub(crate) fn main() -> ExitCode {
+    // Whoever is to be told of a trace that cannot be written has been told.
+    let _untold = trace::begin(NAME);
     match keep() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -136,6 +138,8 @@ fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
 
 /// Reports, and lets the caller go. One that was killed is an error.
 fn tell(mut caller: UnixStream, report: &Report) -> Result<()> {
+    // The caller may be the trace's last.
+    trace::end();
     writeln!(caller, "{}", serde_json::to_string(report)?).context("report")?;
     if matches!(report, Report::Running(_)) { leave_the_terminal() } else { Ok(()) }
 }

@@ -165,6 +165,7 @@ fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
 }
 
 fn attempt(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
+    let _span = trace::span("download", ingest.descriptor().digest());
     let body = origin.source.blob(origin.place, ingest.descriptor(), ingest.offset())?;
     let mut skip = ingest.offset() - body.start.min(ingest.offset());
     let mut reader = body.reader;

@@ -43,6 +43,7 @@ struct Chosen {
 impl Job<'_> {
     /// Answers from the layout alone, if the policy allows it and the image is whole there.
     pub(crate) fn find_local(&self, name: &Name) -> anyhow::Result<bool> {
+        let _span = trace::span("look into the layout", name);
         let Name::Reference(reference) = name else { return Ok(false) };
         let reference = reference.to_string();
         if self.choice.policy == Policy::Always {

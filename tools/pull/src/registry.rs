@@ -197,6 +197,7 @@ impl Registry {
     /// Sends a request with what authorization there is, and once more with what the registry asks for.
     fn find(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Option<Response<ureq::Body>>, Failure> {
         let url = format!("{}{}/{path}", self.base, self.reference.repository);
+        let _span = trace::span("request", &url);
         let mut ask = Ask { headers: headers.to_vec(), ..Ask::get(url) };
         let held = self.held_authorization();
         ask.authorization.clone_from(&held);

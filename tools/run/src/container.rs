@@ -12,11 +12,12 @@ use stage::{Stage, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
+use crate::folder::Folder;
 use crate::guard::Guard;
 use crate::options::Options;
 use crate::pipeline::Ending;
 use crate::plan::{self, Plan};
-use crate::{activation, detached, foreground, pipeline, script};
+use crate::{activation, detached, dry, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
@@ -28,6 +29,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.print {
         io::stdout().write_all(script::script(&plan, options).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if options.dry_run {
+        return dry::run(&plan, options.detach);
+    }
+    let folder = options.folder.as_deref().map(|path| Folder::create(path, &script::script(&plan, options)));
+    let folder = folder.transpose()?;
+    if let Some(file) = options.trace() {
+        trace::create("run", &file).with_context(|| format!("trace {}", file.display()))?;
     }
     // Mounts that this process and its stages make are gone with them, however they end.
     sys::child::own_mount_namespace().context("make a mount namespace")?;
@@ -55,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
     };
     let guard = Guard::start(&claim)?;
-    let ended = execute(&plan, options, &claim, &signals);
+    let ended = execute(&plan, options, folder.as_ref(), (&claim, &signals));
     guard.dismiss();
     match ended {
         Ok(Ended { code, started, kept }) => {
@@ -90,8 +99,13 @@ fn make_free(replace: &Stage) -> Result<()> {
     bail!("{replace}: {}", String::from_utf8_lossy(&output.stderr).trim_end())
 }
 
-fn execute(plan: &Plan, options: &Options, claim: &Claim, signals: &SignalFd) -> Result<Ended> {
-    let execution = match pipeline::execute(&plan.stages, signals) {
+fn execute(
+    plan: &Plan,
+    options: &Options,
+    folder: Option<&Folder<'_>>,
+    (claim, signals): (&Claim, &SignalFd),
+) -> Result<Ended> {
+    let execution = match pipeline::execute(&plan.stages, folder, signals) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.

@@ -32,6 +32,7 @@ pub(crate) fn hand_over(keep: &Stage, record: File, claim: &Claim, signals: &Sig
     command.stdin(record).stdout(Stdio::null());
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {keep}");
+    let _span = trace::span("hand over", keep);
     let mut child = command.spawn().context("execute keep")?;
     let status = foreground::wait(&mut child, &foreground::Manner { signals, proxy: true, limit: None })?;
     let code = foreground::code(status);

@@ -40,6 +40,7 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     // spawn in turn arranges that the container dies with it.
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {spawn}");
+    let _span = trace::span("container", spawn);
     let mut child = command.spawn().context("execute spawn")?;
     let limit = options.timeout.map(Duration::from_secs);
     wait(&mut child, &Manner { signals, proxy: options.sig_proxy, limit }).map(code)

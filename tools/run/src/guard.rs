@@ -24,6 +24,7 @@ pub(crate) struct Guard(ChildStdin);
 impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
     pub(crate) fn start(claim: &Claim) -> Result<Self> {
+        let _span = trace::span("start the guard", "");
         let mut command = Command::new(std::env::current_exe().context("find this executable")?);
         command.arg0(NAME).arg(claim.path()).stdin(Stdio::piped()).stderr(Stdio::null());
         command.stdout(claim.file().try_clone().context("the claim")?);

@@ -6,6 +6,8 @@
 mod activation;
 mod container;
 mod detached;
+mod dry;
+mod folder;
 mod foreground;
 mod guard;
 mod options;

@@ -1,9 +1,14 @@
 //! docker run's command line: what is typed, and what it means. Nothing below this module sees an argument vector.
 
+mod passed;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, Args, Parser, ValueEnum};
+
+use crate::folder;
+use passed::BundleOptions;
 
 use crate::{activation, rootless};
 
@@ -98,15 +103,25 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) rootfs: bool,
     /// Print the shell pipeline that does the same, and do nothing
-    #[arg(long, visible_alias = "dry-run")]
+    #[arg(long)]
     pub(crate) print: bool,
+    /// Check the command lines of all stages, print them and what undoes them, and do nothing
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) dry_run: bool,
+    /// Leave everything in this directory, which is used in the place of --root: image, layers, bundle, the stages'
+    /// records, the script that does the same, and a trace
+    #[arg(long = "keep", value_name = "DIR", conflicts_with = "root")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Write what every program does, and when, to a file for Chrome's and Perfetto's viewers
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Undo what killed runs have left, print their containers' ids, and run nothing
     #[arg(long, conflicts_with = "image_and_command")]
     pub(crate) gc: bool,
     #[command(flatten)]
     pub(crate) bundle: BundleOptions,
     #[command(flatten)]
-    pub(crate) roots: cli::Roots,
+    roots: cli::Roots,
     /// Print help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -131,7 +146,11 @@ impl Options {
 
     /// Becomes root of the user's own namespace, if need be; what is only printed does without.
     pub(crate) fn entered(mut self) -> anyhow::Result<Self> {
-        self.rootless = if self.print { !rustix::process::geteuid().is_root() } else { rootless::enter(&self.roots)? };
+        self.rootless = if self.print || self.dry_run {
+            !rustix::process::geteuid().is_root()
+        } else {
+            rootless::enter(&self.roots())?
+        };
         Ok(self)
     }
 
@@ -148,6 +167,21 @@ impl Options {
             return Err(cli::Usage(format!("{option} is for containers in the background: --detach")));
         }
         Ok(image)
+    }
+
+    /// Returns where everything is.
+    pub(crate) fn roots(&self) -> cli::Roots {
+        self.folder.as_ref().map_or_else(|| self.roots.clone(), |folder| cli::Roots::at(folder))
+    }
+
+    /// Tells whether nothing of the container is to be left.
+    pub(crate) fn removes(&self) -> bool {
+        self.rm && self.folder.is_none()
+    }
+
+    /// Returns the file that the trace goes to.
+    pub(crate) fn trace(&self) -> Option<PathBuf> {
+        self.trace.clone().or_else(|| self.folder.as_ref().map(|folder| folder.join(folder::TRACE)))
     }
 
     /// Tells whether the container gets this standard stream of ours.
@@ -247,155 +281,6 @@ impl std::str::FromStr for Network {
                 _ => Err("not one of bridge, none, host, container:ID".to_owned()),
             },
         }
-    }
-}
-
-/// One of docker's options that `bundle` alone has to understand.
-#[derive(Clone, Copy)]
-struct Passed {
-    long: &'static str,
-    short: Option<char>,
-    /// The value's name; none for a flag.
-    value: Option<&'static str>,
-    help: &'static str,
-}
-
-const fn flag(long: &'static str, short: Option<char>, help: &'static str) -> Passed {
-    Passed { long, short, value: None, help }
-}
-
-const fn value(long: &'static str, value: &'static str, help: &'static str) -> Passed {
-    Passed { long, short: None, value: Some(value), help }
-}
-
-const fn short(short: char, passed: Passed) -> Passed {
-    Passed { short: Some(short), ..passed }
-}
-
-const PASSED: &[Passed] = &[
-    flag("tty", Some('t'), "Give it a terminal"),
-    short('e', value("env", "NAME[=VALUE]", "Set a variable, or pass this environment's on")),
-    value("env-file", "FILE", "Set the variables that a file lists"),
-    short('v', value("volume", "SOURCE:TARGET[:OPTIONS]", "Mount a directory, a file or a named volume")),
-    value("mount", "KEY=VALUE,…", "Mount, in docker's long form"),
-    value("volumes-from", "CONTAINER[:ro]", "Mount the volumes of another container"),
-    value("tmpfs", "TARGET[:OPTIONS]", "Mount an empty tmpfs"),
-    short('u', value("user", "USER[:GROUP]", "Run as this user")),
-    short('w', value("workdir", "DIR", "Start in this directory")),
-    value("entrypoint", "PROGRAM", "Replace the image's entry point"),
-    short('h', value("hostname", "NAME", "Set the host name")),
-    value("domainname", "NAME", "Set the NIS domain name"),
-    flag("read-only", None, "Mount the root file system read-only"),
-    short('m', value("memory", "BYTES", "Limit memory")),
-    value("memory-swap", "BYTES", "Limit memory and swap together"),
-    value("memory-reservation", "BYTES", "Keep memory below this when the host is short of it"),
-    value("memory-swappiness", "NUMBER", "How readily its memory is swapped out"),
-    flag("oom-kill-disable", None, "Let processes wait for memory"),
-    value("blkio-weight", "NUMBER", "Weigh its use of block devices"),
-    value("blkio-weight-device", "DEVICE:NUMBER", "Weigh its use of one block device"),
-    value("device-read-bps", "DEVICE:BYTES", "Limit what it reads from a device in a second"),
-    value("device-write-bps", "DEVICE:BYTES", "Limit what it writes to a device in a second"),
-    value("device-read-iops", "DEVICE:NUMBER", "Limit reads from a device in a second"),
-    value("device-write-iops", "DEVICE:NUMBER", "Limit writes to a device in a second"),
-    value("cpus", "NUMBER", "Limit processor time"),
-    value("cpu-shares", "NUMBER", "Weigh processor time"),
-    value("cpu-quota", "MICROSECONDS", "Limit processor time in each period"),
-    value("cpu-period", "MICROSECONDS", "The period of --cpu-quota"),
-    value("cpu-rt-runtime", "MICROSECONDS", "Limit real-time processor time in each period"),
-    value("cpu-rt-period", "MICROSECONDS", "The period of --cpu-rt-runtime"),
-    value("cpuset-cpus", "LIST", "Run on these processors"),
-    value("cpuset-mems", "LIST", "Use these memory nodes"),
-    value("pids-limit", "NUMBER", "Limit the number of processes"),
-    value("cap-add", "CAPABILITY", "Add a capability"),
-    value("cap-drop", "CAPABILITY", "Drop a capability"),
-    flag("privileged", None, "Give it all capabilities and devices"),
-    value("security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, apparmor=PROFILE"),
-    value("device", "PATH[:PATH[:rwm]]", "Give it a device of the host"),
-    value("device-cgroup-rule", "RULE", "Allow access to devices by number"),
-    value("group-add", "GROUP", "Add a supplementary group"),
-    value("ulimit", "TYPE=SOFT[:HARD]", "Set a resource limit"),
-    value("sysctl", "NAME=VALUE", "Set a kernel parameter of its namespaces"),
-    value("shm-size", "BYTES", "Size of /dev/shm"),
-    value("add-host", "NAME:ADDRESS", "Add a line to /etc/hosts"),
-    value("dns", "ADDRESS", "Use this name server"),
-    value("dns-search", "DOMAIN", "Search this domain"),
-    value("dns-option", "OPTION", "Set an option of the resolver"),
-    value("pid", "NAMESPACE", "host or container:ID"),
-    value("ipc", "NAMESPACE", "host, private or container:ID"),
-    value("uts", "NAMESPACE", "host"),
-    value("cgroupns", "NAMESPACE", "host or private"),
-    value("userns", "NAMESPACE", "host"),
-    flag("init", None, "Run a small init that reaps and forwards signals"),
-    short('l', value("label", "NAME=VALUE", "Add a label")),
-    value("label-file", "FILE", "Add the labels of a file"),
-    value("annotation", "NAME=VALUE", "Add an annotation"),
-    value("oom-score-adj", "NUMBER", "Prefer it, or spare it, when memory runs out"),
-    value("stop-signal", "SIGNAL", "The signal that asks it to end"),
-    value("stop-timeout", "SECONDS", "How long it may take to end"),
-    value("health-cmd", "COMMAND", "Look at its health with this command, in the background"),
-    value("health-interval", "DURATION", "Time between two looks"),
-    value("health-timeout", "DURATION", "Time that a look may take"),
-    value("health-start-period", "DURATION", "Time to start, in which failures do not count"),
-    value("health-start-interval", "DURATION", "Time between two looks while it starts"),
-    value("health-retries", "NUMBER", "Failures in a row that make it unhealthy"),
-    flag("no-healthcheck", None, "No check, whatever the image says"),
-    value("gpus", "DEVICES", "Give it GPUs"),
-    value("patch", "FILE", "Merge this JSON into config.json"),
-];
-
-/// The options that go to `bundle` as they are, as `--long` and `--long=value`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BundleOptions(pub(crate) Vec<OsString>);
-
-impl BundleOptions {
-    /// Tells whether a flag was given.
-    pub(crate) fn has(&self, long: &str) -> bool {
-        self.0.iter().any(|option| option.to_str().and_then(|text| text.strip_prefix("--")) == Some(long))
-    }
-}
-
-impl Args for BundleOptions {
-    fn augment_args(command: Command) -> Command {
-        PASSED.iter().fold(command, |command, passed| {
-            let arg = Arg::new(passed.long).long(passed.long).help(passed.help);
-            let arg = passed.short.map_or(arg.clone(), |short| arg.short(short));
-            command.arg(match passed.value {
-                Some(name) => arg
-                    .value_name(name)
-                    .action(ArgAction::Append)
-                    .value_parser(clap::value_parser!(OsString))
-                    .allow_hyphen_values(true),
-                None => arg.action(ArgAction::SetTrue),
-            })
-        })
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for BundleOptions {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut options = Vec::new();
-        for passed in PASSED {
-            let long = format!("--{}", passed.long);
-            if passed.value.is_none() {
-                options.extend(matches.get_flag(passed.long).then(|| long.into()));
-                continue;
-            }
-            for value in matches.get_many::<OsString>(passed.long).into_iter().flatten() {
-                let mut option = OsString::from(format!("{long}="));
-                option.push(value);
-                options.push(option);
-            }
-        }
-        Ok(Self(options))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use stage::{Stage, Tool};
 use sys::signal::SignalFd;
 
+use crate::folder::Folder;
+
 /// What became of the stages.
 #[derive(Debug)]
 pub(crate) struct Execution {
@@ -49,7 +51,7 @@ struct Running {
 ///
 /// As every stage after a failed one only complains that it got no record, just the left-most failing stage's words are
 /// shown: `pipefail`, read from the left.
-pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution> {
+pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &SignalFd) -> Result<Execution> {
     let mut running = Vec::new();
     let mut input = Stdio::null();
     let mut record = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
@@ -59,7 +61,10 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
         match start(stage, input, output) {
             Ok((started, output)) => {
                 running.push(started);
-                input = output.map_or_else(Stdio::null, Stdio::from);
+                input = match (output, folder) {
+                    (Some(output), Some(folder)) => folder.copy(position, stage.tool, output)?,
+                    (output, _) => output.map_or_else(Stdio::null, Stdio::from),
+                };
             }
             Err(error) => {
                 // What has started gets no reader and no next stage: it must end before the error is told.
@@ -70,7 +75,10 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
         }
     }
     drop(input);
-    let interrupted = wait_all(&mut running, signals)?;
+    let interrupted = {
+        let _span = trace::span("wait for the stages", "");
+        wait_all(&mut running, signals)?
+    };
     let completed =
         running.iter().filter(|stage| succeeded(stage) || was_killed(stage)).map(|stage| stage.tool).collect();
     let failed = report(&mut running)?;
@@ -79,6 +87,9 @@ pub(crate) fn execute(stages: &[Stage], signals: &SignalFd) -> Result<Execution>
         None if failed => Ending::Failed,
         None => Ending::Done,
     };
+    if let (Some(folder), Some(last)) = (folder, stages.len().checked_sub(1)) {
+        folder.write(last, stages[last].tool, &mut record)?;
+    }
     record.rewind()?;
     Ok(Execution { completed, ending, record })
 }
@@ -94,6 +105,7 @@ fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<(Running, Option<
     }
     sys::child::die_with_parent(&mut command, Signal::TERM);
     log::debug!("start {stage}");
+    let _span = trace::span("execute", stage);
     let mut child = command.spawn().with_context(|| format!("execute {}", stage.tool.name()))?;
     let output = child.stdout.take();
     let pidfd = pidfd(&child)?;

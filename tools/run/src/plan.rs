@@ -33,10 +33,10 @@ pub(crate) struct Plan {
 pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
     // Absolute, because what is undone later may be undone from another directory.
-    let root: Vec<OsString> =
-        options.roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), options.roots.data().into()]);
-    let bundle = options.roots.data().join("containers").join(id);
-    let state = options.roots.argument().map(|_| options.roots.run().join("spawn"));
+    let roots = options.roots();
+    let root: Vec<OsString> = roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), roots.data().into()]);
+    let bundle = roots.data().join("containers").join(id);
+    let state = roots.argument().map(|_| roots.run().join("spawn"));
     let mut stages = image_stages(options, image, &root);
     stages.push(bundle_stage(options, id, image, &root));
     stages.extend(network_stage(options));
@@ -56,7 +56,7 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
 
 /// Returns the directory of the claims.
 pub(crate) fn claims(options: &Options) -> PathBuf {
-    options.roots.run().join("claims")
+    options.roots().run().join("claims")
 }
 
 fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
@@ -82,7 +82,7 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
 fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -> Stage {
     let mut bundle = Stage::new(Tool::Bundle, root);
     bundle.push(["--id", id]);
-    bundle.push(options.rm.then_some("--volatile"));
+    bundle.push(options.removes().then_some("--volatile"));
     bundle.push(&options.bundle.0);
     match options.network {
         Network::Host => bundle.push(["--network", "host"]),
@@ -149,7 +149,7 @@ fn spawn_stage(options: &Options, id: &str, bundle: &Path, state: Option<&Path>)
 
 fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
     let mut keep = Stage::new(Tool::Keep, root);
-    for (set, flag) in [(options.rm, "--rm"), (options.interactive, "--interactive")] {
+    for (set, flag) in [(options.removes(), "--rm"), (options.interactive, "--interactive")] {
         keep.push(set.then_some(flag));
     }
     let numbers = [("--timeout", options.timeout), ("--preserve-fds", Some(options.preserve_fds.into()))];
@@ -197,7 +197,7 @@ fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], state:
     if planned(Tool::Ns) {
         undo.push(Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["del", id]) });
     }
-    if options.rm {
+    if options.removes() {
         let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
         bundle.push(root);
         bundle.push([id]);

@@ -4,12 +4,20 @@ use std::fmt::Write;
 
 use stage::{Stage, word};
 
-use crate::options::Options;
+use crate::folder;
+use crate::options::{Options, Stream};
 use crate::plan::Plan;
 
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
 pub(crate) fn script(plan: &Plan, options: &Options) -> String {
     let mut script = String::new();
+    if let Some(trace) = options.trace() {
+        let trace = word(std::path::absolute(&trace).unwrap_or(trace).as_os_str());
+        if let Some(folder) = &options.folder {
+            line(&mut script, &format!("mkdir -p {}", word(folder.as_os_str())));
+        }
+        line(&mut script, &format!("rm -f {trace}; export DRAYAGE_TRACE={trace}"));
+    }
     if let Some(replace) = &plan.replace {
         line(&mut script, &format!("{replace} >/dev/null 2>&1"));
     }
@@ -19,26 +27,45 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
         let complaint = word(format!("container {} exists", plan.id).as_ref());
         line(&mut script, &format!("[ ! -e {bundle} ] || {{ echo {complaint} >&2; exit 125; }}"));
     }
-    let undo: Vec<String> = plan.undo.iter().map(|undo| format!("{} 2>/dev/null", undo.stage)).collect();
-    let pipeline = plan.stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
-    let spawn = plan.spawn.to_string();
+    let mut undo: Vec<String> = plan.undo.iter().map(|undo| format!("{} 2>/dev/null", undo.stage)).collect();
+    if let Some(file) = options.cidfile.as_ref().map(|file| word(file.as_os_str())) {
+        line(&mut script, &format!("(set -C; printf %s {} >{file}) || exit 125", word(plan.id.as_ref())));
+        undo.push(format!("[ $code != 125 ] || rm -f {file}"));
+    }
+    let (pipeline, undo) = (pipeline(plan, options), undo.join("; "));
     if options.detach {
         // Where a stage fails, keep gets no record; it undoes what it knows of.
-        let undo = undo.join("; ");
         line(&mut script, &format!("{pipeline} | {} >/dev/null || {{ code=$?; {undo}; exit $code; }}", plan.keep));
         line(&mut script, &format!("echo {}", word(plan.id.as_ref())));
         return script;
     }
-    line(&mut script, &format!("trap {} EXIT", word(undo.join("; ").as_ref())));
+    line(&mut script, &format!("trap {} EXIT", word(format!("code=$?; {undo}; exit $code").as_ref())));
     line(&mut script, "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP");
-    if options.interactive || options.bundle.has("tty") {
+    if options.shows(Stream::Stdin) {
         // The record would be the container's standard input.
         line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
-        line(&mut script, &spawn);
+        line(&mut script, &start(&plan.spawn, options));
     } else {
-        line(&mut script, &format!("{pipeline} | {}", filter(&plan.spawn)));
+        line(&mut script, &format!("{pipeline} | {}", start(&filter(&plan.spawn), options)));
     }
     script
+}
+
+/// Returns how `spawn` is called: with its time, and the streams that are wanted of it.
+fn start(spawn: &Stage, options: &Options) -> String {
+    let limit = options.timeout.map_or_else(String::new, |time| format!("timeout --foreground -s KILL {time} "));
+    let hidden = [(Stream::Stdout, " >/dev/null"), (Stream::Stderr, " 2>/dev/null")];
+    let hidden = hidden.iter().filter(|(stream, _)| !options.shows(*stream)).map(|(_, redirection)| *redirection);
+    format!("{limit}{spawn}{}", hidden.collect::<String>())
+}
+
+/// Returns the stages; with `--keep` their records are copied on the way.
+fn pipeline(plan: &Plan, options: &Options) -> String {
+    let stage = |(number, stage): (usize, &Stage)| match &options.folder {
+        Some(folder) => format!("{stage} | tee {}", word(folder::record(folder, number, stage.tool).as_os_str())),
+        None => stage.to_string(),
+    };
+    plan.stages.iter().enumerate().map(stage).collect::<Vec<_>>().join(" | ")
 }
 
 /// Returns `spawn` as the pipeline's last filter: the record tells it the bundle and the id.

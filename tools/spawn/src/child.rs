@@ -114,15 +114,23 @@ impl Child<'_> {
         if linux.makes(NamespaceKind::Network) {
             // What takes longest is done beside the parent, unless that has devices to put there.
             if linux.net_devices.is_empty() {
+                let _span = trace::span("make the net namespace", "");
                 sys::namespace::unshare(Kind::Network).context("make the net namespace")?;
             }
+            let _span = trace::span("bring lo up", "");
             sys::network::loopback_up().context("bring lo up")?;
         }
-        wait_for_parent(self.socket.as_fd())?;
+        {
+            let _span = trace::span("wait for the parent", "");
+            wait_for_parent(self.socket.as_fd())?;
+        }
         if self.options.rootless {
             self.cgroups.keep_existing();
         }
-        self.cgroups.join(self.options.rootless)?;
+        {
+            let _span = trace::span("join the cgroups", "");
+            self.cgroups.join(self.options.rootless)?;
+        }
         reset_affinity();
         // Its maker owns the files of this process in /proc, root of the user namespace does not.
         if linux.makes(NamespaceKind::Time) {
@@ -193,6 +201,7 @@ impl Child<'_> {
     }
 
     fn fill_root(&mut self) -> anyhow::Result<()> {
+        let _span = trace::span("fill the root", self.rootfs.display());
         let config = self.config;
         let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd(), self.root.take())?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
@@ -418,8 +427,11 @@ pub(crate) fn launch(
     program: &Program,
     surroundings: &Surroundings<'_>,
 ) -> anyhow::Result<Infallible> {
-    let list = identity::list(process, &config.linux, program, surroundings)?;
-    let memfd = list.seal().context("make the launching program")?;
+    let memfd = {
+        let _span = trace::span("make the launching program", "");
+        let list = identity::list(process, &config.linux, program, surroundings)?;
+        list.seal().context("make the launching program")?
+    };
     // Here, and not at the program's execve: its path may lead through what the caller had open (CVE-2024-21626).
     sys::child::close_on_exec(3 + surroundings.preserved_fds).context("close on exec")?;
     for fd in [Some(surroundings.report), surroundings.start, surroundings.proc].into_iter().flatten() {

@@ -103,8 +103,10 @@ fn make(
     describe(container, order, config, bundle, &rootfs)?;
     let root = (!config.linux.has(NamespaceKind::Mount)).then(|| rootfs::clone_root(&rootfs)).transpose()?;
     container.state.root_mount = root.as_ref().and_then(|root| rootfs::mount_id(root, Path::new("")));
+    let made = trace::span("make the unified cgroup", "");
     let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
     let unified = cgroups.open_unified(order.child.rootless)?;
+    drop(made);
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let state = container.report(Status::Creating);
     let process = config.process()?;
@@ -129,24 +131,31 @@ fn make(
     let cgroup = unified.as_ref().map(AsFd::as_fd);
     let lenient = order.child.rootless;
     let how = How { namespaces: new_namespaces(config), cgroup, or_outside: lenient, sibling: false };
+    let span = trace::span("clone3", format_args!("namespaces {:#x}", how.namespaces));
     let (pid, pidfd) = match clone_child(&mut child, how)? {
         Cloned::Child => {
+            // What was begun before is the parent's to end.
+            std::mem::forget(span);
+            trace::track("container");
             // It hears of the parent's end.
             drop(ours);
             child.run(container.leave().context("leave the lock"))
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
+    drop(span);
     drop(child);
     log::debug!("cloned process {} with namespaces {:#x}", pid.as_raw_pid(), new_namespaces(config));
     if lenient && cgroup.is_some() {
         join_from_session(container, &mut cgroups, pid).inspect_err(|_| end(pid, &pidfd))?;
     }
     // The child makes its network namespace meanwhile.
+    let span = trace::span("make the other cgroups", "");
     let made = cgroups.create_v1(order.child.rootless, scope.is_some()).inspect_err(|_| {
         end(pid, &pidfd);
         give_up(&cgroups, container);
     });
+    drop(span);
     let attended = made.and_then(|()| {
         limit(order, config, &cgroups)?;
         container.state.cgroup_paths = cgroups.paths();
@@ -223,6 +232,7 @@ fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> 
 /// Sets the limits before the child joins.
 fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> anyhow::Result<()> {
     let Some(resources) = &config.linux.resources else { return Ok(()) };
+    let _span = trace::span("set the limits", "");
     let devices = !config.linux.has(NamespaceKind::User) || !order.child.rootless;
     cgroups.apply(resources, devices).context("apply cgroup configuration")
 }
@@ -287,6 +297,7 @@ fn attend(
         write_pid_file(file, pid)?;
     }
     let mut console = None;
+    let _span = trace::span("wait for the program", "");
     loop {
         match sync::receive(socket)? {
             Message::Ready | Message::End => break,

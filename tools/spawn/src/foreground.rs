@@ -36,6 +36,7 @@ pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
 
 /// Waits for the end of a process and returns its exit status as a shell would.
 pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Option<OwnedFd>) -> anyhow::Result<u8> {
+    let _span = trace::span("wait for the container's end", pid.as_raw_pid());
     let raw = console.as_ref().and_then(|_| tty::Raw::enter());
     let mut relay = console.map(Relay::new);
     loop {

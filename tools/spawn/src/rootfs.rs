@@ -104,6 +104,7 @@ impl<'a> Rootfs<'a> {
                 if parsed.bind.is_some() { &parsed.source } else { &parsed.kind },
                 parsed.destination.display()
             );
+            let _span = trace::span("mount", parsed.destination.display());
             self.mount(&parsed, prepared).with_context(|| {
                 format!(
                     "error mounting {:?} to rootfs at {:?}",
@@ -113,6 +114,7 @@ impl<'a> Rootfs<'a> {
             })?;
         }
         if self.own_dev {
+            let _span = trace::span("make devices", "");
             self.make_devices()?;
         }
         Ok(())
@@ -132,6 +134,7 @@ impl<'a> Rootfs<'a> {
 
     /// Hides and protects what the configuration says, and makes read-only what had to be writable until now.
     pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        let _span = trace::span("mask paths", "");
         self.restrict()?;
         for mount in &self.read_only_later {
             set_attributes(mount.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make a mount read-only")?;
@@ -145,6 +148,7 @@ impl<'a> Rootfs<'a> {
 
     /// Makes the new root the root of this process and of the mount namespace.
     pub(crate) fn enter(self, no_pivot: bool) -> anyhow::Result<()> {
+        let _span = trace::span("pivot_root", "");
         let (propagation, recursive) = root_propagation(&self.config.linux.rootfs_propagation)?;
         rustix::process::fchdir(&self.root).context("enter the rootfs")?;
         if self.on_host {

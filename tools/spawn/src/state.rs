@@ -134,7 +134,10 @@ impl Container {
     pub(crate) fn release(&self) -> anyhow::Result<()> {
         match self.directory.join("config.json").try_exists() {
             Ok(false) => self.cgroups().remove_unused(),
-            _ => self.cgroups().destroy()?,
+            _ => {
+                let _span = trace::span("remove the cgroups", "");
+                self.cgroups().destroy()?;
+            }
         }
         if let Some(Err(error)) = self.state.systemd_scope.as_deref().map(systemd::stop) {
             // It is empty now, so that systemd ends it in any case.

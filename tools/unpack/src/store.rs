@@ -110,6 +110,7 @@ impl Store {
     /// hides the lower one entirely, and overlayfs takes no directory twice. What is below an opaque root is hidden
     /// too, which overlayfs does not look for.
     fn stack(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
+        let _span = trace::span("stack the layers", "");
         let layers = &image.layers;
         let paths = self.resolve(image, limits)?;
         let mut seen = HashSet::new();
@@ -181,6 +182,7 @@ impl Store {
 
     /// Removes what killed runs have left.
     fn sweep(&self) {
+        let _span = trace::span("sweep", "");
         let temporary = self.path.join("tmp");
         let entries = fs::read_dir(&temporary).into_iter().flatten().flatten();
         let stems: HashSet<PathBuf> = entries.map(|entry| entry.path().with_extension("")).collect();
@@ -214,6 +216,7 @@ impl Store {
             return Ok(None);
         }
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
+        let _span = trace::span("extract", layer.blob.digest());
         loop {
             let temporary = Temporary::new(temporary_path.to_owned());
             interrupt::remove_tree(temporary.path());
@@ -246,6 +249,7 @@ impl Store {
     fn keep(&self, extracted: Vec<Extracted>) -> anyhow::Result<()> {
         let Some(first) = extracted.first() else { return Ok(()) };
         let _pass = interrupt::pass();
+        let _span = trace::span("keep the layers", first.path.display());
         if self.sync {
             rustix::fs::syncfs(&first.root).with_context(|| format!("write {} to the disk", first.path.display()))?;
         }

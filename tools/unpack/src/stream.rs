@@ -169,7 +169,10 @@ fn inflate(
     // The channel closes where the extraction has failed.
     while let Ok(mut buffer) = empty.recv() {
         buffer.resize(BUFFER, 0);
-        let filled = fill(&mut decoder, &mut buffer)?;
+        let filled = {
+            let _span = trace::span("inflate", "");
+            fill(&mut decoder, &mut buffer)?
+        };
         buffer.truncate(filled);
         if filled == 0 || full.send(Message::Data(buffer)).is_err() {
             break;

@@ -30,6 +30,7 @@ impl Work {
     pub(crate) fn apply(&mut self, steps: &[Step]) -> Result<()> {
         for step in steps {
             log::debug!("{step}");
+            let _span = trace::span("step", step);
             self.step(step).with_context(|| step.to_string())?;
             self.done.push(step.clone());
         }

@@ -1,0 +1,50 @@
+//! `--dry-run`: every stage says what it thinks of its command line, and nothing is done.
+
+use std::io::{self, Write};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use stage::{Stage, Tool};
+
+use crate::plan::Plan;
+
+/// The stages' exit code for wrong usage.
+const USAGE: i32 = 2;
+
+/// Checks the plan and prints it: the stages, the start, and what undoes them.
+pub(crate) fn run(plan: &Plan, detach: bool) -> Result<ExitCode> {
+    if plan.bundle.exists() && plan.replace.is_none() {
+        bail!("container {} is there already: `bundle delete {0}` frees its name", plan.id);
+    }
+    plan.stages.iter().try_for_each(check)?;
+    let mut stdout = io::stdout().lock();
+    let steps = plan.replace.iter().chain(&plan.stages).chain([if detach { &plan.keep } else { &plan.spawn }]);
+    steps.map(ToString::to_string).try_for_each(|step| writeln!(stdout, "{step}"))?;
+    plan.undo.iter().try_for_each(|undo| writeln!(stdout, "undo: {}", undo.stage))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Executes a stage without a record, so that it can do nothing, and looks at its exit code only.
+fn check(stage: &Stage) -> Result<()> {
+    let mut harmless = stage.clone();
+    match stage.tool {
+        // It asks nobody: what is not in the layout is not wrong.
+        Tool::Pull => {
+            let policy = harmless.arguments.iter().position(|word| word == "--policy");
+            if let Some(when) = policy.and_then(|at| harmless.arguments.get_mut(at + 1)) {
+                *when = "never".into();
+            }
+        }
+        // A root file system is no record, but has something made of it.
+        Tool::Bundle => harmless.arguments.insert(0, "--print".into()),
+        _ => {}
+    }
+    let mut command = harmless.command()?;
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    let output = output.with_context(|| stage.to_string())?;
+    if output.status.code() == Some(USAGE) {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(cli::Usage(words.trim_end().to_owned()).into());
+    }
+    Ok(())
+}

@@ -38,8 +38,9 @@ pub(crate) enum Report {
     Failed(u8),
 }
 
-struct Keeper {
+struct Keeper<'a> {
     job: Job,
+    claim: &'a Claim,
     signals: SignalFd,
     control: Control,
     log: Log,
@@ -97,7 +98,7 @@ fn keep() -> Result<()> {
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
     let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
     let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
-    let begun = Keeper::begin(job.clone());
+    let begun = Keeper::begin(job.clone(), &claim);
     drop(shared);
     let code = match begun {
         Ok(Begun::Running(mut keeper, pid)) => {
@@ -153,14 +154,14 @@ fn leave_the_terminal() -> Result<()> {
 }
 
 /// How it began.
-enum Begun {
-    Running(Box<Keeper>, i32),
+enum Begun<'a> {
+    Running(Box<Keeper<'a>>, i32),
     /// The container cannot be started; the reason is on stderr.
     Failed(u8),
 }
 
-impl Keeper {
-    fn begin(job: Job) -> Result<Begun> {
+impl<'a> Keeper<'a> {
+    fn begin(job: Job, claim: &'a Claim) -> Result<Begun<'a>> {
         // Ended children and requests to end are both read, never lost.
         let signals =
             SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
@@ -182,7 +183,7 @@ impl Keeper {
         let pid = container.pid.as_raw_pid();
         let phase = Phase::Running(container);
         let restarts = Restarts::default();
-        let keeper = Self { job, signals, control, log, restarts, phase, wanted: Wanted::Nothing };
+        let keeper = Self { job, claim, signals, control, log, restarts, phase, wanted: Wanted::Nothing };
         Ok(Begun::Running(Box::new(keeper), pid))
     }
 
@@ -277,7 +278,7 @@ impl Keeper {
                 signal_container(&self.job, signal.unwrap_or(&self.job.stop_signal));
             }
             Phase::Pausing(_) if wanted == Wanted::Restart => self.start()?,
-            Phase::Pausing(_) | Phase::Ended => self.phase = Phase::Ended,
+            Phase::Pausing(_) | Phase::Ended => self.pause(None),
         }
         Ok(())
     }
@@ -318,7 +319,7 @@ impl Keeper {
             Wanted::Restart => Some(Duration::ZERO),
             Wanted::Nothing => self.restarts.after(self.job.restart, ended.code, ran),
         };
-        self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause));
+        self.pause(pause);
         self.control.tell(&ended);
         if pause.is_some() {
             self.control.dismiss();
@@ -329,6 +330,15 @@ impl Keeper {
         Ok(())
     }
 
+    /// What comes after an end: the next start, or nothing, which others are told before the end itself, so that they wait
+    /// for the name then.
+    fn pause(&mut self, pause: Option<Duration>) {
+        if pause.is_none() {
+            self.claim.is_ending();
+        }
+        self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause));
+    }
+
     /// Starts the container again. One that cannot be started has failed, with the code that says why.
     fn start(&mut self) -> Result<()> {
         let restarted = self.wanted == Wanted::Restart;
@@ -337,7 +347,7 @@ impl Keeper {
             Started::Running(container) => self.phase = Phase::Running(container),
             Started::Failed(code) => {
                 let pause = self.restarts.after(self.job.restart, code, Duration::ZERO);
-                self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause));
+                self.pause(pause);
                 let now = crate::clock::now();
                 let ended = exit::Exit { code, started_at: now.clone(), finished_at: now, ..exit::Exit::default() };
                 exit::write(&self.job.bundle, exit::FILE, &ended)?;

@@ -59,7 +59,7 @@ fn row(place: &Place, id: &str) -> Value {
     let runs = stop::is_running(place, id);
     let status = match (runs, &exit) {
         (true, _) => "running",
-        (false, Some(_)) if claim::holder_of(&place.claims, id).is_some() => "restarting",
+        (false, Some(_)) if claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending) => "restarting",
         (false, Some(_)) => "exited",
         (false, None) => "created",
     };

@@ -78,7 +78,8 @@ pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
     each(&these.ids, |id| {
         place.bundle(id)?;
-        let held = claim::holder_of(&place.claims, id).is_some();
+        // One that is just ending is waited for, below.
+        let held = claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending);
         if !force && (held || process(&place, id).is_some()) {
             bail!("container {id} runs: stop it first, or use --force");
         }

@@ -1,0 +1,109 @@
+//! What a tool gives up when it has started and knows its task: whoever takes it over then, by a registry's answer or a
+//! layer, finds himself in a small room. Files are taken away by Landlock, system calls by seccomp, privileges by the
+//! capability sets; each as far as the kernel has it.
+
+#![forbid(unsafe_code)]
+
+mod calls;
+mod files;
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
+
+pub use calls::Calls;
+
+/// What a tool still needs, whatever its task is about.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// Groups of system calls.
+    pub calls: Calls,
+    /// Of those that it has.
+    pub capabilities: CapabilitySet,
+}
+
+impl Room {
+    /// Nothing but what is open already, and files.
+    pub const EMPTY: Self = Self {
+        calls: Calls { execute: false, sockets: false, serve: false, mount: false, namespaces: false },
+        capabilities: CapabilitySet::empty(),
+    };
+}
+
+/// What it takes to make files of any owner and kind, and to get past the permissions of those that are there.
+pub const FILES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP);
+
+/// Gives up system calls and capabilities, for good. It has to be done by a process of one thread: no other is moved
+/// along. What the kernel cannot take away is left, which the log says.
+pub fn enter(room: &Room) -> Result<()> {
+    let _span = trace::span("confine", "");
+    ensure!(threads() == 1, "confine: the process has threads already");
+    let capabilities = drop_capabilities(room.capabilities).context("give up capabilities")?;
+    set_no_new_privs(true).context("give up gaining privileges")?;
+    match room.calls.restrict() {
+        Ok(()) => log::debug!("gives up {}, {capabilities}", room.calls),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSYS | Errno::INVAL)) => {
+            log::debug!("gives up {capabilities}, no system calls: this kernel has no seccomp");
+        }
+        Err(error) => return Err(error).context("give up system calls"),
+    }
+    Ok(())
+}
+
+/// Gives up all files but these: those that the task makes, changes and removes, and, where it is said, what it only
+/// reads. It has to have given up gaining privileges, and no other thread is moved along.
+pub fn files(writes: &[&Path], reads: Option<&[&Path]>) -> Result<()> {
+    let _span = trace::span("confine", "files");
+    ensure!(threads() == 1, "confine: the process has threads already");
+    let given_up = files::restrict(writes, reads).context("give up files")?;
+    log::debug!("gives up {given_up}");
+    Ok(())
+}
+
+/// How many threads the process has, as far as /proc tells.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// What is left of the capabilities.
+struct Left(CapabilitySet);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("all capabilities");
+        }
+        let names = self.0.iter_names().map(|(name, _)| name.to_lowercase());
+        write!(f, "all capabilities but {}", names.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Leaves nothing but these in any of the sets.
+fn drop_capabilities(kept: CapabilitySet) -> Result<Left> {
+    let held = capabilities(None).context("read them")?;
+    let kept = held.permitted & kept;
+    if held.effective.contains(CapabilitySet::SETPCAP) {
+        for capability in (CapabilitySet::all() - kept).iter() {
+            match remove_capability_from_bounding_set(capability) {
+                // The kernel is older than the capability.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(error) => return Err(error).context("bounding set"),
+            }
+        }
+    }
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets)?;
+    Ok(Left(kept))
+}

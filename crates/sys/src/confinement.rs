@@ -1,0 +1,102 @@
+//! What a process takes away from itself for good: files, by a Landlock ruleset (`landlock(7)`), and system calls, by a
+//! seccomp filter (`seccomp(2)`).
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+const CREATE_RULESET_VERSION: u32 = 1;
+const RULE_PATH_BENEATH: u32 = 1;
+
+/// `struct landlock_ruleset_attr`, of which an older kernel takes a shorter part.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// Rights to files: what no rule gives is refused.
+    pub files: u64,
+    /// Rights to TCP ports.
+    pub ports: u64,
+    /// What may not reach beyond those that are restricted alike.
+    pub scopes: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed: u64,
+    parent: i32,
+}
+
+/// A Landlock ruleset that is being made.
+#[derive(Debug)]
+pub struct Ruleset(OwnedFd);
+
+impl Ruleset {
+    /// Returns which version of Landlock the kernel has; 0 for none.
+    pub fn version() -> u32 {
+        // SAFETY: with this flag the kernel reads no memory.
+        let version = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_create_ruleset,
+                std::ptr::null::<Handled>(),
+                0_usize,
+                CREATE_RULESET_VERSION,
+            )
+        };
+        u32::try_from(version).unwrap_or(0)
+    }
+
+    /// Begins a ruleset. What is handled must be known to the kernel's version, zeros may be unknown.
+    pub fn new(handled: &Handled) -> io::Result<Self> {
+        // SAFETY: the kernel reads the structure, which is as long as it says.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_landlock_create_ruleset, &raw const *handled, size_of::<Handled>(), 0_u32)
+        };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the call has just returned this descriptor, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Gives rights to a file, or to all that is below a directory.
+    pub fn allow(&self, below: BorrowedFd<'_>, rights: u64) -> io::Result<()> {
+        let rule = PathBeneath { allowed: rights, parent: below.as_raw_fd() };
+        // SAFETY: the kernel reads the structure, which has the layout of this kind of rule.
+        let added = unsafe {
+            libc::syscall(libc::SYS_landlock_add_rule, self.0.as_raw_fd(), RULE_PATH_BENEATH, &raw const rule, 0_u32)
+        };
+        if added == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Restricts the calling thread and those that it makes. It must not be able to gain privileges (`no_new_privs`).
+    pub fn restrict(self) -> io::Result<()> {
+        // SAFETY: the call takes no memory.
+        let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0_u32) };
+        if restricted == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// One instruction of a seccomp filter: `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// What is done.
+    pub code: u16,
+    /// How many instructions are left out if a comparison holds.
+    pub yes: u8,
+    /// And if it does not.
+    pub no: u8,
+    /// What it is done with.
+    pub operand: u32,
+}
+
+/// Has a filter decide on the calling thread's system calls from here on, and on those of the threads that it makes.
+pub fn filter(program: &[Instruction]) -> io::Result<()> {
+    let instruction = |one: &Instruction| libc::sock_filter { code: one.code, jt: one.yes, jf: one.no, k: one.operand };
+    let mut program: Vec<libc::sock_filter> = program.iter().map(instruction).collect();
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: the filter is as long as it says and lives until the kernel has copied it.
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -15,6 +15,7 @@
 mod bundle;
 mod cli;
 mod compose;
+mod confine;
 mod docker;
 mod hosts;
 mod interchange;
@@ -59,6 +60,7 @@ fn tests() -> Vec<Test> {
         ("ns", ns::tests()),
         ("portmap", portmap::tests()),
         ("spawn", spawn::tests()),
+        ("confine", confine::tests()),
         ("keep", keep::tests()),
         ("run", run::tests()),
         ("compose", compose::tests()),

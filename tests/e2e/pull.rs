@@ -8,9 +8,9 @@ mod verify;
 use crate::support::{Need, Running, Sandbox, Test, image, source, test};
 
 const IMAGES: &[Need] = &[Need::Registry];
-const FAULTY: &[Need] = &[Need::NetNs, Need::Program("python3")];
+pub(crate) const FAULTY: &[Need] = &[Need::NetNs, Need::Program("python3")];
 /// Where tests/images/faulty-registry listens in a sandbox.
-const PORT: &str = "127.0.0.1:5005";
+pub(crate) const PORT: &str = "127.0.0.1:5005";
 const SKOPEO: &[Need] = &[Need::Registry, Need::Program("skopeo")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -48,7 +48,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Starts the faulty registry; its log of requests is the file `requests`.
-fn faulty(sandbox: &Sandbox) -> Running {
+pub(crate) fn faulty(sandbox: &Sandbox) -> Running {
     sandbox.sh("ip addr show lo | grep -q 127.0.0.1 || ip link set lo up").run().ok();
     let program = source().join("tests/images/faulty-registry");
     let registry = sandbox.cmd(&[&program.to_string_lossy(), "5005", "requests"]).start();

@@ -6,8 +6,8 @@
 pub mod bpf;
 pub mod child;
 pub mod clone;
-pub mod file;
 pub mod confinement;
+pub mod file;
 pub mod launch;
 pub mod memory;
 pub mod mount;

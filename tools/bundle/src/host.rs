@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 
@@ -19,8 +20,13 @@ pub(crate) fn is_unified() -> bool {
     rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2)
 }
 
-/// Returns the capabilities that this process can hand on.
+/// Returns the capabilities that this process could hand on when this was asked first.
 pub(crate) fn held_capabilities() -> u64 {
+    static HELD: OnceLock<u64> = OnceLock::new();
+    *HELD.get_or_init(bounding_set)
+}
+
+fn bounding_set() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)

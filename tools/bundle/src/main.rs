@@ -34,7 +34,15 @@ mod volume;
 
 use std::process::ExitCode;
 
+use rustix::thread::CapabilitySet;
+
 use crate::options::{Arguments, Verb};
+
+/// There is no network, and nothing is executed; the overlay is mounted.
+const ROOM: confine::Room = confine::Room {
+    calls: confine::Calls { mount: true, ..confine::Room::EMPTY.calls },
+    capabilities: confine::FILES.union(CapabilitySet::SYS_ADMIN),
+};
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
@@ -42,9 +50,15 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { create, verb, roots } = arguments;
+    if let Some(Verb::Init { command }) = verb {
+        return init::run(&command);
+    }
+    // What the container may have is more than what this needs.
+    host::held_capabilities();
+    confine::enter(&ROOM)?;
     match verb {
         None => create::create(&create, &roots)?,
-        Some(Verb::Init { command }) => return init::run(&command),
+        Some(Verb::Init { .. }) => {}
         Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
         Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,

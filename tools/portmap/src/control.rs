@@ -125,6 +125,11 @@ impl Drop for Control {
 }
 
 impl Control {
+    /// Returns the socket's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn socket(&self) -> &UnixListener {
         &self.listener
     }

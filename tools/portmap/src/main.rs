@@ -27,7 +27,21 @@ mod watch;
 
 use std::process::ExitCode;
 
+use rustix::thread::CapabilitySet;
+
 use options::{Command, Options};
+
+/// To translate, to enter the container's network, and to tell who has a port already; what goes on in the background
+/// gives up more when it serves.
+const ROOM: confine::Room = confine::Room {
+    calls: confine::Calls { execute: true, sockets: true, serve: true, namespaces: true, mount: false },
+    capabilities: CapabilitySet::NET_ADMIN
+        .union(CapabilitySet::NET_BIND_SERVICE)
+        .union(CapabilitySet::SYS_ADMIN)
+        .union(CapabilitySet::SYS_PTRACE)
+        .union(CapabilitySet::SETPCAP)
+        .union(CapabilitySet::DAC_OVERRIDE),
+};
 
 fn main() -> ExitCode {
     if let Some(command) = cni::command() {
@@ -37,6 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> anyhow::Result<ExitCode> {
+    confine::enter(&ROOM)?;
     match options.command {
         None => add::run(&options.add),
         Some(Command::Add(add)) => add::run(&add),

@@ -20,15 +20,18 @@ mod worker;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use confine::Calls;
 use log::warn;
 use record::{Id, Record};
 use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 use sys::namespace::Kind;
 
 pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
@@ -53,17 +56,24 @@ const DESCRIPTORS_EACH: u64 = 6;
 const MOST_RELAYS: usize = 16_384;
 /// More than this serve no container faster.
 const MOST_THREADS: usize = 4;
+/// It connects and accepts. A socket in the container may be another user's.
+const ROOM: confine::Room = confine::Room {
+    calls: Calls { sockets: true, serve: true, ..confine::Room::EMPTY.calls },
+    capabilities: CapabilitySet::DAC_OVERRIDE,
+};
 
 /// Everything that the first thread works on: what there is to do beside relaying, and its share of that.
 pub(crate) struct Proxy {
     doors: Arc<Doors>,
     worker: Worker,
+    /// Those of the threads that have not begun.
+    others: Vec<Worker>,
     readiness: Readiness,
     flows: Flows,
     control: Control,
     watch: Watch,
     /// They go when it ends.
-    _names: Vec<Name>,
+    names: Vec<Name>,
 }
 
 /// Moves the process, which has one thread yet, into the container's network namespace.
@@ -97,29 +107,37 @@ impl Proxy {
             epoll::add(epoll, &door.socket, Token::Datagrams(index).data(), EventFlags::IN)?;
         }
         let worker = |number| Worker::new(doors.clone(), number, greeting);
-        for number in 1..threads {
-            let worker = worker(number);
-            let started = thread::Builder::new().name("relay".to_owned()).spawn(move || worker.run());
-            // The others do its work.
-            if let Err(error) = started {
-                warn!("start a thread: {error}");
-            }
-        }
         let mut proxy = Self {
             worker: worker(0),
+            others: (1..threads).map(worker).collect(),
             readiness: Readiness::of(&doors),
             flows: Flows::default(),
             control,
             watch,
-            _names: names.into_iter().flatten().collect(),
+            names: names.into_iter().flatten().collect(),
             doors,
         };
         proxy.readiness.check(&proxy.doors)?;
         Ok(proxy)
     }
 
+    /// Gives up what serving does not need: it reads the kernel's tables, and removes its sockets at the end.
+    pub(crate) fn confine(&self) -> anyhow::Result<()> {
+        confine::enter(&ROOM)?;
+        let own = self.names.iter().map(Name::path).chain([self.control.path()]);
+        let writes: Vec<&Path> = own.filter_map(Path::parent).collect();
+        confine::files(&writes, Some(&[Path::new("/proc")]))
+    }
+
     /// Serves until the container ends or somebody says so.
     pub(crate) fn serve(&mut self) -> anyhow::Result<()> {
+        for worker in self.others.drain(..) {
+            let started = thread::Builder::new().name("relay".to_owned()).spawn(move || worker.run());
+            // The others do its work.
+            if let Err(error) = started {
+                warn!("start a thread: {error}");
+            }
+        }
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         loop {
             let events = self.worker.wait(&mut buffer, self.timeout()).context("wait for connections")?;

@@ -53,6 +53,7 @@ pub(crate) fn foreground(
     if options.background {
         leave_the_caller()?;
     }
+    proxy.confine()?;
     shrink();
     proxy.serve()?;
     Ok(ExitCode::SUCCESS)

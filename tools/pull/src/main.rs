@@ -13,6 +13,7 @@ mod progress;
 mod registries;
 mod registry;
 mod remote;
+mod room;
 mod source;
 mod store;
 mod verify;
@@ -28,6 +29,7 @@ use lock::LockFile;
 use options::{Args, Policy, Verb};
 use progress::Progress;
 use registry::Access;
+use room::Room;
 use source::{Name, Source};
 
 fn main() -> ExitCode {
@@ -65,27 +67,32 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         rules: &rules,
     };
     let mut lock = args.lock.as_deref().map(LockFile::open).transpose()?;
-    let names: Vec<Name> = args
-        .names
+    let mut limits = Room::new(&layout, &args, &access)?;
+    let names: Vec<Name> = args.names.into_iter().map(|name| expand(name, &access)).collect::<anyhow::Result<_>>()?;
+    if args.choice.all_tags {
+        limits.enter(&names)?;
+    }
+    let names: Vec<Name> = names
         .into_iter()
-        .map(|name| all_tags(args.choice.all_tags, expand(name, &access)?, &access))
+        .map(|name| all_tags(args.choice.all_tags, name, &access))
         .collect::<anyhow::Result<Vec<_>>>()?
         .concat();
     if args.to.is_some() && names.len() > 1 {
         return Err(cli::Usage("--to takes one image".to_owned()).into());
     }
-    for name in names {
+    for (number, name) in names.iter().enumerate() {
         // What the layout calls by a name may be older than what the lock file says.
-        if lock.is_none() && args.to.is_none() && job.find_local(&name)? {
+        if lock.is_none() && args.to.is_none() && job.find_local(name)? {
             continue;
         }
+        limits.enter(&names[number..])?;
         let _kept = layout.share()?;
-        let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(&name));
+        let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(name));
         let (root, image) = Source::open(&pinned, &access)
-            .and_then(|source| job.fetch(&name, &source))
+            .and_then(|source| job.fetch(name, &source))
             .with_context(|| format!("fetch {name}"))?;
         if let Some(lock) = &mut lock {
-            lock.keep(&name, root.digest())?;
+            lock.keep(name, root.digest())?;
         }
         if let Some(to) = &args.to {
             export::write(&layout, &image, &name.to_string(), to)?;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
@@ -173,6 +173,7 @@ impl Network {
             insecure: !self.tls_verify,
             registries_conf: self.registries_conf.clone(),
             registries: OnceLock::new(),
+            credentials: Mutex::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod pages;
 mod proxy;
 mod retry;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ pub(crate) struct Access {
     pub(crate) registries_conf: Option<PathBuf>,
     /// What that file or the usual ones say, once somebody has asked.
     pub(crate) registries: OnceLock<Registries>,
+    /// The credentials for a repository, or why there are none to be had, once they were looked for.
+    pub(crate) credentials: Mutex<BTreeMap<String, Result<Option<Credentials>, String>>>,
 }
 
 impl Access {
@@ -64,6 +67,19 @@ impl Access {
         }
         let registries = Registries::read(self.registries_conf.as_deref())?;
         Ok(self.registries.get_or_init(|| registries))
+    }
+
+    /// Looks for a repository's credentials, so that no helper has to be executed later.
+    pub(crate) fn learn(&self, reference: &Reference) {
+        let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = || credentials::find(reference, self.authfile.as_ref()).map_err(|error| format!("{error:#}"));
+        known.entry(reference.name()).or_insert_with(find);
+    }
+
+    fn credentials(&self, reference: &Reference) -> anyhow::Result<Option<Credentials>> {
+        self.learn(reference);
+        let known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&reference.name()).cloned().unwrap_or(Ok(None)).map_err(anyhow::Error::msg)
     }
 }
 
@@ -93,7 +109,7 @@ impl Registry {
             client,
             base: format!("{scheme}://{host}/v2/").parse().with_context(|| format!("{host} is no host"))?,
             reference: reference.clone(),
-            credentials: credentials::find(reference, access.authfile.as_ref())?,
+            credentials: access.credentials(reference)?,
             authorization: Mutex::default(),
         })
     }

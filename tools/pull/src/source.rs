@@ -27,6 +27,16 @@ pub(crate) enum Name {
     DockerArchive(PathBuf, Option<String>),
 }
 
+impl Name {
+    /// Returns the path of what is no registry's.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Reference(_) => None,
+            Self::Layout(path, _) | Self::OciArchive(path, _) | Self::DockerArchive(path, _) => Some(path),
+        }
+    }
+}
+
 impl FromStr for Name {
     type Err = String;
 

@@ -30,12 +30,13 @@ mod tree;
 mod xattr;
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use record::{Input, Record, Rootfs};
+use rustix::thread::CapabilitySet;
 
 use crate::container::Container;
 use crate::form::Form;
@@ -43,12 +44,16 @@ use crate::image::Image;
 use crate::options::{Args, Commit, Diff, Verb};
 use crate::store::Store;
 
+/// There is no network, and nothing is executed; an overlay's own attributes need `CAP_SYS_ADMIN`.
+const ROOM: confine::Room =
+    confine::Room { capabilities: confine::FILES.union(CapabilitySet::SYS_ADMIN), ..confine::Room::EMPTY };
+
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
 fn run(mut args: Args) -> anyhow::Result<ExitCode> {
-    interrupt::watch()?;
+    confine::enter(&ROOM)?;
     match args.verb.take() {
         Some(Verb::Diff(options)) => return show(&options, &args),
         Some(Verb::Commit(options)) => return make_image(options, &args),
@@ -57,11 +62,14 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     // Modes are the layer's own, whatever the caller's shell takes away.
     rustix::process::umask(rustix::fs::Mode::empty());
     let (mut record, image) = open(&args)?;
+    let layout = image.layout.path().to_owned();
     let rootfs = if let Some(path) = &args.flat {
+        stay(&[parent(path)?.as_path()], &layout)?;
         let path = flat::unpack(&image, path, &Arc::new(args.limits()), args.sync())?;
         Rootfs { path: Some(path), ..Rootfs::default() }
     } else {
         let store = Store::open(&args.roots.data(), Form::overlay(), args.sync())?;
+        stay(&[store.path()], &layout)?;
         Rootfs { layers: Some(store.unpack(image, args.limits())?), ..Rootfs::default() }
     };
     record.set(&rootfs);
@@ -69,8 +77,23 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Gives up all files but what is written and the layout; from here on an interruption has something to clean up.
+fn stay(writes: &[&Path], layout: &Path) -> anyhow::Result<()> {
+    // Where the number of processors comes from.
+    let reads = [layout, Path::new("/proc/self"), Path::new("/sys/fs/cgroup")];
+    confine::files(writes, Some(&reads))?;
+    interrupt::watch()
+}
+
+/// Returns the directory in which a tree is made.
+fn parent(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+    Ok(path.parent().unwrap_or(&path).to_owned())
+}
+
 /// `unpack diff`.
 fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
+    interrupt::watch()?;
     let container = find(options.container.as_deref(), &options.roots, args)?;
     let out = BufWriter::new(io::stdout().lock());
     if options.tar {
@@ -83,6 +106,7 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// `unpack commit`.
 fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
+    interrupt::watch()?;
     let mut container = find(options.container.as_deref(), &options.roots, args)?;
     let image = commit::commit(&container, &options.options()?).context("commit")?;
     container.record.set(&image);

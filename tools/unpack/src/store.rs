@@ -55,6 +55,11 @@ impl Store {
         Ok(Self { path, form, sync })
     }
 
+    /// Returns the directory that all layers are in.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn layer_path(&self, layer: &Layer) -> PathBuf {
         self.path.join(layer.diff_id.algorithm().as_ref()).join(layer.diff_id.digest())
     }

@@ -7,8 +7,15 @@ use anyhow::{Context, Result};
 use clap::Args;
 use netlink::route::{Cidr, Mac};
 use record::{Bundle, Input, Record};
+use rustix::thread::CapabilitySet;
 
 use crate::network::{self, Request, Target, cni};
+
+/// Nothing is executed, unless others' programs make the network.
+const ROOM: confine::Room = confine::Room {
+    calls: confine::Calls { sockets: true, mount: true, namespaces: true, ..confine::Room::EMPTY.calls },
+    capabilities: confine::FILES.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SYS_ADMIN),
+};
 
 /// Make a container's network: a named namespace on a bridge
 ///
@@ -80,6 +87,9 @@ pub(crate) struct Add {
 impl Add {
     /// Makes the network.
     pub(crate) fn run(self) -> Result<()> {
+        if self.cni.is_none() && !self.user_mode {
+            confine::enter(&ROOM)?;
+        }
         let (target, id) = self.target()?;
         if let Some(other) = &self.join {
             return network::join(target, &id, other).with_context(|| format!("add {id}"));

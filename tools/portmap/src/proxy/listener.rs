@@ -40,6 +40,12 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) struct Name(PathBuf);
 
+impl Name {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Name {
     fn drop(&mut self) {
         // Nobody listens there any more, whoever removes it.

@@ -60,7 +60,9 @@ impl Subject {
     #[track_caller]
     fn has_only(&self, capabilities: u64) {
         assert_eq!(status(self.0, "NoNewPrivs:"), BTreeSet::from(["1".to_owned()]));
-        for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        for (set, capabilities) in
+            [("CapPrm:", capabilities), ("CapEff:", capabilities), ("CapInh:", 0), ("CapAmb:", 0)]
+        {
             assert_eq!(status(self.0, set), BTreeSet::from([format!("{capabilities:016x}")]), "{set}");
         }
     }

@@ -1,6 +1,7 @@
 //! System calls: a seccomp filter that refuses, with EPERM, what a tool has no use for. What is not named is allowed: the
 //! tools link a C library and others' crates, whose next version may need another call to read a clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -40,19 +41,17 @@ const MOUNT: [c_long; 10] = [
 ];
 const NAMESPACES: [c_long; 2] = [libc::SYS_unshare, libc::SYS_setns];
 
-/// Other processes, the machine as a whole, and ways around the other refusals.
-const NEVER: [c_long; 39] = [
+/// Other processes, keys, ways around the other refusals, and what of the machine falls to `CAP_SYS_ADMIN`. What needs a
+/// capability that no tool keeps is not among them: a filter's length is what taking it costs.
+const NEVER: [c_long; 22] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
-    libc::SYS_chroot,
     libc::SYS_open_by_handle_at,
     libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
     libc::SYS_userfaultfd,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -60,34 +59,14 @@ const NEVER: [c_long; 39] = [
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_syslog,
-    libc::SYS_acct,
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
     libc::SYS_sethostname,
     libc::SYS_setdomainname,
-    libc::SYS_vhangup,
-    libc::SYS_personality,
-    libc::SYS_lookup_dcookie,
 ];
-
-/// Calls of the processor's older ways, where it has any.
-#[cfg(target_arch = "x86_64")]
-const OLDER: [c_long; 3] = [libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
-#[cfg(not(target_arch = "x86_64"))]
-const OLDER: [c_long; 0] = [];
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -119,47 +98,66 @@ impl Calls {
     }
 
     fn refused(self) -> Vec<u32> {
-        let groups: [(bool, &[c_long]); 7] = [
+        let groups: [(bool, &[c_long]); 6] = [
             (self.execute, &EXECUTE),
             (self.sockets, &SOCKETS),
             (self.serve, &SERVE),
             (self.mount, &MOUNT),
             (self.namespaces, &NAMESPACES),
             (false, &NEVER),
-            (false, &OLDER),
         ];
         let refused = groups.iter().filter(|(needed, _)| !needed).flat_map(|(_, calls)| *calls);
         refused.filter_map(|call| u32::try_from(*call).ok()).collect()
     }
 
+    /// The program finds a call's verdict by bisection: the kernel runs it for every call there is when it takes it, in order
+    /// to know for which of them it need not be run again.
     fn program(self) -> Vec<Instruction> {
-        let eperm = ERROR | libc::EPERM.unsigned_abs();
-        let enosys = ERROR | libc::ENOSYS.unsigned_abs();
-        let mut program = vec![
-            load(ARCHITECTURE_AT),
-            jump(EQUAL, ARCHITECTURE, 1, 0),
-            give(KILL),
-            load(NUMBER_AT),
-            jump(AT_LEAST, X32, 0, 1),
-            give(enosys),
-        ];
-        for call in self.refused() {
-            program.extend([jump(EQUAL, call, 0, 1), give(eperm)]);
-        }
+        let (eperm, enosys) = (ERROR | libc::EPERM.unsigned_abs(), ERROR | libc::ENOSYS.unsigned_abs());
+        let mut verdicts: BTreeMap<u32, Vec<Instruction>> =
+            self.refused().into_iter().map(|call| (call, vec![give(eperm)])).collect();
         if !self.namespaces {
             let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
             // The flags of clone3 are in memory, which a filter does not see: the C library then takes clone.
-            program.extend([jump(EQUAL, number(libc::SYS_clone3), 0, 1), give(enosys)]);
-            program.extend([
-                jump(EQUAL, number(libc::SYS_clone), 0, 3),
-                load(FIRST_ARGUMENT_AT),
-                jump(ANY_BIT, NEW_NAMESPACES, 0, 1),
-                give(eperm),
-            ]);
+            verdicts.insert(number(libc::SYS_clone3), vec![give(enosys)]);
+            let by_flags = vec![load(FIRST_ARGUMENT_AT), jump(ANY_BIT, NEW_NAMESPACES, 0, 1), give(eperm), give(ALLOW)];
+            verdicts.insert(number(libc::SYS_clone), by_flags);
         }
-        program.push(give(ALLOW));
+        let mut program = vec![load(ARCHITECTURE_AT), jump(EQUAL, ARCHITECTURE, 1, 0), give(KILL), load(NUMBER_AT)];
+        program.extend(bisect(&ranges(verdicts, vec![give(enosys)])));
         program
     }
+}
+
+/// What begins at a number and goes on until the next one.
+type Range = (u32, Vec<Instruction>);
+
+/// Returns the verdicts for all numbers in order: neighbours with the same are one range. `beyond` is that on x32's calls.
+fn ranges(verdicts: BTreeMap<u32, Vec<Instruction>>, beyond: Vec<Instruction>) -> Vec<Range> {
+    let mut ranges: Vec<Range> = vec![(0, vec![give(ALLOW)])];
+    for (call, verdict) in verdicts {
+        if ranges.last().is_some_and(|(begin, _)| *begin == call) {
+            // The allowed range that would begin here is empty.
+            ranges.pop();
+        }
+        if ranges.last().is_none_or(|(_, before)| *before != verdict) {
+            ranges.push((call, verdict));
+        }
+        ranges.push((call + 1, vec![give(ALLOW)]));
+    }
+    ranges.push((X32, beyond));
+    ranges
+}
+
+fn bisect(ranges: &[Range]) -> Vec<Instruction> {
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    let Some((begin, verdict)) = upper.first() else { return Vec::new() };
+    if lower.is_empty() {
+        return verdict.clone();
+    }
+    let lower = bisect(lower);
+    let skip = u8::try_from(lower.len()).unwrap_or(u8::MAX);
+    [vec![jump(AT_LEAST, *begin, skip, 0)], lower, bisect(upper)].concat()
 }
 
 impl fmt::Display for Calls {
@@ -237,8 +235,23 @@ mod tests {
             assert_eq!(verdict(&nothing, ARCHITECTURE, number(call), first), without, "{call}");
             assert_eq!(verdict(&all, ARCHITECTURE, number(call), first), with, "{call}");
         }
+        for program in [&nothing, &all] {
+            // What a jump can leave out has a limit.
+            assert!(program.len() < 255);
+        }
         assert_eq!(verdict(&all, ARCHITECTURE, X32 | number(libc::SYS_read), 0), enosys);
         assert_eq!(verdict(&all, ARCHITECTURE ^ 1, number(libc::SYS_read), 0), KILL);
+    }
+
+    #[test]
+    fn every_call_gets_its_own_verdict() {
+        let calls = Calls { mount: true, ..Calls::default() };
+        let (program, refused) = (calls.program(), calls.refused());
+        let special = [libc::SYS_clone, libc::SYS_clone3].map(|call| u32::try_from(call).unwrap());
+        for number in (0..1000).chain([X32 - 1]).filter(|number| !special.contains(number)) {
+            let want = if refused.contains(&number) { ERROR + 1 } else { ALLOW };
+            assert_eq!(verdict(&program, ARCHITECTURE, number, 0), want, "{number}");
+        }
     }
 
     #[test]

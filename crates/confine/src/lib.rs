@@ -49,8 +49,8 @@ pub const FILES: CapabilitySet = CapabilitySet::CHOWN
 /// along. What the kernel cannot take away is left, which the log says.
 pub fn enter(room: &Room) -> Result<()> {
     let _span = trace::span("confine", "");
-    ensure!(threads() == 1, "confine: the process has threads already");
-    let capabilities = drop_capabilities(room.capabilities).context("give up capabilities")?;
+    ensure!(!has_threads(), "confine: the process has threads already");
+    let capabilities = drop_capabilities(room).context("give up capabilities")?;
     set_no_new_privs(true).context("give up gaining privileges")?;
     match room.calls.restrict() {
         Ok(()) => log::debug!("gives up {}, {capabilities}", room.calls),
@@ -66,15 +66,16 @@ pub fn enter(room: &Room) -> Result<()> {
 /// reads. It has to have given up gaining privileges, and no other thread is moved along.
 pub fn files(writes: &[&Path], reads: Option<&[&Path]>) -> Result<()> {
     let _span = trace::span("confine", "files");
-    ensure!(threads() == 1, "confine: the process has threads already");
+    ensure!(!has_threads(), "confine: the process has threads already");
     let given_up = files::restrict(writes, reads).context("give up files")?;
     log::debug!("gives up {given_up}");
     Ok(())
 }
 
-/// How many threads the process has, as far as /proc tells.
-fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+/// Tells whether the process has more threads than this one, as far as /proc tells: a directory has a link for itself, one
+/// for its name, and one for each subdirectory.
+fn has_threads() -> bool {
+    rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink != 3)
 }
 
 /// What is left of the capabilities.
@@ -90,11 +91,11 @@ impl fmt::Display for Left {
     }
 }
 
-/// Leaves nothing but these in any of the sets.
-fn drop_capabilities(kept: CapabilitySet) -> Result<Left> {
+/// Leaves nothing but these. The bounding set is about programs that are executed, and takes a while.
+fn drop_capabilities(room: &Room) -> Result<Left> {
     let held = capabilities(None).context("read them")?;
-    let kept = held.permitted & kept;
-    if held.effective.contains(CapabilitySet::SETPCAP) {
+    let kept = held.permitted & room.capabilities;
+    if room.calls.execute && held.effective.contains(CapabilitySet::SETPCAP) {
         for capability in (CapabilitySet::all() - kept).iter() {
             match remove_capability_from_bounding_set(capability) {
                 // The kernel is older than the capability.

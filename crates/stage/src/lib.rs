@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+mod process;
 mod sibling;
 pub mod undo;
 
@@ -13,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use claim::Claim;
+pub use process::{Process, Status};
 pub use undo::Undo;
 
 /// The tools that others execute.

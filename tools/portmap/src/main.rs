@@ -39,7 +39,6 @@ const ROOM: confine::Room = confine::Room {
         .union(CapabilitySet::NET_BIND_SERVICE)
         .union(CapabilitySet::SYS_ADMIN)
         .union(CapabilitySet::SYS_PTRACE)
-        .union(CapabilitySet::SETPCAP)
         .union(CapabilitySet::DAC_OVERRIDE),
 };
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use stage::claim::{self, Claim, Duty};
-use stage::{Stage, Tool, Undo, undo};
+use stage::{Stage, Status, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
@@ -154,8 +154,13 @@ fn end_of(plan: &Plan, handed_over: Result<HandedOver>) -> Result<Ended> {
 
 fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
     let ended = foreground::run(&plan.spawn, options, signals);
-    let undone = undo::carry_out(&plan.undo);
-    let code = ended?;
+    // What spawn has made it has undone, unless it was killed.
+    let undo = match ended {
+        Ok(Status::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
+        _ => plan.undo.clone(),
+    };
+    let undone = undo::carry_out(&undo);
+    let code = foreground::code(ended?);
     if let Err(error) = undone {
         // The container's own exit status counts more than what could not be cleaned up.
         cli::complain("run", &error);

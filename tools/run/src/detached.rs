@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
-use stage::{Claim, Stage};
+use stage::{Claim, Process, Stage, Status};
 use sys::signal::SignalFd;
 
 use crate::foreground;
@@ -33,14 +32,12 @@ pub(crate) fn hand_over(keep: &Stage, record: File, claim: &Claim, signals: &Sig
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {keep}");
     let _span = trace::span("hand over", keep);
-    let mut child = command.spawn().context("execute keep")?;
-    let status = foreground::wait(&mut child, &foreground::Manner { signals, proxy: true, limit: None })?;
+    let process = Process::start(command)?;
+    let status = foreground::wait(&process, &foreground::Manner { signals, proxy: true, limit: None })?;
     let code = foreground::code(status);
-    if status.success() {
-        Ok(HandedOver::Kept)
-    } else if status.signal().is_some() && !claim.falls_to_us()? {
-        Ok(HandedOver::Killed(code))
-    } else {
-        Ok(HandedOver::Failed(code))
+    match status {
+        Status::Exited(0) => Ok(HandedOver::Kept),
+        Status::Killed(_) if !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
+        _ => Ok(HandedOver::Failed(code)),
     }
 }

@@ -2,9 +2,10 @@
 //! them are the record of each stage, the script that does the same, and a trace.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -31,24 +32,13 @@ impl<'a> Folder<'a> {
         Ok(Self(path))
     }
 
-    /// Copies what stage `number` prints on its way to the next: tee(1).
-    pub(crate) fn copy(&self, number: usize, tool: Tool, mut output: ChildStdout) -> Result<Stdio> {
+    /// Prepares to copy what stage `number` prints on its way to the next.
+    pub(crate) fn copy(&self, number: usize, tool: Tool) -> Result<(Copy, Stdio, Stdio)> {
         let path = record(self.0, number, tool);
-        let mut file = File::create(&path).with_context(|| format!("write {}", path.display()))?;
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
-        let copy = move || -> io::Result<()> {
-            let mut next = File::from(write);
-            let mut buffer = vec![0; 1 << 16];
-            loop {
-                match output.read(&mut buffer)? {
-                    0 => return Ok(()),
-                    count => file.write_all(&buffer[..count]).and_then(|()| next.write_all(&buffer[..count]))?,
-                }
-            }
-        };
-        // It ends with either of the two stages: who misses something says so.
-        std::thread::Builder::new().name("record".to_owned()).spawn(copy).context("start a thread")?;
-        Ok(read.into())
+        let file = File::create(&path).with_context(|| format!("write {}", path.display()))?;
+        let (output, stage) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+        let (input, next) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+        Ok((Copy { from: output.into(), file, to: next.into() }, stage.into(), input.into()))
     }
 
     /// Writes down what the last stage has printed.
@@ -58,5 +48,33 @@ impl<'a> Folder<'a> {
         let mut copy = || io::copy(printed, &mut File::create(&path)?);
         copy().with_context(|| format!("write {}", path.display()))?;
         Ok(())
+    }
+}
+
+/// What stands between two stages: tee(1).
+#[derive(Debug)]
+pub(crate) struct Copy {
+    from: File,
+    file: File,
+    to: File,
+}
+
+impl Copy {
+    /// Copies what there is; false at the end, of the one stage or the other.
+    pub(crate) fn turn(&mut self) -> Result<bool> {
+        let mut buffer = [0; 1 << 12];
+        let count = self.from.read(&mut buffer).context("read a record")?;
+        self.file.write_all(&buffer[..count]).context("write a record")?;
+        match self.to.write_all(&buffer[..count]) {
+            // Why the next stage has gone is its own to say.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            written => written.context("write a record").map(|()| count > 0),
+        }
+    }
+}
+
+impl AsFd for Copy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.from.as_fd()
     }
 }

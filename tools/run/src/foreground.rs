@@ -1,19 +1,17 @@
 //! A container that runs while `run` runs: its terminal and its signals are the user's, its exit status becomes ours.
 
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
-use stage::Stage;
+use rustix::process::Signal;
+use stage::{Process, Stage, Status};
 use sys::signal::SignalFd;
 
 use crate::options::{Options, Stream};
-use crate::pipeline::pidfd;
 
 /// How a child is waited for.
 pub(crate) struct Manner<'a> {
@@ -25,8 +23,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) limit: Option<Duration>,
 }
 
-/// Runs `spawn` in the foreground and returns the exit code: the container's own, or 128+n for signal n.
-pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Result<u8> {
+/// Runs `spawn` in the foreground and returns how it ended: as the container did.
+pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Result<Status> {
     let mut command = spawn.command()?;
     if !options.shows(Stream::Stdin) {
         command.stdin(Stdio::null());
@@ -41,18 +39,17 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {spawn}");
     let _span = trace::span("container", spawn);
-    let mut child = command.spawn().context("execute spawn")?;
+    let process = Process::start(command)?;
     let limit = options.timeout.map(Duration::from_secs);
-    wait(&mut child, &Manner { signals, proxy: options.sig_proxy, limit }).map(code)
+    wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
 }
 
-/// Waits for a child.
-pub(crate) fn wait(child: &mut Child, manner: &Manner<'_>) -> Result<ExitStatus> {
-    let pidfd = pidfd(child)?;
+/// Waits for a process.
+pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
     let mut deadline = manner.limit.map(|limit| Instant::now() + limit);
     loop {
         let mut fds =
-            [PollFd::from_borrowed_fd(manner.signals.as_fd(), PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            [PollFd::from_borrowed_fd(manner.signals.as_fd(), PollFlags::IN), PollFd::new(process, PollFlags::IN)];
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match poll(&mut fds, left.and_then(|left| left.try_into().ok()).as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -61,23 +58,21 @@ pub(crate) fn wait(child: &mut Child, manner: &Manner<'_>) -> Result<ExitStatus>
         while let Some(received) = manner.signals.read()? {
             let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
             if let (true, true, Some(signal)) = (manner.proxy, received.from_process, signal) {
-                // It may have ended in this moment.
-                let _ended = pidfd_send_signal(&pidfd, signal);
+                process.signal(signal);
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             deadline = None;
             // The container ends with its spawn.
-            let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
+            process.signal(Signal::KILL);
         }
-        if let Some(status) = child.try_wait().context("wait for a child")? {
+        if let Some(status) = process.try_wait()? {
             return Ok(status);
         }
     }
 }
 
 /// Returns the exit code for a status, as a shell does.
-pub(crate) fn code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
+pub(crate) fn code(status: Status) -> u8 {
+    u8::try_from(status.code()).unwrap_or(125)
 }

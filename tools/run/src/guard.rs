@@ -3,14 +3,16 @@
 //! hold: end of file tells that all of them are gone. Its standard output is the claim on the container's name
 //! (`stage::claim`), which says what is to be undone, and which is the guard's own as long as it lives.
 
+use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
-use stage::{Claim, claim, undo};
+use rustix::pipe::{PipeFlags, pipe_with};
+use stage::{Claim, Process, claim, undo};
 
 /// The name by which the guard is executed.
 pub(crate) const NAME: &str = "run-guard";
@@ -19,26 +21,26 @@ const DONE: &str = "done";
 
 /// A guard that is on duty until it is dismissed.
 #[derive(Debug)]
-pub(crate) struct Guard(ChildStdin);
+pub(crate) struct Guard(File);
 
 impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
     pub(crate) fn start(claim: &Claim) -> Result<Self> {
         let _span = trace::span("start the guard", "");
         let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-        command.arg0(NAME).arg(claim.path()).stdin(Stdio::piped()).stderr(Stdio::null());
+        let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
+        command.arg0(NAME).arg(claim.path()).stdin(read).stderr(Stdio::null());
         command.stdout(claim.file().try_clone().context("the claim")?);
         if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
             // Its working directory is another one.
             command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
         }
         sys::child::apart(&mut command, 0);
-        let mut child = command.spawn().context("execute the guard")?;
-        let pipe = child.stdin.take().context("the guard's stdin")?;
+        let _guard = Process::start(command)?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
         // it, like every descriptor that was not asked for, before a container can see it.
         rustix::io::fcntl_setfd(&pipe, FdFlags::empty()).context("the guard's pipe")?;
-        Ok(Self(pipe))
+        Ok(Self(pipe.into()))
     }
 
     /// Sends the guard away: everything has been undone, or somebody else will do it.

@@ -2,18 +2,18 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::os::fd::AsFd;
+use std::process::Stdio;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use stage::{Stage, Tool};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use stage::{Process, Stage, Status, Tool};
 use sys::signal::SignalFd;
 
-use crate::folder::Folder;
+use crate::folder::{Copy, Folder};
 
 /// What became of the stages.
 #[derive(Debug)]
@@ -40,11 +40,10 @@ pub(crate) enum Ending {
 
 struct Running {
     tool: Tool,
-    child: Child,
-    pidfd: OwnedFd,
+    process: Process,
     /// What it says on stderr, where it does not say it to the user directly.
     words: Option<File>,
-    status: Option<ExitStatus>,
+    status: Option<Status>,
 }
 
 /// Runs the stages, each one's stdout the next one's stdin. A signal that comes to `signals` is passed on to them.
@@ -53,23 +52,27 @@ struct Running {
 /// shown: `pipefail`, read from the left.
 pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &SignalFd) -> Result<Execution> {
     let mut running = Vec::new();
+    let mut copies = Vec::new();
     let mut input = Stdio::null();
     let mut record = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
     for (position, stage) in stages.iter().enumerate() {
         let last = position + 1 == stages.len();
-        let output = if last { record.try_clone()?.into() } else { Stdio::piped() };
-        match start(stage, input, output) {
-            Ok((started, output)) => {
-                running.push(started);
-                input = match (output, folder) {
-                    (Some(output), Some(folder)) => folder.copy(position, stage.tool, output)?,
-                    (output, _) => output.map_or_else(Stdio::null, Stdio::from),
-                };
+        let (output, next) = match folder {
+            _ if last => (record.try_clone()?.into(), Stdio::null()),
+            None => pipe()?,
+            Some(folder) => {
+                let (copy, output, next) = folder.copy(position, stage.tool)?;
+                copies.push(copy);
+                (output, next)
             }
+        };
+        match start(stage, std::mem::replace(&mut input, next), output) {
+            Ok(started) => running.push(started),
             Err(error) => {
                 // What has started gets no reader and no next stage: it must end before the error is told.
-                drop(running.iter_mut().map(|stage| stage.child.kill()).collect::<Vec<_>>());
-                drop(running.iter_mut().map(|stage| stage.child.wait()).collect::<Vec<_>>());
+                for stage in &running {
+                    kill(stage);
+                }
                 return Err(error);
             }
         }
@@ -77,7 +80,7 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
     drop(input);
     let interrupted = {
         let _span = trace::span("wait for the stages", "");
-        wait_all(&mut running, signals)?
+        wait_all(&mut running, copies, signals)?
     };
     let completed =
         running.iter().filter(|stage| succeeded(stage) || was_killed(stage)).map(|stage| stage.tool).collect();
@@ -94,7 +97,13 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
     Ok(Execution { completed, ending, record })
 }
 
-fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<(Running, Option<ChildStdout>)> {
+/// Returns both ends of a pipe, the writing one first.
+fn pipe() -> Result<(Stdio, Stdio)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+    Ok((write.into(), read.into()))
+}
+
+fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<Running> {
     let mut command = stage.command()?;
     command.stdin(input).stdout(output);
     // pull draws its progress on the terminal while it works; with --verbose every stage speaks for itself.
@@ -106,36 +115,41 @@ fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<(Running, Option<
     sys::child::die_with_parent(&mut command, Signal::TERM);
     log::debug!("start {stage}");
     let _span = trace::span("execute", stage);
-    let mut child = command.spawn().with_context(|| format!("execute {}", stage.tool.name()))?;
-    let output = child.stdout.take();
-    let pidfd = pidfd(&child)?;
-    Ok((Running { tool: stage.tool, child, pidfd, words, status: None }, output))
+    Ok(Running { tool: stage.tool, process: Process::start(command)?, words, status: None })
 }
 
-/// Opens a descriptor of a child that has not been waited for.
-pub(crate) fn pidfd(child: &Child) -> Result<OwnedFd> {
-    let pid =
-        i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| anyhow!("process id {}", child.id()))?;
-    pidfd_open(pid, PidfdFlags::empty()).with_context(|| format!("pidfd of process {}", child.id()))
+fn kill(stage: &Running) {
+    stage.process.signal(Signal::KILL);
+    // Only its end is of interest.
+    let _status = stage.process.wait();
 }
 
-fn wait_all(running: &mut [Running], signals: &SignalFd) -> Result<Option<u32>> {
+fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) -> Result<Option<u32>> {
     let mut interrupted = None;
     while running.iter().any(|stage| stage.status.is_none()) {
         let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
+        fds.extend(copies.iter().map(|copy| PollFd::new(copy, PollFlags::IN)));
         let unfinished = running.iter().filter(|stage| stage.status.is_none());
-        fds.extend(unfinished.map(|stage| PollFd::new(&stage.pidfd, PollFlags::IN)));
+        fds.extend(unfinished.map(|stage| PollFd::new(&stage.process, PollFlags::IN)));
         wait_for(&mut fds)?;
+        let ready: Vec<bool> = fds[1..=copies.len()].iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        let mut open = Vec::new();
+        for (mut copy, ready) in copies.into_iter().zip(ready) {
+            if !ready || copy.turn()? {
+                open.push(copy);
+            }
+        }
+        copies = open;
         while let Some(received) = signals.read()? {
             interrupted.get_or_insert(received.signal);
             for stage in running.iter().filter(|stage| stage.status.is_none()) {
                 // Ctrl-C reached the stages by itself; a second signal does no harm, since they are ending anyway.
-                let _ended = pidfd_send_signal(&stage.pidfd, Signal::TERM);
+                stage.process.signal(Signal::TERM);
             }
         }
         for stage in running.iter_mut().filter(|stage| stage.status.is_none()) {
-            stage.status = stage.child.try_wait().with_context(|| format!("wait for {}", stage.tool.name()))?;
+            stage.status = stage.process.try_wait().with_context(|| format!("wait for {}", stage.tool.name()))?;
         }
     }
     Ok(interrupted)
@@ -153,11 +167,11 @@ pub(crate) fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
 }
 
 fn succeeded(stage: &Running) -> bool {
-    stage.status.is_some_and(|status| status.success())
+    stage.status == Some(Status::Exited(0))
 }
 
 fn was_killed(stage: &Running) -> bool {
-    stage.status.is_some_and(|status| status.signal().is_some())
+    matches!(stage.status, Some(Status::Killed(_)))
 }
 
 /// Passes on the warnings of the stages that were done, and the words of the first one that failed.
@@ -172,8 +186,7 @@ fn report(running: &mut [Running]) -> Result<bool> {
         if succeeded(stage) {
             continue;
         }
-        let killed = stage.status.and_then(|status| status.signal());
-        if let (true, Some(signal)) = (words.is_empty(), killed) {
+        if let (true, Some(Status::Killed(signal))) = (words.is_empty(), stage.status) {
             cli::eprint_line(&format!("run: {}: killed by signal {signal}", stage.tool.name()));
         }
         return Ok(true);

@@ -1,0 +1,94 @@
+//! A stage that runs. It is started without waiting for the execve, so that several of them begin side by side.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use sys::clone::{Cloned, How, clone, exit_now};
+
+/// A process of ours, by a descriptor.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+impl Status {
+    /// Returns the exit code that a shell has for it.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => 128 + signal,
+        }
+    }
+
+    fn of(status: &WaitIdStatus) -> Self {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Killed(signal.unwrap_or_default()),
+        }
+    }
+}
+
+impl Process {
+    /// Starts a program. Where it cannot be executed it says so on its stderr, and exits with 127.
+    ///
+    /// This process must have one thread; what `command` says of pipes does not work.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let program = command.get_program().to_owned();
+        match clone(How::default()).with_context(|| format!("start {}", name(&program)))? {
+            Cloned::Parent { pidfd, .. } => Ok(Self(pidfd)),
+            Cloned::Child => {
+                let error = command.exec();
+                complain(&program, &error);
+                exit_now(127)
+            }
+        }
+    }
+
+    /// Returns how it ended, if it has.
+    pub fn try_wait(&self) -> Result<Option<Status>> {
+        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    /// Waits for its end.
+    pub fn wait(&self) -> Result<Status> {
+        self.wait_with(WaitIdOptions::EXITED)?.context("it did not end")
+    }
+
+    fn wait_with(&self, options: WaitIdOptions) -> Result<Option<Status>> {
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.0.as_fd()), options));
+        Ok(status.context("wait for a process")?.as_ref().map(Status::of))
+    }
+
+    /// Sends a signal. One that has ended does not mind.
+    pub fn signal(&self, signal: Signal) {
+        let _ended = pidfd_send_signal(&self.0, signal);
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn name(program: &OsStr) -> String {
+    program.to_string_lossy().into_owned()
+}
+
+/// One write to stderr, where nobody may be.
+fn complain(program: &OsStr, error: &io::Error) {
+    let line = format!("execute {}: {error}\n", name(program));
+    let _nobody = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
+use log::LevelFilter;
 
 use crate::{Stage, Tool};
 
@@ -32,12 +33,7 @@ pub(crate) fn command(stage: &Stage) -> Result<Command> {
         Some((variable, file)) => command.env(variable, file),
         None => command.env_remove(trace::VARIABLE),
     };
-    // `bundle` has docker's -v; --verbose means the same in all of them, and runc's word for it is --debug.
-    let verbose: &[&str] = match (log::max_level(), stage.tool) {
-        (_, Tool::Spawn) | (log::LevelFilter::Warn, _) => &[],
-        (log::LevelFilter::Debug, _) => &["--verbose"],
-        _ => &["--verbose", "--verbose"],
-    };
+    let verbose = verbose(log::max_level(), stage.tool);
     // After the verb, if there is one: `portmap -p …` and `portmap del …` are two command lines, not one with options.
     let verb =
         stage.arguments.first().is_some_and(|first| ["add", "del", "delete", "rm"].iter().any(|verb| first == verb));
@@ -46,6 +42,32 @@ pub(crate) fn command(stage: &Stage) -> Result<Command> {
     Ok(command)
 }
 
+/// Returns what makes a tool as talkative as this one. `bundle` has docker's -v; --verbose means the same in all of them,
+/// and runc's word for it is --debug. A keeper or guard logs nothing at all.
+fn verbose(level: LevelFilter, tool: Tool) -> &'static [&'static str] {
+    match (level, tool) {
+        (_, Tool::Spawn) => &[],
+        (LevelFilter::Debug, _) => &["--verbose"],
+        (LevelFilter::Trace, _) => &["--verbose", "--verbose"],
+        _ => &[],
+    }
+}
+
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_others_say_as_much_as_this() {
+        for (level, want) in
+            [(LevelFilter::Off, 0), (LevelFilter::Warn, 0), (LevelFilter::Debug, 1), (LevelFilter::Trace, 2)]
+        {
+            assert_eq!(verbose(level, Tool::Pull).len(), want, "{level}");
+            assert_eq!(verbose(level, Tool::Spawn).len(), 0, "{level}");
+        }
+    }
 }

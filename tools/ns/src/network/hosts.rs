@@ -47,25 +47,30 @@ impl Note {
             Ok(fs::rename(draft_of(&self.id), &path)?)
         };
         write().with_context(|| format!("write {}", path.display()))?;
+        let mut theirs = Vec::new();
         for other in notes()?.into_iter().filter(|other| other.id != self.id) {
             if !lives(&other.id) {
                 withdraw(&other.id)?;
             } else if other.bridge == self.bridge {
-                self.tell(&other);
-                other.tell(self);
+                other.hear(&self.lines(), &self.id);
+                theirs.extend(other.lines());
             }
         }
+        self.hear(&theirs, "the others");
         Ok(())
     }
 
-    /// Adds our names to another's file. That is the other's to break, and no reason for us to fail.
-    fn tell(&self, other: &Self) {
-        let Some(hosts) = &other.hosts else { return };
-        let mut lines =
-            self.addresses.iter().map(|address| format!("{address}\t{}{MARK}{}", self.names.join(" "), self.id));
-        let done = open(hosts).and_then(|mut file| lines.try_for_each(|line| add(&mut file, &line)));
-        if let Err(error) = done {
-            log::warn!("tell {} of {}: {}: {error:#}", other.id, self.id, hosts.display());
+    /// What the others get of it: a line for each address.
+    fn lines(&self) -> Vec<String> {
+        let line = |address| format!("{address}\t{}{MARK}{}", self.names.join(" "), self.id);
+        self.addresses.iter().map(line).collect()
+    }
+
+    /// Adds lines to its file. That is the container's to break, and no reason for us to fail.
+    fn hear(&self, lines: &[String], of: &str) {
+        let Some(hosts) = &self.hosts else { return };
+        if let Err(error) = open(hosts).and_then(|mut file| add(&mut file, lines)) {
+            log::warn!("tell {} of {of}: {}: {error:#}", self.id, hosts.display());
         }
     }
 }
@@ -120,51 +125,66 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// One of the file's lines: where it begins, and its text without the line end.
-fn lines(file: &mut File) -> Result<Vec<(u64, String)>> {
+fn text(file: &mut File) -> Result<Vec<u8>> {
     let mut text = vec![];
     std::io::Seek::rewind(file)?;
     file.take(LONGEST).read_to_end(&mut text)?;
-    let mut at = 0;
-    Ok(text
-        .split_inclusive(|byte| *byte == b'\n')
-        .map(|line| {
-            let begin = at;
-            at += line.len() as u64;
-            // What is no text is none of ours; of the same length it must be.
-            let line =
-                line.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect::<String>();
-            (begin, line)
-        })
-        .collect())
+    Ok(text)
 }
 
-fn add(file: &mut File, line: &str) -> Result<()> {
-    let known = lines(file)?;
-    if known.iter().any(|(_, known)| known.trim_end() == line) {
+/// The lines, each with its place. A bridge may have hundreds of containers, and so each of their files as many lines.
+fn lines(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    text.split_inclusive(|byte| *byte == b'\n').scan(0, |at, line| {
+        let begin = *at;
+        *at += line.len() as u64;
+        Some((begin, line))
+    })
+}
+
+/// Tells whether a line ends with this, but for what it was made longer by.
+fn ends_with(line: &[u8], end: &str) -> bool {
+    line.trim_ascii_end().ends_with(end.as_bytes())
+}
+
+fn add(file: &mut File, new: &[String]) -> Result<()> {
+    let known = text(file)?;
+    // Searching the whole is much faster than looking at each line, and mostly nothing is found.
+    let whole = String::from_utf8_lossy(&known);
+    let is_new = |line: &&String| {
+        !whole.contains(line.as_str()) || !lines(&known).any(|(_, known)| known.trim_ascii_end() == line.as_bytes())
+    };
+    let comments = if whole.contains("\n#") { known.as_slice() } else { &[] };
+    let mut free = lines(comments).filter(|(_, line)| line.starts_with(b"#") && is_marked(line));
+    let mut more = String::new();
+    if known.last().is_some_and(|last| *last != b'\n') {
+        more.push('\n');
+    }
+    for line in new.iter().filter(is_new) {
+        let Some((begin, known)) = free.find(|(_, known)| known.len() > line.len()) else {
+            more.push_str(line);
+            more.push('\n');
+            continue;
+        };
+        let line = format!("{line:width$}", width = known.len() - 1);
+        // It stays a comment until all of it is there.
+        file.write_all_at(&line.as_bytes()[1..], begin + 1)?;
+        file.write_all_at(&line.as_bytes()[..1], begin)?;
+    }
+    if more.trim_end().is_empty() {
         return Ok(());
     }
-    let free =
-        |known: &&(u64, String)| known.1.starts_with('#') && known.1.contains(MARK) && known.1.len() > line.len();
-    if let Some((begin, known)) = known.iter().find(free) {
-        let (first, rest) = format!("{line:width$}", width = known.len() - 1)
-            .into_bytes()
-            .split_first()
-            .map_or_else(|| (b'#', vec![]), |(first, rest)| (*first, rest.to_vec()));
-        // It stays a comment until all of it is there.
-        file.write_all_at(&rest, begin + 1)?;
-        return Ok(file.write_all_at(&[first], *begin)?);
-    }
-    let end = known.last().map_or(0, |(begin, line)| begin + line.len() as u64);
-    let whole = known.last().is_none_or(|(_, line)| line.ends_with('\n'));
-    let separator = if whole { "" } else { "\n" };
-    Ok(file.write_all_at(format!("{separator}{line}\n").as_bytes(), end)?)
+    Ok(file.write_all_at(more.as_bytes(), known.len() as u64)?)
+}
+
+/// Tells whether a line was ours.
+fn is_marked(line: &[u8]) -> bool {
+    line.windows(MARK.len()).any(|bytes| bytes == MARK.as_bytes())
 }
 
 fn remove(file: &mut File, id: &str) -> Result<()> {
     let mark = format!("{MARK}{id}");
-    for (begin, line) in lines(file)? {
-        if !line.starts_with('#') && line.trim_end().ends_with(&mark) {
+    for (begin, line) in lines(&text(file)?) {
+        if !line.starts_with(b"#") && ends_with(line, &mark) {
             file.write_all_at(b"#", begin)?;
         }
     }
@@ -187,19 +207,27 @@ mod tests {
         let (path, mut hosts) = file("127.0.0.1\tlocalhost");
         let text = || fs::read_to_string(&path).unwrap();
         for (address, id) in [("10.0.0.2", "database"), ("10.0.0.3", "web")] {
-            add(&mut hosts, &format!("{address}\t{id}{MARK}{id}")).unwrap();
+            add(&mut hosts, &[format!("{address}\t{id}{MARK}{id}")]).unwrap();
         }
         let want = "127.0.0.1\tlocalhost\n10.0.0.2\tdatabase\t# ns: database\n10.0.0.3\tweb\t# ns: web\n";
         assert_eq!(text(), want);
-        add(&mut hosts, "10.0.0.3\tweb\t# ns: web").unwrap();
+        add(&mut hosts, &["10.0.0.3\tweb\t# ns: web".to_owned()]).unwrap();
         assert_eq!(text(), want);
         // The end of an id is not the id.
         remove(&mut hosts, "base").unwrap();
         assert_eq!(text(), want);
         remove(&mut hosts, "database").unwrap();
         assert_eq!(text(), want.replace("10.0.0.2", "#0.0.0.2"));
-        add(&mut hosts, "10.0.0.9\tx\t# ns: x").unwrap();
+        add(&mut hosts, &["10.0.0.9\tx\t# ns: x".to_owned()]).unwrap();
         assert_eq!(text(), "127.0.0.1\tlocalhost\n10.0.0.9\tx\t# ns: x              \n10.0.0.3\tweb\t# ns: web\n");
+        // Several at once: where there is room, and then at the end.
+        let two = ["10.0.0.9\tx\t# ns: x", "10.0.0.8\ty\t# ns: y", "10.0.0.7\tz\t# ns: z"].map(str::to_owned);
+        remove(&mut hosts, "x").unwrap();
+        add(&mut hosts, &two[1..]).unwrap();
+        let first = "127.0.0.1\tlocalhost\n10.0.0.8\ty\t# ns: y              \n10.0.0.3\tweb\t# ns: web\n";
+        assert_eq!(text(), format!("{first}10.0.0.7\tz\t# ns: z\n"));
+        remove(&mut hosts, "y").unwrap();
+        add(&mut hosts, &two[..1]).unwrap();
         remove(&mut hosts, "x").unwrap();
         assert!(text().contains("\n#0.0.0.9\tx"));
         fs::remove_file(&path).unwrap();

@@ -37,6 +37,7 @@ const ROOM: confine::Room = confine::Room {
     calls: confine::Calls { execute: true, sockets: true, serve: true, namespaces: true, mount: false },
     capabilities: CapabilitySet::NET_ADMIN
         .union(CapabilitySet::NET_BIND_SERVICE)
+        .union(CapabilitySet::NET_RAW)
         .union(CapabilitySet::SYS_ADMIN)
         .union(CapabilitySet::SYS_PTRACE)
         .union(CapabilitySet::DAC_OVERRIDE),

@@ -10,7 +10,6 @@ use anyhow::{Context, anyhow, bail};
 use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use crate::control;
 use crate::probe;
@@ -208,8 +207,7 @@ type Port = (SocketAddr, Protocol);
 
 /// Takes a socket that the caller of this program has made. Returns the port that it is at, if it is at one.
 fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
-    let itself = pidfd_open(getpid(), PidfdFlags::empty())?;
-    let socket = pidfd_getfd(itself, i32::try_from(number)?, PidfdGetfdFlags::empty())?;
+    let socket = sys::child::inherited(number)?;
     let protocol = match sockopt::socket_type(&socket)? {
         SocketType::STREAM => Protocol::Tcp,
         SocketType::DGRAM => Protocol::Udp,

@@ -1,6 +1,7 @@
 //! `bundle`: layers and an image's configuration become a runtime bundle, whole or not at all.
 
 mod config;
+mod cp;
 
 use std::fs;
 
@@ -35,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("links_of_the_image_do_not_lead_out_of_it", ROOT, links),
         test("the_examples_of_its_help_work", RUNC, examples),
     ];
+    tests.extend(cp::tests());
     tests.extend(config::tests());
     tests
 }

@@ -6,6 +6,7 @@ mod borrow;
 mod capability;
 mod cdi;
 mod container;
+mod cp;
 mod create;
 mod device;
 mod environment;
@@ -27,6 +28,7 @@ mod size;
 mod state;
 mod throttle;
 mod translate;
+mod tree;
 mod ulimit;
 mod user;
 mod verbs;
@@ -44,6 +46,12 @@ const ROOM: confine::Room = confine::Room {
     capabilities: confine::FILES.union(CapabilitySet::SYS_ADMIN),
 };
 
+/// A container that runs is looked into through its process.
+fn room(verb: Option<&Verb>) -> confine::Room {
+    let more = if matches!(verb, Some(Verb::Cp(_))) { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() };
+    confine::Room { capabilities: ROOM.capabilities | more, ..ROOM }
+}
+
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
@@ -55,10 +63,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     // What the container may have is more than what this needs.
     host::held_capabilities();
-    confine::enter(&ROOM)?;
+    confine::enter(&room(verb.as_ref()))?;
     match verb {
         None => create::create(&create, &roots)?,
         Some(Verb::Init { .. }) => {}
+        Some(Verb::Cp(options)) => cp::run(&options)?,
         Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
         Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
 use crate::cdi::{DeviceOption, Gpus};
+use crate::cp;
 use crate::device::CgroupRule;
 use crate::environment::Variable;
 use crate::files::HostEntry;
@@ -41,6 +42,8 @@ pub(crate) struct Arguments {
 /// What can be done with bundles that are there.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Copy files between a container and the host
+    Cp(Cp),
     /// Unmount bundles and remove them
     Delete {
         /// Also when a container of it seems to run; and say nothing of what is not there
@@ -83,6 +86,29 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+}
+
+/// `cp`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  bundle cp web:/etc/nginx/nginx.conf .
+  bundle cp ./site/. web:/usr/share/nginx/html
+  bundle cp web:/var/log - | tar -t")]
+pub(crate) struct Cp {
+    /// Keep owners, attributes and the bits to become others, instead of making all the caller's or the container's root's
+    #[arg(long, short)]
+    pub(crate) archive: bool,
+    /// Copy what a source that is a link leads to
+    #[arg(long, short = 'L')]
+    pub(crate) follow_link: bool,
+    /// `CONTAINER:PATH`, a path, or `-` for a tar archive
+    #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
+    pub(crate) source: cp::Name,
+    /// The same
+    #[arg(value_name = "DESTINATION", allow_hyphen_values = true)]
+    pub(crate) destination: cp::Name,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 /// What a bundle is made of.

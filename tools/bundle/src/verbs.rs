@@ -57,7 +57,7 @@ fn locate(bundle: &str, data: &Path) -> Result<PathBuf> {
 }
 
 /// Returns the process that runs from a bundle.
-fn runner(path: &Path, run: &Path) -> Option<i32> {
+pub(crate) fn runner(path: &Path, run: &Path) -> Option<i32> {
     let id = path.file_name()?.to_str()?;
     state::roots(run).iter().find_map(|states| state::live_pid(states, id))
 }
@@ -159,7 +159,8 @@ pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
     Ok(record.print()?)
 }
 
-fn has_lost_its_mount(path: &Path) -> bool {
+/// Tells whether an overlay is mounted elsewhere, or nowhere any more.
+pub(crate) fn has_lost_its_mount(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
     // A flat root file system has no mount to lose.

@@ -1,0 +1,191 @@
+//! Copies trees by descriptors: neither the source nor the target is found by a path twice, so that a container that
+//! changes them meanwhile leads nobody out of its root.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    unlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::interrupt::Interrupt;
+
+/// Set-user-ID and set-group-ID.
+const SET_ID: u32 = 0o6000;
+
+/// How a tree is copied.
+pub(crate) struct Manner<'a> {
+    /// Whom the copies belong to; nobody: whom the originals do, with their attributes. Another's bits to become somebody
+    /// are not given to them.
+    pub(crate) owner: Option<(Uid, Gid)>,
+    /// Whether files may be there that are replaced, and directories that are filled.
+    pub(crate) merge: bool,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+impl Manner<'_> {
+    fn owner(&self, stat: &Stat) -> (Uid, Gid) {
+        self.owner.unwrap_or((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
+    }
+
+    fn mode(&self, stat: &Stat) -> Mode {
+        Mode::from_raw_mode(if self.owner.is_some() { stat.st_mode & !SET_ID } else { stat.st_mode })
+    }
+}
+
+/// An entry of a directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) directory: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+}
+
+impl Entry<'_> {
+    /// Returns what it is; a link is not followed.
+    pub(crate) fn stat(&self) -> Result<Stat, Errno> {
+        statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // NONBLOCK: it may have become a FIFO.
+        let look = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        openat(self.directory, self.name, look | flags, Mode::empty())
+    }
+
+    /// Opens a directory.
+    pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
+        self.open(OFlags::DIRECTORY)
+    }
+
+    /// Opens a regular file, which nothing may have taken the place of.
+    pub(crate) fn open_file(&self) -> Result<File> {
+        let file = self.open(OFlags::empty())?;
+        ensure!(FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile, "it has changed");
+        Ok(file.into())
+    }
+
+    /// Makes room for what is to be made: a file goes, a directory does not.
+    pub(crate) fn clear(&self) -> Result<()> {
+        match unlinkat(self.directory, self.name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR) => bail!("a directory is there"),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a file.
+    pub(crate) fn create(&self) -> Result<File> {
+        let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(self.directory, self.name, create, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Makes a directory, and opens it; one that is there is as good where that is said.
+    pub(crate) fn make_directory(&self, merge: bool) -> Result<OwnedFd> {
+        match mkdirat(self.directory, self.name, Mode::RWXU) {
+            Err(Errno::EXIST) if merge => {}
+            made => made?,
+        }
+        match self.open_directory() {
+            Err(Errno::NOTDIR | Errno::LOOP) => bail!("something else than a directory is there"),
+            opened => Ok(opened?),
+        }
+    }
+}
+
+/// Copies what is in a directory, and the directory's own mode, owner and attributes.
+pub(crate) fn copy_content(source: &OwnedFd, target: &OwnedFd, manner: &Manner<'_>) -> Result<()> {
+    for entry in Dir::read_from(source)? {
+        manner.interrupt.check()?;
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let (from, to) = (Entry { directory: source.as_fd(), name }, Entry { directory: target.as_fd(), name });
+        let copied = from.stat().map_err(Into::into).and_then(|stat| copy_entry(from, to, &stat, manner));
+        copied.with_context(|| name.to_string_lossy().into_owned())?;
+    }
+    finish(source.as_fd(), target.as_fd(), &fstat(source)?, manner)
+}
+
+/// Copies an entry, whatever it is.
+pub(crate) fn copy_entry(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind == FileType::Directory {
+        return copy_content(&from.open_directory()?, &to.make_directory(manner.merge)?, manner);
+    }
+    if manner.merge {
+        to.clear()?;
+    }
+    match kind {
+        FileType::RegularFile => {
+            let (mut reader, mut writer) = (from.open_file()?, to.create()?);
+            io::copy(&mut reader, &mut writer)?;
+            finish(reader.as_fd(), writer.as_fd(), stat, manner)
+        }
+        FileType::Symlink => {
+            let target = readlinkat(from.directory, from.name, Vec::new())?;
+            symlinkat(target.as_c_str(), to.directory, to.name)?;
+            own(to, stat, manner)
+        }
+        kind => {
+            mknodat(to.directory, to.name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?;
+            own(to, stat, manner)?;
+            // The mask may have taken bits away.
+            Ok(chmodat(to.directory, to.name, manner.mode(stat), AtFlags::empty())?)
+        }
+    }
+}
+
+fn own(to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+    let (uid, gid) = manner.owner(stat);
+    chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(utimensat(to.directory, to.name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Gives a file or directory the look of its original: the owner first, since changing it clears bits of the mode and
+/// capabilities, the times last.
+fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+    let (uid, gid) = manner.owner(stat);
+    fchown(target, Some(uid), Some(gid))?;
+    fchmod(target, manner.mode(stat))?;
+    if manner.owner.is_none() {
+        copy_attributes(source, target)?;
+    }
+    Ok(futimens(target, &times(stat))?)
+}
+
+fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let mut names = vec![0_u8; 65536];
+    let length = flistxattr(source, &mut names)?;
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        // The overlay's own bookkeeping is not the image's.
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+            continue;
+        }
+        let mut value = vec![0_u8; 65536];
+        let length = fgetxattr(source, name, &mut value)?;
+        match fsetxattr(target, name, &value[..length], XattrFlags::empty()) {
+            // The target's file system need not know what the source's does.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time =
+        |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.try_into().unwrap_or(0) };
+    #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
+    Timestamps {
+        last_access: time(stat.st_atime.into(), stat.st_atime_nsec.into()),
+        last_modification: time(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+    }
+}

@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("without_a_terminal_input_and_output_are_joined", NEEDS, joined),
         test("signals_reach_it_through_attach", NEEDS, proxied),
         test("lists_and_counts_say_what_there_is", NEEDS, lists),
+        test("events_are_told_as_they_happen", NEEDS, events),
         test("wrong_uses_are_one_line", NEEDS, wrong_uses),
     ];
     own.into_iter().chain(life::tests()).collect()
@@ -238,5 +239,36 @@ fn wrong_uses(sandbox: &Sandbox) {
         ("--log-format xml", ["format=xml", "cri"]),
     ] {
         sandbox.sh(&format!("keep {options} <record.json")).run().fails(125).one_error_line("keep", &words);
+    }
+}
+
+fn events(sandbox: &Sandbox) {
+    let all = sandbox.sh("exec keep events").start();
+    let one = sandbox.sh("exec keep events --json web").start();
+    let busybox = image("busybox").reference;
+    let run = |options: &str, command: &str| {
+        sandbox.sh(&format!("run -d --network none {options} {busybox} {command}")).run().ok();
+    };
+    wait_for("the watch", || sandbox.exists("state/containers").then_some(()));
+    run("--name web --restart on-failure:1 --health-cmd true --health-interval 100ms", "sh -c 'sleep 1; exit 3'");
+    run("--name other --rm", "true");
+    all.wait_stdout("destroy other");
+    sandbox.run(&["keep", "wait", "web"]).ok();
+    one.wait_stdout("healthy");
+    wait_for("the second end", || (one.stdout().matches("\"die\"").count() == 2).then_some(()));
+    sandbox.sh("until keep rm web; do :; done").run().ok();
+    let seen = one.wait_stdout("destroy");
+    let words = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert!(event["time"].as_str().unwrap().ends_with('Z'));
+        format!("{} {} {}", event["event"].as_str().unwrap(), event["id"].as_str().unwrap(), event["exitCode"])
+    };
+    let seen: Vec<String> = seen.lines().map(words).filter(|line| !line.starts_with("health")).collect();
+    let life = ["create web null", "start web null", "die web 3", "start web null", "die web 3", "destroy web null"];
+    assert_eq!(seen, life);
+    let (all, one) = (all, one);
+    for events in [all, one] {
+        events.signal(Signal::TERM);
+        events.wait().fails(128 + 15);
     }
 }

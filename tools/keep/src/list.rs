@@ -38,7 +38,7 @@ pub(crate) fn list(as_json: bool, quiet: bool, running: bool, roots: &cli::Roots
     Ok(ExitCode::SUCCESS)
 }
 
-fn ids(bundles: &Path) -> Result<Vec<String>> {
+pub(crate) fn ids(bundles: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(bundles) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("read {}", bundles.display()))?,
@@ -81,7 +81,7 @@ fn row(place: &Place, id: &str) -> Value {
 }
 
 /// Reads a file of the bundle; what is not there, or not whole, is not known.
-fn parse<T: DeserializeOwned>(bundle: &Path, name: &str) -> Option<T> {
+pub(crate) fn parse<T: DeserializeOwned>(bundle: &Path, name: &str) -> Option<T> {
     serde_json::from_slice(&fs::read(bundle.join(name)).ok()?).ok()
 }
 

@@ -8,6 +8,7 @@ mod begin;
 mod clock;
 mod container;
 mod control;
+mod events;
 mod exit;
 mod health;
 mod job;
@@ -46,6 +47,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Rm { force, these } => stop::remove(&these, force),
         Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots),
         Verb::Top { id, roots } => stop::top(&id, &roots),
+        Verb::Events(options) => events::events(&options),
         Verb::Stats { json, these } => stats::stats(json, &these),
     };
     if attaches { done } else { done.map_err(|error| cli::Exit::new(1, error).into()) }

@@ -165,6 +165,8 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+    /// Print what happens to containers: that they come, start, end, go, and how healthy they are
+    Events(Events),
     /// Print what containers use
     Stats {
         /// Print one JSON object a line
@@ -180,6 +182,19 @@ pub(crate) enum Verb {
 pub(crate) struct Containers {
     /// Ids
     #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// `events`.
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only these containers
+    #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,

@@ -1,0 +1,143 @@
+//! `events`: what happens to the containers, as it happens. There is nobody to tell it but the file system: bundles come and
+//! go, and their keepers and runtimes give new files their names (`inotify(7)`).
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
+use serde_json::{Map, Value, json};
+
+use crate::exit::{self, Exit};
+use crate::health::{self, Health};
+use crate::options::Events;
+use crate::place::Place;
+use crate::{clock, list};
+
+/// The file that says as which process a container was started.
+const PID: &str = "pid";
+
+/// Prints events until its reader has gone.
+pub(crate) fn events(options: &Events) -> Result<ExitCode> {
+    let bundles = Place::of(&options.roots).bundles;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
+    made.with_context(|| format!("make {}", bundles.display()))?;
+    let inotify = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
+    let come_and_go = WatchFlags::CREATE | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+    let above = inotify::add_watch(&inotify, &bundles, come_and_go).with_context(|| bundles.display().to_string())?;
+    let mut watch =
+        Watch { bundles: &bundles, options, inotify: &inotify, ids: HashMap::new(), health: HashMap::new() };
+    for id in list::ids(&bundles)? {
+        watch.follow(&id);
+    }
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut reader = inotify::Reader::new(&inotify, &mut buffer);
+    loop {
+        let event = match reader.next() {
+            Err(Errno::INTR) => continue,
+            event => event.context("inotify")?,
+        };
+        let Some(name) = event.file_name().and_then(|name| name.to_str().ok().map(str::to_owned)) else { continue };
+        let (wd, flags) = (event.wd(), event.events());
+        if wd != above {
+            watch.file(wd, &name)?;
+        } else if !name.starts_with('.') && flags.contains(ReadFlags::ISDIR) {
+            watch.bundle(&name, flags.contains(ReadFlags::CREATE))?;
+        }
+    }
+}
+
+struct Watch<'a> {
+    bundles: &'a Path,
+    options: &'a Events,
+    inotify: &'a rustix::fd::OwnedFd,
+    /// Whose directory a watch is on.
+    ids: HashMap<i32, String>,
+    /// What was said last of a container's health.
+    health: HashMap<String, String>,
+}
+
+impl Watch<'_> {
+    /// Watches a bundle; it may be gone by now.
+    fn follow(&mut self, id: &str) {
+        let flags = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+        if let Ok(wd) = inotify::add_watch(self.inotify, self.bundles.join(id), flags) {
+            self.ids.insert(wd, id.to_owned());
+        }
+    }
+
+    fn bundle(&mut self, id: &str, comes: bool) -> Result<()> {
+        if !comes {
+            self.health.remove(id);
+            return self.say("destroy", id, json!({}));
+        }
+        self.say("create", id, json!({}))?;
+        self.follow(id);
+        // What was there before anybody watched.
+        for file in [PID, exit::FILE, health::FILE] {
+            if self.bundles.join(id).join(file).exists() {
+                self.happened(id, file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, wd: i32, name: &str) -> Result<()> {
+        let Some(id) = self.ids.get(&wd).cloned() else { return Ok(()) };
+        self.happened(&id, name)
+    }
+
+    fn happened(&mut self, id: &str, file: &str) -> Result<()> {
+        let bundle = self.bundles.join(id);
+        match file {
+            PID => {
+                let pid = fs::read_to_string(bundle.join(PID)).unwrap_or_default();
+                self.say("start", id, json!({"pid": pid.trim().parse::<i32>().ok()}))
+            }
+            exit::FILE => {
+                let exit = Exit::of(&bundle).unwrap_or_default();
+                self.say("die", id, json!({"exitCode": exit.code, "oomKilled": exit.oom_killed}))
+            }
+            health::FILE => {
+                let health: Option<Health> = list::parse(&bundle, health::FILE);
+                let status = health.map_or(Value::Null, |health| json!(health.status));
+                let status = status.as_str().unwrap_or_default().to_owned();
+                if self.health.insert(id.to_owned(), status.clone()).as_ref() == Some(&status) {
+                    return Ok(());
+                }
+                self.say("health_status", id, json!({"status": status}))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn say(&self, event: &str, id: &str, more: Value) -> Result<()> {
+        if !self.options.ids.is_empty() && !self.options.ids.iter().any(|wanted| wanted == id) {
+            return Ok(());
+        }
+        let time = clock::now();
+        let mut out = io::stdout().lock();
+        let Value::Object(more) = more else { return Ok(()) };
+        if self.options.json {
+            let mut line = Map::from_iter([("time".to_owned(), json!(time)), ("event".to_owned(), json!(event))]);
+            line.insert("id".to_owned(), json!(id));
+            line.extend(more);
+            writeln!(out, "{}", Value::Object(line))?;
+        } else {
+            let more = more.iter().map(|(name, value)| format!("{name}={}", shown(value)));
+            let words: Vec<String> = [time, event.to_owned(), id.to_owned()].into_iter().chain(more).collect();
+            writeln!(out, "{}", words.join(" "))?;
+        }
+        Ok(out.flush()?)
+    }
+}
+
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

@@ -1,5 +1,6 @@
 //! `run`: the whole pipeline in one command.
 
+mod attached;
 mod background;
 mod rootless;
 mod transparency;
@@ -41,7 +42,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
     ];
-    let more = [background::tests(), rootless::tests(), transparency::tests()];
+    let more = [attached::tests(), background::tests(), rootless::tests(), transparency::tests()];
     foreground.into_iter().chain(more.into_iter().flatten()).collect()
 }
 
@@ -304,6 +305,7 @@ fn left_most_failure(sandbox: &Sandbox) {
 fn wrong_usage(sandbox: &Sandbox) {
     sandbox.sh("run").run().fails(125);
     sandbox.sh("run --rm --link db nginx").run().fails(125).one_error_line("run", &["--link"]);
+    sandbox.sh("run --runtime=crun nginx").run().fails(125).one_error_line("run", &["--runtime", "--print"]);
     sandbox.sh("run --pull sometimes nginx").run().fails(125).stderr_has("sometimes");
 }
 

@@ -148,6 +148,12 @@ impl Claim {
         Ok(true)
     }
 
+    /// Tells whether somebody who has taken the duty over still has it, or has done it and given the name back.
+    pub fn is_in_other_hands(&self) -> bool {
+        let others = |duty: Duty| duty.pid != std::process::id() && duty.is_alive() && !duty.ending;
+        !is_named(&self.file, &self.path) || self.duty().is_some_and(others)
+    }
+
     /// Keeps the other processes that hold this claim from changing its duty: a lock of the process, which flock(2)
     /// does not have, since they share one (`F_SETLKW(2const)`).
     fn alone(&self) -> Result<Alone<'_>> {

@@ -81,14 +81,6 @@ fn keep_options(sandbox: &Sandbox) {
     run("--restart always --rm", "true").fails(125).stderr_has("--rm");
     run("--log-driver syslog", "true").fails(125).one_error_line("keep", &["syslog"]);
     assert!(!sandbox.exists("state/run/claims/web"));
-    for option in ["--restart=always", "--log-driver=journald", "--log-opt=format=cri"] {
-        let name = option.split('=').next().unwrap();
-        sandbox.sh(&busybox_with(option)).run().fails(125).one_error_line("run", &[name, "--detach"]);
-    }
-}
-
-fn busybox_with(option: &str) -> String {
-    format!("run --network none {option} {} true", image("busybox").reference)
 }
 
 fn replace(sandbox: &Sandbox) {

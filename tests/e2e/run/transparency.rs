@@ -192,7 +192,7 @@ const POOL: &[&[&str]] = &[
     &["", "--memory 64m --pids-limit 50", "--ulimit nofile=100:100", "--oom-score-adj 100"],
     &["", "--cap-drop ALL", "--cap-add NET_ADMIN", "--privileged", "--security-opt no-new-privileges"],
     &["", "--init", "--entrypoint ''", "--sysctl net.ipv4.ip_default_ttl=33", "--label a=b"],
-    &["", "-i", "-a stdin", "-a stdout", "--timeout 60 -q"],
+    &["", "-i", "-a stdin", "-a stdout", "--timeout 60 -q", "--log-driver json-file", "-i --log-driver file"],
     &["", "--rm", "--rm --pull always", "--cidfile cid"],
 ];
 

@@ -375,6 +375,9 @@ pub(crate) struct Names {
     /// Option of resolv.conf(5)
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
     pub(crate) dns_option: Vec<String>,
+    /// Port that is published like those that the image exposes, or several: 8000-8010
+    #[arg(long, value_name = "PORT[/PROTOCOL]", value_parser = port)]
+    pub(crate) expose: Vec<String>,
     /// Add an annotation
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) annotation: Vec<(String, String)>,
@@ -411,6 +414,19 @@ pub(crate) struct Health {
     /// No check, whatever the image says
     #[arg(long, conflicts_with_all = ["probe", "interval", "timeout", "start_period", "start_interval", "retries"])]
     pub(crate) no_healthcheck: bool,
+}
+
+/// Checks an exposed port, and gives it its protocol, as images have it.
+fn port(text: &str) -> Result<String, String> {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last && ["tcp", "udp", "sctp"].contains(&protocol) => {
+            Ok(format!("{ports}/{protocol}"))
+        }
+        _ => Err("not PORT, PORT-PORT or PORT/PROTOCOL".to_owned()),
+    }
 }
 
 fn octal(text: &str) -> Result<u32, String> {

@@ -13,29 +13,46 @@ use stage::{Stage, Tool};
 use sys::signal::SignalFd;
 
 use crate::control::{self, Answer, Request};
-use crate::options::{Attach, Keys};
+use crate::options::{Attach, Join, Keys};
 use crate::place::Place;
 
 /// Joins a container and returns its exit code; 0 for who detaches.
 pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     let place = Place::of(&options.roots);
     let bundle = place.bundle(&options.id)?;
-    let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?;
+    let signals = block_signals()?;
     let keeper = control::ask(&bundle, &options.id, &Request::Attach)?;
     let Some(keeper) = keeper else {
         bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
     };
+    join(keeper, &options.id, &options.join, (&place, &signals))
+}
+
+/// Blocks the signals that are passed on.
+pub(crate) fn block_signals() -> Result<SignalFd> {
+    Ok(SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?)
+}
+
+/// Stays with a container whose keeper has been asked for it.
+pub(crate) fn join(
+    keeper: OwnedFd,
+    id: &str,
+    options: &Join,
+    (place, signals): (&Place, &SignalFd),
+) -> Result<ExitCode> {
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
     let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(Raw::enter);
-    let mut joined = Joined { options, states: place.states, keeper, input, keys: Pressed::new(&options.detach_keys) };
+    let keys = Pressed::new(&options.detach_keys);
+    let mut joined = Joined { id, sig_proxy: options.sig_proxy, states: place.states.clone(), keeper, input, keys };
     joined.copy_size();
-    let ended = joined.stay(&signals);
+    let ended = joined.stay(signals);
     drop(raw);
     ended
 }
 
 struct Joined<'a> {
-    options: &'a Attach,
+    id: &'a str,
+    sig_proxy: bool,
     states: std::path::PathBuf,
     keeper: OwnedFd,
     /// The container's input.
@@ -45,6 +62,7 @@ struct Joined<'a> {
 
 impl Joined<'_> {
     fn stay(&mut self, signals: &SignalFd) -> Result<ExitCode> {
+        let mut ended = None;
         loop {
             let mut polled = vec![PollFd::new(&self.keeper, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
             if self.input.is_some() {
@@ -60,8 +78,10 @@ impl Joined<'_> {
                         io::stdout().write_all(&bytes)?;
                         io::stdout().flush()?;
                     }
-                    Answer::Ended(exit) => return Ok(ExitCode::from(exit.code)),
-                    Answer::Closed => bail!("the keeper of {} is gone", self.options.id),
+                    // What the keeper undoes now has to be gone for whoever waits for us.
+                    Answer::Ended(exit) => ended = Some(exit.code),
+                    Answer::Closed if ended.is_some() => return Ok(ExitCode::from(ended.unwrap_or_default())),
+                    Answer::Closed => bail!("the keeper of {} is gone", self.id),
                 }
             }
             self.heed(signals)?;
@@ -76,14 +96,14 @@ impl Joined<'_> {
             let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
             if signal == Some(Signal::WINCH) {
                 self.copy_size();
-            } else if self.options.sig_proxy {
+            } else if self.sig_proxy {
                 let number = received.signal.to_string();
                 let root = self.states.as_os_str();
-                let kill = ["--root".as_ref(), root, "kill".as_ref(), self.options.id.as_ref(), number.as_ref()];
+                let kill = ["--root".as_ref(), root, "kill".as_ref(), self.id.as_ref(), number.as_ref()];
                 // It may have ended in this moment.
                 let _ended = Stage::new(Tool::Spawn, kill).command()?.output();
             } else {
-                bail!("interrupted; container {} goes on", self.options.id);
+                bail!("interrupted; container {} goes on", self.id);
             }
         }
         Ok(())

@@ -8,14 +8,16 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use record::{Bundle, Id, Input, Record, State};
 use stage::Claim;
 
+use crate::attach;
+use crate::control::{self, Request};
 use crate::exit;
 use crate::job::{self, Job, Wishes};
 use crate::keeper::{self, Report};
-use crate::options::Begin;
+use crate::options::{Begin, Join};
 use crate::place::Place;
 use crate::restart::Policy;
 
@@ -48,6 +50,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
         timeout: options.timeout,
         health: wishes.health,
+        attached: options.attach,
         preserve_fds: options.preserve_fds,
         states: place.states,
         record: serde_json::from_str(&record.to_line())?,
@@ -59,18 +62,27 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         None => Claim::take(&place.claims, &job.id)?,
     };
     exit::write(&job.bundle, job::FILE, &job)?;
-    let report = execute_keeper(&job, &claim);
-    if options.claim_fd.is_none() && !matches!(report, Ok(Report::Running(_))) {
+    let signals = options.attach.then(attach::block_signals).transpose()?;
+    let begun = execute_keeper(&job, &claim);
+    if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();
     }
-    match report? {
-        Report::Failed(code) => Ok(ExitCode::from(code)),
-        Report::Running(pid) => {
+    match begun? {
+        (Report::Running(pid), None) => {
             let status = Some("running".to_owned());
             record.set(&State { id: job.id, status, pid: Some(pid), bundle: job.bundle, ..State::default() });
             record.print()?;
             Ok(ExitCode::SUCCESS)
         }
+        (Report::Running(_), Some(keeper)) => {
+            let signals = signals.context("no signals")?;
+            // What the record was read from is no input for the container.
+            let piped = options.input.as_deref().is_none_or(|input| input == Path::new("-"));
+            let how = Join { no_stdin: options.join.no_stdin || piped, ..options.join.clone() };
+            attach::join(keeper, &job.id, &how, (&Place::of(roots), &signals))
+        }
+        (Report::Failed(code), _) => Ok(ExitCode::from(code)),
+        (Report::Open, _) => bail!("the keeper of {} says nothing", job.id),
     }
 }
 
@@ -84,9 +96,9 @@ fn of_bundle(bundle: &Path) -> Result<Record> {
     Ok(record)
 }
 
-/// Executes the keeper and waits for its report. Its standard input is a socket, for the job and the report; its
-/// standard output is the claim, which so becomes its own.
-fn execute_keeper(job: &Job, claim: &Claim) -> Result<Report> {
+/// Executes the keeper and waits for its report; joins the container before its start, where that is wanted. The keeper's
+/// standard input is a socket, for the job and the reports; its standard output is the claim, which so becomes its own.
+fn execute_keeper(job: &Job, claim: &Claim) -> Result<(Report, Option<OwnedFd>)> {
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
     command.arg0(keeper::NAME).arg(claim.path());
@@ -102,8 +114,20 @@ fn execute_keeper(job: &Job, claim: &Claim) -> Result<Report> {
     ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
     ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
     let _span = trace::span("wait for the keeper", "");
+    let mut reports = BufReader::new(ours);
+    let mut report = next(&mut reports)?;
+    let mut joined = None;
+    if matches!(report, Report::Open) {
+        joined = control::ask(&job.bundle, &job.id, &Request::Attach)?;
+        report = next(&mut reports)?;
+    }
+    Ok((report, joined))
+}
+
+/// Reads what the keeper says next.
+fn next(reports: &mut impl BufRead) -> Result<Report> {
     let mut report = String::new();
-    BufReader::new(ours).read_line(&mut report).context("the keeper's report")?;
+    reports.read_line(&mut report).context("the keeper's report")?;
     // A keeper without a report has said why, or was killed; with it went its spawn.
     if report.is_empty() { Ok(Report::Failed(125)) } else { Ok(serde_json::from_str(&report)?) }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -108,6 +109,14 @@ impl Control {
     /// Returns what is to be polled for requests: the listener, then every client.
     pub(crate) fn polled(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.listener.as_fd()).chain(self.clients.iter().map(|client| client.socket.as_fd()))
+    }
+
+    /// Waits until somebody comes; false if the caller has gone instead.
+    pub(crate) fn wait_for_client(&self, caller: BorrowedFd<'_>) -> Result<bool> {
+        let mut polled =
+            [PollFd::new(&self.listener, PollFlags::IN), PollFd::from_borrowed_fd(caller, PollFlags::empty())];
+        rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("wait for who joins")?;
+        Ok(!polled[0].revents().is_empty())
     }
 
     /// Takes new clients and their requests. `input` is what an attached client may write to.

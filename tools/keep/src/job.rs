@@ -20,6 +20,7 @@ const STOP_TIMEOUT: &str = "org.drayage.stopTimeout";
 const HEALTH: &str = "org.drayage.healthcheck";
 
 /// A keeper's job.
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The container's id.
@@ -44,6 +45,9 @@ pub(crate) struct Job {
     pub(crate) timeout: Option<u64>,
     /// How its health is looked at.
     pub(crate) health: Option<Check>,
+    /// Whether it is not started before its caller has joined it.
+    #[serde(default)]
+    pub(crate) attached: bool,
     /// How many descriptors after stderr it gets.
     pub(crate) preserve_fds: u32,
     /// Where `spawn` keeps the states.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::{Errno, FdFlags};
@@ -32,6 +32,8 @@ pub(crate) const NAME: &str = "keep-keeper";
 /// What the keeper tells its caller, once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// Who wants to see all of the container can join it now.
+    Open,
     /// The container runs as this process.
     Running(i32),
     /// It does not; the reason is on stderr, and this is the exit code for it.
@@ -98,7 +100,7 @@ fn keep() -> Result<()> {
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
     let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
     let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
-    let begun = Keeper::begin(job.clone(), &claim);
+    let begun = Keeper::begin(job.clone(), &claim, &caller);
     drop(shared);
     let code = match begun {
         Ok(Begun::Running(mut keeper, pid)) => {
@@ -117,6 +119,7 @@ fn keep() -> Result<()> {
             125
         }
     };
+    claim.is_ending();
     undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
     if tell(caller, &Report::Failed(code)).is_err() {
         // It cannot give the name back any more.
@@ -161,7 +164,7 @@ enum Begun<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn begin(job: Job, claim: &'a Claim) -> Result<Begun<'a>> {
+    fn begin(job: Job, claim: &'a Claim, caller: &UnixStream) -> Result<Begun<'a>> {
         // Ended children and requests to end are both read, never lost.
         let signals =
             SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
@@ -169,6 +172,11 @@ impl<'a> Keeper<'a> {
         set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
         let log = Log::open(&job)?;
         let control = Control::open(&job.bundle)?;
+        if job.attached {
+            let mut caller = caller;
+            writeln!(caller, "{}", serde_json::to_string(&Report::Open)?).context("report")?;
+            ensure!(control.wait_for_client(caller.as_fd())?, "the caller has gone");
+        }
         let container = match container::start(&job, 0) {
             Ok(Started::Running(container)) => container,
             Ok(Started::Failed(code)) => {
@@ -191,6 +199,14 @@ impl<'a> Keeper<'a> {
     fn stay(&mut self) -> Result<()> {
         // Of the start nothing comes back for a long time. Without that it is only larger.
         let _larger = sys::memory::forget_code();
+        // Who came before the start sees all.
+        for request in self.control.serve(input(&self.phase)) {
+            self.heed(&request)?;
+        }
+        if let (true, Phase::Running(container)) = (self.job.attached && !self.job.terminal, &mut self.phase) {
+            // Its end is the container's end of file.
+            container.input = None;
+        }
         loop {
             let ready = self.wait()?;
             self.copy(&ready);

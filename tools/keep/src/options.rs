@@ -39,6 +39,11 @@ pub(crate) struct Begin {
     /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
     #[arg(long, value_name = "POLICY", default_value = "no")]
     pub(crate) restart: Policy,
+    /// Stay attached to it, instead of printing the record, and return its exit code
+    #[arg(long)]
+    pub(crate) attach: bool,
+    #[command(flatten)]
+    pub(crate) join: Join,
     /// Keep its standard input open for who attaches
     #[arg(long, short)]
     pub(crate) interactive: bool,
@@ -240,6 +245,15 @@ fn tail(text: &str) -> Result<Tail, String> {
 pub(crate) struct Attach {
     /// The container's id
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) join: Join,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// How a container is joined.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Join {
     /// Show its output only
     #[arg(long)]
     pub(crate) no_stdin: bool,
@@ -249,8 +263,6 @@ pub(crate) struct Attach {
     /// Keys that leave it running
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = keys)]
     pub(crate) detach_keys: Keys,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// A sequence of keys, as the bytes that a terminal makes of them.

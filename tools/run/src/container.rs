@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if options.dry_run {
-        return dry::run(&plan, options.detach);
+        return dry::run(&plan, options.detach || options.is_attached());
     }
     let folder = options.folder.as_deref().map(|path| Folder::create(path, &script::script(&plan, options)));
     let folder = folder.transpose()?;
@@ -117,9 +117,9 @@ fn execute(
         }
     };
     let code = match execution.ending {
-        Ending::Done if options.detach => {
-            let handed_over = detached::hand_over(&plan.keep, execution.record, claim, signals);
-            return end_of(plan, handed_over);
+        Ending::Done if options.detach || options.is_attached() => {
+            let handed_over = detached::hand_over(plan, options, &execution.record, (claim, signals));
+            return end_of(plan, options, handed_over);
         }
         Ending::Done => return start(plan, options, signals),
         Ending::Failed => 125,
@@ -129,9 +129,10 @@ fn execute(
     Ok(Ended { code, started: false, kept: false })
 }
 
-fn end_of(plan: &Plan, handed_over: Result<HandedOver>) -> Result<Ended> {
+fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> Result<Ended> {
     match handed_over {
-        Ok(HandedOver::Kept) => {
+        Ok(HandedOver::Kept(code)) if options.is_attached() => Ok(Ended { code, started: true, kept: true }),
+        Ok(HandedOver::Kept(_)) => {
             // The container goes on, whoever reads of it.
             let told = writeln!(io::stdout(), "{}", plan.id).context("print the id");
             let code = told.map_or_else(

@@ -7,37 +7,56 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
-use stage::{Claim, Process, Stage, Status};
+use stage::{Claim, Process, Status};
 use sys::signal::SignalFd;
 
 use crate::foreground;
+use crate::options::Options;
+use crate::plan::Plan;
 
 /// How the hand-over went.
 pub(crate) enum HandedOver {
-    /// The container runs; its keeper has the duty.
-    Kept,
+    /// The container's keeper has, or had, the duty. This is the exit code of who was attached.
+    Kept(u8),
     /// `keep` was killed: its keeper, which has the duty, does what is to be done.
     Killed(u8),
     /// There is no container, and the duty is ours still.
     Failed(u8),
 }
 
-/// Starts `keep` with the stages' record and the claim on the container's name.
-pub(crate) fn hand_over(keep: &Stage, record: File, claim: &Claim, signals: &SignalFd) -> Result<HandedOver> {
+/// Starts `keep` with the stages' record and the claim on the container's name, and stays with it where that is attached.
+pub(crate) fn hand_over(
+    plan: &Plan,
+    options: &Options,
+    record: &File,
+    (claim, signals): (&Claim, &SignalFd),
+) -> Result<HandedOver> {
+    let keep = &plan.keep;
     let mut command = keep.command()?;
     // By its number: no stage before had it.
     rustix::io::fcntl_setfd(claim.file(), FdFlags::empty()).context("the claim")?;
     command.arg("--claim-fd").arg(claim.file().as_raw_fd().to_string());
-    command.stdin(record).stdout(Stdio::null());
+    if options.is_attached() {
+        // Standard input is the container's.
+        rustix::io::fcntl_setfd(record, FdFlags::empty()).context("the record")?;
+        command.arg(format!("/dev/fd/{}", record.as_raw_fd()));
+        foreground::hide(&mut command, options);
+    } else {
+        command.stdin(record.try_clone()?).stdout(Stdio::null());
+    }
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {keep}");
     let _span = trace::span("hand over", keep);
     let process = Process::start(command)?;
-    let status = foreground::wait(&process, &foreground::Manner { signals, proxy: true, limit: None })?;
+    let proxy = !options.is_attached() || options.sig_proxy;
+    let status = foreground::wait(&process, &foreground::Manner { signals, proxy, limit: None })?;
     let code = foreground::code(status);
+    // A keeper that is done has given the name back.
+    let kept = options.is_attached() && claim.is_in_other_hands();
     match status {
-        Status::Exited(0) => Ok(HandedOver::Kept),
-        Status::Killed(_) if !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
+        Status::Exited(0) => Ok(HandedOver::Kept(0)),
+        Status::Exited(_) if kept => Ok(HandedOver::Kept(code)),
+        Status::Killed(_) if kept || !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
         _ => Ok(HandedOver::Failed(code)),
     }
 }

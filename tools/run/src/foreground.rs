@@ -1,7 +1,7 @@
 //! A container that runs while `run` runs: its terminal and its signals are the user's, its exit status becomes ours.
 
 use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,6 +26,18 @@ pub(crate) struct Manner<'a> {
 /// Runs `spawn` in the foreground and returns how it ended: as the container did.
 pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Result<Status> {
     let mut command = spawn.command()?;
+    hide(&mut command, options);
+    // spawn in turn arranges that the container dies with it.
+    sys::child::die_with_parent(&mut command, Signal::KILL);
+    log::debug!("start {spawn}");
+    let _span = trace::span("container", spawn);
+    let process = Process::start(command)?;
+    let limit = options.timeout.map(Duration::from_secs);
+    wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
+}
+
+/// Takes away the standard streams that are not the container's.
+pub(crate) fn hide(command: &mut Command, options: &Options) {
     if !options.shows(Stream::Stdin) {
         command.stdin(Stdio::null());
     }
@@ -35,13 +47,6 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     if !options.shows(Stream::Stderr) {
         command.stderr(Stdio::null());
     }
-    // spawn in turn arranges that the container dies with it.
-    sys::child::die_with_parent(&mut command, Signal::KILL);
-    log::debug!("start {spawn}");
-    let _span = trace::span("container", spawn);
-    let process = Process::start(command)?;
-    let limit = options.timeout.map(Duration::from_secs);
-    wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
 }
 
 /// Waits for a process.

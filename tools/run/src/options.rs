@@ -1,6 +1,8 @@
 //! docker run's command line: what is typed, and what it means. Nothing below this module sees an argument vector.
 
 mod passed;
+mod plain;
+mod refused;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use clap::{ArgAction, Args, Parser, ValueEnum};
 
 use crate::folder;
 use passed::BundleOptions;
+pub(crate) use plain::plain;
 
 use crate::{activation, rootless};
 
@@ -56,6 +59,9 @@ pub(crate) struct Options {
     /// The container's address on the bridge
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip: Option<String>,
+    /// The same, for IPv6
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip6: Option<String>,
     /// The hardware address of its interface
     #[arg(long, value_name = "MAC")]
     pub(crate) mac_address: Option<String>,
@@ -97,6 +103,9 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) sig_proxy: bool,
+    /// Keys that leave it running, in the background from then on: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) detach_keys: Option<String>,
     #[command(flatten)]
     pub(crate) keep: Keep,
     /// IMAGE is the path of a root file system
@@ -158,13 +167,10 @@ impl Options {
     pub(crate) fn image(&self) -> Result<&OsString, cli::Usage> {
         let image = &self.image_and_command[0];
         if image.as_encoded_bytes().starts_with(b"-") {
-            return Err(cli::Usage(format!("no option {}: see run --help", image.to_string_lossy())));
+            return Err(cli::Usage(refused::complaint(&image.to_string_lossy())));
         }
         if self.rm && self.keep.restart.as_deref().is_some_and(|policy| policy != "no") {
             return Err(cli::Usage("--rm and --restart exclude each other".to_owned()));
-        }
-        if let (false, Some(option)) = (self.detach, self.keep.needs_keeper()) {
-            return Err(cli::Usage(format!("{option} is for containers in the background: --detach")));
         }
         Ok(image)
     }
@@ -172,6 +178,11 @@ impl Options {
     /// Returns where everything is.
     pub(crate) fn roots(&self) -> cli::Roots {
         self.folder.as_ref().map_or_else(|| self.roots.clone(), |folder| cli::Roots::at(folder))
+    }
+
+    /// Tells whether it has a keeper although it is not left running: to be left later, or started again.
+    pub(crate) fn is_attached(&self) -> bool {
+        !self.detach && (self.detach_keys.is_some() || self.keep.needs_keeper())
     }
 
     /// Tells whether nothing of the container is to be left.
@@ -198,7 +209,7 @@ impl Options {
     }
 }
 
-/// What `keep` has to know of a container that is left running.
+/// What `keep` has to know of a container.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Keep {
     /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
@@ -213,14 +224,11 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// Returns the option that only a container in the background can have.
-    pub(crate) fn needs_keeper(&self) -> Option<&'static str> {
+    /// Tells whether anything is wanted that only a keeper does.
+    fn needs_keeper(&self) -> bool {
         let restart = self.restart.as_deref().is_some_and(|policy| policy != "no");
         let log = self.log_driver.as_deref().is_some_and(|driver| driver != "none");
-        restart
-            .then_some("--restart")
-            .or(log.then_some("--log-driver"))
-            .or((!self.log_opt.is_empty()).then_some("--log-opt"))
+        restart || log || !self.log_opt.is_empty()
     }
 }
 
@@ -300,7 +308,9 @@ mod tests {
     #[test]
     fn what_docker_has_and_we_have_not_is_refused_by_name() {
         let options = Options::parse_from(["run", "--rm", "--link", "db", "nginx"]);
-        assert_eq!(options.image().unwrap_err().0, "no option --link: see run --help");
+        assert!(options.image().unwrap_err().0.starts_with("no option --link: containers on one bridge"));
+        let options = Options::parse_from(["run", "--lnk=db", "nginx"]);
+        assert_eq!(options.image().unwrap_err().0, "no option --lnk: see run --help");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use stage::{Stage, Tool, Undo};
 
-use crate::options::{Network, Options, Policy};
+use crate::options::{Network, Options, Policy, Stream};
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn network_stage(options: &Options) -> Option<Stage> {
             for name in &options.network_alias {
                 ns.push(["--alias", name]);
             }
-            for (option, value) in [("--ip", &options.ip), ("--mac", &options.mac_address)] {
+            for (option, value) in [("--ip", &options.ip), ("--ip", &options.ip6), ("--mac", &options.mac_address)] {
                 if let Some(value) = value {
                     ns.push([option, value]);
                 }
@@ -162,6 +162,14 @@ fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
     for (option, value) in [("--restart", &more.restart), ("--log-driver", &more.log_driver)] {
         if let Some(value) = value {
             keep.push([option, value]);
+        }
+    }
+    if options.is_attached() {
+        keep.push(["--attach"]);
+        keep.push((!options.shows(Stream::Stdin)).then_some("--no-stdin"));
+        keep.push((!options.sig_proxy).then_some("--sig-proxy=false"));
+        if let Some(keys) = &options.detach_keys {
+            keep.push(["--detach-keys", keys]);
         }
     }
     for value in &more.log_opt {

@@ -39,6 +39,18 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
         line(&mut script, &format!("echo {}", word(plan.id.as_ref())));
         return script;
     }
+    if options.is_attached() {
+        // keep has standard input for the container; what it has taken over it undoes.
+        line(
+            &mut script,
+            &format!(
+                "record=$(mktemp) && {pipeline} >\"$record\" || {{ code=125; {undo}; rm -f \"$record\"; exit 125; }}"
+            ),
+        );
+        let keep = hidden(&plan.keep.to_string(), options);
+        line(&mut script, &format!("{keep} \"$record\"; code=$?; rm -f \"$record\"; exit $code"));
+        return script;
+    }
     line(&mut script, &format!("trap {} EXIT", word(format!("code=$?; {undo}; exit $code").as_ref())));
     line(&mut script, "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP");
     if options.shows(Stream::Stdin) {
@@ -54,9 +66,14 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
 /// Returns how `spawn` is called: with its time, and the streams that are wanted of it.
 fn start(spawn: &Stage, options: &Options) -> String {
     let limit = options.timeout.map_or_else(String::new, |time| format!("timeout --foreground -s KILL {time} "));
-    let hidden = [(Stream::Stdout, " >/dev/null"), (Stream::Stderr, " 2>/dev/null")];
-    let hidden = hidden.iter().filter(|(stream, _)| !options.shows(*stream)).map(|(_, redirection)| *redirection);
-    format!("{limit}{spawn}{}", hidden.collect::<String>())
+    hidden(&format!("{limit}{spawn}"), options)
+}
+
+/// Hides the output that is not wanted.
+fn hidden(command: &str, options: &Options) -> String {
+    let streams = [(Stream::Stdout, " >/dev/null"), (Stream::Stderr, " 2>/dev/null")];
+    let hidden = streams.iter().filter(|(stream, _)| !options.shows(*stream)).map(|(_, redirection)| *redirection);
+    format!("{command}{}", hidden.collect::<String>())
 }
 
 /// Returns the stages; with `--keep` their records are copied on the way.

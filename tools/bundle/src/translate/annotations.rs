@@ -30,6 +30,7 @@ pub(super) fn annotations(image: &ImageConfiguration, config: &Config, options: 
     implicit("created", image.created().clone());
     implicit("stopSignal", config.stop_signal().clone());
     let mut ports = config.exposed_ports().clone().unwrap_or_default();
+    ports.extend(options.names.expose.iter().filter(|port| !ports.contains(port)).cloned().collect::<Vec<_>>());
     // The parser's order is random; by number, then protocol, is the reader's.
     ports.sort_by_key(|port| (port.split(['/', '-']).next().and_then(|port| port.parse::<u16>().ok()), port.clone()));
     implicit("exposedPorts", Some(ports.join(",")));

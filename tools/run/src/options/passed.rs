@@ -9,21 +9,26 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 struct Passed {
     long: &'static str,
     short: Option<char>,
+    alias: Option<&'static str>,
     /// The value's name; none for a flag.
     value: Option<&'static str>,
     help: &'static str,
 }
 
 const fn flag(long: &'static str, short: Option<char>, help: &'static str) -> Passed {
-    Passed { long, short, value: None, help }
+    Passed { long, short, alias: None, value: None, help }
 }
 
 const fn value(long: &'static str, value: &'static str, help: &'static str) -> Passed {
-    Passed { long, short: None, value: Some(value), help }
+    Passed { long, short: None, alias: None, value: Some(value), help }
 }
 
 const fn short(short: char, passed: Passed) -> Passed {
     Passed { short: Some(short), ..passed }
+}
+
+const fn alias(alias: &'static str, passed: Passed) -> Passed {
+    Passed { alias: Some(alias), ..passed }
 }
 
 const PASSED: &[Passed] = &[
@@ -36,6 +41,7 @@ const PASSED: &[Passed] = &[
     value("tmpfs", "TARGET[:OPTIONS]", "Mount an empty tmpfs"),
     short('u', value("user", "USER[:GROUP]", "Run as this user")),
     short('w', value("workdir", "DIR", "Start in this directory")),
+    value("umask", "MASK", "Begin with this mask of modes"),
     value("entrypoint", "PROGRAM", "Replace the image's entry point"),
     short('h', value("hostname", "NAME", "Set the host name")),
     value("domainname", "NAME", "Set the NIS domain name"),
@@ -52,13 +58,14 @@ const PASSED: &[Passed] = &[
     value("device-read-iops", "DEVICE:NUMBER", "Limit reads from a device in a second"),
     value("device-write-iops", "DEVICE:NUMBER", "Limit writes to a device in a second"),
     value("cpus", "NUMBER", "Limit processor time"),
-    value("cpu-shares", "NUMBER", "Weigh processor time"),
+    short('c', value("cpu-shares", "NUMBER", "Weigh processor time")),
     value("cpu-quota", "MICROSECONDS", "Limit processor time in each period"),
     value("cpu-period", "MICROSECONDS", "The period of --cpu-quota"),
     value("cpu-rt-runtime", "MICROSECONDS", "Limit real-time processor time in each period"),
     value("cpu-rt-period", "MICROSECONDS", "The period of --cpu-rt-runtime"),
     value("cpuset-cpus", "LIST", "Run on these processors"),
     value("cpuset-mems", "LIST", "Use these memory nodes"),
+    value("cgroup-parent", "PATH", "Put its control group below this one"),
     value("pids-limit", "NUMBER", "Limit the number of processes"),
     value("cap-add", "CAPABILITY", "Add a capability"),
     value("cap-drop", "CAPABILITY", "Drop a capability"),
@@ -73,7 +80,7 @@ const PASSED: &[Passed] = &[
     value("add-host", "NAME:ADDRESS", "Add a line to /etc/hosts"),
     value("dns", "ADDRESS", "Use this name server"),
     value("dns-search", "DOMAIN", "Search this domain"),
-    value("dns-option", "OPTION", "Set an option of the resolver"),
+    alias("dns-opt", value("dns-option", "OPTION", "Set an option of the resolver")),
     value("pid", "NAMESPACE", "host or container:ID"),
     value("ipc", "NAMESPACE", "host, private or container:ID"),
     value("uts", "NAMESPACE", "host"),
@@ -82,6 +89,7 @@ const PASSED: &[Passed] = &[
     flag("init", None, "Run a small init that reaps and forwards signals"),
     short('l', value("label", "NAME=VALUE", "Add a label")),
     value("label-file", "FILE", "Add the labels of a file"),
+    value("expose", "PORT[/PROTOCOL]", "One more port for -P"),
     value("annotation", "NAME=VALUE", "Add an annotation"),
     value("oom-score-adj", "NUMBER", "Prefer it, or spare it, when memory runs out"),
     value("stop-signal", "SIGNAL", "The signal that asks it to end"),
@@ -113,6 +121,7 @@ impl Args for BundleOptions {
         PASSED.iter().fold(command, |command, passed| {
             let arg = Arg::new(passed.long).long(passed.long).help(passed.help);
             let arg = passed.short.map_or(arg.clone(), |short| arg.short(short));
+            let arg = passed.alias.map_or(arg.clone(), |alias| arg.visible_alias(alias));
             command.arg(match passed.value {
                 Some(name) => arg
                     .value_name(name)

@@ -16,17 +16,34 @@ use anyhow::Context;
 use cli::Exit;
 
 use crate::options::{Arguments, Command, Delete, Global, Id, List, Ps, Rootless, Spec};
+use crate::userns;
 
 /// Does what the command line says.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { global, filter, command, .. } = arguments;
+    let Arguments { mut global, filter, command, .. } = arguments;
     if global.debug {
         log::set_max_level(log::LevelFilter::Debug);
     }
     let Some(command) = command else { return filter::run(&global, filter) };
     // As runc, also where a container's exit code can be the same: who has to tell them apart takes the filter.
     let own_code = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+    if let Some(id) = acted_on(&command) {
+        // Where states are is the caller's matter, not that of who he becomes.
+        let root = state_root(&global);
+        userns::become_root_for(&root, id);
+        global.root = Some(root);
+    }
     dispatch(&global, command).map_err(|error| Exit::new(own_code, error).into())
+}
+
+/// Returns the id of the container whose processes a command signals or ends.
+fn acted_on(command: &Command) -> Option<&str> {
+    match command {
+        Command::Kill(options) => Some(&options.id),
+        Command::Delete(options) => Some(&options.id),
+        Command::Start(Id { id }) | Command::Pause(Id { id }) | Command::Resume(Id { id }) => Some(id),
+        _ => None,
+    }
 }
 
 fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {

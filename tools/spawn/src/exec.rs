@@ -275,6 +275,10 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
         }
         joined |= kind.flag();
     }
+    // That of an ordinary user who had made one before the container, with unshare(1), say.
+    if !rustix::process::geteuid().is_root() && !is_own(init, Kind::User) {
+        joined |= Kind::User.flag();
+    }
     joined
 }
 

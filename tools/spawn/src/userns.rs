@@ -1,15 +1,18 @@
 //! User namespaces: id mappings written for a child, and namespaces that only serve to map the ids of mounts.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone};
 
-use crate::config::IdMapping;
+use crate::config::{IdMapping, NamespaceKind};
+use crate::state::Container;
 
 /// Writes the id maps of a child in a new user namespace.
 pub(crate) fn write_mappings(pid: Pid, uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::Result<()> {
@@ -54,6 +57,30 @@ fn text(mappings: &[IdMapping]) -> String {
 
 fn write(path: &str, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write {text:?} to {path}"))
+}
+
+/// Makes an ordinary user root of the namespace that his container was made in, if he has made it before the container
+/// (with unshare(1), say): that gives him the right to enter and to signal what is in there. Nothing is lost where he may
+/// not, so that what he cannot do then is told by what he cannot do.
+pub(crate) fn become_root_for(states: &Path, id: &str) {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Ok(container) = Container::open(states, id) else { return };
+    // One of its own is its config's matter.
+    let own = container.config().map_or(true, |config| config.linux.has(NamespaceKind::User));
+    let Some(init) = container.process().filter(|_| !own) else { return };
+    let theirs = fs::read_link(format!("/proc/{}/ns/user", init.as_raw_pid()));
+    if theirs.ok() == fs::read_link("/proc/self/ns/user").ok() {
+        return;
+    }
+    let entered = pidfd(init).and_then(|init| {
+        sys::namespace::enter_process(init.as_fd(), ThreadNameSpaceType::USER)
+            .context("join its maker's user namespace")
+    });
+    if let Err(error) = entered {
+        log::info!("{error:#}");
+    }
 }
 
 /// Makes a user namespace with these mappings that no process stays in.

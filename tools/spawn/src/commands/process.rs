@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
+use rustix::process::Pid;
 
 use super::{print, state_root};
 use crate::config::{Capabilities, Process};
@@ -81,9 +82,28 @@ fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Re
     Ok(process)
 }
 
+/// Lists the processes of a container that has no cgroup, as an ordinary user's may not have.
+fn same_pid_namespace(init: Pid) -> Vec<i32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(&init.as_raw_pid().to_string());
+    if wanted == namespace("self") {
+        // The host's.
+        return vec![init.as_raw_pid()];
+    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let inside = |pid: &str| wanted.is_some() && namespace(pid) == wanted;
+    let own = processes.filter_map(|entry| entry.file_name().to_str().filter(|pid| inside(pid))?.parse().ok());
+    let mut pids: Vec<i32> = own.collect();
+    pids.sort_unstable();
+    pids
+}
+
 pub(crate) fn ps(global: &Global, id: &str, format: Format, options: &[String]) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
-    let pids: Vec<i32> = container.cgroups().processes().into_iter().map(rustix::process::Pid::as_raw_pid).collect();
+    let mut pids: Vec<i32> = container.cgroups().processes().into_iter().map(Pid::as_raw_pid).collect();
+    if let (true, Some(init)) = (pids.is_empty(), container.process()) {
+        pids = same_pid_namespace(init);
+    }
     if format == Format::Json {
         return print(&(serde_json::to_string(&pids)? + "\n"));
     }

@@ -1,4 +1,8 @@
-//! An ordinary user's containers: `run` makes itself root of a user namespace, with the ids of /etc/subuid, and a `/run` of its own, in which all that the host has there is still reached. Everything behind it works as for root.
+//! An ordinary user as root: of a user namespace with the ids of /etc/subuid, or with the user's own alone where that is
+//! all there is, of a mount namespace, and with a `/run` of its own, in which all that the host has there is still reached.
+//! Whoever works behind this does as for root.
+
+#![forbid(unsafe_code)]
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -15,26 +19,51 @@ const ASIDE: &str = "/tmp";
 /// What of `/run` is the user's own.
 const OWN: [&str; 2] = ["netns", "drayage"];
 
-/// Becomes root of a user namespace, unless it is root already; returns whether it is an ordinary user's.
-pub(crate) fn enter(roots: &cli::Roots) -> Result<bool> {
+/// What tells that `/run` has been made: on the host only root could make it.
+const MADE: &str = "/run/.drayage";
+
+/// All ids that the user has, by newuidmap(1), and no more than the user's own, which needs nobody.
+const WAYS: [&[&str]; 2] = [&["--map-root-user", "--map-auto"], &["--map-root-user"]];
+
+/// Becomes root of a user namespace, unless it is root already; returns whether it is an ordinary user's. The program is
+/// executed again for that, as it was.
+pub fn enter(roots: &cli::Roots) -> Result<bool> {
     if cli::is_rootless() {
-        own_run(&roots.run()).context("make a /run of its own")?;
+        if !Path::new(MADE).exists() {
+            own_run(&roots.run()).context("make a /run of its own")?;
+        }
         return Ok(true);
     }
     if rustix::process::geteuid().is_root() {
         return Ok(false);
     }
-    let words = ["--user", "--map-root-user", "--map-auto", "--mount", "--propagation", "private"];
-    let tried = Command::new("unshare").args(words).arg("true").stdin(Stdio::null()).output();
-    let tried = tried.context("execute unshare")?;
-    if !tried.status.success() {
-        let words = String::from_utf8_lossy(&tried.stderr);
-        let why = words.lines().next().unwrap_or_default();
-        bail!("an ordinary user needs ids in /etc/subuid and /etc/subgid, and newuidmap to get them: {why}");
+    let mut why = String::new();
+    for way in WAYS {
+        let words = [&["--user", "--mount", "--propagation", "private"], way].concat();
+        let tried = Command::new("unshare").args(&words).arg("true").stdin(Stdio::null()).output();
+        let tried = tried.context("execute unshare")?;
+        if tried.status.success() {
+            if !why.is_empty() {
+                log::info!("there is one id only, the user's own: {why}");
+            }
+            let mut command = Command::new("unshare");
+            command
+                .args(&words)
+                .arg(std::env::current_exe()?)
+                .args(std::env::args_os().skip(1))
+                .env(cli::ROOTLESS, "1");
+            return Err(command.exec()).context("execute unshare");
+        }
+        String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().clone_into(&mut why);
     }
-    let mut command = Command::new("unshare");
-    command.args(words).arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(cli::ROOTLESS, "1");
-    Err(command.exec()).context("execute unshare")
+    bail!("an ordinary user needs a user namespace: {why}")
+}
+
+/// The same for what can be done without it, if less well.
+pub fn enter_if_possible(roots: &cli::Roots) {
+    if let Err(error) = enter(roots) {
+        log::info!("as an ordinary user: {error:#}");
+    }
 }
 
 fn own_run(own: &Path) -> Result<()> {
@@ -67,6 +96,7 @@ fn replace(own: &File) -> Result<()> {
         }
         mount_bind_recursive(entry.path(), &to).with_context(|| format!("mount {}", to.display()))?;
     }
+    drop(File::create(MADE)?);
     let drayage = Path::new("/run/drayage");
     fs::create_dir(drayage)?;
     let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(own));

@@ -1,8 +1,8 @@
 //! An ordinary user's runs: ports by the proxy, outwards by pasta or slirp4netns, or not at all.
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
-use crate::support::{Need, Sandbox, Test, image, test};
+use crate::support::{Cmd, Listing, Need, Sandbox, Test, image, since, test, wait_for};
 
 const NEEDS: &[Need] = &[
     Need::NetNs,
@@ -16,6 +16,9 @@ const NEEDS: &[Need] = &[
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test("an_ordinary_user_runs_a_container_with_a_port_and_a_way_outwards", NEEDS, ports_and_outwards),
+        test("an_ordinary_user_has_the_verbs_for_what_goes_on", NEEDS, verbs),
+        test("an_ordinary_user_s_printed_pipeline_does_the_same", NEEDS, printed),
+        test("an_ordinary_user_s_killed_stages_leave_nothing", NEEDS, killed),
         test("an_ordinary_user_needs_neither_pasta_nor_slirp4netns_for_ports", NEEDS, without_programs),
         test("an_ordinary_users_container_serves_its_port_in_the_background", NEEDS, background),
     ]
@@ -85,14 +88,18 @@ fn without_programs(sandbox: &Sandbox) {
     run.wait();
     // Its guard undoes what it had done.
     let left = as_user("ls rt/drayage/claims .local/share/drayage/containers; portmap list 2>/dev/null | wc -l");
-    crate::support::wait_for("the guard", || {
+    wait_for("the guard", || {
         (sandbox.sh(&left).run().stdout == ".local/share/drayage/containers:\n\nrt/drayage/claims:\n1\n").then_some(())
     });
     sandbox
         .sh("umount /etc/subuid /etc/subgid; mount --bind /dev/null /etc/subuid; mount --bind /dev/null /etc/subgid")
         .run()
         .ok();
-    sandbox.sh(&as_user("run --rm busybox true")).run().fails(125).one_error_line("run", &["/etc/subuid", "newuidmap"]);
+    // One id is enough where all files are root's.
+    let one = |image: &str| as_user(&format!("run --rm --network none {image} id -u"));
+    sandbox.sh(&one(&image("busybox").reference)).run().ok().stdout_is("0\n");
+    let more = sandbox.sh(&one(&image("debian").reference)).run().fails(125);
+    more.one_error_line("unpack", &["is not mapped", "/etc/subuid"]);
     sandbox.sh("umount $(command -v pasta) $(command -v slirp4netns)").run().ok();
     end(sandbox);
 }
@@ -108,5 +115,117 @@ fn background(sandbox: &Sandbox) {
     // Whoever served the port goes with the container, a moment after it.
     let gone = "until [ $(portmap list 2>/dev/null | wc -l) = 1 ]; do :; done; ! curl -s http://127.0.0.1:8080/";
     sandbox.sh(&as_user(gone)).run().ok();
+    end(sandbox);
+}
+
+/// The same as `as_user`, for a script with quotation marks.
+fn user(sandbox: &Sandbox, script: &str) -> Cmd {
+    sandbox.write("script", script);
+    sandbox.sh(&as_user("exec sh ../script"))
+}
+
+/// Files in the container get owners of other ids, which nobody but its root may remove.
+fn verbs(sandbox: &Sandbox) {
+    machine(sandbox);
+    let busybox = image("busybox").reference;
+    let ok = |script: &str| user(sandbox, script).run().ok().stdout;
+    ok(&format!("run -d --name web -p 8080:80 {busybox} sh -c 'echo said; exec httpd -f -p 80 -h /etc'"));
+    assert!(sandbox.wait_http("127.0.0.1:8080/hostname").ends_with("web\n"));
+    assert_eq!(ok("keep list -q --running; keep logs web; spawn exec web id -u"), "web\nsaid\n0\n");
+    assert!(ok("keep top web").ends_with("httpd -f -p 80 -h /etc\n"));
+    assert!(ok("echo tty | script -qec 'spawn exec -t web sh' /dev/null").contains("/dev/pts/0"));
+    ok("echo new >new; bundle cp new web:/tmp/new; spawn exec web sh -c 'chmod 600 /tmp/new; chown 7:8 /tmp/new'");
+    assert_eq!(ok("bundle cp web:/tmp/new - | tar -xO"), "new\n");
+    for _ in 0..2 {
+        assert_eq!(ok("unpack diff web"), "C /tmp\nA /tmp/new\n");
+        ok("keep stop -t 0 web");
+    }
+    assert_eq!(ok("bundle cp web:/tmp/new - | tar -xO"), "new\n");
+    ok("run --unshare sh -c 'bundle mount web | ns add --user-mode | portmap -p 8080:80 | keep'");
+    assert!(sandbox.wait_http("127.0.0.1:8080/hostname").ends_with("web\n"));
+    ok("unpack commit web --tag own:1 >/dev/null; keep rm -f web; pull gc --grace 0");
+    let own = format!("run -d --name own -u 7 --network none {} cat /tmp/new", "own:1");
+    assert_eq!(ok(&format!("{own}; keep wait own; keep logs own; keep rm own")), "own\n0\nnew\nown\n");
+    // A signal for a process of another id.
+    let other = format!("run -d --name other -u 1000 --network none {busybox} sleep 1000 && spawn exec other id -u");
+    assert_eq!(
+        ok(&format!("{other}; spawn kill other KILL; keep wait other; bundle delete other")),
+        "other\n1000\n137\n"
+    );
+    assert_eq!(
+        ok("ls -A .local/share/drayage/containers rt/drayage/spawn rt/drayage/claims | grep -v :; true").trim(),
+        ""
+    );
+    user(sandbox, "run --unshare ./no-such-program").run().fails(127).one_error_line("run", &["no-such-program"]);
+    end(sandbox);
+}
+
+fn printed(sandbox: &Sandbox) {
+    machine(sandbox);
+    let busybox = image("busybox").reference;
+    for options in
+        ["--rm", "-i --rm -v data:/data -u 7:8", "--rm -i --network none -e A=\"it's\" --read-only", "-d --name bg"]
+    {
+        let run = |print: &str| {
+            let look = r#"sh -c 'exec 2>&1; id; ls -d /data; echo "$A"; ls /sys/class/net; cat; exit 5'"#;
+            format!("run {print} -q {options} {busybox} {look}")
+        };
+        let after = "code=$?; if [ -e .local/share/drayage/containers/bg ]; then keep wait bg; keep logs bg; keep rm bg; fi; exit $code";
+        let direct = user(sandbox, &format!("{}; {after}", run(""))).stdin("typed\n").run();
+        let script = format!("{} >text; sh -c \"$(cat text)\"; {after}", run("--print"));
+        let printed = user(sandbox, &script).stdin("typed\n").run();
+        assert!(direct.stdout.contains("uid="), "{direct}");
+        let outcome = |of: &crate::support::Outcome| (of.code(), of.stdout.clone(), of.stderr.clone());
+        assert_eq!(outcome(&printed), outcome(&direct), "{options}");
+    }
+    end(sandbox);
+}
+
+fn killed(sandbox: &Sandbox) {
+    machine(sandbox);
+    let run = format!("run --rm --name web -p 8080:80 {} httpd -f -p 80 -h /etc", image("busybox").reference);
+    let once = |options: &str| {
+        user(
+            sandbox,
+            &format!(
+                "{} && {{ until curl -sf http://127.0.0.1:8080/hostname; do :; done; keep rm -f web; }} >&2",
+                run.replace("--rm", options)
+            ),
+        )
+        .run()
+        .ok();
+    };
+    once("-d --rm");
+    let before = Listing::take(sandbox);
+    let stages = ["run", "run-guard", "pull", "unpack", "bundle", "ns", "portmap", "spawn", "keep", "keep-keeper"];
+    for (round, victim) in stages.into_iter().chain(stages).enumerate() {
+        let detach = if victim.starts_with("keep") || round % 2 == 1 { "-d --rm" } else { "--rm" };
+        let mut running = user(sandbox, &format!("exec {}", run.replace("--rm", detach))).start();
+        wait_for(&format!("the end of {victim}"), || {
+            let ended = running
+                .pid_if_running()
+                .and_then(|pid| sandbox.process(pid, victim))
+                .map(|pid| kill_process(pid, Signal::KILL));
+            (ended.is_some() || !running.is_running() || sandbox.http_get("127.0.0.1:8080/hostname").is_some())
+                .then_some(())
+        });
+        if let Some(pid) = running.pid_if_running() {
+            // It may end in this moment.
+            let _ended = kill_process(pid, Signal::KILL);
+        }
+        let _outcome = running.wait();
+        let sweep = "keep rm -f web >&2; run --gc >&2; ls -A .local/share/drayage/containers rt/drayage/claims rt/drayage/spawn";
+        wait_for(&format!("an empty machine after {victim}"), || {
+            let outcome = user(sandbox, sweep).run();
+            let left = &outcome.stdout;
+            let empty = left.lines().all(|line| line.is_empty() || line.ends_with(':'));
+            if !empty {
+                println!("{victim}: {outcome}");
+            }
+            empty.then_some(())
+        });
+        assert_eq!(since(&before, sandbox), Vec::<String>::new(), "{victim} {detach}");
+    }
+    once("-d --rm");
     end(sandbox);
 }

@@ -12,11 +12,15 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FileType;
+use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cli_usage;
+use crate::container;
 use crate::interrupt::Interrupt;
 use crate::options::Cp;
 use crate::tree::{Entry, Manner, copy_content, copy_entry};
+use crate::verbs::runner;
 use place::{Found, Object, Place};
 
 /// What is written for a source or a destination.
@@ -47,9 +51,27 @@ impl FromStr for Name {
     }
 }
 
+/// Makes an ordinary user root of the namespace that the container's files belong to.
+pub(crate) fn enter(options: &Cp, roots: &(PathBuf, PathBuf)) {
+    let named = [&options.source, &options.destination].into_iter().find_map(|name| match name {
+        Name::Inside { id, .. } => Some(id),
+        _ => None,
+    });
+    let bundle = named.filter(|id| container::check_id(id).is_ok()).map(|id| container::directory(&roots.0).join(id));
+    match bundle.and_then(|bundle| runner(&bundle, &roots.1).and_then(Pid::from_raw)) {
+        Some(pid) if !rustix::process::geteuid().is_root() => {
+            let joined = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+                .and_then(|process| move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::USER));
+            // Who is in it already need not, and who may not sees what everybody sees.
+            joined.unwrap_or_else(|error| log::info!("join the container's user namespace: {error}"));
+        }
+        Some(_) => {}
+        None => ::rootless::enter_if_possible(&options.roots),
+    }
+}
+
 /// Copies.
-pub(crate) fn run(options: &Cp) -> Result<()> {
-    let roots = (options.roots.data(), options.roots.run());
+pub(crate) fn run(options: &Cp, roots: &(PathBuf, PathBuf)) -> Result<()> {
     let open = |id: &str| Place::of_container(id, &roots.0, &roots.1).with_context(|| format!("container {id}"));
     let interrupt = Interrupt::watch()?;
     // Modes are the originals'.

@@ -61,13 +61,23 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Verb::Init { command }) = verb {
         return init::run(&command);
     }
+    // There are files with others' ids.
+    let own = match &verb {
+        Some(Verb::Cp(options)) => (options.roots.data(), options.roots.run()),
+        _ => (roots.data(), roots.run()),
+    };
+    match &verb {
+        Some(Verb::Delete { roots, .. } | Verb::Prune { roots, .. }) => ::rootless::enter_if_possible(roots),
+        Some(Verb::Cp(options)) => cp::enter(options, &own),
+        _ => {}
+    }
     // What the container may have is more than what this needs.
     host::held_capabilities();
     confine::enter(&room(verb.as_ref()))?;
     match verb {
         None => create::create(&create, &roots)?,
         Some(Verb::Init { .. }) => {}
-        Some(Verb::Cp(options)) => cp::run(&options)?,
+        Some(Verb::Cp(options)) => cp::run(&options, &own)?,
         Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
         Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,

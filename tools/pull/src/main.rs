@@ -42,6 +42,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Verb::List { json, roots }) => store::list(&Layout::open(&args.directory(roots))?, *json)?,
         Some(Verb::Remove { names, roots }) => store::remove(&Layout::open(&args.directory(roots))?, names)?,
         Some(Verb::Gc { grace, roots }) => {
+            // Layers have files with others' ids.
+            rootless::enter_if_possible(roots);
             let layout = Layout::open(&args.directory(roots))?;
             store::collect(&layout, &roots.data(), Duration::from_secs(*grace))?;
         }

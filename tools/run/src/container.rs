@@ -2,8 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -23,6 +24,9 @@ use crate::{activation, detached, dry, foreground, pipeline, script};
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.gc {
         return sweep(options);
+    }
+    if options.unshare {
+        return Err(execute_in_place(options));
     }
     let id = options.name.clone().map_or_else(random_id, Ok)?;
     let plan = plan::plan(options, &id)?;
@@ -175,6 +179,14 @@ fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
 /// Returns what must be undone where `spawn` was not reached.
 fn undo_of(plan: &Plan, completed: &[Tool]) -> Vec<Undo> {
     plan.undo.iter().filter(|undo| completed.contains(&undo.of)).cloned().collect()
+}
+
+/// `--unshare`: becomes the command. Returns only why it cannot.
+fn execute_in_place(options: &Options) -> anyhow::Error {
+    let (program, arguments) = options.words();
+    let error = Command::new(program).args(arguments).exec();
+    let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+    cli::Exit::new(code, anyhow::Error::new(error).context(program.to_string_lossy().into_owned())).into()
 }
 
 /// `--gc`: undoes what killed processes have left.

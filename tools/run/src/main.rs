@@ -13,7 +13,6 @@ mod guard;
 mod options;
 mod pipeline;
 mod plan;
-mod rootless;
 mod script;
 
 use std::process::ExitCode;

@@ -13,7 +13,7 @@ use crate::folder;
 use passed::BundleOptions;
 pub(crate) use plain::plain;
 
-use crate::{activation, rootless};
+use crate::activation;
 
 const EXAMPLES: &str = "Examples:
   run --rm -p 8080:80 nginx
@@ -124,6 +124,10 @@ pub(crate) struct Options {
     /// Write what every program does, and when, to a file for Chrome's and Perfetto's viewers
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Execute a command instead, as root of the namespaces that an ordinary user's containers are made in: for stages by
+    /// hand
+    #[arg(long, conflicts_with_all = ["print", "dry_run", "gc"])]
+    pub(crate) unshare: bool,
     /// Undo what killed runs have left, print their containers' ids, and run nothing
     #[arg(long, conflicts_with = "image_and_command")]
     pub(crate) gc: bool,
@@ -201,6 +205,11 @@ impl Options {
             return true;
         }
         if self.attach.is_empty() { stream != Stream::Stdin } else { self.attach.contains(&stream) }
+    }
+
+    /// Returns the program and its arguments, where there is no image.
+    pub(crate) fn words(&self) -> (&OsString, &[OsString]) {
+        (&self.image_and_command[0], &self.image_and_command[1..])
     }
 
     /// Returns the command that replaces the image's own; it may be empty.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use stage::{Stage, word};
+use stage::{Stage, Tool, word};
 
 use crate::folder;
 use crate::options::{Options, Stream};
@@ -10,6 +10,17 @@ use crate::plan::Plan;
 
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
 pub(crate) fn script(plan: &Plan, options: &Options) -> String {
+    let script = steps(plan, options);
+    if !options.rootless {
+        return script;
+    }
+    let mut unshare = Stage::new(Tool::Run, ["--unshare"]);
+    unshare.push(options.roots().argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    unshare.push(["sh", "-c", &script]);
+    format!("exec {unshare}\n")
+}
+
+fn steps(plan: &Plan, options: &Options) -> String {
     let mut script = String::new();
     if let Some(trace) = options.trace() {
         let trace = word(std::path::absolute(&trace).unwrap_or(trace).as_os_str());

@@ -53,6 +53,10 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(Verb::Diff(Diff { roots, .. }) | Verb::Commit(Commit { roots, .. })) = &args.verb {
+        // There are files with others' ids.
+        rootless::enter_if_possible(roots);
+    }
     confine::enter(&ROOM)?;
     match args.verb.take() {
         Some(Verb::Diff(options)) => return show(&options, &args),

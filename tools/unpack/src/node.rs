@@ -92,7 +92,9 @@ pub(crate) fn describe_directory(fd: BorrowedFd<'_>, entry: &Entry) -> anyhow::R
 fn unmapped(errno: Errno, entry: &Entry) -> anyhow::Error {
     let (uid, gid) = (entry.uid, entry.gid);
     match errno {
-        Errno::INVAL => anyhow::anyhow!("owner {uid}:{gid} is not mapped in this user namespace"),
+        Errno::INVAL => anyhow::anyhow!(
+            "owner {uid}:{gid} is not mapped in this user namespace: more ids come from /etc/subuid and newuidmap"
+        ),
         errno => anyhow::Error::from(errno).context(format!("set owner {uid}:{gid}")),
     }
 }

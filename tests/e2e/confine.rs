@@ -19,6 +19,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("unpack_has_no_network_and_no_other_files", PIPELINE, unpack),
         test("bundle_has_no_network_and_executes_nothing", NEEDS, bundle),
         test("ns_add_executes_nothing", NEEDS, ns),
+        test("unpack_diff_and_commit_execute_nothing", NEEDS, unpack_verbs),
+        test("portmap_mounts_nothing", NEEDS, portmap),
         test("a_proxy_has_no_files_and_no_privilege", PIPELINE, proxy),
         test("helpers_are_asked_before", FAULTY, helpers),
         test("what_was_given_up_is_said", &[Need::Registry, Need::Overlay], said),
@@ -142,6 +144,24 @@ fn ns(sandbox: &Sandbox) {
     ns.may_not(&FOREVER[..3]);
     ns.may_not(&["execve /bin/true 0 0", "listen 0"]);
     ns.has_only(FILES | SYS_ADMIN | 1 << 12);
+}
+
+fn unpack_verbs(sandbox: &Sandbox) {
+    for verb in ["diff", "commit"] {
+        let run = sandbox.cmd(&["unpack", verb]).open_stdin().start();
+        let unpack = Subject::find(sandbox, run.pid(), "unpack");
+        unpack.may_not(&FOREVER);
+        unpack.may_not(&["execve /bin/true 0 0", "socket 2 1 0", "listen 0", "unshare 0x20000000", "setns 0"]);
+        unpack.has_only(FILES | SYS_ADMIN);
+    }
+}
+
+fn portmap(sandbox: &Sandbox) {
+    let run = sandbox.cmd(&["portmap", "-p", "8080:80"]).open_stdin().start();
+    let portmap = Subject::find(sandbox, run.pid(), "portmap");
+    portmap.may_not(&FOREVER[1..]);
+    // What it has: CAP_DAC_OVERRIDE, NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_ADMIN.
+    portmap.has_only(1 << 1 | 1 << 10 | 1 << 12 | 1 << 13 | 1 << 19 | SYS_ADMIN);
 }
 
 fn proxy(sandbox: &Sandbox) {

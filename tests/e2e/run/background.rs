@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("more_descriptors_are_passed_on", PIPELINE, descriptors),
         test("its_health_is_the_image_s_or_the_user_s_matter", PIPELINE, health),
         test("volumes_of_another_container_are_mounted", PIPELINE, volumes_from),
+        test("a_service_manager_is_told_when_it_is_ready", PIPELINE, notified),
         test("an_ended_container_is_started_again", PIPELINE, started_again),
     ]
 }
@@ -182,4 +183,49 @@ fn started_again(sandbox: &Sandbox) {
     sandbox.run(&["keep", "rm", "web"]).ok();
     sandbox.run(&["bundle", "mount", "web"]).fails(1).one_error_line("bundle", &["web"]);
     sandbox.run(&["bundle", "mount", "/etc"]).fails(2).one_error_line("bundle", &["not a bundle"]);
+}
+
+/// What a socket such as systemd's hears.
+const MANAGER: &str = "
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1].replace('@', '\\0'))
+while True:
+    print(s.recv(4096).decode(), flush=True)
+";
+
+fn notified(sandbox: &Sandbox) {
+    sandbox.write("manager.py", MANAGER);
+    let busybox = image("busybox").reference;
+    let ready = "--health-cmd true --health-interval 20ms";
+    // busybox has no program for datagrams of this kind, so the container only shows that the socket is there.
+    let inside = "sh -c 'test -S \"$NOTIFY_SOCKET\" && echo here; exec sleep 100'";
+    for (who, socket, command, words) in [
+        ("conmon", "notify", "sleep 100", "READY=1\n"),
+        ("conmon", "@notify", "sleep 100", "READY=1\n"),
+        ("healthy", "notify", "sleep 100", "READY=1\n"),
+        ("container", "notify", inside, "MAINPID="),
+        ("ignore", "notify", "sleep 100", ""),
+    ] {
+        let name = socket.strip_prefix('@').map_or_else(|| sandbox.at(socket), |name| format!("@{name}"));
+        let manager = sandbox.sh(&format!("rm -f notify; exec python3 manager.py {name}")).start();
+        wait_for("the manager", || sandbox.sh("grep -q notify /proc/net/unix").run().code().eq(&0).then_some(()));
+        let run = format!(
+            "NOTIFY_SOCKET={name} run -d --name web --network none {ready} --sdnotify {who} {busybox} {command}"
+        );
+        sandbox.sh(&run).run().ok();
+        if who == "container" {
+            wait_for("its word", || (sandbox.run(&["keep", "logs", "web"]).ok().stdout == "here\n").then_some(()));
+        }
+        manager.wait_stdout(words);
+        sandbox.run(&["keep", "rm", "-f", "web"]).ok();
+        if ["conmon", "healthy"].contains(&who) {
+            manager.wait_stdout("STOPPING=1\n");
+        }
+        manager.signal(Signal::TERM);
+        let heard = manager.wait().stdout;
+        assert_eq!(heard.contains("MAINPID="), who != "ignore", "{who}: {heard}");
+    }
+    let abstract_one = format!("NOTIFY_SOCKET=@x run --sdnotify container {busybox}");
+    sandbox.sh(&abstract_one).run().fails(125).one_error_line("run", &["NOTIFY_SOCKET", "no path"]);
 }

@@ -50,6 +50,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
         timeout: options.timeout,
         health: wishes.health,
+        ready: options.sdnotify,
         attached: options.attach,
         preserve_fds: options.preserve_fds,
         states: place.states,

@@ -101,6 +101,7 @@ pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
         input = Some(master.try_clone().context("the terminal")?);
         outputs = vec![Output { file: master.into(), stream: Stream::Stdout }];
     }
+    crate::notify::started(job, pid);
     let since = Instant::now();
     let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
     let deadline = job.timeout.map(|seconds| since + Duration::from_secs(seconds));

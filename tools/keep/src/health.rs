@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit;
 use crate::job::Job;
+use crate::notify;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "health.json";
@@ -180,6 +181,9 @@ impl Watch {
     /// Draws the conclusion: docker counts failures in a row, and none while the container may still be starting.
     fn judge(&mut self, job: &Job, probe: Probe) {
         if probe.exit_code == 0 {
+            if self.health.status == Status::Starting {
+                notify::healthy(job);
+            }
             self.health.status = Status::Healthy;
             self.health.failing_streak = 0;
         } else if self.health.status != Status::Starting || !self.in_start_period() {

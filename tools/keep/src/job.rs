@@ -11,6 +11,7 @@ use serde_json::Value;
 use stage::{Stage, Tool, Undo};
 
 use crate::health::Check;
+use crate::notify::Ready;
 use crate::restart::Policy;
 
 /// The file's name in the bundle.
@@ -45,6 +46,9 @@ pub(crate) struct Job {
     pub(crate) timeout: Option<u64>,
     /// How its health is looked at.
     pub(crate) health: Option<Check>,
+    /// Who says that it is ready.
+    #[serde(default)]
+    pub(crate) ready: Ready,
     /// Whether it is not started before its caller has joined it.
     #[serde(default)]
     pub(crate) attached: bool,

@@ -107,6 +107,7 @@ fn keep() -> Result<()> {
             // A caller that was killed has told nobody of the container: it goes, too.
             let kept = if tell(caller, &Report::Running(pid)).is_ok() { keeper.stay() } else { Ok(()) };
             claim.is_ending();
+            crate::notify::ending(&job);
             let undone = undo::carry_out(&job.undo);
             keeper.control.remove();
             // A claim that is not released is swept by the next run.

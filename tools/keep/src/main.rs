@@ -15,6 +15,7 @@ mod job;
 mod keeper;
 mod list;
 mod logs;
+mod notify;
 mod options;
 mod output;
 mod place;

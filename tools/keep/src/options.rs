@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
 use crate::job::{Driver, Format, LogOptions};
+use crate::notify::Ready;
 use crate::restart::Policy;
 
 const EXAMPLES: &str = "Examples:
@@ -52,6 +53,10 @@ pub(crate) struct Begin {
     pub(crate) timeout: Option<u64>,
     #[command(flatten)]
     pub(crate) log: Log,
+    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
+    /// which does so itself
+    #[arg(long, value_name = "WHO", default_value = "ignore")]
+    pub(crate) sdnotify: Ready,
     /// Pass N more descriptors after stderr on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,

@@ -2,6 +2,7 @@
 //! who does as it does. The container starts when somebody comes to one of them; `portmap` serves them from then on.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -22,6 +23,16 @@ pub(crate) fn handed_over() -> Result<Vec<u32>, cli::Usage> {
         Some(number) => Err(cli::Usage(format!("--socket-activate: descriptor {number} is no listening socket"))),
         None => Ok(sockets),
     }
+}
+
+/// Returns the socket that a container may speak to; none if nobody listens. An abstract one is not in any file system.
+pub(crate) fn manager() -> Result<Option<OsString>, cli::Usage> {
+    let socket = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+    if socket.as_ref().is_some_and(|socket| !socket.as_encoded_bytes().starts_with(b"/")) {
+        let what = "--sdnotify container: $NOTIFY_SOCKET is no path; conmon and healthy can do";
+        return Err(cli::Usage(what.to_owned()));
+    }
+    Ok(socket)
 }
 
 fn open(number: u32) -> Result<OwnedFd> {

@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Those sockets.
     #[arg(skip)]
     pub(crate) sockets: Vec<u32>,
+    /// The socket of a service manager that wants to be told.
+    #[arg(skip)]
+    pub(crate) notify_socket: Option<OsString>,
     /// Its network: bridge, none, host or container:ID
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: Network,
@@ -154,6 +157,9 @@ impl Options {
         if self.socket_activate {
             self.sockets = activation::handed_over()?;
         }
+        if self.keep.sdnotify.as_deref() == Some("container") {
+            self.notify_socket = activation::manager()?;
+        }
         Ok(self)
     }
 
@@ -230,6 +236,10 @@ pub(crate) struct Keep {
     /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) log_opt: Vec<String>,
+    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
+    /// which gets the socket
+    #[arg(long, value_name = "WHO", value_parser = ["container", "conmon", "healthy", "ignore"])]
+    pub(crate) sdnotify: Option<String>,
 }
 
 impl Keep {
@@ -237,7 +247,8 @@ impl Keep {
     fn needs_keeper(&self) -> bool {
         let restart = self.restart.as_deref().is_some_and(|policy| policy != "no");
         let log = self.log_driver.as_deref().is_some_and(|driver| driver != "none");
-        restart || log || !self.log_opt.is_empty()
+        let notify = self.sdnotify.as_deref().is_some_and(|who| who != "ignore");
+        restart || log || notify || !self.log_opt.is_empty()
     }
 }
 

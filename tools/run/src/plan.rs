@@ -8,6 +8,9 @@ use stage::{Stage, Tool, Undo};
 
 use crate::options::{Network, Options, Policy, Stream};
 
+/// Where a container finds the service manager's socket.
+const NOTIFY: &str = "/run/notify.sock";
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -84,6 +87,12 @@ fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -
     bundle.push(["--id", id]);
     bundle.push(options.removes().then_some("--volatile"));
     bundle.push(&options.bundle.0);
+    if let Some(socket) = &options.notify_socket {
+        let mut volume = OsString::from("--volume=");
+        volume.push(socket);
+        volume.push(format!(":{NOTIFY}"));
+        bundle.push([volume, format!("--env=NOTIFY_SOCKET={NOTIFY}").into()]);
+    }
     match options.network {
         Network::Host => bundle.push(["--network", "host"]),
         Network::None => bundle.push(["--network", "none"]),
@@ -159,7 +168,8 @@ fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
         }
     }
     let more = &options.keep;
-    for (option, value) in [("--restart", &more.restart), ("--log-driver", &more.log_driver)] {
+    let texts = [("--restart", &more.restart), ("--log-driver", &more.log_driver), ("--sdnotify", &more.sdnotify)];
+    for (option, value) in texts {
         if let Some(value) = value {
             keep.push([option, value]);
         }

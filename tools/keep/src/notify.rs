@@ -1,0 +1,88 @@
+//! `--sdnotify`: what a service manager is told of a container, by the protocol of `sd_notify(3)`.
+
+use std::ffi::OsStr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use anyhow::{Context, Result};
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Job;
+
+/// The variable that names the manager's socket.
+const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Who says that the container is ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Ready {
+    /// Nobody.
+    #[default]
+    Ignore,
+    /// The container, which has the manager's socket.
+    Container,
+    /// Its keeper, when it has started.
+    Conmon,
+    /// Its keeper, when the first health check has passed.
+    Healthy,
+}
+
+impl std::str::FromStr for Ready {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ignore" => Ok(Self::Ignore),
+            "container" => Ok(Self::Container),
+            "conmon" | "keeper" => Ok(Self::Conmon),
+            "healthy" => Ok(Self::Healthy),
+            _ => Err("not one of container, conmon, healthy, ignore".to_owned()),
+        }
+    }
+}
+
+/// The container has started.
+pub(crate) fn started(job: &Job, container: Pid) {
+    let keeper = rustix::process::getpid().as_raw_pid();
+    match job.ready {
+        Ready::Ignore => {}
+        Ready::Container => tell(&format!("MAINPID={}", container.as_raw_pid())),
+        Ready::Conmon => tell(&format!("MAINPID={keeper}\nREADY=1")),
+        Ready::Healthy => tell(&format!("MAINPID={keeper}")),
+    }
+}
+
+/// It has become healthy.
+pub(crate) fn healthy(job: &Job) {
+    if job.ready == Ready::Healthy {
+        tell("READY=1");
+    }
+}
+
+/// It has ended for good.
+pub(crate) fn ending(job: &Job) {
+    if matches!(job.ready, Ready::Conmon | Ready::Healthy) {
+        tell("STOPPING=1");
+    }
+}
+
+/// Without a manager there is nobody to tell; one that does not listen must not end the container.
+fn tell(words: &str) {
+    let Some(socket) = std::env::var_os(SOCKET).filter(|socket| !socket.is_empty()) else { return };
+    if let Err(error) = send(&socket, words) {
+        log::warn!("{error:#}");
+    }
+}
+
+fn send(socket: &OsStr, words: &str) -> Result<()> {
+    let send = || {
+        let address = match socket.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(socket)?,
+        };
+        UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &address)
+    };
+    send().map(drop).with_context(|| format!("tell {} of it", socket.to_string_lossy()))
+}

@@ -132,12 +132,10 @@ impl Container {
     /// Kills what is left in the cgroups and removes them, and the mounts that the host has. Before it has its configuration,
     /// a container that was never finished knows only which cgroups it was going to have: others may live in those.
     pub(crate) fn release(&self) -> anyhow::Result<()> {
+        let _span = trace::span("remove the cgroups", "");
         match self.directory.join("config.json").try_exists() {
             Ok(false) => self.cgroups().remove_unused(),
-            _ => {
-                let _span = trace::span("remove the cgroups", "");
-                self.cgroups().destroy()?;
-            }
+            _ => self.cgroups().destroy()?,
         }
         if let Some(Err(error)) = self.state.systemd_scope.as_deref().map(systemd::stop) {
             // It is empty now, so that systemd ends it in any case.

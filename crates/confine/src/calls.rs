@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 
 use libc::c_long;
-use sys::confinement::{Instruction, filter};
+use seccomp::{Comparison, Leaf, Program, Test, errno};
 
 /// The groups of system calls that a tool needs; the filter refuses the others, and what no tool ever needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,29 +73,9 @@ const ARCHITECTURE: u32 = 0xc000_003e;
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
 /// All `CLONE_NEW` flags.
-const NEW_NAMESPACES: u32 = 0x7e02_0080;
-/// The bit of calls by x32's numbers.
-const X32: u32 = 0x4000_0000;
-
-// linux/bpf_common.h, linux/seccomp.h.
-const LOAD: u16 = 0x20;
-const EQUAL: u16 = 0x15;
-const AT_LEAST: u16 = 0x35;
-const ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
-const NUMBER_AT: u32 = 0;
-const ARCHITECTURE_AT: u32 = 4;
-const FIRST_ARGUMENT_AT: u32 = 16;
-const ALLOW: u32 = 0x7fff_0000;
-const KILL: u32 = 0x8000_0000;
-const ERROR: u32 = 0x0005_0000;
+const NEW_NAMESPACES: u64 = 0x7e02_0080;
 
 impl Calls {
-    /// Refuses them from here on.
-    pub(crate) fn restrict(self) -> io::Result<()> {
-        filter(&self.program())
-    }
-
     fn refused(self) -> Vec<u32> {
         let groups: [(bool, &[c_long]); 6] = [
             (self.execute, &EXECUTE),
@@ -110,54 +89,21 @@ impl Calls {
         refused.filter_map(|call| u32::try_from(*call).ok()).collect()
     }
 
-    /// The program finds a call's verdict by bisection: the kernel runs it for every call there is when it takes it, in order
-    /// to know for which of them it need not be run again.
-    fn program(self) -> Vec<Instruction> {
-        let (eperm, enosys) = (ERROR | libc::EPERM.unsigned_abs(), ERROR | libc::ENOSYS.unsigned_abs());
-        let mut verdicts: BTreeMap<u32, Vec<Instruction>> =
-            self.refused().into_iter().map(|call| (call, vec![give(eperm)])).collect();
+    /// Returns the filter that refuses what is not needed.
+    pub(crate) fn program(self) -> anyhow::Result<Vec<u8>> {
+        let leaf = |verdict| Leaf { rules: Vec::new(), action: Some(verdict) };
+        let mut leaves: BTreeMap<u32, Leaf> =
+            self.refused().into_iter().map(|call| (call, leaf(errno(libc::EPERM)))).collect();
         if !self.namespaces {
             let number = |call: c_long| u32::try_from(call).unwrap_or(u32::MAX);
             // The flags of clone3 are in memory, which a filter does not see: the C library then takes clone.
-            verdicts.insert(number(libc::SYS_clone3), vec![give(enosys)]);
-            let by_flags = vec![load(FIRST_ARGUMENT_AT), jump(ANY_BIT, NEW_NAMESPACES, 0, 1), give(eperm), give(ALLOW)];
-            verdicts.insert(number(libc::SYS_clone), by_flags);
+            leaves.insert(number(libc::SYS_clone3), leaf(errno(libc::ENOSYS)));
+            let none = Test { argument: 0, comparison: Comparison::Masked(NEW_NAMESPACES), value: 0, negated: false };
+            let by_flags = Leaf { rules: vec![(vec![none], seccomp::ALLOW)], action: Some(errno(libc::EPERM)) };
+            leaves.insert(number(libc::SYS_clone), by_flags);
         }
-        let mut program = vec![load(ARCHITECTURE_AT), jump(EQUAL, ARCHITECTURE, 1, 0), give(KILL), load(NUMBER_AT)];
-        program.extend(bisect(&ranges(verdicts, vec![give(enosys)])));
-        program
+        Program::compile(&[(ARCHITECTURE, 0, leaves)], seccomp::ALLOW, None).bytes()
     }
-}
-
-/// What begins at a number and goes on until the next one.
-type Range = (u32, Vec<Instruction>);
-
-/// Returns the verdicts for all numbers in order: neighbours with the same are one range. `beyond` is that on x32's calls.
-fn ranges(verdicts: BTreeMap<u32, Vec<Instruction>>, beyond: Vec<Instruction>) -> Vec<Range> {
-    let mut ranges: Vec<Range> = vec![(0, vec![give(ALLOW)])];
-    for (call, verdict) in verdicts {
-        if ranges.last().is_some_and(|(begin, _)| *begin == call) {
-            // The allowed range that would begin here is empty.
-            ranges.pop();
-        }
-        if ranges.last().is_none_or(|(_, before)| *before != verdict) {
-            ranges.push((call, verdict));
-        }
-        ranges.push((call + 1, vec![give(ALLOW)]));
-    }
-    ranges.push((X32, beyond));
-    ranges
-}
-
-fn bisect(ranges: &[Range]) -> Vec<Instruction> {
-    let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let Some((begin, verdict)) = upper.first() else { return Vec::new() };
-    if lower.is_empty() {
-        return verdict.clone();
-    }
-    let lower = bisect(lower);
-    let skip = u8::try_from(lower.len()).unwrap_or(u8::MAX);
-    [vec![jump(AT_LEAST, *begin, skip, 0)], lower, bisect(upper)].concat()
 }
 
 impl fmt::Display for Calls {
@@ -174,51 +120,22 @@ impl fmt::Display for Calls {
     }
 }
 
-fn load(offset: u32) -> Instruction {
-    Instruction { code: LOAD, yes: 0, no: 0, operand: offset }
-}
-
-fn jump(code: u16, operand: u32, yes: u8, no: u8) -> Instruction {
-    Instruction { code, yes, no, operand }
-}
-
-fn give(verdict: u32) -> Instruction {
-    jump(RETURN, verdict, 0, 0)
-}
-
 #[cfg(test)]
 mod tests {
+    use seccomp::ALLOW;
+
     use super::*;
 
-    /// Runs the program as the kernel would.
-    fn verdict(program: &[Instruction], architecture: u32, number: u32, first: u32) -> u32 {
-        let (mut at, mut held) = (0, 0);
-        loop {
-            let one = program[at];
-            let skip = |holds: bool| usize::from(if holds { one.yes } else { one.no });
-            at += 1 + match one.code {
-                LOAD => {
-                    held = match one.operand {
-                        NUMBER_AT => number,
-                        ARCHITECTURE_AT => architecture,
-                        _ => first,
-                    };
-                    0
-                }
-                EQUAL => skip(held == one.operand),
-                AT_LEAST => skip(held >= one.operand),
-                ANY_BIT => skip(held & one.operand != 0),
-                _ => return one.operand,
-            };
-        }
+    fn verdict(program: &[u8], architecture: u32, number: u32, first: u64) -> u32 {
+        seccomp::answer(program, architecture, number, [first, 0, 0, 0, 0, 0]).unwrap()
     }
 
     #[test]
     fn what_is_not_needed_is_refused() {
-        let nothing = Calls::default().program();
-        let all = Calls { execute: true, sockets: true, serve: true, mount: true, namespaces: true }.program();
+        let nothing = Calls::default().program().unwrap();
+        let all = Calls { execute: true, sockets: true, serve: true, mount: true, namespaces: true }.program().unwrap();
         let number = |call: c_long| u32::try_from(call).unwrap();
-        let (eperm, enosys) = (ERROR + 1, ERROR + 38);
+        let (eperm, enosys) = (errno(libc::EPERM), errno(libc::ENOSYS));
         for (call, first, without, with) in [
             (libc::SYS_read, 0, ALLOW, ALLOW),
             (libc::SYS_execve, 0, eperm, ALLOW),
@@ -235,21 +152,19 @@ mod tests {
             assert_eq!(verdict(&nothing, ARCHITECTURE, number(call), first), without, "{call}");
             assert_eq!(verdict(&all, ARCHITECTURE, number(call), first), with, "{call}");
         }
-        for program in [&nothing, &all] {
-            // What a jump can leave out has a limit.
-            assert!(program.len() < 255);
+        // Other numberings are nobody's here: such a call is the last.
+        for (architecture, bit) in [(ARCHITECTURE, 0x4000_0000), (ARCHITECTURE ^ 1, 0)] {
+            assert_eq!(verdict(&all, architecture, bit | number(libc::SYS_read), 0), 0);
         }
-        assert_eq!(verdict(&all, ARCHITECTURE, X32 | number(libc::SYS_read), 0), enosys);
-        assert_eq!(verdict(&all, ARCHITECTURE ^ 1, number(libc::SYS_read), 0), KILL);
     }
 
     #[test]
     fn every_call_gets_its_own_verdict() {
         let calls = Calls { mount: true, ..Calls::default() };
-        let (program, refused) = (calls.program(), calls.refused());
+        let (program, refused) = (calls.program().unwrap(), calls.refused());
         let special = [libc::SYS_clone, libc::SYS_clone3].map(|call| u32::try_from(call).unwrap());
-        for number in (0..1000).chain([X32 - 1]).filter(|number| !special.contains(number)) {
-            let want = if refused.contains(&number) { ERROR + 1 } else { ALLOW };
+        for number in (0..1000).filter(|number| !special.contains(number)) {
+            let want = if refused.contains(&number) { errno(libc::EPERM) } else { ALLOW };
             assert_eq!(verdict(&program, ARCHITECTURE, number, 0), want, "{number}");
         }
     }

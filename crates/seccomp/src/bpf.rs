@@ -7,7 +7,7 @@ use anyhow::ensure;
 
 /// What happens to one system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Leaf {
+pub struct Leaf {
     /// In their order: the first whose tests all hold decides.
     pub rules: Vec<(Vec<Test>, u32)>,
     /// Otherwise this, or the filter's default.
@@ -22,17 +22,25 @@ impl Leaf {
 
 /// A test of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Test {
+pub struct Test {
+    /// Which one, from 0 to 5.
     pub argument: u32,
+    /// What is asked of it.
     pub comparison: Comparison,
+    /// What it is compared with.
     pub value: u64,
+    /// Whether the contrary is asked.
     pub negated: bool,
 }
 
+/// How an argument is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub enum Comparison {
+    /// It is the value.
     Equal,
+    /// It is greater.
     Greater,
+    /// It is the value or greater.
     GreaterOrEqual,
     /// With this mask first.
     Masked(u64),
@@ -63,17 +71,17 @@ type Place = usize;
 
 /// Code under construction, its last instruction first.
 #[derive(Debug, Default)]
-pub(super) struct Program {
+pub struct Program {
     reversed: Vec<Instruction>,
     returns: BTreeMap<u32, Place>,
 }
 
 /// The kernel's name for the processor, the bit that marks a second numbering on it, and the calls.
-pub(super) type Section = (u32, u32, BTreeMap<u32, Leaf>);
+pub type Section = (u32, u32, BTreeMap<u32, Leaf>);
 
 impl Program {
     /// Writes the whole filter. `stub` is for calls beyond the last one that a section knows.
-    pub(super) fn compile(sections: &[Section], default: u32, stub: Option<u32>) -> Self {
+    pub fn compile(sections: &[Section], default: u32, stub: Option<u32>) -> Self {
         let mut program = Self::default();
         let unknown = program.give(super::KILL_THREAD);
         let mut next = unknown;
@@ -106,7 +114,7 @@ impl Program {
     }
 
     /// Returns the code as the kernel wants it.
-    pub(super) fn bytes(&self) -> anyhow::Result<Vec<u8>> {
+    pub fn bytes(&self) -> anyhow::Result<Vec<u8>> {
         ensure!(
             self.reversed.len() <= 4096,
             "seccomp filter has {} instructions, the kernel takes 4096",
@@ -239,9 +247,8 @@ fn ranges(leaves: &BTreeMap<u32, Leaf>, bit: u32, default: u32, stub: Option<u32
     ranges
 }
 
-/// Executes a filter as the kernel would.
-#[cfg(test)]
-pub(super) fn answer(program: &[u8], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+/// Returns what a filter answers: it is executed as the kernel would. None if it is no filter that is made here.
+pub fn answer(program: &[u8], architecture: u32, number: u32, arguments: [u64; 6]) -> Option<u32> {
     let mut data = Vec::new();
     data.extend_from_slice(&number.to_ne_bytes());
     data.extend_from_slice(&architecture.to_ne_bytes());
@@ -249,22 +256,22 @@ pub(super) fn answer(program: &[u8], architecture: u32, number: u32, arguments: 
     for argument in arguments {
         data.extend_from_slice(&argument.to_ne_bytes());
     }
-    let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap());
+    let word = |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (mut at, mut a) = (0, 0);
     loop {
-        let code = &program[at * 8..at * 8 + 8];
-        let (operation, yes, no, k) = (u16::from_ne_bytes([code[0], code[1]]), code[2], code[3], word(&code[4..]));
+        let &[low, high, yes, no, ..] = program.get(at * 8..at * 8 + 8)? else { return None };
+        let k = word(program, at * 8 + 4)?;
         at += 1;
         let mut jump = |holds: bool| at += usize::from(if holds { yes } else { no });
-        match operation {
-            LOAD => a = word(&data[k as usize..k as usize + 4]),
+        match u16::from_ne_bytes([low, high]) {
+            LOAD => a = word(&data, k as usize)?,
             AND => a &= k,
             GO => at += k as usize,
             EQUAL => jump(a == k),
             GREATER => jump(a > k),
             GREATER_OR_EQUAL => jump(a >= k),
-            RETURN => return k,
-            other => panic!("{other:#x}"),
+            RETURN => return Some(k),
+            _ => return None,
         }
     }
 }

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-use bpf::{Comparison, Leaf, Program, Test};
-
+pub use bpf::{Comparison, Leaf, Program, Section, Test, answer};
 pub use profile::{Profile, SyscallArgument, SyscallRule};
 
 /// A compiled filter.
@@ -54,7 +53,8 @@ pub const FLAGS: [(&str, u64); 4] = [
 const SPEC_ALLOW: u64 = 4;
 const NEW_LISTENER: u64 = 8;
 
-const ALLOW: u32 = 0x7fff_0000;
+/// The answer that lets a call happen.
+pub const ALLOW: u32 = 0x7fff_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const ERRNO: u32 = 0x5_0000;
 const KILL_THREAD: u32 = 0;
@@ -112,7 +112,7 @@ pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
 
 /// What calls get that are newer than every one the profile names: programs then fall back to older ones.
 fn stub(default: u32) -> Option<u32> {
-    let no_such_call = ERRNO | libc::ENOSYS.unsigned_abs();
+    let no_such_call = errno(libc::ENOSYS);
     let refuses =
         default & 0xffff_0000 == ERRNO || default == KILL_THREAD || default == 0x8000_0000 || default == 0x3_0000;
     (refuses && default != no_such_call).then_some(no_such_call)
@@ -227,6 +227,11 @@ fn action(name: &str, errno: Option<u32>) -> anyhow::Result<u32> {
     })
 }
 
+/// Returns the answer that has a call fail.
+pub const fn errno(number: i32) -> u32 {
+    ERRNO | number.unsigned_abs()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,7 +292,11 @@ mod tests {
             (I386, 39, 0, ALLOW),
             (0xc000_00b7, 63, 0, KILL_THREAD),
         ] {
-            assert_eq!(bpf::answer(&filter.program, arch, call, [argument; 6]), want, "{arch:#x} {call} {argument:#x}");
+            assert_eq!(
+                answer(&filter.program, arch, call, [argument; 6]),
+                Some(want),
+                "{arch:#x} {call} {argument:#x}"
+            );
         }
     }
 
@@ -308,8 +317,8 @@ mod tests {
             for (values, want) in [(yes, 0x7ffc_0000), (no, ALLOW)] {
                 for value in values {
                     assert_eq!(
-                        bpf::answer(&filter.program, X86_64, 0, [0, 0, 0, value, 0, 0]),
-                        want,
+                        answer(&filter.program, X86_64, 0, [0, 0, 0, value, 0, 0]),
+                        Some(want),
                         "{operator} {value:#x}"
                     );
                 }

@@ -109,15 +109,20 @@ pub fn afresh(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(arrange) }
 }
 
-/// Has the program that `command` starts run under a seccomp filter: `struct sock_filter`s of eight bytes each.
-pub fn with_filter<'a>(command: &'a mut Command, program: &[u8], flags: u64) -> &'a mut Command {
+/// Reads a seccomp filter.
+pub(crate) fn instructions(program: &[u8]) -> Vec<libc::sock_filter> {
     let instruction = |bytes: &[u8]| libc::sock_filter {
         code: u16::from_ne_bytes([bytes[0], bytes[1]]),
         jt: bytes[2],
         jf: bytes[3],
         k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
     };
-    let mut program: Vec<libc::sock_filter> = program.chunks_exact(8).map(instruction).collect();
+    program.chunks_exact(8).map(instruction).collect()
+}
+
+/// Has the program that `command` starts run under a seccomp filter: `struct sock_filter`s of eight bytes each.
+pub fn with_filter<'a>(command: &'a mut Command, program: &[u8], flags: u64) -> &'a mut Command {
+    let mut program = instructions(program);
     let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
     let arrange = move || {
         let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };

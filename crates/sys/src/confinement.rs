@@ -75,23 +75,10 @@ impl Ruleset {
     }
 }
 
-/// One instruction of a seccomp filter: `struct sock_filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instruction {
-    /// What is done.
-    pub code: u16,
-    /// How many instructions are left out if a comparison holds.
-    pub yes: u8,
-    /// And if it does not.
-    pub no: u8,
-    /// What it is done with.
-    pub operand: u32,
-}
-
-/// Has a filter decide on the calling thread's system calls from here on, and on those of the threads that it makes.
-pub fn filter(program: &[Instruction]) -> io::Result<()> {
-    let instruction = |one: &Instruction| libc::sock_filter { code: one.code, jt: one.yes, jf: one.no, k: one.operand };
-    let mut program: Vec<libc::sock_filter> = program.iter().map(instruction).collect();
+/// Has a filter, `struct sock_filter`s of eight bytes each, decide on the calling thread's system calls from here on, and
+/// on those of the threads that it makes.
+pub fn filter(program: &[u8]) -> io::Result<()> {
+    let mut program = crate::child::instructions(program);
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: the filter is as long as it says and lives until the kernel has copied it.

@@ -234,8 +234,11 @@ pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0; 64];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    rustix::io::retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags))
-        .context("the keeper's answer")?;
+    match rustix::io::retry_on_intr(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)) {
+        // Who was killed in this moment: the next answer tells of it.
+        Err(Errno::CONNRESET | Errno::PIPE) => return Ok(None),
+        received => received.context("the keeper's answer")?,
+    };
     Ok(control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,

@@ -26,6 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("many_containers_live_at_once_and_leave_nothing", NEEDS, many),
         test("one_of_eight_creators_of_one_id_wins", NEEDS, one_id),
         test("a_failed_create_leaves_nothing", NEEDS, failed_create),
+        test("a_container_that_ends_while_it_is_looked_for_is_ended", STRACE, ends_meanwhile),
     ]
 }
 
@@ -178,5 +179,33 @@ fn failed_create(sandbox: &Sandbox) {
         sandbox.write("fail/config.json", format!("{rest},{member}}}"));
         assert_ne!(spawn(sandbox, "create -b fail e2e-fail").code(), 0, "{member}");
         sandbox.sh("test -z \"$(ls st)\"; ! find /sys/fs/cgroup -name e2e-fail | grep .").run().ok();
+    }
+}
+
+/// Between the look at the container's process and the opening of it, it ends.
+fn ends_meanwhile(sandbox: &Sandbox) {
+    for (command, code, words) in
+        [("delete --force", 0, ""), ("kill", 1, "not running"), ("exec", 255, "stopped"), ("start", 1, "stopped")]
+    {
+        bundle(sandbox, "mwh", "sleep 1000", |_| {});
+        spawn(sandbox, "create -b mwh e2e-mwh </dev/null >/dev/null 2>&1").ok();
+        if command != "start" {
+            spawn(sandbox, "start e2e-mwh").ok();
+        }
+        let pid = spawn(sandbox, "state e2e-mwh").ok().json()["pid"].clone();
+        let more = if command == "exec" { "true" } else { "" };
+        let script = format!(
+            "strace -f -qq -o log -e trace=pidfd_open -e inject=pidfd_open:delay_enter=2000000 \
+                spawn --root {} {command} e2e-mwh {more} &
+             until grep -qs '^434 ' /proc/[0-9]*/syscall; do :; done
+             kill -KILL {pid}
+             until ! [ -e /proc/{pid} ] || grep -q '^State:.Z' /proc/{pid}/status; do :; done
+             wait $!",
+            sandbox.at("st")
+        );
+        let outcome = sandbox.sh(&script).run();
+        assert_eq!(outcome.code(), code, "{command}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(words) && !outcome.stderr.contains("No such process"), "{}", outcome.stderr);
+        spawn(sandbox, "delete --force e2e-mwh").ok();
     }
 }

@@ -19,7 +19,7 @@ use crate::create::{self, write_pid_file};
 use crate::identity::{self, Surroundings};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, intermediate, priority, tty, userns};
+use crate::{capability, file, filter, guard, intermediate, priority, tty};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -78,10 +78,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         !console || order.process.terminal && order.detach,
         "cannot use console socket if runc will not detach or allocate tty"
     );
-    let init = container.process().context("the container's process is gone")?;
-    let init_fd = userns::pidfd(init)?;
-    // The number may have gone to another process before it was opened.
-    ensure!(container.process() == Some(init), "cannot exec in a container that has stopped");
+    let (init, init_fd) = container.open_process()?.context("cannot exec in a container that has stopped")?;
     let cgroups = below(container.cgroups(), &order.cgroups)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let namespaces = namespaces(&config, init);

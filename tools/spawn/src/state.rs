@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use cgroup::{Cgroups, systemd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -271,6 +271,18 @@ impl Container {
     pub(crate) fn process(&self) -> Option<Pid> {
         let pid = Pid::from_raw(self.state.init_process_pid)?;
         start_time(pid).is_some_and(|time| time == self.state.init_process_start).then_some(pid)
+    }
+
+    /// Opens the process, if it still runs. It is this one's descriptor, whoever gets its number next.
+    pub(crate) fn open_process(&self) -> anyhow::Result<Option<(Pid, OwnedFd)>> {
+        let Some(pid) = self.process() else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => Ok(None),
+            opened => {
+                let opened = opened.with_context(|| format!("open process {}", pid.as_raw_pid()))?;
+                Ok(self.process().map(|pid| (pid, opened)))
+            }
+        }
     }
 
     /// Tells how the container is.

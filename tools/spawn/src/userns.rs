@@ -68,18 +68,16 @@ pub(crate) fn become_root_for(states: &Path, id: &str) {
     }
     let Ok(container) = Container::open(states, id) else { return };
     // One of its own is its config's matter.
-    let own = container.config().map_or(true, |config| config.linux.has(NamespaceKind::User));
-    let Some(init) = container.process().filter(|_| !own) else { return };
+    if container.config().map_or(true, |config| config.linux.has(NamespaceKind::User)) {
+        return;
+    }
+    let Ok(Some((init, pidfd))) = container.open_process() else { return };
     let theirs = fs::read_link(format!("/proc/{}/ns/user", init.as_raw_pid()));
     if theirs.ok() == fs::read_link("/proc/self/ns/user").ok() {
         return;
     }
-    let entered = pidfd(init).and_then(|init| {
-        sys::namespace::enter_process(init.as_fd(), ThreadNameSpaceType::USER)
-            .context("join its maker's user namespace")
-    });
-    if let Err(error) = entered {
-        log::info!("{error:#}");
+    if let Err(error) = sys::namespace::enter_process(pidfd.as_fd(), ThreadNameSpaceType::USER) {
+        log::info!("join its maker's user namespace: {error}");
     }
 }
 

@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 use super::{print, state_root};
 use crate::options::{Events, Global};
-use crate::state::{Container, Status};
-use crate::userns;
+use crate::state::Container;
 
 /// Nobody waits longer for the next statistics: 31 years.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
@@ -22,13 +21,11 @@ const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 pub(crate) fn events(global: &Global, options: &Events) -> anyhow::Result<()> {
     let (id, interval) = (&options.id, duration(&options.interval)?);
     let container = Container::open(&state_root(global), id)?;
-    let running = container.process().filter(|_| container.status() != Status::Stopped);
-    let Some(pid) = running else { bail!("container {id} is not running") };
+    let Some((pid, pidfd)) = container.open_process()? else { bail!("container {id} is not running") };
     let cgroups = container.cgroups();
     if options.stats {
         return tell("stats", id, Some(stats(&cgroups, pid)));
     }
-    let pidfd = userns::pidfd(pid)?;
     let mut killer = Killer::watch(&cgroups)?;
     let mut next = Instant::now() + interval;
     loop {

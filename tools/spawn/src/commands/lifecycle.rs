@@ -17,7 +17,7 @@ use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global, Life};
 use crate::state::{Container, Status, check_id};
-use crate::{checkpoint, exec, foreground, hooks, sync, tty, userns};
+use crate::{checkpoint, exec, foreground, hooks, sync, tty};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
     let order = order(global, options.id, options.bundle, &options.common);
@@ -102,12 +102,12 @@ fn live(
 /// What remains of a container that was written to images is removed, unless it goes on.
 pub(crate) fn checkpoint(global: &Global, options: &options::Checkpoint) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), &options.id)?;
-    let pidfd = container.process().map(userns::pidfd).transpose()?;
+    let process = container.open_process()?;
     checkpoint::checkpoint(&container, options, &criu(global))?;
     if options.leave_running || options.pre_dump {
         return Ok(());
     }
-    if let Some(pidfd) = pidfd {
+    if let Some((_, pidfd)) = process {
         ensure!(foreground::ends_within(&pidfd, Duration::from_secs(10))?, "container init still running");
     }
     finish(&container, container.config().ok().as_ref())
@@ -179,8 +179,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
         status => bail!("cannot start an already running container: it is {}", status.name()),
     }
     let config = container.config()?;
-    let pid = container.process().context("the container's process is gone")?;
-    let pidfd = userns::pidfd(pid)?;
+    let (pid, pidfd) = container.open_process()?.context("cannot start a container that has stopped")?;
     let connect = || -> io::Result<_> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::net::connect(&socket, &create::start_address(&container)?)?;
@@ -207,7 +206,7 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     let signal = crate::signal::parse(&options.signal)?;
     let container = Container::open(&state_root(global), &options.id)?;
     let shared_pids = !container.config().is_ok_and(|config| config.linux.makes(NamespaceKind::Pid));
-    let Some(pid) = container.process() else {
+    let Some((pid, pidfd)) = container.open_process()? else {
         // Without a pid namespace of its own the rest lives on after the first process.
         if (options.all || shared_pids) && !container.cgroups().processes().is_empty() {
             return container.cgroups().signal(signal);
@@ -218,8 +217,6 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     if options.all || shared_pids && signal == libc::SIGKILL {
         return container.cgroups().signal(signal);
     }
-    let pidfd = userns::pidfd(pid)?;
-    ensure!(container.process() == Some(pid), "container not running");
     sys::signal::send(pidfd.as_fd(), signal).with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
     if signal == libc::SIGKILL { container.cgroups().thaw_for_death() } else { Ok(()) }
 }
@@ -252,8 +249,7 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
 
 /// Kills the container's process and waits for its end.
 fn end(container: &Container) -> anyhow::Result<()> {
-    let Some(pid) = container.process() else { return Ok(()) };
-    let pidfd = userns::pidfd(pid)?;
+    let Some((_, pidfd)) = container.open_process()? else { return Ok(()) };
     // It may end by itself at this moment.
     let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
     container.cgroups().thaw_for_death()?;

@@ -1,5 +1,6 @@
 //! `portmap`: host ports to container ports, on a machine with a remote one and two containers.
 
+mod conditions;
 mod crash;
 mod firewall;
 mod proxy;
@@ -28,7 +29,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test("garbage_is_collected", NEEDS, gc),
         test("wrong_use_is_one_line", &[Need::Root], wrong_use),
     ];
-    own.into_iter().chain(crash::tests()).chain(firewall::tests()).chain(proxy::tests()).collect()
+    own.into_iter()
+        .chain(conditions::tests())
+        .chain(crash::tests())
+        .chain(firewall::tests())
+        .chain(proxy::tests())
+        .collect()
 }
 
 /// A script on the topology; it leaves nothing behind.
@@ -258,7 +264,6 @@ fn cni_keys(sandbox: &Sandbox) {
         call ADD '"snat":false,' >/dev/null; echo $(in_ns rc 203.0.113.1 8080) $(nft list ruleset | grep -c 'set hairpin' )
         portmap list --json > list; grep -o '"masquerade".*' list; nft list ruleset > before; nft flush ruleset
         portmap restore list; nft list ruleset > after; cmp before after; call DEL '' | cat
-        call ADD '"conditionsV4":["!","-d","192.0.2.0/24"],'
         call ADD '' 127.0.0.1 >/dev/null; echo $(get 127.0.0.1 8080) $(in_ns rc 203.0.113.1 8080); call DEL ''
         nft list ruleset"#;
     let want = r#"203.0.113.2 fd03::2 fd88::1
@@ -268,7 +273,6 @@ fn cni_keys(sandbox: &Sandbox) {
 203.0.113.2 fd03::2 fd88::1
 203.0.113.2 2
 "masquerade":"nothing"}
-{"cniVersion":"1.1.0","code":7,"msg":"portmap: conditionsV4 and conditionsV6 are arguments of iptables: not supported","details":""}
 10.88.0.1 refused
 "#;
     host(sandbox, "0", script).run().ok().stdout_is(want);

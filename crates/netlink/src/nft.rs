@@ -22,6 +22,7 @@ const NEWRULE: u16 = SUBSYSTEM + 6;
 const GETRULE: u16 = SUBSYSTEM + 7;
 const DELRULE: u16 = SUBSYSTEM + 8;
 const NEWSET: u16 = SUBSYSTEM + 9;
+const DELSET: u16 = SUBSYSTEM + 11;
 const GETGEN: u16 = SUBSYSTEM + 16;
 
 const LIST_ELEM: u16 = 1;
@@ -128,6 +129,11 @@ impl Table<'_> {
         let attributes = Attributes::new().text(1, self.name);
         let attributes = chain.iter().fold(attributes, |a, chain| a.text(2, chain));
         message(GETRULE, self.family.number(), attributes)
+    }
+
+    /// Deletes a set or a map, which no rule may read any more.
+    pub fn delete_set(self, name: &str) -> Raw {
+        message(DELSET, self.family.number(), Attributes::new().text(1, self.name).text(2, name))
     }
 
     /// Makes a set or a map.

@@ -16,7 +16,7 @@ use crate::hold;
 use crate::inherited;
 use crate::mapping::Mapping;
 use crate::options::Add;
-use crate::publish::{self, Manner, Masquerade};
+use crate::publish::{self, Manner};
 use crate::serve;
 use crate::spec::{PortSpec, Served, Wish};
 use crate::target::Target;
@@ -86,7 +86,7 @@ fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
 /// Publishes ports until they are withdrawn.
 fn translate(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
     let sockets = Sockets::below(&options.roots.run());
-    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), masquerade: Masquerade::OwnNetwork };
+    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
     let mut firewall = Firewall::open()?;
     let mappings = publish::publish(&mut firewall, target, specs, manner)?;
     forward::open(&mut firewall, options.forward, &mappings)?;
@@ -154,6 +154,8 @@ fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpe
 pub(crate) fn port_mappings(mappings: &[Mapping]) -> Vec<PortMapping> {
     let (ipv4, ipv6): (Vec<_>, Vec<_>) = mappings.iter().partition(|mapping| mapping.target.is_ipv4());
     let mut ports: Vec<PortMapping> = ipv4.into_iter().flat_map(Mapping::port_mappings).collect();
+    // A port with several conditions is several mappings.
+    ports.dedup();
     for port in ipv6.into_iter().flat_map(Mapping::port_mappings) {
         if !ports.contains(&port) {
             ports.push(port);

@@ -12,6 +12,7 @@ use anyhow::{Context, anyhow, ensure};
 use record::Network;
 use serde_json::{Value, json};
 
+use crate::condition::Conditions;
 use crate::firewall::Firewall;
 use crate::mapping::{self, Mapping};
 use crate::owner::{Attachment, Owner};
@@ -106,21 +107,22 @@ fn add(config: &Config) -> Result<Option<Value>, Failure> {
     let previous = config.previous().map_err(Failure::of(INVALID_CONFIG))?;
     let specs = config.specs().map_err(Failure::of(INVALID_CONFIG))?;
     if !specs.is_empty() {
+        let conditions = config.conditions().map_err(Failure::of(INVALID_CONFIG))?;
         let target = target(owner, &previous);
         let mut firewall = Firewall::open().map_err(Failure::of(FAILED))?;
-        publish::publish(&mut firewall, &target, &specs, manner(config)).map_err(Failure::of(FAILED))?;
+        publish::publish(&mut firewall, &target, &specs, manner(config, &conditions)).map_err(Failure::of(FAILED))?;
     }
     Ok(Some(Value::Object(previous.0)))
 }
 
-fn manner(config: &Config) -> Manner<'static> {
+fn manner<'a>(config: &Config, conditions: &'a Conditions) -> Manner<'a> {
     let masquerade = match (config.snat, config.masq_all) {
         (false, _) => Masquerade::Nothing,
         (true, false) => Masquerade::OwnNetwork,
         (true, true) => Masquerade::All,
     };
     // Runtimes bind to the ports themselves, in order to hold them.
-    Manner { probe: false, sockets: None, masquerade }
+    Manner { probe: false, sockets: None, masquerade, conditions: Some(conditions) }
 }
 
 fn target(owner: Owner, previous: &Network) -> Target {
@@ -148,9 +150,10 @@ fn check(config: &Config) -> Result<(), Failure> {
     let owner = owner(config).map_err(Failure::of(INVALID_ENVIRONMENT))?;
     let previous = config.previous().map_err(Failure::of(INVALID_CONFIG))?;
     let specs = config.specs().map_err(Failure::of(INVALID_CONFIG))?;
+    let conditions = config.conditions().map_err(Failure::of(INVALID_CONFIG))?;
     let target = target(owner, &previous);
     let mut firewall = Firewall::open().map_err(Failure::of(FAILED))?;
-    publish::check(&mut firewall, &target, &specs).map_err(Failure::of(FAILED))
+    publish::check(&mut firewall, &target, &specs, &conditions).map_err(Failure::of(FAILED))
 }
 
 /// Removes what belongs to attachments of this network that are no more.

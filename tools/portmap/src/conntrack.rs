@@ -141,6 +141,7 @@ mod tests {
             target: ip("10.88.0.2"),
             port: 53,
             owner: Owner::default(),
+            condition: None,
             held_by: None,
         };
         let own = [ip("203.0.113.1")];

@@ -38,8 +38,24 @@ type Place = (Family, Option<u32>);
 #[derive(Debug, Default)]
 struct State {
     published: Published,
-    /// The tables that are there, and whether they have all their rules.
-    tables: Vec<(Place, bool)>,
+    tables: Vec<Found>,
+}
+
+/// A table that is there.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    place: Place,
+    /// Whether it has all its rules.
+    is_whole: bool,
+    /// Whether it has the map of ports with conditions, and the rule that reads it.
+    has_conditions: bool,
+}
+
+/// What a table is made of.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    is_owned: bool,
+    has_conditions: bool,
 }
 
 fn name(place: Place) -> String {
@@ -89,7 +105,7 @@ impl Firewall {
     /// Returns what is published, and whether all the rules are there that it needs.
     pub(crate) fn audit(&mut self) -> anyhow::Result<(Published, bool)> {
         let state = self.state()?;
-        Ok((state.published, state.tables.into_iter().all(|(_, whole)| whole)))
+        Ok((state.published, state.tables.into_iter().all(|table| table.is_whole)))
     }
 
     /// Makes a plan from what is published, and does it in one transaction, which the kernel does only if nothing was
@@ -117,11 +133,17 @@ impl Firewall {
         let mut messages = 0;
         let holders = [Some(None), self.holder.map(Some)];
         for place in holders.into_iter().flatten().flat_map(|holder| FAMILIES.map(|family| (family, holder))) {
-            let is_needed = after.mappings.iter().any(|mapping| entry::place_of(mapping) == place);
-            let is_whole = state.tables.iter().find(|(there, _)| *there == place).map(|(_, whole)| *whole);
+            let mut needed = after.mappings.iter().filter(|mapping| entry::place_of(mapping) == place).peekable();
+            let is_needed = needed.peek().is_some();
+            let shape = Shape {
+                is_owned: place.1.is_some(),
+                has_conditions: needed.any(|mapping| mapping.condition.is_some()),
+            };
+            let found = state.tables.iter().find(|table| table.place == place);
+            let had_conditions = found.is_some_and(|table| table.has_conditions);
             let name = name(place);
             let table = Table { family: place.0, name: &name };
-            match (is_whole, is_needed) {
+            match (found.map(|table| table.is_whole && had_conditions == shape.has_conditions), is_needed) {
                 (None, false) => continue,
                 (Some(_), false) => {
                     batch.push(&table.delete(), 0);
@@ -129,7 +151,7 @@ impl Firewall {
                     continue;
                 }
                 (None | Some(false), true) => {
-                    ruleset::write(&mut batch, table, place.1.is_some());
+                    ruleset::write(&mut batch, table, shape);
                     messages += 1;
                 }
                 (Some(true), true) => {}
@@ -139,6 +161,9 @@ impl Firewall {
                 let (message, flags) = entry::message(step, table);
                 batch.push(&message, flags);
                 messages += 1;
+            }
+            if had_conditions && !shape.has_conditions {
+                batch.push(&table.delete_set(entry::CONDITIONAL), 0);
             }
         }
         if messages == 0 { Ok(()) } else { self.socket.batch(&batch.end()) }
@@ -162,32 +187,36 @@ impl Firewall {
             if answer.name != name(place) {
                 continue;
             }
-            let whole = self.read_table(place, &mut state.published)?;
-            state.tables.push((place, whole));
+            let found = self.read_table(place, &mut state.published)?;
+            state.tables.push(found);
         }
         Ok(state)
     }
 
-    /// Reads what is published in a table. Returns whether the table is whole.
-    fn read_table(&mut self, place: Place, published: &mut Published) -> anyhow::Result<bool> {
+    /// Reads what is published in a table. Returns what the table is like.
+    fn read_table(&mut self, place: Place, published: &mut Published) -> anyhow::Result<Found> {
         let name = name(place);
         let table = Table { family: place.0, name: &name };
         let rules = self.dump(&table.dump_rules(None))?.unwrap_or_default();
-        let mut whole = rules.len() == ruleset::rule_count(place.0);
+        let conditional = self.dump(&Element::dump(table, entry::CONDITIONAL))?;
+        let has_conditions = conditional.is_some();
+        let elements = conditional.iter().flatten().flat_map(Element::read);
+        published.mappings.extend(elements.filter_map(|e| entry::read_conditional(place, &e)));
+        let mut is_whole = rules.len() == ruleset::rule_count(place.0, has_conditions);
         for map in MAPS {
             match self.dump(&Element::dump(table, map))? {
                 Some(answers) => {
                     let elements = answers.iter().flat_map(Element::read);
                     published.mappings.extend(elements.filter_map(|e| entry::read_mapping(place, map, &e)));
                 }
-                None => whole = false,
+                None => is_whole = false,
             }
         }
         if let Some(answers) = self.dump(&Element::dump(table, entry::HAIRPIN))? {
             let elements = answers.iter().flat_map(Element::read);
             published.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(place, &e)));
         }
-        Ok(whole)
+        Ok(Found { place, is_whole, has_conditions })
     }
 
     /// Returns everybody's chains.

@@ -19,7 +19,7 @@ use crate::firewall::Firewall;
 use crate::forward;
 use crate::mapping::Step;
 use crate::options::Add;
-use crate::publish::{self, Manner, Masquerade};
+use crate::publish::{self, Manner};
 use crate::serve;
 use crate::spec::{PortSpec, Served};
 use crate::target::{self, Target};
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     let watch = Watch::new(&serve::processes(options, target), target.owner.netns.as_deref())?;
     let sockets = Sockets::below(&options.roots.run());
     let mut firewall = Firewall::open_as_holder()?;
-    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), masquerade: Masquerade::OwnNetwork };
+    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
     let mappings = publish::publish(&mut firewall, target, specs, manner)?;
     forward::open(&mut firewall, options.forward, &mappings)?;
     let ports = add::port_mappings(&mappings);

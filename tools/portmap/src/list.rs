@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use record::{Id, Part, Ports, Record};
 
 use crate::add;
+use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::hold::HeldBy;
@@ -43,6 +44,8 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
         [mapping.host_side(), mapping.container_side(), mapping.protocol.to_string(), mapping.owner.id.clone()]
     };
     let mut rows: Vec<[String; 4]> = std::iter::once(head).chain(mappings.iter().map(row)).collect();
+    // A port with several conditions is one for people.
+    rows.dedup();
     rows.extend(proxies.iter().flat_map(proxy_rows));
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let widths = [width(0), width(1), width(2)];
@@ -91,6 +94,15 @@ fn records(published: &Published, proxies: &[Record]) -> String {
     translated.chain(proxies.iter().cloned()).map(|record| record.to_line() + "\n").collect()
 }
 
+fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
+    all.into_iter().fold(Vec::new(), |mut distinct, one| {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+        distinct
+    })
+}
+
 fn record(published: &Published, owner: &Owner, held_by: Option<u32>) -> Record {
     let is_own = |mapping: &&Mapping| mapping.owner == *owner && mapping.held_by == held_by;
     let own: Vec<Mapping> = published.mappings.iter().filter(is_own).cloned().collect();
@@ -104,6 +116,10 @@ fn record(published: &Published, owner: &Owner, held_by: Option<u32>) -> Record 
     let masquerade = Masquerade::of(published, owner);
     if masquerade != Masquerade::default() {
         record.set(&masquerade);
+    }
+    let conditions: Vec<_> = own.iter().filter_map(|mapping| mapping.condition).collect();
+    if !conditions.is_empty() {
+        record.set(&Conditions(distinct(conditions)));
     }
     if let Some(holder) = held_by {
         record.set(&HeldBy(holder));

@@ -4,6 +4,7 @@
 
 mod add;
 mod cni;
+mod condition;
 mod conntrack;
 mod control;
 mod del;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use netlink::route::Cidr;
 use record::{PortMapping, Protocol};
 
+use crate::condition::{Condition, Range};
 use crate::owner::Owner;
 use crate::spec::Span;
 
@@ -20,6 +21,8 @@ pub(crate) struct Mapping {
     pub(crate) target: IpAddr,
     /// The first port in the container.
     pub(crate) port: u16,
+    /// Who may come; one of a port's conditions makes one mapping. `None` is everybody.
+    pub(crate) condition: Option<Condition>,
     pub(crate) owner: Owner,
     /// The number of the process's socket that holds it; `None` where it stays until it is withdrawn.
     pub(crate) held_by: Option<u32>,
@@ -28,9 +31,25 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Tells whether a packet could belong to both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        let same_address = self.host_ip.is_none() || other.host_ip.is_none() || self.host_ip == other.host_ip;
+        self.shares_ports(other) && self.meets().overlaps(&other.meets())
+    }
+
+    fn shares_ports(&self, other: &Self) -> bool {
         let same_family = self.target.is_ipv4() == other.target.is_ipv4();
-        self.protocol == other.protocol && same_family && same_address && self.host.overlaps(other.host)
+        self.protocol == other.protocol && same_family && self.host.overlaps(other.host)
+    }
+
+    fn meets(&self) -> Condition {
+        let all = Range::all(self.target.is_ipv4());
+        let here = self.host_ip.map_or(all, |host_ip| Range(host_ip, host_ip));
+        self.condition.unwrap_or(Condition { source: all, destination: here })
+    }
+
+    /// Returns the mapping for those who meet the condition. A single destination is the host's address, as it is when it
+    /// is read from the firewall.
+    pub(crate) fn under(self, condition: Condition) -> Self {
+        let Range(first, last) = condition.destination;
+        Self { host_ip: (first == last).then_some(first), condition: Some(condition), ..self }
     }
 
     /// Returns the mapping port by port, as records have it.
@@ -131,6 +150,10 @@ impl Taken {
 pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Step>, Taken> {
     let mut withdrawn: Vec<&Mapping> = Vec::new();
     let mut steps = Vec::new();
+    for mapping in present.mappings.iter().filter(|mapping| is_outdated(mapping, &wanted.mappings)) {
+        withdrawn.push(mapping);
+        steps.push(Step::Withdraw(mapping.clone()));
+    }
     for mapping in &wanted.mappings {
         if present.mappings.contains(mapping) {
             continue;
@@ -160,6 +183,14 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
     // Removing first: a map takes a key once.
     steps.sort_by_key(|step| matches!(step, Step::Publish(_) | Step::Loop(_)));
     Ok(steps)
+}
+
+/// What a port's conditions were does not add up with what they are now.
+fn is_outdated(mapping: &Mapping, wanted: &[Mapping]) -> bool {
+    let is_anew = |other: &Mapping| {
+        other.owner == mapping.owner && other.held_by == mapping.held_by && other.shares_ports(mapping)
+    };
+    mapping.condition.is_some() && !wanted.contains(mapping) && wanted.iter().any(is_anew)
 }
 
 /// A mapping gives way to another of its own container, and to any if its container is gone: its namespace is no more,
@@ -200,6 +231,7 @@ mod tests {
             host: Span { first: ports.0, last: ports.1 },
             target: target.parse().unwrap(),
             port: 80,
+            condition: None,
             owner: Owner { id: id.to_owned(), ..Owner::default() },
             held_by: None,
         }
@@ -232,6 +264,31 @@ mod tests {
         let local = mapping("web", Some("127.0.0.1"), (80, 80), "10.88.0.2");
         let outer = mapping("db", Some("203.0.113.1"), (80, 80), "10.88.0.3");
         assert!(publish(&published(&[local]), &published(&[outer])).is_ok());
+    }
+
+    #[test]
+    fn ports_with_conditions_overlap_where_somebody_meets_both() {
+        let under = |id: &str, source: &str, destination: &str| {
+            let range = |cidr: &str| Range::from(cidr.parse::<Cidr>().unwrap());
+            let condition = Condition { source: range(source), destination: range(destination) };
+            mapping(id, None, (8080, 8080), "10.88.0.2").under(condition)
+        };
+        let web = under("web", "10.0.0.0/8", "0.0.0.0/0");
+        for (other, want) in [
+            (under("db", "10.9.0.0/16", "192.0.2.0/24"), true),
+            (under("db", "192.168.0.0/16", "0.0.0.0/0"), false),
+            (mapping("db", Some("127.0.0.1"), (8080, 8080), "10.88.0.3"), true),
+            (mapping("db", None, (8081, 8081), "10.88.0.3"), false),
+        ] {
+            assert_eq!((web.overlaps(&other), other.overlaps(&web)), (want, want), "{other}");
+        }
+        let narrow = under("web", "10.0.0.0/9", "0.0.0.0/0");
+        let plan = |present: &[Mapping], wanted: &Mapping| {
+            publish(&published(present), &published(std::slice::from_ref(wanted))).unwrap()
+        };
+        let want = [Step::Withdraw(web.clone()), Step::Publish(narrow.clone())];
+        assert_eq!(plan(std::slice::from_ref(&web), &narrow), want);
+        assert_eq!(plan(&[narrow.clone(), under("web", "10.128.0.0/9", "0.0.0.0/0")], &narrow).len(), 1);
     }
 
     #[test]

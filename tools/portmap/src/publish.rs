@@ -8,6 +8,7 @@ use netlink::route::Cidr;
 use record::{Part, Protocol};
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::hold::HeldBy;
@@ -22,7 +23,7 @@ use crate::target::Target;
 const RANDOM_TRIES: usize = 100;
 
 /// How to publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Manner<'a> {
     /// Whether to ask the system if a process of the host has the port.
     pub(crate) probe: bool,
@@ -30,6 +31,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) sockets: Option<&'a Sockets>,
     /// Whether connections that turn back get the host's address as their source.
     pub(crate) masquerade: Masquerade,
+    /// Whom the ports are open to; `None` is everybody.
+    pub(crate) conditions: Option<&'a Conditions>,
 }
 
 /// Which connections to published ports get the host's address as their source; in `portmap list` where a CNI
@@ -100,12 +103,18 @@ fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
 }
 
 /// Tells whether everything is there that lets these ports be reached: an error names what is not.
-pub(crate) fn check(firewall: &mut Firewall, target: &Target, specs: &[PortSpec]) -> anyhow::Result<()> {
+pub(crate) fn check(
+    firewall: &mut Firewall,
+    target: &Target,
+    specs: &[PortSpec],
+    conditions: &Conditions,
+) -> anyhow::Result<()> {
     let (published, whole) = firewall.audit()?;
     for spec in specs {
         let HostPorts::Exactly(host) = spec.host else { continue };
         for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
-            let wanted = Wanted { spec, host, container: spec.container.first, owner: &target.owner };
+            let conditions = Some(conditions);
+            let wanted = Wanted { spec, host, container: spec.container.first, owner: &target.owner, conditions };
             for mapping in wanted.mappings(*address) {
                 let same = |other: &Mapping| {
                     Mapping { owner: mapping.owner.clone(), held_by: None, ..other.clone() } == mapping
@@ -177,7 +186,7 @@ fn choose(
     for spec in specs {
         let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
         let mut attempt = |host: Span, container: u16| {
-            let wanted = Wanted { spec, host, container, owner: &target.owner };
+            let wanted = Wanted { spec, host, container, owner: &target.owner, conditions: manner.conditions };
             let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
             free(present, &chosen, &mappings, manner)?;
             chosen.extend(mappings);
@@ -215,6 +224,7 @@ struct Wanted<'a> {
     host: Span,
     container: u16,
     owner: &'a Owner,
+    conditions: Option<&'a Conditions>,
 }
 
 impl Wanted<'_> {
@@ -227,13 +237,18 @@ impl Wanted<'_> {
             host,
             target,
             port,
+            condition: None,
             owner: self.owner.clone(),
             held_by: None,
         };
+        let single = |port: u16| mapping(Span { first: port, last: port }, self.container + (port - self.host.first));
+        if let Some(conditions) = self.conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4())) {
+            let with = |mapping: Mapping| conditions.iter().map(move |condition| mapping.clone().under(*condition));
+            return self.host.ports().map(single).flat_map(with).collect();
+        }
         if self.host.first == self.container {
             return vec![mapping(self.host, self.container)];
         }
-        let single = |port: u16| mapping(Span { first: port, last: port }, self.container + (port - self.host.first));
         self.host.ports().map(single).collect()
     }
 }

@@ -9,6 +9,7 @@ use log::debug;
 use record::{Id, Network, Part, PortMapping, Ports, Record};
 
 use crate::add;
+use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::{self, Firewall};
 use crate::hold::HeldBy;
@@ -108,7 +109,9 @@ pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
         let specs = specs(&record.part::<Ports>()?.0);
         let masquerade = record.find::<Masquerade>()?.unwrap_or_default();
         // The kernel had accepted them before: who listens now does so beside them.
-        let manner = Manner { probe: false, sockets: None, masquerade };
+        let conditions = record.find::<Conditions>()?;
+        conditions.iter().try_for_each(Conditions::check)?;
+        let manner = Manner { probe: false, sockets: None, masquerade, conditions: conditions.as_ref() };
         publish::publish(&mut firewall, &target, &specs, manner)?;
     }
     Ok(ExitCode::SUCCESS)

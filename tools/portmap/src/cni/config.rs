@@ -7,6 +7,7 @@ use record::{Network, Protocol};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::condition::Conditions;
 use crate::spec::{HostPorts, PortSpec, Span};
 
 /// The keys that say something here. `backend`, `markMasqBit` and `externalSetMarkChain` choose how iptables is used,
@@ -95,13 +96,20 @@ impl Config {
     /// Returns the ports to publish. Those without a port of the host are the runtime's wish for nothing.
     pub(super) fn specs(&self) -> anyhow::Result<Vec<PortSpec>> {
         self.check_keys()?;
-        for conditions in [&self.conditions_v4, &self.conditions_v6].into_iter().flatten() {
-            if !conditions.is_empty() {
-                bail!("conditionsV4 and conditionsV6 are arguments of iptables: not supported");
-            }
-        }
         let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();
         ports.iter().filter(|port| port.host > 0).map(spec).collect()
+    }
+
+    /// Returns whom the ports are open to.
+    pub(super) fn conditions(&self) -> anyhow::Result<Conditions> {
+        let mut conditions = Conditions::default();
+        for (key, words, is_ipv4) in
+            [("conditionsV4", &self.conditions_v4, true), ("conditionsV6", &self.conditions_v6, false)]
+        {
+            let Some(words) = words.as_ref().filter(|words| !words.is_empty()) else { continue };
+            conditions.0.extend(Conditions::parse(words, is_ipv4).context(key)?.0);
+        }
+        Ok(conditions)
     }
 
     /// Refuses what the standard plugin refuses, so that a mistake is found here too.
@@ -173,7 +181,16 @@ mod tests {
         let nothing = r#"{"name":"x","runtimeConfig":{"portMappings":[{"hostPort":0,"containerPort":80}]}}"#;
         assert_eq!(config(nothing).specs().unwrap(), []);
         assert_eq!(config(r#"{"name":"x"}"#).specs().unwrap(), []);
-        assert!(config(r#"{"name":"x","conditionsV4":["-s","1.2.3.4"]}"#).specs().is_err());
+    }
+
+    #[test]
+    fn each_family_has_its_conditions() {
+        let both = config(r#"{"name":"x","conditionsV4":["!","-d","192.0.2.0/24"],"conditionsV6":["-s","fd00::/8"]}"#);
+        assert_eq!(both.conditions().unwrap().0.len(), 3);
+        let none = config(r#"{"name":"x","conditionsV4":[],"conditionsV6":null}"#);
+        assert_eq!(none.conditions().unwrap(), Conditions::default());
+        let wrong = config(r#"{"name":"x","conditionsV6":["-i","eth0"]}"#).conditions().unwrap_err();
+        assert_eq!(format!("{wrong:#}"), "conditionsV6: -i is not supported: only -s and -d are");
     }
 
     #[test]

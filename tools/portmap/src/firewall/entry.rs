@@ -7,6 +7,7 @@ use netlink::route::Cidr;
 use netlink::{Raw, flag};
 use record::Protocol;
 
+use crate::condition::{Condition, Range};
 use crate::mapping::{Hairpin, Mapping, Step};
 use crate::owner::Owner;
 use crate::spec::Span;
@@ -24,6 +25,8 @@ pub(super) const ANY: &str = "any";
 pub(super) const ADDRESS_RANGE: &str = "addr_range";
 /// Every address of the host, a range of ports that keep their numbers.
 pub(super) const RANGE: &str = "range";
+/// One port for some: ranges of the host's addresses and of the clients'. It is only there where somebody is choosy.
+pub(super) const CONDITIONAL: &str = "conditional";
 /// Pairs of a network and a container in it.
 pub(super) const HAIRPIN: &str = "hairpin";
 
@@ -55,6 +58,9 @@ pub(super) fn message(step: &Step, table: Table<'_>) -> (Raw, u16) {
 }
 
 fn map(mapping: &Mapping) -> &'static str {
+    if mapping.condition.is_some() {
+        return CONDITIONAL;
+    }
     match (mapping.host_ip, mapping.host.len()) {
         (Some(_), 0) => ADDRESS,
         (None, 0) => ANY,
@@ -68,6 +74,9 @@ fn mapping_element(mapping: &Mapping) -> Element {
         let address = mapping.host_ip.map(octets).unwrap_or_default();
         [&address[..], &[number(mapping.protocol), 0, 0, 0], &padded(port)].concat()
     };
+    if let Some(condition) = &mapping.condition {
+        return conditional_element(mapping, condition);
+    }
     let is_range = mapping.host.len() > 0;
     let mut data = octets(mapping.target);
     if !is_range {
@@ -77,6 +86,20 @@ fn mapping_element(mapping: &Mapping) -> Element {
         key: key(mapping.host.first),
         key_end: is_range.then(|| key(mapping.host.last)),
         data: Some(data),
+        comment: Some(mapping.owner.to_string()),
+    }
+}
+
+fn conditional_element(mapping: &Mapping, condition: &Condition) -> Element {
+    let key = |destination: IpAddr, source: IpAddr| {
+        let port = [&[number(mapping.protocol), 0, 0, 0], &padded(mapping.host.first)[..]].concat();
+        [octets(destination), octets(source), port].concat()
+    };
+    let Condition { source, destination } = condition;
+    Element {
+        key: key(destination.0, source.0),
+        key_end: Some(key(destination.1, source.1)),
+        data: Some([&octets(mapping.target)[..], &padded(mapping.port)].concat()),
         comment: Some(mapping.owner.to_string()),
     }
 }
@@ -110,9 +133,32 @@ pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option
         host: Span { first, last },
         target,
         port: if data.is_empty() { first } else { port(data.get(..2)?)? },
+        condition: None,
         owner: owner(element),
         held_by,
     })
+}
+
+/// Reads an element of [`CONDITIONAL`].
+pub(super) fn read_conditional(place: Place, element: &Element) -> Option<Mapping> {
+    let (family, held_by) = place;
+    let (first, rest) = split_address(family, &element.key)?;
+    let (source, rest) = split_address(family, rest)?;
+    let (last, end) = split_address(family, element.key_end.as_deref()?)?;
+    let (source_last, _) = split_address(family, end)?;
+    let (target, data) = split_address(family, element.data.as_deref()?)?;
+    let host = port(rest.get(4..6)?)?;
+    let mapping = Mapping {
+        host_ip: None,
+        protocol: protocol(*rest.first()?)?,
+        host: Span { first: host, last: host },
+        target,
+        port: port(data.get(..2)?)?,
+        condition: None,
+        owner: owner(element),
+        held_by,
+    };
+    Some(mapping.under(Condition { source: Range(source, source_last), destination: Range(first, last) }))
 }
 
 /// Reads an element of the set of hairpins.
@@ -197,12 +243,37 @@ mod tests {
                 host: Span { first: ports.0, last: ports.1 },
                 target: target.parse().unwrap(),
                 port: if ports.0 == ports.1 { 80 } else { ports.0 },
+                condition: None,
                 owner: Owner { id: "web".to_owned(), ..Owner::default() },
                 held_by: Some(7),
             };
             assert_eq!(self::map(&mapping), map);
             let element = mapping_element(&mapping);
             assert_eq!(read_mapping((family(mapping.target), Some(7)), map, &element), Some(mapping));
+        }
+    }
+
+    #[test]
+    fn a_mapping_for_some_is_read_from_its_element() {
+        for (source, destination, host_ip, target) in [
+            (("10.0.0.0", "10.255.255.255"), ("0.0.0.0", "255.255.255.255"), None, "10.88.0.2"),
+            (("0.0.0.0", "255.255.255.255"), ("127.0.0.1", "127.0.0.1"), Some("127.0.0.1"), "10.88.0.2"),
+            (("fd00::", "fd00::ffff"), ("::", "fbff::"), None, "fd88::2"),
+        ] {
+            let range = |(first, last): (&str, &str)| Range(first.parse().unwrap(), last.parse().unwrap());
+            let mapping = Mapping {
+                host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+                protocol: Protocol::Tcp,
+                host: Span { first: 8080, last: 8080 },
+                target: target.parse().unwrap(),
+                port: 80,
+                condition: Some(Condition { source: range(source), destination: range(destination) }),
+                owner: Owner { id: "web".to_owned(), ..Owner::default() },
+                held_by: None,
+            };
+            assert_eq!(map(&mapping), CONDITIONAL);
+            let element = mapping_element(&mapping);
+            assert_eq!(read_conditional((family(mapping.target), None), &element), Some(mapping));
         }
     }
 

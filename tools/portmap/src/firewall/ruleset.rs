@@ -1,4 +1,5 @@
-//! The rules that read the maps. They never change, however much is published:
+//! The rules that read the maps. They never change, however much is published, but for one more where a port has
+//! conditions:
 //!
 //! - what is sent to an address of the host's own is looked up, on its way in and when the host itself sends it;
 //! - what a published port makes turn back gets the host's address as its source: from 127.0.0.0/8, where the answer
@@ -15,22 +16,24 @@ use netlink::nft::expression::{
 use netlink::nft::{Expression, Family, Field, Hook, Set, Table};
 use netlink::{Batch, flag};
 
-use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, HAIRPIN, RANGE};
+use super::Shape;
+use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, CONDITIONAL, HAIRPIN, RANGE};
 
 const NAT: &str = "nat";
 const LOOPBACK: u8 = 127;
 
 /// Adds the table, its sets, its chains and its rules to a batch; rules that are there are replaced.
-pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
-    batch.push(&if is_owned { table.create_owned() } else { table.create() }, flag::CREATE);
-    for set in sets(address(table.family)) {
+pub(super) fn write(batch: &mut Batch, table: Table<'_>, shape: Shape) {
+    batch.push(&if shape.is_owned { table.create_owned() } else { table.create() }, flag::CREATE);
+    let conditional = shape.has_conditions.then(|| conditional(address(table.family)));
+    for set in sets(address(table.family)).into_iter().chain(conditional) {
         batch.push(&table.create_set(&set), flag::CREATE);
     }
-    for (chain, hook, _) in chains(table.family) {
+    for (chain, hook, _) in chains(table.family, shape.has_conditions) {
         batch.push(&table.create_chain(chain, hook), flag::CREATE);
         batch.push(&table.flush_chain(chain), 0);
     }
-    for (chain, _, rules) in chains(table.family) {
+    for (chain, _, rules) in chains(table.family, shape.has_conditions) {
         for rule in rules {
             batch.push(&table.create_rule(chain, &rule, None), flag::CREATE | flag::APPEND);
         }
@@ -38,8 +41,8 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
 }
 
 /// Returns the number of rules that a whole table has.
-pub(super) fn rule_count(family: Family) -> usize {
-    chains(family).iter().map(|(_, _, rules)| rules.len()).sum()
+pub(super) fn rule_count(family: Family, has_conditions: bool) -> usize {
+    chains(family, has_conditions).iter().map(|(_, _, rules)| rules.len()).sum()
 }
 
 type Rules = Vec<Vec<Expression>>;
@@ -82,12 +85,22 @@ fn sets(address: Address) -> [Set<'static>; 5] {
     }
 }
 
-fn chains(family: Family) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
+fn conditional(address: Address) -> Set<'static> {
+    let (key, data): (&[Field], &[Field]) = match address.family {
+        Family::Ip => (&[Field::IPV4, Field::IPV4, Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT]),
+        Family::Ip6 | Family::Inet => {
+            (&[Field::IPV6, Field::IPV6, Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT])
+        }
+    };
+    Set { name: CONDITIONAL, key, data, interval: true }
+}
+
+fn chains(family: Family, has_conditions: bool) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
     let address = address(family);
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     let to_nat: Vec<_> = destination_is_local().into_iter().chain([jump(NAT)]).collect();
     let mut chains = vec![
-        (NAT, None, lookups(address)),
+        (NAT, None, lookups(address, has_conditions)),
         ("prerouting", nat(Hook::PREROUTING, -100), vec![to_nat.clone()]),
         ("output", nat(Hook::OUTPUT, -100), output(address, to_nat)),
         ("postrouting", nat(Hook::POSTROUTING, 100), masquerades(address)),
@@ -113,7 +126,7 @@ fn output(address: Address, to_nat: Vec<Expression>) -> Rules {
 }
 
 /// `dnat to [ip daddr .] meta l4proto . th dport map @…`, for each of the maps: the narrower ones first.
-fn lookups(address: Address) -> Rules {
+fn lookups(address: Address, has_conditions: bool) -> Rules {
     let words = address.length / 4;
     let rule = |map, with_address: bool, with_port: bool| {
         let start = if with_address { words } else { 0 };
@@ -127,7 +140,26 @@ fn lookups(address: Address) -> Rules {
         rule.push(translate_destination(address.family, 0, with_port.then_some(words)));
         rule
     };
-    vec![rule(ADDRESS, true, true), rule(ANY, false, true), rule(ADDRESS_RANGE, true, false), rule(RANGE, false, false)]
+    let always = [
+        rule(ADDRESS, true, true),
+        rule(ANY, false, true),
+        rule(ADDRESS_RANGE, true, false),
+        rule(RANGE, false, false),
+    ];
+    always.into_iter().chain(has_conditions.then(|| conditional_lookup(address))).collect()
+}
+
+/// `dnat to ip daddr . ip saddr . meta l4proto . th dport map @conditional`.
+fn conditional_lookup(address: Address) -> Vec<Expression> {
+    let words = address.length / 4;
+    vec![
+        payload(Base::Network, address.destination, address.length, 0),
+        payload(Base::Network, address.source, address.length, words),
+        meta(Meta::Protocol, 2 * words),
+        payload(Base::Transport, 2, 2, 2 * words + 1),
+        look_up(CONDITIONAL, 0),
+        translate_destination(address.family, 0, Some(words)),
+    ]
 }
 
 fn masquerades(address: Address) -> Rules {

@@ -6,6 +6,8 @@
 mod name;
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -24,13 +26,26 @@ pub struct Noted {
 }
 
 /// Where a runtime notes its containers: its directory, the file in a container's own, the member with the pid.
-type Place = (PathBuf, &'static str, &'static str);
+#[derive(Debug)]
+struct Place {
+    directory: PathBuf,
+    note: Note,
+    /// Whose it is, where it is an ordinary user's: only processes of that user's are believed to be containers.
+    user: Option<u32>,
+}
 
-const RUNC: (&str, &str) = ("state.json", "init_process_pid");
+/// A file's name and the name of the member with the pid.
+type Note = (&'static str, &'static str);
+
+const RUNC: Note = ("state.json", "init_process_pid");
+const CRUN: Note = ("status", "pid");
 
 /// Runtimes' directories, and what is in there.
-const OTHERS: [(&str, (&str, &str)); 3] =
-    [("/run/runc", RUNC), ("/run/crun", ("status", "pid")), ("/run/docker/runtime-runc/moby", RUNC)];
+const OTHERS: [(&str, Note); 3] = [("/run/runc", RUNC), ("/run/crun", CRUN), ("/run/docker/runtime-runc/moby", RUNC)];
+
+/// Below it each user has a directory, and in that the runtimes that the user starts have theirs.
+const USERS: &str = "/run/user";
+const USERS_OWN: [(&str, Note); 3] = [("runc", RUNC), ("crun", CRUN), ("drayage/spawn", RUNC)];
 
 /// Below it each namespace of containerd's has runc's directory.
 const CONTAINERD: &str = "/run/containerd/runc";
@@ -39,7 +54,7 @@ const CONTAINERD: &str = "/run/containerd/runc";
 pub fn all(states: &Path) -> Vec<Noted> {
     let mut found = vec![];
     for place in places(states) {
-        let Ok(entries) = fs::read_dir(&place.0) else { continue };
+        let Ok(entries) = fs::read_dir(&place.directory) else { continue };
         found.extend(entries.flatten().filter_map(|entry| noted(&place, &entry.file_name().into_string().ok()?)));
     }
     found
@@ -47,33 +62,49 @@ pub fn all(states: &Path) -> Vec<Noted> {
 
 /// Returns the container of that id, of that name, or the only one whose id begins so.
 pub fn find(states: &Path, text: &str) -> Option<Noted> {
-    if text.is_empty() || text.contains('/') || text.starts_with('.') {
-        // An id is one name: with a slash in it, it would lead anywhere.
-        return None;
-    }
-    let exact = |id: &str| places(states).iter().find_map(|place| noted(place, id));
+    // An id is one name: with a slash in it, it would lead anywhere.
+    let is_id = |text: &str| !text.is_empty() && !text.contains('/') && !text.starts_with('.');
+    let exact = |id: &str| places(states).iter().find_map(|place| noted(place, id).filter(|_| is_id(id)));
     if let Some(noted) = exact(text).or_else(|| exact(&Names::default().id(text)?)) {
         return Some(noted);
     }
-    let mut begun = all(states).into_iter().filter(|noted| text.len() >= 4 && noted.id.starts_with(text));
+    let mut begun =
+        all(states).into_iter().filter(|noted| is_id(text) && text.len() >= 4 && noted.id.starts_with(text));
     begun.next().filter(|_| begun.next().is_none())
 }
 
 fn places(states: &Path) -> Vec<Place> {
-    let own = [(states.to_owned(), RUNC.0, RUNC.1)];
-    let others = OTHERS.iter().map(|(directory, (file, member))| (PathBuf::from(directory), *file, *member));
-    let spaces = fs::read_dir(CONTAINERD).into_iter().flatten().flatten();
-    own.into_iter().chain(others).chain(spaces.map(|space| (space.path(), RUNC.0, RUNC.1))).collect()
+    let roots = |directory: PathBuf, note| Place { directory, note, user: None };
+    let below = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+    let own = [roots(states.to_owned(), RUNC)];
+    let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
+    let spaces = below(CONTAINERD).map(|space| roots(space.path(), RUNC));
+    let users = below(USERS).filter_map(|user| Some((user.path(), user.metadata().ok()?.uid())));
+    let users = users.flat_map(|(directory, uid)| {
+        USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user: Some(uid) })
+    });
+    // Users come last: what another's container is called is not theirs to say.
+    own.into_iter().chain(others).chain(spaces).chain(users).collect()
 }
 
-fn noted((directory, file, member): &Place, id: &str) -> Option<Noted> {
+fn noted(place: &Place, id: &str) -> Option<Noted> {
+    let Place { directory, note: (file, member), user } = place;
     let state: Value = serde_json::from_slice(&fs::read(directory.join(id).join(file)).ok()?).ok()?;
     let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     if state.get("init_process_start").and_then(Value::as_u64).is_some_and(|start| started(pid) != Some(start)) {
         return None;
     }
+    if user.is_some_and(|user| user != 0 && maker(pid) != Some(user)) {
+        return None;
+    }
     let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
     Some(Noted { id: id.to_owned(), pid, bundle })
+}
+
+/// Who made the user namespace of a process.
+fn maker(pid: i32) -> Option<u32> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/user")).ok()?;
+    sys::namespace::owner_uid(namespace.as_fd()).ok()
 }
 
 /// When a process started, in clock ticks since boot: tells it from an earlier one of the same number (`proc_pid_stat(5)`,

@@ -1,5 +1,5 @@
-//! The names that people give containers, as engines note them: docker a file for each container, podman one for all,
-//! nerdctl a file for each name.
+//! The names that people give containers, as engines note them: docker a file for each container, podman one for all of
+//! a user's, nerdctl a file for each name, Kubernetes annotations in the bundles that containerd makes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,13 +23,22 @@ impl Default for Names {
     }
 }
 
-/// Where podman notes its containers: those that stay, and those that end with a boot.
-const PODMAN: [&str; 2] = [
-    "var/lib/containers/storage/overlay-containers/containers.json",
-    "var/lib/containers/storage/overlay-containers/volatile-containers.json",
+/// Where podman notes its containers, below its storage: those that stay, and those that end with a boot.
+const PODMAN: [&str; 4] = [
+    "overlay-containers/containers.json",
+    "overlay-containers/volatile-containers.json",
+    "vfs-containers/containers.json",
+    "vfs-containers/volatile-containers.json",
 ];
 
+/// podman's storage: root's, and below a home directory that of any other.
+const STORAGE: &str = "var/lib/containers/storage";
+const OWN_STORAGE: &str = ".local/share/containers/storage";
+
 const NERDCTL: &str = "var/lib/nerdctl";
+
+/// Below it each namespace of containerd's has a directory with its bundles.
+const BUNDLES: &str = "run/containerd/io.containerd.runtime.v2.task";
 
 impl Names {
     /// Returns the name of the container with that id.
@@ -41,7 +50,7 @@ impl Names {
         if let Some(name) = self.known.get(id) {
             return name.clone();
         }
-        let name = self.docker(id).or_else(|| self.others().get(id).cloned());
+        let name = self.docker(id).or_else(|| self.pod(id)).or_else(|| self.others().get(id).cloned());
         self.known.insert(id.to_owned(), name.clone());
         name
     }
@@ -51,7 +60,21 @@ impl Names {
         let docker = fs::read_dir(self.docker_directory()).into_iter().flatten().flatten();
         let mut ids = docker.filter_map(|entry| entry.file_name().into_string().ok());
         let found = ids.find(|id| self.docker(id).as_deref() == Some(name));
+        let found = found.or_else(|| self.in_pods(name));
         found.or_else(|| self.others().iter().find(|(_, other)| *other == name).map(|(id, _)| id.clone()))
+    }
+
+    /// Returns `POD/CONTAINER`, or for the one that holds a pod together the pod's name alone.
+    fn pod(&self, id: &str) -> Option<String> {
+        below(self.root.join(BUNDLES)).find_map(|space| pod(&space.join(id)))
+    }
+
+    /// A pod's name is its namespace's own: where two have it, it says nothing.
+    fn in_pods(&self, name: &str) -> Option<String> {
+        let bundles = below(self.root.join(BUNDLES)).flat_map(below);
+        let mut found = bundles.filter(|bundle| pod(bundle).as_deref() == Some(name));
+        let only = found.next().filter(|_| found.next().is_none())?;
+        Some(only.file_name()?.to_str()?.to_owned())
     }
 
     fn docker(&self, id: &str) -> Option<String> {
@@ -69,14 +92,29 @@ impl Names {
     fn others(&mut self) -> &HashMap<String, String> {
         let root = self.root.clone();
         self.others.get_or_insert_with(|| {
-            let mut others: HashMap<_, _> = PODMAN.iter().flat_map(|path| podman(&root.join(path))).collect();
+            // The later one wins: what root's engines note is not for others to call by another name.
+            let homes = homes(&root).into_iter().map(|home| home.join(OWN_STORAGE));
+            let storages = homes.chain([root.join(STORAGE)]);
+            let mut others: HashMap<_, _> = storages.flat_map(|storage| podman(&storage)).collect();
             others.extend(nerdctl(&root.join(NERDCTL)));
             others
         })
     }
 }
 
-fn podman(path: &Path) -> Vec<(String, String)> {
+/// Returns the home directories of those who have one.
+fn homes(root: &Path) -> Vec<PathBuf> {
+    let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
+    let listed = users.lines().filter_map(|user| user.split(':').nth(5)).map(PathBuf::from);
+    let homes = listed.chain(std::env::var_os("HOME").map(PathBuf::from));
+    homes.filter_map(|home| Some(root.join(home.strip_prefix("/").ok()?))).collect()
+}
+
+fn podman(storage: &Path) -> Vec<(String, String)> {
+    PODMAN.iter().flat_map(|file| podman_list(&storage.join(file))).collect()
+}
+
+fn podman_list(path: &Path) -> Vec<(String, String)> {
     let Some(Value::Array(containers)) = read(path) else { return vec![] };
     let named = |container: &Value| {
         let name = container.get("names")?.as_array()?.first()?.as_str()?;
@@ -87,13 +125,25 @@ fn podman(path: &Path) -> Vec<(String, String)> {
 
 /// `<daemon's address, hashed>/names/<namespace>/<name>` holds the id.
 fn nerdctl(directory: &Path) -> Vec<(String, String)> {
-    let below = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = below(directory.to_owned()).flat_map(|daemon| below(daemon.join("names"))).flat_map(below);
     let named = |file: PathBuf| {
         let id = fs::read_to_string(&file).ok()?.trim().to_owned();
         Some((id, file.file_name()?.to_str()?.to_owned()))
     };
     files.filter_map(named).collect()
+}
+
+/// Reads what the kubelet has containerd note (`io.kubernetes.cri`).
+fn pod(bundle: &Path) -> Option<String> {
+    let config = read(&bundle.join("config.json"))?;
+    let annotation = |name: &str| config.get("annotations")?.get(format!("io.kubernetes.cri.{name}"))?.as_str();
+    let pod = annotation("sandbox-name")?;
+    let name = annotation("container-name").filter(|_| annotation("container-type") != Some("sandbox"));
+    Some(name.map_or_else(|| pod.to_owned(), |name| format!("{pod}/{name}")))
+}
+
+fn below(path: PathBuf) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn read(path: &Path) -> Option<Value> {
@@ -114,16 +164,40 @@ mod tests {
         };
         write("var/lib/docker/containers/d1/config.v2.json", r#"{"ID":"d1","Name":"/web"}"#);
         write("var/lib/docker/containers/d2/config.v2.json", "not JSON");
-        write(PODMAN[0], r#"[{"id":"p1","names":["db"],"layer":"x"},{"id":"p2","names":[]},7]"#);
-        write(PODMAN[1], r#"[{"id":"p3","names":["cache","again"]}]"#);
+        let podman = |file: &str| format!("{STORAGE}/{file}");
+        write(&podman(PODMAN[0]), r#"[{"id":"p1","names":["db"],"layer":"x"},{"id":"p2","names":[]},7]"#);
+        write(&podman(PODMAN[1]), r#"[{"id":"p3","names":["cache","again"]}]"#);
+        write("etc/passwd", "me:x:1000:1000::/home/me:/bin/sh\nbroken\n");
+        let own = r#"[{"id":"r1","names":["mine"]},{"id":"p1","names":["not-mine"]}]"#;
+        write(&format!("home/me/{OWN_STORAGE}/{}", PODMAN[2]), own);
+        let cri = |id: &str, annotations: &str| {
+            write(&format!("{BUNDLES}/k8s.io/{id}/config.json"), &format!(r#"{{"annotations":{{{annotations}}}}}"#));
+        };
+        let kind = |kind: &str, pod: &str| {
+            format!(r#""io.kubernetes.cri.container-type":"{kind}","io.kubernetes.cri.sandbox-name":"{pod}""#)
+        };
+        cri("k1", &kind("sandbox", "pod-0"));
+        for (id, pod) in [("k2", "pod-0"), ("k3", "twice"), ("k4", "twice")] {
+            cri(id, &(kind("container", pod) + r#","io.kubernetes.cri.container-name":"web""#));
+        }
+        cri("k5", r#""other":"x""#);
         write("var/lib/nerdctl/1935db59/names/default/proxy", "n1\n");
         let mut names = Names { root: root.path().to_owned(), ..Names::default() };
-        for (id, name) in [("d1", "web"), ("p1", "db"), ("p3", "cache"), ("n1", "proxy")] {
+        for (id, name) in [
+            ("d1", "web"),
+            ("p1", "db"),
+            ("p3", "cache"),
+            ("n1", "proxy"),
+            ("r1", "mine"),
+            ("k1", "pod-0"),
+            ("k2", "pod-0/web"),
+        ] {
             assert_eq!(names.of(id).as_deref(), Some(name));
             assert_eq!(names.of(id).as_deref(), Some(name), "asked again");
             assert_eq!(names.id(name).as_deref(), Some(id));
         }
-        for id in ["d2", "p2", "none", "", "../d1", "."] {
+        assert_eq!((names.of("k3").as_deref(), names.id("twice/web")), (Some("twice/web"), None));
+        for id in ["d2", "p2", "k5", "none", "", "../d1", "."] {
             assert_eq!(names.of(id), None, "{id}");
         }
         assert_eq!(names.id("again"), None);

@@ -176,6 +176,11 @@ fn pod_lives(sandbox: &Sandbox) {
     let known = sandbox.run(&["spawn", "--root", "/run/containerd/runc/k8s.io", "list", "-q"]).ok().stdout;
     assert!([&pod, &web].iter().all(|id| known.contains(id.as_str().unwrap())), "not spawn's: {known}");
 
+    // A pod's containers share its network, its hostname and here its processes; each has mounts of its own.
+    let names = "for kind in mnt pid uts; do echo $kind $(ns list -r -n -t $kind -o CONTAINER | grep web | sort); done";
+    sandbox.sh(names).run().ok().stdout_is("mnt web web/web\npid web\nuts web\n");
+    sandbox.run(&["ns", "enter", "-t", "web/web", "-m", "/bin/cat", "/etc/hostname"]).ok().stdout_is("web-0\n");
+
     let once = node.container(
         &pod,
         &pod_config,

@@ -20,11 +20,22 @@ pub(crate) fn tests() -> Vec<Test> {
         test("podman_maps_users", NEEDS, users),
         test("podman_makes_pods", UNIFIED, pods),
         test("podman_publishes_ports", NEEDS, ports),
+        test("an_ordinary_users_podman_is_named_by_ns", ROOTLESS, rootless),
     ]
 }
 
 const UNIFIED: &[Need] =
     &[Need::NetNs, Need::Overlay, Need::Nft, Need::Program("busybox"), Need::Program("podman"), Need::UnifiedCgroups];
+
+const ROOTLESS: &[Need] = &[
+    Need::NetNs,
+    Need::Overlay,
+    Need::Program("busybox"),
+    Need::Program("podman"),
+    Need::Program("crun"),
+    Need::Program("newuidmap"),
+    Need::Program("setpriv"),
+];
 
 /// What no file of an operator's has to say: there is no systemd here, and maybe no right to raise limits.
 const PODMAN: &str = r#"
@@ -186,4 +197,36 @@ fn ports(sandbox: &Sandbox) {
         curl -s --connect-timeout 2 http://127.0.0.1:8080/passwd || echo closed",
     );
     outcome.stdout_has("root:x:0").stdout_has("\n1\nclosed\n");
+}
+
+/// As podman does it by itself, with its own runtime: no cgroup has the container's id in its name. `fake` is a note of
+/// that user's that claims a process of root's.
+fn rootless(sandbox: &Sandbox) {
+    let host = Host::new(sandbox);
+    let script = r#"
+        mount -t cgroup2 cgroup /sys/fs/cgroup
+        echo "me:x:1234:1234::$PWD/home:/bin/sh" >>/etc/passwd; echo me:x:1234: >>/etc/group
+        echo me:100000:65536 >/etc/subuid; echo me:100000:65536 >/etc/subgid
+        mkdir -p home /run/user/1234; chown 1234:1234 home /run/user/1234; chmod 711 .; chmod 644 image.tar
+        export HOME=$PWD/home XDG_RUNTIME_DIR=/run/user/1234 DISABLE_HC_SYSTEMD=true image=$PWD/image.tar
+        me() { (cd home; setpriv --reuid 1234 --regid 1234 --clear-groups "$@"); }
+        podman() { me podman --cgroup-manager cgroupfs --events-backend file --log-level error "$@"; }
+        podman pull -q oci-archive:$image >/dev/null
+        run() { podman run -d --network none --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 "$@" >id; }
+        run --name mine $(podman images -q) sleep 1000
+        ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
+        me ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
+        ns enter -t mine -p -m /bin/cat /proc/1/cmdline | tr '\0' ' '; echo
+        sleep 2000 & fake=$!
+        mkdir -p /run/user/1234/crun/fake; echo '{"pid":'$fake'}' >/run/user/1234/crun/fake/status
+        chown -R 1234:1234 /run/user/1234/crun/fake
+        ns enter -t fake -p true 2>&1 || kill $fake; rm -r /run/user/1234/crun/fake
+        podman rm -f -t 0 mine >/dev/null
+        ns list -r -n -t pid -o CONTAINER,COMMAND | grep -c mine || :
+        kill $(cat /run/user/1234/libpod/tmp/pause.pid)
+        umount -R -l /sys/fs/cgroup; rm -rf /run/user/1234"#;
+    let want = "mine sleep\\x201000\nmine sleep\\x201000\nsleep 1000 \n\
+                ns: no process, container or named namespace is called fake\n0\n";
+    host.ok(script).stdout_is(want);
+    host.down();
 }

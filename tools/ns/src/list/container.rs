@@ -31,7 +31,7 @@ impl Containers {
                     found.by_namespace.entry(inode).or_insert_with(|| name.clone());
                 }
             }
-            found.by_pid.insert(pid, name);
+            found.by_pid.entry(pid).or_insert(name);
         }
         found
     }
@@ -39,7 +39,9 @@ impl Containers {
     /// Returns the container of a namespace whose lowest process is `lead`, if it has one.
     pub(crate) fn find(&mut self, inode: u64, lead: Option<(i32, &Process)>) -> Option<String> {
         if let Some(name) = self.by_namespace.get(&inode) {
-            return Some(name.clone());
+            // Where several share it, it is the one's whose process was there first.
+            let first = lead.and_then(|(pid, _)| self.by_pid.get(&pid));
+            return Some(first.unwrap_or(name).clone());
         }
         let (pid, process) = lead?;
         if let Some(name) = self.by_pid.get(&pid) {

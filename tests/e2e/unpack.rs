@@ -15,6 +15,7 @@ const IMAGES: &[Need] = &[Need::Registry];
 const OVERLAY: &[Need] = &[Need::Registry, Need::Overlay];
 const DEPENDENT: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Program("umoci"), Need::Program("zstd")];
 const USER: &[Need] = &[Need::Registry, Need::Program("newuidmap"), Need::Program("setpriv"), Need::Program("unshare")];
+const USERS_OVERLAY: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("setpriv"), Need::Program("unshare")];
 const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -36,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("options_for_a_layout_need_a_layout", IMAGES, layout_options),
         test("the_platform_chooses_from_an_index", IMAGES, platform),
         test("in_a_user_namespace_layers_are_marked_for_it", OVERLAY, user_namespace),
+        test("an_ordinary_users_layers_mount_as_the_merged_tree", USERS_OVERLAY, ordinary_users_overlay),
         test("an_ordinary_user_unpacks_with_the_ids_of_newuidmap", USER, ordinary_user),
     ];
     tests.extend(commit::tests());
@@ -322,6 +324,34 @@ fn user_namespace(sandbox: &Sandbox) {
     let paths = layers(&record);
     command.extend(paths.iter().map(String::as_str));
     sandbox.run(&command).ok().stdout_has("user.overlay.opaque=\"y\"");
+}
+
+/// Whiteouts and opaque directories hide what they hide in a mount that the user makes: it equals the tree in which they
+/// were carried out.
+fn ordinary_users_overlay(sandbox: &Sandbox) {
+    let torture = layout("torture");
+    let inside = format!(
+        r#"read _ <go; cd u
+        unpack --root store {torture} 2>/dev/null >record; unpack --flat tree {torture} 2>/dev/null >flat
+        lower=$(jq -r '.rootfs.layers | reverse | join(":")' record)
+        mkdir merged; mount -t overlay overlay -o "ro,userxattr,lowerdir=$lower" merged
+        look() {{ (cd $1; find . ! -type d -printf '%p %y %m %U:%G %T@ %s %l\n' -o -printf '%p %y %m %U:%G %T@\n' | sort
+            find . -type f -print0 | sort -z | xargs -0 md5sum); }}
+        look merged >one; look tree >two; cmp one two && wc -l <one
+        find $(echo $lower | tr : ' ') -type c -printf '%y\n' | sort | uniq -c
+        for layer in $(echo $lower | tr : ' '); do
+            getfattr --absolute-names -R -h -m overlay -d "$layer"; done | grep -c user.overlay.opaque=.y"#
+    );
+    sandbox.write("inside", &inside);
+    let script = r#"mkdir -m 777 u; mkfifo go; chmod 666 go; chmod 644 inside
+        setpriv --reuid=65534 --regid=65534 --clear-groups unshare --user --mount sh -eu inside & pid=$!
+        until [ "$(readlink /proc/$pid/ns/user)" != "$(readlink /proc/self/ns/user)" ]; do :; done
+        printf '0 65534 1\n1 100000 65535\n3000000 3000000 1\n' >/proc/$pid/uid_map
+        printf '0 65534 1\n1 100000 65535\n4000000 4000000 1\n' >/proc/$pid/gid_map
+        echo >go; wait $pid"#;
+    let outcome = sandbox.sh(script).run().ok();
+    let numbers: Vec<u32> = outcome.stdout.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert!(numbers.len() == 3 && numbers[0] > 100 && numbers[1] > 0 && numbers[2] > 0, "{outcome}");
 }
 
 /// `nobody` is root in there, and has the ids from 100000 on for all others.

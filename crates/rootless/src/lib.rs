@@ -66,6 +66,14 @@ pub fn enter_if_possible(roots: &cli::Roots) {
     }
 }
 
+/// Tells whether this process is in a user namespace other than the first: `user_namespaces(7)`, "User and group ID
+/// mappings".
+pub fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
+}
+
 fn own_run(own: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(own)?;
     // By its descriptor: its path may be below either.

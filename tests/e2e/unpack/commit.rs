@@ -5,6 +5,8 @@ use crate::support::{Need, Sandbox, Test, differences, image, test};
 const IMAGES: &[Need] = &[Need::Registry, Need::Overlay];
 const PEERS: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("skopeo"), Need::Program("umoci")];
 
+const USERS: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("setpriv"), Need::Program("newuidmap")];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("a_committed_container_is_the_same_for_umoci_and_skopeo", PEERS, same),
@@ -12,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("diff_lists_what_changed_in_either_form", IMAGES, lists),
         test("the_same_changes_make_the_same_image", IMAGES, reproducible),
         test("what_no_layer_can_hold_is_refused_by_name", IMAGES, hostile),
+        test("an_ordinary_users_container_is_committed", USERS, ordinary_user),
         test("a_commit_on_a_full_disk_leaves_nothing", IMAGES, full_disk),
         test("wrong_use_of_commit_is_one_line", IMAGES, wrong),
     ]
@@ -109,6 +112,35 @@ fn lists(sandbox: &Sandbox) {
         .run()
         .ok();
     sandbox.run(&["unpack", "diff", "tree.json"]).ok().stdout_is(want);
+}
+
+/// A container of an ordinary user's can replace a directory of its image, and what it has hidden stays hidden.
+fn ordinary_user(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let script = format!(
+        r"mkdir user; chown 65534:65534 user; chmod 711 .
+        echo nobody:100000:65536 >sub; mount --bind sub /etc/subuid; mount --bind sub /etc/subgid
+        cat >user/script <<'END'
+        run -q --net none --name web {image} sh -c 'mkdir -p /d; touch /d/old'
+        unpack commit web -t lab:1 >/dev/null
+        run -q --net none --pull never --name two lab:1 sh -c 'rm -r /d /bin/wget; mkdir /d; touch /d/new; chown 7:8 /d/new'
+        unpack diff two; unpack diff two --tar | tar -tv | sed 's/ 20.*:[0-9]* / /'
+        unpack commit two -t lab:2 >/dev/null
+        run -q --rm --net none --pull never lab:2 sh -c 'ls /d; stat -c %u:%g /d/new; ls /bin/wget' 2>&1
+        bundle delete web two
+END
+        cd user; setpriv --reuid 65534 --regid 65534 --clear-groups env -u DRAYAGE_ROOT HOME=$PWD XDG_RUNTIME_DIR=$PWD/rt \
+            sh script 2>&1; echo $?
+        umount /etc/subuid /etc/subgid"
+    );
+    let want = "C /bin\nD /bin/wget\nC /d\nA /d/new\n\
+                drwxr-xr-x 0/0               0 bin/\n\
+                ---------- 0/0               0 1970-01-01 00:00 bin/.wh.wget\n\
+                drwxr-xr-x 0/0               0 d/\n\
+                ---------- 0/0               0 1970-01-01 00:00 d/.wh..wh..opq\n\
+                -rw-r--r-- 7/8               0 d/new\n\
+                new\n7:8\nls: /bin/wget: No such file or directory\n0\n";
+    sandbox.sh(&script).run().ok().stdout_is(want);
 }
 
 fn reproducible(sandbox: &Sandbox) {

@@ -19,6 +19,10 @@ use crate::rootfs::open_directory;
 /// What `mount(2)` takes for its options, with the NUL.
 const OPTIONS_LIMIT: usize = 4096;
 
+/// The option with which overlayfs keeps its notes, that a directory hides the lower ones above all, where root of a user
+/// namespace may write them, as `unpack` does: overlayfs.rst, "User xattr".
+const USER_XATTRS: &str = "userxattr";
+
 /// The directories of an overlay.
 pub(crate) struct Overlay<'a> {
     /// The lowest first, as in the record.
@@ -106,6 +110,9 @@ fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Errno> {
     if overlay.volatile {
         fsconfig_set_flag(context.as_fd(), "volatile")?;
     }
+    if rootless::in_user_namespace() {
+        fsconfig_set_flag(context.as_fd(), USER_XATTRS)?;
+    }
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
@@ -114,8 +121,9 @@ fn attached(overlay: &Overlay<'_>) -> Result<OwnedFd> {
     let options = |layers: Vec<String>| {
         let text = |path: &Path| escape(&path.to_string_lossy());
         let volatile = if overlay.volatile { ",volatile" } else { "" };
+        let xattrs = if rootless::in_user_namespace() { format!(",{USER_XATTRS}") } else { String::new() };
         let (layers, upper, work) = (layers.join(":"), text(overlay.upper), text(overlay.work));
-        format!("lowerdir={layers},upperdir={upper},workdir={work}{volatile}")
+        format!("lowerdir={layers},upperdir={upper},workdir={work}{volatile}{xattrs}")
     };
     let names = overlay.layers.iter().rev().map(|layer| escape(&layer.to_string_lossy())).collect();
     let mut held = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) enum Form {
 impl Form {
     /// Returns the overlay form for where this process is.
     pub(crate) fn overlay() -> Self {
-        Self::Overlay { user_xattrs: in_user_namespace() }
+        Self::Overlay { user_xattrs: rootless::in_user_namespace() }
     }
 
     pub(crate) fn is_flat(self) -> bool {
@@ -32,12 +32,4 @@ impl Form {
             _ => c"trusted.overlay.opaque",
         }
     }
-}
-
-/// Tells whether this process is in a user namespace other than the first: `user_namespaces(7)`, "User and group ID
-/// mappings".
-pub(crate) fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let numbers: Vec<&str> = map.split_whitespace().collect();
-    !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
 }

@@ -214,6 +214,7 @@ fn rootless(sandbox: &Sandbox) {
         podman pull -q oci-archive:$image >/dev/null
         run() { podman run -d --network none --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=1000:1000 "$@" >id; }
         run --name mine $(podman images -q) sleep 1000
+        until ns list -r -n -t pid -o COMMAND | grep -q '^sleep'; do :; done
         ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
         me ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
         ns enter -t mine -p -m /bin/cat /proc/1/cmdline | tr '\0' ' '; echo

@@ -9,6 +9,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("a_network_goes_while_somebody_lives_in_it", NET, alive),
         test("a_container_may_come_back_at_once", NET, back_at_once),
+        test("each_bridge_has_a_network_of_its_own", NET, own_networks),
         test("neighbours_reach_published_ports_only", REACH, guard),
         test("somebody_elses_bridge_is_not_closed", REACH, foreign),
     ]
@@ -36,6 +37,26 @@ fn back_at_once(sandbox: &Sandbox) {
         ns add --ip 10.213.0.7 web >/dev/null
         ip -n web addr show eth0 | grep -q 10.213.0.7
         ns del --wait web; ! ip link show drayage0 >/dev/null 2>&1",
+    );
+}
+
+fn own_networks(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "net() { ip -$2 -o addr show $1 scope global | awk '{print $4}'; }
+        for n in 1 2 3 4 5 6 7 8; do ns add --bridge lab$n c$n >/dev/null & pids=\"$pids $!\"; done
+        for pid in $pids; do wait $pid; done
+        for n in 1 2 3 4 5 6 7 8; do net lab$n 4; done | sort -u | wc -l | grep -qx 8
+        ns add plain >/dev/null; net drayage0 4 | grep -qx 10.213.0.1/16
+        first=$(net lab1 4); ns add --bridge lab1 --ipv6 more >more.json
+        test \"$(net lab1 4)\" = $first; net lab1 6 | grep -q '^fd64:7261:796e:.*/64'
+        grep -q '\"gateway\":\"'${first%/*} more.json; grep -q '\"gateway\":\"fd64:7261:796e:' more.json
+        ns del --wait c1 more; ns add --bridge lab1 c1 >/dev/null; test \"$(net lab1 4)\" = $first
+        ns del --wait c1; ip route add unreachable $(echo $first | sed 's/1\\/20$/0\\/20/')
+        ns add --bridge lab1 c1 >/dev/null; test \"$(net lab1 4)\" != $first; ns del --wait c1
+        for net in 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16; do ip route add unreachable $net; done
+        ! ns add --bridge lab1 c1 2>err; grep -qx 'ns: add c1: no network is free for lab1: --subnet chooses one' err
+        ns add --bridge lab2 d2 >/dev/null; ns del d2 c2 c3 c4 c5 c6 c7 c8 plain",
     );
 }
 

@@ -14,6 +14,7 @@ mod named;
 mod outward;
 mod owner;
 mod plan;
+mod pool;
 mod removal;
 mod result;
 mod work;
@@ -33,6 +34,7 @@ pub(crate) use named::{DIRECTORY as NAMED, within};
 use owner::Owner;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
+pub(crate) use pool::DEFAULT_BRIDGE;
 use removal::owner_of;
 pub(crate) use removal::{SWEEP, delete, sweep_all};
 pub(crate) use result::mac_text;
@@ -158,6 +160,7 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
         std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     };
     let link_name = |index| links.iter().find(|link| link.index == index).map_or("?", |link| &link.name).to_owned();
+    let ways = if pool::is_needed(request) { host.routes().context("list routes")? } else { vec![] };
     Ok(Observed {
         bridge: bridge.map(|bridge| Bridge {
             mac: bridge.mac.as_slice().try_into().ok(),
@@ -173,6 +176,7 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
             .filter(|other| routed(other.address.address))
             .map(|other| (link_name(other.index), other.address))
             .collect(),
+        routes: ways.iter().filter(|way| index.is_none() || way.index != index).map(|way| way.destination).collect(),
     })
 }
 

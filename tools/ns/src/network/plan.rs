@@ -11,10 +11,11 @@ use record::Network;
 use super::firewall::Rules;
 use super::ipam::{Lease, choose};
 use super::owner::{self, Owner, hash, port_names};
+use super::pool;
 use super::result::{Interface, network};
 
 /// A container's network as its user wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
     /// The container's id, which names the namespace.
     pub(crate) id: String,
@@ -26,8 +27,10 @@ pub(crate) struct Request {
     pub(crate) bridge: Option<String>,
     /// The host's link to be on the network of, in place of a bridge.
     pub(crate) parent: Option<String>,
-    /// The networks; none means those that the bridge has, or the default one.
+    /// The networks; none means those that the bridge has, or a free one.
     pub(crate) subnets: Vec<Cidr>,
+    /// Whether one of the networks is to be of IPv6.
+    pub(crate) ipv6: bool,
     /// The bridge's addresses; a network's first address where none is given.
     pub(crate) gateways: Vec<IpAddr>,
     /// The container's addresses; a free one of each network where none is given.
@@ -59,6 +62,8 @@ pub(crate) struct Observed {
     pub(crate) links: Vec<String>,
     /// The addresses of the other interfaces, with their names.
     pub(crate) others: Vec<(String, Cidr)>,
+    /// Where the host's routes lead.
+    pub(crate) routes: Vec<Cidr>,
 }
 
 /// A bridge that is there.
@@ -136,8 +141,6 @@ pub(crate) struct Plan {
     pub(crate) network: Network,
     pub(crate) addresses: Vec<IpAddr>,
 }
-
-const DEFAULT_SUBNET: Cidr = Cidr { address: IpAddr::V4(std::net::Ipv4Addr::new(10, 213, 0, 0)), prefix: 16 };
 
 /// Computes what to do.
 pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
@@ -228,13 +231,8 @@ fn notes<'a>(request: &'a Request, leases: &'a [Lease]) -> impl Iterator<Item = 
 /// Finds the bridge's address in each network.
 fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
-    let subnets = match (request.subnets.as_slice(), known) {
-        ([], []) => &[DEFAULT_SUBNET][..],
-        ([], known) => known,
-        (wanted, _) => wanted,
-    };
     let mut gateways = vec![];
-    for subnet in subnets {
+    for subnet in &pool::networks(request, observed)? {
         let wanted = request.gateways.iter().find(|address| subnet.contains(**address)).copied();
         let present = known.iter().find(|address| address.overlaps(*subnet)).copied();
         let gateway = match (present, wanted) {
@@ -290,19 +288,11 @@ mod tests {
     fn request() -> Request {
         Request {
             id: "web".into(),
-            names: vec![],
             netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
-            parent: None,
-            subnets: vec![],
-            gateways: vec![],
-            addresses: vec![],
             interface: "eth0".into(),
-            mac: None,
-            mtu: None,
             masquerade: true,
-            user_mode: false,
-            host_local: None,
+            ..Request::default()
         }
     }
 

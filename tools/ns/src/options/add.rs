@@ -22,6 +22,7 @@ const ROOM: confine::Room = confine::Room {
 /// The namespace is /run/netns/ID, as `ip netns` has it. Its path is written into the bundle's config.json, so that any
 /// runtime joins it; the record gets the member `network`, a CNI result.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(after_help = "Examples:
   bundle --id web | ns add | spawn
   ns add web
@@ -38,11 +39,14 @@ pub(crate) struct Add {
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Bridge to join; it is made if it is not there
-    #[arg(long, value_name = "NAME", default_value = "drayage0", value_parser = link_name)]
+    #[arg(long, value_name = "NAME", default_value = network::DEFAULT_BRIDGE, value_parser = link_name)]
     bridge: String,
-    /// Network of the bridge; repeat it for IPv6 [default: the bridge's, or 10.213.0.0/16]
+    /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
     #[arg(long, value_name = "CIDR")]
     subnet: Vec<Cidr>,
+    /// A network of IPv6 too, a free one if the bridge has none and --subnet names none
+    #[arg(long, conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
+    ipv6: bool,
     /// Bridge's address in a network [default: the network's first]
     #[arg(long, value_name = "ADDRESS")]
     gateway: Vec<IpAddr>,
@@ -104,6 +108,7 @@ impl Add {
             bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then_some(self.bridge),
             parent: self.macvlan,
             subnets: self.subnet,
+            ipv6: self.ipv6,
             gateways: self.gateway,
             addresses: self.ip,
             interface: self.ifname,

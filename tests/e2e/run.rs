@@ -35,6 +35,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_printed_pipeline_does_the_same", PIPELINE, printed_pipeline),
         test("what_leaves_nothing_waits_for_no_disk", PIPELINE, volatile),
         test("networks_none_and_host", PIPELINE, networks),
+        test("a_named_network_is_a_bridge_of_its_own", PIPELINE, named_network),
         test("pull_never_needs_the_image", PIPELINE, pull_never),
         test("the_left_most_failure_is_told_alone", PIPELINE, left_most_failure),
         test("wrong_usage_is_one_line_and_125", &[], wrong_usage),
@@ -284,7 +285,41 @@ fn networks(sandbox: &Sandbox) {
     let host = format!("run --rm --network host {} {links}", image("busybox").reference);
     sandbox.sh(&host).run().ok().stdout_has("here0");
     sandbox.sh("ip link del here0").run().ok();
-    sandbox.sh("run --rm --network mynet x").run().fails(125).stderr_has("none, host");
+    sandbox.sh("run --rm --network my:net x").run().fails(125).stderr_has("none, host");
+}
+
+/// Who is on one network finds and reaches each other by name; who is on another one does not even by address.
+fn named_network(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let serve = format!("{image} sh -c 'mkdir /www; echo $NAME >/www/index.html; exec httpd -f -h /www -p 80'");
+    let print = format!("run --print -d --name far --network rear -e NAME=far {serve}");
+    sandbox
+        .sh(&format!(
+            "set -e
+            run -d --name near --network lab --network-alias shop -e NAME=near -p 8080:80 {serve}
+            {print} | grep -q 'ns add --bridge rear | keep'; {print} | sh
+            ! ip link show drayage0 2>/dev/null
+            for bridge in lab rear; do ip -4 -o addr show $bridge | awk '{{print $4}}'; done | sort -u | wc -l | grep -qx 2"
+        ))
+        .run()
+        .ok();
+    assert!(sandbox.wait_http("127.0.0.1:8080/").contains("near"));
+    let address = "$(spawn exec far ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/')";
+    sandbox
+        .sh(&format!(
+            "get() {{ from=$1; shift; run --rm --network $from {image} sh -c \"timeout 2 wget -q -O- http://$1:80/ 2>/dev/null || echo closed\"; }}
+            get lab near; get lab shop; get rear far; get lab far; get rear near; get bridge near
+            far={address}; get rear $far; get lab $far; get bridge $far
+            keep rm -f near far >/dev/null; ip link show lab >/dev/null; run --network lab --rm {image} true"
+        ))
+        .run()
+        .ok()
+        .stdout_is("near\nnear\nfar\nclosed\nclosed\nclosed\nfar\nclosed\nclosed\n");
+    sandbox
+        .sh(&format!("run --rm --network lo {image} true"))
+        .run()
+        .fails(125)
+        .one_error_line("ns", &["lo is not a bridge"]);
 }
 
 fn pull_never(sandbox: &Sandbox) {

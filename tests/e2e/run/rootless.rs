@@ -156,6 +156,8 @@ fn verbs(sandbox: &Sandbox) {
         ok("ls -A .local/share/drayage/containers rt/drayage/spawn rt/drayage/claims | grep -v :; true").trim(),
         ""
     );
+    let named = user(sandbox, "run --rm --network lab busybox true").run();
+    named.fails(125).one_error_line("run", &["--network lab: bridges are root's"]);
     user(sandbox, "run --unshare ./no-such-program").run().fails(127).one_error_line("run", &["no-such-program"]);
     end(sandbox);
 }

@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// The socket of a service manager that wants to be told.
     #[arg(skip)]
     pub(crate) notify_socket: Option<OsString>,
-    /// Its network: bridge, none, host or container:ID
+    /// Its network: bridge, none, host, container:ID, or the name of another bridge, which is made if it is not there
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: Network,
     /// The container's address on the bridge
@@ -286,8 +286,10 @@ pub(crate) enum Policy {
 /// What the container is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// An interface on the bridge.
+    /// An interface on the default bridge.
     Bridge,
+    /// An interface on the bridge of that name.
+    Named(String),
     /// A namespace with nothing but `lo`.
     None,
     /// The host's.
@@ -306,10 +308,21 @@ impl std::str::FromStr for Network {
             "host" => Ok(Self::Host),
             _ => match text.strip_prefix("container:") {
                 Some(id) if !id.is_empty() => Ok(Self::Container(id.to_owned())),
-                _ => Err("not one of bridge, none, host, container:ID".to_owned()),
+                None if is_name(text) => Ok(Self::Named(text.to_owned())),
+                _ => {
+                    Err("not one of bridge, none, host, container:ID, and no name of 1 to 15 letters, digits and _ . -"
+                        .to_owned())
+                }
             },
         }
     }
+}
+
+/// Tells whether a bridge may have the name: docker's characters, the kernel's length, and no mode that only podman has.
+fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let mode = ["private", "pasta", "slirp4netns"].contains(&text);
+    (1..=15).contains(&text.len()) && !text.starts_with(['_', '.', '-']) && text.chars().all(plain) && !mode
 }
 
 #[cfg(test)]
@@ -340,8 +353,13 @@ mod tests {
             ("none", Ok(Network::None)),
             ("host", Ok(Network::Host)),
             ("container:web", Ok(Network::Container("web".to_owned()))),
+            ("mynet", Ok(Network::Named("mynet".to_owned()))),
             ("container:", Err(())),
-            ("mynet", Err(())),
+            ("pasta", Err(())),
+            ("ns:/run/netns/x", Err(())),
+            ("a-name-of-sixteen", Err(())),
+            ("", Err(())),
+            ("-x", Err(())),
         ] {
             assert_eq!(text.parse::<Network>().map_err(|_| ()), want, "{text}");
         }

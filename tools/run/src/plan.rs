@@ -35,6 +35,10 @@ pub(crate) struct Plan {
 /// Computes the plan for a container named `id`.
 pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
+    if let (true, Network::Named(name)) = (options.rootless, &options.network) {
+        let instead = "bridges are root's; --network container:ID shares another container's network";
+        return Err(cli::Usage(format!("--network {name}: {instead}")));
+    }
     // Absolute, because what is undone later may be undone from another directory.
     let roots = options.roots();
     let root: Vec<OsString> = roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), roots.data().into()]);
@@ -96,7 +100,7 @@ fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -
     match options.network {
         Network::Host => bundle.push(["--network", "host"]),
         Network::None => bundle.push(["--network", "none"]),
-        Network::Bridge | Network::Container(_) => {}
+        Network::Bridge | Network::Named(_) | Network::Container(_) => {}
     }
     if options.rootfs {
         bundle.push([image]);
@@ -114,7 +118,10 @@ fn network_stage(options: &Options) -> Option<Stage> {
         Network::None | Network::Host => return None,
         Network::Container(id) => ns.push(["--join", id]),
         Network::Bridge if options.rootless => ns.push(["--user-mode"]),
-        Network::Bridge => {
+        Network::Bridge | Network::Named(_) => {
+            if let Network::Named(bridge) = &options.network {
+                ns.push(["--bridge", bridge]);
+            }
             for name in &options.network_alias {
                 ns.push(["--alias", name]);
             }
@@ -276,6 +283,7 @@ mod tests {
         for (command_line, want) in [
             ("run --root /r --network none nginx", "pull unpack bundle spawn spawn"),
             ("run --root /r --network host -p 80:80 nginx", "pull unpack bundle spawn spawn"),
+            ("run --root /r --network lab nginx", "pull unpack bundle ns spawn spawn ns"),
             ("run --root /r --rootfs /", "bundle ns spawn spawn ns"),
             ("run --root /r -P nginx", "pull unpack bundle ns portmap spawn spawn portmap ns"),
         ] {

@@ -5,8 +5,15 @@ use std::time::Duration;
 
 use crate::support::{Need, Sandbox, Test, source, test};
 
-const NEEDS: &[Need] =
-    &[Need::Registry, Need::NetNs, Need::Overlay, Need::Nft, Need::Program("jq"), Need::Program("script")];
+const NEEDS: &[Need] = &[
+    Need::Registry,
+    Need::NetNs,
+    Need::Overlay,
+    Need::Nft,
+    Need::Program("jq"),
+    Need::Program("script"),
+    Need::Program("runc"),
+];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![

@@ -3,6 +3,7 @@
 mod attached;
 mod background;
 mod rootless;
+mod runtime;
 mod transparency;
 
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
     ];
-    let more = [attached::tests(), background::tests(), rootless::tests(), transparency::tests()];
+    let more = [attached::tests(), background::tests(), rootless::tests(), runtime::tests(), transparency::tests()];
     foreground.into_iter().chain(more.into_iter().flatten()).collect()
 }
 
@@ -340,7 +341,7 @@ fn left_most_failure(sandbox: &Sandbox) {
 fn wrong_usage(sandbox: &Sandbox) {
     sandbox.sh("run").run().fails(125);
     sandbox.sh("run --rm --link db nginx").run().fails(125).one_error_line("run", &["--link"]);
-    sandbox.sh("run --runtime=crun nginx").run().fails(125).one_error_line("run", &["--runtime", "--print"]);
+    sandbox.sh("run --storage-opt=size=1g nginx").run().fails(125).one_error_line("run", &["--storage-opt", "--root"]);
     sandbox.sh("run --pull sometimes nginx").run().fails(125).stderr_has("sometimes");
 }
 

@@ -10,11 +10,13 @@ pub mod undo;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use claim::Claim;
 pub use process::{Process, Status};
+pub use sibling::executable;
 pub use undo::Undo;
 
 /// The tools that others execute.
@@ -62,12 +64,21 @@ pub struct Stage {
     pub tool: Tool,
     /// Its arguments, the verb among them.
     pub arguments: Vec<OsString>,
+    /// What is executed in the tool's place: another runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
 }
 
 impl Stage {
     /// Begins a command line.
     pub fn new<A: Into<OsString>>(tool: Tool, arguments: impl IntoIterator<Item = A>) -> Self {
-        Self { tool, arguments: arguments.into_iter().map(Into::into).collect() }
+        Self { tool, arguments: arguments.into_iter().map(Into::into).collect(), program: None }
+    }
+
+    /// Executes `program` in the tool's place.
+    #[must_use]
+    pub fn by(self, program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), ..self }
     }
 
     /// Adds arguments.
@@ -83,7 +94,10 @@ impl Stage {
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.tool.name())?;
+        match &self.program {
+            Some(program) => f.write_str(&word(program.as_os_str()))?,
+            None => f.write_str(self.tool.name())?,
+        }
         self.arguments.iter().try_for_each(|argument| write!(f, " {}", word(argument)))
     }
 }

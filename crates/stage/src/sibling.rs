@@ -25,9 +25,21 @@ fn find(tool: Tool) -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("{} is neither beside {} nor in PATH", tool.name(), own.display()))
 }
 
+/// Finds somebody else's program, by its path or by its name in PATH.
+pub fn executable(program: &Path) -> Option<PathBuf> {
+    let named = !program.as_os_str().as_encoded_bytes().contains(&b'/');
+    let path = env::var_os("PATH").filter(|_| named).unwrap_or_default();
+    let candidates = if named {
+        env::split_paths(&path).map(|directory| directory.join(program)).collect()
+    } else {
+        vec![program.to_owned()]
+    };
+    candidates.into_iter().find(|candidate| is_executable(candidate)).and_then(|found| std::path::absolute(found).ok())
+}
+
 /// Returns the command of a stage, with this tool's verbosity.
 pub(crate) fn command(stage: &Stage) -> Result<Command> {
-    let mut command = Command::new(find(stage.tool)?);
+    let mut command = Command::new(stage.program.clone().map_or_else(|| find(stage.tool), Ok)?);
     // This program's own part may be over, while the variable is there still.
     match trace::variable() {
         Some((variable, file)) => command.env(variable, file),

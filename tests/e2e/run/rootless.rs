@@ -11,6 +11,7 @@ const NEEDS: &[Need] = &[
     Need::Program("newuidmap"),
     Need::Program("pasta"),
     Need::Program("slirp4netns"),
+    Need::Program("runc"),
 ];
 
 pub(super) fn tests() -> Vec<Test> {
@@ -158,6 +159,8 @@ fn verbs(sandbox: &Sandbox) {
     );
     let named = user(sandbox, "run --rm --network lab busybox true").run();
     named.fails(125).one_error_line("run", &["--network lab: bridges are root's"]);
+    let by_runc = format!("run --rm --network none --runtime runc {} id -u", image("busybox").reference);
+    user(sandbox, &by_runc).run().ok().stdout_is("0\n");
     user(sandbox, "run --unshare ./no-such-program").run().fails(127).one_error_line("run", &["no-such-program"]);
     end(sandbox);
 }

@@ -71,6 +71,9 @@ pub(crate) struct Options {
     /// One more name by which the other containers on the bridge find it
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
+    /// Another OCI runtime with runc's command line in the place of spawn, by name or path: runc, crun. In the foreground only
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) runtime: Option<PathBuf>,
     /// When to fetch the image
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pub(crate) pull: Policy,

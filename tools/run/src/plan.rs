@@ -39,6 +39,7 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
         let instead = "bridges are root's; --network container:ID shares another container's network";
         return Err(cli::Usage(format!("--network {name}: {instead}")));
     }
+    let runtime = runtime(options)?;
     // Absolute, because what is undone later may be undone from another directory.
     let roots = options.roots();
     let root: Vec<OsString> = roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), roots.data().into()]);
@@ -48,9 +49,10 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     stages.push(bundle_stage(options, id, image, &root));
     stages.extend(network_stage(options));
     stages.extend(portmap_stage(options, &root));
-    let undo = undo(options, id, &stages, &root, state.as_deref());
+    let spawn = Spawn { state: state.as_deref(), runtime: runtime.as_ref() };
+    let undo = undo(options, id, &stages, &root, &spawn);
     Ok(Plan {
-        spawn: spawn_stage(options, id, &bundle, state.as_deref()),
+        spawn: spawn_stage(options, id, &bundle, &spawn),
         keep: keep_stage(options, &root),
         replace: options.replace.then(|| replace_stage(id, &root)),
         id: id.to_owned(),
@@ -154,12 +156,16 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     Some(portmap)
 }
 
-fn spawn_stage(options: &Options, id: &str, bundle: &Path, state: Option<&Path>) -> Stage {
-    let mut spawn = spawn_command(state);
+fn spawn_stage(options: &Options, id: &str, bundle: &Path, of: &Spawn<'_>) -> Stage {
+    let mut spawn = of.command();
+    spawn.push(of.runtime.map(|_| "run"));
     if options.preserve_fds > 0 {
         spawn.push(["--preserve-fds".to_owned(), options.preserve_fds.to_string()]);
     }
-    spawn.push(["--id".as_ref(), id.as_ref(), bundle.as_os_str()]);
+    match of.runtime {
+        None => spawn.push(["--id".as_ref(), id.as_ref(), bundle.as_os_str()]),
+        Some(_) => spawn.push(["--bundle".as_ref(), bundle.as_os_str(), id.as_ref()]),
+    }
     spawn
 }
 
@@ -202,15 +208,47 @@ fn replace_stage(id: &str, root: &[OsString]) -> Stage {
     remove
 }
 
-fn spawn_command(state: Option<&Path>) -> Stage {
-    let root = state.map_or_else(Vec::new, |state| vec!["--root".as_ref(), state.as_os_str()]);
-    Stage::new(Tool::Spawn, root)
+/// What starts the container, and where it keeps its state.
+struct Spawn<'a> {
+    state: Option<&'a Path>,
+    runtime: Option<&'a Runtime>,
 }
 
-fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], state: Option<&Path>) -> Vec<Undo> {
+impl Spawn<'_> {
+    fn command(&self) -> Stage {
+        let root = |state: Option<&Path>| {
+            state.map_or_else(Vec::new, |state| vec!["--root".into(), state.as_os_str().to_owned()])
+        };
+        match self.runtime {
+            None => Stage::new(Tool::Spawn, root(self.state)),
+            Some(runtime) => Stage::new(Tool::Spawn, root(Some(&runtime.state))).by(&runtime.program),
+        }
+    }
+}
+
+/// Another runtime. Its state is apart from that of its other callers, so that undoing never meets a container of theirs.
+struct Runtime {
+    program: PathBuf,
+    state: PathBuf,
+}
+
+fn runtime(options: &Options) -> Result<Option<Runtime>, cli::Usage> {
+    let Some(wanted) = &options.runtime else { return Ok(None) };
+    let refused = |why: &str| cli::Usage(format!("--runtime {}: {why}", wanted.display()));
+    if options.detach || options.is_attached() {
+        return Err(refused(
+            "in the foreground only: what goes on with keep, as by -d, --restart or --log-driver, needs spawn",
+        ));
+    }
+    let program = stage::executable(wanted).ok_or_else(|| refused("no such program"))?;
+    let state = options.roots().run().join("runtimes").join(program.file_name().unwrap_or_default());
+    Ok(Some(Runtime { program, state }))
+}
+
+fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], spawn: &Spawn<'_>) -> Vec<Undo> {
     let planned = |tool: Tool| stages.iter().any(|stage| stage.tool == tool);
     let mut undo = Vec::new();
-    let mut delete = spawn_command(state);
+    let mut delete = spawn.command();
     delete.push(["delete", "--force", id]);
     undo.push(Undo { of: Tool::Spawn, stage: delete });
     if planned(Tool::Portmap) {

@@ -64,10 +64,11 @@ fn steps(plan: &Plan, options: &Options) -> String {
     }
     line(&mut script, &format!("trap {} EXIT", word(format!("code=$?; {undo}; exit $code").as_ref())));
     line(&mut script, "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP");
-    if options.shows(Stream::Stdin) {
-        // The record would be the container's standard input.
+    if options.shows(Stream::Stdin) || options.runtime.is_some() {
+        // The record would be the container's standard input, and another runtime reads none.
         line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
-        line(&mut script, &start(&plan.spawn, options));
+        let input = if options.shows(Stream::Stdin) { "" } else { " </dev/null" };
+        line(&mut script, &format!("{}{input}", start(&plan.spawn, options)));
     } else {
         line(&mut script, &format!("{pipeline} | {}", start(&filter(&plan.spawn), options)));
     }
@@ -99,7 +100,7 @@ fn pipeline(plan: &Plan, options: &Options) -> String {
 /// Returns `spawn` as the pipeline's last filter: the record tells it the bundle and the id.
 fn filter(spawn: &Stage) -> Stage {
     let verb = spawn.arguments.iter().position(|argument| argument == "--id").unwrap_or(spawn.arguments.len());
-    Stage { tool: spawn.tool, arguments: spawn.arguments[..verb].to_vec() }
+    Stage { arguments: spawn.arguments[..verb].to_vec(), ..spawn.clone() }
 }
 
 fn line(script: &mut String, text: &str) {

@@ -3,10 +3,9 @@
 const WINDOWS: &str = "it is for Windows";
 
 /// The options, without their values, and the hints.
-const HINTS: [(&str, &str); 21] = [
+const HINTS: [(&str, &str); 20] = [
     ("--link", "containers on one bridge find each other by name, and by --network-alias"),
     ("--link-local-ip", "--ip chooses the address"),
-    ("--runtime", "every runtime takes the bundle: --print shows the pipeline, where it can stand for spawn"),
     ("--volume-driver", "mount it first, and give its directory: -v DIRECTORY:TARGET"),
     ("--storage-opt", "the file system below --root is the limit"),
     ("--kernel-memory", "the kernel has no such limit any more"),

@@ -11,6 +11,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("services_start_in_order_and_find_each_other", PIPELINE, up_and_down),
         test("the_printed_script_does_the_same", PIPELINE, printed),
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
+        test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
@@ -109,6 +110,37 @@ fn foreground(sandbox: &Sandbox) {
     up.wait().fails(128 + 2);
     sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("");
     sandbox.run(&["compose", "down"]).ok();
+}
+
+fn networks(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let serve = r"sh -c 'mkdir /www; hostname >/www/index.html; exec httpd -f -h /www -p 80'";
+    let service = |name: &str, network: &str| {
+        format!("  {name}: {{image: {image}, command: {serve:?}, stop_grace_period: 0s{network}}}\n")
+    };
+    let services = [
+        ("web", ", networks: [front]"),
+        ("app", ", networks: [front]"),
+        ("db", ", networks: [back-of-the-house]"),
+        ("own", ""),
+    ];
+    let services: String = services.map(|(name, network)| service(name, network)).concat();
+    sandbox
+        .write("compose.yaml", format!("name: lab\nnetworks: {{front: , back-of-the-house: }}\nservices:\n{services}"));
+    sandbox.run(&["compose", "up", "-d"]).ok();
+    let get = "get() { spawn exec lab-$1-1 sh -c \"timeout 2 wget -q -O- http://$2:80/ 2>/dev/null || echo closed\"; }
+        address() { spawn exec lab-$1-1 ip -4 -o addr show eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/'; }
+        until [ \"$(get web app; get app web; get db localhost; get own localhost)\" = \"$(printf 'lab-app-1\nlab-web-1\nlab-db-1\nlab-own-1')\" ]; do :; done";
+    let other =
+        "get web db; get db app; get own web; get web $(address db); get db $(address own); get own $(address app)";
+    sandbox.sh(&format!("{get}; {other}")).run().ok().stdout_is(&"closed\n".repeat(6));
+    sandbox.sh("ip -br link show type bridge | cut -c 1-3 | sort").run().ok().stdout_is("br-\ndra\nlab\n");
+    sandbox.run(&["compose", "down"]).ok();
+    sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
+    let line = "services: {a: {image: b, networks: [x, y]}}\nnetworks: {x: , y: }";
+    sandbox.write("two.yaml", line);
+    let two = sandbox.run(&["compose", "-f", "two.yaml", "up", "-d"]).fails(1);
+    two.one_error_line("compose", &["two.yaml: services.a.networks: a service stands on one network here"]);
 }
 
 fn unhealthy(sandbox: &Sandbox) {

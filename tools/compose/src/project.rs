@@ -97,17 +97,41 @@ impl Context<'_> {
         Ok(self.path(&file))
     }
 
-    /// Tells whether `network` is the project's one network.
-    pub(crate) fn join(&self, network: &str) -> Result<()> {
-        let Some(networks) = self.file.get("networks") else {
-            return if network == "default" { Ok(()) } else { Err(anyhow!("no network {network} under networks")) };
-        };
-        match &networks.members()?[..] {
-            [(name, _)] if name == network => Ok(()),
-            [_] => Err(anyhow!("no network {network} under networks")),
-            _ => Err(networks.error("the services of a project stand on one network here")),
+    /// Returns the bridge of a network. None is the default one, which a project with one network shares with others.
+    pub(crate) fn bridge(&self, network: &str) -> Result<Option<String>> {
+        let networks = self.file.get("networks").map(|networks| networks.members()).transpose()?.unwrap_or_default();
+        match networks.iter().find(|(name, _)| name == network) {
+            Some((_, node)) if networks.len() > 1 => network_name(self.name, network, node).map(Some),
+            Some(_) => Ok(None),
+            // It is there without being declared: compose-spec, 06.
+            None if network == "default" => Ok(None),
+            None => Err(anyhow!("no network {network} under networks")),
         }
     }
+}
+
+/// Returns a network's name, which is its bridge's. One that is longer than a link's may be is shortened as docker does.
+fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
+    let mut name = format!("{project}_{key}");
+    if !node.value.is_null() {
+        node.only(&["name", "external", "driver", "labels", "attachable"])?;
+        if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
+            return Err(driver.error("not supported"));
+        }
+        match node.get("name") {
+            Some(given) => name = given.text()?,
+            None if node.get("external").map_or(Ok(false), |node| node.flag())? => key.clone_into(&mut name),
+            None => {}
+        }
+    }
+    if name.len() <= 15 {
+        return Ok(name);
+    }
+    // FNV-1a: the same bridge for the same name, always.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    Ok(format!("br-{:012x}", hash >> 16))
 }
 
 /// Returns a volume's name, and whether it is the project's own.

@@ -58,6 +58,27 @@ volumes:
 }
 
 #[test]
+fn each_of_several_networks_is_a_bridge() {
+    let options = |networks: &str, of: &str| {
+        let lines = command_lines(&format!("networks: {networks}\nservices: {{a: {{image: x{of}}}}}"));
+        lines[0].strip_prefix(&named("a")).unwrap().trim().to_owned()
+    };
+    for (networks, of, want) in [
+        ("{front: }", ", networks: [front]", ""),
+        ("{front: , back: }", "", ""),
+        ("{front: , back: }", ", networks: [default]", ""),
+        ("{front: , default: }", "", "--network shop_default "),
+        ("{front: , back: }", ", networks: {back: {aliases: [b]}}", "--network shop_back "),
+        ("{front: , back: {name: lab, driver: bridge}}", ", networks: [back]", "--network lab "),
+        ("{front: , back: {external: true}}", ", networks: [back]", "--network back "),
+        ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "--network br-320f738e132c "),
+    ] {
+        let alias = if of.contains("aliases") { " --network-alias b" } else { "" };
+        assert_eq!(options(networks, of), format!("{want}--network-alias a{alias} x"), "{networks} {of}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_by_its_place() {
     for (text, want) in [
         ("services: {a: {}}", "services.a: no image"),
@@ -77,8 +98,12 @@ fn what_is_wrong_is_told_by_its_place() {
         ),
         ("services: {a: {image: x, networks: [b]}}", "services.a.networks[0]: no network b under networks"),
         (
-            "networks: {a: , b: }\nservices: {a: {image: x, networks: [b]}}",
-            "services.a.networks[0]: networks: the services of a project stand on one network here",
+            "networks: {a: , b: }\nservices: {a: {image: x, networks: [a, b]}}",
+            "services.a.networks: a service stands on one network here",
+        ),
+        (
+            "networks: {a: , b: {internal: true}}\nservices: {a: {image: x, networks: [b]}}",
+            "services.a.networks[0]: networks.b.internal: not supported",
         ),
         ("services: {a: {image: x, scale: 2}}", "services.a.scale: a service has one container here"),
         ("services: {a: {image: x, secrets: [s]}}", "services.a.secrets[0]: no s under secrets"),

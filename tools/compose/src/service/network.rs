@@ -20,13 +20,14 @@ pub(super) fn options(name: &str, service: &Node<'_>, context: &Context<'_>) -> 
     Ok(options)
 }
 
-/// The one network of the project, by whatever name.
+/// The one network of the service.
 fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     let mut aliases = vec![name.to_owned()];
-    let networks = networks.map(members).transpose()?.unwrap_or_default();
-    for (network, member) in networks {
-        context.join(&network).map_err(|what| member.error(what))?;
+    let joined = networks.map(members).transpose()?.unwrap_or_default();
+    let mut bridge = if joined.is_empty() { context.bridge("default")? } else { None };
+    for (network, member) in &joined {
+        bridge = context.bridge(network).map_err(|what| member.error(what))?;
         if member.value.is_object() {
             member.only(&["aliases", "ipv4_address", "mac_address", "priority"])?;
             aliases.extend(member.get("aliases").map(|node| node.texts()).transpose()?.unwrap_or_default());
@@ -37,6 +38,10 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
             }
         }
     }
+    if let (Some(networks), 2..) = (networks, joined.len()) {
+        return Err(networks.error("a service stands on one network here"));
+    }
+    options.extend(bridge.into_iter().flat_map(|bridge| ["--network".to_owned(), bridge]));
     options.extend(aliases.into_iter().flat_map(|alias| ["--network-alias".to_owned(), alias]));
     Ok(options)
 }

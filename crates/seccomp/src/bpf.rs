@@ -80,10 +80,11 @@ pub struct Program {
 pub type Section = (u32, u32, BTreeMap<u32, Leaf>);
 
 impl Program {
-    /// Writes the whole filter. `stub` is for calls beyond the last one that a section knows.
-    pub fn compile(sections: &[Section], default: u32, stub: Option<u32>) -> Self {
+    /// Writes the whole filter. `stub` is for calls beyond the last one that a section knows, `other` for processors and
+    /// numberings that have no section.
+    pub fn compile(sections: &[Section], default: u32, stub: Option<u32>, other: u32) -> Self {
         let mut program = Self::default();
-        let unknown = program.give(super::KILL_THREAD);
+        let unknown = program.give(other);
         let mut next = unknown;
         let mut processors: Vec<u32> = sections.iter().map(|(audit, ..)| *audit).collect();
         processors.dedup();

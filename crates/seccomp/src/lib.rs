@@ -106,7 +106,7 @@ pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
         notifies |= leaves.values().any(Leaf::notifies);
         sections.push((one.audit, one.bit, leaves));
     }
-    let program = Program::compile(&sections, default, stub(default));
+    let program = Program::compile(&sections, default, stub(default), KILL_THREAD);
     Ok(Filter { program: program.bytes()?, flags: flags(profile, notifies)?, listener: listener(profile, notifies)? })
 }
 

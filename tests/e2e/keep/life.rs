@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_check_that_takes_too_long_has_failed", NEEDS, slow_check),
         test("all_who_wait_are_told", NEEDS, waiters),
         test("it_is_asked_by_its_stop_signal_then_killed", NEEDS, stops),
+        test("what_is_stopped_can_be_started_at_once", NEEDS, started_again),
         test("it_is_killed_when_its_time_is_over", NEEDS, timeout),
         test("one_that_cannot_start_leaves_nothing", NEEDS, failed_start),
         test("a_killed_keeper_leaves_nothing_after_gc", &[Need::Registry, Need::Overlay, Need::Nft], killed_keeper),
@@ -132,6 +133,14 @@ fn stops(sandbox: &Sandbox) {
     sandbox.run(&["keep", "rm", "web"]).fails(1).one_error_line("keep", &["web", "runs", "--force"]);
     sandbox.run(&["keep", "stop", "--signal", "USR1", "web"]).ok();
     assert_eq!(json(sandbox, "state/containers/web/exit.json").unwrap()["exitCode"], 8);
+    remove(sandbox, "web");
+}
+
+fn started_again(sandbox: &Sandbox) {
+    start(sandbox, "web", "", "", "sleep 1000");
+    for _ in 0..10 {
+        sandbox.sh("keep stop -t 0 web && bundle mount web | keep").run().ok();
+    }
     remove(sandbox, "web");
 }
 

@@ -110,6 +110,8 @@ fn keep() -> Result<()> {
             crate::notify::ending(&job);
             let undone = undo::carry_out(&job.undo);
             keeper.control.remove();
+            // Who sees the socket's end, with the keeper's, may start it again at once.
+            drop(held);
             // A claim that is not released is swept by the next run.
             return undone.map(|()| claim.release()).and(kept);
         }

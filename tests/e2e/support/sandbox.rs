@@ -43,7 +43,10 @@ for tree in $(trees); do
     if [ ! -e "$tree/tasks" ]; then
         mkdir "$tree/$2/init"
         echo 0 >"$tree/$2/init/cgroup.procs"
-        sed 's/[^ ]\+/+&/g' "$tree/$2/cgroup.controllers" >"$tree/$2/cgroup.subtree_control"
+        # A systemd may take a controller back between the two: then those that are left are meant.
+        for _ in 1 2 3 4 5; do
+            ! sed 's/[^ ]\+/+&/g' "$tree/$2/cgroup.controllers" >"$tree/$2/cgroup.subtree_control" || break
+        done
     fi
     mount --bind "$tree/$2" "$tree"
 done

@@ -9,6 +9,8 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use crate::confinement;
+
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.
 pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
@@ -109,29 +111,10 @@ pub fn afresh(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(arrange) }
 }
 
-/// Reads a seccomp filter.
-pub(crate) fn instructions(program: &[u8]) -> Vec<libc::sock_filter> {
-    let instruction = |bytes: &[u8]| libc::sock_filter {
-        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
-        jt: bytes[2],
-        jf: bytes[3],
-        k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-    };
-    program.chunks_exact(8).map(instruction).collect()
-}
-
 /// Has the program that `command` starts run under a seccomp filter: `struct sock_filter`s of eight bytes each.
 pub fn with_filter<'a>(command: &'a mut Command, program: &[u8], flags: u64) -> &'a mut Command {
-    let mut program = instructions(program);
-    let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
-    let arrange = move || {
-        let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-        // SAFETY: the filter is as long as it says, and lives in the closure; the kernel copies it.
-        match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
+    let mut program = confinement::instructions(program);
+    let arrange = move || confinement::load(&mut program, flags);
     // SAFETY: between fork and exec the closure makes one system call on memory that it owns.
     unsafe { command.pre_exec(arrange) }
 }

@@ -19,6 +19,19 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 /// As many as the kernel follows: `path_resolution(7)`.
 const MAX_LINKS: u32 = 40;
 
+/// Returns a path as it counts from a root, out of which no `..` leads, without the leading slash.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => drop(cleaned.pop()),
+            _ => {}
+        }
+    }
+    cleaned
+}
+
 /// Opens `path` inside `root` for reference only (`O_PATH`).
 pub fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     open_with(root, path, OFlags::PATH, ResolveFlags::empty())
@@ -145,6 +158,23 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_if_they_began_at_the_root() {
+        for (path, want) in [
+            ("/proc/", "proc"),
+            ("//proc/../proc/.", "proc"),
+            ("/../../proc", "proc"),
+            ("/", ""),
+            ("a/b", "a/b"),
+            ("/etc/x", "etc/x"),
+            ("../../x", "x"),
+            ("a/../../b/./c", "b/c"),
+            ("./", ""),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
+        }
+    }
 
     #[test]
     fn nothing_is_made_outside_the_root() {

@@ -84,7 +84,7 @@ impl<'a> Rootfs<'a> {
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
         leave_open(target);
         let binds_dev = |mount: &crate::config::Mount| {
-            attach::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
+            ::root::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
         Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, parent, own_dev, on_host })

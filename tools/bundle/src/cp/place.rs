@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use record::{Record, Rootfs};
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, openat2, readlinkat};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, readlinkat};
 use rustix::io::Errno;
 
 use super::c_name;
@@ -72,12 +72,10 @@ impl Place {
 
     /// Opens a path, and follows links on the way.
     pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = flags | OFlags::NONBLOCK;
         match &self.root {
-            None => rustix::fs::open(path, flags, Mode::empty()),
-            Some(root) => {
-                openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-            }
+            None => rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()),
+            Some(root) => root::open_with(root.as_fd(), path, flags, ResolveFlags::empty()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -230,7 +230,7 @@ fn configure(context: BorrowedFd<'_>, mount: &Mount, label: &str) -> anyhow::Res
 /// steps of runtimes and of the container's programs trust what they read and write there.
 fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
     let magic = |file: BorrowedFd<'_>| rustix::fs::fstatfs(file).map(|found| found.f_type);
-    let destination = clean(&mount.destination);
+    let destination = root::clean(&mount.destination);
     if destination == Path::new("proc") {
         // A directory of a procfs has other files than /proc has, and other names for them.
         let is_root = |tree| rustix::fs::fstat(tree).is_ok_and(|stat| stat.st_ino == PROC_ROOT);
@@ -245,19 +245,6 @@ fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>
     let harmless = inside.is_some_and(|path| REPLACEABLE.iter().any(|name| path == Path::new(name)));
     ensure!(harmless, "{:?} cannot be mounted because it is inside /proc", mount.destination.display().to_string());
     Ok(())
-}
-
-/// Makes a path relative and free of `.` and `..`, as if it began at the root.
-pub(super) fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir => drop(cleaned.pop()),
-            _ => {}
-        }
-    }
-    cleaned
 }
 
 /// `tmpcopyup`: the tmpfs begins with what the directory held.
@@ -298,16 +285,4 @@ fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn destinations_are_compared_cleaned() {
-        for (path, want) in [("/proc/", "proc"), ("//proc/../proc/.", "proc"), ("/../../proc", "proc"), ("/", "")] {
-            assert_eq!(clean(Path::new(path)), Path::new(want), "{path}");
-        }
-    }
 }

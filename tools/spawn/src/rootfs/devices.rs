@@ -58,7 +58,7 @@ impl Rootfs<'_> {
     fn make_nodes(&self, dev: BorrowedFd<'_>) -> anyhow::Result<()> {
         let devices = &self.config.linux.devices;
         for (name, major, minor) in DEFAULT {
-            let own = devices.iter().any(|device| super::attach::clean(&device.path) == Path::new("dev").join(name));
+            let own = devices.iter().any(|device| root::clean(&device.path) == Path::new("dev").join(name));
             if !own {
                 let node = Node {
                     kind: FileType::CharacterDevice,

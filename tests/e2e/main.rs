@@ -29,6 +29,7 @@ mod recipes;
 mod record;
 mod run;
 mod sandbox;
+mod security;
 mod spawn;
 mod support;
 mod tree;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 20] = [
+    let areas: [(&str, Vec<Test>); 21] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -61,6 +62,7 @@ fn tests() -> Vec<Test> {
         ("portmap", portmap::tests()),
         ("spawn", spawn::tests()),
         ("confine", confine::tests()),
+        ("security", security::tests()),
         ("keep", keep::tests()),
         ("run", run::tests()),
         ("compose", compose::tests()),

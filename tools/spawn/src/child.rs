@@ -20,7 +20,7 @@ use crate::hooks::{self, Inside};
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
 use crate::sync::{self, Message};
-use crate::{file, tty};
+use crate::{file, stdio, tty};
 
 /// Everything the child works with, made by the parent.
 pub(crate) struct Child<'a> {
@@ -215,9 +215,10 @@ impl Child<'_> {
             let null = file::open("/dev/null", OFlags::RDONLY)?;
             rustix::stdio::dup2_stdin(&null)?;
         }
-        give_stdio(self.process.user.uid);
+        stdio::give(self.process.user.uid);
         rootfs.finish()?;
-        rootfs.enter(self.options.no_pivot)
+        rootfs.enter(self.options.no_pivot)?;
+        stdio::leave_host_null(config.linux.has(NamespaceKind::User))
     }
 
     /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.
@@ -344,20 +345,6 @@ pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
     // A change of ids allows dumps and ends the bond to the parent.
     become_undumpable()?;
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
-}
-
-/// Lets the container's user write to pipes and terminals that the caller passed on.
-pub(crate) fn give_stdio(uid: u32) {
-    if uid == 0 {
-        return;
-    }
-    let null = rustix::fs::makedev(1, 3);
-    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        if rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_rdev != null && stat.st_uid != uid) {
-            // Sockets and files of others cannot be given away, and need not be.
-            let _refused = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None);
-        }
-    }
 }
 
 /// Enters the working directory and looks the program up, as the container sees them. The root was entered before. Tells

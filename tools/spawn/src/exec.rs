@@ -19,7 +19,7 @@ use crate::create::{self, write_pid_file};
 use crate::identity::{self, Surroundings};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, intermediate, priority, tty};
+use crate::{capability, file, filter, guard, intermediate, priority, stdio, tty};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -204,7 +204,8 @@ impl Child<'_> {
         if process.terminal {
             self.terminal()?;
         }
-        child::give_stdio(process.user.uid);
+        stdio::give(process.user.uid);
+        stdio::leave_host_null(self.becomes_root)?;
         let (program, chdir) = child::find_program(process)?;
         let keyring = std::ffi::CString::new(format!("_ses.{}", self.container.state.id))?;
         let surroundings = Surroundings {

@@ -27,6 +27,7 @@ mod rlimit;
 mod rootfs;
 mod signal;
 mod state;
+mod stdio;
 mod sync;
 mod tty;
 mod userns;

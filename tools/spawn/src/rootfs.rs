@@ -21,6 +21,7 @@ use crate::config::{Config, NamespaceKind};
 use crate::file::{self, leave_open};
 use crate::mount::{Depth, Mount, RDONLY};
 
+pub(crate) use cgroup::new_mount;
 pub(crate) use devices::place_for;
 
 /// What the parent has opened or cloned for a mount, because the child could not.

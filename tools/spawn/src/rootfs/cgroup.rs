@@ -75,7 +75,7 @@ impl Rootfs<'_> {
 }
 
 /// Makes a file system, mounted nowhere.
-pub(super) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
+pub(crate) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
     use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", kind)?;

@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use sys::mount::{attach, clone_tree};
+use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::Rootfs;
 use crate::config::{Device, NamespaceKind};
+use crate::mount::RDONLY;
 
 const DEFAULT: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -148,6 +149,8 @@ impl Node {
 fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path) -> anyhow::Result<()> {
     let source = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("open the host's")?;
     let tree = clone_tree(source.as_fd(), false).context("clone the host's")?;
+    // The device works all the same; the host's node keeps its mode, owner and times.
+    set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make it read-only")?;
     let target = place_for(parent, name)?;
     Ok(attach(tree.as_fd(), target.as_fd())?)
 }

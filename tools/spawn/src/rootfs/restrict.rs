@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
@@ -12,6 +12,7 @@ use super::cgroup::new_mount;
 use super::{Rootfs, settle};
 use crate::file::{self, leave_open};
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::stdio::is_null;
 
 /// What hides others: made when first needed.
 #[derive(Default)]
@@ -62,11 +63,26 @@ impl Rootfs<'_> {
         }
         let null = match masks.null.take() {
             Some(null) => null,
-            None => host_null()?,
+            None => self.null()?,
         };
-        settle(clone_tree(null.as_fd(), false)?, target)?;
+        let mask = clone_tree(null.as_fd(), false)?;
+        // Written to it may be, but its mode, owner and times are not the container's to change.
+        set_attributes(mask.as_fd(), false, &Attributes::new(RDONLY, 0))?;
+        settle(mask, target)?;
         masks.null = Some(null);
         Ok(())
+    }
+
+    /// Opens the container's own null device, or the host's where the image has put something else in its place.
+    fn null(&self) -> anyhow::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let own = root::open_with(self.root(), Path::new("/dev/null"), flags, ResolveFlags::NO_SYMLINKS);
+        if let Some(own) = own.ok().filter(|own| rustix::fs::fstat(own).is_ok_and(|stat| is_null(&stat))) {
+            return Ok(own);
+        }
+        let null = file::open("/dev/null", flags)?;
+        ensure!(is_null(&rustix::fs::fstat(&null)?), "/dev/null of the host is not the null device");
+        Ok(null)
     }
 }
 
@@ -79,12 +95,4 @@ impl Masks {
                 .context("mount tmpfs"),
         }
     }
-}
-
-/// Opens the host's `/dev/null`, not the container's: the container could have put a link there.
-fn host_null() -> anyhow::Result<OwnedFd> {
-    let null = file::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
-    let stat = rustix::fs::fstat(&null)?;
-    ensure!(stat.st_rdev == rustix::fs::makedev(1, 3), "/dev/null of the host is not the null device");
-    Ok(null)
 }

@@ -7,14 +7,21 @@
 mod input;
 mod parts;
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use input::Input;
-pub use parts::{Bundle, Id, Image, Network, PortMapping, Ports, Protocol, Rootfs, State};
+pub use parts::{Bundle, Commands, Id, Image, Network, PortMapping, Ports, Protocol, Rootfs, State};
+
+/// The record's name in a bundle that `bundle` has made: the stages behind it write down there what they add.
+pub const FILE: &str = "record.json";
+/// What stages behind `bundle` add, for a run of the container.
+const OF_A_RUN: [&str; 4] = ["network", "ports", "sockets", "commands"];
 
 /// Why a record could not be had. Callers turn it into an exit code: see [`Error::is_usage`].
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +143,53 @@ impl Record {
         Value::Object(self.0.clone()).to_string()
     }
 
+    /// Reads the record of a bundle; the error names the file.
+    pub fn of_bundle(bundle: &Path) -> Result<Self, Error> {
+        let path = bundle.join(FILE);
+        let origin = path.display().to_string();
+        let text = fs::read(&path).map_err(|cause| Error::Read { origin: origin.clone(), cause })?;
+        match Self::parse(&text, &origin) {
+            Err(Error::Empty) => Err(Error::Malformed { origin, cause: "it is empty".to_owned() }),
+            parsed => parsed,
+        }
+    }
+
+    /// Removes what only a run of the container has.
+    pub fn forget_the_run(&mut self) {
+        for member in OF_A_RUN {
+            self.remove(member);
+        }
+    }
+
+    /// Notes the command line of a stage behind `bundle`, where the record has a bundle.
+    pub fn set_command(&mut self, tool: &str, arguments: Vec<String>) -> Result<(), Error> {
+        if self.find::<Bundle>()?.is_some() {
+            let mut commands = self.find::<Commands>()?.unwrap_or_default();
+            commands.0.insert(tool.to_owned(), arguments);
+            self.set(&commands);
+        }
+        Ok(())
+    }
+
+    /// Writes down in the bundle what this run has, and hands the record on to the next stage. In somebody else's bundle
+    /// nothing is written: only where there is a record of the same container.
+    pub fn hand_on(&self) -> io::Result<()> {
+        if let Ok(Some(Bundle(bundle))) = self.find::<Bundle>() {
+            let same = |known: &Self| ["bundle", "id"].iter().all(|member| known.member(member) == self.member(member));
+            if let Some(mut known) = Self::of_bundle(&bundle).ok().filter(same) {
+                let members = OF_A_RUN.iter().filter_map(|member| self.0.get_key_value(*member));
+                known.0.extend(members.map(|(member, value)| (member.clone(), value.clone())));
+                let temporary = bundle.join(format!(".{FILE}"));
+                // A killed stage may have left one; what anybody else has put there is not followed.
+                let _left = fs::remove_file(&temporary);
+                let mut file = fs::File::create_new(&temporary)?;
+                file.write_all((known.to_line() + "\n").as_bytes())?;
+                fs::rename(&temporary, bundle.join(FILE))?;
+            }
+        }
+        self.print()
+    }
+
     /// Writes the record on stdout as one line: all that a stage's stdout ever carries.
     pub fn print(&self) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
@@ -153,6 +207,36 @@ mod tests {
         let mut record = Record::parse(br#"{"z":1,"id":"web","a":{"b":[null]}}"#, "test").unwrap();
         record.set(&Bundle("/b".into()));
         assert_eq!(record.to_line(), r#"{"z":1,"id":"web","a":{"b":[null]},"bundle":"/b"}"#);
+    }
+
+    #[test]
+    fn only_a_bundle_with_the_same_record_gets_it() {
+        let directory = std::env::temp_dir().join(format!("record-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let mut record = Record::default();
+        record.set(&Bundle(directory.clone()));
+        record.set(&Id("web".to_owned()));
+        record.set_command("ns", vec!["add".to_owned()]).unwrap();
+        for (there, kept) in [
+            (None, false),
+            (Some(format!(r#"{{"id":"db","bundle":{directory:?}}}"#)), false),
+            (Some("x".to_owned()), false),
+            (Some(format!(r#"{{"id":"web","bundle":{directory:?},"image":1}}"#)), true),
+        ] {
+            if let Some(text) = &there {
+                fs::write(directory.join(FILE), text).unwrap();
+            }
+            record.hand_on().unwrap();
+            let now = fs::read_to_string(directory.join(FILE)).ok();
+            let more = r#","image":1,"commands":{"ns":["add"]}}"#;
+            let want = there.map(|text| if kept { text.replace(r#","image":1}"#, more) + "\n" } else { text });
+            assert_eq!(now, want);
+        }
+        let mut read = Record::of_bundle(&directory).unwrap();
+        assert_eq!(read.part::<Commands>().unwrap().0["ns"], ["add"]);
+        read.forget_the_run();
+        assert_eq!(read.find::<Commands>().unwrap(), None);
+        fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -125,6 +125,12 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The command lines of the stages behind `bundle`, by the tool: without the program's name, without what only that
+/// one call could know, such as a descriptor. Whoever starts the container again executes them again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Commands(pub BTreeMap<String, Vec<String>>);
+
 /// The runtime-spec State (runtime.md, "State"): its members stand at the record's top level.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -163,5 +169,6 @@ part! {
     Id: "id" by "bundle";
     Network: "network" by "ns add";
     Ports: "ports" by "portmap";
+    Commands: "commands" by "ns add";
     State: "" by "spawn";
 }

@@ -15,7 +15,7 @@ use crate::overlay;
 /// What makes a directory a bundle.
 pub(crate) const CONFIG: &str = "config.json";
 /// The record that `bundle` printed: which image and which layers the container stands on.
-pub(crate) const RECORD: &str = "record.json";
+pub(crate) const RECORD: &str = record::FILE;
 /// Directories on their way out.
 const REMOVED: &str = ".removed-";
 

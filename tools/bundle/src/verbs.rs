@@ -109,8 +109,7 @@ fn table(rows: &[[String; 5]]) -> String {
 }
 
 fn image_name(path: &Path) -> Option<String> {
-    let text = fs::read(path.join(container::RECORD)).ok()?;
-    let image: Image = Record::parse(&text, "record").ok()?.find().ok()??;
+    let image: Image = Record::of_bundle(path).ok()?.find().ok()??;
     image.reference.or_else(|| image.manifest.get("digest")?.as_str().map(str::to_owned))
 }
 
@@ -141,8 +140,12 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
 /// that has ended can be started once more.
 pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
     let path = locate(bundle, &roots.data())?;
-    let Ok(text) = fs::read(path.join(container::RECORD)) else { bail!("no bundle `{bundle}`") };
-    let record = Record::parse(&text, container::RECORD)?;
+    if !path.join(container::RECORD).exists() {
+        bail!("no bundle `{bundle}`");
+    }
+    let mut record = Record::of_bundle(&path)?;
+    // Networks and ports of the run before are no more.
+    record.forget_the_run();
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
     let lock = Lock::take(&path)?;
     if lock.is_none() || runner(&path, &roots.run()).is_some() {

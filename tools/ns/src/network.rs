@@ -69,7 +69,7 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
         finish(&target, request, config.as_ref(), &plan)?;
         let lives = |id: &str| observed.owners.iter().any(|owner| owner.id == id);
         note(&target, request, &plan).map_or(Ok(()), |note| note.publish(lives))?;
-        target.record.print().context("print the record")?;
+        target.record.hand_on().context("print the record")?;
         match signals.read()? {
             Some(received) => bail!("interrupted by signal {}", received.signal),
             None => Ok(()),
@@ -125,7 +125,7 @@ pub(crate) fn join(mut target: Target, id: &str, other: &str) -> Result<()> {
                 .context("append to the bundle's hosts")?;
         }
     }
-    target.record.print().context("print the record")
+    target.record.hand_on().context("print the record")
 }
 
 /// Returns what a record says about its container: the id, and the bundle if it has one.

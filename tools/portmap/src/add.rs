@@ -27,6 +27,9 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 /// Publishes ports and prints the record, which has them as `ports`.
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
+    if !options.background {
+        record.set_command("portmap", words(options))?;
+    }
     let mut wishes = options.publish.clone();
     if options.publish_all {
         wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
@@ -37,7 +40,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     );
     if target.shares_the_hosts_network() {
         warn!("{} is in the host's network: its ports are the host's", target.owner.id);
-        record.print()?;
+        record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }
     inherited::take(options, &mut wishes)?;
@@ -55,7 +58,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
             return serve::foreground(options, &mut record, &target, &wishes);
         }
         Served::add_to(&mut record, &serve::background(options, &target, &wishes)?)?;
-        record.print()?;
+        record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
@@ -72,7 +75,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     if !proxied.is_empty() {
         Served::add_to(&mut record, &serve::background(options, &target, &proxied)?)?;
     }
-    record.print()?;
+    record.hand_on()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,6 +94,21 @@ fn translate(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Resu
     let mappings = publish::publish(&mut firewall, target, specs, manner)?;
     forward::open(&mut firewall, options.forward, &mappings)?;
     Ok(port_mappings(&mappings))
+}
+
+/// Returns the command line that publishes the same ports again. Inherited sockets and processes are not there then.
+fn words(options: &Add) -> Vec<String> {
+    let switches = [
+        (options.publish_all, "--publish-all"),
+        (options.no_bind_check, "--no-bind-check"),
+        (options.proxy, "--proxy"),
+        (options.detach, "--detach"),
+    ];
+    let switches = switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned());
+    let version = options.proxy_protocol.map(|version| format!("--proxy-protocol={}", version.name()));
+    let published = options.publish.iter().map(|wish| format!("--publish={wish}"));
+    let forward = format!("--forward={}", options.forward);
+    switches.chain(version).chain([forward]).chain(published).collect()
 }
 
 /// Finds the container, and the record to hand on; whether that came from a stage before.

@@ -63,7 +63,7 @@ pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) ->
         }
         target.record.set(&Id(id.to_owned()));
         target.record.set(&network);
-        target.record.print().context("print the record")?;
+        target.record.hand_on().context("print the record")?;
         match signals.read()? {
             Some(received) => bail!("interrupted by signal {}", received.signal),
             None => Ok(()),

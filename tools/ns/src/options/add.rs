@@ -1,5 +1,6 @@
 //! The command lines of `ns add` and `ns del`.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,9 @@ use record::{Bundle, Input, Record};
 use rustix::thread::CapabilitySet;
 
 use crate::network::{self, Request, Target, cni};
+
+/// The container's interface, where no other name is asked for.
+const INTERFACE: &str = "eth0";
 
 /// Nothing is executed, unless others' programs make the network.
 const ROOM: confine::Room = confine::Room {
@@ -60,7 +64,7 @@ pub(crate) struct Add {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     mtu: Option<u32>,
     /// Name of the container's interface
-    #[arg(long, value_name = "NAME", default_value = "eth0", value_parser = link_name)]
+    #[arg(long, value_name = "NAME", default_value = INTERFACE, value_parser = link_name)]
     ifname: String,
     /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
     #[arg(long, value_name = "LINK", conflicts_with_all = ["bridge", "alias", "no_masquerade"], value_parser = link_name)]
@@ -94,7 +98,8 @@ impl Add {
         if self.cni.is_none() && !self.user_mode {
             confine::enter(&ROOM)?;
         }
-        let (target, id) = self.target()?;
+        let (mut target, id) = self.target()?;
+        target.record.set_command("ns", self.words()?)?;
         if let Some(other) = &self.join {
             return network::join(target, &id, other).with_context(|| format!("add {id}"));
         }
@@ -119,6 +124,47 @@ impl Add {
             host_local: self.host_local,
         };
         network::add(target, &request).with_context(|| format!("add {}", request.id))
+    }
+
+    /// Returns the command line that makes such a network again.
+    fn words(&self) -> Result<Vec<String>> {
+        let mut words = vec!["add".to_owned()];
+        let switches = [
+            (self.ipv6, "--ipv6"),
+            (self.none, "--none"),
+            (self.user_mode, "--user-mode"),
+            (self.no_masquerade, "--no-masquerade"),
+        ];
+        words.extend(switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned()));
+        let list = self.cni.as_deref().map(std::path::absolute).transpose()?;
+        let list = list.as_deref().map(|path| path.to_str().with_context(|| format!("{}: no text", path.display())));
+        let list = list.transpose()?.map(str::to_owned);
+        let mut option = |name: &str, value: &dyn Display| words.push(format!("--{name}={value}"));
+        if self.bridge != network::DEFAULT_BRIDGE {
+            option("bridge", &self.bridge);
+        }
+        if self.ifname != INTERFACE {
+            option("ifname", &self.ifname);
+        }
+        let (mac, mtu) = (self.mac.map(|mac| network::mac_text(&mac)), self.mtu.map(|mtu| mtu.to_string()));
+        let texts = [
+            ("macvlan", &self.macvlan),
+            ("cni", &list),
+            ("join", &self.join),
+            ("host-local", &self.host_local),
+            ("mac", &mac),
+            ("mtu", &mtu),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                option(name, text);
+            }
+        }
+        self.subnet.iter().for_each(|subnet| option("subnet", subnet));
+        self.gateway.iter().for_each(|gateway| option("gateway", gateway));
+        self.ip.iter().for_each(|address| option("ip", address));
+        self.alias.iter().for_each(|alias| option("alias", alias));
+        Ok(words)
     }
 
     fn target(&self) -> Result<(Target, String)> {
@@ -240,6 +286,32 @@ mod tests {
             ["", "0a:58:0a:d5:00", "0a:58:0a:d5:00:05:06", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+a:0:0:0:0:0"]
         {
             assert!(mac(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_made_of_what_was_asked_for() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            add: Add,
+        }
+        for line in [
+            "add",
+            "add --ipv6 --no-masquerade --bridge=lab --ifname=net0 --mac=0a:58:0a:d5:00:05 --mtu=1400 --subnet=10.9.0.0/24 --gateway=10.9.0.1 --ip=10.9.0.7 --ip=fd00::7 --alias=a --alias=b",
+            "add --macvlan=eth0 --subnet=192.0.2.0/24 --ip=192.0.2.7",
+            "add --cni=/etc/x.conflist --ifname=net0",
+            "add --join=db",
+            "add --user-mode",
+            "add --none",
+            "add --host-local=mynet",
+        ] {
+            let parsed = <Line as clap::Parser>::parse_from(line.split(' '));
+            let mut words = parsed.add.words().unwrap();
+            let mut want: Vec<&str> = line.split(' ').collect();
+            words.sort();
+            want.sort_unstable();
+            assert_eq!(words, want);
         }
     }
 

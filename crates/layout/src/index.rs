@@ -6,7 +6,7 @@ use std::io::Read;
 use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Layout, MANIFEST_LIMIT, open_regular};
+use crate::{Error, Layout, MANIFEST_LIMIT, lenient, open_regular};
 
 /// The annotation with an image's short name: its tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -53,7 +53,8 @@ pub fn referrers_tag(digest: &Digest) -> String {
 impl Layout {
     /// Reads index.json.
     pub fn index(&self) -> Result<ImageIndex, Error> {
-        serde_json::from_value(Value::Object(self.read_index()?)).map_err(|error| self.malformed(&error))
+        let index = lenient::normal::<ImageIndex>(Value::Object(self.read_index()?));
+        serde_json::from_value(index).map_err(|error| self.malformed(&error))
     }
 
     /// Returns the images of index.json.
@@ -145,7 +146,11 @@ impl Layout {
     fn edit(&self, change: impl FnOnce(&mut Vec<Value>)) -> Result<(), Error> {
         let _lock = self.lock_index()?;
         let mut index = self.read_index()?;
-        match index.entry("manifests").or_insert_with(|| json!([])) {
+        let manifests = index.entry("manifests").or_insert_with(|| json!([]));
+        if manifests.is_null() {
+            *manifests = json!([]);
+        }
+        match manifests {
             Value::Array(manifests) => change(manifests),
             _ => return Err(self.malformed(&"`manifests` is no list")),
         }
@@ -158,7 +163,8 @@ impl Layout {
         open_regular(&path)
             .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut text))
             .map_err(Error::io(format!("read {}", path.display())))?;
-        serde_json::from_slice(&text).map_err(|error| self.malformed(&error))
+        let index = lenient::parse(&text).map_err(|error| self.malformed(&error))?;
+        into_map(index).ok_or_else(|| self.malformed(&"not an object"))
     }
 
     fn to_map(&self, descriptor: &Descriptor) -> Result<Map<String, Value>, Error> {

@@ -9,6 +9,7 @@ mod error;
 mod follow;
 mod index;
 mod ingest;
+pub mod lenient;
 mod manifest;
 mod platform;
 pub mod reference;

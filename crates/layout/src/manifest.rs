@@ -2,9 +2,10 @@
 //! schema 2), read as what they claim to be and nothing else.
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::lenient::{self, Lenient};
 use crate::{Error, Layout, Platform};
 
 /// No manifest or index is longer (distribution-spec, "Pushing Manifests"). Bytes.
@@ -54,39 +55,58 @@ impl Document {
     /// be the same (CVE-2021-41190). `object` names it in an error.
     pub fn parse(bytes: &[u8], media_type: &str, object: &str) -> Result<Self, Error> {
         let wrong = |cause: String| Error::Malformed { object: object.to_owned(), cause };
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| wrong(format!("not JSON: {error}")))?;
+        let value = lenient::parse(bytes).map_err(|error| wrong(format!("not JSON: {error}")))?;
         let said = media_type.split(';').next().unwrap_or_default().trim();
-        match value.get("mediaType") {
+        // By any spelling of a name that some reader knows.
+        let is_there = |name: &str| member(&value, name).is_some();
+        match member(&value, "mediaType") {
             None => {}
-            Some(Value::String(own)) if own == said => {}
+            Some(Value::String(own)) if own == said || own.is_empty() => {}
             Some(own) => return Err(wrong(format!("media type is {own} inside and {said} outside"))),
         }
-        let version = value.get("schemaVersion").and_then(Value::as_u64);
-        if version != Some(2) {
+        if member(&value, "schemaVersion").is_some_and(|version| version != 2) {
             return Err(wrong("schemaVersion is not 2".to_owned()));
         }
-        let manifest = value.get("config").is_some() || value.get("layers").is_some();
-        let index = value.get("manifests").is_some();
+        let manifest = is_there("config") || is_there("layers");
+        let index = is_there("manifests");
         match (Kind::of(said), manifest, index) {
             (_, true, true) => Err(wrong("both a manifest and an index".to_owned())),
-            (Kind::Manifest, _, false) => Ok(Self::Manifest(Box::new(typed(bytes, object)?))),
-            (Kind::Index, false, _) => Ok(Self::Index(Box::new(typed(bytes, object)?))),
+            (Kind::Manifest, _, false) => Ok(Self::Manifest(Box::new(typed(value, object)?))),
+            (Kind::Index, false, _) => Ok(Self::Index(Box::new(typed(value, object)?))),
             (Kind::Other, ..) => Err(wrong(format!("media type {said} is neither a manifest's nor an index's"))),
             _ => Err(wrong(format!("its form is not that of {said}"))),
         }
     }
 }
 
-fn typed<T: DeserializeOwned>(bytes: &[u8], object: &str) -> Result<T, Error> {
-    serde_json::from_slice(bytes)
+fn typed<T: Lenient>(value: Value, object: &str) -> Result<T, Error> {
+    serde_json::from_value(lenient::normal::<T>(value))
         .map_err(|error| Error::Malformed { object: object.to_owned(), cause: error.to_string() })
+}
+
+/// Returns a member whatever the case of its name; null is none.
+fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let mut members =
+        value.as_object()?.iter().filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null());
+    members.next_back().map(|(_, value)| value)
 }
 
 impl Layout {
     /// Reads a manifest or an index.
     pub fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
-        let bytes = self.read(descriptor, MANIFEST_LIMIT)?;
+        let bytes = self.read_document(descriptor)?;
         Document::parse(&bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())
+    }
+
+    /// Reads a manifest or an index as it is. An index need not say its size: the digest is enough.
+    pub fn read_document(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+        if descriptor.size() > 0 {
+            return self.read(descriptor, MANIFEST_LIMIT);
+        }
+        let there = std::fs::metadata(self.blob_path(descriptor.digest()));
+        let mut descriptor = descriptor.clone();
+        descriptor.set_size(there.map_or(0, |file| file.len()));
+        self.read(&descriptor, MANIFEST_LIMIT)
     }
 
     /// Reads an image's manifest.
@@ -102,9 +122,21 @@ impl Layout {
 
     /// Reads an image's config.
     pub fn config(&self, manifest: &ImageManifest) -> Result<ImageConfiguration, Error> {
+        typed(self.config_value(manifest)?, manifest.config().digest().as_ref())
+    }
+
+    /// Reads an image's config with all members, also those that no type has: in the form of [`lenient::normal`].
+    pub fn config_value(&self, manifest: &ImageManifest) -> Result<Value, Error> {
         let descriptor = manifest.config();
-        let config = typed(&self.read(descriptor, CONFIG_LIMIT)?, descriptor.digest().as_ref());
-        config.map_err(|error| match descriptor.media_type().as_ref() {
+        let object = descriptor.digest().to_string();
+        let bytes = self.read(descriptor, CONFIG_LIMIT)?;
+        let config = lenient::parse(&bytes)
+            .map(lenient::normal::<ImageConfiguration>)
+            .and_then(|value| ImageConfiguration::deserialize(&value).map(|_| value));
+        config.map_err(|error| Error::Malformed { object, cause: error.to_string() }).map_err(|error| match descriptor
+            .media_type()
+            .as_ref()
+        {
             "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json" => error,
             other => Error::Malformed {
                 object: descriptor.digest().to_string(),
@@ -155,11 +187,11 @@ impl Document {
 
     /// Returns the media type of a document that came without one: what it says of itself, or what it looks like.
     pub fn media_type(bytes: &[u8]) -> MediaType {
-        let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        match value.get("mediaType").and_then(Value::as_str) {
-            Some(own) => MediaType::from(own),
-            None if value.get("manifests").is_some() => MediaType::ImageIndex,
-            None => MediaType::ImageManifest,
+        let value = lenient::parse(bytes).unwrap_or_default();
+        match member(&value, "mediaType").and_then(Value::as_str) {
+            Some(own) if !own.is_empty() => MediaType::from(own),
+            _ if member(&value, "manifests").is_some() => MediaType::ImageIndex,
+            _ => MediaType::ImageManifest,
         }
     }
 
@@ -201,6 +233,12 @@ mod tests {
                 ),
             ),
             (format!(r#"{{"schemaVersion":2,"manifests":[],{config}}}"#), INDEX, Err("both a manifest and an index")),
+            (
+                format!(r#"{{"schemaVersion":2,"Manifests":[],{config}}}"#),
+                MANIFEST,
+                Err("both a manifest and an index"),
+            ),
+            (format!(r#"{{"mediaType":null,"manifests":null,{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
             (
                 r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
                 MANIFEST,

@@ -114,7 +114,8 @@ impl Record {
         if P::MEMBER.is_empty() {
             return parse(Value::Object(self.0.clone()));
         }
-        self.0.get(P::MEMBER).map_or(Ok(None), |value| parse(value.clone()))
+        // Go programs write null where there is nothing.
+        self.0.get(P::MEMBER).filter(|value| !value.is_null()).map_or(Ok(None), |value| parse(value.clone()))
     }
 
     /// Adds a member or replaces it in its place. The part at the top level ([`State`]) is merged member by member.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use layout::lenient;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use record::{Bundle, Id, Image, Input, Record, Rootfs};
 use rustix::fs::Mode;
@@ -161,21 +162,19 @@ fn read(options: &Create) -> Result<Origin> {
 /// Returns the image's config, and its health check.
 fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Option<Value>)> {
     let _span = trace::span("read the image's config", "");
-    let health = |text: &[u8]| {
-        let config: Value = serde_json::from_slice(text).ok()?;
-        config.pointer("/config/Healthcheck").cloned()
+    let typed = |config: Value| -> Result<_, serde_json::Error> {
+        let health = config.pointer("/config/Healthcheck").cloned();
+        Ok((serde_json::from_value(config)?, health))
     };
     if let Some(path) = &options.config {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        let parsed = serde_json::from_slice(&text);
-        let parsed = parsed.with_context(|| format!("{} is not the config of an image", path.display()))?;
-        return Ok((parsed, health(&text)));
+        let config = lenient::parse(&text).map(lenient::normal::<ImageConfiguration>).and_then(typed);
+        return config.with_context(|| format!("{} is not the config of an image", path.display()));
     }
     let Some(image) = record.find::<Image>()? else { return Ok((ImageConfiguration::default(), None)) };
     let layout = layout::Layout::open(&image.layout)?;
     let manifest = layout.manifest(&image.manifest::<Descriptor>()?)?;
-    let text = layout.read(manifest.config(), layout::CONFIG_LIMIT)?;
-    Ok((layout.config(&manifest)?, health(&text)))
+    typed(layout.config_value(&manifest)?).with_context(|| format!("config {}", manifest.config().digest()))
 }
 
 /// Makes the container's root file system; a flat one is used where it is, unless a layer shall lie over it.

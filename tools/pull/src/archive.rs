@@ -7,10 +7,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use layout::lenient::{self, Empty, Lenient, Member, Shape};
 use layout::{Digester, MANIFEST_LIMIT, REF_NAME, Verified};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::reference::Reference;
 use crate::source::Body;
@@ -44,8 +45,16 @@ pub(crate) struct Archive {
 #[serde(rename_all = "PascalCase")]
 struct Saved {
     config: String,
-    repo_tags: Option<Vec<String>>,
+    repo_tags: Vec<String>,
     layers: Vec<String>,
+}
+
+impl Lenient for Saved {
+    const MEMBERS: &'static [Member] = &[
+        lenient::any("Config"),
+        Member("RepoTags", Shape::Words, Some(Empty::List)),
+        Member("Layers", Shape::Words, Some(Empty::List)),
+    ];
 }
 
 impl Archive {
@@ -53,7 +62,7 @@ impl Archive {
     pub(crate) fn open_oci(path: &Path) -> anyhow::Result<Self> {
         let (mut archive, files) = Self::list(path)?;
         let index = files.get("index.json").with_context(|| format!("{}: no index.json in it", path.display()))?;
-        let index: ImageIndex = serde_json::from_slice(&archive.read_place(*index, MANIFEST_LIMIT)?)
+        let index: ImageIndex = lenient::read(&archive.read_place(*index, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: index.json", path.display()))?;
         for (name, place) in files {
             if let Some((algorithm, hex)) = name.strip_prefix("blobs/").and_then(|blob| blob.split_once('/')) {
@@ -75,9 +84,11 @@ impl Archive {
     pub(crate) fn open_docker(path: &Path) -> anyhow::Result<Self> {
         let (mut archive, files) = Self::list(path)?;
         let list = files.get("manifest.json").with_context(|| format!("{}: no manifest.json in it", path.display()))?;
-        let saved: Vec<Saved> = serde_json::from_slice(&archive.read_place(*list, MANIFEST_LIMIT)?)
+        let saved: Vec<Value> = serde_json::from_slice(&archive.read_place(*list, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: manifest.json", path.display()))?;
         for image in saved {
+            let image: Saved = serde_json::from_value(lenient::normal::<Saved>(image))
+                .with_context(|| format!("{}: manifest.json", path.display()))?;
             let place =
                 |name: &str| files.get(name).copied().with_context(|| format!("{}: no {name} in it", path.display()));
             let config = archive.add(place(&image.config)?, MediaType::ImageConfig)?;
@@ -97,7 +108,7 @@ impl Archive {
             let digest: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
             let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest.clone());
             archive.blobs.insert(digest.to_string(), Blob::Made(bytes));
-            archive.images.push((image.repo_tags.unwrap_or_default(), descriptor));
+            archive.images.push((image.repo_tags, descriptor));
         }
         Ok(archive)
     }
@@ -194,8 +205,12 @@ impl Archive {
         if descriptor.size() > limit {
             bail!("{} in {} is longer than {limit} bytes", descriptor.digest(), self.name);
         }
+        let mut descriptor = descriptor.clone();
+        if let (0, Some(Blob::File(place))) = (descriptor.size(), self.blobs.get(descriptor.digest().as_ref())) {
+            descriptor.set_size(place.size.min(limit));
+        }
         let mut bytes = Vec::new();
-        Verified::new(self.blob(descriptor, 0)?.reader, descriptor)?.read_to_end(&mut bytes)?;
+        Verified::new(self.blob(&descriptor, 0)?.reader, &descriptor)?.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

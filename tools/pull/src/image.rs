@@ -1,7 +1,7 @@
 //! One image: from its name to its manifest, its config, the record, and last its layers.
 
 use anyhow::{Context, bail};
-use layout::{CONFIG_LIMIT, Document, Kind, Layout, Platform};
+use layout::{CONFIG_LIMIT, Document, Kind, Layout, Platform, lenient};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use record::{Image, Record};
 use serde_json::{Map, Value, json};
@@ -151,7 +151,7 @@ impl Job<'_> {
                 Document::Index(index) => {
                     let entry = self.choose_entry(&index)?;
                     map = raw_entry(&fetched.bytes, entry);
-                    fetched = Fetched { bytes: source.document(entry)?, descriptor: entry.clone() };
+                    fetched = source.child(entry)?;
                 }
                 Document::Manifest(manifest) => return Ok((chain, map, *manifest)),
             }
@@ -199,13 +199,13 @@ impl Job<'_> {
         // An artifact's config says nothing of platforms.
         if is_image_config(manifest.config()) {
             let config = self.layout.config(&manifest)?;
-            let platform = Platform::new(
-                &config.os().to_string(),
-                &config.architecture().to_string(),
-                config.variant().as_deref(),
-            );
-            self.check_platform(&platform)?;
-            let mut own = json!({"architecture": config.architecture(), "os": config.os()});
+            // What a config does not say is no other platform's.
+            let said = |text: String, wanted: String| if text.is_empty() { wanted } else { text };
+            let wanted = self.platform();
+            let os = said(config.os().to_string(), wanted.os);
+            let architecture = said(config.architecture().to_string(), wanted.architecture);
+            self.check_platform(&Platform::new(&os, &architecture, config.variant().as_deref()))?;
+            let mut own = json!({"architecture": architecture, "os": os});
             if let Some(variant) = config.variant() {
                 own["variant"] = json!(variant);
             }
@@ -247,7 +247,7 @@ impl Job<'_> {
                         blobs.push(entry.clone());
                         continue;
                     }
-                    let child = Fetched { bytes: source.document(entry)?, descriptor: entry.clone() };
+                    let child = source.child(entry)?;
                     self.collect(source, &child, blobs, depth - 1)?;
                 }
             }
@@ -268,7 +268,7 @@ fn to_map(value: Value) -> Map<String, Value> {
 }
 
 fn raw_entry(index: &[u8], entry: &Descriptor) -> Option<Map<String, Value>> {
-    let index: Value = serde_json::from_slice(index).ok()?;
+    let index = lenient::normal::<ImageIndex>(lenient::parse(index).ok()?);
     let entries = index.get("manifests")?.as_array()?;
     let same = |raw: &&Value| raw.get("digest").and_then(Value::as_str) == Some(entry.digest().as_ref());
     entries.iter().find(same)?.as_object().cloned()

@@ -137,12 +137,14 @@ impl Registry {
         if descriptor.size() > MANIFEST_LIMIT {
             bail!("manifest {} is said to have {} bytes: too many", descriptor.digest(), descriptor.size());
         }
-        let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), descriptor.size())?;
+        let limit = if descriptor.size() == 0 { MANIFEST_LIMIT } else { descriptor.size() };
+        let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), limit)?;
         let said = essence(&media_type);
         if Kind::of(&said) != Kind::Other && said != descriptor.media_type().as_ref() {
             bail!("manifest {} is said to be {} and comes as {said}", descriptor.digest(), descriptor.media_type());
         }
-        layout::verify(descriptor, &bytes)?;
+        let size = if descriptor.size() == 0 { bytes.len() as u64 } else { descriptor.size() };
+        layout::verify(&Descriptor::new(descriptor.media_type().clone(), size, descriptor.digest().clone()), &bytes)?;
         Ok(bytes)
     }
 

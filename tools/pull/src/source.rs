@@ -142,14 +142,21 @@ impl<'a> Source<'a> {
             Self::Layout(layout, tag) => layout.resolve(tag.as_deref())?,
             Self::Archive(archive, tag) => archive.resolve(tag.as_deref())?,
         };
-        Ok(Fetched { bytes: self.document(&descriptor)?, descriptor })
+        self.child(&descriptor)
     }
 
-    /// Fetches a manifest or index by its descriptor, checked.
-    pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+    /// Fetches a manifest or index by its descriptor, checked. An index need not say its size.
+    pub(crate) fn child(&self, descriptor: &Descriptor) -> anyhow::Result<Fetched> {
+        let mut descriptor = descriptor.clone();
+        let bytes = self.document(&descriptor)?;
+        descriptor.set_size(bytes.len() as u64);
+        Ok(Fetched { bytes, descriptor })
+    }
+
+    fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::Registry(remote) => remote.document(descriptor),
-            Self::Layout(layout, _) => Ok(layout.read(descriptor, MANIFEST_LIMIT)?),
+            Self::Layout(layout, _) => Ok(layout.read_document(descriptor)?),
             Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT),
         }
     }
@@ -166,8 +173,7 @@ impl<'a> Source<'a> {
             }
             Self::Archive(archive, _) => archive.tagged(tag),
         };
-        let fetch = |descriptor: Descriptor| Ok(Fetched { bytes: self.document(&descriptor)?, descriptor });
-        descriptors.into_iter().map(fetch).collect()
+        descriptors.iter().map(|descriptor| self.child(descriptor)).collect()
     }
 
     /// Fetches the indexes of what refers to a manifest.

@@ -181,7 +181,7 @@ impl Subject<'_> {
                 if kind.starts_with(BUNDLE) {
                     reasons.push(format!("one is a bundle ({kind}), which is not supported"));
                 } else if kind == ARTIFACT && manifests.len() < SIGNATURES {
-                    manifests.push(Fetched { bytes: self.source.document(entry)?, descriptor: entry.clone() });
+                    manifests.push(self.source.child(entry)?);
                 }
             }
         }

@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, anyhow, bail};
-use layout::{CONFIG_LIMIT, Digester, Layout, Reference};
-use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use layout::{Digester, Layout, Reference};
+use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
 use crate::compression::Compression;
@@ -38,7 +38,8 @@ pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result
     let _kept = layout.share()?;
     let base_descriptor: Descriptor = base.manifest()?;
     let manifest = layout.manifest(&base_descriptor)?;
-    let mut config = read_config(&layout, &manifest)?;
+    // Members that no specification has are kept.
+    let mut config = layout.config_value(&manifest)?;
     let layer = write_layer(&layout, container, options).context("write the layer")?;
     edit(&mut config, layer.as_ref(), manifest.layers().len(), (container, options))?;
 
@@ -59,15 +60,6 @@ pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result
     }
     let Value::Object(manifest) = serde_json::to_value(&descriptor)? else { bail!("descriptor is no object") };
     Ok(record::Image { reference: options.tags.first().map(ToString::to_string), manifest, ..base })
-}
-
-/// Reads the config as it is: members that no specification has are kept.
-fn read_config(layout: &Layout, manifest: &ImageManifest) -> anyhow::Result<Value> {
-    let digest = manifest.config().digest();
-    // Also as what it claims to be, so that there is something to add to.
-    layout.config(manifest)?;
-    let text = layout.read(manifest.config(), CONFIG_LIMIT)?;
-    serde_json::from_slice(&text).with_context(|| format!("config {digest}"))
 }
 
 /// Writes the layer; `None` where nothing has changed.

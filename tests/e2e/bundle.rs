@@ -286,7 +286,7 @@ fn many_layers(sandbox: &Sandbox) {
 
 fn volumes(sandbox: &Sandbox) {
     rootfs(sandbox);
-    sandbox.sh("mkdir -p rootfs/srv/sub; echo one > rootfs/srv/sub/f; ln -s sub/f rootfs/srv/l; chmod 751 rootfs/srv; chown -R 33:44 rootfs/srv")
+    sandbox.sh("mkdir -p rootfs/srv/sub; echo one > rootfs/srv/sub/f; ln -s sub/f rootfs/srv/l; ln rootfs/srv/sub/f rootfs/srv/same; chmod 751 rootfs/srv; chown -R 33:44 rootfs/srv")
         .run()
         .ok();
     sandbox.write(
@@ -302,8 +302,9 @@ fn volumes(sandbox: &Sandbox) {
         let mount = mounts.iter().find(|mount| mount["destination"] == destination).unwrap();
         mount["source"].as_str().unwrap().to_owned()
     };
-    let look = format!("cd {}; cat l; stat -c '%a %u:%g' . sub; ls -A {}", source("/srv"), source("/none"));
-    sandbox.sh(&look).run().ok().stdout_is("one\n751 33:44\n755 33:44\n");
+    let look =
+        format!("cd {}; cat l; stat -c '%a %u:%g' . sub; stat -c %h same; ls -A {}", source("/srv"), source("/none"));
+    sandbox.sh(&look).run().ok().stdout_is("one\n751 33:44\n755 33:44\n2\n");
     sandbox.run(&["bundle", "--id", "b", "--config", "image.json", "-v", "kept:/srv", "./rootfs"]).ok();
     sandbox.sh("cat state/volumes/kept/sub/f; echo two > state/volumes/kept/sub/f").run().ok().stdout_is("one\n");
     sandbox.run(&["bundle", "delete", "a", "b"]).ok();

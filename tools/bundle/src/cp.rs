@@ -4,6 +4,7 @@
 mod archive;
 mod place;
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
@@ -76,8 +77,12 @@ pub(crate) fn run(options: &Cp, roots: &(PathBuf, PathBuf)) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     // Modes are the originals'.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let manner =
-        |place: &Place| Manner { owner: (!options.archive).then_some(place.owner), merge: true, interrupt: &interrupt };
+    let manner = |place: &Place| Manner {
+        owner: (!options.archive).then_some(place.owner),
+        merge: true,
+        interrupt: &interrupt,
+        links: RefCell::default(),
+    };
     let done = match (&options.source, &options.destination) {
         (Name::Inside { id, path }, Name::Stream) => {
             let source = open(id)?.look(path, options.follow_link)?;

@@ -56,7 +56,8 @@ impl Mount {
 
     /// Returns an image's volume: a directory of the container's own, with what the image has there.
     pub(crate) fn image_volume(destination: &str) -> Result<Self, String> {
-        let destination = parse::clean(destination)?;
+        // Docker mounts `VOLUME data` at /data, and the common mistake `VOLUME ['/data']` at its words below the root.
+        let destination = parse::clean(&format!("/{destination}"))?;
         if ["/proc", "/sys", "/dev"].iter().any(|own| is_below(&destination, own)) {
             return Err(format!("the image's volume {destination} would hide the kernel's own files"));
         }

@@ -141,10 +141,12 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
 /// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both.
 fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String>> {
     let image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
+    let empty = config.entrypoint().as_ref().is_some_and(|words| words[..] == [""]);
     let (mut words, command) = match options.process.entrypoint.as_deref() {
         Some("") => (Vec::new(), Vec::new()),
         Some(entrypoint) => (vec![entrypoint.to_owned()], Vec::new()),
-        None => (image(config.entrypoint()), image(config.cmd())),
+        // As docker has it, one empty word is no entrypoint: that is how images take a base image's away.
+        None => (image(config.entrypoint()).into_iter().filter(|_| !empty).collect(), image(config.cmd())),
     };
     words.extend(if options.command.is_empty() { command } else { options.command.clone() });
     if words.is_empty() {

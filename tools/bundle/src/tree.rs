@@ -1,7 +1,9 @@
 //! Copies trees by descriptors: neither the source nor the target is found by a path twice, so that a container that
 //! changes them meanwhile leads nobody out of its root.
 
-use std::ffi::CStr;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-    unlinkat, utimensat,
+    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -27,6 +29,35 @@ pub(crate) struct Manner<'a> {
     /// Whether files may be there that are replaced, and directories that are filled.
     pub(crate) merge: bool,
     pub(crate) interrupt: &'a Interrupt,
+    pub(crate) links: RefCell<Links>,
+}
+
+/// Where the files are that have several names in the source: below the first directory that is filled.
+#[derive(Default)]
+pub(crate) struct Links {
+    root: Option<OwnedFd>,
+    /// The names from there to the present directory.
+    names: Vec<CString>,
+    first: HashMap<(u64, u64), Vec<CString>>,
+}
+
+impl Links {
+    /// Makes a name of a file that was copied before; `false` where there is none, or no longer.
+    fn link(&self, stat: &Stat, to: Entry<'_>) -> bool {
+        let (Some(names), Some(root)) = (self.first.get(&(stat.st_dev, stat.st_ino)), &self.root) else { return false };
+        let Some((name, parents)) = names.split_last() else { return false };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut directory = openat(root, c".", flags, Mode::empty());
+        for parent in parents {
+            directory = directory.and_then(|directory| openat(directory, parent, flags, Mode::empty()));
+        }
+        directory.and_then(|directory| linkat(directory, name, to.directory, to.name, AtFlags::empty())).is_ok()
+    }
+
+    fn note(&mut self, stat: &Stat, name: &CStr) {
+        let names = self.names.iter().cloned().chain([name.to_owned()]).collect();
+        self.first.insert((stat.st_dev, stat.st_ino), names);
+    }
 }
 
 impl Manner<'_> {
@@ -100,6 +131,9 @@ impl Entry<'_> {
 
 /// Copies what is in a directory, and the directory's own mode, owner and attributes.
 pub(crate) fn copy_content(source: &OwnedFd, target: &OwnedFd, manner: &Manner<'_>) -> Result<()> {
+    if manner.links.borrow().root.is_none() {
+        manner.links.borrow_mut().root = Some(target.try_clone()?);
+    }
     for entry in Dir::read_from(source)? {
         manner.interrupt.check()?;
         let entry = entry?;
@@ -118,10 +152,25 @@ pub(crate) fn copy_content(source: &OwnedFd, target: &OwnedFd, manner: &Manner<'
 pub(crate) fn copy_entry(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Directory {
-        return copy_content(&from.open_directory()?, &to.make_directory(manner.merge)?, manner);
+        let (source, target) = (from.open_directory()?, to.make_directory(manner.merge)?);
+        let below = manner.links.borrow().root.is_some();
+        if below {
+            manner.links.borrow_mut().names.push(to.name.to_owned());
+        }
+        copy_content(&source, &target, manner)?;
+        if below {
+            manner.links.borrow_mut().names.pop();
+        }
+        return Ok(());
     }
     if manner.merge {
         to.clear()?;
+    }
+    if stat.st_nlink > 1 {
+        if manner.links.borrow().link(stat, to) {
+            return Ok(());
+        }
+        manner.links.borrow_mut().note(stat, to.name);
     }
     match kind {
         FileType::RegularFile => {

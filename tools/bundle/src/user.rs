@@ -25,7 +25,7 @@ pub(crate) struct Accounts {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Account {
-    name: String,
+    name: Vec<u8>,
     uid: u32,
     gid: u32,
     home: String,
@@ -33,28 +33,26 @@ struct Account {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Group {
-    name: String,
+    name: Vec<u8>,
     gid: u32,
-    members: Vec<String>,
+    members: Vec<Vec<u8>>,
 }
 
 impl Accounts {
-    /// Reads passwd(5) and group(5). A line that is none is passed over, as libc does.
+    /// Reads passwd(5) and group(5), which are bytes. As docker does, what a line has no field for is empty, and a group
+    /// that is no number is 0. A user that is none is passed over: it would be root.
     pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
         let users = fields(passwd).filter_map(|line| {
-            let [name, _, uid, gid, _, home, ..] = line.as_slice() else { return None };
-            Some(Account {
-                name: (*name).to_owned(),
-                uid: uid.parse().ok()?,
-                gid: gid.parse().ok()?,
-                home: (*home).to_owned(),
-            })
+            let [name, _, uid, rest @ ..] = line.as_slice() else { return None };
+            let gid = rest.first().and_then(|gid| number(gid)).unwrap_or_default();
+            let home = rest.get(2).map(|home| String::from_utf8_lossy(home).into_owned());
+            Some(Account { name: name.to_vec(), uid: number(uid)?, gid, home: home.unwrap_or_default() })
         });
         let groups = fields(group).filter_map(|line| {
             let [name, _, gid, members @ ..] = line.as_slice() else { return None };
-            let members = members.first().map(|names| names.split(',')).into_iter().flatten();
-            let members = members.filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members })
+            let members = members.first().map(|names| names.split(|&byte| byte == b',')).into_iter().flatten();
+            let members = members.filter(|member| !member.is_empty()).map(<[u8]>::to_vec).collect();
+            Some(Group { name: name.to_vec(), gid: number(gid)?, members })
         });
         Self { users: users.collect(), groups: groups.collect() }
     }
@@ -66,15 +64,16 @@ impl Accounts {
             Name::None => (0, self.users.iter().find(|account| account.uid == 0)),
             Name::Number(uid) => (uid, self.users.iter().find(|account| account.uid == uid)),
             Name::Text(name) => {
-                let account = self.users.iter().find(|account| account.name == name);
+                let account = self.users.iter().find(|account| account.name == name.as_bytes());
                 let account = account.ok_or_else(|| anyhow!("user `{name}` is not in the image's /etc/passwd"))?;
                 (check(account.uid).with_context(|| format!("user `{name}`"))?, Some(account))
             }
         };
         let mut groups = Vec::new();
         let gid = if group.is_empty() {
-            // Memberships belong to a name; a number stands for itself alone.
-            if let Some(account) = account.filter(|_| !matches!(Name::of(user), Ok(Name::Number(_)))) {
+            // Of a number, too, if a name has it: so docker, umoci, and the image specification's config.md ("user",
+            // "uid"). Its conversion.md would have none.
+            if let Some(account) = account {
                 let member_of = |group: &&Group| group.members.contains(&account.name);
                 groups.extend(self.groups.iter().filter(member_of).map(|group| group.gid));
             }
@@ -101,7 +100,7 @@ impl Accounts {
         match Name::of(group).with_context(|| format!("group `{group}`"))? {
             Name::Number(gid) => Ok(gid),
             Name::Text(name) => {
-                let group = self.groups.iter().find(|group| group.name == name);
+                let group = self.groups.iter().find(|group| group.name == name.as_bytes());
                 let group = group.ok_or_else(|| anyhow!("group `{name}` is not in the image's /etc/group"))?;
                 check(group.gid).with_context(|| format!("group `{name}`"))
             }
@@ -145,9 +144,15 @@ fn out_of_range() -> anyhow::Error {
     anyhow!("the number is not between 0 and {LARGEST_ID}")
 }
 
-fn fields(text: &[u8]) -> impl Iterator<Item = Vec<&str>> {
-    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
-    lines.map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| line.split(':').collect())
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn fields(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+        .map(|line| line.split(|&byte| byte == b':').collect())
 }
 
 #[cfg(test)]
@@ -155,9 +160,10 @@ mod tests {
     use super::*;
 
     const PASSWD: &[u8] = b"# comment\nroot:x:0:0:root:/root:/bin/sh\n\nbroken\n\xff:x:1:1::/:\n\
+        short:x:61:62\nempty:x:63::J\xf6rg:/e:\nnobody:x:::/:\n\
         alice:x:1000:1000:,,,:/home/alice:/bin/sh\nbig:x:4294967295:0::/:\nlow:x:7:7::relative:\n123:x:9:9::/n:\n";
     const GROUP: &[u8] =
-        b"root:x:0:root\nwheel:x:10:root,alice\nalice:x:1000:\nstaff:x:50:alice\nvoid\nhuge:x:2147483648:\n";
+        b"root:x:0:root\nwheel:x:10:root,alice\nalice:x:1000:\nstaff:x:50:alice\ncaf\xe9:x:77:short\nvoid\nhuge:x:2147483648:\n";
 
     #[test]
     fn users_are_resolved_by_the_rules_of_the_image_specification() {
@@ -169,7 +175,9 @@ mod tests {
             ("alice:", 1000, 1000, &[1000, 10, 50], "/home/alice"),
             ("alice:staff", 1000, 50, &[50], "/home/alice"),
             ("alice:0", 1000, 0, &[0], "/home/alice"),
-            ("1000", 1000, 1000, &[1000], "/home/alice"),
+            ("1000", 1000, 1000, &[1000, 10, 50], "/home/alice"),
+            ("short", 61, 62, &[62, 77], "/"),
+            ("empty", 63, 0, &[0], "/e"),
             ("1000:wheel", 1000, 10, &[10], "/home/alice"),
             ("4711", 4711, 0, &[0], "/"),
             ("4711:4712", 4711, 4712, &[4712], "/"),

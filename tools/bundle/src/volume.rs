@@ -1,6 +1,7 @@
 //! Volumes: directories that outlive a container (by name) or go with it, which start with what the image has at
 //! their place.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -61,5 +62,5 @@ pub(crate) fn prepare(
 
 /// The volume belongs to those whom the image's directory belongs to.
 fn copy(source: &OwnedFd, target: &OwnedFd, interrupt: &Interrupt) -> Result<()> {
-    copy_content(source, target, &Manner { owner: None, merge: false, interrupt })
+    copy_content(source, target, &Manner { owner: None, merge: false, interrupt, links: RefCell::default() })
 }

@@ -332,9 +332,13 @@ mod tests {
 
     #[test]
     fn image_volumes_do_not_hide_the_kernels_files() {
-        for path in ["/proc", "/proc/sys", "/sys", "/dev/shm", "/x/../proc", "/", "relative"] {
+        for path in ["/proc", "/proc/sys", "/sys", "/dev/shm", "/x/../proc", "/", "proc", "sys/x", ""] {
             assert!(Mount::image_volume(path).is_err(), "{path}");
         }
-        assert_eq!(Mount::image_volume("/processed/").unwrap().destination, "/processed");
+        for (path, want) in
+            [("/processed/", "/processed"), ("data", "/data"), ("./a/../b", "/b"), ("['/data']", "/['/data']")]
+        {
+            assert_eq!(Mount::image_volume(path).unwrap().destination, want);
+        }
     }
 }

@@ -131,6 +131,8 @@ fn the_users_command_and_entrypoint() {
         let made = config(&text, arguments).ok().map(|config| config["process"]["args"].clone());
         assert_eq!(made, want, "{arguments:?}");
     }
+    let empty = config(&json!({"config": {"Entrypoint": [""], "Cmd": ["c"]}}), &[]).unwrap();
+    assert_eq!(empty["process"]["args"], json!(["c"]));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod attached;
 mod background;
 mod rootless;
 mod runtime;
+mod sight;
 mod transparency;
 
 use std::time::Duration;
@@ -44,7 +45,14 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_root_file_system_needs_no_image", PIPELINE, rootfs),
         test("the_cid_file_holds_the_id", PIPELINE, cid_file),
     ];
-    let more = [attached::tests(), background::tests(), rootless::tests(), runtime::tests(), transparency::tests()];
+    let more = [
+        attached::tests(),
+        background::tests(),
+        rootless::tests(),
+        runtime::tests(),
+        sight::tests(),
+        transparency::tests(),
+    ];
     foreground.into_iter().chain(more.into_iter().flatten()).collect()
 }
 

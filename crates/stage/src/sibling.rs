@@ -47,8 +47,10 @@ pub(crate) fn command(stage: &Stage) -> Result<Command> {
     };
     let verbose = verbose(log::max_level(), stage.tool);
     // After the verb, if there is one: `portmap -p …` and `portmap del …` are two command lines, not one with options.
-    let verb =
-        stage.arguments.first().is_some_and(|first| ["add", "del", "delete", "rm"].iter().any(|verb| first == verb));
+    let verb = stage
+        .arguments
+        .first()
+        .is_some_and(|first| ["add", "del", "delete", "unmount", "rm"].iter().any(|verb| first == verb));
     let (verb, others) = stage.arguments.split_at(usize::from(verb));
     command.args(verb).args(verbose.iter().map(OsStr::new)).args(others);
     Ok(command)

@@ -5,9 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::confinement;
 
@@ -69,14 +67,6 @@ pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: fcntl has just returned this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-/// Moves this process into a mount namespace of its own, in which the host's later mounts and unmounts appear, and out
-/// of which none of its own get: `mount_namespaces(7)`, "Shared subtrees".
-pub fn own_mount_namespace() -> io::Result<()> {
-    // SAFETY: the descriptor table, which other threads may rely on, stays shared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
-    Ok(mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 /// Closes what this process was started with, from descriptor `first` on. Its own descriptors are all to be closed on

@@ -67,7 +67,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ => (roots.data(), roots.run()),
     };
     match &verb {
-        Some(Verb::Delete { roots, .. } | Verb::Prune { roots, .. }) => ::rootless::enter_if_possible(roots),
+        Some(Verb::Delete { roots, .. } | Verb::Unmount { roots, .. } | Verb::Prune { roots, .. }) => {
+            ::rootless::enter_if_possible(roots);
+        }
         Some(Verb::Cp(options)) => cp::enter(options, &own),
         _ => {}
     }
@@ -78,7 +80,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => create::create(&create, &roots)?,
         Some(Verb::Init { .. }) => {}
         Some(Verb::Cp(options)) => cp::run(&options, &own)?,
-        Some(Verb::Delete { force, bundles, roots }) => verbs::delete(&bundles, force, &roots)?,
+        Some(Verb::Delete { force, bundles, roots }) => {
+            verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, force, &roots))?;
+        }
+        Some(Verb::Unmount { bundles, roots }) => {
+            verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, &roots))?;
+        }
         Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
         Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,
         Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots)?,

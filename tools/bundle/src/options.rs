@@ -78,6 +78,14 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+    /// Unmount the root file systems of bundles whose containers have ended; what is half-made goes altogether
+    Unmount {
+        /// Ids or paths
+        #[arg(value_name = "BUNDLE", required = true)]
+        bundles: Vec<String>,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
     /// Remove what no container runs from: half-made bundles and those whose root file system is not mounted
     Prune {
         /// Every bundle that no container runs from

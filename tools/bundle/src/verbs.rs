@@ -12,11 +12,11 @@ use crate::container::{self, Lock};
 use crate::overlay::{self, Overlay};
 use crate::{cli_usage, state};
 
-/// Unmounts and removes bundles, given by id or path. All are tried; the first failure is told last.
-pub(crate) fn delete(bundles: &[String], force: bool, roots: &cli::Roots) -> Result<()> {
+/// Does something to bundles, given by id or path. All are tried; the first failure is told last.
+pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<()>) -> Result<()> {
     let mut failure = None;
     for bundle in bundles {
-        if let Err(error) = delete_one(bundle, force, roots).with_context(|| format!("delete `{bundle}`")) {
+        if let Err(error) = one(bundle).with_context(|| format!("{what} `{bundle}`")) {
             if let Some(earlier) = failure.replace(error) {
                 cli::complain("bundle", &earlier);
             }
@@ -25,18 +25,38 @@ pub(crate) fn delete(bundles: &[String], force: bool, roots: &cli::Roots) -> Res
     failure.map_or(Ok(()), Err)
 }
 
-fn delete_one(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()> {
+/// Unmounts and removes a bundle.
+pub(crate) fn delete(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()> {
     let path = locate(bundle, &roots.data())?;
     if fs::symlink_metadata(&path).is_err() {
         return if force { Ok(()) } else { bail!("no such bundle") };
     }
     if !force {
-        if let Some(pid) = runner(&path, &roots.run()) {
-            bail!("its container runs (process {pid}): stop it first");
-        }
+        ensure_ended(&path, roots)?;
     }
     log::debug!("remove {}", path.display());
     container::remove(&path)
+}
+
+/// Unmounts a bundle's root file system. What is not there or not mounted is no error: it may be called twice. A bundle
+/// that a killed process has left half-made has nothing to keep.
+pub(crate) fn unmount(bundle: &str, roots: &cli::Roots) -> Result<()> {
+    let path = locate(bundle, &roots.data())?;
+    if fs::symlink_metadata(&path).is_err() {
+        return Ok(());
+    }
+    ensure_ended(&path, roots)?;
+    if let Some(_lock) = Lock::half_made(&path)? {
+        return container::remove(&path);
+    }
+    overlay::unmount(&path.join("rootfs")).context("rootfs")
+}
+
+fn ensure_ended(path: &Path, roots: &cli::Roots) -> Result<()> {
+    match runner(path, &roots.run()) {
+        Some(pid) => bail!("its container runs (process {pid}): stop it first"),
+        None => Ok(()),
+    }
 }
 
 /// Returns the directory that an id or a path names: nothing else than a bundle of ours is ever removed.
@@ -60,6 +80,12 @@ fn locate(bundle: &str, data: &Path) -> Result<PathBuf> {
 pub(crate) fn runner(path: &Path, run: &Path) -> Option<i32> {
     let id = path.file_name()?.to_str()?;
     state::roots(run).iter().find_map(|states| state::live_pid(states, id))
+}
+
+/// Tells whether a container runs from a bundle, or is being started or ended: then somebody has the claim on its name.
+fn is_in_use(path: &Path, run: &Path) -> bool {
+    let id = path.file_name().unwrap_or_default().to_string_lossy();
+    runner(path, run).is_some() || stage::claim::holder_of(&run.join("claims"), &id).is_some()
 }
 
 /// Prints the bundles: a table, or an object a line.
@@ -123,7 +149,7 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
     }
     for path in bundles {
         let whole = path.join(container::CONFIG).exists();
-        if whole && (runner(&path, &roots.run()).is_some() || !(all || has_lost_its_mount(&path))) {
+        if whole && (is_in_use(&path, &roots.run()) || !(all || has_lost_its_mount(&path))) {
             continue;
         }
         if let Some(_lock) = Lock::take(&path)? {

@@ -165,11 +165,10 @@ pub(crate) fn undo(record: &Record, id: &str, rm: bool, states: &Path, root: Opt
     if record.member("network").is_some() {
         add(Tool::Ns, Stage::new(Tool::Ns, ["del", id]));
     }
-    if rm {
-        let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
-        bundle.push(root());
-        bundle.push([id]);
-        add(Tool::Bundle, bundle);
-    }
+    let words: &[&str] = if rm { &["delete", "--force"] } else { &["unmount"] };
+    let mut bundle = Stage::new(Tool::Bundle, words.iter().copied());
+    bundle.push(root());
+    bundle.push([id]);
+    add(Tool::Bundle, bundle);
     undo
 }

@@ -137,7 +137,9 @@ fn end(place: &Place, id: &str, time: Option<u64>, signal: Option<&str>) -> Resu
     let grace = grace.unwrap_or(Duration::from_secs(wishes.stop_timeout.unwrap_or(GRACE)));
     kill(place, id, signal.unwrap_or(&own))?;
     if !has_ended(&process, Some(grace))? {
-        kill(place, id, "KILL")?;
+        // It may end in this moment, and cannot be killed then.
+        kill(place, id, "KILL")
+            .or_else(|error| if has_ended(&process, Some(Duration::ZERO))? { Ok(()) } else { Err(error) })?;
         has_ended(&process, None)?;
     }
     // The `run` that it belongs to undoes the rest.

@@ -42,11 +42,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(file) = options.trace() {
         trace::create("run", &file).with_context(|| format!("trace {}", file.display()))?;
     }
-    // Mounts that this process and its stages make are gone with them, however they end.
-    {
-        let _span = trace::span("make a mount namespace", "");
-        sys::child::own_mount_namespace().context("make a mount namespace")?;
-    }
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
         .context("block signals")?;
     if !options.sockets.is_empty() {

@@ -260,12 +260,12 @@ fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], spawn:
     if planned(Tool::Ns) {
         undo.push(Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["del", id]) });
     }
-    if options.removes() {
-        let mut bundle = Stage::new(Tool::Bundle, ["delete", "--force"]);
-        bundle.push(root);
-        bundle.push([id]);
-        undo.push(Undo { of: Tool::Bundle, stage: bundle });
-    }
+    // What stays of a container that has ended is its files, not its mount.
+    let words: &[&str] = if options.removes() { &["delete", "--force"] } else { &["unmount"] };
+    let mut bundle = Stage::new(Tool::Bundle, words.iter().copied());
+    bundle.push(root);
+    bundle.push([id]);
+    undo.push(Undo { of: Tool::Bundle, stage: bundle });
     undo
 }
 
@@ -319,11 +319,11 @@ mod tests {
     #[test]
     fn stages_that_are_not_needed_are_left_out() {
         for (command_line, want) in [
-            ("run --root /r --network none nginx", "pull unpack bundle spawn spawn"),
-            ("run --root /r --network host -p 80:80 nginx", "pull unpack bundle spawn spawn"),
-            ("run --root /r --network lab nginx", "pull unpack bundle ns spawn spawn ns"),
-            ("run --root /r --rootfs /", "bundle ns spawn spawn ns"),
-            ("run --root /r -P nginx", "pull unpack bundle ns portmap spawn spawn portmap ns"),
+            ("run --root /r --network none nginx", "pull unpack bundle spawn spawn bundle"),
+            ("run --root /r --network host -p 80:80 nginx", "pull unpack bundle spawn spawn bundle"),
+            ("run --root /r --network lab nginx", "pull unpack bundle ns spawn spawn ns bundle"),
+            ("run --root /r --rootfs /", "bundle ns spawn spawn ns bundle"),
+            ("run --root /r -P nginx", "pull unpack bundle ns portmap spawn spawn portmap ns bundle"),
         ] {
             let tools: Vec<_> =
                 lines(command_line).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();

@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 
 pub use duration::duration;
 pub use log::log_to;
-pub use roots::{ROOTLESS, Roots, is_rootless};
+pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,10 +52,22 @@ pub fn is_rootless() -> bool {
     env::var_os(ROOTLESS).is_some_and(|value| !value.is_empty())
 }
 
+/// Returns the user's home directory: `HOME`, or else what the user database says.
+#[allow(deprecated, reason = "it is so up to Rust 1.86, for what it did on Windows")]
+pub fn home() -> Option<PathBuf> {
+    env::home_dir()
+}
+
+/// Returns the directory of the user's configuration files.
+pub fn config_home() -> PathBuf {
+    let from_home = || home().unwrap_or_default().join(".config");
+    env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map_or_else(from_home, PathBuf::from)
+}
+
 fn user_directory(variable: &str, below_home: &str, system: &str) -> PathBuf {
     if rustix::process::geteuid().is_root() && !is_rootless() {
         return Path::new(system).join("drayage");
     }
-    let from_home = || env::home_dir().unwrap_or_else(|| "/".into()).join(below_home);
+    let from_home = || home().unwrap_or_else(|| "/".into()).join(below_home);
     env::var_os(variable).filter(|v| !v.is_empty()).map_or_else(from_home, PathBuf::from).join("drayage")
 }

@@ -74,7 +74,7 @@ impl Context<'_> {
     /// Returns a path that is relative to the file's directory; `~` is the home directory.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         let home = path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match (home, std::env::home_dir()) {
+        match (home, cli::home()) {
             (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
             _ => self.directory.join(path.strip_prefix("./").unwrap_or(path)),
         }

@@ -89,10 +89,10 @@ fn variable(name: &str) -> Option<PathBuf> {
 }
 
 fn usual_files() -> Vec<PathBuf> {
-    let home = env::home_dir().unwrap_or_default();
+    let home = cli::home().unwrap_or_default();
     let runtime = variable("XDG_RUNTIME_DIR")
         .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw())));
-    let config = variable("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+    let config = cli::config_home();
     let docker = variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker"));
     let own = if variable("XDG_RUNTIME_DIR").is_some() {
         runtime.join("containers/auth.json")

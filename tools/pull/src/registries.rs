@@ -178,9 +178,7 @@ fn match_prefix(prefix: &str, reference: &Reference) -> Option<usize> {
 
 /// The user's file or else the system's, then the system's directory, then the user's; in each by name.
 fn usual_files() -> anyhow::Result<Vec<PathBuf>> {
-    let home = env::home_dir().unwrap_or_default();
-    let config =
-        env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map_or_else(|| home.join(".config"), PathBuf::from);
+    let config = cli::config_home();
     let (user, system) = (config.join("containers"), PathBuf::from("/etc/containers"));
     let main = [&user, &system].map(|directory| directory.join("registries.conf"));
     let mut files: Vec<PathBuf> = main.into_iter().find(|file| file.exists()).into_iter().collect();

@@ -47,7 +47,7 @@ fn volume(name: &str) -> Result<Option<String>, String> {
 /// A path of the host, made absolute as docker's client does.
 fn host_path(path: &str) -> Result<String, String> {
     let expanded = match path.strip_prefix("~/") {
-        Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
+        Some(rest) => cli::home().unwrap_or_default().join(rest),
         None => path.into(),
     };
     let absolute = std::path::absolute(&expanded).map_err(|error| format!("`{path}`: {error}"))?;

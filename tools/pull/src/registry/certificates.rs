@@ -1,6 +1,5 @@
 //! Whom to trust: the system's certificate authorities, and docker's and containers' certs.d directories.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,9 +44,7 @@ fn directories(trust: &Trust, host: &str) -> Vec<PathBuf> {
     if let (Some(directory), true) = (&trust.directory, host == trust.registry) {
         return vec![directory.clone()];
     }
-    let home = env::home_dir().unwrap_or_default();
-    let config =
-        env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map_or_else(|| home.join(".config"), PathBuf::from);
+    let config = cli::config_home();
     let places = [config.join("containers/certs.d"), "/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()];
     places.iter().map(|place| place.join(host)).filter(|directory| directory.is_dir()).collect()
 }

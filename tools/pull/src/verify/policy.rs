@@ -1,7 +1,6 @@
 //! containers' policy.json (containers-policy.json(5)): which images may be used at all, and who must have signed them.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,9 +48,7 @@ enum Entry {
 impl Policy {
     /// Reads `file`, or else the user's or the system's file; `None` where there is none.
     pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Option<Self>> {
-        let config = env::var_os("XDG_CONFIG_HOME")
-            .filter(|value| !value.is_empty())
-            .map_or_else(|| env::home_dir().unwrap_or_default().join(".config"), PathBuf::from);
+        let config = cli::config_home();
         let usual = [config.join("containers/policy.json"), PathBuf::from("/etc/containers/policy.json")];
         for path in file.map_or(usual.to_vec(), |file| vec![file.to_owned()]) {
             let text = match fs::read(&path) {

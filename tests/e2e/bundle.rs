@@ -59,7 +59,7 @@ fn config(sandbox: &Sandbox, id: &str) -> Value {
 
 fn assert_nothing_left(sandbox: &Sandbox) {
     sandbox
-        .sh("ls -A state/containers 2>/dev/null; grep containers /proc/self/mountinfo || true")
+        .sh("ls -A state/containers 2>/dev/null; grep $SANDBOX/state/ /proc/self/mountinfo || true")
         .run()
         .ok()
         .stdout_is("");

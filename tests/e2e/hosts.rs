@@ -6,11 +6,27 @@ mod cri;
 mod docker;
 mod podman;
 
-use crate::support::{Cmd, Outcome, Sandbox, Test, programs_directory, source};
+use crate::support::{Cmd, Need, Outcome, Sandbox, Test, source, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let engines = [podman::tests(), docker::tests(), containerd::tests(), cri::tests()];
+    let needs = &[Need::NetNs, Need::Overlay, Need::Nft, Need::Program("busybox"), Need::Program("jq")];
+    let own = vec![test("a_host_is_cleaned_up", needs, a_host_is_cleaned_up)];
+    let engines = [own, podman::tests(), docker::tests(), containerd::tests(), cri::tests()];
     engines.into_iter().flatten().collect()
+}
+
+/// Leaves what engines leave to the clean-up, of which the harness then finds nothing.
+fn a_host_is_cleaned_up(sandbox: &Sandbox) {
+    let host = Host::new(sandbox);
+    host.ok("for link in docker0 cni0 podman0; do ip link add $link type bridge; done
+        nft add table inet engine; nft add table ip canary
+        for group in docker pods pods/web libpod_parent libpod_parent/conmon; do
+            for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e $tree/cgroup.procs ] || mkdir -p $tree/$group; done
+        done
+        for place in /run/docker/netns /run/containerd/task /var/lib/docker/layer; do
+            mkdir -p $place; mount -t tmpfs engine $place
+        done");
+    host.down();
 }
 
 /// A machine on which the programs are installed as `make install` does it, and whose /etc, /opt, /usr/local and /var/lib
@@ -20,6 +36,7 @@ struct Host<'a> {
 }
 
 const UP: &str = "
+    cut -d' ' -f1 /proc/self/mountinfo >mounts
     mkdir -p layers
     for directory in etc usr/local; do
         layer=layers/$(echo $directory | tr / -)
@@ -60,13 +77,14 @@ const DOWN: &str = "
     [ ! -d groups ] || umount -R -l /sys/fs/cgroup groups
     for bridge in docker0 cni0 cni-podman0 podman0; do ip link del $bridge 2>/dev/null || :; done
     nft flush ruleset
-    awk '$5 ~ \"^(/var/lib|/run/(docker|containerd|containers|netns|libpod|user))/\" { print $5 }' /proc/self/mountinfo | tac |
-        xargs -r umount -l
+    awk 'NR == FNR { old[$1]; next }
+        !($1 in old) && $5 ~ \"^(/var/lib|/run/(docker|containerd|containers|netns|libpod|user))/\" { print $5 }' \\
+        mounts /proc/self/mountinfo | tac | xargs -r umount -l
     umount -l /var/lib /opt /usr/local /etc";
 
 impl<'a> Host<'a> {
     fn new(sandbox: &'a Sandbox) -> Self {
-        sandbox.cmd(&["sh", "-exc", UP, &programs_directory().display().to_string()]).run().ok();
+        sandbox.cmd(&["sh", "-exc", UP, &sandbox.programs().display().to_string()]).run().ok();
         let host = Self { sandbox };
         host.ok(include_str!("hosts/image.sh"));
         host

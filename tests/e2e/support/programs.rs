@@ -1,6 +1,5 @@
 //! The programs under test: built once, and reachable by name in one directory.
 
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -38,19 +37,8 @@ fn build() -> PathBuf {
         .expect("cargo runs");
     assert!(output.status.success(), "the programs do not build");
     let text = String::from_utf8_lossy(&output.stdout);
-    let programs: Vec<PathBuf> = text.lines().filter_map(executable).collect();
-    let first = programs.first().expect("cargo names the programs it built");
-    let directory = first.with_file_name("e2e-bin");
-    // Another run of the tests may be using the directory: replace link by link, never the whole.
-    std::fs::create_dir_all(&directory).expect("a directory for the programs");
-    for program in &programs {
-        let link = directory.join(program.file_name().expect("a program has a name"));
-        if std::fs::read_link(&link).ok().as_ref() != Some(program) {
-            let _ = std::fs::remove_file(&link);
-            symlink(program, &link).expect("a link to a program");
-        }
-    }
-    directory
+    let program = text.lines().find_map(executable).expect("cargo names the programs it built");
+    program.parent().expect("a program is in a directory").to_owned()
 }
 
 /// Reads one of cargo's messages (The Cargo Book, "External tools", JSON messages).

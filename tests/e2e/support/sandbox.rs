@@ -17,8 +17,9 @@ pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 /// Prepares the namespaces from inside, says so, and stays as their init. `$1` is the sandbox's directory, `$2` the name
 /// of a control group in each hierarchy that stands for the root in here, so that containers of one name in two sandboxes
 /// have nothing in common; the last argument says which of the hierarchies are in sight. /run/netns is as ip-netns(8)
-/// makes it once. SIGCHLD is ignored, so the kernel reaps what the test's daemons leave to init; end of file on stdin is
-/// the end of everything.
+/// makes it once. What the machine's own engines and services have mounted is not copied, so that nothing of theirs is
+/// busy because of a test. The programs get a name that everybody may follow, wherever the source tree is. SIGCHLD is
+/// ignored, so the kernel reaps what the test's daemons leave to init; end of file on stdin is the end of everything.
 const INIT: &str = r#"set -e
 trees() {
     for tree in /sys/fs/cgroup /sys/fs/cgroup/*; do
@@ -55,10 +56,13 @@ case $4 in
     unified) [ ! -e $hybrid ] || mount --bind $hybrid /sys/fs/cgroup ;;
     legacy) [ ! -e $hybrid ] || mount -t tmpfs -o ro,mode=555 drayage-e2e $hybrid ;;
 esac
+awk '$5 ~ "^(/run|/var/lib/(containers|containerd|docker|drayage|kubelet))/" { print $5 }' /proc/self/mountinfo |
+    sed 's/\\040/ /g' | tac | xargs -r -d '\n' umount -l
 mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
 mount -t tmpfs -o mode=755 drayage-e2e-run /run
-mkdir -p /run/netns /run/lock "$1/home" "$1/tmp"
+mkdir -p /run/netns /run/lock /run/programs "$1/home" "$1/tmp"
 chmod 1777 "$1/tmp" /run/lock
+mount --bind "$PROGRAMS" /run/programs
 command -v ip >/dev/null && ip link set lo up
 mount --bind /run/netns /run/netns
 mount --make-shared /run/netns
@@ -158,13 +162,15 @@ impl Sandbox {
         };
         command.args(arguments).current_dir(self.directory.path());
         command
-            .env("PATH", Self::search_path())
+            .env("PATH", self.search_path())
             .env("DRAYAGE_ROOT", self.path("state"))
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.path("tmp"))
             .env("SANDBOX", self.directory.path())
             .env("REGISTRY", REGISTRY)
             .env("LC_ALL", "C")
+            // mount(8) hands fsconfig(2) all of `lowerdir` at once, of which that takes 256 bytes.
+            .env("LIBMOUNT_FORCE_MOUNT2", "always")
             .env("TERM", "dumb");
         for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "RUST_BACKTRACE"] {
             command.env_remove(name);
@@ -215,8 +221,13 @@ impl Sandbox {
         self.machine.as_ref().map(|machine| machine.name.as_str())
     }
 
-    fn search_path() -> String {
-        let programs = programs::directory().display();
+    /// Returns the directory of the programs, as the commands see it.
+    pub(crate) fn programs(&self) -> &Path {
+        if self.machine.is_some() { Path::new("/run/programs") } else { programs::directory() }
+    }
+
+    fn search_path(&self) -> String {
+        let programs = self.programs().display();
         let inherited = std::env::var("PATH").unwrap_or_default();
         format!("{programs}:{inherited}:/usr/local/sbin:/usr/sbin:/sbin")
     }
@@ -247,6 +258,7 @@ impl Machine {
             .args(["sh", "-c", INIT, "init"])
             .arg(directory)
             .args([&name, "join", INIT, cgroups])
+            .env("PROGRAMS", programs::directory())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Shown when it matters: util-linux 2.38's unshare complains at its end about signals, without a cause.
@@ -264,7 +276,16 @@ impl Machine {
         }
         let outer = i32::try_from(unshare.id()).map_err(|error| error.to_string())?;
         let init = command::child_of(outer).ok_or("the sandbox's init is gone")?;
-        Ok(Self { unshare, init, name })
+        let machine = Self { unshare, init, name };
+        // A test's clean-up flushes firewalls and removes links, mounts and control groups: never this machine's.
+        for namespace in ["mnt", "net", "pid", "uts", "ipc", "cgroup"] {
+            let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{namespace}"));
+            let own = of(&init.to_string()).map_err(|error| format!("the sandbox's {namespace} namespace: {error}"))?;
+            if of("self").is_ok_and(|outside| outside == own) {
+                return Err(format!("the sandbox has no {namespace} namespace of its own"));
+            }
+        }
+        Ok(machine)
     }
 
     /// Returns a command that runs its arguments inside.

@@ -1,6 +1,7 @@
 # make              build the tools
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
+# make test-fresh   make demo and make test on a fresh Debian 13 and 12, as root and as a user with sudo; one line each
 # make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
@@ -23,7 +24,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-vm test-weakened soak fuzz lint bench docs install clean
+.PHONY: all build demo test test-fresh test-vm test-weakened soak fuzz lint bench docs install clean
 all: build
 
 build:
@@ -38,6 +39,10 @@ demo:
 test:
 	@tests/setup test
 	@tests/run
+
+test-fresh:
+	@tests/setup fresh
+	@$(SUDO) env PATH="$$PATH" tests/fresh $(DEBIAN)
 
 test-vm:
 	@tests/setup vm
@@ -59,7 +64,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace tests/images/make tests/images/*.py
 
 bench: build

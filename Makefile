@@ -9,7 +9,7 @@
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
 # make docs         man pages and completions, into target/man and target/completions
-# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin
+# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, and drayage.service for systemd
 # make clean
 
 PREFIX  = /usr/local
@@ -87,6 +87,8 @@ install:
 	install -d "$(DESTDIR)$(PREFIX)/lib/drayage/bin" "$(DESTDIR)$(PREFIX)/bin"; \
 	for tool in $(TOOLS); do install -m 755 "$$bin/$$tool" "$(DESTDIR)$(PREFIX)/lib/drayage/bin/$$tool"; done; \
 	install -m 755 front/drayage "$(DESTDIR)$(PREFIX)/bin/drayage"; \
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"; \
+	sed 's|@PREFIX@|$(PREFIX)|' front/drayage.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"; \
 	test ! -d target/man || install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/man/man1" target/man/*.1; \
 	echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
 

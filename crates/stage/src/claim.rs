@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::Tool;
 use crate::undo::{self, Undo};
 
 /// How long an owner that is ending may take before its name counts as in use.
@@ -39,6 +40,12 @@ impl Duty {
         let pid = std::process::id();
         let start = start_time(pid).unwrap_or_default();
         Self { pid, start, ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
+    }
+
+    /// Tells whether nothing of the container is to be left.
+    pub fn removes_the_bundle(&self) -> bool {
+        let deletes = |undo: &Undo| undo.stage.arguments.first().is_some_and(|verb| verb == "delete");
+        self.undo.iter().any(|undo| undo.of == Tool::Bundle && deletes(undo))
     }
 
     /// Tells whether the responsible process lives.

@@ -18,6 +18,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("volumes_of_another_container_are_mounted", PIPELINE, volumes_from),
         test("a_service_manager_is_told_when_it_is_ready", PIPELINE, notified),
         test("an_ended_container_is_started_again", PIPELINE, started_again),
+        test("start_repeats_network_ports_log_and_policy", PIPELINE, start_repeats_nothing),
+        test("a_boot_starts_what_nobody_has_stopped", PIPELINE, comes_back_after_a_boot),
     ]
 }
 
@@ -183,6 +185,97 @@ fn started_again(sandbox: &Sandbox) {
     sandbox.run(&["keep", "rm", "web"]).ok();
     sandbox.run(&["bundle", "mount", "web"]).fails(1).one_error_line("bundle", &["web"]);
     sandbox.run(&["bundle", "mount", "/etc"]).fails(2).one_error_line("bundle", &["not a bundle"]);
+}
+
+fn start_repeats_nothing(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let options =
+        "--restart always --network lab --ip 10.77.0.9 --network-alias front --log-opt format=json -p 8080:80";
+    sandbox.sh("ip link add lab type bridge; ip addr add 10.77.0.1/24 dev lab; ip link set lab up").run().ok();
+    sandbox.sh(&format!("run -d --name web {options} {nginx}")).run().ok();
+    let hosts = sandbox.read("state/containers/web/hosts");
+    sandbox.wait_http("127.0.0.1:8080/");
+    for _ in 0..2 {
+        sandbox.run(&["keep", "stop", "web"]).ok();
+        sandbox.run(&["keep", "start", "web"]).ok().stdout_is("web\n");
+        sandbox.wait_http("127.0.0.1:8080/");
+        sandbox.wait_http("10.77.0.9:80/");
+        // One that runs is left alone.
+        let pid = sandbox.run(&["spawn", "state", "web"]).ok().json()["pid"].clone();
+        sandbox.run(&["keep", "start", "web"]).ok().stdout_is("web\n");
+        assert_eq!(sandbox.run(&["spawn", "state", "web"]).ok().json()["pid"], pid);
+        assert_eq!(sandbox.read("state/containers/web/hosts"), hosts);
+        let job: serde_json::Value = serde_json::from_str(&sandbox.read("state/containers/web/keep.json")).unwrap();
+        assert_eq!((&job["restart"], &job["log"]["format"]), (&"always".into(), &"json".into()));
+    }
+    // It starts again by itself, too, and what has ended is started by `restart`.
+    sandbox.run(&["spawn", "kill", "web", "KILL"]).ok();
+    wait_for("the restart", || {
+        let listed = sandbox.run(&["keep", "list", "--json"]).ok().json();
+        (listed["status"] == "running").then_some(())
+    });
+    sandbox.run(&["keep", "stop", "web"]).ok();
+    sandbox.run(&["keep", "restart", "web"]).ok().stdout_is("web\n");
+    sandbox.wait_http("127.0.0.1:8080/");
+    sandbox.run(&["keep", "rm", "-f", "web"]).ok();
+    sandbox.sh("ip link del lab").run().ok();
+    // Several, and what cannot be started.
+    let busybox = image("busybox").reference;
+    for id in ["one", "two"] {
+        sandbox.sh(&format!("run --name {id} --network none {busybox} sh -c 'echo said; exit 3'")).run().fails(3);
+    }
+    sandbox.run(&["keep", "start", "one", "nosuch", "two"]).fails(1).stdout_is("one\ntwo\n").stderr_has("nosuch");
+    sandbox.run(&["keep", "wait", "one", "two"]).ok().stdout_is("3\n3\n");
+    sandbox.run(&["keep", "start", "--attach", "one"]).fails(3).stdout_is("said\n");
+    sandbox.run(&["keep", "rm", "one", "two"]).ok();
+    // One that was in the foreground goes on in the background.
+    let front = sandbox.sh(&format!("run --name front --network none {busybox} sleep 1000")).start();
+    wait_for("the start", || sandbox.run(&["spawn", "state", "front"]).stdout.contains("running").then_some(()));
+    sandbox.run(&["keep", "restart", "-t", "0", "front"]).ok().stdout_is("front\n");
+    front.wait().fails(137);
+    sandbox.run(&["keep", "rm", "-f", "front"]).ok();
+    let front = sandbox.sh(&format!("run --rm --name front --network none {busybox} sleep 1000")).start();
+    wait_for("the start", || sandbox.run(&["spawn", "state", "front"]).stdout.contains("running").then_some(()));
+    sandbox.run(&["keep", "restart", "front"]).fails(1).one_error_line("keep", &["front", "foreground", "--rm"]);
+    sandbox.run(&["keep", "rm", "-f", "front"]).ok();
+    front.wait().fails(137);
+}
+
+/// What a boot leaves of containers: their files.
+const REBOOT: &str = "
+    pkill -KILL -x keep
+    kill -KILL $(spawn list --format json | jq .[].pid)
+    while pgrep -r R,S,D sleep; do :; done
+    for root in state/containers/*/rootfs; do umount $root 2>/dev/null; done
+    ip -all netns del; ip link del drayage0; nft flush ruleset
+    find /sys/fs/cgroup -depth -type d -path '*drayage/*' -exec rmdir {} +
+    rm -rf state/run /run/drayage /run/netns";
+
+fn comes_back_after_a_boot(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    for (id, options) in [
+        ("always", "--restart always -p 8081:81"),
+        ("unless", "--restart unless-stopped"),
+        ("stopped", "--restart unless-stopped"),
+        ("again", "--restart unless-stopped"),
+        ("fails", "--restart on-failure"),
+        ("once", ""),
+    ] {
+        sandbox.sh(&format!("run -d --name {id} {options} {busybox} sleep 1000")).run().ok();
+    }
+    sandbox.run(&["keep", "stop", "-t", "0", "stopped", "again"]).ok();
+    sandbox.run(&["keep", "start", "again"]).ok();
+    sandbox.sh(REBOOT).run();
+    assert!(!sandbox.exists("state/run"));
+    let started = sandbox.run(&["keep", "start", "--boot"]).ok().stdout;
+    assert_eq!(started, "again\nalways\nunless\n");
+    let running = sandbox.run(&["keep", "list", "--running", "-q"]).ok().stdout;
+    assert_eq!(running, started);
+    sandbox.run(&["portmap", "list"]).ok().stdout_has("8081");
+    // The end of the machine is nobody's wish.
+    sandbox.sh("pkill keep-keeper; for i in $(seq 200); do pgrep -r R,S,D sleep; sleep .01; done").run();
+    sandbox.run(&["keep", "start", "--boot"]).ok().stdout_is(&started);
+    sandbox.sh("keep rm -f $(keep list -q)").run().ok();
 }
 
 /// What a socket such as systemd's hears.

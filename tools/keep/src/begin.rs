@@ -15,14 +15,11 @@ use stage::Claim;
 use crate::attach;
 use crate::control::{self, Request};
 use crate::exit;
-use crate::job::{self, Job, Wishes};
+use crate::job::{self, Job};
 use crate::keeper::{self, Report};
 use crate::options::{Begin, Join};
 use crate::place::Place;
 use crate::restart::Policy;
-
-/// How long docker lets a container take to end.
-const GRACE: u64 = 10;
 
 /// Starts the container of a record or bundle, and its keeper.
 pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
@@ -36,35 +33,27 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
     };
     let (Bundle(bundle), Id(id)) = (record.part()?, record.part()?);
     let place = Place::of(roots);
-    let wishes = Wishes::of(&bundle)?;
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| roots.data());
     let job = Job {
         undo: job::undo(&record, &id, options.rm, &place.states, root.as_deref()),
-        terminal: wishes.terminal,
         interactive: options.interactive,
         rm: options.rm,
         restart: options.restart,
         log,
-        stop_signal: wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
-        stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
         timeout: options.timeout,
-        health: wishes.health,
         ready: options.sdnotify,
         attached: options.attach,
         preserve_fds: options.preserve_fds,
-        states: place.states,
         record: serde_json::from_str(&record.to_line())?,
-        id,
-        bundle,
+        ..Job::plain(&id, &bundle, &place)?
     };
     let claim = match options.claim_fd {
         Some(descriptor) => Claim::inherited(&place.claims, &job.id, descriptor)?,
         None => Claim::take(&place.claims, &job.id)?,
     };
-    exit::write(&job.bundle, job::FILE, &job)?;
     let signals = options.attach.then(attach::block_signals).transpose()?;
-    let begun = execute_keeper(&job, &claim);
+    let begun = launch(&job, &claim);
     if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();
     }
@@ -99,7 +88,8 @@ fn of_bundle(bundle: &Path) -> Result<Record> {
 
 /// Executes the keeper and waits for its report; joins the container before its start, where that is wanted. The keeper's
 /// standard input is a socket, for the job and the reports; its standard output is the claim, which so becomes its own.
-fn execute_keeper(job: &Job, claim: &Claim) -> Result<(Report, Option<OwnedFd>)> {
+pub(crate) fn launch(job: &Job, claim: &Claim) -> Result<(Report, Option<OwnedFd>)> {
+    exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
     command.arg0(keeper::NAME).arg(claim.path());

@@ -1,6 +1,6 @@
 //! The keeper's socket in the bundle: one packet is a request, packets answer it (`unix(7)`, `SOCK_SEQPACKET`).
 //!
-//! Requests are words: `stop SECONDS [SIGNAL]`, `restart SECONDS`, `wait`, `attach`. An answer's first byte says what
+//! Requests are words: `stop SECONDS [SIGNAL]`, `restart SECONDS [SIGNAL]`, `wait`, `attach`. An answer's first byte says what
 //! follows: output of stdout (1) or stderr (2), or (0) how the container ended, as JSON. To `attach` the first answer is
 //! empty and carries, if there is one, the descriptor of the container's standard input.
 
@@ -38,7 +38,7 @@ pub(crate) enum Request {
     /// Stop the container, within this time, by this signal.
     Stop(Option<Duration>, Option<String>),
     /// Stop it and start it again.
-    Restart(Option<Duration>),
+    Restart(Option<Duration>, Option<String>),
     /// Only tell how it ends.
     Wait,
     /// Show what it says, and give its input.
@@ -49,9 +49,12 @@ impl Request {
     /// Returns the packet.
     pub(crate) fn to_packet(&self) -> String {
         let seconds = |grace: &Option<Duration>| grace.map_or("-".to_owned(), |grace| grace.as_secs().to_string());
+        let words = |verb: &str, grace: &Option<Duration>, signal: &Option<String>| {
+            format!("{verb} {} {}", seconds(grace), signal.as_deref().unwrap_or("-"))
+        };
         match self {
-            Self::Stop(grace, signal) => format!("stop {} {}", seconds(grace), signal.as_deref().unwrap_or("-")),
-            Self::Restart(grace) => format!("restart {}", seconds(grace)),
+            Self::Stop(grace, signal) => words("stop", grace, signal),
+            Self::Restart(grace, signal) => words("restart", grace, signal),
             Self::Wait => "wait".to_owned(),
             Self::Attach => "attach".to_owned(),
         }
@@ -60,13 +63,11 @@ impl Request {
     fn parse(packet: &str) -> Option<Self> {
         let mut words = packet.split(' ');
         let verb = words.next()?;
-        let mut seconds = || words.next().and_then(|word| word.parse().ok()).map(Duration::from_secs);
+        let grace = words.next().and_then(|word| word.parse().ok()).map(Duration::from_secs);
+        let signal = words.next().filter(|word| *word != "-").map(str::to_owned);
         Some(match verb {
-            "stop" => {
-                let grace = seconds();
-                Self::Stop(grace, words.next().filter(|word| *word != "-").map(str::to_owned))
-            }
-            "restart" => Self::Restart(seconds()),
+            "stop" => Self::Stop(grace, signal),
+            "restart" => Self::Restart(grace, signal),
             "wait" => Self::Wait,
             "attach" => Self::Attach,
             _ => return None,
@@ -157,12 +158,12 @@ impl Control {
 
     /// Lets those go who have been told, where the container starts again.
     pub(crate) fn dismiss(&mut self) {
-        self.clients.retain(|client| matches!(client.request, Some(Request::Restart(_)) | None));
+        self.clients.retain(|client| matches!(client.request, Some(Request::Restart(..)) | None));
     }
 
     /// Lets those go who wanted a restart: it is done.
     pub(crate) fn restarted(&mut self) {
-        self.clients.retain(|client| !matches!(client.request, Some(Request::Restart(_))));
+        self.clients.retain(|client| !matches!(client.request, Some(Request::Restart(..))));
     }
 
     /// Tells every client how the container ended.
@@ -292,7 +293,7 @@ mod tests {
         for request in [
             Request::Stop(Some(Duration::from_secs(3)), Some("SIGQUIT".to_owned())),
             Request::Stop(None, None),
-            Request::Restart(Some(Duration::ZERO)),
+            Request::Restart(Some(Duration::ZERO), None),
             Request::Wait,
             Request::Attach,
         ] {

@@ -12,10 +12,13 @@ use stage::{Stage, Tool, Undo};
 
 use crate::health::Check;
 use crate::notify::Ready;
+use crate::place::Place;
 use crate::restart::Policy;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "keep.json";
+/// How long docker lets a container take to end.
+pub(crate) const GRACE: u64 = 10;
 const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 const STOP_TIMEOUT: &str = "org.drayage.stopTimeout";
 const HEALTH: &str = "org.drayage.healthcheck";
@@ -52,6 +55,9 @@ pub(crate) struct Job {
     /// Whether it is not started before its caller has joined it.
     #[serde(default)]
     pub(crate) attached: bool,
+    /// Whether somebody has stopped it: a boot leaves it alone then.
+    #[serde(default)]
+    pub(crate) stopped: bool,
     /// How many descriptors after stderr it gets.
     pub(crate) preserve_fds: u32,
     /// Where `spawn` keeps the states.
@@ -107,6 +113,31 @@ impl Job {
         let path = bundle.join(FILE);
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is not a keeper's job", path.display()))
+    }
+
+    /// Returns the job of a container that nothing is asked for but what its bundle says.
+    pub(crate) fn plain(id: &str, bundle: &Path, place: &Place) -> Result<Self> {
+        let wishes = Wishes::of(bundle)?;
+        Ok(Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            terminal: wishes.terminal,
+            interactive: false,
+            rm: false,
+            restart: Policy::No,
+            log: LogOptions::default(),
+            stop_signal: wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+            stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
+            timeout: None,
+            health: wishes.health,
+            ready: Ready::Ignore,
+            attached: false,
+            stopped: false,
+            preserve_fds: 0,
+            states: place.states.clone(),
+            undo: Vec::new(),
+            record: Value::Null,
+        })
     }
 
     /// Returns a command line of `spawn` for this container.

@@ -282,8 +282,13 @@ impl<'a> Keeper<'a> {
 
     fn heed(&mut self, request: &Request) -> Result<()> {
         match request {
-            Request::Stop(grace, signal) => self.stop(*grace, signal.as_deref(), Wanted::Stop),
-            Request::Restart(grace) => self.stop(*grace, None, Wanted::Restart),
+            Request::Stop(grace, signal) => {
+                // A signal to this process is none of that: the machine goes down.
+                self.job.stopped = true;
+                exit::write(&self.job.bundle, crate::job::FILE, &self.job)?;
+                self.stop(*grace, signal.as_deref(), Wanted::Stop)
+            }
+            Request::Restart(grace, signal) => self.stop(*grace, signal.as_deref(), Wanted::Restart),
             Request::Wait | Request::Attach => Ok(()),
         }
     }

@@ -20,12 +20,13 @@ mod options;
 mod output;
 mod place;
 mod restart;
+mod start;
 mod stats;
 mod stop;
 
 use std::process::ExitCode;
 
-use options::{Arguments, Verb};
+use options::{Arguments, Start, Verb};
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
@@ -38,11 +39,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { begin, verb, roots } = arguments;
     let Some(verb) = verb else { return begin::begin(&begin, &roots) };
     // Its codes are its own, unless it is the container's that it returns.
-    let attaches = matches!(verb, Verb::Attach(_));
+    let attaches = matches!(verb, Verb::Attach(_) | Verb::Start(Start { attach: true, .. }));
     let done = match verb {
         Verb::Logs(options) => logs::logs(&options),
         Verb::Attach(options) => attach::attach(&options),
         Verb::Wait { these } => stop::wait(&these),
+        Verb::Start(options) => start::start(&options),
         Verb::Stop(options) => stop::stop(&options),
         Verb::Restart(options) => stop::restart(&options),
         Verb::Rm { force, these } => stop::remove(&these, force),

@@ -14,6 +14,7 @@ const EXAMPLES: &str = "Examples:
   keep logs --follow web
   keep attach web
   keep stop --time 3 web
+  keep start web
   keep list";
 
 /// Start a container, stay with it in the background, print the record
@@ -142,9 +143,11 @@ pub(crate) enum Verb {
         #[command(flatten)]
         these: Containers,
     },
+    /// Start containers that have ended, as they were: with their network, ports, log and restart policy
+    Start(Start),
     /// Stop containers: by their stop signal, then by KILL
     Stop(Stop),
-    /// Stop containers and start them again
+    /// Stop containers and start them again; those that have ended are started
     Restart(Stop),
     /// Remove containers
     Rm {
@@ -288,13 +291,31 @@ fn keys(text: &str) -> Result<Keys, String> {
     words.map(key).collect::<Option<_>>().map(Keys).ok_or_else(|| "not keys such as ctrl-p,ctrl-q".to_owned())
 }
 
+/// `start`.
+#[derive(Args, Debug)]
+pub(crate) struct Start {
+    /// Stay attached to the container, and return its exit code
+    #[arg(long, short)]
+    pub(crate) attach: bool,
+    #[command(flatten)]
+    pub(crate) join: Join,
+    /// All that a boot starts: those with --restart always, and those with unless-stopped that nobody has stopped
+    #[arg(long, conflicts_with_all = ["ids", "attach"])]
+    pub(crate) boot: bool,
+    /// Ids
+    #[arg(value_name = "ID", required_unless_present = "boot")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
 /// `stop` and `restart`.
 #[derive(Args, Debug)]
 pub(crate) struct Stop {
     /// Seconds until KILL [default: the container's own, or 10]
     #[arg(long, short = 't', visible_alias = "timeout", value_name = "SECONDS")]
     pub(crate) time: Option<u64>,
-    /// Signal instead of the container's own (stop only)
+    /// Signal instead of the container's own
     #[arg(long, short, value_name = "SIGNAL")]
     pub(crate) signal: Option<String>,
     #[command(flatten)]

@@ -12,16 +12,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
-use stage::claim;
+use stage::claim::{self, Duty};
 use stage::{Claim, Stage, Tool};
 
 use crate::control::{self, Answer, Request};
 use crate::exit::Exit;
-use crate::job::Wishes;
+use crate::job::{GRACE, Wishes};
 use crate::options::{Containers, Stop};
 use crate::place::Place;
-
-const GRACE: u64 = 10;
+use crate::start;
 
 /// `stop`: each container is asked, then all are waited for.
 pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
@@ -35,11 +34,15 @@ pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
 /// `restart`.
 pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
     let place = Place::of(&options.these.roots);
+    if options.these.ids.iter().any(|id| claim::holder_of(&place.claims, id).is_none()) {
+        rootless::enter(&options.these.roots)?;
+    }
     each(&options.these.ids, |id| {
         let bundle = place.bundle(id)?;
-        let request = Request::Restart(options.time.map(Duration::from_secs));
-        let keeper = control::ask(&bundle, id, &request)?;
-        let keeper = keeper.with_context(|| format!("container {id} has no keeper that could start it again"))?;
+        let request = Request::Restart(options.time.map(Duration::from_secs), options.signal.clone());
+        let Some(keeper) = control::ask(&bundle, id, &request)? else {
+            return restart_without_keeper(&place, options, id);
+        };
         let mut ended = false;
         loop {
             match control::answer(&keeper)? {
@@ -50,6 +53,15 @@ pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
             }
         }
     })
+}
+
+/// Starts a container again that has ended, or that its `run` has in the foreground.
+fn restart_without_keeper(place: &Place, options: &Stop, id: &str) -> Result<()> {
+    if let Some(duty) = claim::holder_of(&place.claims, id).filter(Duty::removes_the_bundle) {
+        bail!("container {id} is in the foreground of process {}, and goes when it ends (--rm)", duty.pid);
+    }
+    end(place, id, options.time, options.signal.as_deref())?;
+    if start::start_one(place, &options.these.roots, id)? { say(id) } else { bail!("container {id} does not start") }
 }
 
 /// `wait`: prints the exit code.
@@ -188,7 +200,7 @@ pub(crate) fn is_running(place: &Place, id: &str) -> bool {
 }
 
 /// Does it to each; the first failure is told last.
-fn each(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<ExitCode> {
+pub(crate) fn each(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<ExitCode> {
     let mut failure = None;
     for id in ids {
         if let Err(error) = one(id) {
@@ -200,6 +212,6 @@ fn each(ids: &[String], mut one: impl FnMut(&str) -> Result<()>) -> Result<ExitC
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn say(line: &str) -> Result<()> {
+pub(crate) fn say(line: &str) -> Result<()> {
     Ok(writeln!(io::stdout(), "{line}")?)
 }

@@ -8,7 +8,10 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use record::{Network, Record};
 use serde_json::{Value, json};
+
+use super::hosts;
 
 /// A bundle's config.json, read whole so that it can be put back.
 #[derive(Debug)]
@@ -85,17 +88,28 @@ fn set_namespace(config: &mut Value, netns: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Appends the container's name to its hosts file, if the bundle has one.
+/// Adds the container's name to its hosts file, if the bundle has one, in the place of what the run before has added:
+/// its address, by the bundle's record, and the others on the bridge.
 pub(crate) fn add_host(bundle: &Path, address: IpAddr, hostname: &str) -> std::io::Result<()> {
     let path = bundle.join("hosts");
-    let Ok(text) = fs::read(&path) else { return Ok(()) };
-    let line = format!("{address}\t{hostname}\n");
-    if text.split_inclusive(|byte| *byte == b'\n').any(|known| known == line.as_bytes()) {
-        return Ok(());
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let before = Record::of_bundle(bundle).ok().and_then(|record| record.find::<Network>().ok().flatten());
+    let before: Vec<String> =
+        before.iter().flat_map(Network::addresses).map(|address| format!("{address}\t{hostname}")).collect();
+    let line = format!("{address}\t{hostname}");
+    let lasts = |known: &&str| !hosts::is_marked(known.as_bytes()) && !before.iter().any(|old| old == known);
+    let lines: Vec<&str> = text.lines().filter(lasts).collect();
+    if lines.len() == text.lines().count() {
+        let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        let mut file = OpenOptions::new().append(true).open(&path)?;
+        return if lines.contains(&line.as_str()) { Ok(()) } else { writeln!(file, "{separator}{line}") };
     }
-    let separator: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { b"\n" };
-    let mut file = OpenOptions::new().append(true).open(&path)?;
-    file.write_all(&[separator, line.as_bytes()].concat())
+    let temporary = bundle.join(".hosts");
+    let _left = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+    file.set_permissions(fs::metadata(&path)?.permissions())?;
+    writeln!(file, "{}\n{line}", lines.join("\n"))?;
+    fs::rename(&temporary, &path)
 }
 
 #[cfg(test)]

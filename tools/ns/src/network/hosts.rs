@@ -177,7 +177,7 @@ fn add(file: &mut File, new: &[String]) -> Result<()> {
 }
 
 /// Tells whether a line was ours.
-fn is_marked(line: &[u8]) -> bool {
+pub(crate) fn is_marked(line: &[u8]) -> bool {
     line.windows(MARK.len()).any(|bytes| bytes == MARK.as_bytes())
 }
 

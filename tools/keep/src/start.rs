@@ -1,0 +1,162 @@
+//! `start`: a container as it was, by what its bundle says: the command lines of the stages that made its network and its
+//! ports, and the keeper's job.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use record::{Commands, Record};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::Signal;
+use stage::claim::{self, Duty};
+use stage::{Claim, Stage, Tool, undo};
+
+use crate::job::{self, Job};
+use crate::keeper::Report;
+use crate::options::{Join, Start};
+use crate::place::Place;
+use crate::restart::Policy;
+use crate::{attach, begin, list, stop};
+
+/// Starts containers. One that runs is no failure, as with docker.
+pub(crate) fn start(options: &Start) -> Result<ExitCode> {
+    rootless::enter(&options.roots)?;
+    let place = Place::of(&options.roots);
+    if options.attach {
+        let [id] = options.ids.as_slice() else {
+            return Err(cli::Usage("--attach is for one container".to_owned()).into());
+        };
+        if is_there(&place, id) {
+            bail!("container {id} runs: `keep attach {id}` joins it");
+        }
+        return again(&place, &options.roots, id, Some(&options.join));
+    }
+    let mut ids = options.ids.clone();
+    if options.boot {
+        ids = list::ids(&place.bundles)?;
+        ids.retain(|id| comes_back(&place, id));
+    }
+    let mut failed = false;
+    let done = stop::each(&ids, |id| {
+        if start_one(&place, &options.roots, id)? {
+            return stop::say(id);
+        }
+        failed = true;
+        Ok(())
+    })?;
+    Ok(if failed { ExitCode::FAILURE } else { done })
+}
+
+/// Starts a container, unless it runs; false if it cannot be started, which it has said itself.
+pub(crate) fn start_one(place: &Place, roots: &cli::Roots, id: &str) -> Result<bool> {
+    place.bundle(id)?;
+    Ok(is_there(place, id) || again(place, roots, id, None)? == ExitCode::SUCCESS)
+}
+
+/// Tells whether a container runs, or somebody lives who will start it.
+fn is_there(place: &Place, id: &str) -> bool {
+    stop::is_running(place, id) || claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending)
+}
+
+/// Tells whether a boot starts a container, as docker's daemon does when it begins.
+fn comes_back(place: &Place, id: &str) -> bool {
+    Job::of(&place.bundles.join(id)).is_ok_and(|job| match job.restart {
+        Policy::Always => true,
+        Policy::UnlessStopped => !job.stopped,
+        Policy::No | Policy::OnFailure(_) => false,
+    })
+}
+
+/// Starts a container that has ended, with what its bundle says.
+fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Result<ExitCode> {
+    let bundle = place.bundle(id)?;
+    let known = Record::of_bundle(&bundle)?;
+    let commands = known.find::<Commands>()?.unwrap_or_default();
+    let job = if bundle.join(job::FILE).exists() { Job::of(&bundle)? } else { Job::plain(id, &bundle, place)? };
+    if job.preserve_fds > 0 {
+        bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
+    }
+    let signals = join.map(|_| attach::block_signals()).transpose()?;
+    let claim = Claim::take(&place.claims, id)?;
+    // Absolute: the keeper's working directory is another one.
+    let root = roots.argument().map(|_| roots.data());
+    let undo = job::undo(&known, id, job.rm, &place.states, root.as_deref());
+    let begun = claim.write(&Duty::own(&bundle, &undo)).and_then(|()| {
+        // One that was not kept, and has ended by itself, has its network still.
+        undo::carry_out(&job::undo(&known, id, false, &place.states, root.as_deref()))?;
+        let record = execute(&stages(id, &commands, root.as_deref()))?;
+        let record = serde_json::from_str(&record.to_line())?;
+        let attached = join.is_some();
+        let job = Job { undo: undo.clone(), states: place.states.clone(), record, attached, stopped: false, ..job };
+        begin::launch(&job, &claim)
+    });
+    let keeper = match begun {
+        Ok((Report::Running(_), keeper)) => keeper,
+        Ok((report, _)) => {
+            claim.release();
+            let Report::Failed(code) = report else { bail!("the keeper of {id} says nothing") };
+            return Ok(ExitCode::from(code));
+        }
+        Err(error) => {
+            undo::carry_out(&undo).unwrap_or_else(|error| log::warn!("{error:#}"));
+            claim.release();
+            return Err(error);
+        }
+    };
+    match (keeper, join, signals) {
+        (Some(keeper), Some(join), Some(signals)) => attach::join(keeper, id, join, (place, &signals)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Returns the stages that come before the keeper.
+fn stages(id: &str, commands: &Commands, root: Option<&Path>) -> Vec<Stage> {
+    let rooted = |tool, verb: &str| {
+        let mut stage = Stage::new(tool, [verb]);
+        stage.push(root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+        stage
+    };
+    let mut stages = vec![rooted(Tool::Bundle, "mount")];
+    stages[0].push([id]);
+    if let Some(words) = commands.0.get("ns") {
+        stages.push(Stage::new(Tool::Ns, words));
+    }
+    if let Some(words) = commands.0.get("portmap") {
+        let mut portmap = rooted(Tool::Portmap, "add");
+        portmap.push(words);
+        stages.push(portmap);
+    }
+    stages
+}
+
+/// Executes stages, each with the record of the one before, and returns the last one's.
+fn execute(stages: &[Stage]) -> Result<Record> {
+    let memory = || memfd_create("record", MemfdFlags::CLOEXEC).map(File::from);
+    let mut record = memory()?;
+    for stage in stages {
+        let (output, words) = (memory()?, memory()?);
+        log::debug!("{stage}");
+        let mut command = stage.command()?;
+        command.stdin(record).stdout(output.try_clone()?).stderr(words.try_clone()?);
+        sys::child::die_with_parent(&mut command, Signal::TERM);
+        let status = command.status().with_context(|| stage.to_string())?;
+        let words = text(words)?;
+        if !status.success() {
+            bail!("{}", words.trim_end());
+        }
+        // Warnings.
+        io::stderr().write_all(words.as_bytes())?;
+        record = output;
+        record.rewind()?;
+    }
+    Ok(Record::parse(text(record)?.as_bytes(), "the stages' record")?)
+}
+
+fn text(mut file: File) -> Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}

@@ -218,7 +218,7 @@ impl Child<'_> {
         stdio::give(self.process.user.uid);
         rootfs.finish()?;
         rootfs.enter(self.options.no_pivot)?;
-        stdio::leave_host_null(config.linux.has(NamespaceKind::User))
+        stdio::leave_host_null()
     }
 
     /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.

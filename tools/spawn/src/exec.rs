@@ -205,7 +205,7 @@ impl Child<'_> {
             self.terminal()?;
         }
         stdio::give(process.user.uid);
-        stdio::leave_host_null(self.becomes_root)?;
+        stdio::leave_host_null()?;
         let (program, chdir) = child::find_program(process)?;
         let keyring = std::ffi::CString::new(format!("_ses.{}", self.container.state.id))?;
         let surroundings = Surroundings {

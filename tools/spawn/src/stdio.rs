@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Context;
 use rustix::fs::{FileType, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use crate::file;
 use crate::rootfs::new_mount;
@@ -20,7 +21,7 @@ pub(crate) fn give(uid: u32) {
 
 /// Puts a null device of the container's own in place of the host's: whoever has that open can change its mode and owner for
 /// everybody (`fchmod(2)` on /proc/self/fd/0). The container's root was entered before.
-pub(crate) fn leave_host_null(in_user_namespace: bool) -> anyhow::Result<()> {
+pub(crate) fn leave_host_null() -> anyhow::Result<()> {
     let mut own = None;
     for (number, fd) in all().into_iter().enumerate() {
         if !rustix::fs::fstat(fd).is_ok_and(|stat| is_null(&stat)) {
@@ -28,9 +29,10 @@ pub(crate) fn leave_host_null(in_user_namespace: bool) -> anyhow::Result<()> {
         }
         let null = match &own {
             Some(null) => null,
-            // No id of a user namespace owns the host's device, and nobody in there can make one.
             None => match open_null() {
-                Err(_) if in_user_namespace => return Ok(()),
+                // A user namespace makes none, nor do its ids own the host's. And where the host's own rules forbid the device to
+                // the control group, it cannot be exchanged.
+                Err(error) if error.downcast_ref() == Some(&Errno::PERM) => return Ok(()),
                 null => own.insert(null.context("open a null device of the container's own")?),
             },
         };
@@ -65,8 +67,8 @@ fn open_null() -> anyhow::Result<OwnedFd> {
         rustix::fs::makedev(1, 3),
     );
     rustix::process::umask(umask);
-    made?;
-    Ok(rustix::fs::openat(&memory, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    made.context("make /null in it")?;
+    rustix::fs::openat(&memory, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /null in it")
 }
 
 /// Tells whether a file is a null device.

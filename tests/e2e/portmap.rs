@@ -186,7 +186,7 @@ fn held(sandbox: &Sandbox) {
         for a in 127.0.0.1 203.0.113.1 ::1; do get $a 8080; done; in_ns rc 203.0.113.1 8080; in_ns c2 fd03::1 8080
         nft list ruleset | grep -c 'flags owner'
         kill -9 $work; wait $work 2>/dev/null; gone
-        hold >/dev/null; kill -9 $(holder); kill -9 $work; wait $work 2>/dev/null; gone; portmap gc
+        hold >/dev/null; kill -9 $(holder); kill -9 $work; wait $work 2>/dev/null; portmap gc; gone
         until [ -z \"$(ls $DRAYAGE_ROOT/run/portmap)\" ]; do :; done";
     let ports = r#""ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"},{"hostIP":"::1","hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
     let gone = "HOST  CONTAINER  PROTOCOL  ID\nrefused\n";

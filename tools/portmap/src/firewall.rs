@@ -2,6 +2,7 @@
 //! Nothing is kept anywhere else, so nothing can be stale.
 
 mod entry;
+mod guard;
 mod ruleset;
 
 use anyhow::{Context, anyhow, bail};
@@ -10,6 +11,7 @@ use netlink::nft::{Chain, Element, Family, Rule, Table, TableAnswer};
 use netlink::{Batch, Raw, Socket, flag};
 use rustix::io::Errno;
 
+use crate::host;
 use crate::mapping::{Published, Step};
 
 use entry::MAPS;
@@ -17,6 +19,10 @@ pub(crate) use entry::number as protocol_number;
 
 /// The name of our tables; those that a process holds have its socket's number behind it.
 const TABLE: &str = "portmap";
+
+/// What is wrong where 127.0.0.0/8 is open.
+pub(crate) const OPEN: &str = "127.0.0.0/8 is open to neighbours and containers, since the firewall's table portmap-guard has lost \
+                               its rule: `portmap restore` or `portmap gc` mends that";
 
 const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
 
@@ -39,6 +45,18 @@ type Place = (Family, Option<u32>);
 struct State {
     published: Published,
     tables: Vec<Found>,
+    /// Whether the guard of 127.0.0.0/8 has its rule, where it is there.
+    guard: Option<bool>,
+}
+
+/// What is published, and what is missing that it needs.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    pub(crate) published: Published,
+    /// Whether all tables of ports have their rules.
+    pub(crate) is_whole: bool,
+    /// Whether 127.0.0.0/8 is open to neighbours and containers.
+    pub(crate) is_open: bool,
 }
 
 /// A table that is there.
@@ -86,12 +104,12 @@ impl Firewall {
         Self::open().and_then(|mut firewall| firewall.generation()).is_ok()
     }
 
-    /// Returns what is published, as far as this user may see it, and whether all the rules are there that it needs.
-    pub(crate) fn visible(&mut self) -> anyhow::Result<(Published, bool)> {
+    /// Returns what is published, as far as this user may see it.
+    pub(crate) fn visible(&mut self) -> anyhow::Result<Audit> {
         match self.audit() {
             Err(error) if is_denied(&error) => {
                 warn!("only what proxies serve is looked at: {error:#}");
-                Ok((Published::default(), true))
+                Ok(Audit { published: Published::default(), is_whole: true, is_open: false })
             }
             audited => audited,
         }
@@ -102,10 +120,17 @@ impl Firewall {
         Ok(self.state()?.published)
     }
 
-    /// Returns what is published, and whether all the rules are there that it needs.
-    pub(crate) fn audit(&mut self) -> anyhow::Result<(Published, bool)> {
+    /// Returns what is published, and what is missing that it needs.
+    pub(crate) fn audit(&mut self) -> anyhow::Result<Audit> {
         let state = self.state()?;
-        Ok((state.published, state.tables.into_iter().all(|table| table.is_whole)))
+        let guards = |table: &Found| table.is_whole && table.place.0 == Family::Ip && table.place.1.is_some();
+        let is_guarded = state.guard == Some(true) || state.tables.iter().any(guards);
+        let is_open = !is_guarded && !host::localnets().is_empty();
+        Ok(Audit {
+            published: state.published,
+            is_whole: state.tables.into_iter().all(|table| table.is_whole),
+            is_open,
+        })
     }
 
     /// Makes a plan from what is published, and does it in one transaction, which the kernel does only if nothing was
@@ -118,19 +143,42 @@ impl Firewall {
             let generation = self.generation()?;
             let state = self.state()?;
             let steps = plan(&state.published)?;
-            match self.apply(&state, &steps, generation) {
-                Ok(()) => return Ok(steps),
-                Err(error) if error.error.errno() == Some(Errno::RESTART) => debug!("the firewall changed: plan anew"),
-                Err(error) => return Err(refusal(&steps, &error)),
+            let after = after(&state.published, &steps);
+            // A killed process that held ports, or a flushed rule set, may have left the switch on without a trace.
+            let idle = !has_ipv4(&after) && (state.guard.is_some() || !has_ipv4(&state.published));
+            let switched_off = if idle { host::leave_localnets()? } else { Vec::new() };
+            let Err(error) = self.apply(&state, &steps, &after, generation) else { return Ok(steps) };
+            // The guard is there still.
+            switched_off.iter().try_for_each(|interface| host::route_localnet(interface))?;
+            match error.error.errno() {
+                Some(Errno::RESTART) => debug!("the firewall changed: plan anew"),
+                _ => return Err(refusal(&steps, &error)),
             }
         }
         bail!("change the firewall: somebody else changes it all the time")
     }
 
-    fn apply(&mut self, state: &State, steps: &[Step], generation: Option<u32>) -> Result<(), netlink::BatchError> {
+    fn apply(
+        &mut self,
+        state: &State,
+        steps: &[Step],
+        after: &Published,
+        generation: Option<u32>,
+    ) -> Result<(), netlink::BatchError> {
         let mut batch = Batch::nftables(generation);
-        let after = after(&state.published, steps);
         let mut messages = 0;
+        match (state.guard, has_ipv4(after)) {
+            (None | Some(false), true) => {
+                batch.push(&guard::TABLE.create(), flag::CREATE);
+                guard::write(&mut batch, guard::TABLE);
+                messages += 1;
+            }
+            (Some(_), false) => {
+                batch.push(&guard::TABLE.delete(), 0);
+                messages += 1;
+            }
+            _ => {}
+        }
         let holders = [Some(None), self.holder.map(Some)];
         for place in holders.into_iter().flatten().flat_map(|holder| FAMILIES.map(|family| (family, holder))) {
             let mut needed = after.mappings.iter().filter(|mapping| entry::place_of(mapping) == place).peekable();
@@ -182,6 +230,10 @@ impl Firewall {
         let mut state = State::default();
         for answer in self.dump(&Table::dump())?.unwrap_or_default() {
             let answer = TableAnswer::read(&answer);
+            if (answer.family, answer.name.as_str()) == (guard::TABLE.family.number(), guard::TABLE.name) {
+                let rules = self.dump(&guard::TABLE.dump_rules(None))?.unwrap_or_default();
+                state.guard = Some(rules.len() == guard::RULES);
+            }
             let family = FAMILIES.into_iter().find(|family| family.number() == answer.family);
             let Some(place) = family.map(|family| (family, answer.owner)) else { continue };
             if answer.name != name(place) {
@@ -202,7 +254,8 @@ impl Firewall {
         let has_conditions = conditional.is_some();
         let elements = conditional.iter().flatten().flat_map(Element::read);
         published.mappings.extend(elements.filter_map(|e| entry::read_conditional(place, &e)));
-        let mut is_whole = rules.len() == ruleset::rule_count(place.0, has_conditions);
+        let shape = Shape { is_owned: place.1.is_some(), has_conditions };
+        let mut is_whole = rules.len() == ruleset::rule_count(place.0, shape);
         for map in MAPS {
             match self.dump(&Element::dump(table, map))? {
                 Some(answers) => {
@@ -258,6 +311,10 @@ fn refused(error: netlink::Error) -> anyhow::Error {
 /// Tells whether a privilege was missing.
 pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
     error.is::<Denied>()
+}
+
+fn has_ipv4(published: &Published) -> bool {
+    published.mappings.iter().any(|mapping| mapping.target.is_ipv4())
 }
 
 /// What will be published when the steps are done.

@@ -81,6 +81,7 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     wait(&epoll, watch, &control)?;
     // Whoever said so waits for this process's end, and wants the ports then.
     drop(firewall);
+    Firewall::open()?.change(|_| Ok(Vec::new()))?;
     let steps: Vec<_> = mappings.into_iter().map(Step::Withdraw).collect();
     publish::forget_connections(&steps);
     Ok(ExitCode::SUCCESS)

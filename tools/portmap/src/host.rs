@@ -1,7 +1,6 @@
 //! What the host must do beside translating: forward packets, and let 127.0.0.1 be routed to the containers' bridge.
 
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -47,22 +46,57 @@ fn forwarding(is_ipv4: bool) -> &'static str {
     if is_ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }
 }
 
-/// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it.
+/// What turns `route_localnet` on as well as 1 does, and says that it was us.
+const OURS: &str = "2";
+
+/// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it. Its guard has to be there before.
 pub(crate) fn route_localnet(interface: &str) -> anyhow::Result<()> {
-    set(&format!("net/ipv4/conf/{interface}/route_localnet"))
+    let name = localnet(interface);
+    if is_set(&name) { Ok(()) } else { write(&name, OURS) }
+}
+
+/// Returns the interfaces for which we have turned it on.
+pub(crate) fn localnets() -> Vec<String> {
+    let Ok(interfaces) = fs::read_dir("/proc/sys/net/ipv4/conf") else { return Vec::new() };
+    let names = interfaces.filter_map(|interface| interface.ok()?.file_name().into_string().ok());
+    names.filter(|name| is_ours(name)).collect()
+}
+
+/// Turns it off wherever it was us who turned it on. Returns where.
+pub(crate) fn leave_localnets() -> anyhow::Result<Vec<String>> {
+    let interfaces = localnets();
+    for interface in &interfaces {
+        match fs::write(path(&localnet(interface)), "0") {
+            // The interface has gone meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => result.with_context(|| format!("turn {} off", path(&localnet(interface))))?,
+        }
+    }
+    Ok(interfaces)
+}
+
+fn is_ours(interface: &str) -> bool {
+    fs::read_to_string(path(&localnet(interface))).is_ok_and(|value| value.trim() == OURS)
+}
+
+fn localnet(interface: &str) -> String {
+    format!("net/ipv4/conf/{interface}/route_localnet")
 }
 
 /// Tells whether a switch of the network stack is on.
 fn is_set(name: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|value| value.trim() != "0")
+    fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0")
 }
 
 fn set(name: &str) -> anyhow::Result<()> {
-    let path = format!("/proc/sys/{name}");
-    if is_set(name) {
-        return Ok(());
-    }
-    debug!("turn on {name}");
-    let written: io::Result<()> = fs::write(&path, "1");
-    written.with_context(|| format!("turn on {path}"))
+    if is_set(name) { Ok(()) } else { write(name, "1") }
+}
+
+fn write(name: &str, value: &str) -> anyhow::Result<()> {
+    debug!("set {name} to {value}");
+    fs::write(path(name), value).with_context(|| format!("write {value} to {}", path(name)))
+}
+
+fn path(name: &str) -> String {
+    format!("/proc/sys/{name}")
 }

@@ -19,7 +19,7 @@ use crate::target;
 
 /// Prints what is published.
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
-    let mut published = Firewall::open()?.visible()?.0;
+    let mut published = Firewall::open()?.visible()?.published;
     if let Some(id) = &options.id {
         published.mappings.retain(|mapping| mapping.owner.id == *id);
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Conditions;
 use crate::control::Sockets;
-use crate::firewall::Firewall;
+use crate::firewall::{self, Audit, Firewall};
 use crate::hold::HeldBy;
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
@@ -90,6 +90,12 @@ pub(crate) fn publish(
         Err(error) if let_go(&error, manner)? => change()?,
         steps => steps?,
     };
+    // After its guard, which came with the mappings.
+    let by_ipv4 = ways.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, way)| way.as_ref());
+    if let Err(error) = by_ipv4.map(|way| &way.interface).try_for_each(|interface| host::route_localnet(interface)) {
+        firewall.change(|present| Ok(mapping::withdraw(present, |mapping| chosen.contains(mapping))))?;
+        return Err(error);
+    }
     forget_connections(&steps);
     Ok(chosen)
 }
@@ -109,7 +115,7 @@ pub(crate) fn check(
     specs: &[PortSpec],
     conditions: &Conditions,
 ) -> anyhow::Result<()> {
-    let (published, whole) = firewall.audit()?;
+    let Audit { published, is_whole, is_open } = firewall.audit()?;
     for spec in specs {
         let HostPorts::Exactly(host) = spec.host else { continue };
         for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
@@ -122,10 +128,11 @@ pub(crate) fn check(
                 let own = |other: &&Mapping| same(other) && other.owner.id == mapping.owner.id;
                 ensure!(published.mappings.iter().any(|other| own(&other)), "{mapping} is not published");
             }
-            ensure!(whole, "the firewall's table portmap has lost rules");
+            ensure!(is_whole, "the firewall's table portmap has lost rules");
             ensure!(host::forwards(address.is_ipv4()), "the host does not forward packets to {address}");
         }
     }
+    ensure!(!is_open, firewall::OPEN);
     Ok(())
 }
 
@@ -139,10 +146,8 @@ fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAd
         }
         let way = host::way_to(address).with_context(|| format!("find the way to {address}"))?;
         host::forward(address.is_ipv4())?;
-        match &way {
-            Some(way) if address.is_ipv4() => host::route_localnet(&way.interface)?,
-            Some(_) => {}
-            None => warn!("the host has no direct route to {address}: 127.0.0.1 will not reach it"),
+        if way.is_none() {
+            warn!("the host has no direct route to {address}: 127.0.0.1 will not reach it");
         }
         ways.push((address, way));
     }

@@ -11,7 +11,7 @@ use record::{Id, Network, Part, PortMapping, Ports, Record};
 use crate::add;
 use crate::condition::Conditions;
 use crate::control::Sockets;
-use crate::firewall::{self, Firewall};
+use crate::firewall::{self, Audit, Firewall};
 use crate::hold::HeldBy;
 use crate::host;
 use crate::mapping::{self, Mapping};
@@ -27,7 +27,7 @@ const LIST_LIMIT: u64 = 64 << 20;
 /// Checks what a record says is published, or all that is.
 pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     let mut firewall = Firewall::open()?;
-    let (published, whole) = firewall.visible()?;
+    let Audit { published, is_whole, is_open } = firewall.visible()?;
     let record = match options.target.as_deref() {
         Some(name) if !add::is_id(name) => Some(add::read(Some(name))?),
         _ => None,
@@ -56,11 +56,15 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     if let (Some(id), true, true) = (&id, own.is_empty(), served.is_empty()) {
         bail!("{id} has no published ports");
     }
-    ensure!(whole || own.is_empty(), "the firewall's table portmap has lost rules: `portmap restore` puts them back");
+    ensure!(
+        is_whole || own.is_empty(),
+        "the firewall's table portmap has lost rules: `portmap restore` puts them back"
+    );
     for mapping in own {
         ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
         ensure!(host::forwards(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
     }
+    ensure!(!is_open, firewall::OPEN);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -70,7 +74,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
     let sockets = Sockets::below(&options.roots.run());
     let mut firewall = Firewall::open()?;
-    let held = firewall.visible()?.0.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
+    let held = firewall.visible()?.published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
     sockets.dismiss(|id, _| is_unwanted(id) || dead.iter().any(|dead| dead == id))?;
     sockets.sweep()?;

@@ -3,21 +3,19 @@
 //!
 //! - what is sent to an address of the host's own is looked up, on its way in and when the host itself sends it;
 //! - what a published port makes turn back gets the host's address as its source: from 127.0.0.0/8, where the answer
-//!   could not be routed, and from the container's own network, where it would not come by the host;
-//! - 127.0.0.0/8 from outside is dropped: `route_localnet`, which publishing on 127.0.0.1 needs, would let neighbours
-//!   and containers reach what listens only there (CVE-2020-8558).
+//!   could not be routed, and from the container's own network, where it would not come by the host.
 
 use std::net::Ipv6Addr;
 
 use netlink::nft::expression::{
-    self as expression, Base, Comparison, Meta, compare, destination_is_local, is_in, jump, look_up, masquerade, meta,
-    payload, translate_destination, translated,
+    Base, Comparison, Meta, compare, destination_is_local, is_in, jump, look_up, masquerade, meta, payload,
+    translate_destination, translated,
 };
 use netlink::nft::{Expression, Family, Field, Hook, Set, Table};
 use netlink::{Batch, flag};
 
-use super::Shape;
 use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, CONDITIONAL, HAIRPIN, RANGE};
+use super::{Shape, guard};
 
 const NAT: &str = "nat";
 const LOOPBACK: u8 = 127;
@@ -28,6 +26,10 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, shape: Shape) {
     let conditional = shape.has_conditions.then(|| conditional(address(table.family)));
     for set in sets(address(table.family)).into_iter().chain(conditional) {
         batch.push(&table.create_set(&set), flag::CREATE);
+    }
+    if shape.is_owned && table.family == Family::Ip {
+        // What this process holds outlives a flush, which takes the other guard away.
+        guard::write(batch, table);
     }
     for (chain, hook, _) in chains(table.family, shape.has_conditions) {
         batch.push(&table.create_chain(chain, hook), flag::CREATE);
@@ -41,8 +43,9 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, shape: Shape) {
 }
 
 /// Returns the number of rules that a whole table has.
-pub(super) fn rule_count(family: Family, has_conditions: bool) -> usize {
-    chains(family, has_conditions).iter().map(|(_, _, rules)| rules.len()).sum()
+pub(super) fn rule_count(family: Family, shape: Shape) -> usize {
+    let guards = usize::from(shape.is_owned && family == Family::Ip);
+    guards + chains(family, shape.has_conditions).iter().map(|(_, _, rules)| rules.len()).sum::<usize>()
 }
 
 type Rules = Vec<Vec<Expression>>;
@@ -99,17 +102,12 @@ fn chains(family: Family, has_conditions: bool) -> Vec<(&'static str, Option<Hoo
     let address = address(family);
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     let to_nat: Vec<_> = destination_is_local().into_iter().chain([jump(NAT)]).collect();
-    let mut chains = vec![
+    vec![
         (NAT, None, lookups(address, has_conditions)),
         ("prerouting", nat(Hook::PREROUTING, -100), vec![to_nat.clone()]),
         ("output", nat(Hook::OUTPUT, -100), output(address, to_nat)),
         ("postrouting", nat(Hook::POSTROUTING, 100), masquerades(address)),
-    ];
-    if family == Family::Ip {
-        let raw = Hook { kind: "filter", number: Hook::PREROUTING, priority: -300 };
-        chains.push(("raw", Some(raw), vec![loopback_guard(address)]));
-    }
-    chains
+    ]
 }
 
 /// `::1` is left alone: IPv6 has no `route_localnet`, so a connection that was translated would hang instead of being
@@ -180,16 +178,4 @@ fn masquerades(address: Address) -> Rules {
         .chain([payload(Base::Network, address.source, 1, 0), compare(0, Comparison::Equal, &[LOOPBACK]), masquerade()])
         .collect();
     vec![from_loopback, own_network]
-}
-
-fn loopback_guard(address: Address) -> Vec<Expression> {
-    let mut name = [0; 16];
-    name[..2].copy_from_slice(b"lo");
-    vec![
-        meta(Meta::InputName, 0),
-        compare(0, Comparison::Unequal, &name),
-        payload(Base::Network, address.destination, 1, 0),
-        compare(0, Comparison::Equal, &[LOOPBACK]),
-        expression::drop(),
-    ]
 }

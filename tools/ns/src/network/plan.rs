@@ -90,6 +90,8 @@ pub(crate) enum Step {
     Alias { link: String, alias: String },
     /// Give a link of the host an address.
     HostAddress { link: String, address: Cidr },
+    /// Keep a link of the host from what its neighbours say by IPv6, or from IPv6 as a whole.
+    HostIpv6 { link: String, enabled: bool },
     /// Bring a link of the host up.
     HostUp(String),
     /// Let the kernel forward packets.
@@ -120,6 +122,8 @@ impl fmt::Display for Step {
             Self::Bridge(link) => write!(f, "make bridge {}", link.name),
             Self::Alias { link, alias } => write!(f, "mark {link} as {alias:?}"),
             Self::HostAddress { link, address } => write!(f, "give {link} address {address}"),
+            Self::HostIpv6 { link, enabled: true } => write!(f, "take no router advertisements from {link}"),
+            Self::HostIpv6 { link, enabled: false } => write!(f, "leave {link} without IPv6"),
             Self::HostUp(link) => write!(f, "bring {link} up"),
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
             Self::Firewall { rules, .. } => write!(f, "masquerade what leaves {}", rules.bridge),
@@ -163,6 +167,10 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         steps.push(Step::Bridge(link));
         steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned() });
     }
+    let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
+    if observed.bridge.as_ref().is_none_or(|known| known.own && enabled) {
+        steps.push(Step::HostIpv6 { link: bridge.clone(), enabled });
+    }
     let has = |gateway: &Cidr| observed.bridge.as_ref().is_some_and(|known| known.addresses.contains(gateway));
     let missing = gateways.iter().filter(|gateway| !has(gateway));
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
@@ -191,6 +199,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu: request.mtu, group: Some(owner::GROUP) };
     let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu: request.mtu, group: None };
     steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
+    // A bridge's port speaks for nobody.
+    steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
     let alias = Owner { id: request.id.clone(), addresses: addresses.clone() }.to_string();
     steps.push(Step::Alias { link: port_name.clone(), alias });
     steps.push(Step::Hairpin(port_name.clone()));
@@ -311,11 +321,13 @@ mod tests {
                 "bring the container's lo up",
                 "make bridge drayage0",
                 "mark drayage0 as \"drayage\"",
+                "leave drayage0 without IPv6",
                 "give drayage0 address 10.213.0.1/16",
                 "bring drayage0 up",
                 "forward packets of IPv4",
                 "masquerade what leaves drayage0",
                 &format!("join eth0 to drayage0 through {}", port_names("web").next().unwrap()),
+                &format!("leave {} without IPv6", port_names("web").next().unwrap()),
                 &format!("mark {} as \"ctr=web ip=10.213.0.5\"", port_names("web").next().unwrap()),
                 &format!("let {} send packets back", port_names("web").next().unwrap()),
                 "give the container's eth0 address 10.213.0.5/16",

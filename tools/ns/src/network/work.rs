@@ -65,6 +65,7 @@ impl Work {
                 let index = self.on_host(link)?;
                 self.host.add_address(index, *address)?;
             }
+            Step::HostIpv6 { link, enabled } => shield(link, *enabled),
             Step::HostUp(link) => {
                 let index = self.on_host(link)?;
                 self.host.set_up(index)?;
@@ -146,6 +147,20 @@ fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (b
     let index = router.link(link.1)?.map(|link| link.index).ok_or_else(|| anyhow!("{}: no such link", link.1))?;
     known.insert(key, index);
     Ok(index)
+}
+
+/// Nobody on a bridge may give the host routes and addresses (CVE-2020-13401), nor reach what listens on it by IPv6 where the
+/// network has none.
+fn shield(link: &str, ipv6: bool) {
+    let settings = [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", if ipv6 { "0" } else { "1" })];
+    for (name, value) in settings {
+        match write_sysctl(&format!("ipv6/conf/{link}/{name}"), value) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => log::warn!("set {name} of {link} to {value}: {error}"),
+            Ok(()) => {}
+        }
+    }
 }
 
 /// Writes a network setting of the calling thread's namespace, unless it has that value: /proc/sys may be read-only.

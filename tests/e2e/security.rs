@@ -7,10 +7,15 @@ use crate::support::{Need, Sandbox, Test, image, source, test};
 
 const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft, Need::Program("python3")];
 
+const USERS: &[Need] = &[Need::Root, Need::Program("setpriv"), Need::Program("python3")];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("nothing_of_the_host_is_lent_to_what_runs_in_a_container", PIPELINE, lent),
         test("nothing_of_the_host_is_lent_by_the_runtime", PIPELINE, lent_by_runtime),
+        test("the_hosts_127_0_0_1_is_closed_before_during_and_after_a_published_port", PIPELINE, localnet),
+        test("the_hosts_links_take_no_router_advertisements", PIPELINE, advertisements),
+        test("what_a_user_notes_leads_root_nowhere_by_surprise", USERS, notes),
     ]
 }
 
@@ -66,4 +71,76 @@ fn lent_by_runtime(sandbox: &Sandbox) {
         assert_eq!(lent_to(sandbox, &format!("{name}/rootfs"), &pids), "", "{name}");
         spawn(sandbox, &format!("delete -f {name}")).ok();
     }
+}
+
+/// A switch of the whole host's is guarded while it is on, and off with the last who needs it.
+fn localnet(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    let switch = "/proc/sys/net/ipv4/conf/drayage0/route_localnet";
+    sandbox
+        .sh(&format!(
+            "set -e
+            run -d --rm --name idle {busybox} sleep 1000; test $(cat {switch}) = 0
+            run -d --rm --name web -p 8080:80 {busybox} sleep 1000; test $(cat {switch}) != 0
+            nft list table ip portmap-guard | grep -q 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'
+            run -d --rm --name more -p 8081:80 {busybox} sleep 1000; keep rm -f more; portmap check
+            nft delete table ip portmap-guard
+            for check in 'portmap check' 'portmap check web'; do ! $check 2>err; grep -q 127.0.0.0/8 err; done
+            portmap list --json | portmap restore; portmap check
+            nft flush ruleset; ! portmap check 2>err; grep -q 127.0.0.0/8 err
+            portmap gc; portmap check; test $(cat {switch}) = 0; test -z \"$(nft list tables)\"
+            keep rm -f web; run -d --rm --name web -p 8080:80 {busybox} sleep 1000; keep rm -f web
+            test $(cat {switch}) = 0; ! nft list table ip portmap-guard 2>/dev/null
+            echo 1 >{switch}; run -d --rm --name web -p 8080:80 {busybox} sleep 1000; keep rm -f web; test $(cat {switch}) = 1
+            pid=$(spawn state idle | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')
+            portmap --while $pid -p 8082:80 idle >&2; keep rm -f idle
+            until test -z \"$(nft list tables)\"; do :; done"
+        ))
+        .run()
+        .ok();
+}
+
+/// CVE-2020-13401: what a container says on a bridge gives the host neither routes nor addresses.
+fn advertisements(sandbox: &Sandbox) {
+    sandbox
+        .sh("set -e
+            value() { cat /proc/sys/net/ipv6/conf/$1/$2; }
+            ns add --bridge four0 --subnet 10.4.0.0/24 four >/dev/null
+            ns add --bridge six0 --subnet fd00:6::/64 six >/dev/null
+            for link in four0 $(ip -br link show type bridge_slave | sed 's/@.*//'); do
+                test $(value $link disable_ipv6) = 1
+            done
+            for link in four0 six0; do test $(value $link accept_ra)$(value $link autoconf) = 00; done
+            test $(value six0 disable_ipv6) = 0; ip addr show dev six0 | grep -q fd00:6::1
+            ns add --bridge four0 --subnet 10.4.0.0/24 --subnet fd00:4::/64 both >/dev/null
+            test $(value four0 disable_ipv6) = 0; ip netns exec both busybox ping -6 -c 1 -w 10 fd00:4::1 >/dev/null
+            ns del --wait four six both")
+        .run()
+        .ok();
+}
+
+/// An ordinary user notes a process under the name of root's container, and puts a FIFO and a file without end beside it.
+fn notes(sandbox: &Sandbox) {
+    let user = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let notes = "/run/user/65534/runc";
+    sandbox
+        .sh(&format!(
+            "set -e; chmod 711 .; mkdir -p {notes}/web home bin; chown -R 65534 /run/user/65534 home; cp $(command -v busybox) bin/id
+            {user} unshare -U -r -m --propagation private sh -c 'mount --bind bin/id /usr/bin/id; exec sleep 1000' & pid=$!
+            until [ \"$(readlink /proc/$pid/exe | grep -o sleep)\" ]; do :; done
+            {user} sh -c 'echo \"{{\\\"init_process_pid\\\":'$pid',\\\"id\\\":\\\"web\\\"}}\" >{notes}/web/state.json'
+            ! ns enter -m -t web id 2>err; grep -q 'called web' err
+            ! ns enter -m -t nobody/web id 2>err; grep -q -e 'user 65534: .*-U' err
+            test \"$(ns enter -a -t 65534/web readlink /proc/self/ns/user)\" = \"$(readlink /proc/$pid/ns/user)\"
+            ns list -o NS,CONTAINER | grep -q nobody/web
+            {user} mkdir {notes}/fifo {notes}/zero {notes}/link; {user} mkfifo {notes}/fifo/state.json
+            {user} ln -s /dev/zero {notes}/zero/state.json; echo '{{\"init_process_pid\":1}}' >state.json
+            {user} ln -s $PWD/state.json {notes}/link/state.json
+            for words in 'list' 'tree' 'show none' 'enter -a -t none true' 'enter -a -t nobody/fifo true' 'enter -a -t nobody/link true'; do
+                code=0; timeout 20 ns $words >/dev/null 2>&1 || code=$?; test $code -le 1
+            done
+            kill $pid; rm -r /run/user"
+        ))
+        .run()
+        .ok();
 }

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod file;
 mod name;
 
 use std::fs;
@@ -23,6 +24,8 @@ pub struct Noted {
     pub pid: i32,
     /// Its bundle, where that is noted too.
     pub bundle: Option<PathBuf>,
+    /// The ordinary user who has noted it, where that is not the caller.
+    pub user: Option<u32>,
 }
 
 /// Where a runtime notes its containers: its directory, the file in a container's own, the member with the pid.
@@ -30,7 +33,7 @@ pub struct Noted {
 struct Place {
     directory: PathBuf,
     note: Note,
-    /// Whose it is, where it is an ordinary user's: only processes of that user's are believed to be containers.
+    /// Whose it is, where it is another user's: only processes of that user's are believed to be containers.
     user: Option<u32>,
 }
 
@@ -54,22 +57,35 @@ const CONTAINERD: &str = "/run/containerd/runc";
 pub fn all(states: &Path) -> Vec<Noted> {
     let mut found = vec![];
     for place in places(states) {
-        let Ok(entries) = fs::read_dir(&place.directory) else { continue };
-        found.extend(entries.flatten().filter_map(|entry| noted(&place, &entry.file_name().into_string().ok()?)));
+        found.extend(ids(&place).filter_map(|id| noted(&place, &id)));
     }
     found
 }
 
-/// Returns the container of that id, of that name, or the only one whose id begins so.
+fn ids(place: &Place) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(&place.directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// Returns the container of that id, of that name, or the only one whose id begins so. Another user's containers are found
+/// by the user's name or number in front, `alice/web`, and by no other name: what users note leads nobody else by surprise.
 pub fn find(states: &Path, text: &str) -> Option<Noted> {
+    find_of(states, text, None).or_else(|| {
+        let (user, text) = text.split_once('/')?;
+        find_of(states, text, Some(name::user(user)?))
+    })
+}
+
+fn find_of(states: &Path, text: &str, user: Option<u32>) -> Option<Noted> {
     // An id is one name: with a slash in it, it would lead anywhere.
     let is_id = |text: &str| !text.is_empty() && !text.contains('/') && !text.starts_with('.');
-    let exact = |id: &str| places(states).iter().find_map(|place| noted(place, id).filter(|_| is_id(id)));
-    if let Some(noted) = exact(text).or_else(|| exact(&Names::default().id(text)?)) {
+    let places: Vec<Place> = places(states).into_iter().filter(|place| place.user == user).collect();
+    let exact = |id: &str| places.iter().find_map(|place| noted(place, id).filter(|_| is_id(id)));
+    if let Some(noted) = exact(text).or_else(|| exact(&Names::default().id(text, user)?)) {
         return Some(noted);
     }
-    let mut begun =
-        all(states).into_iter().filter(|noted| is_id(text) && text.len() >= 4 && noted.id.starts_with(text));
+    let begins = |id: &String| is_id(text) && text.len() >= 4 && id.starts_with(text);
+    let mut begun = places.iter().flat_map(|place| ids(place).filter(begins).filter_map(|id| noted(place, &id)));
     begun.next().filter(|_| begun.next().is_none())
 }
 
@@ -81,7 +97,8 @@ fn places(states: &Path) -> Vec<Place> {
     let spaces = below(CONTAINERD).map(|space| roots(space.path(), RUNC));
     let users = below(USERS).filter_map(|user| Some((user.path(), user.metadata().ok()?.uid())));
     let users = users.flat_map(|(directory, uid)| {
-        USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user: Some(uid) })
+        let user = (uid != file::caller()).then_some(uid);
+        USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user })
     });
     // Users come last: what another's container is called is not theirs to say.
     own.into_iter().chain(others).chain(spaces).chain(users).collect()
@@ -89,16 +106,16 @@ fn places(states: &Path) -> Vec<Place> {
 
 fn noted(place: &Place, id: &str) -> Option<Noted> {
     let Place { directory, note: (file, member), user } = place;
-    let state: Value = serde_json::from_slice(&fs::read(directory.join(id).join(file)).ok()?).ok()?;
+    let state: Value = serde_json::from_slice(&file::read(&directory.join(id).join(file), *user)?).ok()?;
     let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0)?;
     if state.get("init_process_start").and_then(Value::as_u64).is_some_and(|start| started(pid) != Some(start)) {
         return None;
     }
-    if user.is_some_and(|user| user != 0 && maker(pid) != Some(user)) {
+    if user.is_some_and(|user| maker(pid) != Some(user)) {
         return None;
     }
     let bundle = state.get("bundle").and_then(Value::as_str).map(PathBuf::from);
-    Some(Noted { id: id.to_owned(), pid, bundle })
+    Some(Noted { id: id.to_owned(), pid, bundle, user: *user })
 }
 
 /// Who made the user namespace of a process.

@@ -7,19 +7,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::file;
+
 /// Looks names up, and remembers them.
 #[derive(Debug)]
 pub struct Names {
     /// What stands before the engines' paths; tests have their own.
     root: PathBuf,
-    known: HashMap<String, Option<String>>,
-    /// What has been read of engines that note all in one place.
-    others: Option<HashMap<String, String>>,
+    known: HashMap<(String, Option<u32>), Option<String>>,
+    /// What has been read of engines that note all in one place, for each user whose containers they are.
+    others: HashMap<Option<u32>, HashMap<String, String>>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { root: PathBuf::from("/"), known: HashMap::new(), others: None }
+        Self { root: PathBuf::from("/"), known: HashMap::new(), others: HashMap::new() }
     }
 }
 
@@ -41,27 +43,32 @@ const NERDCTL: &str = "var/lib/nerdctl";
 const BUNDLES: &str = "run/containerd/io.containerd.runtime.v2.task";
 
 impl Names {
-    /// Returns the name of the container with that id.
-    pub fn of(&mut self, id: &str) -> Option<String> {
+    /// Returns the name of the container with that id, of another `user` or of the system and the caller.
+    pub fn of(&mut self, id: &str, user: Option<u32>) -> Option<String> {
         // An id is a part of a path here.
         if id.contains('/') || id.starts_with('.') {
             return None;
         }
-        if let Some(name) = self.known.get(id) {
+        let key = (id.to_owned(), user);
+        if let Some(name) = self.known.get(&key) {
             return name.clone();
         }
-        let name = self.docker(id).or_else(|| self.pod(id)).or_else(|| self.others().get(id).cloned());
-        self.known.insert(id.to_owned(), name.clone());
+        let of_system = || self.docker(id).or_else(|| self.pod(id)).filter(|_| user.is_none());
+        let name = of_system().or_else(|| self.others(user).get(id).cloned());
+        self.known.insert(key, name.clone());
         name
     }
 
-    /// Returns the id of the container with that name.
-    pub fn id(&mut self, name: &str) -> Option<String> {
+    /// Returns the id of the container with that name, of another `user` or of the system and the caller.
+    pub fn id(&mut self, name: &str, user: Option<u32>) -> Option<String> {
+        let found = if user.is_none() { self.in_docker(name).or_else(|| self.in_pods(name)) } else { None };
+        found.or_else(|| self.others(user).iter().find(|(_, other)| *other == name).map(|(id, _)| id.clone()))
+    }
+
+    fn in_docker(&self, name: &str) -> Option<String> {
         let docker = fs::read_dir(self.docker_directory()).into_iter().flatten().flatten();
         let mut ids = docker.filter_map(|entry| entry.file_name().into_string().ok());
-        let found = ids.find(|id| self.docker(id).as_deref() == Some(name));
-        let found = found.or_else(|| self.in_pods(name));
-        found.or_else(|| self.others().iter().find(|(_, other)| *other == name).map(|(id, _)| id.clone()))
+        ids.find(|id| self.docker(id).as_deref() == Some(name))
     }
 
     /// Returns `POD/CONTAINER`, or for the one that holds a pod together the pod's name alone.
@@ -89,33 +96,53 @@ impl Names {
     }
 
     /// Reads the names that are not noted container by container.
-    fn others(&mut self) -> &HashMap<String, String> {
+    fn others(&mut self, user: Option<u32>) -> &HashMap<String, String> {
         let root = self.root.clone();
-        self.others.get_or_insert_with(|| {
+        self.others.entry(user).or_insert_with(|| {
+            let storages = homes(&root, user).map(|home| home.join(OWN_STORAGE));
+            let mut others: HashMap<_, _> = storages.flat_map(|storage| podman(&storage, user)).collect();
             // The later one wins: what root's engines note is not for others to call by another name.
-            let homes = homes(&root).into_iter().map(|home| home.join(OWN_STORAGE));
-            let storages = homes.chain([root.join(STORAGE)]);
-            let mut others: HashMap<_, _> = storages.flat_map(|storage| podman(&storage)).collect();
-            others.extend(nerdctl(&root.join(NERDCTL)));
+            if user.is_none() {
+                others.extend(podman(&root.join(STORAGE), None));
+                others.extend(nerdctl(&root.join(NERDCTL)));
+            }
             others
         })
     }
 }
 
-/// Returns the home directories of those who have one.
-fn homes(root: &Path) -> Vec<PathBuf> {
+/// Returns the number of a user who is called so, or has that number.
+pub(crate) fn user(text: &str) -> Option<u32> {
+    text.parse().ok().or_else(|| accounts(Path::new("/")).find(|(name, ..)| name == text).map(|(_, uid, _)| uid))
+}
+
+/// Returns the home directories of a user, or the caller's own.
+fn homes(root: &Path, user: Option<u32>) -> impl Iterator<Item = PathBuf> {
+    let wanted = user.unwrap_or_else(file::caller);
+    let own = std::env::var_os("HOME").map(PathBuf::from).filter(|_| user.is_none());
+    let listed = accounts(root).filter(move |(_, uid, _)| *uid == wanted).map(|(.., home)| home);
+    let homes = listed.chain(own);
+    let root = root.to_owned();
+    homes.filter_map(move |home| Some(root.join(home.strip_prefix("/").ok()?)))
+}
+
+/// Returns who has an account: name, number and home directory.
+fn accounts(root: &Path) -> impl Iterator<Item = (String, u32, PathBuf)> {
     let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
-    let listed = users.lines().filter_map(|user| user.split(':').nth(5)).map(PathBuf::from);
-    let homes = listed.chain(std::env::var_os("HOME").map(PathBuf::from));
-    homes.filter_map(|home| Some(root.join(home.strip_prefix("/").ok()?))).collect()
+    let account = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        Some(((*fields.first()?).to_owned(), fields.get(2)?.parse().ok()?, PathBuf::from(fields.get(5)?)))
+    };
+    users.lines().filter_map(account).collect::<Vec<_>>().into_iter()
 }
 
-fn podman(storage: &Path) -> Vec<(String, String)> {
-    PODMAN.iter().flat_map(|file| podman_list(&storage.join(file))).collect()
+fn podman(storage: &Path, user: Option<u32>) -> Vec<(String, String)> {
+    PODMAN.iter().flat_map(|file| podman_list(&storage.join(file), user)).collect()
 }
 
-fn podman_list(path: &Path) -> Vec<(String, String)> {
-    let Some(Value::Array(containers)) = read(path) else { return vec![] };
+fn podman_list(path: &Path, user: Option<u32>) -> Vec<(String, String)> {
+    let list = file::read(path, user).and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(Value::Array(containers)) = list else { return vec![] };
     let named = |container: &Value| {
         let name = container.get("names")?.as_array()?.first()?.as_str()?;
         Some((container.get("id")?.as_str()?.to_owned(), name.to_owned()))
@@ -127,7 +154,7 @@ fn podman_list(path: &Path) -> Vec<(String, String)> {
 fn nerdctl(directory: &Path) -> Vec<(String, String)> {
     let files = below(directory.to_owned()).flat_map(|daemon| below(daemon.join("names"))).flat_map(below);
     let named = |file: PathBuf| {
-        let id = fs::read_to_string(&file).ok()?.trim().to_owned();
+        let id = String::from_utf8(file::read(&file, None)?).ok()?.trim().to_owned();
         Some((id, file.file_name()?.to_str()?.to_owned()))
     };
     files.filter_map(named).collect()
@@ -147,7 +174,7 @@ fn below(path: PathBuf) -> impl Iterator<Item = PathBuf> {
 }
 
 fn read(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&file::read(path, None)?).ok()
 }
 
 #[cfg(test)]
@@ -167,9 +194,11 @@ mod tests {
         let podman = |file: &str| format!("{STORAGE}/{file}");
         write(&podman(PODMAN[0]), r#"[{"id":"p1","names":["db"],"layer":"x"},{"id":"p2","names":[]},7]"#);
         write(&podman(PODMAN[1]), r#"[{"id":"p3","names":["cache","again"]}]"#);
-        write("etc/passwd", "me:x:1000:1000::/home/me:/bin/sh\nbroken\n");
+        let me = file::caller();
+        write("etc/passwd", &format!("me:x:{me}:1000::/home/me:/bin/sh\nalice:x:{}:7::/home/alice:\nbroken\n", me + 1));
         let own = r#"[{"id":"r1","names":["mine"]},{"id":"p1","names":["not-mine"]}]"#;
         write(&format!("home/me/{OWN_STORAGE}/{}", PODMAN[2]), own);
+        write(&format!("home/alice/{OWN_STORAGE}/{}", PODMAN[2]), r#"[{"id":"a1","names":["hers"]}]"#);
         let cri = |id: &str, annotations: &str| {
             write(&format!("{BUNDLES}/k8s.io/{id}/config.json"), &format!(r#"{{"annotations":{{{annotations}}}}}"#));
         };
@@ -192,17 +221,22 @@ mod tests {
             ("k1", "pod-0"),
             ("k2", "pod-0/web"),
         ] {
-            assert_eq!(names.of(id).as_deref(), Some(name));
-            assert_eq!(names.of(id).as_deref(), Some(name), "asked again");
-            assert_eq!(names.id(name).as_deref(), Some(id));
+            assert_eq!(names.of(id, None).as_deref(), Some(name));
+            assert_eq!(names.of(id, None).as_deref(), Some(name), "asked again");
+            assert_eq!(names.id(name, None).as_deref(), Some(id));
         }
-        assert_eq!((names.of("k3").as_deref(), names.id("twice/web")), (Some("twice/web"), None));
-        for id in ["d2", "p2", "k5", "none", "", "../d1", "."] {
-            assert_eq!(names.of(id), None, "{id}");
+        assert_eq!((names.of("k3", None).as_deref(), names.id("twice/web", None)), (Some("twice/web"), None));
+        for id in ["a1", "d2", "p2", "k5", "none", "", "../d1", "."] {
+            assert_eq!(names.of(id, None), None, "{id}");
         }
-        assert_eq!(names.id("again"), None);
+        assert_eq!(names.id("again", None), None);
+        // Her file is not hers here, and so not believed.
+        assert_eq!(
+            (names.id("hers", None), names.id("hers", Some(me + 1)), names.id("web", Some(me + 1))),
+            (None, None, None)
+        );
         write("etc/docker/daemon.json", r#"{"data-root":"/srv/docker"}"#);
         write("srv/docker/containers/d3/config.v2.json", r#"{"Name":"/moved"}"#);
-        assert_eq!(names.id("moved").as_deref(), Some("d3"));
+        assert_eq!(names.id("moved", None).as_deref(), Some("d3"));
     }
 }

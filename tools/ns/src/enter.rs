@@ -116,6 +116,13 @@ impl Entry {
                         kinds.retain(|kind| *kind != Kind::User);
                     }
                 }
+                // Otherwise that user's files would be executed with the caller's own rights.
+                let with_user = kinds.contains(&Kind::User) || files.iter().any(|(kind, ..)| *kind == Kind::User);
+                if let (Target::Foreign { pid, user }, false) = (target, with_user) {
+                    bail!(
+                        "process {pid} is in a container of user {user}: it is entered with its user namespace (-U) only"
+                    );
+                }
                 pidfd = Some(process);
             }
             None => {}

@@ -28,7 +28,7 @@ pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
     let shown = match number.and_then(|inode| scan.namespaces.get(&inode)) {
         Some(namespace) => one(namespace, proc, &scan)?,
         None => match Target::find(what, || states.to_owned())? {
-            Target::Process { pid, .. } => process(pid, proc, &scan)?,
+            Target::Process { pid, .. } | Target::Foreign { pid, .. } => process(pid, proc, &scan)?,
             Target::Network(path) => json!({"path": path, "net": net::describe(&path, proc, &scan)?}),
         },
     };

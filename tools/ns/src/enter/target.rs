@@ -15,6 +15,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 pub(crate) enum Target {
     /// A process; its pidfd's inode number tells it from a later one of the same number.
     Process { pid: i32, inode: Option<u64> },
+    /// The first process of a container that another user has noted, and who that is.
+    Foreign { pid: i32, user: u32 },
     /// A named network namespace, in which no process need be.
     Network(PathBuf),
 }
@@ -28,7 +30,10 @@ impl Target {
             return Ok(Self::Process { pid, inode });
         }
         if let Some(noted) = container::find(&states(), text) {
-            return Ok(Self::Process { pid: noted.pid, inode: None });
+            return Ok(match noted.user {
+                Some(user) => Self::Foreign { pid: noted.pid, user },
+                None => Self::Process { pid: noted.pid, inode: None },
+            });
         }
         let named = crate::network::namespace_path(text);
         if !text.contains('/') && fs::metadata(&named).is_ok_and(|file| file.is_file()) {
@@ -52,7 +57,7 @@ impl Target {
     /// Returns the process, for what a namespace alone does not have.
     pub(crate) fn pid(&self) -> Result<i32> {
         match self {
-            Self::Process { pid, .. } => Ok(*pid),
+            Self::Process { pid, .. } | Self::Foreign { pid, .. } => Ok(*pid),
             Self::Network(path) => bail!("{} is a network namespace only: no process is known", path.display()),
         }
     }
@@ -74,7 +79,7 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process { pid, .. } => write!(f, "process {pid}"),
+            Self::Process { pid, .. } | Self::Foreign { pid, .. } => write!(f, "process {pid}"),
             Self::Network(path) => write!(f, "{}", path.display()),
         }
     }

@@ -9,6 +9,7 @@ use sys::namespace::Kind;
 
 use super::process::Process;
 use super::scan::process_links;
+use super::users::Users;
 
 /// The containers that runtimes have noted, by what is theirs alone.
 #[derive(Debug, Default)]
@@ -24,8 +25,10 @@ impl Containers {
         let mut found = Self::default();
         // What is the host's belongs to no container, even if one shares it.
         let host = process_links(proc, "self/ns", &Kind::ALL).unwrap_or_default();
-        for Noted { id, pid, .. } in container::all(states) {
-            let name = found.named(&id);
+        let users = Users::read();
+        for Noted { id, pid, user, .. } in container::all(states) {
+            let name = found.named(&id, user);
+            let name = user.map_or_else(|| name.clone(), |user| format!("{}/{name}", users.name(user)));
             for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {
                 if inode != 0 && !host.contains(&inode) {
                     found.by_namespace.entry(inode).or_insert_with(|| name.clone());
@@ -48,17 +51,17 @@ impl Containers {
             return Some(name.clone());
         }
         let id = in_cgroups(&process.cgroups)?;
-        let name = self.named(&id);
+        let name = self.named(&id, None);
         self.by_pid.insert(pid, name.clone());
         Some(name)
     }
 
     /// Engines keep the names that people give; an id of 64 digits is cut as docker cuts it.
-    fn named(&mut self, id: &str) -> String {
+    fn named(&mut self, id: &str, user: Option<u32>) -> String {
         if !is_digest(id) {
             return id.to_owned();
         }
-        self.names.of(id).unwrap_or_else(|| id.chars().take(12).collect())
+        self.names.of(id, user).unwrap_or_else(|| id.chars().take(12).collect())
     }
 }
 

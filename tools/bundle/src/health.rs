@@ -13,7 +13,7 @@ impl Health {
     pub(crate) fn check(&self, image: Option<&Value>) -> Option<Value> {
         let mut check: Map<String, Value> = image.and_then(Value::as_object).cloned().unwrap_or_default();
         if let Some(probe) = &self.probe {
-            check.insert("Test".into(), json!(["CMD-SHELL", probe]));
+            check.insert("Test".into(), test(probe));
         }
         for (name, time) in [
             ("Interval", self.interval),
@@ -30,6 +30,17 @@ impl Health {
         }
         let tests = check.get("Test")?.as_array()?.first()? != "NONE";
         (tests && !self.no_healthcheck).then_some(Value::Object(check))
+    }
+}
+
+/// Returns the test: a text is for a shell, a JSON list is the image specification's `Test`, as podman takes it.
+fn test(probe: &str) -> Value {
+    match serde_json::from_str::<Vec<String>>(probe) {
+        Ok(words) if words.first().is_some_and(|kind| ["CMD", "CMD-SHELL", "NONE"].contains(&kind.as_str())) => {
+            json!(words)
+        }
+        Ok(words) if !words.is_empty() => json!([&["CMD".to_owned()][..], &words].concat()),
+        _ => json!(["CMD-SHELL", probe]),
     }
 }
 
@@ -54,6 +65,22 @@ mod tests {
                 Some(json!({"Test": ["CMD-SHELL", "x"], "Interval": 5, "Timeout": 1_000_000_000, "Retries": 2})),
             ),
             (Health::default(), Some(&json!({"Test": ["NONE"]})), None),
+            (
+                Health { probe: Some(r#"["CMD","a b"]"#.into()), ..Health::default() },
+                None,
+                Some(json!({"Test": ["CMD", "a b"]})),
+            ),
+            (
+                Health { probe: Some(r#"["a","b"]"#.into()), ..Health::default() },
+                None,
+                Some(json!({"Test": ["CMD", "a", "b"]})),
+            ),
+            (
+                Health { probe: Some("[ -e /x ]".into()), ..Health::default() },
+                None,
+                Some(json!({"Test": ["CMD-SHELL", "[ -e /x ]"]})),
+            ),
+            (Health { probe: Some(r#"["NONE"]"#.into()), ..Health::default() }, Some(&image), None),
         ] {
             assert_eq!(health.check(image), want, "{health:?}");
         }

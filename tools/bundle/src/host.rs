@@ -32,13 +32,13 @@ fn bounding_set() -> u64 {
     bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
-/// Returns the container's host name: the user's, the host's with its network, else the id's start as with docker.
+/// Returns the container's host name: the user's, the host's with its network, else the id, as far as the kernel takes it.
 pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<String> {
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = match &names.hostname {
         Some(name) => name.clone(),
         None if namespaces.network == Namespace::Host || namespaces.uts == Namespace::Host => host(),
-        None => id.chars().take(12).collect(),
+        None => id.chars().take(HOSTNAME_LIMIT).collect(),
     };
     if name.is_empty() || name.len() > HOSTNAME_LIMIT || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(cli_usage(format!("`{name}` is not a host name of 1 to {HOSTNAME_LIMIT} characters")));

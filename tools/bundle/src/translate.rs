@@ -138,13 +138,18 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
     Ok(process)
 }
 
-/// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both.
+/// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both, but an empty JSON list
+/// replaces Entrypoint alone, as docker's API and compose have it.
 fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String>> {
     let image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let empty = config.entrypoint().as_ref().is_some_and(|words| words[..] == [""]);
     let (mut words, command) = match options.process.entrypoint.as_deref() {
         Some("") => (Vec::new(), Vec::new()),
-        Some(entrypoint) => (vec![entrypoint.to_owned()], Vec::new()),
+        Some(entrypoint) => match serde_json::from_str::<Vec<String>>(entrypoint) {
+            Ok(words) if words.is_empty() => (words, image(config.cmd())),
+            Ok(words) => (words, Vec::new()),
+            Err(_) => (vec![entrypoint.to_owned()], Vec::new()),
+        },
         // As docker has it, one empty word is no entrypoint: that is how images take a base image's away.
         None => (image(config.entrypoint()).into_iter().filter(|_| !empty).collect(), image(config.cmd())),
     };

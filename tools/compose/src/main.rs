@@ -4,12 +4,15 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod dotenv;
+mod files;
 mod interpolate;
 mod logs;
 mod merge;
 mod node;
 mod options;
 mod order;
+mod paths;
 mod project;
 mod script;
 mod service;
@@ -33,6 +36,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         project::read(&Request {
             files: &file.files,
             name: file.project_name.as_deref(),
+            rootless: !rustix::process::geteuid().is_root(),
             env_files: &file.env_files,
             profiles: &file.profiles,
             services: &services.services,

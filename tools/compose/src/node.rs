@@ -64,6 +64,11 @@ impl<'a> Node<'a> {
         Ok(items.iter().enumerate().map(|(index, value)| Self { value, place: place(index) }).collect())
     }
 
+    /// Returns the items of a list, of which one may stand alone.
+    pub(crate) fn each(&self) -> Result<Vec<Self>> {
+        if self.value.is_array() { self.items() } else { Ok(vec![self.clone()]) }
+    }
+
     /// Returns the members of a mapping.
     pub(crate) fn members(&self) -> Result<Vec<(String, Self)>> {
         let members = self.value.as_object().ok_or_else(|| self.error("a mapping is expected"))?;
@@ -72,10 +77,7 @@ impl<'a> Node<'a> {
 
     /// Returns a list of texts, of which one may stand alone.
     pub(crate) fn texts(&self) -> Result<Vec<String>> {
-        if self.value.is_array() {
-            return self.items()?.iter().map(Self::text).collect();
-        }
-        Ok(vec![self.text()?])
+        self.each()?.iter().map(Self::text).collect()
     }
 
     /// Returns `KEY=VALUE` lines, which a file has as a list of them or as a mapping; null is a key alone.

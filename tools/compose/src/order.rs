@@ -2,19 +2,19 @@
 
 use anyhow::{Result, bail};
 
-use crate::service::Service;
+use crate::service::Outline;
 
-/// Returns the services that are `wanted` (all if none is named) and those that they need, each after what it needs.
-pub(crate) fn order(services: Vec<Service>, wanted: &[String], profiles: &[&str]) -> Result<Vec<Service>> {
+/// Returns which services are `wanted` (all if none is named) or needed by those, each after what it needs, by index.
+pub(crate) fn order(services: &[Outline], wanted: &[String], profiles: &[&str]) -> Result<Vec<usize>> {
     if let Some(unknown) = wanted.iter().find(|name| services.iter().all(|service| service.name != **name)) {
         return Err(cli::Usage(format!("no service {unknown}")).into());
     }
-    let on = |service: &Service| {
+    let on = |service: &Outline| {
         service.profiles.is_empty()
             || service.profiles.iter().any(|profile| profiles.contains(&profile.as_str()))
             || profiles.contains(&"*")
     };
-    let mut walk = Walk { services: &services, ordered: Vec::new(), path: Vec::new() };
+    let mut walk = Walk { services, ordered: Vec::new(), path: Vec::new() };
     for (index, service) in services.iter().enumerate() {
         // A service that is asked for by name takes part without its profile.
         let starts = if wanted.is_empty() { on(service) } else { wanted.contains(&service.name) };
@@ -22,19 +22,17 @@ pub(crate) fn order(services: Vec<Service>, wanted: &[String], profiles: &[&str]
             walk.visit(index, &|service| on(service) || wanted.contains(&service.name))?;
         }
     }
-    let ordered = walk.ordered;
-    let mut services: Vec<Option<Service>> = services.into_iter().map(Some).collect();
-    Ok(ordered.into_iter().filter_map(|index| services[index].take()).collect())
+    Ok(walk.ordered)
 }
 
 struct Walk<'a> {
-    services: &'a [Service],
+    services: &'a [Outline],
     ordered: Vec<usize>,
     path: Vec<usize>,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, index: usize, on: &dyn Fn(&Service) -> bool) -> Result<()> {
+    fn visit(&mut self, index: usize, on: &dyn Fn(&Outline) -> bool) -> Result<()> {
         if self.ordered.contains(&index) {
             return Ok(());
         }
@@ -49,7 +47,7 @@ impl Walk<'_> {
                 Some(other) if on(&self.services[other]) => self.visit(other, on)?,
                 _ if !dependency.required => {}
                 Some(_) => bail!("service {} needs {}, whose profile is not on", service.name, dependency.service),
-                None => bail!("service {} needs {}, which there is not", service.name, dependency.service),
+                None => bail!("service {} needs {}, which does not exist", service.name, dependency.service),
             }
         }
         self.path.pop();
@@ -64,7 +62,7 @@ mod tests {
     use crate::service::{Condition, Dependency};
 
     /// `name: needs…`, with `?` before what is not required and `@profile` for a profile.
-    fn services(text: &str) -> Vec<Service> {
+    fn services(text: &str) -> Vec<Outline> {
         text.split("; ")
             .map(|line| {
                 let (name, rest) = line.split_once(':').unwrap();
@@ -74,13 +72,10 @@ mod tests {
                     condition: Condition::Started,
                     required: !word.starts_with('?'),
                 };
-                Service {
+                Outline {
                     name: name.to_owned(),
-                    container: name.to_owned(),
                     dependencies: words.iter().filter(|word| !word.starts_with('@')).map(dependency).collect(),
                     profiles: words.iter().filter_map(|word| word.strip_prefix('@')).map(str::to_owned).collect(),
-                    options: Vec::new(),
-                    operands: Vec::new(),
                 }
             })
             .collect()
@@ -88,8 +83,9 @@ mod tests {
 
     fn names(text: &str, wanted: &[&str], profiles: &[&str]) -> Result<String, String> {
         let wanted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
-        let ordered = order(services(text), &wanted, profiles).map_err(|error| error.to_string())?;
-        Ok(ordered.into_iter().map(|service| service.name).collect::<Vec<_>>().join(" "))
+        let services = services(text);
+        let ordered = order(&services, &wanted, profiles).map_err(|error| error.to_string())?;
+        Ok(ordered.into_iter().map(|index| services[index].name.as_str()).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -104,7 +100,7 @@ mod tests {
             ("a:; b: @dev", &["b"], &[], Ok("b")),
             ("a: ?b; b: @dev", &[], &[], Ok("a")),
             ("a: b; b: @dev", &[], &[], Err("service a needs b, whose profile is not on")),
-            ("a: x", &[], &[], Err("service a needs x, which there is not")),
+            ("a: x", &[], &[], Err("service a needs x, which does not exist")),
             ("a: b; b: a", &[], &[], Err("services depend on each other in a circle: a -> b -> a")),
             ("a:", &["x"], &[], Err("no service x")),
         ] {

@@ -8,13 +8,12 @@ use serde_json::Value;
 use crate::interpolate::{Variables, interpolate};
 use crate::node::Node;
 use crate::service::{self, Service};
-use crate::{merge, order};
+use crate::{files, merge, order, paths};
 
-/// The names that are looked for where `-f` says nothing: compose-spec, 03.
-const NAMES: &[&str] = &["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
-/// The override beside each of them.
-const OVERRIDES: &[&str] =
-    &["compose.override.yaml", "compose.override.yml", "docker-compose.override.yaml", "docker-compose.override.yml"];
+/// What docker calls the name of a network's link.
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// How many files may include or extend each other in a row.
+const MOST_FILES: usize = 32;
 
 /// What is asked of the files.
 #[derive(Debug, Default)]
@@ -23,6 +22,8 @@ pub(crate) struct Request<'a> {
     pub(crate) files: &'a [PathBuf],
     /// The project's name, instead of the file's or the directory's.
     pub(crate) name: Option<&'a str>,
+    /// Whether an ordinary user asks.
+    pub(crate) rootless: bool,
     /// Files of variables, instead of `.env`.
     pub(crate) env_files: &'a [PathBuf],
     /// Profiles that are on; `*` is all of them.
@@ -46,8 +47,10 @@ pub(crate) struct Project {
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     name: &'a str,
-    directory: &'a Path,
     file: &'a Node<'a>,
+    rootless: bool,
+    /// What a variable without a value takes it from.
+    pub(crate) variables: &'a Variables,
 }
 
 impl Context<'_> {
@@ -71,15 +74,6 @@ impl Context<'_> {
             .collect()
     }
 
-    /// Returns a path that is relative to the file's directory; `~` is the home directory.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        let home = path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match (home, cli::home()) {
-            (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
-            _ => self.directory.join(path.strip_prefix("./").unwrap_or(path)),
-        }
-    }
-
     /// Returns the name of the volume `key`.
     pub(crate) fn volume(&self, key: &str) -> Result<String> {
         let volumes = self.file.get("volumes");
@@ -89,24 +83,26 @@ impl Context<'_> {
     }
 
     /// Returns the file of a secret or config.
-    pub(crate) fn file(&self, kind: &str, name: &str) -> Result<PathBuf> {
+    pub(crate) fn file(&self, kind: &str, name: &str) -> Result<String> {
         let declared = self.file.get(kind).and_then(|node| node.get(name));
         let declared = declared.ok_or_else(|| anyhow!("no {name} under {kind}"))?;
         declared.only(&["file", "name"])?;
-        let file = declared.get("file").ok_or_else(|| declared.error("no file"))?.text()?;
-        Ok(self.path(&file))
+        declared.get("file").ok_or_else(|| declared.error("no file"))?.text()
     }
 
-    /// Returns the bridge of a network. None is the default one, which a project with one network shares with others.
-    pub(crate) fn bridge(&self, network: &str) -> Result<Option<String>> {
-        let networks = self.file.get("networks").map(|networks| networks.members()).transpose()?.unwrap_or_default();
-        match networks.iter().find(|(name, _)| name == network) {
-            Some((_, node)) if networks.len() > 1 => network_name(self.name, network, node).map(Some),
-            Some(_) => Ok(None),
-            // It is there without being declared: compose-spec, 06.
-            None if network == "default" => Ok(None),
-            None => Err(anyhow!("no network {network} under networks")),
+    /// Returns the options of `run` for a network. Each project has networks of its own, whose bridges are named after
+    /// them. An ordinary user has no bridges, and so no names.
+    pub(crate) fn network(&self, key: &str) -> Result<Vec<String>> {
+        let networks = self.file.get("networks");
+        let declared = networks.as_ref().and_then(|networks| networks.value.get(key));
+        if declared.is_none() && key != "default" {
+            return Err(anyhow!("no network {key} under networks"));
         }
+        // It is there without being declared: compose-spec, 06.
+        let node = Node { value: declared.unwrap_or(&Value::Null), place: format!("networks.{key}") };
+        let mut options = vec!["--network".to_owned(), network_name(self.name, key, &node)?];
+        options.extend(subnets(&node)?);
+        Ok(if self.rootless { Vec::new() } else { options })
     }
 }
 
@@ -114,14 +110,35 @@ impl Context<'_> {
 fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
     let mut name = format!("{project}_{key}");
     if !node.value.is_null() {
-        node.only(&["name", "external", "driver", "labels", "attachable"])?;
+        node.only(&[
+            "name",
+            "external",
+            "driver",
+            "driver_opts",
+            "labels",
+            "attachable",
+            "ipam",
+            "internal",
+            "enable_ipv6",
+        ])?;
         if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
             return Err(driver.error("not supported"));
+        }
+        for key in ["internal", "enable_ipv6"] {
+            if let Some(node) = node.get(key).filter(|node| node.flag().unwrap_or(true)) {
+                return Err(node.error("not supported"));
+            }
         }
         match node.get("name") {
             Some(given) => name = given.text()?,
             None if node.get("external").map_or(Ok(false), |node| node.flag())? => key.clone_into(&mut name),
             None => {}
+        }
+        if let Some(driver) = node.get("driver_opts") {
+            driver.only(&[BRIDGE_NAME])?;
+            if let Some(bridge) = driver.get(BRIDGE_NAME) {
+                return bridge.text();
+            }
         }
     }
     if name.len() <= 15 {
@@ -132,6 +149,25 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     Ok(format!("br-{:012x}", hash >> 16))
+}
+
+/// Returns the options of a network's `ipam`.
+fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
+    let Some(ipam) = network.get("ipam") else { return Ok(Vec::new()) };
+    ipam.only(&["driver", "config"])?;
+    if let Some(driver) = ipam.get("driver").filter(|driver| driver.value != "default") {
+        return Err(driver.error("not supported"));
+    }
+    let mut options = Vec::new();
+    for config in ipam.get("config").map(|node| node.items()).transpose()?.unwrap_or_default() {
+        config.only(&["subnet", "gateway"])?;
+        for (key, option) in [("subnet", "--subnet"), ("gateway", "--gateway")] {
+            if let Some(value) = config.get(key) {
+                options.extend([option.to_owned(), value.text()?]);
+            }
+        }
+    }
+    Ok(options)
 }
 
 /// Returns a volume's name, and whether it is the project's own.
@@ -156,29 +192,83 @@ fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(String, boo
 
 /// Reads the files.
 pub(crate) fn read(request: &Request<'_>) -> Result<Project> {
-    let files = files(request.files)?;
-    let directory = std::path::absolute(&files[0])
-        .context(files[0].display().to_string())?
-        .parent()
-        .unwrap_or(Path::new("/"))
-        .to_owned();
-    let variables = variables(request.env_files, &directory)?;
-    let mut merged = Value::Null;
-    for path in &files {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        let value = document(&text, &variables).with_context(|| format!("read {}", path.display()))?;
-        if merged.is_null() { merged = value } else { merge::merge(&mut merged, value) }
-    }
+    let files = files::find(request.files, request.env_files)?;
+    let directory = files::directory(&files[0])?;
+    let variables = files::variables(request.env_files, &directory)?;
+    let merged = Source { directory: &directory, variables: &variables, depth: 0 }.read(&files)?;
     project(request, &merged, &directory, &variables).with_context(|| files[0].display().to_string())
 }
 
-fn document(text: &str, variables: &Variables) -> Result<Value> {
-    let mut value = yaml::read(text)?;
-    if !value.is_object() {
-        bail!("no mapping");
+/// Where files stand that are read together, and what their variables mean.
+struct Source<'a> {
+    directory: &'a Path,
+    variables: &'a Variables,
+    /// How many files lead here, each including or extending the next.
+    depth: usize,
+}
+
+impl Source<'_> {
+    /// Reads files as one, each laid on the one before, with the files that they include.
+    fn read(&self, files: &[PathBuf]) -> Result<Value> {
+        let mut merged = Value::Null;
+        for path in files {
+            let value = files::read(path).and_then(|text| self.document(&text).context("read it"));
+            let value = value.with_context(|| path.display().to_string())?;
+            if merged.is_null() { merged = value } else { merge::merge(&mut merged, value) }
+        }
+        Ok(merged)
     }
-    interpolate(&mut value, "", variables)?;
-    Ok(value)
+
+    fn document(&self, text: &str) -> Result<Value> {
+        if self.depth > MOST_FILES {
+            bail!("more than {MOST_FILES} files lead here: do they include each other?");
+        }
+        let mut value = yaml::read(text)?;
+        if !value.is_object() {
+            bail!("no mapping");
+        }
+        interpolate(&mut value, "", self.variables)?;
+        paths::resolve(&mut value, self.directory);
+        let included = value.as_object_mut().and_then(|members| members.shift_remove("include"));
+        if let Some(included) = included {
+            for node in (Node { value: &included, place: "include".to_owned() }).items()? {
+                self.include(&node, &mut value)?;
+            }
+        }
+        Ok(value)
+    }
+
+    /// Adds what another project's files declare, which has a directory and variables of its own: compose-spec, 14.
+    fn include(&self, node: &Node<'_>, into: &mut Value) -> Result<()> {
+        let at = |path: String| self.directory.join(path);
+        let listed = |key: &str| -> Result<Vec<PathBuf>> {
+            Ok(node.get(key).map(|node| node.texts()).transpose()?.unwrap_or_default().into_iter().map(at).collect())
+        };
+        let (files, env_files, directory) = if node.value.is_object() {
+            node.only(&["path", "env_file", "project_directory"])?;
+            let directory = node.get("project_directory").map(|node| node.text()).transpose()?.map(at);
+            (listed("path")?, listed("env_file")?, directory)
+        } else {
+            (vec![at(node.text()?)], Vec::new(), None)
+        };
+        let first = files.first().ok_or_else(|| node.error("no path"))?;
+        let directory = directory.map_or_else(|| files::directory(first), Ok)?;
+        let default = directory.join(".env");
+        let env_files = if env_files.is_empty() && default.is_file() { vec![default] } else { env_files };
+        let mut variables = files::below(self.variables, &env_files)?;
+        variables.extend(self.variables.clone());
+        let other = Source { directory: &directory, variables: &variables, depth: self.depth + 1 }.read(&files)?;
+        for (kind, members) in other.as_object().into_iter().flatten().filter(|(_, value)| value.is_object()) {
+            for (name, member) in members.as_object().into_iter().flatten() {
+                let old = into.get(kind).and_then(|own| own.get(name));
+                if old.is_some_and(|old| old != member) {
+                    return Err(node.error(format!("{kind}.{name} is declared twice")));
+                }
+                into[kind][name] = member.clone();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Turns merged files into services.
@@ -186,19 +276,21 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     let file = Node::top(merged);
     file.only(&["version", "name", "services", "volumes", "networks", "secrets", "configs"])?;
     let name = project_name(request, &file, directory, variables)?;
-    let merged = extended(merged)?;
+    let merged = extended(merged, variables)?;
     let file = Node::top(&merged);
-    let context = Context { name: &name, directory, file: &file };
+    let context = Context { name: &name, file: &file, rootless: request.rootless, variables };
     let services = file.get("services").ok_or_else(|| anyhow!("no services"))?.members()?;
-    let services = services.iter().map(|(key, node)| service::read(key, node, &context)).collect::<Result<Vec<_>>>()?;
     let profiles: Vec<&str> = match variables.get("COMPOSE_PROFILES") {
         Some(profiles) if request.profiles.is_empty() => profiles.split(',').collect(),
         _ => request.profiles.iter().map(String::as_str).collect(),
     };
-    let services = order::order(services, request.services, &profiles)?;
+    let outlines = services.iter().map(|(key, node)| service::outline(key, node)).collect::<Result<Vec<_>>>()?;
+    // A service that does not take part may have what nobody supports.
+    let ordered = order::order(&outlines, request.services, &profiles)?;
+    let read = |index: usize| service::read(outlines[index].clone(), &services[index].1, &context);
+    let services = ordered.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let mut volumes = Vec::new();
-    if let Some(node) = file.value.get("volumes").filter(|node| !node.is_null()) {
-        let node = Node { value: node, place: "volumes".to_owned() };
+    if let Some(node) = file.get("volumes") {
         for (key, node) in node.members()? {
             let (name, own) = volume_name(&name, &key, &node)?;
             volumes.extend(own.then_some(name));
@@ -207,88 +299,53 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     Ok(Project { name, services, volumes })
 }
 
-/// Lays each service on the one that it extends: compose-spec, 05, `extends`, within one file.
-fn extended(file: &Value) -> Result<Value> {
+/// Lays each service on the one that it extends: compose-spec, 05, `extends`.
+fn extended(file: &Value, variables: &Variables) -> Result<Value> {
     let mut file = file.clone();
     let Some(services) = file.get("services").and_then(Value::as_object).cloned() else { return Ok(file) };
     for name in services.keys() {
-        file["services"][name] = extend(&services, name, 0)?;
+        file["services"][name] = extend(&services, name, variables, 0)?;
     }
     Ok(file)
 }
 
-fn extend(services: &serde_json::Map<String, Value>, name: &str, depth: usize) -> Result<Value> {
+type Members = serde_json::Map<String, Value>;
+
+fn extend(services: &Members, name: &str, variables: &Variables, depth: usize) -> Result<Value> {
     let service = services.get(name).ok_or_else(|| anyhow!("services: no service {name}"))?;
     let place = format!("services.{name}.extends");
     let Some(extends) = service.get("extends") else { return Ok(service.clone()) };
     let node = Node { value: extends, place };
-    if depth > services.len() {
+    if depth > MOST_FILES {
         return Err(node.error("goes in a circle"));
     }
-    let base = if extends.is_object() {
-        node.only(&["service"])?;
-        node.get("service").ok_or_else(|| node.error("no service"))?.text()?
+    let (base, file) = if extends.is_object() {
+        node.only(&["service", "file"])?;
+        let base = node.get("service").ok_or_else(|| node.error("no service"))?.text()?;
+        (base, node.get("file").map(|file| file.text()).transpose()?)
     } else {
-        node.text()?
+        (node.text()?, None)
     };
-    let mut whole = extend(services, &base, depth + 1)?;
+    let mut whole = if let Some(path) = file.map(PathBuf::from) {
+        let directory = files::directory(&path)?;
+        let other = Source { directory: &directory, variables, depth }
+            .read(&[path])
+            .map_err(|what| node.error(format!("{what:#}")))?;
+        let others = other.get("services").and_then(Value::as_object).cloned().unwrap_or_default();
+        extend(&others, &base, variables, depth + 1)?
+    } else {
+        extend(services, &base, variables, depth + 1)?
+    };
     let mut own = service.clone();
     if let (Some(own), Some(whole)) = (own.as_object_mut(), whole.as_object_mut()) {
-        own.remove("extends");
+        own.shift_remove("extends");
         // These bind a service to others, which the heir may not have: compose-spec, 05, `extends`, restrictions.
         for key in ["depends_on", "links", "volumes_from", "container_name"] {
-            whole.remove(key);
+            whole.shift_remove(key);
         }
     }
     merge::merge(&mut whole, own);
     Ok(whole)
-}
-
-fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    if !given.is_empty() {
-        return Ok(given.to_vec());
-    }
-    // As docker compose does: here, or in a directory above.
-    let here = std::env::current_dir().context("current directory")?;
-    for directory in here.ancestors() {
-        if let Some(name) = NAMES.iter().find(|name| directory.join(name).is_file()) {
-            let over = OVERRIDES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
-            return Ok([directory.join(name)].into_iter().chain(over).collect());
-        }
-    }
-    bail!("no compose.yaml here or above; -f names one")
-}
-
-/// Returns the variables of the environment, and below them those of `.env` or of the files given.
-fn variables(files: &[PathBuf], directory: &Path) -> Result<Variables> {
-    let default = [directory.join(".env")];
-    let files = if files.is_empty() && default[0].is_file() { &default } else { files };
-    let mut variables = Variables::new();
-    for path in files {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
-            let (name, value) = pair.ok_or_else(|| anyhow!("{}: line {}: no =", path.display(), number + 1))?;
-            variables.insert(name.trim_end().to_owned(), unquoted(value.trim()).to_owned());
-        }
-    }
-    variables.extend(
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-    );
-    Ok(variables)
-}
-
-fn unquoted(value: &str) -> &str {
-    for mark in ['"', '\''] {
-        if let Some(inner) = value.strip_prefix(mark).and_then(|value| value.strip_suffix(mark)) {
-            return inner;
-        }
-    }
-    value.split(" #").next().unwrap_or(value).trim_end()
 }
 
 fn project_name(request: &Request<'_>, file: &Node<'_>, directory: &Path, variables: &Variables) -> Result<String> {

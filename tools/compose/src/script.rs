@@ -99,7 +99,6 @@ mod tests {
                     required: *service != "init",
                 })
                 .collect(),
-            profiles: vec![],
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
             operands: vec!["img".to_owned(), "it's".to_owned()],
         };

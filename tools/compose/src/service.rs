@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::node::Node;
 use crate::project::Context;
 
+mod environment;
 mod field;
 mod health;
 mod mount;
@@ -32,6 +33,17 @@ pub(crate) struct Dependency {
     pub(crate) required: bool,
 }
 
+/// What decides whether and when a service starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    /// Its key in the file.
+    pub(crate) name: String,
+    /// Those it needs, each once.
+    pub(crate) dependencies: Vec<Dependency>,
+    /// It takes part only if one of these is on; always if there is none.
+    pub(crate) profiles: Vec<String>,
+}
+
 /// A service, ready to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Service {
@@ -41,8 +53,6 @@ pub(crate) struct Service {
     pub(crate) container: String,
     /// Those it needs, each once.
     pub(crate) dependencies: Vec<Dependency>,
-    /// It takes part only if one of these is on; always if there is none.
-    pub(crate) profiles: Vec<String>,
     /// Options of `run`.
     pub(crate) options: Vec<String>,
     /// The image and the command.
@@ -57,7 +67,10 @@ const READ: &[&str] = &[
     "container_name",
     "depends_on",
     "profiles",
+    "environment",
     "env_file",
+    "pull_policy",
+    "gpus",
     "ports",
     "expose",
     "volumes",
@@ -75,8 +88,15 @@ const READ: &[&str] = &[
     "attach",
 ];
 
-/// Reads the service `name`.
-pub(crate) fn read(name: &str, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
+/// Reads what decides whether and when the service `name` starts.
+pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
+    let profiles = node.get("profiles").map(|node| node.texts()).transpose()?.unwrap_or_default();
+    Ok(Outline { name: name.to_owned(), dependencies: dependencies(node)?, profiles })
+}
+
+/// Reads the service of that outline.
+pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
+    let Outline { name, dependencies, .. } = outline;
     let known: Vec<&str> = READ.iter().copied().chain(field::keys()).collect();
     if node.get("image").is_none() && node.get("build").is_some() {
         return Err(node.error("has only a build section: images are built elsewhere, so image is needed"));
@@ -84,31 +104,29 @@ pub(crate) fn read(name: &str, node: &Node<'_>, context: &Context<'_>) -> Result
     node.only(&[&known[..], &["build"]].concat())?;
     let container = match node.get("container_name") {
         Some(container) => container.text()?,
-        None => context.container(name),
+        None => context.container(&name),
     };
     let mut options = vec!["--name".to_owned(), container.clone()];
-    options.extend(context.labels(name));
+    options.extend(context.labels(&name));
     options.extend(field::options(node, context)?);
-    options.extend(field::env_files(node, context)?);
+    options.extend(environment::options(node, context)?);
+    options.extend(field::pull(node)?);
     options.extend(field::limits(node)?);
-    options.extend(network::options(name, node, context)?);
+    options.extend(network::options(&name, node, context)?);
     options.extend(mount::options(node, context)?);
     options.extend(health::options(node)?);
     let operands = operands(node, &mut options)?;
-    let profiles = node.get("profiles").map(|node| node.texts()).transpose()?.unwrap_or_default();
-    Ok(Service { name: name.to_owned(), container, dependencies: dependencies(node)?, profiles, options, operands })
+    Ok(Service { name, container, dependencies, options, operands })
 }
 
-/// Returns the image and the command. Of an entry point with arguments `run` takes the program alone, and the arguments stand before
-/// the command's.
+/// Returns the image and the command, behind `--`: what a file says is never an option.
 fn operands(node: &Node<'_>, options: &mut Vec<String>) -> Result<Vec<String>> {
     let image = node.get("image").ok_or_else(|| node.error("no image"))?.text()?;
-    let mut operands = vec![image];
     if let Some(entrypoint) = node.get("entrypoint") {
-        let mut words = words(&entrypoint)?.into_iter();
-        options.extend(["--entrypoint".to_owned(), words.next().unwrap_or_default()]);
-        operands.extend(words);
+        // As a JSON list, which may be empty: the image's command remains then.
+        options.extend(["--entrypoint".to_owned(), serde_json::to_string(&words(&entrypoint)?)?]);
     }
+    let mut operands = vec!["--".to_owned(), image];
     if let Some(command) = node.get("command") {
         operands.extend(words(&command)?);
     }

@@ -59,6 +59,12 @@ pub(crate) struct Options {
     /// Its network: bridge, none, host, container:ID, or the name of another bridge, which is made if it is not there
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: Network,
+    /// Network of a named bridge; repeat it for IPv6 [default: the bridge's, or a free one]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) subnet: Vec<String>,
+    /// The bridge's address in a network [default: the network's first]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway: Vec<String>,
     /// The container's address on the bridge
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip: Option<String>,
@@ -201,6 +207,20 @@ impl Options {
     /// Tells whether nothing of the container is to be left.
     pub(crate) fn removes(&self) -> bool {
         self.rm && self.folder.is_none()
+    }
+
+    /// Returns an option that is about a bridge, where the container is on none.
+    pub(crate) fn option_of_a_bridge(&self) -> Option<&'static str> {
+        let bridged = matches!(self.network, Network::Bridge | Network::Named(_));
+        let given = [
+            ("--subnet", !self.subnet.is_empty()),
+            ("--gateway", !self.gateway.is_empty()),
+            ("--ip", self.ip.is_some()),
+            ("--ip6", self.ip6.is_some()),
+            ("--mac-address", self.mac_address.is_some()),
+            ("--network-alias", !self.network_alias.is_empty()),
+        ];
+        given.into_iter().find(|(_, given)| *given && !bridged).map(|(name, _)| name)
     }
 
     /// Returns the file that the trace goes to.

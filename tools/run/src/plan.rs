@@ -39,6 +39,9 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
         let instead = "bridges are root's; --network container:ID shares another container's network";
         return Err(cli::Usage(format!("--network {name}: {instead}")));
     }
+    if let Some(option) = options.option_of_a_bridge() {
+        return Err(cli::Usage(format!("{option}: there is no bridge with this --network")));
+    }
     let runtime = runtime(options)?;
     // Absolute, because what is undone later may be undone from another directory.
     let roots = options.roots();
@@ -124,8 +127,12 @@ fn network_stage(options: &Options) -> Option<Stage> {
             if let Network::Named(bridge) = &options.network {
                 ns.push(["--bridge", bridge]);
             }
-            for name in &options.network_alias {
-                ns.push(["--alias", name]);
+            for (option, values) in
+                [("--subnet", &options.subnet), ("--gateway", &options.gateway), ("--alias", &options.network_alias)]
+            {
+                for value in values {
+                    ns.push([option, value]);
+                }
             }
             for (option, value) in [("--ip", &options.ip), ("--ip", &options.ip6), ("--mac", &options.mac_address)] {
                 if let Some(value) = value {
@@ -314,6 +321,18 @@ mod tests {
             words(&plan.keep),
             "keep --root /r --interactive --timeout 9 --restart always --log-opt max-size=1m"
         );
+    }
+
+    #[test]
+    fn options_of_a_bridge_are_refused_without_one() {
+        for (line, want) in [
+            ("run --network none --ip 10.0.0.2 x", Err("--ip: there is no bridge with this --network")),
+            ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
+            ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
+        ] {
+            let planned = plan(&Options::parse_from(line.split(' ')), "web").map(drop).map_err(|usage| usage.0);
+            assert_eq!(planned, want.map_err(str::to_owned), "{line}");
+        }
     }
 
     #[test]

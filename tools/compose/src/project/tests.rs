@@ -2,8 +2,13 @@ use super::*;
 
 fn read_text(text: &str) -> Result<Project> {
     let variables = Variables::from([("TAG".to_owned(), "1.27".to_owned())]);
-    let value = document(text, &variables)?;
-    project(&Request::default(), &value, Path::new("/src/shop"), &variables)
+    read_with(text, &variables, &Request::default())
+}
+
+fn read_with(text: &str, variables: &Variables, request: &Request<'_>) -> Result<Project> {
+    let directory = Path::new("/src/shop");
+    let value = Source { directory, variables, depth: 0 }.document(text)?;
+    project(request, &value, directory, variables)
 }
 
 fn command_lines(text: &str) -> Vec<String> {
@@ -46,35 +51,117 @@ volumes:
         command_lines(text),
         [
             named("db")
-                + " --cap-drop ALL --read-only --stop-timeout 90 --user 999:999 --cpus 0.5 --memory 64m --network-alias db \
-                   --health-cmd pg_isready -U 'my db' --health-interval 5s --health-retries 3 \
-                   --entrypoint docker-entrypoint.sh postgres -x postgres",
+                + r#" --cap-drop ALL --read-only --stop-timeout 90 --user 999:999 --cpus 0.5 --memory 64m"#
+                + r#" --network shop_default --network-alias db --health-cmd ["CMD","pg_isready","-U","my db"]"#
+                + r#" --health-interval 5s --health-retries 3 --entrypoint ["docker-entrypoint.sh","-x"] -- postgres postgres"#,
             named("web")
-                + " --env A=1 --env B=x y --env C --network-alias web --publish 8080:80 --publish 127.0.0.1:8443:443 \
-                   --volume /src/shop/site:/usr/share/nginx/html:ro --volume shop_cache:/var/cache \
-                   --mount type=tmpfs,target=/t,tmpfs-size=1m nginx:1.27 nginx -g daemon off;",
+                + " --env A=1 --env B=x y --network shop_default --network-alias web --publish 8080:80 \
+                   --publish 127.0.0.1:8443:443 --volume /src/shop/site:/usr/share/nginx/html:ro \
+                   --volume shop_cache:/var/cache --mount type=tmpfs,target=/t,tmpfs-size=1m \
+                   -- nginx:1.27 nginx -g daemon off;",
         ]
     );
 }
 
 #[test]
-fn each_of_several_networks_is_a_bridge() {
+fn each_network_is_a_bridge_of_the_project_s() {
     let options = |networks: &str, of: &str| {
         let lines = command_lines(&format!("networks: {networks}\nservices: {{a: {{image: x{of}}}}}"));
         lines[0].strip_prefix(&named("a")).unwrap().trim().to_owned()
     };
     for (networks, of, want) in [
-        ("{front: }", ", networks: [front]", ""),
-        ("{front: , back: }", "", ""),
-        ("{front: , back: }", ", networks: [default]", ""),
-        ("{front: , default: }", "", "--network shop_default "),
-        ("{front: , back: }", ", networks: {back: {aliases: [b]}}", "--network shop_back "),
-        ("{front: , back: {name: lab, driver: bridge}}", ", networks: [back]", "--network lab "),
-        ("{front: , back: {external: true}}", ", networks: [back]", "--network back "),
-        ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "--network br-320f738e132c "),
+        ("", "", "shop_default"),
+        ("{front: }", ", networks: [front]", "shop_front"),
+        ("{front: , back: }", ", networks: [default]", "shop_default"),
+        ("{front: , back: }", ", networks: {back: {aliases: [b]}}", "shop_back"),
+        ("{front: , back: {name: lab, driver: bridge}}", ", networks: [back]", "lab"),
+        ("{front: , back: {external: true}}", ", networks: [back]", "back"),
+        ("{default: {external: true, name: proxy}}", "", "proxy"),
+        ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "br-320f738e132c"),
+        ("{default: {driver_opts: {com.docker.network.bridge.name: br-mail}}}", "", "br-mail"),
+        (
+            "{default: {internal: false, ipam: {config: [{subnet: 172.22.1.0/24, gateway: 172.22.1.9}]}}}",
+            "",
+            "shop_default --subnet 172.22.1.0/24 --gateway 172.22.1.9",
+        ),
     ] {
         let alias = if of.contains("aliases") { " --network-alias b" } else { "" };
-        assert_eq!(options(networks, of), format!("{want}--network-alias a{alias} x"), "{networks} {of}");
+        assert_eq!(options(networks, of), format!("--network {want} --network-alias a{alias} -- x"), "{networks} {of}");
+    }
+    // An ordinary user has no bridges.
+    let request = Request { rootless: true, ..Request::default() };
+    let project = read_with("services: {a: {image: x}}", &Variables::new(), &request).unwrap();
+    assert!(!project.services[0].options.contains(&"--network".to_owned()), "{:?}", project.services[0].options);
+}
+
+#[test]
+fn one_key_becomes_its_option() {
+    for (key, want) in [
+        (
+            "deploy: {resources: {reservations: {devices: [{driver: nvidia, count: 2, capabilities: [gpu]}]}}}",
+            "--gpus 2",
+        ),
+        ("gpus: all", "--gpus all"),
+        ("gpus: [{device_ids: ['0', '3'], capabilities: [gpu]}]", "--gpus device=0,3"),
+        ("gpus: [{driver: cdi, device_ids: ['v.com/gpu=0']}]", "--device v.com/gpu=0"),
+        ("deploy: {resources: {reservations: {cpus: '0.1', memory: 1m}}}", "--memory-reservation 1m"),
+        ("deploy: {restart_policy: {condition: on-failure, max_attempts: 3}}", "--restart on-failure:3"),
+        ("restart: always, deploy: {restart_policy: {condition: none}}", "--restart always"),
+        ("pull_policy: if_not_present", "--pull missing"),
+        ("entrypoint: []", "--entrypoint []"),
+        ("environment: [TAG, NONE, A=b]", "--env TAG=1.27 --env A=b"),
+        ("command: \"sh -c 'echo $(date)'\"", ""),
+        (
+            "volumes: [{type: bind, source: a, target: /b, bind: {create_host_path: true}}]",
+            "--mount type=bind,source=/src/shop/a,target=/b,bind-create-src=true",
+        ),
+        ("healthcheck: {test: [CMD, /bin/true]}", r#"--health-cmd ["CMD","/bin/true"]"#),
+        ("healthcheck: {test: [NONE]}", "--no-healthcheck"),
+    ] {
+        let lines = command_lines(&format!("services: {{a: {{image: x, {key}}}}}"));
+        assert!(lines[0].contains(want), "{key}: {}", lines[0]);
+        assert!(!lines[0].contains("NONE"), "{key}: {}", lines[0]);
+    }
+}
+
+#[test]
+fn a_service_that_takes_no_part_may_have_anything() {
+    let text = "services: {a: {image: x}, b: {build: ., lnk: y, profiles: [dev]}}";
+    assert_eq!(read_text(text).unwrap().services.len(), 1);
+}
+
+#[test]
+fn files_include_and_extend_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("sub/more.yaml", "name: other\nservices: {db: {image: \"${DB}\", volumes: ['./d:/d']}}\nvolumes: {v: }");
+    write("sub/.env", "DB=pg\n");
+    write("sub/base.yaml", "services: {base: {extends: deep, env_file: e}, deep: {image: y, user: root}}");
+    write("sub/e", "E=1\n");
+    let text =
+        "include: [sub/more.yaml]\nservices: {a: {extends: {file: sub/base.yaml, service: base}, depends_on: [db]}}";
+    let variables = Variables::new();
+    let read = |text: &str| {
+        let value = Source { directory: directory.path(), variables: &variables, depth: 0 }.document(text)?;
+        project(&Request::default(), &value, Path::new("/src/shop"), &variables)
+    };
+    let lines: Vec<String> =
+        read(text).unwrap().services.iter().map(|service| crate::script::arguments(service).join(" ")).collect();
+    let volume = format!("--volume {}/sub/d:/d -- pg", directory.path().display());
+    assert!(lines[0].starts_with(&named("db")) && lines[0].ends_with(&volume), "{lines:?}");
+    assert!(lines[1].contains("--user root --env E=1") && lines[1].ends_with("-- y"), "{lines:?}");
+    write("sub/more.yaml", "include: [more.yaml]");
+    for (text, want) in [
+        ("include: [sub/more.yaml]", "more than 32 files lead here"),
+        ("include: [none.yaml]", "none.yaml: read"),
+        ("services: {a: {extends: {file: sub/base.yaml, service: nobody}}}", "no service nobody"),
+    ] {
+        let error = format!("{:#}", read(text).unwrap_err());
+        assert!(error.contains(want), "{error}");
     }
 }
 
@@ -102,14 +189,19 @@ fn what_is_wrong_is_told_by_its_place() {
             "services.a.networks: a service stands on one network here",
         ),
         (
-            "networks: {a: , b: {internal: true}}\nservices: {a: {image: x, networks: [b]}}",
+            "networks: {b: {internal: true}}\nservices: {a: {image: x, networks: [b]}}",
             "services.a.networks[0]: networks.b.internal: not supported",
         ),
+        (
+            "networks: {default: {ipam: {config: [{subnet: 10.0.0.0/8, ip_range: 10.1.0.0/16}]}}}\nservices: {a: {image: x}}",
+            "networks.default.ipam.config[0].ip_range: not supported",
+        ),
+        ("services: {a: {image: x, pull_policy: daily}}", "services.a.pull_policy: daily is not supported"),
+        ("services: {a: {image: x, gpus: [{driver: x}]}}", "services.a.gpus[0]: neither a GPU nor a device of CDI"),
         ("services: {a: {image: x, scale: 2}}", "services.a.scale: a service has one container here"),
         ("services: {a: {image: x, secrets: [s]}}", "services.a.secrets[0]: no s under secrets"),
         ("services: {a: {extends: a, image: x}}", "services.a.extends: goes in a circle"),
-        ("services: {a: {image: x, pid: 'service:b'}}", "services: no service b"),
-        ("include: [b.yaml]", "include: not supported"),
+        ("services: {a: {image: x, pid: 'service:b'}}", "service a needs b, which does not exist"),
         ("services: []", "services: a mapping is expected"),
         ("{}", "no services"),
         ("- a", "no mapping"),
@@ -141,28 +233,12 @@ services:
   base: {image: x, environment: [A=1, B=2], command: [a], links: [web], container_name: b, profiles: [web]}
   web: {extends: {service: base}, environment: {B: 3}, command: [b]}
 ";
-    let value = document(text, &Variables::new()).unwrap();
     let request = Request { profiles: &["web".to_owned()], ..Request::default() };
-    let project = project(&request, &value, Path::new("/src/shop"), &Variables::new()).unwrap();
+    let project = read_with(text, &Variables::new(), &request).unwrap();
     let web = project.services.iter().find(|service| service.name == "web").unwrap();
     assert_eq!(web.dependencies, []);
     assert_eq!(
         crate::script::arguments(web).join(" "),
-        (named("web") + " --env A=1 --env B=3 --network-alias web x b")
+        (named("web") + " --env A=1 --env B=3 --network shop_default --network-alias web -- x b")
     );
-}
-
-#[test]
-fn env_files_are_read_as_docker_reads_them() {
-    let directory = std::env::temp_dir().join(format!("compose-env-{}", std::process::id()));
-    std::fs::create_dir(&directory).unwrap();
-    let path = directory.join("env");
-    std::fs::write(&path, "# a\n\nexport A=1\nB = \"x # y\"\nC=z # comment\nD='q'\n").unwrap();
-    let variables = variables(std::slice::from_ref(&path), &directory).unwrap();
-    std::fs::write(&path, "A\n").unwrap();
-    let error = super::variables(&[path], &directory).unwrap_err().to_string();
-    std::fs::remove_dir_all(&directory).unwrap();
-    let got: Vec<_> = ["A", "B", "C", "D"].map(|name| variables[name].clone()).into();
-    assert_eq!(got, ["1", "x # y", "z", "q"]);
-    assert!(error.ends_with("line 1: no ="), "{error}");
 }

@@ -34,7 +34,6 @@ const FIELDS: &[(&str, &str, Kind)] = &[
     ("dns", "--dns", Kind::Texts),
     ("dns_opt", "--dns-option", Kind::Texts),
     ("dns_search", "--dns-search", Kind::Texts),
-    ("environment", "--env", Kind::Pairs('=')),
     ("extra_hosts", "--add-host", Kind::Pairs(':')),
     ("group_add", "--group-add", Kind::Texts),
     ("hostname", "--hostname", Kind::Text),
@@ -50,7 +49,6 @@ const FIELDS: &[(&str, &str, Kind)] = &[
     ("pids_limit", "--pids-limit", Kind::Text),
     ("platform", "--platform", Kind::Text),
     ("privileged", "--privileged", Kind::Flag),
-    ("pull_policy", "--pull", Kind::Text),
     ("read_only", "--read-only", Kind::Flag),
     ("restart", "--restart", Kind::Text),
     ("security_opt", "--security-opt", Kind::Texts),
@@ -102,28 +100,47 @@ pub(super) fn namespace(node: &Node<'_>, context: &Context<'_>) -> Result<String
     }
 }
 
-/// Returns the options of `env_file`: a path, a list of them, or mappings with `path` and `required`.
-pub(super) fn env_files(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
-    let Some(node) = service.get("env_file") else { return Ok(Vec::new()) };
-    let files = if node.value.is_array() { node.items()? } else { vec![node] };
+/// Returns the option of `pull_policy`.
+pub(super) fn pull(service: &Node<'_>) -> Result<Vec<String>> {
+    let Some(node) = service.get("pull_policy") else { return Ok(Vec::new()) };
+    let policy = match node.text()?.as_str() {
+        policy @ ("always" | "never" | "missing") => policy.to_owned(),
+        "if_not_present" => "missing".to_owned(),
+        other => return Err(node.error(format!("{other} is not supported: always, missing or never"))),
+    };
+    Ok(vec!["--pull".to_owned(), policy])
+}
+
+/// Returns the options of `gpus` and of the devices that `deploy` reserves, which are GPUs or, by name, those of CDI.
+fn devices(requests: &Node<'_>) -> Result<Vec<String>> {
+    if !requests.value.is_array() {
+        return Ok(vec!["--gpus".to_owned(), requests.text()?]);
+    }
     let mut options = Vec::new();
-    for file in files {
-        let (path, required) = if file.value.is_object() {
-            file.only(&["path", "required"])?;
-            let path = file.get("path").ok_or_else(|| file.error("no path"))?.text()?;
-            (path, file.get("required").map_or(Ok(true), |node| node.flag())?)
-        } else {
-            (file.text()?, true)
-        };
-        let path = context.path(&path);
-        if required || path.exists() {
-            options.extend(["--env-file".to_owned(), path.to_string_lossy().into_owned()]);
+    for request in requests.items()? {
+        request.only(&["driver", "count", "device_ids", "capabilities"])?;
+        let ids = request.get("device_ids").map(|node| node.texts()).transpose()?;
+        let driver = request.get("driver").map(|node| node.text()).transpose()?.unwrap_or_default();
+        let capabilities = request.get("capabilities").map(|node| node.texts()).transpose()?.unwrap_or_default();
+        match (driver.as_str(), ids) {
+            ("cdi", Some(ids)) => options.extend(ids.into_iter().flat_map(|id| ["--device".to_owned(), id])),
+            ("" | "nvidia", ids) if driver == "nvidia" || capabilities.iter().any(|name| name == "gpu") => {
+                let count = request.get("count").map(|node| node.text()).transpose()?;
+                let wanted = match (ids, count.as_deref()) {
+                    (Some(ids), None) => format!("device={}", ids.join(",")),
+                    (None, None | Some("all" | "-1")) => "all".to_owned(),
+                    (None, Some(count)) => count.to_owned(),
+                    (Some(_), Some(_)) => return Err(request.error("count and device_ids exclude each other")),
+                };
+                options.extend(["--gpus".to_owned(), wanted]);
+            }
+            _ => return Err(request.error("neither a GPU nor a device of CDI")),
         }
     }
     Ok(options)
 }
 
-/// Returns the options of `ulimits`, and those of `deploy` that one machine can keep.
+/// Returns the options of `ulimits`, of `gpus`, and those of `deploy` that one machine can keep.
 pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     for (name, node) in service.get("ulimits").map(|node| node.members()).transpose()?.unwrap_or_default() {
@@ -141,8 +158,12 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
         _ => Err(node.error("a service has one container here")),
     };
     service.get("scale").as_ref().map_or(Ok(()), one)?;
+    options.extend(service.get("gpus").map(|node| devices(&node)).transpose()?.unwrap_or_default());
     let Some(deploy) = service.get("deploy") else { return Ok(options) };
-    deploy.only(&["resources", "replicas", "labels"])?;
+    deploy.only(&["resources", "replicas", "labels", "restart_policy"])?;
+    if let Some(policy) = deploy.get("restart_policy").filter(|_| service.get("restart").is_none()) {
+        options.extend(["--restart".to_owned(), restart(&policy)?]);
+    }
     deploy.get("replicas").as_ref().map_or(Ok(()), one)?;
     let Some(resources) = deploy.get("resources") else { return Ok(options) };
     resources.only(&["limits", "reservations"])?;
@@ -151,7 +172,10 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
         ("reservations", &[("memory", "--memory-reservation")][..]),
     ] {
         let Some(node) = resources.get(part) else { continue };
-        node.only(&keys.iter().map(|(key, _)| *key).collect::<Vec<_>>())?;
+        let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+        // On one host a reserved processor is no more than a hint.
+        node.only(&[&known[..], if part == "reservations" { &["cpus", "devices"] } else { &[] }].concat())?;
+        options.extend(node.get("devices").map(|node| devices(&node)).transpose()?.unwrap_or_default());
         for (key, option) in keys {
             if let Some(value) = node.get(key) {
                 options.extend([(*option).to_owned(), value.text()?]);
@@ -159,6 +183,20 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
         }
     }
     Ok(options)
+}
+
+/// Returns the restart policy that `deploy.restart_policy` stands for; docker compose reads `condition` and `max_attempts`.
+fn restart(policy: &Node<'_>) -> Result<String> {
+    policy.only(&["condition", "max_attempts"])?;
+    let attempts = policy.get("max_attempts").map(|node| node.text()).transpose()?;
+    let condition = policy.get("condition").map_or_else(|| Ok("any".to_owned()), |node| node.text())?;
+    match (condition.as_str(), attempts) {
+        ("none", _) => Ok("no".to_owned()),
+        ("any", None) => Ok("always".to_owned()),
+        ("on-failure", None) => Ok("on-failure".to_owned()),
+        ("any" | "on-failure", Some(attempts)) => Ok(format!("on-failure:{attempts}")),
+        _ => Err(policy.error(format!("{condition} is not none, on-failure or any"))),
+    }
 }
 
 /// Reads a duration such as `1m30s`, rounded up to seconds: compose-spec, 11 (specifying durations).

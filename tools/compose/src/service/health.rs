@@ -45,7 +45,7 @@ pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// Returns the command for a shell; none for `NONE`.
+/// Returns the command: a text for a shell, a JSON list for none; nothing for `NONE`.
 fn test(node: &Node<'_>) -> Result<Option<String>> {
     if !node.value.is_array() {
         return Ok(Some(node.text()?));
@@ -53,10 +53,8 @@ fn test(node: &Node<'_>) -> Result<Option<String>> {
     let words = node.texts()?;
     match words.split_first() {
         Some((kind, [])) if kind == "NONE" => Ok(None),
-        Some((kind, [command])) if kind == "CMD-SHELL" => Ok(Some(command.clone())),
-        Some((kind, words @ [_, ..])) if kind == "CMD" => {
-            Ok(Some(words.iter().map(|text| crate::script::word(text)).collect::<Vec<_>>().join(" ")))
-        }
+        // docker compose takes several words, of which the shell takes the first as its command.
+        Some((kind, [_, ..])) if kind == "CMD-SHELL" || kind == "CMD" => Ok(Some(serde_json::to_string(&words)?)),
         _ => Err(node.error("begins with CMD, CMD-SHELL or NONE")),
     }
 }

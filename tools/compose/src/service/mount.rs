@@ -35,7 +35,7 @@ fn short(node: &Node<'_>, context: &Context<'_>) -> Result<String> {
     let text = node.text()?;
     let Some((source, rest)) = text.split_once(':') else { return Ok(text) };
     if source.starts_with(['.', '/', '~']) {
-        return Ok(format!("{}:{rest}", context.path(source).display()));
+        return Ok(text);
     }
     Ok(format!("{}:{rest}", context.volume(source).map_err(|what| node.error(what))?))
 }
@@ -47,7 +47,7 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
     let source = node.get("source").map(|node| node.text()).transpose()?;
     let mut fields = vec![format!("type={}", kind.text()?)];
     match (kind.text()?.as_str(), source) {
-        ("bind", Some(source)) => fields.push(format!("source={}", context.path(&source).display())),
+        ("bind", Some(source)) => fields.push(format!("source={source}")),
         ("volume", Some(source)) => {
             fields.push(format!("source={}", context.volume(&source).map_err(|what| node.error(what))?));
         }
@@ -60,8 +60,16 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
     if node.get("read_only").map_or(Ok(false), |node| node.flag())? {
         fields.push("readonly".to_owned());
     }
+    for (part, keys) in [
+        ("bind", &["propagation", "create_host_path", "selinux"][..]),
+        ("volume", &["nocopy"]),
+        ("tmpfs", &["size", "mode"]),
+    ] {
+        node.get(part).map_or(Ok(()), |node| node.only(keys))?;
+    }
     for (part, key, field) in [
         ("bind", "propagation", "bind-propagation"),
+        ("bind", "create_host_path", "bind-create-src"),
         ("volume", "nocopy", "volume-nocopy"),
         ("tmpfs", "size", "tmpfs-size"),
         ("tmpfs", "mode", "tmpfs-mode"),
@@ -84,5 +92,5 @@ fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> R
     let file = context.file(key, &name).map_err(|what| node.error(what))?;
     let target = target.unwrap_or_else(|| name.clone());
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
-    Ok(format!("{}:{target}:ro", file.display()))
+    Ok(format!("{file}:{target}:ro"))
 }

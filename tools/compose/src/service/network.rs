@@ -25,9 +25,9 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
     let mut options = Vec::new();
     let mut aliases = vec![name.to_owned()];
     let joined = networks.map(members).transpose()?.unwrap_or_default();
-    let mut bridge = if joined.is_empty() { context.bridge("default")? } else { None };
+    let mut of_network = if joined.is_empty() { context.network("default")? } else { Vec::new() };
     for (network, member) in &joined {
-        bridge = context.bridge(network).map_err(|what| member.error(what))?;
+        of_network = context.network(network).map_err(|what| member.error(what))?;
         if member.value.is_object() {
             member.only(&["aliases", "ipv4_address", "mac_address", "priority"])?;
             aliases.extend(member.get("aliases").map(|node| node.texts()).transpose()?.unwrap_or_default());
@@ -41,7 +41,7 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
     if let (Some(networks), 2..) = (networks, joined.len()) {
         return Err(networks.error("a service stands on one network here"));
     }
-    options.extend(bridge.into_iter().flat_map(|bridge| ["--network".to_owned(), bridge]));
+    options.extend(of_network);
     options.extend(aliases.into_iter().flat_map(|alias| ["--network-alias".to_owned(), alias]));
     Ok(options)
 }

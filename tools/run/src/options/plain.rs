@@ -1,4 +1,5 @@
-//! docker's flags take a value: `--rm=true`, `-i=false`. Here they have none, so that is made of them first.
+//! What docker's parser of options takes and clap does not, made plain first: flags with a value (`--rm=true`, `-i=false`),
+//! and short options with their value attached (`-p8080:80`, `-w=/x`), which clap would take for the image.
 
 use std::ffi::OsString;
 
@@ -6,13 +7,20 @@ use clap::{Arg, ArgAction, CommandFactory};
 
 use super::Options;
 
-/// Returns the command line without values of flags.
+/// The short options that take no value.
+const FLAGS: &str = "ditPq";
+
+/// Returns the command line without values of flags, and with each short option's value in a word of its own.
 pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let given: Vec<OsString> = arguments.into_iter().collect();
     let is_boolean = |word: &OsString| {
         word.to_str().and_then(|text| text.split_once('=')).is_some_and(|(_, value)| boolean(value).is_some())
     };
-    if !given.iter().any(is_boolean) {
+    let is_attached = |word: &OsString| {
+        let cluster = word.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| !rest.starts_with('-'));
+        cluster.is_some_and(|cluster| cluster.len() > 1 && !cluster.chars().all(|letter| FLAGS.contains(letter)))
+    };
+    if !given.iter().any(|word| is_boolean(word) || is_attached(word)) {
         return given;
     }
     let command = <Options as CommandFactory>::command();
@@ -32,6 +40,11 @@ pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStri
             plain.push(word);
             break;
         };
+        if let Some((flags, arg, value)) = attached(dashless, short) {
+            plain.extend((!flags.is_empty()).then(|| format!("-{flags}").into()));
+            plain.push(format!("--{}={value}", arg.get_long().unwrap_or_default()).into());
+            continue;
+        }
         let (name, value) = dashless.split_once('=').map_or((dashless, None), |(name, value)| (name, Some(value)));
         let arg = match name.strip_prefix('-') {
             Some(name) => long(name),
@@ -48,6 +61,18 @@ pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStri
     }
     plain.extend(arguments);
     plain
+}
+
+/// Splits a cluster of short options whose last has its value attached: the flags before it, the option, the value.
+fn attached<'a, 't>(cluster: &'t str, find: impl Fn(char) -> Option<&'a Arg>) -> Option<(&'t str, &'a Arg, &'t str)> {
+    for (index, letter) in cluster.char_indices() {
+        let arg = find(letter)?;
+        if !is_flag(arg) {
+            let value = &cluster[index + letter.len_utf8()..];
+            return (!value.is_empty()).then(|| (&cluster[..index], arg, value.strip_prefix('=').unwrap_or(value)));
+        }
+    }
+    None
 }
 
 /// Returns the option that ends a cluster of short ones: the first that takes a value, or the last.
@@ -86,6 +111,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_short_flags_are_those_of_the_command_line() {
+        let command = <Options as CommandFactory>::command();
+        let flags: String = command.get_arguments().filter(|arg| is_flag(arg)).filter_map(Arg::get_short).collect();
+        let sorted = |text: &str| {
+            let mut letters: Vec<char> = text.chars().collect();
+            letters.sort_unstable();
+            letters
+        };
+        assert_eq!(sorted(&flags), sorted(FLAGS));
+    }
+
+    #[test]
     fn flags_lose_their_values_before_the_image_only() {
         for (line, want) in [
             ("--rm=true -it nginx", "--rm -it nginx"),
@@ -94,7 +131,10 @@ mod tests {
             ("-e A=true --env B=false -p 80:80 nginx", "-e A=true --env B=false -p 80:80 nginx"),
             ("-e --rm=true nginx --rm=true", "-e --rm=true nginx --rm=true"),
             ("-itp 80:80 --name=x --tty=false nginx", "-itp 80:80 --name=x nginx"),
-            ("-vdata:/x --rm=0 -it=true nginx sh -c --rm=0", "-vdata:/x -it nginx sh -c --rm=0"),
+            ("-vdata:/x --rm=0 -it=true nginx sh -c --rm=0", "--volume=data:/x -it nginx sh -c --rm=0"),
+            ("-itp8080:80 -eA=b -w=/x nginx -p1", "-it --publish=8080:80 --env=A=b --workdir=/x nginx -p1"),
+            ("-uroot -m 5m -e -x nginx", "--user=root -m 5m -e -x nginx"),
+            ("-xp80 nginx", "-xp80 nginx"),
             ("--sig-proxy=false --sig-proxy nginx", "--sig-proxy=false --sig-proxy nginx"),
             ("--unknown=true --rm=true -- nginx", "--unknown=true --rm -- nginx"),
         ] {

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
@@ -24,8 +25,39 @@ pub struct Error {
     pub what: String,
 }
 
+/// How many lines may begin with a bracket that has to be moved to the right.
+const MOST_BRACKETS: usize = 1000;
+
 /// Reads the one document of `text`; an empty text is null.
 pub fn read(text: &str) -> Result<Value, Error> {
+    let mut text = Cow::Borrowed(text);
+    let mut last = None;
+    for _ in 0..MOST_BRACKETS {
+        match read_strictly(&text) {
+            // libyaml takes a closing bracket at the column of the key that it belongs to, although YAML 1.2.2, 7.4, asks
+            // for one more; saphyr refuses it behind a quoted item. The error tells that the bracket is a token here, not
+            // part of a text, so that more blanks before it change nothing.
+            Err(error) if last != Some(error.line) => {
+                last = Some(error.line);
+                match with_bracket_moved(&text, error.line) {
+                    Some(moved) => text = Cow::Owned(moved),
+                    None => return Err(error),
+                }
+            }
+            read => return read,
+        }
+    }
+    read_strictly(&text)
+}
+
+/// Moves the closing bracket that a line begins with to the right; none if it begins with something else.
+fn with_bracket_moved(text: &str, line: usize) -> Option<String> {
+    let start = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    let (before, after) = text.split_at_checked(start)?;
+    after.trim_start_matches(' ').starts_with([']', '}']).then(|| format!("{before}  {after}"))
+}
+
+fn read_strictly(text: &str) -> Result<Value, Error> {
     let mut loader = Loader { events: Parser::new_from_str(text), anchors: HashMap::new(), values: 0, line: 1 };
     let value = match loader.next()? {
         Event::StreamEnd => return Ok(Value::Null),
@@ -206,6 +238,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_closing_bracket_may_stand_at_the_column_of_its_key() {
+        for (text, want) in [
+            ("a:\n  b: [\n    \"x\",\n    'y'\n  ]\n  c: {\n    d: \"e\"\n  }\n", json!({"a": {"b": ["x", "y"], "c": {"d": "e"}}})),
+            ("a:\n  b: [\n    x\n  ]\n", json!({"a": {"b": ["x"]}})),
+            ("a:\n  b: |\n    x\n    ]\n", json!({"a": {"b": "x\n]\n"}})),
+        ] {
+            assert_eq!(read(text), Ok(want), "{text}");
+        }
+        for (text, line) in [("a:\n]\n", 2), ("a:\n  b: [\n    \"x\"\n ]]\n", 4)] {
+            assert_eq!(read(text).map_err(|error| error.line), Err(line), "{text}");
+        }
+    }
 
     #[test]
     fn scalars_follow_the_core_schema() {

@@ -76,7 +76,7 @@ fn follows(sandbox: &Sandbox) {
 }
 
 fn rotation(sandbox: &Sandbox) {
-    let options = "--log-opt max-size=100 --log-opt max-file=3";
+    let options = "--log-opt format=plain --log-opt max-size=100 --log-opt max-file=3";
     start(sandbox, "web", "", options, "for i in $(seq 100 199); do echo line $i; done");
     sandbox.run(&["keep", "wait", "web"]).ok().stdout_is("0\n");
     let sizes = sandbox.sh("cd state/containers/web && wc -c <log; wc -c <log.1; wc -c <log.2; ls log.*").run().ok();
@@ -90,7 +90,7 @@ fn rotation(sandbox: &Sandbox) {
 
 fn formats(sandbox: &Sandbox) {
     for (options, like) in [
-        ("--log-format cri", "Z stdout F one\n"),
+        ("", "Z stdout F one\n"),
         ("--log-driver json-file", "{\"log\":\"one\\n\",\"stream\":\"stdout\",\"time\":\"2"),
         ("--log-driver k8s-file", "Z stderr F err\n"),
     ] {
@@ -106,7 +106,7 @@ fn formats(sandbox: &Sandbox) {
         sandbox.run(&["keep", "logs", "--since", "yesterday", "web"]).fails(125).one_error_line("keep", &["yesterday"]);
         remove(sandbox, "web");
     }
-    start(sandbox, "web", "", "", "echo one");
+    start(sandbox, "web", "", "--log-opt format=plain", "echo one");
     sandbox.run(&["keep", "wait", "web"]).ok();
     sandbox.run(&["keep", "logs", "-t", "web"]).fails(1).one_error_line("keep", &["no times", "format=cri"]);
     remove(sandbox, "web");

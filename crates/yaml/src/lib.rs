@@ -242,7 +242,10 @@ mod tests {
     #[test]
     fn a_closing_bracket_may_stand_at_the_column_of_its_key() {
         for (text, want) in [
-            ("a:\n  b: [\n    \"x\",\n    'y'\n  ]\n  c: {\n    d: \"e\"\n  }\n", json!({"a": {"b": ["x", "y"], "c": {"d": "e"}}})),
+            (
+                "a:\n  b: [\n    \"x\",\n    'y'\n  ]\n  c: {\n    d: \"e\"\n  }\n",
+                json!({"a": {"b": ["x", "y"], "c": {"d": "e"}}}),
+            ),
             ("a:\n  b: [\n    x\n  ]\n", json!({"a": {"b": ["x"]}})),
             ("a:\n  b: |\n    x\n    ]\n", json!({"a": {"b": "x\n]\n"}})),
         ] {

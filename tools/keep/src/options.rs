@@ -72,7 +72,7 @@ pub(crate) struct Log {
     /// Where its output goes: file, json-file, k8s-file, journald or none
     #[arg(long = "log-driver", value_name = "DRIVER", default_value = "file")]
     driver: String,
-    /// The form of a file's lines, as format= among the options has it
+    /// The form of a file's lines, as format= among the options has it [default: cri, Kubernetes' form with times]
     #[arg(long = "log-format", value_name = "plain|cri|json")]
     format: Option<String>,
     /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
@@ -84,7 +84,7 @@ impl Log {
     /// Returns what the options mean.
     pub(crate) fn options(&self) -> Result<LogOptions, cli::Usage> {
         let (driver, format) = match self.driver.as_str() {
-            "file" | "local" => (Driver::File, Format::Plain),
+            "file" | "local" => (Driver::File, Format::Cri),
             "json-file" => (Driver::File, Format::Json),
             "k8s-file" => (Driver::File, Format::Cri),
             "journald" => (Driver::Journald, Format::Plain),

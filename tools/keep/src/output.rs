@@ -41,6 +41,8 @@ pub(crate) struct Log {
     sink: Sink,
     /// The beginnings of lines whose ends have not come, where lines count.
     begun: [Vec<u8>; 2],
+    /// Lines that are still to be written, together.
+    gathered: Vec<u8>,
 }
 
 enum Sink {
@@ -66,7 +68,7 @@ impl Log {
                 Sink::Journal { socket, id: job.id.clone() }
             }
         };
-        Ok(Self { options: job.log.clone(), sink, begun: [Vec::new(), Vec::new()] })
+        Ok(Self { options: job.log.clone(), sink, begun: [Vec::new(), Vec::new()], gathered: Vec::new() })
     }
 
     /// Takes what the container has said. A full disk must not stop it: what cannot be written is lost.
@@ -98,6 +100,7 @@ impl Log {
             }
         }
         self.begun[stream as usize - 1] = begun;
+        self.flush();
     }
 
     /// Writes the lines that have no end.
@@ -108,6 +111,7 @@ impl Log {
                 self.line(stream, &begun, true);
             }
         }
+        self.flush();
     }
 
     fn line(&mut self, stream: Stream, line: &[u8], whole: bool) {
@@ -120,7 +124,18 @@ impl Log {
             Format::Json => json_line(stream, line, whole),
             _ => cri_line(stream, line, whole),
         };
-        self.put(&text);
+        self.gathered.extend(text);
+        // A limit holds for each line.
+        if self.options.max_size.is_some() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        self.put(&gathered);
+        gathered.clear();
+        self.gathered = gathered;
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -203,7 +218,7 @@ mod tests {
     fn log(directory: &Path, options: LogOptions) -> Log {
         let path = directory.join(FILE);
         let (file, size) = open(&path).unwrap();
-        Log { options, sink: Sink::File { path, file, size }, begun: [Vec::new(), Vec::new()] }
+        Log { options, sink: Sink::File { path, file, size }, begun: [Vec::new(), Vec::new()], gathered: Vec::new() }
     }
 
     #[test]
@@ -235,7 +250,8 @@ mod tests {
     fn the_journal_gets_an_entry_a_line() {
         let (socket, journal) = UnixDatagram::pair().unwrap();
         let sink = Sink::Journal { socket, id: "web".to_owned() };
-        let mut log = Log { options: LogOptions::default(), sink, begun: [Vec::new(), Vec::new()] };
+        let mut log =
+            Log { options: LogOptions::default(), sink, begun: [Vec::new(), Vec::new()], gathered: Vec::new() };
         log.write(Stream::Stderr, b"one\ntwo");
         log.finish();
         for line in ["one", "two"] {

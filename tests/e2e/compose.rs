@@ -12,6 +12,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_printed_script_does_the_same", PIPELINE, printed),
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
         test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
+        test("projects_do_not_see_each_other", PIPELINE, projects),
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
@@ -134,13 +135,46 @@ fn networks(sandbox: &Sandbox) {
     let other =
         "get web db; get db app; get own web; get web $(address db); get db $(address own); get own $(address app)";
     sandbox.sh(&format!("{get}; {other}")).run().ok().stdout_is(&"closed\n".repeat(6));
-    sandbox.sh("ip -br link show type bridge | cut -c 1-3 | sort").run().ok().stdout_is("br-\ndra\nlab\n");
+    sandbox.sh("ip -br link show type bridge | cut -c 1-3 | sort").run().ok().stdout_is("br-\nlab\nlab\n");
     sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
     let line = "services: {a: {image: b, networks: [x, y]}}\nnetworks: {x: , y: }";
     sandbox.write("two.yaml", line);
     let two = sandbox.run(&["compose", "-f", "two.yaml", "up", "-d"]).fails(1);
     two.one_error_line("compose", &["two.yaml: services.a.networks: a service stands on one network here"]);
+}
+
+/// Two projects with the same services: each finds its own, and has a whole host name.
+fn projects(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    for (project, says) in [("paperless-one", "one"), ("paperless-two", "two")] {
+        sandbox.write(
+            &format!("{project}/compose.yaml"),
+            format!(
+                r#"
+x-common: &common {{image: {image}, stop_grace_period: 1s}}
+services:
+  db: {{<<: *common, command: "sh -c 'mkdir w; echo {says} >w/index.html; exec httpd -f -p 80 -h w'"}}
+  web: {{<<: *common, command: "sh -c 'hostname; exec sleep 1000'", depends_on: [db], environment: [FROM_FILE]}}
+"#
+            ),
+        );
+        sandbox.write(&format!("{project}/.env"), format!("A={says}\nFROM_FILE=${{A}}!\n"));
+        sandbox.sh(&format!("cd {project} && compose up -d")).run().ok();
+        wait_for("its host name", || {
+            let said = sandbox.run(&["keep", "logs", &format!("{project}-web-1")]).ok().stdout;
+            (said == format!("{project}-web-1\n")).then_some(())
+        });
+        let variable = ["spawn", "exec", &format!("{project}-web-1"), "sh", "-c", "echo $FROM_FILE"];
+        sandbox.run(&variable).ok().stdout_is(&format!("{says}!\n"));
+    }
+    let fetch = "spawn exec paperless-one-web-1 wget -T 3 -q -O- http://db/";
+    wait_for("the own database", || (sandbox.sh(fetch).run().stdout == "one\n").then_some(()));
+    sandbox.run(&["keep", "stop", "paperless-one-db-1"]).ok();
+    sandbox.sh(fetch).run().fails(1).stdout_is("");
+    for project in ["paperless-one", "paperless-two"] {
+        sandbox.sh(&format!("cd {project} && compose down")).run().ok();
+    }
 }
 
 fn unhealthy(sandbox: &Sandbox) {

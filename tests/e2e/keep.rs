@@ -62,10 +62,10 @@ fn follows(sandbox: &Sandbox) {
     );
     let follower = sandbox.cmd(&["keep", "logs", "--follow", "web"]).start();
     follower.wait_stdout("one\n");
-    follower.wait_stdout("err\n");
+    follower.wait_stderr("err\n");
     let late = sandbox.cmd(&["keep", "logs", "--follow", "--tail", "0", "web"]).start();
     sandbox.write("go", "");
-    follower.wait().ok().stdout_is("one\nerr\ntwo\n");
+    follower.wait().ok().stdout_is("one\ntwo\n").stderr_is("err\n");
     // Whether it came before the last word or after, it saw nothing of the others.
     let late = late.wait().ok().stdout;
     assert!(["", "two\n"].contains(&late.as_str()), "{late}");

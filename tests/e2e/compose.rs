@@ -168,7 +168,7 @@ services:
         let variable = ["spawn", "exec", &format!("{project}-web-1"), "sh", "-c", "echo $FROM_FILE"];
         sandbox.run(&variable).ok().stdout_is(&format!("{says}!\n"));
     }
-    let fetch = "spawn exec paperless-one-web-1 wget -T 3 -q -O- http://db/";
+    let fetch = "spawn exec paperless-one-web-1 wget -q -O- http://db/";
     wait_for("the own database", || (sandbox.sh(fetch).run().stdout == "one\n").then_some(()));
     sandbox.run(&["keep", "stop", "paperless-one-db-1"]).ok();
     sandbox.sh(fetch).run().fails(1).stdout_is("");

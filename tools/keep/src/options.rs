@@ -84,9 +84,8 @@ impl Log {
     /// Returns what the options mean.
     pub(crate) fn options(&self) -> Result<LogOptions, cli::Usage> {
         let (driver, format) = match self.driver.as_str() {
-            "file" | "local" => (Driver::File, Format::Cri),
+            "file" | "local" | "k8s-file" => (Driver::File, Format::Cri),
             "json-file" => (Driver::File, Format::Json),
-            "k8s-file" => (Driver::File, Format::Cri),
             "journald" => (Driver::Journald, Format::Plain),
             "none" => (Driver::None, Format::Plain),
             other => {

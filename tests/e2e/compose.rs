@@ -149,7 +149,7 @@ fn projects(sandbox: &Sandbox) {
     let image = image("busybox").reference;
     for (project, says) in [("paperless-one", "one"), ("paperless-two", "two")] {
         sandbox.write(
-            &format!("{project}/compose.yaml"),
+            format!("{project}/compose.yaml"),
             format!(
                 r#"
 x-common: &common {{image: {image}, stop_grace_period: 1s}}
@@ -159,7 +159,7 @@ services:
 "#
             ),
         );
-        sandbox.write(&format!("{project}/.env"), format!("A={says}\nFROM_FILE=${{A}}!\n"));
+        sandbox.write(format!("{project}/.env"), format!("A={says}\nFROM_FILE=${{A}}!\n"));
         sandbox.sh(&format!("cd {project} && compose up -d")).run().ok();
         wait_for("its host name", || {
             let said = sandbox.run(&["keep", "logs", &format!("{project}-web-1")]).ok().stdout;

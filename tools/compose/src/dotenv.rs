@@ -45,18 +45,14 @@ fn statement<'a>(text: &'a str, outer: &Variables, read: &mut Variables) -> Resu
         return Ok(next);
     };
     let value = value.trim_start_matches([' ', '\t']);
-    let (value, next) = match value.chars().next() {
-        Some(mark @ ('\'' | '"')) => {
-            let (inner, next) =
-                quoted(value, mark).ok_or_else(|| anyhow!("{name}: a quotation mark has no partner"))?;
-            (if mark == '"' { expanded(&unescaped(inner), outer, read)? } else { inner.to_owned() }, next)
-        }
-        _ => {
-            let (value, next) = of_line(value);
-            let comment = value.match_indices('#').find(|(at, _)| *at == 0 || value[..*at].ends_with([' ', '\t']));
-            let value = comment.map_or(value, |(at, _)| &value[..at]).trim_end();
-            (expanded(value, outer, read)?, next)
-        }
+    let (value, next) = if let Some(mark @ ('\'' | '"')) = value.chars().next() {
+        let (inner, next) = quoted(value, mark).ok_or_else(|| anyhow!("{name}: a quotation mark has no partner"))?;
+        (if mark == '"' { expanded(&unescaped(inner), outer, read)? } else { inner.to_owned() }, next)
+    } else {
+        let (value, next) = of_line(value);
+        let comment = value.match_indices('#').find(|(at, _)| *at == 0 || value[..*at].ends_with([' ', '\t']));
+        let value = comment.map_or(value, |(at, _)| &value[..at]).trim_end();
+        (expanded(value, outer, read)?, next)
     };
     read.insert(name.to_owned(), value);
     Ok(next)

@@ -47,7 +47,8 @@ fn each(value: Option<&mut Value>, change: &mut dyn FnMut(&mut Value)) {
 }
 
 fn absolute(value: Option<&mut Value>, directory: &Path) {
-    if let Some(Value::String(text)) = value {
+    let Some(value) = value else { return };
+    if let Value::String(text) = value {
         *text = joined(text, directory);
     }
 }

@@ -51,7 +51,7 @@ volumes:
         command_lines(text),
         [
             named("db")
-                + r#" --cap-drop ALL --read-only --stop-timeout 90 --user 999:999 --cpus 0.5 --memory 64m"#
+                + " --cap-drop ALL --read-only --stop-timeout 90 --user 999:999 --cpus 0.5 --memory 64m"
                 + r#" --network shop_default --network-alias db --health-cmd ["CMD","pg_isready","-U","my db"]"#
                 + r#" --health-interval 5s --health-retries 3 --entrypoint ["docker-entrypoint.sh","-x"] -- postgres postgres"#,
             named("web")

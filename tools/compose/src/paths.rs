@@ -56,8 +56,8 @@ fn absolute(value: Option<&mut Value>, directory: &Path) {
 /// `~` is the home directory.
 fn joined(path: &str, directory: &Path) -> String {
     let home = path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    let path = match (home, std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest.trim_start_matches('/')),
+    let path = match (home, cli::home()) {
+        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
         _ => directory.join(path.strip_prefix("./").unwrap_or(path)),
     };
     path.to_string_lossy().into_owned()

@@ -228,7 +228,24 @@ fn wrong_use(sandbox: &Sandbox) {
 
 fn passing_faults(sandbox: &Sandbox) {
     let _registry = faulty(sandbox);
-    for fault in ["good", "cut", "cutnr", "cut5", "reset", "e503", "e429", "edate", "stall1", "corrupt1", "redirect"] {
+    for fault in [
+        "good",
+        "cut",
+        "cutnr",
+        "cut5",
+        "badrange",
+        "norange",
+        "deadrange",
+        "reset",
+        "e503",
+        "e429",
+        "edate",
+        "stall1",
+        "corrupt1",
+        "redirect",
+        "encoded",
+        "scope",
+    ] {
         let name = format!("{PORT}/{fault}/image");
         sandbox.run(&["pull", "--timeout", "1", "--layout", fault, &name]).ok().stdout_has("\"image\"").stderr_is("");
         sandbox.sh(&format!("test -z \"$(ls {fault}/ingest)\"")).run().ok();
@@ -269,7 +286,7 @@ fn lies(sandbox: &Sandbox) {
     let _registry = faulty(sandbox);
     for (fault, reason) in [
         ("corrupt", "content has digest"),
-        ("badrange", "another range"),
+        ("denied", "(DENIED: the quota is? used up)"),
         ("inf", "size is"),
         ("longer", "size is"),
         ("shorter", "size is"),

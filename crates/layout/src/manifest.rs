@@ -128,21 +128,21 @@ impl Layout {
     /// Reads an image's config with all members, also those that no type has: in the form of [`lenient::normal`].
     pub fn config_value(&self, manifest: &ImageManifest) -> Result<Value, Error> {
         let descriptor = manifest.config();
-        let object = descriptor.digest().to_string();
+        let wrong = |cause: String| Error::Malformed { object: descriptor.digest().to_string(), cause };
         let bytes = self.read(descriptor, CONFIG_LIMIT)?;
-        let config = lenient::parse(&bytes)
-            .map(lenient::normal::<ImageConfiguration>)
-            .and_then(|value| ImageConfiguration::deserialize(&value).map(|_| value));
-        config.map_err(|error| Error::Malformed { object, cause: error.to_string() }).map_err(|error| match descriptor
-            .media_type()
-            .as_ref()
-        {
-            "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json" => error,
-            other => Error::Malformed {
-                object: descriptor.digest().to_string(),
-                cause: format!("no image's config, but {other}: an artifact"),
-            },
-        })
+        let config = lenient::parse(&bytes);
+        let said = descriptor.media_type().as_ref();
+        let is_image = matches!(
+            said,
+            "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json" | ""
+        );
+        // What is named otherwise is an image if it looks like one.
+        if !is_image && !config.as_ref().is_ok_and(|config| member(config, "rootfs").is_some()) {
+            return Err(wrong(format!("no image's config, but {said}: an artifact")));
+        }
+        let config = config.map(lenient::normal::<ImageConfiguration>);
+        let config = config.and_then(|config| ImageConfiguration::deserialize(&config).map(|_| config));
+        config.map_err(|error| wrong(error.to_string()))
     }
 
     /// Returns the manifest's descriptor for a platform, from a manifest's or an index's.

@@ -148,7 +148,9 @@ fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
     let mut retries = Retries::new(origin.source.patience());
     let mut reached = ingest.offset();
     while !ingest.is_whole() {
-        let Err(failure) = attempt(origin, ingest, meter, stop) else { continue };
+        // What breaks down each time may do so because of the range.
+        let offset = if retries.is_last() { 0 } else { ingest.offset() };
+        let Err(failure) = attempt(origin, ingest, offset, (meter, stop)) else { continue };
         if stop.load(Ordering::Relaxed) {
             return Err(failure.into_error().into());
         }
@@ -164,9 +166,14 @@ fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
     Ok(())
 }
 
-fn attempt(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
+fn attempt(
+    origin: &Origin,
+    ingest: &mut Ingest,
+    offset: u64,
+    (meter, stop): (&mut Meter, &AtomicBool),
+) -> Result<(), Failure> {
     let _span = trace::span("download", ingest.descriptor().digest());
-    let body = origin.source.blob(origin.place, ingest.descriptor(), ingest.offset())?;
+    let body = origin.source.blob(origin.place, ingest.descriptor(), offset)?;
     let mut skip = ingest.offset() - body.start.min(ingest.offset());
     let mut reader = body.reader;
     let mut piece = vec![0; PIECE];

@@ -158,7 +158,7 @@ pub(crate) struct Network {
     /// Mirrors, aliases and what is blocked [default: registries.conf of containers]
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
-    /// Check the registry's certificate; false also allows plain http
+    /// Check certificates; false also allows plain http, for storage and token servers, too
     #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     tls_verify: bool,
 }

@@ -6,19 +6,19 @@ mod http;
 mod pages;
 mod proxy;
 mod retry;
+mod tls;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use flate2::read::GzDecoder;
 use layout::{Document, Kind, MANIFEST_LIMIT};
-use oci_spec::image::{Descriptor, Digest};
-use serde_json::Value;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, WARNING, WWW_AUTHENTICATE};
+use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
+use ureq::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, WARNING, WWW_AUTHENTICATE};
 use ureq::http::{Response, StatusCode, Uri};
 
 use crate::credentials::{self, Credentials};
@@ -27,15 +27,13 @@ use crate::registries::{Endpoint, Registries};
 use crate::source::{Body, Fetched};
 use auth::{Authorization, Challenge};
 use certificates::Trust;
-use http::{Ask, Client, read_body};
+use http::{Ask, Client, read_body, read_limited, words};
 
 pub(crate) use retry::{Failure, Patience, Retries};
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
-/// What a registry says of an error is short. Bytes.
-const ERROR_LIMIT: u64 = 64 << 10;
 
 /// A manifest, its media type, and the digest that the registry says it has.
 type Received = (Vec<u8>, String, Option<String>);
@@ -94,7 +92,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Finds out how the registry is spoken to: https, but http on the loopback (as docker has it) and by the user's wish.
+    /// Finds out how the registry is spoken to: https, and http where there is none of it on the loopback (as docker has
+    /// it) or by the user's wish.
     pub(crate) fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
         let reference = &endpoint.reference;
         let insecure = access.insecure || endpoint.insecure;
@@ -102,7 +101,8 @@ impl Registry {
             DOCKER_HUB => "registry-1.docker.io",
             other => other,
         };
-        let trust = Trust { registry: host.to_owned(), anybody: insecure, directory: access.cert_dir.clone() };
+        let directory = access.cert_dir.clone();
+        let trust = Trust { registry: host.to_owned(), anybody: insecure, directory };
         let client = Client::new(access.patience, trust);
         let scheme = if insecure || is_loopback(host) { find_scheme(&client, host) } else { "https" };
         Ok(Self {
@@ -124,12 +124,14 @@ impl Registry {
         let digest = self.reference.digest.as_ref().map(Digest::to_string);
         let name = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
         let (bytes, media_type, claimed) = self.manifest(&name, MANIFEST_LIMIT)?;
-        let want = match &self.reference.digest {
-            Some(digest) => Some(digest.clone()),
-            // By tag nothing but the registry's own word tells what is right.
-            None => claimed.and_then(|claimed| claimed.parse().ok()),
-        };
-        Fetched::new(bytes, &media_type, want.as_ref())
+        let own = layout::sha256(&bytes);
+        // By tag nothing but the registry's own word tells what is right; what another algorithm gives says nothing.
+        let claimed = claimed.and_then(|claimed| claimed.parse::<Digest>().ok());
+        let claimed = claimed.filter(|claimed| *claimed.algorithm() == DigestAlgorithm::Sha256);
+        if let (None, Some(claimed)) = (&self.reference.digest, claimed.filter(|claimed| claimed.as_ref() != own)) {
+            bail!("manifest {name}: the registry says {claimed}, content has digest {own}");
+        }
+        Fetched::new(bytes, &media_type, self.reference.digest.as_ref())
     }
 
     /// Fetches a manifest or index by its descriptor.
@@ -166,14 +168,29 @@ impl Registry {
             let (media_type, claimed) = (text(CONTENT_TYPE.as_str()), text("docker-content-digest"));
             warn(&response);
             let what = format!("manifest {name}");
-            let bytes = read_body(response, limit, &what).map_err(passing_if_cut)?;
+            let encoded = text(CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding.ends_with("gzip"));
+            let mut bytes = read_body(response, limit, &what).map_err(passing_if_cut)?;
+            // Nobody has asked for that, and the digest is of what is inside.
+            if encoded && bytes.starts_with(&[0x1f, 0x8b]) {
+                bytes = read_limited(GzDecoder::new(bytes.as_slice()), limit, &what).map_err(Failure::Final)?;
+            }
             let media_type = media_type.unwrap_or_else(|| Document::media_type(&bytes).to_string());
             Ok(Some((bytes, media_type, claimed)))
         })
     }
 
-    /// Begins the transfer of a blob at `offset`; a registry that knows no ranges begins at 0.
+    /// Begins the transfer of a blob at `offset`. One that knows no ranges, or does not want to hear of them, begins at 0.
     pub(crate) fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+        match self.open_at(descriptor, offset) {
+            Err(Failure::Final(error)) if offset > 0 => {
+                log::debug!("ask for all of it: {error:#}");
+                self.open_at(descriptor, 0)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_at(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
         let digest = descriptor.digest();
         let mut headers = vec![("accept", "*/*".to_owned()), ("accept-encoding", "identity".to_owned())];
         if offset > 0 {
@@ -185,8 +202,14 @@ impl Registry {
         let Some(start) = start else {
             return Err(Failure::Final(anyhow!("blob {digest}: the registry sends another range than was asked for")));
         };
-        let length: Option<u64> =
-            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let length: Option<u64> = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let encoded = text(CONTENT_ENCODING).is_some_and(|encoding| encoding.ends_with("gzip"));
+        // It may be said of a layer that merely is gzip.
+        if encoded && !partial && length != Some(descriptor.size()) && !is_gzip(descriptor, length) {
+            let reader = GzDecoder::new(response.into_body().into_with_config().limit(u64::MAX).reader());
+            return Ok(Body { start: 0, reader: Box::new(reader) });
+        }
         if let Some(got) = length.map(|length| start.saturating_add(length)).filter(|end| *end != descriptor.size()) {
             let (digest, want) = (digest.clone(), descriptor.size());
             return Err(Failure::Final(layout::Error::Size { digest, want, got }.into()));
@@ -221,8 +244,25 @@ impl Registry {
         ask.authorization.clone_from(&held);
         let mut response = self.client.send_once(&ask)?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            ask.authorization = Some(self.authorize(&response, held.as_deref()).map_err(Failure::Final)?);
-            response = self.client.send_once(&ask)?;
+            let challenge = challenge(&response).map_err(Failure::Final)?;
+            let mut failed = None;
+            for scope in challenge.scopes(&format!("repository:{}:pull", self.reference.repository)) {
+                match self.authorize(&challenge, ask.authorization.as_deref(), &scope) {
+                    Ok(authorization) => ask.authorization = Some(authorization),
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                }
+                failed = None;
+                response = self.client.send_once(&ask)?;
+                if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                    break;
+                }
+            }
+            if let Some(error) = failed {
+                return Err(Failure::Final(error));
+            }
         }
         let status = response.status();
         match status {
@@ -234,9 +274,9 @@ impl Registry {
                 } else {
                     "not found, or it needs credentials"
                 };
-                Err(Failure::Final(anyhow!("{advice}{}", code(response))))
+                Err(Failure::Final(anyhow!("{advice}{}", words(response))))
             }
-            _ => Err(Failure::Final(anyhow!("the registry answers {status}{}", code(response)))),
+            _ => Err(Failure::Final(anyhow!("the registry answers {status}{}", words(response)))),
         }
     }
 
@@ -246,7 +286,7 @@ impl Registry {
         held.as_ref().filter(good).map(|held| held.header.clone())
     }
 
-    fn authorize(&self, response: &Response<ureq::Body>, refused: Option<&str>) -> anyhow::Result<String> {
+    fn authorize(&self, challenge: &Challenge, refused: Option<&str>, scope: &str) -> anyhow::Result<String> {
         let mut held = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have got a new token while this one was refused.
         if let Some(newer) = held.as_ref().filter(|held| Some(held.header.as_str()) != refused) {
@@ -254,13 +294,20 @@ impl Registry {
                 return Ok(newer.header.clone());
             }
         }
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
-        let challenge = Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
-        let challenge = challenge.context("the registry wants credentials and does not say which")?;
-        let scope = format!("repository:{}:pull", self.reference.repository);
-        let new = auth::answer(&self.client, &challenge, &self.base, self.credentials.as_ref(), &scope)?;
+        let new = auth::answer(&self.client, challenge, &self.base, self.credentials.as_ref(), scope)?;
         Ok(held.insert(new).header.clone())
     }
+}
+
+fn challenge(response: &Response<ureq::Body>) -> anyhow::Result<Challenge> {
+    let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+    let challenge = Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
+    challenge.with_context(|| "the registry wants credentials and does not say which")
+}
+
+/// Tells a layer that comes compressed, where its length does not show that it is compressed once more.
+fn is_gzip(descriptor: &Descriptor, length: Option<u64>) -> bool {
+    length.is_none() && descriptor.media_type().to_string().ends_with("gzip")
 }
 
 /// A body that was cut off may come whole another time; one that is too long may not.
@@ -280,15 +327,16 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Asks over http, without credentials, whether that is what is spoken: a TLS server answers 400 or nothing sensible.
+/// Asks without credentials what is spoken: https first, so that what only forwards or lies on another port is not taken
+/// for the registry. Whose certificate it is does not matter yet.
 fn find_scheme(client: &Client, host: &str) -> &'static str {
-    let plain = client.send_once(&Ask::get(format!("http://{host}/v2/")));
-    match plain {
-        Ok(response) if response.status() != StatusCode::BAD_REQUEST => "http",
-        // Said by the registry, or a place that is not there: the true request will tell.
-        Err(Failure::Passing(..)) => "http",
-        Err(Failure::Final(error)) if format!("{error:#}").contains("refused") => "http",
-        _ => "https",
+    let anybody = Client::new(client.patience(), Trust { anybody: true, ..Trust::default() });
+    let Err(error) = anybody.probe(&format!("https://{host}/v2/")) else { return "https" };
+    log::debug!("no https: {:#}", error.into_error());
+    match client.probe(&format!("http://{host}/v2/")) {
+        // So a TLS server answers http on its port: what keeps it from speaking TLS with us is the thing to tell.
+        Ok(StatusCode::BAD_REQUEST) | Err(_) => "https",
+        Ok(_) => "http",
     }
 }
 
@@ -299,19 +347,6 @@ fn essence(media_type: &str) -> String {
 fn range_start(response: &Response<ureq::Body>) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
-}
-
-/// Returns the registry's own code for an error, in brackets: a word in capitals, nothing else that it may say.
-fn code(response: Response<ureq::Body>) -> String {
-    let mut body = Vec::new();
-    let reader = response.into_body().into_reader();
-    // Without the code there is the status.
-    let _cut = reader.take(ERROR_LIMIT).read_to_end(&mut body);
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let code = body.pointer("/errors/0/code").and_then(Value::as_str).unwrap_or_default();
-    let word =
-        !code.is_empty() && code.len() < 64 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    if word { format!(" ({code})") } else { String::new() }
 }
 
 /// Passes the registry's warnings on (distribution-spec, "Warnings").

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
+use serde_json::Value;
 use ureq::http::Uri;
 
-use super::http::{Ask, Client, host, read_body};
+use super::http::{Ask, Client, host, read_body, words};
 use crate::credentials::Credentials;
 
 /// A token server's answer is short. Bytes.
 const ANSWER_LIMIT: u64 = 1 << 20;
-/// A token without a life time lives so long.
+/// A token without a life time lives so long, and no token is said to live shorter.
 const LIFE: Duration = Duration::from_secs(60);
 
 /// What a registry's 401 asks for (RFC 9110, "WWW-Authenticate").
@@ -87,14 +87,19 @@ impl std::fmt::Debug for Authorization {
     }
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<u64>,
+impl Challenge {
+    /// Returns the scopes to ask a token for: the challenge's, then what is needed, which another name of the repository
+    /// or a scope that is the same for all may keep the registry from saying.
+    pub(crate) fn scopes(&self, needed: &str) -> Vec<String> {
+        let asked = if let Self::Bearer { scope: Some(asked), .. } = self { asked.trim() } else { "" };
+        let mut scopes = vec![asked.to_owned(), needed.to_owned()];
+        scopes.retain(|scope| !scope.is_empty());
+        scopes.dedup();
+        scopes
+    }
 }
 
-/// Answers a challenge. `registry` is the URL that was asked, `scope` what is wanted where the challenge does not say.
+/// Answers a challenge. `registry` is the URL that was asked, `scope` what is wanted.
 pub(crate) fn answer(
     client: &Client,
     challenge: &Challenge,
@@ -102,40 +107,45 @@ pub(crate) fn answer(
     credentials: Option<&Credentials>,
     scope: &str,
 ) -> anyhow::Result<Authorization> {
-    let (realm, service, asked) = match challenge {
+    let (realm, service) = match challenge {
         Challenge::Basic => {
             let header = credentials.and_then(Credentials::basic);
             let header = header.with_context(|| format!("{} wants credentials", host(registry)))?;
             return Ok(Authorization { header, until: None });
         }
-        Challenge::Bearer { realm, service, scope } => (realm, service, scope),
+        Challenge::Bearer { realm, service, .. } => (realm, service),
     };
+    if let Some(Credentials::Token(token)) = credentials {
+        return Ok(Authorization { header: format!("Bearer {token}"), until: None });
+    }
     let realm: Uri = realm.parse().with_context(|| format!("{} names no usable token server", host(registry)))?;
     if !matches!(realm.scheme_str(), Some("http" | "https")) || realm.host().is_none() {
         bail!("{} names no usable token server", host(registry));
     }
     let credentials = credentials.filter(|_| {
-        let trusted = may_see_credentials(&realm, registry);
+        let trusted = may_see_credentials(&realm, registry)
+            || client.is_allowed(&format!("credentials go to token server {}", host(&realm)));
         if !trusted {
             log::warn!("no credentials for token server {}: it is reached over http", host(&realm));
         }
         trusted
     });
-    let scope = asked.as_deref().unwrap_or(scope);
     let ask = request(&realm, service.as_deref(), scope, credentials);
     log::debug!("get a token from {}", host(&realm));
     let response = client.send(&ask).context("get a token")?;
     if !response.status().is_success() {
-        bail!("get a token: {} answers {}", host(&realm), response.status());
+        bail!("get a token: {} answers {}{}", host(&realm), response.status(), words(response));
     }
     let body = read_body(response, ANSWER_LIMIT, "the token")?;
     // The parser's words could quote a token.
-    let Ok(answer) = serde_json::from_slice::<Answer>(&body) else {
+    let Ok(answer) = serde_json::from_slice::<Value>(&body) else {
         bail!("get a token: {} answers something else", host(&realm));
     };
-    let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+    let token =
+        ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str().filter(|it| !it.is_empty()));
     let token = token.with_context(|| format!("get a token: {} gives none", host(&realm)))?;
-    let life = answer.expires_in.map_or(LIFE, Duration::from_secs);
+    let life =
+        answer.get("expires_in").and_then(Value::as_u64).map_or(LIFE, |life| LIFE.max(Duration::from_secs(life)));
     Ok(Authorization { header: format!("Bearer {token}"), until: Some(Instant::now() + life.mul_f64(0.9)) })
 }
 
@@ -207,6 +217,23 @@ mod tests {
         ] {
             assert_eq!(Challenge::parse(headers.iter().copied()), want, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn the_own_scope_follows_the_challenges() {
+        let own = "repository:x:pull";
+        for (scope, want) in [
+            (None, &[own][..]),
+            (Some(""), &[own]),
+            (Some(own), &[own]),
+            (Some("aws"), &["aws", own]),
+            (Some("repository:x:pull,push"), &["repository:x:pull,push", own]),
+        ] {
+            let scope = scope.map(str::to_owned);
+            let challenge = Challenge::Bearer { realm: "https://a/t".to_owned(), service: None, scope };
+            assert_eq!(challenge.scopes(own), want);
+        }
+        assert_eq!(Challenge::Basic.scopes(own), [own]);
     }
 
     #[test]

@@ -4,40 +4,34 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::tls::Certificates;
 
 /// What is known of a registry's certificates.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     /// Whose word it is: host and port.
     pub(crate) registry: String,
-    /// Any certificate will do.
+    /// Any certificate will do, wherever a request leads, and plain http, too: `--tls-verify=false`.
     pub(crate) anybody: bool,
     /// `--cert-dir`.
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// Makes the TLS configuration for a host. What certs.d says of a registry holds for that registry alone.
-pub(crate) fn configure(trust: &Trust, host: &str) -> anyhow::Result<TlsConfig> {
-    let own = host == trust.registry;
-    let mut roots: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
-    let system = !roots.is_empty();
-    let mut client = None;
+/// Finds the certificates for a host. What certs.d says of a registry holds for that registry alone.
+pub(super) fn find(trust: &Trust, host: &str) -> anyhow::Result<Certificates> {
+    let mut found = Certificates { anybody: trust.anybody, ..Certificates::default() };
     for directory in directories(trust, host) {
-        read_directory(&directory, &mut roots, &mut client)
-            .with_context(|| format!("read certificates {}", directory.display()))?;
+        read_directory(&directory, &mut found).with_context(|| format!("read certificates {}", directory.display()))?;
     }
-    // A container or a bare machine has no authorities of its own: take Mozilla's.
-    let roots = if roots.is_empty() || (!system && client.is_some() && roots.is_empty()) {
-        RootCerts::WebPki
-    } else {
-        RootCerts::from(roots)
-    };
-    Ok(TlsConfig::builder().root_certs(roots).client_cert(client).disable_verification(own && trust.anybody).build())
+    if !trust.anybody {
+        found.roots.extend(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(found)
 }
 
 fn directories(trust: &Trust, host: &str) -> Vec<PathBuf> {
@@ -50,17 +44,23 @@ fn directories(trust: &Trust, host: &str) -> Vec<PathBuf> {
 }
 
 /// `*.crt` are authorities; `X.cert` with `X.key` is ours (containers-certs.d(5), docker's the same).
-fn read_directory(
-    directory: &Path,
-    roots: &mut Vec<Certificate<'static>>,
-    client: &mut Option<ClientCert>,
-) -> anyhow::Result<()> {
+fn read_directory(directory: &Path, found: &mut Certificates) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => roots.extend(certificates(&path)?),
+            Some("crt") => {
+                let roots = read(&path)?;
+                if roots.is_empty() {
+                    log::warn!("{}: no certificate in it", path.display());
+                }
+                found.roots.extend(roots);
+            }
             Some("cert") => {
-                *client = Some(ClientCert::new_with_certs(&certificates(&path)?, key(&path.with_extension("key"))?));
+                let chain = read(&path)?;
+                if chain.is_empty() {
+                    bail!("{}: no certificate in it", path.display());
+                }
+                found.client = Some((chain, key(&path.with_extension("key"))?));
             }
             _ => {}
         }
@@ -68,20 +68,43 @@ fn read_directory(
     Ok(())
 }
 
-fn certificates(path: &Path) -> anyhow::Result<Vec<Certificate<'static>>> {
-    let mut found = Vec::new();
-    for item in parse_pem(&fs::read(path).with_context(|| path.display().to_string())?) {
-        if let PemItem::Certificate(certificate) = item.with_context(|| path.display().to_string())? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() {
-        bail!("{}: no certificate in it", path.display());
-    }
-    Ok(found)
+fn read(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    Ok(certificates(&fs::read(path).with_context(|| path.display().to_string())?))
 }
 
-fn key(path: &Path) -> anyhow::Result<PrivateKey<'static>> {
-    let text = fs::read(path).with_context(|| path.display().to_string())?;
-    PrivateKey::from_pem(&text).with_context(|| path.display().to_string())
+/// Finds the certificates in a PEM file: whatever is around them, and whatever else it holds, as Go does.
+fn certificates(file: &[u8]) -> Vec<CertificateDer<'static>> {
+    let text = String::from_utf8_lossy(file);
+    let block = |block: &str| {
+        let (body, _) = block.split_once("-----END CERTIFICATE-----")?;
+        let body: String = body.split_ascii_whitespace().collect();
+        STANDARD.decode(body).ok().map(CertificateDer::from)
+    };
+    text.split("-----BEGIN CERTIFICATE-----").skip(1).filter_map(block).collect()
+}
+
+fn key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_found_among_anything() {
+        let good = "-----BEGIN CERTIFICATE-----\r\nAQID\r\nBA==\r\n-----END CERTIFICATE-----\r\n";
+        for (file, want) in [
+            (good.as_bytes().to_vec(), 1),
+            ([b"Issuer: J\xf6rg\n", good.as_bytes(), b"\0tail", good.as_bytes()].concat(), 2),
+            (format!("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n{good}").into_bytes(), 1),
+            (format!("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n{good}").into_bytes(), 1),
+            (format!("-----BEGIN CERTIFICATE-----\nAQID\n{good}").into_bytes(), 1),
+            (b"nothing".to_vec(), 0),
+        ] {
+            let found = certificates(&file);
+            assert_eq!(found.len(), want, "{}", String::from_utf8_lossy(&file));
+            assert!(found.iter().all(|one| one.as_ref() == [1, 2, 3, 4]));
+        }
+    }
 }

@@ -7,16 +7,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, LOCATION};
 use ureq::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
 use ureq::{Agent, Proxy};
 
 use super::certificates::{self, Trust};
 use super::proxy;
 use super::retry::{Failure, Patience, Retries, retry_after};
+use super::tls::Tls;
 
 /// More redirects are a loop.
 const REDIRECTS: usize = 10;
+/// What a server says of an error is short. Bytes, and what is shown of it in characters.
+const ERROR_LIMIT: u64 = 64 << 10;
+const WORDS: usize = 300;
+
 /// Asks servers, one agent for each.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -24,6 +32,7 @@ pub(crate) struct Client {
     trust: Trust,
     agents: Mutex<HashMap<String, Agent>>,
     reached: AtomicBool,
+    warned: AtomicBool,
 }
 
 /// A request that can be sent more than once.
@@ -49,7 +58,13 @@ impl Ask {
 impl Client {
     /// Makes a client; `trust` says what is known of the registry's certificates.
     pub(crate) fn new(patience: Patience, trust: Trust) -> Self {
-        Self { patience, trust, agents: Mutex::default(), reached: AtomicBool::new(false) }
+        Self {
+            patience,
+            trust,
+            agents: Mutex::default(),
+            reached: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+        }
     }
 
     /// Returns the user's patience.
@@ -78,7 +93,8 @@ impl Client {
             self.reached.store(true, Ordering::Relaxed);
             if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
                 let next = redirect(&url, response.headers()).map_err(Failure::Final)?;
-                if home.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                let clear = home.scheme_str() == Some("https") && next.scheme_str() != Some("https");
+                if clear && !self.is_allowed(&format!("{} redirects to http", host(&url))) {
                     return Err(Failure::Final(anyhow!(
                         "{} redirects from https to {}",
                         host(&url),
@@ -89,15 +105,33 @@ impl Client {
                 url = next;
                 continue;
             }
-            if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT || passing(status) {
-                return Err(Failure::Passing(
-                    anyhow!("{} answers {status}", host(&url)),
-                    retry_after(response.headers()),
-                ));
+            // Some are brought to their knees by a range alone; who asks for one knows what to do then.
+            let by_range =
+                status == StatusCode::INTERNAL_SERVER_ERROR && ask.headers.iter().any(|(name, _)| *name == "range");
+            if passing(status) && !by_range {
+                let pause = retry_after(response.headers());
+                return Err(Failure::Passing(anyhow!("{} answers {status}{}", host(&url), words(response)), pause));
             }
             return Ok(response);
         }
         Err(Failure::Final(anyhow!("{} redirects without end", host(&home))))
+    }
+
+    /// Tells whether a server speaks the scheme of a URL at all, and with which status.
+    pub(crate) fn probe(&self, url: &str) -> Result<StatusCode, Failure> {
+        let ask = Ask::get(url.to_owned());
+        let url: Uri = ask.url.parse().with_context(|| format!("{url} is no URL")).map_err(Failure::Final)?;
+        let response = self.send_to(&url, &ask, true)?;
+        self.reached.store(true, Ordering::Relaxed);
+        Ok(response.status())
+    }
+
+    /// Tells whether something may be done in the clear: by the user's wish, who is warned once.
+    pub(crate) fn is_allowed(&self, what: &str) -> bool {
+        if self.trust.anybody && !self.warned.swap(true, Ordering::Relaxed) {
+            log::warn!("without TLS, as --tls-verify=false or registries.conf allow: {what}");
+        }
+        self.trust.anybody
     }
 
     fn send_to(&self, url: &Uri, ask: &Ask, at_home: bool) -> Result<Response<ureq::Body>, Failure> {
@@ -147,7 +181,7 @@ impl Client {
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_per_read(Some(self.patience.timeout))
@@ -157,10 +191,16 @@ impl Client {
             .max_idle_connections_per_host(8)
             .user_agent(concat!("drayage/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy::of(url)?);
-        if url.scheme_str() == Some("https") {
-            config = config.tls_config(certificates::configure(&self.trust, &name)?);
-        }
-        let agent = config.build().new_agent();
+        let tls = match url.scheme_str() {
+            Some("https") => Tls::new(certificates::find(&self.trust, &name)?)?,
+            _ => Tls::none(),
+        };
+        let connector =
+            ().chain(SocksConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(tls);
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
         agents.insert(key, agent.clone());
         Ok(agent)
     }
@@ -168,13 +208,47 @@ impl Client {
 
 /// Reads a small body, never more than `limit` bytes of it.
 pub(crate) fn read_body(response: Response<ureq::Body>, limit: u64, what: &str) -> anyhow::Result<Vec<u8>> {
+    read_limited(response.into_body().into_with_config().limit(u64::MAX).reader(), limit, what)
+}
+
+/// Reads what is small, never more than `limit` bytes of it.
+pub(crate) fn read_limited(reader: impl Read, limit: u64, what: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
     reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read {what}"))?;
     if bytes.len() as u64 > limit {
         bail!("{what} is longer than {limit} bytes");
     }
     Ok(bytes)
+}
+
+/// Returns what a server says of its refusal, in brackets: people search for these words. The first of a registry's errors
+/// (distribution-spec, "Error Codes"), what token servers have in their place, or a line of plain text.
+pub(crate) fn words(response: Response<ureq::Body>) -> String {
+    let mut body = Vec::new();
+    // Without the words there is the status.
+    let _cut = response.into_body().into_reader().take(ERROR_LIMIT).read_to_end(&mut body);
+    let said = said(&body);
+    if said.is_empty() { said } else { format!(" ({said})") }
+}
+
+fn said(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    let word = |place: &Value, name: &str| place.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let parts = match (&json, json.pointer("/errors/0")) {
+        (_, Some(error)) => [word(error, "code"), word(error, "message")],
+        (Value::Object(_), _) => {
+            let names = ["error_description", "message", "details", "detail"];
+            let message = names.iter().map(|name| word(&json, name)).find(|word| !word.is_empty());
+            [word(&json, "error"), message.unwrap_or_default()]
+        }
+        // Pages for people are none of ours.
+        _ if text.trim_start().starts_with(['<', '[', '{']) => Default::default(),
+        _ => [text.lines().next().unwrap_or_default().to_owned(), String::new()],
+    };
+    let parts: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    parts.join(": ").chars().take(WORDS).map(plain).collect()
 }
 
 /// Returns the host of a URL, with its port.
@@ -213,7 +287,9 @@ fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
 fn passing(status: StatusCode) -> bool {
     matches!(
         status,
-        StatusCode::INTERNAL_SERVER_ERROR
+        StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::INTERNAL_SERVER_ERROR
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
@@ -260,6 +336,25 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(LOCATION, location.parse().unwrap())]);
             assert_eq!(redirect(&from, &headers).ok().map(|url| url.to_string()).as_deref(), want, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words() {
+        for (body, want) in [
+            (
+                r#"{"errors":[{"code":"DENIED","message":"rate limit \u001b[31m","detail":null}]}"#,
+                "DENIED: rate limit ?[31m",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
+            (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
+            (r#"{"error":"invalid_grant","error_description":"it is old"}"#, "invalid_grant: it is old"),
+            ("Blocked by policy\nmore", "Blocked by policy"),
+            ("<html>no</html>", ""),
+            (r#"{"errors":[]}"#, ""),
+            ("", ""),
+        ] {
+            assert_eq!(said(body.as_bytes()), want);
         }
     }
 

@@ -55,6 +55,11 @@ impl Retries {
         self.left = self.allowed;
     }
 
+    /// Tells whether no other attempt follows this one.
+    pub(crate) fn is_last(&self) -> bool {
+        self.left == 0 && self.allowed > 0
+    }
+
     /// Waits before the next attempt, or returns the error when there is none.
     pub(crate) fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
         let (error, asked) = match failure {

@@ -1,17 +1,23 @@
 //! An ordinary user as root: of a user namespace with the ids of /etc/subuid, or with the user's own alone where that is
 //! all there is, of a mount namespace, and with a `/run` of its own, in which all that the host has there is still reached.
-//! Whoever works behind this does as for root.
+//! Whoever works behind this does as for root. All of a user's programs that work below one root share these namespaces
+//! while any of them lives, so that they see each other's mounts and networks.
 
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, unmount};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::ThreadNameSpaceType;
 
 /// Where the host's `/run` is while it is taken apart: a directory that every system has.
 const ASIDE: &str = "/tmp";
@@ -22,41 +28,96 @@ const OWN: [&str; 2] = ["netns", "drayage"];
 /// What tells that `/run` has been made: on the host only root could make it.
 const MADE: &str = "/run/.drayage";
 
+/// The user's run directory there.
+const RUN: &str = "run/drayage";
+
 /// All ids that the user has, by newuidmap(1), and no more than the user's own, which needs nobody.
 const WAYS: [&[&str]; 2] = [&["--map-root-user", "--map-auto"], &["--map-root-user"]];
 
-/// Becomes root of a user namespace, unless it is root already; returns whether it is an ordinary user's. The program is
-/// executed again for that, as it was.
+/// Becomes root of the user's namespace, unless it is root already; returns whether it is an ordinary user's. The program
+/// is executed again for that, as it was.
 pub fn enter(roots: &cli::Roots) -> Result<bool> {
     if cli::is_rootless() {
         if !Path::new(MADE).exists() {
             own_run(&roots.run()).context("make a /run of its own")?;
+            release_lock();
         }
         return Ok(true);
     }
     if rustix::process::geteuid().is_root() {
         return Ok(false);
     }
+    let run = roots.run();
+    let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&run);
+    make().with_context(|| format!("make {}", run.display()))?;
+    // Until the namespaces are ready: two programs that start together must not make them twice.
+    let lock = File::open(&run).with_context(|| format!("open {}", run.display()))?;
+    flock(&lock, FlockOperation::LockExclusive).with_context(|| format!("lock {}", run.display()))?;
+    let directory = std::env::current_dir().context("the working directory")?;
+    if !join(&run)? {
+        return create(&lock);
+    }
+    drop(lock);
+    std::env::set_current_dir(&directory).with_context(|| format!("enter {}", directory.display()))?;
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(cli::ROOTLESS, "1");
+    Err(again.exec()).context("execute this program again")
+}
+
+/// Moves this process into the namespaces that another program of the user's has made for this run directory, if one lives
+/// there. The kernel knows: in those, and in no others, the directory is at [`RUN`].
+fn join(run: &Path) -> Result<bool> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let (own, user) = (identity(run), rustix::process::geteuid().as_raw());
+    for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        if entry.metadata().ok().map(|metadata| metadata.uid()) != Some(user) {
+            continue;
+        }
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let there = entry.path().join("root").join(RUN);
+        // One that ends in this moment, and one of the host's own, cannot be joined.
+        let kinds = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT;
+        if identity(&there) == own && rustix::thread::move_into_thread_name_spaces(process.as_fd(), kinds).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Executes this program again in new namespaces, which hear of the host's later mounts. It has the lock then. Returns
+/// only why it cannot.
+fn create(lock: &File) -> Result<bool> {
     let mut why = String::new();
     for way in WAYS {
-        let words = [&["--user", "--mount", "--propagation", "private"], way].concat();
+        let words = [&["--user", "--mount", "--propagation", "slave"], way].concat();
         let tried = Command::new("unshare").args(&words).arg("true").stdin(Stdio::null()).output();
         let tried = tried.context("execute unshare")?;
-        if tried.status.success() {
-            if !why.is_empty() {
-                log::info!("there is one id only, the user's own: {why}");
-            }
-            let mut command = Command::new("unshare");
-            command
-                .args(&words)
-                .arg(std::env::current_exe()?)
-                .args(std::env::args_os().skip(1))
-                .env(cli::ROOTLESS, "1");
-            return Err(command.exec()).context("execute unshare");
+        if !tried.status.success() {
+            String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().clone_into(&mut why);
+            continue;
         }
-        String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().clone_into(&mut why);
+        if !why.is_empty() {
+            log::info!("there is one id only, the user's own: {why}");
+        }
+        rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("hand the lock on")?;
+        let mut command = Command::new("unshare");
+        command.args(&words).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+        let error = command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec();
+        return Err(error).context("execute unshare");
     }
     bail!("an ordinary user needs a user namespace: {why}")
+}
+
+/// Lets others join: the number of the lock's descriptor is in the variable.
+fn release_lock() {
+    let number = std::env::var(cli::ROOTLESS).ok().and_then(|number| number.parse().ok());
+    if let Some(lock) = number.filter(|number| *number > 2).and_then(|number| sys::child::taken(number).ok()) {
+        // Who waits for it waits for the end of this process at the latest.
+        let _released = flock(&lock, FlockOperation::Unlock);
+    }
 }
 
 /// The same for what can be done without it, if less well.
@@ -107,6 +168,6 @@ fn replace(own: &File) -> Result<()> {
     drop(File::create(MADE)?);
     let drayage = Path::new("/run/drayage");
     fs::create_dir(drayage)?;
-    let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(own));
+    let from = format!("/proc/self/fd/{}", own.as_raw_fd());
     Ok(mount_bind_recursive(from, drayage)?)
 }

@@ -69,6 +69,14 @@ pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// The same, and no program that this one starts gets it.
+pub fn taken(number: u32) -> io::Result<OwnedFd> {
+    let copy = inherited(number)?;
+    // SAFETY: F_SETFD only marks the descriptor, which `inherited` has found open.
+    let marked = unsafe { libc::fcntl(i32::try_from(number).unwrap_or(-1), libc::F_SETFD, libc::FD_CLOEXEC) };
+    if marked < 0 { Err(io::Error::last_os_error()) } else { Ok(copy) }
+}
+
 /// Closes what this process was started with, from descriptor `first` on. Its own descriptors are all to be closed on
 /// exec, from birth; that tells them from those.
 pub fn close_inherited(first: u32) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use rustix::process::{Signal, kill_process};
 
+use super::sight::{SHARED, SHARED_OUT};
 use crate::support::{Cmd, Listing, Need, Sandbox, Test, image, since, test, wait_for};
 
 const NEEDS: &[Need] = &[
@@ -18,6 +19,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("an_ordinary_user_runs_a_container_with_a_port_and_a_way_outwards", NEEDS, ports_and_outwards),
         test("an_ordinary_user_has_the_verbs_for_what_goes_on", NEEDS, verbs),
+        test("an_ordinary_users_containers_see_each_other", NEEDS, shared),
         test("an_ordinary_user_s_printed_pipeline_does_the_same", NEEDS, printed),
         test("an_ordinary_user_s_killed_stages_leave_nothing", NEEDS, killed),
         test("an_ordinary_user_needs_neither_pasta_nor_slirp4netns_for_ports", NEEDS, without_programs),
@@ -162,6 +164,31 @@ fn verbs(sandbox: &Sandbox) {
     let by_runc = format!("run --rm --network none --runtime runc {} id -u", image("busybox").reference);
     user(sandbox, &by_runc).run().ok().stdout_is("0\n");
     user(sandbox, "run --unshare ./no-such-program").run().fails(127).one_error_line("run", &["no-such-program"]);
+    end(sandbox);
+}
+
+/// They stand in the same namespaces, which `run --unshare` enters, and which end with the last of them.
+fn shared(sandbox: &Sandbox) {
+    machine(sandbox);
+    let busybox = image("busybox").reference;
+    let ok = |script: &str| user(sandbox, script).run().ok().stdout;
+    assert_eq!(ok(&SHARED.replace("IMAGE", &busybox)), SHARED_OUT);
+    ok(&format!("run -d --name web {busybox} sh -c 'echo >/tmp/made; exec sleep 1000'"));
+    let look = "root=.local/share/drayage/containers/web/rootfs; run --unshare ls $root/tmp; run --unshare ip netns exec web true
+        ls /proc/$(spawn state web | jq .pid)/root/tmp; ls $root; run --unshare pwd";
+    let seen = ok(look);
+    assert!(seen.starts_with("made\nmade\n/") && seen.ends_with("/user\n"), "{seen}");
+    // Killed all at once, beside one that lives: nothing of it stays in the namespaces.
+    ok(&format!("run -d --name other {busybox} sleep 1000"));
+    let kill = "kill -9 $(pgrep -f 'keep-keeper.*claims/other') $(spawn state other | jq .pid); run --gc
+        run --unshare sh -c 'ls /run/netns; grep -o containers/.*rootfs /proc/mounts'; keep rm -f other";
+    assert_eq!(ok(kill), "other\nweb\ncontainers/web/rootfs\nother\n");
+    ok("keep rm -f web");
+    // A name of a container that was killed with all of the namespaces' processes is free, too.
+    let all = format!(
+        "run -d --name web {busybox} sleep 1000; kill -9 $(pgrep keep) $(spawn state web | jq .pid); keep rm -f web"
+    );
+    assert_eq!(ok(&all), "web\nweb\n");
     end(sandbox);
 }
 

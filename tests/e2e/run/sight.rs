@@ -9,6 +9,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("its_volumes_and_own_mounts_are_not_the_hosts", PIPELINE, kept_apart),
         test("an_ended_container_keeps_its_files_and_no_mount", PIPELINE, ended),
         test("prune_leaves_a_starting_container_alone", PIPELINE, starting),
+        test("another_container_shares_network_ipc_and_pid", PIPELINE, shared),
         test("all_processes_killed_at_once_leave_what_one_sweep_removes", PIPELINE, all_killed),
     ]
 }
@@ -88,6 +89,31 @@ fn starting(sandbox: &Sandbox) {
         );
         sandbox.sh(&script).run().ok().stdout_is(&"ok\n".repeat(8)).stderr_is("");
     }
+}
+
+/// What two containers share, as `run` and `compose` ask for it; `IMAGE` is busybox.
+pub(super) const SHARED: &str = r#"
+    run -d --name own IMAGE sh -c "echo here >/dev/shm/note; echo page >/tmp/page; exec httpd -f -p 80 -h /tmp" >/dev/null
+    ask="wget -q -O - http://127.0.0.1/page"
+    until spawn exec own $ask 2>/dev/null; do :; done
+    run --rm --network container:own IMAGE $ask
+    run --rm --ipc container:own IMAGE cat /dev/shm/note
+    run --rm --pid container:own IMAGE sh -c "ps | grep -c [h]ttpd"
+    run -d --name second --network container:own IMAGE sleep 1000
+    run --rm --network container:second IMAGE $ask
+    keep restart -t 0 second; run --rm --network container:second IMAGE $ask
+    run -d --name lone --network none IMAGE sleep 1000; run --rm --network container:lone IMAGE ls /sys/class/net
+    keep rm -f second own lone; run --rm --network container:own IMAGE true 2>&1 | grep -c "own"
+    printf "%s\n" "services: {app: {image: IMAGE, command: [httpd, -f, -p, '80', -h, /etc]}, aside: {image: IMAGE, command: [sleep, '100']," \
+        "  network_mode: 'service:app', pid: 'service:app', ipc: 'service:app'}}" >compose.yaml
+    compose -p two up -d >/dev/null 2>&1; until spawn exec two-aside-1 wget -q -O - http://127.0.0.1/hostname 2>/dev/null; do :; done
+    compose -p two down >/dev/null 2>&1; keep list -q"#;
+pub(super) const SHARED_OUT: &str =
+    "page\npage\nhere\n1\nsecond\npage\nsecond\npage\nlone\nlo\nsecond\nown\nlone\n1\ntwo-app-1\n";
+
+fn shared(sandbox: &Sandbox) {
+    let script = SHARED.replace("IMAGE", &image("busybox").reference);
+    sandbox.sh(&script).run().ok().stdout_is(SHARED_OUT);
 }
 
 fn all_killed(sandbox: &Sandbox) {

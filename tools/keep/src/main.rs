@@ -38,6 +38,10 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { begin, verb, roots } = arguments;
     let Some(verb) = verb else { return begin::begin(&begin, &roots) };
+    if let Verb::Rm { these, .. } = &verb {
+        // An ordinary user's mounts and networks are in namespaces.
+        rootless::enter_if_possible(&these.roots);
+    }
     // Its codes are its own, unless it is the container's that it returns.
     let attaches = matches!(verb, Verb::Attach(_) | Verb::Start(Start { attach: true, .. }));
     let done = match verb {

@@ -111,9 +111,14 @@ fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
 pub(crate) fn join(mut target: Target, id: &str, other: &str) -> Result<()> {
     check_id(id)?;
     check_id(other)?;
-    ensure!(named::exists(other), "container {other} has no network namespace: {}", named::path(other).display());
-    let path = named::path(other);
-    let network = joined::describe(&mut Router::open()?, other, &path)?;
+    let path = if named::exists(other) {
+        named::path(other)
+    } else {
+        let noted = container::find(&cli::Roots::default().run().join("spawn"), other);
+        let noted = noted.with_context(|| format!("container {other} has no network namespace: it does not run"))?;
+        named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
+    };
+    let network = joined::describe(&mut Router::open()?, &path)?;
     let address = network.addresses().first().copied();
     target.record.set(&Id(id.to_owned()));
     target.record.set(&network);

@@ -387,8 +387,13 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
         return intermediate::clone(how, || join_user_namespace(&mut child.namespaces));
     }
     let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
+    let join = || sys::namespace::enter(pids.as_fd(), Kind::Pid).context("join the pid namespace");
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
-    sys::namespace::enter(pids.as_fd(), Kind::Pid).context("join the pid namespace")?;
+    // Who is root of a user namespace only might not turn back.
+    if sys::namespace::enter(own.as_fd(), Kind::Pid).is_err() {
+        return intermediate::clone(how, join);
+    }
+    join()?;
     let cloned = clone(how);
     if !matches!(cloned, Ok(Cloned::Child)) {
         sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;

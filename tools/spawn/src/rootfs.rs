@@ -5,6 +5,7 @@
 mod attach;
 mod cgroup;
 mod devices;
+mod foreign;
 mod host;
 mod restrict;
 
@@ -244,6 +245,11 @@ fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prep
     let entry = &config.mounts[at];
     let mount = Mount::parse(entry);
     let in_user_namespace = config.linux.has(NamespaceKind::User);
+    if let (Some(depth), Some((pid, path))) = (mount.bind, foreign::split(Path::new(&mount.source))) {
+        let tree = foreign::clone_of(pid, &path, depth.is_tree())?;
+        mount.id_map.map_or(Ok(()), |_| map_ids(tree.as_fd(), &mount, id_namespace(config, entry)?.as_fd()))?;
+        return Ok(Prepared::Tree(tree));
+    }
     let (Some(depth), true) = (mount.bind, in_user_namespace || mount.id_map.is_some()) else {
         ensure!(mount.id_map.is_none(), "mount {}: only bind mounts can be id-mapped", mount.destination.display());
         return Ok(Prepared::Nothing);

@@ -1,5 +1,6 @@
 //! The network of another container, described for one that shares it: read back from the kernel.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -12,9 +13,10 @@ use super::named;
 use super::owner::is_port_of;
 use super::result::{Interface, network};
 
-/// Describes the network of the named namespace `name`, whose path is `path`.
-pub(crate) fn describe(host: &mut Router, name: &str, path: &Path) -> Result<Network> {
-    let netns = named::open(name).with_context(|| format!("open {}", path.display()))?;
+/// Describes the network of a namespace. The host's end of its link is known by the name of a named one.
+pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
+    let netns = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut inside = named::router(netns.as_fd()).with_context(|| format!("enter {}", path.display()))?;
     let links = inside.links(None)?;
     let addresses = inside.addresses()?;
@@ -36,7 +38,7 @@ pub(crate) fn describe(host: &mut Router, name: &str, path: &Path) -> Result<Net
         |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
     let mut interfaces = vec![];
     let on_the_host = host.links(None)?;
-    if let Some(port) = on_the_host.iter().find(|link| is_port_of(link, name)) {
+    if let Some(port) = on_the_host.iter().find(|link| is_port_of(link, &name)) {
         let bridge = on_the_host.iter().find(|link| Some(link.index) == port.controller);
         interfaces.extend(bridge.map(on_host));
         interfaces.push(on_host(port));

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -32,6 +32,15 @@ pub(crate) fn exists(name: &str) -> bool {
 /// Opens the namespace of that name.
 pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
     File::open(path(name)).map(OwnedFd::from)
+}
+
+/// Returns the path of the namespace that a process is in: its name, where it has one, which outlives the process.
+pub(crate) fn of_process(pid: i32) -> io::Result<PathBuf> {
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let own = identity(&path)?;
+    let mut names = fs::read_dir(DIRECTORY).into_iter().flatten().flatten().map(|entry| entry.path());
+    Ok(names.find(|name| identity(name).is_ok_and(|other| other == own)).unwrap_or(path))
 }
 
 /// Makes a namespace and gives it the name. `inside` is called in it before anything is in there.

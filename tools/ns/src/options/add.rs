@@ -21,6 +21,10 @@ const ROOM: confine::Room = confine::Room {
     capabilities: confine::FILES.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SYS_ADMIN),
 };
 
+/// The network of another container is found by its process, where it has no name.
+const ROOM_TO_JOIN: confine::Room =
+    confine::Room { capabilities: ROOM.capabilities.union(CapabilitySet::SYS_PTRACE), ..ROOM };
+
 /// Make a container's network: a named namespace on a bridge
 ///
 /// The namespace is /run/netns/ID, as `ip netns` has it. Its path is written into the bundle's config.json, so that any
@@ -96,7 +100,7 @@ impl Add {
     /// Makes the network.
     pub(crate) fn run(self) -> Result<()> {
         if self.cni.is_none() && !self.user_mode {
-            confine::enter(&ROOM)?;
+            confine::enter(if self.join.is_some() { &ROOM_TO_JOIN } else { &ROOM })?;
         }
         let (mut target, id) = self.target()?;
         target.record.set_command("ns", self.words()?)?;

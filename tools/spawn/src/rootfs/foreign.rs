@@ -1,0 +1,49 @@
+//! Bind mounts of what another process has in its root, as the `/dev/shm` of a container whose IPC namespace is shared.
+//! The kernel clones mounts of the caller's mount namespace only, so a process goes there for it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::thread::ThreadNameSpaceType;
+use sys::clone::{Cloned, How, clone, exit_now};
+use sys::mount::clone_tree;
+
+use crate::sync;
+
+/// Splits `/proc/PID/root/PATH` into the process and its path, where that is in another mount namespace.
+pub(super) fn split(source: &Path) -> Option<(Pid, PathBuf)> {
+    let mut parts = source.strip_prefix("/proc").ok()?.components();
+    let number = parts.next()?.as_os_str().to_str()?;
+    let pid = number.parse().ok().and_then(Pid::from_raw)?;
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let elsewhere = parts.next()?.as_os_str() == "root" && namespace(number) != namespace("self");
+    elsewhere.then(|| (pid, Path::new("/").join(parts.as_path())))
+}
+
+/// Clones the tree that the process has at that path, detached.
+pub(super) fn clone_of(pid: Pid, path: &Path, whole: bool) -> anyhow::Result<OwnedFd> {
+    let process = crate::userns::pidfd(pid)?;
+    let (ours, theirs) = sync::pair()?;
+    let child = match clone(How::default()).context("start a process")? {
+        Cloned::Parent { pid, .. } => pid,
+        Cloned::Child => {
+            let send = || -> io::Result<()> {
+                sys::namespace::enter_process(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
+                let source = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                sync::send_with_fd(theirs.as_fd(), &[0], clone_tree(source.as_fd(), whole)?.as_fd())
+            };
+            exit_now(send().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0))
+        }
+    };
+    drop(theirs);
+    let (_, tree) = sync::receive_with_fd(ours.as_fd(), &mut [0])?;
+    let status = waitid(WaitId::Pid(child), WaitIdOptions::EXITED).context("wait for the process")?;
+    let code = status.and_then(|status| status.exit_status()).unwrap_or_default();
+    tree.ok_or_else(|| io::Error::from_raw_os_error(code))
+        .with_context(|| format!("clone {} of process {pid}", path.display()))
+}

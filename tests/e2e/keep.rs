@@ -1,5 +1,6 @@
 //! `keep`: containers that go on without their caller.
 
+mod faults;
 mod life;
 
 use rustix::process::Signal;
@@ -23,7 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("events_are_told_as_they_happen", NEEDS, events),
         test("wrong_uses_are_one_line", NEEDS, wrong_uses),
     ];
-    own.into_iter().chain(life::tests()).collect()
+    own.into_iter().chain(life::tests()).chain(faults::tests()).collect()
 }
 
 /// Starts a container of busybox.

@@ -4,12 +4,16 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::{Process, Stage, Status, Tool};
+
+/// The longest pause before what has failed is tried again.
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// What undoes a stage, if the stage was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,18 @@ pub fn carry_out(undo: &[Undo]) -> Result<()> {
     let Some(first) = failures.next() else { return Ok(()) };
     failures.for_each(|error| log::warn!("{error:#}"));
     Err(first)
+}
+
+/// Carries the steps out as the last who can: what fails for want of anything is tried again for some seconds.
+pub fn carry_out_at_last(undo: &[Undo]) -> Result<()> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match carry_out(undo) {
+            Err(_) if pause <= LONGEST => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause *= 2;
+    }
 }
 
 /// A step that is being carried out.

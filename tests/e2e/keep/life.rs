@@ -68,7 +68,7 @@ fn restarted(sandbox: &Sandbox) {
 }
 
 /// Options of `bundle` for a check that is made all the time.
-fn checked(test: &str, more: &str) -> String {
+pub(super) fn checked(test: &str, more: &str) -> String {
     format!(
         "--annotation 'org.drayage.healthcheck={{\"Test\":[\"CMD-SHELL\",\"{test}\"],\"Interval\":20000000{more}}}'"
     )
@@ -161,7 +161,7 @@ fn failed_start(sandbox: &Sandbox) {
 }
 
 /// Returns the keeper of a container, as the sandbox numbers it.
-fn keeper(sandbox: &Sandbox, id: &str) -> String {
+pub(super) fn keeper(sandbox: &Sandbox, id: &str) -> String {
     let claim = json(sandbox, &format!("state/run/claims/{id}")).unwrap();
     claim["pid"].to_string()
 }

@@ -1,26 +1,20 @@
-//! One run of the container: started by `spawn`, with its output and input in the keeper's hands.
+//! One run of the container, with its output and input in the keeper's hands.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock;
 use crate::exit::Exit;
 use crate::health::Watch;
-use crate::job::Job;
 use crate::output::Stream;
 
-/// The socket's name in the bundle by which `spawn` hands the terminal over.
-const CONSOLE: &str = "console.sock";
 /// What is read at the end at most: others may hold the pipe, and write for ever.
 const LAST_WORDS: usize = 1 << 20;
+/// How long after it was killed it is killed again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A container that runs.
 pub(crate) struct Container {
@@ -42,76 +36,12 @@ pub(crate) struct Output {
     pub(crate) stream: Stream,
 }
 
-/// How a start went.
-pub(crate) enum Started {
-    /// `spawn` ended with this code; its words are on stderr.
-    Failed(u8),
-    Running(Box<Container>),
-}
-
-/// Starts the container.
-pub(crate) fn start(job: &Job, restarts: u32) -> Result<Started> {
-    let pid_file = job.bundle.join("pid");
-    let console = job.bundle.join(CONSOLE);
-    let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
-    spawn.push([&pid_file]);
-    if job.preserve_fds > 0 {
-        spawn.push(["--preserve-fds".to_owned(), job.preserve_fds.to_string()]);
-    }
-    let listener = if job.terminal {
-        spawn.push(["--console-socket".as_ref(), console.as_os_str()]);
-        Some(listen(&job.bundle)?)
-    } else {
-        None
-    };
-    spawn.push([&job.bundle]);
-    let mut exit = Exit { started_at: clock::now(), restart_count: restarts, ..Exit::default() };
-    let mut command = spawn.command()?;
-    let mut outputs = Vec::new();
-    let (stdout, stderr) = (pipe(Stream::Stdout, &mut outputs)?, pipe(Stream::Stderr, &mut outputs)?);
-    command.stdout(stdout).stderr(stderr).stdin(Stdio::null());
-    let mut input = None;
-    if job.interactive && !job.terminal {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
-        command.stdin(read);
-        input = Some(write);
-    }
-    // Of a keeper that is killed meanwhile nobody would know the container.
-    sys::child::die_with_parent(&mut command, Signal::KILL);
-    let status = {
-        let _span = trace::span("start the container", &spawn);
-        command.status().context("execute spawn")?
-    };
-    // With the command go its ends of the pipes.
-    drop(command);
-    if !status.success() {
-        for output in &mut outputs {
-            output.drain(&mut |_, bytes| io::stderr().write_all(bytes).unwrap_or_default());
-        }
-        return Ok(Started::Failed(code(status)));
-    }
-    exit.started_at = clock::now();
-    let pid = fs::read_to_string(&pid_file).with_context(|| format!("read {}", pid_file.display()))?;
-    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{pid:?} is no process id"))?;
-    if let Some(listener) = listener {
-        let master = receive_console(&listener)?;
-        // The next start makes its own.
-        let _gone = fs::remove_file(&console);
-        rustix::io::ioctl_fionbio(&master, true).context("the terminal")?;
-        input = Some(master.try_clone().context("the terminal")?);
-        outputs = vec![Output { file: master.into(), stream: Stream::Stdout }];
-    }
-    crate::notify::started(job, pid);
-    let since = Instant::now();
-    let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
-    let deadline = job.timeout.map(|seconds| since + Duration::from_secs(seconds));
-    Ok(Started::Running(Box::new(Container { pid, since, exit, outputs, input, health, deadline })))
-}
-
 impl Container {
-    /// Returns what an attached client may write to.
-    pub(crate) fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.input.as_ref().map(AsFd::as_fd)
+    /// Kills its first process, again and again until it has ended. That is a child of this process, so that its number
+    /// is nobody else's.
+    pub(crate) fn kill(&mut self) {
+        self.deadline = Some(Instant::now() + AGAIN);
+        let _ended = kill_process(self.pid, Signal::KILL);
     }
 
     /// Copies what has been said; ends that are closed are dropped.
@@ -127,6 +57,10 @@ impl Container {
 }
 
 impl Output {
+    pub(crate) fn new(file: OwnedFd, stream: Stream) -> Self {
+        Self { file: file.into(), stream }
+    }
+
     /// Copies once: the number of bytes, 0 at the end, `None` if there is nothing now.
     fn read(&mut self, take: &mut dyn FnMut(Stream, &[u8])) -> Option<usize> {
         let mut buffer = [0; 16 << 10];
@@ -143,7 +77,7 @@ impl Output {
         }
     }
 
-    fn drain(&mut self, take: &mut dyn FnMut(Stream, &[u8])) {
+    pub(crate) fn drain(&mut self, take: &mut dyn FnMut(Stream, &[u8])) {
         let mut left = LAST_WORDS;
         while let Some(count @ 1..) = self.read(take) {
             left = left.saturating_sub(count);
@@ -158,40 +92,4 @@ impl AsFd for Output {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
-}
-
-/// Makes a pipe: its reading end becomes one of the outputs, its writing end is returned.
-fn pipe(stream: Stream, outputs: &mut Vec<Output>) -> Result<OwnedFd> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
-    // Only the reading end: the container's program may not expect the other to be.
-    rustix::io::ioctl_fionbio(&read, true).context("pipe")?;
-    outputs.push(Output { file: read.into(), stream });
-    Ok(write)
-}
-
-/// Returns an exit code for a status, as a shell does.
-fn code(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(125)
-}
-
-/// Makes the socket that the terminal comes through, by the bundle's descriptor: a socket's path may have 107 bytes only.
-fn listen(bundle: &Path) -> Result<UnixListener> {
-    // A killed start may have left one.
-    let _gone = fs::remove_file(bundle.join(CONSOLE));
-    let listen = || {
-        let directory = File::open(bundle)?;
-        UnixListener::bind(format!("/proc/self/fd/{}/{CONSOLE}", directory.as_raw_fd()))
-    };
-    listen().with_context(|| format!("socket {}", bundle.join(CONSOLE).display()))
-}
-
-/// Takes the terminal's master end from spawn: runc, docs/terminals.md, "Detached".
-fn receive_console(listener: &UnixListener) -> Result<OwnedFd> {
-    let (socket, _) = listener.accept().context("console socket")?;
-    let Some(console) = crate::control::input(socket.as_fd()).context("receive the terminal")? else {
-        bail!("spawn sent no terminal")
-    };
-    Ok(console)
 }

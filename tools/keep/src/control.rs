@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,6 +20,7 @@ use rustix::net::{
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, recvmsg, sendmsg,
     socket_with,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::exit::Exit;
 use crate::output::Stream;
@@ -30,6 +31,10 @@ const FILE: &str = "keep.sock";
 pub(crate) const PACKET: usize = 32 << 10;
 /// How long a client may keep the container waiting before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long no new clients are taken where there was no descriptor for one.
+const CLOSED: Duration = Duration::from_millis(500);
+/// The descriptors that the keeper has and needs for itself.
+const OWN: usize = 48;
 const ENDED: u8 = 0;
 
 /// What a client asks for.
@@ -80,11 +85,26 @@ pub(crate) struct Control {
     listener: OwnedFd,
     path: PathBuf,
     clients: Vec<Client>,
+    /// When new clients are taken again, where there was no descriptor for one.
+    closed: Option<Instant>,
+    /// So many clients leave descriptors for the next start.
+    most: usize,
+}
+
+/// What an attached client may write to.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// It is not known yet whether there is any.
+    Awaited,
+    /// This, if anything.
+    Known(Option<BorrowedFd<'a>>),
 }
 
 struct Client {
     socket: OwnedFd,
     request: Option<Request>,
+    /// Whether it has been given the container's input, or told that there is none.
+    joined: bool,
     gone: bool,
 }
 
@@ -104,12 +124,24 @@ impl Control {
             Ok(listener)
         };
         let listener = make().with_context(|| format!("socket {}", path.display()))?;
-        Ok(Self { listener, path, clients: Vec::new() })
+        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+        let most = limit.unwrap_or(usize::MAX).saturating_sub(OWN).max(8);
+        Ok(Self { listener, path, clients: Vec::new(), closed: None, most })
     }
 
-    /// Returns what is to be polled for requests: the listener, then every client.
+    /// Returns what is to be polled for requests: every client, and the listener where another one can be taken.
     pub(crate) fn polled(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.listener.as_fd()).chain(self.clients.iter().map(|client| client.socket.as_fd()))
+        let listener = self.takes_more().then(|| self.listener.as_fd());
+        listener.into_iter().chain(self.clients.iter().map(|client| client.socket.as_fd()))
+    }
+
+    /// Returns when the listener is to be looked at again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.closed
+    }
+
+    fn takes_more(&self) -> bool {
+        self.clients.len() < self.most && self.closed.is_none_or(|until| until <= Instant::now())
     }
 
     /// Waits until somebody comes; false if the caller has gone instead.
@@ -120,13 +152,25 @@ impl Control {
         Ok(!polled[0].revents().is_empty())
     }
 
-    /// Takes new clients and their requests. `input` is what an attached client may write to.
-    pub(crate) fn serve(&mut self, input: Option<BorrowedFd<'_>>) -> Vec<Request> {
-        while let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            // A client that does not listen must not stop the container for long.
-            let _unlimited = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
-            self.clients.push(Client { socket, request: None, gone: false });
+    fn accept(&mut self) {
+        while self.takes_more() {
+            self.closed = None;
+            match accept_with(&self.listener, SocketFlags::CLOEXEC) {
+                Ok(socket) => {
+                    // A client that does not listen must not stop the container for long.
+                    let _unlimited = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
+                    self.clients.push(Client { socket, request: None, joined: false, gone: false });
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
+                // It stays readable, so that the loop would spin.
+                Err(_) => self.closed = Some(Instant::now() + CLOSED),
+            }
         }
+    }
+
+    /// Takes new clients and their requests. `input` is for those who attach.
+    pub(crate) fn serve(&mut self, input: Input<'_>) -> Vec<Request> {
+        self.accept();
         let mut requests = Vec::new();
         for client in &mut self.clients {
             let mut packet = [0; 256];
@@ -135,8 +179,8 @@ impl Control {
                 Ok((count, _)) if count > 0 => {
                     let request = std::str::from_utf8(&packet[..count]).ok().and_then(Request::parse);
                     client.request.clone_from(&request);
-                    if request == Some(Request::Attach) {
-                        client.gone |= send(&client.socket, &[], input).is_err();
+                    if let (Some(Request::Attach), Input::Known(input)) = (&request, input) {
+                        client.join(input);
                     }
                     client.gone |= request.is_none();
                     requests.extend(request);
@@ -148,9 +192,16 @@ impl Control {
         requests
     }
 
+    /// Gives those who wait for it what they may write to.
+    pub(crate) fn join(&mut self, input: Option<BorrowedFd<'_>>) {
+        let waiting = |client: &&mut Client| client.request == Some(Request::Attach) && !client.joined;
+        self.clients.iter_mut().filter(waiting).for_each(|client| client.join(input));
+        self.clients.retain(|client| !client.gone);
+    }
+
     /// Shows the attached clients what the container has said.
     pub(crate) fn show(&mut self, stream: Stream, bytes: &[u8]) {
-        for client in self.clients.iter_mut().filter(|client| client.request == Some(Request::Attach)) {
+        for client in self.clients.iter_mut().filter(|client| client.joined) {
             client.gone |= send(&client.socket, &[&[stream as u8], bytes], None).is_err();
         }
         self.clients.retain(|client| !client.gone);
@@ -166,6 +217,11 @@ impl Control {
         self.clients.retain(|client| !matches!(client.request, Some(Request::Restart(..))));
     }
 
+    /// Lets all go who have asked for something.
+    pub(crate) fn let_go(&mut self) {
+        self.clients.retain(|client| client.request.is_none());
+    }
+
     /// Tells every client how the container ended.
     pub(crate) fn tell(&self, exit: &Exit) {
         let Ok(text) = serde_json::to_vec(exit) else { return };
@@ -178,6 +234,13 @@ impl Control {
     /// Takes the socket's name away. Who is connected sees the end of all when this is dropped.
     pub(crate) fn remove(&self) {
         let _gone = fs::remove_file(&self.path);
+    }
+}
+
+impl Client {
+    fn join(&mut self, input: Option<BorrowedFd<'_>>) {
+        self.joined = true;
+        self.gone |= send(&self.socket, &[], input).is_err();
     }
 }
 
@@ -204,6 +267,16 @@ pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<O
         Ok(socket) => Ok(Some(socket)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("ask the keeper of {id}")),
+    }
+}
+
+/// Asks a keeper that is ending how the container has ended; one that does not say so soon does not know.
+pub(crate) fn how_it_ended(bundle: &Path, id: &str) -> Option<Exit> {
+    let keeper = ask(bundle, id, &Request::Wait).ok()??;
+    set_socket_timeout(&keeper, Timeout::Recv, Some(PATIENCE)).ok()?;
+    match answer(&keeper) {
+        Ok(Answer::Ended(exit)) => Some(exit),
+        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! go, and their keepers and runtimes give new files their names (`inotify(7)`).
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde_json::{Map, Value, json};
 
 use crate::exit::{self, Exit};
@@ -97,11 +98,11 @@ impl Watch<'_> {
         let bundle = self.bundles.join(id);
         match file {
             PID => {
-                let pid = fs::read_to_string(bundle.join(PID)).unwrap_or_default();
-                self.say("start", id, json!({"pid": pid.trim().parse::<i32>().ok()}))
+                let pid = exit::read_pid(&bundle.join(PID)).ok().map(Pid::as_raw_pid);
+                self.say("start", id, json!({"pid": pid}))
             }
             exit::FILE => {
-                let exit = Exit::of(&bundle).unwrap_or_default();
+                let exit = list::parse::<Exit>(&bundle, exit::FILE).unwrap_or_default();
                 self.say("die", id, json!({"exitCode": exit.code, "oomKilled": exit.oom_killed}))
             }
             health::FILE => {

@@ -1,11 +1,14 @@
 //! How the container ended: `<bundle>/exit.json`, and what is told to who waits.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::process::Child;
 
 use anyhow::{Context, Result};
 use cgroup::Cgroups;
-use rustix::process::WaitStatus;
+use rustix::process::{Pid, WaitStatus};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,31 +37,69 @@ pub(crate) struct Exit {
 
 impl Exit {
     /// Reads how a container ended; `None` if it never did.
-    pub(crate) fn of(bundle: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(bundle.join(FILE)).ok()?).ok()
+    pub(crate) fn of(bundle: &Path) -> Result<Option<Self>> {
+        read(bundle, FILE)
     }
 
     /// Takes over what waiting for the process has told.
     pub(crate) fn set_status(&mut self, status: WaitStatus) {
         self.signal = status.terminating_signal();
-        let code = status.exit_status().or_else(|| self.signal.map(|signal| 128 + signal));
-        self.code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
+        self.code = code(status);
     }
+}
+
+/// Reads a file of the bundle; `None` if there is none. One that is damaged is named.
+pub(crate) fn read<T: DeserializeOwned>(bundle: &Path, name: &str) -> Result<Option<T>> {
+    let path = bundle.join(name);
+    let text = match sys::file::read_regular(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("read {}", path.display()))?,
+    };
+    Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?))
 }
 
 /// Writes a file of the bundle, whole or not at all.
 pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Result<()> {
     let path = bundle.join(name);
     let temporary = bundle.join(format!(".{name}"));
-    let write =
-        || fs::write(&temporary, serde_json::to_string(value)? + "\n").and_then(|()| fs::rename(&temporary, &path));
+    let write = || {
+        let text = serde_json::to_string(value)? + "\n";
+        // Not emptied first: where the disk is full by now, there is the room that was reserved.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len().try_into().unwrap_or_default())?;
+        fs::rename(&temporary, &path)
+    };
     write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Takes room on the disk for the file, before the container can fill that.
+pub(crate) fn reserve(bundle: &Path) {
+    // Without it the file needs room at the end.
+    let _full = fs::write(bundle.join(format!(".{FILE}")), [b' '; 1024]);
+}
+
+/// Returns the number of a child of this process.
+pub(crate) fn pid_of(child: &Child) -> Result<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without number")
+}
+
+/// Reads a file with the number of a process.
+pub(crate) fn read_pid(path: &Path) -> Result<Pid> {
+    let text = sys::file::read_regular(path).with_context(|| format!("read {}", path.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
+}
+
+/// Returns an exit code for a status, as a shell does.
+pub(crate) fn code(status: WaitStatus) -> u8 {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
 /// Finds the control groups of a container by `spawn`'s state, while that is there.
 pub(crate) fn cgroups(states: &Path, id: &str) -> Option<Cgroups> {
-    let text = fs::read(states.join(id).join("state.json")).ok()?;
-    let state: Value = serde_json::from_slice(&text).ok()?;
+    let state: Value = read(&states.join(id), "state.json").ok()??;
     Some(Cgroups::from_paths(&serde_json::from_value(state["cgroup_paths"].clone()).ok()?))
 }
 

@@ -1,25 +1,24 @@
 //! Health checks, with docker's meaning: a command that is executed in the container now and then, and what its exit
 //! status says. The result is `<bundle>/health.json`, with docker's names.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::errand::Errand;
 use crate::exit;
 use crate::job::Job;
 use crate::notify;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "health.json";
-/// docker keeps so many results,
+/// docker keeps so many results.
 const KEPT: usize = 5;
-/// and of each so many bytes.
-const OUTPUT: u64 = 4096;
+/// The file's name in the bundle in which `spawn` tells of the probe's process.
+const PID: &str = ".health.pid";
 
 /// A health check as images have it (docker's image specification, "Healthcheck"); times in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,12 +94,15 @@ pub(crate) struct Watch {
     /// When the next probe begins, or the one that runs has taken too long.
     pub(crate) due: Instant,
     running: Option<Running>,
+    /// `spawn` that was killed, and may have left a probe behind.
+    abandoned: Option<Pid>,
 }
 
 struct Running {
-    pid: Pid,
+    /// `spawn`, as long as it is about to execute the probe; then that itself.
+    errand: Errand,
+    executed: bool,
     begun: String,
-    output: File,
 }
 
 impl Watch {
@@ -109,7 +111,7 @@ impl Watch {
         let health = Health::default();
         save(bundle, &health);
         let started = Instant::now();
-        let mut watch = Self { check: check.clone(), health, started, due: started, running: None };
+        let mut watch = Self { check: check.clone(), health, started, due: started, running: None, abandoned: None };
         watch.due += watch.pause();
         watch
     }
@@ -119,11 +121,12 @@ impl Watch {
         if Instant::now() < self.due {
             return;
         }
-        if let Some(running) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             // Its status comes as that of any other child; nobody asks for it any more.
-            let _ended = rustix::process::kill_process(running.pid, Signal::KILL);
+            let _ended = kill_process(running.errand.pid, Signal::KILL);
+            self.abandoned = (!running.executed).then_some(running.errand.pid);
             let limit = self.timeout();
-            let output = format!("Health check exceeded timeout ({limit:?}): {}", text(running.output));
+            let output = format!("Health check exceeded timeout ({limit:?}): {}", running.errand.words());
             self.judge(job, Probe { start: running.begun, end: crate::clock::now(), exit_code: -1, output });
             return;
         }
@@ -139,13 +142,33 @@ impl Watch {
         }
     }
 
-    /// Takes note of a child's end, if it was a probe.
+    /// Takes note of a child's end, if it was a probe, or `spawn` that has executed one.
     pub(crate) fn ended(&mut self, job: &Job, pid: Pid, status: WaitStatus) {
-        if let Some(running) = self.running.take_if(|running| running.pid == pid) {
-            let exit_code = status.exit_status().or(status.terminating_signal().map(|n| 128 + n)).unwrap_or(-1);
-            let end = crate::clock::now();
-            self.judge(job, Probe { start: running.begun, end, exit_code, output: text(running.output) });
+        let probe = exit::read_pid(&job.bundle.join(PID));
+        if self.abandoned.take_if(|spawn| *spawn == pid).is_some() {
+            // The container may have stopped it before its program: it ends by this all the same.
+            if let Some(probe) = probe.ok().filter(|probe| is_own_child(*probe)) {
+                let _ended = kill_process(probe, Signal::KILL);
+            }
+            return;
         }
+        let Some(mut running) = self.running.take_if(|running| running.errand.pid == pid) else { return };
+        let mut exit_code = status.exit_status().or(status.terminating_signal().map(|n| 128 + n)).unwrap_or(-1);
+        let mut output = running.errand.words();
+        if !running.executed {
+            match probe {
+                Ok(probe) if exit_code == 0 => {
+                    running.errand.pid = probe;
+                    running.executed = true;
+                    self.running = Some(running);
+                    return;
+                }
+                Err(error) if exit_code == 0 => output = format!("{error:#}"),
+                _ => {}
+            }
+            exit_code = -1;
+        }
+        self.judge(job, Probe { start: running.begun, end: crate::clock::now(), exit_code, output });
     }
 
     fn timeout(&self) -> Duration {
@@ -163,19 +186,13 @@ impl Watch {
     }
 
     fn probe(&self, job: &Job) -> Result<Running> {
-        let output = File::from(rustix::fs::memfd_create("health", rustix::fs::MemfdFlags::CLOEXEC)?);
-        let pid_file = job.bundle.join(".health.pid");
+        let pid_file = job.bundle.join(PID);
+        // That of the one before.
+        let _gone = std::fs::remove_file(&pid_file);
         let mut exec = job.spawn(["exec", "--detach", "--pid-file"]);
         exec.push([pid_file.as_os_str(), job.id.as_ref()]);
         exec.push(self.check.command());
-        let mut command = exec.command()?;
-        command.stdin(std::process::Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
-        let begun = crate::clock::now();
-        let status = command.status().context("execute spawn")?;
-        anyhow::ensure!(status.success(), "{}", text(output));
-        let pid = std::fs::read_to_string(pid_file).context("the probe's process id")?;
-        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).context("the probe's process id")?;
-        Ok(Running { pid, begun, output })
+        Ok(Running { errand: Errand::begin(&exec)?, executed: false, begun: crate::clock::now() })
     }
 
     /// Draws the conclusion: docker counts failures in a row, and none while the container may still be starting.
@@ -207,12 +224,10 @@ fn save(bundle: &Path, health: &Health) {
     }
 }
 
-fn text(mut output: File) -> String {
-    use std::io::Seek;
-    let mut bytes = Vec::new();
-    // What cannot be read is not there.
-    let _read = output.rewind().and_then(|()| output.take(OUTPUT).read_to_end(&mut bytes));
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Tells whether a process is a child of this one, which has not been waited for.
+fn is_own_child(pid: Pid) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), look).is_ok()
 }
 
 #[cfg(test)]

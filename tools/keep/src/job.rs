@@ -1,6 +1,5 @@
 //! All that a keeper has to know of its container: `<bundle>/keep.json`, which the verbs read too.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stage::{Stage, Tool, Undo};
 
+use crate::exit;
 use crate::health::Check;
 use crate::notify::Ready;
 use crate::place::Place;
@@ -110,9 +110,7 @@ pub(crate) enum Format {
 impl Job {
     /// Reads the job of a container that has, or had, a keeper.
     pub(crate) fn of(bundle: &Path) -> Result<Self> {
-        let path = bundle.join(FILE);
-        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{} is not a keeper's job", path.display()))
+        exit::read(bundle, FILE)?.with_context(|| format!("there is no {}", bundle.join(FILE).display()))
     }
 
     /// Returns the job of a container that nothing is asked for but what its bundle says.
@@ -165,9 +163,9 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// Reads the bundle's config.json.
     pub(crate) fn of(bundle: &Path) -> Result<Self> {
-        let path = bundle.join("config.json");
-        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        let config: Value = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", path.display()))?;
+        let config = "config.json";
+        let there: Option<Value> = exit::read(bundle, config)?;
+        let config = there.with_context(|| format!("read {}: no such file", bundle.join(config).display()))?;
         let annotation = |name: &str| config["annotations"][name].as_str().map(str::to_owned);
         let health = annotation(HEALTH).map(|text| Check::parse(&text)).transpose().context(HEALTH)?.flatten();
         Ok(Self {

@@ -10,9 +10,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stage::claim;
 
+use crate::control;
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
-use crate::job::Job;
+use crate::job::{self, Job};
 use crate::place::Place;
 use crate::stop;
 
@@ -44,7 +45,9 @@ pub(crate) fn ids(bundles: &Path) -> Result<Vec<String>> {
         entries => entries.with_context(|| format!("read {}", bundles.display()))?,
     };
     let mut ids: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    ids.retain(|id| !id.starts_with('.') && bundles.join(id).join("config.json").exists());
+    // One whose config.json is gone has other files still.
+    let there = |id: &str, name: &str| !matches!(bundles.join(id).join(name).try_exists(), Ok(false));
+    ids.retain(|id| !id.starts_with('.') && (there(id, "config.json") || there(id, job::FILE)));
     ids.sort();
     Ok(ids)
 }
@@ -53,15 +56,22 @@ fn row(place: &Place, id: &str) -> Value {
     let bundle = place.bundles.join(id);
     let config: Value = parse(&bundle, "config.json").unwrap_or_default();
     // One that has no keeper has no record either.
-    let record = Job::of(&bundle).map(|job| job.record).unwrap_or_default();
-    let exit: Option<Exit> = parse(&bundle, exit::FILE);
-    let health: Option<Health> = parse(&bundle, health::FILE);
+    let record = parse(&bundle, job::FILE).map(|job: Job| job.record).unwrap_or_default();
     let runs = stop::is_running(place, id);
-    let status = match (runs, &exit) {
+    let holder = claim::holder_of(&place.claims, id);
+    let written = exit::read(&bundle, exit::FILE);
+    let has_ended = !matches!(written, Ok(None));
+    let mut exit: Option<Exit> = or_warn(written);
+    if exit.is_none() && holder.as_ref().is_some_and(|duty| duty.ending) {
+        // Its keeper could not write it.
+        exit = control::how_it_ended(&bundle, id);
+    }
+    let health: Option<Health> = parse(&bundle, health::FILE);
+    let status = match (runs, has_ended || exit.is_some()) {
         (true, _) => "running",
-        (false, Some(_)) if claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending) => "restarting",
-        (false, Some(_)) => "exited",
-        (false, None) => "created",
+        (false, true) if holder.is_some_and(|duty| !duty.ending) => "restarting",
+        (false, true) => "exited",
+        (false, false) => "created",
     };
     let mut row = json!({
         "id": id,
@@ -80,9 +90,16 @@ fn row(place: &Place, id: &str) -> Value {
     row
 }
 
-/// Reads a file of the bundle; what is not there, or not whole, is not known.
+/// Reads a file of the bundle; what is not there is not known, nor what is damaged, which is named.
 pub(crate) fn parse<T: DeserializeOwned>(bundle: &Path, name: &str) -> Option<T> {
-    serde_json::from_slice(&fs::read(bundle.join(name)).ok()?).ok()
+    or_warn(exit::read(bundle, name))
+}
+
+fn or_warn<T>(read: Result<Option<T>>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        log::warn!("{error:#}");
+        None
+    })
 }
 
 fn table(rows: &[Value]) -> String {

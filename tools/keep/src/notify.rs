@@ -82,7 +82,10 @@ fn send(socket: &OsStr, words: &str) -> Result<()> {
             Some(name) => SocketAddr::from_abstract_name(name)?,
             None => SocketAddr::from_pathname(socket)?,
         };
-        UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &address)
+        let own = UnixDatagram::unbound()?;
+        // Nor must one whose queue is full.
+        own.set_nonblocking(true)?;
+        own.send_to_addr(words.as_bytes(), &address)
     };
     send().map(drop).with_context(|| format!("tell {} of it", socket.to_string_lossy()))
 }

@@ -56,11 +56,13 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// Returns the pause before the next start, or `None` if there shall be none.
-    pub(crate) fn after(&mut self, policy: Policy, code: u8, ran: Duration) -> Option<Duration> {
+    /// Returns the pause before the next start, or `None` if there shall be none. Without a code the container was not
+    /// started, by no fault of its own: that does not count.
+    pub(crate) fn after(&mut self, policy: Policy, code: Option<u8>, ran: Duration) -> Option<Duration> {
         let again = match policy {
             Policy::No => false,
-            Policy::OnFailure(limit) => code != 0 && limit.is_none_or(|limit| self.count < limit),
+            Policy::OnFailure(_) if code.is_none() => true,
+            Policy::OnFailure(limit) => code != Some(0) && limit.is_none_or(|limit| self.count < limit),
             Policy::Always | Policy::UnlessStopped => true,
         };
         if !again {
@@ -71,7 +73,7 @@ impl Restarts {
             _ => FIRST,
         };
         self.pause = Some(pause);
-        self.count += 1;
+        self.count += u32::from(code.is_some());
         Some(pause)
     }
 }
@@ -98,7 +100,8 @@ mod tests {
     #[test]
     fn the_pause_doubles_until_it_ran_steadily() {
         let mut restarts = Restarts::default();
-        let mut next = |code, ran| restarts.after(Policy::Always, code, Duration::from_secs(ran)).unwrap().as_millis();
+        let mut next =
+            |code, ran| restarts.after(Policy::Always, Some(code), Duration::from_secs(ran)).unwrap().as_millis();
         assert_eq!([next(1, 0), next(0, 1), next(1, 9), next(1, 10), next(1, 0)], [100, 200, 400, 100, 200]);
         assert_eq!((0..20).map(|_| next(1, 0)).last(), Some(60_000));
     }
@@ -107,7 +110,9 @@ mod tests {
     fn failures_are_counted() {
         let mut restarts = Restarts::default();
         let mut next = |code| restarts.after(Policy::OnFailure(Some(2)), code, Duration::ZERO).is_some();
-        assert_eq!([next(1), next(1), next(1)], [true, true, false]);
-        assert!(Restarts::default().after(Policy::OnFailure(None), 0, Duration::ZERO).is_none());
+        let codes = [Some(1), None, Some(1), None, Some(1)];
+        assert_eq!(codes.map(&mut next), [true, true, true, true, false]);
+        assert_eq!(restarts.count, 2);
+        assert!(Restarts::default().after(Policy::OnFailure(None), Some(0), Duration::ZERO).is_none());
     }
 }

@@ -18,7 +18,7 @@ use crate::keeper::Report;
 use crate::options::{Join, Start};
 use crate::place::Place;
 use crate::restart::Policy;
-use crate::{attach, begin, list, stop};
+use crate::{attach, begin, exit, list, stop};
 
 /// Starts containers. One that runs is no failure, as with docker.
 pub(crate) fn start(options: &Start) -> Result<ExitCode> {
@@ -74,7 +74,7 @@ fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Re
     let bundle = place.bundle(id)?;
     let known = Record::of_bundle(&bundle)?;
     let commands = known.find::<Commands>()?.unwrap_or_default();
-    let job = if bundle.join(job::FILE).exists() { Job::of(&bundle)? } else { Job::plain(id, &bundle, place)? };
+    let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, place), Ok)?;
     if job.preserve_fds > 0 {
         bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
     }
@@ -100,8 +100,11 @@ fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Re
             return Ok(ExitCode::from(code));
         }
         Err(error) => {
-            undo::carry_out(&undo).unwrap_or_else(|error| log::warn!("{error:#}"));
-            claim.release();
+            match undo::carry_out(&undo) {
+                Ok(()) => claim.release(),
+                // The name stays taken: the next start, or `run --gc`, undoes it.
+                Err(error) => log::warn!("{error:#}"),
+            }
             return Err(error);
         }
     };

@@ -1,7 +1,6 @@
 //! `stop`, `restart`, `wait` and `rm`: what is done to a container, by its keeper where it has one. A container that
 //! `run` has in the foreground has none; it gets its signals directly.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,7 +15,7 @@ use stage::claim::{self, Duty};
 use stage::{Claim, Stage, Tool};
 
 use crate::control::{self, Answer, Request};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::job::{GRACE, Wishes};
 use crate::options::{Containers, Stop};
 use crate::place::Place;
@@ -78,7 +77,7 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
                 }
             }
         }
-        if let Some(exit) = Exit::of(&bundle) {
+        if let Some(exit) = Exit::of(&bundle)? {
             return say(&exit.code.to_string());
         }
         bail!("container {id} has no keeper that knows how it ends")
@@ -90,12 +89,13 @@ pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
     let place = Place::of(&these.roots);
     each(&these.ids, |id| {
         place.bundle(id)?;
-        // One that is just ending is waited for, below.
-        let held = claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending);
-        if !force && (held || process(&place, id).is_some()) {
+        let holder = claim::holder_of(&place.claims, id);
+        let runs = holder.as_ref().is_some_and(|duty| !duty.ending) || process(&place, id).is_some();
+        if !force && runs {
             bail!("container {id} runs: stop it first, or use --force");
         }
-        if held {
+        // One that is just ending is waited for, below.
+        if holder.is_some() {
             end(&place, id, Some(0), Some("KILL"))?;
         }
         // What a killed keeper has left is undone with it.
@@ -179,8 +179,7 @@ fn execute(stage: &Stage) -> Result<()> {
 
 /// Returns a descriptor of a container's process, if it has one that lives.
 fn process(place: &Place, id: &str) -> Option<OwnedFd> {
-    let text = fs::read(place.states.join(id).join("state.json")).ok()?;
-    let state: Value = serde_json::from_slice(&text).ok()?;
+    let state: Value = exit::read(&place.states.join(id), "state.json").ok()??;
     let pid = Pid::from_raw(i32::try_from(state["init_process_pid"].as_i64()?).ok()?)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     // Only now it cannot become another process's number unseen.

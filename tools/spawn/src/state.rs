@@ -178,6 +178,21 @@ impl Container {
         Ok(Self { directory, handle, state })
     }
 
+    /// Gives a container whose state is damaged another one, for its removal: it is what lives in its cgroups, which were
+    /// nobody else's when it was made.
+    pub(crate) fn repair(root: &Path, id: &str) -> anyhow::Result<()> {
+        let directory = root.join(id);
+        let handle = open(&directory).with_context(|| format!("open {}", directory.display()))?;
+        let state = State { id: id.to_owned(), created: "unknown".to_owned(), ..State::default() };
+        let mut container = Self { directory, handle, state };
+        let place = container.config().map(|config| config.linux.cgroups_path).unwrap_or_default();
+        // Another one counts from the cgroup of who made it.
+        if place.starts_with('/') {
+            container.state.cgroup_paths = Cgroups::locate(&place, id)?.paths();
+        }
+        container.save()
+    }
+
     /// Opens a container and waits until no other command changes it.
     pub(crate) fn open_locked(root: &Path, id: &str) -> anyhow::Result<Self> {
         let mut container = Self::open(root, id)?;
@@ -375,16 +390,19 @@ fn open(directory: &Path) -> io::Result<OwnedFd> {
 }
 
 fn read_state(directory: &Path, id: &str) -> anyhow::Result<State> {
-    match crate::file::read(directory.join("state.json")) {
-        Ok(text) if !text.is_empty() => {
-            serde_json::from_str(&text).with_context(|| format!("{}/state.json", directory.display()))
-        }
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("read {}/state.json", directory.display()))
-        }
+    let path = directory.join("state.json");
+    match sys::file::read_regular(&path) {
         // A creator has just begun, or was killed while beginning.
-        _ => Ok(State { id: id.to_owned(), ..State::default() }),
+        Ok(text) if text.is_empty() && !directory.join("config.json").exists() => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Ok(text) => {
+            return serde_json::from_slice(&text).with_context(|| {
+                format!("{} is damaged (`spawn delete --force {id}` removes the container)", path.display())
+            });
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     }
+    Ok(State { id: id.to_owned(), ..State::default() })
 }
 
 #[cfg(test)]

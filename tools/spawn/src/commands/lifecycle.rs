@@ -228,13 +228,16 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
         match Container::open(&root, id) {
             // A startContainer hook that hangs keeps the lock, and ends with the container's process.
             Ok(container) => end(&container)?,
-            Err(_) if root.join(id).symlink_metadata().is_err() => return Ok(()),
-            Err(error) => return Err(error),
+            Err(_) if is_gone(&root, id) => return Ok(()),
+            Err(error) => {
+                log::warn!("{error:#}");
+                Container::repair(&root, id)?;
+            }
         }
     }
     let container = match Container::open_locked(&root, id) {
         // `start` may clear up what it could not start.
-        Err(_) if force && root.join(id).symlink_metadata().is_err() => return Ok(()),
+        Err(_) if force && is_gone(&root, id) => return Ok(()),
         other => other?,
     };
     let status = container.status();
@@ -245,6 +248,11 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
     ensure!(!running, "cannot delete container {id} that is not stopped: {}", status.name());
     // One that was never finished may have none.
     finish(&container, container.config().ok().as_ref())
+}
+
+/// Tells whether there is certainly nothing of this name.
+fn is_gone(root: &Path, id: &str) -> bool {
+    root.join(id).symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Kills the container's process and waits for its end.

@@ -1,0 +1,435 @@
+//! The keeper's loop: starts the container, and stays with it until it has ended for good. Nothing is waited for but the
+//! loop's own poll, and no error but the end of the bundle leaves it: what fails is told in the log, and tried again.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_child_subreaper};
+use stage::Claim;
+use sys::signal::SignalFd;
+
+use crate::container::Container;
+use crate::control::{Control, Input, Request};
+use crate::errand::Errand;
+use crate::exit::{self, Exit};
+use crate::job::{self, Job};
+use crate::keeper::Report;
+use crate::launch::{Launch, Launched};
+use crate::output::{Log, Stream};
+use crate::restart::Restarts;
+
+
+/// When a system call of the loop's own that has failed is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How long taking away what an ended container has left may take.
+const CLEARING: Duration = Duration::from_secs(30);
+
+pub(crate) struct Lifetime<'a> {
+    job: Job,
+    claim: &'a Claim,
+    signals: SignalFd,
+    control: Control,
+    log: Log,
+    restarts: Restarts,
+    phase: Phase,
+    /// Who wanted the end, if it was not the container itself.
+    wanted: Wanted,
+    /// How the first start went.
+    first: Option<First>,
+    /// When the loop looks at everything again, after a system call has failed.
+    again: Option<Instant>,
+    /// How it ended, where that could not be written.
+    unwritten: Option<Exit>,
+}
+
+/// How the first start went, for the caller.
+#[derive(Clone, Copy)]
+pub(crate) enum First {
+    /// The container's process.
+    Running(Pid),
+    /// The container cannot be started; the reason is on stderr.
+    Failed(u8),
+}
+
+enum Phase {
+    Starting(Box<Launch>),
+    Running(Box<Container>),
+    /// Ended, to be started again at this moment; what it has left is being taken away.
+    Pausing(Instant, Option<Errand>),
+    Ended,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    Stop,
+    Restart,
+}
+
+impl<'a> Lifetime<'a> {
+    /// Begins with the first start.
+    pub(crate) fn begin(job: Job, claim: &'a Claim, mut caller: &UnixStream) -> Result<Self> {
+        // Ended children and requests to end are both read, never lost.
+        let signals =
+            SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
+        // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
+        set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
+        let log = Log::open(&job)?;
+        let control = Control::open(&job.bundle)?;
+        let restarts = Restarts::default();
+        let (first, again, unwritten) = (None, None, None);
+        let (phase, wanted) = (Phase::Ended, Wanted::Nothing);
+        let mut lifetime = Self { job, claim, signals, control, log, restarts, phase, wanted, first, again, unwritten };
+        let begun = (|| {
+            if lifetime.job.attached {
+                writeln!(caller, "{}", serde_json::to_string(&Report::Open)?).context("report")?;
+                ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller has gone");
+            }
+            exit::reserve(&lifetime.job.bundle);
+            Launch::begin(&lifetime.job, 0)
+        })();
+        lifetime.phase = Phase::Starting(Box::new(begun.inspect_err(|_| lifetime.control.remove())?));
+        Ok(lifetime)
+    }
+
+    /// Waits until the container runs, or cannot be started.
+    pub(crate) fn first_start(&mut self) -> First {
+        loop {
+            if let Some(first) = self.first {
+                return first;
+            }
+            self.turn();
+        }
+    }
+
+    /// Stays with the container until it has ended for good.
+    pub(crate) fn stay(&mut self) {
+        // Of the start nothing comes back for a long time. Without that it is only larger.
+        let _larger = sys::memory::forget_code();
+        if let (true, Phase::Running(container)) = (self.job.attached && !self.job.terminal, &mut self.phase) {
+            // Its end is the container's end of file.
+            container.input = None;
+        }
+        while !matches!(self.phase, Phase::Ended) {
+            self.turn();
+        }
+    }
+
+    /// Stays until it is written how the container ended, and tells whoever asks meanwhile.
+    pub(crate) fn settle(&mut self) {
+        while let Some(exit) = self.unwritten.clone() {
+            // Who has been told is not kept waiting.
+            self.control.let_go();
+            if self.job.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
+                return;
+            }
+            self.again = Some(Instant::now() + AGAIN * 10);
+            self.wait();
+            let requests = self.control.serve(Input::Known(None));
+            self.control.tell(&exit);
+            if requests.iter().any(|request| matches!(request, Request::Stop(..))) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the socket's name away.
+    pub(crate) fn remove_control(&self) {
+        self.control.remove();
+    }
+
+    /// One turn of the loop: waits until there is something to do, and does it.
+    fn turn(&mut self) {
+        let ready = self.wait();
+        if let Phase::Running(container) = &mut self.phase {
+            container.read(&ready, &mut |stream, bytes| {
+                self.log.write(stream, bytes);
+                self.control.show(stream, bytes);
+            });
+        }
+        self.heed_signals();
+        let requests = self.control.serve(input(&self.phase));
+        for request in requests {
+            self.heed(&request);
+        }
+        self.do_what_is_due();
+    }
+
+    /// Waits until there is something to do, and returns which outputs have something.
+    fn wait(&mut self) -> Vec<bool> {
+        let mut polled = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
+        polled.extend(self.control.polled().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let first = polled.len();
+        if let Phase::Running(container) = &self.phase {
+            polled.extend(container.outputs.iter().map(|output| PollFd::new(output, PollFlags::IN)));
+        }
+        let due = self.next_due();
+        let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
+        // A little later rather than a little too early, and then again.
+        let timeout = timeout.and_then(|timeout| (timeout + Duration::from_millis(1)).try_into().ok());
+        let polled = match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => polled[first..].iter().map(|fd| !fd.revents().is_empty()).collect(),
+            Err(_) => {
+                // More descriptors than there may be by now, or no memory.
+                std::thread::sleep(AGAIN);
+                vec![true; polled.len() - first]
+            }
+        };
+        self.again = self.again.filter(|again| *again > Instant::now());
+        polled
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Starting(start) => start.deadline,
+            Phase::Running(container) => {
+                container.deadline.into_iter().chain(container.health.as_ref().map(|watch| watch.due)).min()
+            }
+            Phase::Pausing(until, None) => Some(*until),
+            Phase::Pausing(until, Some(_)) => Some(*until + CLEARING),
+            Phase::Ended => None,
+        };
+        own.into_iter().chain(self.again).chain(self.control.due()).min()
+    }
+
+    fn heed_signals(&mut self) {
+        loop {
+            match self.signals.read() {
+                Ok(None) => break,
+                Ok(Some(received)) if received.signal == Signal::CHILD.as_raw().unsigned_abs() => {}
+                Ok(Some(_)) => self.stop(None, None, Wanted::Stop),
+                Err(error) => return self.fault("read a signal", &error.into()),
+            }
+        }
+        loop {
+            // One SIGCHLD may stand for several ends.
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.child_ended(pid, status),
+                Ok(None) | Err(Errno::CHILD) => return,
+                Err(error) => return self.fault("wait for a process", &error.into()),
+            }
+        }
+    }
+
+    fn child_ended(&mut self, pid: Pid, status: WaitStatus) {
+        match &mut self.phase {
+            Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
+            Phase::Running(container) if container.pid == pid => {
+                container.exit.set_status(status);
+                self.ended();
+            }
+            Phase::Running(container) => {
+                if let Some(watch) = &mut container.health {
+                    watch.ended(&self.job, pid, status);
+                }
+            }
+            Phase::Pausing(_, errand) => {
+                if let Some(failure) = errand.take_if(|errand| errand.pid == pid).and_then(|gone| gone.failure(status))
+                {
+                    self.note(&failure);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn heed(&mut self, request: &Request) {
+        match request {
+            Request::Stop(grace, signal) => {
+                // A signal to this process is none of that: the machine goes down.
+                self.job.stopped = true;
+                if let Err(error) = exit::write(&self.job.bundle, job::FILE, &self.job) {
+                    self.note(&format!("{error:#}"));
+                }
+                self.stop(*grace, signal.as_deref(), Wanted::Stop);
+            }
+            Request::Restart(grace, signal) => self.stop(*grace, signal.as_deref(), Wanted::Restart),
+            Request::Wait | Request::Attach => {}
+        }
+    }
+
+    /// Asks the container to end; it is killed when its time is over.
+    fn stop(&mut self, grace: Option<Duration>, signal: Option<&str>, wanted: Wanted) {
+        let deadline = Instant::now() + grace.unwrap_or_else(|| self.job.grace());
+        match &mut self.phase {
+            // It will be as good as started again.
+            Phase::Starting(_) if wanted == Wanted::Restart => return,
+            Phase::Starting(start) => start.deadline = Some(deadline),
+            Phase::Running(container) => {
+                container.deadline = Some(deadline);
+                let signal = signal.unwrap_or(&self.job.stop_signal).to_owned();
+                self.signal(&signal);
+            }
+            Phase::Pausing(..) if wanted == Wanted::Restart => self.start(),
+            Phase::Pausing(..) | Phase::Ended => self.pause(None),
+        }
+        self.wanted = wanted;
+    }
+
+    /// Sends a signal through `spawn`, which knows what the container consists of. A signal that it does not know, or that
+    /// cannot be sent now, is made up for by the KILL that follows.
+    fn signal(&mut self, signal: &str) {
+        let kill = self.job.spawn(["kill", &self.job.id, signal]);
+        if let Err(error) = Errand::begin(&kill) {
+            self.note(&format!("{error:#}"));
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        match &mut self.phase {
+            Phase::Starting(start) => start.act(),
+            Phase::Running(container) => {
+                if let Some(watch) = &mut container.health {
+                    watch.act(&self.job);
+                }
+                if container.deadline.is_some_and(|deadline| deadline <= now) {
+                    // It may be frozen, or have processes beside the first: spawn knows. And it may not be able to.
+                    container.kill();
+                    self.signal("KILL");
+                }
+            }
+            Phase::Pausing(until, clearing) if *until <= now => {
+                if clearing.as_ref().is_none_or(|_| *until + CLEARING <= now) {
+                    self.start();
+                }
+            }
+            Phase::Pausing(..) | Phase::Ended => {}
+        }
+    }
+
+    /// The container has ended: its last words, its status, and what comes next.
+    fn ended(&mut self) {
+        let Phase::Running(container) = &mut self.phase else { return };
+        container.drain(&mut |stream, bytes| {
+            self.log.write(stream, bytes);
+            self.control.show(stream, bytes);
+        });
+        self.log.finish();
+        let ran = container.since.elapsed();
+        let mut ended = container.exit.clone();
+        ended.finished_at = crate::clock::now();
+        ended.oom_killed = exit::was_out_of_memory(&self.job.states, &self.job.id);
+        let pause = match self.wanted {
+            Wanted::Stop => None,
+            Wanted::Restart => Some(Duration::ZERO),
+            Wanted::Nothing => self.restarts.after(self.job.restart, Some(ended.code), ran),
+        };
+        self.conclude(ended, pause);
+    }
+
+    /// Writes down and tells how it ended, and prepares what comes next: a start after a pause, or nothing.
+    fn conclude(&mut self, ended: Exit, pause: Option<Duration>) {
+        let written = exit::write(&self.job.bundle, exit::FILE, &ended);
+        if let Err(error) = &written {
+            self.note(&format!("{error:#}"));
+        }
+        self.pause(pause);
+        self.control.tell(&ended);
+        self.unwritten = written.is_err().then_some(ended);
+        if let Phase::Pausing(_, clearing) = &mut self.phase {
+            self.control.dismiss();
+            // The place is needed for the next start.
+            match Errand::begin(&self.job.spawn(["delete", "--force", &self.job.id])) {
+                Ok(errand) => *clearing = Some(errand),
+                Err(error) => self.note(&format!("{error:#}")),
+            }
+        }
+    }
+
+    /// What comes after an end: the next start, or nothing, which others are told before the end itself, so that they wait
+    /// for the name then.
+    fn pause(&mut self, pause: Option<Duration>) {
+        if pause.is_none() {
+            self.claim.is_ending();
+        }
+        self.phase = pause.map_or(Phase::Ended, |pause| Phase::Pausing(Instant::now() + pause, None));
+    }
+
+    /// Starts the container again.
+    fn start(&mut self) {
+        self.wanted = Wanted::Nothing;
+        exit::reserve(&self.job.bundle);
+        match Launch::begin(&self.job, self.restarts.count) {
+            Ok(start) => self.phase = Phase::Starting(Box::new(start)),
+            Err(error) => self.failed(125, format!("keep: {error:#}\n").as_bytes()),
+        }
+    }
+
+    fn spawn_ended(&mut self, status: WaitStatus) {
+        let Phase::Starting(start) = std::mem::replace(&mut self.phase, Phase::Ended) else { return };
+        let deadline = start.deadline;
+        match start.ended(&self.job, status) {
+            Ok(Launched::Running(container)) => self.running(container, deadline),
+            Ok(Launched::Failed(code, words)) => self.failed(code, &words),
+            Err(error) => self.failed(125, format!("keep: {error:#}\n").as_bytes()),
+        }
+    }
+
+    /// `deadline` is when it has to have ended, where that was asked for while it was being started.
+    fn running(&mut self, mut container: Box<Container>, deadline: Option<Instant>) {
+        self.first.get_or_insert(First::Running(container.pid));
+        self.control.join(container.input.as_ref().map(AsFd::as_fd));
+        self.control.restarted();
+        container.deadline = deadline.or(container.deadline);
+        self.phase = Phase::Running(container);
+        if deadline.is_some() {
+            self.signal(&self.job.stop_signal.clone());
+        }
+    }
+
+    /// A start that failed, with the code that says why. The first is the caller's; a later one is tried again.
+    fn failed(&mut self, code: u8, words: &[u8]) {
+        if self.first.is_none() {
+            self.first = Some(First::Failed(code));
+            // Nobody may be there any more to read it.
+            let _read = io::stderr().write_all(words);
+            self.phase = Phase::Ended;
+            return;
+        }
+        self.log.write(Stream::Stderr, words);
+        self.control.show(Stream::Stderr, words);
+        let pause = match self.wanted {
+            Wanted::Stop => None,
+            _ if is_gone(&self.job) => None,
+            // That one of its own programs failed is no failure of the container's.
+            _ => self.restarts.after(self.job.restart, (code != 125).then_some(code), Duration::ZERO),
+        };
+        let now = crate::clock::now();
+        let ended = Exit { code, started_at: now.clone(), finished_at: now, ..Exit::default() };
+        self.conclude(ended, pause);
+        self.control.restarted();
+    }
+
+    /// A system call of the loop's own has failed: it is told, and everything is looked at again soon.
+    fn fault(&mut self, what: &str, error: &anyhow::Error) {
+        self.again = Some(Instant::now() + AGAIN);
+        self.note(&format!("{what}: {error}"));
+    }
+
+    /// Tells in the log what the keeper could not do.
+    fn note(&mut self, words: &str) {
+        let line = format!("keep: {words}\n");
+        self.log.write(Stream::Stderr, line.as_bytes());
+        self.control.show(Stream::Stderr, line.as_bytes());
+    }
+}
+
+/// Returns what an attached client may write to.
+fn input(phase: &Phase) -> Input<'_> {
+    match phase {
+        Phase::Starting(start) => start.input(),
+        Phase::Running(container) => Input::Known(container.input.as_ref().map(AsFd::as_fd)),
+        _ => Input::Known(None),
+    }
+}
+
+/// Tells whether the bundle is certainly gone: an error is not that.
+fn is_gone(job: &Job) -> bool {
+    matches!(job.bundle.join("config.json").try_exists(), Ok(false))
+}

@@ -349,8 +349,15 @@ fn file_system(path: &Path) -> Option<i64> {
 
 /// Makes a cgroup and those above it; false if it exists.
 fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
+    let cpuset = controllers.split(',').any(|controller| controller == "cpuset");
     match fs::create_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // Its maker may have been killed before it was whole, and then nobody can join it.
+            if cpuset && sys::file::read(directory.join("cpuset.mems"))?.trim_end().is_empty() {
+                inherit_cpuset(directory)?;
+            }
+            return Ok(false);
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let Some(parent) = directory.parent() else { return Err(error) };
             create(parent, controllers)?;
@@ -358,8 +365,11 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
         }
         other => other?,
     }
-    if controllers.split(',').any(|controller| controller == "cpuset") {
-        inherit_cpuset(directory)?;
+    if cpuset {
+        inherit_cpuset(directory).inspect_err(|_| {
+            // It is of no use; the error that is returned says more than another one.
+            let _removed = fs::remove_dir(directory);
+        })?;
     }
     // Below a cgroup of threads there can only be others; right below the root there is none of them.
     let roots = [Path::new(MOUNT), &Path::new(MOUNT).join("unified")];

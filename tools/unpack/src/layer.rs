@@ -245,7 +245,7 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
         return Ok(());
     }
     let parent = tree.directory(directory)?;
-    if xattr::is_opaque(tree.at(parent), tree.form) {
+    if xattr::is_opaque(tree.at(parent), tree.form)? {
         return Ok(());
     }
     match mknodat(tree.at(parent), hidden, FileType::CharacterDevice, Mode::empty(), 0) {

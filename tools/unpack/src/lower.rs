@@ -56,7 +56,7 @@ impl Lower {
                 Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
             }
-            if hides(layer, parent, self.form) {
+            if hides(layer, parent, self.form)? {
                 return Ok(None);
             }
         }
@@ -85,7 +85,7 @@ impl Lower {
                 Err(Errno::NOTDIR | Errno::LOOP) => break,
                 Err(errno) => return Err(errno.into()),
             }
-            if hides(layer, path, self.form) {
+            if hides(layer, path, self.form)? {
                 break;
             }
         }

@@ -96,7 +96,7 @@ impl Stack {
         }
         for (number, layer) in self.layers.iter().enumerate() {
             for path in &layer.notes.whiteouts {
-                if self.is_alone(number, path) {
+                if self.is_alone(number, path).with_context(|| format!("look into {}", layer.path.display()))? {
                     self.want(path, &mut wanted)?;
                 }
             }
@@ -117,27 +117,33 @@ impl Stack {
 
     /// Tells whether a directory is seen and no other layer's is merged with it. Overlayfs looks for whiteouts only
     /// where it merges, and lists them elsewhere; so the top layer has such a directory, too.
-    fn is_alone(&self, number: usize, path: &[u8]) -> bool {
-        let Ok(directory) = self.layers[number].open(path) else { return false };
-        if xattr::is_opaque(directory, self.form) {
+    fn is_alone(&self, number: usize, path: &[u8]) -> rustix::io::Result<bool> {
+        let Some(directory) = absent_or(self.layers[number].open(path))? else { return Ok(false) };
+        if xattr::is_opaque(directory, self.form)? {
             // It has none: see `Tree::make_opaque`.
-            return false;
+            return Ok(false);
         }
         let (lower, upper) = (&self.layers[..number], &self.layers[number + 1..]);
-        if upper.iter().any(|layer| !matches!(layer.open(path), Err(Errno::NOENT)) || layer.hides(path, self.form)) {
-            return false;
+        for layer in upper {
+            match layer.open(path) {
+                Err(Errno::NOENT) if !layer.hides(path, self.form)? => {}
+                // There, hidden, or with another file in the way.
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
         }
-        if self.layers[number].hides(path, self.form) {
-            return true;
+        if self.layers[number].hides(path, self.form)? {
+            return Ok(true);
         }
         for layer in lower.iter().rev() {
             match layer.open(path) {
-                Ok(_) => return false,
-                Err(Errno::NOENT) if !layer.hides(path, self.form) => {}
-                Err(_) => break,
+                Ok(_) => return Ok(false),
+                Err(Errno::NOENT) if !layer.hides(path, self.form)? => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => break,
+                Err(errno) => return Err(errno),
             }
         }
-        true
+        Ok(true)
     }
 
     /// Finds the layer whose directory overlayfs shows at `path`, and the topmost one where an entry describes it.
@@ -152,7 +158,7 @@ impl Stack {
                 Err(Errno::NOTDIR | Errno::LOOP) => break,
                 Err(errno) => return Err(errno).with_context(|| format!("look into {}", layer.path.display())),
             }
-            if layer.hides(path, self.form) {
+            if layer.hides(path, self.form)? {
                 break;
             }
         }
@@ -194,19 +200,30 @@ impl Layer {
         open_below(&self.root, path)
     }
 
-    fn hides(&self, path: &[u8], form: Form) -> bool {
+    fn hides(&self, path: &[u8], form: Form) -> rustix::io::Result<bool> {
         hides(&self.root, path, form)
     }
 }
 
 /// Tells whether a layer's directory or one on the way to it is opaque.
-pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> bool {
+pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> rustix::io::Result<bool> {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
-    [0].into_iter()
-        .chain(slashes)
-        .chain([path.len()])
-        .map_while(|end| open_below(&root, &path[..end]).ok())
-        .any(|directory| xattr::is_opaque(directory, form))
+    for end in [0].into_iter().chain(slashes).chain([path.len()]) {
+        let Some(directory) = absent_or(open_below(&root, &path[..end]))? else { return Ok(false) };
+        if xattr::is_opaque(directory, form)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tells a directory that is not there from one that cannot be looked at.
+fn absent_or(opened: rustix::io::Result<OwnedFd>) -> rustix::io::Result<Option<OwnedFd>> {
+    match opened {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn read_list(layer: &Path) -> anyhow::Result<Notes> {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Store {
     /// setuid programs.
     pub(crate) fn open(data: &Path, form: Form, sync: bool) -> anyhow::Result<Self> {
         let path = data.join("layers");
-        let make = || -> std::io::Result<()> {
+        let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700))?;
@@ -122,7 +123,8 @@ impl Store {
         let mut stack = Vec::new();
         for path in paths.iter().rev() {
             if seen.insert(path) {
-                let opaque = File::open(path).is_ok_and(|root| xattr::is_opaque(&root, self.form));
+                let look = || xattr::is_opaque(File::open(path)?, self.form).map_err(io::Error::from);
+                let opaque = look().with_context(|| format!("look into {}", path.display()))?;
                 stack.push(path.clone());
                 if opaque {
                     break;
@@ -172,7 +174,7 @@ impl Store {
         let path = self.path.join("parents").join(&key);
         let temporary_path = self.path.join("tmp").join(&key);
         let lock = Lock::wait(&temporary_path.with_extension("lock"))?;
-        if !path.exists() {
+        if !path.try_exists()? {
             let temporary = Temporary::new(temporary_path);
             let pass = interrupt::pass();
             interrupt::remove_tree(temporary.path());
@@ -210,13 +212,14 @@ impl Store {
         limits: &Arc<Limits>,
     ) -> anyhow::Result<Option<Extracted>> {
         let layer = source.layer;
-        if path.exists() {
+        let there = || path.try_exists().with_context(|| format!("look for {}", path.display()));
+        if there()? {
             log::debug!("layer {} is there", layer.diff_id);
             return Ok(None);
         }
         let lock_path = temporary_path.with_extension("lock");
         let lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
-        if path.exists() {
+        if there()? {
             log::debug!("layer {} has come", layer.diff_id);
             return Ok(None);
         }
@@ -262,8 +265,9 @@ impl Store {
             let renamed = || format!("rename to {}", path.display());
             // First, since it is the directory that says the layer is there.
             let list = parents::list_path(temporary.path());
-            if list.exists() {
-                fs::rename(list, parents::list_path(&path)).with_context(renamed)?;
+            match fs::rename(list, parents::list_path(&path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => done.with_context(renamed)?,
             }
             fs::rename(temporary.path(), &path).with_context(renamed)?;
             temporary.keep();
@@ -323,6 +327,6 @@ impl Job {
 pub(crate) fn was_replaced(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| matches!(layout::Error::find(cause), Some(layout::Error::Replaced(_))))
 }

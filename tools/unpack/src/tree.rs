@@ -218,7 +218,7 @@ impl<'a> Tree<'a> {
     pub(crate) fn lower_file(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
         let Some(lower) = self.lower else { return Ok(None) };
         let parent = split(path).map_or(path, |(parent, _)| parent);
-        if hides(&self.root, parent, self.form) { Ok(None) } else { lower.find(path) }
+        if hides(&self.root, parent, self.form)? { Ok(None) } else { lower.find(path) }
     }
 
     /// Follows a symbolic link's target inside the root, as `RESOLVE_IN_ROOT` does, but makes what is missing.

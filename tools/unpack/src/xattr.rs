@@ -141,9 +141,14 @@ pub(crate) fn set_opaque(fd: impl AsFd, form: Form) -> anyhow::Result<()> {
 }
 
 /// Tells whether a directory hides those of lower layers.
-pub(crate) fn is_opaque(fd: impl AsFd, form: Form) -> bool {
+pub(crate) fn is_opaque(fd: impl AsFd, form: Form) -> rustix::io::Result<bool> {
     let mut value = [0_u8; 1];
-    fgetxattr(fd, form.opaque(), &mut value).is_ok_and(|length| length == 1) && value == *b"y"
+    match fgetxattr(fd, form.opaque(), &mut value) {
+        Ok(length) => Ok(length == 1 && value == *b"y"),
+        // One that is longer means something else.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Tells whether overlayfs has left part of a file in a lower layer: its content (metacopy), or that of a renamed

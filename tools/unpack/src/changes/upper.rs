@@ -55,7 +55,7 @@ fn child(node: &Node<'_>, path: Inner, report: &mut Report<'_, '_>) -> anyhow::R
     let path = entry.path.clone();
     let fd = open_below(node.directory, node.name.to_bytes())?;
     // Overlayfs marks every new directory so, whether or not there is something to hide.
-    let hides = xattr::is_opaque(&fd, Form::overlay()) && below.as_ref().is_some_and(Found::is_directory);
+    let hides = xattr::is_opaque(&fd, Form::overlay())? && below.as_ref().is_some_and(Found::is_directory);
     report.enter(entry, true, below.is_none());
     if hides {
         report.tell(Change::Replaced(path.clone()))?;

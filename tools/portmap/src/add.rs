@@ -63,19 +63,21 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
-    let ports = if options.while_process.is_empty() {
-        translate(options, &target, &translated)?.into_iter().map(Served::Port).collect()
-    } else if translated.is_empty() {
-        Vec::new()
-    } else {
-        hold::start(options, &target, &translated)?
-    };
-    Served::add_to(&mut record, &ports)?;
     let proxied: Vec<Wish> = proxied.into_iter().map(Wish::Ports).chain(sockets).collect();
-    if !proxied.is_empty() {
-        Served::add_to(&mut record, &serve::background(options, &target, &proxied)?)?;
+    let mut tell = |ports: &[Served]| {
+        Served::add_to(&mut record, ports)?;
+        if !proxied.is_empty() {
+            Served::add_to(&mut record, &serve::background(options, &target, &proxied)?)?;
+        }
+        anyhow::Ok(record.hand_on()?)
+    };
+    if options.while_process.is_empty() {
+        translate(options, &target, &translated, tell)?;
+    } else if translated.is_empty() {
+        tell(&[])?;
+    } else {
+        tell(&hold::start(options, &target, &translated)?)?;
     }
-    record.hand_on()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,14 +88,20 @@ fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
     (sockets, ports.collect())
 }
 
-/// Publishes ports until they are withdrawn.
-fn translate(options: &Add, target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<PortMapping>> {
+/// Publishes ports until they are withdrawn: at once, where they cannot be told.
+fn translate(
+    options: &Add,
+    target: &Target,
+    specs: &[PortSpec],
+    tell: impl FnOnce(&[Served]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let sockets = Sockets::below(&options.roots.run());
     let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
     let mut firewall = Firewall::open()?;
-    let mappings = publish::publish(&mut firewall, target, specs, manner)?;
-    forward::open(&mut firewall, options.forward, &mappings)?;
-    Ok(port_mappings(&mappings))
+    let published = publish::publish(&mut firewall, target, specs, manner)?;
+    let ports: Vec<Served> = port_mappings(&published.mappings).into_iter().map(Served::Port).collect();
+    let told = forward::open(&mut firewall, options.forward, &published.mappings).and_then(|()| tell(&ports));
+    told.inspect_err(|_| published.take_back(&mut firewall))
 }
 
 /// Returns the command line that publishes the same ports again. Inherited sockets and processes are not there then.

@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     let sockets = Sockets::below(&options.roots.run());
     let mut firewall = Firewall::open_as_holder()?;
     let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
-    let mappings = publish::publish(&mut firewall, target, specs, manner)?;
+    let mappings = publish::publish(&mut firewall, target, specs, manner)?.mappings;
     forward::open(&mut firewall, options.forward, &mappings)?;
     let ports = add::port_mappings(&mappings);
     let mut known = Record::default();

@@ -65,39 +65,62 @@ impl Masquerade {
     }
 }
 
-/// Publishes ports of a container. Returns the mappings, with the ports that were chosen.
+/// What was published.
+#[derive(Debug, Default)]
+pub(crate) struct Publication {
+    /// With the ports that were chosen.
+    pub(crate) mappings: Vec<Mapping>,
+    /// What was done for them: some may have been there before.
+    steps: Vec<Step>,
+}
+
+impl Publication {
+    /// Withdraws what was published, where nobody can be told of it. The error that is told says more than one of this.
+    pub(crate) fn take_back(&self, firewall: &mut Firewall) {
+        let own = |mapping: &Mapping| {
+            self.steps.iter().any(|step| matches!(step, Step::Publish(published) if published == mapping))
+        };
+        if let Err(error) = firewall.change(|present| Ok(mapping::withdraw(present, own))) {
+            warn!("withdraw ports again: {error:#}");
+        }
+    }
+}
+
+/// Publishes ports of a container.
 pub(crate) fn publish(
     firewall: &mut Firewall,
     target: &Target,
     specs: &[PortSpec],
     manner: Manner<'_>,
-) -> anyhow::Result<Vec<Mapping>> {
+) -> anyhow::Result<Publication> {
     let ways = prepare_host(target, specs)?;
     let hairpins = hairpins(target, &ways, manner.masquerade);
     let holder = firewall.holder();
-    let mut chosen = Vec::new();
-    let mut change = || {
+    let (mut chosen, mut planned) = (Vec::new(), Vec::new());
+    let mut change = |firewall: &mut Firewall| {
         firewall.change(|present| {
             chosen = choose(present, target, specs, manner)?;
             for mapping in &mut chosen {
                 mapping.held_by = holder;
             }
             let hairpins = hairpins.iter().map(|hairpin| Hairpin { held_by: holder, ..hairpin.clone() }).collect();
-            Ok(mapping::publish(present, &Published { mappings: chosen.clone(), hairpins })?)
+            planned = mapping::publish(present, &Published { mappings: chosen.clone(), hairpins })?;
+            Ok(planned.clone())
         })
     };
-    let steps = match change() {
-        Err(error) if let_go(&error, manner)? => change()?,
-        steps => steps?,
+    let done = match change(firewall) {
+        Err(error) if let_go(&error, manner)? => change(firewall),
+        done => done,
     };
+    let publication = Publication { mappings: chosen, steps: planned };
     // After its guard, which came with the mappings.
     let by_ipv4 = ways.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, way)| way.as_ref());
-    if let Err(error) = by_ipv4.map(|way| &way.interface).try_for_each(|interface| host::route_localnet(interface)) {
-        firewall.change(|present| Ok(mapping::withdraw(present, |mapping| chosen.contains(mapping))))?;
-        return Err(error);
-    }
-    forget_connections(&steps);
-    Ok(chosen)
+    let mut interfaces = by_ipv4.map(|way| &way.interface);
+    let done = done.and_then(|_| interfaces.try_for_each(|interface| host::route_localnet(interface)));
+    // The kernel may have done it, and only its answer got lost.
+    done.inspect_err(|_| publication.take_back(firewall))?;
+    forget_connections(&publication.steps);
+    Ok(publication)
 }
 
 /// Ends the process that holds a port which would give way. Tells whether it did.
@@ -305,7 +328,8 @@ fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) 
 /// ten milliseconds, in which [`forget_connections`] does its part.
 pub(crate) fn finish_withdrawal(firewall: Firewall, steps: &[Step]) {
     std::thread::scope(|scope| {
-        scope.spawn(|| drop(firewall));
+        // Without a thread the firewall is closed here and now.
+        let _waited = std::thread::Builder::new().spawn_scoped(scope, || drop(firewall));
         forget_connections(steps);
     });
 }

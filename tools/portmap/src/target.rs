@@ -122,7 +122,14 @@ fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
             sys::namespace::enter(netns.as_fd(), Kind::Network).context("enter it")?;
             Ok(Router::open()?)
         };
-        scope.spawn(open).join().map_err(|_| anyhow!("a thread broke off"))?
+        if let Ok(thread) = std::thread::Builder::new().spawn_scoped(scope, open) {
+            return thread.join().map_err(|_| anyhow!("a thread broke off"))?;
+        }
+        // There may be no more threads: this one goes, and comes back.
+        let own = File::open("/proc/thread-self/ns/net")?;
+        let opened = open();
+        sys::namespace::enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+        opened
     });
     let addresses = inside?.addresses()?;
     Ok(addresses.into_iter().map(|own| own.address.address).filter(reachable).collect())

@@ -88,11 +88,14 @@ pub(crate) fn in_threads<T: Send>(pids: &[i32], work: impl Fn(&[i32]) -> Vec<T> 
     let share = pids.len().div_ceil(threads).max(WORTH_A_THREAD);
     let work = &work;
     std::thread::scope(|scope| {
-        let rest: Vec<_> = pids.chunks(share).skip(1).map(|pids| scope.spawn(move || work(pids))).collect();
+        let begin = |pids| std::thread::Builder::new().spawn_scoped(scope, move || work(pids));
+        // Where there may be no more threads, this one does it.
+        let rest: Vec<_> =
+            pids.chunks(share).skip(1).map(|pids| begin(pids).map_err(|_no_thread| work(pids))).collect();
         let mut all = pids.chunks(share).next().map(work).unwrap_or_default();
         for part in rest {
             // Threads that read files have nothing to panic about.
-            all.extend(part.join().unwrap_or_default());
+            all.extend(part.map_or_else(|done| done, |thread| thread.join().unwrap_or_default()));
         }
         all
     })

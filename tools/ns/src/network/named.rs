@@ -95,7 +95,10 @@ fn in_other<T: Send>(
     if cli::is_rootless() {
         // There is no way back into a network that is not the user's own, so a thread goes that need not come back.
         let gone = || leave().map_err(anyhow::Error::from).and_then(|()| inside());
-        return thread::scope(|scope| scope.spawn(gone).join()).map_err(|_| anyhow!("a thread broke off"))?;
+        return thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, gone).context("start a thread")?;
+            thread.join().map_err(|_| anyhow!("a thread broke off"))?
+        });
     }
     let own = File::open(OWN)?;
     leave()?;

@@ -49,14 +49,13 @@ impl Work {
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Namespace(name) => {
-                let router = named::create(name, || {
+                self.container = Some(named::create(name, || {
                     // Nobody on a bridge may talk a container into other routes.
                     if let Err(error) = write_sysctl("ipv6/conf/default/accept_ra", "0") {
                         log::debug!("accept_ra: {error}");
                     }
-                    Ok(Router::open()?)
-                })?;
-                self.container = Some((named::open(name)?, router));
+                    Ok((named::open(name)?, Router::open()?))
+                })?);
             }
             Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,
             Step::Bridge(link) => self.host.add_bridge(link)?,

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use cgroup::Cgroups;
 use cgroup::systemd::{self, Placeholder, Scope};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
@@ -108,6 +109,9 @@ fn make(
     let unified = cgroups.open_unified(order.child.rootless)?;
     drop(made);
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    if !config.linux.makes(NamespaceKind::Pid) {
+        sync::be_patient(ours.as_fd())?;
+    }
     let state = container.report(Status::Creating);
     let process = config.process()?;
     let namespaces = namespaces(config)?;
@@ -299,7 +303,7 @@ fn attend(
     let mut console = None;
     let _span = trace::span("wait for the program", "");
     loop {
-        match sync::receive(socket)? {
+        match sync::hear(socket, (pid, pidfd))? {
             Message::Ready | Message::End => break,
             Message::Hooks => {
                 let state = container.report(Status::Creating);
@@ -337,9 +341,12 @@ pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets the child go on. One that is gone has said why.
+/// Lets the child go on. One that is gone has said why; another one waits for the answer, and says nothing.
 fn release(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     let Err(error) = answer(socket) else { return Ok(()) };
+    if !matches!(error.downcast_ref(), Some(&(Errno::PIPE | Errno::CONNRESET))) {
+        return Err(error);
+    }
     match sync::receive(socket)? {
         Message::Failed(code, cause) => Err(cli::Exit::new(code, cause).into()),
         _ => Err(error),

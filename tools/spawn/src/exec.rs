@@ -81,6 +81,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     let (init, init_fd) = container.open_process()?.context("cannot exec in a container that has stopped")?;
     let cgroups = below(container.cgroups(), &order.cgroups)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    sync::be_patient(ours.as_fd())?;
     let namespaces = namespaces(&config, init);
     let mut child = Child {
         order,
@@ -153,7 +154,7 @@ pub(crate) fn hear(
 ) -> anyhow::Result<Option<OwnedFd>> {
     let mut console = None;
     loop {
-        match sync::receive(socket)? {
+        match sync::hear(socket, (pid, pidfd))? {
             Message::End | Message::Ready => return Ok(console),
             Message::Console(master) => console = Some(master),
             Message::Listener(number) => {

@@ -373,6 +373,12 @@ pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Tells whether a process is stopped by a signal.
+pub(crate) fn is_stopped(pid: Pid) -> bool {
+    let stat = crate::file::read(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+}
+
 /// Refuses what would not be the name of a directory below the root.
 pub(crate) fn check_id(id: &str) -> anyhow::Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');

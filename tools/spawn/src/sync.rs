@@ -4,16 +4,24 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
+
+use crate::state;
 
 /// The first word of a message of the child's that says which call failed; the second one is the error number.
 pub(crate) const CALL_FAILED: u32 = 3;
+
+/// For how many seconds in a row the child may be found stopped.
+const PATIENCE: u32 = 10;
 
 /// From the child.
 #[derive(Debug)]
@@ -76,6 +84,30 @@ pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<
     Ok(())
 }
 
+/// Has [`hear`] look at the child each second: in a pid namespace that others have, too, they can stop it.
+pub(crate) fn be_patient(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_secs(1)))?)
+}
+
+/// Waits for the child's next message, but not for one that is kept stopped.
+pub(crate) fn hear(socket: BorrowedFd<'_>, (pid, pidfd): (Pid, &OwnedFd)) -> anyhow::Result<Message> {
+    let mut stopped = 0;
+    loop {
+        match receive(socket) {
+            Err(error) if error.downcast_ref() == Some(&Errno::AGAIN) => {}
+            received => return received,
+        }
+        if !state::is_stopped(pid) {
+            stopped = 0;
+            continue;
+        }
+        stopped += 1;
+        ensure!(stopped < PATIENCE, "the container's process is kept stopped by another one in its pid namespace");
+        // It may have ended in this moment.
+        let _ended = rustix::process::pidfd_send_signal(pidfd, Signal::CONT);
+    }
+}
+
 /// Waits for the child's next message.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
     // Enough for the longest cause: a path or two.
@@ -85,7 +117,10 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
 }
 
 /// Waits for a packet, and the descriptor that may come with it: `SCM_RIGHTS`. Nothing is the end.
-pub(crate) fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+pub(crate) fn receive_with_fd(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -93,8 +128,8 @@ pub(crate) fn receive_with_fd(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::
     });
     let length = match received {
         Ok(received) => received.bytes,
-        Err(rustix::io::Errno::CONNRESET) => 0,
-        Err(error) => return Err(error.into()),
+        Err(Errno::CONNRESET) => 0,
+        Err(error) => return Err(error),
     };
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -11,7 +11,7 @@ use oci_spec::image::{Descriptor, Digest};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify;
 
-use crate::{Digester, Error, Layout, open_regular};
+use crate::{Digester, Error, Layout, open_regular, removed_if_wrong};
 
 /// Longest sleep between two looks, for file systems whose changes inotify does not see.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -111,6 +111,7 @@ impl Follow<'_> {
                 break;
             }
         }
+        let wrong = if self.whole { removed_if_wrong(wrong, &self.blob, &self.partial) } else { wrong };
         Err(wrong.into())
     }
 

@@ -119,7 +119,8 @@ impl Layout {
         let digest = descriptor.digest();
         check_limit(descriptor, limit)?;
         let mut bytes = Vec::new();
-        self.blob(descriptor)?.read_to_end(&mut bytes).map_err(Error::io(format!("read blob {digest}")))?;
+        let read = self.blob(descriptor)?.read_to_end(&mut bytes).map_err(Error::io(format!("read blob {digest}")));
+        read.map_err(|error| removed_if_wrong(error, &self.blob_path(digest), &self.partial_path(digest)))?;
         Ok(bytes)
     }
 
@@ -195,6 +196,17 @@ fn temporary(name: &str) -> String {
     format!(".{name}.new")
 }
 
+/// Removes a blob whose reader has found that it is not what its name says, so that it is fetched again. Only where blobs
+/// are fetched: another layout is its owner's.
+pub(crate) fn removed_if_wrong(error: Error, blob: &Path, partial: &Path) -> Error {
+    match error {
+        Error::Digest { want, got } if partial.parent().is_some_and(Path::is_dir) && fs::remove_file(blob).is_ok() => {
+            Error::Damaged { want, got }
+        }
+        error => error,
+    }
+}
+
 pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
     let (digest, size) = (descriptor.digest().clone(), descriptor.size());
     if size > limit { Err(Error::TooLarge { digest, size, limit }) } else { Ok(()) }
@@ -263,7 +275,12 @@ mod tests {
         let layout = Layout::create(directory.path()).unwrap();
         let blob = layout.write(b"abc", MediaType::ImageConfig).unwrap();
         fs::write(layout.blob_path(blob.digest()), b"abd").unwrap();
+        fs::remove_dir(layout.path().join("ingest")).unwrap();
         assert!(matches!(layout.read(&blob, 9), Err(Error::Digest { .. })));
+        // Ours: it is removed, so that it is fetched again.
+        fs::create_dir(layout.path().join("ingest")).unwrap();
+        assert!(matches!(layout.read(&blob, 9), Err(Error::Damaged { .. })));
+        assert!(!layout.has(&blob));
         fs::write(layout.blob_path(blob.digest()), b"ab").unwrap();
         assert!(!layout.has(&blob));
         assert!(matches!(layout.read(&blob, 9), Err(Error::Size { got: 2, want: 3, .. })));

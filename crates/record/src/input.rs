@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Record};
+use crate::{Error, Record, STDIN};
 
 /// No stage writes a record this long, so that a wrong file on stdin cannot fill the memory. Bytes.
 const RECORD_LIMIT: u64 = 16 << 20;
@@ -42,10 +42,7 @@ impl Input {
         fs::File::open(path)
             .and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut text))
             .map_err(|cause| Error::Read { origin: origin.clone(), cause })?;
-        match Record::parse(&text, &origin) {
-            Err(Error::Empty) => Err(Error::Malformed { origin, cause: "it is empty".to_owned() }),
-            parsed => parsed.map(Self::Record),
-        }
+        Record::parse(&text, &origin).map(Self::Record)
     }
 
     fn from_stdin() -> Result<Self, Error> {
@@ -53,12 +50,11 @@ impl Input {
         // A hand-made record may be spread over lines: read on while the JSON is only unfinished.
         let mut stdin = io::stdin().lock().take(RECORD_LIMIT);
         loop {
-            let count = stdin
-                .read_until(b'\n', &mut text)
-                .map_err(|cause| Error::Read { origin: "stdin".to_owned(), cause })?;
+            let count =
+                stdin.read_until(b'\n', &mut text).map_err(|cause| Error::Read { origin: STDIN.to_owned(), cause })?;
             let unfinished = serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err_and(|error| error.is_eof());
             if count == 0 || !unfinished {
-                return Record::parse(&text, "stdin").map(Self::Record);
+                return Record::parse(&text, STDIN).map(Self::Record);
             }
         }
     }

@@ -23,6 +23,9 @@ pub const FILE: &str = "record.json";
 /// What stages behind `bundle` add, for a run of the container.
 const OF_A_RUN: [&str; 4] = ["network", "ports", "sockets", "commands"];
 
+/// What is named as the origin of a record that comes from the stage before.
+pub const STDIN: &str = "stdin";
+
 /// Why a record could not be had. Callers turn it into an exit code: see [`Error::is_usage`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,10 +91,10 @@ pub struct Record(Map<String, Value>);
 impl Record {
     /// Parses one JSON object; `origin` names it in an error.
     pub fn parse(text: &[u8], origin: &str) -> Result<Self, Error> {
-        if text.trim_ascii().is_empty() {
-            return Err(Error::Empty);
-        }
         let malformed = |cause: String| Error::Malformed { origin: origin.to_owned(), cause };
+        if text.trim_ascii().is_empty() {
+            return Err(if origin == STDIN { Error::Empty } else { malformed("it is empty".to_owned()) });
+        }
         match serde_json::from_slice(text) {
             Ok(Value::Object(members)) => Ok(Self(members)),
             Ok(_) => Err(malformed("not a JSON object".to_owned())),
@@ -148,11 +151,8 @@ impl Record {
     pub fn of_bundle(bundle: &Path) -> Result<Self, Error> {
         let path = bundle.join(FILE);
         let origin = path.display().to_string();
-        let text = fs::read(&path).map_err(|cause| Error::Read { origin: origin.clone(), cause })?;
-        match Self::parse(&text, &origin) {
-            Err(Error::Empty) => Err(Error::Malformed { origin, cause: "it is empty".to_owned() }),
-            parsed => parsed,
-        }
+        let text = sys::file::read_regular(&path).map_err(|cause| Error::Read { origin: origin.clone(), cause })?;
+        Self::parse(&text, &origin)
     }
 
     /// Removes what only a run of the container has.

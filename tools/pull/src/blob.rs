@@ -46,7 +46,10 @@ pub(crate) fn fetch_all(
     };
     std::thread::scope(|scope| {
         for _ in 1..jobs.min(blobs.len()) {
-            scope.spawn(worker);
+            // Where there may be no more threads, those that are there do it all: at the least this one.
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
         }
         worker();
     });

@@ -90,9 +90,13 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         limits.enter(&names[number..])?;
         let _kept = layout.share()?;
         let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(name));
-        let (root, image) = Source::open(&pinned, &access)
-            .and_then(|source| job.fetch(name, &source))
-            .with_context(|| format!("fetch {name}"))?;
+        let fetch = || Source::open(&pinned, &access).and_then(|source| job.fetch(name, &source));
+        let fetched = match fetch() {
+            // What was there has been removed.
+            Err(error) if was_damaged(&error) => fetch(),
+            fetched => fetched,
+        };
+        let (root, image) = fetched.with_context(|| format!("fetch {name}"))?;
         if let Some(lock) = &mut lock {
             lock.keep(name, root.digest())?;
         }
@@ -101,6 +105,10 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn was_damaged(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(layout::Error::Damaged { .. })))
 }
 
 fn list(names: &[Name]) -> String {

@@ -85,15 +85,12 @@ pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::
         mark(layout, &entry.descriptor, &mut needed);
     }
     let mut needed_layers = HashSet::new();
-    for record in containers(data)? {
-        if let Ok(Some(image)) = record.find::<Image>() {
-            if let Ok(descriptor) = image.manifest::<Descriptor>() {
-                mark(layout, &descriptor, &mut needed);
-            }
+    let (containers, damaged) = containers(data)?;
+    for container in containers {
+        if let Some(manifest) = container.manifest {
+            mark(layout, &manifest, &mut needed);
         }
-        if let Ok(Some(rootfs)) = record.find::<Rootfs>() {
-            needed_layers.extend(rootfs.layers.unwrap_or_default());
-        }
+        needed_layers.extend(container.layers);
     }
     let (mut count, mut size) = (0_u64, 0_u64);
     for digest in layout.blobs()? {
@@ -114,7 +111,8 @@ pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         count += 1;
     }
-    let swept = layers::collect(data, &needed_layers, grace)?;
+    // Which layers a container has whose record is damaged, nobody knows.
+    let swept = if damaged { 0 } else { layers::collect(data, &needed_layers, grace)? };
     writeln!(io::stdout(), "{count} blobs ({}) and {swept} layers removed", indicatif::HumanBytes(size))?;
     Ok(())
 }
@@ -145,22 +143,50 @@ fn diff_ids(layout: &Layout, digest: &str) -> Vec<String> {
     ids.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
-/// Reads the records that `bundle` keeps beside its containers.
-fn containers(data: &Path) -> anyhow::Result<Vec<Record>> {
+/// What a container needs.
+struct Container {
+    manifest: Option<Descriptor>,
+    layers: Vec<PathBuf>,
+}
+
+impl Container {
+    /// Reads the record that `bundle` keeps beside a container.
+    fn read(bundle: &Path) -> anyhow::Result<Self> {
+        let record = Record::of_bundle(bundle)?;
+        let manifest = record.find::<Image>()?.map(|image| image.manifest::<Descriptor>()).transpose()?;
+        Ok(Self { manifest, layers: record.find::<Rootfs>()?.and_then(|rootfs| rootfs.layers).unwrap_or_default() })
+    }
+}
+
+/// Returns what the containers need. Tells whether any record is damaged: a power cut may leave one empty, and must not
+/// stop the collection for all.
+fn containers(data: &Path) -> anyhow::Result<(Vec<Container>, bool)> {
     let directory = data.join("containers");
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
         Err(error) => return Err(error).with_context(|| format!("list {}", directory.display())),
     };
-    let mut records = Vec::new();
+    let (mut containers, mut damaged) = (Vec::new(), false);
     for entry in entries {
-        let path = entry?.path().join("record.json");
-        match fs::read(&path) {
-            Ok(text) => records.push(Record::parse(&text, &path.display().to_string())?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        let name = entry?.file_name();
+        match Container::read(&directory.join(&name)) {
+            Ok(container) => containers.push(container),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => {
+                let name = name.to_string_lossy();
+                log::warn!(
+                    "container {name}: {error:#}: no layers are collected (`bundle delete {name}` removes the container)"
+                );
+                damaged = true;
+            }
         }
     }
-    Ok(records)
+    Ok((containers, damaged))
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    // A file in the place of a bundle has no record either.
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    matches!(error.downcast_ref(), Some(record::Error::Read { cause, .. }) if kinds.contains(&cause.kind()))
 }

@@ -236,6 +236,20 @@ pub fn holder_of(directory: &Path, id: &str) -> Option<Duty> {
     read(&file).filter(Duty::is_alive)
 }
 
+/// Tells whether somebody holds the claim on a name, whatever it says.
+pub fn is_held(directory: &Path, id: &str) -> Result<bool> {
+    let path = directory.join(id);
+    let file = match open(&path, false) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        file => file.with_context(|| format!("open {}", path.display()))?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+}
+
 fn make_directory(directory: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)

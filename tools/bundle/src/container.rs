@@ -65,6 +65,7 @@ impl Claim {
     pub(crate) fn new(data: &Path, id: &str) -> Result<Self> {
         let parent = directory(data);
         make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
+        sweep_removed(data)?;
         let path = parent.join(id);
         loop {
             match DirBuilder::new().mode(0o700).create(&path) {
@@ -155,16 +156,26 @@ impl Lock {
 
     /// Locks the directory if it is what a killed process has left.
     pub(crate) fn half_made(path: &Path) -> Result<Option<Self>> {
-        if path.join(CONFIG).exists() {
+        if is_whole(path)? {
             return Ok(None);
         }
         // Looked at again under the lock: it may have become whole meanwhile.
-        Ok(Self::take(path)?.filter(|_| !path.join(CONFIG).exists()))
+        let lock = Self::take(path)?;
+        Ok(if is_whole(path)? { None } else { lock })
     }
+}
+
+/// Tells whether a bundle has been finished. An error is not that it was not.
+pub(crate) fn is_whole(path: &Path) -> Result<bool> {
+    let config = path.join(CONFIG);
+    config.try_exists().with_context(|| format!("look for {}", config.display()))
 }
 
 /// Removes a bundle: unmounted, then out of the way in one step, then piece by piece.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    // Others can tell that somebody is at work on it. Its keeper has it locked, too; it may be gone already.
+    let at_work = File::open(path);
+    let _shared = at_work.as_ref().map(|directory| flock(directory, FlockOperation::NonBlockingLockShared));
     let rootfs = path.join("rootfs");
     overlay::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -177,8 +188,27 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     sweep(&away)
 }
 
-/// Removes what a killed removal has left.
-pub(crate) fn sweep(path: &Path) -> Result<()> {
+/// Removes what killed removals have left.
+pub(crate) fn sweep_removed(data: &Path) -> Result<()> {
+    let parent = directory(data);
+    let entries = match fs::read_dir(&parent) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("read {}", parent.display()))?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| format!("read {}", parent.display()))?;
+        if !entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes()) {
+            continue;
+        }
+        if let Some(_nobody) = Lock::take(&entry.path())? {
+            log::debug!("sweep {}", entry.path().display());
+            sweep(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sweep(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
@@ -187,19 +217,20 @@ pub(crate) fn sweep(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns the bundles, by name, and what is left of removed ones.
-pub(crate) fn entries(data: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+/// Returns the bundles, by name.
+pub(crate) fn entries(data: &Path) -> Result<Vec<PathBuf>> {
     let parent = directory(data);
     let entries = match fs::read_dir(&parent) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("read {}", parent.display()))?,
     };
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    paths.retain(|path| path.is_dir());
+    paths.retain(|path| {
+        let removed = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(REMOVED.as_bytes()));
+        !removed && path.is_dir()
+    });
     paths.sort();
-    Ok(paths
-        .into_iter()
-        .partition(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(REMOVED))))
+    Ok(paths)
 }
 
 /// Makes a directory for root only: images hold set-user-ID programs that the host's users must not reach
@@ -253,7 +284,16 @@ mod tests {
         let error = Claim::new(&data, "a").err().unwrap().to_string();
         assert!(error.starts_with("id `a` is taken"), "{error}");
         remove(&data.join("containers/a")).unwrap();
-        assert_eq!(entries(&data).unwrap(), (vec![], vec![]));
+        // What a killed removal has left goes with the next bundle; not what somebody is still at.
+        let left = data.join("containers/.removed-a-1");
+        fs::create_dir_all(left.join("upper")).unwrap();
+        let held = Lock::take(&left).unwrap();
+        drop(Claim::new(&data, "b").unwrap());
+        assert!(left.is_dir());
+        drop(held);
+        drop(Claim::new(&data, "b").unwrap());
+        assert_eq!(fs::read_dir(data.join("containers")).unwrap().count(), 0);
+        assert_eq!(entries(&data).unwrap(), Vec::<PathBuf>::new());
         fs::remove_dir_all(data).unwrap();
     }
 }

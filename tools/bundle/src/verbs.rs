@@ -28,11 +28,18 @@ pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<
 /// Unmounts and removes a bundle.
 pub(crate) fn delete(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()> {
     let path = locate(bundle, &roots.data())?;
-    if fs::symlink_metadata(&path).is_err() {
-        return if force { Ok(()) } else { bail!("no such bundle") };
+    container::sweep_removed(&roots.data())?;
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return if force { Ok(()) } else { bail!("no such bundle") };
+        }
+        there => there.map(drop)?,
     }
     if !force {
         ensure_ended(&path, roots)?;
+        if is_claimed(&path, &roots.run())? {
+            bail!("its container is being started or removed");
+        }
     }
     log::debug!("remove {}", path.display());
     container::remove(&path)
@@ -82,15 +89,15 @@ pub(crate) fn runner(path: &Path, run: &Path) -> Option<i32> {
     state::roots(run).iter().find_map(|states| state::live_pid(states, id))
 }
 
-/// Tells whether a container runs from a bundle, or is being started or ended: then somebody has the claim on its name.
-fn is_in_use(path: &Path, run: &Path) -> bool {
+/// Tells whether somebody has the claim on a container's name: `run` that is starting it, or its keeper.
+fn is_claimed(path: &Path, run: &Path) -> Result<bool> {
     let id = path.file_name().unwrap_or_default().to_string_lossy();
-    runner(path, run).is_some() || stage::claim::holder_of(&run.join("claims"), &id).is_some()
+    stage::claim::is_held(&run.join("claims"), &id)
 }
 
 /// Prints the bundles: a table, or an object a line.
 pub(crate) fn list(as_json: bool, roots: &cli::Roots) -> Result<()> {
-    let (bundles, _) = container::entries(&roots.data())?;
+    let bundles = container::entries(&roots.data())?;
     let mut text = String::new();
     let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
     for path in bundles {
@@ -140,19 +147,21 @@ fn image_name(path: &Path) -> Option<String> {
 }
 
 /// Removes what no container runs from: what was left half-made, what has lost its mount (with its mount namespace or a
-/// reboot), with `all` every bundle that is not in use. A bundle that somebody holds a lock on is in use.
+/// reboot), with `all` every bundle that is not in use. A bundle is in use that somebody holds a lock on, or on its name.
 pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
-    let (bundles, removed) = container::entries(&roots.data())?;
-    for path in removed {
-        log::debug!("sweep {}", path.display());
-        container::sweep(&path)?;
-    }
-    for path in bundles {
-        let whole = path.join(container::CONFIG).exists();
-        if whole && (is_in_use(&path, &roots.run()) || !(all || has_lost_its_mount(&path))) {
+    container::sweep_removed(&roots.data())?;
+    for path in container::entries(&roots.data())? {
+        let is_used = || -> Result<bool> {
+            let whole = container::is_whole(&path)?;
+            let kept = whole && (runner(&path, &roots.run()).is_some() || !(all || has_lost_its_mount(&path)));
+            Ok(kept || is_claimed(&path, &roots.run())?)
+        };
+        if is_used()? {
             continue;
         }
-        if let Some(_lock) = Lock::take(&path)? {
+        let Some(_lock) = Lock::take(&path)? else { continue };
+        // It may have begun before it was locked.
+        if !is_used()? {
             log::debug!("remove {}", path.display());
             container::remove(&path)?;
             let mut stdout = io::stdout().lock();
@@ -166,7 +175,7 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
 /// that has ended can be started once more.
 pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
     let path = locate(bundle, &roots.data())?;
-    if !path.join(container::RECORD).exists() {
+    if matches!(path.join(container::RECORD).try_exists(), Ok(false)) {
         bail!("no bundle `{bundle}`");
     }
     let mut record = Record::of_bundle(&path)?;

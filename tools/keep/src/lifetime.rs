@@ -23,7 +23,6 @@ use crate::launch::{Launch, Launched};
 use crate::output::{Log, Stream};
 use crate::restart::Restarts;
 
-
 /// When a system call of the loop's own that has failed is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long taking away what an ended container has left may take.

@@ -49,47 +49,71 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)));
         }
     }
-    if let Some(replace) = plan.replace.as_ref().filter(|_| plan.bundle.exists()) {
-        make_free(replace)?;
+    let exists = || plan.bundle.try_exists().with_context(|| format!("look for {}", plan.bundle.display()));
+    if let Some(replace) = &plan.replace {
+        if exists()? {
+            make_free(replace)?;
+        }
     }
     let claim = Claim::take(&plan.claims, &id)?;
-    if plan.bundle.exists() {
-        claim.release();
-        bail!("container {id} is there already: `bundle delete {id}` frees its name");
-    }
-    claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
-    let cid_file = match CidFile::create(options.cidfile.as_deref(), &id) {
-        Ok(file) => file,
+    let prepare = || -> Result<_> {
+        if exists()? {
+            bail!("container {id} is there already: `bundle delete {id}` frees its name");
+        }
+        claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
+        Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim)?))
+    };
+    let (cid_file, guard) = match prepare() {
+        Ok(prepared) => prepared,
         Err(error) => {
+            // Nothing has been done yet.
             claim.release();
             return Err(error);
         }
     };
-    let guard = Guard::start(&claim)?;
-    let ended = execute(&plan, options, folder.as_ref(), (&claim, &signals));
-    guard.dismiss();
-    match ended {
-        Ok(Ended { code, started, kept }) => {
-            cid_file.keep_if(started);
-            if !kept {
-                claim.release();
-            }
-            Ok(ExitCode::from(code))
-        }
-        Err(error) => {
+    let Ended { code, started, rest } = execute(&plan, options, folder.as_ref(), (&claim, &signals));
+    cid_file.keep_if(started);
+    match rest {
+        Rest::Kept => guard.dismiss(),
+        Rest::Undone => {
+            guard.dismiss();
             claim.release();
-            Err(error)
         }
+        // The name stays taken until that is done, by the guard or by the next run.
+        Rest::Left => guard.take_over(),
     }
+    code.map(ExitCode::from)
 }
 
 /// How a run came to its end.
 struct Ended {
-    code: u8,
+    code: Result<u8>,
     /// Whether there was a container.
     started: bool,
-    /// Whether a keeper has the claim.
-    kept: bool,
+    rest: Rest,
+}
+
+/// What there is to undo at the end of a run.
+enum Rest {
+    /// A keeper has the claim, and undoes it.
+    Kept,
+    /// It has been undone.
+    Undone,
+    /// Something could not be undone, which has been said.
+    Left,
+}
+
+impl Rest {
+    /// Undoes; the run's own end counts more than what could not be undone.
+    fn of(undo: &[Undo]) -> Self {
+        match undo::carry_out(undo) {
+            Ok(()) => Self::Undone,
+            Err(error) => {
+                cli::complain("run", &error);
+                Self::Left
+            }
+        }
+    }
 }
 
 /// `--replace`: removes the container that has the name.
@@ -106,13 +130,12 @@ fn execute(
     options: &Options,
     folder: Option<&Folder<'_>>,
     (claim, signals): (&Claim, &SignalFd),
-) -> Result<Ended> {
+) -> Ended {
     let execution = match pipeline::execute(&plan.stages, folder, signals) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
-            undo::carry_out(&plan.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
-            return Err(error);
+            return Ended { code: Err(error), started: false, rest: Rest::of(&plan.undo) };
         }
     };
     let code = match execution.ending {
@@ -124,51 +147,34 @@ fn execute(
         Ending::Failed => 125,
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
-    undo::carry_out(&undo_of(plan, &execution.completed))?;
-    Ok(Ended { code, started: false, kept: false })
+    Ended { code: Ok(code), started: false, rest: Rest::of(&undo_of(plan, &execution.completed)) }
 }
 
-fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> Result<Ended> {
+fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> Ended {
     match handed_over {
-        Ok(HandedOver::Kept(code)) if options.is_attached() => Ok(Ended { code, started: true, kept: true }),
+        Ok(HandedOver::Kept(code)) if options.is_attached() => {
+            Ended { code: Ok(code), started: true, rest: Rest::Kept }
+        }
         Ok(HandedOver::Kept(_)) => {
             // The container goes on, whoever reads of it.
             let told = writeln!(io::stdout(), "{}", plan.id).context("print the id");
-            let code = told.map_or_else(
-                |error| {
-                    cli::complain("run", &error);
-                    125
-                },
-                |()| 0,
-            );
-            Ok(Ended { code, started: true, kept: true })
+            Ended { code: told.map(|()| 0), started: true, rest: Rest::Kept }
         }
-        Ok(HandedOver::Killed(code)) => Ok(Ended { code, started: false, kept: true }),
-        Ok(HandedOver::Failed(code)) => {
-            undo::carry_out(&plan.undo)?;
-            Ok(Ended { code, started: false, kept: false })
-        }
-        Err(error) => {
-            undo::carry_out(&plan.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
-            Err(error)
-        }
+        Ok(HandedOver::Killed(code)) => Ended { code: Ok(code), started: false, rest: Rest::Kept },
+        Ok(HandedOver::Failed(code)) => Ended { code: Ok(code), started: false, rest: Rest::of(&plan.undo) },
+        Err(error) => Ended { code: Err(error), started: false, rest: Rest::of(&plan.undo) },
     }
 }
 
-fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Result<Ended> {
+fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Ended {
     let ended = foreground::run(&plan.spawn, options, signals);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
         Ok(Status::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
         _ => plan.undo.clone(),
     };
-    let undone = undo::carry_out(&undo);
-    let code = foreground::code(ended?);
-    if let Err(error) = undone {
-        // The container's own exit status counts more than what could not be cleaned up.
-        cli::complain("run", &error);
-    }
-    Ok(Ended { code, started: true, kept: false })
+    let rest = Rest::of(&undo);
+    Ended { started: ended.is_ok(), code: ended.map(foreground::code), rest }
 }
 
 /// Returns what must be undone where `spawn` was not reached.

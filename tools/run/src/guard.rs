@@ -18,6 +18,8 @@ use stage::{Claim, Process, claim, undo};
 pub(crate) const NAME: &str = "run-guard";
 /// What `run` says when nothing is left to undo.
 const DONE: &str = "done";
+/// What it says when it could not undo everything.
+const LEFT: &str = "left";
 
 /// A guard that is on duty until it is dismissed.
 #[derive(Debug)]
@@ -48,6 +50,12 @@ impl Guard {
         // A guard that was killed guards nothing, and there is nothing left to guard.
         let _gone = writeln!(self.0, "{DONE}");
     }
+
+    /// Leaves it to the guard to undo what could not be undone now.
+    pub(crate) fn take_over(mut self) {
+        // In the place of one that was killed the next run does it.
+        let _gone = writeln!(self.0, "{LEFT}");
+    }
 }
 
 /// The guard's own main.
@@ -64,14 +72,14 @@ fn guard() -> Result<()> {
     let claim = Claim::from_stdout(&path)?;
     // While there is nothing to do: what others have left whose guards were killed with them.
     path.parent().map(claim::sweep).transpose()?;
-    if io::stdin().lock().lines().next().is_some_and(|line| line.is_ok_and(|line| line == DONE)) {
-        return Ok(());
+    match io::stdin().lock().lines().next().and_then(Result::ok).as_deref() {
+        Some(DONE) => return Ok(()),
+        Some(LEFT) => claim.is_ending(),
+        // Not if the container has a keeper by now.
+        _ if !claim.falls_to_us()? => return Ok(()),
+        _ => {}
     }
-    // Not if the container has a keeper by now.
-    if !claim.falls_to_us()? {
-        return Ok(());
-    }
-    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out(&duty.undo));
+    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out_at_last(&duty.undo));
     // Released only if nothing is left.
     undone.map(|()| claim.release())
 }

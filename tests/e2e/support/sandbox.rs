@@ -60,9 +60,9 @@ awk '$5 ~ "^(/run|/var/lib/(containers|containerd|docker|drayage|kubelet))/" { p
     sed 's/\\040/ /g' | tac | xargs -r -d '\n' umount -l
 mount -t tmpfs -o mode=755,size=75% drayage-e2e "$1"
 mount -t tmpfs -o mode=755 drayage-e2e-run /run
-mkdir -p /run/netns /run/lock /run/programs "$1/home" "$1/tmp"
+mkdir -p /run/netns /run/lock "$1/home" "$1/programs" "$1/tmp"
 chmod 1777 "$1/tmp" /run/lock
-mount --bind "$PROGRAMS" /run/programs
+mount --bind "$PROGRAMS" "$1/programs"
 command -v ip >/dev/null && ip link set lo up
 mount --bind /run/netns /run/netns
 mount --make-shared /run/netns
@@ -222,14 +222,14 @@ impl Sandbox {
     }
 
     /// Returns the directory of the programs, as the commands see it.
-    pub(crate) fn programs(&self) -> &Path {
-        if self.machine.is_some() { Path::new("/run/programs") } else { programs::directory() }
+    pub(crate) fn programs(&self) -> PathBuf {
+        if self.machine.is_some() { self.path("programs") } else { programs::directory().to_owned() }
     }
 
     fn search_path(&self) -> String {
-        let programs = self.programs().display();
+        let programs = self.programs();
         let inherited = std::env::var("PATH").unwrap_or_default();
-        format!("{programs}:{inherited}:/usr/local/sbin:/usr/sbin:/sbin")
+        format!("{}:{inherited}:/usr/local/sbin:/usr/sbin:/sbin", programs.display())
     }
 
     /// Starts a registry of the sandbox's own over the images, which it cannot change.

@@ -48,7 +48,7 @@ fn tables(sandbox: &Sandbox) {
         let mut command = words.collect::<Vec<_>>().join(" ").replace("web $REGISTRY/nginx", "web nginx");
         if ["keep attach", "keep events"].iter().any(|endless| command.starts_with(endless)) {
             command = format!("timeout 1 {command} || test $? = 124");
-        } else if command.starts_with("spawn exec -t") {
+        } else if command.starts_with("spawn exec -it") {
             command = format!("echo exit | script -qec '{command}' /dev/null");
         }
         writeln!(script, "echo {} >&2", quoted(&command)).unwrap();

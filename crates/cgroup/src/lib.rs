@@ -73,6 +73,13 @@ impl Cgroups {
         Ok(found)
     }
 
+    /// Finds the cgroup2 directory that a process is in, which may be below its container's.
+    pub fn unified_of(pid: i32) -> Option<PathBuf> {
+        let own = sys::file::read(format!("/proc/{pid}/cgroup")).ok()?;
+        let place = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(hierarchy("", is_unified())?.join(clean(place)))
+    }
+
     /// Restores what [`Self::paths`] gave.
     pub fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
         let mut v1 = paths.clone();

@@ -68,11 +68,11 @@ pub(super) fn v1(resources: &Resources) -> Vec<Line> {
 
 fn v1_cpu(lines: &mut Lines, cpu: &Cpu) {
     lines.maybe("cpu.idle", cpu.idle);
-    lines.maybe("cpu.shares", cpu.shares.filter(|shares| *shares != 0));
-    lines.maybe("cpu.rt_period_us", cpu.realtime_period.filter(|period| *period != 0));
-    lines.maybe("cpu.rt_runtime_us", cpu.realtime_runtime.filter(|runtime| *runtime != 0));
-    lines.maybe("cpu.cfs_period_us", cpu.period.filter(|period| *period != 0));
-    lines.maybe("cpu.cfs_quota_us", cpu.quota.filter(|quota| *quota != 0));
+    lines.maybe("cpu.shares", cpu.shares);
+    lines.maybe("cpu.rt_period_us", cpu.realtime_period);
+    lines.maybe("cpu.rt_runtime_us", cpu.realtime_runtime);
+    lines.maybe("cpu.cfs_period_us", cpu.period);
+    lines.maybe("cpu.cfs_quota_us", cpu.quota);
     lines.maybe("cpu.cfs_burst_us", cpu.burst);
     cpusets(lines, cpu);
 }
@@ -83,16 +83,15 @@ fn cpusets(lines: &mut Lines, cpu: &Cpu) {
 }
 
 fn v1_memory(lines: &mut Lines, memory: &Memory) {
-    let wanted = |value: Option<i64>| value.filter(|value| *value != 0);
-    lines.maybe("memory.limit_in_bytes", wanted(memory.limit));
+    lines.maybe("memory.limit_in_bytes", memory.limit);
     // Without a swap limit of its own an unlimited memory means unlimited swap.
-    let swap = wanted(memory.swap).or(memory.limit.filter(|limit| *limit == -1));
+    let swap = memory.swap.or(memory.limit.filter(|limit| *limit == -1));
     lines.maybe("memory.memsw.limit_in_bytes", swap);
     if memory.swap.is_none() {
         lines.0.last_mut().filter(|line| line.file.contains("memsw")).into_iter().for_each(|line| line.optional = true);
     }
-    lines.maybe("memory.soft_limit_in_bytes", wanted(memory.reservation));
-    lines.maybe("memory.kmem.tcp.limit_in_bytes", wanted(memory.kernel_tcp));
+    lines.maybe("memory.soft_limit_in_bytes", memory.reservation);
+    lines.maybe("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp);
     lines.maybe("memory.swappiness", memory.swappiness);
     if memory.disable_oom_killer == Some(true) {
         lines.add("memory.oom_control", 1);
@@ -100,8 +99,8 @@ fn v1_memory(lines: &mut Lines, memory: &Memory) {
 }
 
 fn v1_block_io(lines: &mut Lines, io: &BlockIo) {
-    lines.maybe("blkio.weight", io.weight.filter(|weight| *weight != 0));
-    lines.maybe("blkio.leaf_weight", io.leaf_weight.filter(|weight| *weight != 0));
+    lines.maybe("blkio.weight", io.weight);
+    lines.maybe("blkio.leaf_weight", io.leaf_weight);
     for device in &io.weight_device {
         let of = |weight: Option<u16>| weight.map(|weight| format!("{}:{} {weight}", device.major, device.minor));
         lines.maybe("blkio.weight_device", of(device.weight));
@@ -160,13 +159,10 @@ pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
 
 fn v2_cpu(lines: &mut Lines, cpu: &Cpu) {
     lines.maybe("cpu.idle", cpu.idle);
-    lines.maybe(
-        "cpu.weight",
-        cpu.shares.filter(|shares| *shares != 0 && cpu.idle.is_none_or(|idle| idle == 0)).map(weight),
-    );
+    lines.maybe("cpu.weight", cpu.shares.filter(|_| cpu.idle.is_none_or(|idle| idle == 0)).map(weight));
     if cpu.quota.is_some() || cpu.period.is_some() {
         let quota = cpu.quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
-        let period = cpu.period.filter(|period| *period != 0).unwrap_or(100_000);
+        let period = cpu.period.unwrap_or(100_000);
         lines.add("cpu.max", format!("{quota} {period}"));
     }
     lines.maybe("cpu.max.burst", cpu.burst);
@@ -175,8 +171,8 @@ fn v2_cpu(lines: &mut Lines, cpu: &Cpu) {
 
 fn v2_memory(lines: &mut Lines, memory: &Memory) -> anyhow::Result<()> {
     let text = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
-    let limit = memory.limit.filter(|limit| *limit != 0);
-    let swap = memory.swap.filter(|swap| *swap != 0).or(limit.filter(|limit| *limit == -1));
+    let limit = memory.limit;
+    let swap = memory.swap.or(limit.filter(|limit| *limit == -1));
     if let Some(swap) = swap {
         // v1 limits memory and swap together, v2 swap alone.
         let alone = match limit {
@@ -193,17 +189,16 @@ fn v2_memory(lines: &mut Lines, memory: &Memory) -> anyhow::Result<()> {
         }
     }
     lines.maybe("memory.max", limit.map(text));
-    lines.maybe("memory.low", memory.reservation.filter(|low| *low != 0).map(text));
+    lines.maybe("memory.low", memory.reservation.map(text));
     Ok(())
 }
 
 fn v2_io(lines: &mut Lines, io: &BlockIo) {
-    lines.maybe("io.bfq.weight", io.weight.filter(|weight| *weight != 0));
-    if io.weight.is_some() {
+    if let Some(weight) = io.weight {
+        lines.add("io.bfq.weight", weight);
         lines.optional();
         // 10–1000 of v1 on 1–10000.
-        let weight = io.weight.map(|weight| 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990);
-        lines.maybe("io.weight", weight.filter(|_| io.weight != Some(0)));
+        lines.add("io.weight", 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990);
         lines.optional();
     }
     for device in &io.weight_device {
@@ -261,6 +256,30 @@ mod tests {
     fn each_limit_has_its_line_on_both_versions() {
         for (json, one, two) in [
             (r#"{"pids":{"limit":0}}"#, &["pids.max=1"][..], &["pids.max=1"][..]),
+            // What docker sends with every update of anything: 0 for what is not set.
+            (
+                r#"{"cpu":{"shares":0,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""},
+                    "memory":{"limit":0,"swap":0,"reservation":0,"kernel":0,"kernelTCP":0},"network":{"classID":0},
+                    "blockIO":{"weight":0,"leafWeight":0,"weightDevice":[{"major":8,"minor":0,"weight":0,"leafWeight":0}]}}"#,
+                &[],
+                &[],
+            ),
+            (
+                r#"{"cpu":{"shares":null,"quota":null,"period":null},"memory":{"limit":null,"swap":null},"pids":{"limit":null}}"#,
+                &[],
+                &[],
+            ),
+            (
+                r#"{"cpu":{"quota":-1,"period":50000,"burst":0,"idle":0}}"#,
+                &["cpu.idle=0", "cpu.cfs_period_us=50000", "cpu.cfs_quota_us=-1", "cpu.cfs_burst_us=0"],
+                &["cpu.idle=0", "cpu.max=max 50000", "cpu.max.burst=0"],
+            ),
+            (
+                r#"{"memory":{"limit":-1,"swap":-1,"reservation":-1}}"#,
+                &["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1", "memory.soft_limit_in_bytes=-1"],
+                &["memory.swap.max=max", "memory.max=max", "memory.low=max"],
+            ),
+            (r#"{"blockIO":{"weight":10}}"#, &["blkio.weight=10"], &["io.bfq.weight=10?", "io.weight=1?"]),
             (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"][..], &["pids.max=max"][..]),
             (r#"{"pids":{"limit":9}}"#, &["pids.max=9"], &["pids.max=9"]),
             (
@@ -288,6 +307,21 @@ mod tests {
             let resources: Resources = serde_json::from_str(json).unwrap();
             assert_eq!(text(v1(&resources)), one, "{json}");
             assert_eq!(text(v2(&resources).unwrap()), two, "{json}");
+        }
+    }
+
+    #[test]
+    fn no_processes_at_all_is_a_limit_since_the_specification_says_so() {
+        for (version, limit, want) in [
+            ("1.0.2", 0, None),
+            ("1.2.0", 0, None),
+            ("1.3.0", 0, Some(0)),
+            ("2.0.0", 0, Some(0)),
+            ("1.0.2", -1, Some(-1)),
+        ] {
+            let mut resources: Resources = serde_json::from_str(&format!(r#"{{"pids":{{"limit":{limit}}}}}"#)).unwrap();
+            resources.of_version(version);
+            assert_eq!(resources.pids.and_then(|pids| pids.limit), want, "{version} {limit}");
         }
     }
 

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// All limits of a container; what is absent is left as it is.
+/// All limits of a container; what is absent is left as it is. Where engines write 0 for "not set", that is absent too.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
     /// Rules for device files, of which the last that matches decides.
-    #[serde(deserialize_with = "or_default")]
     pub devices: Vec<DeviceRule>,
     /// Limits of memory.
     pub memory: Option<Memory>,
@@ -22,15 +21,12 @@ pub struct Resources {
     #[serde(rename = "blockIO")]
     pub block_io: Option<BlockIo>,
     /// Limits of huge pages.
-    #[serde(deserialize_with = "or_default")]
     pub hugepage_limits: Vec<HugepageLimit>,
     /// Marks of packets; v1 only.
     pub network: Option<NetworkClass>,
     /// Limits of RDMA devices, by their names.
-    #[serde(deserialize_with = "or_default")]
     pub rdma: BTreeMap<String, Rdma>,
     /// Values for files of cgroup v2, by their names.
-    #[serde(deserialize_with = "or_default")]
     pub unified: BTreeMap<String, String>,
 }
 
@@ -41,14 +37,13 @@ pub struct DeviceRule {
     /// Whether what matches may be done.
     pub allow: bool,
     /// `b`, `c`, or `a` (or nothing) for both.
-    #[serde(rename = "type", deserialize_with = "or_default")]
+    #[serde(rename = "type")]
     pub kind: String,
     /// The major number; none, or a negative one, is any.
     pub major: Option<i64>,
     /// The minor number; none, or a negative one, is any.
     pub minor: Option<i64>,
     /// Some of `rwm`: read, write, mknod; nothing is all.
-    #[serde(deserialize_with = "or_default")]
     pub access: String,
 }
 
@@ -57,15 +52,18 @@ pub struct DeviceRule {
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
     /// Beyond it processes are killed.
+    #[serde(deserialize_with = "unless_zero")]
     pub limit: Option<i64>,
     /// What is taken back last when memory is short.
+    #[serde(deserialize_with = "unless_zero")]
     pub reservation: Option<i64>,
     /// Memory and swap together.
+    #[serde(deserialize_with = "unless_zero")]
     pub swap: Option<i64>,
     /// The kernel's own memory; v1 only, and ignored by kernels since 5.16.
     pub kernel: Option<i64>,
     /// The kernel's buffers for TCP; v1 only.
-    #[serde(rename = "kernelTCP")]
+    #[serde(rename = "kernelTCP", deserialize_with = "unless_zero")]
     pub kernel_tcp: Option<i64>,
     /// How readily pages are swapped out, 0 to 100; v1 only.
     pub swappiness: Option<u64>,
@@ -83,22 +81,25 @@ pub struct Memory {
 #[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
     /// The weight among others, 2 to 262,144; 1,024 is the ordinary one.
+    #[serde(deserialize_with = "unless_zero")]
     pub shares: Option<u64>,
     /// Microseconds in each period; negative is no limit.
+    #[serde(deserialize_with = "unless_zero")]
     pub quota: Option<i64>,
     /// Microseconds of unused quota that may be kept for later.
     pub burst: Option<u64>,
     /// Microseconds.
+    #[serde(deserialize_with = "unless_zero")]
     pub period: Option<u64>,
     /// Microseconds of realtime scheduling in each period; v1 only.
+    #[serde(deserialize_with = "unless_zero")]
     pub realtime_runtime: Option<i64>,
     /// Microseconds; v1 only.
+    #[serde(deserialize_with = "unless_zero")]
     pub realtime_period: Option<u64>,
     /// Processors, as `cpuset(7)` lists them.
-    #[serde(deserialize_with = "or_default")]
     pub cpus: String,
     /// Nodes of memory, as `cpuset(7)` lists them.
-    #[serde(deserialize_with = "or_default")]
     pub mems: String,
     /// 1: only what nobody else wants.
     pub idle: Option<i64>,
@@ -108,7 +109,7 @@ pub struct Cpu {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Pids {
-    /// How many; -1 is no limit.
+    /// How many; -1 is no limit. Before version 1.3 of the specification 0 is none given, too.
     pub limit: Option<i64>,
 }
 
@@ -117,23 +118,22 @@ pub struct Pids {
 #[serde(rename_all = "camelCase", default)]
 pub struct BlockIo {
     /// The weight among others, 10 to 1,000.
+    #[serde(deserialize_with = "unless_zero")]
     pub weight: Option<u16>,
     /// The weight against the groups below; v1 only, and gone with CFQ in 5.0.
+    #[serde(deserialize_with = "unless_zero")]
     pub leaf_weight: Option<u16>,
     /// Weights for single devices.
-    #[serde(deserialize_with = "or_default")]
     pub weight_device: Vec<WeightDevice>,
     /// Bytes read in a second.
-    #[serde(deserialize_with = "or_default")]
     pub throttle_read_bps_device: Vec<ThrottleDevice>,
     /// Bytes written in a second.
-    #[serde(deserialize_with = "or_default")]
     pub throttle_write_bps_device: Vec<ThrottleDevice>,
     /// Reads in a second.
-    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "or_default")]
+    #[serde(rename = "throttleReadIOPSDevice")]
     pub throttle_read_iops_device: Vec<ThrottleDevice>,
     /// Writes in a second.
-    #[serde(rename = "throttleWriteIOPSDevice", deserialize_with = "or_default")]
+    #[serde(rename = "throttleWriteIOPSDevice")]
     pub throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
@@ -146,8 +146,10 @@ pub struct WeightDevice {
     /// The device's minor number.
     pub minor: i64,
     /// As [`BlockIo::weight`].
+    #[serde(deserialize_with = "unless_zero")]
     pub weight: Option<u16>,
     /// As [`BlockIo::leaf_weight`].
+    #[serde(deserialize_with = "unless_zero")]
     pub leaf_weight: Option<u16>,
 }
 
@@ -178,15 +180,15 @@ pub struct HugepageLimit {
 #[serde(default)]
 pub struct NetworkClass {
     /// For tc(8): major and minor number in the upper and lower half.
-    #[serde(rename = "classID")]
+    #[serde(rename = "classID", deserialize_with = "unless_zero")]
     pub class_id: Option<u32>,
     /// Priorities, by interface.
-    #[serde(deserialize_with = "or_default")]
     pub priorities: Vec<InterfacePriority>,
 }
 
 /// The priority of what leaves by one interface.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub struct InterfacePriority {
     /// The interface's name.
     pub name: String,
@@ -204,11 +206,22 @@ pub struct Rdma {
     pub hca_objects: Option<u32>,
 }
 
-/// Reads `null` as the member's absence: Go writes its nil slices so.
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+impl Resources {
+    /// Reads the limits as `version` of the specification means them: until 1.3 engines write 0 for "no limit of
+    /// processes given", which only since then is a limit.
+    pub fn of_version(&mut self, version: &str) {
+        let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+        if (numbers.next(), numbers.next()) < (Some(1), Some(3)) {
+            self.pids = self.pids.take().filter(|pids| pids.limit != Some(0));
+        }
+    }
+}
+
+/// Reads 0 as the member's absence.
+fn unless_zero<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
+    T: Default + PartialEq + Deserialize<'de>,
 {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+    Ok(Option::deserialize(deserializer)?.filter(|value| *value != T::default()))
 }

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+use rustix::process::Signal;
 
 pub use duration::duration;
 pub use log::log_to;
@@ -58,6 +59,11 @@ impl Exit {
     pub fn new(code: u8, error: anyhow::Error) -> Self {
         Self { code, error }
     }
+
+    /// Returns the exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
 }
 
 impl std::fmt::Display for Exit {
@@ -82,6 +88,8 @@ pub fn main_from<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     run: fn(A) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
+    // Whose caller ignores it would never hear how a child has ended.
+    sys::signal::restore(Signal::CHILD);
     let command = with_common_options(A::command());
     let tool = command.get_name().to_owned();
     let traced = trace::begin(&tool);

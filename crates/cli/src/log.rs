@@ -6,11 +6,11 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 static TOOL: OnceLock<String> = OnceLock::new();
 
-/// What takes the lines in place of stderr, which then gets warnings only.
+/// What takes the lines in place of stderr.
 type Sink = Box<dyn Fn(&Record<'_>) + Send + Sync>;
 static SINK: OnceLock<Sink> = OnceLock::new();
 
-/// Has every line go to `sink`, and only warnings to stderr, too. The first call counts.
+/// Has every line go to `sink`, and none to stderr, which may be the container's. The first call counts.
 pub fn log_to(sink: Sink) {
     let _first = SINK.set(sink);
 }
@@ -31,10 +31,7 @@ impl Log for Stderr {
             return;
         }
         if let Some(sink) = SINK.get() {
-            sink(record);
-            if record.level() > Level::Warn {
-                return;
-            }
+            return sink(record);
         }
         let tool = TOOL.get().map_or("", String::as_str);
         let severity = if record.level() <= Level::Warn { "warning: " } else { "" };

@@ -1,11 +1,12 @@
 //! What a program that executes others asks of the kernel for them.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, set_parent_process_death_signal};
 
 use crate::confinement;
 
@@ -48,6 +49,20 @@ pub fn apart(command: &mut Command, more: u32) -> &mut Command {
     unsafe { command.pre_exec(arrange) }
 }
 
+/// Reaps the children that have ended, up to `own`: its status is for who waits for it.
+pub fn reap_orphans(own: Pid) {
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG;
+        // SAFETY: the kernel writes at most one `siginfo_t`.
+        let found = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options | libc::WNOWAIT) };
+        // SAFETY: it was zeroed, and for a child that has ended, or for none, this member is set.
+        let pid = unsafe { info.assume_init().si_pid() };
+        let Some(pid) = Pid::from_raw(pid).filter(|pid| found == 0 && *pid != own) else { return };
+        let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}
+
 /// Has execve close all descriptors from `first` on.
 pub fn close_on_exec(first: u32) -> io::Result<()> {
     // SAFETY: the flag only marks descriptors; none is closed under its owner.
@@ -77,22 +92,25 @@ pub fn taken(number: u32) -> io::Result<OwnedFd> {
     if marked < 0 { Err(io::Error::last_os_error()) } else { Ok(copy) }
 }
 
-/// Closes what this process was started with, from descriptor `first` on. Its own descriptors are all to be closed on
-/// exec, from birth; that tells them from those.
-pub fn close_inherited(first: u32) -> io::Result<()> {
+/// Tells whether this program was started with a descriptor of that number. Its own are all close-on-exec, from birth.
+pub fn is_inherited(number: u32) -> bool {
+    // SAFETY: F_GETFD takes no memory, and says so if the descriptor is not open.
+    let flags = i32::try_from(number).map_or(-1, |number| unsafe { libc::fcntl(number, libc::F_GETFD) });
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Closes what this process was started with, from descriptor `first` on, but for those in `keep`, which must have all that
+/// are owned in this program and not close-on-exec.
+pub fn close_inherited(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let listed = std::fs::read_dir("/proc/self/fd")?.flatten();
-    let numbers = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let given = |number: &i32| {
-        // SAFETY: F_GETFD takes no memory, and says so if the descriptor is not open.
-        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
-        flags >= 0 && flags & libc::FD_CLOEXEC == 0
-    };
+    let numbers = listed.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let kept = |number: u32| keep.iter().any(|fd| u32::try_from(fd.as_raw_fd()) == Ok(number));
     // Collected first: closing changes the directory that is read.
-    let given: Vec<i32> =
-        numbers.filter(|number| u32::try_from(*number).is_ok_and(|at| at >= first)).filter(given).collect();
+    let given: Vec<u32> =
+        numbers.filter(|number| *number >= first && is_inherited(*number) && !kept(*number)).collect();
     for number in given {
-        // SAFETY: it is not close-on-exec, so that no owner in this program has it.
-        unsafe { libc::close(number) };
+        // SAFETY: it is not close-on-exec, and not in `keep`, which has all such that this program owns.
+        unsafe { libc::close(i32::try_from(number).unwrap_or(-1)) };
     }
     Ok(())
 }
@@ -101,7 +119,7 @@ pub fn close_inherited(first: u32) -> io::Result<()> {
 /// for itself, and no descriptor but the three standard ones.
 pub fn afresh(command: &mut Command) -> &mut Command {
     let arrange = || {
-        crate::signal::restore_pipe();
+        crate::signal::restore(Signal::PIPE);
         crate::signal::unblock_all()?;
         close_on_exec(3)
     };

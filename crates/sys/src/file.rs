@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
 pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
@@ -37,10 +38,13 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Leaves a descriptor to `execve` or to the end of the process, which close it together with all others. Not if it is
-/// one of many, since a process may have a thousand only.
+/// one of many, since a process may have a thousand only, or much less.
 pub fn leave_open(descriptor: impl Into<OwnedFd>) {
+    static MANY: OnceLock<u64> = OnceLock::new();
     let descriptor = descriptor.into();
-    if descriptor.as_raw_fd() < 256 {
+    let may_have = || rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let many = *MANY.get_or_init(|| (may_have() / 4).min(256));
+    if u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < many) {
         let _number = descriptor.into_raw_fd();
     }
 }

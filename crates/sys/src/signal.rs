@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
 /// Signals that this process reads instead of being interrupted by them.
@@ -23,7 +24,24 @@ pub struct Received {
 impl SignalFd {
     /// Blocks `signals` in the calling thread and opens a non-blocking descriptor that yields them.
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
-        let set = set_of(signals)?;
+        Self::block_set(set_of(signals)?)
+    }
+
+    /// Does so with all signals that can be caught, the real-time ones among them, but `signals`.
+    pub fn block_all_but(signals: &[Signal]) -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigfillset writes the whole set.
+        check(unsafe { libc::sigfillset(set.as_mut_ptr()) })?;
+        // SAFETY: sigfillset has just initialised it.
+        let mut set = unsafe { set.assume_init() };
+        for signal in signals {
+            // SAFETY: `set` is initialised.
+            check(unsafe { libc::sigdelset(&raw mut set, signal.as_raw()) })?;
+        }
+        Self::block_set(set)
+    }
+
+    fn block_set(set: libc::sigset_t) -> io::Result<Self> {
         change_mask(libc::SIG_BLOCK, &set)?;
         // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -46,7 +64,12 @@ impl SignalFd {
         }
         // SAFETY: all bytes were zeroed before, and the type is plain integers.
         let info = unsafe { info.assume_init() };
-        Ok(Some(Received { signal: info.ssi_signo, from_process: info.ssi_code <= 0 }))
+        let signal = info.ssi_signo;
+        // A pipe that nobody reads any more sends it to its writer; the write tells the same.
+        if signal == libc::SIGPIPE.unsigned_abs() && info.ssi_pid == std::process::id() {
+            return self.read();
+        }
+        Ok(Some(Received { signal, from_process: info.ssi_code <= 0 }))
     }
 }
 
@@ -77,10 +100,30 @@ pub fn unblock_all() -> io::Result<()> {
     change_mask(libc::SIG_SETMASK, &set_of(&[])?)
 }
 
-/// Gives SIGPIPE back its default, which the Rust runtime has changed and `execve(2)` would hand on.
-pub fn restore_pipe() {
+/// Gives a signal its default action back: one that is ignored stays so through `execve(2)`.
+pub fn restore(signal: Signal) {
+    restore_number(signal.as_raw());
+}
+
+/// Does so for every signal that is ignored: SIGPIPE is, by the Rust runtime, and what the caller ignored.
+pub fn restore_ignored() {
+    let mut status = [0; 2048];
+    let mut read = || -> io::Result<usize> {
+        let file = rustix::fs::open("/proc/self/status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let count = rustix::io::read(&file, &mut status)?;
+        crate::file::leave_open(file);
+        Ok(count)
+    };
+    let count = read().unwrap_or(0);
+    let ignored = String::from_utf8_lossy(&status[..count]);
+    let ignored = ignored.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let ignored = ignored.unwrap_or(1 << (libc::SIGPIPE - 1));
+    (1..=64).filter(|number| ignored >> (number - 1) & 1 == 1).for_each(restore_number);
+}
+
+fn restore_number(number: i32) {
     // SAFETY: SIG_DFL is a valid disposition, and no handler of ours is replaced.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    unsafe { libc::signal(number, libc::SIG_DFL) };
 }
 
 fn set_of(signals: &[Signal]) -> io::Result<libc::sigset_t> {

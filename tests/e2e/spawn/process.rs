@@ -233,7 +233,7 @@ fn listener(sandbox: &Sandbox) {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let statuses: Vec<&Value> = states.iter().map(|state| &state["state"]["status"]).collect();
-    assert_eq!(statuses, ["creating", "creating", "created", "running"], "{told}");
+    assert_eq!(statuses, ["creating", "creating", "creating", "running"], "{told}");
     for state in &states {
         assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("who: me")), "{told}");
         assert_eq!((&state["ociVersion"], &state["state"]["annotations"]["note"]), (&json!("1.3.0"), &json!("kept")));

@@ -126,7 +126,7 @@ fn exec(sandbox: &Sandbox) {
     spawn(sandbox, "run -d -b exe e2e-exe </dev/null >/dev/null 2>&1").ok();
     let script = "sh -c 'id -u; readlink /proc/self/exe; head -c5 /proc/1/cmdline; exit 7'";
     spawn(sandbox, &format!("exec e2e-exe {script}")).fails(7).stdout_is("0\n/bin/busybox\nsleep");
-    spawn(sandbox, "exec e2e-exe nope").fails(255).one_error_line("spawn", &["executable file not found"]);
+    spawn(sandbox, "exec e2e-exe nope").fails(127).one_error_line("spawn", &["executable file not found"]);
     spawn(sandbox, "exec -d --pid-file pid e2e-exe sleep 500").fails(255);
     spawn(sandbox, "exec -d --pid-file st/pid e2e-exe sleep 500").ok();
     sandbox.sh("test $(cat /proc/$(cat st/pid)/comm) = sleep").run().ok();

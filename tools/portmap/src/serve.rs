@@ -158,6 +158,6 @@ pub(crate) fn leave_the_caller() -> anyhow::Result<()> {
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
     // Somebody may wait for the end of a pipe that all the others have left.
-    sys::child::close_inherited(3).context("close what was inherited")?;
+    sys::child::close_inherited(3, &[]).context("close what was inherited")?;
     std::env::set_current_dir("/").context("leave the current directory")
 }

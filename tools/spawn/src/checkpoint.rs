@@ -94,8 +94,8 @@ pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyho
     );
     let mut container = Container::create(&order.root, &order.id)?;
     let restored = Restoring { order, options, config: &config, bundle: &bundle }.make(&mut container, &text, program);
-    let (pid, console) = restored.inspect_err(|_| create::clean_up(&container))?;
-    let pidfd = userns::pidfd(pid).inspect_err(|_| create::clean_up(&container))?;
+    let (pid, console) = restored.inspect_err(|_| create::clean_up(&container, &config.hooks))?;
+    let pidfd = userns::pidfd(pid).inspect_err(|_| create::clean_up(&container, &config.hooks))?;
     container.unlock();
     Ok(Made { container, config, pid, pidfd, console })
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use cgroup::Cgroups;
+use cli::Exit;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
@@ -19,7 +20,7 @@ use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks::{self, Inside};
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
-use crate::sync::{self, Message};
+use crate::sync::{self, Message, NOT_EXECUTABLE, NOT_FOUND};
 use crate::{file, stdio, tty};
 
 /// Everything the child works with, made by the parent.
@@ -43,6 +44,9 @@ pub(crate) struct Child<'a> {
     pub filter: Option<Filter>,
     pub options: Options,
 }
+
+/// That of docker, whatever the caller's is.
+pub(crate) const UMASK: u32 = 0o022;
 
 /// What the command line says about the child.
 #[derive(Clone, Debug, Default)]
@@ -76,11 +80,8 @@ impl Child<'_> {
         if !self.config.linux.makes(NamespaceKind::User) {
             become_undumpable()?;
         }
-        prepare_signals()?;
-        if self.start.is_some() {
-            // It may wait for long, and must not keep alive what its caller happened to have open.
-            let _no_proc = sys::child::close_inherited(3 + self.options.preserve_fds);
-        }
+        // Devices have the modes that they are given.
+        begin_afresh(0)?;
         self.enter_namespaces()?;
         let proc = identity::proc_for_label(self.process)?;
         // A process that joins a session's terminal or none must lead a session of its own.
@@ -91,9 +92,6 @@ impl Child<'_> {
         self.fill_root()?;
         let (program, chdir) = find_program(self.process)?;
         let keyring = CString::new(format!("_ses.{}", self.state.id))?;
-        if self.start.is_some() {
-            self.become_ready()?;
-        }
         self.start_hooks()?;
         let surroundings = Surroundings {
             report: self.socket.as_fd(),
@@ -205,6 +203,7 @@ impl Child<'_> {
         let config = self.config;
         let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd(), self.root.take())?;
         rootfs.fill(std::mem::take(&mut self.prepared))?;
+        rustix::process::umask(Mode::from_raw_mode(UMASK));
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;
         }
@@ -258,12 +257,6 @@ impl Child<'_> {
         }
     }
 
-    /// Tells the parent, which then ends; from here on this process lives on its own.
-    fn become_ready(&self) -> anyhow::Result<()> {
-        rustix::process::set_parent_process_death_signal(None)?;
-        sync::send(self.socket.as_fd(), &Message::Ready).context("report")
-    }
-
     fn waits_in_launch(&self) -> bool {
         self.config.hooks.start_container.is_empty()
     }
@@ -274,15 +267,18 @@ impl Child<'_> {
         if hooks.is_empty() {
             return Ok(());
         }
+        // What the caller happened to have open is no more theirs than the program's, and the wait may be long.
+        sys::child::close_inherited(3 + self.options.preserve_fds, &[])?;
         if let Some(listener) = self.start.take() {
+            // The parent ends now; from here on this process lives on its own.
+            rustix::process::set_parent_process_death_signal(None)?;
+            sync::send(self.socket.as_fd(), &Message::Ready).context("report")?;
             self.socket =
                 rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC).context("wait for start")?;
         }
         // That they get the process's variables is older than the specification, and images count on it.
         let environment = crate::environment::complete(self.process);
-        // What the caller happened to have open is no more theirs than the program's.
-        sys::child::close_inherited(3 + self.options.preserve_fds)?;
-        let inside = Inside { environment: &environment, filter: self.filter.as_ref() };
+        let inside = Inside { environment: Some(&environment), filter: self.filter.as_ref() };
         hooks::run_inside(inside, hooks, &self.state_now("created")).inspect_err(|error| {
             // The parent of the moment hears it, whoever that is.
             let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
@@ -292,13 +288,7 @@ impl Child<'_> {
 
 /// Reports a failure with the exit code that it means.
 pub(crate) fn report(socket: BorrowedFd<'_>, error: anyhow::Error) {
-    let text = format!("{error:#}");
-    let code = match () {
-        () if text.contains("executable file not found") => 127,
-        () if text.starts_with("exec: ") && text.ends_with("no such file or directory") => 127,
-        () if text.starts_with("exec: ") => 126,
-        () => 125,
-    };
+    let code = error.downcast_ref::<Exit>().map_or(125, Exit::code);
     // The parent may be gone, and then nobody wants to know.
     let _gone = sync::send(socket, &Message::Failed(code, error));
 }
@@ -308,9 +298,11 @@ pub(crate) fn become_undumpable() -> anyhow::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
 }
 
-pub(crate) fn prepare_signals() -> anyhow::Result<()> {
+/// Leaves what the caller's process handed down: signals blocked and ignored (`nohup`), the umask. Peers do the same.
+pub(crate) fn begin_afresh(umask: u32) -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
-    sys::signal::restore_pipe();
+    rustix::process::umask(Mode::from_raw_mode(umask));
+    sys::signal::restore_ignored();
     Ok(sys::signal::unblock_all()?)
 }
 
@@ -381,7 +373,7 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
     if name.contains('/') {
         return check_program(Path::new(name))
             .map(|()| name.into())
-            .map_err(|cause| anyhow!("exec: {name:?}: stat {name}: {cause}"));
+            .map_err(|(code, cause)| Exit::new(code, anyhow!("exec: {name:?}: stat {name}: {cause}")).into());
     }
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
     let mut refused = None;
@@ -389,22 +381,23 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match check_program(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(cause) if cause == "permission denied" => refused = Some(cause),
+            Err((NOT_EXECUTABLE, cause)) if candidate.is_file() => refused = Some(cause),
             Err(_) => {}
         }
     }
     Err(refused.map_or_else(
-        || anyhow!("exec: {name:?}: executable file not found in $PATH"),
-        |cause| anyhow!("exec: {name:?}: {cause}"),
+        || Exit::new(NOT_FOUND, anyhow!("exec: {name:?}: executable file not found in $PATH")).into(),
+        |cause| Exit::new(NOT_EXECUTABLE, anyhow!("exec: {name:?}: {cause}")).into(),
     ))
 }
 
-fn check_program(path: &Path) -> Result<(), String> {
-    let found = std::fs::metadata(path).map_err(|error| sync::in_lower_case(&error))?;
+fn check_program(path: &Path) -> Result<(), (u8, String)> {
+    let code = |error: &std::io::Error| sync::code_of(error.raw_os_error().unwrap_or(0));
+    let found = std::fs::metadata(path).map_err(|error| (code(&error), sync::in_lower_case(&error)))?;
     if found.is_dir() {
-        return Err("is a directory".to_owned());
+        return Err((NOT_EXECUTABLE, "is a directory".to_owned()));
     }
-    if found.mode() & 0o111 == 0 { Err("permission denied".to_owned()) } else { Ok(()) }
+    if found.mode() & 0o111 == 0 { Err((NOT_EXECUTABLE, "permission denied".to_owned())) } else { Ok(()) }
 }
 
 /// Executes the list of last calls, which ends with the container's program.

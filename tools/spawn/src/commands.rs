@@ -16,6 +16,7 @@ use anyhow::Context;
 use cli::Exit;
 
 use crate::options::{Arguments, Command, Delete, Global, Id, List, Ps, Rootless, Spec};
+use crate::sync::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::userns;
 
 /// Does what the command line says.
@@ -26,14 +27,22 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let Some(command) = command else { return filter::run(&global, filter) };
     // As runc, also where a container's exit code can be the same: who has to tell them apart takes the filter.
-    let own_code = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+    let is_exec = matches!(command, Command::Exec(_));
     if let Some(id) = acted_on(&command) {
         // Where states are is the caller's matter, not that of who he becomes.
         let root = state_root(&global);
         userns::become_root_for(&root, id);
         global.root = Some(root);
     }
-    dispatch(&global, command).map_err(|error| Exit::new(own_code, error).into())
+    dispatch(&global, command).map_err(|error| {
+        let code = match error.downcast_ref().map(Exit::code) {
+            // Scripts know these from docker.
+            Some(code @ (NOT_EXECUTABLE | NOT_FOUND)) if is_exec => code,
+            _ if is_exec => 255,
+            _ => 1,
+        };
+        Exit::new(code, error).into()
+    })
 }
 
 /// Returns the id of the container whose processes a command signals or ends.

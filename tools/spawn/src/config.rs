@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 pub(crate) use check::sysctl_path;
 pub(crate) use linux::*;
@@ -22,17 +24,11 @@ pub(crate) struct Config {
     pub oci_version: String,
     pub root: Option<Root>,
     pub process: Option<Process>,
-    #[serde(deserialize_with = "or_default")]
     pub hostname: String,
-    #[serde(deserialize_with = "or_default")]
     pub domainname: String,
-    #[serde(deserialize_with = "or_default")]
     pub mounts: Vec<Mount>,
-    #[serde(deserialize_with = "or_default")]
     pub hooks: Hooks,
-    #[serde(deserialize_with = "or_default")]
     pub linux: Linux,
-    #[serde(deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -47,32 +43,22 @@ pub(crate) struct Root {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Mount {
     pub destination: PathBuf,
-    #[serde(rename = "type", deserialize_with = "or_default")]
+    #[serde(rename = "type")]
     pub kind: String,
-    #[serde(deserialize_with = "or_default")]
     pub source: String,
-    #[serde(deserialize_with = "or_default")]
     pub options: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub uid_mappings: Vec<IdMapping>,
-    #[serde(deserialize_with = "or_default")]
     pub gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
-    #[serde(deserialize_with = "or_default")]
     pub prestart: Vec<Hook>,
-    #[serde(deserialize_with = "or_default")]
     pub create_runtime: Vec<Hook>,
-    #[serde(deserialize_with = "or_default")]
     pub create_container: Vec<Hook>,
-    #[serde(deserialize_with = "or_default")]
     pub start_container: Vec<Hook>,
-    #[serde(deserialize_with = "or_default")]
     pub poststart: Vec<Hook>,
-    #[serde(deserialize_with = "or_default")]
     pub poststop: Vec<Hook>,
 }
 
@@ -80,10 +66,8 @@ pub(crate) struct Hooks {
 #[serde(default)]
 pub(crate) struct Hook {
     pub path: PathBuf,
-    #[serde(deserialize_with = "or_default")]
     pub args: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
-    pub env: Vec<String>,
+    pub env: Option<Vec<String>>,
     pub timeout: Option<i64>,
 }
 
@@ -105,7 +89,9 @@ impl Config {
 
     /// Parses the file's bytes.
     pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(text)
+        let mut config: Self = lenient(text)?;
+        config.linux.resources.iter_mut().for_each(|resources| resources.of_version(&config.oci_version));
+        Ok(config)
     }
 
     /// Returns the container's process, which `create` and `run` cannot do without.
@@ -114,11 +100,77 @@ impl Config {
     }
 }
 
-/// Reads `null` as the member's absence: Go writes its nil slices so.
-pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Parses as Go's programs do: the last of several members with one name counts, and `null` is the member's absence.
+pub(crate) fn lenient<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    // The error of the first attempt says where it is.
+    serde_json::from_slice(text).or_else(|error| T::deserialize(without_nulls(text)?).map_err(|_| error))
+}
+
+/// Parses any JSON text, without the members that are `null`.
+pub(crate) fn without_nulls(text: &[u8]) -> serde_json::Result<Value> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                members.retain(|_, member| !member.is_null());
+                members.values_mut().for_each(strip);
+            }
+            Value::Array(elements) => elements.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_slice(text)?;
+    strip(&mut value);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every member of every object of a configuration, one after the other, is `null`, and the first of two.
+    #[test]
+    fn null_is_the_absence_of_any_member() {
+        let full: Value = serde_json::from_str(FULL).unwrap();
+        assert!(Config::parse(FULL.as_bytes()).is_ok());
+        let mut pointers = vec![String::new()];
+        let mut at = 0;
+        while at < pointers.len() {
+            let here = pointers[at].clone();
+            match full.pointer(&here).unwrap() {
+                Value::Object(members) => pointers.extend(members.keys().map(|name| format!("{here}/{name}"))),
+                Value::Array(elements) => pointers.extend((0..elements.len()).map(|index| format!("{here}/{index}"))),
+                _ => {}
+            }
+            at += 1;
+        }
+        for pointer in pointers.iter().filter(|pointer| !pointer.ends_with(|c: char| c.is_ascii_digit() || c == 'e')) {
+            let mut config = full.clone();
+            let Some(member) = config.pointer_mut(pointer) else { continue };
+            *member = Value::Null;
+            let parsed = Config::parse(config.to_string().as_bytes());
+            assert!(pointer.is_empty() || parsed.is_ok(), "{pointer}: {parsed:?}");
+        }
+        let twice = Config::parse(br#"{"hostname":"a","hostname":"b"}"#).unwrap();
+        assert_eq!(twice.hostname, "b");
+    }
+
+    const FULL: &str = r#"{"ociVersion":"1.0.2","hostname":"h","domainname":"d","annotations":{"a":"b"},
+        "root":{"path":"r","readonly":true},
+        "process":{"terminal":true,"consoleSize":{"height":1,"width":1},"user":{"uid":1,"gid":1,"umask":1,"additionalGids":[1]},
+            "args":["a"],"env":["a=b"],"cwd":"/","capabilities":{"bounding":["CAP_KILL"]},"noNewPrivileges":true,
+            "rlimits":[{"hard":1,"soft":1}],"apparmorProfile":"a","selinuxLabel":"b","oomScoreAdj":1,
+            "scheduler":{"policy":"SCHED_OTHER","nice":1,"flags":["a"]},"ioPriority":{"class":"a","priority":1},
+            "execCPUAffinity":{"initial":"0","final":"0"}},
+        "mounts":[{"destination":"/a","source":"b","options":["c"],"uidMappings":[{"containerID":1,"hostID":1}]}],
+        "hooks":{"poststop":[{"path":"/a","args":["a"],"env":["a=b"],"timeout":1}]},
+        "linux":{"namespaces":[{"type":"pid","path":"/a"}],"timeOffsets":{"monotonic":{"secs":1,"nanosecs":1}},
+            "devices":[{"path":"/a","type":"c","major":1,"minor":1,"fileMode":1,"uid":1,"gid":1}],
+            "netDevices":{"a":{"name":"b"}},"cgroupsPath":"a","sysctl":{"a":"b"},"rootfsPropagation":"slave",
+            "maskedPaths":["a"],"readonlyPaths":["a"],"mountLabel":"a","personality":{"domain":"a","flags":["a"]},
+            "memoryPolicy":{"mode":"a","nodes":"a","flags":["a"]},"intelRdt":{"closID":"a","schemata":["a"]},
+            "seccomp":{"defaultAction":"a","architectures":["a"],"syscalls":[{"names":["a"],"action":"a"}]},
+            "resources":{"devices":[{"allow":true,"type":"a","access":"r"}],"memory":{"limit":1,"disableOOMKiller":true},
+                "cpu":{"shares":1,"cpus":"0"},"pids":{"limit":1},"blockIO":{"weight":1,"weightDevice":[{"major":1,"weight":1}]},
+                "hugepageLimits":[{"limit":1}],"network":{"classID":1,"priorities":[{"priority":1}]},
+                "rdma":{"a":{"hcaHandles":1}},"unified":{"a":"b"}}}}"#;
 }

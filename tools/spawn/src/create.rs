@@ -15,7 +15,7 @@ use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
 use crate::child::{Child, Options};
-use crate::config::{Config, NamespaceKind, Process as Description};
+use crate::config::{Config, Hooks, NamespaceKind, Process as Description};
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
@@ -31,6 +31,8 @@ pub(crate) struct Order {
     pub wait: bool,
     /// How many of the preserved descriptors are sockets to listen on: `sd_listen_fds(3)`.
     pub listen_fds: u32,
+    /// Leave it when it has ended.
+    pub keep: bool,
     /// Have systemd make the cgroup.
     pub systemd_cgroup: bool,
     pub child: Options,
@@ -75,18 +77,20 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     let mut container = Container::create(&order.root, &order.id)?;
     let made = make(order, &config, &text, &bundle, &mut container);
-    let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container))?;
+    let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container, &config.hooks))?;
     container.unlock();
     Ok(Made { container, config, pid, pidfd, console })
 }
 
-/// Undoes what was made; the first error is the one that the user hears.
-pub(crate) fn clean_up(container: &Container) {
+/// Undoes what was made; the first error is the one that the user hears. What hooks have done before, the poststop hooks
+/// undo: runtime-spec, runtime.md, "Lifecycle", 3 to 13.
+pub(crate) fn clean_up(container: &Container, hooks: &Hooks) {
     for result in [container.release(), container.remove()] {
         if let Err(error) = result {
             log::warn!("{error:#}");
         }
     }
+    hooks::run_poststop(&hooks.poststop, &container.report(Status::Stopped));
 }
 
 type Process = (Pid, OwnedFd, Option<OwnedFd>);
@@ -161,9 +165,9 @@ fn make(
     });
     drop(span);
     let attended = made.and_then(|()| {
-        limit(order, config, &cgroups)?;
+        // Nobody else is in there: what cannot have its limits is removed.
         container.state.cgroup_paths = cgroups.paths();
-        // From here on the cgroups are known to be the container's.
+        limit(order, config, &cgroups)?;
         container.write_first("config.json", text)?;
         attend(order, config, container, ours.as_fd(), (pid, &pidfd))
     });
@@ -203,8 +207,8 @@ pub(crate) fn make_cgroups(
     let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
     let made = cgroups.create_v1(order.child.rootless, scope.is_some());
     made.inspect_err(|_| give_up(&cgroups, container))?;
-    limit(order, config, &cgroups)?;
     container.state.cgroup_paths = cgroups.paths();
+    limit(order, config, &cgroups)?;
     Ok((cgroups, scope))
 }
 
@@ -273,7 +277,7 @@ pub(crate) fn describe(
     state.created = calendar::rfc3339_nanoseconds(calendar::now());
     state.annotations.clone_from(&config.annotations);
     state.rootless = order.child.rootless;
-    state.foreground = order.child.foreground;
+    state.foreground = order.child.foreground && !order.keep;
     state.no_new_keyring = order.child.no_new_keyring;
     state.owner = rustix::process::geteuid().as_raw();
     // A link could lead anywhere, and be another one by the time that it is followed.

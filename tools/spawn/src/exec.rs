@@ -112,16 +112,39 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     Ok(Running { pid, pidfd, console })
 }
 
-/// Clones the process inside the container's pid namespace: the parent turns to it and back. Who may not, as he has no
-/// right outside of the user namespace that owns it, leaves that to an intermediate process.
+/// Clones the process where the container's cgroups take it.
 fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let unified = child.cgroups.open_unified(child.is_lenient())?;
-    // A cgroup that forbids processes (threads only, or with controllers below it) is joined by v1 alone.
-    let or_outside = child.is_lenient() || !child.container.cgroups().is_unified();
-    let how = How { cgroup: unified.as_ref().map(AsFd::as_fd), or_outside, ..How::default() };
+    let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
+    let refused = |error: &anyhow::Error| {
+        matches!(error.downcast_ref().and_then(std::io::Error::raw_os_error), Some(libc::EBUSY | libc::EOPNOTSUPP))
+    };
+    let mut cloned = clone_into(child, unified.as_ref(), &own);
+    // A cgroup that forbids processes has controllers or threads below it: its first process has gone there (systemd,
+    // dind), and so does this one, unless it was told where to go.
+    if cloned.as_ref().is_err_and(refused) && child.order.cgroups.is_empty() {
+        let inits = Cgroups::unified_of(child.container.state.init_process_pid);
+        let inits = inits.and_then(|place| file::open(place, OFlags::RDONLY | OFlags::DIRECTORY).ok());
+        cloned = inits.map_or(cloned, |inits| clone_into(child, Some(&inits), &own));
+    }
+    // By v1 it is confined all the same.
+    let outside = child.is_lenient() || !child.container.cgroups().is_unified();
+    if cloned.is_err() && unified.is_some() && outside {
+        cloned = clone_into(child, None, &own);
+    }
+    match cloned? {
+        Cloned::Child => child.run(),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
+}
+
+/// Clones the process inside the container's pid namespace: the parent turns to it and back. Who may not, as he has no
+/// right outside of the user namespace that owns it, leaves that to an intermediate process.
+fn clone_into(child: &mut Child<'_>, cgroup: Option<&OwnedFd>, own: &OwnedFd) -> anyhow::Result<Cloned> {
+    let how = How { cgroup: cgroup.map(AsFd::as_fd), ..How::default() };
+    let before = child.namespaces;
     let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
     child.namespaces.remove(pids);
-    let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     let entered = if pids.is_empty() { Ok(()) } else { sys::namespace::enter_process(child.init.as_fd(), pids) };
     let cloned = match entered {
         Err(error) if child.becomes_root && error.raw_os_error() == Some(libc::EPERM) => {
@@ -139,10 +162,10 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
             cloned.context("clone the process")
         }
     };
-    match cloned? {
-        Cloned::Child => child.run(),
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    if cloned.is_err() {
+        child.namespaces = before;
     }
+    cloned
 }
 
 /// Does what the process asks for until its program runs; returns its terminal, if that is for the caller.
@@ -176,7 +199,7 @@ impl Child<'_> {
 
     fn become_program(&self) -> anyhow::Result<Infallible> {
         child::become_undumpable()?;
-        child::prepare_signals()?;
+        child::begin_afresh(child::UMASK)?;
         if self.scope().is_some() {
             child::wait_for_parent(self.socket.as_fd())?;
         }

@@ -13,25 +13,14 @@ use sys::signal::SignalFd;
 
 use crate::tty;
 
-/// What is forwarded. SIGKILL and SIGSTOP cannot be; job control and SIGCHLD are our own.
-const FORWARDED: [Signal; 12] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::ALARM,
-    Signal::WINCH,
-    Signal::IO,
-    Signal::POWER,
-    Signal::XCPU,
-    Signal::CONT,
-];
+/// As many interrupts within so short a time kill a container whose program does not heed them.
+const INTERRUPTS: usize = 3;
+const IMPATIENCE: Duration = Duration::from_secs(5);
 
-/// Blocks the signals that will be forwarded: before the container exists, so that none is lost.
+/// Blocks the signals that will be forwarded: before the container exists, so that none is lost. They are all that can be
+/// caught but for SIGCHLD, which tells of orphans, and SIGURG, which is of no use to anybody but runtimes of languages.
 pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
-    SignalFd::block(&FORWARDED).context("block signals")
+    SignalFd::block_all_but(&[Signal::URG]).context("block signals")
 }
 
 /// Waits for the end of a process and returns its exit status as a shell would.
@@ -39,6 +28,7 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Optio
     let _span = trace::span("wait for the container's end", pid.as_raw_pid());
     let raw = console.as_ref().and_then(|_| tty::Raw::enter());
     let mut relay = console.map(Relay::new);
+    let mut interrupts = Vec::new();
     loop {
         let mut polled = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         let relay_at = polled.len();
@@ -54,11 +44,17 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Optio
         if let Some(relay) = &mut relay {
             relay.move_bytes(&events[relay_at..]);
         }
-        if events[1].contains(PollFlags::IN) {
-            forward(signals, pidfd, relay.as_ref())?;
-        }
         if events[0].contains(PollFlags::IN) {
             break;
+        }
+        if events[1].contains(PollFlags::IN) {
+            while let Some(received) = signals.read().context("read a signal")? {
+                match i32::try_from(received.signal).unwrap_or(0) {
+                    // Where no first process of a pid namespace reaps them.
+                    libc::SIGCHLD => sys::child::reap_orphans(pid),
+                    signal => forward(signal, pidfd, relay.as_ref(), &mut interrupts)?,
+                }
+            }
         }
     }
     if let Some(relay) = &mut relay {
@@ -90,17 +86,24 @@ pub(crate) fn reap(pid: Pid) -> anyhow::Result<u8> {
     Ok(u8::try_from(code.unwrap_or(255)).unwrap_or(255))
 }
 
-fn forward(signals: &SignalFd, pidfd: &OwnedFd, relay: Option<&Relay>) -> anyhow::Result<()> {
-    while let Some(received) = signals.read().context("read a signal")? {
-        let Some(signal) = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw) else { continue };
-        if signal == Signal::WINCH {
-            if let Some(relay) = relay {
-                tty::copy_size(relay.master.as_fd());
-            }
+fn forward(signal: i32, pidfd: &OwnedFd, relay: Option<&Relay>, interrupts: &mut Vec<Instant>) -> anyhow::Result<()> {
+    if let (libc::SIGWINCH, Some(relay)) = (signal, relay) {
+        tty::copy_size(relay.master.as_fd());
+    }
+    let mut sent = vec![signal];
+    if signal == libc::SIGINT {
+        interrupts.retain(|before| before.elapsed() < IMPATIENCE);
+        interrupts.push(Instant::now());
+        match interrupts.len() {
+            INTERRUPTS.. => sent.push(libc::SIGKILL),
+            2 => cli::eprint_line("spawn: the container goes on; interrupt once more to kill it"),
+            _ => {}
         }
-        match rustix::process::pidfd_send_signal(pidfd, signal) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(error) => return Err(error).context("forward a signal"),
+    }
+    for signal in sent {
+        match sys::signal::send(pidfd.as_fd(), signal) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error).context("forward a signal"),
+            _ => {}
         }
     }
     Ok(())

@@ -1,16 +1,20 @@
 //! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs that get the container's State on stdin.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{PidfdFlags, Signal};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags};
 use seccomp::Filter;
 
 use crate::config::Hook;
-use crate::foreground::ends_within;
+
+/// How much of what a hook says is for the error message.
+const LONGEST_WORDS: usize = 4096;
 
 /// Runs hooks in their order; the first failure ends it.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
@@ -20,8 +24,8 @@ pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::
 /// What hooks have in common with the program in whose container they run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Inside<'a> {
-    /// For those that name none of their own.
-    pub environment: &'a [String],
+    /// For those that name none of their own; otherwise they have that of this process.
+    pub environment: Option<&'a [String]>,
     pub filter: Option<&'a Filter>,
 }
 
@@ -54,44 +58,77 @@ fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Re
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    let environment = if hook.env.is_empty() { inside.environment } else { hook.env.as_slice() };
-    command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
+    if let Some(environment) = hook.env.as_deref().or(inside.environment) {
+        command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     sys::child::afresh(&mut command);
     // Who decides about calls from outside expects the program's, and hears of no hook.
     if let Some(filter) = inside.filter.filter(|filter| filter.listener.is_none()) {
         sys::child::with_filter(&mut command, &filter.program, filter.flags);
     }
+    let deadline =
+        hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     let mut child = command.spawn().with_context(|| format!("exec {}", hook.path.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read its State.
-        match stdin.write_all(&serde_json::to_vec(state)?) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error).context("write the State"),
-            _ => {}
-        }
-    }
-    if let Some(seconds) = hook.timeout {
-        let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).context("watch the hook")?;
-        if !ends_within(&pidfd, Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))? {
-            rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("kill the hook")?;
-            child.wait()?;
-            bail!("hook ran past specified timeout of {seconds}.0s");
-        }
-    }
-    let mut words = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // What a hook leaves running may hold its stderr for ever, so only what is there is read once it is gone.
-        child.wait()?;
-        rustix::io::ioctl_fionbio(&stderr, true)?;
-        let _not_text = stderr.take(4096).read_to_string(&mut words);
+    let talked = talk(&mut child, &serde_json::to_vec(state)?, deadline);
+    if !matches!(talked, Ok(Some(_))) {
+        // It may have ended by itself.
+        let _gone = child.kill();
     }
     let status = child.wait()?;
+    let Some(words) = talked? else {
+        bail!("hook ran past specified timeout of {}.0s", hook.timeout.unwrap_or_default())
+    };
     let words = words.trim_end();
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => bail!("exit status {code}, stderr: {words}"),
         (None, Some(libc::SIGSYS)) => bail!("bad system call: its seccomp filter forbids it, stderr: {words}"),
         (None, signal) => bail!("killed by signal {}, stderr: {words}", signal.unwrap_or(0)),
+    }
+}
+
+/// Gives a hook its State and hears what it says, until it has ended; returns the beginning of that, or nothing at the
+/// deadline. A hook need not read, may say more than a pipe holds, and may leave its pipes to others that live on.
+fn talk(child: &mut Child, mut state: &[u8], deadline: Option<Instant>) -> anyhow::Result<Option<String>> {
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("watch the hook")?;
+    let (mut stdin, mut stderr) = (child.stdin.take(), child.stderr.take());
+    for pipe in [stdin.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)].into_iter().flatten() {
+        rustix::io::ioctl_fionbio(pipe, true)?;
+    }
+    let mut words = Vec::new();
+    loop {
+        let mut polled = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        polled.extend(stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
+        polled.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).try_into());
+        rustix::io::retry_on_intr(|| poll(&mut polled, left.transpose().ok().flatten().as_ref()))?;
+        let ended = !polled[0].revents().is_empty();
+        if !ended && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(None);
+        }
+        if let Some(pipe) = &mut stdin {
+            match pipe.write(state) {
+                Ok(count) => state = &state[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // It has closed its end.
+                Err(_) => state = &[],
+            }
+            stdin = stdin.filter(|_| !state.is_empty());
+        }
+        let mut more = true;
+        while let (Some(pipe), true) = (&mut stderr, more) {
+            let mut buffer = [0; 4096];
+            match pipe.read(&mut buffer) {
+                Ok(count) if count > 0 => words.extend_from_slice(&buffer[..count.min(LONGEST_WORDS - words.len())]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => more = false,
+                _ => stderr = None,
+            }
+            // Who has it now may go on for ever.
+            more &= ended && words.len() < LONGEST_WORDS;
+        }
+        if ended {
+            return Ok(Some(String::from_utf8_lossy(&words).into_owned()));
+        }
     }
 }

@@ -12,7 +12,7 @@ use sys::launch::{Launch, Word};
 use crate::capability::{self, Sets};
 use crate::config::{Linux, Process};
 use crate::priority;
-use crate::sync::CALL_FAILED;
+use crate::sync::{CALL_FAILED, READY};
 
 /// What the list is made of beside the process's own description.
 pub(crate) struct Surroundings<'a> {
@@ -79,14 +79,27 @@ pub(crate) fn list(
     if surroundings.chdir {
         list.enter_cwd(process)?;
     }
-    list.wait();
     list.label(process)?;
     if process.no_new_privileges {
         list.call("set no_new_privs", libc::SYS_prctl, &[number(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0, 0]);
     }
     let death_signal = if surroundings.foreground { number(libc::SIGKILL) } else { 0 };
     list.call("choose life after the parent", libc::SYS_prctl, &[number(libc::PR_SET_PDEATHSIG), death_signal]);
-    list.capabilities_and_filter(process, sets);
+    // What the process cannot be given fails `create`; its filter need not allow what waiting takes.
+    let filter = surroundings.filter;
+    let listened = filter.is_some_and(|filter| filter.listener.is_some());
+    // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the rest is given up.
+    let privileged = filter.is_some() && !process.no_new_privileges;
+    let more = Sets { permitted: sets.permitted | SYS_ADMIN, effective: sets.effective | SYS_ADMIN, ..sets };
+    list.set_capabilities(if privileged { more } else { sets });
+    filter.filter(|_| listened).into_iter().for_each(|filter| list.load(filter));
+    list.wait();
+    if privileged {
+        filter.filter(|_| !listened).into_iter().for_each(|filter| list.load(filter));
+        list.set_capabilities(sets);
+    }
+    list.raise_ambient(sets);
+    filter.filter(|_| !listened && !privileged).into_iter().for_each(|filter| list.load(filter));
     let path = list.launch.string(&program.path);
     let arguments = list.launch.strings(&program.arguments);
     let environment = list.launch.strings(&program.environment);
@@ -123,7 +136,7 @@ impl List<'_> {
         for limit in &process.rlimits {
             let resource = u64::from(crate::rlimit::resource(&limit.kind)? as u32);
             let wanted = self.launch.words(&[limit.soft, limit.hard]);
-            let name = format!("error setting rlimit type {}", limit.kind);
+            let name = format!("error setting rlimit type {}: prlimit({}, {})", limit.kind, limit.soft, limit.hard);
             self.call(&name, libc::SYS_prlimit64, &[0, resource, wanted, 0]);
         }
         Ok(())
@@ -171,14 +184,15 @@ impl List<'_> {
         if groups.is_empty() && self.surroundings.lenient_groups {
             self.launch.try_call(libc::SYS_setgroups, &arguments);
         } else {
-            self.call("set the groups", libc::SYS_setgroups, &arguments);
+            let name = format!("set the groups: setgroups({} of them)", user.additional_gids.len());
+            self.call(&name, libc::SYS_setgroups, &arguments);
         }
         let (uid, gid) = (u64::from(user.uid), u64::from(user.gid));
-        self.call("set the group", libc::SYS_setresgid, &[gid, gid, gid]);
+        self.call(&format!("set the group: setresgid({gid})"), libc::SYS_setresgid, &[gid, gid, gid]);
         if uid != 0 {
             self.call("keep capabilities", libc::SYS_prctl, &[number(libc::PR_SET_KEEPCAPS), 1, 0, 0, 0]);
         }
-        self.call("set the user", libc::SYS_setresuid, &[uid, uid, uid]);
+        self.call(&format!("set the user: setresuid({uid})"), libc::SYS_setresuid, &[uid, uid, uid]);
         if let Some(umask) = user.umask {
             self.call("set the umask", libc::SYS_umask, &[u64::from(umask & 0o777)]);
         }
@@ -199,10 +213,13 @@ impl List<'_> {
 
     fn wait(&mut self) {
         let Some(start) = self.surroundings.start else { return };
+        let report = number(self.surroundings.report.as_raw_fd());
         // As the first process of a pid namespace it would not hear them: pid_namespaces(7).
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
             self.launch.end_on(signal);
         }
+        let ready = self.launch.words(&[READY.into()]);
+        self.call("report", libc::SYS_write, &[report, ready, 8]);
         self.call("wait for start", libc::SYS_accept4, &[number(start.as_raw_fd()), 0, 0, number(libc::SOCK_CLOEXEC)]);
         self.launch.pass_result(0, 0);
         // Under the listener's number, which is known here.
@@ -230,23 +247,12 @@ impl List<'_> {
         Ok(())
     }
 
-    fn capabilities_and_filter(&mut self, process: &Process, sets: Sets) {
-        // Without no_new_privs a filter takes CAP_SYS_ADMIN, so it comes before the rest is given up.
-        let filter = self.surroundings.filter;
-        if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
-            let more = Sets { permitted: sets.permitted | SYS_ADMIN, effective: sets.effective | SYS_ADMIN, ..sets };
-            self.set_capabilities(more);
-            self.load(filter);
-        }
-        self.set_capabilities(sets);
+    fn raise_ambient(&mut self, sets: Sets) {
         self.launch.try_call(libc::SYS_prctl, &[number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0]);
         for capability in (0..64).filter(|capability| sets.ambient & sets.inheritable & (1 << capability) != 0) {
             let arguments = [number(libc::PR_CAP_AMBIENT), PR_CAP_AMBIENT_RAISE, capability, 0, 0];
             // What is not inheritable cannot be ambient, and the rest needs no_new_privs off on some systems.
             self.launch.try_call(libc::SYS_prctl, &arguments);
-        }
-        if let Some(filter) = filter.filter(|_| process.no_new_privileges) {
-            self.load(filter);
         }
     }
 
@@ -276,7 +282,7 @@ impl List<'_> {
         // The parent fetches the listener by its number and answers; write and read are all that this takes.
         let message = self.launch.words(&[5, 0]);
         self.launch.store_result(message + 4);
-        let socket = number(self.surroundings.start.unwrap_or(self.surroundings.report).as_raw_fd());
+        let socket = number(self.surroundings.report.as_raw_fd());
         self.call("pass the seccomp listener", libc::SYS_write, &[socket, message, 8]);
         self.call("pass the seccomp listener", libc::SYS_read, &[socket, message, 1]);
     }

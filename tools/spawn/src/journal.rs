@@ -1,16 +1,17 @@
 //! `--log`: the file in which hosts look for the reason of a failure, in the form of runc's logger; with `--debug` alone
 //! stderr gets lines of that form.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::options::{Global, LogFormat};
 
-/// Where errors are written to beside stderr, warnings too, and the steps of `--debug` in its place.
+/// Where errors are written to beside stderr, and warnings and the steps of `--debug` in its place.
 pub(crate) struct Journal {
-    file: Option<PathBuf>,
+    /// Opened once, since it may be a pipe whose reader waits for the end of it.
+    file: Option<(PathBuf, io::Result<File>)>,
     format: LogFormat,
 }
 
@@ -21,40 +22,31 @@ impl Journal {
         if file.is_none() && !global.debug {
             return None;
         }
-        // The working directory becomes the bundle's on the way.
-        let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
+        let open = |file: &PathBuf| OpenOptions::new().append(true).create(true).open(file);
+        let file = file.map(|file| (file.clone(), open(&file)));
         let journal = Arc::new(Self { file, format: global.log_format });
-        // Hosts read the file after a success, too.
-        let _reported_later = journal.open();
         let sink = Arc::clone(&journal);
         // What cannot be written is said at the first error.
-        cli::log_to(Box::new(move |record| {
-            // Warnings are on stderr already.
-            if sink.file.is_some() || record.level() > log::Level::Warn {
-                drop(sink.append(level(record.level()), &record.args().to_string()));
-            }
-        }));
+        cli::log_to(Box::new(move |record| drop(sink.append(level(record.level()), &record.args().to_string()))));
         Some(journal)
     }
 
     /// Appends an error; the last one is shown to the user by containerd.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         // stderr gets it anyway.
-        let Some(file) = &self.file else { return };
+        let Some((file, _)) = &self.file else { return };
         if let Err(cause) = self.append("error", &format!("{error:#}")) {
-            log::warn!("write {}: {cause}", file.display());
+            cli::eprint_line(&format!("spawn: warning: write {}: {cause}", file.display()));
         }
     }
 
-    fn append(&self, level: &str, message: &str) -> std::io::Result<()> {
-        self.open()?.write_all(self.line(level, message).as_bytes())
-    }
-
-    fn open(&self) -> std::io::Result<Box<dyn Write>> {
-        Ok(match &self.file {
-            Some(file) => Box::new(OpenOptions::new().append(true).create(true).open(file)?),
-            None => Box::new(std::io::stderr()),
-        })
+    fn append(&self, level: &str, message: &str) -> io::Result<()> {
+        let line = self.line(level, message);
+        match &self.file {
+            None => io::stderr().write_all(line.as_bytes()),
+            Some((_, Ok(file))) => (&*file).write_all(line.as_bytes()),
+            Some((_, Err(error))) => Err(error.kind().into()),
+        }
     }
 
     fn line(&self, level: &str, message: &str) -> String {

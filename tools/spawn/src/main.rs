@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod capability;
 mod checkpoint;
 mod child;

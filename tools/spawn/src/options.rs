@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Print version information
-    #[arg(long, action = clap::ArgAction::Version)]
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
     version: (),
 }
 
@@ -31,7 +31,7 @@ Examples:
   pull nginx | unpack | bundle | spawn
   spawn ./bundle
   spawn run --bundle ./bundle web
-  spawn exec -t web sh
+  spawn exec -it web sh
   spawn list --format json";
 
 #[derive(Args, Debug)]
@@ -335,17 +335,26 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "SOCKET")]
     pub pidfd_socket: Option<PathBuf>,
     /// Working directory
-    #[arg(long)]
+    #[arg(long, short = 'w', visible_alias = "workdir")]
     pub cwd: Option<String>,
-    /// Environment variable NAME=VALUE
+    /// Environment variable NAME=VALUE, or NAME with the caller's value
     #[arg(long, short)]
     pub env: Vec<String>,
-    /// Give it a terminal
+    /// File with such lines
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Nothing more: stdin is the process's in any case
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// Give it a terminal, joined with the caller's
     #[arg(long, short)]
     pub tty: bool,
-    /// User as UID or UID:GID
+    /// User as NAME or UID, also with :GROUP or :GID
     #[arg(long, short)]
     pub user: Option<String>,
+    /// Give it all capabilities
+    #[arg(long)]
+    pub privileged: bool,
     /// Additional group
     #[arg(long, short = 'g', value_delimiter = ',')]
     pub additional_gids: Vec<u32>,

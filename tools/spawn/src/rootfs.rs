@@ -9,7 +9,7 @@ mod foreign;
 mod host;
 mod restrict;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ::cgroup::Cgroups;
@@ -107,19 +107,29 @@ impl<'a> Rootfs<'a> {
                 parsed.destination.display()
             );
             let _span = trace::span("mount", parsed.destination.display());
-            self.mount(&parsed, prepared).with_context(|| {
-                format!(
-                    "error mounting {:?} to rootfs at {:?}",
-                    source_name(&parsed),
-                    parsed.destination.display().to_string()
-                )
-            })?;
+            self.mount(&parsed, prepared).with_context(|| self.frozen(mount, &parsed))?;
         }
         if self.own_dev {
             let _span = trace::span("make devices", "");
             self.make_devices()?;
         }
         Ok(())
+    }
+
+    /// Names a mount with all that the kernel was asked for: what fails is mostly one word of it.
+    fn frozen(&self, entry: &crate::config::Mount, mount: &Mount) -> String {
+        let place = mount.destination.display().to_string();
+        let flags: Vec<&str> =
+            entry.options.iter().filter(|word| !mount.data.contains(word)).map(String::as_str).collect();
+        format!(
+            "error mounting {:?} to rootfs at {place:?}: mount({}, [{}]<{}{place}>, {}, {:?})",
+            source_name(mount),
+            if mount.bind.is_some() { "bind" } else { &mount.kind },
+            self.root.as_raw_fd(),
+            self.path.display(),
+            if flags.is_empty() { "0".to_owned() } else { flags.join("|") },
+            mount.data.join(",")
+        )
     }
 
     /// Makes the container's working directory, as runtimes do.
@@ -161,11 +171,13 @@ impl<'a> Rootfs<'a> {
             attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
             rustix::process::chroot(".").context("chroot")?;
         } else {
+            // The name would lead to the new root, whose volumes may be shared with the host.
+            let old = (propagation == libc::MS_SHARED).then(|| file::open("/", OFlags::PATH)).transpose()?;
             rustix::process::pivot_root(".", ".").context("pivot_root")?;
-            if propagation == libc::MS_SHARED {
-                // It lies on top now; what is unmounted of it must stay mounted for the host.
-                let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-                rustix::mount::mount_change(".", slave).context("make the old root a slave")?;
+            if let Some(old) = old {
+                // What is unmounted of it must stay mounted for the host.
+                set_attributes(old.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE))
+                    .context("make the old root a slave")?;
             }
             rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
         }
@@ -173,7 +185,6 @@ impl<'a> Rootfs<'a> {
             set_attributes(self.root.as_fd(), recursive, &Attributes::propagation(propagation))
                 .context("set rootfs propagation")?;
         }
-        rustix::process::chdir("/").context("enter /")?;
         self.read_only_later.into_iter().chain([self.root]).for_each(leave_open);
         Ok(())
     }

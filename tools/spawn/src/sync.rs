@@ -23,6 +23,9 @@ pub(crate) const CALL_FAILED: u32 = 3;
 /// For how many seconds in a row the child may be found stopped.
 const PATIENCE: u32 = 10;
 
+/// That of a message that says that all is done but `start`: nothing that could fail is left but the program.
+pub(crate) const READY: u32 = 1;
+
 /// From the child.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -52,7 +55,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Sends a message without descriptor.
 pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> {
     let (tag, value, text) = match message {
-        Message::Ready => (1_u32, 0, String::new()),
+        Message::Ready => (READY, 0, String::new()),
         Message::Hooks => (2, 0, String::new()),
         Message::Console(fd) => return send_fd(socket, 4, 0, fd.as_fd()),
         Message::Born(pid, fd) => return send_fd(socket, 7, pid.as_raw_pid().unsigned_abs(), fd.as_fd()),
@@ -145,7 +148,7 @@ fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {
     let text = String::from_utf8_lossy(packet.get(8..).unwrap_or_default()).into_owned();
     let number = i32::try_from(value).unwrap_or(-1);
     Ok(match (tag, fd) {
-        (1, _) => Message::Ready,
+        (READY, _) => Message::Ready,
         (2, _) => Message::Hooks,
         (CALL_FAILED, _) => call_failed(number, &text),
         (4, Some(fd)) => Message::Console(fd),
@@ -163,8 +166,16 @@ fn call_failed(errno: i32, call: &str) -> Message {
     let Some(program) = call.strip_prefix("exec ") else {
         return Message::Failed(125, anyhow!(error).context(call.to_owned()));
     };
-    let code = if matches!(errno, libc::ENOENT | libc::ENOTDIR) { 127 } else { 126 };
-    Message::Failed(code, anyhow!("exec {program}: {}", in_lower_case(&error)))
+    Message::Failed(code_of(errno), anyhow!("exec {program}: {}", in_lower_case(&error)))
+}
+
+/// Exit codes for a program that cannot be executed: those of shells, docker and podman.
+pub(crate) const NOT_EXECUTABLE: u8 = 126;
+pub(crate) const NOT_FOUND: u8 = 127;
+
+/// Returns the exit code that an error means in the search for a program.
+pub(crate) fn code_of(errno: i32) -> u8 {
+    if matches!(errno, libc::ENOENT | libc::ENOTDIR) { NOT_FOUND } else { NOT_EXECUTABLE }
 }
 
 /// Hosts compare these words with Go's, which begin with a small letter.

@@ -26,7 +26,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
         None => record.part::<Id>()?.0,
     };
     let status = options.status_fd.map(open_status).transpose()?;
-    let mut order = order(global, id, bundle.0, &options.common);
+    let mut order = order(global, id, bundle.0, &options.common)?;
     order.child.foreground = !options.detach;
     order.child.null_stdin = from_stdin;
     if options.detach {

@@ -20,7 +20,7 @@ use crate::state::{Container, Status, check_id};
 use crate::{checkpoint, exec, foreground, hooks, sync, tty};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
-    let order = order(global, options.id, options.bundle, &options.common);
+    let order = order(global, options.id, options.bundle, &options.common)?;
     let made = create::create(&Order { wait: true, ..order })?;
     send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)
 }
@@ -31,9 +31,9 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// Begins an order from what the commands share.
-pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Common) -> Order {
+pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Common) -> anyhow::Result<Order> {
     let listen_fds = listen_fds();
-    Order {
+    Ok(Order {
         listen_fds,
         root: state_root(global),
         id,
@@ -41,15 +41,23 @@ pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Commo
         console_socket: common.console_socket.as_deref().map(absolute),
         pid_file: common.pid_file.as_deref().map(absolute),
         wait: false,
+        keep: false,
         systemd_cgroup: global.systemd_cgroup,
         child: Options {
-            preserve_fds: common.preserve_fds + listen_fds,
+            preserve_fds: check_preserved(common.preserve_fds.saturating_add(listen_fds))?,
             no_pivot: common.no_pivot,
             no_new_keyring: common.no_new_keyring,
             rootless: is_rootless(global),
             ..Options::default()
         },
-    }
+    })
+}
+
+/// Refuses to pass on descriptors that the caller has not: they would be our own, or whatever is opened next.
+pub(super) fn check_preserved(count: u32) -> anyhow::Result<u32> {
+    let missing = (3..=count.saturating_add(2)).find(|number| !sys::child::is_inherited(*number));
+    ensure!(missing.is_none(), "--preserve-fds {count}: descriptor {} is not open", missing.unwrap_or_default());
+    Ok(count)
 }
 
 /// How many descriptors after stderr are sockets that were opened for this process: `sd_listen_fds(3)`.
@@ -59,13 +67,13 @@ fn listen_fds() -> u32 {
 }
 
 pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<ExitCode> {
-    let order = order(global, options.id, options.bundle, &options.common);
+    let order = order(global, options.id, options.bundle, &options.common)?;
     live(order, &options.life, options.common.pidfd_socket.as_deref(), create::create)
 }
 
 pub(crate) fn restore(global: &Global, mut options: options::Restore) -> anyhow::Result<ExitCode> {
     let id = std::mem::take(&mut options.id);
-    let order = order(global, id, options.bundle.clone(), &options.common);
+    let order = order(global, id, options.bundle.clone(), &options.common)?;
     let criu = criu(global);
     let create = |order: &Order| checkpoint::restore(order, &options, &criu);
     live(order, &options.life, options.common.pidfd_socket.as_deref(), create)
@@ -79,6 +87,7 @@ fn live(
     create: impl FnOnce(&Order) -> anyhow::Result<Made>,
 ) -> anyhow::Result<ExitCode> {
     order.child.foreground = !life.detach;
+    order.keep = life.keep;
     if life.detach {
         let made = create(&order)?;
         send_pidfd(pidfd_socket, &made.pidfd)?;
@@ -187,8 +196,16 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
         Ok(socket)
     };
     let socket = connect().with_context(|| format!("connect to {}/start", container.directory.display()))?;
-    exec::hear(socket.as_fd(), &config, &container.report(Status::Created), (pid, &pidfd))?;
-    run_poststart(&container, &config)
+    let heard = exec::hear(socket.as_fd(), &config, &container.report(Status::Created), (pid, &pidfd));
+    let hooked = heard.is_ok() || !config.hooks.start_container.is_empty();
+    let started = heard.and_then(|_| run_poststart(&container, &config));
+    if started.is_err() && hooked {
+        // A hook that fails ends the container as `delete` does: runtime-spec, runtime.md, "Lifecycle", 7 to 13.
+        if let Err(error) = end(&container).and_then(|()| finish(&container, Some(&config))) {
+            log::warn!("{error:#}");
+        }
+    }
+    started
 }
 
 pub(crate) fn state(global: &Global, id: &str) -> anyhow::Result<()> {

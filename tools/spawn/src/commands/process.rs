@@ -1,26 +1,34 @@
 //! `exec` and `ps`: the processes of a container.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
+use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use super::{print, state_root};
-use crate::config::{Capabilities, Process};
+use crate::config::{self, Capabilities, Process};
 use crate::exec::{self, Order};
-use crate::foreground;
 use crate::options::{self, Format, Global};
 use crate::state::Container;
+use crate::{accounts, capability, file, foreground};
 
 pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Result<ExitCode> {
     let container = Container::open(&state_root(global), &options.id)?;
+    let detached = options.detach || options.console_socket.is_some();
+    if options.tty && !detached && !rustix::termios::isatty(rustix::stdio::stdin()) {
+        return Err(cli::Usage("--tty: the input device is not a terminal".to_owned()).into());
+    }
+    let config = container.config()?;
+    let own = config.process.clone().unwrap_or_default();
     let process = match &options.process {
         Some(file) => {
             let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
-            serde_json::from_slice(&text).with_context(|| file.display().to_string())?
+            inherit(config::lenient(&text).with_context(|| file.display().to_string())?, own)
         }
-        None => from_options(container.config()?.process()?.clone(), &mut options)?,
+        None => from_options(own, &mut options, &container)?,
     };
     let cgroup = |word: &String| match word.split_once(':') {
         Some((controllers, path)) => (controllers.to_owned(), path.to_owned()),
@@ -31,7 +39,7 @@ pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Resul
         console_socket: options.console_socket,
         pid_file: options.pid_file,
         detach: options.detach,
-        preserve_fds: options.preserve_fds,
+        preserve_fds: super::lifecycle::check_preserved(options.preserve_fds)?,
         ignore_paused: options.ignore_paused,
         cgroups: options.cgroup.iter().map(cgroup).collect(),
     };
@@ -47,24 +55,46 @@ pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Resul
     Ok(ExitCode::from(foreground::wait(running.pid, &running.pidfd, &signals, running.console.take())?))
 }
 
+/// What a description leaves open is as the container's own process has it.
+fn inherit(process: Process, own: Process) -> Process {
+    let or = |given: String, own: String| if given.is_empty() { own } else { given };
+    Process {
+        capabilities: process.capabilities.or(own.capabilities),
+        rlimits: if process.rlimits.is_empty() { own.rlimits } else { process.rlimits },
+        apparmor_profile: or(process.apparmor_profile, own.apparmor_profile),
+        selinux_label: or(process.selinux_label, own.selinux_label),
+        ..process
+    }
+}
+
 /// The container's own process, changed by the command line.
-fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Result<Process> {
+fn from_options(mut process: Process, options: &mut options::Exec, container: &Container) -> anyhow::Result<Process> {
     ensure!(!options.command.is_empty(), "process args cannot be empty");
     process.args = std::mem::take(&mut options.command);
     process.terminal = options.tty;
     process.console_size = None;
-    process.env.append(&mut options.env);
+    for file in &options.env_file {
+        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        process
+            .env
+            .extend(variables(text.lines().filter(|line| !line.trim_start().is_empty() && !line.starts_with('#'))));
+    }
+    process.env.extend(variables(options.env.iter().map(String::as_str)));
     process.no_new_privileges |= options.no_new_privs;
     process.cwd = options.cwd.take().unwrap_or(process.cwd);
     process.apparmor_profile = options.apparmor.take().unwrap_or(process.apparmor_profile);
     process.selinux_label = options.process_label.take().unwrap_or(process.selinux_label);
-    process.user.additional_gids.append(&mut options.additional_gids);
     if let Some(user) = &options.user {
-        let (uid, gid) = user.split_once(':').map_or((user.as_str(), None), |(uid, gid)| (uid, Some(gid)));
-        process.user.uid = uid.parse().with_context(|| format!("parsing {user:?} as UID:GID"))?;
-        if let Some(gid) = gid {
-            process.user.gid = gid.parse().with_context(|| format!("parsing {user:?} as UID:GID"))?;
-        }
+        let (init, _) = container.open_process()?.context("cannot exec in a container that has stopped")?;
+        let root = file::open(format!("/proc/{}/root", init.as_raw_pid()), OFlags::PATH | OFlags::DIRECTORY)?;
+        ensure!(container.process().is_some(), "cannot exec in a container that has stopped");
+        accounts::look_up(root.as_fd(), user, &mut process.user)?;
+    }
+    process.user.additional_gids.append(&mut options.additional_gids);
+    if options.privileged {
+        let all = capability::NAMES.map(str::to_owned).to_vec();
+        let [bounding, effective, permitted] = [all.clone(), all.clone(), all];
+        process.capabilities = Some(Capabilities { bounding, effective, permitted, ..Capabilities::default() });
     }
     if !options.cap.is_empty() {
         let capabilities = process.capabilities.get_or_insert_with(Capabilities::default);
@@ -80,6 +110,14 @@ fn from_options(mut process: Process, options: &mut options::Exec) -> anyhow::Re
         }
     }
     Ok(process)
+}
+
+/// Returns variables as `--env` names them: those without a value have the caller's, if the caller has any.
+fn variables<'a>(words: impl Iterator<Item = &'a str>) -> impl Iterator<Item = String> {
+    words.filter_map(|word| match word.split_once('=') {
+        Some(_) => Some(word.to_owned()),
+        None => std::env::var(word).ok().map(|value| format!("{word}={value}")),
+    })
 }
 
 /// Lists the processes of a container that has no cgroup, as an ordinary user's may not have.

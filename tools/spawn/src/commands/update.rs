@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::state_root;
+use crate::config;
 use crate::options::{self, Global};
 use crate::state::Container;
 
@@ -23,9 +24,10 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
         None => from_options(options)?,
     };
     let mut resources = Resources::deserialize(&wanted).context("resources")?;
+    resources.of_version(&container.state.oci_version);
     let path = container.directory.join("config.json");
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    let mut config: Value = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let mut config = config::without_nulls(&text).with_context(|| path.display().to_string())?;
     let kept = &mut config["linux"]["resources"];
     if !kept.is_null() {
         complete(&mut resources, &Resources::deserialize(&*kept)?);
@@ -41,14 +43,13 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
 /// Adds what an update leaves to the values before it: a quota's period and a swap limit's memory, and the reverse.
 fn complete(resources: &mut Resources, kept: &Resources) {
     if let (Some(cpu), Some(kept)) = (&mut resources.cpu, &kept.cpu) {
-        let given = (cpu.quota.is_some_and(|quota| quota != 0), cpu.period.is_some_and(|period| period != 0));
-        if given.0 != given.1 {
-            cpu.quota = cpu.quota.filter(|_| given.0).or(kept.quota);
-            cpu.period = cpu.period.filter(|_| given.1).or(kept.period);
+        if cpu.quota.is_some() != cpu.period.is_some() {
+            cpu.quota = cpu.quota.or(kept.quota);
+            cpu.period = cpu.period.or(kept.period);
         }
     }
     if let (Some(memory), Some(kept)) = (&mut resources.memory, &kept.memory) {
-        match (memory.limit.filter(|limit| *limit != 0), memory.swap.filter(|swap| *swap != 0)) {
+        match (memory.limit, memory.swap) {
             (None, Some(_)) => memory.limit = kept.limit,
             // Memory without a limit has no limited swap beside it.
             (Some(limit), None) if limit > 0 => memory.swap = kept.swap.filter(|swap| *swap > 0),
@@ -64,7 +65,10 @@ fn merge(kept: &mut Value, update: Value) {
             if update.get("limit").and_then(Value::as_i64) == Some(-1) && !update.contains_key("swap") {
                 kept.remove("swap");
             }
-            for (name, value) in update {
+            // Engines write 0 for what they do not change.
+            let says =
+                |name: &str, value: &Value| *value != 0 || ["burst", "idle", "swappiness", "rate"].contains(&name);
+            for (name, value) in update.into_iter().filter(|(name, value)| says(name, value)) {
                 merge(kept.entry(name).or_insert(Value::Null), value);
             }
         }
@@ -77,7 +81,6 @@ fn merge(kept: &mut Value, update: Value) {
                 }
             }
         }
-        (_, Value::Null) => {}
         (kept, update) => *kept = update,
     }
 }
@@ -89,7 +92,7 @@ fn read_resources(file: &Path) -> anyhow::Result<Value> {
     } else {
         text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
     }
-    serde_json::from_slice(&text).with_context(|| format!("resources in {}", file.display()))
+    config::without_nulls(&text).with_context(|| format!("resources in {}", file.display()))
 }
 
 fn from_options(options: &options::Update) -> anyhow::Result<Value> {
@@ -183,14 +186,14 @@ mod tests {
         let mut kept = json!({"cpu": {"quota": 1, "period": 2}, "memory": {"limit": 5, "swap": 6},
             "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]}, "devices": [{"allow": false}]});
         for update in [
-            json!({"cpu": {"quota": 3, "cpus": null}, "memory": {"limit": -1}}),
+            json!({"cpu": {"quota": 3, "period": 0, "burst": 0}, "memory": {"limit": -1}}),
             json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}, {"major": 8, "minor": 1, "rate": 1}]}}),
             json!({"devices": [{"allow": true}], "pids": {"limit": 4}}),
         ] {
             merge(&mut kept, update);
         }
         let devices = json!([{"major": 8, "minor": 0, "rate": 9}, {"major": 8, "minor": 1, "rate": 1}]);
-        let want = json!({"cpu": {"quota": 3, "period": 2, "cpus": null}, "memory": {"limit": -1},
+        let want = json!({"cpu": {"quota": 3, "period": 2, "burst": 0}, "memory": {"limit": -1},
             "blockIO": {"throttleReadBpsDevice": devices}, "devices": [{"allow": true}], "pids": {"limit": 4}});
         assert_eq!(kept, want);
     }
@@ -201,7 +204,7 @@ mod tests {
         for (update, want) in [
             (r#"{"cpu":{"quota":3}}"#, (Some(3), Some(2), None, None)),
             (r#"{"cpu":{"period":3}}"#, (Some(1), Some(3), None, None)),
-            (r#"{"cpu":{"shares":3}}"#, (None, None, None, None)),
+            (r#"{"cpu":{"shares":3,"quota":0,"period":0}}"#, (None, None, None, None)),
             (r#"{"memory":{"limit":4}}"#, (None, None, Some(4), Some(6))),
             (r#"{"memory":{"swap":9}}"#, (None, None, Some(5), Some(9))),
             (r#"{"memory":{"limit":-1}}"#, (None, None, Some(-1), None)),

@@ -16,6 +16,13 @@ impl Config {
             process.check()?;
         }
         let linux = &self.linux;
+        let mappings = self.mounts.iter().flat_map(|mount| mount.uid_mappings.iter().chain(&mount.gid_mappings));
+        for map in mappings.chain(&linux.uid_mappings).chain(&linux.gid_mappings) {
+            check_ids([map.container_id, map.host_id])?;
+            let last = u64::from(map.container_id.max(map.host_id)) + u64::from(map.size);
+            ensure!(last <= u64::from(u32::MAX), "config.json: a mapping of {} ids reaches id -1", map.size);
+        }
+        check_ids(linux.devices.iter().flat_map(|device| device.uid.into_iter().chain(device.gid)))?;
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             let again = linux.namespaces[..index].iter().any(|other| other.kind == namespace.kind);
             ensure!(!again, "config.json: malformed spec file: duplicated ns {:?}", namespace.kind);
@@ -96,6 +103,7 @@ impl Process {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.args.is_empty(), "config.json: args must not be empty");
         ensure!(Path::new(&self.cwd).has_root(), "config.json: cwd must be an absolute path");
+        check_ids(self.user.additional_gids.iter().copied().chain([self.user.uid, self.user.gid]))?;
         let strings = self.args.iter().chain(&self.env);
         ensure!(!strings.into_iter().any(|string| string.contains('\0')), "config.json: args or env contain a NUL");
         let known = |label: &str, file: &str| label.is_empty() || Path::new(file).exists();
@@ -113,6 +121,13 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// Beyond these the kernel reads -1 as "no change", which leaves a process root, and programs read negative numbers.
+fn check_ids(ids: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+    let wrong = ids.into_iter().find(|id| i32::try_from(*id).is_err());
+    ensure!(wrong.is_none(), "user and group ids end at {}: {} is none", i32::MAX, wrong.unwrap_or_default());
+    Ok(())
 }
 
 /// Only what a namespace of the container's own confines may be set (runc's list).
@@ -216,6 +231,12 @@ mod tests {
             (r#""process":{"args":["a\u0000b"],"cwd":"/"}"#, "NUL"),
             (r#""process":{"args":["a"],"cwd":"x"}"#, "absolute"),
             (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967296}}"#, "u32"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967295}}"#, "4294967295 is none"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"gid":2147483648}}"#, "2147483648 is none"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"additionalGids":[0,4294967295]}}"#, "4294967295 is none"),
+            (r#""linux":{"devices":[{"path":"/a","type":"c","uid":4294967295}]}"#, "4294967295 is none"),
+            (r#""linux":{"uidMappings":[{"containerID":0,"hostID":4294967295,"size":1}]}"#, "4294967295 is none"),
+            (r#""linux":{"gidMappings":[{"containerID":2147483647,"hostID":0,"size":2147483649}]}"#, "reaches id -1"),
         ] {
             let got = check(&format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},{members}}}"#));
             assert!(got.as_ref().is_err_and(|error| error.contains(want)), "{members}: {got:?}");

@@ -2,27 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::or_default;
-
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Process {
     pub terminal: bool,
     pub console_size: Option<ConsoleSize>,
-    #[serde(deserialize_with = "or_default")]
     pub user: User,
-    #[serde(deserialize_with = "or_default")]
     pub args: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub env: Vec<String>,
     pub cwd: String,
     pub capabilities: Option<Capabilities>,
-    #[serde(deserialize_with = "or_default")]
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
-    #[serde(deserialize_with = "or_default")]
     pub apparmor_profile: String,
-    #[serde(deserialize_with = "or_default")]
     pub selinux_label: String,
     pub oom_score_adj: Option<i32>,
     pub scheduler: Option<Scheduler>,
@@ -32,6 +24,7 @@ pub(crate) struct Process {
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct ConsoleSize {
     pub height: u16,
     pub width: u16,
@@ -43,26 +36,21 @@ pub(crate) struct User {
     pub uid: u32,
     pub gid: u32,
     pub umask: Option<u32>,
-    #[serde(deserialize_with = "or_default")]
     pub additional_gids: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Capabilities {
-    #[serde(deserialize_with = "or_default")]
     pub bounding: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub effective: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub inheritable: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub permitted: Vec<String>,
-    #[serde(deserialize_with = "or_default")]
     pub ambient: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Rlimit {
     #[serde(rename = "type")]
     pub kind: String,
@@ -76,17 +64,16 @@ pub(crate) struct Scheduler {
     pub policy: String,
     pub nice: i32,
     pub priority: u32,
-    #[serde(deserialize_with = "or_default")]
     pub flags: Vec<String>,
     pub runtime: u64,
     pub deadline: u64,
     pub period: u64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct IoPriority {
     pub class: String,
-    #[serde(default)]
     pub priority: u64,
 }
 

@@ -1,22 +1,25 @@
 //! Mounting one entry of `mounts`.
 
 use std::borrow::Cow;
+use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
-use super::{Prepared, Rootfs, map_ids, settle};
+use super::{Prepared, Rootfs, map_ids, settle, source_name};
 use crate::config::NamespaceKind;
 use crate::file::{self, leave_open};
 use crate::mount::{
     ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
 };
 
+/// The longest string that fsconfig(2) takes.
+const LONGEST_WORD: usize = 255;
 const PROC_MAGIC: i64 = 0x9fa0;
 /// The inode of each procfs's root: `PROC_ROOT_INO`.
 const PROC_ROOT: u64 = 1;
@@ -106,24 +109,41 @@ impl Rootfs<'_> {
             }
         }
         let mount = mount.as_ref();
-        let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
-            .with_context(|| format!("file system {}", mount.kind))?;
-        configure(context.as_fd(), mount, &self.config.linux.mount_label)?;
-        let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
-        let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
-        leave_open(context);
+        let label = self.config.linux.mount_label.as_str();
+        let label = (!label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue"))
+            .then(|| format!("context={label}"));
+        let words: Vec<&str> = mount.data.iter().chain(&label).map(String::as_str).collect();
+        let is_long = words.iter().chain([&mount.source.as_str()]).any(|word| word.len() > LONGEST_WORD);
+        let detached = if is_long { None } else { Some(detached(mount, &words)) };
+        if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made))
+            && self.config.linux.has(NamespaceKind::User)
+        {
+            // It may not be mounted without a network namespace of its own; the host's is what it would show.
+            let host = Mount { source: "/sys".to_owned(), has_attributes: true, ..mount.clone() };
+            return self.mount_bind(&host, Depth::Tree, Prepared::Nothing);
+        }
+        let detached = detached.transpose()?;
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
-        if mount.copy_up {
-            let from = root::open_with(
-                self.root(),
-                &mount.destination,
-                OFlags::RDONLY | OFlags::DIRECTORY,
-                ResolveFlags::empty(),
-            )?;
-            copy_tree(from.as_fd(), made.as_fd()).context("copy the directory's content up")?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let below = |path| root::open_with(self.root(), path, flags, ResolveFlags::empty());
+        let covered = mount.copy_up.then(|| below(&mount.destination)).transpose()?;
+        let made = match detached {
+            Some(made) => {
+                attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
+                made
+            }
+            None => {
+                mount_at(target.as_fd(), mount, &words)?;
+                let made = self.existing(&mount.destination)?;
+                let attributes = Attributes::new(first_attributes(mount), 0);
+                set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
+                made
+            }
+        };
+        if let Some(covered) = covered {
+            copy_tree(covered.as_fd(), made.as_fd()).context("copy the directory's content up")?;
         }
-        attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
         leave_open(target);
         for (propagation, depth) in &mount.propagation {
             set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
@@ -202,28 +222,67 @@ pub(super) fn change(mount: BorrowedFd<'_>, options: &Mount) -> anyhow::Result<(
     Ok(())
 }
 
+/// Makes a mount that is nowhere yet.
+fn detached(mount: &Mount, words: &[&str]) -> anyhow::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
+        .with_context(|| format!("file system {}", mount.kind))?;
+    configure(context.as_fd(), mount, words).map_err(|error| explained(context.as_fd(), error))?;
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
+    let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
+    leave_open(context);
+    Ok(made)
+}
+
 /// Hands the file system its own words.
-fn configure(context: BorrowedFd<'_>, mount: &Mount, label: &str) -> anyhow::Result<()> {
+fn configure(context: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Result<()> {
     use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
-    let source = if mount.source.is_empty() { &mount.kind } else { &mount.source };
-    fsconfig_set_string(context, "source", source.as_str()).with_context(|| format!("source {source}"))?;
-    for word in &mount.data {
+    let source = source_name(mount);
+    fsconfig_set_string(context, "source", source).with_context(|| format!("source {source}"))?;
+    for word in words {
         match word.split_once('=') {
             Some((key, value)) => fsconfig_set_string(context, key, value),
             // devpts has had no other way since Linux 4.7, and fsconfig does not know the word.
-            None if word == "newinstance" => Ok(()),
-            None => fsconfig_set_flag(context, word.as_str()),
+            None if *word == "newinstance" => Ok(()),
+            None => fsconfig_set_flag(context, *word),
         }
         .with_context(|| format!("option {word:?}"))?;
     }
-    if !label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue") {
-        fsconfig_set_string(context, "context", label).with_context(|| format!("label {label}"))?;
-    }
-    let block_device = mount.source.starts_with("/dev/");
-    if block_device && mount.attributes.set & RDONLY != 0 {
+    if is_read_only_device(mount) {
         fsconfig_set_flag(context, "ro").context("option \"ro\"")?;
     }
     fsconfig_create(context).with_context(|| format!("create {}", mount.kind))
+}
+
+/// Adds what the file system itself says of the failure: fsopen(2) has it in the context's log.
+fn explained(context: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
+    let mut line = [0; 1024];
+    match rustix::io::read(context, &mut line) {
+        Ok(count) => {
+            error.context(String::from_utf8_lossy(&line[..count]).trim_start_matches("e ").trim_end().to_owned())
+        }
+        Err(_) => error,
+    }
+}
+
+/// Mounts with words that are too long for fsconfig(2): mount(2) takes a page of them.
+fn mount_at(target: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Result<()> {
+    // A label may have a comma.
+    let quoted =
+        |word: &&str| word.strip_prefix("context=").map_or((*word).to_owned(), |label| format!("context=\"{label}\""));
+    let data = CString::new(words.iter().map(quoted).collect::<Vec<_>>().join(",")).context("options")?;
+    ensure!(data.count_bytes() < 4096, "options of {} bytes are more than a page", data.count_bytes());
+    let flags = if is_read_only_device(mount) { MountFlags::RDONLY } else { MountFlags::empty() };
+    let path = format!("/proc/self/fd/{}", target.as_raw_fd());
+    rustix::mount::mount(source_name(mount), path, mount.kind.as_str(), flags, data.as_c_str()).context("mount")
+}
+
+fn is_read_only_device(mount: &Mount) -> bool {
+    mount.source.starts_with("/dev/") && mount.attributes.set & RDONLY != 0
+}
+
+fn refused_sysfs(mount: &Mount, made: &anyhow::Result<OwnedFd>) -> bool {
+    let refused = |error: &anyhow::Error| error.downcast_ref() == Some(&rustix::io::Errno::PERM);
+    mount.kind == "sysfs" && made.as_ref().is_err_and(refused)
 }
 
 /// Nothing but procfs may be `/proc`, and nothing may be mounted inside it but what is known to be harmless: later

@@ -35,10 +35,7 @@ impl Rootfs<'_> {
                 Ok::<_, std::io::Error>(open()?)
             })
             .context("/dev of the container is not an ordinary directory")?;
-        let umask = rustix::process::umask(Mode::empty());
-        let made = self.make_nodes(dev.as_fd());
-        rustix::process::umask(umask);
-        made?;
+        self.make_nodes(dev.as_fd())?;
         for (name, target) in LINKS {
             match rustix::fs::symlinkat(target, &dev, name) {
                 Err(Errno::EXIST) if name == "ptmx" => replace_ptmx(dev.as_fd())?,
@@ -67,7 +64,8 @@ impl Rootfs<'_> {
                     number: rustix::fs::makedev(major, minor),
                     owner: (None, None),
                 };
-                self.make_node(dev, name, &node).with_context(|| format!("make /dev/{name}"))?;
+                self.make_node(dev, name, &Path::new("/dev").join(name), &node)
+                    .with_context(|| format!("make /dev/{name}"))?;
             }
         }
         devices.iter().try_for_each(|device| {
@@ -86,13 +84,13 @@ impl Rootfs<'_> {
         }
         let parent = root::make_directory(self.root(), parent, 0o755)?;
         let node = Node::of(device)?;
-        self.make_node(parent.as_fd(), name, &node)
+        self.make_node(parent.as_fd(), name, &Path::new("/").join(root::clean(&device.path)), &node)
     }
 
-    /// Makes a node. A user namespace may make none, so it gets the host's own, mounted.
-    fn make_node(&self, parent: BorrowedFd<'_>, name: &str, node: &Node) -> anyhow::Result<()> {
+    /// Makes a node. A user namespace may make none, so it gets the one that the host has under this path, mounted.
+    fn make_node(&self, parent: BorrowedFd<'_>, name: &str, path: &Path, node: &Node) -> anyhow::Result<()> {
         if self.config.linux.has(NamespaceKind::User) {
-            return bind_node(parent, name, Path::new("/dev").join(name).as_path());
+            return bind_node(parent, name, path, node);
         }
         match rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), node.number) {
             Ok(()) => {
@@ -109,7 +107,7 @@ impl Rootfs<'_> {
                 Ok(())
             }
             Err(Errno::EXIST) => node.check(parent, name),
-            Err(Errno::PERM) => bind_node(parent, name, Path::new("/dev").join(name).as_path()),
+            Err(Errno::PERM) => bind_node(parent, name, path, node),
             Err(error) => Err(error.into()),
         }
     }
@@ -138,7 +136,10 @@ impl Node {
 
     /// What the image has under the name must be the same device (runtime-spec, "Devices").
     fn check(&self, parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<()> {
-        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.compare(&rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn compare(&self, stat: &rustix::fs::Stat) -> anyhow::Result<()> {
         let same = FileType::from_raw_mode(stat.st_mode) == self.kind
             && (self.kind == FileType::Fifo || stat.st_rdev == self.number);
         ensure!(same, "a file that is not this device is in its place");
@@ -146,8 +147,9 @@ impl Node {
     }
 }
 
-fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path) -> anyhow::Result<()> {
-    let source = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).context("open the host's")?;
+fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path, node: &Node) -> anyhow::Result<()> {
+    let source = crate::file::open(source, OFlags::PATH).context("the host's")?;
+    node.compare(&rustix::fs::fstat(&source)?).context("the host's")?;
     let tree = clone_tree(source.as_fd(), false).context("clone the host's")?;
     // The device works all the same; the host's node keeps its mode, owner and times.
     set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make it read-only")?;
@@ -158,7 +160,7 @@ fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path) -> anyhow::Resul
 /// Opens the file `name` in an open directory, made if it is not there, never through a link.
 pub(crate) fn place_for(parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o666)) {
+    match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).with_context(|| format!("make {name}")),
     }

@@ -1,12 +1,12 @@
 //! The code of a filter. It is written from its end to its beginning, so that every jump, which can only go forward,
 //! knows how far it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::ensure;
 
 /// What happens to one system call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leaf {
     /// In their order: the first whose tests all hold decides.
     pub rules: Vec<(Vec<Test>, u32)>,
@@ -21,7 +21,7 @@ impl Leaf {
 }
 
 /// A test of an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Test {
     /// Which one, from 0 to 5.
     pub argument: u32,
@@ -33,8 +33,27 @@ pub struct Test {
     pub negated: bool,
 }
 
+impl Test {
+    fn code(&self) -> u16 {
+        match self.comparison {
+            Comparison::Equal | Comparison::Masked(_) => EQUAL,
+            Comparison::Greater => GREATER,
+            Comparison::GreaterOrEqual => GREATER_OR_EQUAL,
+        }
+    }
+
+    /// Tells whether it asks for another value of the same thing, of which only the lower half differs.
+    fn excludes(&self, other: &Self) -> bool {
+        let asked = |test: &Self| (test.argument, test.comparison, halves(test.value).1, test.negated, test.code());
+        asked(self) == asked(other) && self.code() == EQUAL && !self.negated
+    }
+}
+
+/// The tests of a rule that are still to be asked, and what it answers.
+type Rest<'a> = (&'a [Test], u32);
+
 /// How an argument is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Comparison {
     /// It is the value.
     Equal,
@@ -74,6 +93,7 @@ type Place = usize;
 pub struct Program {
     reversed: Vec<Instruction>,
     returns: BTreeMap<u32, Place>,
+    leaves: BTreeMap<Leaf, Place>,
 }
 
 /// The kernel's name for the processor, the bit that marks a second numbering on it, and the calls.
@@ -186,44 +206,89 @@ impl Program {
     }
 
     fn leaf(&mut self, leaf: &Leaf) -> Place {
-        let mut next = self.give(leaf.action.unwrap_or(super::KILL_THREAD));
-        for (tests, action) in leaf.rules.iter().rev() {
-            let mut holds = self.give(*action);
-            for test in tests.iter().rev() {
-                holds = self.test(test, holds, next);
+        // Numberings and calls with the same rules share their code.
+        if let Some(place) = self.leaves.get(leaf) {
+            return *place;
+        }
+        let default = self.give(leaf.action.unwrap_or(super::KILL_THREAD));
+        let rules: Vec<Rest<'_>> = leaf.rules.iter().map(|(tests, action)| (tests.as_slice(), *action)).collect();
+        let place = self.chain(&rules, default);
+        if !rules.is_empty() {
+            self.leaves.insert(leaf.clone(), place);
+        }
+        place
+    }
+
+    /// Writes rules of which the first that holds decides. Those in a row that begin with the same test ask it once, and
+    /// those that look for several values of the same argument load it once.
+    fn chain(&mut self, mut rules: &[Rest<'_>], mut next: Place) -> Place {
+        while let Some((tests, action)) = rules.last() {
+            let Some(first) = tests.first() else {
+                next = self.give(*action);
+                rules = &rules[..rules.len() - 1];
+                continue;
+            };
+            let mut groups: Vec<(Test, &[Rest<'_>])> = Vec::new();
+            let mut values = BTreeSet::new();
+            while let Some(test) = rules.last().and_then(|(tests, _)| tests.first()) {
+                if !groups.is_empty() && !test.excludes(first) || !values.insert(test.value) {
+                    break;
+                }
+                let length = rules.iter().rev().take_while(|(tests, _)| tests.first() == Some(test)).count();
+                let (before, group) = rules.split_at(rules.len() - length);
+                groups.push((*test, group));
+                rules = before;
             }
-            next = holds;
+            next = self.choice(&groups, next);
         }
         next
     }
 
-    fn test(&mut self, test: &Test, holds: Place, fails: Place) -> Place {
-        let (yes, no) = if test.negated { (fails, holds) } else { (holds, fails) };
-        #[allow(clippy::cast_possible_truncation, reason = "the halves of a number are wanted")]
-        let halves = |value: u64| (value as u32, (value >> 32) as u32);
-        let (low, high) = halves(test.value);
-        let (low_at, high_at) = (ARGUMENTS + 8 * test.argument, ARGUMENTS + 8 * test.argument + 4);
-        let (code, mask) = match test.comparison {
-            Comparison::Equal => (EQUAL, None),
-            Comparison::Greater => (GREATER, None),
-            Comparison::GreaterOrEqual => (GREATER_OR_EQUAL, None),
-            Comparison::Masked(mask) => (EQUAL, Some(halves(mask))),
-        };
-        self.branch(code, low, yes, no);
+    /// Writes the choice between groups of rules by their first tests, of which at most one holds; the last group is first.
+    fn choice<'a>(&mut self, groups: &[(Test, &[Rest<'a>])], fails: Place) -> Place {
+        let rest = |group: &&[Rest<'a>]| group.iter().map(|(tests, action)| (&tests[1..], *action)).collect();
+        let rests: Vec<Vec<Rest<'a>>> = groups.iter().map(|(_, group)| rest(group)).collect();
+        // What is an answer alone is written near the test.
+        let is_answer = |rest: &[(&[Test], u32)]| rest[0].0.is_empty();
+        let places: Vec<_> = rests.iter().map(|rest| (!is_answer(rest)).then(|| self.chain(rest, fails))).collect();
+        let mut next = fails;
+        for (((test, _), rest), place) in groups.iter().zip(&rests).zip(places) {
+            let holds = place.unwrap_or_else(|| self.give(rest[0].1));
+            let (yes, no) = if test.negated { (next, holds) } else { (holds, next) };
+            next = self.branch(test.code(), halves(test.value).0, yes, no);
+            if groups.len() == 1 {
+                return self.upper_half(test, yes, no);
+            }
+        }
+        self.upper_half(&groups[0].0, fails, fails)
+    }
+
+    /// Writes what comes before the test of an argument's lower half: that of the upper one, and loading both.
+    fn upper_half(&mut self, test: &Test, yes: Place, no: Place) -> Place {
+        let (low_at, high) = (ARGUMENTS + 8 * test.argument, halves(test.value).1);
+        let mask = if let Comparison::Masked(mask) = test.comparison { Some(halves(mask)) } else { None };
         if let Some((mask, _)) = mask {
             self.add(AND, 0, 0, mask);
         }
         let lower = self.add(LOAD, 0, 0, low_at);
+        if matches!(mask, Some((_, 0))) && high == 0 {
+            return lower;
+        }
         self.branch(EQUAL, high, lower, no);
-        if code != EQUAL {
+        if test.code() != EQUAL {
             let equal = self.reversed.len() - 1;
             self.branch(GREATER, high, yes, equal);
         }
         if let Some((_, mask)) = mask {
             self.add(AND, 0, 0, mask);
         }
-        self.add(LOAD, 0, 0, high_at)
+        self.add(LOAD, 0, 0, low_at + 4)
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the halves of a number are wanted")]
+fn halves(value: u64) -> (u32, u32) {
+    (value as u32, (value >> 32) as u32)
 }
 
 /// Turns calls into ranges that cover all numbers of one numbering; neighbours of one fate become one range.

@@ -341,6 +341,102 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_rules_fit_for_all_numberings() {
+        let rules = |args: &dyn Fn(u64) -> String| {
+            let rule = |at| {
+                format!(
+                    r#"{{"names":["ioctl"],"action":"SCMP_ACT_ERRNO","errnoRet":{},"args":[{}]}}"#,
+                    at % 90 + 1,
+                    args(at)
+                )
+            };
+            let rules: Vec<String> = (0..1000).map(rule).collect();
+            format!(
+                r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86","SCMP_ARCH_X32"],"syscalls":[{}]}}"#,
+                rules.join(",")
+            )
+        };
+        let test = |index: u32, op: &str, value: u64, two: u64| {
+            format!(r#"{{"index":{index},"op":"SCMP_CMP_{op}","value":{value},"valueTwo":{two}}}"#)
+        };
+        let one = compile_json(&rules(&|at| test(1, "EQ", at, 0)));
+        let two = compile_json(&rules(&|at| test(0, "EQ", 7, 0) + "," + &test(1, "EQ", at, 0)));
+        let masked = compile_json(&rules(&|at| test(1, "MASKED_EQ", 0xfff, at)));
+        for at in 0..1000_u32 {
+            let want = Some(ERRNO | (at % 90 + 1));
+            let arguments = [7, at.into(), 0, 0, 0, 0];
+            for (filter, name) in [(&one, "one"), (&two, "two"), (&masked, "masked")] {
+                assert_eq!(answer(&filter.program, X86_64, 16, arguments), want, "{name} {at}");
+                assert_eq!(answer(&filter.program, 0x4000_0003, 54, arguments), want, "{name} {at} on x86");
+            }
+            assert_eq!(answer(&two.program, X86_64, 16, [8, at.into(), 0, 0, 0, 0]), Some(ALLOW), "{at}");
+        }
+        assert_eq!(answer(&one.program, X86_64, 16, [0, 1000, 0, 0, 0, 0]), Some(ALLOW));
+        assert_eq!(answer(&one.program, X86_64, 16, [0, 1 << 32, 0, 0, 0, 0]), Some(ALLOW));
+    }
+
+    /// Rules of all kinds, drawn by chance but the same each time, answer what reading them one by one does.
+    #[test]
+    fn shared_code_answers_as_single_rules_do() {
+        let mut seed = 1_u64;
+        let mut below = |limit: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % limit
+        };
+        const VALUES: [u64; 6] = [0, 1, 2, 1 << 32, 1 << 32 | 1, u64::MAX];
+        for _ in 0..300 {
+            let rules: Vec<(Vec<Test>, u32)> = (0..below(9))
+                .map(|at| {
+                    let test = |comparison, negated, argument, value: usize| Test {
+                        argument,
+                        comparison,
+                        value: VALUES[value],
+                        negated,
+                    };
+                    let tests = (0..1 + below(3)).map(|_| {
+                        let comparison = match below(6) {
+                            0 => Comparison::Greater,
+                            1 => Comparison::GreaterOrEqual,
+                            2 => Comparison::Masked(1 << 32 | 3),
+                            3 => Comparison::Masked(3),
+                            _ => Comparison::Equal,
+                        };
+                        test(comparison, below(5) == 0, below(2) as u32, below(6) as usize)
+                    });
+                    (tests.collect(), ERRNO | (at as u32 + 1))
+                })
+                .collect();
+            let holds = |test: &Test, arguments: &[u64; 6]| {
+                let argument = arguments[test.argument as usize];
+                test.negated
+                    != match test.comparison {
+                        Comparison::Equal => argument == test.value,
+                        Comparison::Greater => argument > test.value,
+                        Comparison::GreaterOrEqual => argument >= test.value,
+                        Comparison::Masked(mask) => argument & mask == test.value,
+                    }
+            };
+            let leaf = Leaf { rules: rules.clone(), action: Some(ALLOW) };
+            let sections = [
+                (X86_64, 0, BTreeMap::from([(5, leaf.clone())])),
+                (X86_64, X32_BIT, BTreeMap::from([(7 | X32_BIT, leaf)])),
+            ];
+            let program = Program::compile(&sections, ALLOW, None, KILL_THREAD).bytes().unwrap();
+            for first in VALUES {
+                for second in VALUES {
+                    let arguments = [first, second, 0, 0, 0, 0];
+                    let first_that_holds =
+                        rules.iter().find(|(tests, _)| tests.iter().all(|test| holds(test, &arguments)));
+                    let want = Some(first_that_holds.map_or(ALLOW, |(_, action)| *action));
+                    for number in [5, 7 | X32_BIT] {
+                        assert_eq!(answer(&program, X86_64, number, arguments), want, "{rules:?} {arguments:x?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for json in [
             r#"{"defaultAction":"SCMP_ACT_NONE"}"#,

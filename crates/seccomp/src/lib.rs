@@ -378,22 +378,22 @@ mod tests {
     /// Rules of all kinds, drawn by chance but the same each time, answer what reading them one by one does.
     #[test]
     fn shared_code_answers_as_single_rules_do() {
-        let mut seed = 1_u64;
-        let mut below = |limit: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % limit
-        };
         const VALUES: [u64; 6] = [0, 1, 2, 1 << 32, 1 << 32 | 1, u64::MAX];
+        let mut seed = 1_u64;
+        let mut below = |limit: u32| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from(seed >> 33).unwrap() % limit
+        };
         for _ in 0..300 {
             let rules: Vec<(Vec<Test>, u32)> = (0..below(9))
                 .map(|at| {
-                    let test = |comparison, negated, argument, value: usize| Test {
+                    let test = |comparison, negated, argument, value: u32| Test {
                         argument,
                         comparison,
-                        value: VALUES[value],
+                        value: VALUES[value as usize],
                         negated,
                     };
-                    let tests = (0..1 + below(3)).map(|_| {
+                    let tests = (0..=below(3)).map(|_| {
                         let comparison = match below(6) {
                             0 => Comparison::Greater,
                             1 => Comparison::GreaterOrEqual,
@@ -401,9 +401,9 @@ mod tests {
                             3 => Comparison::Masked(3),
                             _ => Comparison::Equal,
                         };
-                        test(comparison, below(5) == 0, below(2) as u32, below(6) as usize)
+                        test(comparison, below(5) == 0, below(2), below(6))
                     });
-                    (tests.collect(), ERRNO | (at as u32 + 1))
+                    (tests.collect(), ERRNO | (at + 1))
                 })
                 .collect();
             let holds = |test: &Test, arguments: &[u64; 6]| {

@@ -56,8 +56,10 @@ pub fn reap_orphans(own: Pid) {
         let options = libc::WEXITED | libc::WNOHANG;
         // SAFETY: the kernel writes at most one `siginfo_t`.
         let found = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options | libc::WNOWAIT) };
-        // SAFETY: it was zeroed, and for a child that has ended, or for none, this member is set.
-        let pid = unsafe { info.assume_init().si_pid() };
+        // SAFETY: all bytes were zeroed before, and the type is plain integers.
+        let info = unsafe { info.assume_init() };
+        // SAFETY: of a child that has ended this member is set, and of none it is 0.
+        let pid = unsafe { info.si_pid() };
         let Some(pid) = Pid::from_raw(pid).filter(|pid| found == 0 && *pid != own) else { return };
         let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }

@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::{NEEDS, bundle, change, run, runtime, spawn};
-use crate::support::{Sandbox, Test, test};
+use crate::support::{Need, Sandbox, Test, test};
+
+const NEEDS_PYTHON: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("python3")];
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -16,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_runtime_with_a_log_leaves_stderr_to_the_container", NEEDS, silent),
         test("a_hook_may_be_loud_deaf_and_slow", NEEDS, odd_hooks),
         test("poststop_hooks_undo_what_failed_hooks_began", NEEDS, undone_hooks),
+        test("a_service_manager_hears_when_the_program_is_ready", NEEDS_PYTHON, notify),
         test("exec_understands_docker_s_options", NEEDS, docker_exec),
         test("exec_has_the_codes_of_shells", NEEDS, exec_codes),
     ]
@@ -201,6 +204,34 @@ fn undone_hooks(sandbox: &Sandbox) {
             assert!(!sandbox.exists("st/e2e-und"), "{kind} {separate}");
         }
     }
+}
+
+/// `sd_notify(3)`; logger(1) says what it is given on a socket that it finds under this name.
+fn notify(sandbox: &Sandbox) {
+    let manager = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('manager'); print('bound', flush=True)\n\
+                   while True: print(s.recv(4096).decode().split('\\n'), flush=True)";
+    sandbox.write("manager.py", manager);
+    let manager = sandbox.sh("exec python3 manager.py").start();
+    manager.wait_stdout("bound");
+    let script =
+        "ln -s $NOTIFY_SOCKET /dev/log; logger \"x\nFDSTORE=1\nSTATUS=up\"; logger \"x\nREADY=1\nMAINPID=1\"; $END";
+    bundle(sandbox, "ntf", script, |config| {
+        config["process"]["user"] = json!({"uid": 0, "gid": 0});
+        config["process"]["env"] = json!(["PATH=/bin", "END=exit 4"]);
+    });
+    let run = format!("NOTIFY_SOCKET={} {} --root {} run", sandbox.at("manager"), runtime(), sandbox.at("st"));
+    sandbox.sh(&format!("{run} -b ntf e2e-ntf")).run().fails(4);
+    assert_eq!(manager.wait_stdout("READY"), "bound\n['STATUS=up']\n['READY=1']\n");
+    change(sandbox, "ntf", |config| config["process"]["env"] = json!(["PATH=/bin", "END=sleep 1000"]));
+    sandbox.sh(&format!("{run} -d -b ntf e2e-ntf </dev/null >out 2>&1")).run().ok();
+    let pid = spawn(sandbox, "state e2e-ntf").ok().json()["pid"].to_string();
+    manager.wait_stdout(&format!("['MAINPID={pid}']"));
+    spawn(sandbox, "exec e2e-ntf sh -c 'test -z $NOTIFY_SOCKET'").ok();
+    spawn(sandbox, "delete -f e2e-ntf").ok();
+    // One that ends without a word keeps nobody waiting.
+    change(sandbox, "ntf", |config| config["process"]["args"] = json!(["true"]));
+    sandbox.sh(&format!("{run} -d -b ntf e2e-ntf </dev/null >out 2>&1")).run().ok();
+    spawn(sandbox, "delete -f e2e-ntf").ok();
 }
 
 fn docker_exec(sandbox: &Sandbox) {

@@ -183,7 +183,7 @@ fn long_options(sandbox: &Sandbox) {
     change(sandbox, "lon", |config| config["mounts"][4]["options"] = json!([format!("x={}", "y".repeat(4100))]));
     run(sandbox, "lon").fails(1).one_error_line("spawn", &["more than a page"]);
     change(sandbox, "lon", |config| {
-        config["mounts"][4] = json!({"destination": "/t", "type": "tmpfs", "options": ["mode=9"]})
+        config["mounts"][4] = json!({"destination": "/t", "type": "tmpfs", "options": ["mode=9"]});
     });
     // The kernel's own reason, and what was asked of it.
     run(sandbox, "lon").fails(1).one_error_line("spawn", &["mount(tmpfs, ", "/t", "\"mode=9\"", "Bad value"]);

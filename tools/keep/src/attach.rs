@@ -20,7 +20,7 @@ use crate::place::Place;
 pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     let place = Place::of(&options.roots);
     let bundle = place.bundle(&options.id)?;
-    let signals = block_signals()?;
+    let signals = block_signals(&options.join)?;
     let keeper = control::ask(&bundle, &options.id, &Request::Attach)?;
     let Some(keeper) = keeper else {
         bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
@@ -28,9 +28,13 @@ pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     join(keeper, &options.id, &options.join, (&place, &signals))
 }
 
-/// Blocks the signals that are passed on.
-pub(crate) fn block_signals() -> Result<SignalFd> {
-    Ok(SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?)
+/// Blocks the signals that are passed on, or else those that end the join.
+pub(crate) fn block_signals(options: &Join) -> Result<SignalFd> {
+    Ok(if options.sig_proxy {
+        SignalFd::block_all_but(&[Signal::CHILD, Signal::URG])?
+    } else {
+        SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::WINCH])?
+    })
 }
 
 /// Stays with a container whose keeper has been asked for it.

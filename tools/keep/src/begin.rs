@@ -52,7 +52,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         Some(descriptor) => Claim::inherited(&place.claims, &job.id, descriptor)?,
         None => Claim::take(&place.claims, &job.id)?,
     };
-    let signals = options.attach.then(attach::block_signals).transpose()?;
+    let signals = options.attach.then(|| attach::block_signals(&options.join)).transpose()?;
     let begun = launch(&job, &claim);
     if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();

@@ -78,7 +78,7 @@ fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Re
     if job.preserve_fds > 0 {
         bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
     }
-    let signals = join.map(|_| attach::block_signals()).transpose()?;
+    let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(&place.claims, id)?;
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| roots.data());

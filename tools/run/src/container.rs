@@ -1,7 +1,7 @@
 //! A container's life from outside: the stages, the start, the end, and what is undone then.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -36,6 +36,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.dry_run {
         return dry::run(&plan, options.detach || options.is_attached());
+    }
+    if options.interactive && options.bundle.has("tty") && !options.detach && !io::stdin().is_terminal() {
+        return Err(cli::Usage("--interactive --tty: the input device is not a terminal".to_owned()).into());
     }
     let folder = options.folder.as_deref().map(|path| Folder::create(path, &script::script(&plan, options)));
     let folder = folder.transpose()?;

@@ -33,6 +33,9 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     let _span = trace::span("container", spawn);
     let process = Process::start(command)?;
     let limit = options.timeout.map(Duration::from_secs);
+    // From here on every signal is the container's.
+    let all = options.sig_proxy.then(|| SignalFd::block_all_but(&[Signal::CHILD, Signal::URG])).transpose()?;
+    let signals = all.as_ref().unwrap_or(signals);
     wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
 }
 
@@ -61,9 +64,9 @@ pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
             Err(error) => return Err(error).context("poll"),
         }
         while let Some(received) = manner.signals.read()? {
-            let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
-            if let (true, true, Some(signal)) = (manner.proxy, received.from_process, signal) {
-                process.signal(signal);
+            if manner.proxy && received.from_process {
+                // It may have ended by now.
+                let _ended = sys::signal::send(process.as_fd(), i32::try_from(received.signal)?);
             }
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

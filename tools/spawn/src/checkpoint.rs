@@ -97,7 +97,7 @@ pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyho
     let (pid, console) = restored.inspect_err(|_| create::clean_up(&container, &config.hooks))?;
     let pidfd = userns::pidfd(pid).inspect_err(|_| create::clean_up(&container, &config.hooks))?;
     container.unlock();
-    Ok(Made { container, config, pid, pidfd, console })
+    Ok(Made { container, config, pid, pidfd, notify: None, console })
 }
 
 struct Restoring<'a> {

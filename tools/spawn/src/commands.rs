@@ -72,7 +72,7 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Resume(Id { id }) => control::resume(global, &id)?,
         Command::Update(options) => update::update(global, &options)?,
         Command::Spec(Spec { bundle, rootless }) => describe::spec(&bundle, rootless)?,
-        Command::Features => describe::features()?,
+        Command::Features(_) => describe::features()?,
         Command::Events(options) => events::events(global, &options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,13 +9,14 @@ use cgroup::Cgroups;
 use cgroup::systemd::{self, Placeholder, Scope};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
 use crate::child::{Child, Options};
 use crate::config::{Config, Hooks, NamespaceKind, Process as Description};
+use crate::notify::Notify;
 use crate::state::{self, Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
@@ -44,6 +45,8 @@ pub(crate) struct Made {
     pub config: Config,
     pub pid: Pid,
     pub pidfd: OwnedFd,
+    /// Where the program says that it is ready.
+    pub notify: Option<Notify>,
     /// The terminal's master, where it was not sent to a console socket.
     pub console: Option<OwnedFd>,
 }
@@ -76,10 +79,12 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     );
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     let mut container = Container::create(&order.root, &order.id)?;
+    let notify = if order.wait { Ok(None) } else { Notify::prepare(&container, &mut config) };
+    let notify = notify.inspect_err(|_| clean_up(&container, &config.hooks))?;
     let made = make(order, &config, &text, &bundle, &mut container);
     let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container, &config.hooks))?;
     container.unlock();
-    Ok(Made { container, config, pid, pidfd, console })
+    Ok(Made { container, config, pid, pidfd, notify, console })
 }
 
 /// Undoes what was made; the first error is the one that the user hears. What hooks have done before, the poststop hooks
@@ -466,15 +471,9 @@ fn namespace_paths(pid: Pid) -> std::collections::BTreeMap<String, PathBuf> {
 fn listen(container: &Container) -> anyhow::Result<OwnedFd> {
     let listen = || -> std::io::Result<OwnedFd> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        rustix::net::bind(&socket, &start_address(container)?)?;
+        rustix::net::bind(&socket, &container.socket_address("start")?)?;
         rustix::net::listen(&socket, 1)?;
         Ok(socket)
     };
     listen().with_context(|| format!("listen on {}/start", container.directory.display()))
-}
-
-/// Returns the address of a container's socket.
-pub(crate) fn start_address(container: &Container) -> std::io::Result<SocketAddrUnix> {
-    let directory = std::os::fd::AsRawFd::as_raw_fd(&container.handle());
-    Ok(SocketAddrUnix::new(format!("/proc/self/fd/{directory}/start"))?)
 }

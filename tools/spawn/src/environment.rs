@@ -15,12 +15,11 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
         if name == "HOME" && value.is_empty() {
             continue;
         }
-        match places.get(name) {
-            Some(place) => complete[*place] = variable.as_str(),
-            None => {
-                places.insert(name, complete.len());
-                complete.push(variable);
-            }
+        if let Some(place) = places.get(name) {
+            complete[*place] = variable.as_str();
+        } else {
+            places.insert(name, complete.len());
+            complete.push(variable);
         }
     }
     let home = (!places.contains_key("HOME")).then(|| accounts::home(process.user.uid).unwrap_or_else(|| "/".into()));

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::signal::SignalFd;
 
+use crate::notify::Notify;
 use crate::tty;
 
 /// As many interrupts within so short a time kill a container whose program does not heed them.
@@ -24,13 +25,19 @@ pub(crate) fn block_signals() -> anyhow::Result<SignalFd> {
 }
 
 /// Waits for the end of a process and returns its exit status as a shell would.
-pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Option<OwnedFd>) -> anyhow::Result<u8> {
+pub(crate) fn wait(
+    (pid, pidfd): (Pid, &OwnedFd),
+    signals: &SignalFd,
+    console: Option<OwnedFd>,
+    notify: Option<&Notify>,
+) -> anyhow::Result<u8> {
     let _span = trace::span("wait for the container's end", pid.as_raw_pid());
     let raw = console.as_ref().and_then(|_| tty::Raw::enter());
     let mut relay = console.map(Relay::new);
     let mut interrupts = Vec::new();
     loop {
         let mut polled = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        polled.extend(notify.map(|notify| PollFd::new(notify, PollFlags::IN)));
         let relay_at = polled.len();
         if let Some(relay) = &relay {
             polled.extend(relay.polled());
@@ -43,6 +50,9 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, signals: &SignalFd, console: Optio
         drop(polled);
         if let Some(relay) = &mut relay {
             relay.move_bytes(&events[relay_at..]);
+        }
+        if let Some(notify) = notify.filter(|_| events[2].contains(PollFlags::IN)) {
+            notify.pass_on();
         }
         if events[0].contains(PollFlags::IN) {
             break;

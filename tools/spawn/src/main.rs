@@ -22,6 +22,7 @@ mod intermediate;
 mod journal;
 mod mount;
 mod net_device;
+mod notify;
 mod options;
 mod priority;
 mod rlimit;

@@ -116,49 +116,46 @@ pub(crate) struct Common {
     pub preserve_fds: u32,
 }
 
-#[derive(Debug)]
-pub(crate) enum Command {
-    Create(Create),
-    Start(Id),
-    State(Id),
-    Kill(Kill),
-    Delete(Delete),
-    Run(Run),
-    Exec(Exec),
-    Ps(Ps),
-    List(List),
-    Pause(Id),
-    Resume(Id),
-    Update(Update),
-    Events(Events),
-    Checkpoint(Checkpoint),
-    Restore(Restore),
-    Spec(Spec),
-    Features,
-}
-
 type Describe = fn(clap::Command) -> clap::Command;
 
-/// The commands: name, help, and what describes their arguments to the parser.
-const COMMANDS: [(&str, &str, Describe); 17] = [
-    ("create", "Make a container that waits for `start`", Create::augment_args),
-    ("start", "Start a created container", Id::augment_args),
-    ("state", "Print the State of a container", Id::augment_args),
-    ("kill", "Send a signal to a container [default: SIGTERM]", Kill::augment_args),
-    ("delete", "Remove a container", Delete::augment_args),
-    ("run", "Make a container and start it", Run::augment_args),
-    ("exec", "Execute another process in a container", Exec::augment_args),
-    ("ps", "List the processes of a container", Ps::augment_args),
-    ("list", "List containers", List::augment_args),
-    ("pause", "Stop all processes of a container for a while", Id::augment_args),
-    ("resume", "Let a paused container go on", Id::augment_args),
-    ("update", "Change a container's limits", Update::augment_args),
-    ("events", "Print statistics and out-of-memory events", Events::augment_args),
-    ("checkpoint", "Write a container's processes to files, by criu", Checkpoint::augment_args),
-    ("restore", "Make a container of such files and start it", Restore::augment_args),
-    ("spec", "Write a config.json to begin with", Spec::augment_args),
-    ("features", "Print what this runtime can do", std::convert::identity),
-];
+/// Declares the commands: name, help, and what describes their arguments to the parser.
+macro_rules! commands {
+    ($($name:literal $variant:ident($arguments:ty) $about:literal,)*) => {
+        #[derive(Debug)]
+        pub(crate) enum Command {
+            $($variant($arguments),)*
+        }
+
+        const COMMANDS: &[(&str, &str, Describe)] = &[$(($name, $about, <$arguments>::augment_args),)*];
+
+        fn read(name: &str, matches: &ArgMatches) -> Result<Command, clap::Error> {
+            match name {
+                $($name => Ok(Command::$variant(<$arguments>::from_arg_matches(matches)?)),)*
+                _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+            }
+        }
+    };
+}
+
+commands! {
+    "create" Create(Create) "Make a container that waits for `start`",
+    "start" Start(Id) "Start a created container",
+    "state" State(Id) "Print the State of a container",
+    "kill" Kill(Kill) "Send a signal to a container [default: SIGTERM]",
+    "delete" Delete(Delete) "Remove a container",
+    "run" Run(Run) "Make a container and start it",
+    "exec" Exec(Exec) "Execute another process in a container",
+    "ps" Ps(Ps) "List the processes of a container",
+    "list" List(List) "List containers",
+    "pause" Pause(Id) "Stop all processes of a container for a while",
+    "resume" Resume(Id) "Let a paused container go on",
+    "update" Update(Update) "Change a container's limits",
+    "events" Events(Events) "Print statistics and out-of-memory events",
+    "checkpoint" Checkpoint(Checkpoint) "Write a container's processes to files, by criu",
+    "restore" Restore(Restore) "Make a container of such files and start it",
+    "spec" Spec(Spec) "Write a config.json to begin with",
+    "features" Features(Nothing) "Print what this runtime can do",
+}
 
 impl Subcommand for Command {
     /// Describes the commands whose names are on the command line, or all if none is: all of them take half of the time
@@ -168,9 +165,9 @@ impl Subcommand for Command {
         let given = |name: &str| words.iter().any(|word| word == name);
         let help = given("--help") || given("-h") || given("help");
         let all = help || !COMMANDS.iter().any(|(name, ..)| given(name));
-        let described = COMMANDS.into_iter().filter(|(name, ..)| all || given(name));
+        let described = COMMANDS.iter().filter(|(name, ..)| all || given(name));
         described.fold(parser, |parser, (name, about, arguments)| {
-            parser.subcommand(arguments(clap::Command::new(name)).about(about))
+            parser.subcommand(arguments(clap::Command::new(*name)).about(*about))
         })
     }
 
@@ -186,26 +183,7 @@ impl Subcommand for Command {
 impl FromArgMatches for Command {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let (name, matches) = matches.subcommand().unwrap_or(("", matches));
-        Ok(match name {
-            "create" => Self::Create(Create::from_arg_matches(matches)?),
-            "start" => Self::Start(Id::from_arg_matches(matches)?),
-            "state" => Self::State(Id::from_arg_matches(matches)?),
-            "kill" => Self::Kill(Kill::from_arg_matches(matches)?),
-            "delete" => Self::Delete(Delete::from_arg_matches(matches)?),
-            "run" => Self::Run(Run::from_arg_matches(matches)?),
-            "exec" => Self::Exec(Exec::from_arg_matches(matches)?),
-            "ps" => Self::Ps(Ps::from_arg_matches(matches)?),
-            "list" => Self::List(List::from_arg_matches(matches)?),
-            "pause" => Self::Pause(Id::from_arg_matches(matches)?),
-            "resume" => Self::Resume(Id::from_arg_matches(matches)?),
-            "update" => Self::Update(Update::from_arg_matches(matches)?),
-            "events" => Self::Events(Events::from_arg_matches(matches)?),
-            "checkpoint" => Self::Checkpoint(Checkpoint::from_arg_matches(matches)?),
-            "restore" => Self::Restore(Restore::from_arg_matches(matches)?),
-            "spec" => Self::Spec(Spec::from_arg_matches(matches)?),
-            "features" => Self::Features,
-            _ => return Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
-        })
+        read(name, matches)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -213,6 +191,9 @@ impl FromArgMatches for Command {
         Ok(())
     }
 }
+
+#[derive(Args, Debug)]
+pub(crate) struct Nothing {}
 
 #[derive(Args, Debug)]
 pub(crate) struct Id {
@@ -462,8 +443,8 @@ mod tests {
     fn every_command_is_described_and_read() {
         Arguments::command().debug_assert();
         for (name, ..) in COMMANDS {
-            let line: &[&str] = if matches!(name, "list" | "spec" | "features") { &[] } else { &["id"] };
-            let parsed = Arguments::try_parse_from([&["spawn", name], line].concat()).unwrap();
+            let line: &[&str] = if matches!(*name, "list" | "spec" | "features") { &[] } else { &["id"] };
+            let parsed = Arguments::try_parse_from([&["spawn", *name], line].concat()).unwrap();
             let command = format!("{:?}", parsed.command.unwrap()).to_lowercase();
             assert!(command.starts_with(name), "{name}: {command}");
         }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use cgroup::{Cgroups, systemd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -340,9 +341,9 @@ impl Container {
         }
     }
 
-    /// Gives the directory's descriptor, to work on its files without a path.
-    pub(crate) fn handle(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.handle.as_fd()
+    /// Returns the address of a socket in the directory, whose own path may be longer than an address.
+    pub(crate) fn socket_address(&self, name: &str) -> rustix::io::Result<SocketAddrUnix> {
+        SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", self.handle.as_raw_fd()))
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     let mut made = create::create(&order)?;
     tell(status.as_ref(), &serde_json::to_value(made.container.report(Status::Running))?)?;
     poststart(&made)?;
-    let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
+    let code = foreground::wait((made.pid, &made.pidfd), &signals, made.console.take(), made.notify.as_ref())?;
     finish(&made.container, Some(&made.config))?;
     tell(status.as_ref(), &serde_json::json!({ "exitCode": code }))?;
     Ok(ExitCode::from(code))

@@ -92,6 +92,7 @@ fn live(
         let made = create(&order)?;
         send_pidfd(pidfd_socket, &made.pidfd)?;
         poststart(&made)?;
+        made.notify.map_or(Ok(()), |notify| notify.wait(made.pid, made.pidfd.as_fd()))?;
         return Ok(ExitCode::SUCCESS);
     }
     if !life.no_subreaper {
@@ -101,7 +102,7 @@ fn live(
     let mut made = create(&order)?;
     send_pidfd(pidfd_socket, &made.pidfd)?;
     poststart(&made)?;
-    let code = foreground::wait(made.pid, &made.pidfd, &signals, made.console.take())?;
+    let code = foreground::wait((made.pid, &made.pidfd), &signals, made.console.take(), made.notify.as_ref())?;
     if !life.keep {
         finish(&made.container, Some(&made.config))?;
     }
@@ -191,7 +192,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
     let (pid, pidfd) = container.open_process()?.context("cannot start a container that has stopped")?;
     let connect = || -> io::Result<_> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        rustix::net::connect(&socket, &create::start_address(&container)?)?;
+        rustix::net::connect(&socket, &container.socket_address("start")?)?;
         fs::remove_file(container.directory.join("start"))?;
         Ok(socket)
     };

@@ -52,7 +52,7 @@ pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Resul
     let signals = foreground::block_signals()?;
     let mut running = exec::exec(&container, &order)?;
     super::lifecycle::send_pidfd(options.pidfd_socket.as_deref(), &running.pidfd)?;
-    Ok(ExitCode::from(foreground::wait(running.pid, &running.pidfd, &signals, running.console.take())?))
+    Ok(ExitCode::from(foreground::wait((running.pid, &running.pidfd), &signals, running.console.take(), None)?))
 }
 
 /// What a description leaves open is as the container's own process has it.

@@ -9,6 +9,7 @@ use super::{Config, Linux, NamespaceKind, Process};
 impl Config {
     /// Refuses a configuration that cannot mean what it says.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
+        use NamespaceKind as Kind;
         self.check_version()?;
         let Some(root) = &self.root else { bail!("config.json: root must not be empty") };
         ensure!(!root.path.as_os_str().is_empty(), "config.json: root.path must not be empty");
@@ -20,7 +21,7 @@ impl Config {
         for map in mappings.chain(&linux.uid_mappings).chain(&linux.gid_mappings) {
             check_ids([map.container_id, map.host_id])?;
             let last = u64::from(map.container_id.max(map.host_id)) + u64::from(map.size);
-            ensure!(last <= u64::from(u32::MAX), "config.json: a mapping of {} ids reaches id -1", map.size);
+            ensure!(u32::try_from(last).is_ok(), "config.json: a mapping of {} ids reaches id -1", map.size);
         }
         check_ids(linux.devices.iter().flat_map(|device| device.uid.into_iter().chain(device.gid)))?;
         for (index, namespace) in linux.namespaces.iter().enumerate() {
@@ -33,30 +34,25 @@ impl Config {
             );
         }
         let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-        ensure!(
-            !mapped || linux.has(NamespaceKind::User),
-            "User namespace mappings specified, but USER namespace isn't enabled in the config"
-        );
-        ensure!(
-            self.hostname.is_empty() || linux.has(NamespaceKind::Uts),
-            "unable to set hostname without a private UTS namespace"
-        );
-        ensure!(
-            self.domainname.is_empty() || linux.has(NamespaceKind::Uts),
-            "unable to set domainname without a private UTS namespace"
-        );
-        ensure!(
-            linux.time_offsets.is_empty() || linux.has(NamespaceKind::Time),
-            "time namespace offsets specified, but time namespace isn't enabled in the config"
-        );
-        ensure!(
-            linux.masked_paths.is_empty() && linux.readonly_paths.is_empty() || linux.has(NamespaceKind::Mount),
-            "unable to restrict sys entries without a private MNT namespace"
-        );
-        ensure!(
-            linux.net_devices.is_empty() || linux.has(NamespaceKind::Network),
-            "unable to move network devices without a private NET namespace"
-        );
+        let restricted = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+        for (given, kind, words) in [
+            (mapped, Kind::User, "User namespace mappings specified, but USER namespace isn't enabled in the config"),
+            (!self.hostname.is_empty(), Kind::Uts, "unable to set hostname without a private UTS namespace"),
+            (!self.domainname.is_empty(), Kind::Uts, "unable to set domainname without a private UTS namespace"),
+            (
+                !linux.time_offsets.is_empty(),
+                Kind::Time,
+                "time namespace offsets specified, but time namespace isn't enabled in the config",
+            ),
+            (restricted, Kind::Mount, "unable to restrict sys entries without a private MNT namespace"),
+            (
+                !linux.net_devices.is_empty(),
+                Kind::Network,
+                "unable to move network devices without a private NET namespace",
+            ),
+        ] {
+            ensure!(!given || linux.has(kind), words);
+        }
         ensure!(
             linux.intel_rdt.is_none(),
             "intelRdt is specified in config, but Intel RDT is not supported or enabled"
@@ -132,21 +128,13 @@ fn check_ids(ids: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
 
 /// Only what a namespace of the container's own confines may be set (runc's list).
 fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
+    const IPC: &str = "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni \
+                       kernel.shm_rmid_forced";
     let path = sysctl_path(key);
     let dotted = path.replace('/', ".");
     let only_names = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
     ensure!(only_names, "sysctl {key:?} is not a name");
-    if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+    if IPC.split(' ').any(|own| own == dotted) || dotted.starts_with("fs.mqueue.") {
         ensure!(linux.has(NamespaceKind::Ipc), "sysctl {key:?} is not allowed in the hosts ipc namespace");
     } else if dotted.starts_with("net.") {
         ensure!(linux.has(NamespaceKind::Network), "sysctl {key:?} not allowed in host network namespace");

@@ -25,20 +25,8 @@ const PROC_MAGIC: i64 = 0x9fa0;
 const PROC_ROOT: u64 = 1;
 
 /// Files of procfs that others than the kernel may provide (lxcfs does).
-const REPLACEABLE: [&str; 12] = [
-    "cpuinfo",
-    "diskstats",
-    "meminfo",
-    "stat",
-    "swaps",
-    "uptime",
-    "loadavg",
-    "slabinfo",
-    "net/dev",
-    "sys/kernel/ns_last_pid",
-    "sys/crypto/fips_enabled",
-    "sys/kernel/hostname",
-];
+const REPLACEABLE: &str = "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev \
+                           sys/kernel/ns_last_pid sys/crypto/fips_enabled sys/kernel/hostname";
 
 impl Rootfs<'_> {
     pub(super) fn mount(&mut self, mount: &Mount, prepared: Prepared) -> anyhow::Result<()> {
@@ -128,18 +116,15 @@ impl Rootfs<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let below = |path| root::open_with(self.root(), path, flags, ResolveFlags::empty());
         let covered = mount.copy_up.then(|| below(&mount.destination)).transpose()?;
-        let made = match detached {
-            Some(made) => {
-                attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
-                made
-            }
-            None => {
-                mount_at(target.as_fd(), mount, &words)?;
-                let made = self.existing(&mount.destination)?;
-                let attributes = Attributes::new(first_attributes(mount), 0);
-                set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
-                made
-            }
+        let made = if let Some(made) = detached {
+            attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
+            made
+        } else {
+            mount_at(target.as_fd(), mount, &words)?;
+            let made = self.existing(&mount.destination)?;
+            let attributes = Attributes::new(first_attributes(mount), 0);
+            set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
+            made
         };
         if let Some(covered) = covered {
             copy_tree(covered.as_fd(), made.as_fd()).context("copy the directory's content up")?;
@@ -301,7 +286,7 @@ fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>
     if inside.is_none() && magic(target)? != PROC_MAGIC {
         return Ok(());
     }
-    let harmless = inside.is_some_and(|path| REPLACEABLE.iter().any(|name| path == Path::new(name)));
+    let harmless = inside.is_some_and(|path| REPLACEABLE.split(' ').any(|name| path == Path::new(name)));
     ensure!(harmless, "{:?} cannot be mounted because it is inside /proc", mount.destination.display().to_string());
     Ok(())
 }

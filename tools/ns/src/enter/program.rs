@@ -73,7 +73,7 @@ fn die_of(signal: i32) -> Result<ExitCode> {
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, no_core).context("limit core files")?;
     if let Some(signal) = Signal::from_named_raw(signal) {
-        sys::signal::restore_pipe();
+        sys::signal::restore(Signal::PIPE);
         kill_process(getpid(), signal)?;
     }
     // Whoever started us may have it ignored.

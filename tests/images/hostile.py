@@ -98,7 +98,8 @@ def paths():
     case("path-absolute", [plain().file(VICTIM + "/pwned")], present=[VICTIM[1:] + "/pwned"])
     case("path-inner-dotdot", [plain().file("a/../b")], present=["b"])
     case("path-long-name", [plain().file("n" * 256)], "name is longer")
-    case("path-deep", [plain().file("d/" * 300 + "f")], "path is deeper")
+    case("path-deep", [plain().file("d/" * 1500 + "f")], present=["d/" * 60 + "d"])
+    case("path-deeper", [plain().file("d/" * 2100 + "f")], "path is longer")
     case("path-long", [plain().file("/".join(["x" * 200] * 30))], "path is longer")
     case("path-nul", [pax(("path", b"a\0b")) + file() + END], "NUL")
     case("path-empty", [pax(("linkpath", "x")) + raw_header(b"", b"0") + END], "the root is not a directory")
@@ -193,14 +194,19 @@ def headers():
     for name, body in (("no-length", b"path=a\n"), ("length-short", b"5 path=a\n"), ("length-long", b"99 path=a\n"),
                        ("no-equals", b"7 path\n"), ("length-huge", b"99999999999999999999 a=b\n"), ("length-negative", b"-9 a=b\n")):
         case(f"pax-{name}", [raw_header(b"pax", b"x", len(body)) + padded(body) + file() + END], "malformed PAX record")
-    for key, value in (("size", "-1"), ("size", "99999999999999999999"), ("uid", "4294967295"), ("uid", "4294967296"), ("gid", "-1"),
+    for key, value in (("size", "-1"), ("size", "99999999999999999999"), 
                        ("mtime", "1e9"), ("mtime", "99999999999999999999")):
         case(f"pax-{key}-{value}", [pax((key, value)) + file() + END], f"PAX record {key}")
     case("header-checksum", [raw_header(checksum=False) + END], "wrong header checksum")
     case("header-size-negative", [raw_header(patches=[(124, b"\xff" * 12)]) + END], "size -1")
     case("header-size-huge", [raw_header(patches=[(124, b"\x80" + b"\x7f" * 11)]) + END], "number out of range")
     case("header-size-not-octal", [raw_header(patches=[(124, b"0000000009\0")]) + END], "not an octal number")
-    case("header-uid-minus-one", [raw_header(patches=[(108, b"\xff" * 8)]) + END], "-1 is no user or group id")
+    for key, value in (("uid", "4294967295"), ("uid", "4294967296"), ("gid", "-1")):
+        case(f"pax-{key}-{value}", [pax((key, value)) + file() + END], present=["f"])
+    case("header-uid-minus-one", [raw_header(patches=[(108, b"\xff" * 8)]) + END], present=["f"])
+    case("padding-missing", [raw_header(b"f", b"0", 4) + b"data"], content={"f": "data"})
+    case("pseudo-links", [raw_header(b".wh..wh.plnk/", b"5") + file(b".wh..wh.plnk/1.2") + raw_header(b"f", b"1", patches=[(157, b".wh..wh.plnk/1.2")])
+                          + raw_header(b".wh..wh.plnk/../g", b"1", patches=[(157, b"f")]) + END], present=["f", "g"], absent=[".wh..wh.plnk"])
     case("header-type-unknown", [raw_header(kind=b"Z") + END], "unknown tar entry type")
     case("header-type-multivolume", [raw_header(kind=b"M") + END], "unknown tar entry type")
     case("symlink-with-size", [raw_header(b"s", b"2", 512, patches=[(157, b"t")]) + file(b"f") + END], present=["s", "f"])
@@ -213,8 +219,7 @@ def headers():
     case("entries-after-end", [file() + END + file(b"late") + END], present=["f"], absent=["late"])
     case("not-a-tar", [b"<html>" * 400], "")
     case("empty-blob", [b""])
-    case("xattr-on-symlink", [plain().symlink("s", VICTIM + "/keep", pax_headers={"SCHILY.xattr.user.pwned": "1"})],
-         "set extended attribute user.pwned")
+    case("xattr-on-symlink", [plain().symlink("s", VICTIM + "/keep", pax_headers={"SCHILY.xattr.user.pwned": "1"})])
     case("xattr-huge", [pax(("SCHILY.xattr.user.a", b"A" * 70000)) + file() + END], "extended attribute is too large")
     case("xattr-libarchive", [pax(("LIBARCHIVE.xattr.user.a", base64.b64encode(b"v"))) + file() + END], present=["f"])
     case("xattr-libarchive-malformed", [pax(("LIBARCHIVE.xattr.user.%zz", b"dg")) + file() + END], "malformed name")
@@ -246,6 +251,7 @@ def compression():
     case("gzip-two-members", [(gzip.compress(tar[:half], mtime=0) + gzip.compress(tar[half:], mtime=0), "+gzip", tar)], present=["f"])
     case("gzip-truncated", [(packed[:-40], "+gzip", tar)], "")
     case("gzip-wrong-crc", [(packed[:-8] + b"\0" * 4 + packed[-4:], "+gzip", tar)], "")
+    case("gzip-zeros-behind", [(packed + b"\0" * 70_000, "+gzip", tar)], present=["f"])
     case("gzip-garbage-behind", [(packed + b"garbage", "+gzip", tar)], "")
     case("gzip-said-to-be-zstd", [(packed, "+zstd", tar)], present=["f"])
     case("zstd-truncated", [(zstd[:-5], "+zstd", tar)], "")

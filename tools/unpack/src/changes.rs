@@ -17,10 +17,13 @@ use rustix::io::Errno;
 use crate::form::Form;
 use crate::layer::WHITEOUT;
 use crate::lower::Lower;
-use crate::path::{DEPTH_LIMIT, Inner, join};
+use crate::path::{Inner, join};
 use crate::tar::{Entry, Kind, Name};
 use crate::xattr::{self, Object};
 use crate::{entry, listing};
+
+/// Directories that nest deeper are not gone into: each takes a descriptor while it is.
+const DEPTH_LIMIT: usize = 400;
 
 /// One difference. Paths are those below the root, which is empty itself.
 pub(crate) enum Change {

@@ -4,11 +4,15 @@ use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
 use anyhow::bail;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use oci_spec::image::MediaType;
 
-/// The largest window that a zstd stream may ask of us, as a power of two: 32 MiB. Level 19 uses 8 MiB.
-const WINDOW_LOG_LIMIT: u32 = 25;
+/// The largest window that a zstd stream may ask of us, as a power of two: 128 MiB, as the zstd program has it. Level 19
+/// uses 8 MiB.
+const WINDOW_LOG_LIMIT: u32 = 27;
+/// One that is larger is told of. Bytes.
+const USUAL_WINDOW: u64 = 32 << 20;
 
 /// How a layer's tar archive is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,20 +23,23 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// Returns what the media type says; an error names what is no layer, or one that need not be in the layout.
+    /// Returns what the media type says; an error names what is no layer. Where nothing is said the content decides.
     pub(crate) fn of(media_type: &MediaType) -> anyhow::Result<Self> {
         let text = media_type.to_string();
         Ok(match text.split(';').next().unwrap_or_default().trim() {
-            "application/vnd.oci.image.layer.v1.tar" | "application/vnd.docker.image.rootfs.diff.tar" => Self::Plain,
-            "application/vnd.oci.image.layer.v1.tar+gzip" | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-                Self::Gzip
-            }
-            "application/vnd.oci.image.layer.v1.tar+zstd" | "application/vnd.docker.image.rootfs.diff.tar.zstd" => {
-                Self::Zstd
-            }
-            foreign if foreign.contains("nondistributable") || foreign.contains("foreign") => {
-                bail!("foreign layer, to be had from elsewhere only: {foreign}")
-            }
+            "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+            | "" => Self::Plain,
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Self::Gzip,
+            "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Self::Zstd,
             other => bail!("not a layer's media type: {other}"),
         })
     }
@@ -56,13 +63,53 @@ impl Compression {
         }
         Ok(match found {
             Self::Plain => Box::new(blob),
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+            Self::Gzip => Box::new(Members(Some(GzDecoder::new(blob)))),
             Self::Zstd => {
+                let window = window(content).unwrap_or_default();
+                if window > 1 << WINDOW_LOG_LIMIT {
+                    return Err(io::Error::other(format!("zstd window of {window} bytes: at most 128 MiB are given")));
+                }
+                if window > USUAL_WINDOW {
+                    log::info!("the layer's zstd window takes {} MiB of memory", window >> 20);
+                }
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
                 decoder.window_log_max(WINDOW_LOG_LIMIT)?;
                 Box::new(decoder)
             }
         })
+    }
+}
+
+/// Returns the window that a zstd frame asks for (RFC 8878, 3.1.1.1.2).
+fn window(frame: &[u8]) -> Option<u64> {
+    let [_, _, _, _, descriptor, window, ..] = frame else { return None };
+    let base = 1_u64 << (10 + (window >> 3));
+    (descriptor & 0x20 == 0 && frame.starts_with(&[0x28])).then(|| base + base / 8 * u64::from(window & 7))
+}
+
+/// The members of a gzip stream, and zeros behind them, with which some writers fill a block (gzip(1)).
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else { break };
+            loop {
+                let next = rest.fill_buf()?;
+                let zeros = next.iter().take_while(|&&byte| byte == 0).count();
+                match (next.len(), zeros) {
+                    (0, _) => return Ok(0),
+                    (_, 0) => break,
+                    _ => rest.consume(zeros),
+                }
+            }
+            self.0 = Some(GzDecoder::new(rest));
+        }
+        Ok(0)
     }
 }
 

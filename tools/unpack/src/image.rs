@@ -66,6 +66,13 @@ impl Image {
         let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
             let named = || format!("layer {}", blob.digest());
             let compression = Compression::of(blob.media_type()).with_context(named)?;
+            let media_type = blob.media_type().to_string();
+            let foreign = media_type.contains("nondistributable") || media_type.contains("foreign");
+            ensure!(
+                !foreign || source.is_some() || layout.has(blob),
+                "{}: foreign layer, to be had from elsewhere only: {media_type}",
+                named()
+            );
             let Ok(diff_id) = diff_id.parse() else { bail!("{}: diffID {diff_id:?} is no digest", named()) };
             Ok(Layer { blob: blob.clone(), compression, diff_id })
         };

@@ -19,8 +19,10 @@ use crate::xattr;
 
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
-/// AUFS's own files: its whiteout links and pseudo-links mean nothing elsewhere.
+/// AUFS's own files, which mean nothing elsewhere.
 const AUFS: &[u8] = b".wh..wh.";
+/// But for these: what AUFS had several names for is there once, and the names are hard links to it.
+const PSEUDO_LINKS: &[u8] = b".wh..wh.plnk";
 
 /// What is known about the root, which gets its mode last: until then nobody else may enter the tree.
 pub(crate) type Root = Option<Entry>;
@@ -31,7 +33,7 @@ pub(crate) fn apply<R: BufRead>(
     tree: &mut Tree<'_>,
     limits: &Limits,
 ) -> anyhow::Result<Root> {
-    let mut root = None;
+    let (mut root, mut pseudo_links) = (None, false);
     while let Some(entry) = archive.next()? {
         limits.add_entry()?;
         let path = inner(&entry.path).with_context(|| Shown(&entry).to_string())?;
@@ -43,7 +45,13 @@ pub(crate) fn apply<R: BufRead>(
         // Holes need no space, but a file of exabytes is a trap for whoever copies it.
         ensure!(entry.size <= limits.size, "entry {}: a file of {} bytes (--max-size)", Name(&entry.path), entry.size);
         tree.implicit_time = entry.mtime;
+        pseudo_links |= path.starts_with(PSEUDO_LINKS);
         add(archive, tree, &entry, &path).with_context(|| Shown(&entry).to_string())?;
+    }
+    if pseudo_links {
+        let _pass = interrupt::pass();
+        let place = tree.directory(b"")?;
+        tree.remove(place, Component::new(PSEUDO_LINKS)?.as_c_str())?;
     }
     Ok(root)
 }
@@ -59,6 +67,10 @@ impl std::fmt::Display for Shown<'_> {
 
 fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry, path: &[u8]) -> anyhow::Result<()> {
     let Some((directory, name)) = split(path) else { return Ok(()) };
+    if directory == PSEUDO_LINKS && entry.kind == Kind::Regular {
+        let parent = tree.directory(directory)?;
+        return add_node(archive, tree, parent, Component::new(name)?.as_c_str(), entry);
+    }
     if let Some(component) = directory.split(|&byte| byte == b'/').find(|name| name.starts_with(WHITEOUT)) {
         ensure!(component.starts_with(AUFS), "{} is a whiteout, not a directory", Name(component));
         return Ok(());
@@ -278,6 +290,9 @@ fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {
         return place.map_or(Ok(()), |place| tree.purge(place));
     }
     let place = tree.directory(directory)?;
+    // The directory itself stays as it is below, where no entry describes it.
+    let path = tree.at(place).path().to_vec();
+    tree.note(b'o', &path)?;
     tree.make_opaque(place)
 }
 

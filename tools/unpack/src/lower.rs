@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
@@ -34,10 +34,16 @@ pub(crate) struct Found {
 
 impl Lower {
     pub(crate) fn open(layers: &[PathBuf], form: Form) -> anyhow::Result<Self> {
-        let open = |path: &PathBuf| {
-            std::fs::File::open(path).map(OwnedFd::from).with_context(|| format!("open {}", path.display()))
-        };
-        Ok(Self { layers: layers.iter().map(open).collect::<anyhow::Result<_>>()?, form })
+        let mut lower = Self { layers: Vec::with_capacity(layers.len()), form };
+        layers.iter().try_for_each(|layer| lower.push(layer))?;
+        Ok(lower)
+    }
+
+    /// Puts one more layer on top.
+    pub(crate) fn push(&mut self, layer: &Path) -> anyhow::Result<()> {
+        let opened = std::fs::File::open(layer).with_context(|| format!("open {}", layer.display()))?;
+        self.layers.push(opened.into());
+        Ok(())
     }
 
     /// Returns what overlayfs shows at a path without symbolic links.

@@ -23,8 +23,8 @@ use crate::xattr::{self, Object};
 const LIST_LIMIT: u64 = 4 << 20;
 
 /// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each and a sign before: `-`
-/// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `h` for a hard link whose
-/// target is in a lower layer. The root's path is empty.
+/// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `o` for one of which all in
+/// lower layers is hidden, `h` for a hard link whose target is in a lower layer. The root's path is empty.
 pub(crate) fn list_path(layer: &Path) -> PathBuf {
     let mut path = layer.as_os_str().to_owned();
     path.push(".implicit");
@@ -46,6 +46,8 @@ struct Notes {
     made_up: HashSet<Inner>,
     /// Directories with whiteouts.
     whiteouts: HashSet<Inner>,
+    /// Directories that are opaque and yet the lower layers' ones.
+    emptied: HashSet<Inner>,
     /// It has a hard link to a file of a lower layer, or more notes than are read.
     dependent: bool,
 }
@@ -158,7 +160,8 @@ impl Stack {
                 Err(Errno::NOTDIR | Errno::LOOP) => break,
                 Err(errno) => return Err(errno).with_context(|| format!("look into {}", layer.path.display())),
             }
-            if layer.hides(path, self.form)? {
+            let parent = split(path).map(|(parent, _)| parent).filter(|_| layer.notes.emptied.contains(path));
+            if layer.hides(parent.unwrap_or(path), self.form)? {
                 break;
             }
         }
@@ -242,6 +245,7 @@ fn read_list(layer: &Path) -> anyhow::Result<Notes> {
         match item {
             [b'+', path @ ..] => drop(notes.implicit.remove(path)),
             [b'w', path @ ..] => drop(notes.whiteouts.insert(path.to_vec())),
+            [b'o', path @ ..] => drop(notes.emptied.insert(path.to_vec())),
             [b'h', ..] => notes.dependent = true,
             [_, path @ ..] => {
                 notes.implicit.insert(path.to_vec());

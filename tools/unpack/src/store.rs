@@ -144,9 +144,9 @@ impl Store {
     /// Returns each layer's directory, the lowest first. One that depends on those below is extracted again, for them.
     fn resolve(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
+        let mut lower = Lower::open(&paths, self.form)?;
         for (number, layer) in image.layers.iter().enumerate() {
             let mut path = self.layer_path(layer);
-            let lower = Lower::open(&paths, self.form)?;
             if parents::is_dependent(&path, &lower)? {
                 let key = key(&image.layers[..=number]);
                 path = self.path.join("chains").join(&key);
@@ -157,6 +157,7 @@ impl Store {
                     .with_context(|| format!("extract layer {}", layer.blob.digest()))?;
                 self.keep(extracted.into_iter().collect())?;
             }
+            lower.push(&path)?;
             paths.push(path);
         }
         Ok(paths)

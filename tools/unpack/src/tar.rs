@@ -121,14 +121,20 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn skip_data(&mut self) -> anyhow::Result<()> {
-        self.remaining += std::mem::take(&mut self.padding);
         loop {
             let count = self.data()?.len();
             if count == 0 {
-                return Ok(());
+                break;
             }
             self.take_data(count);
         }
+        // Some writers leave out what would follow the last entry.
+        while self.padding > 0 {
+            let count = self.source.fill_buf()?.len().min(usize::try_from(self.padding)?);
+            self.source.consume(count);
+            self.padding = if count == 0 { 0 } else { self.padding - count as u64 };
+        }
+        Ok(())
     }
 
     /// Reads one block; `None` where the archive ends: at a block of zeros, or where the stream ends between entries,

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use crate::form::Form;
 use crate::lower::{Found, Lower};
 use crate::parents::hides;
-use crate::path::{Component, DEPTH_LIMIT, Inner, join, split};
+use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
 use crate::tar::{Entry, Name, Time};
 use crate::{listing, removal, xattr};
@@ -134,22 +134,27 @@ impl<'a> Tree<'a> {
 
     fn find(&mut self, path: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
         self.clock += 1;
-        if let Some(&place) = self.places.get(path) {
-            self.slots[place].used = self.clock;
-            return Ok(Some(place));
-        }
-        let place = match split(path) {
-            None => {
+        // From the nearest directory that is open; not by recursion, as a path may have thousands of components.
+        let mut known = path;
+        let mut place = loop {
+            if let Some(&place) = self.places.get(known) {
+                self.slots[place].used = self.clock;
+                break place;
+            }
+            let Some((parent, _)) = split(known) else {
                 let fd = openat2(&self.root, c".", DIRECTORY, Mode::empty(), RESOLVE)?;
-                self.insert(Vec::new(), fd)?
-            }
-            Some((parent, name)) => {
-                let Some(parent) = self.find(parent, walk)? else { return Ok(None) };
-                let Some(place) = self.child(parent, name, walk)? else { return Ok(None) };
-                place
-            }
+                break self.insert(Vec::new(), fd)?;
+            };
+            known = parent;
         };
-        self.places.insert(path.to_vec(), place);
+        while known.len() < path.len() {
+            let start = if known.is_empty() { 0 } else { known.len() + 1 };
+            let length = path[start..].iter().position(|&byte| byte == b'/').unwrap_or(path.len() - start);
+            let Some(child) = self.child(place, &path[start..start + length], walk)? else { return Ok(None) };
+            known = &path[..start + length];
+            self.places.insert(known.to_vec(), child);
+            place = child;
+        }
         Ok(Some(place))
     }
 
@@ -160,7 +165,7 @@ impl<'a> Tree<'a> {
             self.slots[place].used = self.clock;
             return Ok(Some(place));
         }
-        ensure!(real.split(|&byte| byte == b'/').count() <= 2 * DEPTH_LIMIT, "directories nest too deep");
+        ensure!(real.len() <= PATH_LIMIT, "directories nest too deep");
         let name_c = Component::new(name)?;
         let name_c = name_c.as_c_str();
         let directory = self.slots[parent].fd.as_fd();

@@ -58,9 +58,14 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
             log::warn!("file system cannot hold extended attribute {}", Name(name));
             Ok(())
         }
-        // In a user namespace nobody may set these.
-        Err(Errno::PERM) if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
+        // In a user namespace nobody may set these, and links, devices and FIFOs have none of user.*.
+        Err(Errno::PERM) if [&b"trusted."[..], b"security.", b"user."].iter().any(|kind| name.starts_with(kind)) => {
             log::warn!("no permission for extended attribute {}", Name(name));
+            Ok(())
+        }
+        // What new entries get is a directory's to say.
+        Err(Errno::ACCESS) if name == DEFAULT_ACL.to_bytes() => {
+            log::warn!("only a directory can have extended attribute {}", Name(name));
             Ok(())
         }
         Err(errno) => Err(errno.into()),

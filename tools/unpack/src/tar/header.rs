@@ -110,11 +110,11 @@ impl Header {
     }
 
     pub(super) fn uid(&self) -> anyhow::Result<u32> {
-        number(&self.block[108..116]).and_then(owner).context("uid")
+        number(&self.block[108..116]).map(owner).context("uid")
     }
 
     pub(super) fn gid(&self) -> anyhow::Result<u32> {
-        number(&self.block[116..124]).and_then(owner).context("gid")
+        number(&self.block[116..124]).map(owner).context("gid")
     }
 
     pub(super) fn size(&self) -> anyhow::Result<u64> {
@@ -164,12 +164,9 @@ fn add_segments(fields: &[u8], segments: &mut Vec<Segment>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Refuses ids that do not fit: cut to 32 bits they would be somebody else's, and -1 means "leave the owner" to chown(2).
-pub(super) fn owner(id: i64) -> anyhow::Result<u32> {
-    match u32::try_from(id) {
-        Ok(id) if id != u32::MAX => Ok(id),
-        _ => bail!("{id} is no user or group id"),
-    }
+/// Cuts ids to 32 bits, as docker has it: the system call takes no more. -1 leaves the owner to chown(2), who is root.
+pub(super) fn owner(id: i64) -> u32 {
+    u32::try_from(id & i64::from(u32::MAX)).ok().filter(|&id| id != u32::MAX).unwrap_or_default()
 }
 
 pub(super) fn size(size: i64) -> anyhow::Result<u64> {

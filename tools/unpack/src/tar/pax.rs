@@ -187,7 +187,9 @@ fn without_nul(text: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 fn id(text: &[u8]) -> anyhow::Result<u32> {
-    owner(i64::try_from(sparse::decimal(text)?)?)
+    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |digits| (true, digits));
+    let id = i64::try_from(sparse::decimal(digits)?)?;
+    Ok(owner(if negative { -id } else { id }))
 }
 
 /// Parses decimal seconds with a sign and any number of decimals; what is finer than a nanosecond is dropped.

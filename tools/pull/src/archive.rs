@@ -1,8 +1,10 @@
 //! oci-archive and docker-archive: a layout, or what `docker save` writes, in one tar file.
 
+mod spool;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -58,9 +60,16 @@ impl Lenient for Saved {
 }
 
 impl Archive {
-    /// Opens a layout in a tar file.
-    pub(crate) fn open_oci(path: &Path) -> anyhow::Result<Self> {
-        let (mut archive, files) = Self::list(path)?;
+    /// Opens a layout or what `docker save` writes, in a tar file: as what it is said to be, if it is both. One that is
+    /// compressed or a pipe needs a directory to be copied to.
+    pub(crate) fn open(path: &Path, docker: bool, directory: &Path) -> anyhow::Result<Self> {
+        let (archive, files) = Self::list(path, directory)?;
+        let is_docker = files.contains_key("manifest.json") && (docker || !files.contains_key("index.json"));
+        if is_docker { archive.into_docker(path, &files) } else { archive.into_oci(path, files) }
+    }
+
+    fn into_oci(self, path: &Path, files: HashMap<String, Place>) -> anyhow::Result<Self> {
+        let mut archive = self;
         let index = files.get("index.json").with_context(|| format!("{}: no index.json in it", path.display()))?;
         let index: ImageIndex = lenient::read(&archive.read_place(*index, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: index.json", path.display()))?;
@@ -80,9 +89,9 @@ impl Archive {
         Ok(archive)
     }
 
-    /// Opens what `docker save` writes, as OCI images with uncompressed layers.
-    pub(crate) fn open_docker(path: &Path) -> anyhow::Result<Self> {
-        let (mut archive, files) = Self::list(path)?;
+    /// Takes what `docker save` writes for OCI images with uncompressed layers.
+    fn into_docker(self, path: &Path, files: &HashMap<String, Place>) -> anyhow::Result<Self> {
+        let mut archive = self;
         let list = files.get("manifest.json").with_context(|| format!("{}: no manifest.json in it", path.display()))?;
         let saved: Vec<Value> = serde_json::from_slice(&archive.read_place(*list, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: manifest.json", path.display()))?;
@@ -113,9 +122,10 @@ impl Archive {
         Ok(archive)
     }
 
-    fn list(path: &Path) -> anyhow::Result<(Self, HashMap<String, Place>)> {
+    fn list(path: &Path, directory: &Path) -> anyhow::Result<(Self, HashMap<String, Place>)> {
         let name = path.display().to_string();
-        let file = File::open(path).with_context(|| format!("open {name}"))?;
+        let mut file = spool::open(path, directory)?;
+        file.rewind().with_context(|| format!("read {name}"))?;
         let mut files = HashMap::new();
         let mut links = Vec::new();
         let mut tar = tar::Archive::new(file.try_clone().with_context(|| format!("open {name}"))?);
@@ -194,10 +204,20 @@ impl Archive {
         images.map(|(_, descriptor)| descriptor.clone()).collect()
     }
 
-    /// Returns the longest name of an image: the full reference, where there is one.
-    pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
-        let (names, _) = self.images.iter().find(|(_, image)| image.digest() == descriptor.digest())?;
-        names.iter().max_by_key(|name| name.len()).cloned()
+    /// Returns the names of an image, the longest first: the full reference, where there is one.
+    pub(crate) fn names_of(&self, descriptor: &Descriptor) -> Vec<String> {
+        let same = self.images.iter().filter(|(_, image)| image.digest() == descriptor.digest());
+        let mut names: Vec<String> = same.flat_map(|(names, _)| names.clone()).collect();
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        names
+    }
+
+    /// Returns a name of each image, or its digest.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let name = |(names, image): &(Vec<String>, Descriptor)| {
+            names.first().cloned().unwrap_or_else(|| image.digest().to_string())
+        };
+        self.images.iter().map(name).collect()
     }
 
     /// Reads a small blob, checked.

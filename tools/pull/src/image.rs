@@ -86,8 +86,8 @@ impl Job<'_> {
     pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<(Descriptor, Descriptor)> {
         let requirements = self.rules.of(name)?;
         let root = source.root()?;
-        let label = label(name, source, &root.descriptor);
-        log::debug!("{label} is {}", root.descriptor.digest());
+        let labels = labels(name, source, &root.descriptor);
+        log::debug!("{} is {}", labels.join(", "), root.descriptor.digest());
         let (chain, map, manifest) = self.choose(source, &root)?;
         // With all platforms it is the index that counts.
         let covering = if self.choice.all_platforms { &chain[..1] } else { &chain[..] };
@@ -113,7 +113,7 @@ impl Job<'_> {
             self.layout.tag(&layout::referrers_tag(digest), &index)?;
         }
         verify::keep(&subject, proofs)?;
-        self.layout.tag(&label, tagged)?;
+        labels.iter().try_for_each(|label| self.layout.tag(label, tagged))?;
         Ok((root.descriptor.clone(), tagged.clone()))
     }
 
@@ -285,16 +285,20 @@ fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> anyhow::Result<()
     record.print().context("print the record")
 }
 
-/// Returns the name that the image has in the layout.
-fn label(name: &Name, source: &Source, root: &Descriptor) -> String {
+/// Returns the names that the image has in the layout: what it was asked for by, or all that its source has.
+fn labels(name: &Name, source: &Source, root: &Descriptor) -> Vec<String> {
     let normal = |text: String| match text.parse::<crate::reference::Reference>() {
         Ok(reference) if text.contains([':', '/']) => reference.to_string(),
         _ => text,
     };
     match name {
-        Name::Reference(reference) => reference.to_string(),
-        Name::DockerArchive(_, Some(tag)) => normal(tag.clone()),
-        Name::Layout(_, Some(tag)) | Name::OciArchive(_, Some(tag)) => tag.clone(),
-        _ => source.name_of(root).map_or_else(|| root.digest().to_string(), normal),
+        Name::Reference(reference) => vec![reference.to_string()],
+        Name::DockerArchive(_, Some(tag)) => vec![normal(tag.clone())],
+        Name::Layout(_, Some(tag)) | Name::OciArchive(_, Some(tag)) => vec![tag.clone()],
+        _ => {
+            let mut names: Vec<String> = source.names_of(root).into_iter().map(normal).collect();
+            names.dedup();
+            if names.is_empty() { vec![root.digest().to_string()] } else { names }
+        }
     }
 }

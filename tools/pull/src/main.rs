@@ -7,6 +7,7 @@ mod blob;
 mod credentials;
 mod export;
 mod image;
+mod inspection;
 mod lock;
 mod options;
 mod progress;
@@ -25,8 +26,9 @@ use anyhow::Context;
 use layout::{Layout, reference};
 
 use image::Job;
+use inspection::Part;
 use lock::LockFile;
-use options::{Args, Policy, Verb};
+use options::{Args, Network, Policy, Verb};
 use progress::Progress;
 use registry::Access;
 use room::Room;
@@ -39,7 +41,38 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         None => fetch(args)?,
-        Some(Verb::List { json, roots }) => store::list(&Layout::open(&args.directory(roots))?, *json)?,
+        Some(Verb::List { json, quiet, roots }) => {
+            let form = if *json {
+                store::Form::Json
+            } else if *quiet {
+                store::Form::Digests
+            } else {
+                store::Form::Table
+            };
+            store::list(&Layout::open(&args.directory(roots))?, form)?;
+        }
+        Some(Verb::Tag { source, targets, roots }) => {
+            store::tag(&Layout::open(&args.directory(roots))?, source, targets)?;
+        }
+        Some(Verb::Inspect { name, raw, config, platform, network }) => {
+            let part = if *raw {
+                Part::Manifest
+            } else if *config {
+                Part::Config
+            } else {
+                Part::Summary
+            };
+            look(name, network, |name, source| inspection::inspect(name, source, part, platform.as_ref()))?;
+        }
+        Some(Verb::Digest { name, platform, network }) => {
+            look(name, network, |_, source| inspection::digest(source, platform.as_ref()))?;
+        }
+        Some(Verb::Tags { name, network }) => {
+            let access = network.access();
+            let name = expand(name.clone(), &access)?;
+            Room::looking(&access).enter(std::slice::from_ref(&name))?;
+            inspection::tags(&name, &access).with_context(|| format!("list tags of {name}"))?;
+        }
         Some(Verb::Remove { names, roots }) => store::remove(&Layout::open(&args.directory(roots))?, names)?,
         Some(Verb::Gc { grace, roots }) => {
             // Layers have files with others' ids.
@@ -49,6 +82,19 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens an image to be looked at.
+fn look(
+    name: &Name,
+    network: &Network,
+    then: impl FnOnce(&Name, &Source<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let access = network.access();
+    let name = expand(name.clone(), &access)?;
+    Room::looking(&access).enter(std::slice::from_ref(&name))?;
+    let open = || Source::open(&name, &access, &std::env::temp_dir());
+    open().and_then(|source| then(&name, &source)).with_context(|| format!("look at {name}"))
 }
 
 fn fetch(args: Args) -> anyhow::Result<()> {
@@ -90,13 +136,25 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         limits.enter(&names[number..])?;
         let _kept = layout.share()?;
         let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(name));
-        let fetch = || Source::open(&pinned, &access).and_then(|source| job.fetch(name, &source));
-        let fetched = match fetch() {
+        let doing = || format!("fetch {name}");
+        let mut source = Source::open(&pinned, &access, &layout.path().join("ingest")).with_context(doing)?;
+        let several = if args.choice.all_tags { source.all() } else { Vec::new() };
+        if !several.is_empty() {
+            if args.to.is_some() {
+                return Err(cli::Usage("--to takes one image".to_owned()).into());
+            }
+            for one in several {
+                source.turn_to(one);
+                job.fetch(name, &source).with_context(doing)?;
+            }
+            continue;
+        }
+        let fetched = match job.fetch(name, &source) {
             // What was there has been removed.
-            Err(error) if was_damaged(&error) => fetch(),
+            Err(error) if was_damaged(&error) => job.fetch(name, &source),
             fetched => fetched,
         };
-        let (root, image) = fetched.with_context(|| format!("fetch {name}"))?;
+        let (root, image) = fetched.with_context(doing)?;
         if let Some(lock) = &mut lock {
             lock.keep(name, root.digest())?;
         }

@@ -7,6 +7,7 @@ use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
 
 use crate::progress::Form;
+use crate::reference::Reference;
 use crate::registry::{Access, Patience};
 use crate::source::Name;
 use crate::verify::{Identity, Rules};
@@ -19,7 +20,7 @@ Examples:
   pull --verify cosign.pub registry.example.com/team/app:1
 
 REF is a reference as docker's (nginx is docker.io/library/nginx:latest), or oci:DIR[:TAG],
-oci-archive:FILE[:TAG] or docker-archive:FILE[:REF].";
+oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]; FILE may be compressed, and - is the standard input.";
 
 /// Fetch an image into an OCI image layout
 #[derive(Parser, Debug)]
@@ -63,10 +64,61 @@ pub(crate) enum Verb {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Digests only
+        #[arg(long, short, conflicts_with = "json")]
+        quiet: bool,
+        #[command(flatten)]
+        roots: cli::Roots,
+    },
+    /// Look at an image where it is: manifest, config and layers as JSON
+    Inspect {
+        /// What to look at
+        #[arg(value_name = "REF")]
+        name: Name,
+        /// The manifest or index as it is
+        #[arg(long)]
+        raw: bool,
+        /// The config as it is
+        #[arg(long, conflicts_with = "raw")]
+        config: bool,
+        /// The platform of an index [default: this machine's]
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
+        #[command(flatten)]
+        network: Network,
+    },
+    /// Print the digest of what a reference names
+    Digest {
+        /// What to look at
+        #[arg(value_name = "REF")]
+        name: Name,
+        /// The digest of the image for a platform, where an index is named
+        #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+        platform: Option<Platform>,
+        #[command(flatten)]
+        network: Network,
+    },
+    /// List the tags of a repository
+    Tags {
+        /// The repository
+        #[arg(value_name = "REPOSITORY")]
+        name: Name,
+        #[command(flatten)]
+        network: Network,
+    },
+    /// Give an image of the layout further names
+    Tag {
+        /// A reference, tag or digest
+        #[arg(value_name = "REF")]
+        source: String,
+        /// The new references
+        #[arg(value_name = "REF", required = true)]
+        targets: Vec<Reference>,
         #[command(flatten)]
         roots: cli::Roots,
     },
     /// Take images out of the layout; gc frees their space
+    #[command(visible_alias = "rm")]
     Remove {
         /// References, tags or digests
         #[arg(value_name = "REF", required = true)]
@@ -93,7 +145,7 @@ pub(crate) struct Choice {
     /// Fetch the images of all platforms; the record names the chosen one's
     #[arg(long)]
     pub(crate) all_platforms: bool,
-    /// Fetch all tags of the repository
+    /// Fetch all tags of the repository, or all images of the archive
     #[arg(long)]
     pub(crate) all_tags: bool,
     /// Fetch also what refers to the image: signatures, attestations, bills of materials

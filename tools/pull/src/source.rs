@@ -126,13 +126,27 @@ pub(crate) enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Opens a source.
-    pub(crate) fn open(name: &Name, access: &'a Access) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &Name, access: &'a Access, directory: &Path) -> anyhow::Result<Self> {
         Ok(match name {
             Name::Reference(reference) => Self::Registry(Box::new(Remote::open(reference, access)?)),
             Name::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
-            Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open_oci(path)?), tag.clone()),
-            Name::DockerArchive(path, tag) => Self::Archive(Box::new(Archive::open_docker(path)?), tag.clone()),
+            Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open(path, false, directory)?), tag.clone()),
+            Name::DockerArchive(path, tag) => {
+                Self::Archive(Box::new(Archive::open(path, true, directory)?), tag.clone())
+            }
         })
+    }
+
+    /// Returns what an archive's images are called, one name for each.
+    pub(crate) fn all(&self) -> Vec<String> {
+        if let Self::Archive(archive, None) = self { archive.all() } else { Vec::new() }
+    }
+
+    /// Means another image of the same archive from now on.
+    pub(crate) fn turn_to(&mut self, name: String) {
+        if let Self::Archive(_, wanted) = self {
+            *wanted = Some(name);
+        }
     }
 
     /// Fetches the manifest or index that is named.
@@ -203,16 +217,16 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the name that a source on disk has for an image.
-    pub(crate) fn name_of(&self, descriptor: &Descriptor) -> Option<String> {
+    /// Returns the names that a source on disk has for an image.
+    pub(crate) fn names_of(&self, descriptor: &Descriptor) -> Vec<String> {
         match self {
-            Self::Registry(..) => None,
+            Self::Registry(..) => Vec::new(),
             Self::Layout(layout, _) => {
-                let entries = layout.entries().unwrap_or_default();
-                let entry = entries.into_iter().find(|entry| entry.descriptor.digest() == descriptor.digest())?;
-                entry.reference.or(entry.tag)
+                let mut entries = layout.entries().unwrap_or_default();
+                entries.retain(|entry| entry.descriptor.digest() == descriptor.digest());
+                entries.into_iter().filter_map(|entry| entry.reference.or(entry.tag)).collect()
             }
-            Self::Archive(archive, _) => archive.name_of(descriptor),
+            Self::Archive(archive, _) => archive.names_of(descriptor),
         }
     }
 

@@ -16,8 +16,42 @@ use serde_json::json;
 
 use crate::reference::Reference;
 
-/// Prints one line for each image, or JSON.
-pub(crate) fn list(layout: &Layout, as_json: bool) -> anyhow::Result<()> {
+/// How images are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A line for each, with a heading.
+    Table,
+    /// Objects in a list.
+    Json,
+    /// A digest a line, each once.
+    Digests,
+}
+
+/// An image of the layout.
+struct Listed {
+    name: String,
+    digest: String,
+    platform: Option<String>,
+    created: Option<String>,
+    size: u64,
+}
+
+/// Gives an image further names.
+pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyhow::Result<()> {
+    let full = source.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+    let found = layout.resolve(Some(&full)).or_else(|_| layout.resolve(Some(source)));
+    let descriptor = found.with_context(|| format!("tag {source}"))?;
+    for target in targets {
+        if target.digest.is_some() {
+            bail!(cli::Usage(format!("{target}: a name with a digest cannot be given")));
+        }
+        layout.tag(&target.to_string(), &descriptor)?;
+    }
+    Ok(())
+}
+
+/// Prints the images.
+pub(crate) fn list(layout: &Layout, form: Form) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let mut images = Vec::new();
     for entry in layout.entries()? {
@@ -25,24 +59,53 @@ pub(crate) fn list(layout: &Layout, as_json: bool) -> anyhow::Result<()> {
         mark(layout, &entry.descriptor, &mut blobs);
         let size: u64 =
             blobs.iter().filter_map(|digest| fs::metadata(blob_path(layout, digest)).ok()).map(|file| file.len()).sum();
-        let platform =
-            entry.descriptor.platform().as_ref().map(|platform| layout::Platform::from(platform).to_string());
-        images.push((entry.name(), entry.descriptor.digest().to_string(), platform, size));
+        // What is broken or no image of this machine's is listed all the same.
+        let manifest = layout.image(&entry.descriptor, &layout::Platform::host()).and_then(|it| layout.manifest(&it));
+        let config = manifest.and_then(|manifest| layout.config(&manifest)).ok();
+        let said = config.as_ref().map(|config| {
+            layout::Platform::new(
+                &config.os().to_string(),
+                &config.architecture().to_string(),
+                config.variant().as_deref(),
+            )
+        });
+        let platform = entry.descriptor.platform().as_ref().map(layout::Platform::from).or(said);
+        images.push(Listed {
+            name: entry.name(),
+            digest: entry.descriptor.digest().to_string(),
+            platform: platform.map(|platform| platform.to_string()).filter(|platform| platform != "/"),
+            created: config.and_then(|config| config.created().clone()),
+            size,
+        });
     }
-    if as_json {
-        let lines: Vec<_> = images
-            .iter()
-            .map(|(name, digest, platform, size)| json!({"name": name, "digest": digest, "platform": platform, "size": size}))
-            .collect();
-        writeln!(out, "{}", json!(lines))?;
-        return Ok(());
+    match form {
+        Form::Table => table(&images, &mut out),
+        Form::Digests => {
+            let mut seen = HashSet::new();
+            let mut fresh = images.iter().filter(|image| seen.insert(&image.digest));
+            Ok(fresh.try_for_each(|image| writeln!(out, "{}", image.digest))?)
+        }
+        Form::Json => {
+            let line = |image: &Listed| {
+                let Listed { name, digest, platform, created, size } = image;
+                json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
+            };
+            Ok(writeln!(out, "{}", json!(images.iter().map(line).collect::<Vec<_>>()))?)
+        }
     }
-    let width = images.iter().map(|(name, ..)| name.len()).max().unwrap_or(4).max(4);
-    writeln!(out, "{:width$}  {:19}  {:14}  {:>10}", "NAME", "DIGEST", "PLATFORM", "SIZE")?;
-    for (name, digest, platform, size) in images {
-        let digest = digest.get(..19).unwrap_or(&digest);
+}
+
+fn table(images: &[Listed], out: &mut impl Write) -> anyhow::Result<()> {
+    let width = images.iter().map(|image| image.name.len()).max().unwrap_or(4).max(4);
+    writeln!(out, "{:width$}  {:19}  {:14}  {:10}  {:>10}", "NAME", "DIGEST", "PLATFORM", "CREATED", "SIZE")?;
+    for Listed { name, digest, platform, created, size } in images {
+        let digest = digest.get(..19).unwrap_or(digest);
         let platform = platform.as_deref().unwrap_or("-");
-        writeln!(out, "{name:width$}  {digest:19}  {platform:14}  {:>10}", indicatif::HumanBytes(size).to_string())?;
+        // An image may say anything.
+        let day = created.as_deref().and_then(|time| time.get(..10));
+        let created = day.filter(|day| day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')).unwrap_or("-");
+        let size = indicatif::HumanBytes(*size).to_string();
+        writeln!(out, "{name:width$}  {digest:19}  {platform:14}  {created:10}  {size:>10}")?;
     }
     Ok(())
 }

@@ -1,0 +1,80 @@
+//! An archive's file, to be read at any place: as it is, or, if it is a pipe or compressed, by way of a file without a name.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+
+/// No zstd frame may ask for a larger window: 128 MiB, as a power of two.
+const WINDOW_LOG_LIMIT: u32 = 27;
+/// Enough to know a compression by. Bytes.
+const MAGIC: usize = 6;
+
+/// Opens an archive; `-` is the standard input. What has to be copied is put into a directory.
+pub(super) fn open(path: &Path, directory: &Path) -> anyhow::Result<File> {
+    let name = path.display();
+    let file = if path == Path::new("-") {
+        File::from(io::stdin().as_fd().try_clone_to_owned().context("open the standard input")?)
+    } else {
+        File::open(path).with_context(|| format!("open {name}"))?
+    };
+    let mut magic = [0; MAGIC];
+    let regular = file.metadata().with_context(|| format!("read {name}"))?.is_file();
+    if regular {
+        let count = file.read_at(&mut magic, 0).with_context(|| format!("read {name}"))?;
+        if is_plain(&magic[..count]) {
+            return Ok(file);
+        }
+    }
+    log::debug!("copy {name} to {}", directory.display());
+    let copy = unnamed(directory).with_context(|| format!("make a file in {}", directory.display()))?;
+    let mut content = decoder(BufReader::with_capacity(128 << 10, file)).with_context(|| format!("read {name}"))?;
+    io::copy(&mut content, &mut &copy).with_context(|| format!("read {name}"))?;
+    Ok(copy)
+}
+
+fn is_plain(content: &[u8]) -> bool {
+    !matches!(
+        content,
+        [0x1f, 0x8b, ..]
+            | [0x28, 0xb5, 0x2f, 0xfd, ..]
+            | [0xfd, b'7', b'z', b'X', b'Z', 0, ..]
+            | [b'B', b'Z', b'h', ..]
+    )
+}
+
+fn decoder(mut file: BufReader<File>) -> io::Result<Box<dyn BufRead>> {
+    let mut magic = Vec::new();
+    file.by_ref().take(MAGIC as u64).read_to_end(&mut magic)?;
+    let plain = is_plain(&magic);
+    let first = magic.first().copied().unwrap_or_default();
+    let whole = io::Cursor::new(magic).chain(file);
+    let content: Box<dyn Read> = match first {
+        _ if plain => return Ok(Box::new(whole)),
+        0x1f => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        b'B' => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        0xfd => Box::new(lzma_rust2::XzReader::new(whole, true)),
+        _ => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
+            decoder.window_log_max(WINDOW_LOG_LIMIT)?;
+            Box::new(decoder)
+        }
+    };
+    Ok(Box::new(BufReader::with_capacity(128 << 10, content)))
+}
+
+fn unnamed(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        return Ok(file.into());
+    }
+    // Not every file system has such.
+    let path = directory.join(format!(".spool-{}.partial", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}

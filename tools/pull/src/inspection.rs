@@ -1,0 +1,121 @@
+//! Images looked at without being fetched: `inspect`, `digest` and `tags`.
+
+use std::io::{self, Read, Write};
+
+use anyhow::{Context, bail};
+use layout::{CONFIG_LIMIT, Document, Platform, Verified, lenient};
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde_json::{Value, json};
+
+use crate::registry::{Access, Failure, Retries};
+use crate::remote;
+use crate::source::{Fetched, Name, Source};
+
+/// An index may hold indexes; deeper ones are no image's. Levels.
+const DEPTH: usize = 4;
+
+/// What of an image is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What there is to know, as JSON.
+    Summary,
+    /// The manifest or index, byte by byte.
+    Manifest,
+    /// The config, byte by byte.
+    Config,
+}
+
+/// Prints a part of an image.
+pub(crate) fn inspect(name: &Name, source: &Source<'_>, part: Part, platform: Option<&Platform>) -> anyhow::Result<()> {
+    let root = source.root()?;
+    let mut out = io::stdout().lock();
+    if part == Part::Manifest {
+        let fetched = if platform.is_some() { choose(source, &root, platform)?.0 } else { root };
+        return Ok(out.write_all(&fetched.bytes)?);
+    }
+    let (image, manifest) = choose(source, &root, platform)?;
+    let config = read(source, manifest.config())?;
+    if part == Part::Config {
+        return Ok(out.write_all(&config)?);
+    }
+    let platforms: Vec<String> = match parse(&root)? {
+        Document::Index(index) => {
+            let named = index.manifests().iter().filter_map(|entry| entry.platform().as_ref());
+            named.map(|platform| Platform::from(platform).to_string()).collect()
+        }
+        Document::Manifest(_) => Vec::new(),
+    };
+    let layers = manifest.layers().iter();
+    let summary = json!({
+        "name": name.to_string(),
+        "digest": root.descriptor.digest(),
+        "mediaType": root.descriptor.media_type(),
+        "platforms": platforms,
+        "image": image.descriptor.digest(),
+        "manifest": lenient::parse(&image.bytes).unwrap_or_default(),
+        "config": lenient::parse(&config).unwrap_or_default(),
+        "layers": layers.clone().map(|layer| json!({
+            "digest": layer.digest(), "size": layer.size(), "mediaType": layer.media_type(),
+        })).collect::<Vec<Value>>(),
+        "size": layers.map(Descriptor::size).sum::<u64>(),
+    });
+    Ok(writeln!(out, "{summary:#}")?)
+}
+
+/// Prints the digest of what is named, or of the image in it for a platform.
+pub(crate) fn digest(source: &Source<'_>, platform: Option<&Platform>) -> anyhow::Result<()> {
+    let root = source.root()?;
+    let fetched = if platform.is_some() { choose(source, &root, platform)?.0 } else { root };
+    Ok(writeln!(io::stdout(), "{}", fetched.descriptor.digest())?)
+}
+
+/// Prints the tags of a repository, one a line.
+pub(crate) fn tags(name: &Name, access: &Access) -> anyhow::Result<()> {
+    let Name::Reference(reference) = name else { bail!(cli::Usage(format!("{name} is no registry's repository"))) };
+    let tags = remote::tags(reference, access)?;
+    let mut out = io::stdout().lock();
+    tags.iter().try_for_each(|tag| writeln!(out, "{tag}")).context("print the tags")
+}
+
+fn parse(fetched: &Fetched) -> anyhow::Result<Document> {
+    let descriptor = &fetched.descriptor;
+    Ok(Document::parse(&fetched.bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())?)
+}
+
+/// Goes from the root to the manifest for a platform.
+fn choose(
+    source: &Source<'_>,
+    root: &Fetched,
+    platform: Option<&Platform>,
+) -> anyhow::Result<(Fetched, ImageManifest)> {
+    let host = Platform::host();
+    let mut fetched = root.clone();
+    for _ in 0..DEPTH {
+        match parse(&fetched)? {
+            Document::Manifest(manifest) => return Ok((fetched, *manifest)),
+            Document::Index(index) => fetched = source.child(Document::choose(&index, platform.unwrap_or(&host))?)?,
+        }
+    }
+    bail!("indexes nest too deep")
+}
+
+/// Reads a config, checked.
+fn read(source: &Source<'_>, blob: &Descriptor) -> anyhow::Result<Vec<u8>> {
+    if blob.size() > CONFIG_LIMIT {
+        bail!("config {} is said to have {} bytes: too many", blob.digest(), blob.size());
+    }
+    let mut retries = Retries::new(source.patience());
+    loop {
+        let attempt = || -> Result<Vec<u8>, Failure> {
+            let body = source.blob(source.first_place(), blob, 0)?;
+            let mut bytes = Vec::new();
+            let mut reader = Verified::new(body.reader, blob).map_err(|error| Failure::Final(error.into()))?;
+            reader.read_to_end(&mut bytes).map_err(|error| Failure::Passing(error.into(), None))?;
+            Ok(bytes)
+        };
+        match attempt() {
+            Ok(bytes) => return Ok(bytes),
+            Err(failure) => retries.pause(failure).with_context(|| format!("config {}", blob.digest()))?,
+        }
+    }
+}

@@ -164,6 +164,13 @@ fn undescribed(sandbox: &Sandbox) {
     assert_eq!(again, record);
     let whole = sandbox.run(&["unpack", "hostile/opaque-last"]).ok().json();
     assert!(!self::layers(&whole).iter().any(|path| path.contains("parents")));
+    // What an opaque whiteout empties is still the lower layer's directory.
+    let emptied = sandbox.run(&["unpack", "hostile/opaque-undescribed"]).ok().json();
+    let top = fs::metadata(sandbox.outside(format!("{}/d", self::layers(&emptied)[2]))).unwrap();
+    sandbox.run(&["unpack", "--flat", "tree", "hostile/opaque-undescribed"]).ok();
+    let flat = fs::metadata(sandbox.outside("tree/d")).unwrap();
+    assert_eq!((top.mode(), top.uid()), (flat.mode(), flat.uid()));
+    assert_eq!((flat.mode(), flat.uid()), (0o40700, 7));
 }
 
 /// Hard links and paths through lower layers, and a whiteout in a directory that no other layer has.

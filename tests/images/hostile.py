@@ -167,6 +167,8 @@ def whiteouts():
     case("parents-undescribed", [plain().directory("t", mode=0o1777, uid=5).directory("u", mode=0o700).file("u/v/w"),
                                  plain().file("t/a/b").file("u/x"), plain().file("other"), plain().file("t/c").directory("u")],
          present=["t/a/b", "t/c"])
+    case("opaque-undescribed", [plain().directory("d", mode=0o700, uid=7).file("d/old"), plain().file("d/new").opaque("d")],
+         present=["d/new"], absent=["d/old"])
     below = plain().directory("d").file("d/a", b"low", mode=0o4751, uid=7, gid=8).symlink("d/s", "a").directory("real").symlink("link", "real")
     case("depends-on-lower-layers", [below, plain().hardlink("b", "d/a").hardlink("t", "d/s").file("link/x", b"in"),
                                      plain().file("d/a", b"new").hardlink("c", "b").hardlink("y", "link/x"),
@@ -303,7 +305,8 @@ def lies():
     case("diffid-too-many", [tar], "manifest has 1 layers, config has 2 diffIDs",
          change=lambda _, m, c: c["rootfs"]["diff_ids"].append("sha256:" + "1" * 64))
     foreign = LAYER.replace("layer.v1", "layer.nondistributable.v1")
-    case("layer-foreign", [tar], "foreign layer", change=blob(lambda layer, *_: layer.update(mediaType=foreign, urls=["file:///etc"])))
+    case("layer-foreign", [tar], "foreign layer", change=blob(lambda layer, *_: layer.update(mediaType=foreign, urls=["file:///etc"], digest="sha256:" + "0" * 64)))
+    case("layer-foreign-there", [tar], present=["f"], change=blob(lambda layer, *_: layer.update(mediaType=foreign, urls=["file:///etc"])))
     case("layer-media-type-unknown", [tar], "not a layer's media type", change=blob(lambda layer, *_: layer.update(mediaType="a/b")))
     case("manifest-and-index", [tar], "both a manifest and an index", change=lambda _, m, c: m.update(manifests=[]))
     case("same-layer-twice", [tar, plain().whiteout("f"), tar], present=["f"])

@@ -2,7 +2,8 @@
 //! shows the topmost layer's directory, so a made-up one would hide the mode, owner and time that a lower layer gives.
 //! Where that is so, one more layer on top has the right ones and nothing else.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,8 @@ use crate::xattr::{self, Object};
 
 /// A list of undescribed directories longer than this is not looked at: no memory for what no builder makes. Bytes.
 const LIST_LIMIT: u64 = 4 << 20;
+/// So many directories of a layer are remembered.
+const KNOWN: usize = 4096;
 
 /// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each and a sign before: `-`
 /// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `o` for one of which all in
@@ -35,6 +38,8 @@ struct Layer {
     path: PathBuf,
     root: OwnedFd,
     notes: Notes,
+    /// What is known of directories that hide those of lower layers, or do not.
+    hiding: RefCell<HashMap<Inner, bool>>,
 }
 
 /// What was noted when a layer was extracted.
@@ -79,7 +84,7 @@ impl Stack {
     pub(crate) fn open(paths: &[PathBuf], form: Form) -> anyhow::Result<Self> {
         let open = |path: &PathBuf| -> anyhow::Result<Layer> {
             let root = File::open(path).with_context(|| format!("open {}", path.display()))?;
-            Ok(Layer { path: path.clone(), root: root.into(), notes: read_list(path)? })
+            Ok(Layer { path: path.clone(), root: root.into(), notes: read_list(path)?, hiding: RefCell::default() })
         };
         Ok(Self { layers: paths.iter().map(open).collect::<anyhow::Result<_>>()?, form })
     }
@@ -108,7 +113,8 @@ impl Stack {
 
     fn want(&self, path: &[u8], wanted: &mut BTreeMap<Inner, usize>) -> anyhow::Result<()> {
         let mut rest = Some(path);
-        while let Some(directory) = rest {
+        // Whose parents are there, too, if it is.
+        while let Some(directory) = rest.filter(|directory| !wanted.contains_key(*directory)) {
             if let Some((_, source)) = self.find(directory)? {
                 wanted.insert(directory.to_vec(), source);
             }
@@ -203,21 +209,45 @@ impl Layer {
         open_below(&self.root, path)
     }
 
+    /// Tells whether the directory or one on the way to it is opaque. Each is looked at once, as paths may be deep.
     fn hides(&self, path: &[u8], form: Form) -> rustix::io::Result<bool> {
-        hides(&self.root, path, form)
+        let mut hiding = self.hiding.borrow_mut();
+        if hiding.len() > KNOWN {
+            hiding.clear();
+        }
+        let (mut known, mut below) = (path, Vec::new());
+        let mut hides = loop {
+            if let Some(&hides) = hiding.get(known) {
+                break hides;
+            }
+            below.push(known);
+            let Some((parent, _)) = split(known) else { break false };
+            known = parent;
+        };
+        for directory in below.into_iter().rev() {
+            hides = hides
+                || match absent_or(self.open(directory))? {
+                    Some(directory) => xattr::is_opaque(directory, form)?,
+                    None => false,
+                };
+            hiding.insert(directory.to_vec(), hides);
+        }
+        Ok(hides)
     }
 }
 
 /// Tells whether a layer's directory or one on the way to it is opaque.
 pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> rustix::io::Result<bool> {
-    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
-    for end in [0].into_iter().chain(slashes).chain([path.len()]) {
-        let Some(directory) = absent_or(open_below(&root, &path[..end]))? else { return Ok(false) };
-        if xattr::is_opaque(directory, form)? {
+    let mut directory = open_below(root, b"")?;
+    let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    loop {
+        if xattr::is_opaque(&directory, form)? {
             return Ok(true);
         }
+        let Some(name) = names.next() else { return Ok(false) };
+        let Some(child) = absent_or(open_below(&directory, name))? else { return Ok(false) };
+        directory = child;
     }
-    Ok(false)
 }
 
 /// Tells a directory that is not there from one that cannot be looked at.

@@ -90,6 +90,30 @@ fn archives(sandbox: &Sandbox) {
     assert_eq!(digest("oci-archive:oci.tar"), direct);
     digest("docker-archive:docker.tar:nginx:1");
     sandbox.run(&["skopeo", "inspect", "oci:layout:1"]).ok();
+    let small = format!("oci:{}:latest", image("busybox").layout.display());
+    sandbox.run(&["skopeo", "copy", &small, "docker-archive:small.tar:b:1"]).ok();
+    let plain = digest("docker-archive:small.tar");
+    for tool in ["gzip", "bzip2", "xz -0", "zstd -q"] {
+        sandbox.sh(&format!("{tool} -c small.tar >packed")).run().ok();
+        assert_eq!(digest("docker-archive:packed"), plain, "{tool}");
+    }
+    sandbox
+        .sh("cat packed | pull --layout piped docker-archive:- && cat small.tar | pull --layout piped docker-archive:-")
+        .run()
+        .ok();
+    sandbox.sh("test -z \"$(ls piped/ingest)\"").run().ok();
+    // Every name that the archive has for an image, and several images.
+    sandbox.sh("mkdir both && tar xf small.tar -C both && cd both && chmod u+w manifest.json \
+        && jq -c '.[0].RepoTags += [\"b/c:2\"] | . + [.[0] | .RepoTags = null | .Layers = [] ]' manifest.json >m && mv m manifest.json && tar cf ../both.tar *").run().ok();
+    sandbox
+        .run(&["pull", "--layout", "two", "docker-archive:both.tar"])
+        .fails(1)
+        .one_error_line("pull", &["which image"]);
+    let both = sandbox.run(&["pull", "--layout", "two", "--all-tags", "docker-archive:both.tar"]).ok();
+    assert_eq!(both.stdout.lines().count(), 2);
+    sandbox.run(&["pull", "--layout", "one", "docker-archive:both.tar:b/c:2"]).ok();
+    let names = sandbox.run(&["pull", "list", "--layout", "one", "--json"]).ok().json();
+    assert_eq!(names[0]["name"], "docker.io/b/c:2");
     sandbox
         .run(&["pull", "--layout", "layout", "oci-archive:oci.tar:none"])
         .fails(1)

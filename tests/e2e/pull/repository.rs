@@ -11,6 +11,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_blob_is_resumed_and_progress_tells_from_where", IMAGES, resumed),
         test("all_tags_of_a_repository_come", IMAGES, all_tags),
         test("tags_in_pages_come_too", FAULTY, pages),
+        test("an_image_is_looked_at_where_it_is", IMAGES, inspect),
+        test("images_of_the_layout_get_further_names", IMAGES, tag),
         test("several_references_are_several_records", IMAGES, several),
         test("types_that_nobody_knows_are_copied", PUSHED, unknown),
         test("what_refers_to_an_image_comes_by_its_tag", PUSHED, by_tag),
@@ -81,6 +83,49 @@ fn pages(sandbox: &Sandbox) {
     sandbox.run(&["pull", "--layout", "l", "--all-tags", &format!("{PORT}/paged/image")]).ok();
     let tags = ["a", "b", "c", "d", "latest"].map(|tag| format!("{PORT}/paged/image:{tag}"));
     assert_eq!(names(sandbox, "l"), tags);
+}
+
+fn inspect(sandbox: &Sandbox) {
+    let (multi, layout) = (image("nginx:multi").reference, image("nginx").layout);
+    let tags = sandbox.run(&["pull", "tags", &image("nginx").reference]).ok().stdout;
+    assert_eq!(tags.lines().count(), 5, "{tags}");
+    let root = sandbox.run(&["pull", "digest", &multi]).ok().stdout;
+    let arm = sandbox.run(&["pull", "digest", "--platform", "linux/arm64", &multi]).ok().stdout;
+    assert_ne!(root, arm);
+    let seen = sandbox.run(&["pull", "inspect", "--platform", "linux/arm64", &multi]).ok().json();
+    assert_eq!((seen["digest"].as_str(), seen["image"].as_str()), (Some(root.trim()), Some(arm.trim())));
+    assert_eq!(seen["config"]["architecture"], "arm64");
+    assert!(seen["platforms"].as_array().unwrap().iter().any(|platform| platform == "linux/s390x"), "{seen}");
+    let raw = format!("test sha256:$(pull inspect --raw {multi} | sha256sum | cut -c-64) = {root}");
+    sandbox.sh(raw.trim()).run().ok();
+    let local = sandbox.run(&["pull", "inspect", &format!("oci:{}:latest", layout.display())]).ok().json();
+    let sizes: u64 = local["layers"].as_array().unwrap().iter().map(|layer| layer["size"].as_u64().unwrap()).sum();
+    assert_eq!(local["size"], sizes);
+    let config = sandbox.run(&["pull", "inspect", "--config", &format!("oci:{}", layout.display())]).ok().json();
+    assert_eq!(config, local["config"]);
+    assert!(!sandbox.exists("state/oci"), "nothing is fetched");
+    let none = sandbox.run(&["pull", "inspect", "127.0.0.1:5000/no/such"]).fails(1);
+    none.one_error_line("pull", &["look at 127.0.0.1:5000/no/such", "not found"]);
+}
+
+fn tag(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    sandbox.run(&["pull", "--layout", "l", &busybox]).ok();
+    sandbox.run(&["pull", "tag", "--layout", "l", &busybox, "mine", "h.io/a/b:1"]).ok();
+    assert_eq!(
+        names(sandbox, "l"),
+        [format!("{busybox}:latest"), "docker.io/library/mine:latest".into(), "h.io/a/b:1".into()]
+    );
+    let listed = sandbox.run(&["pull", "list", "--layout", "l", "--json"]).ok().json();
+    assert!(listed[0]["created"].is_string() && listed[0]["platform"] == "linux/amd64", "{listed}");
+    let digests = sandbox.run(&["pull", "list", "-q", "--layout", "l"]).ok().stdout;
+    assert_eq!(digests.trim(), listed[0]["digest"]);
+    sandbox.run(&["pull", "rm", "--layout", "l", "mine"]).ok();
+    assert_eq!(names(sandbox, "l").len(), 2);
+    sandbox
+        .run(&["pull", "tag", "--layout", "l", "none", "x"])
+        .fails(1)
+        .one_error_line("pull", &["tag none", "no image"]);
 }
 
 fn several(sandbox: &Sandbox) {

@@ -185,11 +185,15 @@ fn population(sandbox: &Sandbox, body: &str) -> String {
 fn list_as_lsns(sandbox: &Sandbox) {
     let differences = population(
         sandbox,
-        "compare; compare -l; compare -T; compare -Tparent; compare -Tprocess; compare -n -o NS,PID,TYPE
-        compare -t net; compare -t net -W; compare -t uts -J; compare -t mnt -t pid -J -T
+        // The lsns of util-linux 2.41 sees it, and differs from that of 2.38, which `ns list` equals, in the last three.
+        "newer=; ! lsns -n -o NS | grep -q $alone || { newer=yes; umount /run/netns/named; }
+        compare; compare -l; compare -T; compare -Tparent; compare -Tprocess
+        compare -t net; compare -t net -W; compare -t uts -J
         compare -l --output-all; compare -r -l; compare -r -o NS,TYPE,PID; compare -o +PATH -l; compare -u
         compare -p 1; compare -p 1 -t net; compare -p 99999; compare 12345; compare -J -t user --output-all
-        P=$(pgrep -fx 'sleep 311'); compare -J -t net -o NS,NSFS -p $P; compare -J -W -o NS,NSFS -p $P",
+        P=$(pgrep -fx 'sleep 311'); compare -J -W -o NS,NSFS -p $P
+        [ -n \"$newer\" ] ||
+            { compare -n -o NS,PID,TYPE; compare -t mnt -t pid -J -T; compare -J -t net -o NS,NSFS -p $P; }",
     );
     assert_eq!(differences, "");
 }
@@ -309,7 +313,9 @@ const TARGETS: &str = "
     T=$(child $A); U=$(child $B)
     show='for t in mnt net ipc uts cgroup user pid time; do readlink /proc/self/ns/$t; done; id; pwd'
     compare() {
-        want=$(/usr/bin/nsenter \"$@\" 2>/dev/null </dev/null); a=$?
+        want=$(/usr/bin/nsenter \"$@\" 2>err </dev/null); a=$?
+        # As newer ones see it, which need one.
+        ! grep -q 'no namespace specified' err || return 0
         got=$(./nsenter \"$@\" 2>/dev/null </dev/null); b=$?
         [ \"$want\" = \"$got\" ] && [ $a = $b ] || echo \"differs: $* ($a: $want) ($b: $got)\"
     }
@@ -323,7 +329,7 @@ fn enter_as_nsenter(sandbox: &Sandbox) {
             compare -t $T -m -u -i -n -p -C -T sh -c \"$show\"; compare -t $T -p -F readlink /proc/self/ns/pid
             compare -t $U -U -n sh -c \"$show\"; compare -t $U -U -n -p -m sh -c \"$show\"; compare -t $U -a sh -c \"$show\"
             compare -t $U -U --preserve-credentials id; compare -t $T -n -S 1000 -G 1001 id
-            compare -t $T -r -w pwd; compare -t $T --wd=/usr -n pwd; compare -t $T -m -W /usr pwd
+            compare -t $T -r -w pwd; compare -t $T --wd=/usr -n pwd; compare -t $T -m --wdns=/usr pwd
             compare -n/proc/$T/ns/net sh -c \"$show\"; compare --net=/proc/$T/ns/net sh -c \"$show\"
             compare -t $T -a -- echo -n x; compare -t $T true
             for kind in -n -p; do

@@ -423,14 +423,12 @@ fn full_disk(sandbox: &Sandbox) {
 
 /// The image is larger than that, and has several layers at once.
 fn memory(sandbox: &Sandbox) {
-    let measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); \
-                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
     for name in ["nginx", "nginx:plain"] {
         let reference = image(name).reference;
-        let command = ["python3", "-c", measure, "pull", "--layout", name, &reference];
-        let peak: u64 = sandbox.run(&command).ok().stdout.trim().parse().unwrap();
+        let (pull, peak) = sandbox.run_measured(&["pull", "--layout", name, &reference]);
+        pull.ok();
         assert!(peak < 20 << 10, "{name}: {peak} KiB");
         let size = sandbox.sh(&format!("du -sm {name} | cut -f1")).run().ok().stdout;
-        assert!(size.trim().parse::<u64>().unwrap() > 40, "{size}");
+        assert!(size.trim().parse::<u64>().unwrap() > 30, "{size}");
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Need, Running, Sandbox, Test, differences, image, test, wait_for};
+use crate::support::{Need, Running, Sandbox, Test, differences, image, source, test, wait_for};
 
 const HOSTILE: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
 const IMAGES: &[Need] = &[Need::Registry];
@@ -47,8 +47,8 @@ pub(crate) fn tests() -> Vec<Test> {
 /// Makes the hostile layouts, and a directory outside that none of them may touch.
 fn hostile_layouts(sandbox: &Sandbox) -> Vec<Value> {
     sandbox.write("victim/keep", "keep\n");
-    let generator = concat!(env!("CARGO_MANIFEST_DIR"), "/images/hostile.py");
-    sandbox.run(&["python3", "-B", generator, &sandbox.at("hostile"), &sandbox.at("victim")]).ok();
+    let generator = source().join("tests/images/hostile.py").display().to_string();
+    sandbox.run(&["python3", "-B", &generator, &sandbox.at("hostile"), &sandbox.at("victim")]).ok();
     let cases: Value = serde_json::from_str(&sandbox.read("hostile/cases.json")).unwrap();
     cases.as_array().unwrap().clone()
 }
@@ -114,12 +114,9 @@ fn memory(sandbox: &Sandbox) {
     for name in ["gzip-bomb", "gzip-bomb-behind-the-end", "pax-bomb", "gnu-name-bomb", "sparse-huge-count", "path-long"]
     {
         for mode in ["--flat", "--root"] {
-            let measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], capture_output=True); \
-                           print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
             let layout = format!("hostile/{name}");
             let out = format!("out-{name}{mode}");
-            let peak = sandbox.run(&["python3", "-c", measure, "unpack", mode, &out, &layout]).ok().stdout;
-            let peak: u64 = peak.trim().parse().unwrap();
+            let (_, peak) = sandbox.run_measured(&["unpack", mode, &out, &layout]);
             assert!(peak < 50 << 10, "{name} {mode}: {peak} KiB");
         }
     }
@@ -334,14 +331,14 @@ fn user_namespace(sandbox: &Sandbox) {
 }
 
 /// Whiteouts and opaque directories hide what they hide in a mount that the user makes: it equals the tree in which they
-/// were carried out.
+/// were carried out. Who gains capabilities by being executed passes over the sandbox's variable for mount(8): that is env.
 fn ordinary_users_overlay(sandbox: &Sandbox) {
     let torture = layout("torture");
     let inside = format!(
         r#"read _ <go; cd u
         unpack --root store {torture} 2>/dev/null >record; unpack --flat tree {torture} 2>/dev/null >flat
         lower=$(jq -r '.rootfs.layers | reverse | join(":")' record)
-        mkdir merged; mount -t overlay overlay -o "ro,userxattr,lowerdir=$lower" merged
+        mkdir merged; env mount -t overlay overlay -o "ro,userxattr,lowerdir=$lower" merged
         look() {{ (cd $1; find . ! -type d -printf '%p %y %m %U:%G %T@ %s %l\n' -o -printf '%p %y %m %U:%G %T@\n' | sort
             find . -type f -print0 | sort -z | xargs -0 md5sum); }}
         look merged >one; look tree >two; cmp one two && wc -l <one

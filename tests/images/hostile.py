@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tarfile
 
-sys.dont_write_bytecode = True
 from oci import CONFIG, LAYER, MANIFEST, Layer, Layout, digest, to_json
 
 OUT, VICTIM = sys.argv[1], sys.argv[2]

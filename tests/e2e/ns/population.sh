@@ -1,5 +1,5 @@
 # Processes and files that hold namespaces of every type, in one process and one mount namespace. `compare` runs two
-# programs and says what differs; a namespace without a process, which the installed lsns does not see, is passed over.
+# programs and says what differs; a namespace without a process, which an older lsns does not see, is passed over.
 export LC_ALL=C.UTF-8
 mkdir -p /run/netns
 held=

@@ -59,7 +59,7 @@ fn add_and_delete(sandbox: &Sandbox) {
         ip -n web route | grep -q '^default via 10.213.0.1 dev eth0'
         ip -n web link show lo | grep -q 'LOOPBACK,UP'
         ip addr show drayage0 | grep -q 'inet 10.213.0.1/16'
-        ip -d link show master drayage0 | grep -q 'alias ctr=web ip='
+        ip -d link show master drayage0 | grep -q 'alias ctr=web own=[0-9a-f-]* ip='
         ip -d link show master drayage0 | grep -c 'hairpin on' | grep -qx 2
         nft list table ip drayage-net | grep -q 'ip saddr 10.213.0.0/16 oifname != \"drayage0\" masquerade'
         test $(cat /proc/sys/net/ipv4/ip_forward) = 1
@@ -160,10 +160,10 @@ fn join_and_none(sandbox: &Sandbox) {
 
 fn wrong_add(sandbox: &Sandbox) {
     for (arguments, code, part) in [
-        (&["ns", "add", "--id", "../x", "-"][..], 2, "id \"../x\""),
+        (&["ns", "add", "--id", "../x", "-"][..], 2, "\"../x\" is not a container's id"),
         (&["ns", "add", "--join", "none", "web"], 1, "container none has no network namespace"),
         (&["ns", "add", "--ip", "10.9.0.1", "web"], 1, "address 10.9.0.1 is not in 10.213.0.0/16"),
-        (&["ns", "del", "a b"], 2, "id \"a b\""),
+        (&["ns", "del", "a b"], 2, "\"a b\" is not a container's id"),
     ] {
         sandbox.cmd(arguments).stdin("{}").run().fails(code).one_error_line("ns", &[part]);
     }

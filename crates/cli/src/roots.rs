@@ -5,6 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use container::Directories;
 
 /// The two directories, as an option block of a tool: `#[command(flatten)] roots: cli::Roots`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -20,14 +21,25 @@ impl Roots {
         Self { root: Some(directory.to_owned()) }
     }
 
-    /// Returns the data directory: `oci/`, `layers/` and `containers/` stand in it. Absolute.
-    pub fn data(&self) -> PathBuf {
-        self.chosen().unwrap_or_else(|| user_directory("XDG_DATA_HOME", ".local/share", "/var/lib"))
+    /// Returns where everything is.
+    pub fn directories(&self) -> Directories {
+        self.chosen().map_or_else(
+            || {
+                let data = user_directory("XDG_DATA_HOME", ".local/share", "/var/lib");
+                Directories::new(data, user_directory("XDG_RUNTIME_DIR", ".local/run", "/run"))
+            },
+            Directories::below,
+        )
     }
 
-    /// Returns the run directory: `run/` below a chosen root, else /run/drayage or the user's own. Absolute.
+    /// Returns the directory of what stays. Absolute.
+    pub fn data(&self) -> PathBuf {
+        self.directories().data().to_owned()
+    }
+
+    /// Returns the directory of what ends with a boot. Absolute.
     pub fn run(&self) -> PathBuf {
-        self.chosen().map_or_else(|| user_directory("XDG_RUNTIME_DIR", ".local/run", "/run"), |root| root.join("run"))
+        self.directories().run().to_owned()
     }
 
     /// Returns the directory that `--root` names, so that it can be passed on to another tool.

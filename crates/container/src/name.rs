@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::file;
+use crate::{RuntimeId, file};
 
 /// Looks names up, and remembers them.
 #[derive(Debug)]
@@ -46,9 +46,7 @@ impl Names {
     /// Returns the name of the container with that id, of another `user` or of the system and the caller.
     pub fn of(&mut self, id: &str, user: Option<u32>) -> Option<String> {
         // An id is a part of a path here.
-        if id.contains('/') || id.starts_with('.') {
-            return None;
-        }
+        id.parse::<RuntimeId>().ok()?;
         let key = (id.to_owned(), user);
         if let Some(name) = self.known.get(&key) {
             return name.clone();

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use input::Input;
-pub use parts::{Bundle, Commands, Id, Image, Network, PortMapping, Ports, Protocol, Rootfs, State};
+pub use parts::{Bundle, Commands, Id, Image, Network, OwnedBy, PortMapping, Ports, Protocol, Rootfs, State};
 
 /// The record's name in a bundle that `bundle` has made: the stages behind it write down there what they add.
 pub const FILE: &str = "record.json";
@@ -216,7 +216,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let mut record = Record::default();
         record.set(&Bundle(directory.clone()));
-        record.set(&Id("web".to_owned()));
+        record.set(&Id("web".parse().unwrap()));
         record.set_command("ns", vec!["add".to_owned()]).unwrap();
         for (there, kept) in [
             (None, false),

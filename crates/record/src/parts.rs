@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use container::{ContainerId, Owner};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -57,7 +58,12 @@ pub struct Bundle(pub PathBuf);
 /// `id`: the container's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Id(pub String);
+pub struct Id(pub ContainerId);
+
+/// `owner`: whose all is that stages make for the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OwnedBy(pub Owner);
 
 /// `network`: a CNI result (CNI specification 1.1.0, section 5), kept as it came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,6 +173,7 @@ part! {
     Rootfs: "rootfs" by "unpack";
     Bundle: "bundle" by "bundle";
     Id: "id" by "bundle";
+    OwnedBy: "owner" by "bundle";
     Network: "network" by "ns add";
     Ports: "ports" by "portmap";
     Commands: "commands" by "ns add";

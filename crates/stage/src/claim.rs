@@ -1,4 +1,4 @@
-//! Who is responsible for a container: a file `<run>/claims/<id>` under a lock (`flock(2)`) that the responsible
+//! Who is responsible for a container: a file with its id's name under a lock (`flock(2)`) that the responsible
 //! process and those that it starts hold together. The file says what is to be undone. A lock that is free while the
 //! file has a duty means that all of them were killed: whoever finds it, does the duty.
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories, NotedProcess};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -16,16 +17,17 @@ use serde::{Deserialize, Serialize};
 use crate::Tool;
 use crate::undo::{self, Undo};
 
+/// How long a duty may take to be written.
+const BEING_WRITTEN: Duration = Duration::from_secs(2);
 /// How long an owner that is ending may take before its name counts as in use.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What whoever holds a claim has to do at the end, and who that is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duty {
     /// The responsible process.
-    pub pid: u32,
-    /// When that was started, in clock ticks since boot: tells it from a later one with its number.
-    pub start: u64,
+    #[serde(flatten)]
+    pub process: NotedProcess,
     /// Whether it is undoing already.
     pub ending: bool,
     /// The bundle's directory.
@@ -37,9 +39,9 @@ pub struct Duty {
 impl Duty {
     /// Returns the duty of this process.
     pub fn own(bundle: &Path, undo: &[Undo]) -> Self {
-        let pid = std::process::id();
-        let start = start_time(pid).unwrap_or_default();
-        Self { pid, start, ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let process = NotedProcess::of(pid).unwrap_or_default();
+        Self { process, ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
     }
 
     /// Tells whether nothing of the container is to be left.
@@ -50,8 +52,21 @@ impl Duty {
 
     /// Tells whether the responsible process lives.
     pub fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.start)
+        self.process.alive().is_some()
     }
+
+    fn is_own(&self) -> bool {
+        u32::try_from(self.process.pid) == Ok(std::process::id())
+    }
+}
+
+/// What a claim's file says.
+enum Content {
+    /// Nothing, as the file of a claim that was just taken; or nothing any more.
+    Empty,
+    /// A duty that is just being written, if somebody holds the claim; else one that was spoilt.
+    Unreadable,
+    Duty(Box<Duty>),
 }
 
 /// A claim that is held.
@@ -63,34 +78,38 @@ pub struct Claim {
 
 impl Claim {
     /// Takes the claim on `id`. What a killed owner has left is undone first; one that is just ending is waited for.
-    pub fn take(directory: &Path, id: &str) -> Result<Self> {
+    pub fn take(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let _span = trace::span("claim", id);
-        make_directory(directory)?;
-        let path = directory.join(id);
-        let deadline = Instant::now() + PATIENCE;
+        make_directory(&directories.claims())?;
+        let path = directories.claim(id);
+        let begun = Instant::now();
         loop {
-            let file = open(&path, true).with_context(|| format!("open {}", path.display()))?;
+            let (file, is_new) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
             if lock(&file).with_context(|| format!("lock {}", path.display()))? {
                 if is_named(&file, &path) {
                     let claim = Self { file, path };
-                    claim.do_what_is_left()?;
+                    if !is_new {
+                        claim.do_what_is_left(directories, id)?;
+                    }
                     return Ok(claim);
                 }
                 continue;
             }
-            // What does not parse is just being written.
-            let duty = read(&file);
-            let lasting = duty.as_ref().is_some_and(|duty| !duty.ending && duty.is_alive());
-            if lasting || Instant::now() > deadline {
-                bail!("container {id} is there already (process {})", duty.unwrap_or_default().pid);
+            match read(&file) {
+                Content::Duty(duty) if !duty.ending && duty.is_alive() || begun.elapsed() > PATIENCE => {
+                    bail!("container {id} is there already (process {})", duty.process.pid);
+                }
+                Content::Empty | Content::Unreadable if begun.elapsed() > BEING_WRITTEN => {
+                    bail!("container {id} is there already: somebody holds {}", path.display());
+                }
+                _ => std::thread::sleep(Duration::from_millis(2)),
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Goes on with a claim that the caller of this program holds, by the number of its descriptor.
-    pub fn inherited(directory: &Path, id: &str, descriptor: u32) -> Result<Self> {
-        let path = directory.join(id);
+    pub fn inherited(directories: &Directories, id: &ContainerId, descriptor: u32) -> Result<Self> {
+        let path = directories.claim(id);
         let file = File::from(sys::child::inherited(descriptor).context("the claim's descriptor")?);
         if !is_named(&file, &path) {
             bail!("descriptor {descriptor} is not the claim {}", path.display());
@@ -99,12 +118,13 @@ impl Claim {
     }
 
     /// Goes on with the claim that is this program's standard output.
-    pub fn from_stdout(path: &Path) -> Result<Self> {
+    pub fn from_stdout(directories: &Directories, id: &ContainerId) -> Result<Self> {
+        let path = directories.claim(id);
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("the claim")?);
-        if !is_named(&file, path) {
+        if !is_named(&file, &path) {
             bail!("standard output is not the claim {}", path.display());
         }
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self { file, path })
     }
 
     /// Writes down what is to be undone.
@@ -123,7 +143,7 @@ impl Claim {
 
     /// Returns the duty that the claim has.
     pub fn duty(&self) -> Option<Duty> {
-        read(&self.file)
+        duty(read(&self.file))
     }
 
     /// Tells the others that the end has come, and that the name will be free.
@@ -148,7 +168,7 @@ impl Claim {
     /// somebody else took it over, and lives.
     pub fn falls_to_us(&self) -> Result<bool> {
         let _alone = self.alone()?;
-        if self.duty().is_some_and(|duty| duty.pid != std::process::id() && duty.is_alive()) {
+        if self.duty().is_some_and(|duty| !duty.is_own() && duty.is_alive()) {
             return Ok(false);
         }
         self.is_ending();
@@ -157,7 +177,7 @@ impl Claim {
 
     /// Tells whether somebody who has taken the duty over still has it, or has done it and given the name back.
     pub fn is_in_other_hands(&self) -> bool {
-        let others = |duty: Duty| duty.pid != std::process::id() && duty.is_alive() && !duty.ending;
+        let others = |duty: Duty| !duty.is_own() && duty.is_alive() && !duty.ending;
         !is_named(&self.file, &self.path) || self.duty().is_some_and(others)
     }
 
@@ -180,17 +200,22 @@ impl Claim {
         &self.file
     }
 
-    /// Returns the file's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn do_what_is_left(&self) -> Result<()> {
-        if let Some(duty) = self.duty() {
+    /// Does the duty of one who was killed; tells whether there was one. Where the file does not say it, the bundle does.
+    fn do_what_is_left(&self, directories: &Directories, id: &ContainerId) -> Result<bool> {
+        let undo = match read(&self.file) {
+            Content::Duty(duty) => duty.undo,
+            Content::Empty => undo::of_bundle(directories, id),
+            Content::Unreadable => {
+                log::warn!("{} is damaged: what the bundle says is undone", self.path.display());
+                undo::of_bundle(directories, id)
+            }
+        };
+        if !undo.is_empty() {
             log::debug!("undo what a killed process has left: {}", self.path.display());
-            undo::carry_out(&duty.undo)?;
+            undo::carry_out(&undo)?;
         }
-        self.file.set_len(0).with_context(|| format!("write {}", self.path.display()))
+        self.file.set_len(0).with_context(|| format!("write {}", self.path.display()))?;
+        Ok(!undo.is_empty())
     }
 }
 
@@ -205,24 +230,24 @@ impl Drop for Alone<'_> {
 }
 
 /// Does the duties of all who were killed, and returns the ids of their containers.
-pub fn sweep(directory: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
+pub fn sweep(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let claims = directories.claims();
+    let entries = match fs::read_dir(&claims) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("read {}", directory.display()))?,
+        entries => entries.with_context(|| format!("read {}", claims.display()))?,
     };
     let mut swept = Vec::new();
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Ok(file) = open(&path, false) else { continue };
+    for id in entries.flatten().filter_map(|entry| ContainerId::of_path(&entry.path()).ok()) {
+        let path = directories.claim(&id);
+        let Ok((file, _)) = open(&path, false) else { continue };
         if !lock(&file).unwrap_or(false) || !is_named(&file, &path) {
             continue;
         }
         let claim = Claim { file, path };
-        let left = claim.duty().is_some();
-        match claim.do_what_is_left() {
-            Ok(()) => {
+        match claim.do_what_is_left(directories, &id) {
+            Ok(left) => {
                 claim.release();
-                swept.extend(left.then(|| entry.file_name().to_string_lossy().into_owned()));
+                swept.extend(left.then_some(id));
             }
             Err(error) => log::warn!("{error:#}"),
         }
@@ -231,15 +256,15 @@ pub fn sweep(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// Returns who is responsible for a container that is alive.
-pub fn holder_of(directory: &Path, id: &str) -> Option<Duty> {
-    let file = open(&directory.join(id), false).ok()?;
-    read(&file).filter(Duty::is_alive)
+pub fn holder_of(directories: &Directories, id: &ContainerId) -> Option<Duty> {
+    let (file, _) = open(&directories.claim(id), false).ok()?;
+    duty(read(&file)).filter(Duty::is_alive)
 }
 
 /// Tells whether somebody holds the claim on a name, whatever it says.
-pub fn is_held(directory: &Path, id: &str) -> Result<bool> {
-    let path = directory.join(id);
-    let file = match open(&path, false) {
+pub fn is_held(directories: &Directories, id: &ContainerId) -> Result<bool> {
+    let path = directories.claim(id);
+    let (file, _) = match open(&path, false) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         file => file.with_context(|| format!("open {}", path.display()))?,
     };
@@ -258,9 +283,19 @@ fn make_directory(directory: &Path) -> Result<()> {
         .with_context(|| format!("make {}", directory.display()))
 }
 
-fn open(path: &Path, create: bool) -> io::Result<File> {
+/// Opens a claim's file; tells whether it was made.
+fn open(path: &Path, create: bool) -> io::Result<(File, bool)> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits().try_into().unwrap_or_default();
-    OpenOptions::new().read(true).write(true).create(create).mode(0o600).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
+    if create {
+        match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => return Ok((made?, true)),
+        }
+    }
+    // It may go in between.
+    Ok((options.create(create).truncate(false).open(path)?, false))
 }
 
 fn lock(file: &File) -> io::Result<bool> {
@@ -277,42 +312,53 @@ fn is_named(file: &File, path: &Path) -> bool {
     (held.dev(), held.ino()) == (now.dev(), now.ino())
 }
 
-fn read(mut file: &File) -> Option<Duty> {
+fn read(mut file: &File) -> Content {
     let mut text = Vec::new();
-    file.rewind().ok()?;
-    file.read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    match file.rewind().and_then(|()| file.read_to_end(&mut text)) {
+        Ok(0) => Content::Empty,
+        Ok(_) => serde_json::from_slice(&text).map_or(Content::Unreadable, Content::Duty),
+        Err(_) => Content::Unreadable,
+    }
 }
 
-/// Returns when a process was started; `None` if it is gone or a zombie.
-pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+fn duty(content: Content) -> Option<Duty> {
+    if let Content::Duty(duty) = content { Some(*duty) } else { None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Stage, Tool};
 
     #[test]
     fn a_claim_has_one_holder_and_ends_with_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let claim = Claim::take(directory.path(), "web").unwrap();
-        claim.write(&Duty::own(Path::new("/b"), &[])).unwrap();
-        let taken = Claim::take(directory.path(), "web").unwrap_err().to_string();
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::below(root.path().to_owned());
+        let id: ContainerId = "web".parse().unwrap();
+        let claim = Claim::take(&directories, &id).unwrap();
+        let undo = Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["x"]).by(Path::new("/bin/true")) };
+        claim.write(&Duty::own(Path::new("/b"), &[undo])).unwrap();
+        let taken = Claim::take(&directories, &id).unwrap_err().to_string();
         assert_eq!(taken, format!("container web is there already (process {})", std::process::id()));
-        assert_eq!(sweep(directory.path()).unwrap(), Vec::<String>::new());
+        assert!(sweep(&directories).unwrap().is_empty());
         // As a kill would: the lock goes, the file stays.
         drop(claim);
-        assert_eq!(sweep(directory.path()).unwrap(), ["web"]);
-        Claim::take(directory.path(), "web").unwrap().release();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(sweep(&directories).unwrap(), std::slice::from_ref(&id));
+        Claim::take(&directories, &id).unwrap().release();
+        assert_eq!(fs::read_dir(directories.claims()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_claim_is_no_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        for (text, want) in [("", "empty"), ("{", "unreadable"), ("null", "unreadable"), ("{}", "unreadable")] {
+            fs::write(root.path().join("claim"), text).unwrap();
+            let content = match read(&File::open(root.path().join("claim")).unwrap()) {
+                Content::Empty => "empty",
+                Content::Unreadable => "unreadable",
+                Content::Duty(_) => "duty",
+            };
+            assert_eq!(content, want, "{text:?}");
+        }
     }
 }

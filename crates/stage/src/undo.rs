@@ -1,12 +1,16 @@
 //! Undoes the stages that were done, in reverse. Every step is tried, whatever became of the one before it. Undoing what
 //! was never done is no failure.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories, Owner};
+use record::{OwnedBy, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +26,85 @@ pub struct Undo {
     pub of: Tool,
     /// The command that does it.
     pub stage: Stage,
+}
+
+/// What has been made for a container. Each tool undoes what its stage has made for this owner, and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Made<'a> {
+    /// The container.
+    pub id: &'a ContainerId,
+    /// Whose it is. Without one, all that is undone is what no other root has.
+    pub owner: Option<Owner>,
+    /// The root that the tools were called with, if with one.
+    pub root: Option<&'a Path>,
+    /// The directory of the runtime's states, if it was called with one.
+    pub states: Option<&'a Path>,
+    /// Another runtime than `spawn`.
+    pub runtime: Option<&'a Path>,
+    /// Whether the bundle's files stay: then it is only unmounted.
+    pub keeps_bundle: bool,
+}
+
+impl Made<'_> {
+    /// Returns what undoes the stages of those tools for which `made` holds, in the order in which it is done.
+    pub fn undo(&self, made: impl Fn(Tool) -> bool) -> Vec<Undo> {
+        let tools = [Tool::Spawn, Tool::Portmap, Tool::Ns, Tool::Bundle].into_iter().filter(|tool| made(*tool));
+        tools.map(|of| Undo { of, stage: self.command(of) }).collect()
+    }
+
+    /// Begins a command line of the runtime.
+    pub fn runtime(&self) -> Stage {
+        let root = self.states.into_iter().flat_map(|states| [OsStr::new("--root"), states.as_os_str()]);
+        let stage = Stage::new(Tool::Spawn, root);
+        match self.runtime {
+            Some(runtime) => stage.by(runtime),
+            None => stage,
+        }
+    }
+
+    fn command(&self, tool: Tool) -> Stage {
+        let mut stage = match tool {
+            Tool::Spawn => self.runtime(),
+            Tool::Bundle if self.keeps_bundle => Stage::new(tool, ["unmount"]),
+            Tool::Bundle => Stage::new(tool, ["delete", "--force"]),
+            _ => Stage::new(tool, ["del"]),
+        };
+        if tool == Tool::Spawn {
+            stage.push(["delete", "--force"]);
+        } else {
+            stage.push(self.root.into_iter().flat_map(|root| [OsStr::new("--root"), root.as_os_str()]));
+        }
+        // Another runtime knows of no owners.
+        if tool != Tool::Spawn || self.runtime.is_none() {
+            stage.push(self.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
+        }
+        stage.push([self.id]);
+        stage
+    }
+}
+
+/// Returns what undoes what a bundle says was made for its container, but for the bundle itself. It is nothing where the
+/// bundle does not say it.
+pub(crate) fn of_bundle(directories: &Directories, id: &ContainerId) -> Vec<Undo> {
+    let Ok(record) = Record::of_bundle(&directories.bundle(id)) else { return vec![] };
+    let owner = record.find::<OwnedBy>().ok().flatten().map(|owned| owned.0);
+    // Without an owner it is not known that it is this container's.
+    if owner.is_none() {
+        return vec![];
+    }
+    let states = directories.states();
+    let made = Made { id, owner, root: directories.root(), states: Some(&states), runtime: None, keeps_bundle: true };
+    made.undo(|tool| is_in(&record, tool))
+}
+
+/// Tells whether the record says that a tool has made something for a run of the container.
+pub fn is_in(record: &Record, tool: Tool) -> bool {
+    match tool {
+        Tool::Spawn | Tool::Bundle => true,
+        Tool::Portmap => record.member("ports").is_some() || record.member("sockets").is_some(),
+        Tool::Ns => record.member("network").is_some(),
+        _ => false,
+    }
 }
 
 /// Carries the steps out; the error names the first one that failed, the others are warned of.

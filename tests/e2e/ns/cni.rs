@@ -27,7 +27,7 @@ fn list(more: &str) -> String {
 EOF
         mkdir -p plugins; ln -s /usr/lib/cni/* plugins; export CNI_PATH=$PWD/plugins
         lease() {{ ls leases/lab 2>/dev/null | grep ^10 || echo none; }}
-        nothing() {{ test "$(lease)" = none; test ! -e /run/netns/web; test -z "$(ls /run/drayage/cni)"
+        nothing() {{ test "$(lease)" = none; test ! -e /run/netns/web; test -z "$(ls $DRAYAGE_ROOT/run/cni)"
             ! ip link | grep -q veth; ip link del cni-lab0; }}
         "#
     )

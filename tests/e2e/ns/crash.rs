@@ -41,7 +41,7 @@ fn walk(sandbox: &Sandbox, what: &str, neighbour: &str) {
         }
         fresh() { bundle web; before; }
         left() {
-            ls -A /run/netns /run/drayage/hosts 2>/dev/null; ip -o link | grep -v ' lo:' | cut -d' ' -f2; nft list ruleset
+            ls -A /run/netns $DRAYAGE_ROOT/run/hosts 2>/dev/null; ip -o link | grep -v ' lo:' | cut -d' ' -f2; nft list ruleset
             # What is taken back stays as a comment.
             grep -v '^#' db/hosts 2>/dev/null
         }

@@ -33,7 +33,7 @@ fn come_and_go(sandbox: &Sandbox) {
     second.wait();
     first.wait_stdout("alone");
     first.wait().ok();
-    wait_for("the note's end", || sandbox.sh("ls /run/drayage/hosts").run().stdout.is_empty().then_some(()));
+    wait_for("the note's end", || sandbox.sh("ls $DRAYAGE_ROOT/run/hosts").run().stdout.is_empty().then_some(()));
 }
 
 /// Makes a bundle with a hosts file, and its network.
@@ -54,7 +54,7 @@ fn bridges(sandbox: &Sandbox) {
             grep -q '^fd00:9::.*far' other/hosts; grep -q 'b bee b.lab' a/hosts
             ! ns add --alias 'no name' x 2>err; grep -q 'letters' err
             ns del b; test \"$(names a)\" = 'a plain '
-            ns del a other far plain; ls /run/drayage/hosts | wc -l | grep -qx 0"
+            ns del a other far plain; ls $DRAYAGE_ROOT/run/hosts | wc -l | grep -qx 0"
         ),
     );
 }
@@ -67,11 +67,11 @@ fn killed(sandbox: &Sandbox) {
             add a; add b; add c
             # As if the machine had lost it: no port, no name, but the note.
             ip netns del b; ip link del $(ip -o link | grep 'alias ctr=b ' | cut -d: -f2 | cut -d@ -f1) 2>/dev/null || :
-            printf '{{\"id\":' >/run/drayage/hosts/half
+            printf '{{\"id\":' >$DRAYAGE_ROOT/run/hosts/half
             until ! ip -o link | grep -q 'alias ctr=b '; do :; done
             add d; test \"$(names a)\" = 'a c d '; test \"$(names d)\" = 'a c d '
-            test ! -e /run/drayage/hosts/b
-            ns del a c d half; rm -f /run/drayage/hosts/half"
+            test ! -e $DRAYAGE_ROOT/run/hosts/b
+            ns del a c d half; rm -f $DRAYAGE_ROOT/run/hosts/half"
         ),
     );
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use ::container::{ContainerId, Directories, NameError};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::options::Mounts;
 /// `CONTAINER[:ro|rw]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VolumesFrom {
-    id: String,
+    id: ContainerId,
     read_only: bool,
 }
 
@@ -22,21 +23,21 @@ impl FromStr for VolumesFrom {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (id, mode) = text.split_once(':').unwrap_or((text, "rw"));
-        if id.is_empty() || !["ro", "rw"].contains(&mode) {
+        if !["ro", "rw"].contains(&mode) {
             return Err("not CONTAINER[:ro|rw]".to_owned());
         }
-        Ok(Self { id: id.to_owned(), read_only: mode == "ro" })
+        let id = id.parse().map_err(|error: NameError| error.to_string())?;
+        Ok(Self { id, read_only: mode == "ro" })
     }
 }
 
 /// Returns the mounts of the containers that `given` names, but those on whose places it mounts something itself.
-pub(crate) fn mounts(given: &Mounts, data: &Path) -> Result<Vec<Mount>> {
+pub(crate) fn mounts(given: &Mounts, directories: &Directories) -> Result<Vec<Mount>> {
     let own = given.volume.iter().map(|flag| &flag.0).chain(given.mount.iter().map(|flag| &flag.0));
     let taken: Vec<&Mount> = own.chain(given.tmpfs.iter().map(|flag| &flag.0)).collect();
     let mut borrowed: Vec<Mount> = Vec::new();
     for from in &given.volumes_from {
-        container::check_id(&from.id)?;
-        let bundle = container::directory(data).join(&from.id);
+        let bundle = directories.bundle(&from.id);
         let path = bundle.join(container::CONFIG);
         if !path.exists() {
             bail!("no container {} to take volumes from", from.id);
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_mode_follows_the_name() {
-        let from = |id: &str, read_only| Some(VolumesFrom { id: id.to_owned(), read_only });
+        let from = |id: &str, read_only| Some(VolumesFrom { id: id.parse().unwrap(), read_only });
         for (text, want) in [("web", from("web", false)), ("web:ro", from("web", true)), ("web:x", None), (":ro", None)]
         {
             assert_eq!(text.parse().ok(), want, "{text}");

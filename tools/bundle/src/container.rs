@@ -1,11 +1,12 @@
-//! The bundle's directory `<data>/containers/<id>`: claimed by making it, whole once config.json is in it, and locked
+//! The bundle's directory: claimed by making it, whole once config.json is in it, and locked
 //! while it is in between, so that nobody takes a bundle being made for what a killed process has left.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use ::container::{ContainerId, Directories};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -18,30 +19,6 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const RECORD: &str = record::FILE;
 /// Directories on their way out.
 const REMOVED: &str = ".removed-";
-
-/// Returns the directory of all bundles.
-pub(crate) fn directory(data: &Path) -> PathBuf {
-    data.join("containers")
-}
-
-/// Checks an id: a name in the file system, in `/run/netns` and in the control groups.
-pub(crate) fn check_id(id: &str) -> Result<()> {
-    let mut bytes = id.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if !first || !rest || id.len() > 128 {
-        bail!(cli::Usage(format!("`{id}` is not an id: letters, digits, `_`, `.` and `-`, at most 128")));
-    }
-    Ok(())
-}
-
-/// Returns twelve random hexadecimal digits.
-pub(crate) fn random_id() -> Result<String> {
-    let mut bytes = [0_u8; 6];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("read /dev/urandom")?;
-    let number = bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-    Ok(format!("{number:012x}"))
-}
 
 /// A bundle being made. Dropped before [`Claim::commit`], it undoes everything.
 pub(crate) struct Claim {
@@ -62,11 +39,10 @@ pub(crate) enum Made {
 
 impl Claim {
     /// Takes an id, also from a bundle that a killed process has left half-made.
-    pub(crate) fn new(data: &Path, id: &str) -> Result<Self> {
-        let parent = directory(data);
+    pub(crate) fn new(directories: &Directories, id: &ContainerId) -> Result<Self> {
+        let (parent, path) = (directories.bundles(), directories.bundle(id));
         make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
-        sweep_removed(data)?;
-        let path = parent.join(id);
+        sweep_removed(directories)?;
         loop {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
@@ -189,8 +165,8 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Removes what killed removals have left.
-pub(crate) fn sweep_removed(data: &Path) -> Result<()> {
-    let parent = directory(data);
+pub(crate) fn sweep_removed(directories: &Directories) -> Result<()> {
+    let parent = directories.bundles();
     let entries = match fs::read_dir(&parent) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.with_context(|| format!("read {}", parent.display()))?,
@@ -217,9 +193,9 @@ fn sweep(path: &Path) -> Result<()> {
     }
 }
 
-/// Returns the bundles, by name.
-pub(crate) fn entries(data: &Path) -> Result<Vec<PathBuf>> {
-    let parent = directory(data);
+/// Returns the ids of the bundles.
+pub(crate) fn entries(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let parent = directories.bundles();
     let entries = match fs::read_dir(&parent) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("read {}", parent.display()))?,
@@ -230,7 +206,7 @@ pub(crate) fn entries(data: &Path) -> Result<Vec<PathBuf>> {
         !removed && path.is_dir()
     });
     paths.sort();
-    Ok(paths)
+    Ok(paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect())
 }
 
 /// Makes a directory for root only: images hold set-user-ID programs that the host's users must not reach
@@ -250,50 +226,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_names() {
-        for (id, want) in [
-            ("web", true),
-            ("a.b_c-9", true),
-            ("0123456789ab", true),
-            ("", false),
-            (".", false),
-            ("..", false),
-            ("-x", false),
-            ("a/b", false),
-            ("a b", false),
-            ("a\n", false),
-        ] {
-            assert_eq!(check_id(id).is_ok(), want, "{id:?}");
-        }
-        assert!(check_id(&random_id().unwrap()).is_ok());
-    }
-
-    #[test]
     fn a_claim_is_undone_unless_it_is_committed() {
         let data = std::env::temp_dir().join(format!("bundle-claim-{}", std::process::id()));
-        let claim = Claim::new(&data, "a").unwrap();
+        let (directories, id) = (Directories::new(data.clone(), data.join("run")), "a".parse().unwrap());
+        let claim = Claim::new(&directories, &id).unwrap();
         claim.write("hosts", b"x").unwrap();
-        assert!(Claim::new(&data, "a").is_err());
+        assert!(Claim::new(&directories, &id).is_err());
         drop(claim);
         assert!(!data.join("containers/a").exists());
         // What a killed process leaves has no config and no lock.
         fs::create_dir_all(data.join("containers/a/upper")).unwrap();
-        let claim = Claim::new(&data, "a").unwrap();
+        let claim = Claim::new(&directories, &id).unwrap();
         claim.write(CONFIG, b"{}").unwrap();
         claim.commit();
-        let error = Claim::new(&data, "a").err().unwrap().to_string();
+        let error = Claim::new(&directories, &id).err().unwrap().to_string();
         assert!(error.starts_with("id `a` is taken"), "{error}");
         remove(&data.join("containers/a")).unwrap();
         // What a killed removal has left goes with the next bundle; not what somebody is still at.
         let left = data.join("containers/.removed-a-1");
         fs::create_dir_all(left.join("upper")).unwrap();
         let held = Lock::take(&left).unwrap();
-        drop(Claim::new(&data, "b").unwrap());
+        drop(Claim::new(&directories, &"b".parse().unwrap()).unwrap());
         assert!(left.is_dir());
         drop(held);
-        drop(Claim::new(&data, "b").unwrap());
+        drop(Claim::new(&directories, &"b".parse().unwrap()).unwrap());
         assert_eq!(fs::read_dir(data.join("containers")).unwrap().count(), 0);
-        assert_eq!(entries(&data).unwrap(), Vec::<PathBuf>::new());
+        assert!(entries(&directories).unwrap().is_empty());
         fs::remove_dir_all(data).unwrap();
     }
 }

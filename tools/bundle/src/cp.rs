@@ -11,24 +11,24 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ::container::{ContainerId, Directories, NameError};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cli_usage;
-use crate::container;
 use crate::interrupt::Interrupt;
 use crate::options::Cp;
+use crate::state::runner;
 use crate::tree::{Entry, Manner, copy_content, copy_entry};
-use crate::verbs::runner;
 use place::{Found, Object, Place};
 
 /// What is written for a source or a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     /// `CONTAINER:PATH`.
-    Inside { id: String, path: PathBuf },
+    Inside { id: ContainerId, path: PathBuf },
     /// A path of the host's.
     Local(PathBuf),
     /// `-`: a tar archive.
@@ -45,7 +45,10 @@ impl FromStr for Name {
         // As with docker: who means a file with a colon in its name writes ./ before it.
         match text.split_once(':').filter(|_| !text.starts_with(['/', '.'])) {
             Some((_, "") | ("", _)) => Err("not CONTAINER:PATH".to_owned()),
-            Some((id, path)) => Ok(Self::Inside { id: id.to_owned(), path: Path::new("/").join(path) }),
+            Some((id, path)) => {
+                let id = id.parse().map_err(|error: NameError| error.to_string())?;
+                Ok(Self::Inside { id, path: Path::new("/").join(path) })
+            }
             None if text.is_empty() => Err("an empty path".to_owned()),
             None => Ok(Self::Local(text.into())),
         }
@@ -53,13 +56,13 @@ impl FromStr for Name {
 }
 
 /// Makes an ordinary user root of the namespace that the container's files belong to.
-pub(crate) fn enter(options: &Cp, roots: &(PathBuf, PathBuf)) {
+pub(crate) fn enter(options: &Cp, directories: &Directories) {
     let named = [&options.source, &options.destination].into_iter().find_map(|name| match name {
         Name::Inside { id, .. } => Some(id),
         _ => None,
     });
-    let bundle = named.filter(|id| container::check_id(id).is_ok()).map(|id| container::directory(&roots.0).join(id));
-    match bundle.and_then(|bundle| runner(&bundle, &roots.1).and_then(Pid::from_raw)) {
+    let bundle = named.map(|id| directories.bundle(id));
+    match bundle.and_then(|bundle| runner(&bundle, directories).and_then(Pid::from_raw)) {
         Some(pid) if !rustix::process::geteuid().is_root() => {
             let joined = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 .and_then(|process| move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::USER));
@@ -72,8 +75,8 @@ pub(crate) fn enter(options: &Cp, roots: &(PathBuf, PathBuf)) {
 }
 
 /// Copies.
-pub(crate) fn run(options: &Cp, roots: &(PathBuf, PathBuf)) -> Result<()> {
-    let open = |id: &str| Place::of_container(id, &roots.0, &roots.1).with_context(|| format!("container {id}"));
+pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
+    let open = |id: &ContainerId| Place::of_container(id, directories).with_context(|| format!("container {id}"));
     let interrupt = Interrupt::watch()?;
     // Modes are the originals'.
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn names_are_docker_s() {
-        let inside = |id: &str, path: &str| Ok(Name::Inside { id: id.into(), path: path.into() });
+        let inside = |id: &str, path: &str| Ok(Name::Inside { id: id.parse().unwrap(), path: path.into() });
         for (text, want) in [
             ("web:/etc/hosts", inside("web", "/etc/hosts")),
             ("web:etc/hosts", inside("web", "/etc/hosts")),

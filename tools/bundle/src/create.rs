@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ::container::{ContainerId, Directories, OWNER, Owner};
 use anyhow::{Context, Result, bail};
 use layout::lenient;
 use oci_spec::image::{Descriptor, ImageConfiguration};
-use record::{Bundle, Id, Image, Input, Record, Rootfs};
+use record::{Bundle, Id, Image, Input, OwnedBy, Record, Rootfs};
 use rustix::fs::Mode;
 use serde_json::Value;
 
@@ -40,42 +41,45 @@ struct Origin {
 
 /// Where things are.
 struct Place<'a> {
-    id: &'a str,
-    data: &'a Path,
-    run: &'a Path,
+    id: &'a ContainerId,
+    owner: Option<Owner>,
+    directories: &'a Directories,
     /// The bundle's directory.
     bundle: &'a Path,
 }
 
 /// Makes a bundle, or prints its config.json.
-pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
+pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> {
     let mut origin = read(options)?;
     for key in translate::dropped_annotations(&origin.image) {
         log::warn!("label {key} of the image would give orders to the runtime: left out");
     }
-    let (data, run) = (roots.data(), roots.run());
     let id = match (&options.id, options.print) {
         (Some(id), _) => id.clone(),
-        (None, true) => PRINTED_ID.to_owned(),
-        (None, false) => container::random_id()?,
+        (None, true) => PRINTED_ID.parse()?,
+        (None, false) => ContainerId::random().context("a random id")?,
     };
-    container::check_id(&id)?;
+    let owner = match options.owner {
+        // The same for the same input.
+        None if options.print => None,
+        None => Some(Owner::new(directories).context("a new owner")?),
+        given => given,
+    };
     let mut options = options.clone();
-    let borrowed = borrow::mounts(&options.mounts, &data)?;
+    let borrowed = borrow::mounts(&options.mounts, directories)?;
     options.mounts.volume.extend(borrowed.into_iter().map(VolumeFlag));
     let mut labels = label_files(&options.names.label_file)?;
     labels.append(&mut options.names.label);
     options.names.label = labels;
     let options = &options;
-    let bundle = container::directory(&data).join(&id);
-    let place = Place { id: &id, data: &data, run: &run, bundle: &bundle };
+    let place = Place { id: &id, owner, directories, bundle: &directories.bundle(&id) };
     if options.print {
         return print(&origin, options, &place);
     }
     let interrupt = Interrupt::watch()?;
     // Directories that are made for the container are everybody's to enter there, whatever the caller's shell says.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    let mut claim = Claim::new(&data, &id)?;
+    let mut claim = Claim::new(directories, &id)?;
     let (root, mounted) = mount(&origin.rootfs, options, &claim)?;
     let config = config(&origin, options, &place, &root)?;
     interrupt.check()?;
@@ -90,6 +94,9 @@ pub(crate) fn create(options: &Create, roots: &cli::Roots) -> Result<()> {
     }
     origin.record.set(&Bundle(claim.path.clone()));
     origin.record.set(&Id(id.clone()));
+    if let Some(owner) = owner {
+        origin.record.set(&OwnedBy(owner));
+    }
     claim.write(container::RECORD, (origin.record.to_line() + "\n").as_bytes())?;
     interrupt.check()?;
     claim.write(container::CONFIG, pretty(&config)?.as_bytes())?;
@@ -199,7 +206,7 @@ fn mount(rootfs: &Rootfs, options: &Create, claim: &Claim) -> Result<(Root, Opti
 /// Computes config.json: gathers what it depends on, translates, and applies the user's patches.
 fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> Result<Value> {
     let _span = trace::span("compute config.json", "");
-    let namespaces = host::namespaces(&options.namespaces, place.run)?;
+    let namespaces = host::namespaces(&options.namespaces, place.directories)?;
     let given = options.process.user.clone();
     let spec = given.or_else(|| origin.image.config().as_ref()?.user().clone()).unwrap_or_default();
     let numeric = user::is_numeric(&spec) && options.process.group_add.iter().all(|group| user::is_numeric(group));
@@ -222,7 +229,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         log::warn!("volumes are not relabelled for SELinux");
     }
     let facts = Facts {
-        cgroup: cgroup_name(place),
+        cgroup: place.directories.cgroup(place.id),
         root: root_path(&origin.rootfs, options)?,
         user: accounts.resolve(&spec, &options.process.group_add)?,
         hostname: host::hostname(&options.names, &namespaces, place.id)?,
@@ -234,7 +241,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
             .map(|(name, path)| (path, text(&place.bundle.join(name))))
             .collect(),
         init: init_program(options, &namespaces.pid)?,
-        shm: host::shared_memory(&options.namespaces, place.run)?,
+        shm: host::shared_memory(&options.namespaces, place.directories)?,
         seccomp: seccomp_profile(options, &capabilities)?,
         namespaces,
         devices,
@@ -256,19 +263,10 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         let changes = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", path.display()))?;
         patch::merge(&mut config, changes);
     }
-    Ok(config)
-}
-
-/// Returns the name of the container's cgroup. Ids are unique below one root only, control groups are the machine's, so
-/// below another root than the system's own the name tells which.
-fn cgroup_name(place: &Place<'_>) -> String {
-    if place.run == Path::new("/run/drayage") {
-        return place.id.to_owned();
+    if let Some(owner) = place.owner {
+        config["annotations"][OWNER] = Value::String(owner.to_string());
     }
-    // FNV-1a: the same name for the same root, on every machine and in every version.
-    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    let hash = place.run.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5, step);
-    format!("{}-{hash:08x}", place.id)
+    Ok(config)
 }
 
 fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
@@ -323,7 +321,7 @@ fn sources(mounts: &[Mount], place: &Place<'_>) -> Vec<(Mount, String)> {
     let mut number = 0;
     let source = |mount: &Mount| match &mount.source {
         Source::Host { path, .. } => path.clone(),
-        Source::Volume { name: Some(name), .. } => text(&place.data.join("volumes").join(name)),
+        Source::Volume { name: Some(name), .. } => text(&place.directories.volume(name)),
         Source::Volume { name: None, .. } => {
             number += 1;
             text(&place.bundle.join("volumes").join(number.to_string()))

@@ -1,9 +1,9 @@
 //! What the host is like, as far as config.json depends on it.
 
 use std::fs;
-use std::path::Path;
 use std::sync::OnceLock;
 
+use ::container::Directories;
 use anyhow::Result;
 
 use crate::namespace::{Namespace, Shared};
@@ -46,12 +46,12 @@ pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<S
     Ok(name)
 }
 
-/// Returns the namespaces, with other containers' looked up in the run directory.
-pub(crate) fn namespaces(options: &Namespaces, run: &Path) -> Result<Shared> {
+/// Returns the namespaces, with other containers' looked up.
+pub(crate) fn namespaces(options: &Namespaces, directories: &Directories) -> Result<Shared> {
     let find = |option: &Option<Namespace>, name: &str| -> Result<Namespace> {
         match option {
             Some(Namespace::Container(id)) => {
-                let pid = state::require_pid(run, id)?;
+                let pid = state::require_pid(directories, id)?;
                 Ok(Namespace::Path(format!("/proc/{pid}/ns/{name}")))
             }
             Some(namespace) => Ok(namespace.clone()),
@@ -79,10 +79,12 @@ pub(crate) fn namespaces(options: &Namespaces, run: &Path) -> Result<Shared> {
 }
 
 /// Returns where /dev/shm comes from when another's IPC namespace is used.
-pub(crate) fn shared_memory(options: &Namespaces, run: &Path) -> Result<Option<String>> {
+pub(crate) fn shared_memory(options: &Namespaces, directories: &Directories) -> Result<Option<String>> {
     match &options.ipc {
         Some(Namespace::Host) => Ok(Some("/dev/shm".to_owned())),
-        Some(Namespace::Container(id)) => Ok(Some(format!("/proc/{}/root/dev/shm", state::require_pid(run, id)?))),
+        Some(Namespace::Container(id)) => {
+            Ok(Some(format!("/proc/{}/root/dev/shm", state::require_pid(directories, id)?)))
+        }
         _ => Ok(None),
     }
 }

@@ -39,6 +39,7 @@ use std::process::ExitCode;
 use rustix::thread::CapabilitySet;
 
 use crate::options::{Arguments, Verb};
+use crate::verbs::Delete;
 
 /// There is no network, and nothing is executed; the overlay is mounted.
 const ROOM: confine::Room = confine::Room {
@@ -63,8 +64,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     // There are files with others' ids.
     let own = match &verb {
-        Some(Verb::Cp(options)) => (options.roots.data(), options.roots.run()),
-        _ => (roots.data(), roots.run()),
+        Some(Verb::Cp(options)) => options.roots.directories(),
+        _ => roots.directories(),
     };
     match &verb {
         Some(Verb::Delete { roots, .. } | Verb::Unmount { roots, .. } | Verb::Prune { roots, .. }) => {
@@ -77,18 +78,20 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     host::held_capabilities();
     confine::enter(&room(verb.as_ref()))?;
     match verb {
-        None => create::create(&create, &roots)?,
+        None => create::create(&create, &own)?,
         Some(Verb::Init { .. }) => {}
         Some(Verb::Cp(options)) => cp::run(&options, &own)?,
-        Some(Verb::Delete { force, bundles, roots }) => {
-            verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, force, &roots))?;
+        Some(Verb::Delete { force, owner, bundles, roots }) => {
+            let (how, directories) = (Delete { force, owner }, roots.directories());
+            verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, how, &directories))?;
         }
-        Some(Verb::Unmount { bundles, roots }) => {
-            verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, &roots))?;
+        Some(Verb::Unmount { owner, bundles, roots }) => {
+            let directories = roots.directories();
+            verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, owner, &directories))?;
         }
-        Some(Verb::List { json, roots }) => verbs::list(json, &roots)?,
-        Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots)?,
-        Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots)?,
+        Some(Verb::List { json, roots }) => verbs::list(json, &roots.directories())?,
+        Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots.directories())?,
+        Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots.directories())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 mod parse;
 
+use ::container::VolumeName;
 use serde_json::{Value, json};
 
 /// One mount that the user asked for.
@@ -25,7 +26,7 @@ pub(crate) enum Source {
     /// A file or directory of the host; with `create`, made as a directory where nothing is.
     Host { path: String, create: bool },
     /// A volume: a directory that we keep. Without a name it is the container's own and goes with it.
-    Volume { name: Option<String>, copy: bool },
+    Volume { name: Option<VolumeName>, copy: bool },
     /// Memory, with the options of `tmpfs(5)`.
     Tmpfs { options: Vec<String> },
 }

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use ::container::{NameError, RuntimeId};
 use serde_json::{Value, json};
 
 /// A namespace as an option names it.
@@ -14,7 +15,7 @@ pub(crate) enum Namespace {
     /// The host's.
     Host,
     /// That of another container, by id.
-    Container(String),
+    Container(RuntimeId),
     /// That behind a path.
     Path(String),
 }
@@ -24,7 +25,7 @@ impl FromStr for Namespace {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("container", id)) if !id.is_empty() => Ok(Self::Container(id.to_owned())),
+            Some(("container", id)) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
             Some(("ns", path)) if path.starts_with('/') => Ok(Self::Path(path.to_owned())),
             None => match text {
                 "private" | "shareable" | "bridge" | "default" => Ok(Self::Private),
@@ -95,7 +96,7 @@ mod tests {
         for (text, want) in [
             ("host", Some(Namespace::Host)),
             ("shareable", Some(Namespace::Private)),
-            ("container:web", Some(Namespace::Container("web".to_owned()))),
+            ("container:web", Some(Namespace::Container("web".parse().unwrap()))),
             ("ns:/run/netns/x", Some(Namespace::Path("/run/netns/x".to_owned()))),
             ("container:", None),
             ("ns:x", None),

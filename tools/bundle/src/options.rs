@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ::container::{ContainerId, Owner};
 use clap::{Args, Parser, Subcommand};
 
 use crate::borrow::VolumesFrom;
@@ -49,6 +50,9 @@ pub(crate) enum Verb {
         /// Also when a container of it seems to run; and say nothing of what is not there
         #[arg(long, short)]
         force: bool,
+        /// Only where it is this owner's, as the record's `owner` names it
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<Owner>,
         /// Ids, or paths of bundles
         #[arg(required = true, value_name = "ID|PATH")]
         bundles: Vec<String>,
@@ -80,6 +84,9 @@ pub(crate) enum Verb {
     },
     /// Unmount the root file systems of bundles whose containers have ended; what is half-made goes altogether
     Unmount {
+        /// Only where it is this owner's, as the record's `owner` names it
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<Owner>,
         /// Ids or paths
         #[arg(value_name = "BUNDLE", required = true)]
         bundles: Vec<String>,
@@ -130,7 +137,10 @@ pub(crate) struct Create {
     pub(crate) command: Vec<String>,
     /// Name of the container [default: twelve random hexadecimal digits]
     #[arg(long, value_name = "ID")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<ContainerId>,
+    /// Whose it is, as the record's `owner` names it [default: a new owner]
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<Owner>,
     /// Image config (JSON) for a root file system that comes without one
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

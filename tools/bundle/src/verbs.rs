@@ -4,13 +4,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ::container::{ContainerId, Directories, NameError, Owner};
 use anyhow::{Context, Result, bail};
-use record::{Image, Record, Rootfs};
+use record::{Image, OwnedBy, Record, Rootfs};
 use serde_json::json;
 
+use crate::cli_usage;
 use crate::container::{self, Lock};
 use crate::overlay::{self, Overlay};
-use crate::{cli_usage, state};
+use crate::state::runner;
 
 /// Does something to bundles, given by id or path. All are tried; the first failure is told last.
 pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<()>) -> Result<()> {
@@ -26,18 +28,21 @@ pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<
 }
 
 /// Unmounts and removes a bundle.
-pub(crate) fn delete(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()> {
-    let path = locate(bundle, &roots.data())?;
-    container::sweep_removed(&roots.data())?;
+pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Result<()> {
+    let path = locate(bundle, directories)?;
+    container::sweep_removed(directories)?;
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if force { Ok(()) } else { bail!("no such bundle") };
+            return if how.force { Ok(()) } else { bail!("no such bundle") };
         }
         there => there.map(drop)?,
     }
-    if !force {
-        ensure_ended(&path, roots)?;
-        if is_claimed(&path, &roots.run())? {
+    if is_others(&path, how.owner)? {
+        return Ok(());
+    }
+    if !how.force {
+        ensure_ended(&path, directories)?;
+        if is_claimed(&path, directories)? {
             bail!("its container is being started or removed");
         }
     }
@@ -47,62 +52,72 @@ pub(crate) fn delete(bundle: &str, force: bool, roots: &cli::Roots) -> Result<()
 
 /// Unmounts a bundle's root file system. What is not there or not mounted is no error: it may be called twice. A bundle
 /// that a killed process has left half-made has nothing to keep.
-pub(crate) fn unmount(bundle: &str, roots: &cli::Roots) -> Result<()> {
-    let path = locate(bundle, &roots.data())?;
-    if fs::symlink_metadata(&path).is_err() {
+pub(crate) fn unmount(bundle: &str, owner: Option<Owner>, directories: &Directories) -> Result<()> {
+    let path = locate(bundle, directories)?;
+    if fs::symlink_metadata(&path).is_err() || is_others(&path, owner)? {
         return Ok(());
     }
-    ensure_ended(&path, roots)?;
+    ensure_ended(&path, directories)?;
     if let Some(_lock) = Lock::half_made(&path)? {
         return container::remove(&path);
     }
     overlay::unmount(&path.join("rootfs")).context("rootfs")
 }
 
-fn ensure_ended(path: &Path, roots: &cli::Roots) -> Result<()> {
-    match runner(path, &roots.run()) {
+fn ensure_ended(path: &Path, directories: &Directories) -> Result<()> {
+    match runner(path, directories) {
         Some(pid) => bail!("its container runs (process {pid}): stop it first"),
         None => Ok(()),
     }
 }
 
+/// How bundles are deleted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delete {
+    /// Also when a container of it seems to run.
+    pub(crate) force: bool,
+    /// Only where it is this owner's.
+    pub(crate) owner: Option<Owner>,
+}
+
 /// Returns the directory that an id or a path names: nothing else than a bundle of ours is ever removed.
-fn locate(bundle: &str, data: &Path) -> Result<PathBuf> {
+fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
+    let refused = |error: NameError| cli_usage(error.to_string());
     if !bundle.contains('/') {
-        container::check_id(bundle)?;
-        return Ok(container::directory(data).join(bundle));
+        return Ok(directories.bundle(&bundle.parse().map_err(refused)?));
     }
     let path = std::path::absolute(bundle)?;
     let path: PathBuf = path.components().collect();
-    let in_place = path.parent() == Some(&container::directory(data));
-    let ours = path.parent().and_then(Path::file_name).is_some_and(|name| name == "containers")
-        && path.join(container::RECORD).is_file();
+    let in_place = path.parent() == Some(&directories.bundles());
+    let ours = Directories::is_place_of_bundle(&path) && path.join(container::RECORD).is_file();
     if !in_place && !ours {
         return Err(cli_usage("that is not a bundle made by `bundle`".to_owned()));
     }
+    ContainerId::of_path(&path).map_err(refused)?;
     Ok(path)
 }
 
-/// Returns the process that runs from a bundle.
-pub(crate) fn runner(path: &Path, run: &Path) -> Option<i32> {
-    let id = path.file_name()?.to_str()?;
-    state::roots(run).iter().find_map(|states| state::live_pid(states, id))
+/// Tells whether a bundle is another's than this owner's. What a killed process has left half-made nobody has any more; who
+/// is making one has it locked.
+fn is_others(path: &Path, owner: Option<Owner>) -> Result<bool> {
+    let Some(owner) = owner else { return Ok(false) };
+    let record = Record::of_bundle(path).ok().and_then(|record| record.find::<OwnedBy>().ok()?);
+    Ok(record != Some(OwnedBy(owner)) && Lock::half_made(path)?.is_none())
 }
 
 /// Tells whether somebody has the claim on a container's name: `run` that is starting it, or its keeper.
-fn is_claimed(path: &Path, run: &Path) -> Result<bool> {
-    let id = path.file_name().unwrap_or_default().to_string_lossy();
-    stage::claim::is_held(&run.join("claims"), &id)
+fn is_claimed(path: &Path, directories: &Directories) -> Result<bool> {
+    ContainerId::of_path(path).map_or(Ok(false), |id| stage::claim::is_held(directories, &id))
 }
 
 /// Prints the bundles: a table, or an object a line.
-pub(crate) fn list(as_json: bool, roots: &cli::Roots) -> Result<()> {
-    let bundles = container::entries(&roots.data())?;
+pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
+    let bundles = container::entries(directories)?;
     let mut text = String::new();
     let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
-    for path in bundles {
-        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let pid = runner(&path, &roots.run());
+    for id in bundles {
+        let path = directories.bundle(&id);
+        let pid = runner(&path, directories);
         let status = match pid {
             Some(_) => "running",
             None if path.join(container::CONFIG).exists() => "stopped",
@@ -116,7 +131,7 @@ pub(crate) fn list(as_json: bool, roots: &cli::Roots) -> Result<()> {
         }
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         rows.push([
-            id,
+            id.into(),
             status.to_owned(),
             pid,
             if image.is_empty() { "-".to_owned() } else { image },
@@ -148,13 +163,14 @@ fn image_name(path: &Path) -> Option<String> {
 
 /// Removes what no container runs from: what was left half-made, what has lost its mount (with its mount namespace or a
 /// reboot), with `all` every bundle that is not in use. A bundle is in use that somebody holds a lock on, or on its name.
-pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
-    container::sweep_removed(&roots.data())?;
-    for path in container::entries(&roots.data())? {
+pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
+    container::sweep_removed(directories)?;
+    for id in container::entries(directories)? {
+        let path = directories.bundle(&id);
         let is_used = || -> Result<bool> {
             let whole = container::is_whole(&path)?;
-            let kept = whole && (runner(&path, &roots.run()).is_some() || !(all || has_lost_its_mount(&path)));
-            Ok(kept || is_claimed(&path, &roots.run())?)
+            let kept = whole && (runner(&path, directories).is_some() || !(all || has_lost_its_mount(&path)));
+            Ok(kept || is_claimed(&path, directories)?)
         };
         if is_used()? {
             continue;
@@ -165,7 +181,7 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
             log::debug!("remove {}", path.display());
             container::remove(&path)?;
             let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{}", path.file_name().unwrap_or_default().to_string_lossy())?;
+            writeln!(stdout, "{id}")?;
         }
     }
     Ok(())
@@ -173,8 +189,8 @@ pub(crate) fn prune(all: bool, roots: &cli::Roots) -> Result<()> {
 
 /// Mounts a bundle's root file system again, where it has lost its mount, and prints the bundle's record: a container
 /// that has ended can be started once more.
-pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
-    let path = locate(bundle, &roots.data())?;
+pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
+    let path = locate(bundle, directories)?;
     if matches!(path.join(container::RECORD).try_exists(), Ok(false)) {
         bail!("no bundle `{bundle}`");
     }
@@ -183,7 +199,7 @@ pub(crate) fn mount(bundle: &str, roots: &cli::Roots) -> Result<()> {
     record.forget_the_run();
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
     let lock = Lock::take(&path)?;
-    if lock.is_none() || runner(&path, &roots.run()).is_some() {
+    if lock.is_none() || runner(&path, directories).is_some() {
         bail!("container `{bundle}` is in use: stop it first");
     }
     if has_lost_its_mount(&path) {
@@ -211,7 +227,7 @@ mod tests {
 
     #[test]
     fn only_bundles_are_located() {
-        let data = Path::new("/data");
+        let data = &Directories::new("/data".into(), "/data/run".into());
         assert_eq!(locate("web", data).unwrap(), Path::new("/data/containers/web"));
         assert_eq!(locate("/data/containers/web/", data).unwrap(), Path::new("/data/containers/web"));
         for bundle in ["/", "/etc", "../x", "/data/containers", "/data/containers/web/../../..", "..", ""] {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
+use container::Directories;
 use serde_json::Value;
 use stage::{Stage, Tool};
 
@@ -47,7 +48,7 @@ fn shell(script: &str) -> Result<ExitStatus> {
 pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
     stop(project, root, timeout)?;
     let there = known(root, &["list", "--quiet"])?;
-    for service in project.services.iter().rev().filter(|service| there.contains(&service.container)) {
+    for service in project.services.iter().rev().filter(|service| there.contains(&*service.container)) {
         let mut remove = command(Tool::Keep, &["rm", "--force"], root);
         remove.push([&service.container]);
         quietly(&remove)?;
@@ -57,7 +58,7 @@ pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -
 
 fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
     let running = known(root, &["list", "--quiet", "--running"])?;
-    for service in project.services.iter().rev().filter(|service| running.contains(&service.container)) {
+    for service in project.services.iter().rev().filter(|service| running.contains(&*service.container)) {
         let mut stop = command(Tool::Keep, &["stop"], root);
         if let Some(timeout) = timeout {
             stop.push(["--time".to_owned(), timeout.to_string()]);
@@ -69,9 +70,9 @@ fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()
 }
 
 /// Removes the project's own volumes; those that others made and named for it stay.
-pub(crate) fn remove_volumes(project: &Project, directory: &Path) -> Result<()> {
+pub(crate) fn remove_volumes(project: &Project, directories: &Directories) -> Result<()> {
     for volume in &project.volumes {
-        let path = directory.join(volume);
+        let path = directories.volume(volume);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("remove {}", path.display()));
@@ -84,7 +85,7 @@ pub(crate) fn remove_volumes(project: &Project, directory: &Path) -> Result<()> 
 
 /// Lists the services' containers as `keep list` does.
 pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> {
-    let own: HashSet<&str> = project.services.iter().map(|service| service.container.as_str()).collect();
+    let own: HashSet<&str> = project.services.iter().map(|service| &*service.container).collect();
     let form: &[&str] = match (ps.json, ps.quiet) {
         (true, _) => &["list", "--json"],
         (_, true) => &["list", "--quiet"],

@@ -36,7 +36,7 @@ pub(crate) struct Look<'a> {
 pub(crate) fn print(project: &Project, root: &[OsString], look: &Look<'_>) -> Result<ExitCode> {
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let there = known(root, &["list", "--quiet"])?;
-    let services = project.services.iter().filter(|service| there.contains(&service.container));
+    let services = project.services.iter().filter(|service| there.contains(&*service.container));
     let width = services.clone().map(|service| service.name.len()).max().unwrap_or_default();
     let mut running: Vec<(Child, JoinHandle<()>)> = Vec::new();
     for service in services {

@@ -57,7 +57,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             let project = read(&down.services)?;
             action::down(&project, &root, down.timeout)?;
             if down.volumes {
-                action::remove_volumes(&project, &file.roots.data().join("volumes"))?;
+                action::remove_volumes(&project, &file.roots.directories())?;
             }
         }
         Command::Ps(ps) => action::list(&read(&ps.services)?, &root, ps)?,

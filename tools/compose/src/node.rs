@@ -2,8 +2,10 @@
 //! `services.web.ports[1]: ...`.
 
 use std::fmt::Display;
+use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
+use container::NameError;
 use serde_json::Value;
 
 /// A value and its place.
@@ -36,6 +38,11 @@ impl<'a> Node<'a> {
     fn below(&self, value: &'a Value, key: &str) -> Self {
         let dot = if self.place.is_empty() { "" } else { "." };
         Self { value, place: format!("{}{dot}{key}", self.place) }
+    }
+
+    /// Returns a name of a kind, or says why it is none.
+    pub(crate) fn name<T: FromStr<Err = NameError>>(&self) -> Result<T> {
+        self.text()?.parse().map_err(|what| self.error(what))
     }
 
     /// Returns a scalar as text.

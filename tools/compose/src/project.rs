@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use container::{ContainerId, NetworkName, VolumeName};
 use serde_json::Value;
 
 use crate::interpolate::{Variables, interpolate};
@@ -40,7 +41,7 @@ pub(crate) struct Project {
     /// Each after those that it needs.
     pub(crate) services: Vec<Service>,
     /// Names of the project's own volumes.
-    pub(crate) volumes: Vec<String>,
+    pub(crate) volumes: Vec<VolumeName>,
 }
 
 /// What a service's keys refer to outside of the service.
@@ -55,15 +56,15 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// Returns the id of a service's container where the file gives it none.
-    pub(crate) fn container(&self, service: &str) -> String {
-        format!("{}-{service}-1", self.name)
+    pub(crate) fn container(&self, service: &str) -> Result<ContainerId> {
+        Ok(format!("{}-{service}-1", self.name).parse()?)
     }
 
     /// Returns the id of a service's container.
-    pub(crate) fn container_of(&self, service: &str) -> Result<String> {
+    pub(crate) fn container_of(&self, service: &str) -> Result<ContainerId> {
         let node = self.file.get("services").and_then(|services| services.get(service));
         let node = node.ok_or_else(|| anyhow!("services: no service {service}"))?;
-        node.get("container_name").map_or_else(|| Ok(self.container(service)), |name| name.text())
+        node.get("container_name").map_or_else(|| self.container(service), |name| name.name())
     }
 
     /// Returns the labels by which a container's project and service are found again: the same as docker's.
@@ -75,7 +76,7 @@ impl Context<'_> {
     }
 
     /// Returns the name of the volume `key`.
-    pub(crate) fn volume(&self, key: &str) -> Result<String> {
+    pub(crate) fn volume(&self, key: &str) -> Result<VolumeName> {
         let volumes = self.file.get("volumes");
         let declared = volumes.as_ref().and_then(|volumes| volumes.value.get(key));
         let declared = declared.ok_or_else(|| anyhow!("no volume {key} under volumes"))?;
@@ -100,14 +101,14 @@ impl Context<'_> {
         }
         // It is there without being declared: compose-spec, 06.
         let node = Node { value: declared.unwrap_or(&Value::Null), place: format!("networks.{key}") };
-        let mut options = vec!["--network".to_owned(), network_name(self.name, key, &node)?];
+        let mut options = vec!["--network".to_owned(), network_name(self.name, key, &node)?.into()];
         options.extend(subnets(&node)?);
         Ok(if self.rootless { Vec::new() } else { options })
     }
 }
 
 /// Returns a network's name, which is its bridge's. One that is longer than a link's may be is shortened as docker does.
-fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
+fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName> {
     let mut name = format!("{project}_{key}");
     if !node.value.is_null() {
         node.only(&[
@@ -137,10 +138,11 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
         if let Some(driver) = node.get("driver_opts") {
             driver.only(&[BRIDGE_NAME])?;
             if let Some(bridge) = driver.get(BRIDGE_NAME) {
-                return bridge.text();
+                return bridge.name();
             }
         }
     }
+    let name: NetworkName = name.parse().map_err(|what| node.error(what))?;
     if name.len() <= 15 {
         return Ok(name);
     }
@@ -148,7 +150,7 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<String> {
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    Ok(format!("br-{:012x}", hash >> 16))
+    Ok(format!("br-{:012x}", hash >> 16).parse()?)
 }
 
 /// Returns the options of a network's `ipam`.
@@ -171,9 +173,10 @@ fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
 }
 
 /// Returns a volume's name, and whether it is the project's own.
-fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(String, bool)> {
+fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(VolumeName, bool)> {
     if node.value.is_null() {
-        return Ok((format!("{project}_{key}"), true));
+        let name = format!("{project}_{key}").parse().map_err(|what| node.error(what))?;
+        return Ok((name, true));
     }
     node.only(&["name", "external", "driver", "labels"])?;
     if let Some(driver) = node.get("driver") {
@@ -183,9 +186,9 @@ fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(String, boo
     }
     let external = node.get("external").map_or(Ok(false), |node| node.flag())?;
     let name = match node.get("name") {
-        Some(name) => name.text()?,
-        None if external => key.to_owned(),
-        None => format!("{project}_{key}"),
+        Some(name) => name.name()?,
+        None if external => key.parse().map_err(|what| node.error(what))?,
+        None => format!("{project}_{key}").parse().map_err(|what| node.error(what))?,
     };
     Ok((name, !external))
 }

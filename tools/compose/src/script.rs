@@ -90,7 +90,7 @@ mod tests {
     fn a_script_waits_for_what_a_service_needs() {
         let service = |name: &str, dependencies: &[(&str, Condition)]| Service {
             name: name.to_owned(),
-            container: format!("p-{name}-1"),
+            container: format!("p-{name}-1").parse().unwrap(),
             dependencies: dependencies
                 .iter()
                 .map(|(service, condition)| Dependency {

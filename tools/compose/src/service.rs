@@ -1,6 +1,7 @@
 //! A service of the file as the options of one `run`: compose-spec, 05 (services).
 
 use anyhow::Result;
+use container::ContainerId;
 
 use crate::node::Node;
 use crate::project::Context;
@@ -50,7 +51,7 @@ pub(crate) struct Service {
     /// Its key in the file.
     pub(crate) name: String,
     /// The container's id.
-    pub(crate) container: String,
+    pub(crate) container: ContainerId,
     /// Those it needs, each once.
     pub(crate) dependencies: Vec<Dependency>,
     /// Options of `run`.
@@ -103,10 +104,10 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     }
     node.only(&[&known[..], &["build"]].concat())?;
     let container = match node.get("container_name") {
-        Some(container) => container.text()?,
-        None => context.container(&name),
+        Some(container) => container.name()?,
+        None => context.container(&name).map_err(|what| node.error(what))?,
     };
-    let mut options = vec!["--name".to_owned(), container.clone()];
+    let mut options = vec!["--name".to_owned(), container.to_string()];
     options.extend(context.labels(&name));
     options.extend(field::options(node, context)?);
     options.extend(environment::options(node, context)?);

@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use container::ContainerId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -13,19 +15,19 @@ use stage::{Stage, Tool};
 use sys::signal::SignalFd;
 
 use crate::control::{self, Answer, Request};
+use crate::list;
 use crate::options::{Attach, Join, Keys};
-use crate::place::Place;
 
 /// Joins a container and returns its exit code; 0 for who detaches.
 pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
-    let place = Place::of(&options.roots);
-    let bundle = place.bundle(&options.id)?;
+    let directories = options.roots.directories();
+    let bundle = list::bundle(&directories, &options.id)?;
     let signals = block_signals(&options.join)?;
     let keeper = control::ask(&bundle, &options.id, &Request::Attach)?;
     let Some(keeper) = keeper else {
         bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
     };
-    join(keeper, &options.id, &options.join, (&place, &signals))
+    join(keeper, &options.id, &options.join, (&directories.states(), &signals))
 }
 
 /// Blocks the signals that are passed on, or else those that end the join.
@@ -40,14 +42,14 @@ pub(crate) fn block_signals(options: &Join) -> Result<SignalFd> {
 /// Stays with a container whose keeper has been asked for it.
 pub(crate) fn join(
     keeper: OwnedFd,
-    id: &str,
+    id: &ContainerId,
     options: &Join,
-    (place, signals): (&Place, &SignalFd),
+    (states, signals): (&Path, &SignalFd),
 ) -> Result<ExitCode> {
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
     let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(Raw::enter);
     let keys = Pressed::new(&options.detach_keys);
-    let mut joined = Joined { id, sig_proxy: options.sig_proxy, states: place.states.clone(), keeper, input, keys };
+    let mut joined = Joined { id, sig_proxy: options.sig_proxy, states, keeper, input, keys };
     joined.copy_size();
     let ended = joined.stay(signals);
     drop(raw);
@@ -55,9 +57,9 @@ pub(crate) fn join(
 }
 
 struct Joined<'a> {
-    id: &'a str,
+    id: &'a ContainerId,
     sig_proxy: bool,
-    states: std::path::PathBuf,
+    states: &'a Path,
     keeper: OwnedFd,
     /// The container's input.
     input: Option<OwnedFd>,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories};
 use record::{Bundle, Id, Input, Record, State};
 use stage::Claim;
 
@@ -18,7 +19,6 @@ use crate::exit;
 use crate::job::{self, Job};
 use crate::keeper::{self, Report};
 use crate::options::{Begin, Join};
-use crate::place::Place;
 use crate::restart::Policy;
 
 /// Starts the container of a record or bundle, and its keeper.
@@ -32,11 +32,11 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         Input::Directory(bundle) => of_bundle(&bundle)?,
     };
     let (Bundle(bundle), Id(id)) = (record.part()?, record.part()?);
-    let place = Place::of(roots);
+    let directories = roots.directories();
     // Absolute: the keeper's working directory is another one.
-    let root = roots.argument().map(|_| roots.data());
+    let root = roots.argument().map(|_| directories.data());
     let job = Job {
-        undo: job::undo(&record, &id, options.rm, &place.states, root.as_deref()),
+        undo: job::undo(&record, &id, options.rm, &directories, root)?,
         interactive: options.interactive,
         rm: options.rm,
         restart: options.restart,
@@ -46,21 +46,21 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         attached: options.attach,
         preserve_fds: options.preserve_fds,
         record: serde_json::from_str(&record.to_line())?,
-        ..Job::plain(&id, &bundle, &place)?
+        ..Job::plain(&id, &bundle, &directories)?
     };
     let claim = match options.claim_fd {
-        Some(descriptor) => Claim::inherited(&place.claims, &job.id, descriptor)?,
-        None => Claim::take(&place.claims, &job.id)?,
+        Some(descriptor) => Claim::inherited(&directories, &job.id, descriptor)?,
+        None => Claim::take(&directories, &job.id)?,
     };
     let signals = options.attach.then(|| attach::block_signals(&options.join)).transpose()?;
-    let begun = launch(&job, &claim);
+    let begun = launch(&job, &claim, &directories);
     if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();
     }
     match begun? {
         (Report::Running(pid), None) => {
             let status = Some("running".to_owned());
-            record.set(&State { id: job.id, status, pid: Some(pid), bundle: job.bundle, ..State::default() });
+            record.set(&State { id: job.id.into(), status, pid: Some(pid), bundle: job.bundle, ..State::default() });
             record.print()?;
             Ok(ExitCode::SUCCESS)
         }
@@ -69,7 +69,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
             // What the record was read from is no input for the container.
             let piped = options.input.as_deref().is_none_or(|input| input == Path::new("-"));
             let how = Join { no_stdin: options.join.no_stdin || piped, ..options.join.clone() };
-            attach::join(keeper, &job.id, &how, (&Place::of(roots), &signals))
+            attach::join(keeper, &job.id, &how, (&job.states, &signals))
         }
         (Report::Failed(code), _) => Ok(ExitCode::from(code)),
         (Report::Open, _) => bail!("the keeper of {} says nothing", job.id),
@@ -79,7 +79,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
 /// A bundle by itself: its directory's name is the container's.
 fn of_bundle(bundle: &Path) -> Result<Record> {
     let bundle = std::path::absolute(bundle)?;
-    let id = bundle.file_name().map(|name| name.to_string_lossy().into_owned()).context("the bundle has no name")?;
+    let id = ContainerId::of_path(&bundle).map_err(|error| cli::Usage(error.to_string()))?;
     let mut record = Record::default();
     record.set(&Bundle(bundle));
     record.set(&Id(id));
@@ -88,11 +88,11 @@ fn of_bundle(bundle: &Path) -> Result<Record> {
 
 /// Executes the keeper and waits for its report; joins the container before its start, where that is wanted. The keeper's
 /// standard input is a socket, for the job and the reports; its standard output is the claim, which so becomes its own.
-pub(crate) fn launch(job: &Job, claim: &Claim) -> Result<(Report, Option<OwnedFd>)> {
+pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Result<(Report, Option<OwnedFd>)> {
     exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-    command.arg0(keeper::NAME).arg(claim.path());
+    command.arg0(keeper::NAME).args([directories.data(), directories.run()]);
     command.stdin(OwnedFd::from(theirs)).stdout(claim.file().try_clone().context("the claim")?);
     if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
         command.env("DRAYAGE_ROOT", std::path::absolute(root)?);

@@ -6,10 +6,10 @@ use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use container::{ContainerId, Directories};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -18,7 +18,6 @@ use serde_json::{Map, Value, json};
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
 use crate::options::Events;
-use crate::place::Place;
 use crate::{clock, list};
 
 /// The file that says as which process a container was started.
@@ -26,15 +25,16 @@ const PID: &str = "pid";
 
 /// Prints events until its reader has gone.
 pub(crate) fn events(options: &Events) -> Result<ExitCode> {
-    let bundles = Place::of(&options.roots).bundles;
+    let directories = options.roots.directories();
+    let bundles = directories.bundles();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
     made.with_context(|| format!("make {}", bundles.display()))?;
     let inotify = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
     let come_and_go = WatchFlags::CREATE | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
     let above = inotify::add_watch(&inotify, &bundles, come_and_go).with_context(|| bundles.display().to_string())?;
     let mut watch =
-        Watch { bundles: &bundles, options, inotify: &inotify, ids: HashMap::new(), health: HashMap::new() };
-    for id in list::ids(&bundles)? {
+        Watch { directories: &directories, options, inotify: &inotify, ids: HashMap::new(), health: HashMap::new() };
+    for id in list::ids(&directories)? {
         watch.follow(&id);
     }
     let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -48,32 +48,32 @@ pub(crate) fn events(options: &Events) -> Result<ExitCode> {
         let (wd, flags) = (event.wd(), event.events());
         if wd != above {
             watch.file(wd, &name)?;
-        } else if !name.starts_with('.') && flags.contains(ReadFlags::ISDIR) {
-            watch.bundle(&name, flags.contains(ReadFlags::CREATE))?;
+        } else if let (Ok(id), true) = (name.parse(), flags.contains(ReadFlags::ISDIR)) {
+            watch.bundle(&id, flags.contains(ReadFlags::CREATE))?;
         }
     }
 }
 
 struct Watch<'a> {
-    bundles: &'a Path,
+    directories: &'a Directories,
     options: &'a Events,
     inotify: &'a rustix::fd::OwnedFd,
     /// Whose directory a watch is on.
-    ids: HashMap<i32, String>,
+    ids: HashMap<i32, ContainerId>,
     /// What was said last of a container's health.
-    health: HashMap<String, String>,
+    health: HashMap<ContainerId, String>,
 }
 
 impl Watch<'_> {
     /// Watches a bundle; it may be gone by now.
-    fn follow(&mut self, id: &str) {
+    fn follow(&mut self, id: &ContainerId) {
         let flags = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        if let Ok(wd) = inotify::add_watch(self.inotify, self.bundles.join(id), flags) {
-            self.ids.insert(wd, id.to_owned());
+        if let Ok(wd) = inotify::add_watch(self.inotify, self.directories.bundle(id), flags) {
+            self.ids.insert(wd, id.clone());
         }
     }
 
-    fn bundle(&mut self, id: &str, comes: bool) -> Result<()> {
+    fn bundle(&mut self, id: &ContainerId, comes: bool) -> Result<()> {
         if !comes {
             self.health.remove(id);
             return self.say("destroy", id, json!({}));
@@ -82,7 +82,7 @@ impl Watch<'_> {
         self.follow(id);
         // What was there before anybody watched.
         for file in [PID, exit::FILE, health::FILE] {
-            if self.bundles.join(id).join(file).exists() {
+            if self.directories.bundle(id).join(file).exists() {
                 self.happened(id, file)?;
             }
         }
@@ -94,8 +94,8 @@ impl Watch<'_> {
         self.happened(&id, name)
     }
 
-    fn happened(&mut self, id: &str, file: &str) -> Result<()> {
-        let bundle = self.bundles.join(id);
+    fn happened(&mut self, id: &ContainerId, file: &str) -> Result<()> {
+        let bundle = self.directories.bundle(id);
         match file {
             PID => {
                 let pid = exit::read_pid(&bundle.join(PID)).ok().map(Pid::as_raw_pid);
@@ -109,7 +109,7 @@ impl Watch<'_> {
                 let health: Option<Health> = list::parse(&bundle, health::FILE);
                 let status = health.map_or(Value::Null, |health| json!(health.status));
                 let status = status.as_str().unwrap_or_default().to_owned();
-                if self.health.insert(id.to_owned(), status.clone()).as_ref() == Some(&status) {
+                if self.health.insert(id.clone(), status.clone()).as_ref() == Some(&status) {
                     return Ok(());
                 }
                 self.say("health_status", id, json!({"status": status}))
@@ -118,7 +118,7 @@ impl Watch<'_> {
         }
     }
 
-    fn say(&self, event: &str, id: &str, more: Value) -> Result<()> {
+    fn say(&self, event: &str, id: &ContainerId, more: Value) -> Result<()> {
         if !self.options.ids.is_empty() && !self.options.ids.iter().any(|wanted| wanted == id) {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Watch<'_> {
             writeln!(out, "{}", Value::Object(line))?;
         } else {
             let more = more.iter().map(|(name, value)| format!("{name}={}", shown(value)));
-            let words: Vec<String> = [time, event.to_owned(), id.to_owned()].into_iter().chain(more).collect();
+            let words: Vec<String> = [time, event.to_owned(), id.to_string()].into_iter().chain(more).collect();
             writeln!(out, "{}", words.join(" "))?;
         }
         Ok(out.flush()?)

@@ -7,10 +7,10 @@ use std::process::Child;
 
 use anyhow::{Context, Result};
 use cgroup::Cgroups;
+use container::{ContainerId, State};
 use rustix::process::{Pid, WaitStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "exit.json";
@@ -98,12 +98,12 @@ pub(crate) fn code(status: WaitStatus) -> u8 {
 }
 
 /// Finds the control groups of a container by `spawn`'s state, while that is there.
-pub(crate) fn cgroups(states: &Path, id: &str) -> Option<Cgroups> {
-    let state: Value = read(&states.join(id), "state.json").ok()??;
-    Some(Cgroups::from_paths(&serde_json::from_value(state["cgroup_paths"].clone()).ok()?))
+pub(crate) fn cgroups(states: &Path, id: &ContainerId) -> Option<Cgroups> {
+    let state = State::read(states, &id.into()).ok()??;
+    Some(Cgroups::from_paths(&state.cgroup_paths))
 }
 
 /// Tells whether the kernel has killed in the container for want of memory.
-pub(crate) fn was_out_of_memory(states: &Path, id: &str) -> bool {
+pub(crate) fn was_out_of_memory(states: &Path, id: &ContainerId) -> bool {
     cgroups(states, id).is_some_and(|cgroups| cgroups.oom_kills() > 0)
 }

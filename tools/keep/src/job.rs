@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use record::Record;
+use container::{ContainerId, Directories};
+use record::{OwnedBy, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stage::undo::{self, Made};
 use stage::{Stage, Tool, Undo};
 
 use crate::exit;
 use crate::health::Check;
 use crate::notify::Ready;
-use crate::place::Place;
 use crate::restart::Policy;
 
 /// The file's name in the bundle.
@@ -28,7 +29,7 @@ const HEALTH: &str = "org.drayage.healthcheck";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     /// The bundle's directory.
     pub(crate) bundle: PathBuf,
     /// Whether the container has a terminal.
@@ -114,10 +115,10 @@ impl Job {
     }
 
     /// Returns the job of a container that nothing is asked for but what its bundle says.
-    pub(crate) fn plain(id: &str, bundle: &Path, place: &Place) -> Result<Self> {
+    pub(crate) fn plain(id: &ContainerId, bundle: &Path, directories: &Directories) -> Result<Self> {
         let wishes = Wishes::of(bundle)?;
         Ok(Self {
-            id: id.to_owned(),
+            id: id.clone(),
             bundle: bundle.to_owned(),
             terminal: wishes.terminal,
             interactive: false,
@@ -132,7 +133,7 @@ impl Job {
             attached: false,
             stopped: false,
             preserve_fds: 0,
-            states: place.states.clone(),
+            states: directories.states(),
             undo: Vec::new(),
             record: Value::Null,
         })
@@ -178,26 +179,15 @@ impl Wishes {
 }
 
 /// Returns what undoes the stages whose members are in the record, and the container itself.
-pub(crate) fn undo(record: &Record, id: &str, rm: bool, states: &Path, root: Option<&Path>) -> Vec<Undo> {
-    let root = || root.into_iter().flat_map(|root| ["--root".into(), root.as_os_str().to_owned()]);
-    let mut undo = Vec::new();
-    let mut add = |of: Tool, stage: Stage| undo.push(Undo { of, stage });
-    let mut spawn = Stage::new(Tool::Spawn, ["--root".into(), states.as_os_str().to_owned()]);
-    spawn.push(["delete", "--force", id]);
-    add(Tool::Spawn, spawn);
-    if record.member("ports").is_some() {
-        let mut portmap = Stage::new(Tool::Portmap, ["del"]);
-        portmap.push(root());
-        portmap.push([id]);
-        add(Tool::Portmap, portmap);
-    }
-    if record.member("network").is_some() {
-        add(Tool::Ns, Stage::new(Tool::Ns, ["del", id]));
-    }
-    let words: &[&str] = if rm { &["delete", "--force"] } else { &["unmount"] };
-    let mut bundle = Stage::new(Tool::Bundle, words.iter().copied());
-    bundle.push(root());
-    bundle.push([id]);
-    add(Tool::Bundle, bundle);
-    undo
+pub(crate) fn undo(
+    record: &Record,
+    id: &ContainerId,
+    rm: bool,
+    directories: &Directories,
+    root: Option<&Path>,
+) -> Result<Vec<Undo>> {
+    let owner = record.find::<OwnedBy>()?.map(|owned| owned.0);
+    let states = directories.states();
+    let made = Made { id, owner, root, states: Some(&states), runtime: None, keeps_bundle: !rm };
+    Ok(made.undo(|tool| undo::is_in(record, tool)))
 }

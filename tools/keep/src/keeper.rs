@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ::container::Directories;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::FdFlags;
@@ -55,8 +56,9 @@ fn keep() -> Result<()> {
         return Ok(());
     }
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
-    let claim = std::env::args_os().nth(1).map(PathBuf::from).context("no claim")?;
-    let claim = Claim::from_stdout(&claim)?;
+    let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
+    let (data, run) = paths.next().zip(paths.next()).context("no directories")?;
+    let claim = Claim::from_stdout(&Directories::new(data, run), &job.id)?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
     if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
         // The caller was killed, and what it has left is being undone.

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use container::{ContainerId, Directories};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stage::claim;
@@ -14,13 +15,11 @@ use crate::control;
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
 use crate::job::{self, Job};
-use crate::place::Place;
 use crate::stop;
 
 /// Prints the containers.
-pub(crate) fn list(as_json: bool, quiet: bool, running: bool, roots: &cli::Roots) -> Result<ExitCode> {
-    let place = Place::of(roots);
-    let mut rows: Vec<Value> = ids(&place.bundles)?.iter().map(|id| row(&place, id)).collect();
+pub(crate) fn list(as_json: bool, quiet: bool, running: bool, directories: &Directories) -> Result<ExitCode> {
+    let mut rows: Vec<Value> = ids(directories)?.iter().map(|id| row(directories, id)).collect();
     if running {
         rows.retain(|row| row["status"] == "running");
     }
@@ -39,26 +38,35 @@ pub(crate) fn list(as_json: bool, quiet: bool, running: bool, roots: &cli::Roots
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn ids(bundles: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(bundles) {
+/// Returns a container's bundle, if there is one of this id.
+pub(crate) fn bundle(directories: &Directories, id: &ContainerId) -> Result<PathBuf> {
+    let bundle = directories.bundle(id);
+    ensure!(bundle.is_dir(), "no container {id}");
+    Ok(bundle)
+}
+
+pub(crate) fn ids(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let bundles = directories.bundles();
+    let entries = match fs::read_dir(&bundles) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("read {}", bundles.display()))?,
     };
-    let mut ids: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     // One whose config.json is gone has other files still.
-    let there = |id: &str, name: &str| !matches!(bundles.join(id).join(name).try_exists(), Ok(false));
-    ids.retain(|id| !id.starts_with('.') && (there(id, "config.json") || there(id, job::FILE)));
+    let there = |path: &Path, name: &str| !matches!(path.join(name).try_exists(), Ok(false));
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| there(path, "config.json") || there(path, job::FILE));
+    let mut ids: Vec<ContainerId> = paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect();
     ids.sort();
     Ok(ids)
 }
 
-fn row(place: &Place, id: &str) -> Value {
-    let bundle = place.bundles.join(id);
+fn row(directories: &Directories, id: &ContainerId) -> Value {
+    let bundle = directories.bundle(id);
     let config: Value = parse(&bundle, "config.json").unwrap_or_default();
     // One that has no keeper has no record either.
     let record = parse(&bundle, job::FILE).map(|job: Job| job.record).unwrap_or_default();
-    let runs = stop::is_running(place, id);
-    let holder = claim::holder_of(&place.claims, id);
+    let runs = stop::is_running(directories, id);
+    let holder = claim::holder_of(directories, id);
     let written = exit::read(&bundle, exit::FILE);
     let has_ended = !matches!(written, Ok(None));
     let mut exit: Option<Exit> = or_warn(written);

@@ -15,14 +15,13 @@ use serde_json::Value;
 
 use crate::control::{self, Answer, Request};
 use crate::job::{Driver, Format, Job};
+use crate::list;
 use crate::options::Logs;
 use crate::output::{self, generation};
-use crate::place::Place;
 
 /// Prints a log.
 pub(crate) fn logs(options: &Logs) -> Result<ExitCode> {
-    let place = Place::of(&options.roots);
-    let bundle = place.bundle(&options.id)?;
+    let bundle = list::bundle(&options.roots.directories(), &options.id)?;
     let job = Job::of(&bundle).with_context(|| format!("container {} has no log", options.id))?;
     match job.log.driver {
         Driver::File => {}

@@ -21,7 +21,6 @@ mod logs;
 mod notify;
 mod options;
 mod output;
-mod place;
 mod restart;
 mod start;
 mod stats;
@@ -55,8 +54,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Stop(options) => stop::stop(&options),
         Verb::Restart(options) => stop::restart(&options),
         Verb::Rm { force, these } => stop::remove(&these, force),
-        Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots),
-        Verb::Top { id, roots } => stop::top(&id, &roots),
+        Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots.directories()),
+        Verb::Top { id, roots } => stop::top(&id, &roots.directories()),
         Verb::Events(options) => events::events(&options),
         Verb::Stats { json, these } => stats::stats(json, &these),
     };

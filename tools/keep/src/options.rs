@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use container::ContainerId;
 
 use crate::clock;
 use crate::job::{Driver, Format, LogOptions};
@@ -173,7 +174,7 @@ pub(crate) enum Verb {
     /// List the processes of a container
     Top {
         /// The container's id
-        id: String,
+        id: ContainerId,
         #[command(flatten)]
         roots: cli::Roots,
     },
@@ -194,7 +195,7 @@ pub(crate) enum Verb {
 pub(crate) struct Containers {
     /// Ids
     #[arg(required = true, value_name = "ID")]
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<ContainerId>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
@@ -207,7 +208,7 @@ pub(crate) struct Events {
     pub(crate) json: bool,
     /// Only these containers
     #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<ContainerId>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
@@ -216,7 +217,7 @@ pub(crate) struct Events {
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
     /// The container's id
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     /// Go on with what it says until it ends
     #[arg(long, short)]
     pub(crate) follow: bool,
@@ -251,7 +252,7 @@ fn tail(text: &str) -> Result<Tail, String> {
 #[derive(Args, Debug)]
 pub(crate) struct Attach {
     /// The container's id
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     #[command(flatten)]
     pub(crate) join: Join,
     #[command(flatten)]
@@ -303,7 +304,7 @@ pub(crate) struct Start {
     pub(crate) boot: bool,
     /// Ids
     #[arg(value_name = "ID", required_unless_present = "boot")]
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<ContainerId>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

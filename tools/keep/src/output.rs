@@ -65,7 +65,7 @@ impl Log {
                 let socket = UnixDatagram::unbound().context("socket")?;
                 socket.connect(JOURNAL).with_context(|| format!("connect to {JOURNAL}"))?;
                 socket.set_nonblocking(true)?;
-                Sink::Journal { socket, id: job.id.clone() }
+                Sink::Journal { socket, id: job.id.to_string() }
             }
         };
         Ok(Self { options: job.log.clone(), sink, begun: [Vec::new(), Vec::new()], gathered: Vec::new() })

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories};
 use record::{Commands, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
@@ -16,31 +17,30 @@ use stage::{Claim, Stage, Tool, undo};
 use crate::job::{self, Job};
 use crate::keeper::Report;
 use crate::options::{Join, Start};
-use crate::place::Place;
 use crate::restart::Policy;
 use crate::{attach, begin, exit, list, stop};
 
 /// Starts containers. One that runs is no failure, as with docker.
 pub(crate) fn start(options: &Start) -> Result<ExitCode> {
     rootless::enter(&options.roots)?;
-    let place = Place::of(&options.roots);
+    let directories = options.roots.directories();
     if options.attach {
         let [id] = options.ids.as_slice() else {
             return Err(cli::Usage("--attach is for one container".to_owned()).into());
         };
-        if is_there(&place, id) {
+        if is_there(&directories, id) {
             bail!("container {id} runs: `keep attach {id}` joins it");
         }
-        return again(&place, &options.roots, id, Some(&options.join));
+        return again(&directories, &options.roots, id, Some(&options.join));
     }
     let mut ids = options.ids.clone();
     if options.boot {
-        ids = list::ids(&place.bundles)?;
-        ids.retain(|id| comes_back(&place, id));
+        ids = list::ids(&directories)?;
+        ids.retain(|id| comes_back(&directories, id));
     }
     let mut failed = false;
     let done = stop::each(&ids, |id| {
-        if start_one(&place, &options.roots, id)? {
+        if start_one(&directories, &options.roots, id)? {
             return stop::say(id);
         }
         failed = true;
@@ -50,19 +50,19 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
 }
 
 /// Starts a container, unless it runs; false if it cannot be started, which it has said itself.
-pub(crate) fn start_one(place: &Place, roots: &cli::Roots, id: &str) -> Result<bool> {
-    place.bundle(id)?;
-    Ok(is_there(place, id) || again(place, roots, id, None)? == ExitCode::SUCCESS)
+pub(crate) fn start_one(directories: &Directories, roots: &cli::Roots, id: &ContainerId) -> Result<bool> {
+    list::bundle(directories, id)?;
+    Ok(is_there(directories, id) || again(directories, roots, id, None)? == ExitCode::SUCCESS)
 }
 
 /// Tells whether a container runs, or somebody lives who will start it.
-fn is_there(place: &Place, id: &str) -> bool {
-    stop::is_running(place, id) || claim::holder_of(&place.claims, id).is_some_and(|duty| !duty.ending)
+fn is_there(directories: &Directories, id: &ContainerId) -> bool {
+    stop::is_running(directories, id) || claim::holder_of(directories, id).is_some_and(|duty| !duty.ending)
 }
 
 /// Tells whether a boot starts a container, as docker's daemon does when it begins.
-fn comes_back(place: &Place, id: &str) -> bool {
-    Job::of(&place.bundles.join(id)).is_ok_and(|job| match job.restart {
+fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
+    Job::of(&directories.bundle(id)).is_ok_and(|job| match job.restart {
         Policy::Always => true,
         Policy::UnlessStopped => !job.stopped,
         Policy::No | Policy::OnFailure(_) => false,
@@ -70,27 +70,27 @@ fn comes_back(place: &Place, id: &str) -> bool {
 }
 
 /// Starts a container that has ended, with what its bundle says.
-fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Result<ExitCode> {
-    let bundle = place.bundle(id)?;
+fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: Option<&Join>) -> Result<ExitCode> {
+    let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let commands = known.find::<Commands>()?.unwrap_or_default();
-    let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, place), Ok)?;
+    let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
     if job.preserve_fds > 0 {
         bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
     }
     let signals = join.map(attach::block_signals).transpose()?;
-    let claim = Claim::take(&place.claims, id)?;
+    let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.
-    let root = roots.argument().map(|_| roots.data());
-    let undo = job::undo(&known, id, job.rm, &place.states, root.as_deref());
+    let root = roots.argument().map(|_| directories.data());
+    let undo = job::undo(&known, id, job.rm, directories, root)?;
     let begun = claim.write(&Duty::own(&bundle, &undo)).and_then(|()| {
         // One that was not kept, and has ended by itself, has its network still.
-        undo::carry_out(&job::undo(&known, id, false, &place.states, root.as_deref()))?;
-        let record = execute(&stages(id, &commands, root.as_deref()))?;
+        undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
+        let record = execute(&stages(id, &commands, root))?;
         let record = serde_json::from_str(&record.to_line())?;
         let attached = join.is_some();
-        let job = Job { undo: undo.clone(), states: place.states.clone(), record, attached, stopped: false, ..job };
-        begin::launch(&job, &claim)
+        let job = Job { undo: undo.clone(), states: directories.states(), record, attached, stopped: false, ..job };
+        begin::launch(&job, &claim, directories)
     });
     let keeper = match begun {
         Ok((Report::Running(_), keeper)) => keeper,
@@ -109,22 +109,25 @@ fn again(place: &Place, roots: &cli::Roots, id: &str, join: Option<&Join>) -> Re
         }
     };
     match (keeper, join, signals) {
-        (Some(keeper), Some(join), Some(signals)) => attach::join(keeper, id, join, (place, &signals)),
+        (Some(keeper), Some(join), Some(signals)) => attach::join(keeper, id, join, (&directories.states(), &signals)),
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// Returns the stages that come before the keeper.
-fn stages(id: &str, commands: &Commands, root: Option<&Path>) -> Vec<Stage> {
+fn stages(id: &ContainerId, commands: &Commands, root: Option<&Path>) -> Vec<Stage> {
+    let root = || root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]);
     let rooted = |tool, verb: &str| {
         let mut stage = Stage::new(tool, [verb]);
-        stage.push(root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+        stage.push(root());
         stage
     };
     let mut stages = vec![rooted(Tool::Bundle, "mount")];
     stages[0].push([id]);
     if let Some(words) = commands.0.get("ns") {
-        stages.push(Stage::new(Tool::Ns, words));
+        let mut ns = Stage::new(Tool::Ns, words);
+        ns.push(root());
+        stages.push(ns);
     }
     if let Some(words) = commands.0.get("portmap") {
         let mut portmap = rooted(Tool::Portmap, "add");

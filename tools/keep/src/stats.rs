@@ -4,16 +4,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use container::{ContainerId, Directories};
 use serde_json::{Value, json};
 
-use crate::exit;
 use crate::options::Containers;
-use crate::place::Place;
+use crate::{exit, list};
 
 /// Prints the numbers of each container.
 pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
-    let place = Place::of(&these.roots);
-    let rows = these.ids.iter().map(|id| Ok((id, numbers(&place, id)?))).collect::<Result<Vec<_>>>()?;
+    let directories = these.roots.directories();
+    let rows = these.ids.iter().map(|id| Ok((id, numbers(&directories, id)?))).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     if !as_json {
         writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
@@ -29,9 +29,9 @@ pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
 }
 
 /// Counts for a container that runs.
-fn numbers(place: &Place, id: &str) -> Result<Numbers> {
-    place.bundle(id)?;
-    let Some(cgroups) = exit::cgroups(&place.states, id) else { bail!("container {id} does not run") };
+fn numbers(directories: &Directories, id: &ContainerId) -> Result<Numbers> {
+    list::bundle(directories, id)?;
+    let Some(cgroups) = exit::cgroups(&directories.states(), id) else { bail!("container {id} does not run") };
     Ok(Numbers::of(&cgroups.stats()))
 }
 

@@ -209,7 +209,7 @@ fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) 
     if !(above || (alive || kept) && request.kinds.contains(&namespace.kind)) {
         return false;
     }
-    let has_name = || held.mounts.iter().any(|path| Path::new(path).starts_with(crate::network::NAMED));
+    let has_name = || held.mounts.iter().any(|path| Path::new(path).starts_with(::container::NAMESPACES));
     if request.named && !has_name() {
         return false;
     }

@@ -19,23 +19,23 @@ mod removal;
 mod result;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use container::{ContainerId, Directories, Owner, Ownership};
 use netlink::route::Router;
-use record::{Bundle, Id, Record};
+use record::{Bundle, Id, OwnedBy, Record};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
 use config::Config;
 use hosts::Note;
 use lock::lock;
-pub(crate) use named::{DIRECTORY as NAMED, within};
-use owner::Owner;
+pub(crate) use named::within;
+use owner::PortAlias;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
 pub(crate) use pool::DEFAULT_BRIDGE;
-use removal::owner_of;
 pub(crate) use removal::{SWEEP, delete, sweep_all};
 pub(crate) use result::mac_text;
 use work::Work;
@@ -47,28 +47,35 @@ pub(crate) struct Target {
     pub(crate) record: Record,
     /// Where config.json is.
     pub(crate) bundle: Option<PathBuf>,
+    /// Its id.
+    pub(crate) id: ContainerId,
+    /// Whose it is.
+    pub(crate) owner: Owner,
+    /// Where notes are.
+    pub(crate) directories: Directories,
 }
 
 /// Makes a network and prints the record with it. Whatever fails, printing too, leaves nothing behind.
 pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
-    check_id(&request.id)?;
     let config = target.bundle.as_deref().map(Config::read).transpose()?;
     let _lock = lock()?;
     ensure!(!named::exists(&request.id), "network namespace {} exists: is it another container's?", request.id);
     let mut host = Router::open().context("open a routing socket")?;
-    let shared = request.host_local.as_deref().map(host_local::Network::open).transpose()?;
+    let shared = request.host_local.as_ref().map(host_local::Network::open).transpose()?;
     let mut observed = observe(&mut host, request)?;
     observed.taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
     let plan = plan::plan(request, &observed)?;
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-    let mut work = Work::new(host);
+    let mut work = Work::new(host, &target.directories);
     let done = work.apply(&plan.steps).and_then(|()| {
         target.record.set(&Id(request.id.clone()));
         target.record.set(&plan.network);
         finish(&target, request, config.as_ref(), &plan)?;
-        let lives = |id: &str| observed.owners.iter().any(|owner| owner.id == id);
-        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(lives))?;
+        let lives = |note: &Note| {
+            observed.ports.iter().any(|port| port.id == note.id && port.owner.is_none_or(|owner| owner == note.owner))
+        };
+        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(&target.directories, lives))?;
         target.record.hand_on().context("print the record")?;
         match signals.read()? {
             Some(received) => bail!("interrupted by signal {}", received.signal),
@@ -77,7 +84,7 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     });
     if done.is_err() {
         work.undo();
-        if let Err(error) = hosts::withdraw(&request.id) {
+        if let Err(error) = hosts::withdraw(&target.directories, &request.id, Ownership::Exactly(request.owner)) {
             log::warn!("{error:#}");
         }
         if let Some(Err(error)) = config.as_ref().map(Config::restore) {
@@ -102,50 +109,57 @@ fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &pl
 /// Returns what the other containers on the bridge may know of this one.
 fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
     let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
-    let names = [&request.id].into_iter().chain(&request.names).cloned().collect();
+    let names = [request.id.to_string()].into_iter().chain(request.names.iter().cloned()).collect();
     let addresses = plan.addresses.clone();
-    Some(Note { id: request.id.clone(), bridge: request.bridge.clone()?, addresses, names, hosts })
+    Some(Note {
+        id: request.id.clone(),
+        owner: request.owner,
+        bridge: request.bridge.clone()?,
+        addresses,
+        names,
+        hosts,
+    })
 }
 
 /// Lets a container share the network of another one, which keeps it: nothing is made.
-pub(crate) fn join(mut target: Target, id: &str, other: &str) -> Result<()> {
-    check_id(id)?;
-    check_id(other)?;
+pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
     let path = if named::exists(other) {
-        named::path(other)
+        container::namespace(other)
     } else {
-        let noted = container::find(&cli::Roots::default().run().join("spawn"), other);
+        let noted = container::find(&target.directories.states(), other);
         let noted = noted.with_context(|| format!("container {other} has no network namespace: it does not run"))?;
         named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
     };
     let network = joined::describe(&mut Router::open()?, &path)?;
     let address = network.addresses().first().copied();
-    target.record.set(&Id(id.to_owned()));
+    target.record.set(&Id(target.id.clone()));
     target.record.set(&network);
     if let Some(bundle) = &target.bundle {
         let config = Config::read(bundle)?;
         config.join(&path)?;
         if let Some(address) = address {
-            config::add_host(bundle, address, config.hostname().unwrap_or(id))
+            config::add_host(bundle, address, config.hostname().unwrap_or(&target.id))
                 .context("append to the bundle's hosts")?;
         }
     }
     target.record.hand_on().context("print the record")
 }
 
-/// Returns what a record says about its container: the id, and the bundle if it has one.
-pub(crate) fn target(record: Record, id: Option<String>) -> Result<(Target, String)> {
+/// Returns what a record says about its container: the id, whose it is, and the bundle if it has one.
+pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Directories) -> Result<Target> {
     let bundle: Option<Bundle> = record.find()?;
     let id = match id {
         Some(id) => id,
         None => record.part::<Id>()?.0,
     };
-    Ok((Target { record, bundle: bundle.map(|bundle| bundle.0) }, id))
+    let owner = record.find::<OwnedBy>()?.map_or_else(|| Owner::of_root(&directories), |owned| owned.0);
+    Ok(Target { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories })
 }
 
-/// Returns the path that a namespace of that name has.
-pub(crate) fn namespace_path(id: &str) -> PathBuf {
-    named::path(id)
+/// Returns the path of a note that is being written. No container's id begins with a full stop.
+fn draft_of(note: &Path) -> PathBuf {
+    let name = note.file_name().unwrap_or_default().to_string_lossy();
+    note.with_file_name(format!(".{name}"))
 }
 
 fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
@@ -155,8 +169,8 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
     if let Some(bridge) = bridge.filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
         bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
     }
-    let owners: Vec<Owner> = links.iter().filter_map(owner_of).collect();
-    ensure!(!owners.iter().any(|owner| owner.id == request.id), "container {} has a network already", request.id);
+    let ports: Vec<PortAlias> = links.iter().filter_map(PortAlias::of).collect();
+    ensure!(!ports.iter().any(|port| port.id == request.id), "container {} has a network already", request.id);
     let index = bridge.map(|bridge| bridge.index);
     let addresses = host.addresses().context("list addresses")?;
     let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
@@ -170,10 +184,10 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
         bridge: bridge.map(|bridge| Bridge {
             mac: bridge.mac.as_slice().try_into().ok(),
             own: owner::is_bridge(bridge),
-            free: !links.iter().any(|link| link.controller == index && owner_of(link).is_some()),
+            free: !links.iter().any(|link| link.controller == index && PortAlias::of(link).is_some()),
             addresses: own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect(),
         }),
-        owners,
+        ports,
         taken: vec![],
         links: links.iter().map(|link| link.name.clone()).collect(),
         others: others
@@ -183,14 +197,4 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
             .collect(),
         routes: ways.iter().filter(|way| index.is_none() || way.index != index).map(|way| way.destination).collect(),
     })
-}
-
-/// The id becomes a file's name and a word in an alias.
-fn check_id(id: &str) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.+-".contains(c);
-    if id.is_empty() || id.len() > 128 || id.starts_with(['.', '-']) || !id.chars().all(plain) {
-        let rule = "1 to 128 letters, digits and _ + - . with a letter, a digit, _ or + in front";
-        return Err(cli::Usage(format!("id {id:?}: {rule}")).into());
-    }
-    Ok(())
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
+use container::{ContainerId, Owner};
 use log::warn;
-use record::{Id, Input, PortMapping, Protocol, Record};
+use record::{Input, PortMapping, Protocol, Record};
 use serde_json::Value;
 
 use crate::control::Sockets;
@@ -95,7 +96,7 @@ fn translate(
     specs: &[PortSpec],
     tell: impl FnOnce(&[Served]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let sockets = Sockets::below(&options.roots.run());
+    let sockets = Sockets::below(&options.roots.directories());
     let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
     let mut firewall = Firewall::open()?;
     let published = publish::publish(&mut firewall, target, specs, manner)?;
@@ -121,25 +122,30 @@ fn words(options: &Add) -> Vec<String> {
 
 /// Finds the container, and the record to hand on; whether that came from a stage before.
 fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
-    let id = options.id.as_deref();
+    let id = options.id.as_ref();
+    let directories = options.roots.directories();
+    let owner = options.owner.unwrap_or_else(|| Owner::of_root(&directories));
     let target = match (options.pid, options.netns.as_deref(), options.target.as_deref()) {
         (pid, Some(netns), _) => {
-            let name = netns.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            Target { pid, ..Target::of_namespace(netns, id.unwrap_or(&name))? }
+            let id = id.map_or_else(|| self::id(netns), |id| Ok(id.clone()))?;
+            Target { pid, ..Target::of_namespace(netns, &id, owner)? }
         }
-        (Some(pid), ..) => Target::of_process(pid, id)?,
-        (_, _, Some(name)) if is_id(name) && !name.is_file() => {
-            Target::of_id(&name.to_string_lossy(), &options.roots.run())?
-        }
+        (Some(pid), ..) => Target::of_process(pid, id, owner)?,
+        (_, _, Some(name)) if is_id(name) && !name.is_file() => Target::of_id(&self::id(name)?, &directories)?,
         (_, _, input) => {
             let record = read(input)?;
-            let target = Target::of_record(&record, id)?;
+            let target = Target::of_record(&record, id, owner)?;
             return Ok((record, target, true));
         }
     };
     let mut record = Record::default();
-    record.set(&Id(target.owner.id.clone()));
+    target.name(&mut record)?;
     Ok((record, target, false))
+}
+
+/// Returns the id that a word or a path's end is.
+pub(crate) fn id(name: &Path) -> anyhow::Result<ContainerId> {
+    ContainerId::of_path(name).map_err(|error| cli::Usage(error.to_string()).into())
 }
 
 /// Tells an id from a record. What withdraws or checks takes a bare word for an id always: that a file happens to have a

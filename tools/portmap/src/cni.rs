@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, ensure};
+use container::ContainerId;
 use record::Network;
 use serde_json::{Value, json};
 
 use crate::condition::Conditions;
 use crate::firewall::Firewall;
 use crate::mapping::{self, Mapping};
-use crate::owner::{Attachment, Owner};
+use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::target::Target;
 
@@ -125,7 +126,7 @@ fn manner<'a>(config: &Config, conditions: &'a Conditions) -> Manner<'a> {
     Manner { probe: false, sockets: None, masquerade, conditions: Some(conditions) }
 }
 
-fn target(owner: Owner, previous: &Network) -> Target {
+fn target(owner: MappingOwner, previous: &Network) -> Target {
     Target { owner, addresses: Target::one_of_each_family(&previous.addresses()), pid: None, bundle: None }
 }
 
@@ -142,8 +143,9 @@ fn withdraw(leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_of(mapping: &Mapping, owner: &Owner) -> bool {
-    mapping.owner.id == owner.id && mapping.owner.attachment == owner.attachment
+fn is_of(mapping: &Mapping, owner: &MappingOwner) -> bool {
+    let MappingOwner { id, owner: none, attachment, .. } = owner;
+    (&mapping.owner.id, mapping.owner.owner, &mapping.owner.attachment) == (id, *none, attachment)
 }
 
 fn check(config: &Config) -> Result<(), Failure> {
@@ -171,14 +173,15 @@ fn status() -> anyhow::Result<()> {
 }
 
 /// Reads who the ports are for out of the environment.
-fn owner(config: &Config) -> anyhow::Result<Owner> {
+fn owner(config: &Config) -> anyhow::Result<MappingOwner> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let id = variable("CNI_CONTAINERID").context("CNI_CONTAINERID is missing")?;
     let interface = variable("CNI_IFNAME").context("CNI_IFNAME is missing")?;
+    let id: ContainerId = id.parse().context("CNI_CONTAINERID")?;
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    ensure!(plain(&id), "CNI_CONTAINERID is no id");
     ensure!(plain(&interface), "CNI_IFNAME is no name of an interface");
     ensure!(plain(&config.name), "the network's name has spaces");
     let attachment = Some(Attachment { interface, network: config.name.clone() });
-    Ok(Owner { id, attachment, netns: variable("CNI_NETNS").map(PathBuf::from) })
+    let netns = variable("CNI_NETNS").map(PathBuf::from);
+    Ok(MappingOwner { attachment, ..MappingOwner::new(&id, None, netns) })
 }

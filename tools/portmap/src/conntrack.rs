@@ -122,7 +122,7 @@ fn flow(tuple: &Attribute<'_>) -> Option<Flow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::owner::Owner;
+    use crate::owner::MappingOwner;
     use crate::spec::Span;
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
             host: Span { first: 53, last: 53 },
             target: ip("10.88.0.2"),
             port: 53,
-            owner: Owner::default(),
+            owner: MappingOwner::default(),
             condition: None,
             held_by: None,
         };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use container::Directories;
 use record::{Id, Record};
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
@@ -27,9 +28,9 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(50);
 pub(crate) struct Sockets(PathBuf);
 
 impl Sockets {
-    /// Returns those below a run directory.
-    pub(crate) fn below(run: &Path) -> Self {
-        Self(run.join("portmap"))
+    /// Returns those of a root.
+    pub(crate) fn below(directories: &Directories) -> Self {
+        Self(directories.sockets())
     }
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
@@ -64,10 +65,10 @@ impl Sockets {
     }
 
     /// Ends the servers that `leaves` says and waits until they have let go of their ports.
-    pub(crate) fn dismiss(&self, leaves: impl Fn(&str, &Record) -> bool) -> anyhow::Result<()> {
+    pub(crate) fn dismiss(&self, leaves: impl Fn(&Record) -> bool) -> anyhow::Result<()> {
         let Some(directory) = self.open()? else { return Ok(()) };
         for (name, record) in self.servers()? {
-            let Some(id) = record.find::<Id>()?.filter(|id| leaves(&id.0, &record)) else { continue };
+            let Some(id) = record.find::<Id>()?.filter(|_| leaves(&record)) else { continue };
             let end = || -> io::Result<()> {
                 let mut server = connect(&directory, &name)?;
                 server.write_all(&[DISMISS])?;

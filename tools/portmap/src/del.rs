@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use record::{Id, Record};
+use container::{ContainerId, Ownership};
+use record::{Id, OwnedBy, Record};
 
 use crate::add;
 use crate::control::Sockets;
@@ -16,33 +17,37 @@ use crate::spec::{Served, Wish};
 /// Withdraws a container's ports. What is not there any more is no error: it may be called twice.
 pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     let (id, record) = match options.target.as_deref() {
-        Some(name) if add::is_id(name) => (name.to_string_lossy().into_owned(), None),
+        Some(name) if add::is_id(name) => (add::id(name)?, None),
         input => {
             let record = add::read(input)?;
             (record.part::<Id>()?.0, Some(record))
         }
     };
+    let directories = options.roots.directories();
+    let named = record.as_ref().map(Record::find::<OwnedBy>).transpose()?.flatten().map(|owned| owned.0);
+    let whose = Ownership::of(options.owner.or(named), &directories);
     let leaves = |mapping: &Mapping| {
-        mapping.owner.id == id
+        id == *mapping.owner.id
+            && whose.covers(mapping.owner.owner)
             && (options.publish.is_empty()
                 || mapping.port_mappings().any(|port| is_named(&Served::Port(port), &options.publish)))
     };
     let mut firewall = Firewall::open()?;
     let withdrawn = firewall.change(|present| Ok(mapping::withdraw(present, leaves)));
-    let sockets = Sockets::below(&options.roots.run());
-    let servers = sockets.records()?;
+    let sockets = Sockets::below(&directories);
+    let mut servers = sockets.records()?;
+    servers.retain(|record| is_of(record, &id, whose));
     match withdrawn {
         Ok(steps) => publish::finish_withdrawal(firewall, &steps),
         // Who may not translate has proxies, or has none yet.
-        Err(error)
-            if firewall::is_denied(&error)
-                && (cli::is_rootless() || servers.iter().any(|record| is_of(record, &id))) => {}
+        Err(error) if firewall::is_denied(&error) && (cli::is_rootless() || !servers.is_empty()) => {}
         Err(error) => return Err(error),
     }
     ensure_whole(&servers, &id, &options.publish)?;
-    sockets.dismiss(|owner, record| {
+    sockets.dismiss(|record| {
         let served = Served::of_record(record).unwrap_or_default();
-        owner == id && served.iter().all(|served| options.publish.is_empty() || is_named(served, &options.publish))
+        is_of(record, &id, whose)
+            && served.iter().all(|served| options.publish.is_empty() || is_named(served, &options.publish))
     })?;
     if let Some(record) = record {
         print_without_ports(record, options)?;
@@ -50,8 +55,9 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_of(record: &Record, id: &str) -> bool {
-    record.find::<Id>().ok().flatten().is_some_and(|owner| owner.0 == id)
+fn is_of(record: &Record, id: &ContainerId, whose: Ownership) -> bool {
+    let owner = record.find::<OwnedBy>().ok().flatten().map(|owned| owned.0);
+    record.find::<Id>().ok().flatten().is_some_and(|owner| owner.0 == *id) && whose.covers(owner)
 }
 
 fn is_named(served: &Served, wishes: &[Wish]) -> bool {
@@ -59,8 +65,8 @@ fn is_named(served: &Served, wishes: &[Wish]) -> bool {
 }
 
 /// A process serves all that it was started for, or nothing.
-fn ensure_whole(servers: &[Record], id: &str, wishes: &[Wish]) -> anyhow::Result<()> {
-    for record in servers.iter().filter(|record| is_of(record, id)) {
+fn ensure_whole(servers: &[Record], id: &ContainerId, wishes: &[Wish]) -> anyhow::Result<()> {
+    for record in servers {
         let served = Served::of_record(record)?;
         let (named, others): (Vec<_>, Vec<_>) = served.iter().partition(|served| is_named(served, wishes));
         if let (Some(named), Some(other)) = (named.first(), others.first()) {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::Context;
-use record::{Id, Part, Ports, Record};
+use record::{Part, Ports, Record};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -46,7 +46,7 @@ pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyho
     command.args(["--forward", &options.forward.to_string()]);
     command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()])).arg("-");
     let mut record = Record::default();
-    record.set(&Id(target.owner.id.clone()));
+    target.name(&mut record)?;
     record.set(&target::network(&target.owner, &target.addresses));
     serve::start(command.stdin(Stdio::piped()), |child| {
         let mut stdin = child.stdin.take().context("no stdin")?;
@@ -58,14 +58,14 @@ pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyho
 pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[PortSpec]) -> anyhow::Result<ExitCode> {
     serve::call_itself_portmap();
     let watch = Watch::new(&serve::processes(options, target), target.owner.netns.as_deref())?;
-    let sockets = Sockets::below(&options.roots.run());
+    let sockets = Sockets::below(&options.roots.directories());
     let mut firewall = Firewall::open_as_holder()?;
     let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
     let mappings = publish::publish(&mut firewall, target, specs, manner)?.mappings;
     forward::open(&mut firewall, options.forward, &mappings)?;
     let ports = add::port_mappings(&mappings);
     let mut known = Record::default();
-    known.set(&Id(target.owner.id.clone()));
+    target.name(&mut known)?;
     known.set(&Ports(ports.clone()));
     known.set(&HeldBy(firewall.holder().context("the socket has no number")?));
     let control = sockets.make(&known)?;

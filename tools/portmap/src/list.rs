@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use record::{Id, Part, Ports, Record};
+use record::{Id, OwnedBy, Part, Ports, Record};
 
 use crate::add;
 use crate::condition::Conditions;
@@ -12,7 +12,7 @@ use crate::firewall::Firewall;
 use crate::hold::HeldBy;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
-use crate::owner::Owner;
+use crate::owner::MappingOwner;
 use crate::publish::Masquerade;
 use crate::spec::{HostEnd, Served};
 use crate::target;
@@ -21,10 +21,10 @@ use crate::target;
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     let mut published = Firewall::open()?.visible()?.published;
     if let Some(id) = &options.id {
-        published.mappings.retain(|mapping| mapping.owner.id == *id);
+        published.mappings.retain(|mapping| *id == *mapping.owner.id);
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
-    let mut proxies = Sockets::below(&options.roots.run()).records()?;
+    let mut proxies = Sockets::below(&options.roots.directories()).records()?;
     // What such a process holds stands in the firewall already.
     proxies.retain(|record| record.member(HeldBy::MEMBER).is_none());
     proxies.retain(|record| {
@@ -56,7 +56,7 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
 
 /// A proxy serves all of a container, without an address of its own.
 fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
-    let id = record.find::<Id>().ok().flatten().map(|id| id.0).unwrap_or_default();
+    let id = record.find::<Id>().ok().flatten().map(|id| id.0.to_string()).unwrap_or_default();
     let row = |served: Served| {
         let port = match served {
             Served::Port(port) => port,
@@ -83,7 +83,7 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
 
 /// One record for each container, such as `portmap add` would read and print.
 fn records(published: &Published, proxies: &[Record]) -> String {
-    let mut owners: Vec<(&Owner, Option<u32>)> = Vec::new();
+    let mut owners: Vec<(&MappingOwner, Option<u32>)> = Vec::new();
     for mapping in &published.mappings {
         let owner = (&mapping.owner, mapping.held_by);
         if !owners.contains(&owner) {
@@ -103,14 +103,17 @@ fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
     })
 }
 
-fn record(published: &Published, owner: &Owner, held_by: Option<u32>) -> Record {
+fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> Record {
     let is_own = |mapping: &&Mapping| mapping.owner == *owner && mapping.held_by == held_by;
     let own: Vec<Mapping> = published.mappings.iter().filter(is_own).cloned().collect();
     let mut addresses: Vec<_> = own.iter().map(|mapping| mapping.target).collect();
     addresses.sort();
     addresses.dedup();
     let mut record = Record::default();
-    record.set(&Id(owner.id.clone()));
+    if let Ok(id) = owner.id.parse() {
+        record.set(&Id(id));
+    }
+    owner.owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
     record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
     let masquerade = Masquerade::of(published, owner);

@@ -7,7 +7,7 @@ use netlink::route::Cidr;
 use record::{PortMapping, Protocol};
 
 use crate::condition::{Condition, Range};
-use crate::owner::Owner;
+use crate::owner::MappingOwner;
 use crate::spec::Span;
 
 /// Ports of the host that lead to a container.
@@ -23,7 +23,7 @@ pub(crate) struct Mapping {
     pub(crate) port: u16,
     /// Who may come; one of a port's conditions makes one mapping. `None` is everybody.
     pub(crate) condition: Option<Condition>,
-    pub(crate) owner: Owner,
+    pub(crate) owner: MappingOwner,
     /// The number of the process's socket that holds it; `None` where it stays until it is withdrawn.
     pub(crate) held_by: Option<u32>,
 }
@@ -90,7 +90,7 @@ impl fmt::Display for Mapping {
 pub(crate) struct Hairpin {
     pub(crate) network: Cidr,
     pub(crate) target: IpAddr,
-    pub(crate) owner: Owner,
+    pub(crate) owner: MappingOwner,
     /// As a mapping's.
     pub(crate) held_by: Option<u32>,
 }
@@ -195,9 +195,9 @@ fn is_outdated(mapping: &Mapping, wanted: &[Mapping]) -> bool {
 
 /// A mapping gives way to another of its own container, and to any if its container is gone: its namespace is no more,
 /// or its address is another one's by now.
-fn gives_way(holder: &Owner, holder_target: IpAddr, owner: &Owner, target: IpAddr) -> bool {
+fn gives_way(holder: &MappingOwner, holder_target: IpAddr, owner: &MappingOwner, target: IpAddr) -> bool {
     let readdressed = holder_target == target && holder.netns.is_some() && holder.netns != owner.netns;
-    holder.id == owner.id || readdressed || holder.is_gone()
+    holder.is_same_container(owner) || readdressed || holder.is_gone()
 }
 
 /// Plans how to withdraw the mappings that `leaves` says, and what is only there for them. What a process holds is for
@@ -232,7 +232,7 @@ mod tests {
             target: target.parse().unwrap(),
             port: 80,
             condition: None,
-            owner: Owner { id: id.to_owned(), ..Owner::default() },
+            owner: MappingOwner { id: id.to_owned(), ..MappingOwner::default() },
             held_by: None,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use container::{ContainerId, Owner};
 
 use crate::spec::Wish;
 
@@ -63,7 +64,10 @@ pub(crate) struct Add {
     pub(crate) netns: Option<PathBuf>,
     /// Name the container that the ports belong to [default: the record's id]
     #[arg(long, value_name = "ID")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<ContainerId>,
+    /// Whose container it is, where no record says it
+    #[arg(long, value_name = "OWNER", hide = true)]
+    pub(crate) owner: Option<Owner>,
     /// What to do where another firewall drops forwarded packets
     #[arg(long, value_enum, default_value_t = Forward::Warn, value_name = "HOW")]
     pub(crate) forward: Forward,
@@ -141,6 +145,9 @@ pub(crate) struct Del {
     /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<Wish>,
+    /// Only what this owner has, as the record's `owner` names it
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<Owner>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
@@ -150,7 +157,7 @@ pub(crate) struct Del {
 pub(crate) struct List {
     /// Only this container's
     #[arg(value_name = "ID")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<ContainerId>,
     /// One record for each container, one a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -173,7 +180,7 @@ pub(crate) struct Check {
 pub(crate) struct Gc {
     /// Also of every container but these
     #[arg(long, value_name = "ID")]
-    pub(crate) keep: Vec<String>,
+    pub(crate) keep: Vec<ContainerId>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use anyhow::Context;
 use confine::Calls;
 use log::warn;
-use record::{Id, Record};
+use record::Record;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
@@ -39,6 +39,7 @@ pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
 use crate::control::Control;
 use crate::options::ProxyProtocol;
 use crate::spec::Served;
+use crate::target::Target;
 use crate::watch::Watch;
 
 use datagram::Flows;
@@ -181,9 +182,9 @@ fn relay_limit() -> usize {
 }
 
 /// Returns the record of what a proxy serves.
-pub(crate) fn record(id: &str, served: &[Served]) -> anyhow::Result<Record> {
+pub(crate) fn record(target: &Target, served: &[Served]) -> anyhow::Result<Record> {
     let mut record = Record::default();
-    record.set(&Id(id.to_owned()));
+    target.name(&mut record)?;
     Served::add_to(&mut record, served)?;
     Ok(record)
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, anyhow, bail, ensure};
 use log::warn;
 use netlink::route::Cidr;
-use record::{Part, Protocol};
+use record::{Id, Part, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Conditions;
@@ -14,7 +14,7 @@ use crate::firewall::{self, Audit, Firewall};
 use crate::hold::HeldBy;
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
-use crate::owner::Owner;
+use crate::owner::MappingOwner;
 use crate::probe;
 use crate::spec::{HostPorts, PortSpec, Span};
 use crate::target::Target;
@@ -56,7 +56,7 @@ impl Part for Masquerade {
 
 impl Masquerade {
     /// Reads it off what is published for an owner.
-    pub(crate) fn of(published: &Published, owner: &Owner) -> Self {
+    pub(crate) fn of(published: &Published, owner: &MappingOwner) -> Self {
         let own = || published.hairpins.iter().filter(|hairpin| hairpin.owner == *owner);
         if own().next().is_none() {
             return Self::Nothing;
@@ -127,7 +127,10 @@ pub(crate) fn publish(
 fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
     let taken = error.downcast_ref::<Taken>().filter(|taken| taken.is_held);
     let Some((taken, sockets)) = taken.zip(manner.sockets) else { return Ok(false) };
-    sockets.dismiss(|id, record| id == taken.holder && record.member(HeldBy::MEMBER).is_some())?;
+    sockets.dismiss(|record| {
+        let held = record.member(HeldBy::MEMBER).is_some();
+        held && record.find::<Id>().ok().flatten().is_some_and(|id| id.0 == *taken.holder)
+    })?;
     Ok(true)
 }
 
@@ -251,7 +254,7 @@ struct Wanted<'a> {
     spec: &'a PortSpec,
     host: Span,
     container: u16,
-    owner: &'a Owner,
+    owner: &'a MappingOwner,
     conditions: Option<&'a Conditions>,
 }
 

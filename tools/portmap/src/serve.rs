@@ -30,7 +30,7 @@ pub(crate) fn foreground(
     call_itself_portmap();
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
-    let sockets = Sockets::below(&options.roots.run());
+    let sockets = Sockets::below(&options.roots.directories());
     let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
     let id = &target.owner.id;
     // Without the privilege to look there is none to translate either.
@@ -41,7 +41,7 @@ pub(crate) fn foreground(
     let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
     // A port of both families has two listeners.
     served.dedup();
-    let control = sockets.make(&proxy::record(id, &served)?)?;
+    let control = sockets.make(&proxy::record(target, &served)?)?;
     let watch = Watch::new(&processes(options, target), Some(netns))?;
     proxy::move_into(&namespace)?;
     let mut proxy = Proxy::new(listeners, control, watch, options.proxy_protocol)?;
@@ -78,6 +78,7 @@ pub(crate) fn background(options: &Add, target: &Target, wishes: &[Wish]) -> any
         command.args(["--proxy-protocol", version.name()]);
     }
     command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
+    command.args(target.owner.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
     if let Some(pid) = target.pid {
         command.args(["--pid", &pid.as_raw_nonzero().to_string()]);
     }

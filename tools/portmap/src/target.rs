@@ -7,18 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use container::{ContainerId, Directories, Owner};
 use netlink::route::Router;
-use record::{Bundle, Id, Network, Record, State};
+use record::{Bundle, Id, Network, OwnedBy, Record, State};
 use rustix::process::Pid;
 use serde_json::json;
 use sys::namespace::Kind;
 
-use crate::owner::{Owner, is_namespace};
+use crate::owner::{MappingOwner, is_namespace};
 
 /// A container, as far as ports need to know it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) owner: Owner,
+    pub(crate) owner: MappingOwner,
     /// Its addresses that the host can reach, at most one of each family.
     pub(crate) addresses: Vec<IpAddr>,
     /// A process of it, so that its end can be seen.
@@ -30,59 +31,67 @@ pub(crate) struct Target {
 impl Target {
     /// Reads a container out of a record: out of its `network`, or, where `ns add` made none, out of its process's
     /// namespace.
-    pub(crate) fn of_record(record: &Record, id: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn of_record(record: &Record, id: Option<&ContainerId>, root: Owner) -> anyhow::Result<Self> {
         let state = record.member("pid").map(|_| record.part::<State>()).transpose()?;
         let pid = state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
         let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
         let id = match id {
-            Some(id) => id.to_owned(),
+            Some(id) => id.clone(),
             None => record.part::<Id>()?.0,
         };
+        let owner = record.find::<OwnedBy>()?.map_or(root, |owned| owned.0);
         let Some(network) = record.find::<Network>()? else {
             let missing = record::Error::Missing { member: "network", stage: "ns add" };
             let pid = pid.ok_or(missing)?;
-            return Ok(Self { bundle, ..Self::of_process(pid, Some(&id))? });
+            return Ok(Self { bundle, ..Self::of_process(pid, Some(&id), owner)? });
         };
         let netns = network.namespace();
         let addresses = Self::one_of_each_family(&network.addresses());
-        Ok(Self { owner: Owner { id, attachment: None, netns }, addresses, pid, bundle })
+        Ok(Self { owner: MappingOwner::new(&id, Some(owner), netns), addresses, pid, bundle })
     }
 
     /// Finds a container in the network namespace of a process.
-    pub(crate) fn of_process(pid: Pid, id: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn of_process(pid: Pid, id: Option<&ContainerId>, owner: Owner) -> anyhow::Result<Self> {
         let number = pid.as_raw_nonzero();
-        let id = id.map_or_else(|| format!("pid-{number}"), str::to_owned);
+        let id = id.map_or_else(|| format!("pid-{number}").parse(), |id| Ok(id.clone()))?;
         let path = PathBuf::from(format!("/proc/{number}/ns/net"));
-        Ok(Self { pid: Some(pid), ..Self::of_namespace(&path, &id)? })
+        Ok(Self { pid: Some(pid), ..Self::of_namespace(&path, &id, owner)? })
     }
 
     /// Finds a container in a network namespace.
-    pub(crate) fn of_namespace(path: &Path, id: &str) -> anyhow::Result<Self> {
+    pub(crate) fn of_namespace(path: &Path, id: &ContainerId, owner: Owner) -> anyhow::Result<Self> {
         let open = || format!("open network namespace {}", path.display());
         let file = File::open(path).with_context(open)?;
         if !is_namespace(path) {
             return Err(anyhow!("not a namespace")).with_context(open);
         }
         let addresses = addresses_inside(&file).with_context(|| format!("list addresses in {}", path.display()))?;
-        let owner = Owner { id: id.to_owned(), attachment: None, netns: Some(path.to_owned()) };
+        let owner = MappingOwner::new(id, Some(owner), Some(path.to_owned()));
         Ok(Self { owner, addresses: Self::one_of_each_family(&addresses), pid: None, bundle: None })
     }
 
     /// Finds a container by its id or name: a named network namespace, or what a runtime has noted.
-    pub(crate) fn of_id(id: &str, run: &Path) -> anyhow::Result<Self> {
-        let plain = !id.is_empty() && !id.contains('/') && id != "." && id != "..";
+    pub(crate) fn of_id(id: &ContainerId, directories: &Directories) -> anyhow::Result<Self> {
         let unknown = || anyhow!("{id}: no such container, and no network namespace of this name");
-        plain.then_some(()).ok_or_else(unknown)?;
-        let noted = container::find(&run.join("spawn"), id);
+        let noted = container::find(&directories.states(), id);
         let pid = noted.as_ref().and_then(|noted| Pid::from_raw(noted.pid));
+        // What is published for it later goes with it, too.
+        let owner = noted.as_ref().and_then(|noted| noted.owner).unwrap_or_else(|| Owner::of_root(directories));
         let bundle = noted.and_then(|noted| noted.bundle);
-        let named = Path::new("/run/netns").join(id);
+        let named = container::namespace(id);
         let found = if is_namespace(&named) {
-            Self::of_namespace(&named, id)?
+            Self::of_namespace(&named, id, owner)?
         } else {
-            Self::of_process(pid.ok_or_else(unknown)?, Some(id))?
+            Self::of_process(pid.ok_or_else(unknown)?, Some(id), owner)?
         };
         Ok(Self { pid, bundle, ..found })
+    }
+
+    /// Tells a record which container this is, and whose.
+    pub(crate) fn name(&self, record: &mut Record) -> anyhow::Result<()> {
+        record.set(&Id(self.owner.id.parse()?));
+        self.owner.owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
+        Ok(())
     }
 
     /// Returns the first address of each family.
@@ -100,7 +109,7 @@ impl Target {
 }
 
 /// Returns the `network` of a container, as far as ports need it.
-pub(crate) fn network(owner: &Owner, addresses: &[IpAddr]) -> Network {
+pub(crate) fn network(owner: &MappingOwner, addresses: &[IpAddr]) -> Network {
     let ip = |address: &IpAddr| json!({"address": format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })});
     let mut network = serde_json::Map::new();
     network.insert("cniVersion".to_owned(), json!("1.1.0"));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use log::debug;
-use record::{Id, Network, Part, PortMapping, Ports, Record};
+use record::{Id, Network, OwnedBy, Part, PortMapping, Ports, Record};
 
 use crate::add;
 use crate::condition::Conditions;
@@ -16,7 +16,7 @@ use crate::hold::HeldBy;
 use crate::host;
 use crate::mapping::{self, Mapping};
 use crate::options::{Check, Gc, Restore};
-use crate::owner::{Attachment, Owner};
+use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::spec::{HostPorts, PortSpec, Served, Span};
 use crate::target::Target;
@@ -34,11 +34,11 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     };
     let id = match (&record, &options.target) {
         (Some(record), _) => Some(record.part::<Id>()?.0),
-        (None, name) => name.as_ref().map(|name| name.to_string_lossy().into_owned()),
+        (None, name) => name.as_deref().map(add::id).transpose()?,
     };
     let own: Vec<&Mapping> =
-        published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| mapping.owner.id == *id)).collect();
-    let proxies = Sockets::below(&options.roots.run()).records()?;
+        published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| *id == *mapping.owner.id)).collect();
+    let proxies = Sockets::below(&options.roots.directories()).records()?;
     let is_own = |record: &&Record| record.find::<Id>().ok().flatten().map(|id| id.0) == id;
     let served: Vec<Served> =
         proxies.iter().filter(is_own).flat_map(|record| Served::of_record(record).unwrap_or_default()).collect();
@@ -70,13 +70,16 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
 
 /// Withdraws what belongs to nobody.
 pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
-    let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| keep != id);
+    let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| **keep != *id);
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
-    let sockets = Sockets::below(&options.roots.run());
+    let sockets = Sockets::below(&options.roots.directories());
     let mut firewall = Firewall::open()?;
     let held = firewall.visible()?.published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
-    sockets.dismiss(|id, _| is_unwanted(id) || dead.iter().any(|dead| dead == id))?;
+    sockets.dismiss(|record| {
+        let id = record.find::<Id>().ok().flatten();
+        id.is_some_and(|id| is_unwanted(&id.0) || dead.iter().any(|dead| id.0 == **dead))
+    })?;
     sockets.sweep()?;
     match firewall.change(|present| Ok(mapping::withdraw(present, leaves))) {
         Ok(steps) => publish::finish_withdrawal(firewall, &steps),
@@ -126,7 +129,8 @@ fn target(record: &Record, network: &Network) -> anyhow::Result<Target> {
     let interface = network.0.get("interfaces").and_then(|interfaces| word(interfaces.get(0)?.get("name")));
     let name = word(network.0.get("name"));
     let attachment = interface.zip(name).map(|(interface, network)| Attachment { interface, network });
-    let owner = Owner { id: record.part::<Id>()?.0, attachment, netns: network.namespace() };
+    let owner = record.find::<OwnedBy>()?.map(|owned| owned.0);
+    let owner = MappingOwner { attachment, ..MappingOwner::new(&record.part::<Id>()?.0, owner, network.namespace()) };
     Ok(Target { owner, addresses: Target::one_of_each_family(&network.addresses()), pid: None, bundle: None })
 }
 

@@ -78,7 +78,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             // Layers have files with others' ids.
             rootless::enter_if_possible(roots);
             let layout = Layout::open(&args.directory(roots))?;
-            store::collect(&layout, &roots.data(), Duration::from_secs(*grace))?;
+            store::collect(&layout, &roots.directories(), Duration::from_secs(*grace))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -233,7 +233,7 @@ impl Network {
 impl Args {
     /// Returns the directory of the layout.
     pub(crate) fn directory(&self, roots: &cli::Roots) -> PathBuf {
-        self.layout.clone().unwrap_or_else(|| roots.data().join("oci"))
+        self.layout.clone().unwrap_or_else(|| roots.directories().layout())
     }
 
     /// Returns the form of progress.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use container::Directories;
 use layout::{Kind, Layout};
 use oci_spec::image::Descriptor;
 use record::{Image, Record, Rootfs};
@@ -141,14 +142,14 @@ fn images(layout: &Layout) -> anyhow::Result<HashSet<String>> {
 
 /// Removes blobs that no image of the index needs, partial blobs that nobody brings, and extracted layers that no
 /// image and no container needs.
-pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::Result<()> {
+pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duration) -> anyhow::Result<()> {
     let _alone = layout.exclusive()?;
     let mut needed = HashSet::new();
     for entry in layout.entries()? {
         mark(layout, &entry.descriptor, &mut needed);
     }
     let mut needed_layers = HashSet::new();
-    let (containers, damaged) = containers(data)?;
+    let (containers, damaged) = containers(directories)?;
     for container in containers {
         if let Some(manifest) = container.manifest {
             mark(layout, &manifest, &mut needed);
@@ -158,7 +159,7 @@ pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::
     let (mut count, mut size) = (0_u64, 0_u64);
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
-            needed_layers.extend(layers::of_image(data, &diff_ids(layout, digest.as_ref())));
+            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(layout, digest.as_ref())));
             continue;
         }
         let path = layout.blob_path(&digest);
@@ -175,7 +176,7 @@ pub(crate) fn collect(layout: &Layout, data: &Path, grace: Duration) -> anyhow::
         count += 1;
     }
     // Which layers a container has whose record is damaged, nobody knows.
-    let swept = if damaged { 0 } else { layers::collect(data, &needed_layers, grace)? };
+    let swept = if damaged { 0 } else { layers::collect(&directories.layers(), &needed_layers, grace)? };
     writeln!(io::stdout(), "{count} blobs ({}) and {swept} layers removed", indicatif::HumanBytes(size))?;
     Ok(())
 }
@@ -223,8 +224,8 @@ impl Container {
 
 /// Returns what the containers need. Tells whether any record is damaged: a power cut may leave one empty, and must not
 /// stop the collection for all.
-fn containers(data: &Path) -> anyhow::Result<(Vec<Container>, bool)> {
-    let directory = data.join("containers");
+fn containers(directories: &Directories) -> anyhow::Result<(Vec<Container>, bool)> {
+    let directory = directories.bundles();
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),

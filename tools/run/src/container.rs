@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use ::container::{ContainerId, Owner};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use stage::claim::{self, Claim, Duty};
@@ -28,8 +29,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.unshare {
         return Err(execute_in_place(options));
     }
-    let id = options.name.clone().map_or_else(random_id, Ok)?;
-    let plan = plan::plan(options, &id)?;
+    let id = options.name.clone().map_or_else(ContainerId::random, Ok).context("a random id")?;
+    let directories = options.roots().directories();
+    // What is only described is the same for the same words.
+    let owner = if options.print || options.dry_run {
+        Owner::of_name(&directories, &id)
+    } else {
+        Owner::new(&directories).context("a new owner")?
+    };
+    let plan = plan::plan(options, &id, owner)?;
     if options.print {
         io::stdout().write_all(script::script(&plan, options).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -58,13 +66,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             make_free(replace)?;
         }
     }
-    let claim = Claim::take(&plan.claims, &id)?;
+    let claim = Claim::take(&plan.directories, &id)?;
     let prepare = || -> Result<_> {
         if exists()? {
             bail!("container {id} is there already: `bundle delete {id}` frees its name");
         }
         claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
-        Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim)?))
+        Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim, &plan)?))
     };
     let (cid_file, guard) = match prepare() {
         Ok(prepared) => prepared,
@@ -195,7 +203,7 @@ fn execute_in_place(options: &Options) -> anyhow::Error {
 
 /// `--gc`: undoes what killed processes have left.
 fn sweep(options: &Options) -> Result<ExitCode> {
-    for id in claim::sweep(&plan::claims(options))? {
+    for id in claim::sweep(&options.roots().directories())? {
         writeln!(io::stdout(), "{id}")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -225,10 +233,4 @@ impl Drop for CidFile<'_> {
         // As with docker: a file that names no container is worse than none.
         let _gone = self.0.map(PathBuf::from).map(std::fs::remove_file);
     }
-}
-
-fn random_id() -> Result<String> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random id")?;
-    Ok(format!("{:012x}", u64::from_ne_bytes(bytes) >> 16))
 }

@@ -6,13 +6,15 @@
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stage::{Claim, Process, claim, undo};
+
+use crate::plan::Plan;
 
 /// The name by which the guard is executed.
 pub(crate) const NAME: &str = "run-guard";
@@ -27,11 +29,13 @@ pub(crate) struct Guard(File);
 
 impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
-    pub(crate) fn start(claim: &Claim) -> Result<Self> {
+    pub(crate) fn start(claim: &Claim, plan: &Plan) -> Result<Self> {
         let _span = trace::span("start the guard", "");
         let mut command = Command::new(std::env::current_exe().context("find this executable")?);
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
-        command.arg0(NAME).arg(claim.path()).stdin(read).stderr(Stdio::null());
+        let directories = &plan.directories;
+        command.arg0(NAME).args([directories.data(), directories.run()]).arg(&plan.id);
+        command.stdin(read).stderr(Stdio::null());
         command.stdout(claim.file().try_clone().context("the claim")?);
         if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
             // Its working directory is another one.
@@ -68,10 +72,12 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn guard() -> Result<()> {
-    let path = std::env::args_os().nth(1).map(PathBuf::from).context("no claim")?;
-    let claim = Claim::from_stdout(&path)?;
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let [data, run, id] = arguments.as_slice() else { bail!("not three arguments") };
+    let directories = Directories::new(data.into(), run.into());
+    let claim = Claim::from_stdout(&directories, &ContainerId::of_path(id.as_ref())?)?;
     // While there is nothing to do: what others have left whose guards were killed with them.
-    path.parent().map(claim::sweep).transpose()?;
+    claim::sweep(&directories)?;
     match io::stdin().lock().lines().next().and_then(Result::ok).as_deref() {
         Some(DONE) => return Ok(()),
         Some(LEFT) => claim.is_ending(),

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
+use container::{ContainerId, NameError};
 
 use crate::folder;
 use passed::BundleOptions;
@@ -37,7 +38,7 @@ pub(crate) struct Options {
     pub(crate) interactive: bool,
     /// The container's id and host name [default: 12 random hexadecimal digits]
     #[arg(long, value_name = "ID")]
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<ContainerId>,
     /// Publish a port on the host
     #[arg(short = 'p', long, value_name = "[IP:][PORT:]PORT[/PROTOCOL]")]
     pub(crate) publish: Vec<String>,
@@ -318,7 +319,7 @@ pub(crate) enum Network {
     /// The host's.
     Host,
     /// The namespace of another container.
-    Container(String),
+    Container(ContainerId),
 }
 
 impl std::str::FromStr for Network {
@@ -330,7 +331,7 @@ impl std::str::FromStr for Network {
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
             _ => match text.strip_prefix("container:") {
-                Some(id) if !id.is_empty() => Ok(Self::Container(id.to_owned())),
+                Some(id) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
                 None if is_name(text) => Ok(Self::Named(text.to_owned())),
                 _ => {
                     Err("not one of bridge, none, host, container:ID, and no name of 1 to 15 letters, digits and _ . -"
@@ -375,7 +376,7 @@ mod tests {
             ("bridge", Ok(Network::Bridge)),
             ("none", Ok(Network::None)),
             ("host", Ok(Network::Host)),
-            ("container:web", Ok(Network::Container("web".to_owned()))),
+            ("container:web", Ok(Network::Container("web".parse().unwrap()))),
             ("mynet", Ok(Network::Named("mynet".to_owned()))),
             ("container:", Err(())),
             ("pasta", Err(())),

@@ -4,6 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use container::{ContainerId, Directories, Owner};
+use stage::undo::Made;
 use stage::{Stage, Tool, Undo};
 
 use crate::options::{Network, Options, Policy, Stream};
@@ -15,11 +17,11 @@ const NOTIFY: &str = "/run/notify.sock";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
     /// The bundle's directory.
     pub(crate) bundle: PathBuf,
-    /// Where claims on names are: `stage::claim`.
-    pub(crate) claims: PathBuf,
+    /// Where everything is.
+    pub(crate) directories: Directories,
     /// From the image to the record of a container that can be started, piped one into the next.
     pub(crate) stages: Vec<Stage>,
     /// Starts the container in the foreground; ends as it ends.
@@ -32,8 +34,8 @@ pub(crate) struct Plan {
     pub(crate) undo: Vec<Undo>,
 }
 
-/// Computes the plan for a container named `id`.
-pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
+/// Computes the plan for a container named `id`, all of which will be the owner's.
+pub(crate) fn plan(options: &Options, id: &ContainerId, owner: Owner) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
     if let (true, Network::Named(name)) = (options.rootless, &options.network) {
         let instead = "bridges are root's; --network container:ID shares another container's network";
@@ -45,30 +47,38 @@ pub(crate) fn plan(options: &Options, id: &str) -> Result<Plan, cli::Usage> {
     let runtime = runtime(options)?;
     // Absolute, because what is undone later may be undone from another directory.
     let roots = options.roots();
-    let root: Vec<OsString> = roots.argument().map_or_else(Vec::new, |_| vec!["--root".into(), roots.data().into()]);
-    let bundle = roots.data().join("containers").join(id);
-    let state = roots.argument().map(|_| roots.run().join("spawn"));
+    let directories = roots.directories();
+    let chosen = roots.argument().map(|_| directories.data());
+    let root: Vec<OsString> = chosen.map_or_else(Vec::new, |root| vec!["--root".into(), root.into()]);
+    let bundle = directories.bundle(id);
+    let runtimes = match &runtime {
+        Some(runtime) => Some(directories.runtime_states(runtime)),
+        None => chosen.map(|_| directories.states()),
+    };
+    let made = Made {
+        id,
+        owner: Some(owner),
+        root: chosen,
+        states: runtimes.as_deref(),
+        runtime: runtime.as_deref(),
+        keeps_bundle: !options.removes(),
+    };
     let mut stages = image_stages(options, image, &root);
-    stages.push(bundle_stage(options, id, image, &root));
-    stages.extend(network_stage(options));
+    stages.push(bundle_stage(options, &made, image, &root));
+    stages.extend(network_stage(options, &root));
     stages.extend(portmap_stage(options, &root));
-    let spawn = Spawn { state: state.as_deref(), runtime: runtime.as_ref() };
-    let undo = undo(options, id, &stages, &root, &spawn);
+    let planned = |tool: Tool| stages.iter().any(|stage| stage.tool == tool);
+    let undo = made.undo(|tool| tool == Tool::Spawn || planned(tool));
     Ok(Plan {
-        spawn: spawn_stage(options, id, &bundle, &spawn),
+        spawn: spawn_stage(options, &bundle, &made),
         keep: keep_stage(options, &root),
         replace: options.replace.then(|| replace_stage(id, &root)),
-        id: id.to_owned(),
+        id: id.clone(),
         bundle,
-        claims: claims(options),
+        directories,
         stages,
         undo,
     })
-}
-
-/// Returns the directory of the claims.
-pub(crate) fn claims(options: &Options) -> PathBuf {
-    options.roots().run().join("claims")
 }
 
 fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
@@ -91,9 +101,10 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
     vec![pull, Stage::new(Tool::Unpack, root)]
 }
 
-fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -> Stage {
+fn bundle_stage(options: &Options, made: &Made<'_>, image: &OsStr, root: &[OsString]) -> Stage {
     let mut bundle = Stage::new(Tool::Bundle, root);
-    bundle.push(["--id", id]);
+    bundle.push(["--id", made.id]);
+    bundle.push(made.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
     bundle.push(options.removes().then_some("--volatile"));
     bundle.push(&options.bundle.0);
     if let Some(socket) = &options.notify_socket {
@@ -117,11 +128,12 @@ fn bundle_stage(options: &Options, id: &str, image: &OsStr, root: &[OsString]) -
     bundle
 }
 
-fn network_stage(options: &Options) -> Option<Stage> {
+fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     let mut ns = Stage::new(Tool::Ns, ["add"]);
+    ns.push(root);
     match &options.network {
         Network::None | Network::Host => return None,
-        Network::Container(id) => ns.push(["--join", id]),
+        Network::Container(id) => ns.push(["--join", &**id]),
         Network::Bridge if options.rootless => ns.push(["--user-mode"]),
         Network::Bridge | Network::Named(_) => {
             if let Network::Named(bridge) = &options.network {
@@ -163,8 +175,9 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     Some(portmap)
 }
 
-fn spawn_stage(options: &Options, id: &str, bundle: &Path, of: &Spawn<'_>) -> Stage {
-    let mut spawn = of.command();
+fn spawn_stage(options: &Options, bundle: &Path, of: &Made<'_>) -> Stage {
+    let id = of.id;
+    let mut spawn = of.runtime();
     spawn.push(of.runtime.map(|_| "run"));
     if options.preserve_fds > 0 {
         spawn.push(["--preserve-fds".to_owned(), options.preserve_fds.to_string()]);
@@ -208,38 +221,16 @@ fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
     keep
 }
 
-fn replace_stage(id: &str, root: &[OsString]) -> Stage {
+fn replace_stage(id: &ContainerId, root: &[OsString]) -> Stage {
     let mut remove = Stage::new(Tool::Keep, ["rm", "--force"]);
     remove.push(root);
     remove.push([id]);
     remove
 }
 
-/// What starts the container, and where it keeps its state.
-struct Spawn<'a> {
-    state: Option<&'a Path>,
-    runtime: Option<&'a Runtime>,
-}
-
-impl Spawn<'_> {
-    fn command(&self) -> Stage {
-        let root = |state: Option<&Path>| {
-            state.map_or_else(Vec::new, |state| vec!["--root".into(), state.as_os_str().to_owned()])
-        };
-        match self.runtime {
-            None => Stage::new(Tool::Spawn, root(self.state)),
-            Some(runtime) => Stage::new(Tool::Spawn, root(Some(&runtime.state))).by(&runtime.program),
-        }
-    }
-}
-
-/// Another runtime. Its state is apart from that of its other callers, so that undoing never meets a container of theirs.
-struct Runtime {
-    program: PathBuf,
-    state: PathBuf,
-}
-
-fn runtime(options: &Options) -> Result<Option<Runtime>, cli::Usage> {
+/// Returns another runtime's program. Its states are apart from those of its other callers, so that undoing never meets a
+/// container of theirs.
+fn runtime(options: &Options) -> Result<Option<PathBuf>, cli::Usage> {
     let Some(wanted) = &options.runtime else { return Ok(None) };
     let refused = |why: &str| cli::Usage(format!("--runtime {}: {why}", wanted.display()));
     if options.detach || options.is_attached() {
@@ -247,33 +238,7 @@ fn runtime(options: &Options) -> Result<Option<Runtime>, cli::Usage> {
             "in the foreground only: what goes on with keep, as by -d, --restart or --log-driver, needs spawn",
         ));
     }
-    let program = stage::executable(wanted).ok_or_else(|| refused("no such program"))?;
-    let state = options.roots().run().join("runtimes").join(program.file_name().unwrap_or_default());
-    Ok(Some(Runtime { program, state }))
-}
-
-fn undo(options: &Options, id: &str, stages: &[Stage], root: &[OsString], spawn: &Spawn<'_>) -> Vec<Undo> {
-    let planned = |tool: Tool| stages.iter().any(|stage| stage.tool == tool);
-    let mut undo = Vec::new();
-    let mut delete = spawn.command();
-    delete.push(["delete", "--force", id]);
-    undo.push(Undo { of: Tool::Spawn, stage: delete });
-    if planned(Tool::Portmap) {
-        let mut portmap = Stage::new(Tool::Portmap, ["del"]);
-        portmap.push(root);
-        portmap.push([id]);
-        undo.push(Undo { of: Tool::Portmap, stage: portmap });
-    }
-    if planned(Tool::Ns) {
-        undo.push(Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["del", id]) });
-    }
-    // What stays of a container that has ended is its files, not its mount.
-    let words: &[&str] = if options.removes() { &["delete", "--force"] } else { &["unmount"] };
-    let mut bundle = Stage::new(Tool::Bundle, words.iter().copied());
-    bundle.push(root);
-    bundle.push([id]);
-    undo.push(Undo { of: Tool::Bundle, stage: bundle });
-    undo
+    stage::executable(wanted).map(Some).ok_or_else(|| refused("no such program"))
 }
 
 #[cfg(test)]
@@ -287,9 +252,13 @@ mod tests {
         format!("{} {}", stage.tool.name(), arguments.join(" "))
     }
 
+    fn planned(options: &Options) -> Result<Plan, cli::Usage> {
+        plan(options, &"web".parse().unwrap(), "0000001a-00000002".parse().unwrap())
+    }
+
     fn lines(command_line: &str) -> Vec<String> {
         let options = Options::parse_from(command_line.split(' '));
-        let plan = plan(&options, "web").unwrap();
+        let plan = planned(&options).unwrap();
         let undo = plan.undo.iter().map(|undo| &undo.stage);
         plan.stages.iter().chain([&plan.spawn]).chain(undo).map(words).collect()
     }
@@ -301,14 +270,14 @@ mod tests {
             [
                 "pull --root /r --policy missing nginx",
                 "unpack --root /r",
-                "bundle --root /r --id web --volatile -- nginx -T",
-                "ns add",
+                "bundle --root /r --id web --owner 0000001a-00000002 --volatile -- nginx -T",
+                "ns add --root /r",
                 "portmap --root /r -p 8080:80",
                 "spawn --root /r/run/spawn --id web /r/containers/web",
-                "spawn --root /r/run/spawn delete --force web",
-                "portmap del --root /r web",
-                "ns del web",
-                "bundle delete --force --root /r web",
+                "spawn --root /r/run/spawn delete --force --owner 0000001a-00000002 web",
+                "portmap del --root /r --owner 0000001a-00000002 web",
+                "ns del --root /r --owner 0000001a-00000002 web",
+                "bundle delete --force --root /r --owner 0000001a-00000002 web",
             ]
         );
     }
@@ -316,7 +285,7 @@ mod tests {
     #[test]
     fn keep_is_told_what_a_container_in_the_background_shall_do() {
         let line = "run --root /r -di --restart always --log-opt max-size=1m --timeout 9 nginx";
-        let plan = plan(&Options::parse_from(line.split(' ')), "web").unwrap();
+        let plan = planned(&Options::parse_from(line.split(' '))).unwrap();
         assert_eq!(
             words(&plan.keep),
             "keep --root /r --interactive --timeout 9 --restart always --log-opt max-size=1m"
@@ -330,7 +299,7 @@ mod tests {
             ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
             ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
         ] {
-            let planned = plan(&Options::parse_from(line.split(' ')), "web").map(drop).map_err(|usage| usage.0);
+            let planned = planned(&Options::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);
             assert_eq!(planned, want.map_err(str::to_owned), "{line}");
         }
     }

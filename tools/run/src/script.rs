@@ -40,14 +40,14 @@ fn steps(plan: &Plan, options: &Options) -> String {
     }
     let mut undo: Vec<String> = plan.undo.iter().map(|undo| format!("{} 2>/dev/null", undo.stage)).collect();
     if let Some(file) = options.cidfile.as_ref().map(|file| word(file.as_os_str())) {
-        line(&mut script, &format!("(set -C; printf %s {} >{file}) || exit 125", word(plan.id.as_ref())));
+        line(&mut script, &format!("(set -C; printf %s {} >{file}) || exit 125", word((*plan.id).as_ref())));
         undo.push(format!("[ $code != 125 ] || rm -f {file}"));
     }
     let (pipeline, undo) = (pipeline(plan, options), undo.join("; "));
     if options.detach {
         // Where a stage fails, keep gets no record; it undoes what it knows of.
         line(&mut script, &format!("{pipeline} | {} >/dev/null || {{ code=$?; {undo}; exit $code; }}", plan.keep));
-        line(&mut script, &format!("echo {}", word(plan.id.as_ref())));
+        line(&mut script, &format!("echo {}", word((*plan.id).as_ref())));
         return script;
     }
     if options.is_attached() {
@@ -118,10 +118,12 @@ mod tests {
     #[test]
     fn the_pipeline_is_the_one_that_a_person_would_type() {
         let options = Options::parse_from(["run", "--root", "/r", "--rm", "-p", "8080:80", "nginx"]);
-        let script = script(&plan(&options, "web").unwrap(), &options);
+        let script =
+            script(&plan(&options, &"web".parse().unwrap(), "0000001a-00000002".parse().unwrap()).unwrap(), &options);
         assert_eq!(
             script.lines().last().unwrap(),
-            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web --volatile | ns add | \
+            "pull --root /r --policy missing nginx | unpack --root /r | bundle --root /r --id web --owner \
+             0000001a-00000002 --volatile | ns add --root /r | \
              portmap --root /r -p 8080:80 | spawn --root /r/run/spawn"
         );
     }

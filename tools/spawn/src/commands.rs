@@ -14,8 +14,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use cli::Exit;
+use container::RuntimeId;
 
-use crate::options::{Arguments, Command, Delete, Global, Id, List, Ps, Rootless, Spec};
+use crate::options::{Arguments, Command, Global, Id, List, Ps, Rootless, Spec};
 use crate::sync::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::userns;
 
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns the id of the container whose processes a command signals or ends.
-fn acted_on(command: &Command) -> Option<&str> {
+fn acted_on(command: &Command) -> Option<&RuntimeId> {
     match command {
         Command::Kill(options) => Some(&options.id),
         Command::Delete(options) => Some(&options.id),
@@ -59,12 +60,12 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Create(options) => lifecycle::create(global, options)?,
         Command::Run(options) => return lifecycle::run(global, options),
-        Command::Restore(options) => return lifecycle::restore(global, options),
+        Command::Restore(options) => return lifecycle::restore(global, &options),
         Command::Checkpoint(options) => lifecycle::checkpoint(global, &options)?,
         Command::Start(Id { id }) => lifecycle::start(global, &id)?,
         Command::State(Id { id }) => lifecycle::state(global, &id)?,
         Command::Kill(options) => lifecycle::kill(global, &options)?,
-        Command::Delete(Delete { id, force }) => lifecycle::delete(global, &id, force)?,
+        Command::Delete(options) => lifecycle::delete(global, &options)?,
         Command::Exec(options) => return process::exec(global, options),
         Command::Ps(Ps { format, id, options }) => process::ps(global, &id, format, &options)?,
         Command::List(List { format, quiet }) => control::list(global, format, quiet)?,
@@ -89,7 +90,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Returns the directory of the containers' states.
 pub(crate) fn state_root(global: &Global) -> PathBuf {
     let chosen = global.root.clone().filter(|root| !root.as_os_str().is_empty());
-    let root = chosen.unwrap_or_else(|| cli::Roots::default().run().join("spawn"));
+    let root = chosen.unwrap_or_else(|| cli::Roots::default().directories().states());
     std::path::absolute(&root).unwrap_or(root)
 }
 

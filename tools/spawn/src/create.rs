@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail, ensure};
 use cgroup::Cgroups;
 use cgroup::systemd::{self, Placeholder, Scope};
+use container::{RuntimeId, birth};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -17,14 +18,14 @@ use sys::namespace::Kind;
 use crate::child::{Child, Options};
 use crate::config::{Config, Hooks, NamespaceKind, Process as Description};
 use crate::notify::Notify;
-use crate::state::{self, Container, Status};
+use crate::state::{Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
     pub root: PathBuf,
-    pub id: String,
+    pub id: RuntimeId,
     pub bundle: PathBuf,
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
@@ -340,7 +341,7 @@ fn attend(
 /// Writes down the container's process.
 pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Result<()> {
     container.state.init_process_pid = pid.as_raw_pid();
-    container.state.init_process_start = state::start_time(pid).unwrap_or(0);
+    container.state.init_process_start = birth(pid.as_raw_pid()).unwrap_or(0);
     container.state.namespace_paths = namespace_paths(pid);
     container.save()
 }

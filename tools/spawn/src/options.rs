@@ -5,6 +5,7 @@ mod checkpoint;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use container::{Owner, RuntimeId};
 
 pub(crate) use checkpoint::{Checkpoint, CriuOptions, Restore};
 
@@ -88,7 +89,7 @@ pub(crate) struct Filter {
     pub status_fd: Option<i32>,
     /// The container's id [default: the record's, or the bundle's name]
     #[arg(long, value_name = "ID")]
-    pub id: Option<String>,
+    pub id: Option<RuntimeId>,
     #[command(flatten)]
     pub common: Common,
 }
@@ -197,15 +198,18 @@ pub(crate) struct Nothing {}
 
 #[derive(Args, Debug)]
 pub(crate) struct Id {
-    pub id: String,
+    pub id: RuntimeId,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Delete {
-    pub id: String,
+    pub id: RuntimeId,
     /// Kill it if it still runs; be content if it does not exist
     #[arg(long, short)]
     pub force: bool,
+    /// Only if it is this owner's, as the annotation `org.drayage.owner` of its config.json names it
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Owner>,
 }
 
 #[derive(Args, Debug)]
@@ -213,7 +217,7 @@ pub(crate) struct Ps {
     /// Form of the output
     #[arg(long, short, default_value = "table")]
     pub format: Format,
-    pub id: String,
+    pub id: RuntimeId,
     /// Options for ps(1)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub options: Vec<String>,
@@ -231,7 +235,7 @@ pub(crate) struct List {
 
 #[derive(Args, Debug)]
 pub(crate) struct Events {
-    pub id: String,
+    pub id: RuntimeId,
     /// Seconds between statistics, or a duration such as 100ms
     #[arg(long, default_value = "5s")]
     pub interval: String,
@@ -258,7 +262,7 @@ pub(crate) enum Format {
 
 #[derive(Args, Debug)]
 pub(crate) struct Create {
-    pub id: String,
+    pub id: RuntimeId,
     /// Bundle directory
     #[arg(long, short, default_value = ".")]
     pub bundle: PathBuf,
@@ -268,7 +272,7 @@ pub(crate) struct Create {
 
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    pub id: String,
+    pub id: RuntimeId,
     /// Bundle directory
     #[arg(long, short, default_value = ".")]
     pub bundle: PathBuf,
@@ -294,7 +298,7 @@ pub(crate) struct Life {
 
 #[derive(Args, Debug)]
 pub(crate) struct Kill {
-    pub id: String,
+    pub id: RuntimeId,
     #[arg(default_value = "SIGTERM")]
     pub signal: String,
     /// Signal every process of the container
@@ -305,7 +309,7 @@ pub(crate) struct Kill {
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Exec {
-    pub id: String,
+    pub id: RuntimeId,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
@@ -371,9 +375,9 @@ pub(crate) struct Exec {
     pub ignore_paused: bool,
 }
 
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug)]
 pub(crate) struct Update {
-    pub id: String,
+    pub id: RuntimeId,
     /// File with `linux.resources`, or - for stdin; other options are ignored then
     #[arg(long, short, value_name = "FILE")]
     pub resources: Option<PathBuf>,

@@ -2,7 +2,6 @@
 //! that it was made from, and, until it is started, the socket `start` on which its process waits. The directory
 //! itself is the container's lock. Files are replaced whole, so that a crash leaves the old or the new one.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,51 +11,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use cgroup::{Cgroups, systemd};
+use container::{Owner, RuntimeId, State, state_in};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::{Deserialize, Serialize};
+use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::file::leave_open;
 use crate::rootfs;
-
-/// `state.json`. The names are runc's where runc has the thing.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct State {
-    pub id: String,
-    /// 0 while there is no process yet.
-    pub init_process_pid: i32,
-    /// Clock ticks since boot: tells the process from a later one with its number.
-    pub init_process_start: u64,
-    pub created: String,
-    pub bundle: PathBuf,
-    pub rootfs: PathBuf,
-    pub oci_version: String,
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    pub rootless: bool,
-    /// Lives no longer than the `spawn` that made it: what a killed one leaves may be cleared by anybody.
-    #[serde(default)]
-    pub foreground: bool,
-    #[serde(default)]
-    pub no_new_keyring: bool,
-    #[serde(default)]
-    pub owner: u32,
-    pub cgroup_paths: BTreeMap<String, PathBuf>,
-    /// The scope that systemd made of the cgroup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub systemd_scope: Option<String>,
-    /// The mount on the rootfs that the host has, too, where the container has no mount namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub root_mount: Option<u64>,
-    #[serde(default)]
-    pub namespace_paths: BTreeMap<String, PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt_path: Option<PathBuf>,
-}
 
 /// A container's status (runtime-spec, runtime.md, "State"), and `paused`, which peers add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +53,8 @@ pub(crate) struct Container {
 
 impl Container {
     /// Makes the directory of a new container and locks it. What a killed `spawn` left under this id is cleared first.
-    pub(crate) fn create(root: &Path, id: &str) -> anyhow::Result<Self> {
-        check_id(id)?;
-        let directory = root.join(id);
+    pub(crate) fn create(root: &Path, id: &RuntimeId) -> anyhow::Result<Self> {
+        let directory = state_in(root, id);
         let private = |path: &Path, above| DirBuilder::new().mode(0o700).recursive(above).create(path);
         let mut made = private(&directory, false);
         if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -109,13 +71,13 @@ impl Container {
         let handle = open(&directory)?;
         rustix::io::retry_on_intr(|| rustix::fs::flock(&handle, operation)).ok().with_context(taken)?;
         // Only what is read under the lock counts: another creator may have found the directory before it was locked.
-        let found = Self { state: read_state(&directory, id)?, directory, handle };
+        let found = Self { state: read(root, id)?, directory, handle };
         ensure!(found.is_remains(), taken());
         // Without a state there are no cgroups, and a configuration is written anew.
         if !fresh || !found.state.created.is_empty() {
             found.clear_remains()?;
         }
-        Ok(Self { state: State { id: id.to_owned(), ..State::default() }, ..found })
+        Ok(Self { state: State::new(id.clone()), ..found })
     }
 
     /// Tells whether this is only what a killed creator left: a directory without a process that it knows of, or one
@@ -123,6 +85,11 @@ impl Container {
     fn is_remains(&self) -> bool {
         let unfinished = self.state.init_process_pid == 0 || self.state.foreground;
         unfinished && self.exists() && self.process().is_none()
+    }
+
+    /// Tells whether it is this owner's. What was never finished is nobody's yet.
+    pub(crate) fn is_of(&self, owner: Owner) -> bool {
+        self.state.owned_by().map_or(self.state.init_process_pid == 0, |own| own == owner)
     }
 
     /// Tells whether the directory is still there; another one may have its name.
@@ -166,25 +133,25 @@ impl Container {
     }
 
     /// Opens a container that exists.
-    pub(crate) fn open(root: &Path, id: &str) -> anyhow::Result<Self> {
-        check_id(id)?;
-        let directory = root.join(id);
-        let missing = || format!("container {id:?} does not exist");
+    pub(crate) fn open(root: &Path, id: &RuntimeId) -> anyhow::Result<Self> {
+        let directory = state_in(root, id);
         let handle = match open(&directory) {
             Ok(handle) => handle,
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("container does not exist: {}", missing()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("container does not exist: container \"{id}\" does not exist")
+            }
             Err(error) => return Err(error).with_context(|| format!("open {}", directory.display())),
         };
-        let state = read_state(&directory, id)?;
+        let state = read(root, id)?;
         Ok(Self { directory, handle, state })
     }
 
     /// Gives a container whose state is damaged another one, for its removal: it is what lives in its cgroups, which were
     /// nobody else's when it was made.
-    pub(crate) fn repair(root: &Path, id: &str) -> anyhow::Result<()> {
-        let directory = root.join(id);
+    pub(crate) fn repair(root: &Path, id: &RuntimeId) -> anyhow::Result<()> {
+        let directory = state_in(root, id);
         let handle = open(&directory).with_context(|| format!("open {}", directory.display()))?;
-        let state = State { id: id.to_owned(), created: "unknown".to_owned(), ..State::default() };
+        let state = State { created: "unknown".to_owned(), ..State::new(id.clone()) };
         let mut container = Self { directory, handle, state };
         let place = container.config().map(|config| config.linux.cgroups_path).unwrap_or_default();
         // Another one counts from the cgroup of who made it.
@@ -195,11 +162,11 @@ impl Container {
     }
 
     /// Opens a container and waits until no other command changes it.
-    pub(crate) fn open_locked(root: &Path, id: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open_locked(root: &Path, id: &RuntimeId) -> anyhow::Result<Self> {
         let mut container = Self::open(root, id)?;
         container.lock()?;
         // What was read before the lock may be old.
-        container.state = read_state(&container.directory, id)?;
+        container.state = read(root, id)?;
         Ok(container)
     }
 
@@ -218,7 +185,7 @@ impl Container {
                 _ => return Err(error).with_context(|| format!("lock {}", self.directory.display())),
             }
         }
-        ensure!(self.exists(), "container does not exist: container {:?} does not exist", self.state.id);
+        ensure!(self.exists(), "container does not exist: container \"{}\" does not exist", self.state.id);
         Ok(())
     }
 
@@ -237,13 +204,12 @@ impl Container {
 
     /// Writes `state.json`.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        let text = serde_json::to_vec(&self.state)?;
-        self.write("state.json", &text)
+        self.write(State::FILE, &self.state.text()?)
     }
 
     /// Writes `state.json` before anybody knows of the container. Whoever reads it too soon finds nothing, as before.
     pub(crate) fn save_first(&self) -> anyhow::Result<()> {
-        self.write_first("state.json", &serde_json::to_vec(&self.state)?)
+        self.write_first(State::FILE, &self.state.text()?)
     }
 
     /// Writes one of the container's files.
@@ -285,20 +251,12 @@ impl Container {
 
     /// Returns the process, if it still runs.
     pub(crate) fn process(&self) -> Option<Pid> {
-        let pid = Pid::from_raw(self.state.init_process_pid)?;
-        start_time(pid).is_some_and(|time| time == self.state.init_process_start).then_some(pid)
+        self.state.process().alive()
     }
 
     /// Opens the process, if it still runs. It is this one's descriptor, whoever gets its number next.
     pub(crate) fn open_process(&self) -> anyhow::Result<Option<(Pid, OwnedFd)>> {
-        let Some(pid) = self.process() else { return Ok(None) };
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => Ok(None),
-            opened => {
-                let opened = opened.with_context(|| format!("open process {}", pid.as_raw_pid()))?;
-                Ok(self.process().map(|pid| (pid, opened)))
-            }
-        }
+        self.state.process().open().with_context(|| format!("open process {}", self.state.init_process_pid))
     }
 
     /// Tells how the container is.
@@ -319,7 +277,7 @@ impl Container {
         let pid = if status == Status::Stopped { 0 } else { self.state.init_process_pid };
         record::State {
             oci_version: Some(crate::SPEC_VERSION.to_owned()),
-            id: self.state.id.clone(),
+            id: self.state.id.to_string(),
             status: Some(status.name().to_owned()),
             pid: Some(pid),
             bundle: self.state.bundle.clone(),
@@ -329,7 +287,7 @@ impl Container {
 
     /// Removes the container's directory: the last step of `delete`.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        for name in ["state.json", "config.json"] {
+        for name in [State::FILE, "config.json"] {
             // What else there is, and what cannot be removed, is found by the next call.
             let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
         }
@@ -348,30 +306,19 @@ impl Container {
 }
 
 /// Lists the ids of all containers under `root`.
-pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<RuntimeId>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", root.display())),
     };
-    let mut ids: Vec<String> = entries
+    let mut ids: Vec<RuntimeId> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     ids.sort();
     Ok(ids)
-}
-
-/// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
-pub(crate) fn start_time(pid: Pid) -> Option<u64> {
-    let stat = crate::file::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 /// Tells whether a process is stopped by a signal.
@@ -380,12 +327,12 @@ pub(crate) fn is_stopped(pid: Pid) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
 }
 
-/// Refuses what would not be the name of a directory below the root.
-pub(crate) fn check_id(id: &str) -> anyhow::Result<()> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
-    let valid = !id.is_empty() && id.chars().all(allowed) && !matches!(id, "." | "..") && id.len() <= 255;
-    ensure!(valid, "invalid container ID format: {id:?}");
-    Ok(())
+fn read(root: &Path, id: &RuntimeId) -> anyhow::Result<State> {
+    let state = State::read(root, id).with_context(|| {
+        let path = state_in(root, id).join(State::FILE);
+        format!("read {} (`spawn delete --force {id}` removes a container whose state is damaged)", path.display())
+    })?;
+    Ok(state.unwrap_or_else(|| State::new(id.clone())))
 }
 
 fn open(directory: &Path) -> io::Result<OwnedFd> {
@@ -394,47 +341,4 @@ fn open(directory: &Path) -> io::Result<OwnedFd> {
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
-}
-
-fn read_state(directory: &Path, id: &str) -> anyhow::Result<State> {
-    let path = directory.join("state.json");
-    match sys::file::read_regular(&path) {
-        // A creator has just begun, or was killed while beginning.
-        Ok(text) if text.is_empty() && !directory.join("config.json").exists() => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Ok(text) => {
-            return serde_json::from_slice(&text).with_context(|| {
-                format!("{} is damaged (`spawn delete --force {id}` removes the container)", path.display())
-            });
-        }
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    }
-    Ok(State { id: id.to_owned(), ..State::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_file_names() {
-        for (id, valid) in [
-            ("a", true),
-            ("a.b-c_d+1", true),
-            ("", false),
-            (".", false),
-            ("..", false),
-            ("a/b", false),
-            ("a\n", false),
-            ("ä", false),
-        ] {
-            assert_eq!(check_id(id).is_ok(), valid, "{id:?}");
-        }
-    }
-
-    #[test]
-    fn the_own_process_has_a_start_time() {
-        assert!(start_time(rustix::process::getpid()).is_some());
-        assert_eq!(start_time(Pid::from_raw(i32::MAX).unwrap()), None);
-    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use container::RuntimeId;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::ThreadNameSpaceType;
@@ -62,7 +63,7 @@ fn write(path: &str, text: &str) -> anyhow::Result<()> {
 /// Makes an ordinary user root of the namespace that his container was made in, if he has made it before the container
 /// (with unshare(1), say): that gives him the right to enter and to signal what is in there. Nothing is lost where he may
 /// not, so that what he cannot do then is told by what he cannot do.
-pub(crate) fn become_root_for(states: &Path, id: &str) {
+pub(crate) fn become_root_for(states: &Path, id: &RuntimeId) {
     if rustix::process::geteuid().is_root() {
         return;
     }

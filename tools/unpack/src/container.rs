@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ::container::{ContainerId, Directories};
 use anyhow::{Context, bail};
 use record::{Bundle, Input, Record, Rootfs};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use crate::changes::Place;
 use crate::path::{Inner, inner};
 
 /// Members of the record that describe a container, not what it is made from.
-const OWN: [&str; 8] = ["bundle", "id", "network", "ports", "ociVersion", "status", "pid", "annotations"];
+const OWN: [&str; 9] = ["bundle", "id", "owner", "network", "ports", "ociVersion", "status", "pid", "annotations"];
 
 /// A container and what it stands on.
 #[derive(Debug)]
@@ -30,11 +31,11 @@ pub(crate) struct Container {
 
 impl Container {
     /// Finds a container by its id, its bundle's directory, or a record.
-    pub(crate) fn find(argument: Option<&Path>, data: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn find(argument: Option<&Path>, directories: &Directories) -> anyhow::Result<Self> {
         let by_id = argument
             .filter(|argument| argument.components().count() == 1)
-            .and_then(Path::file_name)
-            .map(|id| data.join("containers").join(id))
+            .and_then(|id| ContainerId::of_path(id).ok())
+            .map(|id| directories.bundle(&id))
             .filter(|bundle| bundle.join("record.json").is_file());
         if let Some(bundle) = by_id {
             return Self::of_bundle(&bundle, Record::default());

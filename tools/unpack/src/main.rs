@@ -72,7 +72,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         let path = flat::unpack(&image, path, &Arc::new(args.limits()), args.sync())?;
         Rootfs { path: Some(path), ..Rootfs::default() }
     } else {
-        let store = Store::open(&args.roots.data(), Form::overlay(), args.sync())?;
+        let store = Store::open(&args.roots.directories(), Form::overlay(), args.sync())?;
         stay(&[store.path()], &layout)?;
         Rootfs { layers: Some(store.unpack(image, args.limits())?), ..Rootfs::default() }
     };
@@ -122,9 +122,9 @@ fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Finds a container, and what its image has: one whole tree is compared with the layers, which are extracted for that.
 fn find(name: Option<&Path>, roots: &cli::Roots, args: &Args) -> anyhow::Result<Container> {
-    let mut container = Container::find(name, &roots.data())?;
+    let mut container = Container::find(name, &roots.directories())?;
     if container.layers.is_empty() {
-        let store = Store::open(&roots.data(), Form::overlay(), args.sync())?;
+        let store = Store::open(&roots.directories(), Form::overlay(), args.sync())?;
         container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
     }
     Ok(container)

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use ::container::Directories;
 use anyhow::Context;
 
 use crate::extraction::{Manner, extract};
@@ -42,8 +43,8 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the store below the data directory, and makes what is missing of it. Nobody else may enter: layers have
     /// setuid programs.
-    pub(crate) fn open(data: &Path, form: Form, sync: bool) -> anyhow::Result<Self> {
-        let path = data.join("layers");
+    pub(crate) fn open(directories: &Directories, form: Form, sync: bool) -> anyhow::Result<Self> {
+        let (data, path) = (directories.data(), directories.layers());
         let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
+use ::container::{ContainerId, Directories};
 use anyhow::{Context, Result, bail};
 use record::{Record, Rootfs};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, readlinkat};
@@ -13,8 +14,9 @@ use rustix::io::Errno;
 use super::c_name;
 use crate::container::{self, Lock};
 use crate::overlay::{self, Overlay};
+use crate::state::runner;
 use crate::tree::Entry;
-use crate::verbs::{has_lost_its_mount, runner};
+use crate::verbs::has_lost_its_mount;
 
 /// As the kernel has it.
 const MOST_LINKS: usize = 40;
@@ -52,11 +54,10 @@ impl Place {
     }
 
     /// Opens a container's root. What is made there belongs to the container's root user.
-    pub(crate) fn of_container(id: &str, data: &Path, run: &Path) -> Result<Self> {
-        container::check_id(id)?;
-        let bundle = container::directory(data).join(id);
+    pub(crate) fn of_container(id: &ContainerId, directories: &Directories) -> Result<Self> {
+        let bundle = directories.bundle(id);
         let Ok(text) = fs::read(bundle.join(container::RECORD)) else { bail!("no such container") };
-        if let Some(pid) = runner(&bundle, run) {
+        if let Some(pid) = runner(&bundle, directories) {
             let path = format!("/proc/{pid}/root");
             let root = rustix::fs::open(&path, root_flags(), Mode::empty()).with_context(|| format!("open {path}"))?;
             let first = |map| first_id(&fs::read_to_string(format!("/proc/{pid}/{map}")).unwrap_or_default());

@@ -3,6 +3,8 @@
 use std::path::{Component, Path};
 use std::str::FromStr;
 
+use ::container::{NameError, VolumeName};
+
 use super::{Mount, MountFlag, Source, TmpfsFlag, VolumeFlag};
 use crate::size::Bytes;
 
@@ -28,20 +30,11 @@ pub(super) fn clean(path: &str) -> Result<String, String> {
     if parts.is_empty() { Err("mount destination is the root".to_owned()) } else { Ok(format!("/{}", parts.join("/"))) }
 }
 
-fn is_volume_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() >= 2
-        && name.len() <= 200
-        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-}
-
-fn volume(name: &str) -> Result<Option<String>, String> {
-    match name {
-        "" => Ok(None),
-        name if is_volume_name(name) => Ok(Some(name.to_owned())),
-        name => Err(format!("`{name}` is neither a path nor the name of a volume (a-z A-Z 0-9 _ . -)")),
+fn volume(name: &str) -> Result<Option<VolumeName>, String> {
+    if name.is_empty() {
+        return Ok(None);
     }
+    name.parse().map(Some).map_err(|error: NameError| format!("neither a path nor a volume: {error}"))
 }
 
 /// A path of the host, made absolute as docker's client does.
@@ -233,7 +226,7 @@ mod tests {
     }
 
     fn named(name: &str) -> Source {
-        Source::Volume { name: (!name.is_empty()).then(|| name.to_owned()), copy: true }
+        Source::Volume { name: volume(name).unwrap(), copy: true }
     }
 
     #[test]
@@ -248,7 +241,7 @@ mod tests {
             ("/a:/b:rw,z", Mount { relabel: true, ..base(host("/a", true), "/b") }),
             ("/a:/b:rslave", Mount { propagation: Some("rslave".into()), ..base(host("/a", true), "/b") }),
             ("/a:/b:bind-nonrecursive", Mount { recursive: false, ..base(host("/a", true), "/b") }),
-            ("v1:/b:nocopy", base(Source::Volume { name: Some("v1".into()), copy: false }, "/b")),
+            ("v1:/b:nocopy", base(Source::Volume { name: volume("v1").unwrap(), copy: false }, "/b")),
             ("/a:/b:cached", base(host("/a", true), "/b")),
         ] {
             assert_eq!(text.parse::<VolumeFlag>().unwrap().0, want, "{text}");

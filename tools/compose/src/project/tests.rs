@@ -214,10 +214,10 @@ fn what_is_wrong_is_told_by_its_place() {
 
 #[test]
 fn names_come_from_the_file_the_request_or_the_directory() {
-    let text = "name: ${TAG:+given}\nservices: {a: {image: x, container_name: one}}\nvolumes: {v: {name: mine}, w: {external: true}, u: }";
+    let text = "name: ${TAG:+given}\nservices: {a: {image: x, container_name: one}}\nvolumes: {v: {name: mine}, other: {external: true}, u: }";
     let project = read_text(text).unwrap();
     assert_eq!((&*project.name, &*project.services[0].container), ("given", "one"));
-    assert_eq!(project.volumes, ["mine", "given_u"]);
+    assert_eq!(project.volumes.iter().map(|name| &**name).collect::<Vec<_>>(), ["mine", "given_u"]);
     for (directory, want) in [("/src/My Shop", "myshop"), ("/", "default"), ("/x/_a", "a")] {
         let empty = Value::Null;
         let name = project_name(&Request::default(), &Node::top(&empty), Path::new(directory), &Variables::new());

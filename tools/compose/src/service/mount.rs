@@ -18,7 +18,7 @@ pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<S
             container.to_owned()
         } else {
             let (service, mode) = from.split_at(from.find(':').unwrap_or(from.len()));
-            context.container_of(service)? + mode
+            format!("{}{mode}", context.container_of(service)?)
         };
         options.extend(["--volumes-from".to_owned(), container]);
     }

@@ -35,8 +35,8 @@ impl Target {
                 None => Self::Process { pid: noted.pid, inode: None },
             });
         }
-        let named = crate::network::namespace_path(text);
-        if !text.contains('/') && fs::metadata(&named).is_ok_and(|file| file.is_file()) {
+        let named = text.parse().map(|id| container::namespace(&id));
+        if let Some(named) = named.ok().filter(|named| fs::metadata(named).is_ok_and(|file| file.is_file())) {
             return Ok(Self::Network(named));
         }
         bail!("no process, container or named namespace is called {text}")

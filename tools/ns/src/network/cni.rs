@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use container::{ContainerId, Directories, NetworkNote, Owner, Ownership};
 use netlink::route::Router;
 use record::{Id, Network};
 use rustix::process::Signal;
@@ -15,12 +16,13 @@ use serde_json::{Map, Value, json};
 use sys::signal::SignalFd;
 
 use super::lock::lock;
+use super::owner::PortAlias;
 use super::plan::Step;
 use super::work::Work;
-use super::{Config, Target, check_id, config, named};
+use super::{Config, Target, config, draft_of, named};
 
 /// Where the lists and results of containers are.
-const KEPT: &str = "/run/drayage/cni";
+const NOTE: NetworkNote = NetworkNote::Cni;
 /// Where plugins are, if `CNI_PATH` does not say.
 const PLUGINS: &str = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni";
 /// The longest list or result.
@@ -28,15 +30,17 @@ const LONGEST: usize = 1 << 20;
 
 /// A container's attachment, as it is kept.
 struct Attachment {
-    id: String,
+    id: ContainerId,
+    owner: Option<Owner>,
+    path: PathBuf,
     interface: String,
     list: Map<String, Value>,
     result: Option<Value>,
 }
 
 /// Makes a container's network by the plugins of the list at `path`, and prints the record with the result.
-pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) -> Result<()> {
-    check_id(id)?;
+pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()> {
+    let (id, owner) = (&target.id, target.owner);
     let config = target.bundle.as_deref().map(Config::read).transpose()?;
     let list = read_list(path).with_context(|| format!("read {}", path.display()))?;
     {
@@ -45,9 +49,18 @@ pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) ->
         ensure!(!named::exists(id), "network namespace {id} exists: is it another container's?");
     }
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-    let mut work = Work::new(Router::open().context("open a routing socket")?);
-    let mut attachment = Attachment { id: id.to_owned(), interface: interface.to_owned(), list, result: None };
-    let done = work.apply(&[Step::Namespace(id.to_owned()), Step::Up("lo".to_owned())]).and_then(|()| {
+    let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
+    let kept = target.directories.network_note(NOTE, id);
+    let mut attachment = Attachment {
+        id: id.clone(),
+        owner: Some(owner),
+        path: kept,
+        interface: interface.to_owned(),
+        list,
+        result: None,
+    };
+    let alias = PortAlias { id: id.clone(), owner: Some(owner), addresses: vec![] };
+    let done = work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())]).and_then(|()| {
         // Before anything is made: whoever is killed now can be cleaned up after.
         attachment.keep()?;
         attachment.add()?;
@@ -55,13 +68,13 @@ pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) ->
         let Some(Value::Object(result)) = attachment.result.clone() else { bail!("the plugins gave no result") };
         let network = Network(result);
         if let (Some(bundle), Some(config)) = (&target.bundle, &config) {
-            config.join(&named::path(id))?;
+            config.join(&container::namespace(id))?;
             if let Some(address) = network.addresses().first() {
                 config::add_host(bundle, *address, config.hostname().unwrap_or(id))
                     .context("append to the bundle's hosts")?;
             }
         }
-        target.record.set(&Id(id.to_owned()));
+        target.record.set(&Id(id.clone()));
         target.record.set(&network);
         target.record.hand_on().context("print the record")?;
         match signals.read()? {
@@ -81,10 +94,10 @@ pub(crate) fn add(mut target: Target, id: &str, path: &Path, interface: &str) ->
 }
 
 /// Lets the plugins undo what they have made for a container, if they have made something.
-pub(crate) fn delete(id: &str) -> Result<()> {
-    match Attachment::kept(id)? {
-        Some(attachment) => attachment.delete(),
-        None => Ok(()),
+pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownership) -> Result<()> {
+    match Attachment::kept(directories, id)? {
+        Some(attachment) if whose.covers(attachment.owner) => attachment.delete(),
+        _ => Ok(()),
     }
 }
 
@@ -106,7 +119,7 @@ impl Attachment {
             first = first.and(self.execute("DEL", plugin).map(|_| ()));
         }
         first?;
-        match fs::remove_file(path_of(&self.id)) {
+        match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
         }
@@ -127,14 +140,14 @@ impl Attachment {
             configuration.insert("prevResult".to_owned(), result.clone());
         }
         let paths = std::env::var_os("CNI_PATH").unwrap_or_else(|| OsString::from(PLUGINS));
-        let (kind, netns) = (name(plugin), named::path(&self.id));
+        let (kind, netns) = (name(plugin), container::namespace(&self.id));
         let program = std::env::split_paths(&paths).map(|directory| directory.join(kind)).find(|path| path.is_file());
         let program = program.ok_or_else(|| anyhow!("no plugin {kind} in {}", paths.to_string_lossy()))?;
         log::debug!("{command} {}", program.display());
         let run = || -> std::io::Result<std::process::Output> {
             let mut child = Command::new(&program)
                 .env("CNI_COMMAND", command)
-                .env("CNI_CONTAINERID", &self.id)
+                .env("CNI_CONTAINERID", &*self.id)
                 .env("CNI_NETNS", if netns.exists() { netns.as_os_str() } else { "".as_ref() })
                 .env("CNI_IFNAME", &self.interface)
                 .env("CNI_PATH", &paths)
@@ -166,24 +179,21 @@ impl Attachment {
     }
 
     fn keep(&self) -> Result<()> {
-        let path = path_of(&self.id);
-        let (temporary, kept) = (
-            path.with_extension("new"),
-            json!({"interface": self.interface, "list": self.list, "result": self.result}),
-        );
+        let temporary = draft_of(&self.path);
+        let kept = json!({"owner": self.owner, "interface": self.interface, "list": self.list, "result": self.result});
         let write = || -> std::io::Result<()> {
-            fs::create_dir_all(KEPT)?;
+            self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
             fs::write(&temporary, kept.to_string())?;
-            fs::rename(&temporary, &path)
+            fs::rename(&temporary, &self.path)
         };
         write().with_context(|| {
             let _none = fs::remove_file(&temporary);
-            format!("write {}", path.display())
+            format!("write {}", self.path.display())
         })
     }
 
-    fn kept(id: &str) -> Result<Option<Self>> {
-        let path = path_of(id);
+    fn kept(directories: &Directories, id: &ContainerId) -> Result<Option<Self>> {
+        let path = directories.network_note(NOTE, id);
         let text = match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
@@ -194,12 +204,9 @@ impl Attachment {
         let interface = member("interface").and_then(|name| name.as_str().map(str::to_owned));
         let attachment = list.zip(interface);
         let (list, interface) = attachment.ok_or_else(|| anyhow!("{}: not an attachment", path.display()))?;
-        Ok(Some(Self { id: id.to_owned(), interface, list, result: member("result") }))
+        let owner = kept.get("owner").and_then(|owner| owner.as_str()?.parse().ok());
+        Ok(Some(Self { id: id.clone(), owner, path, interface, list, result: member("result") }))
     }
-}
-
-fn path_of(id: &str) -> PathBuf {
-    Path::new(KEPT).join(format!("{id}.json"))
 }
 
 fn name(plugin: &Map<String, Value>) -> &str {

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use container::{ContainerId, NetworkName};
 use rustix::fs::{FlockOperation, flock};
 
-use super::owner::Owner;
+use super::ipam::Holder;
 
 /// Where the plugin has its networks, unless it is told another place.
 const NETWORKS: &str = "/var/lib/cni/networks";
@@ -23,8 +24,8 @@ pub(super) struct Network {
 
 impl Network {
     /// Opens the network of that name; it is made if it is not there.
-    pub(super) fn open(name: &str) -> Result<Self> {
-        let directory = Path::new(NETWORKS).join(name);
+    pub(super) fn open(name: &NetworkName) -> Result<Self> {
+        let directory = Path::new(NETWORKS).join(&**name);
         let open = || -> std::io::Result<File> {
             fs::create_dir_all(&directory)?;
             let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
@@ -36,31 +37,32 @@ impl Network {
     }
 
     /// Returns who has which address.
-    pub(super) fn taken(&self) -> Vec<Owner> {
-        let owner = |(path, address): (PathBuf, IpAddr)| Owner {
-            id: id_in(&path).unwrap_or_default(),
+    pub(super) fn taken(&self) -> Vec<Holder> {
+        let holder = |(path, address): (PathBuf, IpAddr)| Holder {
+            name: id_in(&path).unwrap_or_default(),
             addresses: vec![address],
         };
-        addresses(&self.directory).into_iter().map(owner).collect()
+        addresses(&self.directory).into_iter().map(holder).collect()
     }
 }
 
 /// Notes that a container has an address. The network is locked by who has chosen it.
-pub(super) fn note(network: &str, address: IpAddr, id: &str, interface: &str) -> Result<()> {
-    let path = Path::new(NETWORKS).join(network).join(address.to_string());
+pub(super) fn note(network: &NetworkName, address: IpAddr, id: &ContainerId, interface: &str) -> Result<()> {
+    let path = Path::new(NETWORKS).join(&**network).join(address.to_string());
     let write = || File::options().write(true).create_new(true).open(&path)?.write_all(text(id, interface).as_bytes());
     write().with_context(|| format!("write {}", path.display()))
 }
 
-/// Removes what is noted for a container, in whichever network it is.
-pub(super) fn withdraw(id: &str) -> Result<()> {
+/// Removes what is noted for a container, in whichever network it is, but `kept`, which another root's container of that
+/// id has.
+pub(super) fn withdraw(id: &ContainerId, kept: &[IpAddr]) -> Result<()> {
     let networks = match fs::read_dir(NETWORKS) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         networks => networks.with_context(|| format!("read {NETWORKS}"))?,
     };
     for network in networks.flatten() {
-        for (path, _) in addresses(&network.path()) {
-            if id_in(&path).as_deref() == Some(id) {
+        for (path, address) in addresses(&network.path()) {
+            if id_in(&path).as_deref() == Some(&**id) && !kept.contains(&address) {
                 fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
             }
         }

@@ -11,11 +11,13 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use container::{ContainerId, Directories, NetworkNote, Owner, Ownership};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-/// Where the notes are. The place does not depend on --root, because the network does not either.
-const NOTES: &str = "/run/drayage/hosts";
+use super::draft_of;
+
+const NOTE: NetworkNote = NetworkNote::Hosts;
 /// What stands behind each of our lines, and before the container's id.
 const MARK: &str = "\t# ns: ";
 /// A container may write its own file: what has become longer than this is no table of names.
@@ -25,7 +27,9 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Note {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
+    /// Whose it is.
+    pub(crate) owner: Owner,
     /// The bridge.
     pub(crate) bridge: String,
     /// Its addresses there.
@@ -37,20 +41,20 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Tells the container's names to the others on the bridge, and theirs to it. `lives` tells which containers are there.
-    pub(crate) fn publish(&self, lives: impl Fn(&str) -> bool) -> Result<()> {
+    /// Tells the container's names to the others on the bridge, and theirs to it. `lives` tells whose containers are there.
+    pub(crate) fn publish(&self, directories: &Directories, lives: impl Fn(&Self) -> bool) -> Result<()> {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
-        let path = path_of(&self.id);
+        let path = directories.network_note(NOTE, &self.id);
         let write = || -> Result<()> {
-            fs::create_dir_all(NOTES)?;
-            fs::write(draft_of(&self.id), serde_json::to_vec(self)?)?;
-            Ok(fs::rename(draft_of(&self.id), &path)?)
+            fs::create_dir_all(directories.network_notes(NOTE))?;
+            fs::write(draft_of(&path), serde_json::to_vec(self)?)?;
+            Ok(fs::rename(draft_of(&path), &path)?)
         };
         write().with_context(|| format!("write {}", path.display()))?;
         let mut theirs = Vec::new();
-        for other in notes()?.into_iter().filter(|other| other.id != self.id) {
-            if !lives(&other.id) {
-                withdraw(&other.id)?;
+        for other in notes(directories)?.into_iter().filter(|other| other.id != self.id) {
+            if !lives(&other) {
+                withdraw(directories, &other.id, Ownership::Exactly(other.owner))?;
             } else if other.bridge == self.bridge {
                 other.hear(&self.lines(), &self.id);
                 theirs.extend(other.lines());
@@ -76,12 +80,12 @@ impl Note {
 }
 
 /// Takes a container's names out of all files, and forgets where its own is.
-pub(crate) fn withdraw(id: &str) -> Result<()> {
+pub(crate) fn withdraw(directories: &Directories, id: &ContainerId, whose: Ownership) -> Result<()> {
+    let path = directories.network_note(NOTE, id);
     // It is there only if whoever wrote it was killed.
-    let _none = fs::remove_file(draft_of(id));
-    let path = path_of(id);
-    let Some(gone) = read(&path) else { return Ok(()) };
-    for other in notes()?.into_iter().filter(|other| other.id != id && other.bridge == gone.bridge) {
+    let _none = fs::remove_file(draft_of(&path));
+    let Some(gone) = read(&path).filter(|gone| whose.covers(Some(gone.owner))) else { return Ok(()) };
+    for other in notes(directories)?.into_iter().filter(|other| other.id != *id && other.bridge == gone.bridge) {
         let Some(hosts) = other.hosts else { continue };
         if let Err(error) = open(&hosts).and_then(|mut file| remove(&mut file, id)) {
             log::warn!("take {id} from {}: {}: {error:#}", other.id, hosts.display());
@@ -93,19 +97,11 @@ pub(crate) fn withdraw(id: &str) -> Result<()> {
     }
 }
 
-fn path_of(id: &str) -> PathBuf {
-    Path::new(NOTES).join(id)
-}
-
-/// A note that is being written. No container's id begins with a full stop.
-fn draft_of(id: &str) -> PathBuf {
-    Path::new(NOTES).join(format!(".{id}"))
-}
-
-fn notes() -> Result<Vec<Note>> {
-    let entries = match fs::read_dir(NOTES) {
+fn notes(directories: &Directories) -> Result<Vec<Note>> {
+    let notes = directories.network_notes(NOTE);
+    let entries = match fs::read_dir(&notes) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.with_context(|| format!("read {NOTES}"))?,
+        entries => entries.with_context(|| format!("read {}", notes.display()))?,
     };
     Ok(entries.flatten().filter_map(|entry| read(&entry.path())).collect())
 }
@@ -113,7 +109,7 @@ fn notes() -> Result<Vec<Note>> {
 /// Reads a note. One that a killed process has left half-written is none.
 fn read(path: &Path) -> Option<Note> {
     let note: Note = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    (path == path_of(&note.id)).then_some(note)
+    (ContainerId::of_path(path).as_ref() == Ok(&note.id)).then_some(note)
 }
 
 /// Opens a hosts file to change it; a link or a FIFO that somebody has put in its place is refused.

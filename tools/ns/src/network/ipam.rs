@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Result, bail};
 use netlink::route::Cidr;
 
-use super::owner::{Owner, hash};
+use super::owner::hash;
 
 /// One network's part in a container's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +17,23 @@ pub(crate) struct Lease {
     pub(crate) gateway: IpAddr,
 }
 
+/// A container that has addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its id, or whatever somebody else has noted.
+    pub(crate) name: String,
+    /// The addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
 /// Chooses an address in the network of `gateway`: the wanted one, or the first free one after the id's own place.
-pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, owners: &[Owner]) -> Result<Lease> {
+pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holders: &[Holder]) -> Result<Lease> {
     let network = gateway.network();
-    let holder = |address: IpAddr| owners.iter().find(|owner| owner.addresses.contains(&address));
+    let holder = |address: IpAddr| holders.iter().find(|holder| holder.addresses.contains(&address));
     let lease = |address| Lease { address: Cidr { address, prefix: network.prefix }, gateway: gateway.address };
     if let Some(address) = wanted {
-        if let Some(owner) = holder(address) {
-            bail!("address {address} is taken by {}", owner.id);
+        if let Some(holder) = holder(address) {
+            bail!("address {address} is taken by {}", holder.name);
         }
         if address == gateway.address || !usable(network, address) {
             bail!("address {address} is the gateway's, the network's own or the broadcast address of {network}");
@@ -34,8 +43,8 @@ pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, owners: &[
     // The network's own address is number 0; in IPv4 the last one is for broadcasts.
     let count = network.size().saturating_sub(1);
     let start = if count == 0 { 0 } else { u128::from(hash(id)) % count };
-    // As many addresses are taken at most as there are owners' ones, and one is the gateway's.
-    let tries = count.min(owners.iter().map(|owner| owner.addresses.len() as u128).sum::<u128>() + 2);
+    // As many addresses are taken at most as the holders have, and one is the gateway's.
+    let tries = count.min(holders.iter().map(|holder| holder.addresses.len() as u128).sum::<u128>() + 2);
     (0..tries)
         .map(|step| network.nth(1 + (start + step) % count))
         .find(|address| *address != gateway.address && holder(*address).is_none())
@@ -54,20 +63,20 @@ fn usable(network: Cidr, address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn owners(addresses: &[&str]) -> Vec<Owner> {
-        let owner = |(i, a): (usize, &&str)| Owner { id: format!("c{i}"), addresses: vec![a.parse().unwrap()] };
-        addresses.iter().enumerate().map(owner).collect()
+    fn holders(addresses: &[&str]) -> Vec<Holder> {
+        let holder = |(i, a): (usize, &&str)| Holder { name: format!("c{i}"), addresses: vec![a.parse().unwrap()] };
+        addresses.iter().enumerate().map(holder).collect()
     }
 
     #[test]
     fn every_address_is_given_once_and_then_none() {
         let gateway: Cidr = "10.0.0.1/29".parse().unwrap();
-        let mut taken: Vec<Owner> = vec![];
+        let mut taken: Vec<Holder> = vec![];
         for n in 0..5 {
             let lease = choose(&format!("c{n}"), gateway, None, &taken).unwrap();
             assert!(usable(gateway.network(), lease.address.address) && lease.address.address != gateway.address);
-            assert!(taken.iter().all(|owner| owner.addresses[0] != lease.address.address));
-            taken.push(Owner { id: format!("c{n}"), addresses: vec![lease.address.address] });
+            assert!(taken.iter().all(|holder| holder.addresses[0] != lease.address.address));
+            taken.push(Holder { name: format!("c{n}"), addresses: vec![lease.address.address] });
         }
         let error = choose("c6", gateway, None, &taken).unwrap_err();
         assert_eq!(error.to_string(), "no address is free in 10.0.0.0/29");
@@ -77,14 +86,14 @@ mod tests {
     fn an_id_keeps_its_address() {
         let gateway: Cidr = "10.213.0.1/16".parse().unwrap();
         let first = choose("web", gateway, None, &[]).unwrap();
-        assert_eq!(choose("web", gateway, None, &owners(&["10.213.0.9"])).unwrap(), first);
+        assert_eq!(choose("web", gateway, None, &holders(&["10.213.0.9"])).unwrap(), first);
         assert_eq!(first.address.prefix, 16);
     }
 
     #[test]
     fn a_wanted_address_must_be_free_and_a_hosts() {
         let gateway: Cidr = "10.0.0.1/24".parse().unwrap();
-        let taken = owners(&["10.0.0.7"]);
+        let taken = holders(&["10.0.0.7"]);
         for (wanted, want) in [
             ("10.0.0.8", Ok("10.0.0.8/24")),
             ("10.0.0.7", Err("address 10.0.0.7 is taken by c0")),

@@ -10,13 +10,12 @@ use record::Network;
 
 use super::ipam::Lease;
 use super::named;
-use super::owner::is_port_of;
+use super::owner::PortAlias;
 use super::result::{Interface, network};
 
-/// Describes the network of a namespace. The host's end of its link is known by the name of a named one.
+/// Describes the network of a namespace.
 pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
     let netns = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut inside = named::router(netns.as_fd()).with_context(|| format!("enter {}", path.display()))?;
     let links = inside.links(None)?;
     let addresses = inside.addresses()?;
@@ -37,8 +36,13 @@ pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
     let on_host =
         |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
     let mut interfaces = vec![];
+    let own = links.iter().find(|link| link.index == 1).and_then(PortAlias::of);
+    let is_port = |link: &Link| {
+        let port = PortAlias::of(link);
+        own.as_ref().zip(port).is_some_and(|(own, port)| (&own.id, own.owner) == (&port.id, port.owner))
+    };
     let on_the_host = host.links(None)?;
-    if let Some(port) = on_the_host.iter().find(|link| is_port_of(link, &name)) {
+    if let Some(port) = on_the_host.iter().find(|link| is_port(link)) {
         let bridge = on_the_host.iter().find(|link| Some(link.index) == port.controller);
         interfaces.extend(bridge.map(on_host));
         interfaces.push(on_host(port));

@@ -1,8 +1,7 @@
 //! The lock that whoever changes a network holds: looking and acting must be one thing, since nobody else may choose an
-//! address, or remove the bridge, between the two. Its place does not depend on --root, because the network does not either.
+//! address, or remove the bridge, between the two. The roots of a machine share it, because they share the network.
 
 use std::fs::{self, File};
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -27,7 +26,7 @@ pub(crate) fn lock_quietly() -> Result<File> {
 
 /// Opens a file to lock.
 pub(crate) fn lock_file(name: &str) -> Result<File> {
-    let directory = Path::new("/run/drayage");
+    let directory = container::machine_locks();
     let path = directory.join(name);
     let open = || {
         fs::create_dir_all(directory)?;

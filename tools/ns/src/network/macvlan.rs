@@ -18,7 +18,7 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
     let name = request.interface.clone();
     let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.mtu, group: None };
-    let mut steps = vec![Step::Namespace(request.id.clone()), Step::Up("lo".to_owned())];
+    let mut steps = vec![Step::Namespace(request.alias(&[])), Step::Up("lo".to_owned())];
     steps.push(Step::Macvlan { link, parent: parent.to_owned() });
     let mut leases = vec![];
     for address in &request.addresses {

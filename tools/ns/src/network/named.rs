@@ -8,30 +8,33 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use container::{ContainerId, NAMESPACES, Owner, namespace};
 use netlink::route::Router;
 use rustix::fs::{FsWord, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
 use sys::namespace::{Kind, enter, unshare};
 
-/// Where `ip netns` keeps them.
-pub(crate) const DIRECTORY: &str = "/run/netns";
+use super::owner::PortAlias;
+
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Returns the path of the namespace of that name.
-pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(name)
+/// Tells whether a namespace of that name is there; a mere file is what a killed process has left.
+pub(crate) fn exists(id: &ContainerId) -> bool {
+    statfs(namespace(id)).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
 }
 
-/// Tells whether a namespace of that name is there; a mere file is what a killed process has left.
-pub(crate) fn exists(name: &str) -> bool {
-    statfs(path(name)).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
+/// Returns whose the namespace of that name is, where that is noted in it.
+pub(crate) fn owner(id: &ContainerId) -> Result<Option<Owner>> {
+    let netns = open(id)?;
+    let lo = router(netns.as_fd())?.link("lo")?;
+    Ok(lo.and_then(|lo| PortAlias::of(&lo)).filter(|port| port.id == *id).and_then(|port| port.owner))
 }
 
 /// Opens the namespace of that name.
-pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
-    File::open(path(name)).map(OwnedFd::from)
+pub(crate) fn open(id: &ContainerId) -> io::Result<OwnedFd> {
+    File::open(namespace(id)).map(OwnedFd::from)
 }
 
 /// Returns the path of the namespace that a process is in: its name, where it has one, which outlives the process.
@@ -39,27 +42,29 @@ pub(crate) fn of_process(pid: i32) -> io::Result<PathBuf> {
     let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let own = identity(&path)?;
-    let mut names = fs::read_dir(DIRECTORY).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut names = fs::read_dir(NAMESPACES).into_iter().flatten().flatten().map(|entry| entry.path());
     Ok(names.find(|name| identity(name).is_ok_and(|other| other == own)).unwrap_or(path))
 }
 
 /// Makes a namespace and gives it the name. `inside` is called in it before anything is in there.
-pub(crate) fn create<T: Send>(name: &str, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    make_directory().with_context(|| format!("make {DIRECTORY} a mount point"))?;
-    let path = path(name);
+pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    make_directory().with_context(|| format!("make {NAMESPACES} a mount point"))?;
+    let path = namespace(id);
     // `exists` has told that nothing is mounted on it.
     let _none = fs::remove_file(&path);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
     let made = in_other(
         || unshare(Kind::Network),
         || {
+            // By its name it is found, so all that tells whose it is comes before.
+            let done = inside()?;
             mount_bind(OWN, &path)?;
-            inside()
+            Ok(done)
         },
     );
     if made.is_err() {
         // The error that is returned says more than one about the file.
-        let _removed = remove(name);
+        let _removed = remove(id);
     }
     made
 }
@@ -75,8 +80,8 @@ pub(crate) fn router(netns: BorrowedFd<'_>) -> Result<Router> {
 }
 
 /// Removes the name; the namespace itself goes with its last process. That it is not there is no error.
-pub(crate) fn remove(name: &str) -> io::Result<()> {
-    let path = path(name);
+pub(crate) fn remove(id: &ContainerId) -> io::Result<()> {
+    let path = namespace(id);
     match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // Not mounted here: in another mount namespace, or left by a killed process.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
@@ -110,11 +115,11 @@ fn in_other<T: Send>(
 /// Lets mounts below the directory be seen in the mount namespaces that are made of this one, and their removal too: else a
 /// namespace that is deleted here would live on there. Within a private mount namespace this reaches nobody outside.
 fn make_directory() -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
-    let share = || mount_change(DIRECTORY, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(NAMESPACES)?;
+    let share = || mount_change(NAMESPACES, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
     match share() {
         Err(Errno::INVAL) => {
-            mount_bind_recursive(DIRECTORY, DIRECTORY)?;
+            mount_bind_recursive(NAMESPACES, NAMESPACES)?;
             share()?;
         }
         done => done?,

@@ -3,24 +3,22 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories, NetworkNote};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Where the process of each namespace is noted.
-const NOTES: &str = "/run/drayage/outward";
-
-fn note(id: &str) -> PathBuf {
-    Path::new(NOTES).join(id)
-}
+const NOTE: NetworkNote = NetworkNote::Outward;
 
 /// Starts the first of the programs that is there; that none is, or none can, is only said.
-pub(super) fn start(id: &str, netns: &Path) -> Result<()> {
-    fs::create_dir_all(NOTES).with_context(|| format!("make {NOTES}"))?;
+pub(super) fn start(directories: &Directories, id: &ContainerId, netns: &Path) -> Result<()> {
+    let (notes, note) = (directories.network_notes(NOTE), directories.network_note(NOTE, id));
+    fs::create_dir_all(&notes).with_context(|| format!("make {}", notes.display()))?;
     for start in [pasta, slirp4netns] {
-        match start(id, netns) {
+        match start(&note, netns) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(error) => log::warn!("{error:#}"),
@@ -31,13 +29,13 @@ pub(super) fn start(id: &str, netns: &Path) -> Result<()> {
 }
 
 /// Ends the process, if there is one.
-pub(super) fn stop(id: &str) {
-    let note = note(id);
+pub(super) fn stop(directories: &Directories, id: &ContainerId) {
+    let note = directories.network_note(NOTE, id);
     let pid = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse::<i32>().ok());
     // The number may be another process's by now: only one that was started for this namespace has its path.
     let is_ours = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let netns = super::namespace_path(id);
+        let netns = container::namespace(id);
         line.split(|byte| *byte == 0).any(|word| word == netns.as_os_str().as_encoded_bytes())
     };
     if let Some(pid) = pid.filter(|pid| *pid > 0).filter(is_ours).and_then(Pid::from_raw) {
@@ -48,7 +46,7 @@ pub(super) fn stop(id: &str) {
 }
 
 /// It goes into the background once the namespace is configured.
-fn pasta(id: &str, netns: &Path) -> Result<bool> {
+fn pasta(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("pasta");
     command.args([
         "--config-net",
@@ -64,7 +62,7 @@ fn pasta(id: &str, netns: &Path) -> Result<bool> {
         "none",
         "--pid",
     ]);
-    command.arg(note(id)).arg("--netns").arg(netns).stdin(Stdio::null());
+    command.arg(note).arg("--netns").arg(netns).stdin(Stdio::null());
     match sys::child::apart(&mut command, 0).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error).context("execute pasta"),
@@ -74,7 +72,7 @@ fn pasta(id: &str, netns: &Path) -> Result<bool> {
 }
 
 /// It stays in the foreground, and says when the namespace is configured.
-fn slirp4netns(id: &str, netns: &Path) -> Result<bool> {
+fn slirp4netns(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1", "--netns-type=path"]);
     command.arg(netns).arg("tap0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -82,13 +80,13 @@ fn slirp4netns(id: &str, netns: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         spawned => spawned.context("execute slirp4netns")?,
     };
-    fs::write(note(id), child.id().to_string()).context("note slirp4netns")?;
+    fs::write(note, child.id().to_string()).context("note slirp4netns")?;
     let mut ready = [0];
     let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));
     if matches!(told, Some(Ok(1))) {
         return Ok(true);
     }
-    let _gone = fs::remove_file(note(id));
+    let _gone = fs::remove_file(note);
     bail!("slirp4netns: {}", child.wait().context("wait for slirp4netns")?)
 }
 

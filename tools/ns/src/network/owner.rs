@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use container::{ContainerId, Owner, Ownership};
 use netlink::route::Link;
 
 /// The group that our links are made in: "dray". It is there from their birth on, the alias only a moment later.
@@ -10,28 +11,37 @@ pub(crate) const GROUP: u32 = 0x6472_6179;
 /// The alias of a bridge that we have made, and so may remove.
 pub(crate) const BRIDGE: &str = "drayage";
 
-/// The owner of a bridge's port.
+/// What the alias of a bridge's port says, and that of a namespace's loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct PortAlias {
     /// The container's id.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
+    /// Whose it is; earlier versions did not write that.
+    pub(crate) owner: Option<Owner>,
     /// The addresses that the container has on this bridge.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-impl Owner {
-    /// Returns the owner that an alias names.
+impl PortAlias {
+    /// Reads an alias.
     pub(crate) fn parse(alias: &str) -> Option<Self> {
         let mut words = alias.split(' ');
-        let id = words.next()?.strip_prefix("ctr=")?.to_owned();
+        let id = words.next()?.strip_prefix("ctr=")?.parse().ok()?;
+        let owner = words.clone().find_map(|word| word.strip_prefix("own=")?.parse().ok());
         let addresses = words.filter_map(|word| word.strip_prefix("ip=")?.parse().ok()).collect();
-        Some(Self { id, addresses })
+        Some(Self { id, owner, addresses })
+    }
+
+    /// Returns what the alias of a link says, unless the link is going already.
+    pub(crate) fn of(link: &Link) -> Option<Self> {
+        Self::parse(link.alias.as_deref()?)
     }
 }
 
-impl std::fmt::Display for Owner {
+impl std::fmt::Display for PortAlias {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ctr={}", self.id)?;
+        self.owner.map_or(Ok(()), |owner| write!(f, " own={owner}"))?;
         self.addresses.iter().try_for_each(|address| write!(f, " ip={address}"))
     }
 }
@@ -52,10 +62,12 @@ pub(crate) fn is_bridge(link: &Link) -> bool {
     marked && link.kind.as_deref() == Some("bridge")
 }
 
-/// Tells whether a link is the host's end of a container's. One that was killed on may not have said so yet.
-pub(crate) fn is_port_of(link: &Link, id: &str) -> bool {
+/// Tells whether a link is the host's end of a container's, and whose. One whose maker was killed may not have said so yet.
+pub(crate) fn is_port_of(link: &Link, id: &ContainerId, whose: Ownership) -> bool {
     match link.alias.as_deref() {
-        Some(alias) => alias == gone(id) || Owner::parse(alias).is_some_and(|owner| owner.id == id),
+        Some(alias) => {
+            alias == gone(id) || PortAlias::parse(alias).is_some_and(|port| port.id == *id && whose.covers(port.owner))
+        }
         None => port_names(id).any(|name| name == link.name),
     }
 }
@@ -84,14 +96,16 @@ mod tests {
     #[test]
     fn an_alias_is_read_as_it_was_written() {
         for (alias, want) in [
-            ("ctr=web ip=10.213.0.5 ip=fd00::5", Some(("web", 2))),
-            ("ctr=web", Some(("web", 0))),
+            ("ctr=web own=0000001a-00000002 ip=10.213.0.5 ip=fd00::5", Some(("web", true, 2))),
+            ("ctr=web ip=10.213.0.5", Some(("web", false, 1))),
+            ("ctr=web", Some(("web", false, 0))),
+            ("ctr=../web", None),
             ("uplink to rack 4", None),
             ("", None),
         ] {
-            let owner = Owner::parse(alias);
-            assert_eq!(owner.as_ref().map(|o| (o.id.as_str(), o.addresses.len())), want);
-            assert!(owner.is_none_or(|owner| owner.to_string() == alias));
+            let port = PortAlias::parse(alias);
+            assert_eq!(port.as_ref().map(|port| (&*port.id, port.owner.is_some(), port.addresses.len())), want);
+            assert!(port.is_none_or(|port| port.to_string() == alias));
         }
     }
 

@@ -5,20 +5,23 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail, ensure};
+use container::{ContainerId, NetworkName, Owner};
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
 
 use super::firewall::Rules;
-use super::ipam::{Lease, choose};
-use super::owner::{self, Owner, hash, port_names};
+use super::ipam::{Holder, Lease, choose};
+use super::owner::{self, PortAlias, hash, port_names};
 use super::pool;
 use super::result::{Interface, network};
 
 /// A container's network as its user wants it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     /// The container's id, which names the namespace.
-    pub(crate) id: String,
+    pub(crate) id: ContainerId,
+    /// Whose the network is.
+    pub(crate) owner: Owner,
     /// Further names by which the other containers on the bridge find it.
     pub(crate) names: Vec<String>,
     /// The namespace's path.
@@ -44,9 +47,16 @@ pub(crate) struct Request {
     /// Whether packets that leave the networks get the host's address.
     pub(crate) masquerade: bool,
     /// The network of CNI's host-local in which the container's addresses are noted too.
-    pub(crate) host_local: Option<String>,
+    pub(crate) host_local: Option<NetworkName>,
     /// Whether a program of the user's leads outwards, in place of the host.
     pub(crate) user_mode: bool,
+}
+
+impl Request {
+    /// Returns what links of the container say of themselves.
+    pub(crate) fn alias(&self, addresses: &[IpAddr]) -> PortAlias {
+        PortAlias { id: self.id.clone(), owner: Some(self.owner), addresses: addresses.to_vec() }
+    }
 }
 
 /// What is there on the host.
@@ -54,10 +64,10 @@ pub(crate) struct Request {
 pub(crate) struct Observed {
     /// The bridge.
     pub(crate) bridge: Option<Bridge>,
-    /// The owners of the bridge's ports.
-    pub(crate) owners: Vec<Owner>,
+    /// The ports of containers.
+    pub(crate) ports: Vec<PortAlias>,
     /// Who else has an address on it, by the notes of host-local.
-    pub(crate) taken: Vec<Owner>,
+    pub(crate) taken: Vec<Holder>,
     /// The names of all links.
     pub(crate) links: Vec<String>,
     /// The addresses of the other interfaces, with their names.
@@ -81,9 +91,9 @@ pub(crate) struct Bridge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Make the named namespace.
-    Namespace(String),
+    Namespace(PortAlias),
     /// Note an address as CNI's host-local does.
-    Lease { network: String, address: IpAddr, id: String, interface: String },
+    Lease { network: NetworkName, address: IpAddr, id: ContainerId, interface: String },
     /// Make a bridge.
     Bridge(NewLink),
     /// Let the host's end of something say whose it is.
@@ -109,7 +119,7 @@ pub(crate) enum Step {
     /// Bring a link of the container up.
     Up(String),
     /// Let a program of the user's lead outwards.
-    Outward { id: String, netns: PathBuf },
+    Outward { id: ContainerId, netns: PathBuf },
     /// Send everything to the gateway.
     Route { gateway: IpAddr, link: String },
 }
@@ -117,7 +127,7 @@ pub(crate) enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Namespace(name) => write!(f, "make network namespace {name}"),
+            Self::Namespace(of) => write!(f, "make network namespace {}", of.id),
             Self::Lease { network, address, .. } => write!(f, "note address {address} in network {network}"),
             Self::Bridge(link) => write!(f, "make bridge {}", link.name),
             Self::Alias { link, alias } => write!(f, "mark {link} as {alias:?}"),
@@ -149,14 +159,15 @@ pub(crate) struct Plan {
 /// Computes what to do.
 pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
-    let mut steps = vec![Step::Namespace(request.id.clone()), Step::Up("lo".to_owned())];
+    let mut steps = vec![Step::Namespace(request.alias(&[])), Step::Up("lo".to_owned())];
     if let Some(parent) = &request.parent {
         return super::macvlan::plan(request, parent);
     }
     let Some(bridge) = &request.bridge else { return Ok(without_bridge(request, steps)) };
     let gateways = gateways(request, observed)?;
-    let owners: Vec<Owner> = observed.owners.iter().chain(&observed.taken).cloned().collect();
-    let leases = leases(request, &gateways, &owners)?;
+    let holder = |port: &PortAlias| Holder { name: port.id.to_string(), addresses: port.addresses.clone() };
+    let holders: Vec<Holder> = observed.ports.iter().map(holder).chain(observed.taken.iter().cloned()).collect();
+    let leases = leases(request, &gateways, &holders)?;
     steps.extend(notes(request, &leases));
     let bridge_mac = match &observed.bridge {
         Some(known) => known.mac,
@@ -201,7 +212,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
     // A bridge's port speaks for nobody.
     steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
-    let alias = Owner { id: request.id.clone(), addresses: addresses.clone() }.to_string();
+    let alias = request.alias(&addresses).to_string();
     steps.push(Step::Alias { link: port_name.clone(), alias });
     steps.push(Step::Hairpin(port_name.clone()));
     let link = request.interface.clone();
@@ -269,14 +280,14 @@ fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
     Ok(gateways)
 }
 
-fn leases(request: &Request, gateways: &[Cidr], owners: &[Owner]) -> Result<Vec<Lease>> {
+fn leases(request: &Request, gateways: &[Cidr], holders: &[Holder]) -> Result<Vec<Lease>> {
     let wanted = |gateway: &Cidr| request.addresses.iter().find(|address| gateway.contains(**address)).copied();
     for address in &request.addresses {
         let inside = gateways.iter().any(|gateway| gateway.contains(*address));
         let networks: Vec<_> = gateways.iter().map(|gateway| gateway.network().to_string()).collect();
         ensure!(inside, "address {address} is not in {}", networks.join(" or "));
     }
-    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), owners)).collect()
+    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), holders)).collect()
 }
 
 /// Derives a link-layer address from an IPv4 address, so that it comes back with it, or from a name.
@@ -292,17 +303,27 @@ fn mac(address: Option<IpAddr>, name: &str) -> Mac {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn request() -> Request {
+    pub(in super::super) fn request() -> Request {
         Request {
-            id: "web".into(),
+            id: "web".parse().unwrap(),
+            owner: "0000001a-00000002".parse().unwrap(),
+            names: vec![],
             netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
+            parent: None,
+            subnets: vec![],
+            ipv6: false,
+            gateways: vec![],
+            addresses: vec![],
             interface: "eth0".into(),
+            mac: None,
+            mtu: None,
             masquerade: true,
-            ..Request::default()
+            host_local: None,
+            user_mode: false,
         }
     }
 
@@ -328,7 +349,10 @@ mod tests {
                 "masquerade what leaves drayage0",
                 &format!("join eth0 to drayage0 through {}", port_names("web").next().unwrap()),
                 &format!("leave {} without IPv6", port_names("web").next().unwrap()),
-                &format!("mark {} as \"ctr=web ip=10.213.0.5\"", port_names("web").next().unwrap()),
+                &format!(
+                    "mark {} as \"ctr=web own=0000001a-00000002 ip=10.213.0.5\"",
+                    port_names("web").next().unwrap()
+                ),
                 &format!("let {} send packets back", port_names("web").next().unwrap()),
                 "give the container's eth0 address 10.213.0.5/16",
                 "bring the container's eth0 up",

@@ -76,7 +76,7 @@ mod tests {
     use crate::network::plan::Bridge;
 
     fn chosen(bridge: &str, ipv6: bool, observed: &Observed) -> Result<Vec<Cidr>> {
-        let request = Request { bridge: Some(bridge.to_owned()), ipv6, ..Request::default() };
+        let request = Request { bridge: Some(bridge.to_owned()), ipv6, ..crate::network::plan::tests::request() };
         networks(&request, observed)
     }
 

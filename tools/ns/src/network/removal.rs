@@ -4,17 +4,19 @@
 //! containers that run one after the other keep the bridge.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use container::{ContainerId, Directories, Ownership};
 use netlink::route::{Link, Router};
 use rustix::fs::{FlockOperation, flock};
 
 use super::lock::{lock, lock_file, lock_quietly};
-use super::owner::{self, Owner};
+use super::owner::{self, PortAlias};
 use super::{firewall, named};
 
 /// The name by which the process in the background is executed.
@@ -22,23 +24,38 @@ pub(crate) const SWEEP: &str = "ns-sweep";
 /// How long nothing must have happened before it works.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// Removes a container's network. What is gone already is no error. With `wait` all is gone on return.
-pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
-    super::check_id(id)?;
-    super::cni::delete(id)?;
-    super::outward::stop(id);
-    super::host_local::withdraw(id)?;
+/// Removes a container's network. What is gone already is no error, and what is somebody else's stays. With `wait` all is
+/// gone on return.
+pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownership, wait: bool) -> Result<()> {
+    super::cni::delete(directories, id, whose)?;
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
     let links = host.links(None).context("list links")?;
-    let (ports, others): (Vec<Link>, Vec<Link>) = links.into_iter().partition(|link| owner::is_port_of(link, id));
+    let (ports, others): (Vec<Link>, Vec<Link>) =
+        links.into_iter().partition(|link| owner::is_port_of(link, id, whose));
+    let theirs: Vec<PortAlias> = others.iter().filter_map(PortAlias::of).filter(|port| port.id == *id).collect();
+    // Of a name without a namespace somebody else's may be mounted in another mount namespace.
+    let is_ours = if named::exists(id) {
+        whose.covers(named::owner(id)?) || leads_to(&mut host, &ports, id)?
+    } else {
+        theirs.is_empty()
+    };
+    ensure!(
+        is_ours || whose.is_exact(),
+        "network namespace {id} is that of a container below another root: delete it with that --root"
+    );
     leave_bridges(&ports, &others)?;
-    super::hosts::withdraw(id)?;
+    super::hosts::withdraw(directories, id, whose)?;
+    if is_ours {
+        super::outward::stop(directories, id);
+    }
+    let kept: Vec<_> = theirs.iter().flat_map(|port| &port.addresses).copied().collect();
+    super::host_local::withdraw(id, &kept)?;
     if wait {
         for port in &ports {
             delete_link(&mut host, port)?;
         }
-        remove_name(id)?;
+        remove_name(id, is_ours)?;
         return sweep(&mut host, &others);
     }
     for port in &ports {
@@ -47,7 +64,7 @@ pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
         // It may be gone in earnest.
         let _gone = host.set_alias(&port.name, &owner::gone(id));
     }
-    remove_name(id)?;
+    remove_name(id, is_ours)?;
     let mut left = !idle(&others).is_empty();
     for port in &ports {
         // The kernel numbers no namespace that has ended. One may be held by a process still, or by a socket that was
@@ -60,7 +77,7 @@ pub(crate) fn delete(id: &str, wait: bool) -> Result<()> {
 /// Takes our rules off bridges of others that have no container of ours any more.
 fn leave_bridges(ports: &[Link], others: &[Link]) -> Result<()> {
     for bridge in others.iter().filter(|link| ports.iter().any(|port| port.controller == Some(link.index))) {
-        let shared = others.iter().any(|link| link.controller == Some(bridge.index) && owner_of(link).is_some());
+        let shared = others.iter().any(|link| link.controller == Some(bridge.index) && PortAlias::of(link).is_some());
         if !shared && !owner::is_bridge(bridge) {
             firewall::remove(&bridge.name).with_context(|| format!("remove the rules of {}", bridge.name))?;
         }
@@ -141,11 +158,18 @@ fn delete_link(host: &mut Router, link: &Link) -> Result<()> {
     host.delete_link(link.index).with_context(|| format!("delete {}", link.name))
 }
 
-fn remove_name(id: &str) -> Result<()> {
-    named::remove(id).with_context(|| format!("delete network namespace {id}"))
+/// Tells whether a port leads to the named namespace, whatever who is root in there has made of its alias.
+fn leads_to(host: &mut Router, ports: &[Link], id: &ContainerId) -> Result<bool> {
+    if ports.is_empty() {
+        return Ok(false);
+    }
+    let number = host.namespace_id(named::open(id)?.as_fd())?.and_then(|number| i32::try_from(number).ok());
+    Ok(number.is_some() && ports.iter().any(|port| port.peer_namespace == number))
 }
 
-/// Returns the owner of a link, unless it is going already.
-pub(super) fn owner_of(link: &Link) -> Option<Owner> {
-    Owner::parse(link.alias.as_deref()?)
+fn remove_name(id: &ContainerId, is_ours: bool) -> Result<()> {
+    if !is_ours {
+        return Ok(());
+    }
+    named::remove(id).with_context(|| format!("delete network namespace {id}"))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
+use container::Directories;
 use netlink::route::Router;
 
 use super::plan::Step;
@@ -18,12 +19,14 @@ pub(crate) struct Work {
     /// The numbers of links: whether in the container, and the name.
     indexes: HashMap<(bool, String), u32>,
     done: Vec<Step>,
+    /// Where it is noted.
+    directories: Directories,
 }
 
 impl Work {
     /// Begins with a socket on the host.
-    pub(crate) fn new(host: Router) -> Self {
-        Self { host, container: None, indexes: HashMap::new(), done: vec![] }
+    pub(crate) fn new(host: Router, directories: &Directories) -> Self {
+        Self { host, container: None, indexes: HashMap::new(), done: vec![], directories: directories.clone() }
     }
 
     /// Does the steps up to the first that fails.
@@ -48,13 +51,15 @@ impl Work {
 
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Namespace(name) => {
-                self.container = Some(named::create(name, || {
+            Step::Namespace(of) => {
+                self.container = Some(named::create(&of.id, || {
                     // Nobody on a bridge may talk a container into other routes.
                     if let Err(error) = write_sysctl("ipv6/conf/default/accept_ra", "0") {
                         log::debug!("accept_ra: {error}");
                     }
-                    Ok((named::open(name)?, Router::open()?))
+                    let mut router = Router::open()?;
+                    router.set_alias("lo", &of.to_string())?;
+                    Ok((named::open(&of.id)?, router))
                 })?);
             }
             Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,
@@ -91,7 +96,7 @@ impl Work {
                 let (router, index) = self.inside(link)?;
                 router.set_up(index)?;
             }
-            Step::Outward { id, netns } => outward::start(id, netns)?,
+            Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
             Step::Route { gateway, link } => {
                 let (router, index) = self.inside(link)?;
                 router.add_route(None, *gateway, index)?;
@@ -102,9 +107,9 @@ impl Work {
 
     fn undo_step(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Namespace(name) => {
+            Step::Namespace(of) => {
                 self.container = None;
-                named::remove(name)?;
+                named::remove(&of.id)?;
             }
             Step::Bridge(link) => {
                 self.host.link(&link.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
@@ -115,8 +120,8 @@ impl Work {
             Step::Pair { port, .. } => {
                 self.host.link(&port.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
-            Step::Outward { id, .. } => outward::stop(id),
-            Step::Lease { id, .. } => host_local::withdraw(id)?,
+            Step::Outward { id, .. } => outward::stop(&self.directories, id),
+            Step::Lease { id, .. } => host_local::withdraw(id, &[])?,
             // The rest goes with its link or its namespace, or is the same for every container.
             _ => {}
         }

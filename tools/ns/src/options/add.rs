@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use container::{ContainerId, NetworkName, Owner, Ownership};
 use netlink::route::{Cidr, Mac};
-use record::{Bundle, Input, Record};
+use record::{Bundle, Input, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
 use crate::network::{self, Request, Target, cni};
@@ -45,7 +46,7 @@ pub(crate) struct Add {
     input: Option<PathBuf>,
     /// Container's id, which names the namespace [default: the record's]
     #[arg(long, value_name = "ID")]
-    id: Option<String>,
+    id: Option<ContainerId>,
     /// Bridge to join; it is made if it is not there
     #[arg(long, value_name = "NAME", default_value = network::DEFAULT_BRIDGE, value_parser = link_name)]
     bridge: String,
@@ -84,16 +85,18 @@ pub(crate) struct Add {
     user_mode: bool,
     /// Share the network of that container
     #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
-    join: Option<String>,
+    join: Option<ContainerId>,
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     alias: Vec<String>,
     /// Note addresses as CNI's plugin host-local does for the network of that name, whose containers are on the bridge too
-    #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"], value_parser = host_name)]
-    host_local: Option<String>,
+    #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
+    host_local: Option<NetworkName>,
     /// Packets that leave the networks keep the container's address
     #[arg(long)]
     no_masquerade: bool,
+    #[command(flatten)]
+    roots: cli::Roots,
 }
 
 impl Add {
@@ -102,17 +105,19 @@ impl Add {
         if self.cni.is_none() && !self.user_mode {
             confine::enter(if self.join.is_some() { &ROOM_TO_JOIN } else { &ROOM })?;
         }
-        let (mut target, id) = self.target()?;
+        let mut target = self.target()?;
+        let id = target.id.clone();
         target.record.set_command("ns", self.words()?)?;
         if let Some(other) = &self.join {
-            return network::join(target, &id, other).with_context(|| format!("add {id}"));
+            return network::join(target, other).with_context(|| format!("add {id}"));
         }
         if let Some(list) = &self.cni {
-            return cni::add(target, &id, list, &self.ifname).with_context(|| format!("add {id}"));
+            return cni::add(target, list, &self.ifname).with_context(|| format!("add {id}"));
         }
         let request = Request {
-            netns: network::namespace_path(&id),
+            netns: container::namespace(&id),
             id,
+            owner: target.owner,
             names: self.alias,
             bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then_some(self.bridge),
             parent: self.macvlan,
@@ -151,19 +156,13 @@ impl Add {
             option("ifname", &self.ifname);
         }
         let (mac, mtu) = (self.mac.map(|mac| network::mac_text(&mac)), self.mtu.map(|mtu| mtu.to_string()));
-        let texts = [
-            ("macvlan", &self.macvlan),
-            ("cni", &list),
-            ("join", &self.join),
-            ("host-local", &self.host_local),
-            ("mac", &mac),
-            ("mtu", &mtu),
-        ];
-        for (name, text) in texts {
+        for (name, text) in [("macvlan", &self.macvlan), ("cni", &list), ("mac", &mac), ("mtu", &mtu)] {
             if let Some(text) = text {
                 option(name, text);
             }
         }
+        self.join.iter().for_each(|id| option("join", id));
+        self.host_local.iter().for_each(|network| option("host-local", network));
         self.subnet.iter().for_each(|subnet| option("subnet", subnet));
         self.gateway.iter().for_each(|gateway| option("gateway", gateway));
         self.ip.iter().for_each(|address| option("ip", address));
@@ -171,20 +170,18 @@ impl Add {
         Ok(words)
     }
 
-    fn target(&self) -> Result<(Target, String)> {
+    fn target(&self) -> Result<Target> {
+        let directories = self.roots.directories();
         match &self.input {
-            Some(input) if is_id(input) => {
-                let id = input.to_string_lossy().into_owned();
-                network::target(Record::default(), Some(id))
-            }
+            Some(input) if is_id(input) => network::target(Record::default(), Some(id(input)?), directories),
             input => match Input::read(input.as_deref())? {
-                Input::Record(record) => network::target(record, self.id.clone()),
+                Input::Record(record) => network::target(record, self.id.clone(), directories),
                 Input::Directory(bundle) => {
                     let bundle = std::path::absolute(bundle)?;
-                    let named = bundle.file_name().map(|name| name.to_string_lossy().into_owned());
+                    let id = self.id.clone().map_or_else(|| id(&bundle), Ok)?;
                     let mut record = Record::default();
                     record.set(&Bundle(bundle));
-                    network::target(record, self.id.clone().or(named))
+                    network::target(record, Some(id), directories)
                 }
             },
         }
@@ -205,19 +202,26 @@ pub(crate) struct Del {
     /// Return when all is gone, the bridge too; else the kernel and a process in the background finish it
     #[arg(long)]
     wait: bool,
+    /// Only what this owner has, as the record's `owner` names it
+    #[arg(long, value_name = "OWNER")]
+    owner: Option<Owner>,
+    #[command(flatten)]
+    roots: cli::Roots,
 }
 
 impl Del {
     /// Deletes the networks; one that fails does not keep the others.
     pub(crate) fn run(self) -> Result<()> {
+        let directories = self.roots.directories();
         let ids = if self.inputs.is_empty() {
             vec![id_of(None)?]
         } else {
             self.inputs.iter().map(|input| id_of(Some(input))).collect::<Result<_>>()?
         };
         let mut first = Ok(());
-        for id in ids {
-            let done = network::delete(&id, self.wait).with_context(|| format!("del {id}"));
+        for (id, owner) in ids {
+            let whose = Ownership::of(self.owner.or(owner), &directories);
+            let done = network::delete(&directories, &id, whose, self.wait).with_context(|| format!("del {id}"));
             first = match (first, done) {
                 (Err(first), Err(error)) => {
                     cli::complain("ns", &error);
@@ -230,17 +234,20 @@ impl Del {
     }
 }
 
-fn id_of(input: Option<&PathBuf>) -> Result<String> {
+fn id_of(input: Option<&PathBuf>) -> Result<(ContainerId, Option<Owner>)> {
     match input {
-        Some(input) if is_id(input) => Ok(input.to_string_lossy().into_owned()),
+        Some(input) if is_id(input) => Ok((id(input)?, None)),
         input => match Input::read(input.map(PathBuf::as_path))? {
-            Input::Record(record) => Ok(record.part::<record::Id>()?.0),
-            Input::Directory(bundle) => {
-                let name = std::path::absolute(&bundle)?.file_name().map(|name| name.to_string_lossy().into_owned());
-                name.with_context(|| format!("{}: no name", bundle.display()))
+            Input::Record(record) => {
+                Ok((record.part::<record::Id>()?.0, record.find::<OwnedBy>()?.map(|owned| owned.0)))
             }
+            Input::Directory(bundle) => Ok((id(&std::path::absolute(bundle)?)?, None)),
         },
     }
+}
+
+fn id(path: &Path) -> Result<ContainerId> {
+    ContainerId::of_path(path).map_err(|error| cli::Usage(error.to_string()).into())
 }
 
 /// An id is what is no path: no slash in it, and neither a file nor a bundle of that name here.

@@ -156,7 +156,7 @@ impl Enter {
         request.all = self.all || !nsenter && !chosen && request.files.is_empty();
         request.target = match &self.target {
             // nsenter's --root is another thing than ours: here only the environment can choose another place.
-            Some(target) => Some(Target::find(target, || cli::Roots::default().run().join("spawn"))?),
+            Some(target) => Some(Target::find(target, || cli::Roots::default().directories().states())?),
             None if !nsenter && (request.all || chosen) => Some(Target::from_stdin()?),
             None if request.all || chosen => return Err(cli::Usage("no target PID specified".to_owned()).into()),
             None => None,

@@ -116,7 +116,7 @@ impl List {
             named: self.named,
             // lsns looks for them always.
             refs: self.refs || lsns,
-            states: self.roots.run().join("spawn"),
+            states: self.roots.directories().states(),
         };
         list::list(&request, format)
     }

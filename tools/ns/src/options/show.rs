@@ -26,7 +26,7 @@ pub(crate) struct Show {
 impl Show {
     /// Shows it.
     pub(crate) fn run(&self) -> Result<()> {
-        crate::show::show(&self.what, &self.roots.run().join("spawn"), self.json)
+        crate::show::show(&self.what, &self.roots.directories().states(), self.json)
             .with_context(|| format!("show {}", self.what))
     }
 }

@@ -43,7 +43,7 @@ impl Draw {
             persistent: false,
             named: false,
             refs: false,
-            states: self.roots.run().join("spawn"),
+            states: self.roots.directories().states(),
         };
         list::list(&request, if self.dot { Format::Dot } else { Format::Text(Look::default()) })
     }
@@ -74,7 +74,7 @@ pub(crate) struct Diff {
 impl Diff {
     /// Compares them.
     pub(crate) fn run(&self) -> Result<()> {
-        crate::show::diff([&self.first, &self.second], &self.roots.run().join("spawn"), self.json)
+        crate::show::diff([&self.first, &self.second], &self.roots.directories().states(), self.json)
             .with_context(|| format!("diff {} {}", self.first, self.second))
     }
 }

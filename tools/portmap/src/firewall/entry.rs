@@ -9,7 +9,7 @@ use record::Protocol;
 
 use crate::condition::{Condition, Range};
 use crate::mapping::{Hairpin, Mapping, Step};
-use crate::owner::Owner;
+use crate::owner::MappingOwner;
 use crate::spec::Span;
 
 use super::Place;
@@ -171,8 +171,8 @@ pub(super) fn read_hairpin(place: Place, element: &Element) -> Option<Hairpin> {
 }
 
 /// An element of somebody else's has an owner without a name.
-fn owner(element: &Element) -> Owner {
-    element.comment.as_deref().and_then(Owner::parse).unwrap_or_default()
+fn owner(element: &Element) -> MappingOwner {
+    element.comment.as_deref().and_then(MappingOwner::parse).unwrap_or_default()
 }
 
 fn network(first: IpAddr, last: IpAddr) -> Cidr {
@@ -244,7 +244,7 @@ mod tests {
                 target: target.parse().unwrap(),
                 port: if ports.0 == ports.1 { 80 } else { ports.0 },
                 condition: None,
-                owner: Owner { id: "web".to_owned(), ..Owner::default() },
+                owner: MappingOwner { id: "web".to_owned(), ..MappingOwner::default() },
                 held_by: Some(7),
             };
             assert_eq!(self::map(&mapping), map);
@@ -268,7 +268,7 @@ mod tests {
                 target: target.parse().unwrap(),
                 port: 80,
                 condition: Some(Condition { source: range(source), destination: range(destination) }),
-                owner: Owner { id: "web".to_owned(), ..Owner::default() },
+                owner: MappingOwner { id: "web".to_owned(), ..MappingOwner::default() },
                 held_by: None,
             };
             assert_eq!(map(&mapping), CONDITIONAL);
@@ -285,7 +285,7 @@ mod tests {
             let hairpin = Hairpin {
                 network: Cidr { address: network.parse().unwrap(), prefix },
                 target: target.parse().unwrap(),
-                owner: Owner::default(),
+                owner: MappingOwner::default(),
                 held_by: None,
             };
             assert_eq!(read_hairpin((family(hairpin.target), None), &hairpin_element(&hairpin)), Some(hairpin));

@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_random_port_is_the_same_in_both_families_and_held() {
-        let sockets = control::Sockets::below(Path::new("/no/such"));
+        let sockets = control::Sockets::below(&container::Directories::below("/no/such".into()));
         let surroundings = Surroundings { sockets: &sockets, root: None };
         let listeners = listen(&["80".parse().unwrap()], &surroundings).unwrap();
         let ports: Vec<_> = listeners.iter().filter_map(Listener::port).map(|(address, _)| address.port()).collect();

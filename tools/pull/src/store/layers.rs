@@ -18,8 +18,7 @@ const KINDS: [&str; 4] = ["sha256", "sha512", "chains", "parents"];
 const NOTES: &str = ".implicit";
 
 /// Returns all the directories that `unpack` may make for an image with these diffIDs, the lowest first.
-pub(super) fn of_image(data: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
-    let layers = data.join("layers");
+pub(super) fn of_image(layers: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
     let key = |ids: &[String]| layout::sha256(ids.join(" ").as_bytes()).replace(':', "-");
     let mut paths: Vec<PathBuf> = diff_ids.iter().map(|id| layers.join(id.replacen(':', "/", 1))).collect();
     paths.extend((1..=diff_ids.len()).map(|count| layers.join("chains").join(key(&diff_ids[..count]))));
@@ -28,8 +27,7 @@ pub(super) fn of_image(data: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
 }
 
 /// Removes the layers that are not needed and not younger than `grace`, and notes without a layer; returns how many layers.
-pub(super) fn collect(data: &Path, needed: &HashSet<PathBuf>, grace: Duration) -> anyhow::Result<u64> {
-    let layers = data.join("layers");
+pub(super) fn collect(layers: &Path, needed: &HashSet<PathBuf>, grace: Duration) -> anyhow::Result<u64> {
     let mut count = 0;
     for kind in KINDS {
         let directory = layers.join(kind);
@@ -46,7 +44,7 @@ pub(super) fn collect(data: &Path, needed: &HashSet<PathBuf>, grace: Duration) -
                 Some(layer) if layer.exists() => {}
                 Some(_) => remove_file(&path)?,
                 None => {
-                    remove(&layers, &path).with_context(|| format!("remove {}", path.display()))?;
+                    remove(layers, &path).with_context(|| format!("remove {}", path.display()))?;
                     count += 1;
                 }
             }

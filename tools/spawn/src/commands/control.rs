@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
+use container::RuntimeId;
 use serde_json::json;
 
 use super::{print, state_root};
@@ -69,14 +70,14 @@ fn user_name(uid: u32) -> String {
     name.unwrap_or_else(|| format!("#{uid}"))
 }
 
-pub(crate) fn pause(global: &Global, id: &str) -> anyhow::Result<()> {
+pub(crate) fn pause(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
     let status = container.status();
     ensure!(matches!(status, Status::Running | Status::Created), "container not running: it is {}", status.name());
     container.cgroups().freeze(true)
 }
 
-pub(crate) fn resume(global: &Global, id: &str) -> anyhow::Result<()> {
+pub(crate) fn resume(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
     ensure!(container.status() == Status::Paused, "container not paused");
     container.cgroups().freeze(false)

@@ -23,7 +23,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     let bundle: Bundle = record.part()?;
     let id = match options.id {
         Some(id) => id,
-        None => record.part::<Id>()?.0,
+        None => record.part::<Id>()?.0.into(),
     };
     let status = options.status_fd.map(open_status).transpose()?;
     let mut order = order(global, id, bundle.0, &options.common)?;
@@ -54,12 +54,13 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
 /// A bundle by itself: its directory's name is the container's.
 fn of_bundle(bundle: &Path) -> anyhow::Result<Record> {
     let absolute: PathBuf = std::path::absolute(bundle)?;
-    let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.') { c } else { '_' };
-    let name: String = name.chars().map(allowed).collect();
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };
+    let name: String = name.chars().skip_while(|c| !c.is_ascii_alphanumeric()).take(100).map(allowed).collect();
+    let name = if name.is_empty() { "bundle" } else { &name };
     let mut record = Record::default();
     record.set(&Bundle(absolute));
-    record.set(&Id(format!("{name}-{}", rustix::process::getpid().as_raw_pid())));
+    record.set(&Id(format!("{name}-{}", rustix::process::getpid().as_raw_pid()).parse()?));
     Ok(record)
 }
 

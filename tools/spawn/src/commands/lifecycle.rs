@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use container::{RuntimeId, state_in};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
@@ -16,7 +17,7 @@ use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Common, Global, Life};
-use crate::state::{Container, Status, check_id};
+use crate::state::{Container, Status};
 use crate::{checkpoint, exec, foreground, hooks, sync, tty};
 
 pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
@@ -31,7 +32,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// Begins an order from what the commands share.
-pub(super) fn order(global: &Global, id: String, bundle: PathBuf, common: &Common) -> anyhow::Result<Order> {
+pub(super) fn order(global: &Global, id: RuntimeId, bundle: PathBuf, common: &Common) -> anyhow::Result<Order> {
     let listen_fds = listen_fds();
     Ok(Order {
         listen_fds,
@@ -71,11 +72,10 @@ pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<Exit
     live(order, &options.life, options.common.pidfd_socket.as_deref(), create::create)
 }
 
-pub(crate) fn restore(global: &Global, mut options: options::Restore) -> anyhow::Result<ExitCode> {
-    let id = std::mem::take(&mut options.id);
-    let order = order(global, id, options.bundle.clone(), &options.common)?;
+pub(crate) fn restore(global: &Global, options: &options::Restore) -> anyhow::Result<ExitCode> {
+    let order = order(global, options.id.clone(), options.bundle.clone(), &options.common)?;
     let criu = criu(global);
-    let create = |order: &Order| checkpoint::restore(order, &options, &criu);
+    let create = |order: &Order| checkpoint::restore(order, options, &criu);
     live(order, &options.life, options.common.pidfd_socket.as_deref(), create)
 }
 
@@ -181,7 +181,7 @@ pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::
     Ok(())
 }
 
-pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
+pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
     match container.status() {
         Status::Created => {}
@@ -209,7 +209,7 @@ pub(crate) fn start(global: &Global, id: &str) -> anyhow::Result<()> {
     started
 }
 
-pub(crate) fn state(global: &Global, id: &str) -> anyhow::Result<()> {
+pub(crate) fn state(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
     let mut value = serde_json::to_value(container.report(container.status()))?;
     if let Some(members) = value.as_object_mut() {
@@ -239,11 +239,12 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     if signal == libc::SIGKILL { container.cgroups().thaw_for_death() } else { Ok(()) }
 }
 
-pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<()> {
-    let root = state_root(global);
-    check_id(id)?;
+pub(crate) fn delete(global: &Global, options: &options::Delete) -> anyhow::Result<()> {
+    let (root, id, force) = (state_root(global), &options.id, options.force);
+    let is_others = |container: &Container| options.owner.is_some_and(|owner| !container.is_of(owner));
     if force {
         match Container::open(&root, id) {
+            Ok(container) if is_others(&container) => return Ok(()),
             // A startContainer hook that hangs keeps the lock, and ends with the container's process.
             Ok(container) => end(&container)?,
             Err(_) if is_gone(&root, id) => return Ok(()),
@@ -258,6 +259,9 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
         Err(_) if force && is_gone(&root, id) => return Ok(()),
         other => other?,
     };
+    if is_others(&container) {
+        return Ok(());
+    }
     let status = container.status();
     if force || status == Status::Created {
         end(&container)?;
@@ -269,8 +273,8 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> anyhow::Result<(
 }
 
 /// Tells whether there is certainly nothing of this name.
-fn is_gone(root: &Path, id: &str) -> bool {
-    root.join(id).symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+fn is_gone(root: &Path, id: &RuntimeId) -> bool {
+    state_in(root, id).symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Kills the container's process and waits for its end.

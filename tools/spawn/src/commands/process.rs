@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
+use container::RuntimeId;
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 
@@ -136,7 +137,7 @@ fn same_pid_namespace(init: Pid) -> Vec<i32> {
     pids
 }
 
-pub(crate) fn ps(global: &Global, id: &str, format: Format, options: &[String]) -> anyhow::Result<()> {
+pub(crate) fn ps(global: &Global, id: &RuntimeId, format: Format, options: &[String]) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
     let mut pids: Vec<i32> = container.cgroups().processes().into_iter().map(Pid::as_raw_pid).collect();
     if let (true, Some(init)) = (pids.is_empty(), container.process()) {

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use container::RuntimeId;
 
 use super::{Common, Life};
 
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Checkpoint {
-    pub id: String,
+    pub id: RuntimeId,
     #[command(flatten)]
     pub criu: CriuOptions,
     /// Images of an earlier `--pre-dump`, relative to those of now
@@ -37,7 +38,7 @@ pub(crate) struct Checkpoint {
 
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    pub id: String,
+    pub id: RuntimeId,
     /// Bundle directory
     #[arg(long, short, default_value = ".")]
     pub bundle: PathBuf,

@@ -1,0 +1,163 @@
+//! The containers that runtimes have noted: one directory a container, with the process that it began with.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{Names, NotedProcess, OWNER, Owner, RuntimeId, file, name, state_in};
+
+/// A container as its runtime has noted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Its id.
+    pub id: RuntimeId,
+    /// Its first process, which may be gone.
+    pub pid: i32,
+    /// Its bundle, where that is noted too.
+    pub bundle: Option<PathBuf>,
+    /// The ordinary user who has noted it, where that is not the caller.
+    pub user: Option<u32>,
+    /// Whose it is, if its bundle said so.
+    pub owner: Option<Owner>,
+}
+
+/// Where a runtime notes its containers: its directory, the file in a container's own, the member with the pid.
+#[derive(Debug)]
+struct Place {
+    directory: PathBuf,
+    note: Note,
+    /// Whose it is, where it is another user's: only processes of that user's are believed to be containers.
+    user: Option<u32>,
+}
+
+/// A file's name and the name of the member with the pid.
+type Note = (&'static str, &'static str);
+
+const RUNC: Note = ("state.json", "init_process_pid");
+const CRUN: Note = ("status", "pid");
+
+/// Runtimes' directories, and what is in there.
+const OTHERS: [(&str, Note); 3] = [("/run/runc", RUNC), ("/run/crun", CRUN), ("/run/docker/runtime-runc/moby", RUNC)];
+
+/// Below it each user has a directory, and in that the runtimes that the user starts have theirs.
+const USERS: &str = "/run/user";
+const USERS_OWN: [(&str, Note); 3] = [("runc", RUNC), ("crun", CRUN), ("drayage/spawn", RUNC)];
+
+/// Below it each namespace of containerd's has runc's directory.
+const CONTAINERD: &str = "/run/containerd/runc";
+
+/// Returns all that are noted; ours are in `states`.
+pub fn all(states: &Path) -> Vec<Noted> {
+    let mut found = vec![];
+    for place in places(states) {
+        found.extend(ids(&place).filter_map(|id| noted(&place, &id)));
+    }
+    found
+}
+
+fn ids(place: &Place) -> impl Iterator<Item = RuntimeId> {
+    let entries = fs::read_dir(&place.directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Returns the container of that id, of the system's or the caller's.
+pub fn of_id(states: &Path, id: &RuntimeId) -> Option<Noted> {
+    places(states).iter().filter(|place| place.user.is_none()).find_map(|place| noted(place, id))
+}
+
+/// Returns the container of that id, of that name, or the only one whose id begins so. Another user's containers are found
+/// by the user's name or number in front, `alice/web`, and by no other name: what users note leads nobody else by surprise.
+pub fn find(states: &Path, text: &str) -> Option<Noted> {
+    find_of(states, text, None).or_else(|| {
+        let (user, text) = text.split_once('/')?;
+        find_of(states, text, Some(name::user(user)?))
+    })
+}
+
+fn find_of(states: &Path, text: &str, user: Option<u32>) -> Option<Noted> {
+    let places: Vec<Place> = places(states).into_iter().filter(|place| place.user == user).collect();
+    let exact = |id: RuntimeId| places.iter().find_map(|place| noted(place, &id));
+    let named = || Names::default().id(text, user)?.parse().ok();
+    if let Some(noted) = text.parse().ok().and_then(exact).or_else(|| exact(named()?)) {
+        return Some(noted);
+    }
+    let begins = |id: &RuntimeId| text.len() >= 4 && id.starts_with(text);
+    let mut begun = places.iter().flat_map(|place| ids(place).filter(begins).filter_map(|id| noted(place, &id)));
+    begun.next().filter(|_| begun.next().is_none())
+}
+
+fn places(states: &Path) -> Vec<Place> {
+    let roots = |directory: PathBuf, note| Place { directory, note, user: None };
+    let below = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+    let own = [roots(states.to_owned(), RUNC)];
+    let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
+    let spaces = below(CONTAINERD).map(|space| roots(space.path(), RUNC));
+    let users = below(USERS).filter_map(|user| Some((user.path(), user.metadata().ok()?.uid())));
+    let users = users.flat_map(|(directory, uid)| {
+        let user = (uid != file::caller()).then_some(uid);
+        USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user })
+    });
+    // Users come last: what another's container is called is not theirs to say.
+    own.into_iter().chain(others).chain(spaces).chain(users).collect()
+}
+
+fn noted(place: &Place, id: &RuntimeId) -> Option<Noted> {
+    let Place { directory, note: (file, member), user } = place;
+    let state: Value = serde_json::from_slice(&file::read(&state_in(directory, id).join(file), *user)?).ok()?;
+    let birth = ["init_process_start", "process-start-time"].iter().find_map(|member| state.get(member)?.as_u64());
+    let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok())?;
+    // Not every runtime notes it.
+    let process = NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) };
+    process.alive()?;
+    if user.is_some_and(|user| maker(pid) != Some(user)) {
+        return None;
+    }
+    // runc notes both among its labels.
+    let label = |name: &str| {
+        let mut labels = state.pointer("/config/labels")?.as_array()?.iter();
+        labels.find_map(|label| label.as_str()?.strip_prefix(name)?.strip_prefix('='))
+    };
+    let bundle = state.get("bundle").and_then(Value::as_str).or_else(|| label("bundle")).map(PathBuf::from);
+    let owner = state.get("annotations").and_then(|all| all.get(OWNER)?.as_str()).or_else(|| label(OWNER));
+    // An ordinary user's word counts for what is the user's.
+    let owner = owner.filter(|_| user.is_none()).and_then(|owner| owner.parse().ok());
+    Some(Noted { id: id.clone(), pid, bundle, user: *user, owner })
+}
+
+/// Who made the user namespace of a process.
+fn maker(pid: i32) -> Option<u32> {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/user")).ok()?;
+    sys::namespace::owner_uid(namespace.as_fd()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_process_that_is_gone_is_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start = crate::birth(own).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        for (id, start) in [("live-one", start), ("stale-one", start + 1)] {
+            fs::create_dir_all(directory.path().join(id)).unwrap();
+            let state = format!(r#"{{"init_process_pid":{own},"init_process_start":{start},"bundle":"/b"}}"#);
+            fs::write(directory.path().join(id).join("state.json"), state).unwrap();
+        }
+        for (id, want) in [
+            ("live-one", Some(own)),
+            ("live", Some(own)),
+            ("stale-one", None),
+            ("li", None),
+            ("../x", None),
+            ("", None),
+        ] {
+            let found = find(directory.path(), id);
+            assert_eq!(found.as_ref().map(|noted| noted.pid), want, "{id}");
+            assert!(found.is_none_or(|noted| noted.bundle == Some("/b".into())));
+        }
+    }
+}

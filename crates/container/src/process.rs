@@ -1,0 +1,74 @@
+//! A process as a note has it: by its number and by when it was born, since numbers are given again.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+
+/// A process that was noted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedProcess {
+    /// Its number; 0 is none.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot, where that was noted.
+    pub birth: Option<u64>,
+}
+
+impl NotedProcess {
+    /// Notes a process, if it lives.
+    pub fn of(pid: i32) -> Option<Self> {
+        birth(pid).map(|birth| Self { pid, birth: Some(birth) })
+    }
+
+    /// Returns its number while it lives.
+    pub fn alive(self) -> Option<Pid> {
+        // A note may be damaged.
+        let pid = Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw)?;
+        birth(self.pid).is_some_and(|birth| self.birth.is_none_or(|noted| noted == birth)).then_some(pid)
+    }
+
+    /// Opens it while it lives: the descriptor is this one's, whoever gets its number next.
+    pub fn open(self) -> io::Result<Option<(Pid, OwnedFd)>> {
+        let Some(pid) = self.alive() else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => Ok(None),
+            // Only now it cannot become another process's number unseen.
+            opened => opened.map(|pidfd| self.alive().map(|pid| (pid, pidfd))).map_err(io::Error::from),
+        }
+    }
+}
+
+/// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
+pub fn birth(pid: i32) -> Option<u64> {
+    let stat = sys::file::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_process_of_that_number_is_another() {
+        let own = NotedProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        for (noted, want) in [
+            (own, true),
+            (NotedProcess { birth: None, ..own }, true),
+            (NotedProcess { birth: own.birth.map(|birth| birth + 1), ..own }, false),
+            (NotedProcess { birth: Some(0), ..own }, false),
+            (NotedProcess { pid: i32::MAX, birth: None }, false),
+            (NotedProcess { pid: -1, birth: None }, false),
+            (NotedProcess::default(), false),
+        ] {
+            assert_eq!(noted.alive().is_some(), want, "{noted:?}");
+            assert_eq!(noted.open().unwrap().is_some(), want, "{noted:?}");
+        }
+    }
+}

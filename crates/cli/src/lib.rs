@@ -178,7 +178,12 @@ fn with_common_options(command: Command) -> Command {
     // In `run` and `bundle` -v is docker's --volume, in `compose down` --volumes.
     let has = |command: &Command| command.get_arguments().any(|argument| argument.get_short() == Some('v'));
     let taken = has(&command) || command.get_subcommands().any(has);
-    command.arg(if taken { verbose } else { verbose.short('v') })
+    last_counts(command.arg(if taken { verbose } else { verbose.short('v') }))
+}
+
+/// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do.
+fn last_counts(command: Command) -> Command {
+    command.args_override_self(true).mut_subcommands(last_counts)
 }
 
 fn verbosity(matches: &ArgMatches) -> u8 {

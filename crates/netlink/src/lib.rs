@@ -8,6 +8,7 @@
 
 mod attribute;
 mod error;
+pub mod forwarding;
 mod frame;
 pub mod nft;
 mod raw;

@@ -190,6 +190,13 @@ impl Router {
         self.0.request(&link_message(RTM_NEWLINK, index, true, Attributes::new()), 0)
     }
 
+    /// Gives a link the address that it has. For the kernel that is a change, of which it tells the neighbours where
+    /// `arp_notify` and `ndisc_notify` are on: by a gratuitous ARP and an unsolicited neighbour advertisement.
+    pub fn announce(&mut self, index: u32, mac: &[u8]) -> Result<(), Error> {
+        let attributes = Attributes::new().bytes(IFLA_ADDRESS, mac);
+        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
+    }
+
     /// Removes a link, and with it its peer. One that is gone is no error.
     pub fn delete_link(&mut self, index: u32) -> Result<(), Error> {
         match self.0.request(&link_message(RTM_DELLINK, index, false, Attributes::new()), 0) {

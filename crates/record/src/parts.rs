@@ -65,16 +65,37 @@ pub struct Id(pub ContainerId);
 #[serde(transparent)]
 pub struct OwnedBy(pub Owner);
 
+/// What ends a line of a bundle's hosts file whose address is to become the gateway of the container's network.
+pub const HOST_GATEWAY: &str = "\t# host-gateway";
+
 /// `network`: a CNI result (CNI specification 1.1.0, section 5), kept as it came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Network(pub Map<String, Value>);
 
 impl Network {
-    /// Returns the container's addresses, in the result's order, without their prefix lengths.
+    /// Returns the container's addresses, in the result's order, without their prefix lengths. An address of an interface
+    /// without a sandbox is the host's. Results before version 0.3.0 have one address a family, in `ip4` and `ip6`.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let ips = self.0.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        ips.iter().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()?.parse().ok()).collect()
+        let inside = ips.iter().filter(|ip| !self.is_of_host(ip)).filter_map(|ip| ip.get("address"));
+        let early = ["ip4", "ip6"].into_iter().filter_map(|family| self.0.get(family)?.get("ip"));
+        inside.chain(early).filter_map(|address| address.as_str()?.split('/').next()?.parse().ok()).collect()
+    }
+
+    /// Returns the gateway of the container's first address that has one.
+    pub fn gateway(&self) -> Option<IpAddr> {
+        let mut ips = self.0.get("ips")?.as_array()?.iter().filter(|ip| !self.is_of_host(ip));
+        ips.find_map(|ip| ip.get("gateway")?.as_str()?.parse().ok())
+    }
+
+    fn is_of_host(&self, ip: &Value) -> bool {
+        let interface = || {
+            let index = usize::try_from(ip.get("interface")?.as_u64()?).ok()?;
+            self.0.get("interfaces")?.get(index)
+        };
+        let sandbox = |interface: &Value| interface.get("sandbox").and_then(Value::as_str).map(str::to_owned);
+        interface().is_some_and(|interface| sandbox(interface).is_none_or(|sandbox| sandbox.is_empty()))
     }
 
     /// Returns the path of the container's network namespace: the `sandbox` of the interfaces inside it.

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod child;
 pub mod clone;
 pub mod confinement;
+pub mod datagram;
 pub mod file;
 pub mod launch;
 pub mod memory;

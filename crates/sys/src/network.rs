@@ -5,16 +5,46 @@ use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+/// `ETHTOOL_GLINK` of linux/ethtool.h: ask whether there is a carrier.
+const ETHTOOL_GLINK: u32 = 0x0a;
+
+/// `struct ethtool_value` of linux/ethtool.h.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Tells whether a link of the calling thread's network namespace has a carrier. The kernel runs the link's watch for this,
+/// so that what has changed is true for everybody at once and not up to a second later: a bridge forwards to the port from
+/// then on.
+pub fn has_carrier(link: &str) -> io::Result<bool> {
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut value = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
+    let mut request = named(link);
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: SIOCETHTOOL reads a name and a pointer out of an ifreq; the pointer is to an ethtool_value, which is what
+    // ETHTOOL_GLINK reads and writes, and both live as long as the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data != 0) }
+}
+
+/// Returns a request about a link. A name that is too long for one is cut: the kernel knows no such link.
+fn named(link: &str) -> libc::ifreq {
+    // SAFETY: all bytes zero are a valid ifreq: a name, and a union of integers and addresses.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let last = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..last].iter_mut().zip(link.bytes()) {
+        *to = from.cast_signed();
+    }
+    request
+}
+
 /// Brings `lo` up in the calling thread's network namespace: a new namespace has it, but down. Where it is up already, no
 /// privilege is needed.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    // SAFETY: all bytes zero are a valid ifreq: a name, and a union of integers and addresses.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        // A C character is signed on some architectures; both letters are ASCII.
-        *to = libc::c_char::try_from(*from).unwrap_or_default();
-    }
+    let mut request = named("lo");
     // SAFETY: SIOCGIFFLAGS reads a name out of an ifreq and writes its flags; `request` lives as long as the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
     if result < 0 {

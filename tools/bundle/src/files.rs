@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::str::FromStr;
 
+use record::HOST_GATEWAY;
+
 use crate::options::Names;
 
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
@@ -14,14 +16,15 @@ const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip
 /// Docker's choice for a host whose only name servers are its own loopback's, which a container does not reach.
 const PUBLIC_RESOLVERS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), IpAddr::V4(Ipv4Addr::new(8, 8, 4, 4))];
 
-/// The gateway of the default bridge of `ns add`: what `host-gateway` means.
-const HOST_GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 213, 0, 1));
+/// Stands for the gateway until `ns add` has chosen the network: RFC 5737, an address that nobody has.
+const UNKNOWN: &str = "192.0.2.1";
 
 /// `--add-host NAME:ADDRESS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostEntry {
     name: String,
-    address: IpAddr,
+    /// None is the host's own, as the container reaches it: `host-gateway`.
+    address: Option<IpAddr>,
 }
 
 impl FromStr for HostEntry {
@@ -34,8 +37,8 @@ impl FromStr for HostEntry {
             return Err(invalid());
         }
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-        let address = if bare == "host-gateway" { Ok(HOST_GATEWAY) } else { bare.parse() };
-        Ok(Self { name: name.to_owned(), address: address.map_err(|_| invalid())? })
+        let address = if bare == "host-gateway" { None } else { Some(bare.parse().map_err(|_| invalid())?) };
+        Ok(Self { name: name.to_owned(), address })
     }
 }
 
@@ -56,28 +59,37 @@ pub(crate) fn hosts(reach: Reach, host: &str, names: &Names) -> String {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    let added = names.add_host.iter().map(|HostEntry { name, address }| format!("{address}\t{name}\n"));
+    let added = names.add_host.iter().map(|HostEntry { name, address }| match address {
+        Some(address) => format!("{address}\t{name}\n"),
+        None if reach == Reach::Own => format!("{UNKNOWN}\t{name}{HOST_GATEWAY}\n"),
+        None => format!("127.0.0.1\t{name}\n"),
+    });
     text + &added.collect::<Vec<_>>().concat()
 }
 
 /// Returns /etc/resolv.conf from the host's, by docker's rules.
 pub(crate) fn resolv_conf(reach: Reach, host: &str, names: &Names) -> String {
-    let lines: Vec<Vec<&str>> = host.lines().map(|line| line.split_ascii_whitespace().collect()).collect();
-    let rest = |keyword: &str| -> Vec<String> {
-        let found = lines.iter().rev().find(|line| line.first() == Some(&keyword)).map(|line| &line[1..]);
-        found.unwrap_or_default().iter().map(|&word| word.to_owned()).collect()
-    };
+    let lines = lines(host);
+    let owned = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
     let servers: Vec<String> = if names.dns.is_empty() {
         host_servers(reach, &lines)
     } else {
         names.dns.iter().map(ToString::to_string).collect()
     };
     let search = match names.dns_search.as_slice() {
-        [] => rest("search"),
+        // `domain` is a search list of one; the last of both counts: resolv.conf(5).
+        [] => match lines.iter().rev().find(|line| matches!(line[0], "search" | "domain")) {
+            Some(line) if line[0] == "domain" => owned(&line[1..line.len().min(2)]),
+            line => owned(line.map_or(&[], |line| &line[1..])),
+        },
         [none] if none == "." => Vec::new(),
         domains => domains.to_vec(),
     };
-    let options = if names.dns_option.is_empty() { rest("options") } else { names.dns_option.clone() };
+    let options = if names.dns_option.is_empty() {
+        lines.iter().filter(|line| line[0] == "options").flat_map(|line| owned(&line[1..])).collect()
+    } else {
+        names.dns_option.clone()
+    };
     let mut lines: Vec<String> = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     for (keyword, words) in [("search", search), ("options", options)] {
         if !words.is_empty() {
@@ -87,9 +99,18 @@ pub(crate) fn resolv_conf(reach: Reach, host: &str, names: &Names) -> String {
     lines.concat()
 }
 
+/// Returns the words of each line that says something: blanks and tabs separate them, `#` and `;` begin comments.
+fn lines(text: &str) -> Vec<Vec<&str>> {
+    let said = text.lines().map(|line| line.split(['#', ';']).next().unwrap_or_default());
+    said.map(|line| line.split_ascii_whitespace().collect()).filter(|words: &Vec<&str>| !words.is_empty()).collect()
+}
+
+fn servers<'a>(lines: &[Vec<&'a str>]) -> impl Iterator<Item = &'a str> {
+    lines.iter().filter(|line| line[0] == "nameserver").filter_map(|line| line.get(1).copied())
+}
+
 fn host_servers(reach: Reach, lines: &[Vec<&str>]) -> Vec<String> {
-    let servers =
-        lines.iter().filter(|line| line.first() == Some(&"nameserver")).filter_map(|line| line.get(1).copied());
+    let servers = servers(lines);
     if reach == Reach::Host {
         return servers.map(str::to_owned).collect();
     }
@@ -105,14 +126,20 @@ fn host_servers(reach: Reach, lines: &[Vec<&str>]) -> Vec<String> {
 /// Reads the host's resolv.conf: behind systemd-resolved's own address stand the true ones in another file.
 pub(crate) fn host_resolv_conf() -> String {
     let text = read(Path::new("/etc/resolv.conf"));
-    let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver ")).map(str::trim).collect();
-    if servers == ["127.0.0.53"] {
+    if is_stub(&text) {
         let behind = read(Path::new("/run/systemd/resolve/resolv.conf"));
         if !behind.is_empty() {
             return behind;
         }
     }
     text
+}
+
+/// Tells whether all name servers are those of systemd-resolved on the host's loopback: systemd-resolved(8).
+fn is_stub(resolv_conf: &str) -> bool {
+    let lines = lines(resolv_conf);
+    let mut servers = servers(&lines).peekable();
+    servers.peek().is_some() && servers.all(|server| matches!(server, "127.0.0.53" | "127.0.0.54"))
 }
 
 /// Reads a small text file of the host; one that is not there is empty, as for the resolver itself.
@@ -138,15 +165,18 @@ mod tests {
             ("db=10.0.0.2", Some("10.0.0.2")),
             ("db:::1", Some("::1")),
             ("db:[::1]", Some("::1")),
-            ("host:host-gateway", Some("10.213.0.1")),
             ("db", None),
             (":1.1.1.1", None),
             ("db:x", None),
             ("a b:1.1.1.1", None),
             ("a\nb:1.1.1.1", None),
         ] {
-            let entry = text.parse::<HostEntry>().ok().map(|entry| entry.address.to_string());
+            let entry = text.parse::<HostEntry>().ok().and_then(|entry| entry.address).map(|ip| ip.to_string());
             assert_eq!(entry.as_deref(), want, "{text}");
+        }
+        let names = Names { add_host: vec!["host:host-gateway".parse().unwrap()], ..Names::default() };
+        for (reach, want) in [(Reach::Own, "192.0.2.1\thost\t# host-gateway\n"), (Reach::Host, "127.0.0.1\thost\n")] {
+            assert!(hosts(reach, "", &names).ends_with(want), "{reach:?}");
         }
     }
 
@@ -161,8 +191,27 @@ mod tests {
             (Reach::Host, "nameserver 127.0.0.53\n", "nameserver 127.0.0.53\n"),
             (Reach::Own, "", "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"),
             (Reach::Own, "nameserver fe80::1%eth0\nnameserver 1.1.1.1\n", "nameserver 1.1.1.1\n"),
+            (Reach::Own, "\tnameserver\t1.1.1.1 # x\n; y\n", "nameserver 1.1.1.1\n"),
+            (Reach::Nothing, "domain corp.example x\n", "search corp.example\n"),
+            (Reach::Nothing, "domain a\nsearch b c\n", "search b c\n"),
+            (Reach::Nothing, "search b c\ndomain a\n", "search a\n"),
+            (Reach::Nothing, "options ndots:2\noptions timeout:1 rotate\n", "options ndots:2 timeout:1 rotate\n"),
+            (
+                Reach::Own,
+                "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n",
+                "nameserver 1.1.1.1\nnameserver 1.1.1.2\nnameserver 1.1.1.3\nnameserver 1.1.1.4\n",
+            ),
         ] {
             assert_eq!(resolv_conf(reach, host, &none), want, "{host}");
+        }
+        for (text, want) in [
+            ("nameserver\t127.0.0.53\n", true),
+            ("  nameserver 127.0.0.53 # stub\noptions edns0\n", true),
+            ("nameserver 127.0.0.53\nnameserver 127.0.0.54\n", true),
+            ("nameserver 127.0.0.53\nnameserver 1.1.1.1\n", false),
+            ("# nameserver 127.0.0.53\n", false),
+        ] {
+            assert_eq!(is_stub(text), want, "{text}");
         }
     }
 

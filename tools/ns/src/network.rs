@@ -99,9 +99,9 @@ fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &pl
     if let Some(config) = config {
         config.join(&request.netns)?;
     }
-    if let (Some(bundle), Some(address)) = (&target.bundle, plan.addresses.first()) {
+    if let Some(bundle) = &target.bundle {
         let hostname = config.and_then(Config::hostname).unwrap_or(&request.id);
-        config::add_host(bundle, *address, hostname).context("append to the bundle's hosts")?;
+        config::add_host(bundle, &plan.network, hostname).context("append to the bundle's hosts")?;
     }
     Ok(())
 }
@@ -131,16 +131,13 @@ pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
         named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
     };
     let network = joined::describe(&mut Router::open()?, &path)?;
-    let address = network.addresses().first().copied();
     target.record.set(&Id(target.id.clone()));
     target.record.set(&network);
     if let Some(bundle) = &target.bundle {
         let config = Config::read(bundle)?;
         config.join(&path)?;
-        if let Some(address) = address {
-            config::add_host(bundle, address, config.hostname().unwrap_or(&target.id))
-                .context("append to the bundle's hosts")?;
-        }
+        config::add_host(bundle, &network, config.hostname().unwrap_or(&target.id))
+            .context("append to the bundle's hosts")?;
     }
     target.record.hand_on().context("print the record")
 }
@@ -179,13 +176,19 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
         std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     };
     let link_name = |index| links.iter().find(|link| link.index == index).map_or("?", |link| &link.name).to_owned();
-    let ways = if pool::is_needed(request) { host.routes().context("list routes")? } else { vec![] };
+    let networks: Vec<_> = own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect();
+    let is_needed = bridge.is_none() || pool::is_needed(request, !networks.is_empty());
+    let ways = if is_needed { host.routes().context("list routes")? } else { vec![] };
+    let default = ways.iter().filter(|way| way.destination.prefix == 0).find_map(|way| way.index);
+    let outwards = links.iter().find(|link| default == Some(link.index));
     Ok(Observed {
+        mtu: outwards.map(|link| link.mtu),
         bridge: bridge.map(|bridge| Bridge {
             mac: bridge.mac.as_slice().try_into().ok(),
+            mtu: bridge.mtu,
             own: owner::is_bridge(bridge),
             free: !links.iter().any(|link| link.controller == index && PortAlias::of(link).is_some()),
-            addresses: own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect(),
+            addresses: networks,
         }),
         ports,
         taken: vec![],

@@ -22,7 +22,7 @@ use crate::target::Target;
 
 use config::Config;
 
-const SUPPORTED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+const SUPPORTED: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// No configuration is this long. Bytes.
 const CONFIG_LIMIT: u64 = 16 << 20;
@@ -79,9 +79,9 @@ pub(crate) fn run(command: &str) -> ExitCode {
 /// VERSION needs no configuration.
 fn parse(command: &str, text: &[u8]) -> Result<Config, Failure> {
     if command == "VERSION" {
-        return Ok(serde_json::from_slice(text).unwrap_or_default());
+        return Ok(Config::parse(text).unwrap_or_default());
     }
-    serde_json::from_slice(text).context("the configuration").map_err(Failure::of(MALFORMED))
+    Config::parse(text).context("the configuration").map_err(Failure::of(MALFORMED))
 }
 
 fn answer(command: &str, config: &Config) -> Result<Option<Value>, Failure> {
@@ -89,7 +89,7 @@ fn answer(command: &str, config: &Config) -> Result<Option<Value>, Failure> {
         let version = config.cni_version.as_deref().unwrap_or("1.1.0");
         return Ok(Some(json!({"cniVersion": version, "supportedVersions": SUPPORTED})));
     }
-    let version = config.cni_version.as_deref().unwrap_or(SUPPORTED[0]);
+    let version = config.version();
     if !SUPPORTED.contains(&version) {
         return Err(Failure::of(INCOMPATIBLE_VERSION)(anyhow!("CNI version {version} is not supported")));
     }

@@ -32,20 +32,6 @@ pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
     Ok(Some(Way { interface: link.name, network }))
 }
 
-/// Lets the host forward packets of a family.
-pub(crate) fn forward(is_ipv4: bool) -> anyhow::Result<()> {
-    set(forwarding(is_ipv4))
-}
-
-/// Tells whether the host forwards packets of a family.
-pub(crate) fn forwards(is_ipv4: bool) -> bool {
-    is_set(forwarding(is_ipv4))
-}
-
-fn forwarding(is_ipv4: bool) -> &'static str {
-    if is_ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }
-}
-
 /// What turns `route_localnet` on as well as 1 does, and says that it was us.
 const OURS: &str = "2";
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use log::warn;
+use netlink::forwarding;
 use netlink::route::Cidr;
 use record::{Id, Part, Protocol};
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,7 @@ pub(crate) fn check(
                 ensure!(published.mappings.iter().any(|other| own(&other)), "{mapping} is not published");
             }
             ensure!(is_whole, "the firewall's table portmap has lost rules");
-            ensure!(host::forwards(address.is_ipv4()), "the host does not forward packets to {address}");
+            ensure!(forwarding::is_on(address.is_ipv4()), "the host does not forward packets to {address}");
         }
     }
     ensure!(!is_open, firewall::OPEN);
@@ -171,7 +172,7 @@ fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAd
             continue;
         }
         let way = host::way_to(address).with_context(|| format!("find the way to {address}"))?;
-        host::forward(address.is_ipv4())?;
+        forwarding::turn_on(address.is_ipv4())?;
         if way.is_none() {
             warn!("the host has no direct route to {address}: 127.0.0.1 will not reach it");
         }

@@ -145,7 +145,9 @@ fn host_part(text: &str) -> Result<(Option<IpAddr>, &str), Malformed> {
     if bare.is_empty() {
         return Ok((None, port));
     }
-    bare.parse().map(|ip| (Some(ip), port)).map_err(|_| Malformed("the host's address is not an IP address"))
+    bare.parse()
+        .map(|ip: IpAddr| (Some(ip.to_canonical()), port))
+        .map_err(|_| Malformed("the host's address is not an IP address"))
 }
 
 fn host_ports(text: &str, container: Span) -> Result<HostPorts, Malformed> {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use log::debug;
+use netlink::forwarding;
 use record::{Id, Network, OwnedBy, Part, PortMapping, Ports, Record};
 
 use crate::add;
@@ -13,7 +14,6 @@ use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::{self, Audit, Firewall};
 use crate::hold::HeldBy;
-use crate::host;
 use crate::mapping::{self, Mapping};
 use crate::options::{Check, Gc, Restore};
 use crate::owner::{Attachment, MappingOwner};
@@ -62,7 +62,7 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     );
     for mapping in own {
         ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
-        ensure!(host::forwards(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
+        ensure!(forwarding::is_on(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
     }
     ensure!(!is_open, firewall::OPEN);
     Ok(ExitCode::SUCCESS)

@@ -69,10 +69,8 @@ pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()
         let network = Network(result);
         if let (Some(bundle), Some(config)) = (&target.bundle, &config) {
             config.join(&container::namespace(id))?;
-            if let Some(address) = network.addresses().first() {
-                config::add_host(bundle, *address, config.hostname().unwrap_or(id))
-                    .context("append to the bundle's hosts")?;
-            }
+            config::add_host(bundle, &network, config.hostname().unwrap_or(id))
+                .context("append to the bundle's hosts")?;
         }
         target.record.set(&Id(id.clone()));
         target.record.set(&network);

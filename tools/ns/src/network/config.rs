@@ -89,32 +89,52 @@ fn set_namespace(config: &mut Value, netns: &Path) -> Result<()> {
 }
 
 /// Adds the container's name to its hosts file, if the bundle has one, in the place of what the run before has added:
-/// its address, by the bundle's record, and the others on the bridge.
-pub(crate) fn add_host(bundle: &Path, address: IpAddr, hostname: &str) -> std::io::Result<()> {
+/// its address, by the bundle's record, and the others on the bridge. Names for the host get the gateway's address.
+pub(crate) fn add_host(bundle: &Path, network: &Network, hostname: &str) -> std::io::Result<()> {
+    let Some(address) = network.addresses().first().copied() else { return Ok(()) };
     let path = bundle.join("hosts");
     let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
     let before = Record::of_bundle(bundle).ok().and_then(|record| record.find::<Network>().ok().flatten());
-    let before: Vec<String> =
-        before.iter().flat_map(Network::addresses).map(|address| format!("{address}\t{hostname}")).collect();
-    let line = format!("{address}\t{hostname}");
-    let lasts = |known: &&str| !hosts::is_marked(known.as_bytes()) && !before.iter().any(|old| old == known);
-    let lines: Vec<&str> = text.lines().filter(lasts).collect();
-    if lines.len() == text.lines().count() {
-        let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let mut file = OpenOptions::new().append(true).open(&path)?;
-        return if lines.contains(&line.as_str()) { Ok(()) } else { writeln!(file, "{separator}{line}") };
+    let before = before.iter().flat_map(Network::addresses).map(|address| format!("{address}\t{hostname}"));
+    let added: Vec<String> = before.chain([format!("{address}\t{hostname}")]).collect();
+    let lasts = |line: &&str| !hosts::is_marked(line.as_bytes()) && !added.iter().any(|own| own == line);
+    let lines = text.lines().filter(lasts).map(|line| match network.gateway() {
+        Some(gateway) => with_gateway(line, gateway),
+        None => line.to_owned(),
+    });
+    let changed: Vec<String> = lines.chain(added.last().cloned()).collect();
+    let changed = changed.join("\n") + "\n";
+    if changed == text {
+        return Ok(());
     }
     let temporary = bundle.join(".hosts");
     let _left = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
     file.set_permissions(fs::metadata(&path)?.permissions())?;
-    writeln!(file, "{}\n{line}", lines.join("\n"))?;
+    file.write_all(changed.as_bytes())?;
     fs::rename(&temporary, &path)
+}
+
+/// Gives a line that waits for it the gateway's address.
+fn with_gateway(line: &str, gateway: IpAddr) -> String {
+    match line.split_once('\t').filter(|_| line.ends_with(record::HOST_GATEWAY)) {
+        Some((_, rest)) => format!("{gateway}\t{rest}"),
+        None => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_for_the_host_gets_the_gateways_address() {
+        for (line, want) in
+            [("10.0.0.1\ta", "10.0.0.1\ta"), ("192.0.2.1\th\t# host-gateway", "10.9.0.1\th\t# host-gateway")]
+        {
+            assert_eq!(with_gateway(line, "10.9.0.1".parse().unwrap()), want);
+        }
+    }
 
     #[test]
     fn only_the_network_namespaces_path_is_changed() {

@@ -31,6 +31,7 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     }
     steps.extend(leases.iter().map(|lease| Step::Address { link: name.clone(), address: lease.address }));
     steps.push(Step::Up(name.clone()));
+    steps.push(Step::Announce { link: name.clone(), mac: request.mac, way: vec![] });
     steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: name.clone() }));
     let result = network(&[Interface { name, mac: request.mac, sandbox }], &leases);
     Ok(Plan { steps, network: result, addresses: request.addresses.clone() })

@@ -74,12 +74,16 @@ pub(crate) struct Observed {
     pub(crate) others: Vec<(String, Cidr)>,
     /// Where the host's routes lead.
     pub(crate) routes: Vec<Cidr>,
+    /// The longest packet of the link that the host's default route leads to.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// A bridge that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bridge {
     pub(crate) mac: Option<Mac>,
+    /// Its longest packet.
+    pub(crate) mtu: u32,
     pub(crate) addresses: Vec<Cidr>,
     /// No port of it is ours.
     pub(crate) free: bool,
@@ -118,6 +122,9 @@ pub(crate) enum Step {
     Address { link: String, address: Cidr },
     /// Bring a link of the container up.
     Up(String),
+    /// Tell the neighbours of a link of the container who has its addresses now: once the links of the host on the way
+    /// forward.
+    Announce { link: String, mac: Option<Mac>, way: Vec<String> },
     /// Let a program of the user's lead outwards.
     Outward { id: ContainerId, netns: PathBuf },
     /// Send everything to the gateway.
@@ -142,6 +149,7 @@ impl fmt::Display for Step {
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
             Self::Up(link) => write!(f, "bring the container's {link} up"),
+            Self::Announce { link, .. } => write!(f, "announce the addresses of the container's {link}"),
             Self::Outward { netns, .. } => write!(f, "lead outwards from {}", netns.display()),
             Self::Route { gateway, link } => write!(f, "route the container's packets to {gateway} through {link}"),
         }
@@ -173,8 +181,10 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         Some(known) => known.mac,
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
     };
+    // As long as the way outwards takes, or as the bridge was made for: longer packets would be lost.
+    let mtu = request.mtu.or(observed.bridge.as_ref().map_or(observed.mtu, |known| Some(known.mtu)));
     if observed.bridge.is_none() {
-        let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu: request.mtu, group: Some(owner::GROUP) };
+        let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
         steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned() });
     }
@@ -207,8 +217,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
     let port_mac = mac(None, &port_name);
     let mac = request.mac.unwrap_or_else(|| mac(addresses.first().copied(), &request.id));
-    let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu: request.mtu, group: Some(owner::GROUP) };
-    let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu: request.mtu, group: None };
+    let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu, group: Some(owner::GROUP) };
+    let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu, group: None };
     steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
     // A bridge's port speaks for nobody.
     steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
@@ -218,6 +228,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let link = request.interface.clone();
     steps.extend(leases.iter().map(|lease| Step::Address { link: link.clone(), address: lease.address }));
     steps.push(Step::Up(link.clone()));
+    let way = vec![port_name.clone(), bridge.clone()];
+    steps.push(Step::Announce { link: link.clone(), mac: Some(mac), way });
     steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: link.clone() }));
     let interfaces = [
         Interface { name: bridge.clone(), mac: bridge_mac, sandbox: None },
@@ -356,6 +368,7 @@ pub(super) mod tests {
                 &format!("let {} send packets back", port_names("web").next().unwrap()),
                 "give the container's eth0 address 10.213.0.5/16",
                 "bring the container's eth0 up",
+                "announce the addresses of the container's eth0",
                 "route the container's packets to 10.213.0.1 through eth0",
             ]
         );
@@ -365,6 +378,7 @@ pub(super) mod tests {
     fn a_bridge_that_is_there_brings_its_networks() {
         let bridge = Bridge {
             mac: None,
+            mtu: 1500,
             free: false,
             own: true,
             addresses: vec!["10.1.0.9/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
@@ -387,9 +401,10 @@ pub(super) mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let bridge = Bridge { mac: None, free: false, own: true, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
+        let bridge =
+            Bridge { mac: None, mtu: 1500, free: false, own: true, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
-        let lan = Observed { others: vec![("lan0".into(), "10.213.7.7/24".parse().unwrap())], ..Observed::default() };
+        let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();
         let subnets = |text: &str| Request { subnets: vec![text.parse().unwrap()], ..request() };
         let address = Request { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
@@ -398,7 +413,7 @@ pub(super) mod tests {
         for (request, observed, want) in [
             (&subnets("10.1.0.0/16"), &there, "the bridge has address 10.1.0.1/24, which is not in 10.1.0.0/16"),
             (&moved, &there, "the bridge has address 10.1.0.1/24 already, not 10.1.0.2"),
-            (&request(), &lan, "network 10.213.0.0/16 is in use: lan0 has address 10.213.7.7/24"),
+            (&subnets("10.1.0.0/16"), &lan, "network 10.1.0.0/16 is in use: lan0 has address 10.1.7.7/24"),
             (&address, &none, "address 10.9.0.1 is not in 10.213.0.0/16"),
             (&gateway, &none, "gateway 10.9.0.1 is in none of the networks"),
         ] {

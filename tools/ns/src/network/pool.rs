@@ -1,4 +1,4 @@
-//! Which networks a bridge gets that has none yet, and for which none was asked: the default bridge always the same one,
+//! Which networks a bridge gets that has none yet, and for which none was asked: the default bridge mostly the same one,
 //! any other one of a pool. Where the search begins follows from the bridge's name, so that a bridge that comes back
 //! mostly has its old network; what the host has addresses in or routes to is passed over.
 
@@ -21,9 +21,9 @@ const POOLS: [(Cidr, u8); 3] =
 const POOLS_IPV6: [(Cidr, u8); 1] =
     [(Cidr { address: IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7261, 0x796e, 0, 0, 0, 0, 0)), prefix: 48 }, 64)];
 
-/// Tells whether a network may have to be found, so that the host's routes matter.
-pub(super) fn is_needed(request: &Request) -> bool {
-    request.ipv6 || request.subnets.is_empty() && request.bridge.as_deref() != Some(DEFAULT_BRIDGE)
+/// Tells whether a network has to be found, so that the host's routes matter: `has_networks` says that the bridge has some.
+pub(super) fn is_needed(request: &Request, has_networks: bool) -> bool {
+    request.ipv6 || request.subnets.is_empty() && !has_networks
 }
 
 /// Returns the networks of the bridge: those asked for, else those that it has, else new ones.
@@ -31,7 +31,7 @@ pub(super) fn networks(request: &Request, observed: &Observed) -> Result<Vec<Cid
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
     let name = request.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
     let mut networks = match (request.subnets.as_slice(), known) {
-        ([], []) if name == DEFAULT_BRIDGE => vec![DEFAULT],
+        ([], []) if name == DEFAULT_BRIDGE && !used(observed).any(|used| used.overlaps(DEFAULT)) => vec![DEFAULT],
         ([], []) => vec![free(name, &POOLS, observed)?],
         ([], known) => known.to_vec(),
         (wanted, _) => wanted.to_vec(),
@@ -47,11 +47,16 @@ pub(super) fn networks(request: &Request, observed: &Observed) -> Result<Vec<Cid
     Ok(networks)
 }
 
-/// Finds a network that the host knows nothing of.
-fn free(bridge: &str, pools: &[(Cidr, u8)], observed: &Observed) -> Result<Cidr> {
+/// Returns what the host has addresses in or routes to.
+fn used(observed: &Observed) -> impl Iterator<Item = Cidr> {
     // The two halves of everything are a default route too, as a VPN has it.
     let routes = observed.routes.iter().filter(|route| route.prefix > 1);
-    let used: Vec<Cidr> = observed.others.iter().map(|(_, address)| *address).chain(routes.copied()).collect();
+    observed.others.iter().map(|(_, address)| *address).chain(routes.copied())
+}
+
+/// Finds a network that the host knows nothing of.
+fn free(bridge: &str, pools: &[(Cidr, u8)], observed: &Observed) -> Result<Cidr> {
+    let used: Vec<Cidr> = used(observed).collect();
     let cut = |(pool, prefix): &(Cidr, u8)| {
         let (pool, prefix) = (*pool, *prefix);
         let count = 1_u128 << (prefix - pool.prefix);
@@ -93,6 +98,10 @@ mod tests {
     fn a_bridge_gets_the_network_of_its_name_unless_it_is_used() {
         let none = Observed::default();
         assert_eq!(chosen(DEFAULT_BRIDGE, false, &none).unwrap(), [DEFAULT]);
+        for taken in [observed(&["10.1.2.3/8"], &[]), observed(&[], &["10.213.4.0/24"])] {
+            let other = chosen(DEFAULT_BRIDGE, false, &taken).unwrap()[0];
+            assert!(!other.overlaps(DEFAULT) && other.prefix == 20, "{other}");
+        }
         let lab = chosen("lab", false, &none).unwrap();
         assert!(POOLS[0].0.overlaps(lab[0]) && lab[0].prefix == 20 && lab[0] == lab[0].network(), "{lab:?}");
         assert_eq!(chosen("lab", false, &observed(&[], &["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"])).unwrap(), lab);
@@ -114,7 +123,10 @@ mod tests {
     fn ipv6_is_added_where_there_is_none() {
         let with = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-            Observed { bridge: Some(Bridge { mac: None, own: true, free: false, addresses }), ..Observed::default() }
+            Observed {
+                bridge: Some(Bridge { mac: None, mtu: 1500, own: true, free: false, addresses }),
+                ..Observed::default()
+            }
         };
         let fresh = chosen("lab", true, &Observed::default()).unwrap();
         assert!(fresh.len() == 2 && POOLS_IPV6[0].0.overlaps(fresh[1]) && fresh[1].prefix == 64, "{fresh:?}");

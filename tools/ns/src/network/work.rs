@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use container::Directories;
+use netlink::forwarding;
 use netlink::route::Router;
 
 use super::plan::Step;
@@ -53,9 +54,16 @@ impl Work {
         match step {
             Step::Namespace(of) => {
                 self.container = Some(named::create(&of.id, || {
-                    // Nobody on a bridge may talk a container into other routes.
-                    if let Err(error) = write_sysctl("ipv6/conf/default/accept_ra", "0") {
-                        log::debug!("accept_ra: {error}");
+                    // Nobody on a bridge may talk a container into other routes. And neighbours are told who has an
+                    // address now: they may know another one who had it before.
+                    for (name, value) in [
+                        ("ipv6/conf/default/accept_ra", "0"),
+                        ("ipv4/conf/default/arp_notify", "1"),
+                        ("ipv6/conf/default/ndisc_notify", "1"),
+                    ] {
+                        if let Err(error) = write_sysctl(name, value) {
+                            log::debug!("{name}: {error}");
+                        }
                     }
                     let mut router = Router::open()?;
                     router.set_alias("lo", &of.to_string())?;
@@ -74,8 +82,7 @@ impl Work {
                 let index = self.on_host(link)?;
                 self.host.set_up(index)?;
             }
-            Step::Forward { ipv4: true } => write_sysctl("ipv4/ip_forward", "1")?,
-            Step::Forward { ipv4: false } => write_sysctl("ipv6/conf/all/forwarding", "1")?,
+            Step::Forward { ipv4 } => forwarding::turn_on(*ipv4)?,
             Step::Firewall { rules, .. } => firewall::add(rules)?,
             Step::Pair { port, bridge, peer } => {
                 let controller = self.on_host(bridge)?;
@@ -95,6 +102,17 @@ impl Work {
             Step::Up(link) => {
                 let (router, index) = self.inside(link)?;
                 router.set_up(index)?;
+            }
+            Step::Announce { link, mac, way } => {
+                for link in way {
+                    sys::network::has_carrier(link).with_context(|| format!("look at {link}"))?;
+                }
+                let (router, index) = self.inside(link)?;
+                let mac = match mac {
+                    Some(mac) => mac.to_vec(),
+                    None => router.link(link)?.ok_or_else(|| anyhow!("{link}: no such link"))?.mac,
+                };
+                router.announce(index, &mac)?;
             }
             Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
             Step::Route { gateway, link } => {

@@ -84,20 +84,42 @@ struct Attachment {
 }
 
 impl Config {
+    /// Reads a configuration. Go writes null for a list or a value that it does not have: the same as absent.
+    pub(super) fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        let mut value: Value = serde_json::from_slice(text)?;
+        let previous = value.as_object_mut().and_then(|members| members.shift_remove("prevResult"));
+        drop_nulls(&mut value);
+        let config: Self = serde_json::from_value(value)?;
+        // What other plugins have written is handed on as it is.
+        Ok(Self { prev_result: previous.map(serde_json::from_value).transpose()?.unwrap_or_default(), ..config })
+    }
+
     /// Returns what the plugins before have done, in the version that the runtime speaks.
     pub(super) fn previous(&self) -> anyhow::Result<Network> {
         let mut previous = self.prev_result.clone().context("prevResult is missing: portmap is a chained plugin")?;
-        if let Some(version) = &self.cni_version {
-            previous.insert("cniVersion".to_owned(), version.as_str().into());
-        }
+        previous.insert("cniVersion".to_owned(), self.version().into());
         Ok(Network(previous))
+    }
+
+    /// Returns the version that the runtime speaks: the first, where it says nothing.
+    pub(super) fn version(&self) -> &str {
+        self.cni_version.as_deref().filter(|version| !version.is_empty()).unwrap_or("0.1.0")
     }
 
     /// Returns the ports to publish. Those without a port of the host are the runtime's wish for nothing.
     pub(super) fn specs(&self) -> anyhow::Result<Vec<PortSpec>> {
         self.check_keys()?;
         let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();
-        ports.iter().filter(|port| port.host > 0).map(spec).collect()
+        let mut specs: Vec<PortSpec> = Vec::new();
+        for port in ports.iter().filter(|port| port.host > 0) {
+            let spec = spec(port)?;
+            // Runtimes repeat a port, or ask for it at one address beside all: the standard plugin takes both.
+            if !specs.iter().any(|other| covers(other, &spec)) {
+                specs.retain(|other| !covers(&spec, other));
+                specs.push(spec);
+            }
+        }
+        Ok(specs)
     }
 
     /// Returns whom the ports are open to.
@@ -133,6 +155,30 @@ impl Config {
     }
 }
 
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            items.retain(|item| !item.is_null());
+            items.iter_mut().for_each(drop_nulls);
+        }
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        _ => {}
+    }
+}
+
+/// Tells whether all that `other` publishes is published by `one` too.
+fn covers(one: &PortSpec, other: &PortSpec) -> bool {
+    let addresses = match (one.host_ip, other.host_ip) {
+        (None, _) => true,
+        (Some(one), Some(other)) => one == other || one.is_unspecified() && one.is_ipv4() == other.is_ipv4(),
+        (Some(_), None) => false,
+    };
+    addresses && PortSpec { host_ip: None, ..*one } == PortSpec { host_ip: None, ..*other }
+}
+
 fn spec(port: &Port) -> anyhow::Result<PortSpec> {
     let protocol = match port.protocol.to_ascii_lowercase().as_str() {
         "" | "tcp" => Protocol::Tcp,
@@ -149,7 +195,11 @@ fn spec(port: &Port) -> anyhow::Result<PortSpec> {
     let span = |number| Span { first: number, last: number };
     let host_ip: Option<IpAddr> = match port.host_ip.as_str() {
         "" => None,
-        text => Some(text.parse().with_context(|| format!("portMappings: hostIP {text}"))?),
+        text => {
+            let ip: IpAddr = text.parse().with_context(|| format!("portMappings: hostIP {text}"))?;
+            // As Go reads it: `::ffff:127.0.0.1` is an address of IPv4.
+            Some(ip.to_canonical())
+        }
     };
     Ok(PortSpec {
         host_ip,
@@ -164,7 +214,38 @@ mod tests {
     use super::*;
 
     fn config(text: &str) -> Config {
-        serde_json::from_str(text).unwrap()
+        Config::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn null_is_the_same_as_absent() {
+        let null = config(
+            r#"{"cniVersion":null,"name":"x","snat":null,"masqAll":null,"backend":null,"conditionsV4":null,
+            "runtimeConfig":{"portMappings":[null,{"hostPort":1,"containerPort":2,"protocol":null,"hostIP":null}]},
+            "prevResult":{"ips":null},"cni.dev/valid-attachments":null,"cni.dev/attachments":null}"#,
+        );
+        assert!(null.snat && !null.masq_all && null.valid_attachments().is_empty());
+        assert_eq!(null.specs().unwrap(), ["1:2".parse().unwrap()]);
+        assert_eq!(Value::Object(null.previous().unwrap().0).to_string(), r#"{"ips":null,"cniVersion":"0.1.0"}"#);
+        assert_eq!(config(r#"{"name":"x","runtimeConfig":null,"prevResult":null}"#).specs().unwrap(), []);
+    }
+
+    #[test]
+    fn a_port_that_is_asked_for_twice_is_one() {
+        for (ports, want) in [
+            (r#"{"hostPort":1,"containerPort":2},{"hostPort":1,"containerPort":2,"protocol":"TCP"}"#, vec!["1:2"]),
+            (r#"{"hostPort":1,"containerPort":2,"hostIP":"127.0.0.1"},{"hostPort":1,"containerPort":2}"#, vec!["1:2"]),
+            (
+                r#"{"hostPort":1,"containerPort":2,"hostIP":"0.0.0.0"},{"hostPort":1,"containerPort":2,"hostIP":"127.0.0.1"}"#,
+                vec!["0.0.0.0:1:2"],
+            ),
+            (r#"{"hostPort":1,"containerPort":2},{"hostPort":1,"containerPort":3}"#, vec!["1:2", "1:3"]),
+            (r#"{"hostPort":1,"containerPort":2,"hostIP":"::ffff:127.0.0.1"}"#, vec!["127.0.0.1:1:2"]),
+        ] {
+            let text = format!(r#"{{"name":"x","runtimeConfig":{{"portMappings":[{ports}]}}}}"#);
+            let want: Vec<PortSpec> = want.into_iter().map(|spec| spec.parse().unwrap()).collect();
+            assert_eq!(config(&text).specs().unwrap(), want, "{ports}");
+        }
     }
 
     #[test]

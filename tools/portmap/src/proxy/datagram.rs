@@ -1,9 +1,11 @@
 //! Datagrams: each client gets a socket of its own in the container's namespace, so that the container can tell clients
-//! apart and answers find their way back; it is closed when nothing comes or goes by it any more.
+//! apart and answers find their way back, from the address of the host that was asked; it is closed when nothing comes or
+//! goes by it any more.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -23,11 +25,18 @@ const MOST: usize = 1024;
 const DATAGRAM: usize = 1 << 16;
 const EACH_TURN: usize = 64;
 
+/// What tells a flow from others: the door, who sends, and the address of the host that datagrams are sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    door: u32,
+    client: SocketAddr,
+    host: Option<IpAddr>,
+}
+
 #[derive(Debug)]
 struct Flow {
     socket: OwnedFd,
-    door: u32,
-    client: SocketAddr,
+    ends: Ends,
     used: Instant,
 }
 
@@ -35,7 +44,7 @@ struct Flow {
 #[derive(Debug)]
 pub(super) struct Flows {
     by_index: HashMap<u32, Flow>,
-    of_client: HashMap<(u32, SocketAddr), u32>,
+    of_ends: HashMap<Ends, u32>,
     next: u32,
     swept: Instant,
     buffer: Vec<u8>,
@@ -43,7 +52,7 @@ pub(super) struct Flows {
 
 impl Default for Flows {
     fn default() -> Self {
-        Self { by_index: HashMap::new(), of_client: HashMap::new(), next: 0, swept: Instant::now(), buffer: Vec::new() }
+        Self { by_index: HashMap::new(), of_ends: HashMap::new(), next: 0, swept: Instant::now(), buffer: Vec::new() }
     }
 }
 
@@ -53,10 +62,12 @@ impl Flows {
         let Inside::Port(port) = door.inside else { return };
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
-            let received = net::recvfrom(&door.socket, &mut self.buffer[..], RecvFlags::empty());
-            let Ok((_, length, Some(client))) = received else { return };
-            let Ok(client) = SocketAddr::try_from(client) else { continue };
-            let Ok(flow) = self.flow(index, client, port, epoll) else { continue };
+            let (length, client, host) = match sys::datagram::receive(door.socket.as_fd(), &mut self.buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(_) => return,
+            };
+            let Ok(flow) = self.flow(Ends { door: index, client, host }, port, epoll) else { continue };
             let socket = self.by_index.get_mut(&flow).map(|flow| {
                 flow.used = Instant::now();
                 &flow.socket
@@ -79,8 +90,9 @@ impl Flows {
                 Ok((_, length)) => {
                     flow.used = Instant::now();
                     let datagram = self.buffer.get(..length).unwrap_or_default();
-                    let socket = doors.get(flow.door).map(|door| &door.socket);
-                    let _lost = socket.map(|socket| net::sendto(socket, datagram, SendFlags::empty(), &flow.client));
+                    let Ends { door, client, host } = flow.ends;
+                    let socket = doors.get(door).map(|door| door.socket.as_fd());
+                    let _lost = socket.map(|socket| sys::datagram::send(socket, datagram, client, host));
                 }
                 Err(Errno::AGAIN) => return,
                 // Nobody receives in the container: another place is looked for when the client sends again.
@@ -106,8 +118,8 @@ impl Flows {
         (!self.by_index.is_empty()).then_some(SWEEP)
     }
 
-    fn flow(&mut self, door: u32, client: SocketAddr, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
-        if let Some(index) = self.of_client.get(&(door, client)) {
+    fn flow(&mut self, ends: Ends, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
+        if let Some(index) = self.of_ends.get(&ends) {
             return Ok(*index);
         }
         if self.by_index.len() >= MOST {
@@ -124,14 +136,14 @@ impl Flows {
         let index = self.next;
         self.next = self.next.wrapping_add(1);
         epoll::add(epoll, &socket, Token::Flow(index).data(), epoll::EventFlags::IN)?;
-        self.by_index.insert(index, Flow { socket, door, client, used: Instant::now() });
-        self.of_client.insert((door, client), index);
+        self.by_index.insert(index, Flow { socket, ends, used: Instant::now() });
+        self.of_ends.insert(ends, index);
         Ok(index)
     }
 
     fn remove(&mut self, index: u32) {
         if let Some(flow) = self.by_index.remove(&index) {
-            self.of_client.remove(&(flow.door, flow.client));
+            self.of_ends.remove(&flow.ends);
         }
     }
 }

@@ -15,7 +15,7 @@ use rustix::net::{self, Shutdown, SocketFlags, sockopt};
 use crate::spec::Served;
 
 use super::destination::Destination;
-use super::listener::{Inside, Origin, relay_well};
+use super::listener::{Inside, Origin, hold_alone, relay_well};
 use super::token::Token;
 
 /// Connections that wait while all are being served; the kernel takes net.core.somaxconn if that is less.
@@ -138,6 +138,7 @@ impl Doors {
         let Some(door) = self.get(index) else { return Ok(()) };
         let mut led = door.lock();
         if !sockopt::socket_acceptconn(&door.socket)? {
+            hold_alone(&door.socket, false)?;
             net::listen(&door.socket, BACKLOG)?;
         }
         for epoll in &self.epolls {
@@ -164,6 +165,9 @@ impl Doors {
         if matches!(door.origin, Origin::Port(_)) {
             if let Err(error) = net::shutdown(&door.socket, Shutdown::Read) {
                 warn!("stop listening for {}: {error}", door.served);
+            }
+            if let Err(error) = hold_alone(&door.socket, true) {
+                warn!("hold the port of {}: {error}", door.served);
             }
         }
         // It is only full when it tells already.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -256,8 +256,24 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
         relay_well(&socket);
     }
     net::bind(&socket, &address)?;
+    if protocol == Protocol::Tcp {
+        hold_alone(&socket, true)?;
+    } else {
+        sys::datagram::tell_destination(socket.as_fd(), address.is_ipv4()).map_err(|error| errno(&error))?;
+    }
     let bound = SocketAddr::try_from(net::getsockname(&socket)?)?;
     Ok((socket, bound))
+}
+
+/// Keeps others from binding to the port of a socket that does not listen: the kernel lets them share it as long as both
+/// may be bound anew and nobody listens (`socket(7)`, `SO_REUSEADDR`). While it listens it is alone anyway, and then
+/// connections, which inherit the option, must not keep the next proxy from the port when they have ended.
+pub(super) fn hold_alone(socket: &OwnedFd, alone: bool) -> Result<(), Errno> {
+    sockopt::set_socket_reuseaddr(socket, !alone)
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 /// Has what is sent go at once, and what is dead end. Neither changes what arrives.
@@ -293,7 +309,9 @@ mod tests {
         assert!(listeners.iter().all(|listener| *listener.served() == Served::Port(served(ports[0]))));
         let again = format!("{}:80", ports[0]);
         let error = listen(&[again.parse().unwrap()], &surroundings).err().map(|error| format!("{error:#}"));
-        // Nobody listens yet, so that only another socket's options decide; what counts is that one port is one mapping.
-        assert!(error.is_none_or(|error| error.contains("port is taken")));
+        assert!(error.is_some_and(|error| error.contains("port is taken")));
+        for (address, protocol) in listeners.iter().filter_map(Listener::port) {
+            assert!(probe::bind(address, protocol).is_err(), "{address}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::io::Errno;
 
 use super::destination::{Destination, unix_table};
 use super::door::Doors;
@@ -66,7 +67,14 @@ impl Readiness {
                 }
             };
             match to {
-                Some(to) => doors.open(index, to).context("listen for the container")?,
+                Some(to) => match doors.open(index, to) {
+                    // Somebody was quicker: their end is waited for.
+                    Err(error) if error == Errno::ADDRINUSE => {
+                        log::warn!("listen for {}: {error}", door.served);
+                        self.waiting = true;
+                    }
+                    opened => opened.context("listen for the container")?,
+                },
                 None => self.waiting = true,
             }
         }

@@ -4,6 +4,7 @@ mod cni;
 mod crash;
 mod hosts;
 mod network;
+mod surroundings;
 
 use crate::support::{Need, Sandbox, Test, test};
 
@@ -37,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(hosts::tests());
     tests.extend(cni::tests());
     tests.extend(crash::tests());
+    tests.extend(surroundings::tests());
     tests
 }
 
@@ -125,7 +127,7 @@ fn undo(sandbox: &Sandbox) {
         ! ns add ./b 2>err; grep -q 'linux is not an object' err
         ip link add taken type dummy 2>/dev/null || ip link add taken type veth peer name taken2
         ip addr add 10.213.9.9/24 dev taken
-        ! ns add web 2>err; grep -q 'network 10.213.0.0/16 is in use: taken has address 10.213.9.9/24' err
+        ! ns add --subnet 10.213.0.0/16 web 2>err; grep -q 'network 10.213.0.0/16 is in use: taken has address 10.213.9.9/24' err
         ! ns add --bridge taken web 2>err; grep -q 'taken is not a bridge' err
         ip link del taken",
     );

@@ -26,6 +26,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
         test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
+        test("a_port_that_is_promised_is_nobody_elses", NEEDS, promised),
+        test("answers_come_from_the_address_that_was_asked", NEEDS, asked),
     ]
 }
 
@@ -41,6 +43,36 @@ fn polled_from_the_start(sandbox: &Sandbox) {
         wait $client; uniq polled
         portmap del lone; kill $inside; wait $inside 2>/dev/null; ip netns del lo1";
     host(sandbox, "0", script).run().ok().stdout_is("refused\n::1\n");
+}
+
+/// Before anything listens the port is held: against other proxies, against translation, and against the host's programs.
+fn promised(sandbox: &Sandbox) {
+    let script = "ip netns add lo1; ip netns add lo2
+        bind() { python3 -c 'import socket; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind((\"\", 8080)); s.listen()' 2>&1 | tail -n 1; }
+        portmap --netns /run/netns/lo1 --id one --detach -p 8080:80 >/dev/null
+        portmap --netns /run/netns/lo2 --id two --detach -p 8080:80 2>&1 | grep -o 'taken by container one'
+        record web c1 | portmap -p 8080:80 2>&1 | grep -o 'taken by container one'; bind
+        ip netns exec lo1 python3 server.py tcp:80 > lo1.out & inside=$!
+        until [ \"$(get 127.0.0.1 8080)\" = ::1 ]; do :; done
+        kill $inside; wait $inside 2>/dev/null; until [ \"$(get 127.0.0.1 8080)\" = refused ]; do :; done; bind
+        portmap del one; portmap --netns /run/netns/lo2 --id two --detach -p 8080:80 >/dev/null && echo free
+        portmap del two; ip netns del lo1; ip netns del lo2";
+    host(sandbox, "0", script).run().ok().stdout_is(
+        "taken by container one\ntaken by container one\nOSError: [Errno 98] Address already in use\n\
+         OSError: [Errno 98] Address already in use\nfree\n",
+    );
+}
+
+/// A host with two addresses of each family: a client that is connected takes answers from the asked one only.
+fn asked(sandbox: &Sandbox) {
+    let script = "ip netns add lo1; ip -n lo1 link set lo up
+        ip addr add 203.0.113.9/24 dev ext0; ip addr add fd03::9/64 dev ext0 nodad
+        ip netns exec lo1 python3 server.py udp:53 > lo1.out & inside=$!; until grep -q ready lo1.out; do :; done
+        portmap --netns /run/netns/lo1 --id lone --detach -p 5353:53/udp >/dev/null
+        for address in 203.0.113.1 203.0.113.9 fd03::1 fd03::9; do in_ns rc $address 5353 udp; done; get 127.0.0.2 5353 udp
+        portmap del lone; kill $inside; wait $inside 2>/dev/null; ip netns del lo1";
+    let said = host(sandbox, "0", script).run().ok().stdout;
+    assert!(said.lines().count() == 5 && !said.contains("silence"), "{said}");
 }
 
 /// Nothing in the container listens at first: the client is refused at once, then served.

@@ -74,10 +74,6 @@ fn is_set(name: &str) -> bool {
     fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0")
 }
 
-fn set(name: &str) -> anyhow::Result<()> {
-    if is_set(name) { Ok(()) } else { write(name, "1") }
-}
-
 fn write(name: &str, value: &str) -> anyhow::Result<()> {
     debug!("set {name} to {value}");
     fs::write(path(name), value).with_context(|| format!("write {value} to {}", path(name)))

@@ -1,0 +1,92 @@
+//! Networks of hosts as people have them: addresses and routes that are in the way, advertised routes, small packets,
+//! neighbours that remember.
+
+use super::script;
+use crate::support::{Need, Sandbox, Test, test};
+
+const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox")];
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("the_default_network_gives_way_to_the_hosts", NEEDS, overlap),
+        test("advertised_routes_survive_forwarding", NEEDS, advertised_routes),
+        test("the_longest_packet_is_that_of_the_way_outwards", NEEDS, mtu),
+        test("a_name_for_the_host_is_the_networks_gateway", NEEDS, host_gateway),
+        test("an_address_with_another_owner_is_announced", NEEDS, announced),
+    ]
+}
+
+/// An uplink with a machine behind it.
+const LAN: &str = "ip netns add lan; ip link add ext0 type veth peer name eth0 netns lan; ip link set ext0 up
+    ip -n lan addr add 192.0.2.1/24 dev eth0; ip -n lan link set eth0 up; ip addr add 192.0.2.9/24 dev ext0
+    ip route add default via 192.0.2.1\n";
+
+fn overlap(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} network() {{ ip -br addr show drayage0 | awk '{{print $3}}'; }}
+            ip addr add 10.1.2.3/8 dev ext0; ns add web >/dev/null; case $(network) in 10.*) exit 1;; esac
+            ip netns exec web busybox ping -c 1 -w 5 192.0.2.9 >/dev/null; ns del --wait web
+            ip addr del 10.1.2.3/8 dev ext0; ip route add 10.213.0.0/20 via 192.0.2.1
+            ns add web >/dev/null; case $(network) in 10.213.*) exit 1;; esac; ns del --wait web
+            ip route del 10.213.0.0/20; ns add web >/dev/null; test $(network) = 10.213.0.1/16; ns del --wait web
+            ip netns del lan"
+        ),
+    );
+}
+
+fn advertised_routes(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} ra() {{ cat /proc/sys/net/ipv6/conf/$1/accept_ra; }}
+            echo 1 >/proc/sys/net/ipv6/conf/ext0/accept_ra; ip link add off0 type veth peer name off1
+            echo 0 >/proc/sys/net/ipv6/conf/off0/accept_ra
+            ns add web >/dev/null; test $(ra ext0) = 1; ns del --wait web
+            ns add --ipv6 web >/dev/null; test $(ra ext0) = 2; test $(ra off0) = 0; test $(ra drayage0) = 0
+            ns del --wait web; ip link del off0; ip netns del lan"
+        ),
+    );
+}
+
+fn mtu(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} mtu() {{ ip -n $1 -o link show eth0 | grep -o 'mtu [0-9]*'; }}
+            ip link set ext0 mtu 1420; ns add web >/dev/null; test \"$(mtu web)\" = 'mtu 1420'
+            ip link set ext0 mtu 1400; ns add db >/dev/null; test \"$(mtu db)\" = 'mtu 1420'
+            ns add --mtu 1300 small >/dev/null; test \"$(mtu small)\" = 'mtu 1300'
+            ns del web; ns del db; ns del --wait small; ip netns del lan"
+        ),
+    );
+}
+
+fn host_gateway(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "mkdir b; echo '{}' >b/config.json; printf '127.0.0.1\\tlocalhost\\n192.0.2.1\\th\\t# host-gateway\\n' >b/hosts
+        ns add --bridge lab --subnet 10.9.0.0/24 --id web b/ >/dev/null
+        grep -qxP '10.9.0.1\\th\\t# host-gateway' b/hosts; test $(grep -c . b/hosts) = 3; ns del --wait web",
+    );
+}
+
+/// A macvlan has another hardware address each time; on a bridge, --mac gives it another one.
+fn announced(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} ip addr flush dev ext0
+            reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
+            for try in 1 2; do
+                ns add --macvlan ext0 --subnet 192.0.2.0/24 --ip 192.0.2.7 web >/dev/null; reached lan 192.0.2.7; ns del --wait web
+            done
+            ns add peer >/dev/null
+            for mac in 02:00:00:00:00:01 02:00:00:00:00:02; do
+                ns add --ip 10.213.0.77 --mac $mac web >/dev/null; reached peer 10.213.0.77; ns del --wait web
+            done
+            ns del --wait peer; ip netns del lan"
+        ),
+    );
+}

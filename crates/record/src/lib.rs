@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use input::Input;
-pub use parts::{Bundle, Commands, HOST_GATEWAY, Id, Image, Network, OwnedBy, PortMapping, Ports, Protocol, Rootfs, State};
+pub use parts::{
+    Bundle, Commands, HOST_GATEWAY, Id, Image, Network, OwnedBy, PortMapping, Ports, Protocol, Rootfs, State,
+};
 
 /// The record's name in a bundle that `bundle` has made: the stages behind it write down there what they add.
 pub const FILE: &str = "record.json";

@@ -180,10 +180,11 @@ fn print(sandbox: &Sandbox) {
 
 fn failures(sandbox: &Sandbox) {
     unpack(sandbox, "busybox");
+    let mount = format!("type=bind,src={},dst=/y", sandbox.at("nope"));
     let cases: [(&[&str], &[&str]); 6] = [
         (&["-u", "nobody-knows"], &["nobody-knows", "/etc/passwd"]),
         (&["-u", "4294967296"], &["4294967296"]),
-        (&["-v", "./made/by/us:/x", "--mount", "type=bind,src=/nope,dst=/y"], &["/nope", "not there"]),
+        (&["-v", "./made/by/us:/x", "--mount", &mount], &["/nope", "not there"]),
         (&["--env-file", "nope.env"], &["nope.env"]),
         (&["--pid", "container:nope"], &["nope", "does not run"]),
         (&["--patch", "busybox.json", "--device", "/dev/nope"], &["/dev/nope"]),

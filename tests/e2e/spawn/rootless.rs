@@ -89,7 +89,8 @@ fn many_ids(sandbox: &Sandbox) {
 
 fn no_helper(sandbox: &Sandbox) {
     users_bundle(sandbox, "help", "id", map_more);
-    let script = format!("runtime=$(command -v {}); PATH=/nowhere; $runtime --root st run -b help e2e-help", runtime());
+    let script =
+        format!("runtime=$(command -v {}); PATH=$PWD/nowhere; $runtime --root st run -b help e2e-help", runtime());
     let outcome = as_user(sandbox, &script).fails(1);
     outcome.one_error_line("spawn", &["exec newgidmap", "No such file"]);
     sandbox.sh("ls st").run().ok().stdout_is("");

@@ -4,6 +4,7 @@
 # make test-fresh   make demo and make test on a fresh Debian 13 and 12, as root and as a user with sudo; one line each
 # make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
+# make test-faults  one error in each call, and damage to each file: an hour at most (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
 # make lint         formatting, clippy, shellcheck
@@ -24,7 +25,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened soak fuzz lint bench docs install clean
+.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs install clean
 all: build
 
 build:
@@ -51,6 +52,10 @@ test-vm:
 test-weakened:
 	@tests/setup weakened
 	@$(SUDO) env PATH="$$PATH" tests/weaken
+
+test-faults:
+	@tests/setup test
+	@FAULTS=whole tests/run faults::
 
 soak:
 	@tests/setup test

@@ -17,6 +17,7 @@ mod cli;
 mod compose;
 mod confine;
 mod docker;
+mod faults;
 mod hosts;
 mod interchange;
 mod keep;
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 21] = [
+    let areas: [(&str, Vec<Test>); 22] = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),
@@ -68,6 +69,7 @@ fn tests() -> Vec<Test> {
         ("compose", compose::tests()),
         ("docker", docker::tests()),
         ("kill", kill::tests()),
+        ("faults", faults::tests()),
         ("interchange", interchange::tests()),
         ("pipe", pipe::tests()),
         ("recipes", recipes::tests()),

@@ -68,7 +68,7 @@ impl Layout {
     /// Opens a layout that anybody's tool has made.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let not = |cause: String| Error::NotALayout { path: path.to_owned(), cause };
-        let text = match fs::read(path.join("oci-layout")) {
+        let text = match read_regular(&path.join("oci-layout")) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(not("it has no file oci-layout".into()));
@@ -210,6 +210,11 @@ pub(crate) fn removed_if_wrong(error: Error, blob: &Path, partial: &Path) -> Err
 pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
     let (digest, size) = (descriptor.digest().clone(), descriptor.size());
     if size > limit { Err(Error::TooLarge { digest, size, limit }) } else { Ok(()) }
+}
+
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes).map(|_| bytes)
 }
 
 /// Opens a regular file: without waiting for the other end, should a layout hold a FIFO.

@@ -285,7 +285,8 @@ fn make_directory(directory: &Path) -> Result<()> {
 
 /// Opens a claim's file; tells whether it was made.
 fn open(path: &Path, create: bool) -> io::Result<(File, bool)> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().try_into().unwrap_or_default();
+    // A FIFO in its place is not waited for either.
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().try_into().unwrap_or_default();
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600).custom_flags(flags);
     if create {

@@ -7,12 +7,15 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use sys::clone::{Cloned, How, clone, exit_now};
 
 /// A process of ours, by a descriptor.
 #[derive(Debug)]
-pub struct Process(OwnedFd);
+pub struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +50,18 @@ impl Process {
     pub fn start(mut command: Command) -> Result<Self> {
         let program = command.get_program().to_owned();
         match clone(How::default()).with_context(|| format!("start {}", name(&program)))? {
-            Cloned::Parent { pidfd, .. } => Ok(Self(pidfd)),
+            Cloned::Parent { pid, pidfd } => Ok(Self { pid, pidfd }),
             Cloned::Child => {
                 let error = command.exec();
                 complain(&program, &error);
                 exit_now(127)
             }
         }
+    }
+
+    /// Returns its number, which is its own until it has been waited for.
+    pub fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// Returns how it ended, if it has.
@@ -67,19 +75,19 @@ impl Process {
     }
 
     fn wait_with(&self, options: WaitIdOptions) -> Result<Option<Status>> {
-        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.0.as_fd()), options));
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
         Ok(status.context("wait for a process")?.as_ref().map(Status::of))
     }
 
     /// Sends a signal. One that has ended does not mind.
     pub fn signal(&self, signal: Signal) {
-        let _ended = pidfd_send_signal(&self.0, signal);
+        let _ended = pidfd_send_signal(&self.pidfd, signal);
     }
 }
 
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.pidfd.as_fd()
     }
 }
 

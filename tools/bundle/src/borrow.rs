@@ -42,7 +42,7 @@ pub(crate) fn mounts(given: &Mounts, directories: &Directories) -> Result<Vec<Mo
         if !path.exists() {
             bail!("no container {} to take volumes from", from.id);
         }
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
         let config: Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
         let entries = config["mounts"].as_array().into_iter().flatten();
         for mount in entries.filter_map(|entry| borrow(entry, &bundle, from.read_only)) {

@@ -105,6 +105,8 @@ struct Client {
     request: Option<Request>,
     /// Whether it has been given the container's input, or told that there is none.
     joined: bool,
+    /// Whether it has been told of an end.
+    told: bool,
     gone: bool,
 }
 
@@ -159,7 +161,7 @@ impl Control {
                 Ok(socket) => {
                     // A client that does not listen must not stop the container for long.
                     let _unlimited = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
-                    self.clients.push(Client { socket, request: None, joined: false, gone: false });
+                    self.clients.push(Client { socket, request: None, joined: false, told: false, gone: false });
                 }
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return,
                 // It stays readable, so that the loop would spin.
@@ -212,8 +214,11 @@ impl Control {
         self.clients.retain(|client| matches!(client.request, Some(Request::Restart(..)) | None));
     }
 
-    /// Lets those go who wanted a restart: it is done.
+    /// Lets those go who wanted a restart: it is done. Who came while the container was being started has seen no end.
     pub(crate) fn restarted(&mut self) {
+        let nothing = serde_json::to_vec(&Exit::default()).unwrap_or_default();
+        let untold = |client: &Client| matches!(client.request, Some(Request::Restart(..))) && !client.told;
+        self.clients.iter_mut().filter(|client| untold(client)).for_each(|client| client.tell(&nothing));
         self.clients.retain(|client| !matches!(client.request, Some(Request::Restart(..))));
     }
 
@@ -223,12 +228,9 @@ impl Control {
     }
 
     /// Tells every client how the container ended.
-    pub(crate) fn tell(&self, exit: &Exit) {
+    pub(crate) fn tell(&mut self, exit: &Exit) {
         let Ok(text) = serde_json::to_vec(exit) else { return };
-        for client in &self.clients {
-            // A client that has gone wants to know nothing.
-            let _gone = send(&client.socket, &[&[ENDED], &text], None);
-        }
+        self.clients.iter_mut().for_each(|client| client.tell(&text));
     }
 
     /// Takes the socket's name away. Who is connected sees the end of all when this is dropped.
@@ -238,6 +240,12 @@ impl Control {
 }
 
 impl Client {
+    fn tell(&mut self, exit: &[u8]) {
+        self.told = true;
+        // A client that has gone wants to know nothing.
+        let _gone = send(&self.socket, &[&[ENDED], exit], None);
+    }
+
     fn join(&mut self, input: Option<BorrowedFd<'_>>) {
         self.joined = true;
         self.gone |= send(&self.socket, &[], input).is_err();

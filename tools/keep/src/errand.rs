@@ -7,9 +7,7 @@ use std::process::Stdio;
 use anyhow::Result;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, WaitStatus};
-use stage::Stage;
-
-use crate::exit;
+use stage::{Process, Stage};
 
 /// How much is read of what a command has said: docker keeps so much of a probe's output.
 const WORDS: u64 = 4096;
@@ -29,7 +27,7 @@ impl Errand {
             let words = File::from(memfd_create("words", MemfdFlags::CLOEXEC)?);
             let mut command = stage.command()?;
             command.stdin(Stdio::null()).stdout(words.try_clone()?).stderr(words.try_clone()?);
-            let pid = exit::pid_of(&command.spawn()?)?;
+            let pid = Process::start(command)?.pid();
             Ok(Self { pid, stage: stage.to_string(), words })
         };
         begin().map_err(|error: anyhow::Error| error.context(stage.to_string()))

@@ -3,7 +3,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::Child;
 
 use anyhow::{Context, Result};
 use cgroup::Cgroups;
@@ -77,11 +76,6 @@ pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Resul
 pub(crate) fn reserve(bundle: &Path) {
     // Without it the file needs room at the end.
     let _full = fs::write(bundle.join(format!(".{FILE}")), [b' '; 1024]);
-}
-
-/// Returns the number of a child of this process.
-pub(crate) fn pid_of(child: &Child) -> Result<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without number")
 }
 
 /// Reads a file with the number of a process.

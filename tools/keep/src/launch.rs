@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process};
+use stage::Process;
 
 use crate::clock;
 use crate::container::{Container, Output};
@@ -73,8 +74,8 @@ impl Launch {
         // Of a keeper that is killed meanwhile nobody would know the container.
         sys::child::die_with_parent(&mut command, Signal::KILL);
         let trace = trace::span("start the container", &spawn);
-        let child = command.spawn().context("execute spawn")?;
-        Ok(Self { pid: exit::pid_of(&child)?, deadline: None, exit, outputs, input, listener, trace })
+        let pid = Process::start(command)?.pid();
+        Ok(Self { pid, deadline: None, exit, outputs, input, listener, trace })
     }
 
     /// Returns what an attached client may write to. A terminal comes with the container.

@@ -2,7 +2,6 @@
 //! --flat` has made.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories};
@@ -54,7 +53,7 @@ impl Container {
         let path = bundle.join("record.json");
         let mut record = given;
         if record.member("image").is_none() || record.member("rootfs").is_none() {
-            let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
             record = Record::parse(&text, &path.display().to_string())?;
         }
         for member in OWN {
@@ -94,7 +93,8 @@ fn shown(argument: Option<&Path>) -> String {
 /// Returns the mount points and the command line of a bundle's config.json.
 fn config(path: &Path) -> anyhow::Result<(HashSet<Inner>, Option<String>)> {
     let named = || format!("read {}", path.display());
-    let config: Value = serde_json::from_slice(&fs::read(path).with_context(named)?).with_context(named)?;
+    let config: Value =
+        serde_json::from_slice(&sys::file::read_regular(path).with_context(named)?).with_context(named)?;
     let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let destinations = mounts.iter().filter_map(|mount| mount["destination"].as_str());
     let mount_points = destinations.filter_map(|path| inner(path.as_bytes()).ok()).collect();

@@ -56,7 +56,7 @@ impl Place {
     /// Opens a container's root. What is made there belongs to the container's root user.
     pub(crate) fn of_container(id: &ContainerId, directories: &Directories) -> Result<Self> {
         let bundle = directories.bundle(id);
-        let Ok(text) = fs::read(bundle.join(container::RECORD)) else { bail!("no such container") };
+        let Ok(text) = sys::file::read_regular(&bundle.join(container::RECORD)) else { bail!("no such container") };
         if let Some(pid) = runner(&bundle, directories) {
             let path = format!("/proc/{pid}/root");
             let root = rustix::fs::open(&path, root_flags(), Mode::empty()).with_context(|| format!("open {path}"))?;

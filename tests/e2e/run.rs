@@ -2,6 +2,7 @@
 
 mod attached;
 mod background;
+mod flush;
 mod rootless;
 mod runtime;
 mod sight;
@@ -48,6 +49,7 @@ pub(crate) fn tests() -> Vec<Test> {
     let more = [
         attached::tests(),
         background::tests(),
+        flush::tests(),
         rootless::tests(),
         runtime::tests(),
         sight::tests(),

@@ -167,6 +167,11 @@ pub fn machine_locks() -> &'static Path {
     Path::new(MACHINE)
 }
 
+/// Returns what `ns` leaves when it finds that somebody has flushed the firewall, until `portmap` has put the ports back.
+pub fn flush_note() -> PathBuf {
+    Path::new(MACHINE).join("flushed")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -185,6 +185,12 @@ impl Router {
         self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
     }
 
+    /// Makes a link a port of the link `controller`.
+    pub fn set_controller(&mut self, index: u32, controller: u32) -> Result<(), Error> {
+        let attributes = Attributes::new().bytes(IFLA_MASTER, &controller.to_ne_bytes());
+        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
+    }
+
     /// Brings a link up.
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
         self.0.request(&link_message(RTM_NEWLINK, index, true, Attributes::new()), 0)

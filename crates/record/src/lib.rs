@@ -157,6 +157,16 @@ impl Record {
         Self::parse(&text, &origin)
     }
 
+    /// Reads the records of all bundles in a directory, as far as they have one.
+    pub fn of_bundles(directory: &Path) -> io::Result<Vec<Result<Self, Error>>> {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let bundles = entries.flatten().map(|entry| entry.path()).filter(|bundle| bundle.join(FILE).exists());
+        Ok(bundles.map(|bundle| Self::of_bundle(&bundle)).collect())
+    }
+
     /// Removes what only a run of the container has.
     pub fn forget_the_run(&mut self) {
         for member in OF_A_RUN {

@@ -35,7 +35,8 @@ pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
     if options.these.ids.iter().any(|id| claim::holder_of(&directories, id).is_none()) {
         rootless::enter(&options.these.roots)?;
     }
-    each(&options.these.ids, |id| {
+    let put_back = put_back(&options.these.roots);
+    let restarted = each(&options.these.ids, |id| {
         let bundle = list::bundle(&directories, id)?;
         let request = Request::Restart(options.time.map(Duration::from_secs), options.signal.clone());
         let Some(keeper) = control::ask(&bundle, id, &request)? else {
@@ -50,7 +51,22 @@ pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
                 Answer::Output(..) => {}
             }
         }
-    })
+    });
+    // What could not be put back has been told.
+    put_back.inspect_err(|error| log::warn!("{error:#}")).iter_mut().flatten().for_each(|process| drop(process.wait()));
+    restarted
+}
+
+/// Begins to put back what somebody has taken from the host's side of networks and ports, by flushing the firewall say: a
+/// restart changes nothing there. An ordinary user has nothing that could be taken.
+fn put_back(roots: &cli::Roots) -> Result<Option<std::process::Child>> {
+    if cli::is_rootless() || !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let mut restore = Stage::new(Tool::Portmap, ["restore"]);
+    restore.push(roots.argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    let mut command = restore.command()?;
+    Ok(Some(command.stdin(Stdio::null()).spawn().with_context(|| restore.to_string())?))
 }
 
 /// Starts a container again that has ended, or that its `run` has in the foreground.

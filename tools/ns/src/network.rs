@@ -16,6 +16,7 @@ mod owner;
 mod plan;
 mod pool;
 mod removal;
+mod restore;
 mod result;
 mod work;
 
@@ -37,6 +38,7 @@ pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
 pub(crate) use pool::DEFAULT_BRIDGE;
 pub(crate) use removal::{SWEEP, delete, sweep_all};
+pub(crate) use restore::{check, restore};
 pub(crate) use result::mac_text;
 use work::Work;
 
@@ -82,6 +84,9 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
             None => Ok(()),
         }
     });
+    if done.is_ok() && work.flushed && !observed.ports.is_empty() {
+        tell_of_flush(&target.directories);
+    }
     if done.is_err() {
         work.undo();
         if let Err(error) = hosts::withdraw(&target.directories, &request.id, Ownership::Exactly(request.owner)) {
@@ -92,6 +97,16 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
         }
     }
     done
+}
+
+/// Somebody has taken our rules away: the other containers' networks come back here, their ports by whoever reads the note.
+fn tell_of_flush(directories: &Directories) {
+    log::warn!("the firewall has been flushed: networks are put back, and ports by `portmap restore`");
+    let note = container::flush_note();
+    let noted = std::fs::write(&note, "").with_context(|| format!("write {}", note.display()));
+    if let Err(error) = noted.and_then(|()| restore::restore_locked(directories)) {
+        log::warn!("{error:#}");
+    }
 }
 
 /// Tells the bundle.

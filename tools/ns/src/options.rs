@@ -6,6 +6,7 @@ mod enter;
 mod list;
 mod show;
 mod tree;
+mod upkeep;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +16,7 @@ pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use show::Show;
 pub(crate) use tree::{Diff, Draw};
+pub(crate) use upkeep::{Check, Restore};
 
 const EXAMPLES: &str = "Examples:
   ns list | grep nginx
@@ -34,10 +36,12 @@ pub(crate) struct Options {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Add(Add),
+    Check(Check),
     Del(Del),
     Diff(Diff),
     Enter(Box<Enter>),
     List(List),
+    Restore(Restore),
     Show(Show),
     Tree(Draw),
 }

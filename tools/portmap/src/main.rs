@@ -20,6 +20,7 @@ mod owner;
 mod probe;
 mod proxy;
 mod publish;
+mod restore;
 mod serve;
 mod spec;
 mod target;
@@ -60,6 +61,6 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Some(Command::List(list)) => list::run(&list),
         Some(Command::Check(check)) => upkeep::check(&check),
         Some(Command::Gc(gc)) => upkeep::gc(&gc),
-        Some(Command::Restore(restore)) => upkeep::restore(&restore),
+        Some(Command::Restore(restore)) => restore::restore(&restore),
     }
 }

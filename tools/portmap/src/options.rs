@@ -22,7 +22,7 @@ use crate::spec::Wish;
   portmap --pid 4711 -p 8080:80        reach a container that has only `lo`
   portmap web -p unix:/run/web.sock:80   a socket of the host's to a port of the container's
   portmap list                         what is published, and whose it is
-  portmap list --json | portmap restore   put everything back after a flush
+  portmap check || portmap restore     name what a flush has taken, put everything back
   portmap del web                      withdraw all ports of a container"
 )]
 pub(crate) struct Options {
@@ -126,6 +126,13 @@ pub(crate) enum Forward {
     Off,
 }
 
+impl Forward {
+    /// Returns what the command line calls so.
+    pub(crate) fn named(text: &str) -> Option<Self> {
+        Self::from_str(text, false).ok()
+    }
+}
+
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -185,12 +192,14 @@ pub(crate) struct Gc {
     pub(crate) roots: cli::Roots,
 }
 
-/// Publish again what `portmap list --json` has listed, after a firewall was flushed
+/// Publish again what containers had, after a firewall was flushed, and have `ns restore` put back their networks
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    /// The list [default: stdin]
+    /// What `portmap list --json` has listed [default: stdin, or where that is empty what the bundles say]
     #[arg(value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
 }
 
 fn pid(text: &str) -> Result<rustix::process::Pid, &'static str> {

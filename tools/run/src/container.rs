@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
 use ::container::{ContainerId, Owner};
 use anyhow::{Context, Result, bail};
@@ -149,6 +149,9 @@ fn execute(
             return Ended { code: Err(error), started: false, rest: Rest::of(&plan.undo) };
         }
     };
+    if container::flush_note().exists() {
+        put_ports_back(options).unwrap_or_else(|error| log::warn!("{error:#}"));
+    }
     let code = match execution.ending {
         Ending::Done if options.detach || options.is_attached() => {
             let handed_over = detached::hand_over(plan, options, &execution.record, (claim, signals));
@@ -159,6 +162,14 @@ fn execute(
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
     Ended { code: Ok(code), started: false, rest: Rest::of(&undo_of(plan, &execution.completed)) }
+}
+
+/// A stage has found that somebody has flushed the firewall: other containers have lost their ports.
+fn put_ports_back(options: &Options) -> Result<()> {
+    let mut restore = Stage::new(Tool::Portmap, ["restore"]);
+    restore.push(options.roots().argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    let status = restore.command()?.stdin(Stdio::null()).status().with_context(|| restore.to_string())?;
+    if status.success() { Ok(()) } else { bail!("{restore}: {status}") }
 }
 
 fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> Ended {
@@ -210,10 +221,10 @@ fn sweep(options: &Options) -> Result<ExitCode> {
 }
 
 /// `--cidfile`: made before the container, and gone again if none was started.
-struct CidFile<'a>(Option<&'a std::path::Path>);
+struct CidFile<'a>(Option<&'a Path>);
 
 impl<'a> CidFile<'a> {
-    fn create(path: Option<&'a std::path::Path>, id: &str) -> Result<Self> {
+    fn create(path: Option<&'a Path>, id: &str) -> Result<Self> {
         if let Some(path) = path {
             let file: io::Result<File> = OpenOptions::new().write(true).create_new(true).open(path);
             file.and_then(|mut file| file.write_all(id.as_bytes())).with_context(|| path.display().to_string())?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use netlink::nft::expression::{
     Base, Comparison, Meta, compare, drop, mask, masquerade, meta, payload, unasked, untranslated,
 };
-use netlink::nft::{Chain, Expression, Family, Hook, Rule, Table};
+use netlink::nft::{Chain, Expression, Family, Hook, Rule, Table, TableAnswer};
 use netlink::route::Cidr;
 use netlink::{Batch, Error, Raw, Socket, flag};
 use rustix::io::Errno;
@@ -27,32 +27,48 @@ pub(crate) struct Rules {
 }
 
 /// Makes the rules what they should be. Where they are that, nothing is sent: what a transaction throws away makes the
-/// closing of its socket wait for all processors.
-pub(crate) fn add(rules: &Rules) -> Result<(), Error> {
+/// closing of its socket wait for all processors. Tells whether there was nothing of ours.
+pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
+    let missing = missing(&mut socket, rules)?;
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let tables = socket.dump(&Table::dump())?;
+    let was_empty = !tables.iter().any(|answer| TableAnswer::read(answer).name == TABLES[0].name);
     let mut batch = Batch::nftables(None);
-    let mut changes = false;
+    for (table, chain) in missing {
+        batch.push(&table.create(), flag::CREATE);
+        batch.push(&table.create_chain(&chain.name, Some(chain.hook)), flag::CREATE);
+        batch.push(&table.flush_chain(&chain.name), 0);
+        for (comment, rule) in &chain.rules {
+            let rule = table.create_rule(&chain.name, rule, Some(comment));
+            batch.push(&rule, flag::CREATE | flag::APPEND);
+        }
+    }
+    socket.batch(&batch.end()).map_err(|refused| refused.error)?;
+    Ok(was_empty)
+}
+
+/// Tells whether the rules are what they should be.
+pub(crate) fn is_there(rules: &Rules) -> Result<bool, Error> {
+    Ok(missing(&mut Socket::open(netlink::Family::Netfilter)?, rules)?.is_empty())
+}
+
+/// Returns the chains that are not what they should be.
+fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wanted)>, Error> {
+    let mut missing = Vec::new();
     for table in TABLES {
         let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
-        if networks.is_empty() {
-            continue;
-        }
-        for chain in chains(rules, &networks) {
-            let present = comments(&mut socket, table, &chain.name)?;
-            if present.iter().eq(chain.rules.iter().map(|(comment, _)| comment)) {
-                continue;
-            }
-            changes = true;
-            batch.push(&table.create(), flag::CREATE);
-            batch.push(&table.create_chain(&chain.name, Some(chain.hook)), flag::CREATE);
-            batch.push(&table.flush_chain(&chain.name), 0);
-            for (comment, rule) in &chain.rules {
-                let rule = table.create_rule(&chain.name, rule, Some(comment));
-                batch.push(&rule, flag::CREATE | flag::APPEND);
+        let wanted = if networks.is_empty() { vec![] } else { chains(rules, &networks) };
+        for chain in wanted {
+            let present = comments(socket, table, &chain.name)?;
+            if !present.iter().eq(chain.rules.iter().map(|(comment, _)| comment)) {
+                missing.push((table, chain));
             }
         }
     }
-    if changes { socket.batch(&batch.end()).map_err(|refused| refused.error) } else { Ok(()) }
+    Ok(missing)
 }
 
 /// Removes all that [`add`] has made for `bridge`. That it is not there is no error. The socket is returned because

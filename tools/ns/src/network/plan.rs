@@ -114,6 +114,8 @@ pub(crate) enum Step {
     Firewall { rules: Rules, first: bool },
     /// Make the pair of links that joins container and bridge.
     Pair { port: NewLink, bridge: String, peer: NewLink },
+    /// Make the host's end of a container's link a port of a bridge again.
+    Port { port: String, bridge: String },
     /// Make a link on the network of one of the host's.
     Macvlan { link: NewLink, parent: String },
     /// Let the bridge send packets back where they came from.
@@ -145,6 +147,7 @@ impl fmt::Display for Step {
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
             Self::Firewall { rules, .. } => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
+            Self::Port { port, bridge } => write!(f, "make {port} a port of {bridge}"),
             Self::Macvlan { link, parent } => write!(f, "put {} on the network of {parent}", link.name),
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
@@ -303,7 +306,7 @@ fn leases(request: &Request, gateways: &[Cidr], holders: &[Holder]) -> Result<Ve
 }
 
 /// Derives a link-layer address from an IPv4 address, so that it comes back with it, or from a name.
-fn mac(address: Option<IpAddr>, name: &str) -> Mac {
+pub(super) fn mac(address: Option<IpAddr>, name: &str) -> Mac {
     // 0a: locally administered, and no multicast address.
     if let Some(IpAddr::V4(address)) = address {
         let [a, b, c, d] = address.octets();

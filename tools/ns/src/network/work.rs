@@ -22,12 +22,21 @@ pub(crate) struct Work {
     done: Vec<Step>,
     /// Where it is noted.
     directories: Directories,
+    /// Whether there was nothing of ours in the firewall.
+    pub(crate) flushed: bool,
 }
 
 impl Work {
     /// Begins with a socket on the host.
     pub(crate) fn new(host: Router, directories: &Directories) -> Self {
-        Self { host, container: None, indexes: HashMap::new(), done: vec![], directories: directories.clone() }
+        Self {
+            host,
+            container: None,
+            indexes: HashMap::new(),
+            done: vec![],
+            flushed: false,
+            directories: directories.clone(),
+        }
     }
 
     /// Does the steps up to the first that fails.
@@ -83,11 +92,15 @@ impl Work {
                 self.host.set_up(index)?;
             }
             Step::Forward { ipv4 } => forwarding::turn_on(*ipv4)?,
-            Step::Firewall { rules, .. } => firewall::add(rules)?,
+            Step::Firewall { rules, .. } => self.flushed |= firewall::add(rules)?,
             Step::Pair { port, bridge, peer } => {
                 let controller = self.on_host(bridge)?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 self.host.add_veth(port, controller, peer, netns.as_fd())?;
+            }
+            Step::Port { port, bridge } => {
+                let (port, controller) = (self.on_host(port)?, self.on_host(bridge)?);
+                self.host.set_controller(port, controller)?;
             }
             Step::Macvlan { link, parent } => {
                 let lower = self.on_host(parent).with_context(|| format!("find {parent}"))?;

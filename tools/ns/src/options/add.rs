@@ -17,7 +17,7 @@ use crate::network::{self, Request, Target, cni};
 const INTERFACE: &str = "eth0";
 
 /// Nothing is executed, unless others' programs make the network.
-const ROOM: confine::Room = confine::Room {
+pub(super) const ROOM: confine::Room = confine::Room {
     calls: confine::Calls { sockets: true, mount: true, namespaces: true, ..confine::Room::EMPTY.calls },
     capabilities: confine::FILES.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SYS_ADMIN),
 };

@@ -1,0 +1,252 @@
+//! `ns check` and `ns restore`: what others have taken from the networks of containers that are there, by flushing a
+//! firewall or an interface. What they had says each bundle's record.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, bail};
+use container::{ContainerId, Directories, Owner};
+use netlink::forwarding;
+use netlink::route::{Cidr, Link, NewLink, Router};
+use record::{Commands, Id, Network, OwnedBy, Record};
+
+use super::firewall::{self, Rules};
+use super::lock::lock;
+use super::named;
+use super::owner::{self, PortAlias};
+use super::plan::{Step, mac};
+use super::result::mac_text;
+use super::work::Work;
+
+/// How a container is on a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Attachment {
+    id: ContainerId,
+    owner: Option<Owner>,
+    bridge: String,
+    /// Whether the bridge is one that `ns add` makes.
+    own: bool,
+    /// The host's end of its link.
+    port: String,
+    addresses: Vec<IpAddr>,
+    /// The bridge's addresses.
+    gateways: Vec<Cidr>,
+    masquerade: bool,
+}
+
+/// Fails if anything is missing, and names it.
+pub(crate) fn check(directories: &Directories) -> Result<()> {
+    let _lock = lock()?;
+    let steps = missing(directories, &mut Router::open().context("open a routing socket")?)?;
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    bail!("networks have lost something: `ns restore` has to {}", steps.join(", "))
+}
+
+/// Puts back what is missing.
+pub(crate) fn restore(directories: &Directories) -> Result<()> {
+    let _lock = lock()?;
+    restore_locked(directories)
+}
+
+/// The same for one who has the lock.
+pub(super) fn restore_locked(directories: &Directories) -> Result<()> {
+    let mut host = Router::open().context("open a routing socket")?;
+    let steps = missing(directories, &mut host)?;
+    Work::new(host, directories).apply(&steps)
+}
+
+fn missing(directories: &Directories, host: &mut Router) -> Result<Vec<Step>> {
+    let links = host.links(None).context("list links")?;
+    let addresses = host.addresses().context("list addresses")?;
+    let own = |link: &Link| addresses.iter().filter(|own| own.index == link.index).map(|own| own.address).collect();
+    let addresses: BTreeMap<&str, Vec<Cidr>> = links.iter().map(|link| (link.name.as_str(), own(link))).collect();
+    let mut steps = Vec::new();
+    for step in plan(&attachments(directories, &links)?, &links, &addresses) {
+        let is_missing = match &step {
+            Step::Firewall { rules, .. } => !firewall::is_there(rules)?,
+            Step::Forward { ipv4 } => !forwarding::is_on(*ipv4),
+            _ => true,
+        };
+        // Bridges share the host's forwarding.
+        if is_missing && !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    Ok(steps)
+}
+
+/// Returns how the containers that have a network are on their bridges.
+fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachment>> {
+    let (mut found, bundles) = (Vec::new(), directories.bundles());
+    for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
+        // One that is damaged is no reason to leave the others alone.
+        let Some(attachment) = record.map_err(|error| log::warn!("{error}")).ok().as_ref().and_then(attachment) else {
+            continue;
+        };
+        let Attachment { id, owner, port, addresses, .. } = &attachment;
+        let link = links.iter().find(|link| link.name == *port);
+        let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };
+        if link.and_then(PortAlias::of).is_some_and(|said| said == alias) {
+            found.push(attachment);
+        } else if link.is_none() && named::exists(id) {
+            log::warn!("{id} has lost its link {port}, which only a new start makes again");
+        }
+    }
+    Ok(found)
+}
+
+/// Reads a record; `None` where its container is on no bridge of `ns add`'s.
+fn attachment(record: &Record) -> Option<Attachment> {
+    let network = record.find::<Network>().ok()??;
+    let words = record.find::<Commands>().ok()??.0.remove("ns")?;
+    let is_plain =
+        !words.iter().any(|word| ["--cni=", "--join=", "--macvlan="].iter().any(|own| word.starts_with(own)));
+    let interfaces = network.0.get("interfaces")?.as_array()?;
+    let name = |position: usize| Some(interfaces.get(position)?.get("name")?.as_str()?.to_owned());
+    let (true, 3) = (is_plain, interfaces.len()) else { return None };
+    let mut attachment = Attachment {
+        id: record.find::<Id>().ok()??.0,
+        owner: record.find::<OwnedBy>().ok()?.map(|owned| owned.0),
+        bridge: name(0)?,
+        own: false,
+        port: name(1)?,
+        addresses: network.addresses(),
+        gateways: Vec::new(),
+        masquerade: !words.iter().any(|word| word == "--no-masquerade"),
+    };
+    for lease in network.0.get("ips")?.as_array()? {
+        let address: Cidr = lease.get("address")?.as_str()?.parse().ok()?;
+        attachment.gateways.push(Cidr { address: lease.get("gateway")?.as_str()?.parse().ok()?, ..address });
+    }
+    let bridge_mac = mac_text(&mac(attachment.gateways.first().map(|gateway| gateway.address), &attachment.bridge));
+    attachment.own = interfaces.first()?.get("mac").and_then(|mac| mac.as_str()) == Some(&bridge_mac);
+    Some(attachment)
+}
+
+/// Returns all that the bridges need, but what of it is there without being seen in links and addresses.
+fn plan(attachments: &[Attachment], links: &[Link], addresses: &BTreeMap<&str, Vec<Cidr>>) -> Vec<Step> {
+    let mut bridges: BTreeMap<&str, Vec<&Attachment>> = BTreeMap::new();
+    for attachment in attachments {
+        bridges.entry(&attachment.bridge).or_default().push(attachment);
+    }
+    bridges.into_iter().flat_map(|(bridge, attached)| bridge_steps(bridge, &attached, links, addresses)).collect()
+}
+
+fn bridge_steps(
+    bridge: &str,
+    attached: &[&Attachment],
+    links: &[Link],
+    addresses: &BTreeMap<&str, Vec<Cidr>>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let distinct = |masquerade: bool| {
+        let wanted = attached.iter().filter(|attachment| attachment.masquerade || !masquerade);
+        let mut gateways: Vec<Cidr> = wanted.flat_map(|attachment| &attachment.gateways).copied().collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways
+    };
+    let gateways = distinct(false);
+    let link = links.iter().find(|link| link.name == bridge);
+    if link.is_none() && !attached.iter().any(|attachment| attachment.own) {
+        log::warn!("bridge {bridge} is gone, which somebody else had made");
+        return steps;
+    }
+    if link.is_none() {
+        let mac = Some(mac(gateways.first().map(|gateway| gateway.address), bridge));
+        let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
+        let mtu = ports.map(|port| port.mtu).min();
+        steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
+        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned() });
+        let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
+        steps.push(Step::HostIpv6 { link: bridge.to_owned(), enabled });
+    }
+    let known = addresses.get(bridge).map(Vec::as_slice).unwrap_or_default();
+    let lost = gateways.iter().filter(|gateway| !known.contains(gateway));
+    steps.extend(lost.map(|address| Step::HostAddress { link: bridge.to_owned(), address: *address }));
+    if link.is_none_or(|link| !link.up) {
+        steps.push(Step::HostUp(bridge.to_owned()));
+    }
+    for port in attached.iter().map(|attachment| &attachment.port) {
+        let port = links.iter().find(|link| link.name == *port);
+        let Some(port) =
+            port.filter(|port| port.controller.is_none() || port.controller != link.map(|link| link.index))
+        else {
+            continue;
+        };
+        steps.push(Step::Port { port: port.name.clone(), bridge: bridge.to_owned() });
+        steps.push(Step::Hairpin(port.name.clone()));
+    }
+    let families = [true, false].into_iter();
+    steps.extend(
+        families
+            .filter(|ipv4| gateways.iter().any(|gateway| gateway.address.is_ipv4() == *ipv4))
+            .map(|ipv4| Step::Forward { ipv4 }),
+    );
+    let networks: Vec<Cidr> = distinct(true).iter().map(|gateway| gateway.network()).collect();
+    if !networks.is_empty() {
+        let guard = link.is_none_or(owner::is_bridge);
+        let rules = Rules { bridge: bridge.to_owned(), networks, guard };
+        steps.push(Step::Firewall { rules, first: false });
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached() -> Attachment {
+        let record = Record::parse(
+            br#"{"id":"web","network":{"cniVersion":"1.1.0","interfaces":[{"name":"b0","mac":"0a:58:0a:01:00:01"},{"name":"veth1"},
+                {"name":"eth0","sandbox":"/run/netns/web"}],"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]},
+                "commands":{"ns":["add","--bridge=b0"]}}"#,
+            "test",
+        );
+        attachment(&record.unwrap()).unwrap()
+    }
+
+    fn lines(links: &[Link], addresses: &[(&str, &str)]) -> Vec<String> {
+        let addresses = addresses.iter().map(|(link, address)| (*link, vec![address.parse().unwrap()])).collect();
+        plan(&[attached()], links, &addresses).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_a_bridge_has_lost_is_made_again() {
+        let bridge = Link {
+            index: 5,
+            name: "b0".into(),
+            up: true,
+            alias: Some("drayage".into()),
+            kind: Some("bridge".into()),
+            ..Link::default()
+        };
+        let port = Link { index: 6, name: "veth1".into(), controller: Some(5), ..Link::default() };
+        let asked = ["forward packets of IPv4", "masquerade what leaves b0"];
+        assert_eq!(lines(&[bridge.clone(), port.clone()], &[("b0", "10.1.0.1/24")]), asked);
+        let down = Link { up: false, ..bridge };
+        let all = ["give b0 address 10.1.0.1/24", "bring b0 up"];
+        assert_eq!(lines(&[down, port.clone()], &[]), [all, asked].concat());
+        let made = ["make bridge b0", "mark b0 as \"drayage\"", "leave b0 without IPv6"];
+        let joined = ["make veth1 a port of b0", "let veth1 send packets back"];
+        let port = Link { controller: None, ..port };
+        assert_eq!(lines(&[port], &[]), [&made[..], &all, &joined, &asked].concat());
+    }
+
+    #[test]
+    fn a_network_that_others_make_is_theirs_to_restore() {
+        for (network, words) in [
+            (r#"{"interfaces":[{"name":"lo","sandbox":"/n"}],"ips":[]}"#, r#"["add","--none"]"#),
+            (
+                r#"{"interfaces":[{"name":"a"},{"name":"b"},{"name":"c","sandbox":"/n"}],"ips":[]}"#,
+                r#"["add","--cni=/x"]"#,
+            ),
+        ] {
+            let text = format!(r#"{{"id":"web","network":{network},"commands":{{"ns":{words}}}}}"#);
+            assert_eq!(attachment(&Record::parse(text.as_bytes(), "test").unwrap()), None);
+        }
+    }
+}

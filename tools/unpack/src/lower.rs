@@ -2,9 +2,11 @@
 //! depend on other layers; but a hard link may have its target, and a path its symbolic link, in a layer below. Such a
 //! layer is extracted once more, with those below at hand.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
@@ -23,18 +25,23 @@ use crate::tree::is_whiteout;
 pub(crate) struct Lower {
     layers: Vec<OwnedFd>,
     form: Form,
+    /// The path that was asked for last, and what is there.
+    last: RefCell<Option<(Inner, Merged)>>,
 }
+
+/// Directories of several layers.
+type Merged = Rc<Vec<Rc<OwnedFd>>>;
 
 /// A file of one of the layers below, in its directory.
 pub(crate) struct Found {
-    directory: OwnedFd,
+    directory: Rc<OwnedFd>,
     name: Component,
     stat: Stat,
 }
 
 impl Lower {
     pub(crate) fn open(layers: &[PathBuf], form: Form) -> anyhow::Result<Self> {
-        let mut lower = Self { layers: Vec::with_capacity(layers.len()), form };
+        let mut lower = Self { layers: Vec::with_capacity(layers.len()), form, last: RefCell::default() };
         layers.iter().try_for_each(|layer| lower.push(layer))?;
         Ok(lower)
     }
@@ -43,51 +50,56 @@ impl Lower {
     pub(crate) fn push(&mut self, layer: &Path) -> anyhow::Result<()> {
         let opened = std::fs::File::open(layer).with_context(|| format!("open {}", layer.display()))?;
         self.layers.push(opened.into());
+        self.last.take();
         Ok(())
     }
 
     /// Returns what overlayfs shows at a path without symbolic links.
     pub(crate) fn find(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
         let Some((parent, name)) = split(path) else { return Ok(None) };
-        for layer in self.layers.iter().rev() {
+        for directory in self.merged(parent)?.iter() {
             let name = Component::new(name)?;
-            match open_below(layer, parent) {
-                Ok(directory) => match statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => return Ok((!is_whiteout(&stat)).then_some(Found { directory, name, stat })),
-                    Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(errno.into()),
-                },
+            match statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => {
+                    let found = Found { directory: Rc::clone(directory), name, stat };
+                    return Ok((!is_whiteout(&stat)).then_some(found));
+                }
                 Err(Errno::NOENT) => {}
-                // Another file in the way hides what is below.
-                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(errno.into()),
-            }
-            if hides(layer, parent, self.form)? {
-                return Ok(None);
             }
         }
         Ok(None)
     }
-}
 
-impl Lower {
     /// Returns the names that overlayfs shows in a directory, or in what is at its path in the layers.
     pub(crate) fn names(&self, path: &[u8]) -> anyhow::Result<BTreeSet<Vec<u8>>> {
         let (mut names, mut hidden) = (BTreeSet::new(), HashSet::new());
+        for directory in self.merged(path)?.iter() {
+            for (name, _) in listing::of(directory)? {
+                let whiteout = is_whiteout(&statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?);
+                let name = name.into_bytes();
+                if whiteout {
+                    hidden.insert(name);
+                } else if !hidden.contains(&name) {
+                    names.insert(name);
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Returns the directories that overlayfs merges at a path, the topmost first. Who asks comes for many names of one.
+    fn merged(&self, path: &[u8]) -> anyhow::Result<Merged> {
+        let mut last = self.last.borrow_mut();
+        if let Some((_, directories)) = last.as_ref().filter(|(known, _)| known == path) {
+            return Ok(Rc::clone(directories));
+        }
+        let mut directories = Vec::new();
         for layer in self.layers.iter().rev() {
             match open_below(layer, path) {
-                Ok(directory) => {
-                    for (name, _) in listing::of(&directory)? {
-                        let whiteout = is_whiteout(&statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW)?);
-                        let name = name.into_bytes();
-                        if whiteout {
-                            hidden.insert(name);
-                        } else if !hidden.contains(&name) {
-                            names.insert(name);
-                        }
-                    }
-                }
+                Ok(directory) => directories.push(Rc::new(directory)),
                 Err(Errno::NOENT) => {}
+                // Another file in the way hides what is below.
                 Err(Errno::NOTDIR | Errno::LOOP) => break,
                 Err(errno) => return Err(errno.into()),
             }
@@ -95,7 +107,9 @@ impl Lower {
                 break;
             }
         }
-        Ok(names)
+        let directories = Rc::new(directories);
+        *last = Some((path.to_vec(), Rc::clone(&directories)));
+        Ok(directories)
     }
 }
 

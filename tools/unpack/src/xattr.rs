@@ -111,12 +111,19 @@ fn names(object: &Object<'_>) -> anyhow::Result<Vec<Vec<u8>>> {
 
 /// Returns the names of all attributes, each with a NUL behind it.
 fn all_names(object: &Object<'_>) -> anyhow::Result<Vec<u8>> {
-    let mut list = vec![0; LIST_LIMIT];
-    let listed = match object {
-        Object::Open(fd) => flistxattr(fd, &mut list),
-        Object::Named(directory, file) => llistxattr(path_of(*directory, file)?, &mut list),
+    let list_to = |list: &mut [u8]| {
+        Ok(match object {
+            Object::Open(fd) => flistxattr(fd, list),
+            Object::Named(directory, file) => llistxattr(path_of(*directory, file)?, list),
+        })
     };
-    match listed {
+    // Most files have none, and need no room for them.
+    if let Ok(0) = list_to(&mut [])? {
+        return Ok(Vec::new());
+    }
+    let mut list = vec![0; LIST_LIMIT];
+    let listed: anyhow::Result<_> = list_to(&mut list);
+    match listed? {
         Ok(length) => list.truncate(length),
         Err(Errno::OPNOTSUPP) => list.clear(),
         Err(errno) => return Err(errno.into()),

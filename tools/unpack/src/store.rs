@@ -119,6 +119,9 @@ impl Store {
     fn stack(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
         let _span = trace::span("stack the layers", "");
         let layers = &image.layers;
+        if let Some(stack) = self.remembered(layers) {
+            return Ok(stack);
+        }
         let paths = self.resolve(image, limits)?;
         let mut seen = HashSet::new();
         let mut stack = Vec::new();
@@ -139,7 +142,35 @@ impl Store {
             stack
                 .push(self.describe_parents(layers, &opened, &wanted).context("describe directories of lower layers")?);
         }
+        self.remember(layers, &stack);
         Ok(stack)
+    }
+
+    /// Returns what was stacked for these layers before, if it is all there. That is found in the notes of the top layer,
+    /// whether it was needed or not, so that they go when no image needs it any more.
+    fn remembered(&self, layers: &[Layer]) -> Option<Vec<PathBuf>> {
+        let text = fs::read_to_string(self.stack_path(layers)).ok()?;
+        let lines = text.strip_prefix(&self.heading())?.strip_suffix("end\n")?;
+        let stack: Vec<PathBuf> = lines.lines().map(|line| self.path.join(line)).collect();
+        stack.iter().all(|path| path.is_dir()).then_some(stack)
+    }
+
+    fn remember(&self, layers: &[Layer], stack: &[PathBuf]) {
+        let lines =
+            stack.iter().filter_map(|path| Some(format!("{}\n", path.strip_prefix(&self.path).ok()?.display())));
+        let text = format!("{}{}end\n", self.heading(), lines.collect::<String>());
+        let _pass = interrupt::pass();
+        // Without it, or with a part of it, the next run looks again.
+        let _unneeded = fs::write(self.stack_path(layers), text);
+    }
+
+    fn stack_path(&self, layers: &[Layer]) -> PathBuf {
+        parents::list_path(&self.path.join("parents").join(key(layers)))
+    }
+
+    /// Returns what a stack depends on beside the layers: these rules and the form.
+    fn heading(&self) -> String {
+        format!("stack 1 {:?}\n", self.form)
     }
 
     /// Returns each layer's directory, the lowest first. One that depends on those below is extracted again, for them.

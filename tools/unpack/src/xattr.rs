@@ -117,12 +117,13 @@ fn all_names(object: &Object<'_>) -> anyhow::Result<Vec<u8>> {
             Object::Named(directory, file) => llistxattr(path_of(*directory, file)?, list),
         })
     };
-    // Most files have none, and need no room for them.
-    if let Ok(0) = list_to(&mut [])? {
-        return Ok(Vec::new());
+    // Most files have none or a few.
+    let mut list = vec![0; 256];
+    let mut listed: anyhow::Result<_> = list_to(&mut list);
+    if let Ok(Err(Errno::RANGE)) = listed {
+        list.resize(LIST_LIMIT, 0);
+        listed = list_to(&mut list);
     }
-    let mut list = vec![0; LIST_LIMIT];
-    let listed: anyhow::Result<_> = list_to(&mut list);
     match listed? {
         Ok(length) => list.truncate(length),
         Err(Errno::OPNOTSUPP) => list.clear(),

@@ -35,7 +35,7 @@ fn named(link: &str) -> libc::ifreq {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let last = request.ifr_name.len() - 1;
     for (to, from) in request.ifr_name[..last].iter_mut().zip(link.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request
 }

@@ -77,6 +77,7 @@ pub fn attach_device_program(cgroup: impl AsFd, instructions: &[u64]) -> io::Res
 }
 
 fn attached(target: u32) -> io::Result<Vec<u32>> {
+    // The kernel attaches no more: BPF_CGROUP_MAX_PROGS.
     let mut ids = vec![0_u32; 64];
     let mut query =
         Query { target, kind: ATTACH_CGROUP_DEVICE, ids: ids.as_mut_ptr() as u64, count: 64, ..Query::default() };

@@ -10,6 +10,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -149,7 +150,9 @@ impl Launch {
         image.resize(PAGE, 0);
         image.extend_from_slice(&self.data);
         let memfd = executable_memfd()?;
-        rustix::io::retry_on_intr(|| rustix::io::pwrite(&memfd, &image, 0))?;
+        let file = std::fs::File::from(memfd);
+        file.write_all_at(&image, 0)?;
+        let memfd = OwnedFd::from(file);
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memfd, seals)?;
         Ok(memfd)
@@ -338,10 +341,12 @@ fn code() -> &'static [u8] {
         static drayage_launch_begin: u8;
         static drayage_launch_end: u8;
     }
-    let begin = &raw const drayage_launch_begin;
-    let end = &raw const drayage_launch_end;
-    // SAFETY: both labels stand in one section, and what is between them is constant for the whole run.
-    unsafe { std::slice::from_raw_parts(begin, end as usize - begin as usize) }
+    // As addresses: each static by itself is one byte.
+    let begin = (&raw const drayage_launch_begin).expose_provenance();
+    let end = (&raw const drayage_launch_end).expose_provenance();
+    // SAFETY: both labels stand in one section of the program, in this order, and what is between them is constant for the
+    // whole run.
+    unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(begin), end - begin) }
 }
 
 #[cfg(test)]

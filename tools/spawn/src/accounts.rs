@@ -21,13 +21,17 @@ fn entries(file: OwnedFd) -> impl Iterator<Item = Vec<String>> {
     lines.map(|line| String::from_utf8_lossy(&line).split(':').map(str::to_owned).collect())
 }
 
-/// Returns a user's home directory. Called inside the container's root.
-pub(crate) fn home(uid: u32) -> Option<String> {
+/// A user's name and home directory among the fields of an entry: passwd(5).
+pub(crate) const NAME: usize = 0;
+pub(crate) const HOME: usize = 5;
+
+/// Returns a field of a user's entry. It is the container's inside its root.
+pub(crate) fn field(uid: u32, at: usize) -> Option<String> {
     // A pipe would not open otherwise.
     let file = crate::file::open("/etc/passwd", OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
     entries(file).find_map(|fields| {
-        let home = fields.get(5).filter(|home| !home.is_empty())?;
-        (fields.get(2)?.parse() == Ok(uid)).then(|| home.clone())
+        let field = fields.get(at).filter(|field| !field.is_empty())?;
+        (fields.get(2)?.parse() == Ok(uid)).then(|| field.clone())
     })
 }
 

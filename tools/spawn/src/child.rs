@@ -86,7 +86,7 @@ impl Child<'_> {
         let proc = identity::proc_for_label(self.process)?;
         // A process that joins a session's terminal or none must lead a session of its own.
         rustix::process::setsid().context("setsid")?;
-        self.adjust_oom_score()?;
+        adjust_oom_score(self.process, self.options.rootless || self.config.linux.has(NamespaceKind::User))?;
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
@@ -162,18 +162,6 @@ impl Child<'_> {
         sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
     }
 
-    fn adjust_oom_score(&self) -> anyhow::Result<()> {
-        if let Some(adjustment) = self.process.oom_score_adj {
-            match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
-                Err(error) if self.options.rootless || self.config.linux.has(NamespaceKind::User) => {
-                    log::debug!("oomScoreAdj {adjustment}: {error}");
-                }
-                result => result.with_context(|| format!("set oomScoreAdj {adjustment}"))?,
-            }
-        }
-        Ok(())
-    }
-
     fn name_host(&self) -> anyhow::Result<()> {
         let config = self.config;
         if !config.hostname.is_empty() {
@@ -235,7 +223,7 @@ impl Child<'_> {
             |at, name| rustix::fs::openat(at, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let (own, root) = (directory(rustix::fs::CWD, ".")?, directory(root, ".")?);
         rustix::process::fchdir(root).context("enter the root file system")?;
-        hooks::run("createContainer", &hooks.create_container, &self.state_now("creating"))?;
+        hooks::run("createContainer", Inside::default(), &hooks.create_container, &self.state_now("creating"))?;
         Ok(rustix::process::fchdir(own)?)
     }
 
@@ -279,7 +267,7 @@ impl Child<'_> {
         // That they get the process's variables is older than the specification, and images count on it.
         let environment = crate::environment::complete(self.process);
         let inside = Inside { environment: Some(&environment), filter: self.filter.as_ref() };
-        hooks::run_inside(inside, hooks, &self.state_now("created")).inspect_err(|error| {
+        hooks::run("startContainer", inside, hooks, &self.state_now("created")).inspect_err(|error| {
             // The parent of the moment hears it, whoever that is.
             let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
         })
@@ -320,6 +308,15 @@ pub(crate) fn reset_affinity() {
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
     // A seccomp filter above us may forbid it; then the caller's choice stays.
     let _refused = rustix::thread::sched_setaffinity(None, &all);
+}
+
+/// Sets the process's OOM score; where the caller may have no right to, it stays as it is.
+pub(crate) fn adjust_oom_score(process: &Process, lenient: bool) -> anyhow::Result<()> {
+    let Some(adjustment) = process.oom_score_adj else { return Ok(()) };
+    match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+        Err(_) if lenient => Ok(()),
+        result => result.with_context(|| format!("set oomScoreAdj {adjustment}")),
+    }
 }
 
 /// Becomes root of the user namespace just entered.

@@ -17,6 +17,7 @@ use sys::namespace::Kind;
 
 use crate::child::{Child, Options};
 use crate::config::{Config, Hooks, NamespaceKind, Process as Description};
+use crate::hooks::Inside;
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
@@ -68,16 +69,8 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
         guard::seal_if_watched(&config, false)?;
     }
     let process = config.process()?;
-    let console = order.console_socket.is_some();
     let detached = order.wait || !order.child.foreground;
-    ensure!(
-        !(process.terminal && detached && !console),
-        "cannot allocate tty if runc will detach without setting console socket"
-    );
-    ensure!(
-        !console || detached && process.terminal,
-        "cannot use console socket if runc will not detach or allocate tty"
-    );
+    tty::check_console(process.terminal, detached, order.console_socket.is_some())?;
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     let mut container = Container::create(&order.root, &order.id)?;
     let notify = if order.wait { Ok(None) } else { Notify::prepare(&container, &mut config) };
@@ -317,8 +310,8 @@ fn attend(
             Message::Ready | Message::End => break,
             Message::Hooks => {
                 let state = container.report(Status::Creating);
-                hooks::run("prestart", &config.hooks.prestart, &state)?;
-                hooks::run("createRuntime", &config.hooks.create_runtime, &state)?;
+                hooks::run("prestart", Inside::default(), &config.hooks.prestart, &state)?;
+                hooks::run("createRuntime", Inside::default(), &config.hooks.create_runtime, &state)?;
                 answer(socket)?;
             }
             Message::Console(master) => console = Some(master),
@@ -377,12 +370,12 @@ pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
 /// Opens the namespaces to join, the user namespace first: it gives the right to join the others.
 fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
     let mut joined: Vec<_> = config.linux.namespaces.iter().filter(|one| !one.path.as_os_str().is_empty()).collect();
-    joined.sort_by_key(|one| one.kind);
+    joined.sort_by_key(|one| (one.kind != NamespaceKind::User, one.kind == NamespaceKind::Mount));
     let open = |one: &crate::config::Namespace| {
         let context = || format!("namespace {}", one.path.display());
         let file =
             rustix::fs::open(&one.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(context)?;
-        let kind = kind(one.kind);
+        let kind = one.kind;
         ensure!(
             sys::namespace::kind(file.as_fd()).with_context(context)? == Some(kind),
             "{} is not a namespace of type {}",
@@ -444,22 +437,9 @@ fn new_namespaces(config: &Config) -> u32 {
         NamespaceKind::Cgroup | NamespaceKind::Time => 0,
         _ if !namespace.path.as_os_str().is_empty() => 0,
         NamespaceKind::Network if config.linux.net_devices.is_empty() => 0,
-        other => kind(other).flag().bits(),
+        other => other.flag().bits(),
     };
     config.linux.namespaces.iter().map(flag).fold(0, |flags, flag| flags | flag)
-}
-
-pub(crate) fn kind(kind: NamespaceKind) -> Kind {
-    match kind {
-        NamespaceKind::User => Kind::User,
-        NamespaceKind::Pid => Kind::Pid,
-        NamespaceKind::Network => Kind::Network,
-        NamespaceKind::Ipc => Kind::Ipc,
-        NamespaceKind::Uts => Kind::Uts,
-        NamespaceKind::Mount => Kind::Mount,
-        NamespaceKind::Cgroup => Kind::Cgroup,
-        NamespaceKind::Time => Kind::Time,
-    }
 }
 
 fn namespace_paths(pid: Pid) -> std::collections::BTreeMap<String, PathBuf> {

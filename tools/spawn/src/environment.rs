@@ -22,7 +22,8 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
             complete.push(variable);
         }
     }
-    let home = (!places.contains_key("HOME")).then(|| accounts::home(process.user.uid).unwrap_or_else(|| "/".into()));
+    let home = (!places.contains_key("HOME"))
+        .then(|| accounts::field(process.user.uid, accounts::HOME).unwrap_or_else(|| "/".into()));
     complete.into_iter().map(str::to_owned).chain(home.map(|home| format!("HOME={home}"))).collect()
 }
 

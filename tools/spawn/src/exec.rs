@@ -69,15 +69,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
     guard::seal_if_watched(&config, true)?;
     order.process.check()?;
     order.process.capabilities.iter().for_each(capability::warn_of_unknown);
-    let console = order.console_socket.is_some();
-    ensure!(
-        !order.process.terminal || !order.detach || console,
-        "cannot allocate tty if runc will detach without setting console socket"
-    );
-    ensure!(
-        !console || order.process.terminal && order.detach,
-        "cannot use console socket if runc will not detach or allocate tty"
-    );
+    tty::check_console(order.process.terminal, order.detach, order.console_socket.is_some())?;
     let (init, init_fd) = container.open_process()?.context("cannot exec in a container that has stopped")?;
     let cgroups = below(container.cgroups(), &order.cgroups)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
@@ -95,10 +87,8 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
         filter: filter::of(&config.linux)?,
     };
-    if let Some(affinity) = order.process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.initial.is_empty()) {
-        rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.initial)?)
-            .context("set the initial CPU affinity")?;
-    }
+    let affinity = order.process.exec_cpu_affinity.as_ref();
+    set_affinity(affinity.map(|affinity| affinity.initial.as_str()))?;
     let (pid, pidfd) = start(&mut child)?;
     if let Some(unit) = child.scope() {
         let attached = systemd::attach(unit, pid).and_then(|()| create::answer(ours.as_fd()));
@@ -134,7 +124,10 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     }
     match cloned? {
         Cloned::Child => child.run(),
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Parent { pid, pidfd } => {
+            log::debug!("cloned process {pid} for {:?}", child.order.process.args);
+            Ok((pid, pidfd))
+        }
     }
 }
 
@@ -210,7 +203,7 @@ impl Child<'_> {
         }
         let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
-        self.adjust_oom_score(process)?;
+        child::adjust_oom_score(process, self.container.state.rootless)?;
         // A mount namespace brings its root along.
         let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
         let host_mounts = !self.config.linux.has(NamespaceKind::Mount);
@@ -224,7 +217,7 @@ impl Child<'_> {
         if self.becomes_root {
             child::become_root(self.container.state.rootless)?;
         }
-        final_affinity(process)?;
+        set_affinity(process.exec_cpu_affinity.as_ref().map(|affinity| affinity.last.as_str()))?;
         if process.terminal {
             self.terminal()?;
         }
@@ -256,14 +249,6 @@ impl Child<'_> {
         self.container.state.rootless || self.config.linux.has(NamespaceKind::User)
     }
 
-    fn adjust_oom_score(&self, process: &Process) -> anyhow::Result<()> {
-        let Some(adjustment) = process.oom_score_adj else { return Ok(()) };
-        match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
-            Err(error) if !self.container.state.rootless => Err(error).context("set oomScoreAdj"),
-            _ => Ok(()),
-        }
-    }
-
     fn terminal(&self) -> anyhow::Result<()> {
         let root = file::open("/", OFlags::PATH)?;
         let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
@@ -278,19 +263,17 @@ impl Child<'_> {
     }
 }
 
-fn final_affinity(process: &Process) -> anyhow::Result<()> {
-    match process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.last.is_empty()) {
-        Some(affinity) => Ok(rustix::thread::sched_setaffinity(None, &priority::cpus(&affinity.last)?)
-            .context("set the final CPU affinity")?),
-        None => Ok(()),
-    }
+/// Lets this process run on these processors only, if any are named.
+fn set_affinity(cpus: Option<&str>) -> anyhow::Result<()> {
+    let Some(cpus) = cpus.filter(|cpus| !cpus.is_empty()) else { return Ok(()) };
+    rustix::thread::sched_setaffinity(None, &priority::cpus(cpus)?).with_context(|| format!("run on CPUs {cpus}"))
 }
 
 /// All namespaces of the container's that are not the caller's own anyway.
 fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
     let mut joined = ThreadNameSpaceType::empty();
     for namespace in &config.linux.namespaces {
-        let kind = create::kind(namespace.kind);
+        let kind = namespace.kind;
         // Entering the own user namespace again is an error.
         if kind == Kind::User && is_own(init, kind) {
             continue;

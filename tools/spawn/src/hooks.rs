@@ -16,11 +16,6 @@ use crate::config::Hook;
 /// How much of what a hook says is for the error message.
 const LONGEST_WORDS: usize = 4096;
 
-/// Runs hooks in their order; the first failure ends it.
-pub(crate) fn run(kind: &str, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
-    run_all(kind, Inside::default(), hooks, state)
-}
-
 /// What hooks have in common with the program in whose container they run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Inside<'a> {
@@ -29,12 +24,8 @@ pub(crate) struct Inside<'a> {
     pub filter: Option<&'a Filter>,
 }
 
-/// Runs startContainer hooks.
-pub(crate) fn run_inside(inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
-    run_all("startContainer", inside, hooks, state)
-}
-
-fn run_all(kind: &str, inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
+/// Runs hooks in their order; the first failure ends it.
+pub(crate) fn run(kind: &str, inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run {kind} hook {}", hook.path.display());
         run_one(hook, state, inside).with_context(|| format!("error running {kind} hook #{index}"))?;

@@ -27,7 +27,7 @@ impl Journal {
         let journal = Arc::new(Self { file, format: global.log_format });
         let sink = Arc::clone(&journal);
         // What cannot be written is said at the first error.
-        cli::log_to(Box::new(move |record| drop(sink.append(level(record.level()), &record.args().to_string()))));
+        cli::log_to(Box::new(move |record| drop(sink.append(&level(record.level()), &record.args().to_string()))));
         Some(journal)
     }
 
@@ -59,11 +59,10 @@ impl Journal {
 }
 
 /// A level in runc's words.
-const fn level(level: log::Level) -> &'static str {
+fn level(level: log::Level) -> String {
     match level {
-        log::Level::Error => "error",
-        log::Level::Warn => "warning",
-        log::Level::Info => "info",
-        log::Level::Debug | log::Level::Trace => "debug",
+        log::Level::Warn => "warning".to_owned(),
+        log::Level::Trace => "debug".to_owned(),
+        other => other.as_str().to_lowercase(),
     }
 }

@@ -121,6 +121,11 @@ const PROPAGATIONS: [(&str, u64); 4] = [
     ("unbindable", libc::MS_UNBINDABLE),
 ];
 
+/// Returns the flag of a word for propagation.
+pub(crate) fn propagation(word: &str) -> Option<u64> {
+    PROPAGATIONS.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag)
+}
+
 /// Words of mount(8) that say nothing to the kernel.
 const NOTHING: [&str; 9] =
     ["silent", "async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
@@ -147,7 +152,6 @@ impl Mount {
 
     fn option(&mut self, option: &str) {
         let attribute = |word: &str| ATTRIBUTES.iter().find(|(name, _)| *name == word).map(|(_, change)| *change);
-        let propagation = |word: &str| PROPAGATIONS.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag);
         let recursive = option.strip_prefix('r');
         match option {
             "bind" => self.bind = Some(Depth::One),

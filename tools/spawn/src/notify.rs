@@ -66,12 +66,11 @@ impl Notify {
         loop {
             let mut polled = [PollFd::new(self, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
             rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
-            let said = !polled[0].revents().is_empty();
-            if said && self.pass_on() {
-                self.tell(format!("MAINPID={}", pid.as_raw_pid()).as_bytes());
+            if polled[0].revents().is_empty() {
                 return Ok(());
             }
-            if !said {
+            if self.pass_on() {
+                self.tell(format!("MAINPID={}", pid.as_raw_pid()).as_bytes());
                 return Ok(());
             }
         }

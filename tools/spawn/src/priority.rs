@@ -8,21 +8,13 @@ use crate::config::{IoPriority, MemoryPolicy, Personality, Scheduler};
 
 /// Returns a `struct sched_attr`.
 pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
-    const POLICIES: [&str; 7] =
-        ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
-    const FLAGS: [&str; 7] = [
-        "SCHED_FLAG_RESET_ON_FORK",
-        "SCHED_FLAG_RECLAIM",
-        "SCHED_FLAG_DL_OVERRUN",
-        "SCHED_FLAG_KEEP_POLICY",
-        "SCHED_FLAG_KEEP_PARAMS",
-        "SCHED_FLAG_UTIL_CLAMP_MIN",
-        "SCHED_FLAG_UTIL_CLAMP_MAX",
-    ];
-    let policy = position(&POLICIES, &scheduler.policy).context("scheduler policy")?;
+    const POLICIES: &str = "SCHED_OTHER SCHED_FIFO SCHED_RR SCHED_BATCH SCHED_ISO SCHED_IDLE SCHED_DEADLINE";
+    const FLAGS: &str = "SCHED_FLAG_RESET_ON_FORK SCHED_FLAG_RECLAIM SCHED_FLAG_DL_OVERRUN SCHED_FLAG_KEEP_POLICY \
+        SCHED_FLAG_KEEP_PARAMS SCHED_FLAG_UTIL_CLAMP_MIN SCHED_FLAG_UTIL_CLAMP_MAX";
+    let policy = position(POLICIES, &scheduler.policy).context("scheduler policy")?;
     let mut flags = 0_u64;
     for flag in &scheduler.flags {
-        flags |= 1 << position(&FLAGS, flag).context("scheduler flag")?;
+        flags |= 1 << position(FLAGS, flag).context("scheduler flag")?;
     }
     let mut attributes = Vec::with_capacity(56);
     for half in [56, policy] {
@@ -39,24 +31,17 @@ pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
 
 /// Returns the value for `ioprio_set`: the class in the upper bits.
 pub(crate) fn io(priority: &IoPriority) -> anyhow::Result<u64> {
-    const CLASSES: [&str; 4] = ["IOPRIO_CLASS_NONE", "IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"];
-    let class = position(&CLASSES, &priority.class).context("ioPriority.class")?;
+    const CLASSES: &str = "IOPRIO_CLASS_NONE IOPRIO_CLASS_RT IOPRIO_CLASS_BE IOPRIO_CLASS_IDLE";
+    let class = position(CLASSES, &priority.class).context("ioPriority.class")?;
     ensure!(priority.priority < 8, "ioPriority.priority {} is not within 0–7", priority.priority);
     Ok(u64::from(class) << 13 | priority.priority)
 }
 
 /// Returns mode, node mask and the mask's size in bits for `set_mempolicy`.
 pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u64>, u64)> {
-    const MODES: [&str; 7] = [
-        "MPOL_DEFAULT",
-        "MPOL_PREFERRED",
-        "MPOL_BIND",
-        "MPOL_INTERLEAVE",
-        "MPOL_LOCAL",
-        "MPOL_PREFERRED_MANY",
-        "MPOL_WEIGHTED_INTERLEAVE",
-    ];
-    let mut mode = u64::from(position(&MODES, &policy.mode).context("invalid memory policy mode")?);
+    const MODES: &str = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY \
+        MPOL_WEIGHTED_INTERLEAVE";
+    let mut mode = u64::from(position(MODES, &policy.mode).context("invalid memory policy mode")?);
     for flag in &policy.flags {
         mode |= match flag.as_str() {
             "MPOL_F_NUMA_BALANCING" => 1 << 13,
@@ -114,8 +99,8 @@ fn numbers(list: &str) -> anyhow::Result<Vec<usize>> {
     Ok(found)
 }
 
-fn position(names: &[&str], name: &str) -> anyhow::Result<u32> {
-    let found = names.iter().position(|known| *known == name).with_context(|| format!("{name:?} is not known"))?;
+fn position(names: &str, name: &str) -> anyhow::Result<u32> {
+    let found = names.split(' ').position(|known| known == name).with_context(|| format!("{name:?} is not known"))?;
     Ok(u32::try_from(found)?)
 }
 

@@ -1,27 +1,33 @@
 //! Resource limits by name: getrlimit(2).
 
-use anyhow::bail;
-use rustix::process::Resource;
+use anyhow::Context;
 
-/// Returns the limit of that name.
-pub(crate) fn resource(name: &str) -> anyhow::Result<Resource> {
-    Ok(match name {
-        "RLIMIT_AS" => Resource::As,
-        "RLIMIT_CORE" => Resource::Core,
-        "RLIMIT_CPU" => Resource::Cpu,
-        "RLIMIT_DATA" => Resource::Data,
-        "RLIMIT_FSIZE" => Resource::Fsize,
-        "RLIMIT_LOCKS" => Resource::Locks,
-        "RLIMIT_MEMLOCK" => Resource::Memlock,
-        "RLIMIT_MSGQUEUE" => Resource::Msgqueue,
-        "RLIMIT_NICE" => Resource::Nice,
-        "RLIMIT_NOFILE" => Resource::Nofile,
-        "RLIMIT_NPROC" => Resource::Nproc,
-        "RLIMIT_RSS" => Resource::Rss,
-        "RLIMIT_RTPRIO" => Resource::Rtprio,
-        "RLIMIT_RTTIME" => Resource::Rttime,
-        "RLIMIT_SIGPENDING" => Resource::Sigpending,
-        "RLIMIT_STACK" => Resource::Stack,
-        other => bail!("invalid rlimit type {other:?}"),
-    })
+/// By number.
+const NAMES: &str =
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME";
+
+/// Returns the number of the limit of that name.
+pub(crate) fn resource(name: &str) -> anyhow::Result<u64> {
+    let known = name.strip_prefix("RLIMIT_").and_then(|name| NAMES.split(' ').position(|known| known == name));
+    Ok(known.with_context(|| format!("invalid rlimit type {name:?}"))? as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_the_kernel_s_numbers() {
+        for (name, want) in [
+            ("RLIMIT_CPU", Some(libc::RLIMIT_CPU)),
+            ("RLIMIT_NOFILE", Some(libc::RLIMIT_NOFILE)),
+            ("RLIMIT_AS", Some(libc::RLIMIT_AS)),
+            ("RLIMIT_MSGQUEUE", Some(libc::RLIMIT_MSGQUEUE)),
+            ("RLIMIT_RTTIME", Some(libc::RLIMIT_RTTIME)),
+            ("NOFILE", None),
+            ("RLIMIT_", None),
+        ] {
+            assert_eq!(resource(name).ok(), want.map(u64::from), "{name}");
+        }
+    }
 }

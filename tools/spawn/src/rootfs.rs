@@ -20,7 +20,7 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
 use crate::file::{self, leave_open};
-use crate::mount::{Depth, Mount, RDONLY};
+use crate::mount::{Depth, Mount, RDONLY, propagation};
 
 pub(crate) use cgroup::new_mount;
 pub(crate) use devices::place_for;
@@ -229,17 +229,12 @@ fn make_holder_private(path: &Path) -> anyhow::Result<()> {
 
 /// `linux.rootfsPropagation`: by default the container hears of later mounts, and the host hears nothing.
 fn root_propagation(word: &str) -> anyhow::Result<(u64, bool)> {
-    Ok(match word {
-        "" | "rslave" => (libc::MS_SLAVE, true),
-        "slave" => (libc::MS_SLAVE, false),
-        "private" => (libc::MS_PRIVATE, false),
-        "rprivate" => (libc::MS_PRIVATE, true),
-        "shared" => (libc::MS_SHARED, false),
-        "rshared" => (libc::MS_SHARED, true),
-        "unbindable" => (libc::MS_UNBINDABLE, false),
-        "runbindable" => (libc::MS_UNBINDABLE, true),
-        other => bail!("rootfsPropagation={other} is not supported"),
-    })
+    let (name, recursive) = match word {
+        "" => ("slave", true),
+        _ => word.strip_prefix('r').map_or((word, false), |name| (name, true)),
+    };
+    let known = propagation(name).with_context(|| format!("rootfsPropagation={word} is not supported"))?;
+    Ok((known, recursive))
 }
 
 fn source_name(mount: &Mount) -> &str {

@@ -32,14 +32,8 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        }
+    pub(crate) fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 }
 
@@ -278,7 +272,7 @@ impl Container {
         record::State {
             oci_version: Some(crate::SPEC_VERSION.to_owned()),
             id: self.state.id.to_string(),
-            status: Some(status.name().to_owned()),
+            status: Some(status.name()),
             pid: Some(pid),
             bundle: self.state.bundle.clone(),
             annotations: self.state.annotations.clone(),

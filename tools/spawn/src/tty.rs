@@ -58,6 +58,15 @@ pub(crate) fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(slave)?)
 }
 
+/// Refuses a terminal that nobody would have, and a socket for none.
+pub(crate) fn check_console(terminal: bool, detached: bool, socket: bool) -> anyhow::Result<()> {
+    let nobody = terminal && detached && !socket;
+    ensure!(!nobody, "cannot allocate tty if runc will detach without setting console socket");
+    let nothing = socket && !(terminal && detached);
+    ensure!(!nothing, "cannot use console socket if runc will not detach or allocate tty");
+    Ok(())
+}
+
 /// Connects to the socket of `--console-socket`, through its directory's descriptor: a socket's path may have 107 bytes
 /// only.
 pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {

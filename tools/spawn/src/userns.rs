@@ -85,11 +85,13 @@ pub(crate) fn become_root_for(states: &Path, id: &RuntimeId) {
 /// Makes a user namespace with these mappings that no process stays in.
 pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::Result<OwnedFd> {
     let how = How { namespaces: libc::CLONE_NEWUSER.unsigned_abs(), ..How::default() };
+    let parent = rustix::process::getpid();
     let (pid, pidfd) = match clone(how).context("make a user namespace")? {
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
         Cloned::Child => loop {
-            // Only waits to be killed; a parent that dies kills it as well.
-            if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+            // Only waits to be killed; a parent that dies kills it as well, if it has not died before.
+            let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            if bound.is_err() || rustix::process::getppid() != Some(parent) {
                 sys::clone::exit_now(1);
             }
             let _rest = rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 });

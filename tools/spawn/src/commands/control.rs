@@ -7,6 +7,7 @@ use container::RuntimeId;
 use serde_json::json;
 
 use super::{print, state_root};
+use crate::accounts;
 use crate::options::{Format, Global};
 use crate::state::{self, Container, Status};
 
@@ -61,13 +62,7 @@ fn row(container: &Container) -> serde_json::Value {
 
 /// Read by hand: the C library's look-up would load other people's code into a static program.
 fn user_name(uid: u32) -> String {
-    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("#{uid}"))
+    accounts::field(uid, accounts::NAME).unwrap_or_else(|| format!("#{uid}"))
 }
 
 pub(crate) fn pause(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {

@@ -107,7 +107,7 @@ pub(crate) fn features() -> anyhow::Result<()> {
         "mountOptions": mount::option_names(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": capability::NAMES.as_slice(),
+            "capabilities": capability::NAMES.split(' ').collect::<Vec<_>>(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,

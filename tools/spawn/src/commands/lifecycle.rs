@@ -16,6 +16,7 @@ use super::{is_rootless, print, state_root};
 use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
+use crate::hooks::Inside;
 use crate::options::{self, Common, Global, Life};
 use crate::state::{Container, Status};
 use crate::{checkpoint, exec, foreground, hooks, sync, tty};
@@ -156,7 +157,7 @@ fn run_poststart(container: &Container, config: &Config) -> anyhow::Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    hooks::run("poststart", hooks, &container.report(Status::Running)).inspect_err(|_| {
+    hooks::run("poststart", Inside::default(), hooks, &container.report(Status::Running)).inspect_err(|_| {
         if let Err(error) = kill_all(container) {
             log::warn!("{error:#}");
         }
@@ -212,11 +213,9 @@ pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
 pub(crate) fn state(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
     let mut value = serde_json::to_value(container.report(container.status()))?;
-    if let Some(members) = value.as_object_mut() {
-        members.insert("rootfs".into(), serde_json::to_value(&container.state.rootfs)?);
-        members.insert("created".into(), container.state.created.clone().into());
-        members.insert("owner".into(), String::new().into());
-    }
+    value["rootfs"] = serde_json::to_value(&container.state.rootfs)?;
+    value["created"] = container.state.created.clone().into();
+    value["owner"] = "".into();
     print(&(serde_json::to_string_pretty(&value)? + "\n"))
 }
 

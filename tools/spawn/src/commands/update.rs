@@ -104,41 +104,28 @@ fn from_options(options: &options::Update) -> anyhow::Result<Value> {
     if options.kernel_memory.is_some() || options.kernel_memory_tcp.is_some() {
         log::warn!("Kernel memory settings are ignored and will be removed");
     }
-    let groups = [
-        (
-            "memory",
-            vec![
-                ("limit", json!(bytes(&options.memory, "memory")?)),
-                ("reservation", json!(bytes(&options.memory_reservation, "memory-reservation")?)),
-                ("swap", json!(bytes(&options.memory_swap, "memory-swap")?)),
-            ],
-        ),
-        (
-            "cpu",
-            vec![
-                ("shares", json!(options.cpu_share)),
-                ("quota", json!(options.cpu_quota)),
-                ("burst", json!(options.cpu_burst)),
-                ("period", json!(options.cpu_period)),
-                ("realtimeRuntime", json!(options.cpu_rt_runtime)),
-                ("realtimePeriod", json!(options.cpu_rt_period)),
-                ("cpus", json!(options.cpuset_cpus)),
-                ("mems", json!(options.cpuset_mems)),
-                ("idle", json!(options.cpu_idle)),
-            ],
-        ),
-        ("blockIO", vec![("weight", json!(options.blkio_weight))]),
-        ("pids", vec![("limit", json!(options.pids_limit))]),
-    ];
-    let given = |members: Vec<(&str, Value)>| -> serde_json::Map<String, Value> {
-        members
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
-    };
-    let groups = groups.into_iter().map(|(name, members)| (name.to_owned(), Value::Object(given(members))));
-    Ok(groups.filter(|(_, members)| members.as_object().is_some_and(|members| !members.is_empty())).collect())
+    let mut resources = serde_json::Map::new();
+    for (group, member, value) in [
+        ("memory", "limit", json!(bytes(&options.memory, "memory")?)),
+        ("memory", "reservation", json!(bytes(&options.memory_reservation, "memory-reservation")?)),
+        ("memory", "swap", json!(bytes(&options.memory_swap, "memory-swap")?)),
+        ("cpu", "shares", json!(options.cpu_share)),
+        ("cpu", "quota", json!(options.cpu_quota)),
+        ("cpu", "burst", json!(options.cpu_burst)),
+        ("cpu", "period", json!(options.cpu_period)),
+        ("cpu", "realtimeRuntime", json!(options.cpu_rt_runtime)),
+        ("cpu", "realtimePeriod", json!(options.cpu_rt_period)),
+        ("cpu", "cpus", json!(options.cpuset_cpus)),
+        ("cpu", "mems", json!(options.cpuset_mems)),
+        ("cpu", "idle", json!(options.cpu_idle)),
+        ("blockIO", "weight", json!(options.blkio_weight)),
+        ("pids", "limit", json!(options.pids_limit)),
+    ] {
+        if !value.is_null() {
+            resources.entry(group).or_insert_with(|| json!({}))[member] = value;
+        }
+    }
+    Ok(resources.into())
 }
 
 /// Parses `-1`, `1048576`, `64m`, `1.5GiB`.

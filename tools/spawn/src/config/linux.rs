@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use cgroup::Resources;
 use seccomp::Profile;
-use serde::Deserialize;
+use serde::de::{Error, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+
+pub(crate) use sys::namespace::Kind as NamespaceKind;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -18,7 +21,7 @@ pub(crate) struct Linux {
     pub net_devices: BTreeMap<String, NetDevice>,
     pub cgroups_path: String,
     pub resources: Option<Resources>,
-    pub intel_rdt: Option<IntelRdt>,
+    pub intel_rdt: Option<IgnoredAny>,
     pub memory_policy: Option<MemoryPolicy>,
     pub sysctl: BTreeMap<String, String>,
     pub seccomp: Option<Profile>,
@@ -31,24 +34,10 @@ pub(crate) struct Linux {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Namespace {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "namespace_kind")]
     pub kind: NamespaceKind,
     #[serde(default)]
     pub path: PathBuf,
-}
-
-/// A namespace type, in the specification's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum NamespaceKind {
-    User,
-    Pid,
-    Network,
-    Ipc,
-    Uts,
-    Mount,
-    Cgroup,
-    Time,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -88,17 +77,6 @@ pub(crate) struct NetDevice {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct IntelRdt {
-    #[serde(rename = "closID")]
-    pub clos_id: String,
-    pub schemata: Vec<String>,
-    pub l3_cache_schema: String,
-    pub mem_bw_schema: String,
-    pub enable_monitoring: bool,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct MemoryPolicy {
     pub mode: String,
@@ -111,4 +89,16 @@ pub(crate) struct MemoryPolicy {
 pub(crate) struct Personality {
     pub domain: String,
     pub flags: Vec<String>,
+}
+
+/// Reads a namespace's type, which is in the specification's words.
+fn namespace_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NamespaceKind, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let found = match word.as_str() {
+        "mount" => Some(NamespaceKind::Mount),
+        "network" => Some(NamespaceKind::Network),
+        "mnt" | "net" => None,
+        other => NamespaceKind::from_name(other),
+    };
+    found.ok_or_else(|| D::Error::custom(format!("unknown namespace {word:?}")))
 }

@@ -14,9 +14,7 @@ use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 use super::{Prepared, Rootfs, map_ids, settle, source_name};
 use crate::config::NamespaceKind;
 use crate::file::{self, leave_open};
-use crate::mount::{
-    ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, RDONLY, STRICTATIME,
-};
+use crate::mount::{ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODIRATIME, RDONLY, STRICTATIME};
 
 /// The longest string that fsconfig(2) takes.
 const LONGEST_WORD: usize = 255;
@@ -102,7 +100,7 @@ impl Rootfs<'_> {
             .then(|| format!("context={label}"));
         let words: Vec<&str> = mount.data.iter().chain(&label).map(String::as_str).collect();
         let is_long = words.iter().chain([&mount.source.as_str()]).any(|word| word.len() > LONGEST_WORD);
-        let detached = if is_long { None } else { Some(detached(mount, &words)) };
+        let detached = if is_long { None } else { Some(detached(mount, &words, first_attributes(mount))) };
         if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made))
             && self.config.linux.has(NamespaceKind::User)
         {
@@ -180,17 +178,14 @@ fn first_attributes(mount: &Mount) -> u64 {
 fn attributes_of(mount: BorrowedFd<'_>) -> anyhow::Result<u64> {
     use rustix::fs::StatVfsMountFlags as Flags;
     let flags = rustix::fs::fstatvfs(mount)?.f_flag;
-    let known = [
-        (Flags::RDONLY, RDONLY),
-        (Flags::NOSUID, NOSUID),
-        (Flags::NODEV, NODEV),
-        (Flags::NOEXEC, NOEXEC),
-        (Flags::NODIRATIME, NODIRATIME),
-        (Flags::NOATIME, NOATIME),
-    ];
-    let found = known.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |found, (_, value)| found | value);
-    let strict = !flags.intersects(Flags::NOATIME | Flags::RELATIME);
-    Ok(if strict { found | STRICTATIME } else { found })
+    let no_directories = if flags.contains(Flags::NODIRATIME) { NODIRATIME } else { 0 };
+    let times = match () {
+        () if flags.contains(Flags::NOATIME) => NOATIME,
+        () if flags.contains(Flags::RELATIME) => 0,
+        () => STRICTATIME,
+    };
+    // The first four have the same numbers.
+    Ok(flags.bits() & LOCKABLE | no_directories | times)
 }
 
 /// Applies attributes and propagation to a mount.
@@ -208,11 +203,11 @@ pub(super) fn change(mount: BorrowedFd<'_>, options: &Mount) -> anyhow::Result<(
 }
 
 /// Makes a mount that is nowhere yet.
-fn detached(mount: &Mount, words: &[&str]) -> anyhow::Result<OwnedFd> {
+pub(super) fn detached(mount: &Mount, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
     let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
         .with_context(|| format!("file system {}", mount.kind))?;
     configure(context.as_fd(), mount, words).map_err(|error| explained(context.as_fd(), error))?;
-    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(first_attributes(mount))?);
+    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes)?);
     let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
     leave_open(context);
     Ok(made)

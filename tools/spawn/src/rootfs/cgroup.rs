@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use rustix::fs::Mode;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use sys::mount::{Attributes, attach, set_attributes};
 
 use super::Rootfs;
+use super::attach::detached;
 use crate::config::NamespaceKind;
 use crate::file::leave_open;
 use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -76,18 +77,5 @@ impl Rootfs<'_> {
 
 /// Makes a file system, mounted nowhere.
 pub(crate) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
-    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, "source", kind)?;
-    for word in words {
-        match word.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, *word)?,
-        }
-    }
-    fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes)?);
-    let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    leave_open(context);
-    Ok(made)
+    detached(&Mount { kind: kind.to_owned(), ..Mount::default() }, words, attributes)
 }

@@ -82,7 +82,10 @@ impl<'a> Rootfs<'a> {
         };
         // pivot_root(2) takes no shared mount: that comes afterwards.
         let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
-        set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
+        // What is cloned of slaves is slaves.
+        if on_host || (propagation, recursive) != (libc::MS_SLAVE, true) {
+            set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
+        }
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
         leave_open(target);
         let binds_dev = |mount: &crate::config::Mount| {

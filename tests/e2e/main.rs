@@ -19,6 +19,7 @@ mod confine;
 mod docker;
 mod faults;
 mod hosts;
+mod identity;
 mod interchange;
 mod keep;
 mod kill;
@@ -74,6 +75,7 @@ fn tests() -> Vec<Test> {
         ("pipe", pipe::tests()),
         ("recipes", recipes::tests()),
         ("hosts", hosts::tests()),
+        ("identity", identity::tests()),
     ];
     areas.into_iter().flat_map(|(area, tests)| tests.into_iter().map(move |test| test.in_area(area))).collect()
 }

@@ -17,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("unsafe_occurs_in_sys_only", &[], unsafe_code),
         test("clap_occurs_at_the_edge_only", &[], clap),
         test("only_layout_digests_blobs", &[], digests),
+        test("paths_of_ours_are_joined_in_one_crate", &[], paths),
         test("no_source_file_is_over_its_budget", &[], file_length),
         test("the_tests_that_the_security_document_names_exist", &[], security_tests),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
@@ -97,6 +98,28 @@ fn security_tests(_: &Sandbox) {
 fn is_test(area: &str, name: &str) -> bool {
     let in_area = |path: &Path| path.starts_with(area) || path == Path::new(area).with_extension("rs");
     tests_of().any(|(path, text)| in_area(&path) && text.contains(&format!("\"{name}\"")))
+}
+
+/// What stands below a root or belongs to the machine, as it would be joined, and who else has something of that name.
+fn paths(_: &Sandbox) {
+    let ours =
+        ["containers", "claims", "spawn", "layers", "portmap", "runtimes", "oci", "cni", "outward", "netns", "run"];
+    let joined = ours.iter().map(|name| format!(".join(\"{name}\")"));
+    let named = ["\"/run/netns", "\"/run/drayage", "\"/var/lib/drayage", "\"state.json\""];
+    let forbidden: Vec<String> = joined.chain(named.map(str::to_owned)).collect();
+    // Registries' configuration has a directory of that name.
+    let others = [("tools/pull/src/registries.rs", ".join(\"containers\")")];
+    for (path, text) in sources() {
+        if path.starts_with("crates/container") || path.ends_with("tests.rs") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let found = forbidden.iter().find(|word| line.contains(*word));
+            let known = found.is_some_and(|word| others.contains(&(path.to_str().unwrap(), word)));
+            assert!(found.is_none() || known, "{}: {line}: crates/container joins paths of ours", path.display());
+        }
+    }
 }
 
 /// What `tests/weaken` applies: where the sources have changed, so must the patches.

@@ -21,7 +21,7 @@ impl Roots {
         Self { root: Some(directory.to_owned()) }
     }
 
-    /// Returns where everything is.
+    /// Returns where everything is, absolute.
     pub fn directories(&self) -> Directories {
         self.chosen().map_or_else(
             || {
@@ -30,16 +30,6 @@ impl Roots {
             },
             Directories::below,
         )
-    }
-
-    /// Returns the directory of what stays. Absolute.
-    pub fn data(&self) -> PathBuf {
-        self.directories().data().to_owned()
-    }
-
-    /// Returns the directory of what ends with a boot. Absolute.
-    pub fn run(&self) -> PathBuf {
-        self.directories().run().to_owned()
     }
 
     /// Returns the directory that `--root` names, so that it can be passed on to another tool.

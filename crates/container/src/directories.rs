@@ -161,9 +161,9 @@ pub fn namespace(id: &ContainerId) -> PathBuf {
     Path::new(NAMESPACES).join(&**id)
 }
 
-/// Returns the directory of the locks on what a machine has once: bridges and their addresses are in the kernel, so roots
-/// share them.
-pub fn machine_locks() -> &'static Path {
+/// Returns the directory of what a machine has once, such as the locks on its networks: bridges and their addresses are in
+/// the kernel, so roots share them.
+pub fn machine() -> &'static Path {
     Path::new(MACHINE)
 }
 

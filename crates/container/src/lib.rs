@@ -13,7 +13,7 @@ mod owner;
 mod process;
 mod state;
 
-pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, machine_locks, namespace, state_in};
+pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, machine, namespace, state_in};
 pub use id::{ContainerId, NameError, NetworkName, RuntimeId, VolumeName};
 pub use name::Names;
 pub use noted::{Noted, all, find, of_id};

@@ -40,6 +40,11 @@ impl Owner {
         Self { root: directories.mark(), claim: 0 }
     }
 
+    /// Tells whether it is more than a root: that one container has it.
+    pub fn is_one_containers(self) -> bool {
+        self.claim != 0
+    }
+
     /// Tells whether both stand below one root.
     pub fn shares_root(self, other: Self) -> bool {
         self.root == other.root

@@ -39,7 +39,7 @@ const WAYS: [&[&str]; 2] = [&["--map-root-user", "--map-auto"], &["--map-root-us
 pub fn enter(roots: &cli::Roots) -> Result<bool> {
     if cli::is_rootless() {
         if !Path::new(MADE).exists() {
-            own_run(&roots.run()).context("make a /run of its own")?;
+            own_run(roots.directories().run()).context("make a /run of its own")?;
             release_lock();
         }
         return Ok(true);
@@ -47,7 +47,7 @@ pub fn enter(roots: &cli::Roots) -> Result<bool> {
     if rustix::process::geteuid().is_root() {
         return Ok(false);
     }
-    let run = roots.run();
+    let run = roots.directories().run().to_owned();
     let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&run);
     make().with_context(|| format!("make {}", run.display()))?;
     // Until the namespaces are ready: two programs that start together must not make them twice.
@@ -166,7 +166,7 @@ fn replace(own: &File) -> Result<()> {
         mount_bind_recursive(entry.path(), &to).with_context(|| format!("mount {}", to.display()))?;
     }
     drop(File::create(MADE)?);
-    let drayage = Path::new("/run/drayage");
+    let drayage = container::machine();
     fs::create_dir(drayage)?;
     let from = format!("/proc/self/fd/{}", own.as_raw_fd());
     Ok(mount_bind_recursive(from, drayage)?)

@@ -147,7 +147,7 @@ fn folder(sandbox: &Sandbox) {
     for (file, want) in [
         ("all/1-pull.json", "image"),
         ("all/2-unpack.json", "image rootfs"),
-        ("all/3-bundle.json", "image rootfs bundle id"),
+        ("all/3-bundle.json", "image rootfs bundle id owner"),
         ("all/4-ns.json", "image rootfs bundle id network"),
         ("all/5-portmap.json", "image rootfs bundle id network ports"),
     ] {

@@ -113,7 +113,8 @@ fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> 
     if let Ok(id) = owner.id.parse() {
         record.set(&Id(id));
     }
-    owner.owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
+    let claimed = owner.owner.filter(|owner| owner.is_one_containers());
+    claimed.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
     record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
     let masquerade = Masquerade::of(published, owner);

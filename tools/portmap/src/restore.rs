@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Read};
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, ensure};
-use container::{ContainerId, Directories};
+use container::{ContainerId, Directories, Owner};
 use log::{debug, warn};
 use record::{Bundle, Commands, Id, Network, OwnedBy, Part, PortMapping, Ports, Record};
 use stage::{Stage, Tool};
@@ -133,7 +133,9 @@ fn target(record: &Record, network: &Network) -> anyhow::Result<Target> {
     let interface = network.0.get("interfaces").and_then(|interfaces| word(interfaces.get(0)?.get("name")));
     let name = word(network.0.get("name"));
     let attachment = interface.zip(name).map(|(interface, network)| Attachment { interface, network });
-    let owner = record.find::<OwnedBy>()?.map(|owned| owned.0);
+    // A plugin's ports have no owner but the attachment.
+    let root = || attachment.is_none().then(|| Owner::of_root(&cli::Roots::default().directories()));
+    let owner = record.find::<OwnedBy>()?.map_or_else(root, |owned| Some(owned.0));
     let owner = MappingOwner { attachment, ..MappingOwner::new(&record.part::<Id>()?.0, owner, network.namespace()) };
     Ok(Target { owner, addresses: Target::one_of_each_family(&network.addresses()), pid: None, bundle: None })
 }

@@ -90,7 +90,8 @@ impl Target {
     /// Tells a record which container this is, and whose.
     pub(crate) fn name(&self, record: &mut Record) -> anyhow::Result<()> {
         record.set(&Id(self.owner.id.parse()?));
-        self.owner.owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
+        let owner = self.owner.owner.filter(|owner| owner.is_one_containers());
+        owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn lock_quietly() -> Result<File> {
 
 /// Opens a file to lock.
 pub(crate) fn lock_file(name: &str) -> Result<File> {
-    let directory = container::machine_locks();
+    let directory = container::machine();
     let path = directory.join(name);
     let open = || {
         fs::create_dir_all(directory)?;

@@ -32,6 +32,11 @@ pub(crate) fn owner(id: &ContainerId) -> Result<Option<Owner>> {
     Ok(lo.and_then(|lo| PortAlias::of(&lo)).filter(|port| port.id == *id).and_then(|port| port.owner))
 }
 
+/// Opens the namespace that this thread is in.
+pub(crate) fn own() -> io::Result<OwnedFd> {
+    File::open(OWN).map(OwnedFd::from)
+}
+
 /// Opens the namespace of that name.
 pub(crate) fn open(id: &ContainerId) -> io::Result<OwnedFd> {
     File::open(namespace(id)).map(OwnedFd::from)
@@ -105,7 +110,7 @@ fn in_other<T: Send>(
             thread.join().map_err(|_| anyhow!("a thread broke off"))?
         });
     }
-    let own = File::open(OWN)?;
+    let own = own()?;
     leave()?;
     let done = inside();
     enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;

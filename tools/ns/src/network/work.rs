@@ -76,7 +76,7 @@ impl Work {
                     }
                     let mut router = Router::open()?;
                     router.set_alias("lo", &of.to_string())?;
-                    Ok((named::open(&of.id)?, router))
+                    Ok((named::own()?, router))
                 })?);
             }
             Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
@@ -63,9 +63,11 @@ pub fn begin(program: &str) -> io::Result<()> {
 /// starts get it by [`variable`], and have to be waited for.
 pub fn create(program: &str, path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if !output::is_written_in_place(&path)? {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     append(program, &path, true)
 }
@@ -84,7 +86,7 @@ fn append(program: &str, path: &Path, last: bool) -> io::Result<()> {
 
 /// Opens the file. Who makes it gives it its first line under another name, so that nobody's event comes before that.
 fn open(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().append(true).open(path);
+    let open = || output::open(path);
     match open() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         opened => return opened,

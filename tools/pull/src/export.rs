@@ -1,13 +1,13 @@
 //! `--to`: an image of the layout as one tar file, which is an oci-archive and, with manifest.json, what `docker load` reads.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use layout::{Document, IMAGE_NAME, Kind, Layout, REF_NAME};
 use oci_spec::image::Descriptor;
+use output::Output;
 use serde_json::json;
 
 use crate::source::Name;
@@ -28,25 +28,13 @@ pub(crate) fn write(layout: &Layout, image: &Descriptor, reference: &str, to: &N
         _ => bail!("{to} is no archive"),
     };
     let name = name.as_deref().unwrap_or(reference);
-    let temporary = temporary(path);
-    let done = write_tar(layout, image, name, docker, &temporary).and_then(|()| Ok(std::fs::rename(&temporary, path)?));
-    done.inspect_err(|_| {
-        // The first error is the one to be told.
-        let _left = std::fs::remove_file(&temporary);
-    })
-    .with_context(|| format!("write {}", path.display()))
-}
-
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
+    write_tar(layout, image, name, docker, path).with_context(|| format!("write {}", path.display()))
 }
 
 fn write_tar(layout: &Layout, image: &Descriptor, name: &str, docker: bool, path: &Path) -> anyhow::Result<()> {
     let mut blobs = Vec::new();
     collect(layout, image, &mut HashSet::new(), &mut blobs)?;
-    let mut tar = tar::Builder::new(BufWriter::with_capacity(256 << 10, File::create(path)?));
+    let mut tar = tar::Builder::new(BufWriter::with_capacity(256 << 10, Output::create(path)?));
     let mut entry = serde_json::to_value(image)?;
     let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
     entry["annotations"] =
@@ -65,8 +53,8 @@ fn write_tar(layout: &Layout, image: &Descriptor, name: &str, docker: bool, path
         let mut header = header(blob.size());
         tar.append_data(&mut header, blob_name(blob), layout.blob(blob)?)?;
     }
-    tar.into_inner()?.flush()?;
-    Ok(())
+    let mut written = tar.into_inner()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok(written.commit()?)
 }
 
 fn add<W: Write>(tar: &mut tar::Builder<W>, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -47,11 +47,7 @@ impl LockFile {
         if self.digests.insert(name.to_string(), digest.clone()).as_ref() == Some(digest) {
             return Ok(());
         }
-        let write = || -> anyhow::Result<()> {
-            let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));
-            fs::write(&temporary, serde_json::to_string_pretty(&self.digests)? + "\n")?;
-            Ok(fs::rename(&temporary, &self.path)?)
-        };
-        write().with_context(|| format!("write {}", self.path.display()))
+        let text = serde_json::to_string_pretty(&self.digests)? + "\n";
+        output::write(&self.path, text.as_bytes()).with_context(|| format!("write {}", self.path.display()))
     }
 }

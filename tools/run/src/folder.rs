@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use output::Output;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stage::Tool;
 
@@ -27,7 +28,7 @@ impl<'a> Folder<'a> {
     /// Makes the folder, with the script in it.
     pub(crate) fn create(path: &'a Path, script: &str) -> Result<Self> {
         let script_path = path.join("run.sh");
-        let create = || fs::create_dir_all(path).and_then(|()| fs::write(&script_path, script));
+        let create = || fs::create_dir_all(path).and_then(|()| output::write(&script_path, script.as_bytes()));
         create().with_context(|| format!("write {}", script_path.display()))?;
         Ok(Self(path))
     }
@@ -35,7 +36,7 @@ impl<'a> Folder<'a> {
     /// Prepares to copy what stage `number` prints on its way to the next.
     pub(crate) fn copy(&self, number: usize, tool: Tool) -> Result<(Copy, Stdio, Stdio)> {
         let path = record(self.0, number, tool);
-        let file = File::create(&path).with_context(|| format!("write {}", path.display()))?;
+        let file = Output::create(&path).with_context(|| format!("write {}", path.display()))?;
         let (output, stage) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
         let (input, next) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
         Ok((Copy { from: output.into(), file, to: next.into() }, stage.into(), input.into()))
@@ -45,7 +46,11 @@ impl<'a> Folder<'a> {
     pub(crate) fn write(&self, number: usize, tool: Tool, printed: &mut File) -> Result<()> {
         let path = record(self.0, number, tool);
         printed.rewind()?;
-        let mut copy = || io::copy(printed, &mut File::create(&path)?);
+        let mut copy = || {
+            let mut file = Output::create(&path)?;
+            io::copy(printed, &mut file)?;
+            file.commit()
+        };
         copy().with_context(|| format!("write {}", path.display()))?;
         Ok(())
     }
@@ -55,7 +60,7 @@ impl<'a> Folder<'a> {
 #[derive(Debug)]
 pub(crate) struct Copy {
     from: File,
-    file: File,
+    file: Output,
     to: File,
 }
 
@@ -65,11 +70,15 @@ impl Copy {
         let mut buffer = [0; 1 << 12];
         let count = self.from.read(&mut buffer).context("read a record")?;
         self.file.write_all(&buffer[..count]).context("write a record")?;
-        match self.to.write_all(&buffer[..count]) {
+        let goes_on = match self.to.write_all(&buffer[..count]) {
             // Why the next stage has gone is its own to say.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-            written => written.context("write a record").map(|()| count > 0),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
+            written => written.context("write a record").map(|()| count > 0)?,
+        };
+        if !goes_on {
+            self.file.commit().context("write a record")?;
         }
+        Ok(goes_on)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use cgroup::Cgroups;
 use cgroup::systemd::{self, Placeholder, Scope};
 use container::{RuntimeId, birth};
@@ -358,13 +358,7 @@ fn release(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
 
 /// Writes a pid file whole: who waits for it reads it as soon as it is there.
 pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
-    let name = file.file_name().ok_or_else(|| anyhow!("{} is not a file name", file.display()))?;
-    let temporary = file.with_file_name(format!(".{}", name.to_string_lossy()));
-    let write = || {
-        fs::write(&temporary, pid.as_raw_pid().to_string())?;
-        fs::rename(&temporary, file)
-    };
-    write().with_context(|| format!("write {}", file.display()))
+    output::write(file, pid.as_raw_pid().to_string().as_bytes()).with_context(|| format!("write {}", file.display()))
 }
 
 /// Opens the namespaces to join, the user namespace first: it gives the right to join the others.

@@ -309,10 +309,10 @@ pub(crate) struct Kill {
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Exec {
-    pub id: RuntimeId,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// The container's id, the program and its arguments; no option of ours stands behind the id
+    // One operand, or words of an image's health check that begin with - would be options.
+    #[arg(value_name = "ID [COMMAND]", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub operands: Vec<String>,
     /// Socket that gets the terminal's master
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,

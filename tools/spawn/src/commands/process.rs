@@ -17,7 +17,10 @@ use crate::state::Container;
 use crate::{accounts, capability, file, foreground};
 
 pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Result<ExitCode> {
-    let container = Container::open(&state_root(global), &options.id)?;
+    let id = options.operands.remove(0);
+    ensure!(!id.starts_with('-'), cli::Usage(format!("unexpected argument '{id}' found (see --help)")));
+    let id: RuntimeId = id.parse().map_err(|cause| cli::Usage(format!("invalid value '{id}' for <ID>: {cause}")))?;
+    let container = Container::open(&state_root(global), &id)?;
     let detached = options.detach || options.console_socket.is_some();
     if options.tty && !detached && !rustix::termios::isatty(rustix::stdio::stdin()) {
         return Err(cli::Usage("--tty: the input device is not a terminal".to_owned()).into());
@@ -70,8 +73,8 @@ fn inherit(process: Process, own: Process) -> Process {
 
 /// The container's own process, changed by the command line.
 fn from_options(mut process: Process, options: &mut options::Exec, container: &Container) -> anyhow::Result<Process> {
-    ensure!(!options.command.is_empty(), "process args cannot be empty");
-    process.args = std::mem::take(&mut options.command);
+    ensure!(!options.operands.is_empty(), "process args cannot be empty");
+    process.args = std::mem::take(&mut options.operands);
     process.terminal = options.tty;
     process.console_size = None;
     for file in &options.env_file {

@@ -35,8 +35,18 @@ pub(crate) fn interpolate(value: &mut Value, place: &str, variables: &Variables)
     Ok(())
 }
 
+/// Nobody nests defaults deeper.
+const MAX_DEPTH: usize = 64;
+
 /// Expands one text.
 pub(crate) fn expand(text: &str, meaning: Meaning<'_>) -> Result<String> {
+    expand_at(0, text, meaning)
+}
+
+fn expand_at(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
+    if depth > MAX_DEPTH {
+        bail!("variables are nested more than {MAX_DEPTH} deep");
+    }
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -46,7 +56,7 @@ pub(crate) fn expand(text: &str, meaning: Meaning<'_>) -> Result<String> {
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
             let end = closing(after).ok_or_else(|| anyhow!("{text}: ${{ without its }}"))?;
-            out.push_str(&braced(&after[..end], meaning)?);
+            out.push_str(&braced(depth, &after[..end], meaning)?);
             rest = &after[end + 1..];
         } else {
             let (name, after) = name(after);
@@ -79,7 +89,7 @@ fn name(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-fn braced(text: &str, meaning: Meaning<'_>) -> Result<String> {
+fn braced(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
     let (name, rest) = name(text);
     if name.is_empty() {
         bail!("${{{text}}}: no name");
@@ -94,10 +104,10 @@ fn braced(text: &str, meaning: Meaning<'_>) -> Result<String> {
     match (characters.next(), value) {
         (None, _) if rest.is_empty() => Ok(value.unwrap_or_default().to_owned()),
         (Some('-' | '?'), Some(value)) => Ok(value.to_owned()),
-        (Some('-'), None) | (Some('+'), Some(_)) => expand(characters.as_str(), meaning),
+        (Some('-'), None) | (Some('+'), Some(_)) => expand_at(depth + 1, characters.as_str(), meaning),
         (Some('+'), None) => Ok(String::new()),
         (Some('?'), None) => {
-            let said = expand(characters.as_str(), meaning)?;
+            let said = expand_at(depth + 1, characters.as_str(), meaning)?;
             bail!("{name}: {}", if said.is_empty() { "not set" } else { &said })
         }
         _ => bail!("${{{text}}}: not understood"),
@@ -145,6 +155,7 @@ mod tests {
             ("${A", "${A: ${ without its }"),
             ("${}", "${}: no name"),
             ("${A!x}", "${A!x}: not understood"),
+            (&("${N:-".repeat(65) + &"}".repeat(65)), "variables are nested more than 64 deep"),
         ] {
             assert_eq!(expanded(text).unwrap_err().to_string(), want);
         }

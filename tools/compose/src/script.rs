@@ -8,12 +8,12 @@ use crate::project::Project;
 use crate::service::{Condition, Service};
 
 /// What a script begins with where a service waits until another is healthy.
-const HEALTHY: &str = r#"healthy() {
-  while :; do
-    case $(LIST | grep "^$1 ") in
-    *'(healthy)'*) return ;;
-    *running*'(unhealthy)'* | *exited* | '') echo "$1 is not healthy" >&2; exit 1 ;;
-    esac
+const HEALTHY: &str = r#"is() { LIST "$2" | grep -qxF -- "$1"; }
+healthy() {
+  until is "$1" --filter=health=healthy; do
+    if is "$1" --filter=health=unhealthy || is "$1" --filter=status=exited || ! is "$1" --quiet; then
+      echo "$1 is not healthy" >&2; exit 1
+    fi
     sleep 0.2
   done
 }
@@ -21,7 +21,7 @@ const HEALTHY: &str = r#"healthy() {
 
 /// Returns the script. Containers that run are left alone unless all are to be made `anew`.
 pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String {
-    let list = command(Tool::Keep, &["list"], root);
+    let list = command(Tool::Keep, &["list", "--quiet"], root);
     let mut script = vec!["set -eu\n".to_owned()];
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
     if waits.clone().any(|wait| wait.condition == Condition::Healthy) {
@@ -41,7 +41,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String
         }
         if !anew {
             let running = command(Tool::Keep, &["list", "--running", "--quiet"], root);
-            script.push(format!("{running} | grep -qxF {} ||\n  ", word(&service.container)));
+            script.push(format!("{running} | grep -qxF -- {} ||\n  ", word(&service.container)));
         }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(arguments(service));
@@ -70,7 +70,7 @@ fn wait(needed: &Service, condition: Condition, root: &[OsString]) -> String {
         Condition::Healthy => format!("healthy {id}"),
         Condition::Completed => {
             let mut wait = command(Tool::Keep, &["wait"], root);
-            wait.push([&needed.container]);
+            wait.push(["--", &needed.container]);
             format!("[ \"$({wait})\" = 0 ] || {{ echo {id} failed >&2; exit 1; }}")
         }
     }
@@ -106,19 +106,17 @@ mod tests {
         let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
         let project = Project { name: "p".to_owned(), services, volumes: vec![] };
         let script = script(&project, &["--root".into(), "/r".into()], true);
-        assert!(
-            script.starts_with("set -eu\nhealthy() {\n") && script.contains("$(keep list --root /r | grep"),
-            "{script}"
-        );
+        assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r \"$2\" | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
-        let run = |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
+        let run =
+            |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
         assert_eq!(
             lines,
             [
                 run("db"),
                 run("init"),
                 "healthy p-db-1".to_owned(),
-                "([ \"$(keep wait --root /r p-init-1)\" = 0 ] || { echo p-init-1 failed >&2; exit 1; }) || :"
+                "([ \"$(keep wait --root /r -- p-init-1)\" = 0 ] || { echo p-init-1 failed >&2; exit 1; }) || :"
                     .to_owned(),
                 run("web"),
             ]

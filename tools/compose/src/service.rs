@@ -122,7 +122,12 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
 
 /// Returns the image and the command, behind `--`: what a file says is never an option.
 fn operands(node: &Node<'_>, options: &mut Vec<String>) -> Result<Vec<String>> {
-    let image = node.get("image").ok_or_else(|| node.error("no image"))?.text()?;
+    let image = node.get("image").ok_or_else(|| node.error("no image"))?;
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    if image.text()?.starts_with('-') || image.text()?.contains(odd) {
+        return Err(image.error(format!("{:?} is not the name of an image", image.text()?)));
+    }
+    let image = image.text()?;
     if let Some(entrypoint) = node.get("entrypoint") {
         // As a JSON list, which may be empty: the image's command remains then.
         options.extend(["--entrypoint".to_owned(), serde_json::to_string(&words(&entrypoint)?)?]);

@@ -54,7 +54,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Stop(options) => stop::stop(&options),
         Verb::Restart(options) => stop::restart(&options),
         Verb::Rm { force, these } => stop::remove(&these, force),
-        Verb::List { json, quiet, running, roots } => list::list(json, quiet, running, &roots.directories()),
+        Verb::List { form, roots } => list::list(&form, &roots.directories()),
         Verb::Top { id, roots } => stop::top(&id, &roots.directories()),
         Verb::Events(options) => events::events(&options),
         Verb::Stats { json, these } => stats::stats(json, &these),

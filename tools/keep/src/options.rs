@@ -7,6 +7,7 @@ use container::ContainerId;
 
 use crate::clock;
 use crate::job::{Driver, Format, LogOptions};
+use crate::list::Filter;
 use crate::notify::Ready;
 use crate::restart::Policy;
 
@@ -159,15 +160,8 @@ pub(crate) enum Verb {
     },
     /// List containers, those that have ended too
     List {
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
-        /// Print ids only
-        #[arg(long, short)]
-        quiet: bool,
-        /// Only those that run
-        #[arg(long)]
-        running: bool,
+        #[command(flatten)]
+        form: Form,
         #[command(flatten)]
         roots: cli::Roots,
     },
@@ -188,6 +182,23 @@ pub(crate) enum Verb {
         #[command(flatten)]
         these: Containers,
     },
+}
+
+/// What `list` prints.
+#[derive(Args, Debug)]
+pub(crate) struct Form {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print ids only
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Only those that run
+    #[arg(long)]
+    pub(crate) running: bool,
+    /// Only those with that health or status (exited, running, ...)
+    #[arg(long, short, value_name = "health|status=STATUS")]
+    pub(crate) filter: Vec<Filter>,
 }
 
 /// Containers, by id.

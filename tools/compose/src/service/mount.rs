@@ -77,7 +77,14 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
         let Some(value) = node.get(part).and_then(|node| node.get(key)) else { continue };
         fields.push(format!("{field}={}", value.text()?));
     }
+    let fields: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
     Ok(("--mount", fields.join(",")))
+}
+
+/// Quotes a comma-separated value: RFC 4180, 2.
+fn quoted(field: &str) -> String {
+    let plain = !field.contains([',', '"', '\n', '\r']);
+    if plain { field.to_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
 }
 
 /// A secret or a config: its file, mounted read-only.
@@ -93,4 +100,20 @@ fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> R
     let target = target.unwrap_or_else(|| name.clone());
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
     Ok(format!("{file}:{target}:ro"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_stays_one_field() {
+        for (field, want) in [
+            ("source=/a", "source=/a"),
+            ("source=/a,readonly", "\"source=/a,readonly\""),
+            ("target=/x\"y", "\"target=/x\"\"y\""),
+        ] {
+            assert_eq!(quoted(field), want);
+        }
+    }
 }

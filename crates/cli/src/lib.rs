@@ -130,7 +130,7 @@ pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode
 /// Prints an error as its one line on stderr: `tool: operation object: cause`.
 pub fn complain(tool: &str, error: &anyhow::Error) {
     // One line, whatever an input smuggled into a message.
-    let line: String = without_numbers(&format!("{error:#}")).chars().flat_map(printable).collect();
+    let line = printable(&without_numbers(&format!("{error:#}")));
     eprint_line(&format!("{tool}: {line}"));
 }
 
@@ -150,7 +150,12 @@ fn without_numbers(text: &str) -> String {
     })
 }
 
-fn printable(c: char) -> impl Iterator<Item = char> {
+/// Returns text for one line of a list: what strangers have named neither moves the cursor nor makes lines of its own.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(escaped).collect()
+}
+
+fn escaped(c: char) -> impl Iterator<Item = char> {
     let escaped: Vec<char> = if c.is_control() { c.escape_default().collect() } else { vec![c] };
     escaped.into_iter()
 }

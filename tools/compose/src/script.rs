@@ -8,10 +8,10 @@ use crate::project::Project;
 use crate::service::{Condition, Service};
 
 /// What a script begins with where a service waits until another is healthy.
-const HEALTHY: &str = r#"is() { LIST "$2" | grep -qxF -- "$1"; }
+const HEALTHY: &str = r#"is() { LIST ${2-} | grep -qxF -- "$1"; }
 healthy() {
   until is "$1" --filter=health=healthy; do
-    if is "$1" --filter=health=unhealthy || is "$1" --filter=status=exited || ! is "$1" --quiet; then
+    if is "$1" --filter=health=unhealthy || is "$1" --filter=status=exited || ! is "$1"; then
       echo "$1 is not healthy" >&2; exit 1
     fi
     sleep 0.2
@@ -106,7 +106,7 @@ mod tests {
         let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
         let project = Project { name: "p".to_owned(), services, volumes: vec![] };
         let script = script(&project, &["--root".into(), "/r".into()], true);
-        assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r \"$2\" | grep"), "{script}");
+        assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
         let run =
             |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");

@@ -133,7 +133,7 @@ impl Watch<'_> {
         } else {
             let more = more.iter().map(|(name, value)| format!("{name}={}", shown(value)));
             let words: Vec<String> = [time, event.to_owned(), id.to_string()].into_iter().chain(more).collect();
-            writeln!(out, "{}", words.join(" "))?;
+            writeln!(out, "{}", cli::printable(&words.join(" ")))?;
         }
         Ok(out.flush()?)
     }

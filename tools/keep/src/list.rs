@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use container::{ContainerId, Directories};
@@ -15,14 +16,35 @@ use crate::control;
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
 use crate::job::{self, Job};
+use crate::options::Form;
 use crate::stop;
 
+/// What a container must have to be listed: one member of its row.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    member: &'static str,
+    value: String,
+}
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let member = ["health", "status"].into_iter().find(|member| *member == name && !value.is_empty());
+        let member = member.ok_or("not health=STATUS or status=STATUS")?;
+        Ok(Self { member, value: value.to_owned() })
+    }
+}
+
 /// Prints the containers.
-pub(crate) fn list(as_json: bool, quiet: bool, running: bool, directories: &Directories) -> Result<ExitCode> {
+pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let mut rows: Vec<Value> = ids(directories)?.iter().map(|id| row(directories, id)).collect();
-    if running {
+    rows.retain(|row| form.filter.iter().all(|filter| row[filter.member] == *filter.value));
+    if form.running {
         rows.retain(|row| row["status"] == "running");
     }
+    let (as_json, quiet) = (form.json, form.quiet);
     let mut out = io::stdout().lock();
     if as_json {
         for row in rows {
@@ -124,7 +146,7 @@ fn table(rows: &[Value]) -> String {
 
 fn cells(row: &Value) -> [String; 5] {
     let words: Vec<String> = row["command"].as_array().into_iter().flatten().map(text).collect();
-    let mut command = words.join(" ").chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut command = words.join(" ");
     if command.chars().count() > 24 {
         command = command.chars().take(23).chain(['…']).collect();
     }
@@ -137,7 +159,9 @@ fn cells(row: &Value) -> [String; 5] {
     }
     let ports: Vec<String> = row["ports"].as_array().into_iter().flatten().map(port).collect();
     let image = text(&row["image"]);
-    [text(&row["id"]), if image.is_empty() { "-".to_owned() } else { image }, command, status, ports.join(", ")]
+    let cells =
+        [text(&row["id"]), if image.is_empty() { "-".to_owned() } else { image }, command, status, ports.join(", ")];
+    cells.map(|cell| cli::printable(&cell))
 }
 
 fn port(port: &Value) -> String {

@@ -47,6 +47,7 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
     // A port with several conditions is one for people.
     rows.dedup();
     rows.extend(proxies.iter().flat_map(proxy_rows));
+    let rows: Vec<[String; 4]> = rows.into_iter().map(|row| row.map(|cell| cli::printable(&cell))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let widths = [width(0), width(1), width(2)];
     rows.iter().fold(String::new(), |text, [host, container, protocol, id]| {

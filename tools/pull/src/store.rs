@@ -97,11 +97,13 @@ pub(crate) fn list(layout: &Layout, form: Form) -> anyhow::Result<()> {
 }
 
 fn table(images: &[Listed], out: &mut impl Write) -> anyhow::Result<()> {
-    let width = images.iter().map(|image| image.name.len()).max().unwrap_or(4).max(4);
+    let name = |image: &Listed| cli::printable(&image.name);
+    let width = images.iter().map(|image| name(image).len()).max().unwrap_or(4).max(4);
     writeln!(out, "{:width$}  {:19}  {:14}  {:10}  {:>10}", "NAME", "DIGEST", "PLATFORM", "CREATED", "SIZE")?;
-    for Listed { name, digest, platform, created, size } in images {
+    for image in images {
+        let Listed { digest, platform, created, size, .. } = image;
+        let (name, platform) = (name(image), cli::printable(platform.as_deref().unwrap_or("-")));
         let digest = digest.get(..19).unwrap_or(digest);
-        let platform = platform.as_deref().unwrap_or("-");
         // An image may say anything.
         let day = created.as_deref().and_then(|time| time.get(..10));
         let created = day.filter(|day| day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')).unwrap_or("-");

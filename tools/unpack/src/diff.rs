@@ -58,7 +58,7 @@ pub(crate) fn list(container: &Container, as_json: bool, mut out: impl Write) ->
             let path = format!("/{}", String::from_utf8_lossy(path));
             writeln!(out, "{}", json!({"kind": kind, "path": path}))?;
         } else {
-            writeln!(out, "{sign} /{}", Name(path))?;
+            writeln!(out, "{sign} /{}", cli::printable(&Name(path).to_string()))?;
         }
         Ok(())
     })?;

@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+mod removal;
+mod walk;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
@@ -13,6 +16,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sys::file::leave_open;
+
+pub use removal::{remove, remove_tree};
+pub use walk::{Descent, Met, Walk, names};
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 

@@ -100,7 +100,7 @@ impl Drop for Claim {
             // What cannot be undone is no news after an error: it is in use.
             let _undone = match made {
                 Made::Directory(path) => fs::remove_dir(path),
-                Made::Volume(path) => fs::remove_dir_all(path),
+                Made::Volume(path) => root::remove_tree(path),
             };
         }
         if let Err(error) = remove(&self.path) {
@@ -185,12 +185,7 @@ pub(crate) fn sweep_removed(directories: &Directories) -> Result<()> {
 }
 
 fn sweep(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    root::remove_tree(path).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Returns the ids of the bundles.

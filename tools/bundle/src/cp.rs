@@ -124,7 +124,7 @@ fn copy(from: &Place, path: &Path, to: &Place, target: &Path, (options, manner):
         Found::Object(object) if object.is_directory() => {
             let directory = object.open_directory()?;
             if source.only_content {
-                return copy_content(&source.open_directory()?, &directory, manner);
+                return copy_content(source.open_directory()?, directory, manner);
             }
             (directory, source.name.clone())
         }
@@ -134,7 +134,7 @@ fn copy(from: &Place, path: &Path, to: &Place, target: &Path, (options, manner):
     };
     if source.only_content {
         let made = Entry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
-        return copy_content(&source.open_directory()?, &made, manner);
+        return copy_content(source.open_directory()?, made, manner);
     }
     let entry = Entry { directory: directory.as_fd(), name: &name };
     copy_entry(source.entry(), entry, &source.stat, manner)

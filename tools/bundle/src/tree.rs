@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail, ensure};
+use root::{Descent, Met, Walk};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
     fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat,
     symlinkat, unlinkat, utimensat,
 };
@@ -130,45 +131,62 @@ impl Entry<'_> {
 }
 
 /// Copies what is in a directory, and the directory's own mode, owner and attributes.
-pub(crate) fn copy_content(source: &OwnedFd, target: &OwnedFd, manner: &Manner<'_>) -> Result<()> {
+pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &Manner<'_>) -> Result<()> {
     if manner.links.borrow().root.is_none() {
         manner.links.borrow_mut().root = Some(target.try_clone()?);
     }
-    for entry in Dir::read_from(source)? {
+    let (mut walk, mut targets) = (Walk::new(source)?, Descent::new(target)?);
+    while let Some(met) = walk.next()? {
         manner.interrupt.check()?;
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
+        let Met::Entry(name) = met else {
+            let source = walk.directory();
+            let finished = finish(source, targets.directory(), &fstat(source)?, manner);
+            finished.with_context(|| shown(walk.path(), None))?;
+            if targets.leave()? {
+                manner.links.borrow_mut().names.pop();
+            }
             continue;
+        };
+        let from = Entry { directory: walk.directory(), name: &name };
+        let to = Entry { directory: targets.directory(), name: &name };
+        let copied = from.stat().map_err(Into::into).and_then(|stat| copy_one(from, to, &stat, manner));
+        if let Some((from, to)) = copied.with_context(|| shown(walk.path(), Some(&name)))? {
+            targets.enter(to)?;
+            manner.links.borrow_mut().names.push(name.clone());
+            walk.enter(name, from)?;
         }
-        let (from, to) = (Entry { directory: source.as_fd(), name }, Entry { directory: target.as_fd(), name });
-        let copied = from.stat().map_err(Into::into).and_then(|stat| copy_entry(from, to, &stat, manner));
-        copied.with_context(|| name.to_string_lossy().into_owned())?;
     }
-    finish(source.as_fd(), target.as_fd(), &fstat(source)?, manner)
+    Ok(())
+}
+
+/// Shows where something is. A path may be of any length.
+fn shown(path: &[CString], name: Option<&CString>) -> String {
+    let cut = path.len().saturating_sub(8);
+    let names = path[cut..].iter().chain(name).map(|name| name.to_string_lossy().into_owned());
+    let names = (cut > 0).then(|| "...".to_owned()).into_iter().chain(names);
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// Copies an entry, whatever it is.
 pub(crate) fn copy_entry(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+    match copy_one(from, to, stat, manner)? {
+        Some((source, target)) => copy_content(source, target, manner),
+        None => Ok(()),
+    }
+}
+
+/// Copies an entry; a directory is only made, and both are returned.
+fn copy_one(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Directory {
-        let (source, target) = (from.open_directory()?, to.make_directory(manner.merge)?);
-        let below = manner.links.borrow().root.is_some();
-        if below {
-            manner.links.borrow_mut().names.push(to.name.to_owned());
-        }
-        copy_content(&source, &target, manner)?;
-        if below {
-            manner.links.borrow_mut().names.pop();
-        }
-        return Ok(());
+        return Ok(Some((from.open_directory()?, to.make_directory(manner.merge)?)));
     }
     if manner.merge {
         to.clear()?;
     }
     if stat.st_nlink > 1 {
         if manner.links.borrow().link(stat, to) {
-            return Ok(());
+            return Ok(None);
         }
         manner.links.borrow_mut().note(stat, to.name);
     }
@@ -176,20 +194,21 @@ pub(crate) fn copy_entry(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &M
         FileType::RegularFile => {
             let (mut reader, mut writer) = (from.open_file()?, to.create()?);
             io::copy(&mut reader, &mut writer)?;
-            finish(reader.as_fd(), writer.as_fd(), stat, manner)
+            finish(reader.as_fd(), writer.as_fd(), stat, manner)?;
         }
         FileType::Symlink => {
             let target = readlinkat(from.directory, from.name, Vec::new())?;
             symlinkat(target.as_c_str(), to.directory, to.name)?;
-            own(to, stat, manner)
+            own(to, stat, manner)?;
         }
         kind => {
             mknodat(to.directory, to.name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?;
             own(to, stat, manner)?;
             // The mask may have taken bits away.
-            Ok(chmodat(to.directory, to.name, manner.mode(stat), AtFlags::empty())?)
+            chmodat(to.directory, to.name, manner.mode(stat), AtFlags::empty())?;
         }
     }
+    Ok(None)
 }
 
 fn own(to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {

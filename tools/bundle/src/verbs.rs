@@ -130,13 +130,16 @@ pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
             text += &(object.to_string() + "\n");
         }
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        rows.push([
-            id.into(),
-            status.to_owned(),
-            pid,
-            if image.is_empty() { "-".to_owned() } else { image },
-            path.display().to_string(),
-        ]);
+        rows.push(
+            [
+                id.into(),
+                status.to_owned(),
+                pid,
+                if image.is_empty() { "-".to_owned() } else { image },
+                path.display().to_string(),
+            ]
+            .map(|cell: String| cli::printable(&cell)),
+        );
     }
     if !as_json {
         text = table(&rows);
@@ -164,7 +167,18 @@ fn image_name(path: &Path) -> Option<String> {
 /// Removes what no container runs from: what was left half-made, what has lost its mount (with its mount namespace or a
 /// reboot), with `all` every bundle that is not in use. A bundle is in use that somebody holds a lock on, or on its name.
 pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
-    container::sweep_removed(directories)?;
+    // One that cannot be removed keeps no other: the first failure is told last.
+    let mut failure = None;
+    let mut tell = |done: Result<()>| match done {
+        Ok(()) => true,
+        Err(error) => {
+            if let Some(earlier) = failure.replace(error) {
+                cli::complain("bundle", &earlier);
+            }
+            false
+        }
+    };
+    tell(container::sweep_removed(directories));
     for id in container::entries(directories)? {
         let path = directories.bundle(&id);
         let is_used = || -> Result<bool> {
@@ -179,12 +193,14 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
         // It may have begun before it was locked.
         if !is_used()? {
             log::debug!("remove {}", path.display());
-            container::remove(&path)?;
+            if !tell(container::remove(&path)) {
+                continue;
+            }
             let mut stdout = io::stdout().lock();
             writeln!(stdout, "{id}")?;
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 /// Mounts a bundle's root file system again, where it has lost its mount, and prints the bundle's record: a container

@@ -34,7 +34,7 @@ pub(crate) fn prepare(
         let empty = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?.next().is_none();
         if let Some(content) = content.filter(|_| empty) {
             let target = open_directory(path)?;
-            copy(&content, &target, interrupt).with_context(|| format!("copy the image's {image}"))?;
+            copy(content, target, interrupt).with_context(|| format!("copy the image's {image}"))?;
         }
         return Ok(None);
     }
@@ -44,7 +44,7 @@ pub(crate) fn prepare(
         fs::create_dir(&temporary).with_context(|| format!("make {}", temporary.display()))?;
         if let Some(content) = content {
             let target = open_directory(&temporary)?;
-            copy(&content, &target, interrupt).with_context(|| format!("copy the image's {image}"))?;
+            copy(content, target, interrupt).with_context(|| format!("copy the image's {image}"))?;
         }
         match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
@@ -55,12 +55,12 @@ pub(crate) fn prepare(
     })();
     if !matches!(made, Ok(true)) {
         // The first error is the one to tell.
-        let _secondary = fs::remove_dir_all(&temporary);
+        let _secondary = root::remove_tree(&temporary);
     }
     Ok(made?.then(|| path.to_owned()))
 }
 
 /// The volume belongs to those whom the image's directory belongs to.
-fn copy(source: &OwnedFd, target: &OwnedFd, interrupt: &Interrupt) -> Result<()> {
+fn copy(source: OwnedFd, target: OwnedFd, interrupt: &Interrupt) -> Result<()> {
     copy_content(source, target, &Manner { owner: None, merge: false, interrupt, links: RefCell::default() })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
@@ -50,7 +50,7 @@ pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -
     let there = known(root, &["list", "--quiet"])?;
     for service in project.services.iter().rev().filter(|service| there.contains(&*service.container)) {
         let mut remove = command(Tool::Keep, &["rm", "--force"], root);
-        remove.push([&service.container]);
+        remove.push(["--", &*service.container]);
         quietly(&remove)?;
     }
     Ok(())
@@ -63,7 +63,7 @@ fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()
         if let Some(timeout) = timeout {
             stop.push(["--time".to_owned(), timeout.to_string()]);
         }
-        stop.push([&service.container]);
+        stop.push(["--", &*service.container]);
         quietly(&stop)?;
     }
     Ok(())
@@ -73,12 +73,7 @@ fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()
 pub(crate) fn remove_volumes(project: &Project, directories: &Directories) -> Result<()> {
     for volume in &project.volumes {
         let path = directories.volume(volume);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", path.display()));
-            }
-            _ => {}
-        }
+        root::remove_tree(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ fn wait(needed: &Service, condition: Condition, root: &[OsString]) -> String {
         Condition::Healthy => format!("healthy {id}"),
         Condition::Completed => {
             let mut wait = command(Tool::Keep, &["wait"], root);
-            wait.push(["--", &needed.container]);
+            wait.push(["--", &*needed.container]);
             format!("[ \"$({wait})\" = 0 ] || {{ echo {id} failed >&2; exit 1; }}")
         }
     }

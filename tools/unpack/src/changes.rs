@@ -224,6 +224,20 @@ fn children(directory: &OwnedFd, path: &[u8]) -> anyhow::Result<Vec<(CString, In
     names.into_iter().map(child).collect()
 }
 
+/// Where in the tree something is wrong: said once, however deep it is.
+#[derive(Debug)]
+struct At(String);
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn at(error: anyhow::Error, path: &[u8]) -> anyhow::Error {
+    if error.is::<At>() { error } else { error.context(At(Name(path).to_string())) }
+}
+
 /// Tells whether the container, which may still run, has removed a file while it was read.
 fn has_vanished(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::NOENT)

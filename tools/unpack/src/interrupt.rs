@@ -1,7 +1,5 @@
 //! Ctrl-C and SIGTERM: what is half extracted goes, and the exit code says which signal it was.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -10,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
-use crate::{lock, parents, removal};
+use crate::{lock, parents};
 
 /// Whoever writes has it shared; the end of the program takes it for good.
 static GATE: RwLock<()> = RwLock::new(());
@@ -63,13 +61,7 @@ fn remove_all(path: &Path) {
 
 /// Removes a tree; what cannot be removed is left to the next run, which sweeps.
 pub(crate) fn remove_tree(path: &Path) {
-    let removed = || -> anyhow::Result<()> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let name = std::ffi::CString::new(name.as_encoded_bytes())?;
-        Ok(removal::remove(File::open(parent)?.as_fd(), &name)?)
-    };
-    if let Err(error) = removed() {
+    if let Err(error) = root::remove_tree(path) {
         log::debug!("remove {}: {error:#}", path.display());
     }
 }

@@ -22,7 +22,6 @@ mod node;
 mod options;
 mod parents;
 mod path;
-mod removal;
 mod store;
 mod stream;
 mod tar;

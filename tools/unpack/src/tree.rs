@@ -25,7 +25,7 @@ use crate::parents::hides;
 use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
 use crate::tar::{Entry, Name, Time};
-use crate::{listing, removal, xattr};
+use crate::{listing, xattr};
 
 /// How many directories are kept open. Layers list their entries directory by directory, so a few would do.
 const OPEN: usize = 64;
@@ -347,7 +347,7 @@ impl<'a> Tree<'a> {
         let path = self.slots[parent].path.clone();
         self.flush()?;
         let parent = self.directory(&path)?;
-        removal::remove(self.slots[parent].fd.as_fd(), name)
+        root::remove(self.slots[parent].fd.as_fd(), name)
             .with_context(|| format!("remove {}", Name(&join(&path, name.to_bytes()))))?;
         Ok(parent)
     }

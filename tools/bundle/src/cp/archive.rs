@@ -8,9 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use root::{Met, Walk};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, linkat, major,
-    makedev, minor, mknodat, readlinkat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, linkat, major, makedev,
+    minor, mknodat, readlinkat, symlinkat, utimensat,
 };
 use tar::{EntryType, Header};
 
@@ -23,7 +24,9 @@ use crate::tree::{Entry, Manner};
 pub(crate) fn write(source: &Object, interrupt: &Interrupt, out: impl Write) -> Result<()> {
     let mut writer = Writer { archive: tar::Builder::new(out), linked: HashMap::new(), interrupt };
     let name = Path::new(std::ffi::OsStr::from_bytes(source.name.to_bytes()));
-    writer.entry(source.entry(), &source.stat, name)?;
+    if let Some(directory) = writer.entry(source.entry(), &source.stat, name)? {
+        writer.content(directory, name)?;
+    }
     writer.archive.into_inner()?.flush()?;
     Ok(())
 }
@@ -36,14 +39,16 @@ struct Writer<'a, W: Write> {
 }
 
 impl<W: Write> Writer<'_, W> {
-    fn entry(&mut self, entry: Entry<'_>, stat: &Stat, path: &Path) -> Result<()> {
+    /// Writes an entry; a directory is returned.
+    fn entry(&mut self, entry: Entry<'_>, stat: &Stat, path: &Path) -> Result<Option<OwnedFd>> {
         self.interrupt.check()?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut header = header(stat);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
                 header.set_entry_type(EntryType::Link);
-                return Ok(self.archive.append_link(&mut header, path, first)?);
+                self.archive.append_link(&mut header, path, first)?;
+                return Ok(None);
             }
             self.linked.insert((stat.st_dev, stat.st_ino), path.to_owned());
         }
@@ -51,7 +56,7 @@ impl<W: Write> Writer<'_, W> {
             FileType::Directory => {
                 header.set_entry_type(EntryType::Directory);
                 self.archive.append_data(&mut header, path.join(""), io::empty())?;
-                self.content(&entry.open_directory()?, path)
+                return Ok(Some(entry.open_directory()?));
             }
             FileType::RegularFile => {
                 let file = entry.open_file().with_context(|| path.display().to_string())?;
@@ -59,13 +64,13 @@ impl<W: Write> Writer<'_, W> {
                 header.set_size(size);
                 // One that grows meanwhile must not get into the next entry's place, nor one that shrinks.
                 let content = file.take(size).chain(io::repeat(0)).take(size);
-                Ok(self.archive.append_data(&mut header, path, content)?)
+                self.archive.append_data(&mut header, path, content)?;
             }
             FileType::Symlink => {
                 header.set_entry_type(EntryType::Symlink);
                 let target = readlinkat(entry.directory, entry.name, Vec::new())?;
                 let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
-                Ok(self.archive.append_link(&mut header, path, target)?)
+                self.archive.append_link(&mut header, path, target)?;
             }
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
                 header.set_entry_type(match kind {
@@ -75,24 +80,29 @@ impl<W: Write> Writer<'_, W> {
                 });
                 header.set_device_major(major(stat.st_rdev))?;
                 header.set_device_minor(minor(stat.st_rdev))?;
-                Ok(self.archive.append_data(&mut header, path, io::empty())?)
+                self.archive.append_data(&mut header, path, io::empty())?;
             }
             // A socket is nothing without its listener.
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(None)
     }
 
-    fn content(&mut self, directory: &OwnedFd, path: &Path) -> Result<()> {
-        for entry in Dir::read_from(directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
+    fn content(&mut self, directory: OwnedFd, path: &Path) -> Result<()> {
+        let mut walk = Walk::new(directory)?;
+        let mut path = path.to_owned();
+        while let Some(met) = walk.next()? {
+            let Met::Entry(name) = met else {
+                path.pop();
                 continue;
-            }
-            let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-            let entry = Entry { directory: directory.as_fd(), name };
+            };
+            path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            let entry = Entry { directory: walk.directory(), name: &name };
             let stat = entry.stat().with_context(|| path.display().to_string())?;
-            self.entry(entry, &stat, &path)?;
+            match self.entry(entry, &stat, &path)? {
+                Some(directory) => walk.enter(name, directory)?,
+                None => drop(path.pop()),
+            }
         }
         Ok(())
     }
@@ -120,17 +130,19 @@ pub(crate) fn read(input: impl Read, place: &Place, path: &Path, manner: &Manner
         let inner = root::clean(Path::new(std::ffi::OsStr::from_bytes(&entry.path_bytes())));
         let made = extract(&mut entry, place, path, (&inner, manner));
         if let Some(directory) = made.with_context(|| format!("entry {}", inner.display()))? {
-            directories.push(directory);
+            directories.push((inner, directory));
         }
     }
     // What was put into them has changed their times.
-    for (directory, time) in directories.iter().rev() {
+    for (inner, time) in directories.iter().rev() {
+        let directory = place.open(&path.join(inner), OFlags::RDONLY | OFlags::DIRECTORY)?;
         rustix::fs::futimens(directory, time)?;
     }
     Ok(())
 }
 
-type Made = Option<(OwnedFd, Timestamps)>;
+/// The time of a directory that was made.
+type Made = Option<Timestamps>;
 
 fn extract<R: Read>(
     entry: &mut tar::Entry<'_, R>,
@@ -144,9 +156,9 @@ fn extract<R: Read>(
     let to = Entry { directory: directory.as_fd(), name: &name };
     let kind = entry.header().entry_type();
     if kind == EntryType::Directory {
-        let made = to.make_directory(true)?;
+        to.make_directory(true)?;
         own(to, entry.header(), manner)?;
-        return Ok(Some((made, times(entry.header()))));
+        return Ok(Some(times(entry.header())));
     }
     to.clear()?;
     match kind {

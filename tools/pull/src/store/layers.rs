@@ -61,17 +61,13 @@ fn remove(layers: &Path, path: &Path) -> io::Result<()> {
     let lock = doomed.with_extension("lock");
     let held = File::options().create(true).truncate(false).write(true).open(&lock)?;
     flock(&held, FlockOperation::LockExclusive)?;
-    let removed = remove_tree(&doomed)
+    let removed = root::remove_tree(&doomed)
         .and_then(|()| fs::rename(path, &doomed))
-        .and_then(|()| remove_tree(&doomed))
+        .and_then(|()| root::remove_tree(&doomed))
         .and_then(|()| remove_notes(path));
     // The lock's file is of no use without the lock.
     let _left = fs::remove_file(&lock);
     removed
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    none_is_fine(fs::remove_dir_all(path))
 }
 
 fn remove_notes(layer: &Path) -> io::Result<()> {

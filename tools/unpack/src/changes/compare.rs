@@ -7,15 +7,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::Context;
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
-use super::{Change, Node, Report, children, has_vanished, open_regular};
+use super::{Change, Node, Report, at, children, has_vanished, open_regular};
 use crate::lower::{Found, Lower};
 use crate::parents::open_below;
 use crate::path::join;
-use crate::tar::{Entry, Kind, Name};
+use crate::tar::{Entry, Kind};
 
 /// How much of two files is compared at once.
 const PIECE: usize = 128 << 10;
@@ -64,7 +63,7 @@ fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>, changed: &C
         };
         match told {
             Err(error) if has_vanished(&error) => {}
-            told => told.with_context(|| Name(&path).to_string())?,
+            told => told.map_err(|error| at(error, &path))?,
         }
     }
     Ok(())

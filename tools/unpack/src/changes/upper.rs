@@ -3,16 +3,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
-use super::{Change, Node, Report, children, has_vanished};
+use super::{Change, Node, Report, at, children, has_vanished};
 use crate::form::Form;
 use crate::lower::Found;
 use crate::parents::open_below;
 use crate::path::Inner;
-use crate::tar::Name;
 use crate::tree::is_whiteout;
 use crate::xattr::{self, Object};
 
@@ -30,7 +29,7 @@ fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) -> anyhow::
         let node = Node { directory: fd.as_fd(), name: &name, stat };
         match child(&node, path.clone(), report) {
             Err(error) if has_vanished(&error) => {}
-            told => told.with_context(|| Name(&path).to_string())?,
+            told => told.map_err(|error| at(error, &path))?,
         }
     }
     Ok(())

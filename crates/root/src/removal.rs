@@ -1,8 +1,12 @@
 //! Removing a tree of any depth with a bounded number of open directories.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -11,7 +15,7 @@ use rustix::io::Errno;
 const DEPTH: usize = 32;
 
 /// Removes whatever `name` in `parent` is, with all that is below it. It is no error if nothing is there.
-pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     let Some(top) = unlink_or_open(parent, name)? else { return Ok(()) };
     // What was moved up while the directory was read is met the next time round.
     while empty(top.as_fd(), top.as_fd(), 0, &mut 0)? {}
@@ -79,14 +83,26 @@ fn move_up(directory: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &
     }
 }
 
+/// Removes a tree by its path. It is no error if nothing is there.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let name = CString::new(name.as_bytes())?;
+    match File::open(parent) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        parent => Ok(remove(parent?.as_fd(), &name)?),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn any_depth_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = std::fs::File::open(directory.path()).unwrap();
+        let directory = std::env::temp_dir().join(format!("removal-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let root = File::open(&directory).unwrap();
         rustix::fs::mkdirat(&root, "top", Mode::RWXU).unwrap();
         let mut deep = openat(&root, "top", OFlags::DIRECTORY, Mode::empty()).unwrap();
         for _ in 0..3000 {
@@ -96,7 +112,10 @@ mod tests {
             deep = openat(&deep, "d", OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
         remove(root.as_fd(), c"top").unwrap();
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
         remove(root.as_fd(), c"nothing").unwrap();
+        remove_tree(&directory.join("neither/nor")).unwrap();
+        remove_tree(&directory).unwrap();
+        assert!(!directory.exists());
     }
 }

@@ -245,6 +245,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         seccomp: seccomp_profile(options, &capabilities)?,
         namespaces,
         devices,
+        masked: host::thermal_files(),
         block_io: throttle::block_io(&options.limits.blocks)?,
         capabilities,
     };

@@ -8,6 +8,9 @@ use crate::options::Health;
 /// The annotation's key.
 pub(crate) const ANNOTATION: &str = "org.drayage.healthcheck";
 
+/// Nanoseconds.
+const LEAST: u64 = 1_000_000;
+
 impl Health {
     /// Returns the check that the container has: the image's, with what the user wants instead.
     pub(crate) fn check(&self, image: Option<&Value>) -> Option<Value> {
@@ -27,6 +30,13 @@ impl Health {
         }
         if let Some(retries) = self.retries {
             check.insert("Retries".into(), json!(retries));
+        }
+        for name in ["Interval", "StartInterval"] {
+            // docker's least: an image's check must not keep a processor busy.
+            let time = check.get(name).and_then(Value::as_u64).filter(|time| (1..LEAST).contains(time));
+            if time.is_some() {
+                check.insert(name.into(), json!(LEAST));
+            }
         }
         let tests = check.get("Test")?.as_array()?.first()? != "NONE";
         (tests && !self.no_healthcheck).then_some(Value::Object(check))
@@ -52,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_user_changes_what_the_image_says() {
-        let image = json!({"Test": ["CMD", "true"], "Interval": 5});
+        let image = json!({"Test": ["CMD", "true"], "Interval": 5_000_000});
         let second = Some(Duration::from_secs(1));
         for (health, image, want) in [
             (Health::default(), None, None),
@@ -62,7 +72,9 @@ mod tests {
             (
                 Health { probe: Some("x".into()), timeout: second, retries: Some(2), ..Health::default() },
                 Some(&image),
-                Some(json!({"Test": ["CMD-SHELL", "x"], "Interval": 5, "Timeout": 1_000_000_000, "Retries": 2})),
+                Some(
+                    json!({"Test": ["CMD-SHELL", "x"], "Interval": 5_000_000, "Timeout": 1_000_000_000, "Retries": 2}),
+                ),
             ),
             (Health::default(), Some(&json!({"Test": ["NONE"]})), None),
             (

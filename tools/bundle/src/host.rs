@@ -88,3 +88,11 @@ pub(crate) fn shared_memory(options: &Namespaces, directories: &Directories) -> 
         _ => Ok(None),
     }
 }
+/// Returns where the host counts how often its processors were too hot, which tells a container what others do.
+pub(crate) fn thermal_files() -> Vec<String> {
+    let cpus = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    let files = cpus.map(|cpu| cpu.path().join("thermal_throttle")).filter(|path| path.exists());
+    let mut files: Vec<String> = files.map(|path| path.to_string_lossy().into_owned()).collect();
+    files.sort();
+    files
+}

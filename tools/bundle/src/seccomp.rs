@@ -15,9 +15,9 @@ pub(crate) use file::parse;
 const ALLOWED: [&str; 12] = [
     // Files and directories by name.
     "access chdir chmod chown chown32 creat faccessat faccessat2 fchmodat fchmodat2 fchownat fstatat64 futimesat getcwd \
-     inotify_add_watch lchown lchown32 link linkat lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at \
+     inotify_add_watch lchown lchown32 link linkat listmount lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at \
      newfstatat open openat openat2 readlink readlinkat rename renameat renameat2 rmdir stat stat64 statfs statfs64 \
-     statx symlink symlinkat truncate truncate64 umask unlink unlinkat utime utimensat utimensat_time64 utimes",
+     statmount statx symlink symlinkat truncate truncate64 umask unlink unlinkat utime utimensat utimensat_time64 utimes",
     // Open files.
     "_llseek cachestat close close_range copy_file_range dup dup2 dup3 fadvise64 fadvise64_64 fallocate fanotify_mark \
      fchdir fchmod fchown fchown32 fcntl fcntl64 fdatasync flock fstat fstat64 fstatfs fstatfs64 fsync ftruncate \
@@ -39,7 +39,7 @@ const ALLOWED: [&str; 12] = [
     "capget capset execve execveat exit exit_group fork get_robust_list get_thread_area getcpu getpgid getpgrp getpid \
      getppid getpriority getrlimit getrusage getsid gettid ioprio_get ioprio_set kill landlock_add_rule \
      landlock_create_ruleset landlock_restrict_self pause pidfd_open pidfd_send_signal prctl prlimit64 \
-     restart_syscall rseq sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam \
+     restart_syscall riscv_hwprobe rseq sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam \
      sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64 sched_setaffinity sched_setattr \
      sched_setparam sched_setscheduler sched_yield seccomp set_robust_list set_thread_area set_tid_address setpgid \
      setpriority setrlimit setsid sysinfo tgkill times tkill ugetrlimit uname uretprobe vfork wait4 waitid waitpid",
@@ -72,9 +72,9 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
     ("PERFMON", "perf_event_open"),
     (
         "SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie lsm_get_self_attr \
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
          lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl \
-         quotactl_fd setdomainname sethostname setns statmount syslog umount umount2 unshare",
+         quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
     ),
     ("SYS_BOOT", "reboot"),
     ("SYS_CHROOT", "chroot"),
@@ -92,6 +92,7 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
 /// Domains, 32-bit programs and address layouts that `personality(2)` may choose; the last one asks only.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
 const ENOSYS: u32 = 38;
 
@@ -113,7 +114,7 @@ const ARCHITECTURES: [Architecture; 3] = [
         names: &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
         calls: "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
     },
-    Architecture { go: "riscv64", names: &["SCMP_ARCH_RISCV64"], calls: "riscv_flush_icache riscv_hwprobe" },
+    Architecture { go: "riscv64", names: &["SCMP_ARCH_RISCV64"], calls: "riscv_flush_icache" },
 ];
 
 /// Returns the name that Go has for the architecture this program was built for.
@@ -137,11 +138,14 @@ pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
     allowed.extend(architecture.iter().flat_map(|architecture| architecture.calls.split_ascii_whitespace()));
     let mut rules = vec![json!({"names": allowed, "action": "SCMP_ACT_ALLOW"})];
     rules.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, None)));
-    rules.push(json!({
-        "names": ["socket"],
-        "action": "SCMP_ACT_ALLOW",
-        "args": [{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE"}],
-    }));
+    // All but the kernel's ciphers and the hypervisor.
+    for (value, comparison) in [(AF_ALG, "SCMP_CMP_LT"), (AF_ALG + 1, "SCMP_CMP_EQ"), (AF_VSOCK, "SCMP_CMP_GT")] {
+        rules.push(json!({
+            "names": ["socket"],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": value, "op": comparison}],
+        }));
+    }
     if !capabilities.contains(&Capability::SYS_ADMIN) {
         rules.push(allow_if("clone", 0, NEW_NAMESPACES, Some(0)));
         // Its flags lie in memory, where a filter cannot look. ENOSYS makes libc fall back on clone.
@@ -195,11 +199,63 @@ mod tests {
         let rules = profile["syscalls"].as_array().unwrap();
         let of =
             |name: &str| rules.iter().filter(|rule| rule["names"][0] == name && rule.get("args").is_some()).count();
-        assert_eq!((of("personality"), of("socket"), of("clone")), (5, 1, 1));
+        assert_eq!((of("personality"), of("socket"), of("clone")), (5, 3, 1));
         let clone3 = rules.iter().find(|rule| rule["names"][0] == "clone3").unwrap();
         assert_eq!((&clone3["action"], &clone3["errnoRet"]), (&json!("SCMP_ACT_ERRNO"), &json!(38)));
         let privileged = default_profile(&[Capability::SYS_ADMIN].into());
         assert!(!privileged["syscalls"].as_array().unwrap().iter().any(|rule| rule["names"][0] == "clone3"));
+    }
+
+    /// Returns what a profile says, a call and its condition each.
+    fn facts(profile: &Value) -> BTreeSet<String> {
+        let mut facts = BTreeSet::new();
+        for rule in profile["syscalls"].as_array().unwrap() {
+            let condition = match (&rule["args"][0], &rule["errnoRet"]) {
+                (Value::Null, Value::Null) => String::new(),
+                (Value::Null, errno) => format!(" errno {errno}"),
+                (argument, _) => {
+                    let operation = argument["op"].as_str().unwrap().trim_start_matches("SCMP_CMP_");
+                    format!(" argument {} {operation} {}", argument["index"], argument["value"])
+                }
+            };
+            let names = rule["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+            facts.extend(names.map(|name| format!("{name}{condition}")));
+        }
+        facts
+    }
+
+    /// Returns the same of docker's table.
+    fn docker(capabilities: &BTreeSet<Capability>) -> BTreeSet<String> {
+        let has = |name: &str| capabilities.contains(&name.parse().unwrap());
+        let mut facts = BTreeSet::new();
+        for line in include_str!("seccomp/docker.txt").lines().filter(|line| !line.starts_with('#')) {
+            let (condition, names) = line.split_once(": ").unwrap();
+            let (holds, rest) = match condition.split_once(' ') {
+                Some(("with", name)) => (has(name), ""),
+                Some(("without", rest)) => rest.split_once(' ').map(|(name, rest)| (!has(name), rest)).unwrap(),
+                Some(("on", names)) => (names.split(',').any(|name| name == host_architecture()), ""),
+                Some(_) => (true, condition),
+                None => (true, ""),
+            };
+            let fact = |name: &str| format!("{name} {rest}").trim_end().to_owned();
+            facts.extend(names.split(' ').filter(|_| holds).map(fact));
+        }
+        facts
+    }
+
+    #[test]
+    fn the_profile_is_docker_s() {
+        let all: BTreeSet<Capability> = WITH_CAPABILITY.iter().map(|(name, _)| name.parse().unwrap()).collect();
+        let single = all.iter().map(|capability| BTreeSet::from([*capability]));
+        for capabilities in single.chain([BTreeSet::new(), all.clone()]) {
+            let (ours, docker) = (facts(&default_profile(&capabilities)), docker(&capabilities));
+            let wider: Vec<_> = ours.difference(&docker).collect();
+            let narrower: Vec<_> = docker.difference(&ours).collect();
+            assert!(
+                wider.is_empty() && narrower.is_empty(),
+                "{capabilities:?}: wider {wider:?}, narrower {narrower:?}"
+            );
+        }
     }
 
     #[test]

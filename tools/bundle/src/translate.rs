@@ -66,6 +66,8 @@ pub(crate) struct Facts {
     /// `linux.resources.blockIO`.
     pub(crate) block_io: Option<Value>,
     pub(crate) capabilities: BTreeSet<Capability>,
+    /// Files of this host's that are hidden beside those of every host.
+    pub(crate) masked: Vec<String>,
     /// `linux.seccomp`; `None` is unconfined.
     pub(crate) seccomp: Option<Value>,
 }
@@ -190,7 +192,10 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
     });
     mounts.retain(|mount| destination(mount) != "/dev/shm" || options.namespaces.ipc != Some(Namespace::None));
     for (path, source) in facts.files.iter().filter(|(path, _)| !users.contains(path)) {
-        mounts.push(mount::entry(path, "bind", source, &["rbind", "rprivate"]));
+        // What the container must not fill is the host's disk, too.
+        let words = ["rbind", "rprivate", "ro"];
+        let count = if options.mounts.read_only { 3 } else { 2 };
+        mounts.push(mount::entry(path, "bind", source, &words[..count]));
     }
     if let Some(program) = &facts.init {
         mounts.push(mount::entry(init::PATH, "bind", program, &["bind", "ro"]));
@@ -218,7 +223,8 @@ fn linux(options: &Create, facts: &Facts) -> Result<Value> {
         linux["seccomp"] = seccomp.clone();
     }
     if !options.security.privileged && !options.security.confinement.contains(&SecurityOption::OpenPaths) {
-        linux["maskedPaths"] = json!(MASKED);
+        linux["maskedPaths"] =
+            MASKED.iter().map(|path| json!(path)).chain(facts.masked.iter().map(|path| json!(path))).collect();
         linux["readonlyPaths"] = json!(READ_ONLY);
     }
     Ok(linux)

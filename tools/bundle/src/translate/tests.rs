@@ -22,6 +22,7 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let capabilities = capabilities(&options, (1 << 41) - 1);
     let facts = Facts {
         cgroup: "web".to_owned(),
+        masked: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         root: "rootfs".to_owned(),
         user: accounts.resolve(&spec, &options.process.group_add)?,
         hostname: "web".to_owned(),

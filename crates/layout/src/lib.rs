@@ -14,9 +14,9 @@ mod manifest;
 mod platform;
 pub mod reference;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -32,6 +32,9 @@ pub use ingest::Ingest;
 pub use manifest::{CONFIG_LIMIT, Document, Kind, MANIFEST_LIMIT};
 pub use platform::Platform;
 pub use reference::Reference;
+
+/// The directory that is locked by who changes the index.
+const INDEX_LOCK: &str = ".index";
 
 /// An image layout: a directory.
 #[derive(Clone, Debug)]
@@ -55,7 +58,8 @@ impl Layout {
         let layout = Self { path: absolute(path)? };
         let failed = |cause| Error::Io { operation: format!("make layout {}", path.display()), cause };
         fs::create_dir_all(layout.path.join("blobs/sha256")).map_err(failed)?;
-        fs::create_dir_all(layout.path.join("ingest")).map_err(failed)?;
+        // The directory that takes what is being brought.
+        drop(layout.share()?);
         let _lock = layout.lock_index()?;
         if !layout.path.join("index.json").exists() {
             layout.replace("index.json", index::EMPTY)?;
@@ -156,15 +160,31 @@ impl Layout {
     }
 
     pub(crate) fn lock_index(&self) -> Result<Guard, Error> {
-        self.lock(".", FlockOperation::LockExclusive)
+        self.lock(INDEX_LOCK, FlockOperation::LockExclusive)
     }
 
+    /// Locks a directory that is closed to all who may not write to the layout: whoever can open it can keep it locked.
     fn lock(&self, directory: &str, operation: FlockOperation) -> Result<Guard, Error> {
         let path = self.path.join(directory);
+        let open = || {
+            let writers = fs::metadata(&self.path)?.mode() & 0o022;
+            let mode = 0o700 | ((writers >> 1) * 7);
+            match DirBuilder::new().mode(mode).create(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            let file = File::open(&path)?;
+            let found = file.metadata()?;
+            if found.mode() & 0o777 != mode && found.uid() == rustix::process::geteuid().as_raw() {
+                rustix::fs::fchmod(&file, mode.into())?;
+            }
+            Ok(file)
+        };
         let failed = || Error::io(format!("lock {}", path.display()));
-        fs::create_dir_all(&path).map_err(failed())?;
-        let file = File::open(&path).map_err(failed())?;
-        rustix::fs::flock(&file, operation).map_err(|errno| failed()(errno.into()))?;
+        let file = open().map_err(failed())?;
+        let shown = path.display().to_string();
+        let told = move || log::warn!("wait for the lock on {shown}, which another process holds");
+        sys::file::lock(&file, operation, told).map_err(|errno| failed()(errno.into()))?;
         Ok(Guard(file))
     }
 
@@ -235,7 +255,7 @@ fn is_empty(path: &Path) -> bool {
         // What a killed `create` leaves is as good as empty.
         Ok(entries) => entries.flatten().all(|entry| {
             let name = entry.file_name();
-            let own = ["blobs", "ingest", "index.json"].iter().any(|own| name == *own);
+            let own = ["blobs", "ingest", "index.json", INDEX_LOCK].iter().any(|own| name == *own);
             own || ["index.json", "oci-layout"].iter().any(|file| name == *temporary(file))
         }),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -270,7 +290,7 @@ mod tests {
             let mut names: Vec<_> =
                 fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();
-            assert_eq!(names, ["blobs", "index.json", "ingest", "oci-layout"], "{leftover}");
+            assert_eq!(names, [INDEX_LOCK, "blobs", "index.json", "ingest", "oci-layout"], "{leftover}");
         }
     }
 

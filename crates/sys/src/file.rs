@@ -6,6 +6,11 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
 pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
@@ -35,6 +40,29 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8192);
     file.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Takes a lock on a file (`flock(2)`), however long that takes. Who waits for two seconds is `told` so.
+pub fn lock(file: &File, operation: FlockOperation, told: impl FnOnce() + Send + 'static) -> rustix::io::Result<()> {
+    let at_once = match operation {
+        FlockOperation::LockShared => FlockOperation::NonBlockingLockShared,
+        _ => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(file, at_once) {
+        Err(Errno::WOULDBLOCK) => {}
+        done => return done,
+    }
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let tell = move || {
+        if waiting.recv_timeout(Duration::from_secs(2)) == Err(RecvTimeoutError::Timeout) {
+            told();
+        }
+    };
+    // Without a thread it is waited for without a word.
+    let _silent = std::thread::Builder::new().spawn(tell);
+    let locked = rustix::io::retry_on_intr(|| flock(file, operation));
+    drop(done);
+    locked
 }
 
 /// Leaves a descriptor to `execve` or to the end of the process, which close it together with all others. Not if it is

@@ -108,8 +108,7 @@ mod tests {
         let script = script(&project, &["--root".into(), "/r".into()], true);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
-        let run =
-            |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
+        let run = |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
         assert_eq!(
             lines,
             [

@@ -180,7 +180,7 @@ impl Attachment {
         let temporary = draft_of(&self.path);
         let kept = json!({"owner": self.owner, "interface": self.interface, "list": self.list, "result": self.result});
         let write = || -> std::io::Result<()> {
-            self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            self.path.parent().map_or(Ok(()), super::lock::make_private)?;
             fs::write(&temporary, kept.to_string())?;
             fs::rename(&temporary, &self.path)
         };

@@ -46,7 +46,7 @@ impl Note {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
         let path = directories.network_note(NOTE, &self.id);
         let write = || -> Result<()> {
-            fs::create_dir_all(directories.network_notes(NOTE))?;
+            super::lock::make_private(&directories.network_notes(NOTE))?;
             fs::write(draft_of(&path), serde_json::to_vec(self)?)?;
             Ok(fs::rename(draft_of(&path), &path)?)
         };

@@ -2,10 +2,12 @@
 //! address, or remove the bridge, between the two. The roots of a machine share it, because they share the network.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode};
 
 const NAME: &str = "network.lock";
 
@@ -20,17 +22,27 @@ pub(crate) fn lock() -> Result<File> {
 /// Takes the lock.
 pub(crate) fn lock_quietly() -> Result<File> {
     let file = lock_file(NAME)?;
-    flock(&file, FlockOperation::LockExclusive).context("lock the networks")?;
+    let told = || log::warn!("wait for the lock of the networks, which another process holds");
+    sys::file::lock(&file, FlockOperation::LockExclusive, told).context("lock the networks")?;
     Ok(file)
 }
 
-/// Opens a file to lock.
+/// Opens a file to lock. Whoever else could open it could keep it locked.
 pub(crate) fn lock_file(name: &str) -> Result<File> {
     let directory = container::machine();
     let path = directory.join(name);
     let open = || {
-        fs::create_dir_all(directory)?;
-        File::options().create(true).truncate(false).write(true).open(&path)
+        make_private(directory)?;
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        if file.metadata()?.mode() & 0o077 != 0 {
+            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+        }
+        std::io::Result::Ok(file)
     };
     open().with_context(|| format!("open {}", path.display()))
+}
+
+/// Makes a directory, and those above it, for root only.
+pub(crate) fn make_private(directory: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

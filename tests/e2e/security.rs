@@ -7,6 +7,7 @@ use crate::support::{Need, Sandbox, Test, image, source, test};
 
 const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft, Need::Program("python3")];
 
+const DEEP: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("perl")];
 const USERS: &[Need] = &[Need::Root, Need::Program("setpriv"), Need::Program("python3")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -16,6 +17,12 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_hosts_127_0_0_1_is_closed_before_during_and_after_a_published_port", PIPELINE, localnet),
         test("the_hosts_links_take_no_router_advertisements", PIPELINE, advertisements),
         test("what_a_user_notes_leads_root_nowhere_by_surprise", USERS, notes),
+        test("words_of_a_file_are_no_options", PIPELINE, words),
+        test("no_list_moves_the_cursor", PIPELINE, lists),
+        test("no_link_of_a_users_is_written_through", PIPELINE, outputs),
+        test("twenty_thousand_directories_are_copied_and_removed", DEEP, deep),
+        test("a_read_only_container_writes_nothing", PIPELINE, read_only),
+        test("locks_are_closed_to_others", PIPELINE, locks),
     ]
 }
 
@@ -140,6 +147,141 @@ fn notes(sandbox: &Sandbox) {
                 code=0; timeout 20 ns $words >/dev/null 2>&1 || code=$?; test $code -le 1
             done
             kill $pid; rm -r /run/user"
+        ))
+        .run()
+        .ok();
+}
+
+/// An image in a compose file, a volume's name, a health check that the image brings.
+fn words(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    sandbox.write("precious", "precious");
+    let compose = |service: &str, more: &str| {
+        sandbox.write("p/compose.yml", format!("services: {{w: {{network_mode: none, {service}}}}}\n{more}"));
+        sandbox.sh("cd p; compose up --detach; code=$?; compose down --volumes; exit $code").run()
+    };
+    sandbox.sh("mkdir p").run().ok();
+    for option in ["--trace=../precious", "--cidfile=../new", "--privileged", "-v/etc:/host", "a b"] {
+        let service = format!("image: '{option}', command: ['{busybox}', 'true']");
+        compose(&service, "").fails(1).stderr_has("is not the name of an image");
+    }
+    let service = format!("image: '{busybox}', command: ['true'], volumes: ['v:/v']");
+    for name in ["/etc", "..", "--privileged", "a:b", "v,source=/etc"] {
+        compose(&service, &format!("volumes: {{v: {{name: '{name}'}}}}"))
+            .fails(1)
+            .stderr_has("not the name of a volume");
+    }
+    compose(&service, "volumes: {v: {name: plain}}").ok();
+    assert!(sandbox.read("precious") == "precious" && !sandbox.exists("new") && sandbox.exists("/etc/passwd"));
+
+    // Who says that it is healthy is not believed; and words behind the container's id are the program's.
+    let check = "--health-cmd false --health-interval 1s --health-retries 1";
+    sandbox
+        .sh(&format!(
+            "set -e
+            run -d --name web --network none {check} {busybox} sh -c ': \"(healthy)\"; exec sleep 1000'
+            until keep list --quiet --filter health=unhealthy | grep -qx web; do :; done
+            test -z \"$(keep list --quiet --filter health=healthy)\"; ! keep list --filter name=web 2>err
+            ! spawn exec web --preserve-fds 2>err; grep -q -e '--preserve-fds.*executable file not found' err
+            ! spawn exec --no-such web true 2>err; grep -q 'unexpected argument .--no-such' err
+            keep rm -f web"
+        ))
+        .run()
+        .ok();
+}
+
+/// Names of a downloaded layout, of files in a container, of labels: control characters are shown as escapes.
+fn lists(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    sandbox
+        .sh(&format!(
+            "set -e
+            run --name web --network none {busybox} sh -c 'touch \"$(printf \"/a\\033[2J\\nb\")\"' \"$(printf 'x\\033[1m')\"
+            cp -r state/oci lay; python3 - <<'P'
+import json
+index = json.load(open('lay/index.json'))
+index['manifests'][0].setdefault('annotations', {{}})['org.opencontainers.image.ref.name'] = 'x\\x1b[2J\\nnginx  sha256:aaa'
+json.dump(index, open('lay/index.json', 'w'))
+P
+            pull list --layout lay >out; unpack diff web >>out; keep list >>out; bundle list >>out; cat out >&2
+            grep -q 'u{{1b}}' out; ! grep -q \"$(printf '\\033')\" out; ! grep -q ^nginx out; keep rm -f web"
+        ))
+        .run()
+        .ok();
+}
+
+/// A temporary file's name cannot be guessed, and what is no regular file is written to as it is.
+fn outputs(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    bundle(sandbox, "b", "true", |_| {});
+    let spawn = format!("spawn --root {} run -b b --pid-file", sandbox.at("st"));
+    sandbox
+        .sh(&format!(
+            "set -e; mkdir app; chmod 711 .; chown 65534 app; echo precious >precious; mknod null c 1 3; mkfifo fifo
+            for link in .app.pid app.pid .x.json trace.json run.sh 1-pull.json x.tar; do
+                setpriv --reuid 65534 --regid 65534 --clear-groups ln -s $PWD/precious app/$link
+            done
+            {spawn} app/app.pid p1; {spawn} null p2; ! {spawn} fifo p3 2>err; spawn --root st delete -f p3 2>/dev/null || :
+            run --rm --network none --trace app/trace.json {busybox} true; run --rm --network none --trace null {busybox} true
+            run --network none --name kept --keep app {busybox} true; bundle delete --root app kept
+            pull --quiet --to oci-archive:app/x.tar --lock app/x.json {busybox} >/dev/null
+            pull --quiet --to oci-archive:/dev/null {busybox} >/dev/null
+            grep -qx precious precious; test -c null -a -p fifo -a -c /dev/null; test -f app/app.pid -a -f app/x.tar
+            run --rm --network none --trace /dev/stderr {busybox} true 2>trace; grep -q process_name trace
+            ls -A app | grep -v -e '^containers$' >left; ! grep -q '[.][0-9a-f]\\{{16\\}}$' left"
+        ))
+        .run()
+        .ok();
+}
+
+/// A container makes 20,000 directories in each other, which any user may.
+fn deep(sandbox: &Sandbox) {
+    let debian = image("debian").reference;
+    let dive = "for (1..20000) { mkdir \"d\" or die; chdir \"d\" or die } open(F, \">f\")";
+    sandbox
+        .sh(&format!(
+            "set -e; dive='{dive}'; mkdir out
+            run --name deep --network none --volume data:/v {debian} perl -e \"chdir '/var'; $dive; chdir '/v'; $dive\"
+            bundle cp deep:/var/d out; test -d out/d/d/d
+            bundle cp out/d deep:/srv; ! unpack diff deep 2>err; test $(wc -l <err) = 1; test $(wc -c <err) -lt 1000
+            bundle delete deep; run --rm --name deep --network none {debian} perl -e \"chdir '/var'; $dive\"
+            run --name deep --network none {debian} perl -e \"chdir '/var'; $dive\"; run --name flat --network none {debian} true
+            bundle prune --all; test -z \"$(ls -A state/containers)\"
+            rm -rf state/volumes out"
+        ))
+        .run()
+        .ok();
+}
+
+/// The files of /etc that are the bundle's are no way to fill the host's disk from a read-only container.
+fn read_only(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    let write = "for f in hosts hostname resolv.conf; do (echo x >>/etc/$f) 2>/dev/null && echo $f; done; true";
+    for (options, want) in [("--read-only", ""), ("", "hosts\nhostname\nresolv.conf\n")] {
+        sandbox.sh(&format!("run --rm --network none {options} {busybox} sh -c '{write}'")).run().ok().stdout_is(want);
+    }
+    let cipher = "socket(S, 38, 5, 0) ? print \"made\" : print \"$!\"";
+    let debian = image("debian").reference;
+    sandbox
+        .sh(&format!("run --rm --network none {debian} perl -e '{cipher}'"))
+        .run()
+        .ok()
+        .stdout_is("Operation not permitted");
+}
+
+/// No other user may open what root locks.
+fn locks(sandbox: &Sandbox) {
+    let busybox = image("busybox").reference;
+    let lock = "setpriv --reuid 65534 --regid 65534 --clear-groups flock --nonblock";
+    sandbox
+        .sh(&format!(
+            "set -e; run --rm {busybox} true; chmod 755 . state
+            for file in state/oci/.index state/oci/ingest /run/drayage/network.lock; do
+                test -e $file; ! {lock} $file true 2>err; grep -q 'Permission denied' err
+            done
+            flock state/oci/ingest sleep 3 & pull gc 2>err; grep -q 'wait for the lock' err; wait
+            cp -r state/oci lay; rm lay/oci-layout; mkfifo lay/oci-layout
+            ! timeout 20 pull oci:lay 2>err; grep -q 'not a regular file' err"
         ))
         .run()
         .ok();

@@ -167,9 +167,7 @@ fn words(sandbox: &Sandbox) {
     }
     let service = format!("image: '{busybox}', command: ['true'], volumes: ['v:/v']");
     for name in ["/etc", "..", "--privileged", "a:b", "v,source=/etc"] {
-        compose(&service, &format!("volumes: {{v: {{name: '{name}'}}}}"))
-            .fails(1)
-            .stderr_has("not the name of a volume");
+        compose(&service, &format!("volumes: {{v: {{name: '{name}'}}}}")).fails(1).stderr_has("is not a volume's name");
     }
     compose(&service, "volumes: {v: {name: plain}}").ok();
     assert!(sandbox.read("precious") == "precious" && !sandbox.exists("new") && sandbox.exists("/etc/passwd"));

@@ -13,7 +13,9 @@ const OPEN: usize = 64;
 /// The directories from a tree's top to where we are.
 #[derive(Debug)]
 pub struct Descent {
-    levels: Vec<Level>,
+    here: OwnedFd,
+    /// Those above, from the top.
+    above: Vec<Level>,
 }
 
 #[derive(Debug)]
@@ -24,41 +26,38 @@ struct Level {
 
 impl Descent {
     /// Begins at the top of a tree.
-    pub fn new(top: OwnedFd) -> rustix::io::Result<Self> {
-        let mut descent = Self { levels: Vec::new() };
-        descent.enter(top)?;
-        Ok(descent)
+    pub fn new(top: OwnedFd) -> Self {
+        Self { here: top, above: Vec::new() }
     }
 
     /// Returns the directory in which we are.
     pub fn directory(&self) -> BorrowedFd<'_> {
-        let here = self.levels.last().and_then(|level| level.directory.as_ref());
-        here.map(AsFd::as_fd).expect("where we are is open")
+        self.here.as_fd()
     }
 
     /// Goes into a directory that is in the present one.
     pub fn enter(&mut self, directory: OwnedFd) -> rustix::io::Result<()> {
-        if let Some(far) = self.levels.len().checked_sub(OPEN) {
-            self.levels[far].directory = None;
+        if let Some(far) = self.above.len().checked_sub(OPEN) {
+            self.above[far].directory = None;
         }
-        let identity = identity(&directory)?;
-        self.levels.push(Level { directory: Some(directory), identity });
+        let identity = identity(&self.here)?;
+        self.above.push(Level { directory: Some(std::mem::replace(&mut self.here, directory)), identity });
         Ok(())
     }
 
     /// Goes back to the directory above; false at the top. One that was moved elsewhere meanwhile is not followed: `ESTALE`.
     pub fn leave(&mut self) -> rustix::io::Result<bool> {
-        let Some(left) = self.levels.pop() else { return Ok(false) };
-        let Some(above) = self.levels.last_mut() else { return Ok(false) };
-        if above.directory.is_none() {
-            let from = left.directory.as_ref().map(AsFd::as_fd).ok_or(Errno::BADF)?;
+        let Some(above) = self.above.pop() else { return Ok(false) };
+        self.here = if let Some(directory) = above.directory {
+            directory
+        } else {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = openat(from, "..", flags, Mode::empty())?;
+            let found = openat(&self.here, "..", flags, Mode::empty())?;
             if identity(&found)? != above.identity {
                 return Err(Errno::STALE);
             }
-            above.directory = Some(found);
-        }
+            found
+        };
         Ok(true)
     }
 }
@@ -92,7 +91,7 @@ impl Walk {
     /// Begins with what is in a directory.
     pub fn new(top: OwnedFd) -> rustix::io::Result<Self> {
         let names = vec![names(top.as_fd())?.into_iter()];
-        Ok(Self { descent: Descent::new(top)?, names, path: Vec::new(), ended: false })
+        Ok(Self { descent: Descent::new(top), names, path: Vec::new(), ended: false })
     }
 
     /// Returns the directory in which we are.
@@ -106,7 +105,7 @@ impl Walk {
     }
 
     /// Goes on; `None` when the top has been left.
-    pub fn next(&mut self) -> rustix::io::Result<Option<Met>> {
+    pub fn advance(&mut self) -> rustix::io::Result<Option<Met>> {
         if self.ended {
             self.ended = false;
             self.names.pop();
@@ -156,7 +155,7 @@ mod tests {
         std::fs::create_dir(&base).unwrap();
         let top: OwnedFd = std::fs::File::open(&base).unwrap().into();
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let mut deep = Descent::new(top.try_clone().unwrap()).unwrap();
+        let mut deep = Descent::new(top.try_clone().unwrap());
         for _ in 0..3000 {
             mkdirat(deep.directory(), "d", Mode::RWXU).unwrap();
             deep.enter(openat(deep.directory(), "d", flags, Mode::empty()).unwrap()).unwrap();
@@ -165,7 +164,7 @@ mod tests {
             let mut walk = Walk::new(top).unwrap();
             let (mut entered, mut ended, mut deepest) = (0, 0, 0);
             loop {
-                match walk.next()? {
+                match walk.advance()? {
                     Some(Met::Entry(name)) => {
                         let child = openat(walk.directory(), &name, flags, Mode::empty()).unwrap();
                         walk.enter(name, child).unwrap();

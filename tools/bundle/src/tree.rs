@@ -135,8 +135,8 @@ pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &Manner<'_>
     if manner.links.borrow().root.is_none() {
         manner.links.borrow_mut().root = Some(target.try_clone()?);
     }
-    let (mut walk, mut targets) = (Walk::new(source)?, Descent::new(target)?);
-    while let Some(met) = walk.next()? {
+    let (mut walk, mut targets) = (Walk::new(source)?, Descent::new(target));
+    while let Some(met) = walk.advance()? {
         manner.interrupt.check()?;
         let Met::Entry(name) = met else {
             let source = walk.directory();

@@ -91,7 +91,7 @@ impl<W: Write> Writer<'_, W> {
     fn content(&mut self, directory: OwnedFd, path: &Path) -> Result<()> {
         let mut walk = Walk::new(directory)?;
         let mut path = path.to_owned();
-        while let Some(met) = walk.next()? {
+        while let Some(met) = walk.advance()? {
             let Met::Entry(name) = met else {
                 path.pop();
                 continue;

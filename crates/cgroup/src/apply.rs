@@ -20,7 +20,10 @@ impl Cgroups {
             self.apply_devices(resources)?;
         }
         if self.is_unified() {
-            let directory = self.unified.as_deref().context("cgroup v2 has no directory")?;
+            let directory = self
+                .unified
+                .as_deref()
+                .context("limits cannot be set: no cgroup file system is mounted on /sys/fs/cgroup")?;
             let lines = limits::v2(resources)?;
             let refusals = enable_controllers(directory);
             return lines.iter().try_for_each(|line| write_line(directory, line, &refusals));

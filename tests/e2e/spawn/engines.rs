@@ -98,6 +98,8 @@ fn no_pids_limit(sandbox: &Sandbox) {
         config["linux"]["resources"] = json!({"pids": {"limit": 0}});
     });
     run(sandbox, "nop").ok().stdout_is("a\n");
+    change(sandbox, "nop", |config| config["linux"]["seccomp"] = json!({}));
+    run(sandbox, "nop").ok().stdout_is("a\n");
 }
 
 fn bad_limits(sandbox: &Sandbox) {

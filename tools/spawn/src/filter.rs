@@ -12,7 +12,10 @@ use crate::config::{Config, Linux};
 
 /// Compiles the filter that a container's processes get, where its configuration has one.
 pub(crate) fn of(linux: &Linux) -> anyhow::Result<Option<seccomp::Filter>> {
-    let filter = linux.seccomp.as_ref().map(seccomp::compile).transpose().context("compile the seccomp filter")?;
+    // An empty one is what some engines write for none.
+    let profile =
+        linux.seccomp.as_ref().filter(|profile| !profile.default_action.is_empty() || !profile.syscalls.is_empty());
+    let filter = profile.map(seccomp::compile).transpose().context("compile the seccomp filter")?;
     if let Some(filter) = &filter {
         log::debug!("seccomp filter flags: {}", filter.flags);
     }

@@ -104,7 +104,8 @@ const ATTRIBUTES: [(&str, (u64, u64)); 21] = [
     ("symfollow", (0, NOSYMFOLLOW)),
     // The three ways of access times are values of one field, which has to be cleared as a whole.
     ("relatime", (0, ATIME_MASK)),
-    ("norelatime", (STRICTATIME, ATIME_MASK)),
+    // As a word for a whole tree it says so, too: runc and youki read it thus.
+    ("norelatime", (0, ATIME_MASK)),
     ("strictatime", (STRICTATIME, ATIME_MASK)),
     ("nostrictatime", (0, ATIME_MASK)),
     ("noatime", (NOATIME, ATIME_MASK)),
@@ -127,8 +128,8 @@ pub(crate) fn propagation(word: &str) -> Option<u64> {
 }
 
 /// Words of mount(8) that say nothing to the kernel.
-const NOTHING: [&str; 9] =
-    ["silent", "async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
+const NOTHING: [&str; 11] =
+    ["silent", "acl", "noacl", "async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
 
 impl Mount {
     pub(crate) fn parse(mount: &config::Mount) -> Self {
@@ -223,6 +224,7 @@ mod tests {
             (&["noatime"], change(NOATIME, ATIME_MASK), change(0, 0)),
             (&["noatime", "strictatime"], change(STRICTATIME, ATIME_MASK), change(0, 0)),
             (&["rrelatime"], change(0, 0), change(0, ATIME_MASK)),
+            (&["rnorelatime"], change(0, 0), change(0, ATIME_MASK)),
         ] {
             let mount = parse(options);
             assert_eq!((mount.attributes, mount.recursive_attributes), (one, tree), "{options:?}");
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn other_words_are_the_file_system_s() {
-        let mount = parse(&["rbind", "rshared", "private", "mode=755", "size=64k", "newinstance", "async"]);
+        let mount = parse(&["rbind", "rshared", "private", "mode=755", "size=64k", "newinstance", "async", "noacl"]);
         assert_eq!(mount.bind, Some(Depth::Tree));
         assert_eq!(mount.propagation, [(libc::MS_SHARED, Depth::Tree), (libc::MS_PRIVATE, Depth::One)]);
         assert_eq!(mount.data, ["mode=755", "size=64k", "newinstance"]);

@@ -164,6 +164,8 @@ fn undescribed(sandbox: &Sandbox) {
     assert_eq!(sandbox.run(&["unpack", "hostile/parents-undescribed"]).ok().json(), record);
     let whole = sandbox.run(&["unpack", "hostile/opaque-last"]).ok().json();
     assert!(!self::layers(&whole).iter().any(|path| path.contains("parents")));
+    let none = sandbox.run(&["unpack", "hostile/no-layers"]).ok().json();
+    assert_eq!(self::layers(&none).len(), 1);
     // What an opaque whiteout empties is still the lower layer's directory.
     let emptied = sandbox.run(&["unpack", "hostile/opaque-undescribed"]).ok().json();
     let top = fs::metadata(sandbox.outside(format!("{}/d", self::layers(&emptied)[2]))).unwrap();

@@ -220,6 +220,7 @@ def headers():
     case("entries-after-end", [file() + END + file(b"late") + END], present=["f"], absent=["late"])
     case("not-a-tar", [b"<html>" * 400], "")
     case("empty-blob", [b""])
+    case("no-layers", [])
     case("xattr-on-symlink", [plain().symlink("s", VICTIM + "/keep", pax_headers={"SCHILY.xattr.user.pwned": "1"})])
     case("xattr-huge", [pax(("SCHILY.xattr.user.a", b"A" * 70000)) + file() + END], "extended attribute is too large")
     case("xattr-libarchive", [pax(("LIBARCHIVE.xattr.user.a", base64.b64encode(b"v"))) + file() + END], present=["f"])

@@ -31,6 +31,8 @@ use http::{Ask, Client, read_body, read_limited, words};
 
 pub(crate) use retry::{Failure, Patience, Retries};
 
+/// A server that speaks https begins to do so within this time.
+const PROBE: Duration = Duration::from_secs(5);
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
@@ -330,7 +332,9 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 /// Asks without credentials what is spoken: https first, so that what only forwards or lies on another port is not taken
 /// for the registry. Whose certificate it is does not matter yet.
 fn find_scheme(client: &Client, host: &str) -> &'static str {
-    let anybody = Client::new(client.patience(), Trust { anybody: true, ..Trust::default() });
+    // Who is asked something strange may wait for more of it.
+    let patience = Patience { timeout: client.patience().timeout.min(PROBE), ..client.patience() };
+    let anybody = Client::new(patience, Trust { anybody: true, ..Trust::default() });
     let Err(error) = anybody.probe(&format!("https://{host}/v2/")) else { return "https" };
     log::debug!("no https: {:#}", error.into_error());
     match client.probe(&format!("http://{host}/v2/")) {

@@ -138,7 +138,8 @@ impl Store {
         stack.reverse();
         let opened = Stack::open(&stack, self.form)?;
         let wanted = opened.wanted()?;
-        if !wanted.is_empty() {
+        // Overlayfs needs a layer, which an image of metadata alone has not.
+        if !wanted.is_empty() || stack.is_empty() {
             stack
                 .push(self.describe_parents(layers, &opened, &wanted).context("describe directories of lower layers")?);
         }
@@ -152,7 +153,7 @@ impl Store {
         let text = fs::read_to_string(self.stack_path(layers)).ok()?;
         let lines = text.strip_prefix(&self.heading())?.strip_suffix("end\n")?;
         let stack: Vec<PathBuf> = lines.lines().map(|line| self.path.join(line)).collect();
-        stack.iter().all(|path| path.is_dir()).then_some(stack)
+        (!stack.is_empty() && stack.iter().all(|path| path.is_dir())).then_some(stack)
     }
 
     fn remember(&self, layers: &[Layer], stack: &[PathBuf]) {

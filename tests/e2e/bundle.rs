@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("wrong_use_is_one_line", ROOT, wrong_use),
         test("delete_undoes_it_and_says_what_is_not_there", IMAGES, delete),
         test("prune_sweeps_what_has_lost_its_mount", IMAGES, prune),
+        test("what_somebody_has_the_name_of_is_left_alone", IMAGES, claimed),
         test("an_id_left_half_made_is_taken_over", IMAGES, half_made),
         test("interrupted_it_leaves_nothing", ROOT, interrupted),
         test("five_hundred_layers_are_mounted", ROOT, many_layers),
@@ -235,6 +236,19 @@ fn delete(sandbox: &Sandbox) {
     assert_nothing_left(sandbox);
     sandbox.run(&["bundle", "delete", "a"]).fails(1).one_error_line("bundle", &["`a`", "no such bundle"]);
     sandbox.run(&["bundle", "delete", "--force", "a"]).ok();
+}
+
+/// As `run` has it while it starts a container.
+fn claimed(sandbox: &Sandbox) {
+    unpack(sandbox, "busybox");
+    sandbox.sh("bundle --id web busybox.json -- true && umount state/containers/web/rootfs").run().ok();
+    sandbox.write("state/run/claims/web", "");
+    let held = |verb: &str| sandbox.sh(&format!("flock state/run/claims/web bundle {verb}")).run();
+    held("prune").ok().stdout_is("");
+    held("prune --all").ok().stdout_is("");
+    held("delete web").fails(1).one_error_line("bundle", &["web", "being started or removed"]);
+    assert!(sandbox.exists("state/containers/web/config.json"));
+    sandbox.run(&["bundle", "prune"]).ok().stdout_is("web\n");
 }
 
 fn prune(sandbox: &Sandbox) {

@@ -22,27 +22,51 @@ impl NotedProcess {
         birth(pid).map(|birth| Self { pid, birth: Some(birth) })
     }
 
-    /// Returns its number while it lives.
+    /// Returns its number while it lives. One that cannot be looked at now is not taken for dead.
     pub fn alive(self) -> Option<Pid> {
+        self.look().unwrap_or_else(|_| self.number())
+    }
+
+    fn number(self) -> Option<Pid> {
         // A note may be damaged.
-        let pid = Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw)?;
-        birth(self.pid).is_some_and(|birth| self.birth.is_none_or(|noted| noted == birth)).then_some(pid)
+        Some(self.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw)
+    }
+
+    fn look(self) -> io::Result<Option<Pid>> {
+        let Some(pid) = self.number() else { return Ok(None) };
+        let birth = read_birth(self.pid)?;
+        Ok(birth.is_some_and(|birth| self.birth.is_none_or(|noted| noted == birth)).then_some(pid))
     }
 
     /// Opens it while it lives: the descriptor is this one's, whoever gets its number next.
     pub fn open(self) -> io::Result<Option<(Pid, OwnedFd)>> {
-        let Some(pid) = self.alive() else { return Ok(None) };
+        let Some(pid) = self.look()? else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Err(Errno::SRCH) => Ok(None),
             // Only now it cannot become another process's number unseen.
-            opened => opened.map(|pidfd| self.alive().map(|pid| (pid, pidfd))).map_err(io::Error::from),
+            opened => {
+                let pidfd = opened?;
+                Ok(self.look()?.map(|pid| (pid, pidfd)))
+            }
         }
     }
 }
 
 /// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
 pub fn birth(pid: i32) -> Option<u64> {
-    let stat = sys::file::read(format!("/proc/{pid}/stat")).ok()?;
+    read_birth(pid).ok()?
+}
+
+fn read_birth(pid: i32) -> io::Result<Option<u64>> {
+    match sys::file::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(parse_birth(&stat)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_birth(stat: &str) -> Option<u64> {
     // The name may contain anything, so the fields are counted from its closing parenthesis: proc_pid_stat(5).
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     if matches!(fields.next()?, "Z" | "X") {

@@ -54,13 +54,15 @@ pub enum Error {
         /// The content's digest.
         got: String,
     },
-    /// So was that of a blob in its place, which was removed.
-    #[error("blob {want}: content has digest {got}: removed, to be pulled again")]
+    /// So was that of a blob in its place.
+    #[error("blob {want}: content has digest {got}: {remedy}")]
     Damaged {
         /// The descriptor's digest.
         want: Digest,
         /// The content's digest.
         got: String,
+        /// What was done about it, or is to be done.
+        remedy: String,
     },
     /// The descriptor's size is beyond what this kind of blob may have.
     #[error("blob {digest}: {size} bytes are more than the {limit} that are read")]

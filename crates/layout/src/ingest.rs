@@ -1,7 +1,7 @@
 //! A blob on its way in: `ingest/<algorithm>-<hex>.partial`, kept over runs until it is whole and right.
 //!
 //! No blob is fsynced: its name is its digest and its descriptor has its size, so what a power cut leaves torn is
-//! noticed: by its size before it is read, else by its reader, who removes it. Then it is fetched again.
+//! noticed: by its size before it is read, else by its reader, who removes it or says so. Then it is fetched again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

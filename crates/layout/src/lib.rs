@@ -217,11 +217,14 @@ fn temporary(name: &str) -> String {
 }
 
 /// Removes a blob whose reader has found that it is not what its name says, so that it is fetched again. Only where blobs
-/// are fetched: another layout is its owner's.
+/// are fetched: another layout is its owner's. A reader that may not remove it says who has to.
 pub(crate) fn removed_if_wrong(error: Error, blob: &Path, partial: &Path) -> Error {
     match error {
-        Error::Digest { want, got } if partial.parent().is_some_and(Path::is_dir) && fs::remove_file(blob).is_ok() => {
-            Error::Damaged { want, got }
+        Error::Digest { want, got } if partial.parent().is_some_and(Path::is_dir) => {
+            let removed = fs::remove_file(blob).is_ok();
+            let by_hand = || format!("remove {}, and pull the image again", blob.display());
+            let remedy = if removed { "removed, to be pulled again".to_owned() } else { by_hand() };
+            Error::Damaged { want, got, remedy }
         }
         error => error,
     }

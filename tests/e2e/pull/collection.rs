@@ -11,6 +11,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("gc_sweeps_every_kind_of_layer", MADE, kinds),
         test("a_containers_layers_outlive_its_image", NEEDS, container),
         test("young_layers_and_those_in_work_are_left", NEEDS, young),
+        test("a_damaged_record_stops_no_collection_and_costs_no_layers", NEEDS, damaged_record),
+        test("a_blob_with_wrong_content_is_fetched_again", NEEDS, damaged_blobs),
     ]
 }
 
@@ -90,6 +92,44 @@ fn container(sandbox: &Sandbox) {
     sandbox.run(&["bundle", "delete", "web"]).ok();
     sandbox.run(&["pull", "gc", "--grace", "0"]).ok().stdout_has("and 1 layers");
     assert_eq!(layers(sandbox), "");
+}
+
+/// As a power cut leaves it.
+fn damaged_record(sandbox: &Sandbox) {
+    make_running(sandbox);
+    sandbox.run(&["pull", "remove", &image("busybox").reference]).ok();
+    for damage in ["", "{\"rootfs\":", "{\"rootfs\":[]}"] {
+        sandbox.write("state/containers/web/record.json", damage);
+        let collected = sandbox.run(&["pull", "gc", "--grace", "0"]).ok();
+        assert!(collected.stdout.contains("and 0 layers"), "{}", collected.stdout);
+        assert!(
+            collected.stderr.contains("container web") && collected.stderr.contains("bundle delete web"),
+            "{}",
+            collected.stderr
+        );
+    }
+    sandbox.sh("test -x state/containers/web/rootfs/bin/busybox").run().ok();
+    sandbox.run(&["bundle", "delete", "web"]).ok();
+    sandbox.run(&["pull", "gc", "--grace", "0"]).ok().stdout_has("and 1 layers");
+}
+
+/// Every blob in turn is of its size and all zeros.
+fn damaged_blobs(sandbox: &Sandbox) {
+    let pull = format!("pull {}", image("busybox").reference);
+    sandbox.pipe(&[&pull, "unpack >record"]).ok();
+    let blobs = sandbox.sh("ls state/oci/blobs/sha256").run().ok().stdout;
+    for blob in blobs.lines() {
+        let path = format!("state/oci/blobs/sha256/{blob}");
+        let zeros = format!("head -c $(stat -c %s {path}) /dev/zero >zeros && mv zeros {path} && rm -rf state/layers");
+        sandbox.sh(&zeros).run().ok();
+        let outcome = sandbox.pipe(&[&pull, "unpack >again"]);
+        if outcome.code() != 0 {
+            // A layer: its reader writes to no layout, and names the way out.
+            assert!(outcome.stderr.contains(&format!("{blob}, and pull the image again")), "{}", outcome.stderr);
+            sandbox.run(&["rm", &path]).ok();
+        }
+        sandbox.pipe(&[&pull, "unpack >again && cmp record again"]).ok();
+    }
 }
 
 fn make_running(sandbox: &Sandbox) {

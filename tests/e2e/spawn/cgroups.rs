@@ -104,6 +104,9 @@ fn empty_cpuset(sandbox: &Sandbox) {
     sandbox.sh("mkdir -p /sys/fs/cgroup/cpuset/pod").run().ok();
     bundle(sandbox, "cps", "true", |config| config["linux"]["cgroupsPath"] = json!("/pod/cps"));
     run(sandbox, "cps").ok();
+    // A killed `spawn` has left its own so.
+    sandbox.sh("mkdir -p /sys/fs/cgroup/cpuset/pod/cps").run().ok();
+    run(sandbox, "cps").ok();
     sandbox.sh("find /sys/fs/cgroup/ -depth -name pod -exec rmdir {} +").run().ok();
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_state_directory_cannot_be_named_from_outside", NEEDS, state_names),
         test("a_pid_that_went_to_another_process_is_left_alone", NEEDS, reused_pid),
         test("a_hook_without_absolute_path_is_not_looked_up", NEEDS, relative_hook),
+        test("exec_does_not_wait_for_a_process_that_is_kept_stopped", NEEDS, kept_stopped),
     ]
 }
 
@@ -37,6 +38,24 @@ fn start(sandbox: &Sandbox, name: &str, script: &str) {
     spawn(sandbox, &format!("run -d -b {name} e2e-{name} </dev/null >/dev/null 2>&1")).ok();
     let ready = format!("{name}/rootfs/tmp/ready");
     crate::support::wait_for("the container's script", || sandbox.exists(&ready).then_some(()));
+}
+
+/// Root of the container stops whatever enters its pid namespace.
+fn kept_stopped(sandbox: &Sandbox) {
+    let stop =
+        "for process in /proc/[0-9]*; do [ $process = /proc/1 ] || kill -STOP ${process#/proc/}; done 2>/dev/null";
+    bundle(sandbox, "kst", &format!("touch /tmp/ready; while :; do {stop}; done"), |config| {
+        let set = json!(["CAP_KILL", "CAP_DAC_OVERRIDE"]);
+        config["process"]["capabilities"] = json!({"bounding": set, "effective": set, "permitted": set});
+    });
+    spawn(sandbox, "run -d -b kst e2e-kst </dev/null >/dev/null 2>&1").ok();
+    crate::support::wait_for("the container's script", || sandbox.exists("kst/rootfs/tmp/ready").then_some(()));
+    for detach in ["", "--detach"] {
+        let outcome = spawn(sandbox, &format!("exec {detach} e2e-kst true </dev/null"));
+        // It may have been faster.
+        assert!(outcome.code() == 0 || outcome.stderr.contains("kept stopped"), "{}", outcome.stderr);
+    }
+    spawn(sandbox, "delete --force e2e-kst").ok();
 }
 
 /// CVE-2024-21626, by `exec --cwd`.

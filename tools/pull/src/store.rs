@@ -57,7 +57,7 @@ pub(crate) fn list(layout: &Layout, form: Form) -> anyhow::Result<()> {
     let mut images = Vec::new();
     for entry in layout.entries()? {
         let mut blobs = HashSet::new();
-        mark(layout, &entry.descriptor, &mut blobs);
+        mark(layout, &entry.descriptor, &mut blobs)?;
         let size: u64 =
             blobs.iter().filter_map(|digest| fs::metadata(blob_path(layout, digest)).ok()).map(|file| file.len()).sum();
         // What is broken or no image of this machine's is listed all the same.
@@ -137,7 +137,7 @@ pub(crate) fn remove(layout: &Layout, names: &[String]) -> anyhow::Result<()> {
 fn images(layout: &Layout) -> anyhow::Result<HashSet<String>> {
     let mut digests = HashSet::new();
     for entry in layout.entries()?.iter().filter(|entry| entry.subject().is_none()) {
-        mark(layout, &entry.descriptor, &mut digests);
+        mark(layout, &entry.descriptor, &mut digests)?;
     }
     Ok(digests)
 }
@@ -148,20 +148,20 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
     let _alone = layout.exclusive()?;
     let mut needed = HashSet::new();
     for entry in layout.entries()? {
-        mark(layout, &entry.descriptor, &mut needed);
+        mark(layout, &entry.descriptor, &mut needed)?;
     }
     let mut needed_layers = HashSet::new();
     let (containers, damaged) = containers(directories)?;
     for container in containers {
         if let Some(manifest) = container.manifest {
-            mark(layout, &manifest, &mut needed);
+            mark(layout, &manifest, &mut needed)?;
         }
         needed_layers.extend(container.layers);
     }
     let (mut count, mut size) = (0_u64, 0_u64);
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
-            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(layout, digest.as_ref())));
+            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(layout, digest.as_ref())?));
             continue;
         }
         let path = layout.blob_path(&digest);
@@ -183,15 +183,19 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
     Ok(())
 }
 
-/// Collects the digests of a document and of all that it needs. What is missing or broken needs nothing.
-fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) {
+/// Collects the digests of a document and of all that it needs. What is missing or broken needs nothing; what cannot be
+/// read now may need anything.
+fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) -> Result<(), layout::Error> {
     if !needed.insert(descriptor.digest().to_string()) || Kind::of(descriptor.media_type().as_ref()) == Kind::Other {
-        return;
+        return Ok(());
     }
-    if let Ok(document) = layout.document(descriptor) {
-        for child in document.children() {
-            mark(layout, child, needed);
+    match layout.document(descriptor) {
+        Ok(document) => document.children().into_iter().try_for_each(|child| mark(layout, child, needed)),
+        // What is no file at all has no number.
+        Err(layout::Error::Io { operation, cause }) if cause.raw_os_error().is_some() => {
+            Err(layout::Error::Io { operation, cause })
         }
+        Err(_) => Ok(()),
     }
 }
 
@@ -200,13 +204,16 @@ fn blob_path(layout: &Layout, digest: &str) -> PathBuf {
 }
 
 /// Returns the diffIDs of a config; a blob that is none has none.
-fn diff_ids(layout: &Layout, digest: &str) -> Vec<String> {
+fn diff_ids(layout: &Layout, digest: &str) -> anyhow::Result<Vec<String>> {
     let path = blob_path(layout, digest);
-    let small = fs::metadata(&path).is_ok_and(|file| file.len() <= layout::CONFIG_LIMIT);
-    let text = if small { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+    let read = || {
+        let there = fs::metadata(&path)?;
+        if there.is_file() && there.len() <= layout::CONFIG_LIMIT { fs::read(&path) } else { Ok(Vec::new()) }
+    };
+    let text = read().with_context(|| format!("read {}", path.display()))?;
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let ids = config.pointer("/rootfs/diff_ids").and_then(serde_json::Value::as_array);
-    ids.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    Ok(ids.into_iter().flatten().filter_map(|id| id.as_str().map(str::to_owned)).collect())
 }
 
 /// What a container needs.

@@ -41,7 +41,7 @@ pub(super) fn collect(layers: &Path, needed: &HashSet<PathBuf>, grace: Duration)
             }
             match layer {
                 // They go with their layer; without one nobody reads them.
-                Some(layer) if layer.exists() => {}
+                Some(layer) if layer.try_exists().with_context(|| format!("look for {}", layer.display()))? => {}
                 Some(_) => remove_file(&path)?,
                 None => {
                     remove(layers, &path).with_context(|| format!("remove {}", path.display()))?;

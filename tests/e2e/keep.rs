@@ -1,6 +1,7 @@
 //! `keep`: containers that go on without their caller.
 
 mod faults;
+mod known;
 mod life;
 
 use rustix::process::Signal;
@@ -24,7 +25,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("events_are_told_as_they_happen", NEEDS, events),
         test("wrong_uses_are_one_line", NEEDS, wrong_uses),
     ];
-    own.into_iter().chain(life::tests()).chain(faults::tests()).collect()
+    own.into_iter().chain(life::tests()).chain(faults::tests()).chain(known::tests()).collect()
 }
 
 /// Starts a container of busybox.
@@ -174,7 +175,7 @@ fn joined(sandbox: &Sandbox) {
     let _killed = watcher.wait();
     sandbox.run(&["keep", "stop", "--time", "0", "cat"]).ok().stdout_is("cat\n");
     attach.wait().fails(128 + 9);
-    sandbox.run(&["keep", "attach", "cat"]).fails(125).one_error_line("keep", &["cat", "no keeper"]);
+    sandbox.run(&["keep", "attach", "cat"]).fails(125).one_error_line("keep", &["cat", "ended with code 137"]);
     remove(sandbox, "cat");
 }
 

@@ -15,6 +15,7 @@ const STAGES: [(&str, &[&str]); 5] =
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = vec![
         test("six_stages_serve_nginx", PIPE, six_stages_serve_nginx),
+        test("the_last_stage_undoes_the_others", PIPE, typed_again),
         test("each_stage_prints_one_record_and_nothing_else", PIPE, one_record_each),
         test("stdout_of_a_foreground_spawn_is_the_containers", IMAGES, stdout_is_the_containers),
         test("a_container_in_a_pipe_reads_end_of_file", IMAGES, reads_end_of_file),
@@ -53,6 +54,31 @@ fn six_stages_serve_nginx(sandbox: &Sandbox) {
     for undo in [["portmap", "del", "web"], ["ns", "del", "web"], ["bundle", "delete", "web"]] {
         sandbox.run(&undo).ok().stdout_is("").stderr_is("");
     }
+}
+
+/// Typed, ended by control-C, typed again: `spawn` undoes what lasts as long as a run, and with `--rm` the bundle.
+fn typed_again(sandbox: &Sandbox) {
+    let nginx = image("nginx").reference;
+    let left = "ls /run/netns 2>/dev/null; portmap list | tail -n +2; ip -o link | grep -v ' lo:'; ls state/containers";
+    for (round, rm) in ["", "", " --rm", " --rm"].into_iter().enumerate() {
+        let typed = format!("pull {nginx} | unpack | bundle | ns add | portmap -p 8080:80 | spawn{rm}");
+        let pipe = sandbox.sh(&typed).start();
+        sandbox.wait_http("127.0.0.1:8080/");
+        pipe.signal_group(Signal::INT);
+        pipe.wait();
+        // The bridge goes by and by.
+        let bundles = if rm.is_empty() { round + 1 } else { 2 };
+        wait_for(&typed, || (sandbox.sh(left).run().stdout.lines().count() == bundles).then_some(()));
+    }
+    // Also where the container cannot be started; its exit code stays.
+    let pull = format!("pull {} | unpack", image("busybox").reference);
+    let typed = format!("{pull} | bundle --id web -- nosuch | ns add | portmap -p 8080:80 | spawn --rm");
+    sandbox.sh(&typed).run().fails(127).one_error_line("spawn", &["nosuch"]);
+    wait_for("the end of all", || (sandbox.sh(left).run().stdout.lines().count() == 2).then_some(()));
+    sandbox.sh(&format!("{pull} | bundle --id web -- true >record")).run().ok();
+    sandbox.sh("spawn --rm state/containers/web").run().fails(125).one_error_line("spawn", &["--rm", "record"]);
+    sandbox.run(&["spawn", "--rm", "record"]).ok();
+    sandbox.sh("keep rm $(keep list -q); ls state/containers").run().ok();
 }
 
 fn one_record_each(sandbox: &Sandbox) {

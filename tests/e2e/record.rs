@@ -33,15 +33,14 @@ fn every_stage(sandbox: &Sandbox) {
     // The bundle says what its container has, and how it came to it; a new run begins without.
     let kept: Value = serde_json::from_str(&sandbox.read("state/containers/grow/record.json")).unwrap();
     let passed: Value = serde_json::from_str(&line).unwrap();
-    for member in ["image", "rootfs", "network", "ports", "commands"] {
+    for member in ["image", "rootfs", "network", "networkOptions", "ports", "portOptions"] {
         assert_eq!(kept[member], passed[member], "{member}");
     }
-    let commands = serde_json::json!({"ns": ["add"], "portmap": ["--forward=warn", "--publish=8080:80/tcp"]});
-    assert_eq!(kept["commands"], commands);
+    assert_eq!(kept["portOptions"], serde_json::json!(["--forward=warn", "--publish=8080:80/tcp"]));
     sandbox.sh("spawn delete --force grow; portmap del grow; ns del grow").run().ok();
     let again = sandbox.sh("umount state/containers/grow/rootfs; bundle mount grow").run().ok().json();
     assert_eq!(again.get("image"), kept.get("image"));
-    for member in ["network", "ports", "commands"] {
+    for member in ["network", "networkOptions", "ports", "portOptions"] {
         assert_eq!(again.get(member), None, "{member}");
     }
     sandbox.sh("bundle delete grow").run().ok();

@@ -58,6 +58,17 @@ fn day(year: u64, month: u64, day: u64) -> u64 {
     365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - DAYS_BEFORE_1970.unsigned_abs()
 }
 
+/// Parses a point in time as [`rfc3339`] writes it, as seconds since 1970.
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
+    let (year, month, date) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !text.ends_with('Z') || year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&date) {
+        return None;
+    }
+    i64::try_from(day(year, month, date) * DAY.unsigned_abs() + hour * 3600 + minute * 60 + second).ok()
+}
+
 /// Parses a date of HTTP (RFC 9110, section 5.6.7, its preferred form) as the time since 1970.
 pub fn http_date(text: &str) -> Option<Duration> {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -90,6 +101,7 @@ mod tests {
             ((1_735_689_599, 0), "2024-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(time), want);
+            assert_eq!(parse_rfc3339(want), (time.0 >= 0).then_some(time.0));
         }
         assert_eq!(rfc3339_nanoseconds((951_782_400, 0)), "2000-02-29T00:00:00.000000000Z");
     }

@@ -110,6 +110,12 @@ impl Directories {
         self.run.join("spawn")
     }
 
+    /// Returns the directories of all states, those of other runtimes too.
+    pub fn all_states(&self) -> Vec<PathBuf> {
+        let others = std::fs::read_dir(self.run.join("runtimes")).into_iter().flatten().flatten();
+        std::iter::once(self.states()).chain(others.map(|entry| entry.path())).collect()
+    }
+
     /// Returns the directory of the states of another runtime, by its program.
     pub fn runtime_states(&self, program: &Path) -> PathBuf {
         self.run.join("runtimes").join(program.file_name().unwrap_or_default())

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod directories;
+mod exit;
 mod file;
 mod id;
+mod known;
 mod name;
 mod noted;
 mod owner;
@@ -14,7 +16,9 @@ mod process;
 mod state;
 
 pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, machine, namespace, state_in};
+pub use exit::{Exit, write_json};
 pub use id::{ContainerId, NameError, NetworkName, RuntimeId, VolumeName};
+pub use known::{Condition, Known, in_full};
 pub use name::Names;
 pub use noted::{Noted, all, find, of_id};
 pub use owner::{OWNER, Owner, Ownership};

@@ -92,7 +92,12 @@ fn find_of(states: &Path, text: &str, user: Option<u32>) -> Option<Noted> {
 fn places(states: &Path) -> Vec<Place> {
     let roots = |directory: PathBuf, note| Place { directory, note, user: None };
     let below = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
-    let own = [roots(states.to_owned(), RUNC)];
+    // Beside them are those of the other runtimes that `run` was asked for.
+    let runtimes = below(&states.with_file_name("runtimes").to_string_lossy());
+    let own: Vec<Place> = std::iter::once(states.to_owned())
+        .chain(runtimes.map(|runtime| runtime.path()))
+        .flat_map(|directory| [RUNC, CRUN].map(|note| roots(directory.clone(), note)))
+        .collect();
     let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
     let spaces = below(CONTAINERD).map(|space| roots(space.path(), RUNC));
     let users = below(USERS).filter_map(|user| Some((user.path(), user.metadata().ok()?.uid())));

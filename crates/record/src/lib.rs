@@ -17,13 +17,14 @@ use serde_json::{Map, Value};
 
 pub use input::Input;
 pub use parts::{
-    Bundle, Commands, HOST_GATEWAY, Id, Image, Network, OwnedBy, PortMapping, Ports, Protocol, Rootfs, State,
+    Bundle, HOST_GATEWAY, Id, Image, Network, NetworkOptions, OwnedBy, PortMapping, PortOptions, Ports, Protocol,
+    Rootfs, State,
 };
 
 /// The record's name in a bundle that `bundle` has made: the stages behind it write down there what they add.
 pub const FILE: &str = "record.json";
 /// What stages behind `bundle` add, for a run of the container.
-const OF_A_RUN: [&str; 4] = ["network", "ports", "sockets", "commands"];
+const OF_A_RUN: [&str; 5] = ["network", "networkOptions", "ports", "portOptions", "sockets"];
 
 /// What is named as the origin of a record that comes from the stage before.
 pub const STDIN: &str = "stdin";
@@ -174,12 +175,10 @@ impl Record {
         }
     }
 
-    /// Notes the command line of a stage behind `bundle`, where the record has a bundle.
-    pub fn set_command(&mut self, tool: &str, arguments: Vec<String>) -> Result<(), Error> {
+    /// Notes what a stage behind `bundle` was called with, where the record has a bundle.
+    pub fn set_options<P: Part>(&mut self, options: &P) -> Result<(), Error> {
         if self.find::<Bundle>()?.is_some() {
-            let mut commands = self.find::<Commands>()?.unwrap_or_default();
-            commands.0.insert(tool.to_owned(), arguments);
-            self.set(&commands);
+            self.set(options);
         }
         Ok(())
     }
@@ -229,7 +228,7 @@ mod tests {
         let mut record = Record::default();
         record.set(&Bundle(directory.clone()));
         record.set(&Id("web".parse().unwrap()));
-        record.set_command("ns", vec!["add".to_owned()]).unwrap();
+        record.set_options(&NetworkOptions(vec!["--ipv6".to_owned()])).unwrap();
         for (there, kept) in [
             (None, false),
             (Some(format!(r#"{{"id":"db","bundle":{directory:?}}}"#)), false),
@@ -241,14 +240,14 @@ mod tests {
             }
             record.hand_on().unwrap();
             let now = fs::read_to_string(directory.join(FILE)).ok();
-            let more = r#","image":1,"commands":{"ns":["add"]}}"#;
+            let more = r#","image":1,"networkOptions":["--ipv6"]}"#;
             let want = there.map(|text| if kept { text.replace(r#","image":1}"#, more) + "\n" } else { text });
             assert_eq!(now, want);
         }
         let mut read = Record::of_bundle(&directory).unwrap();
-        assert_eq!(read.part::<Commands>().unwrap().0["ns"], ["add"]);
+        assert_eq!(read.part::<NetworkOptions>().unwrap().0, ["--ipv6"]);
         read.forget_the_run();
-        assert_eq!(read.find::<Commands>().unwrap(), None);
+        assert_eq!(read.find::<NetworkOptions>().unwrap(), None);
         fs::remove_dir_all(directory).unwrap();
     }
 

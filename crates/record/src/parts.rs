@@ -152,11 +152,16 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The command lines of the stages behind `bundle`, by the tool: without the program's name, without what only that
-/// one call could know, such as a descriptor. Whoever starts the container again executes them again.
+/// `networkOptions`: what `ns add` was called with, without what only that one call could know. Whoever starts the container
+/// again gives it again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Commands(pub BTreeMap<String, Vec<String>>);
+pub struct NetworkOptions(pub Vec<String>);
+
+/// `portOptions`: the same of `portmap`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PortOptions(pub Vec<String>);
 
 /// The runtime-spec State (runtime.md, "State"): its members stand at the record's top level.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +202,7 @@ part! {
     OwnedBy: "owner" by "bundle";
     Network: "network" by "ns add";
     Ports: "ports" by "portmap";
-    Commands: "commands" by "ns add";
+    NetworkOptions: "networkOptions" by "ns add";
+    PortOptions: "portOptions" by "portmap";
     State: "" by "spawn";
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use container::{ContainerId, Directories, NotedProcess};
+use container::{Condition, ContainerId, Directories, Known, NotedProcess};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -251,6 +251,31 @@ pub fn sweep(directories: &Directories) -> Result<Vec<ContainerId>> {
             }
             Err(error) => log::warn!("{error:#}"),
         }
+    }
+    Ok(swept)
+}
+
+/// Undoes what containers still have that nobody is responsible for, and that have ended, by themselves or killed: those
+/// that stages by hand have made. Their bundles stay. Returns their ids.
+pub fn sweep_ended(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let mut swept = Vec::new();
+    for known in Known::all(directories).into_iter().filter(|known| known.condition == Condition::Exited) {
+        let Ok(id) = String::from(known.id).parse() else { continue };
+        if !undo::is_left(directories, &id) {
+            continue;
+        }
+        make_directory(&directories.claims())?;
+        let path = directories.claim(&id);
+        let (file, _) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
+        if !lock(&file).unwrap_or(false) || !is_named(&file, &path) {
+            continue;
+        }
+        let claim = Claim { file, path };
+        match undo::carry_out(&undo::of_bundle(directories, &id)) {
+            Ok(()) => swept.extend((!undo::is_left(directories, &id)).then_some(id)),
+            Err(error) => log::warn!("{error:#}"),
+        }
+        claim.release();
     }
     Ok(swept)
 }

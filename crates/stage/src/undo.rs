@@ -97,6 +97,12 @@ pub(crate) fn of_bundle(directories: &Directories, id: &ContainerId) -> Vec<Undo
     made.undo(|tool| is_in(&record, tool))
 }
 
+/// Tells whether a container that has ended still has its state or its network.
+pub fn is_left(directories: &Directories, id: &ContainerId) -> bool {
+    let state = container::state_in(&directories.states(), &id.into());
+    [state, container::namespace(id)].iter().any(|path| path.symlink_metadata().is_ok())
+}
+
 /// Tells whether the record says that a tool has made something for a run of the container.
 pub fn is_in(record: &Record, tool: Tool) -> bool {
     match tool {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ::container::{ContainerId, Directories, NameError, Owner};
+use ::container::{ContainerId, Directories, Known, NameError, Owner};
 use anyhow::{Context, Result, bail};
 use record::{Image, OwnedBy, Record, Rootfs};
 use serde_json::json;
@@ -84,7 +84,7 @@ pub(crate) struct Delete {
 fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
     let refused = |error: NameError| cli_usage(error.to_string());
     if !bundle.contains('/') {
-        return Ok(directories.bundle(&bundle.parse().map_err(refused)?));
+        return Ok(directories.bundle(&directories.in_full(bundle.parse().map_err(refused)?)));
     }
     let path = std::path::absolute(bundle)?;
     let path: PathBuf = path.components().collect();
@@ -116,13 +116,9 @@ pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
     let mut text = String::new();
     let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
     for id in bundles {
-        let path = directories.bundle(&id);
-        let pid = runner(&path, directories);
-        let status = match pid {
-            Some(_) => "running",
-            None if path.join(container::CONFIG).exists() => "stopped",
-            None => "incomplete",
-        };
+        // It may go in between.
+        let Some(known) = Known::of(directories, id.clone().into()) else { continue };
+        let (path, status, pid) = (directories.bundle(&id), known.condition.name(), known.pid);
         let image = image_name(&path).unwrap_or_default();
         if as_json {
             let bundle = path.to_string_lossy();

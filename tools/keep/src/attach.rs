@@ -21,13 +21,11 @@ use crate::options::{Attach, Join, Keys};
 /// Joins a container and returns its exit code; 0 for who detaches.
 pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
     let directories = options.roots.directories();
-    let bundle = list::bundle(&directories, &options.id)?;
+    let (id, known) = list::named(&directories, &options.id)?;
     let signals = block_signals(&options.join)?;
-    let keeper = control::ask(&bundle, &options.id, &Request::Attach)?;
-    let Some(keeper) = keeper else {
-        bail!("container {} has no keeper: it runs in the foreground, or not at all", options.id)
-    };
-    join(keeper, &options.id, &options.join, (&directories.states(), &signals))
+    let keeper = control::ask(&known.bundle, &id, &Request::Attach)?;
+    let Some(keeper) = keeper else { bail!("{}", list::without_keeper(&directories, &id, &known)) };
+    join(keeper, &id, &options.join, (&directories.states(), &signals))
 }
 
 /// Blocks the signals that are passed on, or else those that end the join.

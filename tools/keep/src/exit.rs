@@ -8,43 +8,18 @@ use anyhow::{Context, Result};
 use cgroup::Cgroups;
 use container::{ContainerId, State};
 use rustix::process::{Pid, WaitStatus};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+
+pub(crate) use container::Exit;
 
 /// The file's name in the bundle.
-pub(crate) const FILE: &str = "exit.json";
+pub(crate) const FILE: &str = Exit::FILE;
 
-/// One end of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Exit {
-    /// As a shell has it: 128+n for signal n.
-    #[serde(rename = "exitCode")]
-    pub(crate) code: u8,
-    /// The signal that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) signal: Option<i32>,
-    /// Whether the kernel killed a process of it for want of memory.
-    pub(crate) oom_killed: bool,
-    /// When it was started.
-    pub(crate) started_at: String,
-    /// When it ended.
-    pub(crate) finished_at: String,
-    /// How often it had been started again before.
-    pub(crate) restart_count: u32,
-}
-
-impl Exit {
-    /// Reads how a container ended; `None` if it never did.
-    pub(crate) fn of(bundle: &Path) -> Result<Option<Self>> {
-        read(bundle, FILE)
-    }
-
-    /// Takes over what waiting for the process has told.
-    pub(crate) fn set_status(&mut self, status: WaitStatus) {
-        self.signal = status.terminating_signal();
-        self.code = code(status);
-    }
+/// Takes over what waiting for the process has told.
+pub(crate) fn set_status(exit: &mut Exit, status: WaitStatus) {
+    exit.signal = status.terminating_signal();
+    exit.code = code(status);
 }
 
 /// Reads a file of the bundle; `None` if there is none. One that is damaged is named.

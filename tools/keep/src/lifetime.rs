@@ -219,7 +219,7 @@ impl<'a> Lifetime<'a> {
         match &mut self.phase {
             Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
             Phase::Running(container) if container.pid == pid => {
-                container.exit.set_status(status);
+                exit::set_status(&mut container.exit, status);
                 self.ended();
             }
             Phase::Running(container) => {

@@ -1,4 +1,4 @@
-//! `list`: the containers of all bundles, with what their keepers wrote down.
+//! `list`: the containers that are there, whoever has made them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
-use container::{ContainerId, Directories};
+use container::{Condition, ContainerId, Directories, Known};
+use record::Record;
+use rustix::termios::tcgetwinsize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stage::claim;
@@ -15,9 +17,8 @@ use stage::claim;
 use crate::control;
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
-use crate::job::{self, Job};
+use crate::job;
 use crate::options::Form;
-use crate::stop;
 
 /// What a container must have to be listed: one member of its row.
 #[derive(Clone, Debug)]
@@ -39,23 +40,20 @@ impl FromStr for Filter {
 
 /// Prints the containers.
 pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
-    let mut rows: Vec<Value> = ids(directories)?.iter().map(|id| row(directories, id)).collect();
+    let known = Known::all(directories).into_iter().filter(|known| !form.running || known.condition.is_up());
+    let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
     rows.retain(|row| form.filter.iter().all(|filter| row[filter.member] == *filter.value));
-    if form.running {
-        rows.retain(|row| row["status"] == "running");
-    }
-    let (as_json, quiet) = (form.json, form.quiet);
     let mut out = io::stdout().lock();
-    if as_json {
-        for row in rows {
-            writeln!(out, "{row}")?;
-        }
-    } else if quiet {
-        for row in rows {
-            writeln!(out, "{}", text(&row["id"]))?;
-        }
+    if form.quiet {
+        rows.iter().try_for_each(|row| writeln!(out, "{}", text(&row["id"])))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if form.json {
+        rows.iter().try_for_each(|row| writeln!(out, "{row}"))?;
     } else {
-        write!(out, "{}", table(&rows))?;
+        // Elsewhere than on a terminal lines may be as long as they are.
+        let width = tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
+        write!(out, "{}", table(&rows, width))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,57 +65,84 @@ pub(crate) fn bundle(directories: &Directories, id: &ContainerId) -> Result<Path
     Ok(bundle)
 }
 
-pub(crate) fn ids(directories: &Directories) -> Result<Vec<ContainerId>> {
-    let bundles = directories.bundles();
-    let entries = match fs::read_dir(&bundles) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("read {}", bundles.display()))?,
-    };
-    // One whose config.json is gone has other files still.
-    let there = |path: &Path, name: &str| !matches!(path.join(name).try_exists(), Ok(false));
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| there(path, "config.json") || there(path, job::FILE));
-    let mut ids: Vec<ContainerId> = paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect();
-    ids.sort();
-    Ok(ids)
+/// Returns the container that a person means by an id or its beginning.
+pub(crate) fn named(directories: &Directories, text: &str) -> Result<(ContainerId, Known)> {
+    let known = Known::named(directories, text).with_context(|| format!("no container {text}"))?;
+    Ok((String::from(known.id.clone()).try_into()?, known))
 }
 
-fn row(directories: &Directories, id: &ContainerId) -> Value {
-    let bundle = directories.bundle(id);
-    let config: Value = parse(&bundle, "config.json").unwrap_or_default();
-    // One that has no keeper has no record either.
-    let record = parse(&bundle, job::FILE).map(|job: Job| job.record).unwrap_or_default();
-    let runs = stop::is_running(directories, id);
-    let holder = claim::holder_of(directories, id);
-    let written = exit::read(&bundle, exit::FILE);
-    let has_ended = !matches!(written, Ok(None));
-    let mut exit: Option<Exit> = or_warn(written);
-    if exit.is_none() && holder.as_ref().is_some_and(|duty| duty.ending) {
-        // Its keeper could not write it.
-        exit = control::how_it_ended(&bundle, id);
+/// Returns the ids of the bundles.
+pub(crate) fn ids(directories: &Directories) -> Vec<ContainerId> {
+    let whole = Known::all(directories).into_iter().filter(|known| known.condition != Condition::Incomplete);
+    whole.filter_map(|known| String::from(known.id).try_into().ok()).collect()
+}
+
+/// Says why a container has no keeper, and what can be done.
+pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known: &Known) -> String {
+    let start = format!("`keep start {id}` starts it");
+    match (known.condition, &known.exit) {
+        (Condition::Incomplete, _) => format!("container {id} is half-made: `keep rm {id}` removes what there is"),
+        (Condition::Created, _) => format!("container {id} was not started: {start}"),
+        (Condition::Exited | Condition::Restarting, Some(exit)) => {
+            format!("container {id} has ended with code {}: {start}", exit.code)
+        }
+        (Condition::Exited | Condition::Restarting, None) => {
+            format!("container {id} has ended, and nobody knows how: {start}")
+        }
+        (Condition::Running | Condition::Paused, _) => match claim::holder_of(directories, id) {
+            Some(duty) => format!("container {id} runs in the foreground of process {}", duty.process.pid),
+            None if known.bundle.join(job::FILE).exists() => {
+                format!("container {id} has lost its keeper: `keep restart {id}` gives it another")
+            }
+            None => format!("container {id} runs without a keeper: `spawn` has started it"),
+        },
     }
-    let health: Option<Health> = parse(&bundle, health::FILE);
-    let status = match (runs, has_ended || exit.is_some()) {
-        (true, _) => "running",
-        (false, true) if holder.is_some_and(|duty| !duty.ending) => "restarting",
-        (false, true) => "exited",
-        (false, false) => "created",
-    };
+}
+
+fn row(directories: &Directories, known: &Known) -> Value {
+    let bundle = &known.bundle;
+    let config: Value = parse(bundle, "config.json").unwrap_or_default();
+    // In a bundle that somebody else has made there is none.
+    let record = Record::of_bundle(bundle).unwrap_or_default();
+    let member = |name: &str| record.member(name).cloned().unwrap_or_default();
+    let image = member("image");
+    let up = known.condition.is_up();
     let mut row = json!({
-        "id": id,
-        "image": record["image"]["reference"],
+        "id": known.id,
+        "image": if image["reference"].is_null() { &image["manifest"]["digest"] } else { &image["reference"] },
         "command": config["process"]["args"],
-        "status": status,
-        "ports": record["ports"].as_array().filter(|_| runs).cloned().unwrap_or_default(),
+        "status": known.condition,
+        "pid": known.pid,
+        "created": created(bundle).or_else(|| known.started.clone()),
+        "ports": member("ports").as_array().filter(|_| up).cloned().unwrap_or_default(),
         "bundle": bundle,
     });
-    if let Some(health) = health.filter(|_| runs) {
+    let health: Option<Health> = parse(bundle, health::FILE);
+    if let Some(health) = health.filter(|_| up) {
         row["health"] = json!(health.status);
     }
-    if let Some(exit) = exit.filter(|_| !runs) {
-        row["exit"] = json!(exit);
+    if let Some(started) = &known.started {
+        row["started"] = json!(started);
+    }
+    if !up {
+        let mut exit: Option<Exit> = parse(bundle, exit::FILE);
+        let ending = |id: ContainerId| claim::holder_of(directories, &id).is_some_and(|duty| duty.ending);
+        if exit.is_none() && String::from(known.id.clone()).parse().is_ok_and(ending) {
+            // Its keeper could not write it.
+            exit = control::how_it_ended(bundle, &known.id);
+        }
+        if let Some(exit) = exit {
+            row["exit"] = json!(exit);
+        }
     }
     row
+}
+
+/// Returns when a bundle was made, where its file system knows it.
+fn created(bundle: &Path) -> Option<String> {
+    let metadata = fs::metadata(bundle).ok()?;
+    let time = metadata.created().or_else(|_| metadata.modified()).ok()?;
+    Some(calendar::rfc3339_nanoseconds(calendar::since_1970(time)))
 }
 
 /// Reads a file of the bundle; what is not there is not known, nor what is damaged, which is named.
@@ -132,24 +157,44 @@ fn or_warn<T>(read: Result<Option<T>>) -> Option<T> {
     })
 }
 
-fn table(rows: &[Value]) -> String {
-    let head = ["ID", "IMAGE", "COMMAND", "STATUS", "PORTS"].map(str::to_owned);
-    let lines: Vec<[String; 5]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    let padded = |line: &[String; 5]| {
+/// Returns the table, in lines that a terminal of that width does not wrap; 0 is any.
+fn table(rows: &[Value], width: usize) -> String {
+    let head = ["ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS"].map(str::to_owned);
+    let mut lines: Vec<[String; 6]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
+    let longest = |lines: &[[String; 6]], column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths =
+        |lines: &[[String; 6]]| -> Vec<usize> { (0..6).map(|column| longest(lines, column).unwrap_or(0)).collect() };
+    while width > 0 && widths(&lines).iter().sum::<usize>() + 10 > width {
+        // Image, command and ports say enough by their beginnings.
+        let [long, column] =
+            [1, 2, 5].map(|column| [widths(&lines)[column], column]).into_iter().max().unwrap_or_default();
+        if long <= 8 {
+            break;
+        }
+        for line in &mut lines {
+            shorten(&mut line[column], long - 1);
+        }
+    }
+    let widths = widths(&lines);
+    let padded = |line: &[String; 6]| {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        let mut line = cells.collect::<Vec<_>>().join("  ").trim_end().to_owned();
+        shorten(&mut line, if width == 0 { usize::MAX } else { width });
+        line + "\n"
     };
     lines.iter().map(padded).collect()
 }
 
-fn cells(row: &Value) -> [String; 5] {
+fn shorten(text: &mut String, longest: usize) {
+    if text.chars().count() > longest {
+        *text = text.chars().take(longest.saturating_sub(1)).chain(['…']).collect();
+    }
+}
+
+fn cells(row: &Value) -> [String; 6] {
     let words: Vec<String> = row["command"].as_array().into_iter().flatten().map(text).collect();
     let mut command = words.join(" ");
-    if command.chars().count() > 24 {
-        command = command.chars().take(23).chain(['…']).collect();
-    }
+    shorten(&mut command, 24);
     let mut status = text(&row["status"]);
     if let Some(code) = row["exit"]["exitCode"].as_u64() {
         status = format!("{status} ({code})");
@@ -157,11 +202,26 @@ fn cells(row: &Value) -> [String; 5] {
     if let Some(health) = row["health"].as_str() {
         status = format!("{status} ({health})");
     }
+    if let Some(since) = age(row["started"].as_str().or_else(|| row["exit"]["finishedAt"].as_str())) {
+        status = format!("{status}, {since}");
+    }
     let ports: Vec<String> = row["ports"].as_array().into_iter().flatten().map(port).collect();
     let image = text(&row["image"]);
-    let cells =
-        [text(&row["id"]), if image.is_empty() { "-".to_owned() } else { image }, command, status, ports.join(", ")];
+    let image = if image.is_empty() { "-".to_owned() } else { image };
+    let created = age(row["created"].as_str()).unwrap_or_else(|| "-".to_owned());
+    let cells = [text(&row["id"]), image, command, created, status, ports.join(", ")];
     cells.map(|cell| cli::printable(&cell))
+}
+
+/// Tells how long ago something was.
+fn age(time: Option<&str>) -> Option<String> {
+    let seconds = calendar::now().0.saturating_sub(calendar::parse_rfc3339(time?)?);
+    Some(match seconds {
+        ..120 => format!("{} s", seconds.max(0)),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    })
 }
 
 fn port(port: &Value) -> String {
@@ -179,14 +239,21 @@ mod tests {
 
     #[test]
     fn a_row_says_what_docker_ps_says() {
+        let now = calendar::now().0;
+        let ago = |seconds| calendar::rfc3339((now - seconds, 0));
         let row = json!({"id":"web","image":"nginx","command":["nginx","-g","daemon off;"],"status":"running","health":"healthy",
-            "ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]});
+            "created":ago(90_000),"started":ago(300),"ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]});
         assert_eq!(
-            table(&[row]),
-            "ID   IMAGE  COMMAND               STATUS             PORTS\n\
-             web  nginx  nginx -g daemon off;  running (healthy)  8080->80/tcp\n"
+            table(std::slice::from_ref(&row), 0),
+            "ID   IMAGE  COMMAND               CREATED  STATUS                    PORTS\n\
+             web  nginx  nginx -g daemon off;  25 h     running (healthy), 5 min  8080->80/tcp\n"
         );
-        let row = json!({"id":"job","command":["true"],"status":"exited","exit":{"exitCode":3}});
-        assert_eq!(cells(&row)[3], "exited (3)");
+        for width in 1..90 {
+            let lines = table(std::slice::from_ref(&row), width);
+            assert!(lines.lines().all(|line| line.chars().count() <= width), "{width}: {lines}");
+        }
+        let row =
+            json!({"id":"job","command":["true"],"status":"exited","exit":{"exitCode":3,"finishedAt":ago(500_000)}});
+        assert_eq!(cells(&row)[4], "exited (3), 5 days");
     }
 }

@@ -14,26 +14,34 @@ use rustix::fs::inotify;
 use serde_json::Value;
 
 use crate::control::{self, Answer, Request};
-use crate::job::{Driver, Format, Job};
+use crate::job::{self, Driver, Format, Job};
 use crate::list;
 use crate::options::Logs;
 use crate::output::{self, generation};
 
 /// Prints a log.
 pub(crate) fn logs(options: &Logs) -> Result<ExitCode> {
-    let bundle = list::bundle(&options.roots.directories(), &options.id)?;
-    let job = Job::of(&bundle).with_context(|| format!("container {} has no log", options.id))?;
+    let directories = options.roots.directories();
+    let (id, known) = list::named(&directories, &options.id)?;
+    let bundle = known.bundle.clone();
+    if !bundle.join(job::FILE).exists() {
+        bail!(
+            "{}, and has no log: only `keep` and `run -d` write one",
+            list::without_keeper(&directories, &id, &known)
+        );
+    }
+    let job = Job::of(&bundle)?;
     match job.log.driver {
         Driver::File => {}
-        Driver::None => bail!("container {} has no log: it was started with --log-driver none", options.id),
-        Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={}", options.id),
+        Driver::None => bail!("container {id} has no log: it was started with --log-driver none"),
+        Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={id}"),
     }
     let timed = options.timestamps || options.since.is_some() || options.until.is_some();
     if timed && job.log.format == Format::Plain {
         bail!("a plain log has no times: start the container with --log-opt format=cri or json");
     }
     // Before anything is read, so that nothing is missed between.
-    let keeper = if options.follow { control::ask(&bundle, &options.id, &Request::Wait)? } else { None };
+    let keeper = if options.follow { control::ask(&bundle, &id, &Request::Wait)? } else { None };
     let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;
     let path = bundle.join(output::FILE);
     let mut printer = Printer { options, format: job.log.format, held: VecDeque::new(), going_on: false };

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories};
-use record::{Commands, Record};
+use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
 use stage::claim::{self, Duty};
@@ -28,18 +28,19 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
         let [id] = options.ids.as_slice() else {
             return Err(cli::Usage("--attach is for one container".to_owned()).into());
         };
-        if is_there(&directories, id) {
+        let (id, _) = list::named(&directories, id)?;
+        if is_there(&directories, &id) {
             bail!("container {id} runs: `keep attach {id}` joins it");
         }
-        return again(&directories, &options.roots, id, Some(&options.join));
+        return again(&directories, &options.roots, &id, Some(&options.join));
     }
     let mut ids = options.ids.clone();
     if options.boot {
-        ids = list::ids(&directories)?;
+        ids = list::ids(&directories);
         ids.retain(|id| comes_back(&directories, id));
     }
     let mut failed = false;
-    let done = stop::each(&ids, |id| {
+    let done = stop::each(&directories, &ids, |id, _| {
         if start_one(&directories, &options.roots, id)? {
             return stop::say(id);
         }
@@ -73,7 +74,6 @@ fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
 fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: Option<&Join>) -> Result<ExitCode> {
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
-    let commands = known.find::<Commands>()?.unwrap_or_default();
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
     if job.preserve_fds > 0 {
         bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
@@ -86,7 +86,7 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let begun = claim.write(&Duty::own(&bundle, &undo)).and_then(|()| {
         // One that was not kept, and has ended by itself, has its network still.
         undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
-        let record = execute(&stages(id, &commands, root))?;
+        let record = execute(&stages(id, &known, root)?)?;
         let record = serde_json::from_str(&record.to_line())?;
         let attached = join.is_some();
         let job = Job { undo: undo.clone(), states: directories.states(), record, attached, stopped: false, ..job };
@@ -115,26 +115,17 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
 }
 
 /// Returns the stages that come before the keeper.
-fn stages(id: &ContainerId, commands: &Commands, root: Option<&Path>) -> Vec<Stage> {
-    let root = || root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]);
-    let rooted = |tool, verb: &str| {
+fn stages(id: &ContainerId, known: &Record, root: Option<&Path>) -> Result<Vec<Stage>> {
+    let stage = |tool, verb: &str, words: &[String]| {
         let mut stage = Stage::new(tool, [verb]);
-        stage.push(root());
+        stage.push(root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+        stage.push(words);
         stage
     };
-    let mut stages = vec![rooted(Tool::Bundle, "mount")];
-    stages[0].push([id]);
-    if let Some(words) = commands.0.get("ns") {
-        let mut ns = Stage::new(Tool::Ns, words);
-        ns.push(root());
-        stages.push(ns);
-    }
-    if let Some(words) = commands.0.get("portmap") {
-        let mut portmap = rooted(Tool::Portmap, "add");
-        portmap.push(words);
-        stages.push(portmap);
-    }
-    stages
+    let mut stages = vec![stage(Tool::Bundle, "mount", &[id.to_string()])];
+    stages.extend(known.find::<NetworkOptions>()?.map(|options| stage(Tool::Ns, "add", &options.0)));
+    stages.extend(known.find::<PortOptions>()?.map(|options| stage(Tool::Portmap, "add", &options.0)));
+    Ok(stages)
 }
 
 /// Executes stages, each with the record of the one before, and returns the last one's.

@@ -13,26 +13,26 @@ use crate::{exit, list};
 /// Prints the numbers of each container.
 pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
     let directories = these.roots.directories();
-    let rows = these.ids.iter().map(|id| Ok((id, numbers(&directories, id)?))).collect::<Result<Vec<_>>>()?;
+    let rows = these.ids.iter().map(|id| numbers(&directories, id)).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     if !as_json {
         writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
     }
     for (id, numbers) in rows {
         if as_json {
-            writeln!(out, "{}", numbers.json(id))?;
+            writeln!(out, "{}", numbers.json(&id))?;
         } else {
-            writeln!(out, "{}", numbers.row(id))?;
+            writeln!(out, "{}", numbers.row(&id))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Counts for a container that runs.
-fn numbers(directories: &Directories, id: &ContainerId) -> Result<Numbers> {
-    list::bundle(directories, id)?;
-    let Some(cgroups) = exit::cgroups(&directories.states(), id) else { bail!("container {id} does not run") };
-    Ok(Numbers::of(&cgroups.stats()))
+fn numbers(directories: &Directories, id: &ContainerId) -> Result<(ContainerId, Numbers)> {
+    let (id, _) = list::named(directories, id)?;
+    let Some(cgroups) = exit::cgroups(&directories.states(), &id) else { bail!("container {id} does not run") };
+    Ok((id, Numbers::of(&cgroups.stats())))
 }
 
 /// What is counted; absent where no group counts it.

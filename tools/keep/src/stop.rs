@@ -8,22 +8,26 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use container::{ContainerId, Directories, State};
+use container::{ContainerId, Directories, Known, State};
+use record::{OwnedBy, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use stage::claim::{self, Duty};
-use stage::undo::Made;
+use stage::undo::{self, Made};
 use stage::{Claim, Stage, Tool};
 
 use crate::control::{self, Answer, Request};
-use crate::exit::Exit;
-use crate::job::{GRACE, Wishes};
+use crate::exit::{self, Exit};
+use crate::job::{self, GRACE, Wishes};
 use crate::options::{Containers, Stop};
 use crate::{list, start};
+
+/// How long whoever has started a container may take to write down how it has ended.
+const BEING_WRITTEN: Duration = Duration::from_secs(2);
 
 /// `stop`: each container is asked, then all are waited for.
 pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
     let directories = options.these.roots.directories();
-    each(&options.these.ids, |id| {
+    each(&directories, &options.these.ids, |id, _| {
         end(&directories, id, options.time, options.signal.as_deref())?;
         say(id)
     })
@@ -32,11 +36,13 @@ pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
 /// `restart`.
 pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
     let directories = options.these.roots.directories();
-    if options.these.ids.iter().any(|id| claim::holder_of(&directories, id).is_none()) {
+    let kept =
+        |text| list::named(&directories, text).is_ok_and(|(id, _)| claim::holder_of(&directories, &id).is_some());
+    if !options.these.ids.iter().all(|id| kept(id)) {
         rootless::enter(&options.these.roots)?;
     }
     let put_back = put_back(&options.these.roots);
-    let restarted = each(&options.these.ids, |id| {
+    let restarted = each(&directories, &options.these.ids, |id, _| {
         let bundle = list::bundle(&directories, id)?;
         let request = Request::Restart(options.time.map(Duration::from_secs), options.signal.clone());
         let Some(keeper) = control::ask(&bundle, id, &request)? else {
@@ -85,9 +91,9 @@ fn restart_without_keeper(directories: &Directories, options: &Stop, id: &Contai
 /// `wait`: prints the exit code.
 pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
     let directories = these.roots.directories();
-    each(&these.ids, |id| {
-        let bundle = list::bundle(&directories, id)?;
-        if let Some(keeper) = control::ask(&bundle, id, &Request::Wait)? {
+    each(&directories, &these.ids, |id, known| {
+        let bundle = &known.bundle;
+        if let Some(keeper) = control::ask(bundle, id, &Request::Wait)? {
             loop {
                 match control::answer(&keeper)? {
                     Answer::Ended(exit) => return say(&exit.code.to_string()),
@@ -96,25 +102,41 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
                 }
             }
         }
-        if let Some(exit) = Exit::of(&bundle)? {
-            return say(&exit.code.to_string());
+        if let Some(process) = process(&directories, id) {
+            has_ended(&process, None)?;
+            let code = after_its_end(bundle)?;
+            return say(&code.with_context(|| format!("container {id} has ended, and nobody knows how"))?.to_string());
         }
-        bail!("container {id} has no keeper that knows how it ends")
+        match exit::read::<Exit>(bundle, exit::FILE)? {
+            Some(exit) => say(&exit.code.to_string()),
+            None => bail!("{}", list::without_keeper(&directories, id, known)),
+        }
     })
+}
+
+/// Returns the exit code of a container that has just ended without a keeper, when whoever started it has written it down.
+fn after_its_end(bundle: &Path) -> Result<Option<u8>> {
+    let begun = Instant::now();
+    loop {
+        match exit::read::<Exit>(bundle, exit::FILE)? {
+            Some(exit) => return Ok(Some(exit.code)),
+            None if bundle.is_dir() && begun.elapsed() < BEING_WRITTEN => std::thread::sleep(Duration::from_millis(1)),
+            None => return Ok(None),
+        }
+    }
 }
 
 /// `rm`.
 pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
     let directories = these.roots.directories();
-    each(&these.ids, |id| {
-        list::bundle(&directories, id)?;
+    each(&directories, &these.ids, |id, _| {
         let holder = claim::holder_of(&directories, id);
         let runs = holder.as_ref().is_some_and(|duty| !duty.ending) || process(&directories, id).is_some();
         if !force && runs {
             bail!("container {id} runs: stop it first, or use --force");
         }
         // One that is just ending is waited for, below.
-        if holder.is_some() {
+        if holder.is_some() && directories.bundle(id).is_dir() {
             end(&directories, id, Some(0), Some("KILL"))?;
         }
         // What a killed keeper has left is undone with it.
@@ -127,20 +149,28 @@ pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
 }
 
 fn take_away(directories: &Directories, id: &ContainerId, root: Option<&Path>) -> Result<()> {
-    let states = directories.states();
-    let made = Made { id, owner: None, root, states: Some(&states), runtime: None, keeps_bundle: false };
-    let there = directories.bundle(id).exists();
-    let undo = made.undo(|tool| tool == Tool::Spawn || tool == Tool::Bundle && there);
+    let (states, bundle) = (directories.states(), directories.bundle(id));
+    // What is not readable may be a container's of an earlier version.
+    let record = Record::of_bundle(&bundle).unwrap_or_default();
+    let owner = record.find::<OwnedBy>().ok().flatten().map(|owned| owned.0);
+    // A keeper has undone all but these two.
+    let left = undo::is_left(directories, id) || !bundle.join(job::FILE).exists();
+    let made = Made { id, owner, root, states: Some(&states), runtime: None, keeps_bundle: false };
+    let undo = made.undo(|tool| match tool {
+        Tool::Spawn => true,
+        Tool::Bundle => bundle.exists(),
+        _ => left && (undo::is_in(&record, tool) || record == Record::default()),
+    });
     undo.iter().try_for_each(|undo| execute(&undo.stage))
 }
 
 /// `top`.
 pub(crate) fn top(id: &ContainerId, directories: &Directories) -> Result<ExitCode> {
-    list::bundle(directories, id)?;
-    if process(directories, id).is_none() {
+    let (id, _) = list::named(directories, id)?;
+    if process(directories, &id).is_none() {
         bail!("container {id} does not run");
     }
-    let ps = spawn(directories, &["ps", id]);
+    let ps = spawn(directories, &["ps", &id]);
     // Its words on stderr say what went wrong.
     let status = ps.command()?.status().with_context(|| ps.to_string())?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -150,12 +180,20 @@ pub(crate) fn top(id: &ContainerId, directories: &Directories) -> Result<ExitCod
 fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: Option<&str>) -> Result<()> {
     let grace = time.map(Duration::from_secs);
     let request = Request::Stop(grace, signal.map(str::to_owned));
-    let bundle = list::bundle(directories, id)?;
+    let (_, Known { bundle, pid, .. }) = list::named(directories, id)?;
     if let Some(keeper) = control::ask(&bundle, id, &request)? {
         while !matches!(control::answer(&keeper)?, Answer::Closed) {}
         return Ok(());
     }
-    let Some(process) = process(directories, id) else { return Ok(()) };
+    let Some(process) = process(directories, id) else {
+        return match (pid, claim::holder_of(directories, id)) {
+            (Some(_), Some(duty)) => {
+                bail!("container {id} is another runtime's: it ends with its `run`, process {}", duty.process.pid)
+            }
+            (Some(pid), None) => bail!("container {id} is another runtime's, process {pid}"),
+            (None, _) => Ok(()),
+        };
+    };
     let wishes = Wishes::of(&bundle)?;
     let own = wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());
     let grace = grace.unwrap_or(Duration::from_secs(wishes.stop_timeout.unwrap_or(GRACE)));
@@ -210,10 +248,14 @@ pub(crate) fn is_running(directories: &Directories, id: &ContainerId) -> bool {
 }
 
 /// Does it to each; the first failure is told last.
-pub(crate) fn each(ids: &[ContainerId], mut one: impl FnMut(&ContainerId) -> Result<()>) -> Result<ExitCode> {
+pub(crate) fn each(
+    directories: &Directories,
+    ids: &[ContainerId],
+    mut one: impl FnMut(&ContainerId, &Known) -> Result<()>,
+) -> Result<ExitCode> {
     let mut failure = None;
-    for id in ids {
-        if let Err(error) = one(id) {
+    for text in ids {
+        if let Err(error) = list::named(directories, text).and_then(|(id, known)| one(&id, &known)) {
             if let Some(earlier) = failure.replace(error) {
                 cli::complain("keep", &earlier);
             }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use container::{ContainerId, Owner};
 use log::warn;
-use record::{Input, PortMapping, Protocol, Record};
+use record::{Input, PortMapping, PortOptions, Protocol, Record};
 use serde_json::Value;
 
 use crate::control::Sockets;
@@ -29,7 +29,7 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
     if !options.background {
-        record.set_command("portmap", words(options))?;
+        record.set_options(&PortOptions(words(options)))?;
     }
     let mut wishes = options.publish.clone();
     if options.publish_all {
@@ -96,8 +96,10 @@ fn translate(
     specs: &[PortSpec],
     tell: impl FnOnce(&[Served]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let sockets = Sockets::below(&options.roots.directories());
-    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
+    let directories = options.roots.directories();
+    let sockets = Sockets::below(&directories);
+    let directories = Some(&directories);
+    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), directories, ..Manner::default() };
     let mut firewall = Firewall::open()?;
     let published = publish::publish(&mut firewall, target, specs, manner)?;
     let ports: Vec<Served> = port_mappings(&published.mappings).into_iter().map(Served::Port).collect();

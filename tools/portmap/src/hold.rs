@@ -58,9 +58,11 @@ pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyho
 pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[PortSpec]) -> anyhow::Result<ExitCode> {
     serve::call_itself_portmap();
     let watch = Watch::new(&serve::processes(options, target), target.owner.netns.as_deref())?;
-    let sockets = Sockets::below(&options.roots.directories());
+    let directories = options.roots.directories();
+    let sockets = Sockets::below(&directories);
     let mut firewall = Firewall::open_as_holder()?;
-    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), ..Manner::default() };
+    let directories = Some(&directories);
+    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), directories, ..Manner::default() };
     let mappings = publish::publish(&mut firewall, target, specs, manner)?.mappings;
     forward::open(&mut firewall, options.forward, &mappings)?;
     let ports = add::port_mappings(&mappings);

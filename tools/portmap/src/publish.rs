@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use container::{Condition, Directories, Known, Owner};
 use log::warn;
 use netlink::forwarding;
 use netlink::route::Cidr;
@@ -30,6 +31,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) probe: bool,
     /// Where the processes are found that hold or serve ports.
     pub(crate) sockets: Option<&'a Sockets>,
+    /// Where it is told which containers have ended: their ports are free.
+    pub(crate) directories: Option<&'a Directories>,
     /// Whether connections that turn back get the host's address as their source.
     pub(crate) masquerade: Masquerade,
     /// Whom the ports are open to; `None` is everybody.
@@ -109,10 +112,15 @@ pub(crate) fn publish(
             Ok(planned.clone())
         })
     };
-    let done = match change(firewall) {
-        Err(error) if let_go(&error, manner)? => change(firewall),
-        done => done,
-    };
+    let mut done = change(firewall);
+    for _ in specs {
+        match done {
+            Err(error) if let_go(&error, manner)? || withdraw_ended(firewall, &error, manner)? => {
+                done = change(firewall);
+            }
+            _ => break,
+        }
+    }
     let publication = Publication { mappings: chosen, steps: planned };
     // After its guard, which came with the mappings.
     let by_ipv4 = ways.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, way)| way.as_ref());
@@ -133,6 +141,20 @@ fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
         held && record.find::<Id>().ok().flatten().is_some_and(|id| id.0 == *taken.holder)
     })?;
     Ok(true)
+}
+
+/// Withdraws the ports of a container below the same root that has ended and that nobody is responsible for: stages by hand
+/// have made it. Tells whether it had any.
+fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
+    let Some((taken, directories)) = error.downcast_ref::<Taken>().zip(manner.directories) else { return Ok(false) };
+    let known = taken.holder.parse().ok().and_then(|id| Known::of(directories, id));
+    if known.is_none_or(|known| known.condition != Condition::Exited) {
+        return Ok(false);
+    }
+    let ours = |owner: Owner| owner.shares_root(Owner::of_root(directories));
+    let leaves = |mapping: &Mapping| mapping.owner.id == taken.holder && mapping.owner.owner.is_some_and(ours);
+    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    Ok(!steps.is_empty())
 }
 
 /// Tells whether everything is there that lets these ports be reached: an error names what is not.

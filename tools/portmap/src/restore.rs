@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, ensure};
 use container::{ContainerId, Directories, Owner};
 use log::{debug, warn};
-use record::{Bundle, Commands, Id, Network, OwnedBy, Part, PortMapping, Ports, Record};
+use record::{Bundle, Id, Network, OwnedBy, Part, PortMapping, PortOptions, Ports, Record};
 use stage::{Stage, Tool};
 
 use crate::condition::Conditions;
@@ -114,7 +114,7 @@ fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {
     // The kernel had accepted them before: who listens now does so beside them.
     let conditions = record.find::<Conditions>()?;
     conditions.iter().try_for_each(Conditions::check)?;
-    let manner = Manner { probe: false, sockets: None, masquerade, conditions: conditions.as_ref() };
+    let manner = Manner { probe: false, sockets: None, directories: None, masquerade, conditions: conditions.as_ref() };
     let mappings = publish::publish(firewall, &target, &specs, manner)?.mappings;
     // Whoever reads the warning has read it when the ports were published first.
     let how = Some(forward(record)).filter(|how| *how == Forward::Insert);
@@ -123,7 +123,7 @@ fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {
 
 /// Returns what the container's `portmap` was to do about other firewalls.
 fn forward(record: &Record) -> Forward {
-    let words = record.find::<Commands>().ok().flatten().and_then(|mut commands| commands.0.remove("portmap"));
+    let words = record.find::<PortOptions>().ok().flatten().map(|options| options.0);
     let how = words.iter().flatten().find_map(|word| Forward::named(word.strip_prefix("--forward=")?));
     how.unwrap_or(Forward::Warn)
 }

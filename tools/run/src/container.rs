@@ -214,7 +214,8 @@ fn execute_in_place(options: &Options) -> anyhow::Error {
 
 /// `--gc`: undoes what killed processes have left.
 fn sweep(options: &Options) -> Result<ExitCode> {
-    for id in claim::sweep(&options.roots().directories())? {
+    let directories = options.roots().directories();
+    for id in claim::sweep(&directories)?.into_iter().chain(claim::sweep_ended(&directories)?) {
         writeln!(io::stdout(), "{id}")?;
     }
     Ok(ExitCode::SUCCESS)

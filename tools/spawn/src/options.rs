@@ -81,6 +81,9 @@ pub(crate) struct Filter {
     /// Leave the container running and print the record
     #[arg(long, short)]
     pub detach: bool,
+    /// Remove the bundle, too, when the container has ended: its network and ports go in any case
+    #[arg(long, conflicts_with = "detach")]
+    pub rm: bool,
     /// With --detach: print no record
     #[arg(long, short, requires = "detach")]
     pub quiet: bool,

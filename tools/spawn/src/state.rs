@@ -128,8 +128,15 @@ impl Container {
 
     /// Opens a container that exists.
     pub(crate) fn open(root: &Path, id: &RuntimeId) -> anyhow::Result<Self> {
-        let directory = state_in(root, id);
-        let handle = match open(&directory) {
+        let mut directory = state_in(root, id);
+        let mut opened = open(&directory);
+        let full = opened.is_err().then(|| container::in_full([root.to_owned()], id)).flatten();
+        let id = full.as_ref().unwrap_or(id);
+        if full.is_some() {
+            directory = state_in(root, id);
+            opened = open(&directory);
+        }
+        let handle = match opened {
             Ok(handle) => handle,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 bail!("container does not exist: container \"{id}\" does not exist")
@@ -160,7 +167,7 @@ impl Container {
         let mut container = Self::open(root, id)?;
         container.lock()?;
         // What was read before the lock may be old.
-        container.state = read(root, id)?;
+        container.state = read(root, &container.state.id.clone())?;
         Ok(container)
     }
 

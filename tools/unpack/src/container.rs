@@ -13,7 +13,20 @@ use crate::changes::Place;
 use crate::path::{Inner, inner};
 
 /// Members of the record that describe a container, not what it is made from.
-const OWN: [&str; 9] = ["bundle", "id", "owner", "network", "ports", "ociVersion", "status", "pid", "annotations"];
+const OWN: [&str; 12] = [
+    "bundle",
+    "id",
+    "owner",
+    "network",
+    "networkOptions",
+    "ports",
+    "portOptions",
+    "sockets",
+    "ociVersion",
+    "status",
+    "pid",
+    "annotations",
+];
 
 /// A container and what it stands on.
 #[derive(Debug)]
@@ -34,7 +47,7 @@ impl Container {
         let by_id = argument
             .filter(|argument| argument.components().count() == 1)
             .and_then(|id| ContainerId::of_path(id).ok())
-            .map(|id| directories.bundle(&id))
+            .map(|id| directories.bundle(&directories.in_full(id)))
             .filter(|bundle| bundle.join("record.json").is_file());
         if let Some(bundle) = by_id {
             return Self::of_bundle(&bundle, Record::default());

@@ -55,7 +55,7 @@ impl Place {
 
     /// Opens a container's root. What is made there belongs to the container's root user.
     pub(crate) fn of_container(id: &ContainerId, directories: &Directories) -> Result<Self> {
-        let bundle = directories.bundle(id);
+        let bundle = directories.bundle(&directories.in_full(id.clone()));
         let Ok(text) = sys::file::read_regular(&bundle.join(container::RECORD)) else { bail!("no such container") };
         if let Some(pid) = runner(&bundle, directories) {
             let path = format!("/proc/{pid}/root");

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories, Owner};
 use netlink::forwarding;
 use netlink::route::{Cidr, Link, NewLink, Router};
-use record::{Commands, Id, Network, OwnedBy, Record};
+use record::{Id, Network, NetworkOptions, OwnedBy, Record};
 
 use super::firewall::{self, Rules};
 use super::lock::lock;
@@ -101,7 +101,7 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
 /// Reads a record; `None` where its container is on no bridge of `ns add`'s.
 fn attachment(record: &Record) -> Option<Attachment> {
     let network = record.find::<Network>().ok()??;
-    let words = record.find::<Commands>().ok()??.0.remove("ns")?;
+    let words = record.find::<NetworkOptions>().ok()??.0;
     let is_plain =
         !words.iter().any(|word| ["--cni=", "--join=", "--macvlan="].iter().any(|own| word.starts_with(own)));
     let interfaces = network.0.get("interfaces")?.as_array()?;
@@ -203,7 +203,7 @@ mod tests {
         let record = Record::parse(
             br#"{"id":"web","network":{"cniVersion":"1.1.0","interfaces":[{"name":"b0","mac":"0a:58:0a:01:00:01"},{"name":"veth1"},
                 {"name":"eth0","sandbox":"/run/netns/web"}],"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]},
-                "commands":{"ns":["add","--bridge=b0"]}}"#,
+                "networkOptions":["--bridge=b0"]}"#,
             "test",
         );
         attachment(&record.unwrap()).unwrap()
@@ -239,13 +239,10 @@ mod tests {
     #[test]
     fn a_network_that_others_make_is_theirs_to_restore() {
         for (network, words) in [
-            (r#"{"interfaces":[{"name":"lo","sandbox":"/n"}],"ips":[]}"#, r#"["add","--none"]"#),
-            (
-                r#"{"interfaces":[{"name":"a"},{"name":"b"},{"name":"c","sandbox":"/n"}],"ips":[]}"#,
-                r#"["add","--cni=/x"]"#,
-            ),
+            (r#"{"interfaces":[{"name":"lo","sandbox":"/n"}],"ips":[]}"#, r#"["--none"]"#),
+            (r#"{"interfaces":[{"name":"a"},{"name":"b"},{"name":"c","sandbox":"/n"}],"ips":[]}"#, r#"["--cni=/x"]"#),
         ] {
-            let text = format!(r#"{{"id":"web","network":{network},"commands":{{"ns":{words}}}}}"#);
+            let text = format!(r#"{{"id":"web","network":{network},"networkOptions":{words}}}"#);
             assert_eq!(attachment(&Record::parse(text.as_bytes(), "test").unwrap()), None);
         }
     }

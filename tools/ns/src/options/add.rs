@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use container::{ContainerId, NetworkName, Owner, Ownership};
 use netlink::route::{Cidr, Mac};
-use record::{Bundle, Input, OwnedBy, Record};
+use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
 use crate::network::{self, Request, Target, cni};
@@ -107,7 +107,7 @@ impl Add {
         }
         let mut target = self.target()?;
         let id = target.id.clone();
-        target.record.set_command("ns", self.words()?)?;
+        target.record.set_options(&NetworkOptions(self.words()?))?;
         if let Some(other) = &self.join {
             return network::join(target, other).with_context(|| format!("add {id}"));
         }

@@ -1,18 +1,24 @@
 //! `spawn` as the last stage of the pipe: the record comes in, the container's output goes out.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use record::{Bundle, Id, Input, Record};
+use container::{Exit, RuntimeId};
+use record::{Bundle, Id, Input, OwnedBy, Record};
+use stage::undo::{self, Made};
+use stage::{Tool, Undo};
 
 use super::lifecycle::{become_subreaper, finish, order, poststart};
 use crate::options::{Filter, Global};
 use crate::state::Status;
 use crate::{create, foreground};
+
+/// The file of the bundle that says as which process the container was started.
+const PID: &str = "pid";
 
 /// Runs the container of a record or bundle.
 pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> {
@@ -20,17 +26,27 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
         Input::Directory(bundle) => (of_bundle(&bundle)?, false),
         Input::Record(record) => (record, options.input.as_deref().is_none_or(|input| input == Path::new("-"))),
     };
-    let bundle: Bundle = record.part()?;
+    let is_record = options.input.as_deref().is_none_or(|input| !input.is_dir());
+    if options.rm && !is_record {
+        return Err(cli::Usage("--rm is for a record: `keep rm` removes the container of a bundle".to_owned()).into());
+    }
+    let bundle = record.part::<Bundle>()?.0;
     let id = match options.id {
         Some(id) => id,
         None => record.part::<Id>()?.0.into(),
     };
+    let note = Note::of(&bundle, &id);
+    let undo = if is_record && !options.detach { undo_of(&record, &id, options.rm)? } else { vec![] };
     let status = options.status_fd.map(open_status).transpose()?;
-    let mut order = order(global, id, bundle.0, &options.common)?;
+    let mut order = order(global, id, bundle, &options.common)?;
     order.child.foreground = !options.detach;
     order.child.null_stdin = from_stdin;
+    if let Some(note) = &note {
+        note.begin();
+        order.pid_file.get_or_insert_with(|| note.bundle.join(PID));
+    }
     if options.detach {
-        let made = create::create(&order)?;
+        let made = create::create(&order).inspect_err(|_| note.iter().for_each(Note::forget))?;
         poststart(&made)?;
         let state = made.container.report(Status::Running);
         tell(status.as_ref(), &serde_json::to_value(&state)?)?;
@@ -40,15 +56,83 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
         }
         return Ok(ExitCode::SUCCESS);
     }
-    become_subreaper();
-    let signals = foreground::block_signals()?;
-    let mut made = create::create(&order)?;
-    tell(status.as_ref(), &serde_json::to_value(made.container.report(Status::Running))?)?;
-    poststart(&made)?;
-    let code = foreground::wait((made.pid, &made.pidfd), &signals, made.console.take(), made.notify.as_ref())?;
-    finish(&made.container, Some(&made.config))?;
+    let ended = live(&order, status.as_ref(), note.as_ref());
+    if let Err(error) = undo::carry_out(&undo) {
+        // How the container has ended counts more than what could not be cleaned up.
+        cli::complain("spawn", &error);
+    }
+    let code = ended?;
     tell(status.as_ref(), &serde_json::json!({ "exitCode": code }))?;
     Ok(ExitCode::from(code))
+}
+
+/// Stays with a container from its start to its end.
+fn live(order: &create::Order, status: Option<&OwnedFd>, note: Option<&Note>) -> anyhow::Result<u8> {
+    become_subreaper();
+    let signals = foreground::block_signals()?;
+    let mut made = create::create(order).inspect_err(|_| note.iter().for_each(|note| note.forget()))?;
+    let started_at = calendar::rfc3339_nanoseconds(calendar::now());
+    tell(status, &serde_json::to_value(made.container.report(Status::Running))?)?;
+    poststart(&made)?;
+    let code = foreground::wait((made.pid, &made.pidfd), &signals, made.console.take(), made.notify.as_ref())?;
+    if let Some(note) = note {
+        let oom_killed = made.container.cgroups().oom_kills() > 0;
+        let finished_at = calendar::rfc3339_nanoseconds(calendar::now());
+        note.end(&Exit { code, oom_killed, started_at, finished_at, ..Exit::default() });
+    }
+    finish(&made.container, Some(&made.config))?;
+    Ok(code)
+}
+
+/// Where a bundle that `bundle` has made is told of the container's life, as `keep` tells it: `keep list` and `keep events`
+/// read it there.
+struct Note {
+    bundle: PathBuf,
+}
+
+impl Note {
+    /// Others' bundles are told nothing.
+    fn of(bundle: &Path, id: &RuntimeId) -> Option<Self> {
+        let known = Record::of_bundle(bundle).ok()?.find::<Id>().ok()??;
+        (RuntimeId::from(known.0) == *id).then(|| Self { bundle: bundle.to_owned() })
+    }
+
+    /// Takes away how the run before has ended.
+    fn begin(&self) {
+        // There is none, mostly.
+        let _none = fs::remove_file(self.bundle.join(Exit::FILE));
+    }
+
+    /// It could not be started.
+    fn forget(&self) {
+        let _none = fs::remove_file(self.bundle.join(PID));
+    }
+
+    fn end(&self, exit: &Exit) {
+        // A full disk must not hide how the container has ended from who waits for it.
+        if let Err(error) = container::write_json(&self.bundle, Exit::FILE, exit) {
+            log::warn!("write {}: {error}", self.bundle.join(Exit::FILE).display());
+        }
+    }
+}
+
+/// Returns what the end of the container undoes, as the last stage of the pipe: what lasts as long as a run, and with
+/// `--rm` the bundle.
+fn undo_of(record: &Record, id: &RuntimeId, rm: bool) -> anyhow::Result<Vec<Undo>> {
+    let (Bundle(bundle), Id(own)) = (record.part()?, record.part()?);
+    if RuntimeId::from(&own) != *id {
+        return Ok(vec![]);
+    }
+    let owner = record.find::<OwnedBy>()?.map(|owned| owned.0);
+    // The stages before were called with that root, unless it is the one that all tools have anyway.
+    let data = bundle.parent().and_then(Path::parent);
+    let root = data.filter(|data| *data != cli::Roots::default().directories().data());
+    let made = Made { id: &own, owner, root, states: None, runtime: None, keeps_bundle: false };
+    Ok(made.undo(|tool| match tool {
+        Tool::Spawn => false,
+        Tool::Bundle => rm,
+        _ => undo::is_in(record, tool),
+    }))
 }
 
 /// A bundle by itself: its directory's name is the container's.

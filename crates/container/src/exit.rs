@@ -1,0 +1,44 @@
+//! How a container has ended: `exit.json` in its bundle, written by whoever has waited for it: `keep`, `spawn`, `run`.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// One end of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exit {
+    /// As a shell has it: 128+n for signal n.
+    #[serde(rename = "exitCode")]
+    pub code: u8,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether the kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// When it was started.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: String,
+    /// How often it had been started again before.
+    pub restart_count: u32,
+}
+
+impl Exit {
+    /// The file's name in the bundle.
+    pub const FILE: &'static str = "exit.json";
+
+    /// Reads how a container has ended; `None` if it never did.
+    pub fn of(bundle: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(bundle.join(Self::FILE)).ok()?).ok()
+    }
+}
+
+/// Writes a file of a bundle as JSON, whole or not at all.
+pub fn write_json<T: Serialize>(bundle: &Path, name: &str, value: &T) -> io::Result<()> {
+    let temporary = bundle.join(format!(".{name}"));
+    fs::write(&temporary, serde_json::to_string(value)? + "\n")?;
+    fs::rename(&temporary, bundle.join(name))
+}

@@ -1,0 +1,279 @@
+//! What is known of the containers of one root, whoever has made them and whatever runs them: one answer for all lists.
+//! A container is there while it has a bundle or a state.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cgroup::Cgroups;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, state_in};
+
+/// Where runtimes note what others than `run` have them run: from a bundle of ours, maybe.
+const OTHERS: [&str; 2] = ["/run/runc", "/run/crun"];
+
+/// How a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// Its bundle is half-made.
+    Incomplete,
+    /// It was not started.
+    Created,
+    /// Its process lives.
+    Running,
+    /// Its process lives and is frozen.
+    Paused,
+    /// It has ended, and its keeper will start it again.
+    Restarting,
+    /// It has ended.
+    Exited,
+}
+
+impl Condition {
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+        }
+    }
+
+    /// Tells whether the container's process runs its program, frozen or not.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// A container as it is known.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Its id.
+    pub id: RuntimeId,
+    /// Its bundle's directory, which need not be there any more.
+    pub bundle: PathBuf,
+    /// How it is.
+    pub condition: Condition,
+    /// Its process, while that lives.
+    pub pid: Option<i32>,
+    /// When that was made, as its runtime has it.
+    pub started: Option<String>,
+    /// How it has ended, where somebody has waited for that.
+    pub exit: Option<Exit>,
+}
+
+impl Known {
+    /// Returns the containers of a root, by id.
+    pub fn all(directories: &Directories) -> Vec<Self> {
+        let mut ids = BTreeSet::new();
+        for directory in directories.all_states().iter().chain([&directories.bundles()]) {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            ids.extend(entries.filter_map(|entry| entry.file_name().to_str()?.parse::<RuntimeId>().ok()));
+        }
+        // What is on its way out has a full stop in front.
+        ids.into_iter().filter(|id| !id.starts_with('.')).filter_map(|id| Self::of(directories, id)).collect()
+    }
+
+    /// Returns the container of that id.
+    pub fn of(directories: &Directories, id: RuntimeId) -> Option<Self> {
+        let own = ContainerId::try_from(String::from(id.clone())).ok().map(|id| directories.bundle(&id));
+        let noted = directories.all_states().into_iter().find_map(|states| Noted::read(&state_in(&states, &id)));
+        let others = || OTHERS.iter().find_map(|states| Noted::read(&state_in(Path::new(states), &id)));
+        let noted = noted.or_else(|| others().filter(|noted| own.is_some() && noted.bundle() == own));
+        let bundle = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone())?;
+        let exit = Exit::of(&bundle);
+        let process = noted.as_ref().and_then(|noted| noted.process.alive());
+        let there = |name: &str| !matches!(bundle.join(name).try_exists(), Ok(false));
+        let condition = match &noted {
+            Some(noted) if process.is_some() => noted.condition(),
+            Some(noted) if noted.process.pid == 0 => Condition::Created,
+            None if !bundle.is_dir() => return None,
+            // One whose config.json is gone has other files still.
+            _ if own.as_ref() == Some(&bundle) && !there("config.json") && !there("keep.json") => Condition::Incomplete,
+            _ if there(Exit::FILE) && is_held(directories, &bundle) => Condition::Restarting,
+            None if !there(Exit::FILE) && !there("pid") => Condition::Created,
+            _ => Condition::Exited,
+        };
+        let started = noted.as_ref().and_then(|noted| noted.text("created")).filter(|_| process.is_some());
+        Some(Self { id, bundle, condition, pid: process.map(Pid::as_raw_pid), started, exit })
+    }
+
+    /// Returns the container that a person means, by its id or the beginning of one that `run` has made up.
+    pub fn named(directories: &Directories, text: &str) -> Option<Self> {
+        let exact = || Self::of(directories, text.parse().ok()?);
+        let places = || directories.all_states().into_iter().chain([directories.bundles()]);
+        exact().or_else(|| Self::of(directories, in_full(places(), text)?))
+    }
+}
+
+impl Directories {
+    /// Returns the id of a bundle that `run` has made up and that begins so, or what was given: as [`in_full`].
+    pub fn in_full(&self, id: ContainerId) -> ContainerId {
+        if self.bundle(&id).symlink_metadata().is_ok() {
+            return id;
+        }
+        let full = in_full([self.bundles()], &id).and_then(|id| String::from(id).parse().ok());
+        full.unwrap_or(id)
+    }
+}
+
+/// Returns the only id in these directories that begins so. As with docker, ids may be cut short and names not, or `rm db`
+/// would mean `db2` where there is no `db`: what counts are the twelve hexadecimal digits that `run` makes up, of which
+/// four are given.
+pub fn in_full(directories: impl IntoIterator<Item = PathBuf>, text: &str) -> Option<RuntimeId> {
+    let digits = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !(4..12).contains(&text.len()) || !digits(text) {
+        return None;
+    }
+    let mut found = BTreeSet::new();
+    for directory in directories {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        found.extend(names.filter(|name| name.len() == 12 && digits(name) && name.starts_with(text)));
+    }
+    found.pop_first().filter(|_| found.is_empty())?.parse().ok()
+}
+
+/// Tells whether somebody lives who is responsible for the container and is not ending: what its claim says.
+fn is_held(directories: &Directories, bundle: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Claim {
+        #[serde(flatten)]
+        process: NotedProcess,
+        ending: bool,
+    }
+    let text = ContainerId::of_path(bundle).ok().and_then(|id| fs::read(directories.claim(&id)).ok());
+    let claim = text.and_then(|text| serde_json::from_slice::<Claim>(&text).ok());
+    claim.is_some_and(|claim| !claim.ending && claim.process.alive().is_some())
+}
+
+/// What a runtime has noted in a container's directory: `spawn` and runc in `state.json`, crun in `status`.
+struct Noted {
+    directory: PathBuf,
+    state: Value,
+    process: NotedProcess,
+}
+
+impl Noted {
+    fn read(directory: &Path) -> Option<Self> {
+        let read = |name: &str| fs::read(directory.join(name)).ok();
+        let text = match read(State::FILE).or_else(|| read("status")) {
+            Some(text) => text,
+            // Its creator has just begun, or was killed while beginning.
+            None if directory.is_dir() => Vec::new(),
+            None => return None,
+        };
+        let state: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let number = |names: [&str; 2]| names.iter().find_map(|name| state.get(*name)?.as_i64());
+        let pid = number(["init_process_pid", "pid"]).and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        let birth = number(["init_process_start", "process-start-time"]).and_then(|birth| u64::try_from(birth).ok());
+        let process = NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) };
+        Some(Self { directory: directory.to_owned(), state, process })
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.state.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// runc notes it among its labels.
+    fn bundle(&self) -> Option<PathBuf> {
+        let labels = || {
+            let mut labels = self.state.pointer("/config/labels")?.as_array()?.iter();
+            labels.find_map(|label| label.as_str()?.strip_prefix("bundle=").map(str::to_owned))
+        };
+        self.text("bundle").or_else(labels).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// Tells how a container is whose process lives.
+    fn condition(&self) -> Condition {
+        // The process waits there until it is started; runc's fifo has the other name.
+        if ["start", "exec.fifo"].iter().any(|name| self.directory.join(name).symlink_metadata().is_ok()) {
+            return Condition::Created;
+        }
+        let paths = self.state.get("cgroup_paths").and_then(|paths| serde_json::from_value(paths.clone()).ok());
+        let frozen = paths.is_some_and(|paths| Cgroups::from_paths(&paths).is_frozen());
+        if frozen { Condition::Paused } else { Condition::Running }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_what_its_files_say() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::below(root.path().to_owned());
+        let own = NotedProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let state = |pid: i32| format!(r#"{{"init_process_pid":{pid},"init_process_start":{}}}"#, own.birth.unwrap());
+        let exit = serde_json::to_string(&Exit { code: 3, ..Exit::default() }).unwrap();
+        let held = format!(r#"{{"pid":{},"birth":{},"ending":false}}"#, own.pid, own.birth.unwrap());
+        let (live, dead) = (state(own.pid), state(i32::MAX));
+        // The files of each, below the root, and how it is then.
+        for (id, files, want) in [
+            ("half", vec![("containers/half/hosts", "")], Condition::Incomplete),
+            ("fresh", vec![("containers/fresh/config.json", "{}")], Condition::Created),
+            ("up", vec![("containers/up/config.json", "{}"), ("run/spawn/up/state.json", &live)], Condition::Running),
+            ("runc", vec![("run/runtimes/runc/runc/state.json", &live)], Condition::Running),
+            ("made", vec![("run/spawn/made/state.json", &live), ("run/spawn/made/start", "")], Condition::Created),
+            (
+                "dead",
+                vec![("containers/dead/config.json", "{}"), ("run/spawn/dead/state.json", &dead)],
+                Condition::Exited,
+            ),
+            ("gone", vec![("containers/gone/config.json", "{}"), ("containers/gone/pid", "7")], Condition::Exited),
+            (
+                "done",
+                vec![("containers/done/config.json", "{}"), ("containers/done/exit.json", &exit)],
+                Condition::Exited,
+            ),
+            (
+                "back",
+                vec![
+                    ("containers/back/config.json", "{}"),
+                    ("containers/back/exit.json", &exit),
+                    ("run/claims/back", &held),
+                ],
+                Condition::Restarting,
+            ),
+        ] {
+            for (path, text) in files {
+                let path = root.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let known = Known::of(&directories, id.parse().unwrap()).unwrap();
+            assert_eq!((known.condition, known.pid.is_some()), (want, live_is(want, id)), "{id}");
+        }
+        let all: Vec<String> = Known::all(&directories).iter().map(|known| known.id.to_string()).collect();
+        assert_eq!(all, ["back", "dead", "done", "fresh", "gone", "half", "made", "runc", "up"]);
+        for id in ["0123456789ab", "0123456789cd", "beef00000000"] {
+            fs::create_dir(directories.bundles().join(id)).unwrap();
+        }
+        for (text, want) in [
+            ("done", Some("done")),
+            ("don", None),
+            ("", None),
+            ("beef", Some("beef00000000")),
+            ("bee", None),
+            ("0123456789", None),
+            ("0123456789a", Some("0123456789ab")),
+            ("0123456789ab", Some("0123456789ab")),
+        ] {
+            assert_eq!(Known::named(&directories, text).map(|known| known.id.to_string()).as_deref(), want, "{text}");
+            let id = text.parse::<ContainerId>().map(|id| directories.in_full(id).to_string()).ok();
+            assert_eq!(id.filter(|id| id != text), want.filter(|id| *id != text).map(str::to_owned), "{text}");
+        }
+    }
+
+    fn live_is(condition: Condition, id: &str) -> bool {
+        condition.is_up() || id == "made"
+    }
+}

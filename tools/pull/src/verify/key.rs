@@ -11,17 +11,15 @@ use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
     UnparsedPublicKey, VerificationAlgorithm,
 };
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 /// A key's file is small. Bytes.
 const FILE_LIMIT: u64 = 64 << 10;
-const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const ELLIPTIC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
-const EDWARDS: &[u8] = &[0x2b, 0x65, 0x70];
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const BIT_STRING: u8 = 0x03;
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const ELLIPTIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const EDWARDS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// A key that signatures are checked with.
 #[derive(Clone)]
@@ -85,19 +83,12 @@ type Key<'a> = (Vec<&'static dyn VerificationAlgorithm>, &'a [u8]);
 
 /// Takes a key's DER apart; `None` is malformed, an error a kind of key that is not supported.
 fn read_info(der: &[u8]) -> Option<anyhow::Result<Key<'_>>> {
-    let (info, rest) = element(der, SEQUENCE)?;
-    let (identifier, key) = element(info, SEQUENCE)?;
-    let (kind, parameters) = element(identifier, OBJECT_IDENTIFIER)?;
-    let (bits, after) = element(key, BIT_STRING)?;
-    let (&0, bytes) = bits.split_first()? else { return None };
-    if !rest.is_empty() || !after.is_empty() {
-        return None;
-    }
-    let curve = || element(parameters, OBJECT_IDENTIFIER).map(|(curve, _)| curve);
-    let algorithms: Vec<&'static dyn VerificationAlgorithm> = match kind {
+    let info = SubjectPublicKeyInfoRef::try_from(der).ok()?;
+    let bytes = info.subject_public_key.as_bytes()?;
+    let algorithms: Vec<&'static dyn VerificationAlgorithm> = match info.algorithm.oid {
         RSA => vec![&RSA_PKCS1_2048_8192_SHA256],
         EDWARDS => vec![&ED25519],
-        ELLIPTIC => match curve()? {
+        ELLIPTIC => match info.algorithm.parameters_oid().ok()? {
             P256 => vec![&ECDSA_P256_SHA256_ASN1],
             P384 => vec![&ECDSA_P384_SHA256_ASN1, &ECDSA_P384_SHA384_ASN1],
             _ => return Some(Err(anyhow::anyhow!("its curve is not supported: P-256 and P-384 are"))),
@@ -105,19 +96,6 @@ fn read_info(der: &[u8]) -> Option<anyhow::Result<Key<'_>>> {
         _ => return Some(Err(anyhow::anyhow!("its kind is not supported: ECDSA, RSA and Ed25519 are"))),
     };
     Some(Ok((algorithms, bytes)))
-}
-
-/// Splits off one DER element of kind `tag`: its content, and what follows it (X.690, 8.1 and 10.1).
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&first, rest) = der.split_first()?;
-    let (&length, rest) = rest.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        0x81 => (usize::from(*rest.first()?), &rest[1..]),
-        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), &rest[2..]),
-        _ => return None,
-    };
-    (first == tag && rest.len() >= length).then(|| rest.split_at(length))
 }
 
 #[cfg(test)]

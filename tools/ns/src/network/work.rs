@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result, anyhow};
 use container::Directories;
 use netlink::forwarding;
-use netlink::route::Router;
+use netlink::route::{Mac, Router};
 
 use super::plan::Step;
 use super::{firewall, host_local, named, outward};
@@ -116,17 +116,7 @@ impl Work {
                 let (router, index) = self.inside(link)?;
                 router.set_up(index)?;
             }
-            Step::Announce { link, mac, way } => {
-                for link in way {
-                    sys::network::has_carrier(link).with_context(|| format!("look at {link}"))?;
-                }
-                let (router, index) = self.inside(link)?;
-                let mac = match mac {
-                    Some(mac) => mac.to_vec(),
-                    None => router.link(link)?.ok_or_else(|| anyhow!("{link}: no such link"))?.mac,
-                };
-                router.announce(index, &mac)?;
-            }
+            Step::Announce { link, mac, way } => self.announce(link, *mac, way)?,
             Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
             Step::Route { gateway, link } => {
                 let (router, index) = self.inside(link)?;
@@ -134,6 +124,18 @@ impl Work {
             }
         }
         Ok(())
+    }
+
+    fn announce(&mut self, link: &str, mac: Option<Mac>, way: &[String]) -> Result<()> {
+        for link in way {
+            sys::network::has_carrier(link).with_context(|| format!("look at {link}"))?;
+        }
+        let (router, index) = self.inside(link)?;
+        let mac = match mac {
+            Some(mac) => mac.to_vec(),
+            None => router.link(link)?.ok_or_else(|| anyhow!("{link}: no such link"))?.mac,
+        };
+        Ok(router.announce(index, &mac)?)
     }
 
     fn undo_step(&mut self, step: &Step) -> Result<()> {

@@ -92,7 +92,8 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
     exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
     let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-    command.arg0(keeper::NAME).args([directories.data(), directories.run()]);
+    // The id is for people who list processes.
+    command.arg0(keeper::NAME).args([directories.data(), directories.run()]).arg(&job.id);
     command.stdin(OwnedFd::from(theirs)).stdout(claim.file().try_clone().context("the claim")?);
     if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
         command.env("DRAYAGE_ROOT", std::path::absolute(root)?);

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    let areas: [(&str, Vec<Test>); 23] = [
+    let areas = [
         ("sandbox", sandbox::tests()),
         ("cli", cli::tests()),
         ("tree", tree::tests()),

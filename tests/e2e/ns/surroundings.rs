@@ -6,11 +6,15 @@ use crate::support::{Need, Sandbox, Test, test};
 
 const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox")];
 
+const FIREWALLS: &[Need] =
+    &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox"), Need::Program("iptables-nft")];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("the_default_network_gives_way_to_the_hosts", NEEDS, overlap),
         test("advertised_routes_survive_forwarding", NEEDS, advertised_routes),
         test("the_longest_packet_is_that_of_the_way_outwards", NEEDS, mtu),
+        test("other_firewalls_let_containers_through_while_there_are_any", FIREWALLS, firewalls),
         test("a_name_for_the_host_is_the_networks_gateway", NEEDS, host_gateway),
         test("an_address_with_another_owner_is_announced", NEEDS, announced),
     ]
@@ -59,6 +63,28 @@ fn mtu(sandbox: &Sandbox) {
             ip link set ext0 mtu 1400; ns add db >/dev/null; test \"$(mtu db)\" = 'mtu 1420'
             ns add --mtu 1300 small >/dev/null; test \"$(mtu small)\" = 'mtu 1300'
             ns del web; ns del db; ns del --wait small; ip netns del lan"
+        ),
+    );
+}
+
+/// As dockerd and ufw leave the host, and as firewalld does.
+fn firewalls(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} ip -n lan route add 10.213.0.0/16 via 192.0.2.9
+            iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i nolink -j ACCEPT
+            nft 'add table inet fw; add chain inet fw f {{ type filter hook forward priority 10; }}
+                add rule inet fw f reject with icmpx admin-prohibited'
+            nft list ruleset >before
+            reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
+            ns add -v web >record 2>said; grep -q 'through chain FORWARD of table filter' said; reached web 192.0.2.1
+            ns add --ip 10.213.0.7 db >/dev/null; reached web 10.213.0.7; ! reached lan 10.213.0.7
+            iptables-nft -S FORWARD | grep -q 'drayage0 -j ACCEPT'
+            portmap -p 8080:80 record >/dev/null 2>said; test ! -s said; portmap del web
+            ns del web; nft list ruleset | grep -q 'containers on drayage0'; ns del --wait db
+            nft list ruleset | grep -v '^$' >after; grep -v '^$' before | diff - after
+            nft flush ruleset; nft delete table inet fw 2>/dev/null || true; ip netns del lan"
         ),
     );
 }

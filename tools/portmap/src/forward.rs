@@ -67,7 +67,8 @@ fn place<'a>(chain: &str, table: &str, mut others: impl Iterator<Item = &'a str>
 }
 
 fn lets_through(rule: &Rule) -> bool {
-    rule.accepts_translated || rule.comment.as_deref() == Some(COMMENT)
+    let ours = |comment: &str| comment == COMMENT || netlink::forwarding::lets_through(comment);
+    rule.accepts_translated || rule.comment.as_deref().is_some_and(ours)
 }
 
 fn insert(firewall: &mut Firewall, table: Table<'_>, chain: &Chain, place: &str) -> anyhow::Result<()> {

@@ -2,6 +2,8 @@
 //! the networks get the host's own address, and nobody beyond the host reaches a container's port that is not published,
 //! as a neighbour could who routes the networks' addresses to the host.
 
+mod others;
+
 use std::net::IpAddr;
 
 use netlink::nft::expression::{
@@ -12,8 +14,9 @@ use netlink::route::Cidr;
 use netlink::{Batch, Error, Raw, Socket, flag};
 use rustix::io::Errno;
 
+const NAME: &str = "drayage-net";
 const TABLES: [Table<'static>; 2] =
-    [Table { family: Family::Ip, name: "drayage-net" }, Table { family: Family::Ip6, name: "drayage-net" }];
+    [Table { family: Family::Ip, name: NAME }, Table { family: Family::Ip6, name: NAME }];
 
 /// What a bridge's networks are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
     let missing = missing(&mut socket, rules)?;
     if missing.is_empty() {
-        return Ok(false);
+        return others::open(&mut socket, rules).map(|()| false);
     }
     let tables = socket.dump(&Table::dump())?;
     let was_empty = !tables.iter().any(|answer| TableAnswer::read(answer).name == TABLES[0].name);
@@ -47,7 +50,7 @@ pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
         }
     }
     socket.batch(&batch.end()).map_err(|refused| refused.error)?;
-    Ok(was_empty)
+    others::open(&mut socket, rules).map(|()| was_empty)
 }
 
 /// Tells whether the rules are what they should be.
@@ -81,6 +84,7 @@ pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
         Err(error) if error.errno().is_some() => return Ok(socket),
         Err(error) => return Err(error),
     };
+    others::close(&mut socket, &chains, bridge)?;
     let mut batch = Batch::nftables(None);
     let mut changes = false;
     for table in TABLES {

@@ -80,7 +80,7 @@ fn firewalls(sandbox: &Sandbox) {
             reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
             ns add -v web >record 2>said; grep -q 'through chain FORWARD of table filter' said; reached web 192.0.2.1
             ns add --ip 10.213.0.7 db >/dev/null; reached web 10.213.0.7; ! reached lan 10.213.0.7
-            iptables-nft -S FORWARD | grep -q 'drayage0 -j ACCEPT'
+            iptables-nft -S FORWARD | grep -q 'drayage0 .*-j ACCEPT'
             portmap -p 8080:80 record >/dev/null 2>said; test ! -s said; portmap del web
             ns del web; nft list ruleset | grep -q 'containers on drayage0'; ns del --wait db
             nft list ruleset | grep -v '^$' >after; grep -v '^$' before | diff - after

@@ -39,6 +39,8 @@ const ROOTLESS: &[Need] = &[
 
 /// What no file of an operator's has to say: there is no systemd here, and maybe no right to raise limits.
 const PODMAN: &str = r#"
+    # conmon, which creates, gets little of the environment, and podman, which starts, all: DRAYAGE_ROOT would part the two.
+    unset DRAYAGE_ROOT
     export DISABLE_HC_SYSTEMD=true
     podman() { command podman --cgroup-manager cgroupfs --events-backend file --log-level error "$@"; }
     bb=localhost/busybox:1

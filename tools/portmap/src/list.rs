@@ -115,7 +115,9 @@ fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> 
         record.set(&Id(id));
     }
     let claimed = owner.owner.filter(|owner| owner.is_one_containers());
-    claimed.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
+    if let Some(owner) = claimed {
+        record.set(&OwnedBy(owner));
+    }
     record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
     let masquerade = Masquerade::of(published, owner);

@@ -91,7 +91,9 @@ impl Target {
     pub(crate) fn name(&self, record: &mut Record) -> anyhow::Result<()> {
         record.set(&Id(self.owner.id.parse()?));
         let owner = self.owner.owner.filter(|owner| owner.is_one_containers());
-        owner.iter().for_each(|owner| record.set(&OwnedBy(*owner)));
+        if let Some(owner) = owner {
+            record.set(&OwnedBy(owner));
+        }
         Ok(())
     }
 

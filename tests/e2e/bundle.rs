@@ -84,7 +84,7 @@ fn crun(sandbox: &Sandbox) {
     // crun refuses machines with both kinds of control groups, unless the second kind has no controllers.
     let hide = "cd /; d=/sys/fs/cgroup/unified; if [ -d $d ]; then umount -l $d; mount -t tmpfs none $d; \
         : > $d/cgroup.controllers; fi; exec crun run -b $SANDBOX/state/containers/crun-takes-it crun-takes-it";
-    sandbox.run(&["unshare", "-m", "--propagation", "private", "sh", "-c", hide]).ok().stdout_is("crun-takes-i\n");
+    sandbox.run(&["unshare", "-m", "--propagation", "private", "sh", "-c", hide]).ok().stdout_is("crun-takes-it\n");
     sandbox.run(&["bundle", "delete", "crun-takes-it"]).ok();
 }
 
@@ -209,7 +209,7 @@ fn wrong_use(sandbox: &Sandbox) {
     rootfs(sandbox);
     let cases: [(&[&str], &str); 8] = [
         (&["./rootfs"], "names no command"),
-        (&["--id", "../x", "./rootfs", "--", "x"], "not an id"),
+        (&["--id", "../x", "./rootfs", "--", "x"], "not a container's id"),
         (&["--memory", "1m", "./rootfs", "--", "x"], "6m"),
         (&["-v", "/a:/x", "-v", "/b:/x", "./rootfs", "--", "x"], "two mounts on /x"),
         (&["-v", "relative/path:/x", "./rootfs", "--", "x"], "neither a path"),

@@ -203,15 +203,18 @@ fn matches(pattern: &str, text: &str) -> bool {
     };
     match pattern {
         "^/" => text.starts_with('/'),
-        "^[A-Za-z0-9][A-Za-z0-9_.+-]*$" => {
+        "^[A-Za-z0-9][A-Za-z0-9_.-]*$" => {
             text.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte))
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
         }
         "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$" => match text.split_once(':') {
             Some(("sha256", digits)) => hexadecimal(digits, 64),
             Some(("sha512", digits)) => hexadecimal(digits, 128),
             _ => false,
         },
+        "^[0-9a-f]{8}-[0-9a-f]{8}$" => {
+            text.split_once('-').is_some_and(|(root, claim)| hexadecimal(root, 8) && hexadecimal(claim, 8))
+        }
         other => panic!("the checker does not know the pattern {other}"),
     }
 }

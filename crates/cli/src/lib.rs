@@ -5,6 +5,7 @@
 
 mod duration;
 mod log;
+mod plain;
 mod roots;
 
 use std::ffi::OsString;
@@ -98,6 +99,7 @@ pub fn main_from<A: Parser>(
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
     }
+    let arguments = plain::plain(&command, arguments);
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));

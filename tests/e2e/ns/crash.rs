@@ -1,5 +1,7 @@
 //! What a killed `ns` leaves.
 
+use std::time::Duration;
+
 use super::script;
 use crate::support::{Need, Sandbox, Test, test};
 
@@ -65,6 +67,8 @@ fn walk(sandbox: &Sandbox, what: &str, neighbour: &str) {
         done 3<calls
         go
         [ $walked -gt 15 ] && echo walked"#;
-    sandbox.sh(&format!("{what}\n{neighbour}\n{walk}")).run().ok().stdout_is("walked\n");
+    let script = format!("{what}\n{neighbour}\n{walk}");
+    // Each of some dozens of calls is one process after the other, all of them traced.
+    sandbox.sh(&script).limit(Duration::from_secs(150)).run().ok().stdout_is("walked\n");
     script(sandbox, "mkdir -p /run/netns");
 }

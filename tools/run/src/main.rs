@@ -22,8 +22,6 @@ use options::Options;
 fn main() -> ExitCode {
     match std::env::args_os().next() {
         Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main_from(cli::Codes::CONTAINER, options::plain(std::env::args_os()), |options: Options| {
-            container::run(&options.activated()?.entered()?)
-        }),
+        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options.activated()?.entered()?)),
     }
 }

@@ -1,7 +1,6 @@
 //! docker run's command line: what is typed, and what it means. Nothing below this module sees an argument vector.
 
 mod passed;
-mod plain;
 mod refused;
 
 use std::ffi::OsString;
@@ -12,7 +11,6 @@ use container::{ContainerId, NameError};
 
 use crate::folder;
 use passed::BundleOptions;
-pub(crate) use plain::plain;
 
 use crate::activation;
 

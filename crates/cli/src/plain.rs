@@ -1,45 +1,36 @@
-//! What docker's parser of options takes and clap does not, made plain first: flags with a value (`--rm=true`, `-i=false`),
-//! and short options with their value attached (`-p8080:80`, `-w=/x`), which clap would take for the image.
+//! What getopt(3) and docker's parser of options take and clap does not, made plain first: flags with a value
+//! (`--rm=true`, `-i=false`), and short options with their value attached (`-p8080:80`, `-w=/x`), which clap takes for an
+//! operand where operands may begin with a hyphen.
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 
-use super::Options;
-
-/// The short options that take no value.
-const FLAGS: &str = "ditPq";
-
-/// Returns the command line without values of flags, and with each short option's value in a word of its own.
-pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// Returns the command line without values of flags, and with each attached value behind its option's long name, up to the
+/// first operand.
+pub(crate) fn plain(command: &Command, arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let given: Vec<OsString> = arguments.into_iter().collect();
-    let is_boolean = |word: &OsString| {
-        word.to_str().and_then(|text| text.split_once('=')).is_some_and(|(_, value)| boolean(value).is_some())
-    };
-    let is_attached = |word: &OsString| {
-        let cluster = word.to_str().and_then(|text| text.strip_prefix('-')).filter(|rest| !rest.starts_with('-'));
-        cluster.is_some_and(|cluster| cluster.len() > 1 && !cluster.chars().all(|letter| FLAGS.contains(letter)))
-    };
-    if !given.iter().any(|word| is_boolean(word) || is_attached(word)) {
+    let is_attached = |text: &str| text.len() > 2 && text.starts_with('-') && !text.starts_with("--");
+    let has_value = |text: &str| text.split_once('=').is_some_and(|(_, value)| boolean(value).is_some());
+    if !given.iter().filter_map(|word| word.to_str()).any(|text| is_attached(text) || has_value(text)) {
         return given;
     }
-    let command = <Options as CommandFactory>::command();
-    let long = |name: &str| {
-        let is = |arg: &&Arg| {
-            arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
-        };
-        command.get_arguments().find(is)
-    };
-    let short = |name: char| command.get_arguments().find(|arg| arg.get_short() == Some(name));
+    let mut command = command;
     let mut arguments = given.into_iter();
     let mut plain: Vec<OsString> = arguments.next().into_iter().collect();
     while let Some(word) = arguments.next() {
         let text = word.to_str().unwrap_or_default();
         let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
-            // The image: what follows is the container's.
+            let below = command.find_subcommand(text);
             plain.push(word);
-            break;
+            match below {
+                Some(below) => command = below,
+                // What follows is somebody else's.
+                None => break,
+            }
+            continue;
         };
+        let short = |name: char| command.get_arguments().find(|arg| arg.get_short() == Some(name));
         if let Some((flags, arg, value)) = attached(dashless, short) {
             plain.extend((!flags.is_empty()).then(|| format!("-{flags}").into()));
             plain.push(format!("--{}={value}", arg.get_long().unwrap_or_default()).into());
@@ -47,7 +38,7 @@ pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStri
         }
         let (name, value) = dashless.split_once('=').map_or((dashless, None), |(name, value)| (name, Some(value)));
         let arg = match name.strip_prefix('-') {
-            Some(name) => long(name),
+            Some(name) => long(command, name),
             None => last_of(name, short),
         };
         match (arg, value.map(boolean)) {
@@ -63,13 +54,21 @@ pub(crate) fn plain(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStri
     plain
 }
 
+fn long<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let is = |arg: &&Arg| {
+        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    };
+    command.get_arguments().find(is)
+}
+
 /// Splits a cluster of short options whose last has its value attached: the flags before it, the option, the value.
 fn attached<'a, 't>(cluster: &'t str, find: impl Fn(char) -> Option<&'a Arg>) -> Option<(&'t str, &'a Arg, &'t str)> {
     for (index, letter) in cluster.char_indices() {
         let arg = find(letter)?;
         if !is_flag(arg) {
             let value = &cluster[index + letter.len_utf8()..];
-            return (!value.is_empty()).then(|| (&cluster[..index], arg, value.strip_prefix('=').unwrap_or(value)));
+            let is_rewritten = !value.is_empty() && !is_optional(arg) && arg.get_long().is_some();
+            return is_rewritten.then(|| (&cluster[..index], arg, value.strip_prefix('=').unwrap_or(value)));
         }
     }
     None
@@ -89,12 +88,15 @@ fn last_of<'a>(cluster: &str, find: impl Fn(char) -> Option<&'a Arg>) -> Option<
 
 /// Tells whether an option's value is the next word; a short one may have it behind its letter.
 fn needs_next(name: &str, arg: &Arg) -> bool {
-    let optional = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
-    !optional && (name.starts_with('-') || name.chars().last() == arg.get_short())
+    !is_optional(arg) && (name.starts_with('-') || name.chars().last() == arg.get_short())
+}
+
+fn is_optional(arg: &Arg) -> bool {
+    arg.get_num_args().is_some_and(|count| count.min_values() == 0)
 }
 
 fn is_flag(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::SetTrue)
+    !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
 /// Go's `strconv.ParseBool`.
@@ -110,20 +112,31 @@ fn boolean(text: &str) -> Option<bool> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_short_flags_are_those_of_the_command_line() {
-        let command = <Options as CommandFactory>::command();
-        let flags: String = command.get_arguments().filter(|arg| is_flag(arg)).filter_map(Arg::get_short).collect();
-        let sorted = |text: &str| {
-            let mut letters: Vec<char> = text.chars().collect();
-            letters.sort_unstable();
-            letters
-        };
-        assert_eq!(sorted(&flags), sorted(FLAGS));
+    fn command() -> Command {
+        let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+        let value = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
+        let run = Command::new("run").args([
+            flag("rm"),
+            flag("init"),
+            flag("privileged"),
+            flag("detach").short('d'),
+            flag("interactive").short('i'),
+            flag("tty").short('t'),
+            value("env").short('e'),
+            value("publish").short('p'),
+            value("volume").short('v'),
+            value("workdir").short('w'),
+            value("user").short('u'),
+            value("memory").short('m'),
+            value("name"),
+            Arg::new("mount").long("mount").short('M').num_args(0..=1).require_equals(true),
+            Arg::new("sig-proxy").long("sig-proxy").action(ArgAction::Set).num_args(0..=1).require_equals(true),
+        ]);
+        run.clone().subcommand(run.name("exec"))
     }
 
     #[test]
-    fn flags_lose_their_values_before_the_image_only() {
+    fn flags_and_attached_values_are_plain_before_the_first_operand_only() {
         for (line, want) in [
             ("--rm=true -it nginx", "--rm -it nginx"),
             ("--rm=false -d=1 --init=T nginx", "-d --init nginx"),
@@ -135,11 +148,14 @@ mod tests {
             ("-itp8080:80 -eA=b -w=/x nginx -p1", "-it --publish=8080:80 --env=A=b --workdir=/x nginx -p1"),
             ("-uroot -m 5m -e -x nginx", "--user=root -m 5m -e -x nginx"),
             ("-xp80 nginx", "-xp80 nginx"),
+            ("-M/x nginx", "-M/x nginx"),
             ("--sig-proxy=false --sig-proxy nginx", "--sig-proxy=false --sig-proxy nginx"),
             ("--unknown=true --rm=true -- nginx", "--unknown=true --rm -- nginx"),
+            ("-i exec -uweb:mail web -e1", "-i exec --user=web:mail web -e1"),
         ] {
             let words = std::iter::once("run").chain(line.split(' ')).map(OsString::from);
-            let got: Vec<String> = plain(words).into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
+            let plain = plain(&command(), words);
+            let got: Vec<String> = plain.into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
             assert_eq!(got.join(" "), want, "{line}");
         }
     }

@@ -67,8 +67,8 @@ fn walk(sandbox: &Sandbox, what: &str, neighbour: &str) {
         done 3<calls
         go
         [ $walked -gt 15 ] && echo walked"#;
-    let script = format!("{what}\n{neighbour}\n{walk}");
+    let steps = format!("{what}\n{neighbour}\n{walk}");
     // Each of some dozens of calls is one process after the other, all of them traced.
-    sandbox.sh(&script).limit(Duration::from_secs(150)).run().ok().stdout_is("walked\n");
+    sandbox.sh(&steps).limit(Duration::from_secs(150)).run().ok().stdout_is("walked\n");
     script(sandbox, "mkdir -p /run/netns");
 }

@@ -1,5 +1,6 @@
 //! All that a keeper has to know of its container: `<bundle>/keep.json`, which the verbs read too.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,19 +117,22 @@ impl Job {
 
     /// Returns the job of a container that nothing is asked for but what its bundle says.
     pub(crate) fn plain(id: &ContainerId, bundle: &Path, directories: &Directories) -> Result<Self> {
-        let wishes = Wishes::of(bundle)?;
+        let config = "config.json";
+        let read: Option<Value> = exit::read(bundle, config)?;
+        let config = read.with_context(|| format!("read {}: no such file", bundle.join(config).display()))?;
+        let annotation = |name: &str| config["annotations"][name].as_str();
         Ok(Self {
             id: id.clone(),
             bundle: bundle.to_owned(),
-            terminal: wishes.terminal,
+            terminal: config["process"]["terminal"].as_bool().unwrap_or(false),
             interactive: false,
             rm: false,
             restart: Policy::No,
             log: LogOptions::default(),
-            stop_signal: wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
-            stop_timeout: wishes.stop_timeout.unwrap_or(GRACE),
+            stop_signal: annotation(STOP_SIGNAL).unwrap_or("SIGTERM").to_owned(),
+            stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()).unwrap_or(GRACE),
             timeout: None,
-            health: wishes.health,
+            health: annotation(HEALTH).map(Check::parse).transpose().context(HEALTH)?.flatten(),
             ready: Ready::Ignore,
             attached: false,
             stopped: false,
@@ -140,10 +144,8 @@ impl Job {
     }
 
     /// Returns a command line of `spawn` for this container.
-    pub(crate) fn spawn<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Stage {
-        let mut spawn = Stage::new(Tool::Spawn, ["--root".into(), self.states.clone().into_os_string()]);
-        spawn.push(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
-        spawn
+    pub(crate) fn spawn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Stage {
+        spawn(&self.states, arguments)
     }
 
     /// Returns how long the container may take to end.
@@ -152,30 +154,11 @@ impl Job {
     }
 }
 
-/// What config.json says that a keeper wants to know.
-#[derive(Debug, Default)]
-pub(crate) struct Wishes {
-    pub(crate) terminal: bool,
-    pub(crate) stop_signal: Option<String>,
-    pub(crate) stop_timeout: Option<u64>,
-    pub(crate) health: Option<Check>,
-}
-
-impl Wishes {
-    /// Reads the bundle's config.json.
-    pub(crate) fn of(bundle: &Path) -> Result<Self> {
-        let config = "config.json";
-        let there: Option<Value> = exit::read(bundle, config)?;
-        let config = there.with_context(|| format!("read {}: no such file", bundle.join(config).display()))?;
-        let annotation = |name: &str| config["annotations"][name].as_str().map(str::to_owned);
-        let health = annotation(HEALTH).map(|text| Check::parse(&text)).transpose().context(HEALTH)?.flatten();
-        Ok(Self {
-            terminal: config["process"]["terminal"].as_bool().unwrap_or(false),
-            stop_signal: annotation(STOP_SIGNAL),
-            stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()),
-            health,
-        })
-    }
+/// Returns a command line of `spawn` for the containers whose states are in a directory.
+pub(crate) fn spawn<A: AsRef<OsStr>>(states: &Path, arguments: impl IntoIterator<Item = A>) -> Stage {
+    let mut spawn = Stage::new(Tool::Spawn, [OsStr::new("--root"), states.as_os_str()]);
+    spawn.push(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+    spawn
 }
 
 /// Returns what undoes the stages whose members are in the record, and the container itself.

@@ -147,14 +147,7 @@ fn created(bundle: &Path) -> Option<String> {
 
 /// Reads a file of the bundle; what is not there is not known, nor what is damaged, which is named.
 pub(crate) fn parse<T: DeserializeOwned>(bundle: &Path, name: &str) -> Option<T> {
-    or_warn(exit::read(bundle, name))
-}
-
-fn or_warn<T>(read: Result<Option<T>>) -> Option<T> {
-    read.unwrap_or_else(|error| {
-        log::warn!("{error:#}");
-        None
-    })
+    exit::read(bundle, name).inspect_err(|error| log::warn!("{error:#}")).ok().flatten()
 }
 
 /// Returns the table, in lines that a terminal of that width does not wrap; 0 is any.

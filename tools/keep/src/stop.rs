@@ -17,7 +17,7 @@ use stage::{Claim, Stage, Tool};
 
 use crate::control::{self, Answer, Request};
 use crate::exit::{self, Exit};
-use crate::job::{self, GRACE, Wishes};
+use crate::job::{self, GRACE, Job};
 use crate::options::{Containers, Stop};
 use crate::{list, start};
 
@@ -170,7 +170,7 @@ pub(crate) fn top(id: &ContainerId, directories: &Directories) -> Result<ExitCod
     if process(directories, &id).is_none() {
         bail!("container {id} does not run");
     }
-    let ps = spawn(directories, &["ps", &id]);
+    let ps = job::spawn(&directories.states(), ["ps", &id]);
     // Its words on stderr say what went wrong.
     let status = ps.command()?.status().with_context(|| ps.to_string())?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -194,11 +194,9 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
             (None, _) => Ok(()),
         };
     };
-    let wishes = Wishes::of(&bundle)?;
-    let own = wishes.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned());
-    let grace = grace.unwrap_or(Duration::from_secs(wishes.stop_timeout.unwrap_or(GRACE)));
-    kill(directories, id, signal.unwrap_or(&own))?;
-    if !has_ended(&process, Some(grace))? {
+    let job = Job::plain(id, &bundle, directories)?;
+    kill(directories, id, signal.unwrap_or(&job.stop_signal))?;
+    if !has_ended(&process, Some(grace.unwrap_or_else(|| job.grace())))? {
         // It may end in this moment, and cannot be killed then.
         kill(directories, id, "KILL")
             .or_else(|error| if has_ended(&process, Some(Duration::ZERO))? { Ok(()) } else { Err(error) })?;
@@ -213,13 +211,7 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
 }
 
 fn kill(directories: &Directories, id: &ContainerId, signal: &str) -> Result<()> {
-    execute(&spawn(directories, &["kill", id, signal]))
-}
-
-fn spawn(directories: &Directories, arguments: &[&str]) -> Stage {
-    let mut spawn = Stage::new(Tool::Spawn, ["--root".into(), directories.states()]);
-    spawn.push(arguments);
-    spawn
+    execute(&job::spawn(&directories.states(), ["kill", id, signal]))
 }
 
 fn execute(stage: &Stage) -> Result<()> {

@@ -7,17 +7,13 @@ use rustix::io::Errno;
 /// Why a request was not done. Callers decide on [`Error::errno`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The kernel refused the message of this sequence number.
+    /// The kernel refused a message.
     #[error("{}", Refusal(*errno, message.as_deref()))]
     Refused {
         /// The reason's number.
         errno: Errno,
         /// The kernel's own words (`NLMSGERR_ATTR_MSG`), where it has any.
         message: Option<String>,
-        /// The refused message.
-        sequence: u32,
-        /// Where in that message the offending attribute stands (`NLMSGERR_ATTR_OFFS`).
-        offset: Option<u32>,
     },
     /// The socket itself failed.
     #[error("netlink socket: {0}")]
@@ -51,21 +47,5 @@ impl fmt::Display for Refusal<'_> {
         let text = std::io::Error::from(self.0).to_string();
         f.write_str(text.split(" (os error").next().unwrap_or(&text))?;
         self.1.map_or(Ok(()), |message| write!(f, " ({message})"))
-    }
-}
-
-/// Why a batch was not done; nothing of it was. `index` counts the batch's messages from 0.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{error}")]
-pub struct BatchError {
-    /// The first message that was refused, where the refusal is one message's fault.
-    pub index: Option<usize>,
-    /// The reason.
-    pub error: Error,
-}
-
-impl From<Error> for BatchError {
-    fn from(error: Error) -> Self {
-        Self { index: None, error }
     }
 }

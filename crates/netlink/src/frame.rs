@@ -20,7 +20,6 @@ const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 
 const NLMSGERR_ATTR_MSG: u16 = 1;
-const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// One message out of a datagram.
 pub(crate) struct Frame<'a> {
@@ -67,7 +66,7 @@ pub(crate) fn read<'a>(datagram: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Err
         NLMSG_NOOP => Body::Noop,
         NLMSG_OVERRUN => Body::Refused(Error::Socket(Errno::NOBUFS)),
         NLMSG_ERROR => refusal(&header, message)?,
-        NLMSG_DONE => end_of_dump(&header, message),
+        NLMSG_DONE => end_of_dump(message),
         _ => Body::Payload(message),
     };
     Ok(Some(Frame { header, body, interrupted: header.flags & NLM_F_DUMP_INTR != 0 }))
@@ -94,15 +93,13 @@ fn refusal(header: &NetlinkHeader, message: &[u8]) -> Result<Body<'static>, Erro
         HEADER
     };
     let attributes = message.get(4 + echoed..).filter(|_| header.flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
-    Ok(Body::Refused(refused(code, header.sequence_number, attributes)))
+    Ok(Body::Refused(refused(code, attributes)))
 }
 
 /// A dump's end carries a number too: 0, or why the dump broke off.
-fn end_of_dump(header: &NetlinkHeader, message: &[u8]) -> Body<'static> {
+fn end_of_dump(message: &[u8]) -> Body<'static> {
     match code(message) {
-        Some(code) if code < 0 => {
-            Body::Refused(refused(code, header.sequence_number, message.get(4..).unwrap_or_default()))
-        }
+        Some(code) if code < 0 => Body::Refused(refused(code, message.get(4..).unwrap_or_default())),
         _ => Body::Done,
     }
 }
@@ -111,13 +108,10 @@ fn code(message: &[u8]) -> Option<i32> {
     message.get(..4)?.try_into().ok().map(i32::from_ne_bytes)
 }
 
-fn refused(code: i32, sequence: u32, attributes: &[u8]) -> Error {
+fn refused(code: i32, attributes: &[u8]) -> Error {
     let errno = Errno::from_raw_os_error(code.saturating_neg());
     let message = parse(attributes).find(|a| a.kind == NLMSGERR_ATTR_MSG).map(|a| a.text());
-    let offset = parse(attributes)
-        .find(|a| a.kind == NLMSGERR_ATTR_OFFS)
-        .and_then(|a| Some(u32::from_ne_bytes(a.payload.try_into().ok()?)));
-    Error::Refused { errno, message, sequence, offset }
+    Error::Refused { errno, message }
 }
 
 #[cfg(test)]

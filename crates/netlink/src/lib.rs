@@ -17,7 +17,7 @@ mod socket;
 mod transaction;
 
 pub use attribute::{Attribute, Attributes, parse};
-pub use error::{BatchError, Error};
+pub use error::Error;
 pub use raw::Raw;
 pub use socket::{Batch, Family, Socket};
 

@@ -267,6 +267,12 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Returns its table, if that is of a family known here.
+    pub fn table(&self) -> Option<Table<'_>> {
+        let family = [Family::Ip, Family::Ip6, Family::Inet].into_iter().find(|known| known.number() == self.family)?;
+        Some(Table { family, name: &self.table })
+    }
+
     /// Asks for all chains of all tables.
     pub fn dump() -> Raw {
         message(GETCHAIN, 0, Attributes::new())

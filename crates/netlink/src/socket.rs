@@ -9,7 +9,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use sys::netlink::{NetlinkOption, enable};
 
 use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::{BatchError, Error, transaction};
+use crate::{Error, transaction};
 
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
 const DATAGRAM_LIMIT: usize = 1 << 16;
@@ -108,8 +108,8 @@ impl Socket {
     }
 
     /// Sends all messages of a batch in one datagram. The kernel works on it before it returns from sending, so that its
-    /// answers are all there then: none is waited for.
-    pub fn batch(&mut self, batch: &Batch) -> Result<(), BatchError> {
+    /// answers are all there then: none is waited for. If one message is refused, nothing is done.
+    pub fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
         let Some(count) = u32::try_from(batch.ends.len()).ok().filter(|count| *count > 0) else {
             return Ok(());
         };
@@ -126,16 +126,12 @@ impl Socket {
         }
         self.make_room(bytes.len());
         self.send_bytes(&bytes)?;
-        let refused = self.refusals(first, count)?;
-        match refused {
-            None => Ok(()),
-            Some((index, error)) => Err(BatchError { index: batch.payload_index(index), error }),
-        }
+        self.take_answers(first, count)
     }
 
-    /// Reads what the kernel said to messages `first..first + count`: the first refusal.
-    fn refusals(&mut self, first: u32, count: u32) -> Result<Option<(usize, Error)>, Error> {
-        let mut refused: Option<(usize, Error)> = None;
+    /// Reads what the kernel said to messages `first..first + count`, and returns the first refusal.
+    fn take_answers(&mut self, first: u32, count: u32) -> Result<(), Error> {
+        let mut refused: Option<(u32, Error)> = None;
         let mut acknowledged = false;
         let mut lost = false;
         loop {
@@ -154,8 +150,8 @@ impl Socket {
                     continue;
                 }
                 match frame.body {
-                    Body::Refused(error) if refused.as_ref().is_none_or(|(known, _)| (index as usize) < *known) => {
-                        refused = Some((index as usize, error));
+                    Body::Refused(error) if refused.as_ref().is_none_or(|(known, _)| index < *known) => {
+                        refused = Some((index, error));
                     }
                     Body::Done => acknowledged = true,
                     _ => {}
@@ -165,7 +161,8 @@ impl Socket {
         match (refused, acknowledged, lost) {
             (None, false, true) => Err(Error::Socket(Errno::NOBUFS)),
             (None, false, false) => Err(Error::NoAnswer),
-            (refused, ..) => Ok(refused),
+            (None, true, _) => Ok(()),
+            (Some((_, error)), ..) => Err(error),
         }
     }
 
@@ -262,10 +259,14 @@ impl Batch {
         batch
     }
 
-    /// Adds a message. `flags`: see [`crate::flag`]. Returns the message's index in [`BatchError`].
-    pub fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) -> usize {
+    /// Adds a message. `flags`: see [`crate::flag`].
+    pub fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) {
         self.write(message, flags);
-        self.ends.len() - 2
+    }
+
+    /// Tells whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.ends.len() < 2
     }
 
     /// Ends the transaction. Only its last message asks for an acknowledgement: one for each would overflow the socket's
@@ -279,11 +280,6 @@ impl Batch {
         }
         self.write(&bracket(END, &[]), 0);
         self
-    }
-
-    /// The caller's messages stand between the two brackets.
-    fn payload_index(&self, index: usize) -> Option<usize> {
-        index.checked_sub(1).filter(|index| index + 2 < self.ends.len())
     }
 
     fn write(&mut self, message: &impl NetlinkSerializable, flags: u16) {
@@ -332,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_names_the_message_that_was_refused() {
+    fn a_batch_says_why_it_was_refused() {
         std::thread::spawn(|| {
             if sys::namespace::unshare(sys::namespace::Kind::Network).is_err() {
                 return; // Not root: the end-to-end tests say so where they need it.
@@ -340,7 +336,7 @@ mod tests {
             let mut socket = Socket::open(Family::Netfilter).unwrap();
             let mut batch = Batch::nftables(None);
             for index in 0..3000 {
-                assert_eq!(batch.push(&table(&format!("t{index}")), flag::CREATE), index);
+                batch.push(&table(&format!("t{index}")), flag::CREATE);
             }
             socket.batch(&batch.end()).unwrap();
             let mut batch = Batch::nftables(None);
@@ -348,11 +344,11 @@ mod tests {
                 batch.push(&table(name), flag::CREATE | flag::EXCL);
             }
             let refused = socket.batch(&batch.end()).unwrap_err();
-            assert_eq!((refused.index, refused.error.errno()), (Some(2), Some(Errno::EXIST)));
+            assert_eq!(refused.errno(), Some(Errno::EXIST));
             let mut stale = Batch::nftables(Some(12345));
             stale.push(&table("c"), flag::CREATE);
             let refused = socket.batch(&stale.end()).unwrap_err();
-            assert_eq!((refused.index, refused.error.errno()), (None, Some(Errno::RESTART)));
+            assert_eq!(refused.errno(), Some(Errno::RESTART));
         })
         .join()
         .unwrap();

@@ -33,7 +33,7 @@ pub(crate) use table::Look;
 use table::{Row, Table};
 
 /// What is listed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
     /// The types.
     pub(crate) kinds: Vec<Kind>,

@@ -47,12 +47,12 @@ fn main() -> ExitCode {
 fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
         Command::Add(add) => add.run()?,
-        Command::Check(check) => check.run()?,
+        Command::Check(upkeep) => upkeep.run(network::check)?,
         Command::Del(del) => del.run()?,
         Command::Diff(diff) => diff.run()?,
         Command::Enter(enter) => return enter.checked()?.run(false),
         Command::List(list) => list.run(false)?,
-        Command::Restore(restore) => restore.run()?,
+        Command::Restore(upkeep) => upkeep.run(network::restore)?,
         Command::Show(show) => show.run()?,
         Command::Tree(tree) => tree.run()?,
     }

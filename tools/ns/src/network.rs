@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Owner, Ownership};
 use netlink::route::Router;
-use record::{Bundle, Id, OwnedBy, Record};
+use record::{Bundle, Id, Network, OwnedBy, Record};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
@@ -71,18 +71,12 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(host, &target.directories);
     let done = work.apply(&plan.steps).and_then(|()| {
-        target.record.set(&Id(request.id.clone()));
-        target.record.set(&plan.network);
-        finish(&target, request, config.as_ref(), &plan)?;
+        finish(&mut target, config.as_ref(), &request.netns, &plan.network)?;
         let lives = |note: &Note| {
             observed.ports.iter().any(|port| port.id == note.id && port.owner.is_none_or(|owner| owner == note.owner))
         };
         note(&target, request, &plan).map_or(Ok(()), |note| note.publish(&target.directories, lives))?;
-        target.record.hand_on().context("print the record")?;
-        match signals.read()? {
-            Some(received) => bail!("interrupted by signal {}", received.signal),
-            None => Ok(()),
-        }
+        hand_on(&target, &signals)
     });
     if done.is_ok() && work.flushed && !observed.ports.is_empty() {
         tell_of_flush(&target.directories);
@@ -109,31 +103,31 @@ fn tell_of_flush(directories: &Directories) {
     }
 }
 
-/// Tells the bundle.
-fn finish(target: &Target, request: &Request, config: Option<&Config>, plan: &plan::Plan) -> Result<()> {
-    if let Some(config) = config {
-        config.join(&request.netns)?;
+/// Tells the record and the bundle.
+fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &Network) -> Result<()> {
+    target.record.set(&Id(target.id.clone()));
+    target.record.set(network);
+    let Some((bundle, config)) = target.bundle.as_ref().zip(config) else { return Ok(()) };
+    config.join(netns)?;
+    let hostname = config.hostname().unwrap_or(&target.id);
+    config::add_host(bundle, network, hostname).context("append to the bundle's hosts")
+}
+
+/// Prints the record, unless it was interrupted.
+fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
+    target.record.hand_on().context("print the record")?;
+    match signals.read()? {
+        Some(received) => bail!("interrupted by signal {}", received.signal),
+        None => Ok(()),
     }
-    if let Some(bundle) = &target.bundle {
-        let hostname = config.and_then(Config::hostname).unwrap_or(&request.id);
-        config::add_host(bundle, &plan.network, hostname).context("append to the bundle's hosts")?;
-    }
-    Ok(())
 }
 
 /// Returns what the other containers on the bridge may know of this one.
 fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
     let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
     let names = [request.id.to_string()].into_iter().chain(request.names.iter().cloned()).collect();
-    let addresses = plan.addresses.clone();
-    Some(Note {
-        id: request.id.clone(),
-        owner: request.owner,
-        bridge: request.bridge.clone()?,
-        addresses,
-        names,
-        hosts,
-    })
+    let (bridge, addresses) = (request.bridge.clone()?, plan.addresses.clone());
+    Some(Note { id: request.id.clone(), owner: request.owner, bridge, addresses, names, hosts })
 }
 
 /// Lets a container share the network of another one, which keeps it: nothing is made.
@@ -146,14 +140,8 @@ pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
         named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
     };
     let network = joined::describe(&mut Router::open()?, &path)?;
-    target.record.set(&Id(target.id.clone()));
-    target.record.set(&network);
-    if let Some(bundle) = &target.bundle {
-        let config = Config::read(bundle)?;
-        config.join(&path)?;
-        config::add_host(bundle, &network, config.hostname().unwrap_or(&target.id))
-            .context("append to the bundle's hosts")?;
-    }
+    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    finish(&mut target, config.as_ref(), &path, &network)?;
     target.record.hand_on().context("print the record")
 }
 

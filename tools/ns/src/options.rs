@@ -16,7 +16,7 @@ pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use show::Show;
 pub(crate) use tree::{Diff, Draw};
-pub(crate) use upkeep::{Check, Restore};
+pub(crate) use upkeep::Upkeep;
 
 const EXAMPLES: &str = "Examples:
   ns list | grep nginx
@@ -36,12 +36,16 @@ pub(crate) struct Options {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Add(Add),
-    Check(Check),
+    /// Check that the containers' networks have all that they need on the host
+    ///
+    /// Bridges with their ports and addresses, forwarding, and the firewall's rules, by what the records in the bundles say.
+    Check(Upkeep),
     Del(Del),
     Diff(Diff),
     Enter(Box<Enter>),
     List(List),
-    Restore(Restore),
+    /// Put back what somebody has taken from the containers' networks, as by flushing the firewall or an interface
+    Restore(Upkeep),
     Show(Show),
     Tree(Draw),
 }

@@ -5,7 +5,7 @@ mod entry;
 mod guard;
 mod ruleset;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use log::{debug, warn};
 use netlink::nft::{Chain, Element, Family, Rule, Table, TableAnswer};
 use netlink::{Batch, Raw, Socket, flag};
@@ -150,9 +150,9 @@ impl Firewall {
             let Err(error) = self.apply(&state, &steps, &after, generation) else { return Ok(steps) };
             // The guard is there still.
             switched_off.iter().try_for_each(|interface| host::route_localnet(interface))?;
-            match error.error.errno() {
+            match error.errno() {
                 Some(Errno::RESTART) => debug!("the firewall changed: plan anew"),
-                _ => return Err(refusal(&steps, &error)),
+                _ => return Err(refusal(&steps, error)),
             }
         }
         bail!("change the firewall: somebody else changes it all the time")
@@ -164,19 +164,14 @@ impl Firewall {
         steps: &[Step],
         after: &Published,
         generation: Option<u32>,
-    ) -> Result<(), netlink::BatchError> {
+    ) -> Result<(), netlink::Error> {
         let mut batch = Batch::nftables(generation);
-        let mut messages = 0;
         match (state.guard, has_ipv4(after)) {
             (None | Some(false), true) => {
                 batch.push(&guard::TABLE.create(), flag::CREATE);
                 guard::write(&mut batch, guard::TABLE);
-                messages += 1;
             }
-            (Some(_), false) => {
-                batch.push(&guard::TABLE.delete(), 0);
-                messages += 1;
-            }
+            (Some(_), false) => batch.push(&guard::TABLE.delete(), 0),
             _ => {}
         }
         let holders = [Some(None), self.holder.map(Some)];
@@ -195,26 +190,21 @@ impl Firewall {
                 (None, false) => continue,
                 (Some(_), false) => {
                     batch.push(&table.delete(), 0);
-                    messages += 1;
                     continue;
                 }
-                (None | Some(false), true) => {
-                    ruleset::write(&mut batch, table, shape);
-                    messages += 1;
-                }
+                (None | Some(false), true) => ruleset::write(&mut batch, table, shape),
                 (Some(true), true) => {}
             }
             for step in steps.iter().filter(|step| entry::place(step) == place) {
                 debug!("{step}");
                 let (message, flags) = entry::message(step, table);
                 batch.push(&message, flags);
-                messages += 1;
             }
             if had_conditions && !shape.has_conditions {
                 batch.push(&table.delete_set(entry::CONDITIONAL), 0);
             }
         }
-        if messages == 0 { Ok(()) } else { self.socket.batch(&batch.end()) }
+        if batch.is_empty() { Ok(()) } else { self.socket.batch(&batch.end()) }
     }
 
     fn generation(&mut self) -> anyhow::Result<Option<u32>> {
@@ -331,11 +321,11 @@ fn after(present: &Published, steps: &[Step]) -> Published {
     after
 }
 
-fn refusal(steps: &[Step], error: &netlink::BatchError) -> anyhow::Error {
+fn refusal(steps: &[Step], error: netlink::Error) -> anyhow::Error {
     let what = match steps {
         [step] => step.to_string(),
         [step, ..] => format!("{step} and {} more", steps.len() - 1),
         [] => "change the firewall".to_owned(),
     };
-    anyhow!(error.error.clone()).context(what)
+    anyhow::Error::from(error).context(what)
 }

@@ -25,7 +25,7 @@ pub(crate) fn open(firewall: &mut Firewall, how: Forward, mappings: &[Mapping]) 
     }
     let chains = firewall.chains()?;
     for chain in chains.iter().filter(|chain| chain.hook == Some(Hook::FORWARD) && concerns(chain, mappings)) {
-        let Some(table) = table(chain) else { continue };
+        let Some(table) = chain.table() else { continue };
         let rules = firewall.rules(table, &chain.name)?;
         let ends = chain.drops || rules.last().is_some_and(|rule| rule.ends_all);
         if !ends {
@@ -81,9 +81,4 @@ fn insert(firewall: &mut Firewall, table: Table<'_>, chain: &Chain, place: &str)
     let rule: Vec<_> = translated().into_iter().chain([accept()]).collect();
     let message = table.create_rule(&chain.name, &rule, Some(COMMENT));
     firewall.insert_rule(&message).with_context(|| format!("let published ports through {place}"))
-}
-
-fn table(chain: &Chain) -> Option<Table<'_>> {
-    let family = [Family::Ip, Family::Ip6, Family::Inet].into_iter().find(|family| family.number() == chain.family)?;
-    Some(Table { family, name: &chain.table })
 }

@@ -249,8 +249,7 @@ fn choose(
         match spec.host {
             HostPorts::Exactly(host) => attempt(host, spec.container.first)?,
             HostPorts::FirstFree(range) => {
-                let free =
-                    range.ports().any(|port| attempt(Span { first: port, last: port }, spec.container.first).is_ok());
+                let free = range.ports().any(|port| attempt(Span::one(port), spec.container.first).is_ok());
                 if !free {
                     bail!("publish {range}/{} for {}: all of these ports are taken", spec.protocol, target.owner.id);
                 }
@@ -260,7 +259,7 @@ fn choose(
                     let mut tries = 0..RANDOM_TRIES;
                     let mut one = || {
                         let port = random_port(spec.host_ip, &addresses, spec.protocol)?;
-                        attempt(Span { first: port, last: port }, container)
+                        attempt(Span::one(port), container)
                     };
                     tries.find_map(|_| one().ok()).ok_or_else(|| {
                         anyhow!("publish a port of {} for its port {container}: none is free", target.owner.id)
@@ -295,7 +294,7 @@ impl Wanted<'_> {
             owner: self.owner.clone(),
             held_by: None,
         };
-        let single = |port: u16| mapping(Span { first: port, last: port }, self.container + (port - self.host.first));
+        let single = |port: u16| mapping(Span::one(port), self.container + (port - self.host.first));
         if let Some(conditions) = self.conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4())) {
             let with = |mapping: Mapping| conditions.iter().map(move |condition| mapping.clone().under(*condition));
             return self.host.ports().map(single).flat_map(with).collect();

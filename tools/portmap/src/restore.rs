@@ -58,7 +58,7 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     for mut record in noted(&roots.directories())? {
         let id = record.part::<Id>()?.0;
         // Nobody has lost what a proxy serves.
-        let served: Vec<Served> = proxies.iter().filter(|proxy| is_of(proxy, Some(&id))).flat_map(served).collect();
+        let served = served(&proxies, &id);
         let mut ports = record.find::<Ports>()?.unwrap_or_default();
         ports.0.retain(|port| !served.contains(&Served::Port(port.clone())));
         record.set(&ports);
@@ -71,8 +71,10 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn served(record: &Record) -> Vec<Served> {
-    Served::of_record(record).unwrap_or_default()
+/// Returns what a container's proxies serve.
+pub(crate) fn served(proxies: &[Record], id: &ContainerId) -> Vec<Served> {
+    let own = proxies.iter().filter(|proxy| is_of(proxy, Some(id)));
+    own.flat_map(|proxy| Served::of_record(proxy).unwrap_or_default()).collect()
 }
 
 /// Tells whether a record is a container's.
@@ -154,11 +156,10 @@ fn specs(ports: &[PortMapping]) -> Vec<PortSpec> {
             last.host = HostPorts::Exactly(last.container);
             continue;
         }
-        let one = |number| Span { first: number, last: number };
         specs.push(PortSpec {
             host_ip: port.host_ip,
-            host: HostPorts::Exactly(one(port.host_port)),
-            container: one(port.container_port),
+            host: HostPorts::Exactly(Span::one(port.host_port)),
+            container: Span::one(port.container_port),
             protocol: port.protocol,
         });
     }

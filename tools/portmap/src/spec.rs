@@ -19,6 +19,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// Returns one port alone.
+    pub(crate) fn one(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
     pub(crate) fn len(self) -> u16 {
         self.last - self.first
     }
@@ -50,11 +55,6 @@ pub(crate) enum HostPorts {
 }
 
 impl HostPorts {
-    /// Asks for one port.
-    pub(crate) fn one(port: u16) -> Self {
-        Self::Exactly(Span { first: port, last: port })
-    }
-
     /// Returns the first that is asked for, or 0 where any is.
     pub(crate) fn first(self) -> u16 {
         match self {
@@ -77,7 +77,7 @@ pub(crate) struct PortSpec {
 impl PortSpec {
     /// Tells whether a published port is one of those that this asks for.
     pub(crate) fn names(&self, port: &PortMapping) -> bool {
-        let within = |span: Span, number| span.overlaps(Span { first: number, last: number });
+        let within = |span: Span, number| span.overlaps(Span::one(number));
         let host = match self.host {
             HostPorts::Random => true,
             HostPorts::Exactly(span) | HostPorts::FirstFree(span) => within(span, port.host_port),

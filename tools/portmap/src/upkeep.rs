@@ -81,11 +81,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
 /// Fails if anything is not reached that a record says is.
 fn ensure_published(record: &Record, mappings: &[Mapping], proxies: &[Record]) -> anyhow::Result<()> {
     let Id(id) = record.part()?;
-    let served: Vec<Served> = proxies
-        .iter()
-        .filter(|proxy| restore::is_of(proxy, Some(&id)))
-        .flat_map(|proxy| Served::of_record(proxy).unwrap_or_default())
-        .collect();
+    let served = restore::served(proxies, &id);
     let own: Vec<PortMapping> =
         mappings.iter().filter(|mapping| id == *mapping.owner.id).flat_map(Mapping::port_mappings).collect();
     for wanted in Served::of_record(record)? {

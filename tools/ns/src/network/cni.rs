@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use container::{ContainerId, Directories, NetworkNote, Owner, Ownership};
 use netlink::route::Router;
-use record::{Id, Network};
+use record::Network;
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use sys::signal::SignalFd;
@@ -19,7 +19,7 @@ use super::lock::lock;
 use super::owner::PortAlias;
 use super::plan::Step;
 use super::work::Work;
-use super::{Config, Target, config, draft_of, named};
+use super::{Config, Target, draft_of, finish, hand_on, named};
 
 /// Where the lists and results of containers are.
 const NOTE: NetworkNote = NetworkNote::Cni;
@@ -40,7 +40,7 @@ struct Attachment {
 
 /// Makes a container's network by the plugins of the list at `path`, and prints the record with the result.
 pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()> {
-    let (id, owner) = (&target.id, target.owner);
+    let (id, owner) = (&target.id.clone(), target.owner);
     let config = target.bundle.as_deref().map(Config::read).transpose()?;
     let list = read_list(path).with_context(|| format!("read {}", path.display()))?;
     {
@@ -50,15 +50,8 @@ pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()
     }
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
-    let kept = target.directories.network_note(NOTE, id);
-    let mut attachment = Attachment {
-        id: id.clone(),
-        owner: Some(owner),
-        path: kept,
-        interface: interface.to_owned(),
-        list,
-        result: None,
-    };
+    let (path, interface) = (target.directories.network_note(NOTE, id), interface.to_owned());
+    let mut attachment = Attachment { id: id.clone(), owner: Some(owner), path, interface, list, result: None };
     let alias = PortAlias { id: id.clone(), owner: Some(owner), addresses: vec![] };
     let done = work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())]).and_then(|()| {
         // Before anything is made: whoever is killed now can be cleaned up after.
@@ -66,19 +59,8 @@ pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()
         attachment.add()?;
         attachment.keep()?;
         let Some(Value::Object(result)) = attachment.result.clone() else { bail!("the plugins gave no result") };
-        let network = Network(result);
-        if let (Some(bundle), Some(config)) = (&target.bundle, &config) {
-            config.join(&container::namespace(id))?;
-            config::add_host(bundle, &network, config.hostname().unwrap_or(id))
-                .context("append to the bundle's hosts")?;
-        }
-        target.record.set(&Id(id.clone()));
-        target.record.set(&network);
-        target.record.hand_on().context("print the record")?;
-        match signals.read()? {
-            Some(received) => bail!("interrupted by signal {}", received.signal),
-            None => Ok(()),
-        }
+        finish(&mut target, config.as_ref(), &container::namespace(id), &Network(result))?;
+        hand_on(&target, &signals)
     });
     if done.is_err() {
         for undone in [attachment.delete(), config.as_ref().map_or(Ok(()), Config::restore)] {

@@ -4,13 +4,11 @@
 
 mod others;
 
-use std::net::IpAddr;
-
 use netlink::nft::expression::{
     Base, Comparison, Meta, compare, drop, mask, masquerade, meta, payload, unasked, untranslated,
 };
 use netlink::nft::{Chain, Expression, Family, Hook, Rule, Table, TableAnswer};
-use netlink::route::Cidr;
+use netlink::route::{Cidr, octets};
 use netlink::{Batch, Error, Raw, Socket, flag};
 use rustix::io::Errno;
 
@@ -49,7 +47,7 @@ pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
             batch.push(&rule, flag::CREATE | flag::APPEND);
         }
     }
-    socket.batch(&batch.end()).map_err(|refused| refused.error)?;
+    socket.batch(&batch.end())?;
     others::open(&mut socket, rules).map(|()| was_empty)
 }
 
@@ -65,8 +63,9 @@ fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wa
         let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
         let wanted = if networks.is_empty() { vec![] } else { chains(rules, &networks) };
         for chain in wanted {
-            let present = comments(socket, table, &chain.name)?;
-            if !present.iter().eq(chain.rules.iter().map(|(comment, _)| comment)) {
+            let present = rules_in(socket, table, &chain.name)?;
+            let wanted = chain.rules.iter().map(|(comment, _)| Some(comment.as_str()));
+            if !present.iter().map(|rule| rule.comment.as_deref()).eq(wanted) {
                 missing.push((table, chain));
             }
         }
@@ -86,13 +85,10 @@ pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
     };
     others::close(&mut socket, &chains, bridge)?;
     let mut batch = Batch::nftables(None);
-    let mut changes = false;
     for table in TABLES {
-        let in_table =
-            |chain: &&Chain| chain.table == table.name && u32::from(chain.family) == u32::from(table.family.number());
+        let in_table = |chain: &&Chain| chain.table() == Some(table);
         let (own, others): (Vec<&Chain>, Vec<&Chain>) =
             chains.iter().filter(in_table).partition(|chain| chain.name == bridge || chain.name == guard_name(bridge));
-        changes |= !own.is_empty();
         if others.is_empty() && !own.is_empty() {
             batch.push(&table.delete(), 0);
             continue;
@@ -102,14 +98,16 @@ pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
             batch.push(&table.delete_chain(&chain.name), 0);
         }
     }
-    if changes {
-        match socket.batch(&batch.end()).map_err(|refused| refused.error) {
-            // Somebody has flushed the rule set meanwhile.
-            Err(error) if error.errno() != Some(Errno::NOENT) => return Err(error),
-            _ => {}
-        }
-    }
+    send(&mut socket, batch)?;
     Ok(socket)
+}
+
+/// Sends a transaction that changes what is there, unless somebody has flushed that meanwhile.
+fn send(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
+    match if batch.is_empty() { Ok(()) } else { socket.batch(&batch.end()) } {
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+        done => done,
+    }
 }
 
 /// A chain as it should be; a rule's comment tells it from others.
@@ -144,12 +142,9 @@ fn guard_name(bridge: &str) -> String {
     format!("{bridge}/guard")
 }
 
-fn comments(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<String>, Error> {
+fn rules_in(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<Rule>, Error> {
     match socket.dump::<Raw>(&table.dump_rules(Some(chain))) {
-        Ok(answers) => {
-            let rules = answers.iter().map(Rule::read).filter(|rule| rule.chain == chain);
-            Ok(rules.map(|rule| rule.comment.unwrap_or_default()).collect())
-        }
+        Ok(answers) => Ok(answers.iter().map(Rule::read).filter(|rule| rule.chain == chain).collect()),
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(vec![]),
         Err(error) => Err(error),
     }
@@ -161,12 +156,12 @@ fn of_family(network: &Cidr, family: Family) -> bool {
 
 /// `ip saddr NETWORK oifname != BRIDGE masquerade`
 fn masquerade_rule(bridge: &str, network: Cidr) -> Vec<Expression> {
-    let source = bytes(network.network().address);
+    let source = octets(network.network().address);
     let ones = Cidr { address: if network.address.is_ipv4() { [255; 4].into() } else { [255; 16].into() }, ..network };
     let length = u32::from(network.bits() / 8);
     vec![
         payload(Base::Network, if network.address.is_ipv4() { 12 } else { 8 }, length, 0),
-        mask(0, &bytes(ones.network().address)),
+        mask(0, &octets(ones.network().address)),
         compare(0, Comparison::Equal, &source),
         meta(Meta::OutputName, 0),
         compare(0, Comparison::Unequal, &name_bytes(bridge)),
@@ -185,13 +180,6 @@ fn guard_rule(bridge: &str) -> Vec<Expression> {
         compare(0, Comparison::Equal, &name),
     ];
     links.into_iter().chain(unasked()).chain(untranslated()).chain([drop()]).collect()
-}
-
-fn bytes(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 fn name_bytes(link: &str) -> Vec<u8> {

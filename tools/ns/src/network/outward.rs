@@ -48,20 +48,7 @@ pub(super) fn stop(directories: &Directories, id: &ContainerId) {
 /// It goes into the background once the namespace is configured.
 fn pasta(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("pasta");
-    command.args([
-        "--config-net",
-        "--no-map-gw",
-        "--quiet",
-        "-t",
-        "none",
-        "-u",
-        "none",
-        "-T",
-        "none",
-        "-U",
-        "none",
-        "--pid",
-    ]);
+    command.args("--config-net --no-map-gw --quiet -t none -u none -T none -U none --pid".split(' '));
     command.arg(note).arg("--netns").arg(netns).stdin(Stdio::null());
     match sys::child::apart(&mut command, 0).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

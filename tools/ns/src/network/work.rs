@@ -9,6 +9,7 @@ use container::Directories;
 use netlink::forwarding;
 use netlink::route::{Mac, Router};
 
+use super::owner::PortAlias;
 use super::plan::Step;
 use super::{firewall, host_local, named, outward};
 
@@ -61,24 +62,7 @@ impl Work {
 
     fn step(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Namespace(of) => {
-                self.container = Some(named::create(&of.id, || {
-                    // Nobody on a bridge may talk a container into other routes. And neighbours are told who has an
-                    // address now: they may know another one who had it before.
-                    for (name, value) in [
-                        ("ipv6/conf/default/accept_ra", "0"),
-                        ("ipv4/conf/default/arp_notify", "1"),
-                        ("ipv6/conf/default/ndisc_notify", "1"),
-                    ] {
-                        if let Err(error) = write_sysctl(name, value) {
-                            log::debug!("{name}: {error}");
-                        }
-                    }
-                    let mut router = Router::open()?;
-                    router.set_alias("lo", &of.to_string())?;
-                    Ok((named::own()?, router))
-                })?);
-            }
+            Step::Namespace(of) => self.container = Some(make_namespace(of)?),
             Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,
             Step::Bridge(link) => self.host.add_bridge(link)?,
             Step::Alias { link, alias } => self.host.set_alias(link, alias)?,
@@ -144,14 +128,11 @@ impl Work {
                 self.container = None;
                 named::remove(&of.id)?;
             }
-            Step::Bridge(link) => {
+            Step::Bridge(link) | Step::Pair { port: link, .. } => {
                 self.host.link(&link.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
             Step::Firewall { rules, first: true } => {
                 firewall::remove(&rules.bridge)?;
-            }
-            Step::Pair { port, .. } => {
-                self.host.link(&port.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
             }
             Step::Outward { id, .. } => outward::stop(&self.directories, id),
             Step::Lease { id, .. } => host_local::withdraw(id, &[])?,
@@ -170,6 +151,26 @@ impl Work {
         let index = if link == "lo" { 1 } else { index(router, &mut self.indexes, (true, link))? };
         Ok((router, index))
     }
+}
+
+/// Makes a network namespace that says whose it is.
+fn make_namespace(of: &PortAlias) -> Result<(OwnedFd, Router)> {
+    named::create(&of.id, || {
+        // Nobody on a bridge may talk a container into other routes. And neighbours are told who has an address now: they
+        // may know another one who had it before.
+        for (name, value) in [
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv4/conf/default/arp_notify", "1"),
+            ("ipv6/conf/default/ndisc_notify", "1"),
+        ] {
+            if let Err(error) = write_sysctl(name, value) {
+                log::debug!("{name}: {error}");
+            }
+        }
+        let mut router = Router::open()?;
+        router.set_alias("lo", &of.to_string())?;
+        Ok((named::own()?, router))
+    })
 }
 
 fn no_namespace() -> anyhow::Error {

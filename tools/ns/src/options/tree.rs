@@ -37,13 +37,9 @@ impl Draw {
         let request = Request {
             columns,
             kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },
-            filter: None,
             tree: Some(if self.parent { Tree::Parent } else { Tree::Owner }),
-            only: None,
-            persistent: false,
-            named: false,
-            refs: false,
             states: self.roots.directories().states(),
+            ..Request::default()
         };
         list::list(&request, if self.dot { Format::Dot } else { Format::Text(Look::default()) })
     }

@@ -12,11 +12,12 @@ use crate::spec::{HostPorts, PortSpec, Span};
 
 /// The keys that say something here. `backend`, `markMasqBit` and `externalSetMarkChain` choose how iptables is used,
 /// which is not used at all: they are only checked.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Config {
     pub(super) cni_version: Option<String>,
     pub(super) name: String,
+    #[serde(default = "yes")]
     pub(super) snat: bool,
     pub(super) masq_all: bool,
     backend: Option<String>,
@@ -36,24 +37,8 @@ pub(super) struct Config {
     attachments: Vec<Attachment>,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            cni_version: None,
-            name: String::new(),
-            snat: true,
-            masq_all: false,
-            backend: None,
-            mark_masq_bit: None,
-            external_set_mark_chain: None,
-            conditions_v4: None,
-            conditions_v6: None,
-            runtime: RuntimeConfig::default(),
-            prev_result: None,
-            valid_attachments: Vec::new(),
-            attachments: Vec::new(),
-        }
-    }
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,7 +177,6 @@ fn spec(port: &Port) -> anyhow::Result<PortSpec> {
             .filter(|number| *number > 0)
             .with_context(|| format!("portMappings: {number} is no port"))
     };
-    let span = |number| Span { first: number, last: number };
     let host_ip: Option<IpAddr> = match port.host_ip.as_str() {
         "" => None,
         text => {
@@ -203,8 +187,8 @@ fn spec(port: &Port) -> anyhow::Result<PortSpec> {
     };
     Ok(PortSpec {
         host_ip,
-        host: HostPorts::Exactly(span(number(port.host)?)),
-        container: span(number(port.container)?),
+        host: HostPorts::Exactly(Span::one(number(port.host)?)),
+        container: Span::one(number(port.container)?),
         protocol,
     })
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink::nft::{Element, Family, Table};
-use netlink::route::Cidr;
+use netlink::route::{Cidr, octets};
 use netlink::{Raw, flag};
 use record::Protocol;
 
@@ -151,7 +151,7 @@ pub(super) fn read_conditional(place: Place, element: &Element) -> Option<Mappin
     let mapping = Mapping {
         host_ip: None,
         protocol: protocol(*rest.first()?)?,
-        host: Span { first: host, last: host },
+        host: Span::one(host),
         target,
         port: port(data.get(..2)?)?,
         condition: None,
@@ -191,13 +191,6 @@ fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
         Family::Ip6 | Family::Inet => {
             bytes.split_first_chunk::<16>().map(|(octets, rest)| (Ipv6Addr::from(*octets).into(), rest))
         }
-    }
-}
-
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

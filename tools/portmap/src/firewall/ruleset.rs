@@ -23,8 +23,8 @@ const LOOPBACK: u8 = 127;
 /// Adds the table, its sets, its chains and its rules to a batch; rules that are there are replaced.
 pub(super) fn write(batch: &mut Batch, table: Table<'_>, shape: Shape) {
     batch.push(&if shape.is_owned { table.create_owned() } else { table.create() }, flag::CREATE);
-    let conditional = shape.has_conditions.then(|| conditional(address(table.family)));
-    for set in sets(address(table.family)).into_iter().chain(conditional) {
+    let ip = address(table.family).field;
+    for set in sets(&[ip, ip, Field::PROTOCOL, Field::PORT], &[ip, Field::PORT], shape.has_conditions) {
         batch.push(&table.create_set(&set), flag::CREATE);
     }
     if shape.is_owned && table.family == Family::Ip {
@@ -54,7 +54,7 @@ type Rules = Vec<Vec<Expression>>;
 #[derive(Clone, Copy)]
 struct Address {
     family: Family,
-    field: &'static [Field],
+    field: Field,
     /// In bytes.
     length: u32,
     source: u32,
@@ -63,39 +63,23 @@ struct Address {
 
 fn address(family: Family) -> Address {
     match family {
-        Family::Ip => Address { family, field: &[Field::IPV4], length: 4, source: 12, destination: 16 },
-        Family::Ip6 | Family::Inet => Address { family, field: &[Field::IPV6], length: 16, source: 8, destination: 24 },
+        Family::Ip => Address { family, field: Field::IPV4, length: 4, source: 12, destination: 16 },
+        Family::Ip6 | Family::Inet => Address { family, field: Field::IPV6, length: 16, source: 8, destination: 24 },
     }
 }
 
-fn sets(address: Address) -> [Set<'static>; 5] {
+/// Every key is a part of the longest one: two addresses, the protocol and the port. Values are an address and a port.
+fn sets<'a>(key: &'a [Field; 4], value: &'a [Field; 2], has_conditions: bool) -> Vec<Set<'a>> {
     let set = |name, key, data, interval| Set { name, key, data, interval };
-    match address.family {
-        Family::Ip => [
-            set(ADDRESS, &[Field::IPV4, Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT], false),
-            set(ANY, &[Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT], false),
-            set(ADDRESS_RANGE, &[Field::IPV4, Field::PROTOCOL, Field::PORT], address.field, true),
-            set(RANGE, &[Field::PROTOCOL, Field::PORT], address.field, true),
-            set(HAIRPIN, &[Field::IPV4, Field::IPV4], &[], true),
-        ],
-        Family::Ip6 | Family::Inet => [
-            set(ADDRESS, &[Field::IPV6, Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT], false),
-            set(ANY, &[Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT], false),
-            set(ADDRESS_RANGE, &[Field::IPV6, Field::PROTOCOL, Field::PORT], address.field, true),
-            set(RANGE, &[Field::PROTOCOL, Field::PORT], address.field, true),
-            set(HAIRPIN, &[Field::IPV6, Field::IPV6], &[], true),
-        ],
-    }
-}
-
-fn conditional(address: Address) -> Set<'static> {
-    let (key, data): (&[Field], &[Field]) = match address.family {
-        Family::Ip => (&[Field::IPV4, Field::IPV4, Field::PROTOCOL, Field::PORT], &[Field::IPV4, Field::PORT]),
-        Family::Ip6 | Family::Inet => {
-            (&[Field::IPV6, Field::IPV6, Field::PROTOCOL, Field::PORT], &[Field::IPV6, Field::PORT])
-        }
-    };
-    Set { name: CONDITIONAL, key, data, interval: true }
+    let mut sets = vec![
+        set(ADDRESS, &key[1..], &value[..], false),
+        set(ANY, &key[2..], &value[..], false),
+        set(ADDRESS_RANGE, &key[1..], &value[..1], true),
+        set(RANGE, &key[2..], &value[..1], true),
+        set(HAIRPIN, &key[..2], &[], true),
+    ];
+    sets.extend(has_conditions.then(|| set(CONDITIONAL, &key[..], &value[..], true)));
+    sets
 }
 
 fn chains(family: Family, has_conditions: bool) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {

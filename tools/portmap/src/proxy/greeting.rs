@@ -2,9 +2,10 @@
 //! before the client's first byte.
 
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use netlink::route::octets;
 use rustix::net;
 
 use crate::options::ProxyProtocol;
@@ -57,13 +58,9 @@ fn first(ends: Ends) -> Vec<u8> {
 fn second(ends: Ends) -> Vec<u8> {
     let (family, addresses) = match ends {
         Some((source, destination)) => {
-            let octets = |address: SocketAddr| match address.ip() {
-                IpAddr::V4(ip) => ip.octets().to_vec(),
-                IpAddr::V6(ip) => ip.octets().to_vec(),
-            };
             let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
             let family = if source.is_ipv4() { TCP4 } else { TCP6 };
-            (family, [octets(source), octets(destination), ports].concat())
+            (family, [octets(source.ip()), octets(destination.ip()), ports].concat())
         }
         None => (UNSPECIFIED, Vec::new()),
     };

@@ -13,7 +13,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, 
 
 use crate::control;
 use crate::probe;
-use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Wish};
+use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish};
 
 use super::destination::SocketPath;
 use super::door::{BACKLOG, Door};
@@ -154,7 +154,7 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
         HostEnd::Port(port) => {
             let taken = at_port(port, port.host.first(), surroundings)?;
             let chosen = taken.first().map_or(0, |(_, address)| address.port());
-            let served = socket(HostEnd::Port(PortSpec { host: HostPorts::one(chosen), ..*port }));
+            let served = socket(HostEnd::Port(PortSpec { host: HostPorts::Exactly(Span::one(chosen)), ..*port }));
             taken.into_iter().map(|(socket, at)| listener((socket, Origin::Port(at), served.clone()))).collect()
         }
         HostEnd::Path(path) => {

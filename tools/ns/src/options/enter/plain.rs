@@ -15,9 +15,11 @@ impl Enter {
             match text {
                 "--" => break,
                 "-t" | "--target" => enter.take_target(left.next()?)?,
-                _ if text.starts_with("--") => enter.long(text)?,
+                _ if text.starts_with("--") => enter.option(text)?,
                 "-" | "" => return None,
-                _ if text.starts_with('-') => text.chars().skip(1).try_for_each(|letter| enter.flag(letter))?,
+                _ if text.starts_with('-') => {
+                    text.chars().skip(1).try_for_each(|letter| enter.option(&format!("-{letter}")))?;
+                }
                 _ => {
                     enter.program.push(argument.clone());
                     break;
@@ -28,42 +30,22 @@ impl Enter {
         Some(enter)
     }
 
-    fn long(&mut self, text: &str) -> Option<()> {
-        let letter = match text {
-            "--all" => 'a',
-            "--mount" => 'm',
-            "--uts" => 'u',
-            "--ipc" => 'i',
-            "--net" => 'n',
-            "--pid" => 'p',
-            "--cgroup" => 'C',
-            "--user" => 'U',
-            "--time" => 'T',
-            "--root" => 'r',
-            "--wd" => 'w',
-            "--env" => 'e',
-            "--no-fork" => 'F',
-            _ => return self.take_target(OsStr::new(text.strip_prefix("--target=")?)),
-        };
-        self.flag(letter)
-    }
-
-    fn flag(&mut self, letter: char) -> Option<()> {
-        let place = match letter {
-            'a' => return once(&mut self.all),
-            'e' => return once(&mut self.env),
-            'F' => return once(&mut self.no_fork),
-            'm' => &mut self.mount,
-            'u' => &mut self.uts,
-            'i' => &mut self.ipc,
-            'n' => &mut self.net,
-            'p' => &mut self.pid,
-            'C' => &mut self.cgroup,
-            'U' => &mut self.user,
-            'T' => &mut self.time,
-            'r' => &mut self.root,
-            'w' => &mut self.wd,
-            _ => return None,
+    fn option(&mut self, name: &str) -> Option<()> {
+        let place = match name {
+            "-a" | "--all" => return once(&mut self.all),
+            "-e" | "--env" => return once(&mut self.env),
+            "-F" | "--no-fork" => return once(&mut self.no_fork),
+            "-m" | "--mount" => &mut self.mount,
+            "-u" | "--uts" => &mut self.uts,
+            "-i" | "--ipc" => &mut self.ipc,
+            "-n" | "--net" => &mut self.net,
+            "-p" | "--pid" => &mut self.pid,
+            "-C" | "--cgroup" => &mut self.cgroup,
+            "-U" | "--user" => &mut self.user,
+            "-T" | "--time" => &mut self.time,
+            "-r" | "--root" => &mut self.root,
+            "-w" | "--wd" => &mut self.wd,
+            _ => return self.take_target(OsStr::new(name.strip_prefix("--target=")?)),
         };
         place.replace(OsString::new()).is_none().then_some(())
     }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::{Digester, Error, Layout};
 
@@ -18,43 +18,37 @@ use crate::{Digester, Error, Layout};
 #[derive(Debug)]
 pub struct Draft {
     layout: Layout,
-    file: BufWriter<Place>,
+    file: BufWriter<File>,
+    /// Its name until then, on file systems without `O_TMPFILE` of open(2).
+    temporary: Option<TempPath>,
     digester: Digester,
     size: u64,
-}
-
-/// Where the content is until it has its name.
-#[derive(Debug)]
-enum Place {
-    /// `O_TMPFILE` of open(2).
-    Unnamed(File),
-    /// On file systems without that.
-    Named(NamedTempFile),
 }
 
 impl Layout {
     /// Starts a blob. The caller holds [`Layout::share`] until an image names it.
     pub fn draft(&self) -> Result<Draft, Error> {
         let ingest = self.path().join("ingest");
-        let start = || -> io::Result<Place> {
+        let start = || -> io::Result<(File, Option<TempPath>)> {
             fs::create_dir_all(&ingest)?;
             match rustix::fs::open(
                 &ingest,
                 OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
                 Mode::from_raw_mode(0o644),
             ) {
-                Ok(file) => Ok(Place::Unnamed(file.into())),
+                Ok(file) => Ok((file.into(), None)),
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
                     let file = tempfile::Builder::new().prefix("draft-").suffix(".partial").tempfile_in(&ingest)?;
                     rustix::fs::fchmod(&file, 0o644.into())?;
-                    Ok(Place::Named(file))
+                    let (file, path) = file.into_parts();
+                    Ok((file, Some(path)))
                 }
                 Err(errno) => Err(errno.into()),
             }
         };
-        let place = start().map_err(Error::io(format!("write a blob to {}", ingest.display())))?;
-        let file = BufWriter::with_capacity(256 << 10, place);
-        Ok(Draft { layout: self.clone(), file, digester: Digester::sha256(), size: 0 })
+        let (file, temporary) = start().map_err(Error::io(format!("write a blob to {}", ingest.display())))?;
+        let file = BufWriter::with_capacity(256 << 10, file);
+        Ok(Draft { layout: self.clone(), file, temporary, digester: Digester::sha256(), size: 0 })
     }
 }
 
@@ -66,32 +60,16 @@ impl Draft {
         let digest = Digest::from_str(&text)
             .map_err(|error| Error::Malformed { object: text.clone(), cause: error.to_string() })?;
         let descriptor = Descriptor::new(media_type, self.size, digest);
-        let place = self.file.into_inner().map_err(|error| failed()(error.into_error()))?;
+        let file = self.file.into_inner().map_err(|error| failed()(error.into_error()))?;
         if !self.layout.has(&descriptor) {
             let path = self.layout.blob_path(descriptor.digest());
-            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| place.name(&path)).map_err(failed())?;
+            let named = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| match self.temporary {
+                Some(temporary) => temporary.persist(&path).map_err(|error| error.error),
+                None => link(&file, &path),
+            });
+            named.map_err(failed())?;
         }
         Ok(descriptor)
-    }
-}
-
-impl Place {
-    fn name(self, path: &Path) -> io::Result<()> {
-        match self {
-            Self::Named(file) => file.persist(path).map(drop).map_err(|error| error.error),
-            Self::Unnamed(file) => {
-                let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-                let link = || linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW);
-                match link() {
-                    // A torn one, since the right size is nowhere.
-                    Err(Errno::EXIST) => {
-                        fs::remove_file(path)?;
-                        Ok(link()?)
-                    }
-                    linked => Ok(linked?),
-                }
-            }
-        }
     }
 }
 
@@ -108,16 +86,17 @@ impl Write for Draft {
     }
 }
 
-impl Write for Place {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unnamed(file) => file.write(bytes),
-            Self::Named(file) => file.write(bytes),
+/// Gives a file a name.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || linkat(CWD, &unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW);
+    match link() {
+        // A torn one, since the right size is nowhere.
+        Err(Errno::EXIST) => {
+            fs::remove_file(path)?;
+            Ok(link()?)
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        linked => Ok(linked?),
     }
 }
 

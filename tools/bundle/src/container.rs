@@ -166,19 +166,10 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// Removes what killed removals have left.
 pub(crate) fn sweep_removed(directories: &Directories) -> Result<()> {
-    let parent = directories.bundles();
-    let entries = match fs::read_dir(&parent) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(|| format!("read {}", parent.display()))?,
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", parent.display()))?;
-        if !entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes()) {
-            continue;
-        }
-        if let Some(_nobody) = Lock::take(&entry.path())? {
-            log::debug!("sweep {}", entry.path().display());
-            sweep(&entry.path())?;
+    for path in paths(directories)?.iter().filter(|path| is_removed(path)) {
+        if let Some(_nobody) = Lock::take(path)? {
+            log::debug!("sweep {}", path.display());
+            sweep(path)?;
         }
     }
     Ok(())
@@ -190,18 +181,24 @@ fn sweep(path: &Path) -> Result<()> {
 
 /// Returns the ids of the bundles.
 pub(crate) fn entries(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let mut paths = paths(directories)?;
+    paths.retain(|path| !is_removed(path) && path.is_dir());
+    paths.sort();
+    Ok(paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect())
+}
+
+/// Returns whatever is where bundles are.
+fn paths(directories: &Directories) -> Result<Vec<PathBuf>> {
     let parent = directories.bundles();
     let entries = match fs::read_dir(&parent) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("read {}", parent.display()))?,
+        entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect()),
     };
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    paths.retain(|path| {
-        let removed = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(REMOVED.as_bytes()));
-        !removed && path.is_dir()
-    });
-    paths.sort();
-    Ok(paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect())
+    entries.with_context(|| format!("read {}", parent.display()))
+}
+
+fn is_removed(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(REMOVED.as_bytes()))
 }
 
 /// Makes a directory for root only: images hold set-user-ID programs that the host's users must not reach

@@ -26,18 +26,10 @@ pub(crate) use annotations::dropped as dropped_annotations;
 /// The version that every runtime in use accepts (crun of Debian 12 refuses 1.1 and later), and no field is younger.
 const OCI_VERSION: &str = "1.0.2";
 
+#[rustfmt::skip]
 const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -287,7 +279,5 @@ pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Re
     Ok(mounts)
 }
 
-#[cfg(test)]
-mod conversion;
 #[cfg(test)]
 mod tests;

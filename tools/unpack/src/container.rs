@@ -13,19 +13,10 @@ use crate::changes::Place;
 use crate::path::{Inner, inner};
 
 /// Members of the record that describe a container, not what it is made from.
+#[rustfmt::skip]
 const OWN: [&str; 12] = [
-    "bundle",
-    "id",
-    "owner",
-    "network",
-    "networkOptions",
-    "ports",
-    "portOptions",
-    "sockets",
-    "ociVersion",
-    "status",
-    "pid",
-    "annotations",
+    "bundle", "id", "owner", "network", "networkOptions", "ports", "portOptions", "sockets", "ociVersion",
+    "status", "pid", "annotations",
 ];
 
 /// A container and what it stands on.

@@ -1,5 +1,7 @@
 //! The user's options over the image's config, and docker's defaults.
 
+mod conversion;
+
 use clap::Parser;
 
 use super::*;

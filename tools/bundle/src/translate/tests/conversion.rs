@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::config;
+use super::config;
 
 /// A rule, what the image says, the member of config.json that follows, and its value; `None` for one that is not there.
 type Rule = (&'static str, Value, &'static str, Option<Value>);

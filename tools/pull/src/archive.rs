@@ -68,14 +68,13 @@ impl Archive {
         if is_docker { archive.into_docker(path, &files) } else { archive.into_oci(path, files) }
     }
 
-    fn into_oci(self, path: &Path, files: HashMap<String, Place>) -> anyhow::Result<Self> {
-        let mut archive = self;
+    fn into_oci(mut self, path: &Path, files: HashMap<String, Place>) -> anyhow::Result<Self> {
         let index = files.get("index.json").with_context(|| format!("{}: no index.json in it", path.display()))?;
-        let index: ImageIndex = lenient::read(&archive.read_place(*index, MANIFEST_LIMIT)?)
+        let index: ImageIndex = lenient::read(&self.read_place(*index, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: index.json", path.display()))?;
         for (name, place) in files {
             if let Some((algorithm, hex)) = name.strip_prefix("blobs/").and_then(|blob| blob.split_once('/')) {
-                archive.blobs.insert(format!("{algorithm}:{hex}"), Blob::File(place));
+                self.blobs.insert(format!("{algorithm}:{hex}"), Blob::File(place));
             }
         }
         let names = |descriptor: &Descriptor| {
@@ -85,27 +84,26 @@ impl Archive {
                 .map(|(_, name)| name.clone())
                 .collect()
         };
-        archive.images = index.manifests().iter().map(|descriptor| (names(descriptor), descriptor.clone())).collect();
-        Ok(archive)
+        self.images = index.manifests().iter().map(|descriptor| (names(descriptor), descriptor.clone())).collect();
+        Ok(self)
     }
 
     /// Takes what `docker save` writes for OCI images with uncompressed layers.
-    fn into_docker(self, path: &Path, files: &HashMap<String, Place>) -> anyhow::Result<Self> {
-        let mut archive = self;
+    fn into_docker(mut self, path: &Path, files: &HashMap<String, Place>) -> anyhow::Result<Self> {
         let list = files.get("manifest.json").with_context(|| format!("{}: no manifest.json in it", path.display()))?;
-        let saved: Vec<Value> = serde_json::from_slice(&archive.read_place(*list, MANIFEST_LIMIT)?)
+        let saved: Vec<Value> = serde_json::from_slice(&self.read_place(*list, MANIFEST_LIMIT)?)
             .with_context(|| format!("{}: manifest.json", path.display()))?;
         for image in saved {
             let image: Saved = serde_json::from_value(lenient::normal::<Saved>(image))
                 .with_context(|| format!("{}: manifest.json", path.display()))?;
             let place =
                 |name: &str| files.get(name).copied().with_context(|| format!("{}: no {name} in it", path.display()));
-            let config = archive.add(place(&image.config)?, MediaType::ImageConfig)?;
+            let config = self.add(place(&image.config)?, MediaType::ImageConfig)?;
             let mut layers = Vec::new();
             for layer in &image.layers {
                 let place = place(layer)?;
-                let media_type = archive.layer_type(place)?;
-                layers.push(archive.add(place, media_type)?);
+                let media_type = self.layer_type(place)?;
+                layers.push(self.add(place, media_type)?);
             }
             let manifest = json!({
                 "schemaVersion": 2,
@@ -116,10 +114,10 @@ impl Archive {
             let bytes = manifest.to_string().into_bytes();
             let digest: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
             let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest.clone());
-            archive.blobs.insert(digest.to_string(), Blob::Made(bytes));
-            archive.images.push((image.repo_tags, descriptor));
+            self.blobs.insert(digest.to_string(), Blob::Made(bytes));
+            self.images.push((image.repo_tags, descriptor));
         }
-        Ok(archive)
+        Ok(self)
     }
 
     fn list(path: &Path, directory: &Path) -> anyhow::Result<(Self, HashMap<String, Place>)> {

@@ -96,11 +96,7 @@ impl Job<'_> {
         self.fetch_config(source, &manifest)?;
         let chosen = self.describe(chain.last().unwrap_or(&root.descriptor).clone(), map, manifest)?;
         let mut blobs: Vec<Descriptor> = chosen.manifest.layers().clone();
-        let reference = match name {
-            Name::Reference(reference) => reference.to_string(),
-            other => other.to_string(),
-        };
-        print(self.layout, &reference, &chosen)?;
+        print(self.layout, &name.to_string(), &chosen)?;
         let mut tagged = &chosen.descriptor;
         if self.choice.all_platforms {
             self.collect(source, &root, &mut blobs, DEPTH)?;
@@ -171,9 +167,8 @@ impl Job<'_> {
 
     /// Checks a document and writes it into the layout.
     fn keep(&self, fetched: &Fetched) -> anyhow::Result<Document> {
-        let descriptor = &fetched.descriptor;
-        let document = Document::parse(&fetched.bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())?;
-        self.layout.write_as(descriptor, &fetched.bytes)?;
+        let document = fetched.parse()?;
+        self.layout.write_as(&fetched.descriptor, &fetched.bytes)?;
         Ok(document)
     }
 
@@ -185,16 +180,10 @@ impl Job<'_> {
         blob::fetch_all(source, self.layout, std::slice::from_ref(config), 1, &Progress::None)
     }
 
-    fn describe(&self, descriptor: Descriptor, map: Entry, manifest: ImageManifest) -> anyhow::Result<Chosen> {
-        let mut descriptor = descriptor;
-        let mut map = match map {
-            Some(map) => map,
-            None => to_map(json!({
-                "mediaType": descriptor.media_type(),
-                "digest": descriptor.digest(),
-                "size": descriptor.size(),
-            })),
-        };
+    fn describe(&self, mut descriptor: Descriptor, map: Entry, manifest: ImageManifest) -> anyhow::Result<Chosen> {
+        let (media_type, digest, size) = (descriptor.media_type(), descriptor.digest(), descriptor.size());
+        let own = || to_map(json!({"mediaType": media_type, "digest": digest, "size": size}));
+        let mut map = map.unwrap_or_else(own);
         map.remove("annotations");
         // An artifact's config says nothing of platforms.
         if is_image_config(manifest.config()) {

@@ -7,7 +7,7 @@ use layout::{CONFIG_LIMIT, Document, Platform, Verified, lenient};
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::{Value, json};
 
-use crate::registry::{Access, Failure, Retries};
+use crate::registry::{Access, Failure};
 use crate::remote;
 use crate::source::{Fetched, Name, Source};
 
@@ -38,7 +38,7 @@ pub(crate) fn inspect(name: &Name, source: &Source<'_>, part: Part, platform: Op
     if part == Part::Config {
         return Ok(out.write_all(&config)?);
     }
-    let platforms: Vec<String> = match parse(&root)? {
+    let platforms: Vec<String> = match root.parse()? {
         Document::Index(index) => {
             let named = index.manifests().iter().filter_map(|entry| entry.platform().as_ref());
             named.map(|platform| Platform::from(platform).to_string()).collect()
@@ -77,11 +77,6 @@ pub(crate) fn tags(name: &Name, access: &Access) -> anyhow::Result<()> {
     tags.iter().try_for_each(|tag| writeln!(out, "{tag}")).context("print the tags")
 }
 
-fn parse(fetched: &Fetched) -> anyhow::Result<Document> {
-    let descriptor = &fetched.descriptor;
-    Ok(Document::parse(&fetched.bytes, descriptor.media_type().as_ref(), descriptor.digest().as_ref())?)
-}
-
 /// Goes from the root to the manifest for a platform.
 fn choose(
     source: &Source<'_>,
@@ -91,7 +86,7 @@ fn choose(
     let host = Platform::host();
     let mut fetched = root.clone();
     for _ in 0..DEPTH {
-        match parse(&fetched)? {
+        match fetched.parse()? {
             Document::Manifest(manifest) => return Ok((fetched, *manifest)),
             Document::Index(index) => fetched = source.child(Document::choose(&index, platform.unwrap_or(&host))?)?,
         }
@@ -104,18 +99,12 @@ fn read(source: &Source<'_>, blob: &Descriptor) -> anyhow::Result<Vec<u8>> {
     if blob.size() > CONFIG_LIMIT {
         bail!("config {} is said to have {} bytes: too many", blob.digest(), blob.size());
     }
-    let mut retries = Retries::new(source.patience());
-    loop {
-        let attempt = || -> Result<Vec<u8>, Failure> {
-            let body = source.blob(source.first_place(), blob, 0)?;
-            let mut bytes = Vec::new();
-            let mut reader = Verified::new(body.reader, blob).map_err(|error| Failure::Final(error.into()))?;
-            reader.read_to_end(&mut bytes).map_err(|error| Failure::Passing(error.into(), None))?;
-            Ok(bytes)
-        };
-        match attempt() {
-            Ok(bytes) => return Ok(bytes),
-            Err(failure) => retries.pause(failure).with_context(|| format!("config {}", blob.digest()))?,
-        }
-    }
+    let attempt = || -> Result<Vec<u8>, Failure> {
+        let body = source.blob(source.first_place(), blob, 0)?;
+        let mut bytes = Vec::new();
+        let mut reader = Verified::new(body.reader, blob).map_err(|error| Failure::Final(error.into()))?;
+        reader.read_to_end(&mut bytes).map_err(|error| Failure::Passing(error.into(), None))?;
+        Ok(bytes)
+    };
+    source.patience().retry(attempt).with_context(|| format!("config {}", blob.digest()))
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use oci_spec::image::Digest;
 
+use crate::reference::Reference;
 use crate::source::Name;
 
 /// The digests by reference, and the file they are kept in.
@@ -31,9 +32,7 @@ impl LockFile {
     pub(crate) fn pin(&self, name: &Name) -> Name {
         match (name, self.digests.get(&name.to_string())) {
             (Name::Reference(reference), Some(digest)) if reference.digest.is_none() => {
-                let mut pinned = reference.clone();
-                pinned.digest = Some(digest.clone());
-                Name::Reference(pinned)
+                Name::Reference(Reference { digest: Some(digest.clone()), ..reference.clone() })
             }
             _ => name.clone(),
         }

@@ -42,12 +42,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         None => fetch(args)?,
         Some(Verb::List { json, quiet, roots }) => {
-            let form = if *json {
-                store::Form::Json
-            } else if *quiet {
-                store::Form::Digests
-            } else {
-                store::Form::Table
+            let form = match (json, quiet) {
+                (true, _) => store::Form::Json,
+                (_, true) => store::Form::Digests,
+                _ => store::Form::Table,
             };
             store::list(&Layout::open(&args.directory(roots))?, form)?;
         }
@@ -55,12 +53,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             store::tag(&Layout::open(&args.directory(roots))?, source, targets)?;
         }
         Some(Verb::Inspect { name, raw, config, platform, network }) => {
-            let part = if *raw {
-                Part::Manifest
-            } else if *config {
-                Part::Config
-            } else {
-                Part::Summary
+            let part = match (raw, config) {
+                (true, _) => Part::Manifest,
+                (_, true) => Part::Config,
+                _ => Part::Summary,
             };
             look(name, network, |name, source| inspection::inspect(name, source, part, platform.as_ref()))?;
         }

@@ -164,7 +164,7 @@ impl Registry {
 
     fn find_manifest(&self, name: &str, limit: u64) -> anyhow::Result<Option<Received>> {
         let headers = vec![("accept", ACCEPT.to_owned())];
-        self.retry(|| {
+        self.patience().retry(|| {
             let Some(response) = self.find(&format!("manifests/{name}"), &headers)? else { return Ok(None) };
             let text = |header: &str| response.headers().get(header)?.to_str().ok().map(str::to_owned);
             let (media_type, claimed) = (text(CONTENT_TYPE.as_str()), text("docker-content-digest"));
@@ -198,7 +198,8 @@ impl Registry {
         if offset > 0 {
             headers.push(("range", format!("bytes={offset}-")));
         }
-        let response = self.get(&format!("blobs/{digest}"), &headers)?;
+        let found = self.find(&format!("blobs/{digest}"), &headers)?;
+        let response = found.context("not found").map_err(Failure::Final)?;
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let start = if partial { range_start(&response).filter(|start| *start <= offset) } else { Some(0) };
         let Some(start) = start else {
@@ -218,23 +219,6 @@ impl Registry {
         }
         let reader = response.into_body().into_with_config().limit(u64::MAX).reader();
         Ok(Body { start, reader: Box::new(reader) })
-    }
-
-    fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
-        let mut retries = Retries::new(self.patience());
-        loop {
-            match attempt() {
-                Ok(done) => return Ok(done),
-                Err(failure) => retries.pause(failure)?,
-            }
-        }
-    }
-
-    fn get(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Response<ureq::Body>, Failure> {
-        match self.find(path, headers)? {
-            Some(response) => Ok(response),
-            None => Err(Failure::Final(anyhow!("not found"))),
-        }
     }
 
     /// Sends a request with what authorization there is, and once more with what the registry asks for.
@@ -359,13 +343,6 @@ fn warn(response: &Response<ureq::Body>) {
         if let Some(text) = warning.to_str().ok().and_then(|text| text.strip_prefix("299 - ")) {
             log::warn!("the registry says: {}", text.trim_matches('"').chars().take(200).collect::<String>());
         }
-    }
-}
-
-impl Patience {
-    /// Makes a patience out of seconds.
-    pub(crate) fn new(seconds: u64, retries: u32) -> Self {
-        Self { timeout: Duration::from_secs(seconds.max(1)), retries }
     }
 }
 

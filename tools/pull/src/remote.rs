@@ -37,12 +37,16 @@ impl Place {
     }
 }
 
+/// Returns the places to ask for an image, mirrors first.
+fn places(reference: &Reference, access: &Access) -> anyhow::Result<Vec<Place>> {
+    let endpoints = access.registries()?.endpoints(reference)?.into_iter();
+    Ok(endpoints.map(|endpoint| Place { endpoint, registry: OnceLock::new() }).collect())
+}
+
 impl<'a> Remote<'a> {
     /// Asks the mirrors, then the registry, until one gives the manifest or index that the reference names.
     pub(crate) fn open(reference: &Reference, access: &'a Access) -> anyhow::Result<Self> {
-        let endpoints = access.registries()?.endpoints(reference)?;
-        let mut places: Vec<Place> =
-            endpoints.into_iter().map(|endpoint| Place { endpoint, registry: OnceLock::new() }).collect();
+        let mut places = places(reference, access)?;
         let (found, root) = first(&places, access, |registry| registry.root().map(Some))?.context("no place to ask")?;
         places.drain(..found);
         Ok(Self { access, places, current: AtomicUsize::new(0), root })
@@ -123,9 +127,6 @@ fn first<T>(
 
 /// Asks the mirrors of a repository, then the registry, for its tags.
 pub(crate) fn tags(reference: &Reference, access: &Access) -> anyhow::Result<Vec<String>> {
-    let endpoints = access.registries()?.endpoints(reference)?;
-    let places: Vec<Place> =
-        endpoints.into_iter().map(|endpoint| Place { endpoint, registry: OnceLock::new() }).collect();
-    let found = first(&places, access, |registry| registry.tags().map(Some))?;
+    let found = first(&places(reference, access)?, access, |registry| registry.tags().map(Some))?;
     Ok(found.context("no place to ask")?.1)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use layout::{Layout, MANIFEST_LIMIT};
+use layout::{Document, Layout, MANIFEST_LIMIT};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
 use crate::archive::Archive;
@@ -103,6 +103,11 @@ impl Fetched {
         let descriptor = Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, digest);
         layout::verify(&descriptor, &bytes)?;
         Ok(Self { bytes, descriptor })
+    }
+
+    /// Returns what it says.
+    pub(crate) fn parse(&self) -> Result<Document, layout::Error> {
+        Document::parse(&self.bytes, self.descriptor.media_type().as_ref(), self.descriptor.digest().as_ref())
     }
 }
 

@@ -190,12 +190,8 @@ impl Subject<'_> {
 
     /// Tells whether one of a manifest's signatures is what is required; the error says why the best of them is not.
     fn judge(&self, manifest: &Fetched, subject: &Digest, signed: &Signed) -> anyhow::Result<()> {
-        let (digest, media_type) = (manifest.descriptor.digest(), manifest.descriptor.media_type());
-        let Document::Manifest(document) = Document::parse(&manifest.bytes, media_type.as_ref(), digest.as_ref())?
-        else {
-            bail!("an index has the signature's tag");
-        };
-        let mut reason = anyhow::anyhow!("nothing is signed in {digest}");
+        let Document::Manifest(document) = manifest.parse()? else { bail!("an index has the signature's tag") };
+        let mut reason = anyhow::anyhow!("nothing is signed in {}", manifest.descriptor.digest());
         for claim in self.claims(&document)? {
             if !signed.keys.iter().any(|key| key.signed(&claim.payload, &claim.signature)) {
                 reason = anyhow::anyhow!("one is by another key");

@@ -16,7 +16,7 @@ use ureq::{Agent, Proxy};
 
 use super::certificates::{self, Trust};
 use super::proxy;
-use super::retry::{Failure, Patience, Retries, retry_after};
+use super::retry::{Failure, Patience, retry_after};
 use super::tls::Tls;
 
 /// More redirects are a loop.
@@ -58,13 +58,8 @@ impl Ask {
 impl Client {
     /// Makes a client; `trust` says what is known of the registry's certificates.
     pub(crate) fn new(patience: Patience, trust: Trust) -> Self {
-        Self {
-            patience,
-            trust,
-            agents: Mutex::default(),
-            reached: AtomicBool::new(false),
-            warned: AtomicBool::new(false),
-        }
+        let (reached, warned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { patience, trust, agents: Mutex::default(), reached, warned }
     }
 
     /// Returns the user's patience.
@@ -74,13 +69,7 @@ impl Client {
 
     /// Sends a request, again and again while its failure is a passing one.
     pub(crate) fn send(&self, ask: &Ask) -> anyhow::Result<Response<ureq::Body>> {
-        let mut retries = Retries::new(self.patience);
-        loop {
-            match self.send_once(ask) {
-                Ok(response) => return Ok(response),
-                Err(failure) => retries.pause(failure)?,
-            }
-        }
+        self.patience.retry(|| self.send_once(ask))
     }
 
     /// Sends a request and follows redirects. Any status but those that ask to come again is a success here.

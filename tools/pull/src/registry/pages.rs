@@ -69,7 +69,7 @@ impl Registry {
     /// host and path its link names.
     fn page(&self, path: &str, what: &str, limit: u64) -> anyhow::Result<Option<Page>> {
         let headers = vec![("accept", ACCEPT.to_owned())];
-        self.retry(|| {
+        self.patience().retry(|| {
             let Some(response) = self.find(path, &headers)? else { return Ok(None) };
             let link = response.headers().get(LINK).and_then(|link| link.to_str().ok());
             let bare = path.split('?').next().unwrap_or_default();

@@ -19,6 +19,24 @@ pub(crate) struct Patience {
     pub(crate) retries: u32,
 }
 
+impl Patience {
+    /// Makes a patience out of seconds.
+    pub(crate) fn new(seconds: u64, retries: u32) -> Self {
+        Self { timeout: Duration::from_secs(seconds.max(1)), retries }
+    }
+
+    /// Attempts something, again and again while its failure is a passing one.
+    pub(crate) fn retry<T>(self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+        let mut retries = Retries::new(self);
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(failure) => retries.pause(failure)?,
+            }
+        }
+    }
+}
+
 /// Why a request or a transfer did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {

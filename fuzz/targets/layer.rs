@@ -14,7 +14,6 @@ mod unpack {
     pub(crate) mod form;
     pub(crate) mod interrupt;
     pub(crate) mod layer;
-    pub(crate) mod listing;
     pub(crate) mod lock;
     pub(crate) mod lower;
     pub(crate) mod node;
@@ -39,7 +38,7 @@ use libfuzzer_sys::fuzz_target;
 use stream::Limits;
 // The modules know each other by these paths.
 use unpack::{
-    compression, entry, form, interrupt, layer, listing, lock, lower, node, parents, path, removal, stream, tar, time,
+    compression, entry, form, interrupt, layer, lock, lower, node, parents, path, removal, stream, tar, time,
     tree, xattr,
 };
 

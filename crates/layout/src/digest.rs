@@ -122,33 +122,6 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-/// A reader that computes the digest of what passes: for diffIDs, whose content has no size in advance.
-#[derive(Debug)]
-pub struct Digesting<R> {
-    inner: R,
-    digester: Digester,
-}
-
-impl<R: Read> Digesting<R> {
-    /// Wraps a reader; the digest will be of the algorithm of `like`.
-    pub fn new(inner: R, like: &Digest) -> Result<Self, Error> {
-        Ok(Self { inner, digester: Digester::like(like)? })
-    }
-
-    /// Returns the digester with all that has passed, to be verified or finished.
-    pub fn into_digester(self) -> Digester {
-        self.digester
-    }
-}
-
-impl<R: Read> Read for Digesting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.digester.update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::str::FromStr;

@@ -23,7 +23,7 @@ use std::str::FromStr;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::{FlockOperation, OFlags};
 
-pub use digest::{Digester, Digesting, Verified, sha256, verify};
+pub use digest::{Digester, Verified, sha256, verify};
 pub use draft::Draft;
 pub use error::Error;
 pub use follow::Follow;

@@ -77,6 +77,45 @@ impl Document {
             _ => Err(wrong(format!("its form is not that of {said}"))),
         }
     }
+
+    /// Chooses the image for a platform: the best variant, and among equals the first. Without one, an index in the index,
+    /// or the only image that names no platform.
+    pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
+        let kind = |entry: &Descriptor| Kind::of(entry.media_type().as_ref());
+        let images = index.manifests().iter().filter(|entry| kind(entry) == Kind::Manifest);
+        let of = |entry: &&Descriptor| entry.platform().as_ref().map(Platform::from);
+        if let Some(chosen) = platform.choose(&images, of) {
+            return Ok(chosen);
+        }
+        let nested = index.manifests().iter().find(|entry| kind(entry) == Kind::Index);
+        let mut unnamed = images.clone().filter(|entry| entry.platform().is_none());
+        let only = unnamed.next().filter(|_| unnamed.next().is_none());
+        nested.or(only).ok_or_else(|| {
+            let mut known: Vec<String> =
+                images.filter_map(|entry| of(&entry)).map(|platform| platform.to_string()).collect();
+            known.retain(|name| name != "unknown/unknown");
+            known.dedup();
+            Error::NoPlatform { wanted: platform.to_string(), known }
+        })
+    }
+
+    /// Returns the media type of a document that came without one: what it says of itself, or what it looks like.
+    pub fn media_type(bytes: &[u8]) -> MediaType {
+        let value = lenient::parse(bytes).unwrap_or_default();
+        match member(&value, "mediaType").and_then(Value::as_str) {
+            Some(own) if !own.is_empty() => MediaType::from(own),
+            _ if member(&value, "manifests").is_some() => MediaType::ImageIndex,
+            _ => MediaType::ImageManifest,
+        }
+    }
+
+    /// Returns what the document needs beside it: the config and the layers of a manifest, the manifests of an index.
+    pub fn children(&self) -> Vec<&Descriptor> {
+        match self {
+            Self::Manifest(manifest) => std::iter::once(manifest.config()).chain(manifest.layers()).collect(),
+            Self::Index(index) => index.manifests().iter().collect(),
+        }
+    }
 }
 
 fn typed<T: Lenient>(value: Value, object: &str) -> Result<T, Error> {
@@ -151,56 +190,10 @@ impl Layout {
         for _ in 0..DEPTH {
             match self.document(&descriptor)? {
                 Document::Manifest(_) => return Ok(descriptor),
-                Document::Index(index) => descriptor = choose(&index, platform)?.clone(),
+                Document::Index(index) => descriptor = Document::choose(&index, platform)?.clone(),
             }
         }
         Err(Error::Malformed { object: descriptor.digest().to_string(), cause: "indexes nest too deep".to_owned() })
-    }
-}
-
-/// Chooses the image for a platform: the best variant, and among equals the first. Without one, an index in the index,
-/// or the only image that names no platform.
-pub(crate) fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
-    let kind = |entry: &Descriptor| Kind::of(entry.media_type().as_ref());
-    let images = index.manifests().iter().filter(|entry| kind(entry) == Kind::Manifest);
-    let of = |entry: &&Descriptor| entry.platform().as_ref().map(Platform::from);
-    if let Some(chosen) = platform.choose(&images, of) {
-        return Ok(chosen);
-    }
-    let nested = index.manifests().iter().find(|entry| kind(entry) == Kind::Index);
-    let mut unnamed = images.clone().filter(|entry| entry.platform().is_none());
-    let only = unnamed.next().filter(|_| unnamed.next().is_none());
-    nested.or(only).ok_or_else(|| {
-        let mut known: Vec<String> =
-            images.filter_map(|entry| of(&entry)).map(|platform| platform.to_string()).collect();
-        known.retain(|name| name != "unknown/unknown");
-        known.dedup();
-        Error::NoPlatform { wanted: platform.to_string(), known }
-    })
-}
-
-impl Document {
-    /// Returns the descriptor that an index has for a platform; see [`Layout::image`].
-    pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
-        choose(index, platform)
-    }
-
-    /// Returns the media type of a document that came without one: what it says of itself, or what it looks like.
-    pub fn media_type(bytes: &[u8]) -> MediaType {
-        let value = lenient::parse(bytes).unwrap_or_default();
-        match member(&value, "mediaType").and_then(Value::as_str) {
-            Some(own) if !own.is_empty() => MediaType::from(own),
-            _ if member(&value, "manifests").is_some() => MediaType::ImageIndex,
-            _ => MediaType::ImageManifest,
-        }
-    }
-
-    /// Returns what the document needs beside it: the config and the layers of a manifest, the manifests of an index.
-    pub fn children(&self) -> Vec<&Descriptor> {
-        match self {
-            Self::Manifest(manifest) => std::iter::once(manifest.config()).chain(manifest.layers()).collect(),
-            Self::Index(index) => index.manifests().iter().collect(),
-        }
     }
 }
 

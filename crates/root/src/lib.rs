@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use sys::file::leave_open;
 
 pub use removal::{remove, remove_tree};
-pub use walk::{Descent, Met, Walk, names};
+pub use walk::{Descent, Met, Walk, list};
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 

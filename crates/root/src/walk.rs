@@ -1,10 +1,10 @@
 //! Walking through a tree of any depth with a bounded number of open directories, and without recursion.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek};
 use rustix::io::Errno;
 
 /// So many directories are kept open: those in which we are and those above it. The others are opened again from below.
@@ -81,7 +81,7 @@ pub enum Met {
 pub struct Walk {
     descent: Descent,
     /// The names that are left, for each directory from the top.
-    names: Vec<std::vec::IntoIter<CString>>,
+    names: Vec<std::vec::IntoIter<(CString, FileType)>>,
     /// Those of the directories down to where we are.
     path: Vec<CString>,
     ended: bool,
@@ -90,7 +90,7 @@ pub struct Walk {
 impl Walk {
     /// Begins with what is in a directory.
     pub fn new(top: OwnedFd) -> rustix::io::Result<Self> {
-        let names = vec![names(top.as_fd())?.into_iter()];
+        let names = vec![list(&top)?.into_iter()];
         Ok(Self { descent: Descent::new(top), names, path: Vec::new(), ended: false })
     }
 
@@ -117,27 +117,27 @@ impl Walk {
         let Some(names) = self.names.last_mut() else { return Ok(None) };
         let next = names.next();
         self.ended = next.is_none();
-        Ok(Some(next.map_or(Met::End, Met::Entry)))
+        Ok(Some(next.map_or(Met::End, |(name, _)| Met::Entry(name))))
     }
 
     /// Goes into the directory `name` of the present one.
     pub fn enter(&mut self, name: CString, directory: OwnedFd) -> rustix::io::Result<()> {
-        self.names.push(names(directory.as_fd())?.into_iter());
+        self.names.push(list(&directory)?.into_iter());
         self.path.push(name);
         self.descent.enter(directory)
     }
 }
 
-/// Returns the names in a directory, as the file system has them, without `.` and `..`.
-pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
+/// Returns the names in a directory, as the file system has them, without `.` and `..`, and what they stand for.
+pub fn list(directory: impl AsFd) -> rustix::io::Result<Vec<(CString, FileType)>> {
     let mut names = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 8 << 10];
-    seek(directory, SeekFrom::Start(0))?;
+    seek(&directory, SeekFrom::Start(0))?;
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
-        let name: &CStr = entry.as_ref().map_err(|errno| *errno)?.file_name();
-        if name != c"." && name != c".." {
-            names.push(name.to_owned());
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            names.push((entry.file_name().to_owned(), entry.file_type()));
         }
     }
     Ok(names)

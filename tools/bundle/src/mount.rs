@@ -44,6 +44,10 @@ pub(crate) struct MountFlag(pub(crate) Mount);
 pub(crate) struct TmpfsFlag(pub(crate) Mount);
 
 impl Mount {
+    fn new(source: Source, destination: String) -> Self {
+        Self { source, destination, read_only: false, propagation: None, recursive: true, relabel: false }
+    }
+
     /// Returns the entry of config.json; `source` is where the content is on the host.
     pub(crate) fn to_json(&self, source: &str) -> Value {
         if let Source::Tmpfs { options } = &self.source {
@@ -62,14 +66,7 @@ impl Mount {
         if ["/proc", "/sys", "/dev"].iter().any(|own| is_below(&destination, own)) {
             return Err(format!("the image's volume {destination} would hide the kernel's own files"));
         }
-        Ok(Self {
-            source: Source::Volume { name: None, copy: true },
-            destination,
-            read_only: false,
-            propagation: None,
-            recursive: true,
-            relabel: false,
-        })
+        Ok(Self::new(Source::Volume { name: None, copy: true }, destination))
     }
 }
 

@@ -24,15 +24,14 @@ impl FromStr for Namespace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("container", id)) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
-            Some(("ns", path)) if path.starts_with('/') => Ok(Self::Path(path.to_owned())),
-            None => match text {
-                "private" | "shareable" | "bridge" | "default" => Ok(Self::Private),
-                "none" => Ok(Self::None),
-                "host" => Ok(Self::Host),
-                _ => Err(format!("`{text}` is not host, private, none, container:ID or ns:PATH")),
-            },
+        match (text, text.split_once(':')) {
+            ("private" | "shareable" | "bridge" | "default", _) => Ok(Self::Private),
+            ("none", _) => Ok(Self::None),
+            ("host", _) => Ok(Self::Host),
+            (_, Some(("container", id))) => {
+                id.parse().map(Self::Container).map_err(|error: NameError| error.to_string())
+            }
+            (_, Some(("ns", path))) if path.starts_with('/') => Ok(Self::Path(path.to_owned())),
             _ => Err(format!("`{text}` is not host, private, none, container:ID or ns:PATH")),
         }
     }

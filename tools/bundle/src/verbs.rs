@@ -126,16 +126,9 @@ pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
             text += &(object.to_string() + "\n");
         }
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        rows.push(
-            [
-                id.into(),
-                status.to_owned(),
-                pid,
-                if image.is_empty() { "-".to_owned() } else { image },
-                path.display().to_string(),
-            ]
-            .map(|cell: String| cli::printable(&cell)),
-        );
+        let image = if image.is_empty() { "-".to_owned() } else { image };
+        let row: [String; 5] = [id.into(), status.to_owned(), pid, image, path.display().to_string()];
+        rows.push(row.map(|cell| cli::printable(&cell)));
     }
     if !as_json {
         text = table(&rows);

@@ -89,15 +89,12 @@ fn variable(name: &str) -> Option<PathBuf> {
 
 fn usual_files() -> Vec<PathBuf> {
     let home = cli::home().unwrap_or_default();
-    let runtime = variable("XDG_RUNTIME_DIR")
-        .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw())));
+    let own = match variable("XDG_RUNTIME_DIR") {
+        Some(runtime) => runtime.join("containers/auth.json"),
+        None => format!("/run/containers/{}/auth.json", rustix::process::getuid().as_raw()).into(),
+    };
     let config = cli::config_home();
     let docker = variable("DOCKER_CONFIG").unwrap_or_else(|| home.join(".docker"));
-    let own = if variable("XDG_RUNTIME_DIR").is_some() {
-        runtime.join("containers/auth.json")
-    } else {
-        runtime.join("auth.json")
-    };
     vec![own, config.join("containers/auth.json"), docker.join("config.json"), home.join(".dockercfg")]
 }
 

@@ -14,13 +14,13 @@ use anyhow::{Context, bail, ensure};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
+use crate::entry;
 use crate::form::Form;
 use crate::layer::WHITEOUT;
 use crate::lower::Lower;
 use crate::path::{Inner, join};
 use crate::tar::{Entry, Kind, Name};
 use crate::xattr::{self, Object};
-use crate::{entry, listing};
 
 /// Directories that nest deeper are not gone into: each takes a descriptor while it is.
 const DEPTH_LIMIT: usize = 400;
@@ -207,8 +207,8 @@ fn looks_alike(one: &Entry, other: &Entry) -> bool {
 /// Returns the names in a directory in their order, each with its path. A name that means something else in a layer is
 /// an error: it would be gone, and take a file of the image with it.
 fn children(directory: &OwnedFd, path: &[u8]) -> anyhow::Result<Vec<(CString, Inner)>> {
-    let mut names: Vec<CString> = match listing::of(directory) {
-        Err(error) if has_vanished(&error) => return Ok(Vec::new()),
+    let mut names: Vec<CString> = match root::list(directory) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
         listed => listed?.into_iter().map(|(name, _)| name).collect(),
     };
     names.sort_unstable();

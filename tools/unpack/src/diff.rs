@@ -103,20 +103,7 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style, buffer: &
 
 /// An empty file that means something by its name.
 fn mark(path: Inner) -> Entry {
-    Entry {
-        path,
-        kind: Kind::Regular,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        atime: None,
-        link: Vec::new(),
-        size: 0,
-        sparse: None,
-        device: (0, 0),
-        xattrs: Vec::new(),
-    }
+    Entry { path, kind: Kind::Regular, ..Entry::default() }
 }
 
 /// Returns where a file has data; holes are not read, however large they are.

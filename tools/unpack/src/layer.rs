@@ -36,7 +36,7 @@ pub(crate) fn apply<R: BufRead>(
     let (mut root, mut pseudo_links) = (None, false);
     while let Some(entry) = archive.next()? {
         limits.add_entry()?;
-        let path = inner(&entry.path).with_context(|| Shown(&entry).to_string())?;
+        let path = inner(&entry.path).with_context(|| shown(&entry))?;
         if path.is_empty() {
             ensure!(entry.kind == Kind::Directory, "entry {}: the root is not a directory", Name(&entry.path));
             root = Some(entry);
@@ -46,7 +46,7 @@ pub(crate) fn apply<R: BufRead>(
         ensure!(entry.size <= limits.size, "entry {}: a file of {} bytes (--max-size)", Name(&entry.path), entry.size);
         tree.implicit_time = entry.mtime;
         pseudo_links |= path.starts_with(PSEUDO_LINKS);
-        add(archive, tree, &entry, &path).with_context(|| Shown(&entry).to_string())?;
+        add(archive, tree, &entry, &path).with_context(|| shown(&entry))?;
     }
     if pseudo_links {
         let _pass = interrupt::pass();
@@ -57,12 +57,8 @@ pub(crate) fn apply<R: BufRead>(
 }
 
 /// An entry as an error names it.
-struct Shown<'a>(&'a Entry);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "entry {}", Name(&self.0.path))
-    }
+fn shown(entry: &Entry) -> String {
+    format!("entry {}", Name(&entry.path))
 }
 
 fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry, path: &[u8]) -> anyhow::Result<()> {

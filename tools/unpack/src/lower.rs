@@ -14,7 +14,6 @@ use rustix::io::Errno;
 
 use crate::entry;
 use crate::form::Form;
-use crate::listing;
 use crate::node::{self, Place};
 use crate::parents::{hides, open_below};
 use crate::path::{Component, Inner, split};
@@ -75,7 +74,7 @@ impl Lower {
     pub(crate) fn names(&self, path: &[u8]) -> anyhow::Result<BTreeSet<Vec<u8>>> {
         let (mut names, mut hidden) = (BTreeSet::new(), HashSet::new());
         for directory in self.merged(path)?.iter() {
-            for (name, _) in listing::of(directory)? {
+            for (name, _) in root::list(directory)? {
                 let whiteout = is_whiteout(&statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?);
                 let name = name.into_bytes();
                 if whiteout {

@@ -15,7 +15,6 @@ mod image;
 mod instruction;
 mod interrupt;
 mod layer;
-mod listing;
 mod lock;
 mod lower;
 mod node;

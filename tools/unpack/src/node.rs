@@ -35,11 +35,7 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
         openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?
     };
     content(&fd, entry, archive).context("write")?;
-    if place.inherits {
-        xattr::remove_inherited_acls(fd.as_fd())?;
-    }
-    describe(fd.as_fd(), entry, place.inherits)?;
-    futimens(&fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime)).context("set times")
+    describe(fd.as_fd(), entry, place.inherits)
 }
 
 /// Makes a regular file with the content of another one, and its holes.
@@ -62,15 +58,14 @@ pub(crate) fn copy(place: &Place<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::
         }
     }
     ftruncate(&fd, entry.size)?;
-    if place.inherits {
-        xattr::remove_inherited_acls(fd.as_fd())?;
-    }
-    describe(fd.as_fd(), entry, place.inherits)?;
-    Ok(futimens(&fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime))?)
+    describe(fd.as_fd(), entry, place.inherits)
 }
 
-/// Sets owner, mode and attributes of an open file or directory that has been made with its permission bits.
+/// Sets owner, mode, attributes and times of an open file that has been made with its permission bits.
 fn describe(fd: BorrowedFd<'_>, entry: &Entry, inherits: bool) -> anyhow::Result<()> {
+    if inherits {
+        xattr::remove_inherited_acls(fd)?;
+    }
     let foreign = entry.uid != geteuid().as_raw() || entry.gid != getegid().as_raw();
     if foreign || inherits {
         fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(|e| unmapped(e, entry))?;
@@ -78,7 +73,8 @@ fn describe(fd: BorrowedFd<'_>, entry: &Entry, inherits: bool) -> anyhow::Result
     if inherits || entry.mode & 0o7000 != 0 {
         fchmod(fd, Mode::from_raw_mode(entry.mode)).context("set mode")?;
     }
-    xattr::set_all(&Object::Open(fd), &entry.xattrs)
+    xattr::set_all(&Object::Open(fd), &entry.xattrs)?;
+    futimens(fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime)).context("set times")
 }
 
 /// Sets all that a directory's entry says but its times, whatever the directory had before.

@@ -30,7 +30,7 @@ pub(crate) const BLOCK: usize = 512;
 const EXTENDED_LIMIT: u64 = 1 << 20;
 
 /// One entry, with all its extended headers applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// As the archive has it: any bytes but NUL.
     pub(crate) path: Vec<u8>,

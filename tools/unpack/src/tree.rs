@@ -25,7 +25,7 @@ use crate::parents::hides;
 use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
 use crate::tar::{Entry, Name, Time};
-use crate::{listing, xattr};
+use crate::xattr;
 
 /// How many directories are kept open. Layers list their entries directory by directory, so a few would do.
 const OPEN: usize = 64;
@@ -355,7 +355,7 @@ impl<'a> Tree<'a> {
     /// Removes a directory's entries that this layer has not made: what an opaque whiteout hides.
     pub(crate) fn purge(&mut self, place: usize) -> anyhow::Result<()> {
         let path = self.slots[place].path.clone();
-        let names = listing::of(&self.slots[place].fd)?;
+        let names = root::list(&self.slots[place].fd)?;
         for (name, kind) in names {
             let place = self.directory(&path)?;
             if !self.made.contains(&self.key(place, name.to_bytes())) {
@@ -372,7 +372,7 @@ impl<'a> Tree<'a> {
     /// list them, as it looks for them only where it merges directories.
     pub(crate) fn make_opaque(&mut self, place: usize) -> anyhow::Result<()> {
         let whiteouts =
-            listing::of(&self.slots[place].fd)?.into_iter().filter(|(_, kind)| *kind == FileType::CharacterDevice);
+            root::list(&self.slots[place].fd)?.into_iter().filter(|(_, kind)| *kind == FileType::CharacterDevice);
         for (name, _) in whiteouts {
             let directory = &self.slots[place].fd;
             if is_whiteout(&statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?) {

@@ -67,7 +67,7 @@ impl FromStr for VolumeFlag {
         } else {
             Source::Volume { name: volume(source)?, copy: true }
         };
-        let mut mount = plain(source, clean(destination)?);
+        let mut mount = Mount::new(source, clean(destination)?);
         for option in options.split(',').filter(|option| !option.is_empty()) {
             match option {
                 "rw" => mount.read_only = false,
@@ -91,7 +91,7 @@ impl FromStr for TmpfsFlag {
     fn from_str(text: &str) -> Result<Self, String> {
         let (destination, options) = text.split_once(':').unwrap_or((text, ""));
         let options = options.split(',').filter(|option| !option.is_empty());
-        Ok(Self(plain(Source::Tmpfs { options: tmpfs_options(options) }, clean(destination)?)))
+        Ok(Self(Mount::new(Source::Tmpfs { options: tmpfs_options(options) }, clean(destination)?)))
     }
 }
 
@@ -116,7 +116,7 @@ impl FromStr for MountFlag {
             "tmpfs" => Source::Tmpfs { options: tmpfs_options(std::iter::empty()) },
             _ => return Err(format!("`{text}`: unknown type `{kind}`: bind, volume or tmpfs")),
         };
-        let mut mount = plain(source, clean(destination)?);
+        let mut mount = Mount::new(source, clean(destination)?);
         for (key, value) in pairs {
             apply(&mut mount, key, value).map_err(|cause| format!("`{text}`: {cause}"))?;
         }
@@ -167,10 +167,6 @@ fn flag(key: &str, value: Option<&str>) -> Result<bool, String> {
         Some("0" | "false" | "f" | "F" | "False" | "FALSE") => Ok(false),
         Some(other) => Err(format!("`{key}={other}`: true or false")),
     }
-}
-
-fn plain(source: Source, destination: String) -> Mount {
-    Mount { source, destination, read_only: false, propagation: None, recursive: true, relabel: false }
 }
 
 fn no_copy(mount: &mut Mount) -> Result<(), String> {
@@ -231,7 +227,7 @@ mod tests {
 
     #[test]
     fn volumes_are_read_as_docker_reads_them() {
-        let base = |source, destination: &str| plain(source, destination.to_owned());
+        let base = |source, destination: &str| Mount::new(source, destination.to_owned());
         for (text, want) in [
             ("/data", base(named(""), "/data")),
             ("/a:/b", base(host("/a", true), "/b")),
@@ -274,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_long_form_is_read_as_docker_reads_it() {
-        let base = |source, destination: &str| plain(source, destination.to_owned());
+        let base = |source, destination: &str| Mount::new(source, destination.to_owned());
         let tmpfs = |more: &[&str]| Source::Tmpfs {
             options: ["noexec", "nosuid", "nodev"].iter().chain(more).map(|&option| option.to_owned()).collect(),
         };

@@ -56,6 +56,16 @@ impl Challenge {
         }
         basic
     }
+
+    /// Returns the scopes to ask a token for: the challenge's, then what is needed, which another name of the repository
+    /// or a scope that is the same for all may keep the registry from saying.
+    pub(crate) fn scopes(&self, needed: &str) -> Vec<String> {
+        let asked = if let Self::Bearer { scope: Some(asked), .. } = self { asked.trim() } else { "" };
+        let mut scopes = vec![asked.to_owned(), needed.to_owned()];
+        scopes.retain(|scope| !scope.is_empty());
+        scopes.dedup();
+        scopes
+    }
 }
 
 fn parse_parameters(mut text: &str) -> Vec<(String, String)> {
@@ -84,18 +94,6 @@ pub(crate) struct Authorization {
 impl std::fmt::Debug for Authorization {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Authorization")
-    }
-}
-
-impl Challenge {
-    /// Returns the scopes to ask a token for: the challenge's, then what is needed, which another name of the repository
-    /// or a scope that is the same for all may keep the registry from saying.
-    pub(crate) fn scopes(&self, needed: &str) -> Vec<String> {
-        let asked = if let Self::Bearer { scope: Some(asked), .. } = self { asked.trim() } else { "" };
-        let mut scopes = vec![asked.to_owned(), needed.to_owned()];
-        scopes.retain(|scope| !scope.is_empty());
-        scopes.dedup();
-        scopes
     }
 }
 

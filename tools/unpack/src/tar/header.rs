@@ -6,8 +6,9 @@ use super::BLOCK;
 use super::sparse::Segment;
 
 /// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Kind {
+    #[default]
     Regular,
     HardLink,
     Symlink,

@@ -105,6 +105,6 @@ mod tests {
             ["sha256:aa", "sha256:aa sha512:bb"].map(|names| layout::sha256(names.as_bytes()).replace(':', "-"));
         let want =
             ["sha256/aa", "sha512/bb", &format!("chains/{one}"), &format!("chains/{both}"), &format!("parents/{both}")];
-        assert_eq!(of_image(Path::new("/d"), &ids), want.map(|path| Path::new("/d/layers").join(path)));
+        assert_eq!(of_image(Path::new("/d"), &ids), want.map(|path| Path::new("/d").join(path)));
     }
 }

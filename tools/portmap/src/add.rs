@@ -16,7 +16,7 @@ use crate::forward;
 use crate::hold;
 use crate::inherited;
 use crate::mapping::Mapping;
-use crate::options::Add;
+use crate::options::{self, Add};
 use crate::publish::{self, Manner};
 use crate::serve;
 use crate::spec::{PortSpec, Served, Wish};
@@ -116,9 +116,9 @@ fn words(options: &Add) -> Vec<String> {
         (options.detach, "--detach"),
     ];
     let switches = switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned());
-    let version = options.proxy_protocol.map(|version| format!("--proxy-protocol={}", version.name()));
+    let version = options.proxy_protocol.map(|version| format!("--proxy-protocol={}", options::name(&version)));
     let published = options.publish.iter().map(|wish| format!("--publish={wish}"));
-    let forward = format!("--forward={}", options.forward);
+    let forward = format!("--forward={}", options::name(&options.forward));
     switches.chain(version).chain([forward]).chain(published).collect()
 }
 

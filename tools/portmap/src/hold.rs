@@ -18,7 +18,7 @@ use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::mapping::Step;
-use crate::options::Add;
+use crate::options::{self, Add};
 use crate::publish::{self, Manner};
 use crate::serve;
 use crate::spec::{PortSpec, Served};
@@ -43,7 +43,7 @@ pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyho
     if options.no_bind_check {
         command.arg("--no-bind-check");
     }
-    command.args(["--forward", &options.forward.to_string()]);
+    command.args(["--forward", &options::name(&options.forward)]);
     command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()])).arg("-");
     let mut record = Record::default();
     target.name(&mut record)?;

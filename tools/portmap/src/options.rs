@@ -1,6 +1,5 @@
 //! The command line of `portmap`.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -105,16 +104,6 @@ pub(crate) enum ProxyProtocol {
     V2,
 }
 
-impl ProxyProtocol {
-    /// Returns its name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
-    }
-}
-
 /// What to do about foreign chains that drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Forward {
@@ -133,14 +122,9 @@ impl Forward {
     }
 }
 
-impl fmt::Display for Forward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Warn => "warn",
-            Self::Insert => "insert",
-            Self::Off => "off",
-        })
-    }
+/// Returns what the command line calls a choice.
+pub(crate) fn name(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Withdraw a container's ports

@@ -14,7 +14,7 @@ use rustix::process::Pid;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::mapping::Published;
-use crate::options::Add;
+use crate::options::{self, Add};
 use crate::proxy::{self, Listener, Proxy, Surroundings};
 use crate::spec::{Served, Wish};
 use crate::target::Target;
@@ -75,7 +75,7 @@ pub(crate) fn background(options: &Add, target: &Target, wishes: &[Wish]) -> any
     let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
     let mut command = itself(options, target);
     if let Some(version) = options.proxy_protocol {
-        command.args(["--proxy-protocol", version.name()]);
+        command.args(["--proxy-protocol", &options::name(&version)]);
     }
     command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
     command.args(target.owner.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));

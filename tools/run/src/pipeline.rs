@@ -131,7 +131,7 @@ fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) 
         fds.extend(copies.iter().map(|copy| PollFd::new(copy, PollFlags::IN)));
         let unfinished = running.iter().filter(|stage| stage.status.is_none());
         fds.extend(unfinished.map(|stage| PollFd::new(&stage.process, PollFlags::IN)));
-        wait_for(&mut fds)?;
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("poll")?;
         let ready: Vec<bool> = fds[1..=copies.len()].iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         let mut open = Vec::new();
@@ -153,17 +153,6 @@ fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) 
         }
     }
     Ok(interrupted)
-}
-
-/// Polls without a limit, over interruptions.
-pub(crate) fn wait_for(fds: &mut [PollFd<'_>]) -> Result<()> {
-    loop {
-        match poll(fds, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("poll"),
-            Ok(_) => return Ok(()),
-        }
-    }
 }
 
 fn succeeded(stage: &Running) -> bool {

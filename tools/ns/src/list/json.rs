@@ -20,15 +20,8 @@ pub(crate) fn document(table: &Table, separator: &str) -> String {
 /// Writes each row as one line.
 pub(crate) fn lines(table: &Table) -> String {
     let line = |row: &Row| {
-        let members = row.cells.iter().zip(&table.columns).map(|(cell, column)| {
-            let value = match cell {
-                Cell::Lines(lines) => serde_json::json!(lines),
-                Cell::None => serde_json::Value::Null,
-                Cell::Number(number) => serde_json::json!(number),
-                Cell::Text(text) => serde_json::json!(text),
-            };
-            (column.json().to_owned(), value)
-        });
+        let members = row.cells.iter().zip(&table.columns);
+        let members = members.map(|(cell, column)| (column.json().to_owned(), serde_json::json!(cell)));
         serde_json::Value::Object(members.collect()).to_string() + "\n"
     };
     table.rows.iter().map(line).collect()

@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::column::Column;
 
 /// One value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub(crate) enum Cell {
     None,
     Number(u64),

@@ -199,11 +199,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     let missing = gateways.iter().filter(|gateway| !has(gateway));
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
     steps.push(Step::HostUp(bridge.clone()));
-    for ipv4 in [true, false] {
-        if gateways.iter().any(|gateway| gateway.address.is_ipv4() == ipv4) {
-            steps.push(Step::Forward { ipv4 });
-        }
-    }
+    steps.extend(forwards(&gateways));
     if request.masquerade {
         let known = observed.bridge.as_ref();
         let mut networks: Vec<Cidr> = known.into_iter().flat_map(|bridge| &bridge.addresses).copied().collect();
@@ -240,6 +236,13 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         Interface { name: link, mac: Some(mac), sandbox },
     ];
     Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
+}
+
+/// Returns the steps that forward packets of the families that have a gateway.
+pub(super) fn forwards(gateways: &[Cidr]) -> impl Iterator<Item = Step> {
+    let families = [true, false].into_iter();
+    let used = families.filter(|ipv4| gateways.iter().any(|gateway| gateway.address.is_ipv4() == *ipv4));
+    used.map(|ipv4| Step::Forward { ipv4 })
 }
 
 /// Nothing but a loopback interface, and whatever leads outwards.

@@ -14,7 +14,7 @@ use super::firewall::{self, Rules};
 use super::lock::lock;
 use super::named;
 use super::owner::{self, PortAlias};
-use super::plan::{Step, mac};
+use super::plan::{Step, forwards, mac};
 use super::result::mac_text;
 use super::work::Work;
 
@@ -180,12 +180,7 @@ fn bridge_steps(
         steps.push(Step::Port { port: port.name.clone(), bridge: bridge.to_owned() });
         steps.push(Step::Hairpin(port.name.clone()));
     }
-    let families = [true, false].into_iter();
-    steps.extend(
-        families
-            .filter(|ipv4| gateways.iter().any(|gateway| gateway.address.is_ipv4() == *ipv4))
-            .map(|ipv4| Step::Forward { ipv4 }),
-    );
+    steps.extend(forwards(&gateways));
     let networks: Vec<Cidr> = distinct(true).iter().map(|gateway| gateway.network()).collect();
     if !networks.is_empty() {
         let guard = link.is_none_or(owner::is_bridge);

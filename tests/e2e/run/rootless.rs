@@ -180,7 +180,7 @@ fn shared(sandbox: &Sandbox) {
     assert!(seen.starts_with("made\nmade\n/") && seen.ends_with("/user\n"), "{seen}");
     // Killed all at once, beside one that lives: nothing of it stays in the namespaces.
     ok(&format!("run -d --name other {busybox} sleep 1000"));
-    let kill = "kill -9 $(pgrep -f 'keep-keeper.*other') $(spawn state other | jq .pid); run --gc
+    let kill = "kill -9 $(pgrep -f 'keep-keeper .* other$') $(spawn state other | jq .pid); run --gc
         run --unshare sh -c 'ls /run/netns; grep -o containers/.*rootfs /proc/mounts'; keep rm -f other";
     assert_eq!(ok(kill), "other\nweb\ncontainers/web/rootfs\nother\n");
     ok("keep rm -f web");

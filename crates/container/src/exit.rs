@@ -32,7 +32,7 @@ impl Exit {
 
     /// Reads how a container has ended; `None` if it never did.
     pub fn of(bundle: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(bundle.join(Self::FILE)).ok()?).ok()
+        serde_json::from_slice(&sys::file::read_regular(&bundle.join(Self::FILE)).ok()?).ok()
     }
 }
 

@@ -149,7 +149,7 @@ fn is_held(directories: &Directories, bundle: &Path) -> bool {
         process: NotedProcess,
         ending: bool,
     }
-    let text = ContainerId::of_path(bundle).ok().and_then(|id| fs::read(directories.claim(&id)).ok());
+    let text = ContainerId::of_path(bundle).ok().and_then(|id| sys::file::read_regular(&directories.claim(&id)).ok());
     let claim = text.and_then(|text| serde_json::from_slice::<Claim>(&text).ok());
     claim.is_some_and(|claim| !claim.ending && claim.process.alive().is_some())
 }
@@ -163,7 +163,7 @@ struct Noted {
 
 impl Noted {
     fn read(directory: &Path) -> Option<Self> {
-        let read = |name: &str| fs::read(directory.join(name)).ok();
+        let read = |name: &str| sys::file::read_regular(&directory.join(name)).ok();
         let text = match read(State::FILE).or_else(|| read("status")) {
             Some(text) => text,
             // Its creator has just begun, or was killed while beginning.

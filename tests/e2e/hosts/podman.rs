@@ -219,7 +219,7 @@ fn rootless(sandbox: &Sandbox) {
         until ns list -r -n -t pid -o COMMAND | grep -q '^sleep'; do :; done
         ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
         me ns list -r -n -t pid -o CONTAINER,COMMAND | grep sleep
-        ns enter -t mine -p -m /bin/cat /proc/1/cmdline | tr '\0' ' '; echo
+        ns enter -t me/mine -U -p -m /bin/cat /proc/1/cmdline | tr '\0' ' '; echo
         sleep 2000 & fake=$!
         mkdir -p /run/user/1234/crun/fake; echo '{"pid":'$fake'}' >/run/user/1234/crun/fake/status
         chown -R 1234:1234 /run/user/1234/crun/fake
@@ -228,7 +228,7 @@ fn rootless(sandbox: &Sandbox) {
         ns list -r -n -t pid -o CONTAINER,COMMAND | grep -c mine || :
         kill $(cat /run/user/1234/libpod/tmp/pause.pid) || :
         umount -R -l /sys/fs/cgroup; rm -rf /run/user/1234"#;
-    let want = "mine sleep\\x201000\nmine sleep\\x201000\nsleep 1000 \n\
+    let want = "me/mine sleep\\x201000\nmine sleep\\x201000\nsleep 1000 \n\
                 ns: no process, container or named namespace is called fake\n0\n";
     host.ok(script).stdout_is(want);
     host.down();

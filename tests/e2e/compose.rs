@@ -13,6 +13,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
         test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
         test("projects_do_not_see_each_other", PIPELINE, projects),
+        test("what_the_file_has_changed_is_made_anew_and_orphans_are_named", PIPELINE, changed),
+        test("restarts_end_neither_a_wait_nor_the_foreground", PIPELINE, restarts),
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
@@ -142,6 +144,61 @@ fn networks(sandbox: &Sandbox) {
     sandbox.write("two.yaml", line);
     let two = sandbox.run(&["compose", "-f", "two.yaml", "up", "-d"]).fails(1);
     two.one_error_line("compose", &["two.yaml: services.a.networks: a service stands on one network here"]);
+}
+
+fn changed(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let service = |value: &str| {
+        format!("{{image: {image}, command: sleep 1000, stop_grace_period: 1s, environment: {{V: {value}}}}}")
+    };
+    let file =
+        |rest: &str| sandbox.write("compose.yaml", format!("name: lab\nservices:\n  a: {}\n{rest}", service("$V")));
+    file(&format!("  b: {}", service("1")));
+    let pids = || sandbox.sh("for s in a b; do spawn state lab-$s-1 | jq .pid; done").run().ok().stdout;
+    let up = |value: &str| sandbox.sh(&format!("V={value} compose up -d")).run().ok();
+    up("1").stdout_is("").stderr_is("");
+    let first = pids();
+    up("1").stderr_is("");
+    assert_eq!(pids(), first);
+    up("2").stderr_is("");
+    sandbox.sh("spawn exec lab-a-1 sh -c 'echo $V'").run().ok().stdout_is("2\n");
+    let (a, b) = (pids().lines().next().map(str::to_owned), pids().lines().nth(1).map(str::to_owned));
+    assert!(first.lines().next().map(str::to_owned) != a && first.lines().nth(1).map(str::to_owned) == b);
+    file("");
+    up("2").stderr_has("container lab-b-1 is of no service");
+    sandbox.sh("V=2 compose up -d --remove-orphans; keep list -q").run().ok().stdout_is("lab-a-1\n").stderr_is("");
+    sandbox.sh("V=2 compose down").run().ok();
+}
+
+/// A job that succeeds at its second try, and a server that crashes once.
+fn restarts(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            r#"
+name: lab
+x-common: &common {{image: {image}, stop_grace_period: 1s, volumes: ["v:/d"]}}
+services:
+  job:
+    <<: *common
+    command: sh -c 'test -e /d/job || {{ touch /d/job; exit 1; }}'
+    restart: on-failure
+  web:
+    <<: *common
+    command: sh -c 'echo begun; test -e /d/web || {{ touch /d/web; sleep 1; exit 1; }}; exec sleep 1000'
+    restart: always
+    depends_on: {{job: {{condition: service_completed_successfully}}}}
+volumes: {{v: }}
+"#
+        ),
+    );
+    let up = sandbox.cmd(&["compose", "up"]).start();
+    wait_for("the second beginning", || (up.stdout().matches("web | begun").count() == 2).then_some(()));
+    up.signal(Signal::INT);
+    up.wait().fails(130);
+    sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("");
+    sandbox.run(&["compose", "down", "--volumes"]).ok();
 }
 
 /// Two projects with the same services: each finds its own, and has a whole host name.

@@ -12,23 +12,43 @@ use serde_json::Value;
 use stage::{Stage, Tool};
 
 use crate::logs;
-use crate::options::Ps;
+use crate::options::{Ps, Up};
 use crate::project::Project;
 use crate::script::command;
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
-pub(crate) fn up(project: &Project, root: &[OsString], script: &str, detach: bool) -> Result<ExitCode> {
+pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
+    orphans(project, root, up.remove_orphans)?;
     let status = shell(script)?;
     if !status.success() {
         bail!("start {}: see above", project.name);
     }
-    if detach {
+    if up.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let look = logs::Look { follow: true, tail: "all", prefix: true };
+    let look = logs::Look { follow: true, restarts: true, tail: "all", prefix: true };
     let ended = logs::print(project, root, &look)?;
     stop(project, root, None)?;
     Ok(ended)
+}
+
+/// Names the project's containers whose services the file does not have any more, or removes them.
+pub(crate) fn orphans(project: &Project, root: &[OsString], remove: bool) -> Result<()> {
+    let of_project = format!("--filter=label=com.docker.compose.project={}", project.name);
+    let own = |id: &&String| project.containers.iter().any(|container| **container == **id);
+    let mut orphans: Vec<String> = known(root, &["list", "--quiet", &of_project])?.into_iter().collect();
+    orphans.retain(|id| !own(&id));
+    orphans.sort();
+    for id in &orphans {
+        if remove {
+            let mut rm = command(Tool::Keep, &["rm", "--force"], root);
+            rm.push(["--", id]);
+            quietly(&rm)?;
+        } else {
+            log::warn!("container {id} is of no service of the file any more: --remove-orphans removes it");
+        }
+    }
+    Ok(())
 }
 
 /// Runs a script by sh, with the tools beside this one in PATH.
@@ -57,7 +77,10 @@ pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -
 }
 
 fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
-    let running = known(root, &["list", "--quiet", "--running"])?;
+    let ended = known(root, &["list", "--quiet", "--filter=status=exited"])?;
+    let mut running = known(root, &["list", "--quiet"])?;
+    // One that waits to be started again has not ended.
+    running.retain(|id| !ended.contains(id));
     for service in project.services.iter().rev().filter(|service| running.contains(&*service.container)) {
         let mut stop = command(Tool::Keep, &["stop"], root);
         if let Some(timeout) = timeout {

@@ -1,17 +1,19 @@
 //! What the services say, line by line, each line with its service's name in front.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use stage::Tool;
+use stage::{Stage, Tool};
 use sys::signal::SignalFd;
 
 use crate::action::known;
@@ -25,6 +27,8 @@ const LOOK: i64 = 100_000_000;
 pub(crate) struct Look<'a> {
     /// Until the containers end.
     pub(crate) follow: bool,
+    /// And go on when they are started again.
+    pub(crate) restarts: bool,
     /// How many of the last lines, or `all`.
     pub(crate) tail: &'a str,
     /// Whether the service's name stands in front.
@@ -38,40 +42,74 @@ pub(crate) fn print(project: &Project, root: &[OsString], look: &Look<'_>) -> Re
     let there = known(root, &["list", "--quiet"])?;
     let services = project.services.iter().filter(|service| there.contains(&*service.container));
     let width = services.clone().map(|service| service.name.len()).max().unwrap_or_default();
-    let mut running: Vec<(Child, JoinHandle<()>)> = Vec::new();
+    let mut followers = Vec::new();
     for service in services {
-        let mut logs = command(Tool::Keep, &["logs", "--tail", look.tail], root);
-        if look.follow {
-            logs.push(["--follow"]);
-        }
-        logs.push([&service.container]);
-        // A Ctrl-C is for us: what the services say while they stop is still to be seen.
-        let mut child = logs.command()?.stdout(Stdio::piped()).process_group(0).spawn().context("execute keep")?;
-        let said = child.stdout.take().context("keep's output")?;
         let prefix = if look.prefix { format!("{:width$} | ", service.name) } else { String::new() };
-        let copy = std::thread::Builder::new().spawn(move || copy(said, &prefix)).context("start a thread")?;
+        let source = Source { id: service.container.to_string(), root: root.to_vec(), prefix, restarts: look.restarts };
+        let mut logs = command(Tool::Keep, &["logs", "--tail", look.tail], root);
+        logs.push([&source.id]);
         if !look.follow {
             // One after the other, or lines of two would mix.
-            copy.join().ok();
-            child.wait().context("wait for keep")?;
+            source.copy(&logs, &Mutex::default())?;
             continue;
         }
-        running.push((child, copy));
+        logs.push(["--follow"]);
+        let child = Arc::new(Mutex::new(None));
+        let held = Arc::clone(&child);
+        let copy = std::thread::Builder::new().spawn(move || source.follow(logs, &held)).context("start a thread")?;
+        followers.push((child, copy));
     }
-    let received = wait(&signals, &running)?;
-    for (mut child, copy) in running {
+    let received = wait(&signals, &followers)?;
+    for (child, copy) in followers {
         if received.is_some() {
             // It may have ended by itself.
-            child.kill().ok();
+            lock(&child).as_mut().map(|child: &mut Child| child.kill().ok());
+        } else {
+            copy.join().ok();
         }
-        child.wait().context("wait for keep")?;
-        copy.join().ok();
     }
     Ok(received.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(128 + signal)))
 }
 
-fn wait(signals: &SignalFd, running: &[(Child, JoinHandle<()>)]) -> Result<Option<u8>> {
-    while running.iter().any(|(_, copy)| !copy.is_finished()) {
+/// One service's log.
+struct Source {
+    id: String,
+    root: Vec<OsString>,
+    prefix: String,
+    restarts: bool,
+}
+
+impl Source {
+    /// Copies what the container says until it ends for good, or, without restarts, until it ends.
+    fn follow(&self, mut logs: Stage, child: &Mutex<Option<Child>>) {
+        // What cannot be read has been told by `keep`.
+        while self.copy(&logs, child).is_ok() && self.restarts && !self.has_ended() {
+            logs = command(Tool::Keep, &["logs", "--follow", "--since"], &self.root);
+            logs.push([&calendar::rfc3339_nanoseconds(calendar::now()), &self.id]);
+        }
+    }
+
+    fn copy(&self, logs: &Stage, held: &Mutex<Option<Child>>) -> Result<()> {
+        // A Ctrl-C is for us: what the services say while they stop is still to be seen.
+        let mut child = logs.command()?.stdout(Stdio::piped()).process_group(0).spawn().context("execute keep")?;
+        let said = child.stdout.take().context("keep's output")?;
+        *lock(held) = Some(child);
+        copy(said, &self.prefix);
+        let child = lock(held).take();
+        child.map_or(Ok(()), |mut child| child.wait().map(drop)).context("wait for keep")
+    }
+
+    fn has_ended(&self) -> bool {
+        let listed = |filter: &[&str]| known(&self.root, &[&["list", "--quiet"], filter].concat());
+        let is_in = |ids: HashSet<String>| ids.contains(&self.id);
+        listed(&[]).map_or(true, |ids| !is_in(ids)) || listed(&["--filter=status=exited"]).is_ok_and(is_in)
+    }
+}
+
+type Follower = (Arc<Mutex<Option<Child>>>, JoinHandle<()>);
+
+fn wait(signals: &SignalFd, followers: &[Follower]) -> Result<Option<u8>> {
+    while followers.iter().any(|(_, copy)| !copy.is_finished()) {
         let mut polled = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK })) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -82,6 +120,11 @@ fn wait(signals: &SignalFd, running: &[(Child, JoinHandle<()>)]) -> Result<Optio
         }
     }
     Ok(None)
+}
+
+fn lock(child: &Mutex<Option<Child>>) -> MutexGuard<'_, Option<Child>> {
+    // A value that is replaced as a whole is never half-written.
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Copies whole lines, so that those of several services do not mix. A last line without an end gets one.

@@ -51,18 +51,22 @@ fn run(options: &Options) -> Result<ExitCode> {
         Command::Up(up) => {
             let project = read(&up.print.services)?;
             let script = script::script(&project, &root, up.print.force_recreate);
-            return action::up(&project, &root, &script, up.detach);
+            return action::up(&project, &root, &script, up);
         }
         Command::Down(down) => {
             let project = read(&down.services)?;
             action::down(&project, &root, down.timeout)?;
+            if down.services.services.is_empty() {
+                action::orphans(&project, &root, down.remove_orphans)?;
+            }
             if down.volumes {
                 action::remove_volumes(&project, &file.roots.directories())?;
             }
         }
         Command::Ps(ps) => action::list(&read(&ps.services)?, &root, ps)?,
         Command::Logs(logs) => {
-            let look = logs::Look { follow: logs.follow, tail: &logs.tail, prefix: !logs.no_log_prefix };
+            let look =
+                logs::Look { follow: logs.follow, restarts: false, tail: &logs.tail, prefix: !logs.no_log_prefix };
             return logs::print(&read(&logs.services)?, &root, &look);
         }
     }

@@ -61,6 +61,9 @@ pub(crate) struct Up {
     /// Return when all have started
     #[arg(short, long)]
     pub(crate) detach: bool,
+    /// Remove the containers of services that the file does not have any more
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
     #[command(flatten)]
     pub(crate) print: Print,
 }
@@ -81,6 +84,9 @@ pub(crate) struct Down {
     /// Remove the project's volumes too
     #[arg(short, long)]
     pub(crate) volumes: bool,
+    /// Remove the containers of services that the file does not have any more, too
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
     /// Seconds until KILL [default: each container's own, or 10]
     #[arg(short, long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u32>,

@@ -40,6 +40,8 @@ pub(crate) struct Project {
     pub(crate) name: String,
     /// Each after those that it needs.
     pub(crate) services: Vec<Service>,
+    /// The containers of all services, also of those that take no part.
+    pub(crate) containers: Vec<ContainerId>,
     /// Names of the project's own volumes.
     pub(crate) volumes: Vec<VolumeName>,
 }
@@ -146,10 +148,8 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName
     if name.len() <= 15 {
         return Ok(name);
     }
-    // FNV-1a: the same bridge for the same name, always.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    // The same bridge for the same name, always.
+    let hash = service::fnv(name.bytes());
     Ok(format!("br-{:012x}", hash >> 16).parse()?)
 }
 
@@ -299,7 +299,8 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
             volumes.extend(own.then_some(name));
         }
     }
-    Ok(Project { name, services, volumes })
+    let containers = outlines.iter().filter_map(|outline| context.container_of(&outline.name).ok()).collect();
+    Ok(Project { name, services, containers, volumes })
 }
 
 /// Lays each service on the one that it extends: compose-spec, 05, `extends`.

@@ -5,11 +5,13 @@ use std::ffi::OsString;
 use stage::{Stage, Tool};
 
 use crate::project::Project;
-use crate::service::{Condition, Service};
+use crate::service::{CONFIG_HASH, Condition, Service};
 
-/// What a script begins with where a service waits until another is healthy.
-const HEALTHY: &str = r#"is() { LIST ${2-} | grep -qxF -- "$1"; }
-healthy() {
+/// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
+const IS: &str = r#"is() { LIST ${2-} | grep -xF -- "$1" >/dev/null; }
+"#;
+/// What waits until it is healthy.
+const HEALTHY: &str = r#"healthy() {
   until is "$1" --filter=health=healthy; do
     if is "$1" --filter=health=unhealthy || is "$1" --filter=status=exited || ! is "$1"; then
       echo "$1 is not healthy" >&2; exit 1
@@ -24,8 +26,11 @@ pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String
     let list = command(Tool::Keep, &["list", "--quiet"], root);
     let mut script = vec!["set -eu\n".to_owned()];
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
+    if waits.clone().any(|wait| wait.condition != Condition::Started) {
+        script.push(IS.replace("LIST", &list.to_string()));
+    }
     if waits.clone().any(|wait| wait.condition == Condition::Healthy) {
-        script.push(HEALTHY.replace("LIST", &list.to_string()));
+        script.push(HEALTHY.to_owned());
     }
     for service in &project.services {
         for wait in &service.dependencies {
@@ -40,8 +45,11 @@ pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String
             }
         }
         if !anew {
-            let running = command(Tool::Keep, &["list", "--running", "--quiet"], root);
-            script.push(format!("{running} | grep -qxF -- {} ||\n  ", word(&service.container)));
+            let mut running = command(Tool::Keep, &["list", "--running", "--quiet"], root);
+            // One that the file has changed meanwhile is made anew.
+            let hash = service.options.iter().find(|option| option.starts_with(CONFIG_HASH));
+            running.push(hash.map(|hash| format!("--filter=label={hash}")));
+            script.push(format!("{running} | grep -xF -- {} >/dev/null ||\n  ", word(&service.container)));
         }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(arguments(service));
@@ -71,7 +79,9 @@ fn wait(needed: &Service, condition: Condition, root: &[OsString]) -> String {
         Condition::Completed => {
             let mut wait = command(Tool::Keep, &["wait"], root);
             wait.push(["--", &*needed.container]);
-            format!("[ \"$({wait})\" = 0 ] || {{ echo {id} failed >&2; exit 1; }}")
+            // A job that is started again has not ended.
+            let ended = format!("until is {id} --filter=status=exited || ! is {id}; do sleep 0.2; done");
+            format!("{ended}\n[ \"$({wait})\" = 0 ] || {{ echo {id} failed >&2; exit 1; }}")
         }
     }
 }
@@ -104,7 +114,7 @@ mod tests {
         };
         let needs = [("db", Condition::Healthy), ("init", Condition::Completed)];
         let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
-        let project = Project { name: "p".to_owned(), services, volumes: vec![] };
+        let project = Project { name: "p".to_owned(), services, containers: vec![], volumes: vec![] };
         let script = script(&project, &["--root".into(), "/r".into()], true);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
@@ -115,7 +125,8 @@ mod tests {
                 run("db"),
                 run("init"),
                 "healthy p-db-1".to_owned(),
-                "([ \"$(keep wait --root /r -- p-init-1)\" = 0 ] || { echo p-init-1 failed >&2; exit 1; }) || :"
+                "(until is p-init-1 --filter=status=exited || ! is p-init-1; do sleep 0.2; done".to_owned(),
+                "[ \"$(keep wait --root /r -- p-init-1)\" = 0 ] || { echo p-init-1 failed >&2; exit 1; }) || :"
                     .to_owned(),
                 run("web"),
             ]

@@ -89,6 +89,14 @@ const READ: &[&str] = &[
     "attach",
 ];
 
+/// The label by which a container is known to be what the file says now: the same as docker's.
+pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+
+/// FNV-1a of 64 bits: the same always and everywhere.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Reads what decides whether and when the service `name` starts.
 pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
     let profiles = node.get("profiles").map(|node| node.texts()).transpose()?.unwrap_or_default();
@@ -117,6 +125,8 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(mount::options(node, context)?);
     options.extend(health::options(node)?);
     let operands = operands(node, &mut options)?;
+    let hash = fnv(options.iter().chain(&operands).flat_map(|word| word.bytes().chain([0])));
+    options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
     Ok(Service { name, container, dependencies, options, operands })
 }
 

@@ -20,11 +20,27 @@ use crate::health::{self, Health};
 use crate::job;
 use crate::options::Form;
 
-/// What a container must have to be listed: one member of its row.
+/// What a container must have to be listed.
 #[derive(Clone, Debug)]
-pub(crate) struct Filter {
-    member: &'static str,
-    value: String,
+pub(crate) enum Filter {
+    /// One member of its row.
+    Member(&'static str, String),
+    /// A label, with that value if one is given.
+    Label(String, Option<String>),
+}
+
+impl Filter {
+    fn holds(&self, row: &Value, directories: &Directories) -> bool {
+        match self {
+            Self::Member(member, value) => row[*member] == **value,
+            Self::Label(name, value) => {
+                let id = text(&row["id"]).parse().map(|id: ContainerId| directories.bundle(&id));
+                let config: Option<Value> = id.ok().and_then(|bundle| parse(&bundle, "config.json"));
+                let label = config.as_ref().and_then(|config| config["annotations"].get(name));
+                label.is_some_and(|label| value.as_ref().is_none_or(|value| label == value))
+            }
+        }
+    }
 }
 
 impl FromStr for Filter {
@@ -32,9 +48,16 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        let member = ["health", "status"].into_iter().find(|member| *member == name && !value.is_empty());
-        let member = member.ok_or("not health=STATUS or status=STATUS")?;
-        Ok(Self { member, value: value.to_owned() })
+        let member = ["health", "status"].into_iter().find(|member| *member == name);
+        match (member, name, value) {
+            (_, _, "") => Err("not health=STATUS, status=STATUS or label=NAME[=VALUE]".to_owned()),
+            (Some(member), ..) => Ok(Self::Member(member, value.to_owned())),
+            (None, "label", _) => {
+                let (name, value) = value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value)));
+                Ok(Self::Label(name.to_owned(), value.map(str::to_owned)))
+            }
+            _ => Err("not health=STATUS, status=STATUS or label=NAME[=VALUE]".to_owned()),
+        }
     }
 }
 
@@ -42,7 +65,7 @@ impl FromStr for Filter {
 pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).into_iter().filter(|known| !form.running || known.condition.is_up());
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
-    rows.retain(|row| form.filter.iter().all(|filter| row[filter.member] == *filter.value));
+    rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
     let mut out = io::stdout().lock();
     if form.quiet {
         rows.iter().try_for_each(|row| writeln!(out, "{}", text(&row["id"])))?;

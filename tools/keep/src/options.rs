@@ -196,8 +196,8 @@ pub(crate) struct Form {
     /// Only those that run
     #[arg(long)]
     pub(crate) running: bool,
-    /// Only those with that health or status (exited, running, ...)
-    #[arg(long, short, value_name = "health|status=STATUS")]
+    /// Only those with that health, status (exited, running, ...) or label
+    #[arg(long, short, value_name = "health|status|label=VALUE")]
     pub(crate) filter: Vec<Filter>,
 }
 

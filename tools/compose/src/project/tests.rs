@@ -13,7 +13,26 @@ fn read_with(text: &str, variables: &Variables, request: &Request<'_>) -> Result
 
 fn command_lines(text: &str) -> Vec<String> {
     let project = read_text(text).unwrap();
-    project.services.iter().map(|service| crate::script::arguments(service).join(" ")).collect()
+    project.services.iter().map(without_hash).collect()
+}
+
+/// The command line, without the label that all of it decides.
+fn without_hash(service: &Service) -> String {
+    let mut words = crate::script::arguments(service);
+    let hash = words.iter().position(|word| word.starts_with(service::CONFIG_HASH)).unwrap();
+    words.drain(hash - 1..=hash);
+    words.join(" ")
+}
+
+#[test]
+fn what_the_file_says_decides_the_hash() {
+    let hash = |text: &str| {
+        let project = read_text(text).unwrap();
+        project.services[0].options.iter().find(|word| word.starts_with(service::CONFIG_HASH)).unwrap().clone()
+    };
+    let one = hash("services: {a: {image: x, environment: {A: b}}}");
+    assert_eq!(hash("services: {a: {environment: [A=b], image: x}}"), one);
+    assert_ne!(hash("services: {a: {image: x, environment: {A: c}}}"), one);
 }
 
 /// The options that every service has.
@@ -149,8 +168,7 @@ fn files_include_and_extend_others() {
         let value = Source { directory: directory.path(), variables: &variables, depth: 0 }.document(text)?;
         project(&Request::default(), &value, Path::new("/src/shop"), &variables)
     };
-    let lines: Vec<String> =
-        read(text).unwrap().services.iter().map(|service| crate::script::arguments(service).join(" ")).collect();
+    let lines: Vec<String> = read(text).unwrap().services.iter().map(without_hash).collect();
     let volume = format!("--volume {}/sub/d:/d -- pg", directory.path().display());
     assert!(lines[0].starts_with(&named("db")) && lines[0].ends_with(&volume), "{lines:?}");
     assert!(lines[1].contains("--user root --env E=1") && lines[1].ends_with("-- y"), "{lines:?}");
@@ -238,7 +256,7 @@ services:
     let web = project.services.iter().find(|service| service.name == "web").unwrap();
     assert_eq!(web.dependencies, []);
     assert_eq!(
-        crate::script::arguments(web).join(" "),
+        without_hash(web),
         (named("web") + " --env A=1 --env B=3 --network shop_default --network-alias web -- x b")
     );
 }

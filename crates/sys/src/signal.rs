@@ -122,8 +122,11 @@ pub fn restore_ignored() {
 }
 
 fn restore_number(number: i32) {
-    // SAFETY: SIG_DFL is a valid disposition, and no handler of ours is replaced.
-    unsafe { libc::signal(number, libc::SIG_DFL) };
+    // The kernel's `struct sigaction`: all bytes zero are SIG_DFL without flags. libc's own function refuses its internal
+    // signals, 32 and 33, which a caller may have left ignored all the same.
+    let default = [0_u64; 4];
+    // SAFETY: rt_sigaction reads 32 bytes of `default` and a mask of 8 bytes in it; no handler of ours is replaced.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize) };
 }
 
 fn set_of(signals: &[Signal]) -> io::Result<libc::sigset_t> {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
+/// The pause after a start that could not even be tried: what was wanting may be back soon.
+const WANTING: Duration = Duration::from_secs(1);
 /// A container that ran this long has not failed in a row.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -68,12 +70,15 @@ impl Restarts {
         if !again {
             return None;
         }
+        if code.is_none() {
+            return Some(WANTING);
+        }
         let pause = match self.pause {
             Some(pause) if ran < STEADY => (pause * 2).min(LONGEST),
             _ => FIRST,
         };
         self.pause = Some(pause);
-        self.count += u32::from(code.is_some());
+        self.count += 1;
         Some(pause)
     }
 }

@@ -32,11 +32,6 @@ pub(crate) fn owner(id: &ContainerId) -> Result<Option<Owner>> {
     Ok(lo.and_then(|lo| PortAlias::of(&lo)).filter(|port| port.id == *id).and_then(|port| port.owner))
 }
 
-/// Opens the namespace that this thread is in.
-pub(crate) fn own() -> io::Result<OwnedFd> {
-    File::open(OWN).map(OwnedFd::from)
-}
-
 /// Opens the namespace of that name.
 pub(crate) fn open(id: &ContainerId) -> io::Result<OwnedFd> {
     File::open(namespace(id)).map(OwnedFd::from)
@@ -51,8 +46,9 @@ pub(crate) fn of_process(pid: i32) -> io::Result<PathBuf> {
     Ok(names.find(|name| identity(name).is_ok_and(|other| other == own)).unwrap_or(path))
 }
 
-/// Makes a namespace and gives it the name. `inside` is called in it before anything is in there.
-pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Makes a namespace and gives it the name, by which it is opened then. `inside` is called in it before anything is in
+/// there.
+pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<T> + Send) -> Result<(OwnedFd, T)> {
     make_directory().with_context(|| format!("make {NAMESPACES} a mount point"))?;
     let path = namespace(id);
     // `exists` has told that nothing is mounted on it.
@@ -64,7 +60,7 @@ pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<
             // By its name it is found, so all that tells whose it is comes before.
             let done = inside()?;
             mount_bind(OWN, &path)?;
-            Ok(done)
+            Ok((open(id)?, done))
         },
     );
     if made.is_err() {
@@ -110,7 +106,7 @@ fn in_other<T: Send>(
             thread.join().map_err(|_| anyhow!("a thread broke off"))?
         });
     }
-    let own = own()?;
+    let own = File::open(OWN)?;
     leave()?;
     let done = inside();
     enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;

@@ -169,7 +169,7 @@ fn make_namespace(of: &PortAlias) -> Result<(OwnedFd, Router)> {
         }
         let mut router = Router::open()?;
         router.set_alias("lo", &of.to_string())?;
-        Ok((named::own()?, router))
+        Ok(router)
     })
 }
 

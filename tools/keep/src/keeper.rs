@@ -92,6 +92,8 @@ fn keep() -> Result<()> {
                     return undone.map(|()| claim.release());
                 }
                 First::Failed(code) => {
+                    // Before the socket's end is seen: who sees it waits for the name then.
+                    claim.is_ending();
                     lifetime.remove_control();
                     code
                 }

@@ -135,12 +135,20 @@ pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
         if !force && runs {
             bail!("container {id} runs: stop it first, or use --force");
         }
-        // One that is just ending is waited for, below.
-        if holder.is_some() && directories.bundle(id).is_dir() {
-            end(&directories, id, Some(0), Some("KILL"))?;
-        }
-        // What a killed keeper has left is undone with it.
-        let claim = Claim::take(&directories, id)?;
+        let begun = Instant::now();
+        // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked again.
+        let claim = loop {
+            if claim::holder_of(&directories, id).is_some() && directories.bundle(id).is_dir() {
+                end(&directories, id, Some(0), Some("KILL"))?;
+            }
+            // What a killed keeper has left is undone with it.
+            match Claim::take(&directories, id) {
+                Err(_) if force && begun.elapsed() < Duration::from_secs(GRACE) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                claim => break claim?,
+            }
+        };
         let removed = take_away(&directories, id, these.roots.argument().map(|_| directories.data()));
         claim.release();
         removed?;

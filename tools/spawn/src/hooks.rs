@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use seccomp::Filter;
 
 use crate::config::Hook;
@@ -54,6 +54,8 @@ fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Re
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     sys::child::afresh(&mut command);
+    // Nobody would wait for the hook of a runtime that was killed.
+    sys::child::die_with_parent(&mut command, Signal::KILL);
     // Who decides about calls from outside expects the program's, and hears of no hook.
     if let Some(filter) = inside.filter.filter(|filter| filter.listener.is_none()) {
         sys::child::with_filter(&mut command, &filter.program, filter.flags);

@@ -23,6 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_closed_pipe_ends_a_tool_quietly", &[], closed_pipe),
         test("a_full_disk_under_stdout_is_told", &[Need::Root], full_stdout),
         test("the_front_command_executes_the_tools", &[], front),
+        test("a_verb_is_never_taken_for_an_image_or_a_directory", &[], words),
     ]
 }
 
@@ -62,15 +63,49 @@ fn full_stdout(sandbox: &Sandbox) {
     sandbox.sh("ns list >/dev/full").run().fails(1).one_error_line("ns", &["No space left on device"]);
 }
 
-fn front(sandbox: &Sandbox) {
+/// Installs the command in front as `make install` does.
+pub(crate) fn install_front(sandbox: &Sandbox) {
     sandbox.write("usr/bin/.keep", "");
     sandbox.write("usr/lib/drayage/.keep", "");
     let front = sandbox.outside("usr/bin/drayage");
     std::fs::copy(source().join("front/drayage"), &front).unwrap();
     std::fs::set_permissions(&front, std::fs::Permissions::from_mode(0o755)).unwrap();
     symlink(programs_directory(), sandbox.outside("usr/lib/drayage/bin")).unwrap();
+}
+
+fn front(sandbox: &Sandbox) {
+    install_front(sandbox);
     sandbox.sh("usr/bin/drayage pull --help | head -n 1").run().ok().stdout_has("Fetch an image");
     sandbox.sh("eval \"$(usr/bin/drayage env)\"; run --help | head -n 1").run().ok().stdout_has("Run a container");
     sandbox.sh("usr/bin/drayage nothing").run().fails(2).one_error_line("drayage", &["nothing", "no tool"]);
     sandbox.sh("usr/bin/drayage ../bin/sh").run().fails(2).one_error_line("drayage", &["no tool"]);
+    sandbox.sh("usr/bin/drayage").run().ok().stdout_has("spawn    runs the bundle");
+    sandbox.sh("usr/bin/drayage --version").run().ok().stdout_has("run 0.");
+    sandbox.sh("usr/bin/drayage build .").run().fails(2).one_error_line("drayage", &["buildah"]);
+}
+
+fn words(sandbox: &Sandbox) {
+    for (line, want) in [
+        ("keep ps", ""),
+        ("keep ls", ""),
+        ("pull images", ""),
+        ("bundle ls", ""),
+        ("spawn ls -q", ""),
+        ("run help", "Usage: run"),
+    ] {
+        sandbox.sh(line).run().ok().stdout_has(want).stderr_is("");
+    }
+    for (line, code, said) in [
+        ("keep exec web sh", 125, "`spawn exec`"),
+        ("run ps", 125, "`keep list`"),
+        ("unpack logs", 2, "`keep logs`"),
+        ("pull exec", 2, "`spawn exec`"),
+        ("ns rmi x", 2, "`pull remove`"),
+        ("bundle rm nosuch", 1, "nosuch"),
+        ("keep lsit", 125, "did you mean `keep list`?"),
+        ("bundle lits", 1, "did you mean `bundle list`?"),
+    ] {
+        let tool = line.split(' ').next().unwrap();
+        sandbox.sh(line).run().fails(code).one_error_line(tool, &[said]);
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::cli::install_front;
 use crate::support::{Need, Sandbox, Test, source, test};
 
 const NEEDS: &[Need] = &[
@@ -18,6 +19,7 @@ const NEEDS: &[Need] = &[
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("every_line_of_the_tables_works", NEEDS, tables),
+        test("docker_s_own_lines_work_with_the_command_in_front", NEEDS, front),
         test("every_command_of_docker_is_told_of", &[], complete),
     ]
 }
@@ -32,30 +34,68 @@ fn lines(document: &str) -> Vec<(String, Vec<String>)> {
         cell.split('`').skip(1).step_by(2).map(|code| code.replace(r"\|", "|")).collect()
     };
     let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
-    rows.map(|(docker, here)| (code(docker).concat(), code(here))).filter(|(_, here)| !here.is_empty()).collect()
+    rows.map(|(docker, here)| (code(docker).join("; "), code(here))).filter(|(_, here)| !here.is_empty()).collect()
 }
 
 fn tables(sandbox: &Sandbox) {
     let lines = lines(&document());
     assert!(lines.len() > 40, "{lines:?}");
-    let mut script = "set -e\n".to_owned();
-    for command in lines.iter().flat_map(|(_, here)| here) {
+    execute(sandbox, lines.iter().flat_map(|(_, here)| here.clone()));
+}
+
+/// What is no verb of the command in front: what it takes stands in the other column.
+const WITHOUT: [&str; 13] = [
+    "docker create",
+    "docker start -a later",
+    "docker export",
+    "docker history",
+    "docker inspect nginx",
+    "docker inspect -f",
+    "docker manifest",
+    "docker network",
+    "docker volume",
+    "docker rm -f peer",
+    "docker run --rm --network lab",
+    "docker system df",
+    "docker info",
+];
+
+fn front(sandbox: &Sandbox) {
+    install_front(sandbox);
+    let lines = lines(&document());
+    let own = lines.into_iter().map(|(docker, _)| docker);
+    let kept = own.filter(|docker| !WITHOUT.iter().any(|out| docker.starts_with(out)));
+    let lines: Vec<String> = kept.map(|docker| docker.replace("docker ", "drayage ")).collect();
+    assert!(lines.len() > 35, "{lines:?}");
+    execute(sandbox, lines.into_iter());
+    for (line, tool) in [("exec", "spawn exec"), ("ps", "keep list"), ("kill", "spawn kill"), ("images", "pull list")] {
+        sandbox.sh(&format!("usr/bin/drayage help {line}")).run().ok().stdout_has(&format!("Usage: {tool}"));
+    }
+    sandbox.sh("usr/bin/drayage -v ps -a").run().ok().stderr_is("drayage: keep list\n");
+    sandbox.sh("usr/bin/drayage kill").run().fails(2).one_error_line("drayage", &["no container"]);
+}
+
+/// Executes lines of docker.md in order, with the images of the registry here.
+fn execute(sandbox: &Sandbox, lines: impl Iterator<Item = String>) {
+    let mut script = "set -e\nPATH=\"$PWD/usr/bin:$PATH\"\n".to_owned();
+    for command in lines {
         // The registry here is not docker's.
         let words = command.split(' ').map(|word| match word {
             "nginx" | "busybox" => format!("$REGISTRY/{word}"),
             word => word.to_owned(),
         });
         let mut command = words.collect::<Vec<_>>().join(" ").replace("web $REGISTRY/nginx", "web nginx");
-        if ["keep attach", "keep events"].iter().any(|endless| command.starts_with(endless)) {
+        let is = |verbs: &[&str]| verbs.iter().any(|verb| command.starts_with(verb));
+        if is(&["keep attach", "keep events", "drayage attach", "drayage events", "drayage stats web"]) {
             command = format!("timeout 1 {command} || test $? = 124");
-        } else if command.starts_with("spawn exec -it") {
+        } else if is(&["spawn exec -it", "drayage exec -it"]) {
             command = format!("echo exit | script -qec '{command}' /dev/null");
         }
         writeln!(script, "echo {} >&2", quoted(&command)).unwrap();
         writeln!(script, "{command}").unwrap();
     }
     let outcome = sandbox.cmd(&["sh", "-c", &script]).limit(Duration::from_secs(150)).run().ok();
-    for said in ["hello\n", "later\n", "running", "docker-archive", "web\n"] {
+    for said in ["hello\n", "running", "docker-archive", "web\n"] {
         assert!(outcome.stdout.contains(said) || outcome.stderr.contains(said), "{said}: {outcome}");
     }
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();

@@ -216,6 +216,18 @@ fn lists(sandbox: &Sandbox) {
     let stats: Value = serde_json::from_str(&sandbox.run(&["keep", "stats", "--json", "on"]).ok().stdout).unwrap();
     assert!(stats["memoryLimit"] == 64 << 20 && stats["memory"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
     sandbox.run(&["keep", "stats", "on"]).ok().stdout_has("64.0 MiB");
+    let all = sandbox.run(&["keep", "stats", "--no-stream"]).ok().stdout;
+    assert!(all.contains("on ") && !all.contains("off"), "{all}");
+    let whole =
+        |id: &str| -> Value { serde_json::from_str(&sandbox.run(&["keep", "inspect", id]).ok().stdout).unwrap() };
+    let (on, off) = (whole("on"), whole("off"));
+    assert_eq!((&on["status"], &on["limits"]["memory"]["limit"]), (&"running".into(), &(64 << 20).into()), "{on}");
+    assert_eq!(
+        (&on["record"]["id"], &on["restart"], &off["exit"]["exitCode"]),
+        (&"on".into(), &"no".into(), &3.into())
+    );
+    assert_eq!(sandbox.run(&["cat", on["log"]["path"].as_str().unwrap()]).ok().stdout.split(' ').last(), Some("on\n"));
+    sandbox.run(&["keep", "inspect", "nosuch"]).fails(1).one_error_line("keep", &["nosuch"]);
     sandbox.run(&["keep", "top", "on"]).ok().stdout_has("sleep 1000");
     sandbox.run(&["keep", "top", "off"]).fails(1).one_error_line("keep", &["off", "does not run"]);
     sandbox.run(&["keep", "stats", "off"]).fails(1).one_error_line("keep", &["off", "does not run"]);

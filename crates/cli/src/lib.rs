@@ -7,6 +7,7 @@ mod duration;
 mod log;
 mod plain;
 mod roots;
+mod words;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -99,7 +100,11 @@ pub fn main_from<A: Parser>(
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
     }
-    let arguments = plain::plain(&command, arguments);
+    let mut arguments = plain::plain(&command, arguments);
+    if let Err(error) = words::own(&command, &mut arguments) {
+        return end(&tool, codes, Err(error.into()));
+    }
+    let almost = words::almost(&command, &arguments);
     let parsed = command
         .try_get_matches_from(arguments)
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
@@ -112,16 +117,21 @@ pub fn main_from<A: Parser>(
     if let Err(error) = traced {
         ::log::warn!("no trace: {error}");
     }
-    end(&tool, codes, run(args))
+    ended(&tool, codes, run(args), almost.as_deref().unwrap_or_default())
 }
 
 /// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.
 pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode {
+    ended(tool, codes, done, "")
+}
+
+/// Ends a tool; a tip stands behind its error.
+fn ended(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>, tip: &str) -> ExitCode {
     let code = match done {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(tool, &error);
+            eprint_line(&format!("{}{tip}", line(tool, &error)));
             ExitCode::from(exit_code(&error, codes))
         }
     };
@@ -131,9 +141,12 @@ pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode
 
 /// Prints an error as its one line on stderr: `tool: operation object: cause`.
 pub fn complain(tool: &str, error: &anyhow::Error) {
-    // One line, whatever an input smuggled into a message.
-    let line = printable(&without_numbers(&format!("{error:#}")));
-    eprint_line(&format!("{tool}: {line}"));
+    eprint_line(&line(tool, error));
+}
+
+/// One line, whatever an input smuggled into a message.
+fn line(tool: &str, error: &anyhow::Error) -> String {
+    format!("{tool}: {}", printable(&without_numbers(&format!("{error:#}"))))
 }
 
 /// Writes one line to stderr, in one write so that lines of stages in a pipe do not mix.

@@ -122,7 +122,8 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
     }
 }
 
-fn row(directories: &Directories, known: &Known) -> Value {
+/// Returns what a list says of a container.
+pub(crate) fn row(directories: &Directories, known: &Known) -> Value {
     let bundle = &known.bundle;
     let config: Value = parse(bundle, "config.json").unwrap_or_default();
     // In a bundle that somebody else has made there is none.

@@ -12,6 +12,7 @@ mod errand;
 mod events;
 mod exit;
 mod health;
+mod inspect;
 mod job;
 mod keeper;
 mod launch;
@@ -55,9 +56,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Restart(options) => stop::restart(&options),
         Verb::Rm { force, these } => stop::remove(&these, force),
         Verb::List { form, roots } => list::list(&form, &roots.directories()),
+        Verb::Inspect { these } => inspect::inspect(&these),
         Verb::Top { id, roots } => stop::top(&id, &roots.directories()),
         Verb::Events(options) => events::events(&options),
-        Verb::Stats { json, these } => stats::stats(json, &these),
+        Verb::Stats(options) => stats::stats(&options),
     };
     if attaches { done } else { done.map_err(|error| cli::Exit::new(1, error).into()) }
 }

@@ -165,6 +165,11 @@ pub(crate) enum Verb {
         #[command(flatten)]
         roots: cli::Roots,
     },
+    /// Print all that is known of containers, as JSON: state, health, limits, mounts, log, paths, the record
+    Inspect {
+        #[command(flatten)]
+        these: Containers,
+    },
     /// List the processes of a container
     Top {
         /// The container's id
@@ -174,14 +179,8 @@ pub(crate) enum Verb {
     },
     /// Print what happens to containers: that they come, start, end, go, and how healthy they are
     Events(Events),
-    /// Print what containers use
-    Stats {
-        /// Print one JSON object a line
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        these: Containers,
-    },
+    /// Print what containers use, on a terminal anew each second
+    Stats(Stats),
 }
 
 /// What `list` prints.
@@ -218,6 +217,22 @@ pub(crate) struct Events {
     #[arg(long)]
     pub(crate) json: bool,
     /// Only these containers
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<ContainerId>,
+    #[command(flatten)]
+    pub(crate) roots: cli::Roots,
+}
+
+/// `stats`.
+#[derive(Args, Debug)]
+pub(crate) struct Stats {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print it once, on a terminal, too
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Only these containers [default: all that run]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
     #[command(flatten)]

@@ -1,31 +1,49 @@
 //! `stats`: what a container's control groups count.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use container::{ContainerId, Directories};
+use container::{ContainerId, Directories, Known};
 use serde_json::{Value, json};
 
-use crate::options::Containers;
+use crate::options::Stats;
 use crate::{exit, list};
 
-/// Prints the numbers of each container.
-pub(crate) fn stats(as_json: bool, these: &Containers) -> Result<ExitCode> {
-    let directories = these.roots.directories();
-    let rows = these.ids.iter().map(|id| numbers(&directories, id)).collect::<Result<Vec<_>>>()?;
-    let mut out = io::stdout().lock();
-    if !as_json {
-        writeln!(out, "{:<14}  {:>12}  {:>12}  {:>12}  {:>5}", "ID", "CPU", "MEMORY", "LIMIT", "PIDS")?;
-    }
-    for (id, numbers) in rows {
-        if as_json {
-            writeln!(out, "{}", numbers.json(&id))?;
-        } else {
-            writeln!(out, "{}", numbers.row(&id))?;
+/// How often they are printed on a terminal.
+const EACH: Duration = Duration::from_secs(1);
+
+/// Prints the numbers of each container, and goes on with that on a terminal.
+pub(crate) fn stats(options: &Stats) -> Result<ExitCode> {
+    let directories = options.roots.directories();
+    let is_live = !options.no_stream && !options.json && io::stdout().is_terminal();
+    loop {
+        let text = table(options, &directories)?;
+        // Over what was printed before: to the left upper corner, and what is below goes.
+        let clear = if is_live { "\x1b[H\x1b[J" } else { "" };
+        write!(io::stdout().lock(), "{clear}{text}")?;
+        if !is_live {
+            return Ok(ExitCode::SUCCESS);
         }
+        std::thread::sleep(EACH);
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn table(options: &Stats, directories: &Directories) -> Result<String> {
+    let rows = if options.ids.is_empty() {
+        let up = Known::all(directories).into_iter().filter(|known| known.condition.is_up());
+        let ids = up.filter_map(|known| String::from(known.id).try_into().ok());
+        // One that has ended meanwhile uses nothing.
+        ids.filter_map(|id: ContainerId| numbers(directories, &id).ok()).collect()
+    } else {
+        options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
+    };
+    if options.json {
+        return Ok(rows.iter().map(|(id, numbers)| format!("{}\n", numbers.json(id))).collect());
+    }
+    let head = format!("{:<14}  {:>12}  {:>12}  {:>12}  {:>5}\n", "ID", "CPU", "MEMORY", "LIMIT", "PIDS");
+    Ok(rows.iter().fold(head, |table, (id, numbers)| table + &numbers.row(id) + "\n"))
 }
 
 /// Counts for a container that runs.

@@ -47,7 +47,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
                 (_, true) => store::Form::Digests,
                 _ => store::Form::Table,
             };
-            store::list(&Layout::open(&args.directory(roots))?, form)?;
+            store::list(opened(&args, roots)?.as_ref(), form)?;
         }
         Some(Verb::Tag { source, targets, roots }) => {
             store::tag(&Layout::open(&args.directory(roots))?, source, targets)?;
@@ -73,11 +73,21 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(Verb::Gc { grace, roots }) => {
             // Layers have files with others' ids.
             rootless::enter_if_possible(roots);
-            let layout = Layout::open(&args.directory(roots))?;
-            store::collect(&layout, &roots.directories(), Duration::from_secs(*grace))?;
+            if let Some(layout) = opened(&args, roots)? {
+                store::collect(&layout, &roots.directories(), Duration::from_secs(*grace))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the layout; there is none of its own before the first image.
+fn opened(args: &Args, roots: &cli::Roots) -> anyhow::Result<Option<Layout>> {
+    let directory = args.directory(roots);
+    if args.layout.is_none() && !directory.try_exists()? {
+        return Ok(None);
+    }
+    Ok(Some(Layout::open(&directory)?))
 }
 
 /// Opens an image to be looked at.

@@ -52,8 +52,28 @@ pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyho
 }
 
 /// Prints the images.
-pub(crate) fn list(layout: &Layout, form: Form) -> anyhow::Result<()> {
+pub(crate) fn list(layout: Option<&Layout>, form: Form) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
+    let images = layout.map(listed).transpose()?.unwrap_or_default();
+    match form {
+        Form::Table => table(&images, &mut out),
+        Form::Digests => {
+            let mut seen = HashSet::new();
+            let mut fresh = images.iter().filter(|image| seen.insert(&image.digest));
+            Ok(fresh.try_for_each(|image| writeln!(out, "{}", image.digest))?)
+        }
+        Form::Json => {
+            let line = |image: &Listed| {
+                let Listed { name, digest, platform, created, size } = image;
+                json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
+            };
+            Ok(writeln!(out, "{}", json!(images.iter().map(line).collect::<Vec<_>>()))?)
+        }
+    }
+}
+
+/// Returns what a layout has, in the order of its index.
+fn listed(layout: &Layout) -> anyhow::Result<Vec<Listed>> {
     let mut images = Vec::new();
     for entry in layout.entries()? {
         let mut blobs = HashSet::new();
@@ -79,21 +99,7 @@ pub(crate) fn list(layout: &Layout, form: Form) -> anyhow::Result<()> {
             size,
         });
     }
-    match form {
-        Form::Table => table(&images, &mut out),
-        Form::Digests => {
-            let mut seen = HashSet::new();
-            let mut fresh = images.iter().filter(|image| seen.insert(&image.digest));
-            Ok(fresh.try_for_each(|image| writeln!(out, "{}", image.digest))?)
-        }
-        Form::Json => {
-            let line = |image: &Listed| {
-                let Listed { name, digest, platform, created, size } = image;
-                json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
-            };
-            Ok(writeln!(out, "{}", json!(images.iter().map(line).collect::<Vec<_>>()))?)
-        }
-    }
+    Ok(images)
 }
 
 fn table(images: &[Listed], out: &mut impl Write) -> anyhow::Result<()> {

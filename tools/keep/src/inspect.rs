@@ -1,0 +1,49 @@
+//! `inspect`: all that is known of a container, as one JSON object.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use container::{Directories, Known};
+use serde_json::{Value, json};
+
+use crate::job::{Driver, Job};
+use crate::options::Containers;
+use crate::{health, job, list, output};
+
+/// Prints an object for each container: its row of `list`, and what that has no room for (docs/record.md).
+pub(crate) fn inspect(these: &Containers) -> Result<ExitCode> {
+    let directories = these.roots.directories();
+    let known = these.ids.iter().map(|id| Ok(list::named(&directories, id)?.1)).collect::<Result<Vec<_>>>()?;
+    let mut out = io::stdout().lock();
+    for known in known {
+        writeln!(out, "{:#}", whole(&directories, &known))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn whole(directories: &Directories, known: &Known) -> Value {
+    let bundle = &known.bundle;
+    let mut whole = list::row(directories, known);
+    let config: Value = list::parse(bundle, "config.json").unwrap_or_default();
+    whole["user"] = config["process"]["user"].clone();
+    whole["labels"] = config["annotations"].clone();
+    whole["limits"] = config["linux"]["resources"].clone();
+    whole["mounts"] = config["mounts"].clone();
+    whole["rootfs"] = json!(bundle.join("rootfs"));
+    whole["config"] = json!(bundle.join("config.json"));
+    if let Some(health) = list::parse::<Value>(bundle, health::FILE) {
+        whole["health"] = health;
+    }
+    // A container that was never kept has none.
+    if let Some(job) = list::parse::<Job>(bundle, job::FILE) {
+        whole["restart"] = json!(job.restart);
+        whole["log"] = json!(job.log);
+        if job.log.driver == Driver::File {
+            whole["log"]["path"] = json!(bundle.join(output::FILE));
+        }
+    }
+    // In a bundle that somebody else has made there is none.
+    whole["record"] = list::parse(bundle, "record.json").unwrap_or_default();
+    whole
+}

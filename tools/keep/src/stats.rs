@@ -40,7 +40,7 @@ fn table(options: &Stats, directories: &Directories) -> Result<String> {
         options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
     };
     if options.json {
-        return Ok(rows.iter().map(|(id, numbers)| format!("{}\n", numbers.json(id))).collect());
+        return Ok(rows.iter().fold(String::new(), |lines, (id, numbers)| format!("{lines}{}\n", numbers.json(id))));
     }
     let head = format!("{:<14}  {:>12}  {:>12}  {:>12}  {:>5}\n", "ID", "CPU", "MEMORY", "LIMIT", "PIDS");
     Ok(rows.iter().fold(head, |table, (id, numbers)| table + &numbers.row(id) + "\n"))

@@ -32,7 +32,14 @@ fn help(sandbox: &Sandbox) {
         let outcome = sandbox.run(&[tool, "--help"]).ok().stderr_is("");
         let first = outcome.stdout.lines().next().unwrap();
         assert!(first.len() <= 72 && !first.ends_with('.'), "{outcome}");
-        assert!(outcome.stdout.contains("\nExamples:\n"), "{outcome}");
+        let examples = outcome.stdout.find("\nExamples:\n").unwrap_or_else(|| panic!("{outcome}"));
+        assert!(outcome.stdout.find("\nOptions:\n").is_none_or(|options| examples < options), "{outcome}");
+        assert!(outcome.stdout.lines().count() <= 160, "{outcome}");
+        if tool != "run" {
+            // docker's -h is the host name.
+            let short = sandbox.run(&[tool, "-h"]).ok().stderr_is("").stdout;
+            assert!(short.lines().count() <= 60, "{short}");
+        }
         let verbs =
             outcome.stdout.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
         for verb in verbs

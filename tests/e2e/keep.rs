@@ -226,7 +226,10 @@ fn lists(sandbox: &Sandbox) {
         (&on["record"]["id"], &on["restart"], &off["exit"]["exitCode"]),
         (&"on".into(), &"no".into(), &3.into())
     );
-    assert_eq!(sandbox.run(&["cat", on["log"]["path"].as_str().unwrap()]).ok().stdout.split(' ').next_back(), Some("on\n"));
+    assert_eq!(
+        sandbox.run(&["cat", on["log"]["path"].as_str().unwrap()]).ok().stdout.split(' ').next_back(),
+        Some("on\n")
+    );
     sandbox.run(&["keep", "inspect", "nosuch"]).fails(1).one_error_line("keep", &["nosuch"]);
     sandbox.run(&["keep", "top", "on"]).ok().stdout_has("sleep 1000");
     sandbox.run(&["keep", "top", "off"]).fails(1).one_error_line("keep", &["off", "does not run"]);

@@ -92,7 +92,11 @@ pub fn main_from<A: Parser>(
 ) -> ExitCode {
     // Whose caller ignores it would never hear how a child has ended.
     sys::signal::restore(Signal::CHILD);
-    let command = with_common_options(A::command());
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let mut command = with_common_options(A::command());
+    if arguments.iter().any(|word| word == "-h") {
+        command = command.mut_args(only_the_usual);
+    }
     let tool = command.get_name().to_owned();
     let traced = trace::begin(&tool);
     let parsing = trace::span("arguments", "");
@@ -198,12 +202,21 @@ fn with_common_options(command: Command) -> Command {
     // In `run` and `bundle` -v is docker's --volume, in `compose down` --volumes.
     let has = |command: &Command| command.get_arguments().any(|argument| argument.get_short() == Some('v'));
     let taken = has(&command) || command.get_subcommands().any(has);
-    last_counts(command.arg(if taken { verbose } else { verbose.short('v') }))
+    alike(command.arg(if taken { verbose } else { verbose.short('v') }))
 }
 
+/// What help begins with: what the command is for, its usage, examples. Then come the options, a line each.
+const HELP: &str = "{about}\n\n{usage-heading} {usage}{after-help}\n\n{all-args}";
+
 /// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do.
-fn last_counts(command: Command) -> Command {
-    command.args_override_self(true).mut_subcommands(last_counts)
+fn alike(command: Command) -> Command {
+    command.args_override_self(true).help_template(HELP).term_width(0).mut_subcommands(alike)
+}
+
+/// Keeps what few people need out of the help that fits a screen.
+fn only_the_usual(arg: Arg) -> Arg {
+    let is_rare = matches!(arg.get_help_heading(), Some("Limits" | "Privileges" | "Namespaces" | "Names" | "Health"));
+    arg.hide_short_help(is_rare)
 }
 
 fn verbosity(matches: &ArgMatches) -> u8 {

@@ -147,7 +147,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     roots: cli::Roots,
     /// Print help
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, action = ArgAction::HelpShort)]
     help: Option<bool>,
     /// The image, and the command that replaces its own
     #[arg(

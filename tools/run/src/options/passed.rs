@@ -31,21 +31,39 @@ const fn alias(alias: &'static str, passed: Passed) -> Passed {
     Passed { alias: Some(alias), ..passed }
 }
 
+/// The headings of `bundle --help`, each with the first of its options.
+const HEADINGS: [(&str, &str); 7] = [
+    ("tty", "Process"),
+    ("volume", "Files"),
+    ("memory", "Limits"),
+    ("cap-add", "Privileges"),
+    ("pid", "Namespaces"),
+    ("hostname", "Names"),
+    ("health-cmd", "Health"),
+];
+
 const PASSED: &[Passed] = &[
     flag("tty", Some('t'), "Give it a terminal"),
     short('e', value("env", "NAME[=VALUE]", "Set a variable, or pass this environment's on")),
     value("env-file", "FILE", "Set the variables that a file lists"),
-    short('v', value("volume", "SOURCE:TARGET[:OPTIONS]", "Mount a directory, a file or a named volume")),
-    value("mount", "KEY=VALUE,…", "Mount, in docker's long form"),
-    value("volumes-from", "CONTAINER[:ro]", "Mount the volumes of another container"),
-    value("tmpfs", "TARGET[:OPTIONS]", "Mount an empty tmpfs"),
     short('u', value("user", "USER[:GROUP]", "Run as this user")),
     short('w', value("workdir", "DIR", "Start in this directory")),
     value("umask", "MASK", "Begin with this mask of modes"),
     value("entrypoint", "PROGRAM", "Replace the image's entry point"),
-    short('h', value("hostname", "NAME", "Set the host name")),
-    value("domainname", "NAME", "Set the NIS domain name"),
+    value("group-add", "GROUP", "Add a supplementary group"),
+    flag("init", None, "Run a small init that reaps and forwards signals"),
+    value("stop-signal", "SIGNAL", "The signal that asks it to end"),
+    value("stop-timeout", "SECONDS", "How long it may take to end"),
+    short('v', value("volume", "SOURCE:TARGET[:OPTIONS]", "Mount a directory, a file or a named volume")),
+    value("mount", "KEY=VALUE,…", "Mount, in docker's long form"),
+    value("volumes-from", "CONTAINER[:ro]", "Mount the volumes of another container"),
+    value("tmpfs", "TARGET[:OPTIONS]", "Mount an empty tmpfs"),
     flag("read-only", None, "Mount the root file system read-only"),
+    value("device", "PATH[:PATH[:rwm]]", "Give it a device of the host"),
+    value("device-cgroup-rule", "RULE", "Allow access to devices by number"),
+    value("shm-size", "BYTES", "Size of /dev/shm"),
+    value("gpus", "DEVICES", "Give it GPUs"),
+    value("patch", "FILE", "Merge this JSON into config.json"),
     short('m', value("memory", "BYTES", "Limit memory")),
     value("memory-swap", "BYTES", "Limit memory and swap together"),
     value("memory-reservation", "BYTES", "Keep memory below this when the host is short of it"),
@@ -67,33 +85,28 @@ const PASSED: &[Passed] = &[
     value("cpuset-mems", "LIST", "Use these memory nodes"),
     value("cgroup-parent", "PATH", "Put its control group below this one"),
     value("pids-limit", "NUMBER", "Limit the number of processes"),
+    value("ulimit", "TYPE=SOFT[:HARD]", "Set a resource limit"),
+    value("oom-score-adj", "NUMBER", "Prefer it, or spare it, when memory runs out"),
     value("cap-add", "CAPABILITY", "Add a capability"),
     value("cap-drop", "CAPABILITY", "Drop a capability"),
     flag("privileged", None, "Give it all capabilities and devices"),
     value("security-opt", "OPTION", "seccomp=FILE|unconfined, no-new-privileges, apparmor=PROFILE"),
-    value("device", "PATH[:PATH[:rwm]]", "Give it a device of the host"),
-    value("device-cgroup-rule", "RULE", "Allow access to devices by number"),
-    value("group-add", "GROUP", "Add a supplementary group"),
-    value("ulimit", "TYPE=SOFT[:HARD]", "Set a resource limit"),
     value("sysctl", "NAME=VALUE", "Set a kernel parameter of its namespaces"),
-    value("shm-size", "BYTES", "Size of /dev/shm"),
-    value("add-host", "NAME:ADDRESS", "Add a line to /etc/hosts"),
-    value("dns", "ADDRESS", "Use this name server"),
-    value("dns-search", "DOMAIN", "Search this domain"),
-    alias("dns-opt", value("dns-option", "OPTION", "Set an option of the resolver")),
     value("pid", "NAMESPACE", "host or container:ID"),
     value("ipc", "NAMESPACE", "host, private or container:ID"),
     value("uts", "NAMESPACE", "host"),
     value("cgroupns", "NAMESPACE", "host or private"),
     value("userns", "NAMESPACE", "host"),
-    flag("init", None, "Run a small init that reaps and forwards signals"),
+    short('h', value("hostname", "NAME", "Set the host name")),
+    value("domainname", "NAME", "Set the NIS domain name"),
+    value("add-host", "NAME:ADDRESS", "Add a line to /etc/hosts"),
+    value("dns", "ADDRESS", "Use this name server"),
+    value("dns-search", "DOMAIN", "Search this domain"),
+    alias("dns-opt", value("dns-option", "OPTION", "Set an option of the resolver")),
     short('l', value("label", "NAME=VALUE", "Add a label")),
     value("label-file", "FILE", "Add the labels of a file"),
     value("expose", "PORT[/PROTOCOL]", "One more port for -P"),
     value("annotation", "NAME=VALUE", "Add an annotation"),
-    value("oom-score-adj", "NUMBER", "Prefer it, or spare it, when memory runs out"),
-    value("stop-signal", "SIGNAL", "The signal that asks it to end"),
-    value("stop-timeout", "SECONDS", "How long it may take to end"),
     value("health-cmd", "COMMAND", "Look at its health with this command, in the background"),
     value("health-interval", "DURATION", "Time between two looks"),
     value("health-timeout", "DURATION", "Time that a look may take"),
@@ -101,8 +114,6 @@ const PASSED: &[Passed] = &[
     value("health-start-interval", "DURATION", "Time between two looks while it starts"),
     value("health-retries", "NUMBER", "Failures in a row that make it unhealthy"),
     flag("no-healthcheck", None, "No check, whatever the image says"),
-    value("gpus", "DEVICES", "Give it GPUs"),
-    value("patch", "FILE", "Merge this JSON into config.json"),
 ];
 
 /// The options that go to `bundle` as they are, as `--long` and `--long=value`.
@@ -118,8 +129,10 @@ impl BundleOptions {
 
 impl Args for BundleOptions {
     fn augment_args(command: Command) -> Command {
+        let mut heading = "";
         PASSED.iter().fold(command, |command, passed| {
-            let arg = Arg::new(passed.long).long(passed.long).help(passed.help);
+            heading = HEADINGS.iter().find(|(first, _)| *first == passed.long).map_or(heading, |(_, heading)| heading);
+            let arg = Arg::new(passed.long).long(passed.long).help(passed.help).help_heading(heading);
             let arg = passed.short.map_or(arg.clone(), |short| arg.short(short));
             let arg = passed.alias.map_or(arg.clone(), |alias| arg.visible_alias(alias));
             command.arg(match passed.value {

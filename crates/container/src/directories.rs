@@ -1,7 +1,9 @@
 //! Where everything of ours is. No other code joins a path of ours.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::known::names;
 use crate::{ContainerId, RuntimeId, VolumeName};
 
 /// Where networks have their names, whoever makes them: `ip-netns(8)`.
@@ -111,9 +113,10 @@ impl Directories {
     }
 
     /// Returns the directories of all states, those of other runtimes too.
-    pub fn all_states(&self) -> Vec<PathBuf> {
-        let others = std::fs::read_dir(self.run.join("runtimes")).into_iter().flatten().flatten();
-        std::iter::once(self.states()).chain(others.map(|entry| entry.path())).collect()
+    pub fn all_states(&self) -> io::Result<Vec<PathBuf>> {
+        let runtimes = self.run.join("runtimes");
+        let others = names(&runtimes)?.into_iter().map(|name| runtimes.join(name));
+        Ok(std::iter::once(self.states()).chain(others).collect())
     }
 
     /// Returns the directory of the states of another runtime, by its program.

@@ -1,7 +1,7 @@
 //! Files that others write: whoever reads them must not wait for a FIFO, follow a link, or read without end.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -10,21 +10,26 @@ use rustix::fs::{Mode, OFlags};
 /// Nobody notes more. Bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Reads a regular file of `user`; without one, of root or the caller.
-pub(crate) fn read(path: &Path, user: Option<u32>) -> Option<Vec<u8>> {
+/// Reads a regular file of `user`; without one, of root or the caller. Of users' files no error counts, which they could make.
+pub(crate) fn read(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>> {
+    let read = sys::file::known(read_believed(path, user));
+    if user.is_some() { Ok(read.unwrap_or_default().flatten()) } else { read.map(Option::flatten) }
+}
+
+fn read_believed(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    let found = file.metadata().ok()?;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = file.metadata()?;
     let believed = match user {
         Some(user) => found.uid() == user,
         None => found.uid() == 0 || found.uid() == caller(),
     };
     if !believed || !found.is_file() || found.len() > LIMIT {
-        return None;
+        return Ok(None);
     }
     let mut text = Vec::new();
-    file.take(LIMIT).read_to_end(&mut text).ok()?;
-    Some(text)
+    file.take(LIMIT).read_to_end(&mut text)?;
+    Ok(Some(text))
 }
 
 /// Who asks.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use cgroup::Cgroups;
@@ -71,30 +72,35 @@ pub struct Known {
 
 impl Known {
     /// Returns the containers of a root, by id.
-    pub fn all(directories: &Directories) -> Vec<Self> {
+    pub fn all(directories: &Directories) -> io::Result<Vec<Self>> {
         let mut ids = BTreeSet::new();
-        for directory in directories.all_states().iter().chain([&directories.bundles()]) {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            ids.extend(entries.filter_map(|entry| entry.file_name().to_str()?.parse::<RuntimeId>().ok()));
+        for directory in directories.all_states()?.iter().chain([&directories.bundles()]) {
+            ids.extend(names(directory)?.iter().filter_map(|name| name.parse::<RuntimeId>().ok()));
         }
         // What is on its way out has a full stop in front.
-        ids.into_iter().filter(|id| !id.starts_with('.')).filter_map(|id| Self::of(directories, id)).collect()
+        let ids = ids.into_iter().filter(|id| !id.starts_with('.'));
+        ids.filter_map(|id| Self::of(directories, id).transpose()).collect()
     }
 
     /// Returns the container of that id.
-    pub fn of(directories: &Directories, id: RuntimeId) -> Option<Self> {
+    pub fn of(directories: &Directories, id: RuntimeId) -> io::Result<Option<Self>> {
         let own = ContainerId::try_from(String::from(id.clone())).ok().map(|id| directories.bundle(&id));
-        let noted = directories.all_states().into_iter().find_map(|states| Noted::read(&state_in(&states, &id)));
-        let others = || OTHERS.iter().find_map(|states| Noted::read(&state_in(Path::new(states), &id)));
-        let noted = noted.or_else(|| others().filter(|noted| own.is_some() && noted.bundle() == own));
-        let bundle = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone())?;
+        let noted_in = |states: &[PathBuf]| -> io::Result<Option<Noted>> {
+            states.iter().find_map(|states| Noted::read(&state_in(states, &id)).transpose()).transpose()
+        };
+        let noted = match noted_in(&directories.all_states()?)? {
+            None => noted_in(&OTHERS.map(PathBuf::from))?.filter(|noted| own.is_some() && noted.bundle() == own),
+            noted => noted,
+        };
+        let Some(bundle) = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone()) else { return Ok(None) };
+        let is_directory = sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir());
         let exit = Exit::of(&bundle);
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
         let there = |name: &str| !matches!(bundle.join(name).try_exists(), Ok(false));
         let condition = match &noted {
             Some(noted) if process.is_some() => noted.condition(),
             Some(noted) if noted.process.pid == 0 => Condition::Created,
-            None if !bundle.is_dir() => return None,
+            None if !is_directory => return Ok(None),
             // One whose config.json is gone has other files still.
             _ if own.as_ref() == Some(&bundle) && !there("config.json") && !there("keep.json") => Condition::Incomplete,
             _ if there(Exit::FILE) && is_held(directories, &bundle) => Condition::Restarting,
@@ -102,43 +108,52 @@ impl Known {
             _ => Condition::Exited,
         };
         let started = noted.as_ref().and_then(|noted| noted.text("created")).filter(|_| process.is_some());
-        Some(Self { id, bundle, condition, pid: process.map(Pid::as_raw_pid), started, exit })
+        Ok(Some(Self { id, bundle, condition, pid: process.map(Pid::as_raw_pid), started, exit }))
     }
 
     /// Returns the container that a person means, by its id or the beginning of one that `run` has made up.
-    pub fn named(directories: &Directories, text: &str) -> Option<Self> {
-        let exact = || Self::of(directories, text.parse().ok()?);
-        let places = || directories.all_states().into_iter().chain([directories.bundles()]);
-        exact().or_else(|| Self::of(directories, in_full(places(), text)?))
+    pub fn named(directories: &Directories, text: &str) -> io::Result<Option<Self>> {
+        let exact = text.parse().map_or(Ok(None), |id| Self::of(directories, id))?;
+        if exact.is_some() {
+            return Ok(exact);
+        }
+        let full = in_full(directories.all_states()?.into_iter().chain([directories.bundles()]), text)?;
+        full.map_or(Ok(None), |id| Self::of(directories, id))
     }
 }
 
 impl Directories {
     /// Returns the id of a bundle that `run` has made up and that begins so, or what was given: as [`in_full`].
-    pub fn in_full(&self, id: ContainerId) -> ContainerId {
-        if self.bundle(&id).symlink_metadata().is_ok() {
-            return id;
+    pub fn in_full(&self, id: ContainerId) -> io::Result<ContainerId> {
+        if sys::file::may_be_there(&self.bundle(&id)) {
+            return Ok(id);
         }
-        let full = in_full([self.bundles()], &id).and_then(|id| String::from(id).parse().ok());
-        full.unwrap_or(id)
+        let full = in_full([self.bundles()], &id)?.and_then(|id| String::from(id).parse().ok());
+        Ok(full.unwrap_or(id))
     }
 }
 
 /// Returns the only id in these directories that begins so. As with docker, ids may be cut short and names not, or `rm db`
 /// would mean `db2` where there is no `db`: what counts are the twelve hexadecimal digits that `run` makes up, of which
 /// four are given.
-pub fn in_full(directories: impl IntoIterator<Item = PathBuf>, text: &str) -> Option<RuntimeId> {
+pub fn in_full(directories: impl IntoIterator<Item = PathBuf>, text: &str) -> io::Result<Option<RuntimeId>> {
     let digits = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if !(4..12).contains(&text.len()) || !digits(text) {
-        return None;
+        return Ok(None);
     }
     let mut found = BTreeSet::new();
     for directory in directories {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names(&directory)?.into_iter();
         found.extend(names.filter(|name| name.len() == 12 && digits(name) && name.starts_with(text)));
     }
-    found.pop_first().filter(|_| found.is_empty())?.parse().ok()
+    Ok(found.pop_first().filter(|_| found.is_empty()).and_then(|id| id.parse().ok()))
+}
+
+/// Returns the names in a directory, if it is there.
+pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = sys::file::known(fs::read_dir(directory))?.into_iter().flatten();
+    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name().into_string().ok())).collect();
+    Ok(names?.into_iter().flatten().collect())
 }
 
 /// Tells whether somebody lives who is responsible for the container and is not ending: what its claim says.
@@ -162,20 +177,20 @@ struct Noted {
 }
 
 impl Noted {
-    fn read(directory: &Path) -> Option<Self> {
-        let read = |name: &str| sys::file::read_regular(&directory.join(name)).ok();
-        let text = match read(State::FILE).or_else(|| read("status")) {
+    fn read(directory: &Path) -> io::Result<Option<Self>> {
+        let read = |name: &str| sys::file::known(sys::file::read_regular(&directory.join(name)));
+        let text = match read(State::FILE)?.map_or_else(|| read("status"), |text| Ok(Some(text)))? {
             Some(text) => text,
             // Its creator has just begun, or was killed while beginning.
             None if directory.is_dir() => Vec::new(),
-            None => return None,
+            None => return Ok(None),
         };
         let state: Value = serde_json::from_slice(&text).unwrap_or_default();
         let number = |names: [&str; 2]| names.iter().find_map(|name| state.get(*name)?.as_i64());
         let pid = number(["init_process_pid", "pid"]).and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
         let birth = number(["init_process_start", "process-start-time"]).and_then(|birth| u64::try_from(birth).ok());
         let process = NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) };
-        Some(Self { directory: directory.to_owned(), state, process })
+        Ok(Some(Self { directory: directory.to_owned(), state, process }))
     }
 
     fn text(&self, name: &str) -> Option<String> {
@@ -249,10 +264,10 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, text).unwrap();
             }
-            let known = Known::of(&directories, id.parse().unwrap()).unwrap();
+            let known = Known::of(&directories, id.parse().unwrap()).unwrap().unwrap();
             assert_eq!((known.condition, known.pid.is_some()), (want, live_is(want, id)), "{id}");
         }
-        let all: Vec<String> = Known::all(&directories).iter().map(|known| known.id.to_string()).collect();
+        let all: Vec<String> = Known::all(&directories).unwrap().iter().map(|known| known.id.to_string()).collect();
         assert_eq!(all, ["back", "dead", "done", "fresh", "gone", "half", "made", "runc", "up"]);
         for id in ["0123456789ab", "0123456789cd", "beef00000000"] {
             fs::create_dir(directories.bundles().join(id)).unwrap();
@@ -267,8 +282,12 @@ mod tests {
             ("0123456789a", Some("0123456789ab")),
             ("0123456789ab", Some("0123456789ab")),
         ] {
-            assert_eq!(Known::named(&directories, text).map(|known| known.id.to_string()).as_deref(), want, "{text}");
-            let id = text.parse::<ContainerId>().map(|id| directories.in_full(id).to_string()).ok();
+            assert_eq!(
+                Known::named(&directories, text).unwrap().map(|known| known.id.to_string()).as_deref(),
+                want,
+                "{text}"
+            );
+            let id = text.parse::<ContainerId>().map(|id| directories.in_full(id).unwrap().to_string()).ok();
             assert_eq!(id.filter(|id| id != text), want.filter(|id| *id != text).map(str::to_owned), "{text}");
         }
     }

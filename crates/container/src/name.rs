@@ -139,7 +139,8 @@ fn podman(storage: &Path, user: Option<u32>) -> Vec<(String, String)> {
 }
 
 fn podman_list(path: &Path, user: Option<u32>) -> Vec<(String, String)> {
-    let list = file::read(path, user).and_then(|text| serde_json::from_slice(&text).ok());
+    let text = file::read(path, user).ok().flatten();
+    let list = text.and_then(|text| serde_json::from_slice(&text).ok());
     let Some(Value::Array(containers)) = list else { return vec![] };
     let named = |container: &Value| {
         let name = container.get("names")?.as_array()?.first()?.as_str()?;
@@ -152,7 +153,7 @@ fn podman_list(path: &Path, user: Option<u32>) -> Vec<(String, String)> {
 fn nerdctl(directory: &Path) -> Vec<(String, String)> {
     let files = below(directory.to_owned()).flat_map(|daemon| below(daemon.join("names"))).flat_map(below);
     let named = |file: PathBuf| {
-        let id = String::from_utf8(file::read(&file, None)?).ok()?.trim().to_owned();
+        let id = String::from_utf8(file::read(&file, None).ok()??).ok()?.trim().to_owned();
         Some((id, file.file_name()?.to_str()?.to_owned()))
     };
     files.filter_map(named).collect()
@@ -172,7 +173,7 @@ fn below(path: PathBuf) -> impl Iterator<Item = PathBuf> {
 }
 
 fn read(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&file::read(path, None)?).ok()
+    serde_json::from_slice(&file::read(path, None).ok()??).ok()
 }
 
 #[cfg(test)]

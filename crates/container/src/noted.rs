@@ -1,6 +1,7 @@
 //! The containers that runtimes have noted: one directory a container, with the process that it began with.
 
 use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -50,68 +51,95 @@ const USERS_OWN: [(&str, Note); 3] = [("runc", RUNC), ("crun", CRUN), ("drayage/
 const CONTAINERD: &str = "/run/containerd/runc";
 
 /// Returns all that are noted; ours are in `states`.
-pub fn all(states: &Path) -> Vec<Noted> {
+pub fn all(states: &Path) -> io::Result<Vec<Noted>> {
     let mut found = vec![];
-    for place in places(states) {
-        found.extend(ids(&place).filter_map(|id| noted(&place, &id)));
+    for place in places(states)? {
+        for id in ids(&place)? {
+            found.extend(noted(&place, &id)?);
+        }
     }
-    found
+    Ok(found)
 }
 
-fn ids(place: &Place) -> impl Iterator<Item = RuntimeId> {
-    let entries = fs::read_dir(&place.directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+fn ids(place: &Place) -> io::Result<Vec<RuntimeId>> {
+    let entries = match below(&place.directory) {
+        // What a user's own directory has, the user may spoil.
+        Err(_) if place.user.is_some() => vec![],
+        entries => entries?,
+    };
+    Ok(entries.iter().filter_map(|entry| entry.file_name()?.to_str()?.parse().ok()).collect())
+}
+
+/// Returns the paths in a directory, if it is there.
+fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = sys::file::known(fs::read_dir(directory))?;
+    entries.into_iter().flatten().map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Returns the container of that id, of the system's or the caller's.
-pub fn of_id(states: &Path, id: &RuntimeId) -> Option<Noted> {
-    places(states).iter().filter(|place| place.user.is_none()).find_map(|place| noted(place, id))
+pub fn of_id(states: &Path, id: &RuntimeId) -> io::Result<Option<Noted>> {
+    first(places(states)?.iter().filter(|place| place.user.is_none()), id)
+}
+
+fn first<'a>(places: impl IntoIterator<Item = &'a Place>, id: &RuntimeId) -> io::Result<Option<Noted>> {
+    places.into_iter().find_map(|place| noted(place, id).transpose()).transpose()
 }
 
 /// Returns the container of that id, of that name, or the only one whose id begins so. Another user's containers are found
 /// by the user's name or number in front, `alice/web`, and by no other name: what users note leads nobody else by surprise.
-pub fn find(states: &Path, text: &str) -> Option<Noted> {
-    find_of(states, text, None).or_else(|| {
-        let (user, text) = text.split_once('/')?;
-        find_of(states, text, Some(name::user(user)?))
-    })
-}
-
-fn find_of(states: &Path, text: &str, user: Option<u32>) -> Option<Noted> {
-    let places: Vec<Place> = places(states).into_iter().filter(|place| place.user == user).collect();
-    let exact = |id: RuntimeId| places.iter().find_map(|place| noted(place, &id));
-    let named = || Names::default().id(text, user)?.parse().ok();
-    if let Some(noted) = text.parse().ok().and_then(exact).or_else(|| exact(named()?)) {
-        return Some(noted);
+pub fn find(states: &Path, text: &str) -> io::Result<Option<Noted>> {
+    let found = find_of(states, text, None)?;
+    let of_user = || text.split_once('/').and_then(|(user, text)| Some((name::user(user)?, text)));
+    match (found, of_user) {
+        (None, of_user) => of_user().map_or(Ok(None), |(user, text)| find_of(states, text, Some(user))),
+        (found, _) => Ok(found),
     }
-    let begins = |id: &RuntimeId| text.len() >= 4 && id.starts_with(text);
-    let mut begun = places.iter().flat_map(|place| ids(place).filter(begins).filter_map(|id| noted(place, &id)));
-    begun.next().filter(|_| begun.next().is_none())
 }
 
-fn places(states: &Path) -> Vec<Place> {
+fn find_of(states: &Path, text: &str, user: Option<u32>) -> io::Result<Option<Noted>> {
+    let places: Vec<Place> = places(states)?.into_iter().filter(|place| place.user == user).collect();
+    let named = || Names::default().id(text, user)?.parse().ok();
+    for id in text.parse().ok().into_iter().chain(std::iter::once_with(named).flatten()) {
+        if let Some(noted) = first(&places, &id)? {
+            return Ok(Some(noted));
+        }
+    }
+    let mut begun = vec![];
+    for place in places.iter().filter(|_| text.len() >= 4) {
+        for id in ids(place)?.iter().filter(|id| id.starts_with(text)) {
+            begun.extend(noted(place, id)?);
+        }
+    }
+    Ok(begun.pop().filter(|_| begun.is_empty()))
+}
+
+fn places(states: &Path) -> io::Result<Vec<Place>> {
     let roots = |directory: PathBuf, note| Place { directory, note, user: None };
-    let below = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
     // Beside them are those of the other runtimes that `run` was asked for.
-    let runtimes = below(&states.with_file_name("runtimes").to_string_lossy());
     let own: Vec<Place> = std::iter::once(states.to_owned())
-        .chain(runtimes.map(|runtime| runtime.path()))
+        .chain(below(&states.with_file_name("runtimes"))?)
         .flat_map(|directory| [RUNC, CRUN].map(|note| roots(directory.clone(), note)))
         .collect();
     let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
-    let spaces = below(CONTAINERD).map(|space| roots(space.path(), RUNC));
-    let users = below(USERS).filter_map(|user| Some((user.path(), user.metadata().ok()?.uid())));
+    let spaces = below(Path::new(CONTAINERD))?.into_iter().map(|space| roots(space, RUNC));
+    let users = below(Path::new(USERS))?.into_iter();
+    let users =
+        users.filter_map(|user| Some((user.symlink_metadata().ok()?.uid(), user))).map(|(uid, user)| (user, uid));
     let users = users.flat_map(|(directory, uid)| {
         let user = (uid != file::caller()).then_some(uid);
         USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user })
     });
     // Users come last: what another's container is called is not theirs to say.
-    own.into_iter().chain(others).chain(spaces).chain(users).collect()
+    Ok(own.into_iter().chain(others).chain(spaces).chain(users).collect())
 }
 
-fn noted(place: &Place, id: &RuntimeId) -> Option<Noted> {
-    let Place { directory, note: (file, member), user } = place;
-    let state: Value = serde_json::from_slice(&file::read(&state_in(directory, id).join(file), *user)?).ok()?;
+fn noted(place: &Place, id: &RuntimeId) -> io::Result<Option<Noted>> {
+    let text = file::read(&state_in(&place.directory, id).join(place.note.0), place.user)?;
+    Ok(text.and_then(|text| parse(place, id, &text)))
+}
+
+fn parse(Place { note: (_, member), user, .. }: &Place, id: &RuntimeId, text: &[u8]) -> Option<Noted> {
+    let state: Value = serde_json::from_slice(text).ok()?;
     let birth = ["init_process_start", "process-start-time"].iter().find_map(|member| state.get(member)?.as_u64());
     let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok())?;
     // Not every runtime notes it.
@@ -160,7 +188,7 @@ mod tests {
             ("../x", None),
             ("", None),
         ] {
-            let found = find(directory.path(), id);
+            let found = find(directory.path(), id).unwrap();
             assert_eq!(found.as_ref().map(|noted| noted.pid), want, "{id}");
             assert!(found.is_none_or(|noted| noted.bundle == Some("/b".into())));
         }

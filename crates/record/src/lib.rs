@@ -158,6 +158,16 @@ impl Record {
         Self::parse(&text, &origin)
     }
 
+    /// Reads the record that `bundle` has left in its bundle; `None` where there is none, or a damaged one.
+    pub fn known_of(bundle: &Path) -> Result<Option<Self>, Error> {
+        match Self::of_bundle(bundle) {
+            Err(Error::Read { origin, cause }) => {
+                sys::file::known(Err(cause)).map_err(|cause| Error::Read { origin, cause })
+            }
+            read => Ok(read.ok()),
+        }
+    }
+
     /// Reads the records of all bundles in a directory, as far as they have one.
     pub fn of_bundles(directory: &Path) -> io::Result<Vec<Result<Self, Error>>> {
         let entries = match fs::read_dir(directory) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use container::{Condition, ContainerId, Directories, Known, NotedProcess};
+use container::{Condition, ContainerId, Directories, Known, NotedProcess, state_in};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -96,10 +96,10 @@ impl Claim {
                 continue;
             }
             match read(&file) {
-                Content::Duty(duty) if !duty.ending && duty.is_alive() || begun.elapsed() > PATIENCE => {
+                Ok(Content::Duty(duty)) if !duty.ending && duty.is_alive() || begun.elapsed() > PATIENCE => {
                     bail!("container {id} is there already (process {})", duty.process.pid);
                 }
-                Content::Empty | Content::Unreadable if begun.elapsed() > BEING_WRITTEN => {
+                Ok(Content::Empty | Content::Unreadable) | Err(_) if begun.elapsed() > BEING_WRITTEN => {
                     bail!("container {id} is there already: somebody holds {}", path.display());
                 }
                 _ => std::thread::sleep(Duration::from_millis(2)),
@@ -142,13 +142,13 @@ impl Claim {
     }
 
     /// Returns the duty that the claim has.
-    pub fn duty(&self) -> Option<Duty> {
-        duty(read(&self.file))
+    pub fn duty(&self) -> Result<Option<Duty>> {
+        read(&self.file).map(duty).with_context(|| format!("read {}", self.path.display()))
     }
 
     /// Tells the others that the end has come, and that the name will be free.
     pub fn is_ending(&self) {
-        if let Some(duty) = self.duty() {
+        if let Ok(Some(duty)) = self.duty() {
             // Only the waiting of others depends on it.
             let _told = self.write(&Duty { ending: true, ..duty });
         }
@@ -158,7 +158,7 @@ impl Claim {
     /// has left is being undone already.
     pub fn take_over(&self, duty: &Duty) -> Result<bool> {
         let _alone = self.alone()?;
-        if self.duty().is_some_and(|duty| duty.ending) {
+        if self.duty()?.is_some_and(|duty| duty.ending) {
             return Ok(false);
         }
         self.write(duty).map(|()| true)
@@ -168,7 +168,7 @@ impl Claim {
     /// somebody else took it over, and lives.
     pub fn falls_to_us(&self) -> Result<bool> {
         let _alone = self.alone()?;
-        if self.duty().is_some_and(|duty| !duty.is_own() && duty.is_alive()) {
+        if self.duty()?.is_some_and(|duty| !duty.is_own() && duty.is_alive()) {
             return Ok(false);
         }
         self.is_ending();
@@ -178,7 +178,8 @@ impl Claim {
     /// Tells whether somebody who has taken the duty over still has it, or has done it and given the name back.
     pub fn is_in_other_hands(&self) -> bool {
         let others = |duty: Duty| !duty.is_own() && duty.is_alive() && !duty.ending;
-        !is_named(&self.file, &self.path) || self.duty().is_some_and(others)
+        // What cannot be read is left to the next run.
+        !is_named(&self.file, &self.path) || self.duty().map_or(true, |duty| duty.is_some_and(others))
     }
 
     /// Keeps the other processes that hold this claim from changing its duty: a lock of the process, which flock(2)
@@ -202,12 +203,14 @@ impl Claim {
 
     /// Does the duty of one who was killed; tells whether there was one. Where the file does not say it, the bundle does.
     fn do_what_is_left(&self, directories: &Directories, id: &ContainerId) -> Result<bool> {
-        let undo = match read(&self.file) {
+        let undo = match read(&self.file).with_context(|| format!("read {}", self.path.display()))? {
             Content::Duty(duty) => duty.undo,
-            Content::Empty => undo::of_bundle(directories, id),
+            // A bundle of which nothing was started is not theirs.
+            Content::Empty if !sys::file::may_be_there(&state_in(&directories.states(), &id.into())) => vec![],
+            Content::Empty => undo::of_bundle(directories, id)?,
             Content::Unreadable => {
                 log::warn!("{} is damaged: what the bundle says is undone", self.path.display());
-                undo::of_bundle(directories, id)
+                undo::of_bundle(directories, id)?
             }
         };
         if !undo.is_empty() {
@@ -259,7 +262,8 @@ pub fn sweep(directories: &Directories) -> Result<Vec<ContainerId>> {
 /// that stages by hand have made. Their bundles stay. Returns their ids.
 pub fn sweep_ended(directories: &Directories) -> Result<Vec<ContainerId>> {
     let mut swept = Vec::new();
-    for known in Known::all(directories).into_iter().filter(|known| known.condition == Condition::Exited) {
+    let all = Known::all(directories).context("look for containers")?;
+    for known in all.into_iter().filter(|known| known.condition == Condition::Exited) {
         let Ok(id) = String::from(known.id).parse() else { continue };
         if !undo::is_left(directories, &id) {
             continue;
@@ -271,7 +275,7 @@ pub fn sweep_ended(directories: &Directories) -> Result<Vec<ContainerId>> {
             continue;
         }
         let claim = Claim { file, path };
-        match undo::carry_out(&undo::of_bundle(directories, &id)) {
+        match undo::of_bundle(directories, &id).and_then(|undo| undo::carry_out(&undo)) {
             Ok(()) => swept.extend((!undo::is_left(directories, &id)).then_some(id)),
             Err(error) => log::warn!("{error:#}"),
         }
@@ -281,9 +285,11 @@ pub fn sweep_ended(directories: &Directories) -> Result<Vec<ContainerId>> {
 }
 
 /// Returns who is responsible for a container that is alive.
-pub fn holder_of(directories: &Directories, id: &ContainerId) -> Option<Duty> {
-    let (file, _) = open(&directories.claim(id), false).ok()?;
-    duty(read(&file)).filter(Duty::is_alive)
+pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<Duty>> {
+    let path = directories.claim(id);
+    let content = sys::file::known(open(&path, false)).and_then(|claim| claim.map(|(file, _)| read(&file)).transpose());
+    let content = content.with_context(|| format!("read {}", path.display()))?;
+    Ok(content.and_then(duty).filter(Duty::is_alive))
 }
 
 /// Tells whether somebody holds the claim on a name, whatever it says.
@@ -338,13 +344,13 @@ fn is_named(file: &File, path: &Path) -> bool {
     (held.dev(), held.ino()) == (now.dev(), now.ino())
 }
 
-fn read(mut file: &File) -> Content {
+fn read(mut file: &File) -> io::Result<Content> {
     let mut text = Vec::new();
-    match file.rewind().and_then(|()| file.read_to_end(&mut text)) {
-        Ok(0) => Content::Empty,
-        Ok(_) => serde_json::from_slice(&text).map_or(Content::Unreadable, Content::Duty),
-        Err(_) => Content::Unreadable,
-    }
+    file.rewind()?;
+    Ok(match file.read_to_end(&mut text)? {
+        0 => Content::Empty,
+        _ => serde_json::from_slice(&text).map_or(Content::Unreadable, Content::Duty),
+    })
 }
 
 fn duty(content: Content) -> Option<Duty> {
@@ -377,11 +383,27 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_started_is_not_undone() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories::below(root.path().to_owned());
+        let id: ContainerId = "web".parse().unwrap();
+        fs::create_dir_all(directories.bundle(&id)).unwrap();
+        fs::write(directories.bundle(&id).join("record.json"), r#"{"id":"web","owner":"00000001-00000002"}"#).unwrap();
+        fs::create_dir_all(directories.claims()).unwrap();
+        // What a killed owner of an earlier container has left says nothing of a bundle that was made since.
+        fs::write(directories.claim(&id), "").unwrap();
+        drop(Claim::take(&directories, &id).unwrap());
+        fs::create_dir_all(state_in(&directories.states(), &(&id).into())).unwrap();
+        // It would be undone, by tools that are not here.
+        assert!(Claim::take(&directories, &id).is_err());
+    }
+
+    #[test]
     fn a_damaged_claim_is_no_empty_one() {
         let root = tempfile::tempdir().unwrap();
         for (text, want) in [("", "empty"), ("{", "unreadable"), ("null", "unreadable"), ("{}", "unreadable")] {
             fs::write(root.path().join("claim"), text).unwrap();
-            let content = match read(&File::open(root.path().join("claim")).unwrap()) {
+            let content = match read(&File::open(root.path().join("claim")).unwrap()).unwrap() {
                 Content::Empty => "empty",
                 Content::Unreadable => "unreadable",
                 Content::Duty(_) => "duty",

@@ -90,6 +90,11 @@ impl Stage {
     pub fn command(&self) -> anyhow::Result<std::process::Command> {
         sibling::command(self)
     }
+
+    /// Executes it without a word, unless it fails: then the error has its words.
+    pub fn execute(&self) -> anyhow::Result<()> {
+        undo::Begun::start(self)?.end()
+    }
 }
 
 impl fmt::Display for Stage {

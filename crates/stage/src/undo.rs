@@ -85,22 +85,22 @@ impl Made<'_> {
 
 /// Returns what undoes what a bundle says was made for its container, but for the bundle itself. It is nothing where the
 /// bundle does not say it.
-pub(crate) fn of_bundle(directories: &Directories, id: &ContainerId) -> Vec<Undo> {
-    let Ok(record) = Record::of_bundle(&directories.bundle(id)) else { return vec![] };
+pub(crate) fn of_bundle(directories: &Directories, id: &ContainerId) -> Result<Vec<Undo>> {
+    let record = Record::known_of(&directories.bundle(id))?.unwrap_or_default();
     let owner = record.find::<OwnedBy>().ok().flatten().map(|owned| owned.0);
     // Without an owner it is not known that it is this container's.
     if owner.is_none() {
-        return vec![];
+        return Ok(vec![]);
     }
     let states = directories.states();
     let made = Made { id, owner, root: directories.root(), states: Some(&states), runtime: None, keeps_bundle: true };
-    made.undo(|tool| is_in(&record, tool))
+    Ok(made.undo(|tool| is_in(&record, tool)))
 }
 
-/// Tells whether a container that has ended still has its state or its network.
+/// Tells whether a container that has ended may still have its state or its network.
 pub fn is_left(directories: &Directories, id: &ContainerId) -> bool {
     let state = container::state_in(&directories.states(), &id.into());
-    [state, container::namespace(id)].iter().any(|path| path.symlink_metadata().is_ok())
+    [state, container::namespace(id)].iter().any(|path| sys::file::may_be_there(path))
 }
 
 /// Tells whether the record says that a tool has made something for a run of the container.
@@ -119,9 +119,10 @@ pub fn is_in(record: &Record, tool: Tool) -> bool {
 pub fn carry_out(undo: &[Undo]) -> Result<()> {
     let (beside, others): (Vec<&Undo>, Vec<&Undo>) = undo.iter().partition(|undo| undo.of == Tool::Bundle);
     let (spawn, network): (Vec<&Undo>, Vec<&Undo>) = others.into_iter().partition(|undo| undo.of == Tool::Spawn);
-    let mut done: Vec<Result<()>> = spawn.into_iter().map(|step| Begun::start(step).and_then(Begun::end)).collect();
-    let begun: Vec<Result<Begun<'_>>> = beside.into_iter().map(Begun::start).collect();
-    done.extend(network.into_iter().map(|step| Begun::start(step).and_then(Begun::end)));
+    let mut done: Vec<Result<()>> =
+        spawn.into_iter().map(|step| Begun::start(&step.stage).and_then(Begun::end)).collect();
+    let begun: Vec<Result<Begun<'_>>> = beside.into_iter().map(|step| Begun::start(&step.stage)).collect();
+    done.extend(network.into_iter().map(|step| Begun::start(&step.stage).and_then(Begun::end)));
     done.extend(begun.into_iter().map(|begun| begun.and_then(Begun::end)));
     let mut failures = done.into_iter().filter_map(Result::err);
     let Some(first) = failures.next() else { return Ok(()) };
@@ -141,8 +142,8 @@ pub fn carry_out_at_last(undo: &[Undo]) -> Result<()> {
     }
 }
 
-/// A step that is being carried out.
-struct Begun<'a> {
+/// A command that is being executed.
+pub(crate) struct Begun<'a> {
     stage: &'a Stage,
     process: Process,
     /// What it says on stderr.
@@ -150,8 +151,7 @@ struct Begun<'a> {
 }
 
 impl<'a> Begun<'a> {
-    fn start(undo: &'a Undo) -> Result<Self> {
-        let stage = &undo.stage;
+    pub(crate) fn start(stage: &'a Stage) -> Result<Self> {
         log::debug!("{stage}");
         let _span = trace::span("execute", stage);
         let words = File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?);
@@ -161,7 +161,7 @@ impl<'a> Begun<'a> {
         Ok(Self { stage, process, words })
     }
 
-    fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         let _span = trace::span("undo", self.stage);
         if self.process.wait()? == Status::Exited(0) {
             return Ok(());

@@ -42,6 +42,25 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Tells whether an error says nothing of the file itself: no descriptor, no memory, a disk that cannot be read.
+pub fn says_nothing(error: &io::Error) -> bool {
+    let nothing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::INTR, Errno::AGAIN];
+    Errno::from_io_error(error).is_some_and(|errno| nothing.contains(&errno))
+}
+
+/// Returns what has been read or looked at; `None` where it is not there, or not what it should be.
+pub fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if says_nothing(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
+}
+
+/// Tells whether something may have that name: an error is not that nothing has it.
+pub fn may_be_there(path: &Path) -> bool {
+    known(path.symlink_metadata()).map_or(true, |found| found.is_some())
+}
+
 /// Takes a lock on a file (`flock(2)`), however long that takes. Who waits for two seconds is `told` so.
 pub fn lock(file: &File, operation: FlockOperation, told: impl FnOnce() + Send + 'static) -> rustix::io::Result<()> {
     let at_once = match operation {
@@ -74,5 +93,24 @@ pub fn leave_open(descriptor: impl Into<OwnedFd>) {
     let many = *MANY.get_or_init(|| (may_have() / 4).min(256));
     if u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number < many) {
         let _number = descriptor.into_raw_fd();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_not_that_nothing_is_there() {
+        for (errno, want) in [
+            (Errno::NOENT, Some(None::<()>)),
+            (Errno::NOTDIR, Some(None)),
+            (Errno::LOOP, Some(None)),
+            (Errno::ACCESS, Some(None)),
+            (Errno::MFILE, None),
+            (Errno::IO, None),
+        ] {
+            assert_eq!(known(Err(errno.into())).ok(), want, "{errno}");
+        }
     }
 }

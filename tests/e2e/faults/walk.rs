@@ -170,8 +170,8 @@ fn walk(sandbox: &Sandbox, scenario: &Scenario) {
     plain(MADE).ok();
     // The first run makes what stays for good.
     let once = |strace: &str| {
-        plain(scenario.prepare).ok();
-        shell(sandbox, scenario.run, strace)
+        let made = plain(&format!(": >injected; {}", scenario.prepare));
+        if made.code() == 0 { shell(sandbox, scenario.run, strace) } else { made }
     };
     once("").ok();
     let want = plain(scenario.check).ok().stdout;

@@ -126,7 +126,9 @@ impl Lock {
             Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
         let held = file.metadata().with_context(|| format!("look at {}", path.display()))?;
-        let there = fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        let now =
+            sys::file::known(fs::symlink_metadata(path)).with_context(|| format!("look at {}", path.display()))?;
+        let there = now.is_some_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
         Ok(there.then_some(Self(file)))
     }
 
@@ -182,7 +184,8 @@ fn sweep(path: &Path) -> Result<()> {
 /// Returns the ids of the bundles.
 pub(crate) fn entries(directories: &Directories) -> Result<Vec<ContainerId>> {
     let mut paths = paths(directories)?;
-    paths.retain(|path| !is_removed(path) && path.is_dir());
+    let is_directory = |path: &Path| sys::file::known(path.metadata()).map(|found| found.is_some_and(|it| it.is_dir()));
+    paths.retain(|path| !is_removed(path) && is_directory(path).unwrap_or(true));
     paths.sort();
     Ok(paths.iter().filter_map(|path| ContainerId::of_path(path).ok()).collect())
 }

@@ -62,7 +62,7 @@ pub(crate) fn enter(options: &Cp, directories: &Directories) {
         _ => None,
     });
     let bundle = named.map(|id| directories.bundle(id));
-    match bundle.and_then(|bundle| runner(&bundle, directories).and_then(Pid::from_raw)) {
+    match bundle.and_then(|bundle| runner(&bundle, directories).ok().flatten().and_then(Pid::from_raw)) {
         Some(pid) if !rustix::process::geteuid().is_root() => {
             let joined = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 .and_then(|process| move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::USER));

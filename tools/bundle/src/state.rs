@@ -6,14 +6,14 @@ use ::container::{ContainerId, Directories, RuntimeId};
 use anyhow::{Context, Result};
 
 /// Returns the process that runs from a bundle. A container of that id that another bundle is noted for is another's.
-pub(crate) fn runner(bundle: &Path, directories: &Directories) -> Option<i32> {
-    let id = ContainerId::of_path(bundle).ok()?;
-    let noted = ::container::of_id(&directories.states(), &id.into())?;
-    noted.bundle.is_none_or(|noted| noted == bundle).then_some(noted.pid)
+pub(crate) fn runner(bundle: &Path, directories: &Directories) -> Result<Option<i32>> {
+    let Ok(id) = ContainerId::of_path(bundle) else { return Ok(None) };
+    let noted = ::container::of_id(&directories.states(), &id.into()).context("look whether its container runs")?;
+    Ok(noted.filter(|noted| noted.bundle.as_ref().is_none_or(|noted| noted == bundle)).map(|noted| noted.pid))
 }
 
 /// Returns the pid of another container, which a namespace is to be shared with.
 pub(crate) fn require_pid(directories: &Directories, id: &RuntimeId) -> Result<i32> {
-    let noted = ::container::of_id(&directories.states(), id);
+    let noted = ::container::of_id(&directories.states(), id)?;
     Ok(noted.with_context(|| format!("container `{id}` does not run"))?.pid)
 }

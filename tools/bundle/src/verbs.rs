@@ -54,7 +54,7 @@ pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Re
 /// that a killed process has left half-made has nothing to keep.
 pub(crate) fn unmount(bundle: &str, owner: Option<Owner>, directories: &Directories) -> Result<()> {
     let path = locate(bundle, directories)?;
-    if fs::symlink_metadata(&path).is_err() || is_others(&path, owner)? {
+    if !sys::file::may_be_there(&path) || is_others(&path, owner)? {
         return Ok(());
     }
     ensure_ended(&path, directories)?;
@@ -65,7 +65,7 @@ pub(crate) fn unmount(bundle: &str, owner: Option<Owner>, directories: &Director
 }
 
 fn ensure_ended(path: &Path, directories: &Directories) -> Result<()> {
-    match runner(path, directories) {
+    match runner(path, directories)? {
         Some(pid) => bail!("its container runs (process {pid}): stop it first"),
         None => Ok(()),
     }
@@ -84,7 +84,7 @@ pub(crate) struct Delete {
 fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
     let refused = |error: NameError| cli_usage(error.to_string());
     if !bundle.contains('/') {
-        return Ok(directories.bundle(&directories.in_full(bundle.parse().map_err(refused)?)));
+        return Ok(directories.bundle(&directories.in_full(bundle.parse().map_err(refused)?)?));
     }
     let path = std::path::absolute(bundle)?;
     let path: PathBuf = path.components().collect();
@@ -101,7 +101,7 @@ fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
 /// is making one has it locked.
 fn is_others(path: &Path, owner: Option<Owner>) -> Result<bool> {
     let Some(owner) = owner else { return Ok(false) };
-    let record = Record::of_bundle(path).ok().and_then(|record| record.find::<OwnedBy>().ok()?);
+    let record = Record::known_of(path)?.and_then(|record| record.find::<OwnedBy>().ok()?);
     Ok(record != Some(OwnedBy(owner)) && Lock::half_made(path)?.is_none())
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
     let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
     for id in bundles {
         // It may go in between.
-        let Some(known) = Known::of(directories, id.clone().into()) else { continue };
+        let Some(known) = Known::of(directories, id.clone().into())? else { continue };
         let (path, status, pid) = (directories.bundle(&id), known.condition.name(), known.pid);
         let image = image_name(&path).unwrap_or_default();
         if as_json {
@@ -172,7 +172,7 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
         let path = directories.bundle(&id);
         let is_used = || -> Result<bool> {
             let whole = container::is_whole(&path)?;
-            let kept = whole && (runner(&path, directories).is_some() || !(all || has_lost_its_mount(&path)));
+            let kept = whole && (runner(&path, directories)?.is_some() || !(all || has_lost_its_mount(&path)));
             Ok(kept || is_claimed(&path, directories)?)
         };
         if is_used()? {
@@ -204,7 +204,7 @@ pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
     record.forget_the_run();
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
     let lock = Lock::take(&path)?;
-    if lock.is_none() || runner(&path, directories).is_some() {
+    if lock.is_none() || runner(&path, directories)?.is_some() {
         bail!("container `{bundle}` is in use: stop it first");
     }
     if has_lost_its_mount(&path) {

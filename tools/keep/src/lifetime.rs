@@ -122,7 +122,8 @@ impl<'a> Lifetime<'a> {
     /// Stays until it is written how the container ended, and tells whoever asks meanwhile.
     pub(crate) fn settle(&mut self) {
         while let Some(exit) = self.unwritten.clone() {
-            // Who has been told is not kept waiting.
+            // Those who have asked since the end, too. Nobody is kept waiting.
+            self.control.tell(&exit);
             self.control.let_go();
             if self.job.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
                 return;
@@ -130,7 +131,6 @@ impl<'a> Lifetime<'a> {
             self.again = Some(Instant::now() + AGAIN * 10);
             self.wait();
             let requests = self.control.serve(Input::Known(None));
-            self.control.tell(&exit);
             if requests.iter().any(|request| matches!(request, Request::Stop(..))) {
                 return;
             }

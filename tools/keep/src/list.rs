@@ -63,7 +63,8 @@ impl FromStr for Filter {
 
 /// Prints the containers.
 pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
-    let known = Known::all(directories).into_iter().filter(|known| !form.running || known.condition.is_up());
+    let known = Known::all(directories).context("look for containers")?;
+    let known = known.into_iter().filter(|known| !form.running || known.condition.is_up());
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
     rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
     let mut out = io::stdout().lock();
@@ -90,14 +91,16 @@ pub(crate) fn bundle(directories: &Directories, id: &ContainerId) -> Result<Path
 
 /// Returns the container that a person means by an id or its beginning.
 pub(crate) fn named(directories: &Directories, text: &str) -> Result<(ContainerId, Known)> {
-    let known = Known::named(directories, text).with_context(|| format!("no container {text}"))?;
+    let known = Known::named(directories, text).context("look for containers")?;
+    let known = known.with_context(|| format!("no container {text}"))?;
     Ok((String::from(known.id.clone()).try_into()?, known))
 }
 
 /// Returns the ids of the bundles.
-pub(crate) fn ids(directories: &Directories) -> Vec<ContainerId> {
-    let whole = Known::all(directories).into_iter().filter(|known| known.condition != Condition::Incomplete);
-    whole.filter_map(|known| String::from(known.id).try_into().ok()).collect()
+pub(crate) fn ids(directories: &Directories) -> Result<Vec<ContainerId>> {
+    let all = Known::all(directories).context("look for containers")?.into_iter();
+    let whole = all.filter(|known| known.condition != Condition::Incomplete);
+    Ok(whole.filter_map(|known| String::from(known.id).try_into().ok()).collect())
 }
 
 /// Says why a container has no keeper, and what can be done.
@@ -112,7 +115,7 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
         (Condition::Exited | Condition::Restarting, None) => {
             format!("container {id} has ended, and nobody knows how: {start}")
         }
-        (Condition::Running | Condition::Paused, _) => match claim::holder_of(directories, id) {
+        (Condition::Running | Condition::Paused, _) => match claim::holder_of(directories, id).ok().flatten() {
             Some(duty) => format!("container {id} runs in the foreground of process {}", duty.process.pid),
             None if known.bundle.join(job::FILE).exists() => {
                 format!("container {id} has lost its keeper: `keep restart {id}` gives it another")
@@ -150,7 +153,7 @@ pub(crate) fn row(directories: &Directories, known: &Known) -> Value {
     }
     if !up {
         let mut exit: Option<Exit> = parse(bundle, exit::FILE);
-        let ending = |id: ContainerId| claim::holder_of(directories, &id).is_some_and(|duty| duty.ending);
+        let ending = |id: ContainerId| matches!(claim::holder_of(directories, &id), Ok(Some(duty)) if duty.ending);
         if exit.is_none() && String::from(known.id.clone()).parse().is_ok_and(ending) {
             // Its keeper could not write it.
             exit = control::how_it_ended(bundle, &known.id);

@@ -29,14 +29,14 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
             return Err(cli::Usage("--attach is for one container".to_owned()).into());
         };
         let (id, _) = list::named(&directories, id)?;
-        if is_there(&directories, &id) {
+        if is_there(&directories, &id)? {
             bail!("container {id} runs: `keep attach {id}` joins it");
         }
         return again(&directories, &options.roots, &id, Some(&options.join));
     }
     let mut ids = options.ids.clone();
     if options.boot {
-        ids = list::ids(&directories);
+        ids = list::ids(&directories)?;
         ids.retain(|id| comes_back(&directories, id));
     }
     let mut failed = false;
@@ -53,12 +53,13 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
 /// Starts a container, unless it runs; false if it cannot be started, which it has said itself.
 pub(crate) fn start_one(directories: &Directories, roots: &cli::Roots, id: &ContainerId) -> Result<bool> {
     list::bundle(directories, id)?;
-    Ok(is_there(directories, id) || again(directories, roots, id, None)? == ExitCode::SUCCESS)
+    Ok(is_there(directories, id)? || again(directories, roots, id, None)? == ExitCode::SUCCESS)
 }
 
 /// Tells whether a container runs, or somebody lives who will start it.
-fn is_there(directories: &Directories, id: &ContainerId) -> bool {
-    stop::is_running(directories, id) || claim::holder_of(directories, id).is_some_and(|duty| !duty.ending)
+fn is_there(directories: &Directories, id: &ContainerId) -> Result<bool> {
+    let held = || Ok(claim::holder_of(directories, id)?.is_some_and(|duty| !duty.ending));
+    if stop::process(directories, id)?.is_some() { Ok(true) } else { held() }
 }
 
 /// Tells whether a boot starts a container, as docker's daemon does when it begins.

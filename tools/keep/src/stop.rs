@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories, Known, State};
 use record::{OwnedBy, Record};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -36,8 +36,8 @@ pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
 /// `restart`.
 pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
     let directories = options.these.roots.directories();
-    let kept =
-        |text| list::named(&directories, text).is_ok_and(|(id, _)| claim::holder_of(&directories, &id).is_some());
+    let holder = |text| claim::holder_of(&directories, &list::named(&directories, text)?.0);
+    let kept = |text| holder(text).is_ok_and(|holder| holder.is_some());
     if !options.these.ids.iter().all(|id| kept(id)) {
         rootless::enter(&options.these.roots)?;
     }
@@ -77,7 +77,7 @@ fn put_back(roots: &cli::Roots) -> Result<Option<std::process::Child>> {
 
 /// Starts a container again that has ended, or that its `run` has in the foreground.
 fn restart_without_keeper(directories: &Directories, options: &Stop, id: &ContainerId) -> Result<()> {
-    if let Some(duty) = claim::holder_of(directories, id).filter(Duty::removes_the_bundle) {
+    if let Some(duty) = claim::holder_of(directories, id)?.filter(Duty::removes_the_bundle) {
         bail!("container {id} is in the foreground of process {}, and goes when it ends (--rm)", duty.process.pid);
     }
     end(directories, id, options.time, options.signal.as_deref())?;
@@ -102,7 +102,7 @@ pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
                 }
             }
         }
-        if let Some(process) = process(&directories, id) {
+        if let Some(process) = process(&directories, id)? {
             has_ended(&process, None)?;
             let code = after_its_end(bundle)?;
             return say(&code.with_context(|| format!("container {id} has ended, and nobody knows how"))?.to_string());
@@ -130,15 +130,15 @@ fn after_its_end(bundle: &Path) -> Result<Option<u8>> {
 pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
     let directories = these.roots.directories();
     each(&directories, &these.ids, |id, _| {
-        let holder = claim::holder_of(&directories, id);
-        let runs = holder.as_ref().is_some_and(|duty| !duty.ending) || process(&directories, id).is_some();
+        let holder = claim::holder_of(&directories, id)?;
+        let runs = holder.is_some_and(|duty| !duty.ending) || process(&directories, id)?.is_some();
         if !force && runs {
             bail!("container {id} runs: stop it first, or use --force");
         }
         let begun = Instant::now();
         // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked again.
         let claim = loop {
-            if claim::holder_of(&directories, id).is_some() && directories.bundle(id).is_dir() {
+            if claim::holder_of(&directories, id)?.is_some() && sys::file::may_be_there(&directories.bundle(id)) {
                 end(&directories, id, Some(0), Some("KILL"))?;
             }
             // What a killed keeper has left is undone with it.
@@ -166,16 +166,16 @@ fn take_away(directories: &Directories, id: &ContainerId, root: Option<&Path>) -
     let made = Made { id, owner, root, states: Some(&states), runtime: None, keeps_bundle: false };
     let undo = made.undo(|tool| match tool {
         Tool::Spawn => true,
-        Tool::Bundle => bundle.exists(),
+        Tool::Bundle => sys::file::may_be_there(&bundle),
         _ => left && (undo::is_in(&record, tool) || record == Record::default()),
     });
-    undo.iter().try_for_each(|undo| execute(&undo.stage))
+    undo::carry_out(&undo)
 }
 
 /// `top`.
 pub(crate) fn top(id: &ContainerId, directories: &Directories) -> Result<ExitCode> {
     let (id, _) = list::named(directories, id)?;
-    if process(directories, &id).is_none() {
+    if process(directories, &id)?.is_none() {
         bail!("container {id} does not run");
     }
     let ps = job::spawn(&directories.states(), ["ps", &id]);
@@ -193,8 +193,8 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
         while !matches!(control::answer(&keeper)?, Answer::Closed) {}
         return Ok(());
     }
-    let Some(process) = process(directories, id) else {
-        return match (pid, claim::holder_of(directories, id)) {
+    let Some(process) = process(directories, id)? else {
+        return match (pid, claim::holder_of(directories, id)?) {
             (Some(_), Some(duty)) => {
                 bail!("container {id} is another runtime's: it ends with its `run`, process {}", duty.process.pid)
             }
@@ -212,39 +212,29 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
     }
     // The `run` that it belongs to undoes the rest.
     let begun = Instant::now();
-    while claim::holder_of(directories, id).is_some() && begun.elapsed() < Duration::from_secs(GRACE) {
+    while claim::holder_of(directories, id)?.is_some() && begun.elapsed() < Duration::from_secs(GRACE) {
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
 fn kill(directories: &Directories, id: &ContainerId, signal: &str) -> Result<()> {
-    execute(&job::spawn(&directories.states(), ["kill", id, signal]))
-}
-
-fn execute(stage: &Stage) -> Result<()> {
-    let output = stage.command()?.stdin(Stdio::null()).output().with_context(|| stage.to_string())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
+    job::spawn(&directories.states(), ["kill", id, signal]).execute()
 }
 
 /// Returns a descriptor of a container's process, if it has one that lives.
-fn process(directories: &Directories, id: &ContainerId) -> Option<OwnedFd> {
-    let state = State::read(&directories.states(), &id.into()).ok()??;
-    Some(state.process().open().ok()??.1)
+pub(crate) fn process(directories: &Directories, id: &ContainerId) -> Result<Option<OwnedFd>> {
+    let open = || {
+        let state = sys::file::known(State::read(&directories.states(), &id.into()))?.flatten();
+        io::Result::Ok(state.map(|state| state.process().open()).transpose()?.flatten())
+    };
+    Ok(open().with_context(|| format!("look at container {id}"))?.map(|(_, process)| process))
 }
 
 fn has_ended(process: &OwnedFd, limit: Option<Duration>) -> Result<bool> {
     let limit = limit.and_then(|limit| limit.try_into().ok());
     let count = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()));
     Ok(count.context("wait for the container")? > 0)
-}
-
-/// Tells whether a container lives, for `list`.
-pub(crate) fn is_running(directories: &Directories, id: &ContainerId) -> bool {
-    process(directories, id).is_some()
 }
 
 /// Does it to each; the first failure is told last.

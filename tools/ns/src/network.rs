@@ -135,7 +135,7 @@ pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
     let path = if named::exists(other) {
         container::namespace(other)
     } else {
-        let noted = container::find(&target.directories.states(), other);
+        let noted = container::find(&target.directories.states(), other).context("look for containers")?;
         let noted = noted.with_context(|| format!("container {other} has no network namespace: it does not run"))?;
         named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
     };

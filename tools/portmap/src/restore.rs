@@ -95,8 +95,8 @@ pub(crate) fn noted(directories: &Directories) -> anyhow::Result<Vec<Record>> {
 fn is_there(record: &Record, directories: &Directories) -> bool {
     let (Ok(Some(Id(id))), Ok(Some(Bundle(bundle)))) = (record.find(), record.find()) else { return false };
     let noted = || container::find(&directories.states(), &id);
-    let runs = || noted().is_some_and(|noted| noted.bundle.as_ref() == Some(&bundle));
-    stage::claim::holder_of(directories, &id).is_some_and(|duty| !duty.ending) || runs()
+    let runs = || noted().map_or(true, |noted| noted.is_some_and(|noted| noted.bundle.as_ref() == Some(&bundle)));
+    stage::claim::holder_of(directories, &id).map_or(true, |duty| duty.is_some_and(|duty| !duty.ending)) || runs()
 }
 
 fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {

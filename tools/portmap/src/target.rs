@@ -73,7 +73,7 @@ impl Target {
     /// Finds a container by its id or name: a named network namespace, or what a runtime has noted.
     pub(crate) fn of_id(id: &ContainerId, directories: &Directories) -> anyhow::Result<Self> {
         let unknown = || anyhow!("{id}: no such container, and no network namespace of this name");
-        let noted = container::find(&directories.states(), id);
+        let noted = container::find(&directories.states(), id).context("look for containers")?;
         let pid = noted.as_ref().and_then(|noted| Pid::from_raw(noted.pid));
         // What is published for it later goes with it, too.
         let owner = noted.as_ref().and_then(|noted| noted.owner).unwrap_or_else(|| Owner::of_root(directories));

@@ -63,7 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let exists = || plan.bundle.try_exists().with_context(|| format!("look for {}", plan.bundle.display()));
     if let Some(replace) = &plan.replace {
         if exists()? {
-            make_free(replace)?;
+            // `--replace`: the container that has the name.
+            replace.execute()?;
         }
     }
     let claim = Claim::take(&plan.directories, &id)?;
@@ -125,15 +126,6 @@ impl Rest {
             }
         }
     }
-}
-
-/// `--replace`: removes the container that has the name.
-fn make_free(replace: &Stage) -> Result<()> {
-    let output = replace.command()?.output().with_context(|| replace.to_string())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    bail!("{replace}: {}", String::from_utf8_lossy(&output.stderr).trim_end())
 }
 
 fn execute(

@@ -77,7 +77,7 @@ fn guard() -> Result<()> {
     let directories = Directories::new(data.into(), run.into());
     let claim = Claim::from_stdout(&directories, &ContainerId::of_path(id.as_ref())?)?;
     // While there is nothing to do: what others have left whose guards were killed with them.
-    claim::sweep(&directories)?;
+    let _later = claim::sweep(&directories);
     match io::stdin().lock().lines().next().and_then(Result::ok).as_deref() {
         Some(DONE) => return Ok(()),
         Some(LEFT) => claim.is_ending(),
@@ -85,7 +85,7 @@ fn guard() -> Result<()> {
         _ if !claim.falls_to_us()? => return Ok(()),
         _ => {}
     }
-    let undone = claim.duty().map_or(Ok(()), |duty| undo::carry_out_at_last(&duty.undo));
+    let undone = claim.duty()?.map_or(Ok(()), |duty| undo::carry_out_at_last(&duty.undo));
     // Released only if nothing is left.
     undone.map(|()| claim.release())
 }

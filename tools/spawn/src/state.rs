@@ -130,7 +130,7 @@ impl Container {
     pub(crate) fn open(root: &Path, id: &RuntimeId) -> anyhow::Result<Self> {
         let mut directory = state_in(root, id);
         let mut opened = open(&directory);
-        let full = opened.is_err().then(|| container::in_full([root.to_owned()], id)).flatten();
+        let full = opened.is_err().then(|| container::in_full([root.to_owned()], id)).transpose()?.flatten();
         let id = full.as_ref().unwrap_or(id);
         if full.is_some() {
             directory = state_in(root, id);

@@ -38,8 +38,8 @@ impl Container {
         let by_id = argument
             .filter(|argument| argument.components().count() == 1)
             .and_then(|id| ContainerId::of_path(id).ok())
-            .map(|id| directories.bundle(&directories.in_full(id)))
-            .filter(|bundle| bundle.join("record.json").is_file());
+            .map(|id| directories.in_full(id).map(|id| directories.bundle(&id)));
+        let by_id = by_id.transpose()?.filter(|bundle| sys::file::may_be_there(&bundle.join("record.json")));
         if let Some(bundle) = by_id {
             return Self::of_bundle(&bundle, Record::default());
         }

@@ -55,13 +55,13 @@ impl Place {
 
     /// Opens a container's root. What is made there belongs to the container's root user.
     pub(crate) fn of_container(id: &ContainerId, directories: &Directories) -> Result<Self> {
-        let bundle = directories.bundle(&directories.in_full(id.clone()));
+        let bundle = directories.bundle(&directories.in_full(id.clone())?);
         let Ok(text) = sys::file::read_regular(&bundle.join(container::RECORD)) else { bail!("no such container") };
-        if let Some(pid) = runner(&bundle, directories) {
+        if let Some(pid) = runner(&bundle, directories)? {
             let path = format!("/proc/{pid}/root");
             let root = rustix::fs::open(&path, root_flags(), Mode::empty()).with_context(|| format!("open {path}"))?;
-            let first = |map| first_id(&fs::read_to_string(format!("/proc/{pid}/{map}")).unwrap_or_default());
-            let owner = (Uid::from_raw(first("uid_map")), Gid::from_raw(first("gid_map")));
+            let first = |map| fs::read_to_string(format!("/proc/{pid}/{map}")).map(|map| first_id(&map)).context(map);
+            let owner = (Uid::from_raw(first("uid_map")?), Gid::from_raw(first("gid_map")?));
             return Ok(Self { root: Some(root), owner, _lock: None });
         }
         // A second overlay on the same directories would spoil the first, which may be in another mount namespace.

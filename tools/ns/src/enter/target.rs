@@ -29,7 +29,7 @@ impl Target {
             let inode = inode.map(str::parse).transpose().with_context(|| format!("target {text}"))?;
             return Ok(Self::Process { pid, inode });
         }
-        if let Some(noted) = container::find(&states(), text) {
+        if let Some(noted) = container::find(&states(), text)? {
             return Ok(match noted.user {
                 Some(user) => Self::Foreign { pid: noted.pid, user },
                 None => Self::Process { pid: noted.pid, inode: None },

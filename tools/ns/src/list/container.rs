@@ -26,7 +26,8 @@ impl Containers {
         // What is the host's belongs to no container, even if one shares it.
         let host = process_links(proc, "self/ns", &Kind::ALL).unwrap_or_default();
         let users = Users::read();
-        for Noted { id, pid, user, .. } in container::all(states) {
+        let noted = container::all(states).inspect_err(|error| log::warn!("look for containers: {error}"));
+        for Noted { id, pid, user, .. } in noted.unwrap_or_default() {
             let name = found.named(&id, user);
             let name = user.map_or_else(|| name.clone(), |user| format!("{}/{name}", users.name(user)));
             for inode in process_links(proc, &format!("{pid}/ns"), &Kind::ALL).unwrap_or_default() {

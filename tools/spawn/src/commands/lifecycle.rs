@@ -247,6 +247,8 @@ pub(crate) fn delete(global: &Global, options: &options::Delete) -> anyhow::Resu
             // A startContainer hook that hangs keeps the lock, and ends with the container's process.
             Ok(container) => end(&container)?,
             Err(_) if is_gone(&root, id) => return Ok(()),
+            // What cannot be read now is not damaged.
+            Err(error) if error.downcast_ref().is_some_and(sys::file::says_nothing) => return Err(error),
             Err(error) => {
                 log::warn!("{error:#}");
                 Container::repair(&root, id)?;

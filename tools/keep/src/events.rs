@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use container::{ContainerId, Directories};
+use container::{Condition, ContainerId, Directories};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -34,7 +34,7 @@ pub(crate) fn events(options: &Events) -> Result<ExitCode> {
     let above = inotify::add_watch(&inotify, &bundles, come_and_go).with_context(|| bundles.display().to_string())?;
     let mut watch =
         Watch { directories: &directories, options, inotify: &inotify, ids: HashMap::new(), health: HashMap::new() };
-    for id in list::ids(&directories)? {
+    for id in list::ids(&directories, |condition| condition != Condition::Incomplete)? {
         watch.follow(&id);
     }
     let mut buffer = [MaybeUninit::uninit(); 8192];

@@ -96,11 +96,10 @@ pub(crate) fn named(directories: &Directories, text: &str) -> Result<(ContainerI
     Ok((String::from(known.id.clone()).try_into()?, known))
 }
 
-/// Returns the ids of the bundles.
-pub(crate) fn ids(directories: &Directories) -> Result<Vec<ContainerId>> {
+/// Returns the ids of the containers that are as is asked for.
+pub(crate) fn ids(directories: &Directories, are: impl Fn(Condition) -> bool) -> Result<Vec<ContainerId>> {
     let all = Known::all(directories).context("look for containers")?.into_iter();
-    let whole = all.filter(|known| known.condition != Condition::Incomplete);
-    Ok(whole.filter_map(|known| String::from(known.id).try_into().ok()).collect())
+    Ok(all.filter(|known| are(known.condition)).filter_map(|known| String::from(known.id).try_into().ok()).collect())
 }
 
 /// Says why a container has no keeper, and what can be done.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use container::{ContainerId, Directories};
+use container::{Condition, ContainerId, Directories};
 use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
@@ -36,7 +36,7 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
     }
     let mut ids = options.ids.clone();
     if options.boot {
-        ids = list::ids(&directories)?;
+        ids = list::ids(&directories, |condition| condition != Condition::Incomplete)?;
         ids.retain(|id| comes_back(&directories, id));
     }
     let mut failed = false;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use container::{ContainerId, Directories, Known};
+use container::{Condition, ContainerId, Directories};
 use serde_json::{Value, json};
 
 use crate::options::Stats;
@@ -32,10 +32,9 @@ pub(crate) fn stats(options: &Stats) -> Result<ExitCode> {
 
 fn table(options: &Stats, directories: &Directories) -> Result<String> {
     let rows = if options.ids.is_empty() {
-        let up = Known::all(directories).into_iter().filter(|known| known.condition.is_up());
-        let ids = up.filter_map(|known| String::from(known.id).try_into().ok());
         // One that has ended meanwhile uses nothing.
-        ids.filter_map(|id: ContainerId| numbers(directories, &id).ok()).collect()
+        let ids = list::ids(directories, Condition::is_up)?.into_iter();
+        ids.filter_map(|id| numbers(directories, &id).ok()).collect()
     } else {
         options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
     };

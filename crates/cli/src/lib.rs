@@ -9,7 +9,6 @@ mod plain;
 mod roots;
 mod words;
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -81,15 +80,6 @@ impl std::error::Error for Exit {}
 /// Adds `-v` (steps) and `-vv` (all) to the tool's options; `--verbose` alone where the tool has a `-v` of its own. `run` gets the parsed arguments and returns the exit code;
 /// an error is printed once, as `tool: operation object: cause`. A closed pipe ends the tool quietly, with code 0.
 pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> ExitCode {
-    main_from(codes, std::env::args_os(), run)
-}
-
-/// Runs a tool on other arguments than the process's own: for tools that are called by a peer's name.
-pub fn main_from<A: Parser>(
-    codes: Codes,
-    arguments: impl IntoIterator<Item = OsString>,
-    run: fn(A) -> anyhow::Result<ExitCode>,
-) -> ExitCode {
     // Whose caller ignores it would never hear how a child has ended.
     sys::signal::restore(Signal::CHILD);
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -104,7 +94,7 @@ pub fn main_from<A: Parser>(
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
     }
-    let mut arguments = plain::plain(&command, arguments);
+    let mut arguments = plain::plain(&command, std::env::args_os());
     if let Err(error) = words::own(&command, &mut arguments) {
         return end(&tool, codes, Err(error.into()));
     }

@@ -1,6 +1,6 @@
 //! What getopt(3) and docker's parser of options take and clap does not, made plain first: flags with a value
 //! (`--rm=true`, `-i=false`), and short options with their value attached (`-p8080:80`, `-w=/x`), which clap takes for an
-//! operand where operands may begin with a hyphen.
+//! operand where operands may begin with a hyphen, and takes no optional value from (`-n/run/netns/web`, `-Tparent`).
 
 use std::ffi::OsString;
 
@@ -67,8 +67,15 @@ fn attached<'a, 't>(cluster: &'t str, find: impl Fn(char) -> Option<&'a Arg>) ->
         let arg = find(letter)?;
         if !is_flag(arg) {
             let value = &cluster[index + letter.len_utf8()..];
-            let is_rewritten = !value.is_empty() && !is_optional(arg) && arg.get_long().is_some();
-            return is_rewritten.then(|| (&cluster[..index], arg, value.strip_prefix('=').unwrap_or(value)));
+            let plain = value.strip_prefix('=').unwrap_or(value);
+            // Letters behind one whose value is optional are options too, unless they are a value that it is known to have.
+            let may_be =
+                || plain.starts_with(['/', ':']) || arg.get_possible_values().iter().any(|v| v.matches(plain, false));
+            if is_optional(arg) && !may_be() {
+                continue;
+            }
+            let is_rewritten = !value.is_empty() && arg.get_long().is_some();
+            return is_rewritten.then_some((&cluster[..index], arg, plain));
         }
     }
     None
@@ -79,7 +86,7 @@ fn last_of<'a>(cluster: &str, find: impl Fn(char) -> Option<&'a Arg>) -> Option<
     let mut last = None;
     for name in cluster.chars() {
         last = Some(find(name)?);
-        if last.is_some_and(|arg| !is_flag(arg)) {
+        if last.is_some_and(|arg| !is_flag(arg) && !is_optional(arg)) {
             break;
         }
     }
@@ -130,6 +137,7 @@ mod tests {
             value("memory").short('m'),
             value("name"),
             Arg::new("mount").long("mount").short('M').num_args(0..=1).require_equals(true),
+            Arg::new("tree").long("tree").short('T').num_args(0..=1).value_parser(["parent"]),
             Arg::new("sig-proxy").long("sig-proxy").action(ArgAction::Set).num_args(0..=1).require_equals(true),
         ]);
         run.clone().subcommand(run.name("exec"))
@@ -148,7 +156,8 @@ mod tests {
             ("-itp8080:80 -eA=b -w=/x nginx -p1", "-it --publish=8080:80 --env=A=b --workdir=/x nginx -p1"),
             ("-uroot -m 5m -e -x nginx", "--user=root -m 5m -e -x nginx"),
             ("-xp80 nginx", "-xp80 nginx"),
-            ("-M/x nginx", "-M/x nginx"),
+            ("-M/x -M=:7 -tM/y -Mit nginx -M/z", "--mount=/x --mount=:7 -t --mount=/y -Mit nginx -M/z"),
+            ("-Tparent -T=parent -T -Tit nginx", "--tree=parent --tree=parent -T -Tit nginx"),
             ("--sig-proxy=false --sig-proxy nginx", "--sig-proxy=false --sig-proxy nginx"),
             ("--unknown=true --rm=true -- nginx", "--unknown=true --rm -- nginx"),
             ("-i exec -uweb:mail web -e1", "-i exec --user=web:mail web -e1"),

@@ -13,22 +13,20 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use options::{Command, Enter, Lsns, Nsenter, Options, attach};
+use options::{Command, Enter, Lsns, Nsenter, Options};
 
 fn main() -> ExitCode {
     // util-linux's programs have but one code for whatever is wrong.
     let codes = cli::Codes { failed: 1, usage: 1 };
     let arguments: Vec<OsString> = args_os().collect();
     match arguments.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str) {
-        Some("lsns") => cli::main_from(codes, attach(args_os(), false), |lsns: Lsns| {
+        Some("lsns") => cli::main(codes, |lsns: Lsns| {
             lsns.list.run(true)?;
             Ok(ExitCode::SUCCESS)
         }),
         Some("nsenter") => match Enter::plain(arguments.get(1..).unwrap_or_default()) {
             Some(enter) => cli::end("nsenter", codes, enter.run(true)),
-            None => {
-                cli::main_from(codes, attach(args_os(), true), |nsenter: Nsenter| nsenter.enter.checked()?.run(true))
-            }
+            None => cli::main(codes, |nsenter: Nsenter| nsenter.enter.checked()?.run(true)),
         },
         Some(network::SWEEP) => {
             let done = network::sweep_all().map(|()| ExitCode::SUCCESS);
@@ -37,10 +35,10 @@ fn main() -> ExitCode {
         _ if arguments.get(1).is_some_and(|verb| verb == "enter") => {
             match Enter::plain(arguments.get(2..).unwrap_or_default()) {
                 Some(enter) => cli::end("ns", cli::Codes::OWN, enter.run(false)),
-                None => cli::main_from(cli::Codes::OWN, attach(args_os(), false), run),
+                None => cli::main(cli::Codes::OWN, run),
             }
         }
-        _ => cli::main_from(cli::Codes::OWN, attach(args_os(), false), run),
+        _ => cli::main(cli::Codes::OWN, run),
     }
 }
 

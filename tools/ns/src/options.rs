@@ -1,7 +1,6 @@
 //! The command line of `ns`.
 
 mod add;
-mod attached;
 mod enter;
 mod list;
 mod show;
@@ -11,7 +10,6 @@ mod upkeep;
 use clap::{Parser, Subcommand};
 
 pub(crate) use add::{Add, Del};
-pub(crate) use attached::attach;
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use show::Show;

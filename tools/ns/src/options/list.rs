@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use sys::namespace::Kind;
 
@@ -65,7 +66,7 @@ pub(crate) struct List {
     #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')]
     r#type: Vec<Kind>,
     /// What makes a row stand below another: process, parent or owner
-    #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = tree)]
+    #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = PossibleValuesParser::new(["process", "parent", "owner"]).map(|name| tree(&name)))]
     tree: Option<Tree>,
     /// Those, too, that only a thread, an open descriptor or a socket keeps
     #[arg(long)]
@@ -167,11 +168,10 @@ pub(crate) fn kind(name: &str) -> Result<Kind, String> {
     Kind::from_name(name).ok_or_else(|| "unknown namespace type".to_owned())
 }
 
-fn tree(name: &str) -> Result<Tree, String> {
+fn tree(name: &str) -> Tree {
     match name {
-        "process" => Ok(Tree::Process),
-        "parent" => Ok(Tree::Parent),
-        "owner" => Ok(Tree::Owner),
-        _ => Err("process, parent or owner is expected".to_owned()),
+        "parent" => Tree::Parent,
+        "owner" => Tree::Owner,
+        _ => Tree::Process,
     }
 }

@@ -69,7 +69,6 @@ mod tests {
 
     use super::super::Nsenter;
     use super::*;
-    use crate::options::attach;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split(' ').map(OsString::from).collect()
@@ -91,7 +90,7 @@ mod tests {
             "nsenter -t 1 -n ls --help -V",
             "nsenter -t 1 -n - -x",
         ] {
-            let parsed = Nsenter::try_parse_from(attach(words(line).into_iter(), true)).unwrap().enter;
+            let parsed = Nsenter::try_parse_from(words(line)).unwrap().enter;
             let plain = Enter::plain(&words(line)[1..]);
             assert!(plain.is_none_or(|plain| plain == parsed), "{line}: {parsed:?}");
         }

@@ -5,19 +5,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Begins the comments of our rules in others' chains that would drop what containers send and get.
-const COMMENT: &str = "drayage: containers on ";
-
-/// Returns the comment of the rules that let a bridge's packets through another's chain.
-pub fn comment(bridge: &str) -> String {
-    format!("{COMMENT}{bridge}")
-}
-
-/// Tells whether a rule with that comment lets packets to our containers through.
-pub fn lets_through(comment: &str) -> bool {
-    comment.starts_with(COMMENT)
-}
-
 const SETTINGS: &str = "/proc/sys/net";
 
 /// Tells whether the host forwards packets of a family.

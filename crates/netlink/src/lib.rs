@@ -8,6 +8,7 @@
 
 mod attribute;
 mod error;
+pub mod foreign;
 pub mod forwarding;
 mod frame;
 pub mod nft;

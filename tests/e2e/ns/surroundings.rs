@@ -9,12 +9,16 @@ const NEEDS: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Prog
 const FIREWALLS: &[Need] =
     &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox"), Need::Program("iptables-nft")];
 
+const LEGACY: &[Need] =
+    &[Need::NetNs, Need::Nft, Need::Program("ip"), Need::Program("busybox"), Need::Program("iptables-legacy")];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("the_default_network_gives_way_to_the_hosts", NEEDS, overlap),
         test("advertised_routes_survive_forwarding", NEEDS, advertised_routes),
         test("the_longest_packet_is_that_of_the_way_outwards", NEEDS, mtu),
         test("other_firewalls_let_containers_through_while_there_are_any", FIREWALLS, firewalls),
+        test("iptables_legacy_lets_containers_through_while_there_are_any", LEGACY, legacy_firewall),
         test("a_name_for_the_host_is_the_networks_gateway", NEEDS, host_gateway),
         test("an_address_with_another_owner_is_announced", NEEDS, announced),
     ]
@@ -85,6 +89,25 @@ fn firewalls(sandbox: &Sandbox) {
             ns del web; nft list ruleset | grep -q 'containers on drayage0'; ns del --wait db
             nft list ruleset | grep -v '^$' >after; grep -v '^$' before | diff - after
             nft flush ruleset; nft delete table inet fw 2>/dev/null || true; ip netns del lan"
+        ),
+    );
+}
+
+/// nftables does not know of these tables, so the program is asked for them.
+fn legacy_firewall(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        &format!(
+            "{LAN} iptables-legacy -P FORWARD DROP; iptables-legacy -N DOCKER-USER; iptables-legacy -S >before
+            reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
+            ns add --forward=warn web >/dev/null 2>said; ! reached web 192.0.2.1; ns del --wait web
+            test \"$(cat said)\" = \"ns: warning: chain FORWARD of table filter (docker's) drops forwarded packets: containers \\
+on drayage0 reach nobody beyond the host; --forward=insert lets them\"
+            ns add --no-masquerade web >/dev/null 2>again; diff said again; ns del --wait web
+            ns add --forward=off web >/dev/null 2>said; test ! -s said; ns del --wait web
+            ns add web >record 2>said; ns add db >/dev/null 2>>said; test ! -s said; reached web 192.0.2.1
+            portmap -p 8080:80 record >/dev/null 2>said; test ! -s said; portmap del web
+            ns del web; reached db 192.0.2.1; ns del --wait db; iptables-legacy -S | diff before -; ip netns del lan"
         ),
     );
 }

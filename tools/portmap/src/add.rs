@@ -103,7 +103,7 @@ fn translate(
     let mut firewall = Firewall::open()?;
     let published = publish::publish(&mut firewall, target, specs, manner)?;
     let ports: Vec<Served> = port_mappings(&published.mappings).into_iter().map(Served::Port).collect();
-    let told = forward::open(&mut firewall, options.forward, &published.mappings).and_then(|()| tell(&ports));
+    let told = forward::open(options.forward, &published.mappings).and_then(|()| tell(&ports));
     told.inspect_err(|_| published.take_back(&mut firewall))
 }
 
@@ -118,7 +118,7 @@ fn words(options: &Add) -> Vec<String> {
     let switches = switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned());
     let version = options.proxy_protocol.map(|version| format!("--proxy-protocol={}", options::name(&version)));
     let published = options.publish.iter().map(|wish| format!("--publish={wish}"));
-    let forward = format!("--forward={}", options::name(&options.forward));
+    let forward = format!("--forward={}", options.forward);
     switches.chain(version).chain([forward]).chain(published).collect()
 }
 

@@ -7,7 +7,7 @@ mod ruleset;
 
 use anyhow::{Context, bail};
 use log::{debug, warn};
-use netlink::nft::{Chain, Element, Family, Rule, Table, TableAnswer};
+use netlink::nft::{Element, Family, Table, TableAnswer};
 use netlink::{Batch, Raw, Socket, flag};
 use rustix::io::Errno;
 
@@ -260,23 +260,6 @@ impl Firewall {
             published.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(place, &e)));
         }
         Ok(Found { place, is_whole, has_conditions })
-    }
-
-    /// Returns everybody's chains.
-    pub(crate) fn chains(&mut self) -> anyhow::Result<Vec<Chain>> {
-        Ok(self.dump(&Chain::dump())?.unwrap_or_default().iter().map(Chain::read).collect())
-    }
-
-    /// Returns the rules of somebody's chain.
-    pub(crate) fn rules(&mut self, of: Table<'_>, chain: &str) -> anyhow::Result<Vec<Rule>> {
-        Ok(self.dump(&of.dump_rules(Some(chain)))?.unwrap_or_default().iter().map(Rule::read).collect())
-    }
-
-    /// Puts a rule at the head of somebody's chain.
-    pub(crate) fn insert_rule(&mut self, message: &Raw) -> anyhow::Result<()> {
-        let mut batch = Batch::nftables(None);
-        batch.push(message, flag::CREATE);
-        Ok(self.socket.batch(&batch.end())?)
     }
 
     /// Dumps; `None` where what was asked for is not there.

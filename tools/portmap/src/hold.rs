@@ -18,7 +18,7 @@ use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::mapping::Step;
-use crate::options::{self, Add};
+use crate::options::Add;
 use crate::publish::{self, Manner};
 use crate::serve;
 use crate::spec::{PortSpec, Served};
@@ -43,7 +43,7 @@ pub(crate) fn start(options: &Add, target: &Target, specs: &[PortSpec]) -> anyho
     if options.no_bind_check {
         command.arg("--no-bind-check");
     }
-    command.args(["--forward", &options::name(&options.forward)]);
+    command.arg(format!("--forward={}", options.forward));
     command.args(specs.iter().flat_map(|spec| ["-p".to_owned(), spec.to_string()])).arg("-");
     let mut record = Record::default();
     target.name(&mut record)?;
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Add, record: &mut Record, target: &Target, specs: &[
     let directories = Some(&directories);
     let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), directories, ..Manner::default() };
     let mappings = publish::publish(&mut firewall, target, specs, manner)?.mappings;
-    forward::open(&mut firewall, options.forward, &mappings)?;
+    forward::open(options.forward, &mappings)?;
     let ports = add::port_mappings(&mappings);
     let mut known = Record::default();
     target.name(&mut known)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use container::{ContainerId, Owner};
+use netlink::foreign::Forward;
 
 use crate::spec::Wish;
 
@@ -67,8 +68,8 @@ pub(crate) struct Add {
     /// Whose container it is, where no record says it
     #[arg(long, value_name = "OWNER", hide = true)]
     pub(crate) owner: Option<Owner>,
-    /// What to do where another firewall drops forwarded packets
-    #[arg(long, value_enum, default_value_t = Forward::Warn, value_name = "HOW")]
+    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets published ports through, off
+    #[arg(long, default_value_t = Forward::Warn, value_name = "HOW")]
     pub(crate) forward: Forward,
     /// Publish a port even where a process of the host has it
     #[arg(long)]
@@ -102,24 +103,6 @@ pub(crate) enum ProxyProtocol {
     V1,
     /// The binary form
     V2,
-}
-
-/// What to do about foreign chains that drop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Forward {
-    /// Say so
-    Warn,
-    /// Let published ports through, by a rule in that chain
-    Insert,
-    /// Nothing
-    Off,
-}
-
-impl Forward {
-    /// Returns what the command line calls so.
-    pub(crate) fn named(text: &str) -> Option<Self> {
-        Self::from_str(text, false).ok()
-    }
 }
 
 /// Returns what the command line calls a choice.

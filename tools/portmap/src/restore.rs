@@ -8,6 +8,7 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, ensure};
 use container::{ContainerId, Directories, Owner};
 use log::{debug, warn};
+use netlink::foreign::Forward;
 use record::{Bundle, Id, Network, OwnedBy, Part, PortMapping, PortOptions, Ports, Record};
 use stage::{Stage, Tool};
 
@@ -16,7 +17,7 @@ use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::hold::HeldBy;
-use crate::options::{Forward, Restore};
+use crate::options::Restore;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::spec::{HostPorts, PortSpec, Served, Span};
@@ -120,13 +121,13 @@ fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {
     let mappings = publish::publish(firewall, &target, &specs, manner)?.mappings;
     // Whoever reads the warning has read it when the ports were published first.
     let how = Some(forward(record)).filter(|how| *how == Forward::Insert);
-    how.map_or(Ok(()), |how| forward::open(firewall, how, &mappings))
+    how.map_or(Ok(()), |how| forward::open(how, &mappings))
 }
 
 /// Returns what the container's `portmap` was to do about other firewalls.
 fn forward(record: &Record) -> Forward {
     let words = record.find::<PortOptions>().ok().flatten().map(|options| options.0);
-    let how = words.iter().flatten().find_map(|word| Forward::named(word.strip_prefix("--forward=")?));
+    let how = words.iter().flatten().find_map(|word| word.strip_prefix("--forward=")?.parse().ok());
     how.unwrap_or(Forward::Warn)
 }
 

@@ -76,6 +76,9 @@ pub(crate) struct Options {
     /// One more name by which the other containers on the bridge find it
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
+    /// What to do where another firewall drops forwarded packets: warn, insert rules that let the container's through, off
+    #[arg(long, value_name = "HOW", value_parser = ["warn", "insert", "off"])]
+    pub(crate) forward: Option<String>,
     /// Another OCI runtime with runc's command line in the place of spawn, by name or path: runc, crun. In the foreground only
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) runtime: Option<PathBuf>,
@@ -210,7 +213,7 @@ impl Options {
 
     /// Returns an option that is about a bridge, where the container is on none.
     pub(crate) fn option_of_a_bridge(&self) -> Option<&'static str> {
-        let bridged = matches!(self.network, Network::Bridge | Network::Named(_));
+        let bridged = matches!(self.network, Network::Named(_)) || self.network == Network::Bridge && !self.rootless;
         let given = [
             ("--subnet", !self.subnet.is_empty()),
             ("--gateway", !self.gateway.is_empty()),
@@ -218,6 +221,7 @@ impl Options {
             ("--ip6", self.ip6.is_some()),
             ("--mac-address", self.mac_address.is_some()),
             ("--network-alias", !self.network_alias.is_empty()),
+            ("--forward", self.forward.is_some()),
         ];
         given.into_iter().find(|(_, given)| *given && !bridged).map(|(name, _)| name)
     }

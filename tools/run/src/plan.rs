@@ -146,7 +146,8 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
                     ns.push([option, value]);
                 }
             }
-            for (option, value) in [("--ip", &options.ip), ("--ip", &options.ip6), ("--mac", &options.mac_address)] {
+            let single = [("--ip", &options.ip), ("--ip", &options.ip6), ("--mac", &options.mac_address)];
+            for (option, value) in single.into_iter().chain([("--forward", &options.forward)]) {
                 if let Some(value) = value {
                     ns.push([option, value]);
                 }
@@ -163,6 +164,7 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
         return None;
     }
     let mut portmap = Stage::new(Tool::Portmap, root);
+    portmap.push(options.forward.iter().map(|how| format!("--forward={how}")));
     if options.publish_all {
         portmap.push(["-P"]);
     }
@@ -297,6 +299,7 @@ mod tests {
         for (line, want) in [
             ("run --network none --ip 10.0.0.2 x", Err("--ip: there is no bridge with this --network")),
             ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
+            ("run --network none --forward off x", Err("--forward: there is no bridge with this --network")),
             ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
         ] {
             let planned = planned(&Options::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);

@@ -2,15 +2,14 @@
 //! the networks get the host's own address, and nobody beyond the host reaches a container's port that is not published,
 //! as a neighbour could who routes the networks' addresses to the host.
 
-mod others;
-
+use anyhow::Result;
+use netlink::foreign::{self, Forward, Passage, rules_in, send};
 use netlink::nft::expression::{
-    Base, Comparison, Meta, compare, drop, mask, masquerade, meta, payload, unasked, untranslated,
+    Base, Comparison, Meta, accept, compare, drop, mask, masquerade, meta, payload, unasked, untranslated,
 };
-use netlink::nft::{Chain, Expression, Family, Hook, Rule, Table, TableAnswer};
+use netlink::nft::{Chain, Expression, Family, Hook, Table, TableAnswer};
 use netlink::route::{Cidr, octets};
-use netlink::{Batch, Error, Raw, Socket, flag};
-use rustix::io::Errno;
+use netlink::{Batch, Socket, flag};
 
 const NAME: &str = "drayage-net";
 const TABLES: [Table<'static>; 2] =
@@ -25,15 +24,27 @@ pub(crate) struct Rules {
     pub(crate) networks: Vec<Cidr>,
     /// Whether ports that are not published are closed to others than the host and the bridge's containers.
     pub(crate) guard: bool,
+    /// Whether packets that leave the networks get the host's address.
+    pub(crate) masquerade: bool,
+    /// What to do about other firewalls' chains that drop forwarded packets.
+    pub(crate) forward: Forward,
+}
+
+impl Rules {
+    fn has(&self, family: Family) -> bool {
+        self.networks.iter().any(|network| of_family(network, family))
+    }
 }
 
 /// Makes the rules what they should be. Where they are that, nothing is sent: what a transaction throws away makes the
-/// closing of its socket wait for all processors. Tells whether there was nothing of ours.
-pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
+/// closing of its socket wait for all processors. Tells whether there was nothing of ours. The `first` container of a bridge
+/// looks for tables of iptables-legacy too, which takes the execution of that program.
+pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
     let missing = missing(&mut socket, rules)?;
+    let passage = Passage { legacy: first, ..passage(&rules.bridge, |family| rules.has(family)) };
     if missing.is_empty() {
-        return others::open(&mut socket, rules).map(|()| false);
+        return foreign::open(&mut socket, rules.forward, &passage).map(|()| false);
     }
     let tables = socket.dump(&Table::dump())?;
     let was_empty = !tables.iter().any(|answer| TableAnswer::read(answer).name == TABLES[0].name);
@@ -48,16 +59,35 @@ pub(crate) fn add(rules: &Rules) -> Result<bool, Error> {
         }
     }
     socket.batch(&batch.end())?;
-    others::open(&mut socket, rules).map(|()| was_empty)
+    foreign::open(&mut socket, rules.forward, &passage).map(|()| was_empty)
 }
 
 /// Tells whether the rules are what they should be.
-pub(crate) fn is_there(rules: &Rules) -> Result<bool, Error> {
-    Ok(missing(&mut Socket::open(netlink::Family::Netfilter)?, rules)?.is_empty())
+pub(crate) fn is_there(rules: &Rules) -> Result<bool> {
+    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+    let is_shut = rules.forward == Forward::Insert
+        && foreign::is_shut(&mut socket, &passage(&rules.bridge, |family| rules.has(family)))?;
+    Ok(!is_shut && missing(&mut socket, rules)?.is_empty())
+}
+
+/// Packets of a bridge's networks, as docker's own rules let those of its bridges through: what strangers send to ports that
+/// are not published is still dropped by our own guard.
+fn passage(bridge: &str, has: impl Fn(Family) -> bool) -> Passage {
+    let passing = |direction| vec![meta(direction, 0), compare(0, Comparison::Equal, &name_bytes(bridge)), accept()];
+    Passage {
+        comment: format!("{}{bridge}", foreign::BRIDGE),
+        rules: [Meta::OutputName, Meta::InputName].map(passing).to_vec(),
+        is_plain: true,
+        options: ["-o", "-i"].map(|direction| vec![direction.to_owned(), bridge.to_owned()]).to_vec(),
+        is_open: |comment, rule| rule.comment.as_deref() == Some(comment),
+        families: [Family::Ip, Family::Ip6].into_iter().filter(|family| has(*family)).collect(),
+        legacy: true,
+        loss: format!("containers on {bridge} reach nobody beyond the host"),
+    }
 }
 
 /// Returns the chains that are not what they should be.
-fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wanted)>, Error> {
+fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wanted)>> {
     let mut missing = Vec::new();
     for table in TABLES {
         let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
@@ -75,15 +105,15 @@ fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wa
 
 /// Removes all that [`add`] has made for `bridge`. That it is not there is no error. The socket is returned because
 /// closing it waits for what the transaction threw away: the caller has something else to wait for first.
-pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
+pub(crate) fn remove(bridge: &str) -> Result<Socket> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
     let chains: Vec<Chain> = match socket.dump(&Chain::dump()) {
         Ok(answers) => answers.iter().map(Chain::read).collect(),
         // A kernel without nftables has none.
         Err(error) if error.errno().is_some() => return Ok(socket),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
-    others::close(&mut socket, &chains, bridge)?;
+    foreign::close(&mut socket, &passage(bridge, |_| true))?;
     let mut batch = Batch::nftables(None);
     for table in TABLES {
         let in_table = |chain: &&Chain| chain.table() == Some(table);
@@ -102,14 +132,6 @@ pub(crate) fn remove(bridge: &str) -> Result<Socket, Error> {
     Ok(socket)
 }
 
-/// Sends a transaction that changes what is there, unless somebody has flushed that meanwhile.
-fn send(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
-    match if batch.is_empty() { Ok(()) } else { socket.batch(&batch.end()) } {
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-        done => done,
-    }
-}
-
 /// A chain as it should be; a rule's comment tells it from others.
 struct Wanted {
     name: String,
@@ -121,11 +143,14 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
     let hook = |kind, number, priority| Hook { kind, number, priority };
     let leaving =
         |network: &&Cidr| (format!("masquerade {}", network.network()), masquerade_rule(&rules.bridge, **network));
-    let mut chains = vec![Wanted {
-        name: rules.bridge.clone(),
-        hook: hook("nat", Hook::POSTROUTING, 100),
-        rules: networks.iter().map(leaving).collect(),
-    }];
+    let mut chains = vec![];
+    if rules.masquerade {
+        chains.push(Wanted {
+            name: rules.bridge.clone(),
+            hook: hook("nat", Hook::POSTROUTING, 100),
+            rules: networks.iter().map(leaving).collect(),
+        });
+    }
     if rules.guard {
         let rules_of_guard = vec![("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge))];
         chains.push(Wanted {
@@ -140,14 +165,6 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
 /// No link has a name with a slash.
 fn guard_name(bridge: &str) -> String {
     format!("{bridge}/guard")
-}
-
-fn rules_in(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<Rule>, Error> {
-    match socket.dump::<Raw>(&table.dump_rules(Some(chain))) {
-        Ok(answers) => Ok(answers.iter().map(Rule::read).filter(|rule| rule.chain == chain).collect()),
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(vec![]),
-        Err(error) => Err(error),
-    }
 }
 
 fn of_family(network: &Cidr, family: Family) -> bool {

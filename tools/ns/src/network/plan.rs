@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use container::{ContainerId, NetworkName, Owner};
+use netlink::foreign::Forward;
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
 
@@ -46,6 +47,8 @@ pub(crate) struct Request {
     pub(crate) mtu: Option<u32>,
     /// Whether packets that leave the networks get the host's address.
     pub(crate) masquerade: bool,
+    /// What to do about other firewalls' chains that drop what is forwarded; `None` opens them for a bridge that has a guard.
+    pub(crate) forward: Option<Forward>,
     /// The network of CNI's host-local in which the container's addresses are noted too.
     pub(crate) host_local: Option<NetworkName>,
     /// Whether a program of the user's leads outwards, in place of the host.
@@ -145,7 +148,8 @@ impl fmt::Display for Step {
             Self::HostIpv6 { link, enabled: false } => write!(f, "leave {link} without IPv6"),
             Self::HostUp(link) => write!(f, "bring {link} up"),
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
-            Self::Firewall { rules, .. } => write!(f, "masquerade what leaves {}", rules.bridge),
+            Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade what leaves {}", rules.bridge),
+            Self::Firewall { rules, .. } => write!(f, "let packets of {} through", rules.bridge),
             Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
             Self::Port { port, bridge } => write!(f, "make {port} a port of {bridge}"),
             Self::Macvlan { link, parent } => write!(f, "put {} on the network of {parent}", link.name),
@@ -200,17 +204,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
     steps.push(Step::HostUp(bridge.clone()));
     steps.extend(forwards(&gateways));
-    if request.masquerade {
-        let known = observed.bridge.as_ref();
-        let mut networks: Vec<Cidr> = known.into_iter().flat_map(|bridge| &bridge.addresses).copied().collect();
-        networks.extend(&gateways);
-        networks = networks.iter().map(|network| network.network()).collect();
-        networks.sort_unstable();
-        networks.dedup();
-        // On somebody else's bridge there are containers of which we do not know who may reach them.
-        let rules = Rules { bridge: bridge.clone(), networks, guard: known.is_none_or(|bridge| bridge.own) };
-        steps.push(Step::Firewall { rules, first: known.is_none_or(|bridge| bridge.free) });
-    }
+    steps.extend(firewall(request, observed, bridge, &gateways));
     let free_name = port_names(&request.id).find(|name| !observed.links.contains(name));
     let port_name = free_name.ok_or_else(|| anyhow!("too many links of earlier containers are left"))?;
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
@@ -236,6 +230,28 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
         Interface { name: link, mac: Some(mac), sandbox },
     ];
     Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
+}
+
+/// Returns the step that the bridge's rules take, if there are any.
+fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Cidr]) -> Option<Step> {
+    let known = observed.bridge.as_ref();
+    // On somebody else's bridge there are containers of which we do not know who may reach them, so nothing is opened or
+    // closed unasked; nor is a bridge opened that has no guard.
+    let is_own = known.is_none_or(|bridge| bridge.own);
+    let forward = request.forward.unwrap_or(match (is_own, request.masquerade) {
+        (true, true) => Forward::Insert,
+        (true, false) => Forward::Warn,
+        (false, _) => Forward::Off,
+    });
+    let mut networks: Vec<Cidr> = known.into_iter().flat_map(|bridge| &bridge.addresses).copied().collect();
+    networks.extend(gateways);
+    networks = networks.iter().map(|network| network.network()).collect();
+    networks.sort_unstable();
+    networks.dedup();
+    let (bridge, masquerade, guard) = (bridge.to_owned(), request.masquerade, request.masquerade && is_own);
+    let first = known.is_none_or(|bridge| bridge.free);
+    let rules = Rules { bridge, networks, guard, masquerade, forward };
+    (masquerade || forward != Forward::Off).then_some(Step::Firewall { rules, first })
 }
 
 /// Returns the steps that forward packets of the families that have a gateway.
@@ -340,6 +356,7 @@ pub(super) mod tests {
             mac: None,
             mtu: None,
             masquerade: true,
+            forward: None,
             host_local: None,
             user_mode: false,
         }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories, Owner};
+use netlink::foreign::Forward;
 use netlink::forwarding;
 use netlink::route::{Cidr, Link, NewLink, Router};
 use record::{Id, Network, NetworkOptions, OwnedBy, Record};
@@ -32,6 +33,8 @@ struct Attachment {
     /// The bridge's addresses.
     gateways: Vec<Cidr>,
     masquerade: bool,
+    /// What it asked to do about other firewalls.
+    forward: Option<Forward>,
 }
 
 /// Fails if anything is missing, and names it.
@@ -116,6 +119,7 @@ fn attachment(record: &Record) -> Option<Attachment> {
         addresses: network.addresses(),
         gateways: Vec::new(),
         masquerade: !words.iter().any(|word| word == "--no-masquerade"),
+        forward: words.iter().find_map(|word| word.strip_prefix("--forward=")?.parse().ok()),
     };
     for lease in network.0.get("ips")?.as_array()? {
         let address: Cidr = lease.get("address")?.as_str()?.parse().ok()?;
@@ -184,8 +188,11 @@ fn bridge_steps(
     let networks: Vec<Cidr> = distinct(true).iter().map(|gateway| gateway.network()).collect();
     if !networks.is_empty() {
         let guard = link.is_none_or(owner::is_bridge);
-        let rules = Rules { bridge: bridge.to_owned(), networks, guard };
-        steps.push(Step::Firewall { rules, first: false });
+        let asked = attached.iter().filter(|attachment| attachment.masquerade).map(|attachment| attachment.forward);
+        let opens = asked.into_iter().any(|asked| asked.map_or(guard, |how| how == Forward::Insert));
+        let forward = if opens { Forward::Insert } else { Forward::Off };
+        let rules = Rules { bridge: bridge.to_owned(), networks, guard, masquerade: true, forward };
+        steps.push(Step::Firewall { rules, first: true });
     }
     steps
 }

@@ -76,7 +76,7 @@ impl Work {
                 self.host.set_up(index)?;
             }
             Step::Forward { ipv4 } => forwarding::turn_on(*ipv4)?,
-            Step::Firewall { rules, .. } => self.flushed |= firewall::add(rules)?,
+            Step::Firewall { rules, first } => self.flushed |= firewall::add(rules, *first)?,
             Step::Pair { port, bridge, peer } => {
                 let controller = self.on_host(bridge)?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;

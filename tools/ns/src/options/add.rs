@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use container::{ContainerId, NetworkName, Owner, Ownership};
+use netlink::foreign::{self, Forward};
 use netlink::route::{Cidr, Mac};
 use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
@@ -25,6 +26,15 @@ pub(super) const ROOM: confine::Room = confine::Room {
 /// The network of another container is found by its process, where it has no name.
 const ROOM_TO_JOIN: confine::Room =
     confine::Room { capabilities: ROOM.capabilities.union(CapabilitySet::SYS_PTRACE), ..ROOM };
+
+/// Where iptables-legacy has a table, that program is asked what it drops.
+pub(super) fn room(room: confine::Room) -> confine::Room {
+    if !foreign::has_legacy() {
+        return room;
+    }
+    let capabilities = room.capabilities.union(CapabilitySet::NET_RAW);
+    confine::Room { calls: confine::Calls { execute: true, ..room.calls }, capabilities }
+}
 
 /// Make a container's network: a named namespace on a bridge
 ///
@@ -95,6 +105,9 @@ pub(crate) struct Add {
     /// Packets that leave the networks keep the container's address
     #[arg(long)]
     no_masquerade: bool,
+    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets these through, off [default: insert on our bridges]
+    #[arg(long, value_name = "HOW", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
+    forward: Option<Forward>,
     #[command(flatten)]
     roots: cli::Roots,
 }
@@ -103,7 +116,7 @@ impl Add {
     /// Makes the network.
     pub(crate) fn run(self) -> Result<()> {
         if self.cni.is_none() && !self.user_mode {
-            confine::enter(if self.join.is_some() { &ROOM_TO_JOIN } else { &ROOM })?;
+            confine::enter(&room(if self.join.is_some() { ROOM_TO_JOIN } else { ROOM }))?;
         }
         let mut target = self.target()?;
         let id = target.id.clone();
@@ -129,6 +142,7 @@ impl Add {
             mac: self.mac,
             mtu: self.mtu,
             masquerade: !self.no_masquerade,
+            forward: self.forward,
             user_mode: self.user_mode,
             host_local: self.host_local,
         };
@@ -163,6 +177,7 @@ impl Add {
         }
         self.join.iter().for_each(|id| option("join", id));
         self.host_local.iter().for_each(|network| option("host-local", network));
+        self.forward.iter().for_each(|how| option("forward", how));
         self.subnet.iter().for_each(|subnet| option("subnet", subnet));
         self.gateway.iter().for_each(|gateway| option("gateway", gateway));
         self.ip.iter().for_each(|address| option("ip", address));
@@ -315,7 +330,7 @@ mod tests {
             "add --join=db",
             "add --user-mode",
             "add --none",
-            "add --host-local=mynet",
+            "add --host-local=mynet --forward=off",
         ] {
             let parsed = <Line as clap::Parser>::parse_from(line.split(' '));
             let mut words = parsed.add.words().unwrap();

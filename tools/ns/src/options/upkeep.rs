@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use container::Directories;
 
-use super::add::ROOM;
+use super::add::{ROOM, room};
 
 #[derive(Args, Debug)]
 pub(crate) struct Upkeep {
@@ -15,7 +15,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Checks the networks, or puts them back.
     pub(crate) fn run(&self, act: impl FnOnce(&Directories) -> Result<()>) -> Result<()> {
-        confine::enter(&ROOM)?;
+        confine::enter(&room(ROOM))?;
         act(&self.roots.directories())
     }
 }

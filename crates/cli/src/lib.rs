@@ -9,6 +9,7 @@ mod plain;
 mod roots;
 mod words;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -82,7 +83,7 @@ impl std::error::Error for Exit {}
 pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> ExitCode {
     // Whose caller ignores it would never hear how a child has ended.
     sys::signal::restore(Signal::CHILD);
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
     let mut command = with_common_options(A::command());
     if arguments.iter().any(|word| word == "-h") {
         command = command.mut_args(only_the_usual);
@@ -94,7 +95,7 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
     }
-    let mut arguments = plain::plain(&command, std::env::args_os());
+    let mut arguments = plain::plain(&command, arguments);
     if let Err(error) = words::own(&command, &mut arguments) {
         return end(&tool, codes, Err(error.into()));
     }

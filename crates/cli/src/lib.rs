@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 use rustix::process::Signal;
 
@@ -144,6 +144,19 @@ fn line(tool: &str, error: &anyhow::Error) -> String {
     format!("{tool}: {}", printable(&without_numbers(&format!("{error:#}"))))
 }
 
+/// Does something to each. All are tried; of several failures the last is returned, and the others are told.
+pub fn each<T>(
+    tool: &str,
+    things: impl IntoIterator<Item = T>,
+    one: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut failure = None;
+    for error in things.into_iter().map(one).filter_map(Result::err) {
+        failure.replace(error).iter().for_each(|earlier| complain(tool, earlier));
+    }
+    failure.map_or(Ok(()), Err)
+}
+
 /// Writes one line to stderr, in one write so that lines of stages in a pipe do not mix.
 pub fn eprint_line(line: &str) {
     // Nobody is left to be told where stderr is closed.
@@ -221,11 +234,18 @@ fn usage_exit(tool: &str, error: &clap::Error, codes: Codes) -> ExitCode {
             _ => usage_line(&error.to_string()),
         };
         eprint_line(&format!("{tool}: {line}"));
-        return ExitCode::from(codes.usage);
+        return ExitCode::from(if is_nobody(error) { Codes::OWN.failed } else { codes.usage });
     }
     // Help and version go to stdout and are no failure; a closed pipe is nobody's.
     let _closed = error.print();
     ExitCode::SUCCESS
+}
+
+/// Tells whether a verb's operand is a name that no container can have, which is as good as an unknown one (docker and runc: 1).
+fn is_nobody(error: &clap::Error) -> bool {
+    let of = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let is_name = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<container::NameError>);
+    is_name && of.is_some_and(|of| !of.starts_with('-'))
 }
 
 /// Makes one line of the parser's several: what is wrong and its tip, without the usage that `--help` shows.

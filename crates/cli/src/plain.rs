@@ -1,39 +1,46 @@
 //! What getopt(3) and docker's parser of options take and clap does not, made plain first: flags with a value
-//! (`--rm=true`, `-i=false`), and short options with their value attached (`-p8080:80`, `-w=/x`), which clap takes for an
-//! operand where operands may begin with a hyphen, and takes no optional value from (`-n/run/netns/web`, `-Tparent`).
+//! (`--rm=true`, `-i=false`), short options with their value attached (`-p8080:80`, `-w=/x`), which clap takes for an
+//! operand where operands may begin with a hyphen, and takes no optional value from (`-n/run/netns/web`, `-Tparent`), and a
+//! verb behind options that it has, too (`keep --verbose rm web`), which clap takes for the operand of a stage.
 
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-/// Returns the command line without values of flags, and with each attached value behind its option's long name, up to the
-/// first operand.
+/// Returns the command line without values of flags, with each attached value behind its option's long name, and with the
+/// verb first, up to the first operand.
 pub(crate) fn plain(command: &Command, arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let given: Vec<OsString> = arguments.into_iter().collect();
     let is_attached = |text: &str| text.len() > 2 && text.starts_with('-') && !text.starts_with("--");
     let has_value = |text: &str| text.split_once('=').is_some_and(|(_, value)| boolean(value).is_some());
-    if !given.iter().filter_map(|word| word.to_str()).any(|text| is_attached(text) || has_value(text)) {
+    let is_verb_first = !command.is_args_conflicts_with_subcommands_set();
+    let as_is = |text: &str| !is_attached(text) && !has_value(text) && (is_verb_first || !text.starts_with('-'));
+    if given.iter().filter_map(|word| word.to_str()).all(as_is) {
         return given;
     }
     let mut command = command;
+    let mut before: Vec<Option<&Arg>> = Vec::new();
     let mut arguments = given.into_iter();
     let mut plain: Vec<OsString> = arguments.next().into_iter().collect();
     while let Some(word) = arguments.next() {
         let text = word.to_str().unwrap_or_default();
         let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
-            let below = command.find_subcommand(text);
-            plain.push(word);
-            match below {
-                Some(below) => command = below,
+            let Some(below) = command.find_subcommand(text) else {
                 // What follows is somebody else's.
-                None => break,
-            }
+                plain.push(word);
+                break;
+            };
+            let has = |arg: &Arg| arg.is_global_set() || arg.get_long().is_some_and(|name| long(below, name).is_some());
+            let moves = !is_verb_first && before.iter().all(|arg| arg.is_some_and(has));
+            plain.insert(if moves { 1 } else { plain.len() }, word);
+            command = below;
             continue;
         };
         let short = |name: char| command.get_arguments().find(|arg| arg.get_short() == Some(name));
         if let Some((flags, arg, value)) = attached(dashless, short) {
             plain.extend((!flags.is_empty()).then(|| format!("-{flags}").into()));
             plain.push(format!("--{}={value}", arg.get_long().unwrap_or_default()).into());
+            before.push(Some(arg));
             continue;
         }
         let (name, value) = dashless.split_once('=').map_or((dashless, None), |(name, value)| (name, Some(value)));
@@ -41,6 +48,7 @@ pub(crate) fn plain(command: &Command, arguments: impl IntoIterator<Item = OsStr
             Some(name) => long(command, name),
             None => last_of(name, short),
         };
+        before.push(arg);
         match (arg, value.map(boolean)) {
             (Some(arg), Some(Some(set))) if is_flag(arg) => plain.extend(set.then(|| format!("-{name}").into())),
             (Some(arg), None) if !is_flag(arg) && needs_next(name, arg) => {
@@ -143,6 +151,36 @@ mod tests {
         run.clone().subcommand(run.name("exec"))
     }
 
+    fn words(command: &Command, line: &str) -> String {
+        let words = std::iter::once("run").chain(line.split(' ')).map(OsString::from);
+        let got: Vec<String> =
+            plain(command, words).into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
+        got.join(" ")
+    }
+
+    #[test]
+    fn a_verb_comes_before_the_options_that_it_has() {
+        let verbose = Arg::new("verbose").long("verbose").short('v').action(ArgAction::Count).global(true);
+        let root = Arg::new("root").long("root").action(ArgAction::Set);
+        let keep =
+            Command::new("keep").args([verbose, root.clone(), Arg::new("rm").long("rm").action(ArgAction::SetTrue)]);
+        let keep = keep.args_conflicts_with_subcommands(true).subcommand(Command::new("logs").arg(root));
+        for (line, want) in [
+            ("logs -v web", "logs -v web"),
+            ("--verbose logs web", "logs --verbose web"),
+            ("-vv --root /r logs web --root=x", "logs -vv --root /r web --root=x"),
+            ("--root=/r logs -- web", "logs --root=/r -- web"),
+            ("--root logs logs", "logs --root logs"),
+            ("-v web logs", "-v web logs"),
+            ("-v -- logs", "-v -- logs"),
+            // What the verb has not is refused by the parser.
+            ("-v --rm logs web", "-v --rm logs web"),
+            ("--unknown logs web", "--unknown logs web"),
+        ] {
+            assert_eq!(words(&keep, line), want, "{line}");
+        }
+    }
+
     #[test]
     fn flags_and_attached_values_are_plain_before_the_first_operand_only() {
         for (line, want) in [
@@ -162,10 +200,7 @@ mod tests {
             ("--unknown=true --rm=true -- nginx", "--unknown=true --rm -- nginx"),
             ("-i exec -uweb:mail web -e1", "-i exec --user=web:mail web -e1"),
         ] {
-            let words = std::iter::once("run").chain(line.split(' ')).map(OsString::from);
-            let plain = plain(&command(), words);
-            let got: Vec<String> = plain.into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
-            assert_eq!(got.join(" "), want, "{line}");
+            assert_eq!(words(&command(), line), want, "{line}");
         }
     }
 }

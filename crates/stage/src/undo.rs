@@ -103,6 +103,17 @@ pub fn is_left(directories: &Directories, id: &ContainerId) -> bool {
     [state, container::namespace(id)].iter().any(|path| sys::file::may_be_there(path))
 }
 
+/// Removes what killed removals of bundles have left: no id begins as their names do.
+pub fn sweep_removed(directories: &Directories) -> Result<()> {
+    let mut entries = std::fs::read_dir(directories.bundles()).into_iter().flatten().flatten();
+    if !entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b".")) {
+        return Ok(());
+    }
+    let mut stage = Stage::new(Tool::Bundle, ["delete", "--force"]);
+    stage.push(directories.root().into_iter().flat_map(|root| [OsStr::new("--root"), root.as_os_str()]));
+    carry_out(&[Undo { of: Tool::Bundle, stage }])
+}
+
 /// Tells whether the record says that a tool has made something for a run of the container.
 pub fn is_in(record: &Record, tool: Tool) -> bool {
     match tool {

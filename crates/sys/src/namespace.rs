@@ -98,7 +98,6 @@ const NS_GET_USERNS: libc::Ioctl = 0xb701;
 const NS_GET_PARENT: libc::Ioctl = 0xb702;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
-const NS_GET_PID_FROM_PIDNS: libc::Ioctl = 0x8004_b706;
 const NS_GET_ID: libc::Ioctl = 0x8008_b70d;
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
@@ -200,12 +199,6 @@ pub fn list(kind: Kind) -> io::Result<Vec<u64>> {
         }
         all.extend(found);
     }
-}
-
-/// Translates a pid of the pid namespace `fd` into the caller's own numbering.
-pub fn outer_pid(fd: BorrowedFd<'_>, inner: i32) -> io::Result<i32> {
-    // SAFETY: NS_GET_PID_FROM_PIDNS takes the pid by value and returns one.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_PID_FROM_PIDNS, inner) })
 }
 
 fn related(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedFd> {

@@ -174,7 +174,7 @@ fn killed_keeper(sandbox: &Sandbox) {
         );
         sandbox.sh(&pipe).run().ok();
         sandbox.run(&["kill", "-9", &keeper(sandbox, "web")]).ok();
-        sandbox.run(&["keep", "attach", "web"]).fails(125).one_error_line("keep", &["web", "lost its keeper"]);
+        sandbox.run(&["keep", "attach", "web"]).fails(1).one_error_line("keep", &["web", "lost its keeper"]);
         if round == 0 {
             sandbox.run(&["run", "--gc"]).ok().stdout_is("web\n");
         } else {

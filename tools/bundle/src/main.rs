@@ -83,6 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Verb::Cp(options)) => cp::run(&options, &own)?,
         Some(Verb::Delete { force, owner, bundles, roots }) => {
             let (how, directories) = (Delete { force, owner }, roots.directories());
+            container::sweep_removed(&directories)?;
             verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, how, &directories))?;
         }
         Some(Verb::Unmount { owner, bundles, roots }) => {

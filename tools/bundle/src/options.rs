@@ -53,8 +53,8 @@ pub(crate) enum Verb {
         /// Only where it is this owner's, as the record's `owner` names it
         #[arg(long, value_name = "OWNER")]
         owner: Option<Owner>,
-        /// Ids, or paths of bundles
-        #[arg(required = true, value_name = "ID|PATH")]
+        /// Ids, or paths of bundles; with --force also none: what killed removals have left goes with any
+        #[arg(required_unless_present = "force", value_name = "ID|PATH")]
         bundles: Vec<String>,
         #[command(flatten)]
         roots: cli::Roots,

@@ -14,23 +14,14 @@ use crate::container::{self, Lock};
 use crate::overlay::{self, Overlay};
 use crate::state::runner;
 
-/// Does something to bundles, given by id or path. All are tried; the first failure is told last.
+/// Does something to bundles, given by id or path.
 pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<()>) -> Result<()> {
-    let mut failure = None;
-    for bundle in bundles {
-        if let Err(error) = one(bundle).with_context(|| format!("{what} `{bundle}`")) {
-            if let Some(earlier) = failure.replace(error) {
-                cli::complain("bundle", &earlier);
-            }
-        }
-    }
-    failure.map_or(Ok(()), Err)
+    cli::each("bundle", bundles, |bundle| one(bundle).with_context(|| format!("{what} `{bundle}`")))
 }
 
 /// Unmounts and removes a bundle.
 pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Result<()> {
     let path = locate(bundle, directories)?;
-    container::sweep_removed(directories)?;
     match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return if how.force { Ok(()) } else { bail!("no such bundle") };
@@ -156,19 +147,10 @@ fn image_name(path: &Path) -> Option<String> {
 /// Removes what no container runs from: what was left half-made, what has lost its mount (with its mount namespace or a
 /// reboot), with `all` every bundle that is not in use. A bundle is in use that somebody holds a lock on, or on its name.
 pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
-    // One that cannot be removed keeps no other: the first failure is told last.
-    let mut failure = None;
-    let mut tell = |done: Result<()>| match done {
-        Ok(()) => true,
-        Err(error) => {
-            if let Some(earlier) = failure.replace(error) {
-                cli::complain("bundle", &earlier);
-            }
-            false
-        }
-    };
-    tell(container::sweep_removed(directories));
-    for id in container::entries(directories)? {
+    let bundles = container::entries(directories)?.into_iter().map(Some);
+    // One that cannot be removed keeps no other.
+    cli::each("bundle", std::iter::once(None).chain(bundles), |id| {
+        let Some(id) = id else { return container::sweep_removed(directories) };
         let path = directories.bundle(&id);
         let is_used = || -> Result<bool> {
             let whole = container::is_whole(&path)?;
@@ -176,20 +158,17 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
             Ok(kept || is_claimed(&path, directories)?)
         };
         if is_used()? {
-            continue;
+            return Ok(());
         }
-        let Some(_lock) = Lock::take(&path)? else { continue };
+        let Some(_lock) = Lock::take(&path)? else { return Ok(()) };
         // It may have begun before it was locked.
         if !is_used()? {
             log::debug!("remove {}", path.display());
-            if !tell(container::remove(&path)) {
-                continue;
-            }
-            let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{id}")?;
+            container::remove(&path)?;
+            writeln!(io::stdout().lock(), "{id}")?;
         }
-    }
-    failure.map_or(Ok(()), Err)
+        Ok(())
+    })
 }
 
 /// Mounts a bundle's root file system again, where it has lost its mount, and prints the bundle's record: a container

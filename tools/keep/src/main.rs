@@ -29,7 +29,7 @@ mod stop;
 
 use std::process::ExitCode;
 
-use options::{Arguments, Start, Verb};
+use options::{Arguments, Verb};
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
@@ -45,8 +45,6 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // An ordinary user's mounts and networks are in namespaces.
         rootless::enter_if_possible(&these.roots);
     }
-    // Its codes are its own, unless it is the container's that it returns.
-    let attaches = matches!(verb, Verb::Attach(_) | Verb::Start(Start { attach: true, .. }));
     let done = match verb {
         Verb::Logs(options) => logs::logs(&options),
         Verb::Attach(options) => attach::attach(&options),
@@ -61,5 +59,6 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Events(options) => events::events(&options),
         Verb::Stats(options) => stats::stats(&options),
     };
-    if attaches { done } else { done.map_err(|error| cli::Exit::new(1, error).into()) }
+    // A verb's own failure is 1, as docker's, also where it returns the container's code.
+    done.map_err(|error| cli::Exit::new(1, error).into())
 }

@@ -237,21 +237,14 @@ fn has_ended(process: &OwnedFd, limit: Option<Duration>) -> Result<bool> {
     Ok(count.context("wait for the container")? > 0)
 }
 
-/// Does it to each; the first failure is told last.
+/// Does it to each.
 pub(crate) fn each(
     directories: &Directories,
     ids: &[ContainerId],
     mut one: impl FnMut(&ContainerId, &Known) -> Result<()>,
 ) -> Result<ExitCode> {
-    let mut failure = None;
-    for text in ids {
-        if let Err(error) = list::named(directories, text).and_then(|(id, known)| one(&id, &known)) {
-            if let Some(earlier) = failure.replace(error) {
-                cli::complain("keep", &earlier);
-            }
-        }
-    }
-    failure.map_or(Ok(ExitCode::SUCCESS), Err)
+    cli::each("keep", ids, |text| list::named(directories, text).and_then(|(id, known)| one(&id, &known)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn say(line: &str) -> Result<()> {

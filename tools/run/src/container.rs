@@ -210,6 +210,7 @@ fn sweep(options: &Options) -> Result<ExitCode> {
     for id in claim::sweep(&directories)?.into_iter().chain(claim::sweep_ended(&directories)?) {
         writeln!(io::stdout(), "{id}")?;
     }
+    undo::sweep_removed(&directories)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -70,7 +70,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
-	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace tests/images/make tests/images/*.py
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe tests/images/make tests/images/*.py
 
 bench: build
 	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Sandbox, Test, source, test};
+use crate::support::{Need, Sandbox, Test, source, test};
 
 const TOOLS: [&str; 9] = ["pull", "unpack", "bundle", "spawn", "keep", "ns", "portmap", "run", "compose"];
 /// A crate that makes threads and wakes tasks has no place in any tool.
@@ -21,7 +21,14 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_source_file_is_over_its_budget", &[], file_length),
         test("the_tests_that_the_security_document_names_exist", &[], security_tests),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
+        test("the_picture_of_the_pipe_is_what_its_script_draws", &[Need::Program("python3")], picture),
     ]
+}
+
+fn picture(_: &Sandbox) {
+    let drawn = Command::new(source().join("docs/draw-pipe")).output().unwrap();
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    assert_eq!(String::from_utf8(drawn.stdout).unwrap(), fs::read_to_string(source().join("docs/pipe.svg")).unwrap());
 }
 
 fn dependencies(_: &Sandbox) {

@@ -7,6 +7,7 @@ mod duration;
 mod log;
 mod plain;
 mod roots;
+mod size;
 mod words;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use rustix::process::Signal;
 pub use duration::duration;
 pub use log::log_to;
 pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
+pub use size::{Bytes, Cpus, Limit};
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

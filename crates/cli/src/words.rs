@@ -7,60 +7,51 @@ use clap::Command;
 
 use crate::Usage;
 
-/// Words of one meaning.
+/// Words of one meaning; the first two are of what `keep` has.
 const SAME: [&[&str]; 3] = [&["rm", "remove", "delete", "del"], &["list", "ls"], &["gc", "prune"]];
-/// Where each verb is; of words that are no verb anywhere, what is done instead.
-const PLACES: [(&str, &str); 49] = [
-    ("attach", "keep attach"),
-    ("build", "buildah or buildkit, whose image `pull oci:DIR` takes"),
-    ("commit", "unpack commit"),
-    ("compose", "compose"),
-    ("cp", "bundle cp"),
-    ("create", "bundle, and then keep start"),
-    ("del", "keep rm"),
-    ("delete", "keep rm"),
-    ("diff", "unpack diff"),
-    ("down", "compose down"),
-    ("events", "keep events"),
-    ("exec", "spawn exec"),
-    ("export", "unpack --flat"),
-    ("images", "pull list"),
-    ("import", "bundle DIR"),
-    ("inspect", "keep inspect"),
-    ("kill", "spawn kill"),
-    ("list", "keep list"),
-    ("load", "pull docker-archive:FILE"),
-    ("login", "podman login or skopeo login, whose files `pull` reads"),
-    ("logout", "podman logout or skopeo logout"),
-    ("logs", "keep logs"),
-    ("ls", "keep list"),
-    ("network", "ns"),
-    ("networks", "ns"),
-    ("pause", "spawn pause"),
-    ("port", "portmap list"),
-    ("ps", "keep list"),
-    ("pull", "pull"),
-    ("remove", "keep rm"),
-    ("rename", "keep rm, and then run --name"),
-    ("restart", "keep restart"),
-    ("rm", "keep rm"),
-    ("rmi", "pull remove"),
-    ("run", "run"),
-    ("save", "pull --to docker-archive:FILE"),
-    ("search", "pull tags"),
-    ("start", "keep start"),
-    ("stats", "keep stats"),
-    ("stop", "keep stop"),
-    ("system", "run --gc, bundle prune and pull gc"),
-    ("tag", "pull tag"),
-    ("top", "keep top"),
-    ("unpause", "spawn resume"),
-    ("up", "compose up"),
-    ("update", "spawn update"),
-    ("volume", "a directory below volumes in the directory of all state"),
-    ("volumes", "a directory below volumes in the directory of all state"),
-    ("wait", "keep wait"),
+/// The tools, and those of docker's verbs that they have under docker's names.
+const TOOLS: [(&str, &[&str]); 9] = [
+    ("bundle", &["cp"]),
+    ("compose", &["down", "up"]),
+    ("keep", &["attach", "events", "inspect", "logs", "restart", "start", "stats", "stop", "top", "wait"]),
+    ("ns", &[]),
+    ("portmap", &[]),
+    ("pull", &["tag"]),
+    ("run", &[]),
+    ("spawn", &["exec", "kill", "pause", "update"]),
+    ("unpack", &["commit", "diff"]),
 ];
+/// What the others are; of words that are no verb anywhere, what is done instead.
+const OTHERS: [(&[&str], &str); 17] = [
+    (&["build"], "buildah or buildkit, whose image `pull oci:DIR` takes"),
+    (&["create"], "bundle, and then keep start"),
+    (&["export"], "unpack --flat"),
+    (&["images"], "pull list"),
+    (&["import"], "bundle DIR"),
+    (&["load"], "pull docker-archive:FILE"),
+    (&["login", "logout"], "podman's or skopeo's, whose files `pull` reads"),
+    (&["network", "networks"], "ns"),
+    (&["port"], "portmap list"),
+    (&["ps"], "keep list"),
+    (&["rename"], "keep rm, and then run --name"),
+    (&["rmi"], "pull remove"),
+    (&["save"], "pull --to docker-archive:FILE"),
+    (&["search"], "pull tags"),
+    (&["system"], "run --gc, bundle prune and pull gc"),
+    (&["unpause"], "spawn resume"),
+    (&["volume", "volumes"], "a directory below volumes in the directory of all state"),
+];
+
+/// Returns where a verb is.
+fn place(word: &str) -> Option<String> {
+    let tool = TOOLS.iter().find_map(|(tool, verbs)| {
+        let verb = verbs.contains(&word).then(|| format!("{tool} {word}"));
+        verb.or_else(|| (*tool == word).then(|| word.to_owned()))
+    });
+    let other = || OTHERS.iter().find(|(words, _)| words.contains(&word)).map(|(_, place)| (*place).to_owned());
+    let same = || SAME[..2].iter().find(|same| same.contains(&word)).map(|same| format!("keep {}", same[0]));
+    tool.or_else(other).or_else(same)
+}
 
 /// Puts a tool's own word for its verb in the place of another.
 ///
@@ -83,22 +74,17 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
         return Ok(());
     }
     let same = SAME.iter().filter(|same| same.contains(&text)).flat_map(|same| same.iter());
-    let place = PLACES.iter().find(|(name, _)| *name == text).map(|(_, place)| *place);
-    let here = place.and_then(|place| place.strip_prefix(tool)).map(str::trim_start);
+    let place = place(text);
+    let here = place.as_deref().and_then(|place| place.strip_prefix(tool)).map(str::trim_start);
     let verb = same.copied().chain(here).find(|name| command.find_subcommand(name).is_some());
-    match (verb, place) {
+    match (verb, &place) {
         (Some(verb), _) => *word = verb.into(),
-        (None, Some(place)) if !is_peer_s(tool) => {
+        (None, Some(place)) if TOOLS.iter().any(|(name, _)| *name == tool) => {
             return Err(Usage(format!("{text} is no verb of {tool}: it is {} (./{text} is a file)", quoted(place))));
         }
         _ => {}
     }
     Ok(())
-}
-
-/// Tells whether this is a tool under a peer's name, whose words are its own.
-fn is_peer_s(tool: &str) -> bool {
-    matches!(tool, "lsns" | "nsenter")
 }
 
 fn quoted(place: &str) -> String {

@@ -24,7 +24,6 @@ mod rootfs;
 mod rootless;
 mod seccomp;
 mod security;
-mod size;
 mod state;
 mod throttle;
 mod translate;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ::container::{ContainerId, Owner};
 use clap::{Args, Parser, Subcommand};
+use cli::{Bytes, Cpus, Limit};
 
 use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
@@ -15,7 +16,6 @@ use crate::files::HostEntry;
 use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
 use crate::namespace::Namespace;
 use crate::security::SecurityOption;
-use crate::size::{Bytes, Cpus, Limit};
 use crate::throttle::{self, OnDevice};
 use crate::ulimit::Ulimit;
 

@@ -5,10 +5,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use cli::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::options::Blocks;
-use crate::size::Bytes;
 
 /// `DEVICE:NUMBER`.
 #[derive(Clone, Debug, PartialEq, Eq)]

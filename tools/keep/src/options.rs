@@ -108,7 +108,10 @@ impl Log {
                 ("format", "plain") => options.format = Format::Plain,
                 ("format", "cri") => options.format = Format::Cri,
                 ("format", "json") => options.format = Format::Json,
-                ("max-size", size) => options.max_size = Some(bytes(size).ok_or_else(wrong)?).filter(|size| *size > 0),
+                ("max-size", size) => {
+                    let size: cli::Bytes = size.parse().map_err(|_| wrong())?;
+                    options.max_size = Some(size.0.unsigned_abs()).filter(|size| *size > 0);
+                }
                 ("max-file", count) => {
                     options.max_file = Some(count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?);
                 }
@@ -117,19 +120,6 @@ impl Log {
         }
         Ok(options)
     }
-}
-
-/// Parses docker's sizes: `10m` is 10 × 1024².
-fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches('b').trim_end_matches(['k', 'm', 'g']);
-    let shift = match lower[number.len()..].chars().next() {
-        None | Some('b') => 0,
-        Some('k') => 10,
-        Some('m') => 20,
-        _ => 30,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// What can be done with containers that are there.
@@ -368,14 +358,6 @@ mod tests {
             ("alt-x", None),
         ] {
             assert_eq!(keys(text).ok().map(|keys| keys.0), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_docker_s() {
-        for (text, want) in [("10m", Some(10 << 20)), ("1KB", Some(1024)), ("7", Some(7)), ("7b", Some(7)), ("x", None)]
-        {
-            assert_eq!(bytes(text), want, "{text}");
         }
     }
 }

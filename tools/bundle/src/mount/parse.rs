@@ -4,9 +4,9 @@ use std::path::{Component, Path};
 use std::str::FromStr;
 
 use ::container::{NameError, VolumeName};
+use cli::Bytes;
 
 use super::{Mount, MountFlag, Source, TmpfsFlag, VolumeFlag};
-use crate::size::Bytes;
 
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 /// Accepted for docker's sake: without meaning on Linux.

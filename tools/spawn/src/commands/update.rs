@@ -97,7 +97,9 @@ fn read_resources(file: &Path) -> anyhow::Result<Value> {
 
 fn from_options(options: &options::Update) -> anyhow::Result<Value> {
     let bytes = |text: &Option<String>, option: &str| {
-        text.as_ref().map(|text| parse_bytes(text).with_context(|| format!("invalid value for {option}"))).transpose()
+        let parse = |text: &String| text.parse().map(|cli::Limit(bytes)| bytes);
+        let wrong = |error: String| anyhow::anyhow!("invalid value for {option}: {error}");
+        text.as_ref().map(parse).transpose().map_err(wrong)
     };
     ensure!(options.l3_cache_schema.is_none(), "Intel RDT/CAT: l3 cache schema is not enabled");
     ensure!(options.mem_bw_schema.is_none(), "Intel RDT/MBA: memory bandwidth schema is not enabled");
@@ -128,45 +130,9 @@ fn from_options(options: &options::Update) -> anyhow::Result<Value> {
     Ok(resources.into())
 }
 
-/// Parses `-1`, `1048576`, `64m`, `1.5GiB`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "sizes are far below 2^52 units")]
-fn parse_bytes(text: &str) -> anyhow::Result<i64> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    let lower = text.to_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let power = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        other => anyhow::bail!("unknown unit {other:?}"),
-    };
-    let number: f64 = digits.trim().parse().with_context(|| format!("{text:?} is not a size"))?;
-    Ok((number * (1_i64 << power) as f64) as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, want) in [
-            ("-1", Some(-1)),
-            ("7", Some(7)),
-            ("64m", Some(64 << 20)),
-            ("1.5GiB", Some(3 << 29)),
-            ("2KB", Some(2048)),
-            ("x", None),
-            ("5q", None),
-        ] {
-            assert_eq!(parse_bytes(text).ok(), want, "{text}");
-        }
-    }
 
     #[test]
     fn updates_add_up() {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 /// A number of bytes: `512m`, `1.5g`, `64k`, `100`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Bytes(pub(crate) i64);
+pub struct Bytes(pub i64);
 
 impl FromStr for Bytes {
     type Err = String;
@@ -26,7 +26,7 @@ impl FromStr for Bytes {
 
 /// A limit that may be absent: `-1` means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit(pub(crate) i64);
+pub struct Limit(pub i64);
 
 impl FromStr for Limit {
     type Err = String;
@@ -38,7 +38,7 @@ impl FromStr for Limit {
 
 /// A number of CPUs, in thousandths: `1.5` is 1500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cpus(pub(crate) i64);
+pub struct Cpus(pub i64);
 
 impl FromStr for Cpus {
     type Err = String;

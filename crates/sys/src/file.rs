@@ -14,7 +14,18 @@ use rustix::io::Errno;
 
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
 pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    read_whole(&mut File::open(path)?)
+}
+
+/// Does so in a program that reads few of them, and need not close them.
+pub fn read_once(path: impl AsRef<Path>) -> io::Result<String> {
     let mut file = File::open(path)?;
+    let text = read_whole(&mut file)?;
+    leave_open(file);
+    Ok(text)
+}
+
+fn read_whole(file: &mut File) -> io::Result<String> {
     let mut buffer = [0; 4096];
     let count = file.read(&mut buffer)?;
     let mut text = String::from_utf8_lossy(&buffer[..count]).into_owned();
@@ -59,6 +70,23 @@ pub fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Tells whether something may have that name: an error is not that nothing has it.
 pub fn may_be_there(path: &Path) -> bool {
     known(path.symlink_metadata()).map_or(true, |found| found.is_some())
+}
+
+/// Undoes the octal numbers that stand for blanks and backslashes in the kernel's lists of mounts: `proc_pid_mountinfo(5)`.
+pub fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let number = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            plain.push(byte);
+            rest = &after[3..];
+        } else {
+            plain.push(*first);
+            rest = after;
+        }
+    }
+    plain
 }
 
 /// Takes a lock on a file (`flock(2)`), however long that takes. Who waits for two seconds is `told` so.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::{FileType, Mode, OFlags};
 
-pub(crate) use sys::file::{leave_open, read, read_all};
+pub(crate) use sys::file::{leave_open, read, read_all, unescape};
 
 /// Opens a file by the caller's path, close-on-exec.
 pub(crate) fn open(path: impl AsRef<Path>, flags: OFlags) -> anyhow::Result<OwnedFd> {

@@ -30,20 +30,9 @@ fn parse_mounts(mountinfo: &str) -> Vec<(Kind, u64, String)> {
     mountinfo.lines().filter_map(parse).collect()
 }
 
-/// Undoes the kernel's escapes of blanks, line ends and backslashes: three octal digits.
+/// Undoes the kernel's escapes.
 pub(crate) fn unescape(path: &str) -> String {
-    let mut parts = path.split('\\');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        if let Some(byte) = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            text.push(char::from(byte));
-            text.push_str(part.get(3..).unwrap_or_default());
-        } else {
-            text.push('\\');
-            text.push_str(part);
-        }
-    }
-    text
+    String::from_utf8_lossy(&sys::file::unescape(path.as_bytes())).into_owned()
 }
 
 /// Adds what threads, descriptors and sockets keep: every process's tables are read. What the kernel lists beside that is

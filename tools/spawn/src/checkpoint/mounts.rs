@@ -78,21 +78,16 @@ fn lines(text: &str) -> Vec<Line> {
     let parse = |line: &str| {
         let (mount, file_system) = line.split_once(" - ")?;
         let fields: Vec<&str> = mount.split(' ').collect();
+        let plain = |field: &str| String::from_utf8_lossy(&file::unescape(field.as_bytes())).into_owned();
         Some(Line {
             id: fields.first()?.parse().ok()?,
             parent: fields.get(1)?.parse().ok()?,
-            root: unescape(fields.get(3)?),
-            place: unescape(fields.get(4)?),
+            root: plain(fields.get(3)?),
+            place: plain(fields.get(4)?),
             kind: file_system.split(' ').next()?.to_owned(),
         })
     };
     text.lines().filter_map(parse).collect()
-}
-
-/// Spaces and a few others are written as octal numbers.
-fn unescape(text: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (escape, character)| text.replace(escape, character))
 }
 
 /// Returns where the sources of such mounts are now.

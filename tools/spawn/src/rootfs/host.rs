@@ -28,28 +28,11 @@ fn kernel_mounts(table: &[u8]) -> Vec<PathBuf> {
         let (root, place) = (fields.nth(3)?, fields.next()?);
         let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
         let whole = root == b"/" && matches!(kind, b"proc" | b"sysfs");
-        whole.then(|| PathBuf::from(OsString::from_vec(unescape(place))))
+        whole.then(|| PathBuf::from(OsString::from_vec(crate::file::unescape(place))))
     };
     let mut places: Vec<PathBuf> = table.split(|byte| *byte == b'\n').filter_map(place).collect();
     places.reverse();
     places
-}
-
-/// Undoes the octal numbers that stand for blanks and backslashes: `proc_pid_mountinfo(5)`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let number = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(byte) = number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            plain.push(byte);
-            rest = &after[3..];
-        } else {
-            plain.push(*first);
-            rest = after;
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

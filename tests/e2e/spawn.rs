@@ -6,6 +6,7 @@ mod callers;
 mod cgroups;
 mod crash;
 mod engines;
+mod errors;
 mod events;
 mod habits;
 mod hostile;
@@ -63,6 +64,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(budget::tests());
     tests.extend(callers::tests());
     tests.extend(engines::tests());
+    tests.extend(errors::tests());
     tests.extend(cgroups::tests().into_iter().map(|test| test.in_area("cgroups")));
     tests.extend(events::tests().into_iter().map(|test| test.in_area("events")));
     tests.extend(systemd::tests().into_iter().map(|test| test.in_area("systemd")));

@@ -28,6 +28,9 @@ impl Cgroups {
             let refusals = enable_controllers(directory);
             return lines.iter().try_for_each(|line| write_line(directory, line, &refusals));
         }
+        let shares = resources.cpu.as_ref().and_then(|cpu| cpu.shares).unwrap_or(2);
+        // The kernel would take the nearest that is.
+        ensure!((2..=262_144).contains(&shares), "cpu.shares {shares} is not within 2–262144");
         ensure!(resources.unified.is_empty(), "invalid configuration: cannot set unified resources on cgroup v1");
         let mut lines = limits::v1(resources);
         self.order_memory(&mut lines);
@@ -54,7 +57,10 @@ impl Cgroups {
         let Some(directory) = self.controller("devices") else {
             return self.unified.as_deref().map_or(Ok(()), |directory| device::attach(directory, &rules));
         };
-        let open = |name: &str| File::options().write(true).open(directory.join(name));
+        let open = |name: &str| {
+            let path = directory.join(name);
+            File::options().write(true).open(&path).with_context(|| format!("open {}", path.display()))
+        };
         let (mut allow, mut deny) = (open("devices.allow")?, open("devices.deny")?);
         for (name, value) in device::lines(&rules)? {
             let file = if name == "devices.allow" { &mut allow } else { &mut deny };

@@ -51,7 +51,7 @@ impl Cgroups {
         let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
         let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
         ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
-        let own = sys::file::read("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        let own = sys::file::read_once("/proc/self/cgroup").context("read /proc/self/cgroup")?;
         let unified_only = is_unified();
         let mut found = Self::default();
         for line in own.lines() {
@@ -399,13 +399,15 @@ fn check_unused(directory: &Path) -> anyhow::Result<()> {
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let mut value = sys::file::read(parent.join(file))?;
+        let mut value = sys::file::read_once(parent.join(file))?;
         if value.trim_end().is_empty() {
             // Whoever made that one has left it so.
             inherit_cpuset(parent)?;
             value = sys::file::read(parent.join(file))?;
         }
-        write(&directory.join(file), value.trim_end())?;
+        let mut own = File::options().write(true).open(directory.join(file))?;
+        own.write_all(value.trim_end().as_bytes())?;
+        sys::file::leave_open(own);
     }
     Ok(())
 }

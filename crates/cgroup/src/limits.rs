@@ -92,7 +92,8 @@ fn v1_memory(lines: &mut Lines, memory: &Memory) {
     }
     lines.maybe("memory.soft_limit_in_bytes", memory.reservation);
     lines.maybe("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp);
-    lines.maybe("memory.swappiness", memory.swappiness);
+    // Some engines write -1 for what they do not set.
+    lines.maybe("memory.swappiness", memory.swappiness.filter(|value| *value != u64::MAX));
     if memory.disable_oom_killer == Some(true) {
         lines.add("memory.oom_control", 1);
     }
@@ -279,6 +280,7 @@ mod tests {
                 &["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1", "memory.soft_limit_in_bytes=-1"],
                 &["memory.swap.max=max", "memory.max=max", "memory.low=max"],
             ),
+            (r#"{"memory":{"swappiness":18446744073709551615}}"#, &[], &[]),
             (r#"{"blockIO":{"weight":10}}"#, &["blkio.weight=10"], &["io.bfq.weight=10?", "io.weight=1?"]),
             (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"][..], &["pids.max=max"][..]),
             (r#"{"pids":{"limit":9}}"#, &["pids.max=9"], &["pids.max=9"]),

@@ -54,7 +54,7 @@ impl NotedProcess {
 
 /// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
 pub fn birth(pid: i32) -> Option<u64> {
-    read_birth(pid).ok()?
+    parse_birth(&sys::file::read_once(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn read_birth(pid: i32) -> io::Result<Option<u64>> {

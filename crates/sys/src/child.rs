@@ -2,13 +2,11 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, set_parent_process_death_signal};
-
-use crate::confinement;
 
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.
@@ -129,10 +127,12 @@ pub fn afresh(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(arrange) }
 }
 
-/// Has the program that `command` starts run under a seccomp filter: `struct sock_filter`s of eight bytes each.
-pub fn with_filter<'a>(command: &'a mut Command, program: &[u8], flags: u64) -> &'a mut Command {
-    let mut program = confinement::instructions(program);
-    let arrange = move || confinement::load(&mut program, flags);
-    // SAFETY: between fork and exec the closure makes one system call on memory that it owns.
+/// Has `program`, a [`crate::launch::Launch`] whose failures go to `report`, execute what `command` is to start.
+pub fn by_launch(command: &mut Command, program: OwnedFd, report: OwnedFd) -> &mut Command {
+    let arrange = move || {
+        rustix::io::fcntl_setfd(&report, rustix::io::FdFlags::empty())?;
+        Err(crate::launch::execute_init(program.as_fd()))
+    };
+    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(arrange) }
 }

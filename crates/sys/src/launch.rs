@@ -165,17 +165,19 @@ pub fn execute(program: BorrowedFd<'_>, arguments: &[&CStr], environment: &[&CSt
         arguments.iter().map(|argument| argument.as_ptr()).chain([std::ptr::null()]).collect();
     let envp: Vec<*const libc::c_char> =
         environment.iter().map(|variable| variable.as_ptr()).chain([std::ptr::null()]).collect();
-    // SAFETY: the path and both arrays are NUL-terminated and live until the call returns, if it does.
-    unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            program.as_raw_fd(),
-            c"".as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        )
-    };
+    execute_arrays(program, &argv, &envp)
+}
+
+/// Executes a launching program, under the name that processes have which are to become a container's. It allocates nothing.
+pub fn execute_init(program: BorrowedFd<'_>) -> io::Error {
+    execute_arrays(program, &[c"spawn".as_ptr(), c"init".as_ptr(), std::ptr::null()], &[std::ptr::null()])
+}
+
+/// Both end with a null pointer, and the others point to strings that live until the call returns.
+fn execute_arrays(program: BorrowedFd<'_>, argv: &[*const libc::c_char], envp: &[*const libc::c_char]) -> io::Error {
+    let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
+    // SAFETY: the path is NUL-terminated, and both arrays end with a null pointer, as both callers in this file have it.
+    unsafe { libc::syscall(libc::SYS_execveat, program.as_raw_fd(), c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) };
     io::Error::last_os_error()
 }
 

@@ -59,5 +59,9 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, and `request` is one that lives as long as the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    crate::file::leave_open(socket);
+    Ok(())
 }

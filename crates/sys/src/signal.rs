@@ -4,7 +4,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 
 /// Signals that this process reads instead of being interrupted by them.
@@ -105,19 +104,11 @@ pub fn restore(signal: Signal) {
     restore_number(signal.as_raw());
 }
 
-/// Does so for every signal that is ignored: SIGPIPE is, by the Rust runtime, and what the caller ignored.
+/// Does so for every signal that the caller ignored. SIGPIPE stays as it is: the Rust runtime ignores that.
 pub fn restore_ignored() {
-    let mut status = [0; 2048];
-    let mut read = || -> io::Result<usize> {
-        let file = rustix::fs::open("/proc/self/status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let count = rustix::io::read(&file, &mut status)?;
-        crate::file::leave_open(file);
-        Ok(count)
-    };
-    let count = read().unwrap_or(0);
-    let ignored = String::from_utf8_lossy(&status[..count]);
+    let ignored = crate::file::read_once("/proc/self/status").unwrap_or_default();
     let ignored = ignored.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    let ignored = ignored.unwrap_or(1 << (libc::SIGPIPE - 1));
+    let ignored = ignored.unwrap_or(0) & !(1 << (libc::SIGPIPE - 1));
     (1..=64).filter(|number| ignored >> (number - 1) & 1 == 1).for_each(restore_number);
 }
 

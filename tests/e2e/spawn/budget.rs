@@ -9,8 +9,8 @@ const UNIFIED: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("
 const LEGACY: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("strace"), Need::LegacyCgroups];
 
 /// For the container itself, with its program's own dozen; a third of it are the mounts and what is dropped of the
-/// bounding set. Fourteen are for null devices of the container's own, on stdin here and in place of masked files.
-const CALLS: usize = 339;
+/// bounding set. Ten are for null devices of the container's own, on stdin here and in place of masked files.
+const CALLS: usize = 325;
 /// For each hierarchy of cgroups: found, made, joined, mounted, removed.
 const CALLS_A_HIERARCHY: usize = 10;
 

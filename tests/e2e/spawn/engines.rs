@@ -31,11 +31,21 @@ fn propagation(sandbox: &Sandbox) {
     sandbox.sh("mkdir -p vol && mount -t tmpfs v vol && mount --make-rshared vol && mkdir vol/in vol/out").run().ok();
     let script = "mount -t tmpfs i /v/in; echo >/v/ready; while [ -e /v/ready ]; do sleep 0.02; done; grep -c ' /v/out ' /proc/self/mountinfo; true";
     for (root, volume, want) in [
+        ("", "", "0 1"),
         ("", "rprivate", "0 0"),
         ("", "rslave", "0 1"),
         ("rslave", "rshared", "0 1"),
+        ("private", "", "1 1"),
         ("private", "rprivate", "0 0"),
-        ("rprivate", "rslave", "0 1"),
+        ("private", "rslave", "0 1"),
+        ("private", "rshared", "1 1"),
+        ("slave", "", "1 1"),
+        ("slave", "slave", "0 1"),
+        ("slave", "shared", "1 1"),
+        ("rprivate", "", "0 0"),
+        ("rprivate", "rslave", "0 0"),
+        ("rprivate", "rshared", "0 0"),
+        ("unbindable", "rslave", "0 1"),
         ("shared", "rshared", "1 1"),
         ("rshared", "rshared", "1 1"),
         ("rshared", "shared", "1 1"),
@@ -48,7 +58,7 @@ fn propagation(sandbox: &Sandbox) {
             for set in ["bounding", "effective", "permitted"] {
                 config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
             }
-            let mount = json!({"destination": "/v", "source": sandbox.at("vol"), "options": ["rbind", volume]});
+            let mount = json!({"destination": "/v", "source": sandbox.at("vol"), "options": format!("rbind,{volume}").trim_end_matches(',').split(',').collect::<Vec<_>>()});
             config["mounts"].as_array_mut().unwrap().push(mount);
         });
         sandbox.sh("rm -f vol/ready").run().ok();

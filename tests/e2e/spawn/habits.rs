@@ -14,6 +14,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("signals_have_numbers_up_to_the_real_time_ones", NEEDS, signals),
         test("a_poststart_hook_that_fails_ends_the_container", NEEDS, poststart),
         test("a_start_container_hook_has_the_process_s_variables", NEEDS, hook_variables),
+        test("hooks_in_the_container_run_as_its_process_does", NEEDS, hook_identity),
+        test("a_hook_that_does_not_listen_ends_no_container", NEEDS, deaf_hooks),
         test("a_waiting_container_holds_nothing_of_its_caller_s", NEEDS, inherited),
         test("a_dangling_link_is_a_mount_point_inside_the_root", NEEDS, dangling),
         test("a_bind_mount_has_the_attributes_that_are_asked_for", NEEDS, bind_attributes),
@@ -114,6 +116,39 @@ fn hook_variables(sandbox: &Sandbox) {
             json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo $ONE $HOME >/tmp/seen"]}]);
     });
     run(sandbox, "var").ok().stdout_is("two /\n");
+}
+
+/// It may be the image's: whatever is not the container's own, it could do to the host.
+fn hook_identity(sandbox: &Sandbox) {
+    let show = "id -u; id -g; id -G; umask; ulimit -n; pwd; grep -E '^(Cap(Prm|Bnd|Eff)|NoNewPrivs|Seccomp):' /proc/self/status";
+    bundle(sandbox, "hid", &format!("({show}) >/tmp/own; cmp /tmp/own /tmp/hook && cat /tmp/own"), |config| {
+        config["process"]["user"] = json!({"uid": 7, "gid": 8, "umask": 63, "additionalGids": [9]});
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 30, "hard": 30}]);
+        config["process"]["cwd"] = json!("/etc");
+        config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]
+        });
+        let script = format!("({show}) >/tmp/hook; readlink /proc/1/exe && exit 1; exit 0");
+        config["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    });
+    sandbox.sh("chmod 1777 hid/rootfs/tmp").run().ok();
+    run(sandbox, "hid").ok().stdout_has("7\n8\n8 9\n0077\n30\n/etc\n");
+    change(sandbox, "hid", |config| config["hooks"]["startContainer"] = json!([{"path": "/bin/no-such"}]));
+    run(sandbox, "hid")
+        .fails(1)
+        .one_error_line("spawn", &["startContainer hook #0: exec /bin/no-such", "no such file"]);
+}
+
+/// The State is longer than a pipe.
+fn deaf_hooks(sandbox: &Sandbox) {
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        bundle(sandbox, "deaf", "sleep 0.1; echo ran", |config| {
+            config["annotations"] = json!({"long": "x".repeat(300_000)});
+            config["linux"]["namespaces"] = json!([{"type": "mount"}]);
+            config["hooks"][kind] = json!([{"path": "/bin/true"}]);
+        });
+        run(sandbox, "deaf").ok().stdout_is("ran\n");
+    }
 }
 
 /// It is the first process of its pid namespace, which hears no signal that it has no handler for.

@@ -19,7 +19,6 @@ use sys::namespace::Kind as NamespaceType;
 use self::criu::{Criu, Kind, Message};
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
-use crate::hooks::Inside;
 use crate::options::{Checkpoint, CriuOptions, Restore};
 use crate::state::{Container, Status};
 use crate::{file, hooks, rootfs, tty, userns};
@@ -199,8 +198,8 @@ impl Restoring<'_> {
     /// The hooks that the parent runs; those inside have run, long ago.
     fn run_hooks(&self, container: &Container, pid: Option<Pid>) -> anyhow::Result<()> {
         let state = record::State { pid: pid.map(Pid::as_raw_pid), ..container.report(Status::Creating) };
-        hooks::run("prestart", Inside::default(), &self.config.hooks.prestart, &state)?;
-        hooks::run("createRuntime", Inside::default(), &self.config.hooks.create_runtime, &state)
+        hooks::run("prestart", None, &self.config.hooks.prestart, &state)?;
+        hooks::run("createRuntime", None, &self.config.hooks.create_runtime, &state)
     }
 
     fn hand_over(&self, master: OwnedFd) -> anyhow::Result<Option<OwnedFd>> {

@@ -2,7 +2,7 @@
 //! needs nothing told; it says how it went through `sync`, and prints nothing itself.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use rustix::thread::CpuSet;
 use seccomp::Filter;
 use sys::namespace::Kind;
 
-use crate::config::{Config, NamespaceKind, Process, TimeOffset, sysctl_path};
-use crate::hooks::{self, Inside};
+use crate::config::{Config, Hook, NamespaceKind, Process, TimeOffset, sysctl_path};
+use crate::hooks;
 use crate::identity::{self, Program, Surroundings};
 use crate::rootfs::{Prepared, Rootfs};
 use crate::sync::{self, Message, NOT_EXECUTABLE, NOT_FOUND};
@@ -42,6 +42,9 @@ pub(crate) struct Child<'a> {
     pub start: Option<OwnedFd>,
     pub console: Option<OwnedFd>,
     pub filter: Option<Filter>,
+    /// The host's `/proc`, if there is a label to write.
+    pub proc: Option<OwnedFd>,
+    pub keyring: Option<CString>,
     pub options: Options,
 }
 
@@ -83,7 +86,7 @@ impl Child<'_> {
         // Devices have the modes that they are given.
         begin_afresh(0)?;
         self.enter_namespaces()?;
-        let proc = identity::proc_for_label(self.process)?;
+        self.proc = identity::proc_for_label(self.process)?;
         // A process that joins a session's terminal or none must lead a session of its own.
         rustix::process::setsid().context("setsid")?;
         adjust_oom_score(self.process, self.options.rootless || self.config.linux.has(NamespaceKind::User))?;
@@ -91,20 +94,22 @@ impl Child<'_> {
         self.sysctls()?;
         self.fill_root()?;
         let (program, chdir) = find_program(self.process)?;
-        let keyring = CString::new(format!("_ses.{}", self.state.id))?;
-        self.start_hooks()?;
-        let surroundings = Surroundings {
-            report: self.socket.as_fd(),
-            start: self.start.as_ref().filter(|_| self.waits_in_launch()).map(AsFd::as_fd),
-            proc: proc.as_ref().map(AsFd::as_fd),
+        self.start_hooks(chdir)?;
+        launch(self.process, self.config, &program, &self.surroundings(self.socket.as_fd(), chdir))
+    }
+
+    fn surroundings<'a>(&'a self, report: BorrowedFd<'a>, chdir: bool) -> Surroundings<'a> {
+        Surroundings {
+            report,
+            start: self.start.as_ref().map(AsFd::as_fd),
+            proc: self.proc.as_ref().map(AsFd::as_fd),
             filter: self.filter.as_ref(),
             preserved_fds: self.options.preserve_fds,
             foreground: self.options.foreground,
-            keyring: (!self.options.no_new_keyring).then_some(keyring.as_c_str()),
+            keyring: self.keyring.as_deref(),
             lenient_groups: self.options.rootless || self.config.linux.has(NamespaceKind::User),
             chdir,
-        };
-        launch(self.process, self.config, &program, &surroundings)
+        }
     }
 
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
@@ -138,8 +143,7 @@ impl Child<'_> {
             become_root(self.options.rootless)?;
         }
         for (kind, namespace) in &self.namespaces {
-            sys::namespace::enter(namespace.as_fd(), *kind)
-                .with_context(|| format!("join the {} namespace", kind.name()))?;
+            linux.enter(*kind, namespace.as_fd())?;
         }
         if linux.makes(NamespaceKind::Cgroup) {
             // Not by clone3: the namespace's root is where the process is at that moment.
@@ -203,9 +207,9 @@ impl Child<'_> {
             rustix::stdio::dup2_stdin(&null)?;
         }
         stdio::give(self.process.user.uid);
-        rootfs.finish()?;
+        let null = rootfs.finish()?;
         rootfs.enter(self.options.no_pivot)?;
-        stdio::leave_host_null()
+        stdio::leave_host_null(null)
     }
 
     /// createRuntime (and prestart) hooks are the parent's, createContainer hooks ours: runtime-spec, config.md.
@@ -223,7 +227,7 @@ impl Child<'_> {
             |at, name| rustix::fs::openat(at, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let (own, root) = (directory(rustix::fs::CWD, ".")?, directory(root, ".")?);
         rustix::process::fchdir(root).context("enter the root file system")?;
-        hooks::run("createContainer", Inside::default(), &hooks.create_container, &self.state_now("creating"))?;
+        hooks::run("createContainer", None, &hooks.create_container, &self.state_now("creating"))?;
         Ok(rustix::process::fchdir(own)?)
     }
 
@@ -245,32 +249,35 @@ impl Child<'_> {
         }
     }
 
-    fn waits_in_launch(&self) -> bool {
-        self.config.hooks.start_container.is_empty()
-    }
-
-    /// startContainer hooks run inside the container when `start` has come; then this process waits for it itself.
-    fn start_hooks(&mut self) -> anyhow::Result<()> {
+    /// startContainer hooks run inside the container when `start` has come, as the program will; then this process waits
+    /// for it itself.
+    fn start_hooks(&mut self, chdir: bool) -> anyhow::Result<()> {
         let hooks = &self.config.hooks.start_container;
         if hooks.is_empty() {
             return Ok(());
         }
+        // That they get the process's variables is older than the specification, and images count on it.
+        let environment = crate::environment::complete(self.process);
+        let launch = |child: &Self, hook: &Hook, report: BorrowedFd<'_>| {
+            let program = Program::of_hook(hook, &environment)?;
+            // Who decides about calls from outside expects the program's, and hears of no hook.
+            let filter = child.filter.as_ref().filter(|filter| filter.listener.is_none());
+            let surroundings = Surroundings { filter, foreground: true, ..child.surroundings(report, chdir) };
+            Ok(identity::list(child.process, &child.config.linux, program.as_ref(), &surroundings)?.seal()?)
+        };
         // What the caller happened to have open is no more theirs than the program's, and the wait may be long.
         sys::child::close_inherited(3 + self.options.preserve_fds, &[])?;
         if let Some(listener) = self.start.take() {
+            // What the process cannot be given fails `create`: one that executes nothing is given all.
+            hooks::execute(&Hook::default(), self.state, Some(&|hook, report| launch(self, hook, report)))?;
             // The parent ends now; from here on this process lives on its own.
             rustix::process::set_parent_process_death_signal(None)?;
             sync::send(self.socket.as_fd(), &Message::Ready).context("report")?;
             self.socket =
                 rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC).context("wait for start")?;
         }
-        // That they get the process's variables is older than the specification, and images count on it.
-        let environment = crate::environment::complete(self.process);
-        let inside = Inside { environment: Some(&environment), filter: self.filter.as_ref() };
-        hooks::run("startContainer", inside, hooks, &self.state_now("created")).inspect_err(|error| {
-            // The parent of the moment hears it, whoever that is.
-            let _nobody = sync::send(self.socket.as_fd(), &Message::Failed(125, anyhow!("{error:#}")));
-        })
+        let launcher = |hook: &Hook, report: BorrowedFd<'_>| launch(self, hook, report);
+        hooks::run("startContainer", Some(&launcher), hooks, &self.state_now("created"))
     }
 }
 
@@ -292,6 +299,11 @@ pub(crate) fn begin_afresh(umask: u32) -> anyhow::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(umask));
     sys::signal::restore_ignored();
     Ok(sys::signal::unblock_all()?)
+}
+
+/// Returns the name of the container's session keyring.
+pub(crate) fn keyring(id: &str, none: bool) -> anyhow::Result<Option<CString>> {
+    Ok((!none).then(|| CString::new(format!("_ses.{id}"))).transpose()?)
 }
 
 pub(crate) fn wait_for_parent(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
@@ -342,12 +354,10 @@ pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)>
     let chdir = process.cwd != "/" && !enter_cwd(&process.cwd)?;
     let environment = crate::environment::complete(process);
     let path = process.args.first().map_or(Ok(PathBuf::new()), |name| look_up(name, &environment))?;
-    let text =
-        |strings: &[String]| strings.iter().map(|string| CString::new(string.as_str())).collect::<Result<Vec<_>, _>>();
     let program = Program {
         path: CString::new(path.into_os_string().into_encoded_bytes())?,
-        arguments: text(&process.args)?,
-        environment: text(&environment)?,
+        arguments: identity::strings(&process.args)?,
+        environment: identity::strings(&environment)?,
     };
     Ok((program, chdir))
 }
@@ -406,7 +416,7 @@ pub(crate) fn launch(
 ) -> anyhow::Result<Infallible> {
     let memfd = {
         let _span = trace::span("make the launching program", "");
-        let list = identity::list(process, &config.linux, program, surroundings)?;
+        let list = identity::list(process, &config.linux, Some(program), surroundings)?;
         list.seal().context("make the launching program")?
     };
     // Here, and not at the program's execve: its path may lead through what the caller had open (CVE-2024-21626).
@@ -414,6 +424,5 @@ pub(crate) fn launch(
     for fd in [Some(surroundings.report), surroundings.start, surroundings.proc].into_iter().flatten() {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
     }
-    let name: &[&CStr] = &[c"spawn", c"init"];
-    Err(sys::launch::execute(memfd.as_fd(), name, &[])).context("execute the launching program")
+    Err(sys::launch::execute_init(memfd.as_fd())).context("execute the launching program")
 }

@@ -15,9 +15,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 use sys::namespace::Kind;
 
-use crate::child::{Child, Options};
-use crate::config::{Config, Hooks, NamespaceKind, Process as Description};
-use crate::hooks::Inside;
+use crate::child::{self, Child, Options};
+use crate::config::{Config, Hooks, Linux, NamespaceKind, Process as Description};
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
@@ -117,7 +116,6 @@ fn make(
     }
     let state = container.report(Status::Creating);
     let process = config.process()?;
-    let namespaces = namespaces(config)?;
     let mut child = Child {
         config,
         process,
@@ -126,12 +124,14 @@ fn make(
         cgroups: cgroups.clone(),
         prepared: rootfs::prepare(config, bundle)?,
         root,
-        namespaces,
+        namespaces: namespaces(config)?,
         in_user_namespace: false,
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },
         console: order.console_socket.as_deref().map(tty::connect).transpose()?,
-        filter: filter::of(&config.linux)?,
+        filter: filter::before(config)?,
+        proc: None,
+        keyring: child::keyring(&order.id, order.child.no_new_keyring)?,
         options: order.child.clone(),
     };
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
@@ -307,11 +307,16 @@ fn attend(
     let _span = trace::span("wait for the program", "");
     loop {
         match sync::hear(socket, (pid, pidfd))? {
+            Message::End if order.wait => {
+                let starved = container.cgroups().oom_kills() > 0;
+                let cause = if starved { ": its memory limit is too low" } else { "" };
+                bail!("the container's process was killed before it was ready{cause}")
+            }
             Message::Ready | Message::End => break,
             Message::Hooks => {
                 let state = container.report(Status::Creating);
-                hooks::run("prestart", Inside::default(), &config.hooks.prestart, &state)?;
-                hooks::run("createRuntime", Inside::default(), &config.hooks.create_runtime, &state)?;
+                hooks::run("prestart", None, &config.hooks.prestart, &state)?;
+                hooks::run("createRuntime", None, &config.hooks.create_runtime, &state)?;
                 answer(socket)?;
             }
             Message::Console(master) => console = Some(master),
@@ -388,10 +393,10 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
     let context = "clone the container's process";
     if child.namespaces.first().is_some_and(|(kind, _)| *kind == Kind::User) {
         child.in_user_namespace = true;
-        return intermediate::clone(how, || join_user_namespace(&mut child.namespaces));
+        return intermediate::clone(how, || join_user_namespace(&child.config.linux, &mut child.namespaces));
     }
     let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
-    let join = || sys::namespace::enter(pids.as_fd(), Kind::Pid).context("join the pid namespace");
+    let join = || child.config.linux.enter(Kind::Pid, pids.as_fd());
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     // Who is root of a user namespace only might not turn back.
     if sys::namespace::enter(own.as_fd(), Kind::Pid).is_err() {
@@ -407,14 +412,13 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
 
 /// Joins what belongs to the host while that is allowed, then the user namespace, and then its pid namespace; leaves the
 /// others to the child.
-fn join_user_namespace(namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<()> {
+fn join_user_namespace(linux: &Linux, namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<()> {
     namespaces.retain(|(kind, namespace)| {
         matches!(kind, Kind::User | Kind::Mount) || sys::namespace::enter(namespace.as_fd(), *kind).is_err()
     });
     for kind in [Kind::User, Kind::Pid] {
         if let Some(namespace) = take(namespaces, kind) {
-            sys::namespace::enter(namespace.as_fd(), kind)
-                .with_context(|| format!("join the {} namespace", kind.name()))?;
+            linux.enter(kind, namespace.as_fd())?;
         }
     }
     Ok(())

@@ -222,9 +222,9 @@ impl Child<'_> {
             self.terminal()?;
         }
         stdio::give(process.user.uid);
-        stdio::leave_host_null()?;
+        stdio::leave_host_null(None)?;
         let (program, chdir) = child::find_program(process)?;
-        let keyring = std::ffi::CString::new(format!("_ses.{}", self.container.state.id))?;
+        let keyring = child::keyring(&self.container.state.id, self.container.state.no_new_keyring)?;
         let surroundings = Surroundings {
             report: self.socket.as_fd(),
             start: None,
@@ -232,7 +232,7 @@ impl Child<'_> {
             filter: self.filter.as_ref(),
             preserved_fds: self.order.preserve_fds,
             foreground: !self.order.detach,
-            keyring: (!self.container.state.no_new_keyring).then_some(keyring.as_c_str()),
+            keyring: keyring.as_deref(),
             lenient_groups: self.becomes_root,
             chdir,
         };

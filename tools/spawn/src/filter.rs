@@ -1,10 +1,11 @@
 //! `linux.seccomp` of a container: its filter, and the listener of a filter with `SCMP_ACT_NOTIFY` (runtime-spec,
 //! config-linux.md, "The Container Process State").
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::Context;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
@@ -39,10 +40,26 @@ pub(crate) fn pass_listener(
         "metadata": profile.listener_metadata,
         "state": state,
     });
-    let send = || -> io::Result<()> {
+    let agent = connect(&profile.listener_path)?;
+    crate::sync::send_with_fd(agent.as_fd(), message.to_string().as_bytes(), listener.as_fd())
+        .with_context(|| format!("tell the seccomp agent {}", profile.listener_path.display()))
+}
+
+/// Does so for a new container. Behind hooks inside the container the filter comes at `start` only; that nobody waits for
+/// its listener fails `create` all the same.
+pub(crate) fn before(config: &Config) -> anyhow::Result<Option<seccomp::Filter>> {
+    let filter = of(&config.linux)?;
+    let agent = filter.as_ref().and_then(|filter| filter.listener.as_ref());
+    let agent = agent.filter(|_| !config.hooks.start_container.is_empty());
+    agent.map_or(Ok(()), |(agent, _)| connect(agent).map(drop))?;
+    Ok(filter)
+}
+
+fn connect(agent: &Path) -> anyhow::Result<OwnedFd> {
+    let connect = || {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&profile.listener_path)?)?;
-        crate::sync::send_with_fd(socket.as_fd(), message.to_string().as_bytes(), listener.as_fd())
+        rustix::net::connect(&socket, &SocketAddrUnix::new(agent)?)?;
+        Ok::<_, Errno>(socket)
     };
-    send().with_context(|| format!("failed to connect with seccomp agent {}", profile.listener_path.display()))
+    connect().with_context(|| format!("failed to connect with seccomp agent {}", agent.display()))
 }

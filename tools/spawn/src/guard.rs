@@ -40,7 +40,8 @@ fn is_watched(config: &Config, entering: bool) -> bool {
     };
     let tracer = config.process.as_ref().and_then(|process| process.capabilities.as_ref()).is_some_and(may_trace);
     // Capabilities of a user namespace say nothing about a process from outside.
-    !linux.has(NamespaceKind::User) && (joined || entering && tracer)
+    let watched = entering || !config.hooks.start_container.is_empty();
+    !linux.has(NamespaceKind::User) && (joined || watched && tracer)
 }
 
 #[cfg(test)]
@@ -50,12 +51,15 @@ mod tests {
     #[test]
     fn only_those_who_can_be_watched_are_copied() {
         let tracer = r#""process":{"capabilities":{"bounding":["CAP_SYS_PTRACE"]}}"#;
+        let hooked =
+            r#""hooks":{"startContainer":[{"path":"/x"}]},"process":{"capabilities":{"bounding":["CAP_SYS_PTRACE"]}}"#;
         let plain = r#""process":{"capabilities":{"bounding":["CAP_KILL"]}}"#;
         for (process, namespaces, entering, want) in [
             (plain, r#"{"type":"pid"}"#, true, false),
             (plain, r#"{"type":"pid"}"#, false, false),
             (plain, r#"{"type":"pid","path":"/proc/1/ns/pid"}"#, false, true),
             (tracer, r#"{"type":"pid"}"#, false, false),
+            (hooked, r#"{"type":"pid"}"#, false, true),
             (tracer, r#"{"type":"pid"}"#, true, true),
             (tracer, r#"{"type":"pid"},{"type":"user"}"#, true, false),
         ] {

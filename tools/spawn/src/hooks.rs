@@ -1,7 +1,7 @@
 //! Hooks (runtime-spec, config.md, "POSIX-platform Hooks"): programs that get the container's State on stdin.
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,26 +9,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use seccomp::Filter;
 
 use crate::config::Hook;
+use crate::sync::{self, Message};
 
 /// How much of what a hook says is for the error message.
 const LONGEST_WORDS: usize = 4096;
 
-/// What hooks have in common with the program in whose container they run.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Inside<'a> {
-    /// For those that name none of their own; otherwise they have that of this process.
-    pub environment: Option<&'a [String]>,
-    pub filter: Option<&'a Filter>,
-}
+/// Makes the launching program of a hook inside the container, which is executed as the container's process would be; it
+/// reports a failure to the socket.
+pub(crate) type Launcher<'a> = &'a dyn Fn(&Hook, BorrowedFd<'_>) -> anyhow::Result<OwnedFd>;
 
 /// Runs hooks in their order; the first failure ends it.
-pub(crate) fn run(kind: &str, inside: Inside<'_>, hooks: &[Hook], state: &record::State) -> anyhow::Result<()> {
+pub(crate) fn run(
+    kind: &str,
+    launcher: Option<Launcher<'_>>,
+    hooks: &[Hook],
+    state: &record::State,
+) -> anyhow::Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run {kind} hook {}", hook.path.display());
-        run_one(hook, state, inside).with_context(|| format!("error running {kind} hook #{index}"))?;
+        run_one(hook, state, launcher).with_context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
@@ -37,38 +38,45 @@ pub(crate) fn run(kind: &str, inside: Inside<'_>, hooks: &[Hook], state: &record
 pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run poststop hook {}", hook.path.display());
-        if let Err(error) = run_one(hook, state, Inside::default()) {
+        if let Err(error) = run_one(hook, state, None) {
             log::warn!("error running poststop hook #{index}: {error:#}");
         }
     }
 }
 
-fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Result<()> {
+fn run_one(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> anyhow::Result<()> {
     ensure!(hook.path.has_root(), "path {} is not absolute", hook.path.display());
+    execute(hook, state, launcher)
+}
+
+/// Runs one, whatever it is called, until it has ended.
+pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> anyhow::Result<()> {
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    if let Some(environment) = hook.env.as_deref().or(inside.environment) {
+    if let Some(environment) = &hook.env {
         command.env_clear().envs(environment.iter().filter_map(|variable| variable.split_once('=')));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     sys::child::afresh(&mut command);
     // Nobody would wait for the hook of a runtime that was killed.
     sys::child::die_with_parent(&mut command, Signal::KILL);
-    // Who decides about calls from outside expects the program's, and hears of no hook.
-    if let Some(filter) = inside.filter.filter(|filter| filter.listener.is_none()) {
-        sys::child::with_filter(&mut command, &filter.program, filter.flags);
-    }
+    let report = launcher.map(|launcher| launch(&mut command, hook, launcher)).transpose()?;
     let deadline =
         hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     let mut child = command.spawn().with_context(|| format!("exec {}", hook.path.display()))?;
+    // With it goes our copy of the hook's end.
+    drop(command);
     let talked = talk(&mut child, &serde_json::to_vec(state)?, deadline);
     if !matches!(talked, Ok(Some(_))) {
         // It may have ended by itself.
         let _gone = child.kill();
     }
     let status = child.wait()?;
+    if let Some(Message::Failed(_, error)) = report.map(|report| sync::receive(report.as_fd())).transpose()? {
+        return Err(error);
+    }
     let Some(words) = talked? else {
         bail!("hook ran past specified timeout of {}.0s", hook.timeout.unwrap_or_default())
     };
@@ -79,6 +87,14 @@ fn run_one(hook: &Hook, state: &record::State, inside: Inside<'_>) -> anyhow::Re
         (None, Some(libc::SIGSYS)) => bail!("bad system call: its seccomp filter forbids it, stderr: {words}"),
         (None, signal) => bail!("killed by signal {}, stderr: {words}", signal.unwrap_or(0)),
     }
+}
+
+/// Has a hook executed by a launching program; returns the socket that hears of its failure.
+fn launch(command: &mut Command, hook: &Hook, launcher: Launcher<'_>) -> anyhow::Result<OwnedFd> {
+    let (ours, theirs) = sync::pair().context("make a socket pair")?;
+    let program = launcher(hook, theirs.as_fd())?;
+    sys::child::by_launch(command, program, theirs);
+    Ok(ours)
 }
 
 /// Gives a hook its State and hears what it says, until it has ended; returns the beginning of that, or nothing at the

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -10,7 +11,7 @@ use seccomp::Filter;
 use sys::launch::{Launch, Word};
 
 use crate::capability::{self, Sets};
-use crate::config::{Linux, Process};
+use crate::config::{Hook, Linux, Process};
 use crate::priority;
 use crate::sync::{CALL_FAILED, READY};
 
@@ -42,6 +43,23 @@ pub(crate) struct Program {
     pub environment: Vec<CString>,
 }
 
+impl Program {
+    /// Returns a hook inside the container; the one without a path executes nothing.
+    pub(crate) fn of_hook(hook: &Hook, environment: &[String]) -> anyhow::Result<Option<Self>> {
+        if hook.path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let path = CString::new(hook.path.as_os_str().as_bytes())?;
+        let arguments = if hook.args.is_empty() { vec![path.clone()] } else { strings(&hook.args)? };
+        Ok(Some(Self { path, arguments, environment: strings(hook.env.as_deref().unwrap_or(environment))? }))
+    }
+}
+
+/// Returns strings as programs get them.
+pub(crate) fn strings(strings: &[String]) -> anyhow::Result<Vec<CString>> {
+    Ok(strings.iter().map(|string| CString::new(string.as_str())).collect::<Result<_, _>>()?)
+}
+
 struct List<'a> {
     launch: Launch,
     surroundings: &'a Surroundings<'a>,
@@ -62,11 +80,11 @@ fn label(process: &Process) -> Option<String> {
     }
 }
 
-/// Makes the list.
+/// Makes the list, which ends with the program if there is one.
 pub(crate) fn list(
     process: &Process,
     linux: &Linux,
-    program: &Program,
+    program: Option<&Program>,
     surroundings: &Surroundings<'_>,
 ) -> anyhow::Result<Launch> {
     let mut list = List { launch: Launch::new(surroundings.report), surroundings };
@@ -100,6 +118,10 @@ pub(crate) fn list(
     }
     list.raise_ambient(sets);
     filter.filter(|_| !listened && !privileged).into_iter().for_each(|filter| list.load(filter));
+    let Some(program) = program else {
+        list.call("exit", libc::SYS_exit_group, &[0]);
+        return Ok(list.launch);
+    };
     let path = list.launch.string(&program.path);
     let arguments = list.launch.strings(&program.arguments);
     let environment = list.launch.strings(&program.environment);
@@ -118,6 +140,9 @@ impl List<'_> {
 
     fn guard(&mut self) {
         self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
+        // Until here whoever writes hears by the write itself that nobody reads.
+        let default = self.launch.words(&[0; 4]);
+        self.call("heed SIGPIPE", libc::SYS_rt_sigaction, &[number(libc::SIGPIPE), default, 0, 8]);
         let cloexec = number(libc::FD_CLOEXEC);
         for fd in
             [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc].into_iter().flatten()
@@ -148,21 +173,20 @@ impl List<'_> {
             // Processes that only some processors may run cannot have deadlines.
             let confined = linux.resources.as_ref().and_then(|resources| resources.cpu.as_ref());
             let confined = scheduler.policy == "SCHED_DEADLINE" && confined.is_some_and(|cpu| !cpu.cpus.is_empty());
-            let name = if confined {
-                "set the scheduler: process scheduler can't be used together with AllowedCPUs"
-            } else {
-                "set the scheduler"
-            };
-            self.call(name, libc::SYS_sched_setattr, &[0, attributes, 0]);
+            let cause = if confined { ": process scheduler can't be used together with AllowedCPUs" } else { "" };
+            let name = format!("set the scheduler: sched_setattr({scheduler:?}){cause}");
+            self.call(&name, libc::SYS_sched_setattr, &[0, attributes, 0]);
         }
         if let Some(io_priority) = &process.io_priority {
             let value = priority::io(io_priority)?;
-            self.call("set the I/O priority", libc::SYS_ioprio_set, &[1, 0, value]);
+            let name = format!("set the I/O priority: ioprio_set({}, {})", io_priority.class, io_priority.priority);
+            self.call(&name, libc::SYS_ioprio_set, &[1, 0, value]);
         }
         if let Some(policy) = &linux.memory_policy {
             let (mode, nodes, bits) = priority::memory_policy(policy)?;
             let nodes = if nodes.is_empty() { 0 } else { self.launch.words(&nodes) };
-            self.call("set the memory policy", libc::SYS_set_mempolicy, &[mode, nodes, bits]);
+            let name = format!("set the memory policy: set_mempolicy({}, {:?})", policy.mode, policy.nodes);
+            self.call(&name, libc::SYS_set_mempolicy, &[mode, nodes, bits]);
         }
         if let Some(personality) = &linux.personality {
             let value = priority::personality(personality)?;
@@ -184,7 +208,8 @@ impl List<'_> {
         if groups.is_empty() && self.surroundings.lenient_groups {
             self.launch.try_call(libc::SYS_setgroups, &arguments);
         } else {
-            let name = format!("set the groups: setgroups({} of them)", user.additional_gids.len());
+            let some = &user.additional_gids[..user.additional_gids.len().min(MENTIONED)];
+            let name = format!("set the groups: setgroups({}, {some:?})", user.additional_gids.len());
             self.call(&name, libc::SYS_setgroups, &arguments);
         }
         let (uid, gid) = (u64::from(user.uid), u64::from(user.gid));
@@ -268,14 +293,21 @@ impl List<'_> {
         }
         let header = self.launch.bytes(&[&0x2008_0522_u32.to_ne_bytes()[..], &[0; 4]].concat());
         let data = self.launch.bytes(&data);
-        self.call("set capabilities", libc::SYS_capset, &[header, data]);
+        let (effective, permitted) = (sets.effective, sets.permitted);
+        let name = format!(
+            "set capabilities: capset(effective {effective:#x}, permitted {permitted:#x}, inheritable {:#x})",
+            sets.inheritable
+        );
+        self.call(&name, libc::SYS_capset, &[header, data]);
     }
 
     fn load(&mut self, filter: &Filter) {
         let code = self.launch.bytes(&filter.program);
         let program = self.launch.words(&[(filter.program.len() / 8) as u64, code]);
         let set = u64::from(libc::SECCOMP_SET_MODE_FILTER);
-        self.call("load the seccomp filter", libc::SYS_seccomp, &[set, filter.flags, program]);
+        let name =
+            format!("load the seccomp filter: seccomp({:#x}, {} instructions)", filter.flags, filter.program.len() / 8);
+        self.call(&name, libc::SYS_seccomp, &[set, filter.flags, program]);
         if filter.listener.is_none() {
             return;
         }
@@ -289,6 +321,8 @@ impl List<'_> {
 }
 
 const SYS_ADMIN: u64 = 1 << 21;
+/// How many groups an error names.
+const MENTIONED: usize = 8;
 const KEYCTL_JOIN_SESSION_KEYRING: u64 = 1;
 const PR_CAP_AMBIENT_RAISE: u64 = 2;
 const PR_CAP_AMBIENT_CLEAR_ALL: u64 = 4;

@@ -51,14 +51,16 @@ impl Notify {
         Ok(Some(Self { socket, manager }))
     }
 
-    /// Passes on what was said; returns whether the program is ready.
+    /// Passes on all that was said; returns whether the program is ready.
     pub(crate) fn pass_on(&self) -> bool {
-        let mut message = [0; 4096];
-        let Ok((count, _)) = rustix::net::recv(&self.socket, &mut message, RecvFlags::DONTWAIT) else { return false };
-        let lines = message[..count].split(|byte| *byte == b'\n');
-        let passed: Vec<&[u8]> = lines.filter(|line| PASSED.iter().any(|name| line.starts_with(name))).collect();
-        self.tell(&passed.join(&b'\n'));
-        passed.contains(&b"READY=1".as_slice())
+        let (mut message, mut ready) = ([0; 4096], false);
+        while let Ok((count, _)) = rustix::net::recv(&self.socket, &mut message, RecvFlags::DONTWAIT) {
+            let lines = message[..count].split(|byte| *byte == b'\n');
+            let passed: Vec<&[u8]> = lines.filter(|line| PASSED.iter().any(|name| line.starts_with(name))).collect();
+            self.tell(&passed.join(&b'\n'));
+            ready |= passed.contains(&b"READY=1".as_slice());
+        }
+        ready
     }
 
     /// Waits until a container that is left alone is ready or has ended, and names its process in our place.

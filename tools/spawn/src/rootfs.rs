@@ -43,6 +43,8 @@ pub(crate) struct Rootfs<'a> {
     path: PathBuf,
     /// The root mount, attached at the rootfs's path in this mount namespace.
     root: OwnedFd,
+    /// The tmpfs that was mounted last, and where: nothing is in it but what was mounted there since.
+    last: Option<(PathBuf, OwnedFd)>,
     /// Read-only at the end, when nothing has to be made in them any more.
     read_only_later: Vec<OwnedFd>,
     cgroups: &'a Cgroups,
@@ -65,16 +67,19 @@ impl<'a> Rootfs<'a> {
     ) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
         let (target, on_host) = (open_root(path)?, root.is_some());
-        // The host must hear nothing of what is mounted here, unless volumes are to be shared with it: those have to be
-        // cloned while their sources still are.
+        // What volumes are cloned of decides what the host hears of them: as with runc, that is for the word to say, too. The
+        // host's own mounts are its own affair.
         let shared = propagation == libc::MS_SHARED;
-        if on_host {
-            // Its own mounts are its own affair.
-        } else if shared {
-            make_holder_private(path)?;
-        } else {
-            rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-                .context("make / a slave")?;
+        if !on_host {
+            let unbindable = propagation == libc::MS_UNBINDABLE;
+            let kept =
+                if unbindable || recursive { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
+            let word = if unbindable { libc::MS_SLAVE } else { propagation };
+            rustix::mount::mount_change("/", kept | MountPropagationFlags::from_bits_retain(u32::try_from(word)?))
+                .with_context(|| propagated(config))?;
+            if reaches_host(propagation, recursive) {
+                make_holder_private(path, shared)?;
+            }
         }
         let root = match root {
             Some(root) => root,
@@ -84,7 +89,7 @@ impl<'a> Rootfs<'a> {
         let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
         // What is cloned of slaves is slaves.
         if on_host || (propagation, recursive) != (libc::MS_SLAVE, true) {
-            set_attributes(root.as_fd(), recursive, &first).context("set rootfs propagation")?;
+            set_attributes(root.as_fd(), recursive, &first).with_context(|| propagated(config))?;
         }
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
         leave_open(target);
@@ -92,7 +97,17 @@ impl<'a> Rootfs<'a> {
             ::root::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
-        Ok(Self { config, path: path.to_owned(), root, read_only_later: Vec::new(), cgroups, parent, own_dev, on_host })
+        Ok(Self {
+            config,
+            path: path.to_owned(),
+            root,
+            last: None,
+            read_only_later: Vec::new(),
+            cgroups,
+            parent,
+            own_dev,
+            on_host,
+        })
     }
 
     /// Mounts everything and makes the devices.
@@ -148,9 +163,10 @@ impl<'a> Rootfs<'a> {
     }
 
     /// Hides and protects what the configuration says, and makes read-only what had to be writable until now.
-    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+    /// Returns the container's own null device, if that was opened.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<Option<OwnedFd>> {
         let _span = trace::span("mask paths", "");
-        self.restrict()?;
+        let null = self.restrict()?;
         for mount in &self.read_only_later {
             set_attributes(mount.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make a mount read-only")?;
         }
@@ -158,7 +174,7 @@ impl<'a> Rootfs<'a> {
             set_attributes(self.root.as_fd(), false, &Attributes::new(RDONLY, 0))
                 .context("make the rootfs read-only")?;
         }
-        Ok(())
+        Ok(null)
     }
 
     /// Makes the new root the root of this process and of the mount namespace.
@@ -175,8 +191,9 @@ impl<'a> Rootfs<'a> {
             rustix::process::chroot(".").context("chroot")?;
         } else {
             // The name would lead to the new root, whose volumes may be shared with the host.
-            let old = (propagation == libc::MS_SHARED).then(|| file::open("/", OFlags::PATH)).transpose()?;
-            rustix::process::pivot_root(".", ".").context("pivot_root")?;
+            let shared = reaches_host(propagation, recursive);
+            let old = shared.then(|| file::open("/", OFlags::PATH)).transpose()?;
+            rustix::process::pivot_root(".", ".").with_context(|| format!("pivot_root({})", self.path.display()))?;
             if let Some(old) = old {
                 // What is unmounted of it must stay mounted for the host.
                 set_attributes(old.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE))
@@ -186,7 +203,7 @@ impl<'a> Rootfs<'a> {
         }
         if propagation == libc::MS_SHARED {
             set_attributes(self.root.as_fd(), recursive, &Attributes::propagation(propagation))
-                .context("set rootfs propagation")?;
+                .with_context(|| propagated(self.config))?;
         }
         self.read_only_later.into_iter().chain([self.root]).for_each(leave_open);
         Ok(())
@@ -216,10 +233,15 @@ fn settle(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Tells whether mounts of this mount namespace may still be shared with the host's.
+fn reaches_host(propagation: u64, recursive: bool) -> bool {
+    propagation == libc::MS_SHARED || !recursive && propagation != libc::MS_UNBINDABLE
+}
+
 /// Keeps what is mounted on `path` from being mounted for the host as well: the mount that holds `path` becomes private
-/// in this mount namespace.
-fn make_holder_private(path: &Path) -> anyhow::Result<()> {
-    for holder in path.ancestors() {
+/// in this mount namespace, if it is shared.
+fn make_holder_private(path: &Path, slash_is_shared: bool) -> anyhow::Result<()> {
+    for holder in path.ancestors().filter(|holder| slash_is_shared || *holder != Path::new("/")) {
         let opened = file::open(holder, OFlags::PATH)?;
         match set_attributes(opened.as_fd(), false, &Attributes::propagation(libc::MS_PRIVATE)) {
             // Not where a mount begins.
@@ -227,7 +249,8 @@ fn make_holder_private(path: &Path) -> anyhow::Result<()> {
             result => return result.with_context(|| format!("make {} private", holder.display())),
         }
     }
-    bail!("no mount holds {}", path.display())
+    ensure!(!slash_is_shared, "no mount holds {}", path.display());
+    Ok(())
 }
 
 /// `linux.rootfsPropagation`: by default the container hears of later mounts, and the host hears nothing.
@@ -238,6 +261,10 @@ fn root_propagation(word: &str) -> anyhow::Result<(u64, bool)> {
     };
     let known = propagation(name).with_context(|| format!("rootfsPropagation={word} is not supported"))?;
     Ok((known, recursive))
+}
+
+fn propagated(config: &Config) -> String {
+    format!("set rootfsPropagation {:?}", config.linux.rootfs_propagation)
 }
 
 fn source_name(mount: &Mount) -> &str {

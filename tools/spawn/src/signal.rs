@@ -2,11 +2,8 @@
 
 use anyhow::Context;
 
-const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
-];
+const NAMES: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN \
+    TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
 
 /// The first and the last real-time signal that the C library leaves to programs.
 const REAL_TIME: (i32, i32) = (34, 64);
@@ -15,19 +12,13 @@ const REAL_TIME: (i32, i32) = (34, 64);
 /// one.
 pub(crate) fn parse(word: &str) -> anyhow::Result<i32> {
     let upper = word.to_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let name = if name == "IOT" {
-        "ABRT"
-    } else if name == "POLL" {
-        "IO"
-    } else {
-        name
+    let name = match upper.strip_prefix("SIG").unwrap_or(&upper) {
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        name => name,
     };
-    let number = word
-        .parse()
-        .ok()
-        .or_else(|| NAMES.iter().position(|known| *known == name).and_then(|at| i32::try_from(at + 1).ok()));
-    let number = number.or_else(|| real_time(name));
+    let named = || NAMES.split(' ').zip(1..).find(|(known, _)| *known == name).map(|(_, number)| number);
+    let number = word.parse().ok().or_else(named).or_else(|| real_time(name));
     number.filter(|number| (0..=REAL_TIME.1).contains(number)).with_context(|| format!("unknown signal {word:?}"))
 }
 

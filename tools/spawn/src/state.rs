@@ -216,14 +216,9 @@ impl Container {
     /// Writes one of the container's files.
     pub(crate) fn write(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
         let temporary = format!(".{name}");
-        let write = || -> io::Result<()> {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(&self.handle, &temporary, flags, Mode::from_raw_mode(0o600))?);
-            io::Write::write_all(&mut file, text)?;
-            leave_open(file);
-            Ok(rustix::fs::renameat(&self.handle, &temporary, &self.handle, name)?)
-        };
-        write().with_context(|| format!("write {}/{name}", self.directory.display()))
+        self.write_first(&temporary, text)?;
+        rustix::fs::renameat(&self.handle, &temporary, &self.handle, name)
+            .with_context(|| format!("write {}/{name}", self.directory.display()))
     }
 
     /// Writes a file that nobody reads before the container is there.

@@ -1,9 +1,10 @@
 //! The three standard descriptors that the caller passes on: whose they are, and that none of them is the host's null device.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::Context;
-use rustix::fs::{FileType, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::file;
@@ -19,53 +20,48 @@ pub(crate) fn give(uid: u32) {
     }
 }
 
-/// Puts a null device of the container's own in place of the host's: whoever has that open can change its mode and owner for
-/// everybody (`fchmod(2)` on /proc/self/fd/0). The container's root was entered before.
-pub(crate) fn leave_host_null() -> anyhow::Result<()> {
-    let mut own = None;
+/// Puts a null device of the container's own, which may be open already, in place of the host's: whoever has that open can
+/// change its mode and owner for everybody (`fchmod(2)` on /proc/self/fd/0). The container's root was entered before.
+pub(crate) fn leave_host_null(mut own: Option<OwnedFd>) -> anyhow::Result<()> {
     for (number, fd) in all().into_iter().enumerate() {
         if !rustix::fs::fstat(fd).is_ok_and(|stat| is_null(&stat)) {
             continue;
         }
-        let null = match &own {
+        let null = match own.take() {
             Some(null) => null,
-            None => match open_null() {
+            None => match open_null(file::open("/", OFlags::PATH)?.as_fd()).map_or_else(make_null, Ok) {
                 // A user namespace makes none, nor do its ids own the host's. And where the host's own rules forbid the device to
                 // the control group, it cannot be exchanged.
                 Err(error) if error.downcast_ref() == Some(&Errno::PERM) => return Ok(()),
-                null => own.insert(null.context("open a null device of the container's own")?),
+                null => null.context("open a null device of the container's own")?,
             },
         };
+        rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
         match number {
-            0 => rustix::stdio::dup2_stdin(null),
-            1 => rustix::stdio::dup2_stdout(null),
-            _ => rustix::stdio::dup2_stderr(null),
+            0 => rustix::stdio::dup2_stdin(&null),
+            1 => rustix::stdio::dup2_stdout(&null),
+            _ => rustix::stdio::dup2_stderr(&null),
         }?;
+        own = Some(null);
     }
+    own.into_iter().for_each(file::leave_open);
     Ok(())
 }
 
-/// Opens the container's `/dev/null`, or where the container has put something else there, one that is made for it.
-fn open_null() -> anyhow::Result<OwnedFd> {
+/// Opens the container's `/dev/null`, if it is one. What it is instead, opens without harm: a device that the control group
+/// allows, a pipe that nobody waits at.
+pub(crate) fn open_null(root: BorrowedFd<'_>) -> Option<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let null = file::open("/dev/null", flags & !OFlags::RDWR | OFlags::PATH)
-        .and_then(|found| Ok((rustix::fs::fstat(&found)?, file::open("/dev/null", flags)?)));
-    if let Ok((found, null)) = null {
-        let opened = rustix::fs::fstat(&null)?;
-        if is_null(&found) && is_null(&opened) {
-            rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
-            return Ok(null);
-        }
-    }
+    let null = root::open_with(root, Path::new("/dev/null"), flags, ResolveFlags::NO_SYMLINKS).ok();
+    null.filter(|null| rustix::fs::fstat(null).is_ok_and(|stat| is_null(&stat)))
+}
+
+/// Makes a null device for a container that has put something else there.
+fn make_null() -> anyhow::Result<OwnedFd> {
     let memory = new_mount("tmpfs", &["nr_blocks=1", "nr_inodes=2"], 0).context("mount tmpfs")?;
     let umask = rustix::process::umask(Mode::empty());
-    let made = rustix::fs::mknodat(
-        &memory,
-        "null",
-        FileType::CharacterDevice,
-        Mode::from_raw_mode(0o666),
-        rustix::fs::makedev(1, 3),
-    );
+    let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    let made = rustix::fs::mknodat(&memory, "null", kind, Mode::from_raw_mode(0o666), number);
     rustix::process::umask(umask);
     made.context("make /null in it")?;
     rustix::fs::openat(&memory, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /null in it")

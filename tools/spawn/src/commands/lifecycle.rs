@@ -16,7 +16,6 @@ use super::{is_rootless, print, state_root};
 use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
-use crate::hooks::Inside;
 use crate::options::{self, Common, Global, Life};
 use crate::state::{Container, Status};
 use crate::{checkpoint, exec, foreground, hooks, sync, tty};
@@ -107,6 +106,8 @@ fn live(
     if !life.keep {
         finish(&made.container, Some(&made.config))?;
     }
+    // The end of this process closes what it has.
+    std::mem::forget((made, signals));
     Ok(ExitCode::from(code))
 }
 
@@ -157,7 +158,7 @@ fn run_poststart(container: &Container, config: &Config) -> anyhow::Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    hooks::run("poststart", Inside::default(), hooks, &container.report(Status::Running)).inspect_err(|_| {
+    hooks::run("poststart", None, hooks, &container.report(Status::Running)).inspect_err(|_| {
         if let Err(error) = kill_all(container) {
             log::warn!("{error:#}");
         }

@@ -1,8 +1,9 @@
 //! What contradicts itself in a config.json is refused before anything is made.
 
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::{Config, Linux, NamespaceKind, Process};
 
@@ -188,6 +189,12 @@ impl Linux {
     pub(crate) fn joins(&self, kind: NamespaceKind) -> Option<&Path> {
         let joined = self.namespaces.iter().find(|namespace| namespace.kind == kind);
         joined.map(|namespace| namespace.path.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Enters a namespace that is to be joined.
+    pub(crate) fn enter(&self, kind: NamespaceKind, namespace: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let path = self.joins(kind).unwrap_or(Path::new("")).display();
+        sys::namespace::enter(namespace, kind).with_context(|| format!("join the {} namespace {path}", kind.name()))
     }
 
     /// Tells whether a new namespace of this type is to be made.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
 use super::{Prepared, Rootfs, map_ids, settle, source_name};
@@ -28,6 +28,10 @@ const REPLACEABLE: &str = "cpuinfo diskstats meminfo stat swaps uptime loadavg s
 
 impl Rootfs<'_> {
     pub(super) fn mount(&mut self, mount: &Mount, prepared: Prepared) -> anyhow::Result<()> {
+        let is_inside = |place: &Path| mount.destination.starts_with(place) && mount.destination.as_path() != place;
+        if let Some((_, left)) = self.last.take_if(|(place, _)| !is_inside(place)) {
+            leave_open(left);
+        }
         if mount.remount {
             let target = self.existing(&mount.destination)?;
             return change(target.as_fd(), mount);
@@ -108,7 +112,36 @@ impl Rootfs<'_> {
             let host = Mount { source: "/sys".to_owned(), has_attributes: true, ..mount.clone() };
             return self.mount_bind(&host, Depth::Tree, Prepared::Nothing);
         }
-        let detached = detached.transpose()?;
+        let made = match detached.transpose()? {
+            Some(made) if self.attach_in_last(mount, made.as_fd()) => made,
+            detached => self.attach_new(mount, detached, &words)?,
+        };
+        for (propagation, depth) in &mount.propagation {
+            set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
+                .context("set propagation")?;
+        }
+        if is_read_only_later(mount) {
+            self.read_only_later.push(made);
+        } else if mount.kind == "tmpfs" && !mount.copy_up && self.last.is_none() {
+            self.last = Some((mount.destination.clone(), made));
+        } else {
+            leave_open(made);
+        }
+        Ok(())
+    }
+
+    /// Attaches a mount to a name that nothing has had before in the tmpfs that was mounted last: no link leads away from
+    /// there, and it is no procfs. False where that is not so.
+    fn attach_in_last(&self, mount: &Mount, made: BorrowedFd<'_>) -> bool {
+        let path = &mount.destination;
+        let (Some((place, tmpfs)), Some(name)) = (&self.last, path.file_name()) else { return false };
+        path.parent() == Some(place)
+            && !mount.copy_up
+            && rustix::fs::mkdirat(tmpfs, name, Mode::from_raw_mode(0o755)).is_ok()
+            && rustix::mount::move_mount(made, c"", tmpfs, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok()
+    }
+
+    fn attach_new(&self, mount: &Mount, detached: Option<OwnedFd>, words: &[&str]) -> anyhow::Result<OwnedFd> {
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -118,7 +151,7 @@ impl Rootfs<'_> {
             attach(made.as_fd(), target.as_fd()).context("attach the mount")?;
             made
         } else {
-            mount_at(target.as_fd(), mount, &words)?;
+            mount_at(target.as_fd(), mount, words)?;
             let made = self.existing(&mount.destination)?;
             let attributes = Attributes::new(first_attributes(mount), 0);
             set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
@@ -128,16 +161,7 @@ impl Rootfs<'_> {
             copy_tree(covered.as_fd(), made.as_fd()).context("copy the directory's content up")?;
         }
         leave_open(target);
-        for (propagation, depth) in &mount.propagation {
-            set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
-                .context("set propagation")?;
-        }
-        if is_read_only_later(mount) {
-            self.read_only_later.push(made);
-        } else {
-            leave_open(made);
-        }
-        Ok(())
+        Ok(made)
     }
 
     fn target_of_new(&self, mount: &Mount) -> anyhow::Result<OwnedFd> {

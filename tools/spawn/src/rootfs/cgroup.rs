@@ -41,10 +41,16 @@ impl Rootfs<'_> {
         let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
         set_attributes(base.as_fd(), true, &change).context("set options")?;
         if mount.attributes.set & RDONLY != 0 {
-            // Only the hierarchies yet: what is mounted beside them needs a place.
-            set_attributes(base.as_fd(), false, &Attributes::new(0, RDONLY)).context("set options")?;
-            self.keep_read_only(base);
+            // Only the hierarchies yet, if what is mounted beside them needs a place.
+            let place = &mount.destination;
+            let mut others = self.config.mounts.iter().map(|other| &other.destination).filter(|other| *other != place);
+            if others.any(|other| other.starts_with(place)) {
+                set_attributes(base.as_fd(), false, &Attributes::new(0, RDONLY)).context("set options")?;
+                self.keep_read_only(base);
+                return Ok(());
+            }
         }
+        leave_open(base);
         Ok(())
     }
 

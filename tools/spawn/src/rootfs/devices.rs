@@ -93,22 +93,19 @@ impl Rootfs<'_> {
             return bind_node(parent, name, path, node);
         }
         match rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), node.number) {
+            Ok(()) if node.owner == (None, None) => Ok(()),
             Ok(()) => {
-                if node.owner != (None, None) {
-                    let (uid, gid) = node.owner;
-                    rustix::fs::chownat(
-                        parent,
-                        name,
-                        uid.map(Uid::from_raw),
-                        gid.map(Gid::from_raw),
-                        AtFlags::SYMLINK_NOFOLLOW,
-                    )?;
-                }
-                Ok(())
+                let (uid, gid) = (node.owner.0.map(Uid::from_raw), node.owner.1.map(Gid::from_raw));
+                rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                    .with_context(|| format!("chown({name}, {uid:?}, {gid:?})"))
             }
             Err(Errno::EXIST) => node.check(parent, name),
             Err(Errno::PERM) => bind_node(parent, name, path, node),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error).with_context(|| {
+                let (kind, number) = (node.kind, node.number);
+                let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+                format!("mknod({name}, {kind:?} {major}:{minor}, {:#o})", node.mode)
+            }),
         }
     }
 }
@@ -128,9 +125,18 @@ impl Node {
             "p" => FileType::Fifo,
             other => bail!("unknown type {other:?}"),
         };
-        let number = |number: i64| u32::try_from(number).context("device number out of range");
-        let number =
-            if kind == FileType::Fifo { 0 } else { rustix::fs::makedev(number(device.major)?, number(device.minor)?) };
+        // Of greater ones the kernel would take the lower bits, which are another device's.
+        let number = |number: i64, bits: u32| {
+            u32::try_from(number)
+                .ok()
+                .filter(|number| number >> bits == 0)
+                .with_context(|| format!("device number {}:{} is out of range", device.major, device.minor))
+        };
+        let number = if kind == FileType::Fifo {
+            0
+        } else {
+            rustix::fs::makedev(number(device.major, 12)?, number(device.minor, 20)?)
+        };
         Ok(Self { kind, mode: device.file_mode.unwrap_or(0o666) & 0o7777, number, owner: (device.uid, device.gid) })
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
@@ -12,17 +12,20 @@ use super::cgroup::new_mount;
 use super::{Rootfs, settle};
 use crate::file::{self, leave_open};
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::stdio::is_null;
+use crate::stdio::{self, is_null};
 
 /// What hides others: made when first needed.
 #[derive(Default)]
 struct Masks {
+    /// The container's own null device, where it has one.
+    own_null: Option<OwnedFd>,
     null: Option<OwnedFd>,
     directory: Option<OwnedFd>,
 }
 
 impl Rootfs<'_> {
-    pub(super) fn restrict(&self) -> anyhow::Result<()> {
+    /// Returns the container's own null device, if one was needed.
+    pub(super) fn restrict(&self) -> anyhow::Result<Option<OwnedFd>> {
         for path in &self.config.linux.readonly_paths {
             self.protect(path).with_context(|| format!("make {} read-only", path.display()))?;
         }
@@ -32,7 +35,7 @@ impl Rootfs<'_> {
             self.hide(path, &mut masks).with_context(|| format!("mask {}", path.display()))?;
         }
         masks.null.into_iter().chain(masks.directory).for_each(leave_open);
-        Ok(())
+        Ok(masks.own_null)
     }
 
     fn find(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
@@ -56,34 +59,31 @@ impl Rootfs<'_> {
             let mask = masks.directory()?;
             attach(mask.as_fd(), target.as_fd())?;
             leave_open(target);
-            if let Some(before) = masks.directory.replace(mask) {
-                leave_open(before);
-            }
+            masks.directory.replace(mask).into_iter().for_each(leave_open);
             return Ok(());
         }
-        let null = match masks.null.take() {
-            Some(null) => null,
-            None => self.null()?,
+        let mask = if let Some(first) = &masks.null {
+            clone_tree(first.as_fd(), false)?
+        } else {
+            masks.own_null = stdio::open_null(self.root());
+            let own = masks.own_null.as_ref();
+            let mask = own.map_or_else(hosts_null, |own| Ok(clone_tree(own.as_fd(), false)?))?;
+            // Written to it may be, but its mode, owner and times are not the container's to change.
+            set_attributes(mask.as_fd(), false, &Attributes::new(RDONLY, 0))?;
+            mask
         };
-        let mask = clone_tree(null.as_fd(), false)?;
-        // Written to it may be, but its mode, owner and times are not the container's to change.
-        set_attributes(mask.as_fd(), false, &Attributes::new(RDONLY, 0))?;
-        settle(mask, target)?;
-        masks.null = Some(null);
+        attach(mask.as_fd(), target.as_fd())?;
+        leave_open(target);
+        masks.null.replace(mask).into_iter().for_each(leave_open);
         Ok(())
     }
+}
 
-    /// Opens the container's own null device, or the host's where the image has put something else in its place.
-    fn null(&self) -> anyhow::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let own = root::open_with(self.root(), Path::new("/dev/null"), flags, ResolveFlags::NO_SYMLINKS);
-        if let Some(own) = own.ok().filter(|own| rustix::fs::fstat(own).is_ok_and(|stat| is_null(&stat))) {
-            return Ok(own);
-        }
-        let null = file::open("/dev/null", flags)?;
-        ensure!(is_null(&rustix::fs::fstat(&null)?), "/dev/null of the host is not the null device");
-        Ok(null)
-    }
+/// Clones the host's null device, where the image has put something else in the place of the container's.
+fn hosts_null() -> anyhow::Result<OwnedFd> {
+    let null = file::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
+    ensure!(is_null(&rustix::fs::fstat(&null)?), "/dev/null of the host is not the null device");
+    Ok(clone_tree(null.as_fd(), false)?)
 }
 
 impl Masks {

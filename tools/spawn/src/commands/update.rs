@@ -8,7 +8,6 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use cgroup::Resources;
 use cgroup::systemd;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::state_root;
@@ -23,14 +22,14 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
         Some(file) => read_resources(file)?,
         None => from_options(options)?,
     };
-    let mut resources = Resources::deserialize(&wanted).context("resources")?;
+    let mut resources: Resources = config::of_value(&wanted).context("resources")?;
     resources.of_version(&container.state.oci_version);
     let path = container.directory.join("config.json");
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let mut config = config::without_nulls(&text).with_context(|| path.display().to_string())?;
     let kept = &mut config["linux"]["resources"];
     if !kept.is_null() {
-        complete(&mut resources, &Resources::deserialize(&*kept)?);
+        complete(&mut resources, &config::of_value(kept)?);
     }
     container.cgroups().apply(&resources, true)?;
     if let Some(unit) = &container.state.systemd_scope {

@@ -232,54 +232,66 @@ impl Drop for Alone<'_> {
     }
 }
 
-/// Does the duties of all who were killed, and returns the ids of their containers.
-pub fn sweep(directories: &Directories) -> Result<Vec<ContainerId>> {
-    let claims = directories.claims();
-    let entries = match fs::read_dir(&claims) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("read {}", claims.display()))?,
-    };
-    let mut swept = Vec::new();
-    for id in entries.flatten().filter_map(|entry| ContainerId::of_path(&entry.path()).ok()) {
+/// What was done in the place of those who were killed.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The containers that had something.
+    pub ids: Vec<ContainerId>,
+    /// Whether something could not be undone, which has been told.
+    pub failed: bool,
+}
+
+impl Swept {
+    /// Takes a claim that nobody holds, and has it done what there is to do.
+    fn add(&mut self, directories: &Directories, id: ContainerId, undo: impl Fn(&Claim) -> Result<bool>) {
         let path = directories.claim(&id);
-        let Ok((file, _)) = open(&path, false) else { continue };
-        if !lock(&file).unwrap_or(false) || !is_named(&file, &path) {
-            continue;
-        }
-        let claim = Claim { file, path };
-        match claim.do_what_is_left(directories, &id) {
-            Ok(left) => {
-                claim.release();
-                swept.extend(left.then_some(id));
+        let sweep = || {
+            let (file, _) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
+            if !lock(&file).with_context(|| format!("lock {}", path.display()))? || !is_named(&file, &path) {
+                return Ok(false);
             }
-            Err(error) => log::warn!("{error:#}"),
+            let claim = Claim { file, path };
+            let left = undo(&claim)?;
+            claim.release();
+            anyhow::Ok(left)
+        };
+        match sweep() {
+            Ok(left) => self.ids.extend(left.then_some(id)),
+            Err(error) => {
+                log::warn!("{error:#}");
+                self.failed = true;
+            }
+        }
+    }
+}
+
+/// Does the duties of all who were killed.
+pub fn sweep(directories: &Directories) -> Result<Swept> {
+    let (claims, mut swept) = (directories.claims(), Swept::default());
+    let entries = sys::file::known(fs::read_dir(&claims)).with_context(|| format!("read {}", claims.display()))?;
+    for entry in entries.into_iter().flatten() {
+        let entry = entry.with_context(|| format!("read {}", claims.display()))?;
+        if let Ok(id) = ContainerId::of_path(&entry.path()) {
+            swept.add(directories, id.clone(), |claim| claim.do_what_is_left(directories, &id));
         }
     }
     Ok(swept)
 }
 
 /// Undoes what containers still have that nobody is responsible for, and that have ended, by themselves or killed: those
-/// that stages by hand have made. Their bundles stay. Returns their ids.
-pub fn sweep_ended(directories: &Directories) -> Result<Vec<ContainerId>> {
-    let mut swept = Vec::new();
+/// that stages by hand have made. Their bundles stay.
+pub fn sweep_ended(directories: &Directories) -> Result<Swept> {
+    let mut swept = Swept::default();
     let all = Known::all(directories).context("look for containers")?;
     for known in all.into_iter().filter(|known| known.condition == Condition::Exited) {
-        let Ok(id) = String::from(known.id).parse() else { continue };
-        if !undo::is_left(directories, &id) {
-            continue;
+        let Ok(id) = String::from(known.id).parse::<ContainerId>() else { continue };
+        if undo::is_left(directories, &id) {
+            make_directory(&directories.claims())?;
+            swept.add(directories, id.clone(), |_| {
+                undo::carry_out(&undo::of_bundle(directories, &id)?)?;
+                Ok(!undo::is_left(directories, &id))
+            });
         }
-        make_directory(&directories.claims())?;
-        let path = directories.claim(&id);
-        let (file, _) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
-        if !lock(&file).unwrap_or(false) || !is_named(&file, &path) {
-            continue;
-        }
-        let claim = Claim { file, path };
-        match undo::of_bundle(directories, &id).and_then(|undo| undo::carry_out(&undo)) {
-            Ok(()) => swept.extend((!undo::is_left(directories, &id)).then_some(id)),
-            Err(error) => log::warn!("{error:#}"),
-        }
-        claim.release();
     }
     Ok(swept)
 }
@@ -371,14 +383,14 @@ mod tests {
         claim.write(&Duty::own(Path::new("/b"), &[])).unwrap();
         let taken = Claim::take(&directories, &id).unwrap_err().to_string();
         assert_eq!(taken, format!("container web is there already (process {})", std::process::id()));
-        assert!(sweep(&directories).unwrap().is_empty());
+        assert!(sweep(&directories).unwrap().ids.is_empty());
         // As a kill would: the lock goes, the file stays. One that cannot be undone stays, too.
         let undo = Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["x"]).by(Path::new("/no/such")) };
         claim.write(&Duty::own(Path::new("/b"), &[undo])).unwrap();
         drop(claim);
-        assert!(sweep(&directories).unwrap().is_empty() && directories.claim(&id).exists());
+        assert!(sweep(&directories).unwrap().ids.is_empty() && directories.claim(&id).exists());
         fs::write(directories.claim(&id), "").unwrap();
-        assert!(sweep(&directories).unwrap().is_empty());
+        assert!(sweep(&directories).unwrap().ids.is_empty());
         assert_eq!(fs::read_dir(directories.claims()).unwrap().count(), 0);
     }
 

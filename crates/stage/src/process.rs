@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use sys::clone::{Cloned, How, clone, exit_now};
 
@@ -74,6 +76,17 @@ impl Process {
         self.wait_with(WaitIdOptions::EXITED)?.context("it did not end")
     }
 
+    /// Waits for its end no longer than that; what takes longer is killed.
+    pub fn wait_within(&self, limit: Duration) -> Result<Option<Status>> {
+        let timeout = limit.try_into().ok();
+        let ended = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(self, PollFlags::IN)], timeout.as_ref()));
+        if ended.context("wait for a process")? > 0 {
+            return self.wait().map(Some);
+        }
+        self.signal(Signal::KILL);
+        self.wait().map(|_| None)
+    }
+
     fn wait_with(&self, options: WaitIdOptions) -> Result<Option<Status>> {
         let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
         Ok(status.context("wait for a process")?.as_ref().map(Status::of))
@@ -99,4 +112,23 @@ fn name(program: &OsStr) -> String {
 fn complain(program: &OsStr, error: &io::Error) {
     let line = format!("execute {}: {error}\n", name(program));
     let _nobody = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_killed() {
+        for (program, limit_ms, want) in [("true", 60_000, Some(Status::Exited(0))), ("yes", 20, None)] {
+            let mut command = Command::new(program);
+            command.stdout(std::process::Stdio::null());
+            // Like `Process::start`, which needs a process with one thread.
+            let child = command.spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+            let status = Process { pid, pidfd }.wait_within(Duration::from_millis(limit_ms)).unwrap();
+            assert_eq!(status, want, "{program}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories, Owner};
@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Process, Stage, Status, Tool};
 
+/// How long a step may take. A hook that never ends, or a plugin, is a container's or an administrator's.
+const LIMIT: Duration = Duration::from_secs(120);
 /// The longest pause before what has failed is tried again.
 const LONGEST: Duration = Duration::from_secs(4);
 
@@ -143,10 +145,10 @@ pub fn carry_out(undo: &[Undo]) -> Result<()> {
 
 /// Carries the steps out as the last who can: what fails for want of anything is tried again for some seconds.
 pub fn carry_out_at_last(undo: &[Undo]) -> Result<()> {
-    let mut pause = Duration::from_millis(100);
+    let (mut pause, begun) = (Duration::from_millis(100), Instant::now());
     loop {
         match carry_out(undo) {
-            Err(_) if pause <= LONGEST => std::thread::sleep(pause),
+            Err(_) if pause <= LONGEST && begun.elapsed() < LIMIT => std::thread::sleep(pause),
             done => return done,
         }
         pause *= 2;
@@ -174,8 +176,10 @@ impl<'a> Begun<'a> {
 
     pub(crate) fn end(mut self) -> Result<()> {
         let _span = trace::span("undo", self.stage);
-        if self.process.wait()? == Status::Exited(0) {
-            return Ok(());
+        match self.process.wait_within(LIMIT)? {
+            Some(Status::Exited(0)) => return Ok(()),
+            Some(_) => {}
+            None => bail!("{}: killed, since it took more than {LIMIT:?}", self.stage),
         }
         let mut words = String::new();
         self.words.rewind()?;

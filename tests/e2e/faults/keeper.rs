@@ -1,5 +1,7 @@
 //! One error in each call that a keeper and its children make while a container is restarted: none ends that.
 
+use std::time::Instant;
+
 use super::{error_of, points, sample, whole};
 use crate::support::{Listing, Need, Sandbox, Test, image, since, test, wait_for};
 
@@ -7,11 +9,14 @@ const NEEDS: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("strace")]
 const LIMITED: &[Need] = &[Need::Registry, Need::Overlay, Need::File("/sys/fs/cgroup/pids/tasks")];
 
 pub(crate) fn tests() -> Vec<Test> {
-    vec![
+    let tests = [
         test("no_failing_call_of_the_keeper_ends_restarts", NEEDS, |sandbox| walk(sandbox, "")),
         test("no_failing_call_of_the_keeper_s_children_ends_restarts", NEEDS, |sandbox| walk(sandbox, "-f")),
-        test("restarts_outlive_a_want_of_processes", LIMITED, processes),
-    ]
+    ];
+    let outlives = |want: &'static Want| {
+        test(&format!("restarts_outlive_a_want_of_{}", want.name), want.needs, |it| outlive(it, want))
+    };
+    tests.into_iter().chain(WANTS.iter().map(outlives)).collect()
 }
 
 fn start(sandbox: &Sandbox) -> String {
@@ -62,23 +67,72 @@ fn walk(sandbox: &Sandbox, follow: &str) {
     assert!(ended.is_empty(), "{}", ended.join("\n"));
 }
 
-/// The bar of what may go wrong at once: several containers, and nobody can fork for some seconds.
-fn processes(sandbox: &Sandbox) {
+/// What several containers that end and start again meet for five seconds, and what lifts it: shell text.
+struct Want {
+    name: &'static str,
+    needs: &'static [Need],
+    /// What the store is on.
+    before: &'static str,
+    begin: &'static str,
+    lift: &'static str,
+}
+
+const KEEPERS: &str = "for claim in state/run/claims/*; do prlimit --pid $(jq .pid $claim) --nofile=$0:; done";
+
+const WANTS: [Want; 4] = [
+    Want {
+        name: "processes",
+        needs: LIMITED,
+        before: "mkdir /sys/fs/cgroup/pids/want; echo 0 >/sys/fs/cgroup/pids/want/cgroup.procs",
+        begin: "cd /sys/fs/cgroup/pids; echo 0 >cgroup.procs; cat want/pids.current >want/pids.max",
+        lift: "echo max >/sys/fs/cgroup/pids/want/pids.max",
+    },
+    Want { name: "descriptors", needs: NEEDS, before: ":", begin: "KEEPERS5", lift: "KEEPERS1024" },
+    Want {
+        name: "room_on_the_disk",
+        needs: NEEDS,
+        before: ":",
+        begin: "cat /dev/zero >state/fill; timeout 5 sh -c 'while :; do echo >>state/end || sleep 0.01; done' &",
+        lift: "rm state/fill state/end",
+    },
+    Want {
+        name: "a_disk_that_can_be_written",
+        needs: NEEDS,
+        before: ":",
+        begin: "mount --rbind state state && mount -o remount,bind,ro state",
+        lift: "umount --recursive --lazy state",
+    },
+];
+
+/// The bar of what may go wrong at once: each container runs again, within its pause, when it can.
+fn outlive(sandbox: &Sandbox, want: &Want) {
     let count = if whole() { 50 } else { 4 };
-    let group = "/sys/fs/cgroup/pids/want";
+    let run = |script: &str| {
+        let of = |number: &str| KEEPERS.replace("$0", number);
+        sandbox.sh(&script.replace("KEEPERS5", &of("5")).replace("KEEPERS1024", &of("1024"))).run()
+    };
+    run("mkdir -p state; mount -t tmpfs -o size=200m tmpfs state").ok();
     let make = format!(
-        "pull -q {} | unpack >u; mkdir {group}; echo 0 >{group}/cgroup.procs; for i in $(seq {count}); do \
+        "pull -q {} | unpack >u; {}; for i in $(seq {count}); do \
          bundle --id web$i --network none -v $PWD:/here <u -- sh -c \"echo >>/here/starts$i; sleep 0.5\" | \
-         keep --restart always >/dev/null || exit 1; done; echo 0 >/sys/fs/cgroup/pids/cgroup.procs",
-        image("busybox").reference
+         keep --restart always >/dev/null || exit 1; done",
+        image("busybox").reference,
+        want.before
     );
-    sandbox.sh(&make).run().ok();
-    sandbox.sh(&format!("cat {group}/pids.current >{group}/pids.max; sleep 5; echo max >{group}/pids.max")).run().ok();
-    let seen = sandbox.sh("cat starts* | wc -l; wc -l starts*").run().stdout;
-    let before: Vec<usize> = (1..=count).map(|i| sandbox.read(format!("starts{i}")).lines().count()).collect();
-    wait_for(&format!("all to start again: {seen}"), || {
-        let now = (1..=count).map(|i| sandbox.read(format!("starts{i}")).lines().count());
-        now.zip(&before).all(|(now, before)| now > *before).then_some(())
+    run(&make).ok();
+    run(want.begin);
+    let starts = |i| sandbox.read(format!("starts{i}")).lines().count();
+    run("sleep 2").ok();
+    let early: usize = (1..=count).map(starts).sum();
+    run("sleep 3").ok();
+    let meanwhile = (1..=count).map(starts).sum::<usize>() - early;
+    run(want.lift).ok();
+    let before: Vec<usize> = (1..=count).map(starts).collect();
+    let lifted = Instant::now();
+    wait_for("all to start again", || {
+        (1..=count).map(starts).zip(&before).all(|(now, before)| now > *before).then_some(())
     });
-    sandbox.sh(&format!("keep rm --force $(keep list --quiet) >/dev/null; rmdir {group}")).run().ok();
+    let after = lifted.elapsed();
+    println!("{}: {count} containers, {meanwhile} starts meanwhile, all again after {after:?}", want.name);
+    run("keep rm --force $(keep list --quiet) >/dev/null; umount state; rmdir /sys/fs/cgroup/pids/want").stderr;
 }

@@ -1,153 +1,29 @@
 //! One error in each call of a run: no hang, no panic, no wrong result with exit code 0, nothing half-made under its final
 //! name, nothing that blocks the next run, nothing left after that and its undoing.
+//!
+//! strace counts calls for each process. So an error comes to all programs of a run at once, where it meets what they have
+//! together, and to each of them alone, where the others go on and have to bear it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::scenarios::{END, MADE, SCENARIOS, Scenario, WORDS};
 use super::{error_of, points, sample, whole};
-use crate::support::{Listing, Need, Sandbox, Test, image, since, test};
+use crate::support::{Listing, Need, Outcome, Sandbox, Test, image, since, test};
 
 const NEEDS: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft, Need::Program("strace"), Need::Program("jq")];
-/// So many calls fail in each scenario of a sample.
-const SAMPLE: usize = 10;
+const TOOLS: [&str; 9] = ["pull", "unpack", "bundle", "ns", "portmap", "spawn", "keep", "run", "compose"];
+/// So many calls fail in each scenario: of a sample, of the whole walk.
+const CALLS: (usize, usize) = (6, 300);
 
-struct Scenario {
-    name: &'static str,
-    /// What it works on, made anew for each run.
-    prepare: &'static str,
-    /// The program, behind `$STRACE`.
-    run: &'static str,
-    /// What a run has to have done. Its output is compared with that of the first run.
-    check: &'static str,
-    /// What undoes it.
-    clear: &'static str,
+/// Where a call fails.
+struct Point {
+    /// `TOOL.N`: in the Nth process of a tool; in all that are started, without one.
+    program: Option<String>,
+    call: String,
+    /// Which call of that name.
+    number: usize,
 }
-
-/// What is there, in each scenario: $BUSYBOX and $TORTURE, and the records of both, pulled (`p`, `tp`) and unpacked (`u`, `tu`).
-const MADE: &str = "pull -q $BUSYBOX >p && unpack <p >u && pull -q $TORTURE >tp && unpack <tp >tu";
-const TREE: &str = "find . -printf '%p %y %m %U %G %s %l\\n' | sort";
-const BUNDLE: &str = "bundle --id web -- sh -c 'echo hi; sleep 0.2' <u >b && ns add <b >n";
-
-const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "pull_of_a_layout",
-        prepare: "rm -rf l2",
-        run: "$STRACE pull -q --layout $PWD/l2 oci:$LAYOUT:latest >out",
-        check: "cd l2/blobs/sha256 && sha256sum * | awk '$1 != $2 { exit 1 }' && ls",
-        clear: "rm -rf l2",
-    },
-    Scenario {
-        name: "pull_of_a_registry",
-        prepare: "rm -rf l2",
-        run: "$STRACE pull -q --layout $PWD/l2 $TORTURE >out",
-        check: "cd l2/blobs/sha256 && sha256sum * | awk '$1 != $2 { exit 1 }' && ls",
-        clear: "rm -rf l2",
-    },
-    Scenario {
-        name: "pull_gc",
-        prepare: "pull -q --layout $PWD/l2 oci:$LAYOUT:latest >/dev/null; pull remove --layout $PWD/l2 latest; :",
-        run: "$STRACE pull gc --layout $PWD/l2 --grace 0 >/dev/null",
-        check: "find l2 | sort",
-        clear: "rm -rf l2",
-    },
-    Scenario {
-        name: "unpack",
-        prepare: "rm -rf state/layers",
-        run: "$STRACE unpack <tp >out",
-        check: "cat out; cd state/layers && { find sha256 chains parents -printf '%p %y %m %U %G %s %l\\n'; } | sort",
-        clear: ":",
-    },
-    Scenario {
-        name: "unpack_of_what_is_there",
-        prepare: ":",
-        run: "$STRACE unpack <tp >out",
-        check: "cat out",
-        clear: ":",
-    },
-    Scenario {
-        name: "unpack_flat",
-        prepare: "rm -rf flat",
-        run: "$STRACE unpack --flat $PWD/flat <tp >out",
-        check: "cd flat && TREE",
-        clear: "rm -rf flat",
-    },
-    Scenario {
-        name: "bundle",
-        prepare: ":",
-        run: "$STRACE bundle --id web <u >out -- true",
-        check: "jq -c .process.args state/containers/web/config.json; ls state/containers/web/rootfs",
-        clear: "bundle delete --force web",
-    },
-    Scenario {
-        name: "bundle_delete",
-        prepare: "bundle --id web <u >/dev/null -- true; :",
-        run: "$STRACE bundle delete --force web",
-        check: "ls -A state/containers",
-        clear: ":",
-    },
-    Scenario {
-        name: "spawn",
-        prepare: "[ -e state/containers/web ] || bundle --id web --network none <u -- echo hi >b",
-        run: "$STRACE spawn <b >out",
-        check: "cat out",
-        clear: "spawn delete --force web; bundle delete --force web",
-    },
-    Scenario {
-        name: "ns_add",
-        prepare: "[ -e state/containers/web ] || bundle --id web <u -- true >b",
-        run: "$STRACE ns add <b >out",
-        check: "nsenter --net=/run/netns/web ip -o addr show eth0 | wc -l",
-        clear: "ns del --wait web; bundle delete --force web",
-    },
-    Scenario {
-        name: "ns_del",
-        prepare: "bundle --id web <u -- true 2>/dev/null | ns add >/dev/null 2>&1; :",
-        run: "$STRACE ns del --wait web",
-        check: "ls /run/netns; ip -o link | wc -l",
-        clear: "bundle delete --force web",
-    },
-    Scenario {
-        name: "portmap_add",
-        prepare: "[ -e n ] && ls /run/netns/web >/dev/null 2>&1 || { BUNDLE; }",
-        run: "$STRACE portmap -p 8080:80 <n >out",
-        check: "jq -c .ports out; portmap list | wc -l",
-        clear: "portmap del web; ns del --wait web; bundle delete --force web; rm -f n",
-    },
-    Scenario {
-        name: "portmap_del",
-        prepare: "ls /run/netns/web >/dev/null 2>&1 || { BUNDLE; }; portmap -p 8080:80 <n >/dev/null 2>&1; :",
-        run: "$STRACE portmap del web",
-        check: "portmap list; nft list tables",
-        clear: "ns del --wait web; bundle delete --force web; rm -f n",
-    },
-    Scenario {
-        name: "keep",
-        prepare: "keep rm --force web >/dev/null 2>&1; bundle --id web --network none <u -- sh -c 'sleep 0.2; exit 3' >b",
-        run: "$STRACE keep <b >out",
-        check: "keep wait web",
-        clear: "keep rm --force web",
-    },
-    Scenario {
-        name: "keep_rm",
-        prepare: "[ -e state/containers/web ] || { bundle --id web --network none <u -- sleep 1000 | keep >/dev/null; }",
-        run: "$STRACE keep rm --force web >out",
-        check: "ls -A state/containers state/run/spawn",
-        clear: "keep rm --force web 2>/dev/null; run --gc",
-    },
-    Scenario {
-        name: "run",
-        prepare: ":",
-        run: "$STRACE run --rm --name web -p 8080:80 $BUSYBOX echo hi >out",
-        check: "cat out",
-        clear: "run --gc >/dev/null",
-    },
-    Scenario {
-        name: "run_in_the_background",
-        prepare: "keep rm --force web >/dev/null 2>&1; bundle delete --force web; run --gc >/dev/null",
-        run: "$STRACE run -d --name web -p 8080:80 $BUSYBOX sh -c 'sleep 0.2; exit 3' >out",
-        check: "keep wait web",
-        clear: "keep rm --force web; bundle delete --force web; run --gc >/dev/null",
-    },
-];
 
 pub(crate) fn tests() -> Vec<Test> {
     let walk = |scenario: &'static Scenario| {
@@ -157,75 +33,176 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// Runs shell text with what all scenarios have.
-fn shell(sandbox: &Sandbox, script: &str, strace: &str) -> crate::support::Outcome {
+fn shell(sandbox: &Sandbox, script: &str, strace: &str) -> Outcome {
     let (busybox, torture) = (image("busybox"), image("torture"));
-    let script = script.replace("TREE", TREE).replace("BUNDLE", BUNDLE);
+    let script = WORDS.iter().fold(script.to_owned(), |script, (word, text)| script.replace(word, text));
     let command = sandbox.sh(&script).env("BUSYBOX", &busybox.reference).env("TORTURE", &torture.reference);
     let layout = torture.layout.display().to_string();
-    command.env("LAYOUT", &layout).env("STRACE", strace).limit(Duration::from_secs(45)).run()
+    command.env("LAYOUT", &layout).env("STRACE", strace).limit(Duration::from_secs(50)).run()
+}
+
+/// Makes the tools anew in `one/in`, as scripts of which one has strace execute the tool; beside each tool itself are the
+/// other tools' scripts.
+fn wrap(sandbox: &Sandbox) {
+    let one = sandbox.at("one");
+    for tool in TOOLS {
+        let script = format!(
+            "#!/bin/sh\nd={one}\n\
+             echo >>$d/turns.{tool}; n={tool}.$(($(wc -l <$d/turns.{tool})))\n\
+             case $(cat $d/point) in all) set -- -o $d/calls.$n $d/{tool}/{tool} \"$@\";; \
+             $n) set -- $(cat $d/options) -o $d/../injected $d/{tool}/{tool} \"$@\";; \
+             *) exec $d/{tool}/{tool} \"$@\";; esac\nexec strace -D -f -b execve -qq \"$@\"\n"
+        );
+        let others = format!("for other in {}; do ln -s ../in/$other one/{tool}/; done", TOOLS.join(" "));
+        sandbox
+            .sh(&format!(
+                "mkdir -p one/in one/{tool} && {others} && rm one/{tool}/{tool} && touch one/{tool}/{tool} && \
+             mount --bind $(command -v {tool}) one/{tool}/{tool}"
+            ))
+            .run()
+            .ok();
+        sandbox.write(format!("one/in/{tool}"), script);
+    }
+    sandbox.sh("chmod +x one/in/*").run().ok();
+}
+
+/// Runs a scenario with its programs from `one/in`.
+fn wrapped(sandbox: &Sandbox, scenario: &Scenario, point: &str, options: &str) -> Outcome {
+    sandbox.write("one/point", point);
+    sandbox.write("one/options", options);
+    let script = format!("rm -f one/turns.*; PATH=$PWD/one/in:$PATH; {}", scenario.run);
+    shell(sandbox, &script, "timeout -s KILL 30")
+}
+
+fn inject(call: &str, number: usize) -> String {
+    format!("--seccomp-bpf -e trace={call} -e inject={call}:error={}:when={number}", error_of(call))
+}
+
+/// What a scenario is run with.
+struct Walk<'a> {
+    sandbox: &'a Sandbox,
+    scenario: &'a Scenario,
+    want: String,
+    before: Listing,
+}
+
+impl Walk<'_> {
+    fn plain(&self, script: &str) -> Outcome {
+        shell(self.sandbox, script, "")
+    }
+
+    /// Prepares and runs it; with a call that fails, if one is named.
+    fn once(&self, point: Option<&Point>) -> Outcome {
+        let made = self.plain(&format!(": >injected; {}", self.scenario.prepare));
+        match point {
+            _ if made.code() != 0 => made,
+            None => self.plain(self.scenario.run),
+            Some(Point { program: None, call, number }) => {
+                let strace = format!("timeout -s KILL 30 strace -D -f -qq -o injected {}", inject(call, *number));
+                shell(self.sandbox, self.scenario.run, &strace)
+            }
+            Some(Point { program: Some(program), call, number }) => {
+                wrapped(self.sandbox, self.scenario, program, &inject(call, *number))
+            }
+        }
+    }
+
+    fn check(&self) -> bool {
+        self.plain(self.scenario.check).stdout == self.want
+    }
+
+    /// Lets a call fail, and returns what is wrong then; `None` if there was no such call.
+    fn fail(&self, point: &Point) -> Option<Vec<String>> {
+        let outcome = self.once(Some(point));
+        if !self.sandbox.read("injected").contains("(INJECTED)") {
+            return None;
+        }
+        let mut wrong = vec![];
+        let code = outcome.code();
+        if code == 137 {
+            wrong.push("it hangs".to_owned());
+        }
+        if outcome.stderr.contains("panicked") && !is_std_s(&outcome.stderr) {
+            wrong.push(outcome.stderr.clone());
+        }
+        if code == 0 && !self.check() {
+            wrong.push(format!("a wrong result with exit code 0 {}", outcome.stderr.trim()));
+        }
+        if code == 0 {
+            self.plain(self.scenario.clear);
+        }
+        let next = self.once(None);
+        if next.code() != 0 {
+            let words = outcome.stderr.trim();
+            wrong.push(format!("exit code {code} ({words}), and the next run fails: {}", next.stderr));
+        } else if !self.check() {
+            wrong.push("the next run has a wrong result".to_owned());
+        }
+        self.plain(self.scenario.clear);
+        let left = since(&self.before, self.sandbox);
+        if !left.is_empty() {
+            wrong.push(format!("exit code {code}; left: {}", left.join("; ")));
+        }
+        Some(wrong)
+    }
 }
 
 fn walk(sandbox: &Sandbox, scenario: &Scenario) {
     let plain = |script: &str| shell(sandbox, script, "");
     plain(MADE).ok();
+    wrap(sandbox);
     // The first run makes what stays for good.
-    let once = |strace: &str| {
-        let made = plain(&format!(": >injected; {}", scenario.prepare));
-        if made.code() == 0 { shell(sandbox, scenario.run, strace) } else { made }
-    };
-    once("").ok();
+    plain(scenario.prepare);
+    plain(scenario.run).ok();
     let want = plain(scenario.check).ok().stdout;
     plain(scenario.clear);
-    let before = Listing::take(sandbox);
-    once("strace -f -qq -o calls").ok();
-    plain(scenario.clear);
-    let mut all = points(&sandbox.read("calls"));
-    if !whole() {
-        all = sample(all, SAMPLE);
-    }
+    let walk = Walk { sandbox, scenario, want, before: Listing::take(sandbox) };
+    let together = points_together(&walk);
+    let alone = points_alone(&walk);
+    let (of_sample, of_all) = CALLS;
+    let chosen = sample(together.into_iter().chain(alone).collect(), if whole() { of_all } else { of_sample });
     let (mut wrong, mut injected) = (Vec::new(), 0);
-    for (call, number) in all {
-        let error = error_of(&call);
-        let strace = format!(
-            "timeout -s KILL 30 strace -f -qq --seccomp-bpf -o injected -e trace={call} \
-             -e inject={call}:error={error}:when={number}"
-        );
-        let outcome = once(&strace);
-        if !sandbox.read("injected").contains("(INJECTED)") {
-            continue;
-        }
+    for point in &chosen {
+        let Some(seen) = walk.fail(point) else { continue };
         injected += 1;
-        let mut complain = |what: &str| wrong.push(format!("{call} {number} {error}: {what}"));
-        let code = outcome.code();
-        if code == 137 {
-            complain("it hangs");
-        }
-        if outcome.stderr.contains("panicked") && !is_std_s(&outcome.stderr) {
-            complain(&outcome.stderr);
-        }
-        if code == 0 && plain(scenario.check).stdout != want {
-            complain("a wrong result with exit code 0");
-        }
-        if code == 0 {
-            plain(scenario.clear);
-        }
-        let next = once("");
-        if next.code() != 0 {
-            complain(&format!("exit code {code} ({}), and the next run fails: {}", outcome.stderr.trim(), next.stderr));
-        } else if plain(scenario.check).stdout != want {
-            complain("the next run has a wrong result");
-        }
-        plain(scenario.clear);
-        let left = since(&before, sandbox);
-        if !left.is_empty() {
-            complain(&format!("exit code {code}; left: {}", left.join("; ")));
-        }
+        let Point { program, call, number } = point;
+        let program = program.as_deref().unwrap_or("all");
+        wrong.extend(seen.iter().map(|seen| format!("{program} {call} {number} {}: {seen}", error_of(call))));
         if wrong.len() > 20 {
             break;
         }
     }
     println!("{}: {injected} calls failed, {} wrong", scenario.name, wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    plain(END);
+    sandbox.sh(&format!("for tool in {}; do umount one/$tool/$tool; done", TOOLS.join(" "))).run().ok();
+}
+
+/// The calls of all programs that are followed together.
+fn points_together(walk: &Walk<'_>) -> Vec<Point> {
+    walk.plain(walk.scenario.prepare);
+    shell(walk.sandbox, walk.scenario.run, "strace -D -f -qq -o calls").ok();
+    walk.plain(walk.scenario.clear);
+    let all = points(&walk.sandbox.read("calls")).into_iter();
+    all.map(|(call, number)| Point { program: None, call, number }).collect()
+}
+
+/// The calls of each program of several.
+fn points_alone(walk: &Walk<'_>) -> Vec<Point> {
+    walk.plain(walk.scenario.prepare);
+    wrapped(walk.sandbox, walk.scenario, "all", "").ok();
+    walk.plain(walk.scenario.clear);
+    let names = walk.sandbox.sh("cd one; ls calls.*").run().ok().stdout;
+    let mut of_program = BTreeMap::new();
+    for program in names.lines().filter_map(|name| name.strip_prefix("calls.")) {
+        of_program.insert(program.to_owned(), points(&walk.sandbox.read(format!("one/calls.{program}"))));
+    }
+    // One alone is what has been followed already.
+    let several = of_program.len() > 1;
+    let each = of_program.into_iter().filter(|_| several).flat_map(|(program, points)| {
+        points.into_iter().map(move |(call, number)| Point { program: Some(program.clone()), call, number })
+    });
+    each.collect()
 }
 
 /// What panics in Rust's library itself: where a stack for signals, or a pipe of `Command::output`, cannot be had.

@@ -14,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_cannot_be_written_is_told_by_its_keeper", NEEDS, read_only),
         test("more_clients_than_descriptors_neither_spin_nor_end_it", prlimit, clients),
         test("a_probe_that_the_container_stops_does_not_stop_its_keeper", NEEDS, stopped_probe),
+        test("what_a_probe_says_fills_nothing", NEEDS, loud_probe),
         test("what_spawn_cannot_kill_the_keeper_kills", NEEDS, damaged_state),
         test("a_start_that_takes_long_can_be_stopped", NEEDS, slow_start),
     ]
@@ -106,6 +107,19 @@ fn stopped_probe(sandbox: &Sandbox) {
         })
     });
     sandbox.cmd(&["timeout", "10", "keep", "stop", "--time", "0", "web"]).run().ok();
+    remove(sandbox, "web");
+}
+
+fn loud_probe(sandbox: &Sandbox) {
+    start(sandbox, "web", &checked("yes", ",\"Timeout\":1000000000,\"Retries\":1"), "", "sleep 1000");
+    let sizes = format!("stat -L -c %s /proc/{}/fd/* 2>/dev/null | sort -n | tail -n 1", keeper(sandbox, "web"));
+    let health = wait_for("the end of a probe", || {
+        let largest: u64 = sandbox.sh(&sizes).run().stdout.trim().parse().unwrap_or(0);
+        assert!(largest < 1 << 20, "{largest} bytes are kept");
+        json(sandbox, "state/containers/web/health.json").filter(|health| health["Status"] == "unhealthy")
+    });
+    let said = health["Log"][0]["Output"].as_str().unwrap();
+    assert!(said.contains("y\ny\n") && said.len() < 5000, "{}", said.len());
     remove(sandbox, "web");
 }
 

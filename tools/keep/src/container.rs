@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exit::Exit;
@@ -61,8 +63,16 @@ impl Output {
         Self { file: file.into(), stream }
     }
 
+    /// Makes a pipe, and returns its writing end, too.
+    pub(crate) fn pipe(stream: Stream) -> Result<(Self, OwnedFd)> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
+        // Only the reading end: the container's program may not expect the other to be.
+        rustix::io::ioctl_fionbio(&read, true).context("pipe")?;
+        Ok((Self::new(read, stream), write))
+    }
+
     /// Copies once: the number of bytes, 0 at the end, `None` if there is nothing now.
-    fn read(&mut self, take: &mut dyn FnMut(Stream, &[u8])) -> Option<usize> {
+    pub(crate) fn read(&mut self, take: &mut dyn FnMut(Stream, &[u8])) -> Option<usize> {
         let mut buffer = [0; 16 << 10];
         match self.file.read(&mut buffer) {
             Ok(count) => {

@@ -1,44 +1,59 @@
 //! A command of `spawn` that the keeper's loop does not wait for: it ends as any other child.
 
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::process::Stdio;
 
 use anyhow::Result;
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, WaitStatus};
 use stage::{Process, Stage};
 
-/// How much is read of what a command has said: docker keeps so much of a probe's output.
-const WORDS: u64 = 4096;
+use crate::container::Output;
+use crate::output::Stream;
+
+/// How much is kept of what a command has said: docker keeps so much of a probe's output.
+const WORDS: usize = 4096;
 
 /// A command that has begun.
 pub(crate) struct Errand {
     pub(crate) pid: Pid,
     stage: String,
-    /// What it says.
-    words: File,
+    /// Until all who have it have closed it.
+    output: Option<Output>,
+    /// What it has said at first.
+    words: Vec<u8>,
 }
 
 impl Errand {
     /// Begins it.
     pub(crate) fn begin(stage: &Stage) -> Result<Self> {
         let begin = || {
-            let words = File::from(memfd_create("words", MemfdFlags::CLOEXEC)?);
+            let (output, end) = Output::pipe(Stream::Stdout)?;
             let mut command = stage.command()?;
-            command.stdin(Stdio::null()).stdout(words.try_clone()?).stderr(words.try_clone()?);
+            command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end);
             let pid = Process::start(command)?.pid();
-            Ok(Self { pid, stage: stage.to_string(), words })
+            Ok(Self { pid, stage: stage.to_string(), output: Some(output), words: Vec::new() })
         };
         begin().map_err(|error: anyhow::Error| error.context(stage.to_string()))
     }
 
+    /// Reads what it says, which nobody else does: it must not wait, nor fill anything.
+    pub(crate) fn hear(&mut self) {
+        let (Some(output), words) = (&mut self.output, &mut self.words) else { return };
+        match output.read(&mut |_, bytes| words.extend(bytes.iter().take(WORDS - words.len()))) {
+            Some(0) => self.output = None,
+            Some(_) if self.words.len() < WORDS => self.hear(),
+            _ => {}
+        }
+    }
+
+    /// Returns the end of what it writes to, to be waited for.
+    pub(crate) fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
+    }
+
     /// Returns what it has said.
     pub(crate) fn words(&mut self) -> String {
-        let mut bytes = Vec::new();
-        // What cannot be read is not there.
-        let _read = self.words.rewind().and_then(|()| (&self.words).take(WORDS).read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.hear();
+        String::from_utf8_lossy(&self.words).into_owned()
     }
 
     /// Returns why it failed, if it has.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::container::Output;
 use crate::errand::Errand;
 use crate::exit;
 use crate::job::Job;
@@ -139,6 +140,18 @@ impl Watch {
                 let now = crate::clock::now();
                 self.judge(job, Probe { start: now.clone(), end: now, exit_code: -1, output: format!("{error:#}") });
             }
+        }
+    }
+
+    /// Returns the probe's output, which is heard as it comes.
+    pub(crate) fn probe_output(&self) -> Option<&Output> {
+        self.running.as_ref().and_then(|running| running.errand.output())
+    }
+
+    /// Reads what the probe says.
+    pub(crate) fn hear(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.errand.hear();
         }
     }
 

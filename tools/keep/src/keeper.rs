@@ -33,6 +33,13 @@ pub(crate) enum Report {
     Failed(u8),
 }
 
+impl Report {
+    /// Sends it as a line, in one piece: half a line is none.
+    pub(crate) fn send(&self, mut caller: &UnixStream) -> Result<()> {
+        caller.write_all((serde_json::to_string(self)? + "\n").as_bytes()).context("report")
+    }
+}
+
 /// The keeper's main.
 pub(crate) fn main() -> ExitCode {
     // Whoever is to be told of a trace that cannot be written has been told.
@@ -127,10 +134,10 @@ fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
 }
 
 /// Reports, and lets the caller go. One that was killed is an error.
-fn tell(mut caller: UnixStream, report: &Report) -> Result<()> {
+fn tell(caller: UnixStream, report: &Report) -> Result<()> {
     // The caller may be the trace's last.
     trace::end();
-    writeln!(caller, "{}", serde_json::to_string(report)?).context("report")
+    report.send(&caller)
 }
 
 /// Lets go of what the caller gave for the standard descriptors.

@@ -62,8 +62,8 @@ impl Launch {
         spawn.push([&job.bundle]);
         let exit = Exit { started_at: clock::now(), restart_count: restarts, ..Exit::default() };
         let mut command = spawn.command()?;
-        let mut outputs = Vec::new();
-        let (stdout, stderr) = (pipe(Stream::Stdout, &mut outputs)?, pipe(Stream::Stderr, &mut outputs)?);
+        let ((output, stdout), (errors, stderr)) = (Output::pipe(Stream::Stdout)?, Output::pipe(Stream::Stderr)?);
+        let outputs = vec![output, errors];
         command.stdout(stdout).stderr(stderr).stdin(Stdio::null());
         let mut input = None;
         if job.interactive && !job.terminal {
@@ -115,15 +115,6 @@ impl Launch {
         let (exit, outputs, input) = (self.exit, self.outputs, self.input);
         Ok(Launched::Running(Box::new(Container { pid, since, exit, outputs, input, health, deadline })))
     }
-}
-
-/// Makes a pipe: its reading end becomes one of the outputs, its writing end is returned.
-fn pipe(stream: Stream, outputs: &mut Vec<Output>) -> Result<OwnedFd> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
-    // Only the reading end: the container's program may not expect the other to be.
-    rustix::io::ioctl_fionbio(&read, true).context("pipe")?;
-    outputs.push(Output::new(read, stream));
-    Ok(write)
 }
 
 /// Makes the socket that the terminal comes through, by the bundle's descriptor: a socket's path may have 107 bytes only.

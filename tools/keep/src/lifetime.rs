@@ -17,6 +17,7 @@ use crate::container::Container;
 use crate::control::{Control, Input, Request};
 use crate::errand::Errand;
 use crate::exit::{self, Exit};
+use crate::health::Watch;
 use crate::job::{self, Job};
 use crate::keeper::Report;
 use crate::launch::{Launch, Launched};
@@ -72,7 +73,7 @@ enum Wanted {
 
 impl<'a> Lifetime<'a> {
     /// Begins with the first start.
-    pub(crate) fn begin(job: Job, claim: &'a Claim, mut caller: &UnixStream) -> Result<Self> {
+    pub(crate) fn begin(job: Job, claim: &'a Claim, caller: &UnixStream) -> Result<Self> {
         // Ended children and requests to end are both read, never lost.
         let signals =
             SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
@@ -86,7 +87,7 @@ impl<'a> Lifetime<'a> {
         let mut lifetime = Self { job, claim, signals, control, log, restarts, phase, wanted, first, again, unwritten };
         let begun = (|| {
             if lifetime.job.attached {
-                writeln!(caller, "{}", serde_json::to_string(&Report::Open)?).context("report")?;
+                Report::Open.send(caller)?;
                 ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller has gone");
             }
             exit::reserve(&lifetime.job.bundle);
@@ -150,6 +151,9 @@ impl<'a> Lifetime<'a> {
                 self.log.write(stream, bytes);
                 self.control.show(stream, bytes);
             });
+            if let Some(watch) = &mut container.health {
+                watch.hear();
+            }
         }
         self.heed_signals();
         let requests = self.control.serve(input(&self.phase));
@@ -165,7 +169,8 @@ impl<'a> Lifetime<'a> {
         polled.extend(self.control.polled().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let first = polled.len();
         if let Phase::Running(container) = &self.phase {
-            polled.extend(container.outputs.iter().map(|output| PollFd::new(output, PollFlags::IN)));
+            let probe = container.health.as_ref().and_then(Watch::probe_output);
+            polled.extend(container.outputs.iter().chain(probe).map(|output| PollFd::new(output, PollFlags::IN)));
         }
         let due = self.next_due();
         let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));

@@ -207,11 +207,12 @@ fn execute_in_place(options: &Options) -> anyhow::Error {
 /// `--gc`: undoes what killed processes have left.
 fn sweep(options: &Options) -> Result<ExitCode> {
     let directories = options.roots().directories();
-    for id in claim::sweep(&directories)?.into_iter().chain(claim::sweep_ended(&directories)?) {
+    let swept = [claim::sweep(&directories)?, claim::sweep_ended(&directories)?];
+    for id in swept.iter().flat_map(|swept| &swept.ids) {
         writeln!(io::stdout(), "{id}")?;
     }
     undo::sweep_removed(&directories)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(if swept.iter().any(|swept| swept.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// `--cidfile`: made before the container, and gone again if none was started.

@@ -175,7 +175,7 @@ fn walk(sandbox: &Sandbox, scenario: &Scenario) {
     println!("{}: {injected} calls failed, {} wrong", scenario.name, wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     plain(END);
-    sandbox.sh(&format!("for tool in {}; do umount one/$tool/$tool; done", TOOLS.join(" "))).run().ok();
+    sandbox.sh(&format!("for tool in {}; do umount -l one/$tool/$tool; done", TOOLS.join(" "))).run().ok();
 }
 
 /// The calls of all programs that are followed together.

@@ -57,7 +57,7 @@ impl Claim {
                 Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
             }
             // A sweeper may have come between; then the name is free again.
-            if let Some(Lock(lock)) = Lock::take(&path)? {
+            if let Some(Lock(lock)) = Lock::take(&path).inspect_err(|_| drop(fs::remove_dir(&path)))? {
                 return Ok(Self { path, made: Vec::new(), committed: false, _lock: lock });
             }
         }

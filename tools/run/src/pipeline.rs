@@ -80,7 +80,8 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
     drop(input);
     let interrupted = {
         let _span = trace::span("wait for the stages", "");
-        wait_all(&mut running, copies, signals)?
+        // As above.
+        wait_all(&mut running, copies, signals).inspect_err(|_| running.iter().for_each(kill))?
     };
     let completed =
         running.iter().filter(|stage| succeeded(stage) || was_killed(stage)).map(|stage| stage.tool).collect();

@@ -134,5 +134,5 @@ fn outlive(sandbox: &Sandbox, want: &Want) {
     });
     let after = lifted.elapsed();
     println!("{}: {count} containers, {meanwhile} starts meanwhile, all again after {after:?}", want.name);
-    run("keep rm --force $(keep list --quiet) >/dev/null; umount state; rmdir /sys/fs/cgroup/pids/want").stderr;
+    run("keep rm --force $(keep list --quiet) >/dev/null; umount state; rmdir /sys/fs/cgroup/pids/want || :").ok();
 }

@@ -121,5 +121,5 @@ fn next(reports: &mut impl BufRead) -> Result<Report> {
     let mut report = String::new();
     reports.read_line(&mut report).context("the keeper's report")?;
     // A keeper without a report has said why, or was killed; with it went its spawn.
-    if !report.ends_with('\n') { Ok(Report::Failed(125)) } else { Ok(serde_json::from_str(&report)?) }
+    if report.ends_with('\n') { Ok(serde_json::from_str(&report)?) } else { Ok(Report::Failed(125)) }
 }

@@ -137,7 +137,9 @@ fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
 fn tell(caller: UnixStream, report: &Report) -> Result<()> {
     // The caller may be the trace's last.
     trace::end();
-    report.send(&caller)
+    let told = report.send(&caller);
+    drop(caller);
+    told
 }
 
 /// Lets go of what the caller gave for the standard descriptors.

@@ -124,6 +124,7 @@ mod tests {
             let mut command = Command::new(program);
             command.stdout(std::process::Stdio::null());
             // Like `Process::start`, which needs a process with one thread.
+            #[expect(clippy::zombie_processes, reason = "it is waited for below, by its descriptor")]
             let child = command.spawn().unwrap();
             let pid = Pid::from_child(&child);
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();

@@ -84,8 +84,8 @@ fn hostile(sandbox: &Sandbox, flat: bool) {
         let left = names(sandbox, if flat { "." } else { "root/layers/tmp" });
         assert!(!flat || !left.iter().any(|name| name.starts_with(".tree")), "{name} left {left:?}");
         assert!(flat || left.is_empty(), "{name} left {left:?}");
-        let _ = fs::remove_dir_all(sandbox.outside("tree"));
-        let _ = fs::remove_dir_all(sandbox.outside("root"));
+        // std's remove_dir_all has as many directories open as the tree is deep: more than Debian's 1024 files.
+        sandbox.run(&["rm", "-rf", "tree", "root"]).ok();
     }
 }
 

@@ -25,7 +25,7 @@ MESSAGES = {
     "Pod": {1: ("metadata", "PodMetadata"), 2: ("hostname", str), 3: ("log_directory", str), 5: ("port_mappings", ["Port"]),
             6: ("labels", dict), 8: ("linux", "PodLinux")},
     "Variable": {1: ("key", str), 2: ("value", str)},
-    "Mount": {1: ("container_path", str), 2: ("host_path", str), 3: ("readonly", int)},
+    "Mount": {1: ("container_path", str), 2: ("host_path", str), 3: ("readonly", int), 5: ("propagation", int)},
     "Resources": {1: ("cpu_period", int), 2: ("cpu_quota", int), 3: ("cpu_shares", int), 4: ("memory_limit_in_bytes", int),
                   5: ("oom_score_adj", int), 6: ("cpuset_cpus", str)},
     "Capabilities": {1: ("add_capabilities", [str]), 2: ("drop_capabilities", [str])},

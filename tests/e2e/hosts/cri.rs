@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_pod_of_the_runtime_class_lives_and_ends", NEEDS, pod_lives),
         test("a_pod_s_containers_are_confined_and_limited", NEEDS, confined),
         test("containerd_finds_its_pods_again_after_a_restart", NEEDS, restart),
+        test("a_pod_s_mounts_reach_the_host_and_other_pods", NEEDS, bidirectional),
     ]
 }
 
@@ -249,5 +250,39 @@ fn restart(sandbox: &Sandbox) {
     assert_eq!(node.status(&web)["state"], 1);
     assert_eq!(node.exec(&web, "echo still here"), (0, "still here\n".to_owned()));
     node.remove(&pod);
+    node.down();
+}
+
+/// What a storage plugin mounts is for the kubelet and for other containers: `mountPropagation: Bidirectional`.
+fn bidirectional(sandbox: &Sandbox) {
+    let node = Node::new(sandbox);
+    let pod_config = pod_config(sandbox);
+    let pod = node.pod(&pod_config);
+    sandbox.sh("mkdir plugins && mount -t tmpfs v plugins && mount --make-rshared plugins").run().ok();
+    let container = |name: &str, propagation: u32| {
+        let mut config = container_config(name, "exec sleep 1000");
+        config["mounts"] =
+            json!([{"container_path": "/plugins", "host_path": sandbox.at("plugins"), "propagation": propagation}]);
+        config["linux"]["security_context"] =
+            json!({"capabilities": {"add_capabilities": ["SYS_ADMIN"]}, "seccomp": {"profile_type": 1}});
+        node.container(&pod, &pod_config, &config)
+    };
+    let (plugin, user, other) = (container("plugin", 2), container("user", 1), container("other", 0));
+    let publish = "mkdir /plugins/disk && mount -t tmpfs disk /plugins/disk && echo content >/plugins/disk/file";
+    assert_eq!(node.exec(&plugin, publish).0, 0);
+    assert_eq!(sandbox.sh("cat plugins/disk/file").run().ok().stdout, "content\n");
+    assert_eq!(node.exec(&user, "cat /plugins/disk/file"), (0, "content\n".to_owned()));
+    assert_eq!(node.exec(&other, "ls /plugins/disk"), (0, String::new()));
+    // A mount of a container that was to hear only stays its own.
+    assert_eq!(node.exec(&user, "mkdir /plugins/own && mount -t tmpfs own /plugins/own").0, 0);
+    sandbox.sh("! mountpoint -q plugins/own").run().ok();
+    // The end of the plugin takes nothing away; it unpublishes after its next start.
+    node.call("StopContainer", &json!({"container_id": plugin, "timeout": 0}));
+    assert_eq!(sandbox.sh("cat plugins/disk/file").run().ok().stdout, "content\n");
+    let plugin = container("plugin2", 2);
+    assert_eq!(node.exec(&plugin, "umount /plugins/disk").0, 0);
+    sandbox.sh("! mountpoint -q plugins/disk").run().ok();
+    node.remove(&pod);
+    sandbox.sh("umount plugins").run().ok();
     node.down();
 }

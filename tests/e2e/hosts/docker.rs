@@ -15,21 +15,39 @@ const NEEDS: &[Need] = &[
     Need::Program("curl"),
 ];
 
+const NEEDS_TUN: &[Need] = &[
+    Need::NetNs,
+    Need::Overlay,
+    Need::Nft,
+    Need::Program("busybox"),
+    Need::Program("dockerd"),
+    Need::Program("docker"),
+    Need::File("/dev/net/tun"),
+];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("dockerd_runs_and_removes", NEEDS, life),
         test("dockerd_execs_pauses_and_updates", NEEDS, running),
         test("dockerd_builds_restarts_and_publishes", NEEDS, build),
+        test("dockerd_maps_users_and_gives_devices", NEEDS_TUN, remapped),
     ]
 }
 
 /// Runs a script with a daemon up and an image in it, and looks whether the daemon used spawn.
 #[track_caller]
 fn docker(sandbox: &Sandbox, script: &str) -> Outcome {
+    docker_with(sandbox, "", &[], script)
+}
+
+/// Does so on a host that is prepared, with more options for the daemon.
+#[track_caller]
+fn docker_with(sandbox: &Sandbox, prepare: &str, options: &[&str], script: &str) -> Outcome {
     let host = Host::new(sandbox);
     host.install("/etc/docker/daemon.json", "");
-    let daemon =
-        sandbox.cmd(&["dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"]).start();
+    host.ok(prepare);
+    let words = ["dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"];
+    let daemon = sandbox.cmd(&[&words, options].concat()).start();
     wait_for("dockerd", || (sandbox.run(&["docker", "version"]).code() == 0).then_some(()));
     let script = format!(
         "docker info --format '{{{{.DefaultRuntime}}}}'
@@ -101,6 +119,23 @@ fn running(sandbox: &Sandbox) {
     .stdout_has("inside\n65534:65534 /tmp b\n/dev/pts/0\nthrough\ncode 9\n")
     .stdout_has("exec: \"no-such-program\": executable file not found in $PATH")
     .stdout_has("1\nweb\npaused\nweb\n1\nweb 1\nweb\n60\n100663296\n50000\n");
+}
+
+/// A user namespace may make no device: it gets the host's, by its whole path.
+fn remapped(sandbox: &Sandbox) {
+    docker_with(
+        sandbox,
+        "for file in passwd:x:4444:4444::/:/bin/sh group:x:4444: subuid:100000:65536 subgid:100000:65536; do
+            echo mapped:${file#*:} >>/etc/${file%%:*}
+        done",
+        &["--userns-remap", "mapped"],
+        "docker run --rm --device /dev/net/tun bb sh -c '
+            cat /proc/self/uid_map; stat -c %t:%T /dev/net/tun'
+        docker run -d --name web --device /dev/net/tun bb >/dev/null
+        docker exec web sh -c 'id -u; test -c /dev/net/tun && echo there'",
+    )
+    .stdout_has("         0     100000      65536\na:c8\n")
+    .stdout_has("0\nthere\n");
 }
 
 fn build(sandbox: &Sandbox) {

@@ -7,6 +7,7 @@ use crate::support::{Need, Sandbox, Test, test, wait_for};
 
 const UNIFIED: &[Need] = &[Need::Root, Need::Program("busybox"), Need::UnifiedCgroups];
 const CRIU: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("criu"), Need::UnifiedCgroups];
+const SYSTEMD: &[Need] = &[Need::Root, Need::Program("busybox"), Need::Program("systemctl"), Need::UnifiedCgroups];
 /// No sandbox: process 1 and its sockets are in sight.
 const MACHINE: &[Need] = &[Need::Program("busybox"), Need::Program("systemctl")];
 
@@ -17,6 +18,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("limits_reach_every_controller", UNIFIED, limits),
         test("updates_reach_every_controller", UNIFIED, updates),
+        test("an_update_of_docker_s_changes_one_limit", UNIFIED, docker_updates),
+        test("exec_enters_a_container_whose_init_is_systemd", SYSTEMD, systemd_inside),
         test("limits_are_enforced", UNIFIED, enforced),
         test("the_machine_s_systemd_has_the_limits_and_their_updates", MACHINE, scope),
         test("a_user_s_systemd_makes_his_cgroup", MACHINE, user_scope),
@@ -126,6 +129,93 @@ fn updates(sandbox: &Sandbox) {
     let stats = spawn(sandbox, "events --stats e2e-upd").json();
     assert!(stats["data"]["memory"]["usage"]["usage"].as_u64().is_some_and(|bytes| bytes > 4096), "{stats:#}");
     spawn(sandbox, "delete -f e2e-upd").ok();
+}
+
+/// dockerd writes zeros for what an update leaves alone, at every update.
+fn docker_updates(sandbox: &Sandbox) {
+    const NAMES: [&str; 7] =
+        ["memory.max", "memory.swap.max", "memory.low", "cpu.max", "cpu.weight", "cpuset.cpus", "pids.max"];
+    let before = ["67108864", "67108864", "16777216", "50000 100000", "59", "0-1", "20"];
+    bundle(sandbox, "dup", "sleep 1000", |config| {
+        config["linux"]["cgroupsPath"] = json!("/e2e-dup");
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 67_108_864, "swap": 134_217_728, "reservation": 16_777_216}, "pids": {"limit": 20},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0-1"}
+        });
+    });
+    for (option, changed) in [
+        (json!({"memory": {"limit": 33_554_432, "swap": 50_331_648}}), &[(0, "33554432"), (1, "16777216")][..]),
+        (json!({"memory": {"reservation": 8_388_608}}), &[(2, "8388608")]),
+        (json!({"cpu": {"quota": 25_000, "period": 0}}), &[(3, "25000 100000")]),
+        (json!({"cpu": {"quota": 0, "period": 200_000}}), &[(3, "50000 200000")]),
+        (json!({"cpu": {"quota": 150_000, "period": 100_000}}), &[(3, "150000 100000")]),
+        (json!({"cpu": {"shares": 2048}}), &[(4, "174")]),
+        (json!({"cpu": {"cpus": "1"}}), &[(5, "1")]),
+        (json!({"pids": {"limit": 30}}), &[(6, "30")]),
+        (json!({"pids": {"limit": -1}}), &[(6, "max")]),
+        (json!({}), &[]),
+    ] {
+        spawn(sandbox, "run -d -b dup e2e-dup </dev/null >/dev/null 2>&1").ok();
+        let mut update = json!({
+            "blockIO": {"weight": 0}, "memory": {}, "pids": null,
+            "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0, "cpus": "", "mems": ""}
+        });
+        for (group, members) in option.as_object().unwrap() {
+            for (name, value) in members.as_object().unwrap() {
+                update[group][name] = value.clone();
+            }
+        }
+        sandbox.write("update.json", update.to_string());
+        spawn(sandbox, "update --resources - e2e-dup <update.json").ok();
+        let mut want = before;
+        for (at, value) in changed {
+            want[*at] = value;
+        }
+        assert_eq!(files(sandbox, "e2e-dup", &NAMES.join(" ")), want.join("\n") + "\n", "{option}");
+        spawn(sandbox, "delete -f e2e-dup").ok();
+    }
+}
+
+/// The machine's own system, once more in a container: it moves its processes into cgroups of its own.
+fn systemd_inside(sandbox: &Sandbox) {
+    bundle(sandbox, "sdi", "", |config| {
+        config["process"]["args"] = json!(["/usr/lib/systemd/systemd", "--unit=basic.target"]);
+        config["process"]["env"] = json!(["PATH=/usr/bin:/usr/sbin:/bin", "container=oci"]);
+        config["process"]["noNewPrivileges"] = json!(false);
+        let all =
+            ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "NET_ADMIN"];
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = all.iter().map(|name| format!("CAP_{name}")).collect();
+        }
+        config["linux"]["cgroupsPath"] = json!("/e2e-sdi");
+        config["linux"]["resources"] = json!({"memory": {"limit": 268_435_456}, "pids": {"limit": 200}});
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        for place in ["/run", "/tmp", "/var", "/etc"] {
+            mounts.push(json!({"destination": place, "type": "tmpfs", "source": "tmpfs"}));
+        }
+        for place in ["/usr", "/etc/systemd", "/etc/passwd", "/etc/group"] {
+            mounts.push(json!({"destination": place, "source": place, "options": ["rbind", "ro"]}));
+        }
+        mounts.push(json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}));
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}));
+    });
+    sandbox.sh("cd sdi/rootfs && rm -r bin && for d in bin sbin lib lib64; do ln -s usr/$d $d; done").run().ok();
+    spawn(sandbox, "run -d -b sdi e2e-sdi </dev/null >out 2>&1").ok();
+    wait_for("the container's own cgroups", || sandbox.exists("/sys/fs/cgroup/e2e-sdi/init.scope").then_some(()));
+    // No process can be in the container's own cgroup any more.
+    wait_for("its controllers", || {
+        (!files(sandbox, "e2e-sdi", "cgroup.subtree_control").trim().is_empty()).then_some(())
+    });
+    let seen = spawn(sandbox, "exec e2e-sdi cat /proc/1/comm /proc/self/cgroup").ok().stdout;
+    assert_eq!(seen, "systemd\n0::/init.scope\n");
+    spawn(sandbox, "exec e2e-sdi true").ok().stderr_is("");
+    assert!(files(sandbox, "e2e-sdi", "memory.max pids.max").starts_with("268435456\n200\n"));
+    let processes = spawn(sandbox, "ps --format json e2e-sdi").ok().json();
+    assert!(processes.as_array().is_some_and(|pids| !pids.is_empty()), "{processes}");
+    spawn(sandbox, "update --pids-limit 300 e2e-sdi").ok();
+    spawn(sandbox, "delete -f e2e-sdi").ok();
+    assert!(!sandbox.exists("/sys/fs/cgroup/e2e-sdi"));
 }
 
 fn enforced(sandbox: &Sandbox) {

@@ -11,10 +11,7 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
     let mut complete: Vec<&str> = Vec::with_capacity(process.env.len() + 1);
     let mut places = BTreeMap::new();
     for variable in &process.env {
-        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
-        if name == "HOME" && value.is_empty() {
-            continue;
-        }
+        let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
         if let Some(place) = places.get(name) {
             complete[*place] = variable.as_str();
         } else {
@@ -22,7 +19,9 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
             complete.push(variable);
         }
     }
-    let home = (!places.contains_key("HOME"))
+    // An empty one is none.
+    complete.retain(|variable| !matches!(*variable, "HOME" | "HOME="));
+    let home = (!complete.iter().any(|variable| variable.starts_with("HOME=")))
         .then(|| accounts::field(process.user.uid, accounts::HOME).unwrap_or_else(|| "/".into()));
     complete.into_iter().map(str::to_owned).chain(home.map(|home| format!("HOME={home}"))).collect()
 }
@@ -30,11 +29,17 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::User;
 
     #[test]
     fn the_last_of_several_counts() {
         let process = Process { env: ["A=1", "HOME=/h", "A=2"].map(String::from).to_vec(), ..Process::default() };
         assert_eq!(complete(&process), ["A=2", "HOME=/h"]);
+        let user = User { uid: 2_000_000_000, ..User::default() };
+        for env in [&["HOME="][..], &["HOME=/h", "HOME="], &["HOME=", "HOME=/h", "HOME"]] {
+            let env = env.iter().copied().map(String::from).collect();
+            assert_eq!(complete(&Process { env, user: user.clone(), ..Process::default() }), ["HOME=/"]);
+        }
         let many = (0..40_000).map(|number| format!("SERVICE_{}={number}", number / 2)).collect();
         let complete = complete(&Process { env: many, ..Process::default() });
         assert_eq!((complete.len(), complete[19_999].as_str()), (20_001, "SERVICE_19999=39999"));

@@ -103,6 +103,8 @@ impl Process {
         check_ids(self.user.additional_gids.iter().copied().chain([self.user.uid, self.user.gid]))?;
         let strings = self.args.iter().chain(&self.env);
         ensure!(!strings.into_iter().any(|string| string.contains('\0')), "config.json: args or env contain a NUL");
+        let nameless = self.env.iter().find(|variable| variable.starts_with('='));
+        ensure!(nameless.is_none(), "invalid environment variable {:?}", nameless.map_or("", String::as_str));
         let known = |label: &str, file: &str| label.is_empty() || Path::new(file).exists();
         ensure!(
             known(&self.apparmor_profile, "/sys/module/apparmor/parameters/enabled"),

@@ -1,5 +1,6 @@
 //! `portmap`: host ports to container ports, on a machine with a remote one and two containers.
 
+mod beside;
 mod conditions;
 mod crash;
 mod firewall;
@@ -30,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("wrong_use_is_one_line", &[Need::Root], wrong_use),
     ];
     own.into_iter()
+        .chain(beside::tests())
         .chain(conditions::tests())
         .chain(crash::tests())
         .chain(firewall::tests())
@@ -60,7 +62,7 @@ host 203.0.113.1 203.0.113.1
 host 10.88.0.1 10.88.0.1
 host fd03::1 fd03::1
 host fd88::1 fd88::1
-host ::1 refused
+host ::1 fd88::1
 remote 203.0.113.1 203.0.113.2
 remote fd03::1 fd03::2
 c1 203.0.113.1 10.88.0.1

@@ -10,15 +10,15 @@ use log::warn;
 use record::{Input, PortMapping, PortOptions, Protocol, Record};
 use serde_json::Value;
 
+use crate::beside;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
-use crate::hold;
 use crate::inherited;
 use crate::mapping::Mapping;
 use crate::options::{self, Add};
 use crate::publish::{self, Manner};
-use crate::serve;
+use crate::serve::{Child, Server};
 use crate::spec::{PortSpec, Served, Wish};
 use crate::target::Target;
 
@@ -28,9 +28,7 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 /// Publishes ports and prints the record, which has them as `ports`.
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
-    if !options.background {
-        record.set_options(&PortOptions(words(options)))?;
-    }
+    record.set_options(&PortOptions(words(options)))?;
     let mut wishes = options.publish.clone();
     if options.publish_all {
         wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
@@ -46,39 +44,26 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     inherited::take(options, &mut wishes)?;
     let (sockets, specs) = separate(&wishes);
-    let by_proxy = options.proxy || options.proxy_protocol.is_some() || !options.background && !Firewall::is_usable();
+    let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable();
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
         let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
         return Err(cli::Usage(cause).into());
     }
-    if options.background && !by_proxy {
-        return hold::run(options, &mut record, &target, &specs);
-    }
     if by_proxy || target.addresses.is_empty() || specs.is_empty() && !sockets.is_empty() {
-        if options.background || !options.detach && !is_piped {
-            return serve::foreground(options, &mut record, &target, &wishes);
+        let (proxy, served) = Server::inside(options, &target, &wishes)?;
+        Served::add_to(&mut record, &served)?;
+        if options.detach || is_piped {
+            let child = proxy.go_on(true)?;
+            record.hand_on().inspect_err(|_| child.end())?;
+        } else {
+            proxy.serve(|| Ok(record.print()?))?;
         }
-        Served::add_to(&mut record, &serve::background(options, &target, &wishes)?)?;
-        record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
     let proxied: Vec<Wish> = proxied.into_iter().map(Wish::Ports).chain(sockets).collect();
-    let mut tell = |ports: &[Served]| {
-        Served::add_to(&mut record, ports)?;
-        if !proxied.is_empty() {
-            Served::add_to(&mut record, &serve::background(options, &target, &proxied)?)?;
-        }
-        anyhow::Ok(record.hand_on()?)
-    };
-    if options.while_process.is_empty() {
-        translate(options, &target, &translated, tell)?;
-    } else if translated.is_empty() {
-        tell(&[])?;
-    } else {
-        tell(&hold::start(options, &target, &translated)?)?;
-    }
+    translate(options, &target, record, &translated, &proxied)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,22 +74,50 @@ fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
     (sockets, ports.collect())
 }
 
-/// Publishes ports until they are withdrawn: at once, where they cannot be told.
+/// Publishes ports by translation, and others by a proxy, and prints the record: what cannot be told is withdrawn.
 fn translate(
     options: &Add,
     target: &Target,
+    mut record: Record,
     specs: &[PortSpec],
-    tell: impl FnOnce(&[Served]) -> anyhow::Result<()>,
+    proxied: &[Wish],
 ) -> anyhow::Result<()> {
     let directories = options.roots.directories();
+    let before = beside::release(&directories, &target.owner.id, |_| true)?;
+    let holds = !options.while_process.is_empty();
     let sockets = Sockets::below(&directories);
-    let directories = Some(&directories);
-    let manner = Manner { probe: !options.no_bind_check, sockets: Some(&sockets), directories, ..Manner::default() };
-    let mut firewall = Firewall::open()?;
-    let published = publish::publish(&mut firewall, target, specs, manner)?;
-    let ports: Vec<Served> = port_mappings(&published.mappings).into_iter().map(Served::Port).collect();
-    let told = forward::open(options.forward, &published.mappings).and_then(|()| tell(&ports));
-    told.inspect_err(|_| published.take_back(&mut firewall))
+    let (probe, sockets, of) = (!options.no_bind_check, Some(&sockets), Some(&directories));
+    let manner = Manner { probe, sockets, directories: of, ..Manner::default() };
+    let mut firewall = if holds { Firewall::open_as_holder()? } else { Firewall::open()? };
+    let published = publish::publish(&mut firewall, target, specs, manner);
+    let published = published.inspect_err(|_| before.iter().for_each(|held| held.restart(&directories)))?;
+    let mut children = Vec::new();
+    let tell = || {
+        forward::open(options.forward, &published.mappings)?;
+        let ports = port_mappings(&published.mappings);
+        let mut held = if options.no_bind_check { vec![] } else { beside::specs(&ports, specs, proxied) };
+        let kept = before.iter().flat_map(|held| &held.specs).filter(|spec| !held.contains(spec)).copied();
+        held.extend(kept.collect::<Vec<_>>());
+        Served::add_to(&mut record, &ports.into_iter().map(Served::Port).collect::<Vec<_>>())?;
+        if !proxied.is_empty() {
+            let (proxy, served) = Server::inside(options, target, proxied)?;
+            Served::add_to(&mut record, &served)?;
+            children.push(proxy.go_on(true)?);
+        }
+        if holds || !held.is_empty() {
+            let held_by = holds.then(|| (firewall, published.mappings.clone()));
+            let server = Server::beside(&directories, target, &held, &options.while_process, held_by)?;
+            children.push(server.go_on(false)?);
+        }
+        anyhow::Ok(record.hand_on()?)
+    };
+    tell().inspect_err(|_| {
+        children.iter().for_each(Child::end);
+        match Firewall::open() {
+            Ok(mut firewall) => published.take_back(&mut firewall),
+            Err(error) => warn!("{error:#}"),
+        }
+    })
 }
 
 /// Returns the command line that publishes the same ports again. Inherited sockets and processes are not there then.
@@ -126,7 +139,7 @@ fn words(options: &Add) -> Vec<String> {
 fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
     let id = options.id.as_ref();
     let directories = options.roots.directories();
-    let owner = options.owner.unwrap_or_else(|| Owner::of_root(&directories));
+    let owner = Owner::of_root(&directories);
     let target = match (options.pid, options.netns.as_deref(), options.target.as_deref()) {
         (pid, Some(netns), _) => {
             let id = id.map_or_else(|| self::id(netns), |id| Ok(id.clone()))?;

@@ -23,14 +23,35 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server waits for one who came and says nothing.
 const SHORT_PATIENCE: Duration = Duration::from_millis(50);
 
-/// The directory of the control sockets of one root: only its user may look into it.
+/// The directory of the sockets of those who are beside translated ports.
+const BESIDE: &str = "portmap-beside";
+/// A name is part of a socket's address, which has 108 bytes.
+const LONGEST: usize = 76;
+
+/// Control sockets of one root, in a directory that only its user may look into.
 #[derive(Clone, Debug)]
-pub(crate) struct Sockets(PathBuf);
+pub(crate) struct Sockets {
+    path: PathBuf,
+    /// The container whose alone they are, so that nobody else is asked.
+    only: Option<String>,
+}
 
 impl Sockets {
     /// Returns those of a root.
     pub(crate) fn below(directories: &Directories) -> Self {
-        Self(directories.sockets())
+        Self { path: directories.sockets(), only: None }
+    }
+
+    /// Returns those of the processes that are beside translated ports: of one container, or of all.
+    pub(crate) fn beside(directories: &Directories, id: Option<&str>) -> Self {
+        let only = id.map(|id| id.chars().take(LONGEST).collect());
+        Self { path: directories.sockets().with_file_name(BESIDE), only }
+    }
+
+    /// Returns what all those serve that may have a port of the host's.
+    pub(crate) fn holders(&self) -> anyhow::Result<Vec<Record>> {
+        let beside = Self { path: self.path.with_file_name(BESIDE), only: None };
+        Ok(self.records()?.into_iter().chain(beside.records()?).collect())
     }
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
@@ -38,24 +59,24 @@ impl Sockets {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&self.0)
-            .with_context(|| format!("make {}", self.0.display()))?;
-        let directory = self.open()?.with_context(|| format!("open {}", self.0.display()))?;
+            .create(&self.path)
+            .with_context(|| format!("make {}", self.path.display()))?;
+        let directory = self.open()?.with_context(|| format!("open {}", self.path.display()))?;
         let make = || -> anyhow::Result<Control> {
             // Between binding and listening a socket looks like one that was left.
             flock(&directory, FlockOperation::LockExclusive)?;
-            sweep(&directory, &self.0);
-            let (name, listener) = bind_anew(&directory)?;
-            Ok(Control { listener, path: self.0.join(name), record: record.to_line() + "\n" })
+            self.sweep_in(&directory);
+            let (name, listener) = bind_anew(&directory, self.only.as_deref())?;
+            Ok(Control { listener, path: self.path.join(name), record: record.to_line() + "\n" })
         };
-        make().with_context(|| format!("make a control socket in {}", self.0.display()))
+        make().with_context(|| format!("make a control socket in {}", self.path.display()))
     }
 
     /// Removes the sockets that killed servers have left.
     pub(crate) fn sweep(&self) -> anyhow::Result<()> {
         let Some(directory) = self.open()? else { return Ok(()) };
-        flock(&directory, FlockOperation::LockExclusive).with_context(|| format!("lock {}", self.0.display()))?;
-        sweep(&directory, &self.0);
+        flock(&directory, FlockOperation::LockExclusive).with_context(|| format!("lock {}", self.path.display()))?;
+        self.sweep_in(&directory);
         Ok(())
     }
 
@@ -84,26 +105,43 @@ impl Sockets {
     fn servers(&self) -> anyhow::Result<Vec<(String, Record)>> {
         let Some(directory) = self.open()? else { return Ok(Vec::new()) };
         let prefix = format!("{}.", own_namespace()?);
-        let mut names = names(&self.0);
+        let mut names = self.names();
         names.retain(|name| name.starts_with(&prefix));
         names.sort();
         Ok(names.into_iter().filter_map(|name| ask(&directory, &name).map(|record| (name, record))).collect())
+    }
+
+    fn sweep_in(&self, directory: &File) {
+        for name in self.names() {
+            if open_connection(directory, &name).err() == Some(Errno::CONNREFUSED) {
+                // Where it cannot be removed it misleads nobody: nobody answers at it.
+                let _left = fs::remove_file(self.path.join(&name));
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        if let Some(only) = &self.only {
+            return own_namespace().map(|number| format!("{number}.{only}")).into_iter().collect();
+        }
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Opens the directory; `None` where there is none. One that others could write to would lend them our name.
     fn open(&self) -> anyhow::Result<Option<File>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let directory = match File::options().read(true).custom_flags(flags).open(&self.0) {
+        let directory = match File::options().read(true).custom_flags(flags).open(&self.path) {
             Ok(directory) => directory,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("open {}", self.0.display())),
+            Err(error) => return Err(error).with_context(|| format!("open {}", self.path.display())),
         };
-        let metadata = directory.metadata().with_context(|| format!("look at {}", self.0.display()))?;
+        let metadata = directory.metadata().with_context(|| format!("look at {}", self.path.display()))?;
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
             bail!(
                 "{} is open to others: control sockets need a directory of the user's own, mode 0700",
-                self.0.display()
+                self.path.display()
             );
         }
         Ok(Some(directory))
@@ -165,8 +203,9 @@ fn is_one_of_us(socket: &UnixStream) -> bool {
 }
 
 /// Binds to a name that is free: in another process namespace another may have this one's number.
-fn bind_anew(directory: &File) -> anyhow::Result<(String, UnixListener)> {
-    let prefix = format!("{}.{}", own_namespace()?, std::process::id());
+fn bind_anew(directory: &File, of: Option<&str>) -> anyhow::Result<(String, UnixListener)> {
+    let of = of.map_or_else(|| std::process::id().to_string(), str::to_owned);
+    let prefix = format!("{}.{of}", own_namespace()?);
     for index in 0_u32.. {
         let name = if index == 0 { prefix.clone() } else { format!("{prefix}.{index}") };
         match bind(&path_in(directory, &name)) {
@@ -218,20 +257,6 @@ fn open_connection(directory: &File, name: &str) -> rustix::io::Result<UnixStrea
 /// The address of a socket has 108 bytes; a directory's path may have more.
 fn path_in(directory: &File, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
-}
-
-fn sweep(directory: &File, path: &Path) {
-    for name in names(path) {
-        if open_connection(directory, &name).err() == Some(Errno::CONNREFUSED) {
-            // Where it cannot be removed it misleads nobody: nobody answers at it.
-            let _left = fs::remove_file(path.join(&name));
-        }
-    }
-}
-
-fn names(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// Returns the number of the thread's network namespace, which no other has as long as this one is there.

@@ -7,6 +7,7 @@ use container::{ContainerId, Ownership};
 use record::{Id, OwnedBy, Record};
 
 use crate::add;
+use crate::beside;
 use crate::control::Sockets;
 use crate::firewall::{self, Firewall};
 use crate::mapping::{self, Mapping};
@@ -32,6 +33,11 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
             && (options.publish.is_empty()
                 || mapping.port_mappings().any(|port| is_named(&Served::Port(port), &options.publish)))
     };
+    let held = beside::release(&directories, &id, |record| is_of(record, &id, whose))?;
+    if let Some(mut held) = held.filter(|_| !options.publish.is_empty()) {
+        held.retain(|port| !is_named(&Served::Port(port), &options.publish));
+        held.restart(&directories);
+    }
     let mut firewall = Firewall::open()?;
     let withdrawn = firewall.change(|present| Ok(mapping::withdraw(present, leaves)));
     let sockets = Sockets::below(&directories);

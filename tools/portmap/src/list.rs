@@ -9,11 +9,11 @@ use crate::add;
 use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::Firewall;
-use crate::hold::HeldBy;
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::MappingOwner;
 use crate::publish::Masquerade;
+use crate::serve::HeldBy;
 use crate::spec::{HostEnd, Served};
 use crate::target;
 

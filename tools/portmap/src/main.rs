@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
+mod beside;
 mod cni;
 mod condition;
 mod conntrack;
@@ -10,7 +11,6 @@ mod control;
 mod del;
 mod firewall;
 mod forward;
-mod hold;
 mod host;
 mod inherited;
 mod list;

@@ -65,9 +65,6 @@ pub(crate) struct Add {
     /// Name the container that the ports belong to [default: the record's id]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<ContainerId>,
-    /// Whose container it is, where no record says it
-    #[arg(long, value_name = "OWNER", hide = true)]
-    pub(crate) owner: Option<Owner>,
     /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets published ports through, off
     #[arg(long, default_value_t = Forward::Warn, value_name = "HOW")]
     pub(crate) forward: Forward,
@@ -89,9 +86,6 @@ pub(crate) struct Add {
     /// Publish only as long as this process lives; however it ends, nothing is left
     #[arg(long = "while", value_name = "PID", value_parser = pid)]
     pub(crate) while_process: Vec<rustix::process::Pid>,
-    /// Serve or hold the ports as the process that another call has started
-    #[arg(long, hide = true)]
-    pub(crate) background: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

@@ -47,7 +47,7 @@ pub(crate) fn holder(address: SocketAddr, protocol: Protocol, sockets: Option<&S
 fn proxied(port: u16, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
     let serves =
         |record: &Record| Served::of_record(record).unwrap_or_default().iter().any(|served| served.has(port, protocol));
-    let id = sockets?.records().ok()?.into_iter().find(serves)?.part::<Id>().ok()?;
+    let id = sockets?.holders().ok()?.into_iter().find(serves)?.part::<Id>().ok()?;
     Some(format!("container {}", id.0))
 }
 

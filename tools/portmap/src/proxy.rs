@@ -55,8 +55,8 @@ const SPARE_DESCRIPTORS: u64 = 64;
 const DESCRIPTORS_EACH: u64 = 6;
 /// More connections than this wait in the kernel's queues.
 const MOST_RELAYS: usize = 16_384;
-/// More than this serve no container faster.
-const MOST_THREADS: usize = 4;
+/// More threads than this serve no container faster.
+pub(crate) const MOST_THREADS: usize = 4;
 /// It connects and accepts. A socket in the container may be another user's.
 const ROOM: confine::Room = confine::Room {
     calls: Calls { sockets: true, serve: true, ..confine::Room::EMPTY.calls },
@@ -96,10 +96,11 @@ impl Proxy {
         control: Control,
         watch: Watch,
         greeting: Option<ProxyProtocol>,
+        threads: usize,
     ) -> anyhow::Result<Self> {
         let (doors, names): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (listener.door, listener.name)).unzip();
-        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS);
+        let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(threads);
         let doors = Arc::new(Doors::new(doors, threads, relay_limit()).context("wait for connections")?);
         let epoll = doors.epoll(0);
         watch.register(epoll, Token::End.data())?;

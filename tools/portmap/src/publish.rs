@@ -10,14 +10,15 @@ use netlink::route::Cidr;
 use record::{Id, Part, Protocol};
 use serde::{Deserialize, Serialize};
 
+use crate::beside;
 use crate::condition::Conditions;
 use crate::control::Sockets;
 use crate::firewall::{self, Audit, Firewall};
-use crate::hold::HeldBy;
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
 use crate::owner::MappingOwner;
 use crate::probe;
+use crate::serve::HeldBy;
 use crate::spec::{HostPorts, PortSpec, Span};
 use crate::target::Target;
 
@@ -155,6 +156,7 @@ fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner
     let ours = |owner: Owner| owner.shares_root(Owner::of_root(directories));
     let leaves = |mapping: &Mapping| mapping.owner.id == taken.holder && mapping.owner.owner.is_some_and(ours);
     let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    beside::release(directories, &taken.holder, |_| true)?;
     Ok(!steps.is_empty())
 }
 
@@ -322,7 +324,12 @@ fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], manner: Man
         let address = mapping.host_ip.unwrap_or_else(|| probe::any(mapping.target.is_ipv4()));
         for port in mapping.host.ports() {
             let address = SocketAddr::new(address, port);
-            if let Err(error) = probe::bind(address, mapping.protocol) {
+            let mut bound = probe::bind(address, mapping.protocol);
+            if let (Err(_), Some(directories)) = (&bound, manner.directories) {
+                beside::sweep(directories, |_| false)?;
+                bound = probe::bind(address, mapping.protocol);
+            }
+            if let Err(error) = bound {
                 return Err(taken(address, mapping, manner.sockets, error));
             }
         }

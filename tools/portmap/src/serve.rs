@@ -1,122 +1,192 @@
-//! `portmap add` by a proxy: in the foreground, or as a process of its own in the background.
+//! What serves a container's ports: by a proxy, or beside translation; in this process, or in one of its own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
-use record::Record;
+use anyhow::{Context, bail, ensure};
+use container::Directories;
+use record::{Part, PortOptions, Ports};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use sys::clone::{Cloned, How, clone, exit_now};
 
-use crate::control::Sockets;
+use crate::add;
+use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
-use crate::mapping::Published;
-use crate::options::{self, Add};
+use crate::mapping::{Mapping, Published, Step};
+use crate::options::{Add, ProxyProtocol};
 use crate::proxy::{self, Listener, Proxy, Surroundings};
-use crate::spec::{Served, Wish};
-use crate::target::Target;
+use crate::publish;
+use crate::spec::{PortSpec, Served, Wish};
+use crate::target::{self, Target};
 use crate::watch::Watch;
 
-/// Serves ports until the container ends. The record is printed as soon as the ports are held.
-pub(crate) fn foreground(
-    options: &Add,
-    record: &mut Record,
-    target: &Target,
-    wishes: &[Wish],
-) -> anyhow::Result<ExitCode> {
-    call_itself_portmap();
-    let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
-    let namespace = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
-    let sockets = Sockets::below(&options.roots.directories());
-    let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
-    let id = &target.owner.id;
-    // Without the privilege to look there is none to translate either.
-    let published = Firewall::open().and_then(|mut firewall| firewall.published()).unwrap_or_default();
-    for listener in &listeners {
-        ensure_untranslated(listener, &published).with_context(|| format!("publish {} for {id}", listener.served()))?;
+/// In `portmap list`: the number of the socket that holds the ports. A table of its own has them (nftables' `owner` flag),
+/// which the kernel deletes with the socket, however its process ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct HeldBy(pub(crate) u32);
+
+impl Part for HeldBy {
+    const MEMBER: &'static str = "heldBy";
+    const STAGE: &'static str = "portmap";
+}
+
+/// What serves a container's ports.
+pub(crate) struct Server {
+    listeners: Vec<Listener>,
+    control: Control,
+    /// The container's network namespace.
+    netns: PathBuf,
+    /// The same, where it is served from inside.
+    inside: Option<File>,
+    /// Processes that it does not outlive.
+    processes: Vec<Pid>,
+    greeting: Option<ProxyProtocol>,
+    /// What is translated only as long as it serves, and the socket by which the kernel knows that.
+    held: Option<(Firewall, Vec<Mapping>)>,
+}
+
+impl Server {
+    /// Takes the ports that a proxy serves from inside the container. Returns what it serves, too.
+    pub(crate) fn inside(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<(Self, Vec<Served>)> {
+        let netns = namespace(target)?;
+        let inside = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
+        let sockets = Sockets::below(&options.roots.directories());
+        let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
+        let id = &target.owner.id;
+        // Without the privilege to look there is none to translate either.
+        let published = Firewall::open().and_then(|mut firewall| firewall.published()).unwrap_or_default();
+        for listener in &listeners {
+            ensure_untranslated(listener, &published)
+                .with_context(|| format!("publish {} for {id}", listener.served()))?;
+        }
+        let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
+        // A port of both families has two listeners.
+        served.dedup();
+        let control = sockets.make(&proxy::record(target, &served)?)?;
+        let (netns, processes, greeting) = (netns.to_owned(), processes(options, target), options.proxy_protocol);
+        Ok((Self { listeners, control, netns, inside: Some(inside), processes, greeting, held: None }, served))
     }
-    let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
-    // A port of both families has two listeners.
-    served.dedup();
-    let control = sockets.make(&proxy::record(target, &served)?)?;
-    let watch = Watch::new(&processes(options, target), Some(netns))?;
-    proxy::move_into(&namespace)?;
-    let mut proxy = Proxy::new(listeners, control, watch, options.proxy_protocol)?;
-    Served::add_to(record, &served)?;
-    record.print()?;
-    // As text it is read by machines; as values, a thousand ports are more than all else together.
-    *record = Record::default();
-    drop((served, published));
-    if options.background {
-        leave_the_caller()?;
+
+    /// Takes the ports that are translated, or are to be as long as it serves, and what translation does not serve of them.
+    pub(crate) fn beside(
+        directories: &Directories,
+        target: &Target,
+        specs: &[PortSpec],
+        while_processes: &[Pid],
+        held: Option<(Firewall, Vec<Mapping>)>,
+    ) -> anyhow::Result<Self> {
+        let wishes: Vec<Wish> = specs.iter().copied().map(Wish::Ports).collect();
+        let sockets = Sockets::below(directories);
+        let listeners = proxy::listen(&wishes, &Surroundings { sockets: &sockets, root: None })?;
+        let served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
+        let listeners = listeners.into_iter().map(|listener| listener.beside(&target.addresses)).collect();
+        let mut record = proxy::record(target, &served)?;
+        let sockets = if let Some((firewall, mappings)) = &held {
+            record.set(&Ports(add::port_mappings(mappings)));
+            record.set(&HeldBy(firewall.holder().context("the socket has no number")?));
+            sockets
+        } else {
+            record.set(&target::network(&target.owner, &target.addresses));
+            record.set(&PortOptions(specs.iter().map(ToString::to_string).collect()));
+            Sockets::beside(directories, Some(&target.owner.id))
+        };
+        let (control, netns) = (sockets.make(&record)?, namespace(target)?.to_owned());
+        let processes = target.pid.into_iter().chain(while_processes.iter().copied()).collect();
+        Ok(Self { listeners, control, netns, inside: None, processes, greeting: None, held })
     }
-    proxy.confine()?;
-    shrink();
-    proxy.serve()?;
-    Ok(ExitCode::SUCCESS)
+
+    /// Serves until the container ends or somebody says so; `ready` is called when it does.
+    pub(crate) fn serve(self, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+        call_itself_portmap();
+        let pause = if self.inside.is_some() { Duration::from_secs(1) } else { Duration::from_secs(10) };
+        let watch = Watch::new(&self.processes, Some(&self.netns), pause)?;
+        if let Some(inside) = &self.inside {
+            proxy::move_into(inside)?;
+        }
+        // What is beside translation has little to do.
+        let threads = if self.inside.is_some() { proxy::MOST_THREADS } else { 1 };
+        let mut proxy = Proxy::new(self.listeners, self.control, watch, self.greeting, threads)?;
+        ready()?;
+        if self.held.is_none() {
+            proxy.confine()?;
+        }
+        shrink();
+        proxy.serve()?;
+        let Some((firewall, mappings)) = self.held else { return Ok(()) };
+        // Whoever said so waits for this process's end, and wants the ports then.
+        drop(firewall);
+        Firewall::open()?.change(|_| Ok(Vec::new()))?;
+        publish::forget_connections(&mappings.into_iter().map(Step::Withdraw).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Serves in a child, which goes on when this process has ended; with `wait` it serves on return.
+    pub(crate) fn go_on(self, wait: bool) -> anyhow::Result<Child> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        match clone(How::default()).context("start a server")? {
+            Cloned::Child => {
+                drop(read);
+                let done = leave_the_caller().and_then(|null| {
+                    self.serve(|| {
+                        rustix::stdio::dup2_stderr(null)?;
+                        // Nobody may wait for it.
+                        let _told = rustix::io::write(&write, b"r");
+                        drop(write);
+                        Ok(())
+                    })
+                });
+                if let Err(error) = &done {
+                    cli::complain("portmap", error);
+                }
+                exit_now(done.is_err().into())
+            }
+            Cloned::Parent { pidfd, .. } => {
+                // Its sockets and their names are the child's.
+                std::mem::forget(self);
+                drop(write);
+                let child = Child(pidfd);
+                if wait && rustix::io::read(&read, &mut [0]).context("wait for the server")? == 0 {
+                    // It has said why on stderr.
+                    bail!("the server ended at once");
+                }
+                Ok(child)
+            }
+        }
+    }
+}
+
+/// A process that serves ports.
+#[derive(Debug)]
+pub(crate) struct Child(OwnedFd);
+
+impl Child {
+    /// Ends it, where nobody can be told of it.
+    pub(crate) fn end(&self) {
+        // It may have ended by itself.
+        let _ended = pidfd_send_signal(&self.0, Signal::TERM);
+    }
+}
+
+fn namespace(target: &Target) -> anyhow::Result<&Path> {
+    target.owner.netns.as_deref().context("the container has no network namespace")
 }
 
 /// Returns the processes that what serves a container does not outlive.
-pub(crate) fn processes(options: &Add, target: &Target) -> Vec<Pid> {
+fn processes(options: &Add, target: &Target) -> Vec<Pid> {
     target.pid.into_iter().chain(options.while_process.iter().copied()).collect()
 }
 
 /// Started as /proc/self/exe, it would be called `exe`.
-pub(crate) fn call_itself_portmap() {
+fn call_itself_portmap() {
     // It is only for people who list processes.
     let _name = rustix::thread::set_name(c"portmap");
-}
-
-/// Starts a proxy that goes on when this process has ended. Returns what it serves.
-pub(crate) fn background(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<Vec<Served>> {
-    let netns = target.owner.netns.as_deref().context("the container has no network namespace")?;
-    let mut command = itself(options, target);
-    if let Some(version) = options.proxy_protocol {
-        command.args(["--proxy-protocol", &options::name(&version)]);
-    }
-    command.args(["--proxy", "--id", &target.owner.id, "--netns"]).arg(netns);
-    command.args(target.owner.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
-    if let Some(pid) = target.pid {
-        command.args(["--pid", &pid.as_raw_nonzero().to_string()]);
-    }
-    command.args(wishes.iter().flat_map(|wish| ["-p".to_owned(), wish.to_string()]));
-    start(command.stdin(Stdio::null()), |_| Ok(()))
-}
-
-/// Returns the command that goes on when this process has ended.
-pub(crate) fn itself(options: &Add, target: &Target) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["add", "--background"]);
-    for process in processes(options, target) {
-        command.args(["--while", &process.as_raw_nonzero().to_string()]);
-    }
-    if let Some(root) = options.roots.argument() {
-        command.arg("--root").arg(root);
-    }
-    command
-}
-
-/// Starts such a command and waits until it says in a record what it serves.
-pub(crate) fn start(
-    command: &mut Command,
-    hand_over: impl FnOnce(&mut Child) -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<Served>> {
-    command.stdout(Stdio::piped());
-    let mut child = sys::child::in_own_session(command).spawn().context("start a server")?;
-    hand_over(&mut child).context("start a server")?;
-    let stdout = child.stdout.take().context("start a server: no stdout")?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).context("read what the server serves")?;
-    if line.is_empty() {
-        // It has said why on stderr.
-        let status = child.wait().context("wait for the server")?;
-        return Err(anyhow!("the server ended at once: {status}"));
-    }
-    let record = Record::parse(line.as_bytes(), "the server's record")?;
-    Served::of_record(&record)
 }
 
 /// Opens the container's root directory, where a process of it is known.
@@ -153,12 +223,15 @@ pub(crate) fn shrink() {
     let _larger = sys::memory::forget_code();
 }
 
-/// Lets go of the caller's terminal, pipes and directory, so that whoever waits for their end need not wait for ours.
-pub(crate) fn leave_the_caller() -> anyhow::Result<()> {
+/// Lets go of the caller's terminal, pipes and directory, so that whoever waits for their end need not wait for ours; stderr
+/// is for what returns to take the place of.
+fn leave_the_caller() -> anyhow::Result<File> {
     let null = File::options().read(true).write(true).open("/dev/null").context("open /dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+    rustix::process::setsid().context("begin a session")?;
     // Somebody may wait for the end of a pipe that all the others have left.
     sys::child::close_inherited(3, &[]).context("close what was inherited")?;
-    std::env::set_current_dir("/").context("leave the current directory")
+    std::env::set_current_dir("/").context("leave the current directory")?;
+    Ok(null)
 }

@@ -7,6 +7,7 @@ use netlink::forwarding;
 use record::{Id, PortMapping, Record};
 
 use crate::add;
+use crate::beside;
 use crate::control::Sockets;
 use crate::firewall::{self, Audit, Firewall};
 use crate::mapping::{self, Mapping};
@@ -69,6 +70,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
         id.is_some_and(|id| is_unwanted(&id.0) || dead.iter().any(|dead| id.0 == **dead))
     })?;
     sockets.sweep()?;
+    beside::sweep(&options.roots.directories(), is_unwanted)?;
     match firewall.change(|present| Ok(mapping::withdraw(present, leaves))) {
         Ok(steps) => publish::finish_withdrawal(firewall, &steps),
         // That was said already.

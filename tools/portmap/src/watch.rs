@@ -12,9 +12,6 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sys::signal::SignalFd;
 
-/// How long a look at something that tells nothing by itself may be put off.
-const SECOND: Duration = Duration::from_secs(1);
-
 /// What such a process does not outlive.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -23,11 +20,13 @@ pub(crate) struct Watch {
     /// A name that a namespace has in the file system, and which namespace it was.
     name: Option<(PathBuf, (u64, u64))>,
     looked: Instant,
+    /// How long a look at the name may be put off, which tells nothing by itself.
+    pause: Duration,
 }
 
 impl Watch {
     /// Watches processes and, if it is a name and no process's, the namespace.
-    pub(crate) fn new(processes: &[Pid], netns: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(processes: &[Pid], netns: Option<&Path>, pause: Duration) -> anyhow::Result<Self> {
         let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP]).context("read signals")?;
         let open = |pid: &Pid| {
             pidfd_open(*pid, PidfdFlags::empty()).with_context(|| format!("watch process {}", pid.as_raw_nonzero()))
@@ -38,7 +37,7 @@ impl Watch {
             anyhow::Ok((netns.to_owned(), identity(&metadata)))
         });
         let name = name.transpose()?;
-        Ok(Self { signals, processes, name, looked: Instant::now() })
+        Ok(Self { signals, processes, name, looked: Instant::now(), pause })
     }
 
     pub(crate) fn register(&self, epoll: &OwnedFd, data: EventData) -> anyhow::Result<()> {
@@ -51,13 +50,13 @@ impl Watch {
 
     /// Returns how long the name need not be looked at.
     pub(crate) fn interval(&self) -> Option<Duration> {
-        self.name.is_some().then_some(SECOND)
+        self.name.is_some().then_some(self.pause)
     }
 
     /// Tells whether the namespace has lost its name: a proxy itself keeps the namespace.
     pub(crate) fn has_ended(&mut self) -> bool {
         let Some((path, was)) = &self.name else { return false };
-        if self.looked.elapsed() < SECOND {
+        if self.looked.elapsed() < self.pause {
             return false;
         }
         self.looked = Instant::now();

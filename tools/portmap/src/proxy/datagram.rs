@@ -59,7 +59,6 @@ impl Default for Flows {
 impl Flows {
     /// Hands what came from clients to the container.
     pub(super) fn receive(&mut self, index: u32, door: &Door, epoll: &OwnedFd) {
-        let Inside::Port(port) = door.inside else { return };
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
             let (length, client, host) = match sys::datagram::receive(door.socket.as_fd(), &mut self.buffer) {
@@ -67,7 +66,7 @@ impl Flows {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
                 Err(_) => return,
             };
-            let Ok(flow) = self.flow(Ends { door: index, client, host }, port, epoll) else { continue };
+            let Ok(flow) = self.flow(Ends { door: index, client, host }, &door.inside, epoll) else { continue };
             let socket = self.by_index.get_mut(&flow).map(|flow| {
                 flow.used = Instant::now();
                 &flow.socket
@@ -118,7 +117,7 @@ impl Flows {
         (!self.by_index.is_empty()).then_some(SWEEP)
     }
 
-    fn flow(&mut self, ends: Ends, port: u16, epoll: &OwnedFd) -> Result<u32, Errno> {
+    fn flow(&mut self, ends: Ends, inside: &Inside, epoll: &OwnedFd) -> Result<u32, Errno> {
         if let Some(index) = self.of_ends.get(&ends) {
             return Ok(*index);
         }
@@ -128,7 +127,11 @@ impl Flows {
                 self.remove(index);
             }
         }
-        let to = readiness::receiving(port);
+        let to = match inside {
+            Inside::Port(port) => readiness::receiving(*port),
+            Inside::Address(address) => *address,
+            Inside::Path(_) | Inside::Nothing => return Err(Errno::CONNREFUSED),
+        };
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;

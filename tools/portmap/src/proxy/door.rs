@@ -152,7 +152,7 @@ impl Doors {
     /// that is shut down stays bound. One in the file system would not listen again, and an inherited one is others' too:
     /// there clients wait.
     pub(super) fn shut(&self, index: u32, reason: Errno) {
-        let Some(door) = self.get(index) else { return };
+        let Some(door) = self.get(index).filter(|door| !matches!(door.inside, Inside::Address(_))) else { return };
         let mut led = door.lock();
         if led.take().is_none() {
             return;

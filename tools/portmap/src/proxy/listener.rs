@@ -57,11 +57,26 @@ impl Drop for Name {
 pub(super) enum Inside {
     Port(u16),
     Path(SocketPath),
+    /// Where the container is reached from outside, whether somebody listens or not.
+    Address(SocketAddr),
+    /// Nothing: the port is only held.
+    Nothing,
 }
 
 impl Listener {
     fn new(socket: OwnedFd, origin: Origin, served: Served, inside: Inside) -> Self {
         Self { door: Door::new(socket, origin, served, inside), name: None }
+    }
+
+    /// Has it serve what translation cannot lead to the container's addresses, from outside.
+    pub(crate) fn beside(mut self, addresses: &[IpAddr]) -> Self {
+        let (Some((at, _)), Inside::Port(port)) = (self.port(), &self.door.inside) else { return self };
+        let of_family = addresses.iter().find(|address| address.is_ipv4() == at.is_ipv4());
+        self.door.inside = match (of_family.or(addresses.first()), at.is_ipv4() && of_family.is_some()) {
+            (Some(address), false) => Inside::Address(SocketAddr::new(*address, *port)),
+            _ => Inside::Nothing,
+        };
+        self
     }
 
     /// Returns what records say of it.

@@ -49,16 +49,17 @@ impl Readiness {
         if !self.waiting || Instant::now() < self.next {
             return Ok(());
         }
-        let table = listening();
-        let mut unix = None;
+        let (mut tcp, mut unix) = (None, None);
         self.waiting = false;
         for (index, door) in doors.iter() {
             if door.is_for_datagrams() || door.is_open() {
                 continue;
             }
             let to = match &door.inside {
+                Inside::Address(address) => Some(Destination::Address(*address)),
+                Inside::Nothing => continue,
                 Inside::Port(port) => {
-                    let to = table.iter().find(|address| address.port() == *port);
+                    let to = tcp.get_or_insert_with(listening).iter().find(|address| address.port() == *port);
                     to.map(|to| Destination::Address(reachable(*to)))
                 }
                 Inside::Path(path) => {

@@ -1,0 +1,86 @@
+//! The process beside a container's translated ports, as docker has one for each: it keeps the host's processes from binding
+//! to them, which would never get a connection, and serves what translation cannot: `[::1]`, the host's IPv6 addresses for a
+//! container that has none, and its IPv4 addresses for one that has IPv6 alone. There is one for all ports of a container.
+
+use anyhow::Result;
+use container::Directories;
+use log::warn;
+use record::{Id, Network, OwnedBy, PortMapping, PortOptions, Protocol, Record};
+
+use crate::control::Sockets;
+use crate::owner::MappingOwner;
+use crate::probe;
+use crate::serve::Server;
+use crate::spec::{HostPorts, PortSpec, Span, Wish};
+use crate::target::Target;
+
+/// More ports than this are not held: each takes two sockets.
+const MOST: usize = 256;
+
+/// What such a process holds.
+pub(crate) struct Held {
+    target: Target,
+    pub(crate) specs: Vec<PortSpec>,
+}
+
+impl Held {
+    fn of_record(record: &Record) -> Option<Self> {
+        let network = record.find::<Network>().ok()??;
+        let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
+        let owner = MappingOwner::new(&record.find::<Id>().ok()??.0, owner, network.namespace());
+        let specs = record.find::<PortOptions>().ok()??.0.iter().filter_map(|spec| spec.parse().ok()).collect();
+        Some(Self { target: Target { owner, addresses: network.addresses(), pid: None, bundle: None }, specs })
+    }
+
+    /// Leaves the ports that are to be held further.
+    pub(crate) fn retain(&mut self, stays: impl Fn(PortMapping) -> bool) {
+        self.specs.retain(|spec| {
+            let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
+            let (host_port, container_port) = (spec.host.first(), spec.container.first);
+            stays(PortMapping { host_ip, host_port, container_port, protocol: spec.protocol })
+        });
+    }
+
+    /// Has another process hold it. That it is not held is no reason to fail: it is reached all the same.
+    pub(crate) fn restart(&self, directories: &Directories) {
+        if self.specs.is_empty() {
+            return;
+        }
+        let server = Server::beside(directories, &self.target, &self.specs, &[], None);
+        if let Err(error) = server.and_then(|server| server.go_on(false)) {
+            warn!("hold the ports of {}: {error:#}", self.target.owner.id);
+        }
+    }
+}
+
+/// Ends a container's process, so that its ports are free. Returns what it held.
+pub(crate) fn release(directories: &Directories, id: &str, leaves: impl Fn(&Record) -> bool) -> Result<Option<Held>> {
+    let sockets = Sockets::beside(directories, Some(id));
+    let held = sockets.records()?.iter().filter(|record| leaves(record)).find_map(Held::of_record);
+    sockets.dismiss(leaves)?;
+    Ok(held)
+}
+
+/// Ends the processes of containers that are gone or unwanted.
+pub(crate) fn sweep(directories: &Directories, is_unwanted: impl Fn(&str) -> bool) -> Result<()> {
+    let sockets = Sockets::beside(directories, None);
+    let is_gone = |record: &Record| Held::of_record(record).is_none_or(|held| held.target.owner.is_gone());
+    sockets
+        .dismiss(|record| is_gone(record) || record.find::<Id>().ok().flatten().is_some_and(|id| is_unwanted(&id.0)))?;
+    sockets.sweep()
+}
+
+/// Returns what is to be held where these ports were published for these wishes: in both families where a wish says none
+/// and no other wish is for that port.
+pub(crate) fn specs(ports: &[PortMapping], wishes: &[PortSpec], others: &[Wish]) -> Vec<PortSpec> {
+    let spec = |port: &PortMapping| {
+        let wish = wishes.iter().find(|wish| wish.names(port));
+        let is_other = |other: &Wish| matches!(other, Wish::Ports(spec) if spec.host.first() == port.host_port);
+        let ipv4 = others.iter().any(is_other).then(|| probe::any(true));
+        let host_ip = port.host_ip.or(wish.and_then(|wish| wish.host_ip)).or(ipv4);
+        let (host, container) = (HostPorts::Exactly(Span::one(port.host_port)), Span::one(port.container_port));
+        PortSpec { host_ip, host, container, protocol: port.protocol }
+    };
+    // The proxy knows no SCTP.
+    ports.iter().map(spec).filter(|spec| spec.protocol != Protocol::Sctp).take(MOST).collect()
+}

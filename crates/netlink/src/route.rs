@@ -25,6 +25,8 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_GETNSID: u16 = 90;
+const RTM_NEWLINKPROP: u16 = 108;
+const RTM_DELLINKPROP: u16 = 109;
 
 // include/uapi/linux/if_link.h
 const IFLA_ADDRESS: u16 = 1;
@@ -38,6 +40,8 @@ const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -48,6 +52,8 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_BRIDGE: u32 = 4;
 const IFF_UP: u32 = 1;
+/// A name's bytes, and the zero byte behind them; further names may be longer.
+const IFNAMSIZ: usize = 16;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -107,23 +113,46 @@ impl Router {
 
     /// Returns all links, or those that are ports of the link `controller`.
     pub fn links(&mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
-        let attributes = Attributes::new().bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        let attributes = controller.iter().fold(attributes, |a, index| a.bytes(IFLA_MASTER, &index.to_ne_bytes()));
-        let answers = self.0.dump(&link_message(RTM_GETLINK, 0, false, attributes))?;
-        let links = answers.iter().filter_map(|raw| Link::parse(&raw.payload));
-        // Kernels before 4.6 do not filter.
-        Ok(links.filter(|link| controller.is_none_or(|index| link.controller == Some(index))).collect())
+        Ok(links(&self.0.dump(&list_message(controller))?))
     }
 
-    /// Returns the link of that name, or `None`.
+    /// Returns some of the ports of a link, if it has any. This socket is not to be used for anything else then: there may
+    /// be more to come.
+    pub fn some_ports(mut self, controller: u32) -> Result<Vec<Link>, Error> {
+        Ok(links(&self.0.begin_dump(&list_message(Some(controller)))?))
+    }
+
+    /// Returns the link of that name, be it one of its further ones, or `None`.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
-        let attributes =
-            Attributes::new().text(IFLA_IFNAME, name).bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        match self.0.fetch(&link_message(RTM_GETLINK, 0, false, attributes)) {
+        let kind = if name.len() < IFNAMSIZ { IFLA_IFNAME } else { IFLA_ALT_IFNAME };
+        self.find(0, Attributes::new().text(kind, name))
+    }
+
+    /// Returns the link of that number, or `None`.
+    pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        self.find(index, Attributes::new())
+    }
+
+    fn find(&mut self, index: u32, attributes: Attributes) -> Result<Option<Link>, Error> {
+        let attributes = attributes.bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        match self.0.fetch(&link_message(RTM_GETLINK, index, false, attributes)) {
             Ok(raw) => Ok(Link::parse(&raw.payload)),
             Err(error) if error.errno() == Some(Errno::NODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives a link further names, which no other link of the namespace has: `EEXIST`.
+    pub fn add_names(&mut self, index: u32, names: &[String]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.create(&names_message(RTM_NEWLINKPROP, index, names))
+    }
+
+    /// Takes further names from a link.
+    pub fn remove_names(&mut self, index: u32, names: &[String]) -> Result<(), Error> {
+        self.0.request(&names_message(RTM_DELLINKPROP, index, names), 0)
     }
 
     /// Makes a bridge. `EEXIST` where a link of that name is there.
@@ -263,6 +292,21 @@ impl Router {
     fn create(&mut self, message: &Raw) -> Result<(), Error> {
         self.0.request(message, flag::CREATE | flag::EXCL)
     }
+}
+
+fn list_message(controller: Option<u32>) -> Raw {
+    let attributes = Attributes::new().bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    let attributes = controller.iter().fold(attributes, |a, index| a.bytes(IFLA_MASTER, &index.to_ne_bytes()));
+    link_message(RTM_GETLINK, 0, false, attributes)
+}
+
+fn links(answers: &[Raw]) -> Vec<Link> {
+    answers.iter().filter_map(|raw| Link::parse(&raw.payload)).collect()
+}
+
+fn names_message(kind: u16, index: u32, names: &[String]) -> Raw {
+    let list = names.iter().fold(Attributes::new(), |list, name| list.text(IFLA_ALT_IFNAME, name));
+    link_message(kind, index, false, Attributes::new().nest(IFLA_PROP_LIST, &list))
 }
 
 /// `struct ifinfomsg`, then the attributes.

@@ -107,6 +107,20 @@ impl Socket {
         Err(Error::Interrupted)
     }
 
+    /// Asks for a list and returns its beginning, as much as the kernel has put into one datagram.
+    pub fn begin_dump<M: NetlinkDeserializable>(
+        &mut self,
+        message: &impl NetlinkSerializable,
+    ) -> Result<Vec<M>, Error> {
+        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
+        let mut answers = Vec::new();
+        while let Some(frame) = frame::read(&mut datagram)?.filter(|frame| matches!(frame.body, Body::Payload(_))) {
+            answers.push(decode(&frame)?);
+        }
+        Ok(answers)
+    }
+
     /// Sends all messages of a batch in one datagram. The kernel works on it before it returns from sending, so that its
     /// answers are all there then: none is waited for. If one message is refused, nothing is done.
     pub fn batch(&mut self, batch: &Batch) -> Result<(), Error> {

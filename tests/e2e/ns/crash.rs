@@ -19,19 +19,19 @@ pub(super) fn tests() -> Vec<Test> {
 
 /// What is killed, with a bundle that learns of its network.
 const ADD: &str = "before() { :; }
-    killed() { strace -f -qq \"$@\" ns add ./web.json >/dev/null 2>&1; }";
+    killed() { strace -f -qq \"$@\" ns add --bridge lab ./web.json >/dev/null 2>&1; }";
 
 /// What it leaves to a process in the background goes on.
-const DEL: &str = "before() { ns add ./web.json >/dev/null; }
+const DEL: &str = "before() { ns add --bridge lab ./web.json >/dev/null; }
     killed() { strace -qq \"$@\" ns del web >/dev/null 2>&1; }";
 
-const DEL_WAIT: &str = "before() { ns add ./web.json >/dev/null; }
+const DEL_WAIT: &str = "before() { ns add --bridge lab ./web.json >/dev/null; }
     killed() { strace -qq \"$@\" ns del --wait web >/dev/null 2>&1; }";
 
 /// The first and the last container of its bridge: that is made, and removed, too.
 const ALONE: &str = "come() { :; }; go() { :; }";
 
-const BESIDE: &str = "come() { bundle db; ns add ./db.json >/dev/null; }; go() { ns del --wait db; }";
+const BESIDE: &str = "come() { bundle db; ns add --bridge lab ./db.json >/dev/null; }; go() { ns del --wait db; }";
 
 /// Kills it at each of its system calls, each thread's, from the first one that has to do with networks.
 fn walk(sandbox: &Sandbox, what: &str, neighbour: &str) {
@@ -61,7 +61,7 @@ fn walk(sandbox: &Sandbox, what: &str, neighbour: &str) {
             ns del --wait web || echo $call $turn: del fails
             left | diff before - || echo $call $turn
             before; killed -o /dev/null -e inject=$call:signal=KILL:when=$turn; ns del web
-            ns add ./web.json >/dev/null || echo $call $turn: add fails
+            ns add --bridge lab ./web.json >/dev/null || echo $call $turn: add fails
             ns del --wait web
             walked=$((walked + 1))
         done 3<calls

@@ -20,11 +20,12 @@ mod restore;
 mod result;
 mod work;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Owner, Ownership};
-use netlink::route::Router;
+use netlink::route::{Link, Router};
 use record::{Bundle, Id, Network, OwnedBy, Record};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
@@ -64,21 +65,32 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
     ensure!(!named::exists(&request.id), "network namespace {} exists: is it another container's?", request.id);
     let mut host = Router::open().context("open a routing socket")?;
     let shared = request.host_local.as_ref().map(host_local::Network::open).transpose()?;
-    let mut observed = observe(&mut host, request)?;
-    observed.taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
-    let plan = plan::plan(request, &observed)?;
+    let observed = observe(&mut host, request)?;
+    let taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
+    let mut holder = |address: IpAddr| {
+        let noted = taken.iter().find(|holder| holder.addresses.contains(&address)).map(|holder| holder.name.clone());
+        noted.or_else(|| {
+            let link = host.link(&owner::name_of_address(address)).ok().flatten()?;
+            Some(PortAlias::of(&link).map_or(link.name, |port| port.id.to_string()))
+        })
+    };
+    let plan = plan::plan(request, &observed, &mut holder)?;
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(host, &target.directories);
     let done = work.apply(&plan.steps).and_then(|()| {
         finish(&mut target, config.as_ref(), &request.netns, &plan.network)?;
-        let lives = |note: &Note| {
-            observed.ports.iter().any(|port| port.id == note.id && port.owner.is_none_or(|owner| owner == note.owner))
+        let mut host = Router::open()?;
+        let mut lives = |note: &Note| {
+            let port = host.link(&owner::name_of_container(&note.id)).ok().flatten();
+            port.and_then(|port| PortAlias::of(&port))
+                .is_some_and(|port| port.owner.is_none_or(|own| own == note.owner))
         };
-        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(&target.directories, lives))?;
+        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(&target.directories, &mut lives))?;
         hand_on(&target, &signals)
     });
-    if done.is_ok() && work.flushed && !observed.ports.is_empty() {
+    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != request.id);
+    if done.is_ok() && work.flushed && Router::open()?.links(None)?.iter().any(is_other) {
         tell_of_flush(&target.directories);
     }
     if done.is_err() {
@@ -122,8 +134,12 @@ fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
     }
 }
 
-/// Returns what the other containers on the bridge may know of this one.
+/// Returns what the other containers on the bridge may know of this one. On the default bridge only those have names that are
+/// given one: whoever comes has to tell all others, and there they are strangers to each other mostly, and many.
 fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
+    if request.bridge.as_deref() == Some(DEFAULT_BRIDGE) && request.names.is_empty() {
+        return None;
+    }
     let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
     let names = [request.id.to_string()].into_iter().chain(request.names.iter().cloned()).collect();
     let (bridge, addresses) = (request.bridge.clone()?, plan.addresses.clone());
@@ -164,43 +180,41 @@ fn draft_of(note: &Path) -> PathBuf {
 
 fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
     let Some(name) = &request.bridge else { return Ok(Observed::default()) };
-    let links = host.links(None).context("list links")?;
-    let bridge = links.iter().find(|link| link.name == *name);
-    if let Some(bridge) = bridge.filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
+    let bridge = host.link(name).with_context(|| format!("look for {name}"))?;
+    if let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
         bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
     }
-    let ports: Vec<PortAlias> = links.iter().filter_map(PortAlias::of).collect();
-    ensure!(!ports.iter().any(|port| port.id == request.id), "container {} has a network already", request.id);
-    let index = bridge.map(|bridge| bridge.index);
+    let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
+    ensure!(known.is_none(), "container {} has a network already", request.id);
+    let port = owner::port_names(&request.id).find(|name| matches!(host.link(name), Ok(None)));
+    let index = bridge.as_ref().map(|bridge| bridge.index);
     let addresses = host.addresses().context("list addresses")?;
     let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
-    let routed = |address: std::net::IpAddr| match address {
-        std::net::IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        std::net::IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    let routed = |address: IpAddr| match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     };
-    let link_name = |index| links.iter().find(|link| link.index == index).map_or("?", |link| &link.name).to_owned();
     let networks: Vec<_> = own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect();
     let is_needed = bridge.is_none() || pool::is_needed(request, !networks.is_empty());
     let ways = if is_needed { host.routes().context("list routes")? } else { vec![] };
     let default = ways.iter().filter(|way| way.destination.prefix == 0).find_map(|way| way.index);
-    let outwards = links.iter().find(|link| default == Some(link.index));
+    let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
+    let others = others.iter().filter(|other| routed(other.address.address));
+    let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address))).collect();
+    let is_own = bridge.as_ref().is_some_and(owner::is_bridge);
+    let ports = index.filter(|_| !is_own).map(|index| host.links(Some(index))).transpose().context("list ports")?;
+    let free = ports.is_some_and(|ports| !ports.iter().any(|port| PortAlias::of(port).is_some()));
     Ok(Observed {
-        mtu: outwards.map(|link| link.mtu),
+        mtu: outwards.flatten().map(|link| link.mtu),
         bridge: bridge.map(|bridge| Bridge {
             mac: bridge.mac.as_slice().try_into().ok(),
             mtu: bridge.mtu,
-            own: owner::is_bridge(bridge),
-            free: !links.iter().any(|link| link.controller == index && PortAlias::of(link).is_some()),
+            own: is_own,
+            free,
             addresses: networks,
         }),
-        ports,
-        taken: vec![],
-        links: links.iter().map(|link| link.name.clone()).collect(),
-        others: others
-            .iter()
-            .filter(|other| routed(other.address.address))
-            .map(|other| (link_name(other.index), other.address))
-            .collect(),
+        port: port.context("too many links of earlier containers are left")?,
+        others: named,
         routes: ways.iter().filter(|way| index.is_none() || way.index != index).map(|way| way.destination).collect(),
     })
 }

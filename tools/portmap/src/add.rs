@@ -18,7 +18,7 @@ use crate::inherited;
 use crate::mapping::Mapping;
 use crate::options::{self, Add};
 use crate::publish::{self, Manner};
-use crate::serve::{Child, Server};
+use crate::serve::{Server, end};
 use crate::spec::{PortSpec, Served, Wish};
 use crate::target::Target;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         Served::add_to(&mut record, &served)?;
         if options.detach || is_piped {
             let child = proxy.go_on(true)?;
-            record.hand_on().inspect_err(|_| child.end())?;
+            record.hand_on().inspect_err(|_| end(&child))?;
         } else {
             proxy.serve(|| Ok(record.print()?))?;
         }
@@ -112,7 +112,7 @@ fn translate(
         anyhow::Ok(record.hand_on()?)
     };
     tell().inspect_err(|_| {
-        children.iter().for_each(Child::end);
+        children.iter().for_each(end);
         match Firewall::open() {
             Ok(mut firewall) => published.take_back(&mut firewall),
             Err(error) => warn!("{error:#}"),

@@ -24,8 +24,7 @@ pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
     let Some(index) = direct.max_by_key(|route| route.destination.prefix).and_then(|route| route.index) else {
         return Ok(None);
     };
-    let links = router.links(None).context("list interfaces")?;
-    let Some(link) = links.into_iter().find(|link| link.index == index) else { return Ok(None) };
+    let Some(link) = router.link_at(index).context("look at the way")? else { return Ok(None) };
     let addresses = router.addresses().context("list addresses")?;
     let network = addresses.iter().filter(|own| own.index == index && own.address.contains(address));
     let network = network.map(|own| own.address.network()).max_by_key(|network| network.prefix);

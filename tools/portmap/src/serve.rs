@@ -128,7 +128,7 @@ impl Server {
     }
 
     /// Serves in a child, which goes on when this process has ended; with `wait` it serves on return.
-    pub(crate) fn go_on(self, wait: bool) -> anyhow::Result<Child> {
+    pub(crate) fn go_on(self, wait: bool) -> anyhow::Result<OwnedFd> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         match clone(How::default()).context("start a server")? {
             Cloned::Child => {
@@ -151,27 +151,20 @@ impl Server {
                 // Its sockets and their names are the child's.
                 std::mem::forget(self);
                 drop(write);
-                let child = Child(pidfd);
                 if wait && rustix::io::read(&read, &mut [0]).context("wait for the server")? == 0 {
                     // It has said why on stderr.
                     bail!("the server ended at once");
                 }
-                Ok(child)
+                Ok(pidfd)
             }
         }
     }
 }
 
-/// A process that serves ports.
-#[derive(Debug)]
-pub(crate) struct Child(OwnedFd);
-
-impl Child {
-    /// Ends it, where nobody can be told of it.
-    pub(crate) fn end(&self) {
-        // It may have ended by itself.
-        let _ended = pidfd_send_signal(&self.0, Signal::TERM);
-    }
+/// Ends a process that serves ports, where nobody can be told of it.
+pub(crate) fn end(child: &OwnedFd) {
+    // It may have ended by itself.
+    let _ended = pidfd_send_signal(child, Signal::TERM);
 }
 
 fn namespace(target: &Target) -> anyhow::Result<&Path> {

@@ -42,7 +42,7 @@ pub(crate) struct Note {
 
 impl Note {
     /// Tells the container's names to the others on the bridge, and theirs to it. `lives` tells whose containers are there.
-    pub(crate) fn publish(&self, directories: &Directories, lives: impl Fn(&Self) -> bool) -> Result<()> {
+    pub(crate) fn publish(&self, directories: &Directories, lives: &mut dyn FnMut(&Self) -> bool) -> Result<()> {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
         let path = directories.network_note(NOTE, &self.id);
         let write = || -> Result<()> {
@@ -52,12 +52,13 @@ impl Note {
         };
         write().with_context(|| format!("write {}", path.display()))?;
         let mut theirs = Vec::new();
-        for other in notes(directories)?.into_iter().filter(|other| other.id != self.id) {
-            if !lives(&other) {
-                withdraw(directories, &other.id, Ownership::Exactly(other.owner))?;
-            } else if other.bridge == self.bridge {
+        for other in notes(directories)?.into_iter().filter(|other| other.id != self.id && other.bridge == self.bridge)
+        {
+            if lives(&other) {
                 other.hear(&self.lines(), &self.id);
                 theirs.extend(other.lines());
+            } else {
+                withdraw(directories, &other.id, Ownership::Exactly(other.owner))?;
             }
         }
         self.hear(&theirs, "the others");

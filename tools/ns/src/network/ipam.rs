@@ -26,14 +26,20 @@ pub(crate) struct Holder {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// Chooses an address in the network of `gateway`: the wanted one, or the first free one after the id's own place.
-pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holders: &[Holder]) -> Result<Lease> {
+/// Says who has an address.
+pub(crate) type Holders<'a> = &'a mut dyn FnMut(IpAddr) -> Option<String>;
+
+/// More addresses than this are not tried.
+const TRIES: u128 = 1 << 16;
+
+/// Chooses an address in the network of `gateway`: the wanted one, or the first after the id's own place that has no
+/// holder.
+pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holder: Holders<'_>) -> Result<Lease> {
     let network = gateway.network();
-    let holder = |address: IpAddr| holders.iter().find(|holder| holder.addresses.contains(&address));
     let lease = |address| Lease { address: Cidr { address, prefix: network.prefix }, gateway: gateway.address };
     if let Some(address) = wanted {
         if let Some(holder) = holder(address) {
-            bail!("address {address} is taken by {}", holder.name);
+            bail!("address {address} is taken by {holder}");
         }
         if address == gateway.address || !usable(network, address) {
             bail!("address {address} is the gateway's, the network's own or the broadcast address of {network}");
@@ -43,9 +49,7 @@ pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holders: &
     // The network's own address is number 0; in IPv4 the last one is for broadcasts.
     let count = network.size().saturating_sub(1);
     let start = if count == 0 { 0 } else { u128::from(hash(id)) % count };
-    // As many addresses are taken at most as the holders have, and one is the gateway's.
-    let tries = count.min(holders.iter().map(|holder| holder.addresses.len() as u128).sum::<u128>() + 2);
-    (0..tries)
+    (0..count.min(TRIES))
         .map(|step| network.nth(1 + (start + step) % count))
         .find(|address| *address != gateway.address && holder(*address).is_none())
         .map(lease)
@@ -63,20 +67,24 @@ fn usable(network: Cidr, address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn holders(addresses: &[&str]) -> Vec<Holder> {
-        let holder = |(i, a): (usize, &&str)| Holder { name: format!("c{i}"), addresses: vec![a.parse().unwrap()] };
-        addresses.iter().enumerate().map(holder).collect()
+    fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, taken: &[IpAddr]) -> Result<Lease> {
+        let holder = |address| taken.iter().position(|taken| *taken == address).map(|holder| format!("c{holder}"));
+        super::choose(id, gateway, wanted, &mut { holder })
+    }
+
+    fn addresses(addresses: &[&str]) -> Vec<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
     }
 
     #[test]
     fn every_address_is_given_once_and_then_none() {
         let gateway: Cidr = "10.0.0.1/29".parse().unwrap();
-        let mut taken: Vec<Holder> = vec![];
+        let mut taken: Vec<IpAddr> = vec![];
         for n in 0..5 {
             let lease = choose(&format!("c{n}"), gateway, None, &taken).unwrap();
             assert!(usable(gateway.network(), lease.address.address) && lease.address.address != gateway.address);
-            assert!(taken.iter().all(|holder| holder.addresses[0] != lease.address.address));
-            taken.push(Holder { name: format!("c{n}"), addresses: vec![lease.address.address] });
+            assert!(!taken.contains(&lease.address.address));
+            taken.push(lease.address.address);
         }
         let error = choose("c6", gateway, None, &taken).unwrap_err();
         assert_eq!(error.to_string(), "no address is free in 10.0.0.0/29");
@@ -86,14 +94,14 @@ mod tests {
     fn an_id_keeps_its_address() {
         let gateway: Cidr = "10.213.0.1/16".parse().unwrap();
         let first = choose("web", gateway, None, &[]).unwrap();
-        assert_eq!(choose("web", gateway, None, &holders(&["10.213.0.9"])).unwrap(), first);
+        assert_eq!(choose("web", gateway, None, &addresses(&["10.213.0.9"])).unwrap(), first);
         assert_eq!(first.address.prefix, 16);
     }
 
     #[test]
     fn a_wanted_address_must_be_free_and_a_hosts() {
         let gateway: Cidr = "10.0.0.1/24".parse().unwrap();
-        let taken = holders(&["10.0.0.7"]);
+        let taken = addresses(&["10.0.0.7"]);
         for (wanted, want) in [
             ("10.0.0.8", Ok("10.0.0.8/24")),
             ("10.0.0.7", Err("address 10.0.0.7 is taken by c0")),

@@ -10,7 +10,7 @@ use record::Network;
 
 use super::ipam::Lease;
 use super::named;
-use super::owner::PortAlias;
+use super::owner::{PortAlias, name_of_container};
 use super::result::{Interface, network};
 
 /// Describes the network of a namespace.
@@ -37,15 +37,12 @@ pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
         |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
     let mut interfaces = vec![];
     let own = links.iter().find(|link| link.index == 1).and_then(PortAlias::of);
-    let is_port = |link: &Link| {
-        let port = PortAlias::of(link);
-        own.as_ref().zip(port).is_some_and(|(own, port)| (&own.id, own.owner) == (&port.id, port.owner))
-    };
-    let on_the_host = host.links(None)?;
-    if let Some(port) = on_the_host.iter().find(|link| is_port(link)) {
-        let bridge = on_the_host.iter().find(|link| Some(link.index) == port.controller);
-        interfaces.extend(bridge.map(on_host));
-        interfaces.push(on_host(port));
+    let port = own.as_ref().map(|own| host.link(&name_of_container(&own.id))).transpose()?.flatten();
+    let port = port.filter(|port| PortAlias::of(port).map(|port| port.owner) == own.map(|own| own.owner));
+    if let Some(port) = port {
+        let bridge = port.controller.map(|index| host.link_at(index)).transpose()?.flatten();
+        interfaces.extend(bridge.as_ref().map(on_host));
+        interfaces.push(on_host(&port));
     }
     interfaces.push(Interface { sandbox, ..on_host(main) });
     Ok(network(&interfaces, &leases))

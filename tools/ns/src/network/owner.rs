@@ -32,6 +32,12 @@ impl PortAlias {
         Some(Self { id, owner, addresses })
     }
 
+    /// Returns further names of the container's port, by which it is found among thousands: the kernel gives none twice.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let addresses = self.addresses.iter().map(|address| name_of_address(*address));
+        std::iter::once(name_of_container(&self.id)).chain(addresses).collect()
+    }
+
     /// Returns what the alias of a link says, unless the link is going already.
     pub(crate) fn of(link: &Link) -> Option<Self> {
         Self::parse(link.alias.as_deref()?)
@@ -44,6 +50,16 @@ impl std::fmt::Display for PortAlias {
         self.owner.map_or(Ok(()), |owner| write!(f, " own={owner}"))?;
         self.addresses.iter().try_for_each(|address| write!(f, " ip={address}"))
     }
+}
+
+/// Returns the further name of the port of a container: no longer than 127 bytes.
+pub(crate) fn name_of_container(id: &str) -> String {
+    format!("ctr={}", id.get(..123).unwrap_or(id))
+}
+
+/// Returns the further name of the port that has an address. A name has no colon.
+pub(crate) fn name_of_address(address: IpAddr) -> String {
+    format!("ip={address}").replace(':', "-")
 }
 
 /// Returns the alias of a port whose container's network is deleted, until the kernel has removed the port.

@@ -4,15 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use container::{ContainerId, NetworkName, Owner};
 use netlink::foreign::Forward;
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
 
 use super::firewall::Rules;
-use super::ipam::{Holder, Lease, choose};
-use super::owner::{self, PortAlias, hash, port_names};
+use super::ipam::{Holders, Lease, choose};
+use super::owner::{self, PortAlias, hash};
 use super::pool;
 use super::result::{Interface, network};
 
@@ -67,12 +67,8 @@ impl Request {
 pub(crate) struct Observed {
     /// The bridge.
     pub(crate) bridge: Option<Bridge>,
-    /// The ports of containers.
-    pub(crate) ports: Vec<PortAlias>,
-    /// Who else has an address on it, by the notes of host-local.
-    pub(crate) taken: Vec<Holder>,
-    /// The names of all links.
-    pub(crate) links: Vec<String>,
+    /// A name for the host's end of the container's link, which no link has.
+    pub(crate) port: String,
     /// The addresses of the other interfaces, with their names.
     pub(crate) others: Vec<(String, Cidr)>,
     /// Where the host's routes lead.
@@ -103,8 +99,8 @@ pub(crate) enum Step {
     Lease { network: NetworkName, address: IpAddr, id: ContainerId, interface: String },
     /// Make a bridge.
     Bridge(NewLink),
-    /// Let the host's end of something say whose it is.
-    Alias { link: String, alias: String },
+    /// Let the host's end of something say whose it is, and be found by further names.
+    Alias { link: String, alias: String, names: Vec<String> },
     /// Give a link of the host an address.
     HostAddress { link: String, address: Cidr },
     /// Keep a link of the host from what its neighbours say by IPv6, or from IPv6 as a whole.
@@ -142,7 +138,7 @@ impl fmt::Display for Step {
             Self::Namespace(of) => write!(f, "make network namespace {}", of.id),
             Self::Lease { network, address, .. } => write!(f, "note address {address} in network {network}"),
             Self::Bridge(link) => write!(f, "make bridge {}", link.name),
-            Self::Alias { link, alias } => write!(f, "mark {link} as {alias:?}"),
+            Self::Alias { link, alias, .. } => write!(f, "mark {link} as {alias:?}"),
             Self::HostAddress { link, address } => write!(f, "give {link} address {address}"),
             Self::HostIpv6 { link, enabled: true } => write!(f, "take no router advertisements from {link}"),
             Self::HostIpv6 { link, enabled: false } => write!(f, "leave {link} without IPv6"),
@@ -171,8 +167,8 @@ pub(crate) struct Plan {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// Computes what to do.
-pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
+/// Computes what to do; `holder` says who has an address.
+pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
     let mut steps = vec![Step::Namespace(request.alias(&[])), Step::Up("lo".to_owned())];
     if let Some(parent) = &request.parent {
@@ -180,9 +176,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     }
     let Some(bridge) = &request.bridge else { return Ok(without_bridge(request, steps)) };
     let gateways = gateways(request, observed)?;
-    let holder = |port: &PortAlias| Holder { name: port.id.to_string(), addresses: port.addresses.clone() };
-    let holders: Vec<Holder> = observed.ports.iter().map(holder).chain(observed.taken.iter().cloned()).collect();
-    let leases = leases(request, &gateways, &holders)?;
+    let leases = leases(request, &gateways, holder)?;
     steps.extend(notes(request, &leases));
     let bridge_mac = match &observed.bridge {
         Some(known) => known.mac,
@@ -193,7 +187,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     if observed.bridge.is_none() {
         let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
-        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned() });
+        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned(), names: vec![] });
     }
     let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
     if observed.bridge.as_ref().is_none_or(|known| known.own && enabled) {
@@ -205,8 +199,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     steps.push(Step::HostUp(bridge.clone()));
     steps.extend(forwards(&gateways));
     steps.extend(firewall(request, observed, bridge, &gateways));
-    let free_name = port_names(&request.id).find(|name| !observed.links.contains(name));
-    let port_name = free_name.ok_or_else(|| anyhow!("too many links of earlier containers are left"))?;
+    let port_name = observed.port.clone();
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
     let port_mac = mac(None, &port_name);
     let mac = request.mac.unwrap_or_else(|| mac(addresses.first().copied(), &request.id));
@@ -215,8 +208,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
     steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
     // A bridge's port speaks for nobody.
     steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
-    let alias = request.alias(&addresses).to_string();
-    steps.push(Step::Alias { link: port_name.clone(), alias });
+    let alias = request.alias(&addresses);
+    steps.push(Step::Alias { link: port_name.clone(), alias: alias.to_string(), names: alias.names() });
     steps.push(Step::Hairpin(port_name.clone()));
     let link = request.interface.clone();
     steps.extend(leases.iter().map(|lease| Step::Address { link: link.clone(), address: lease.address }));
@@ -314,14 +307,14 @@ fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
     Ok(gateways)
 }
 
-fn leases(request: &Request, gateways: &[Cidr], holders: &[Holder]) -> Result<Vec<Lease>> {
+fn leases(request: &Request, gateways: &[Cidr], holder: Holders<'_>) -> Result<Vec<Lease>> {
     let wanted = |gateway: &Cidr| request.addresses.iter().find(|address| gateway.contains(**address)).copied();
     for address in &request.addresses {
         let inside = gateways.iter().any(|gateway| gateway.contains(*address));
         let networks: Vec<_> = gateways.iter().map(|gateway| gateway.network().to_string()).collect();
         ensure!(inside, "address {address} is not in {}", networks.join(" or "));
     }
-    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), holders)).collect()
+    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), holder)).collect()
 }
 
 /// Derives a link-layer address from an IPv4 address, so that it comes back with it, or from a name.
@@ -362,6 +355,10 @@ pub(super) mod tests {
         }
     }
 
+    fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
+        super::plan(request, &Observed { port: "veth0".to_owned(), ..observed.clone() }, &mut |_| None)
+    }
+
     fn lines(plan: &Plan) -> Vec<String> {
         plan.steps.iter().map(ToString::to_string).collect()
     }
@@ -382,13 +379,10 @@ pub(super) mod tests {
                 "bring drayage0 up",
                 "forward packets of IPv4",
                 "masquerade what leaves drayage0",
-                &format!("join eth0 to drayage0 through {}", port_names("web").next().unwrap()),
-                &format!("leave {} without IPv6", port_names("web").next().unwrap()),
-                &format!(
-                    "mark {} as \"ctr=web own=0000001a-00000002 ip=10.213.0.5\"",
-                    port_names("web").next().unwrap()
-                ),
-                &format!("let {} send packets back", port_names("web").next().unwrap()),
+                "join eth0 to drayage0 through veth0",
+                "leave veth0 without IPv6",
+                "mark veth0 as \"ctr=web own=0000001a-00000002 ip=10.213.0.5\"",
+                "let veth0 send packets back",
                 "give the container's eth0 address 10.213.0.5/16",
                 "bring the container's eth0 up",
                 "announce the addresses of the container's eth0",

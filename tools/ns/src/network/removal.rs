@@ -30,9 +30,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     super::cni::delete(directories, id, whose)?;
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
-    let links = host.links(None).context("list links")?;
-    let (ports, others): (Vec<Link>, Vec<Link>) =
-        links.into_iter().partition(|link| owner::is_port_of(link, id, whose));
+    let (ports, others) = ports_of(&mut host, id, whose).context("look for the container's port")?;
     let theirs: Vec<PortAlias> = others.iter().filter_map(PortAlias::of).filter(|port| port.id == *id).collect();
     // Of a name without a namespace somebody else's may be mounted in another mount namespace.
     let is_ours = if named::exists(id) {
@@ -44,7 +42,10 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
         is_ours || whose.is_exact(),
         "network namespace {id} is that of a container below another root: delete it with that --root"
     );
-    leave_bridges(&ports, &others)?;
+    let mut left = false;
+    for port in &ports {
+        left |= is_last(&mut host, port)?;
+    }
     super::hosts::withdraw(directories, id, whose)?;
     if is_ours {
         super::outward::stop(directories, id);
@@ -56,16 +57,17 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
             delete_link(&mut host, port)?;
         }
         remove_name(id, is_ours)?;
-        return sweep(&mut host, &others);
+        let links = host.links(None).context("list links")?;
+        return sweep(&mut host, &links);
     }
     for port in &ports {
         // Until the kernel has taken it, it must not count as a port, nor hold its addresses.
         log::debug!("mark {} as gone", port.name);
-        // It may be gone in earnest.
+        // It may be gone in earnest. By its names first: one that is marked is known by nothing else.
+        let _free = PortAlias::of(port).map(|alias| host.remove_names(port.index, &alias.names()));
         let _gone = host.set_alias(&port.name, &owner::gone(id));
     }
     remove_name(id, is_ours)?;
-    let mut left = !idle(&others).is_empty();
     for port in &ports {
         // The kernel numbers no namespace that has ended. One may be held by a process still, or by a socket that was
         // closed just now.
@@ -74,15 +76,31 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     if left { sweep_in_background() } else { Ok(()) }
 }
 
-/// Takes our rules off bridges of others that have no container of ours any more.
-fn leave_bridges(ports: &[Link], others: &[Link]) -> Result<()> {
-    for bridge in others.iter().filter(|link| ports.iter().any(|port| port.controller == Some(link.index))) {
-        let shared = others.iter().any(|link| link.controller == Some(bridge.index) && PortAlias::of(link).is_some());
-        if !shared && !owner::is_bridge(bridge) {
-            firewall::remove(&bridge.name).with_context(|| format!("remove the rules of {}", bridge.name))?;
-        }
+/// Returns the host's ends of a container's links, and those of somebody else's of that id.
+fn ports_of(host: &mut Router, id: &ContainerId, whose: Ownership) -> Result<(Vec<Link>, Vec<Link>), netlink::Error> {
+    // That of a maker who was killed has no further name yet.
+    let mut found = Vec::new();
+    for name in [owner::name_of_container(id)].into_iter().chain(owner::port_names(id).take(1)) {
+        found.extend(host.link(&name)?);
     }
-    Ok(())
+    found.dedup_by_key(|link: &mut Link| link.index);
+    Ok(found.into_iter().partition(|link| owner::is_port_of(link, id, whose)))
+}
+
+/// Tells whether a port is the last on a bridge of ours, as far as the first few tell. On somebody else's bridge the last
+/// one takes our rules along.
+fn is_last(host: &mut Router, port: &Link) -> Result<bool> {
+    let bridge = port.controller.map(|index| host.link_at(index)).transpose().context("look at the bridge")?;
+    let Some(bridge) = bridge.flatten() else { return Ok(true) };
+    let is_other = |other: &Link| other.index != port.index && !owner::is_gone(other);
+    if owner::is_bridge(&bridge) {
+        return Ok(!Router::open()?.some_ports(bridge.index).context("list ports")?.iter().any(is_other));
+    }
+    let ports = host.links(Some(bridge.index)).context("list ports")?;
+    if !ports.iter().any(|other| is_other(other) && PortAlias::of(other).is_some()) {
+        firewall::remove(&bridge.name).with_context(|| format!("remove the rules of {}", bridge.name))?;
+    }
+    Ok(false)
 }
 
 /// Removes, when nothing has happened for a moment, our bridges that have no port, and what a killed process has left.

@@ -164,7 +164,7 @@ fn bridge_steps(
         let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
         let mtu = ports.map(|port| port.mtu).min();
         steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
-        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned() });
+        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned(), names: vec![] });
         let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
         steps.push(Step::HostIpv6 { link: bridge.to_owned(), enabled });
     }

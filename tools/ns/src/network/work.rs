@@ -65,7 +65,11 @@ impl Work {
             Step::Namespace(of) => self.container = Some(make_namespace(of)?),
             Step::Lease { network, address, id, interface } => host_local::note(network, *address, id, interface)?,
             Step::Bridge(link) => self.host.add_bridge(link)?,
-            Step::Alias { link, alias } => self.host.set_alias(link, alias)?,
+            Step::Alias { link, alias, names } => {
+                self.host.set_alias(link, alias)?;
+                let index = self.on_host(link)?;
+                self.host.add_names(index, names)?;
+            }
             Step::HostAddress { link, address } => {
                 let index = self.on_host(link)?;
                 self.host.add_address(index, *address)?;

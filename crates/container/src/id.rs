@@ -115,8 +115,8 @@ name! {
 name! {
     /// A network's name.
     NetworkName,
-    |text| is_plain(text, 128),
-    "a network's name: letters, digits and _ . - with a letter or digit in front, at most 128"
+    |text| is_plain(text, 127),
+    "a network's name: letters, digits and _ . - with a letter or digit in front, at most 127"
 }
 
 name! {

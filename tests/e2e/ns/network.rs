@@ -10,9 +10,24 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_network_goes_while_somebody_lives_in_it", NET, alive),
         test("a_container_may_come_back_at_once", NET, back_at_once),
         test("each_bridge_has_a_network_of_its_own", NET, own_networks),
+        test("a_network_may_have_a_longer_name_than_a_link", REACH, long_name),
         test("neighbours_reach_published_ports_only", REACH, guard),
         test("somebody_elses_bridge_is_not_closed", REACH, foreign),
     ]
+}
+
+/// The bridge is found by the name all the same, and comes back with it.
+fn long_name(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "name=my-application-network_default; mkdir web; echo '{}' >web/config.json; printf '127.0.0.1\\tlocalhost\\n' >web/hosts
+        ns add --bridge $name --id web web/ >/dev/null; ns add --bridge $name --alias shop db >/dev/null
+        bridge=$(ip -o link show $name | cut -d' ' -f2); case $bridge in br-????????????:) ;; *) exit 1;; esac
+        grep -q 'db shop' web/hosts; address=$(ip -n db -4 -o addr show eth0 | sed 's/.*inet \\([^/]*\\).*/\\1/')
+        ip netns exec web busybox ping -c 1 -w 5 $address >/dev/null
+        ! ns add --bridge $name-which-is-longer-than-a-hundred-and-twenty-seven-bytes-and-so-no-name-of-any-link-that-the-kernel-would-take x 2>said
+        grep -q 'at most 127' said; ns del --wait web; ns del --wait db; ! ip link show $name 2>/dev/null",
+    );
 }
 
 fn alive(sandbox: &Sandbox) {

@@ -109,7 +109,7 @@ impl Context<'_> {
     }
 }
 
-/// Returns a network's name, which is its bridge's. One that is longer than a link's may be is shortened as docker does.
+/// Returns a network's name, which is its bridge's.
 fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName> {
     let mut name = format!("{project}_{key}");
     if !node.value.is_null() {
@@ -144,13 +144,7 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName
             }
         }
     }
-    let name: NetworkName = name.parse().map_err(|what| node.error(what))?;
-    if name.len() <= 15 {
-        return Ok(name);
-    }
-    // The same bridge for the same name, always.
-    let hash = service::fnv(name.bytes());
-    Ok(format!("br-{:012x}", hash >> 16).parse()?)
+    name.parse().map_err(|what| node.error(what))
 }
 
 /// Returns the options of a network's `ipam`.

@@ -35,6 +35,7 @@ use hosts::Note;
 use lock::lock;
 pub(crate) use named::within;
 use owner::PortAlias;
+pub(crate) use owner::{bridge_of, names_of};
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed};
 pub(crate) use pool::DEFAULT_BRIDGE;

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
-use container::{ContainerId, NameError};
+use container::{ContainerId, NameError, NetworkName};
 
 use crate::folder;
 use passed::BundleOptions;
@@ -315,7 +315,7 @@ pub(crate) enum Network {
     /// An interface on the default bridge.
     Bridge,
     /// An interface on the bridge of that name.
-    Named(String),
+    Named(NetworkName),
     /// A namespace with nothing but `lo`.
     None,
     /// The host's.
@@ -334,22 +334,15 @@ impl std::str::FromStr for Network {
             "host" => Ok(Self::Host),
             _ => match text.strip_prefix("container:") {
                 Some(id) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
-                None if is_name(text) => Ok(Self::Named(text.to_owned())),
-                _ => {
-                    Err("not one of bridge, none, host, container:ID, and no name of 1 to 15 letters, digits and _ . -"
-                        .to_owned())
-                }
+                None if PODMANS.contains(&text) => Err("not one of bridge, none, host, container:ID, NAME".to_owned()),
+                None => text.parse().map(Self::Named).map_err(|error: NameError| error.to_string()),
             },
         }
     }
 }
 
-/// Tells whether a bridge may have the name: docker's characters, the kernel's length, and no mode that only podman has.
-fn is_name(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let mode = ["private", "pasta", "slirp4netns"].contains(&text);
-    (1..=15).contains(&text.len()) && !text.starts_with(['_', '.', '-']) && text.chars().all(plain) && !mode
-}
+/// Networks that only podman has.
+const PODMANS: [&str; 3] = ["private", "pasta", "slirp4netns"];
 
 #[cfg(test)]
 mod tests {
@@ -379,11 +372,11 @@ mod tests {
             ("none", Ok(Network::None)),
             ("host", Ok(Network::Host)),
             ("container:web", Ok(Network::Container("web".parse().unwrap()))),
-            ("mynet", Ok(Network::Named("mynet".to_owned()))),
+            ("mynet", Ok(Network::Named("mynet".parse().unwrap()))),
             ("container:", Err(())),
             ("pasta", Err(())),
             ("ns:/run/netns/x", Err(())),
-            ("a-name-of-sixteen", Err(())),
+            ("a-name-of-sixteen", Ok(Network::Named("a-name-of-sixteen".parse().unwrap()))),
             ("", Err(())),
             ("-x", Err(())),
         ] {

@@ -137,7 +137,7 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
         Network::Bridge if options.rootless => ns.push(["--user-mode"]),
         Network::Bridge | Network::Named(_) => {
             if let Network::Named(bridge) = &options.network {
-                ns.push(["--bridge", bridge]);
+                ns.push(["--bridge", &**bridge]);
             }
             for (option, values) in
                 [("--subnet", &options.subnet), ("--gateway", &options.gateway), ("--alias", &options.network_alias)]

@@ -96,7 +96,7 @@ fn each_network_is_a_bridge_of_the_project_s() {
         ("{front: , back: {name: lab, driver: bridge}}", ", networks: [back]", "lab"),
         ("{front: , back: {external: true}}", ", networks: [back]", "back"),
         ("{default: {external: true, name: proxy}}", "", "proxy"),
-        ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "br-320f738e132c"),
+        ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "shop_back-of-the-house"),
         ("{default: {driver_opts: {com.docker.network.bridge.name: br-mail}}}", "", "br-mail"),
         (
             "{default: {internal: false, ipam: {config: [{subnet: 172.22.1.0/24, gateway: 172.22.1.9}]}}}",

@@ -8,6 +8,9 @@ use netlink::route::Link;
 /// The group that our links are made in: "dray". It is there from their birth on, the alias only a moment later.
 pub(crate) const GROUP: u32 = 0x6472_6179;
 
+/// A link's name has no more bytes; further ones may have.
+const LONGEST: usize = 15;
+
 /// The alias of a bridge that we have made, and so may remove.
 pub(crate) const BRIDGE: &str = "drayage";
 
@@ -65,6 +68,16 @@ pub(crate) fn name_of_address(address: IpAddr) -> String {
 /// Returns the alias of a port whose container's network is deleted, until the kernel has removed the port.
 pub(crate) fn gone(id: &str) -> String {
     format!("gone={id}")
+}
+
+/// Returns the link that the bridge of a network is: by the network's name, where a link may have it.
+pub(crate) fn bridge_of(network: &str) -> String {
+    if network.len() > LONGEST { format!("br-{:012x}", hash(network) >> 16) } else { network.to_owned() }
+}
+
+/// Returns the further names of that link.
+pub(crate) fn names_of(network: &str) -> Vec<String> {
+    Some(network.to_owned()).filter(|network| network.len() > LONGEST).into_iter().collect()
 }
 
 /// Tells whether a port is one that the kernel is about to remove.

@@ -29,6 +29,8 @@ pub(crate) struct Request {
     pub(crate) netns: PathBuf,
     /// The bridge; without one there is nothing but a loopback interface.
     pub(crate) bridge: Option<String>,
+    /// Further names of the bridge.
+    pub(crate) bridge_names: Vec<String>,
     /// The host's link to be on the network of, in place of a bridge.
     pub(crate) parent: Option<String>,
     /// The networks; none means those that the bridge has, or a free one.
@@ -187,7 +189,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     if observed.bridge.is_none() {
         let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
-        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned(), names: vec![] });
+        let names = request.bridge_names.clone();
+        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned(), names });
     }
     let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
     if observed.bridge.as_ref().is_none_or(|known| known.own && enabled) {
@@ -340,6 +343,7 @@ pub(super) mod tests {
             names: vec![],
             netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
+            bridge_names: vec![],
             parent: None,
             subnets: vec![],
             ipv6: false,

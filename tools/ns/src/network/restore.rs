@@ -33,6 +33,8 @@ struct Attachment {
     /// The bridge's addresses.
     gateways: Vec<Cidr>,
     masquerade: bool,
+    /// Further names of the bridge.
+    names: Vec<String>,
     /// What it asked to do about other firewalls.
     forward: Option<Forward>,
 }
@@ -119,6 +121,7 @@ fn attachment(record: &Record) -> Option<Attachment> {
         addresses: network.addresses(),
         gateways: Vec::new(),
         masquerade: !words.iter().any(|word| word == "--no-masquerade"),
+        names: words.iter().find_map(|word| word.strip_prefix("--bridge=").map(owner::names_of)).unwrap_or_default(),
         forward: words.iter().find_map(|word| word.strip_prefix("--forward=")?.parse().ok()),
     };
     for lease in network.0.get("ips")?.as_array()? {
@@ -160,11 +163,12 @@ fn bridge_steps(
         return steps;
     }
     if link.is_none() {
+        let names = attached.first().map(|attachment| attachment.names.clone()).unwrap_or_default();
         let mac = Some(mac(gateways.first().map(|gateway| gateway.address), bridge));
         let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
         let mtu = ports.map(|port| port.mtu).min();
         steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
-        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned(), names: vec![] });
+        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned(), names });
         let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
         steps.push(Step::HostIpv6 { link: bridge.to_owned(), enabled });
     }

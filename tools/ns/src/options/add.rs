@@ -57,8 +57,8 @@ pub(crate) struct Add {
     /// Container's id, which names the namespace [default: the record's]
     #[arg(long, value_name = "ID")]
     id: Option<ContainerId>,
-    /// Bridge to join; it is made if it is not there
-    #[arg(long, value_name = "NAME", default_value = network::DEFAULT_BRIDGE, value_parser = link_name)]
+    /// Bridge to join; it is made if it is not there, with a name of its own where the network's has more than 15 bytes
+    #[arg(long, value_name = "NAME", default_value = network::DEFAULT_BRIDGE, value_parser = network_name)]
     bridge: String,
     /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
     #[arg(long, value_name = "CIDR")]
@@ -132,7 +132,8 @@ impl Add {
             id,
             owner: target.owner,
             names: self.alias,
-            bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then_some(self.bridge),
+            bridge_names: network::names_of(&self.bridge),
+            bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then(|| network::bridge_of(&self.bridge)),
             parent: self.macvlan,
             subnets: self.subnet,
             ipv6: self.ipv6,
@@ -269,6 +270,12 @@ fn id(path: &Path) -> Result<ContainerId> {
 fn is_id(input: &Path) -> bool {
     let plain = input != Path::new("-") && !input.as_os_str().as_encoded_bytes().contains(&b'/');
     plain && !input.is_file() && !input.join("config.json").is_file()
+}
+
+/// A network's name is its bridge's, or a further name of it.
+fn network_name(text: &str) -> Result<String, String> {
+    let long = text.parse().map(|name: NetworkName| name.to_string()).map_err(|error| error.to_string());
+    link_name(text).or(long)
 }
 
 fn link_name(text: &str) -> Result<String, String> {

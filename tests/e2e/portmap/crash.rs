@@ -1,5 +1,7 @@
 //! What a killed `portmap` leaves.
 
+use std::time::Duration;
+
 use super::host;
 use crate::support::{Need, Sandbox, Test, test};
 
@@ -32,12 +34,13 @@ fn killed_anywhere(sandbox: &Sandbox) {
                 killed -o /dev/null -e inject=$call:signal=KILL:when=$turn
                 walked=$((walked + 1))
                 record web c1 | portmap -p 8080:80 >/dev/null || echo $call $turn: refused
-                [ "$(get 127.0.0.1 8080)" = 10.88.0.1 ] || echo $call $turn: not reached
+                got=$(get 127.0.0.1 8080); [ "$got" = 10.88.0.1 ] || echo $call $turn: not reached, $got
                 portmap del web; portmap gc; nft list ruleset
             done
         done 3<after
         [ $walked -gt 20 ] && echo walked"#;
-    host(sandbox, "0", script).run().ok().stdout_is("walked\n");
+    // Each of some dozens of calls is one process after the other, all of them traced.
+    host(sandbox, "0", script).limit(Duration::from_secs(150)).run().ok().stdout_is("walked\n");
 }
 
 /// Killed likewise while it withdraws a container's ports, as a command and as a CNI plugin: they are all there or all
@@ -76,5 +79,6 @@ fn killed_withdrawal(sandbox: &Sandbox) {
             [ $walked -gt 10 ] && [ $kept -gt 0 ] && [ $kept -lt $walked ] && echo $how: walked
         done
         portmap del other; nft list ruleset"#;
-    host(sandbox, "0", script).run().ok().stdout_is("del: walked\ncni: walked\n");
+    let walk = host(sandbox, "0", script).limit(Duration::from_secs(150));
+    walk.run().ok().stdout_is("del: walked\ncni: walked\n");
 }

@@ -123,10 +123,7 @@ impl Child<'_> {
             let _span = trace::span("bring lo up", "");
             sys::network::loopback_up().context("bring lo up")?;
         }
-        {
-            let _span = trace::span("wait for the parent", "");
-            wait_for_parent(self.socket.as_fd())?;
-        }
+        wait_for_parent(self.socket.as_fd())?;
         if self.options.rootless {
             self.cgroups.keep_existing();
         }
@@ -201,7 +198,9 @@ impl Child<'_> {
         }
         self.hooks(rootfs.root())?;
         if self.process.terminal {
-            self.terminal(&rootfs)?;
+            let size = self.process.console_size;
+            tty::become_own(rootfs.root(), size, self.console.as_ref(), self.socket.as_fd())?;
+            tty::mount_console(rootfs.root(), rustix::stdio::stdin())?;
         } else if self.options.null_stdin {
             let null = file::open("/dev/null", OFlags::RDONLY)?;
             rustix::stdio::dup2_stdin(&null)?;
@@ -234,19 +233,6 @@ impl Child<'_> {
     fn state_now(&self, status: &str) -> record::State {
         let pid = rustix::process::getpid().as_raw_pid();
         record::State { status: Some(status.to_owned()), pid: Some(pid), ..self.state.clone() }
-    }
-
-    fn terminal(&self, rootfs: &Rootfs<'_>) -> anyhow::Result<()> {
-        let pair = tty::open(rootfs.root(), self.process.console_size)?;
-        if self.console.is_none() {
-            tty::fit(pair.slave.as_fd());
-        }
-        tty::mount_console(rootfs.root(), pair.slave.as_fd())?;
-        tty::take(pair.slave.as_fd()).context("take the terminal")?;
-        match &self.console {
-            Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),
-            None => sync::send(self.socket.as_fd(), &Message::Console(pair.master)).context("pass the terminal on"),
-        }
     }
 
     /// startContainer hooks run inside the container when `start` has come, as the program will; then this process waits
@@ -307,6 +293,7 @@ pub(crate) fn keyring(id: &str, none: bool) -> anyhow::Result<Option<CString>> {
 }
 
 pub(crate) fn wait_for_parent(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+    let _span = trace::span("wait for the parent", "");
     let mut answer = [0];
     let count = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut answer)).context("wait for the parent")?;
     ensure!(count == 1, "the parent is gone");

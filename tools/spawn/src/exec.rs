@@ -219,7 +219,8 @@ impl Child<'_> {
         }
         set_affinity(process.exec_cpu_affinity.as_ref().map(|affinity| affinity.last.as_str()))?;
         if process.terminal {
-            self.terminal()?;
+            let (root, size) = (file::open("/", OFlags::PATH)?, process.console_size);
+            tty::become_own(root.as_fd(), size, self.console.as_ref(), self.socket.as_fd())?;
         }
         stdio::give(process.user.uid);
         stdio::leave_host_null(None)?;
@@ -247,19 +248,6 @@ impl Child<'_> {
     /// Whether to do without cgroups that are closed to the caller.
     fn is_lenient(&self) -> bool {
         self.container.state.rootless || self.config.linux.has(NamespaceKind::User)
-    }
-
-    fn terminal(&self) -> anyhow::Result<()> {
-        let root = file::open("/", OFlags::PATH)?;
-        let pair = tty::open(root.as_fd(), self.order.process.console_size)?;
-        if self.console.is_none() {
-            tty::fit(pair.slave.as_fd());
-        }
-        tty::take(pair.slave.as_fd()).context("take the terminal")?;
-        match &self.console {
-            Some(connection) => tty::hand_over(connection.as_fd(), pair.master.as_fd()),
-            None => sync::send(self.socket.as_fd(), &Message::Console(pair.master)).context("pass the terminal on"),
-        }
     }
 }
 

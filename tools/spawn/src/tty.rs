@@ -14,18 +14,32 @@ use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
 use sys::mount::{attach, clone_tree};
 
 use crate::config::ConsoleSize;
+use crate::sync::{self, Message};
 
 const DEVPTS_MAGIC: i64 = 0x1cd1;
 
-/// Both sides of a new terminal.
-pub(crate) struct Pair {
-    pub master: OwnedFd,
-    pub slave: OwnedFd,
+/// Gives this process a terminal of the container whose root is `root`, as its three standard descriptors and, in a new
+/// session, as the controlling one. Its master goes to the other end of `console`, or else to the parent.
+pub(crate) fn become_own(
+    root: BorrowedFd<'_>,
+    size: Option<ConsoleSize>,
+    console: Option<&OwnedFd>,
+    parent: BorrowedFd<'_>,
+) -> anyhow::Result<()> {
+    let (master, slave) = open(root, size)?;
+    if console.is_none() {
+        fit(slave.as_fd());
+    }
+    take(slave.as_fd()).context("take the terminal")?;
+    match console {
+        Some(connection) => hand_over(connection.as_fd(), master.as_fd()),
+        None => sync::send(parent, &Message::Console(master)).context("pass the terminal on"),
+    }
 }
 
-/// Makes a terminal in the devpts of the container whose root is `root`. Neither side is ever opened by a name that the
-/// container could have changed.
-pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<Pair> {
+/// Makes a terminal in the devpts of the container. Neither side is ever opened by a name that the container could have
+/// changed.
+fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = root::open_with(root, Path::new("/dev/pts/ptmx"), flags, ResolveFlags::NO_SYMLINKS)
         .context("open /dev/pts/ptmx of the container")?;
@@ -38,7 +52,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::R
         let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&slave, size).context("set the terminal's size")?;
     }
-    Ok(Pair { master, slave })
+    Ok((master, slave))
 }
 
 /// Puts the terminal on `/dev/console`.
@@ -50,8 +64,7 @@ pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> anyh
     attach(tree.as_fd(), place.as_fd()).context("mount /dev/console")
 }
 
-/// Makes the slave the three standard descriptors and, in a new session, the controlling terminal.
-pub(crate) fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
+fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::ioctl_tiocsctty(slave)?;
     rustix::stdio::dup2_stdin(slave)?;
     rustix::stdio::dup2_stdout(slave)?;
@@ -84,7 +97,7 @@ pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
 
 /// Sends the master to the other end of a console socket.
 pub(crate) fn hand_over(connection: BorrowedFd<'_>, master: BorrowedFd<'_>) -> anyhow::Result<()> {
-    crate::sync::send_with_fd(connection, b"/dev/ptmx", master).context("send the terminal to the console socket")
+    sync::send_with_fd(connection, b"/dev/ptmx", master).context("send the terminal to the console socket")
 }
 
 /// The user's terminal in raw mode; as it was again when this is dropped.
@@ -117,7 +130,7 @@ impl Drop for Raw {
 
 /// Makes a new terminal fit the user's standard descriptors, which are still the caller's: before any program writes to it or
 /// asks it. It gets the size of the user's, and where no terminal reads its output, lines end without a carriage return.
-pub(crate) fn fit(terminal: BorrowedFd<'_>) {
+fn fit(terminal: BorrowedFd<'_>) {
     copy_size(terminal);
     if rustix::termios::isatty(rustix::stdio::stdout()) {
         return;

@@ -172,17 +172,21 @@ const LEFT: &str = "ls /run/netns state/run/spawn state/run/claims state/contain
     portmap list | tail -n +2; ip -o link | grep -v ' lo:'";
 
 fn removed_by_one_verb(sandbox: &Sandbox) {
-    let made =
-        |id: &str| format!("{} | ns add | portmap -p 8090:80 | spawn --detach", pipe(id, "-v /data", "sleep 1000"));
+    let made = |id: &str| {
+        format!("{} | ns add | portmap -p 8090:80 | spawn --detach", pipe(id, "-v /data -v named:/named", "sleep 1000"))
+    };
     for end in [
         "spawn kill hand KILL; while keep list -q --running | grep -q hand; do :; done; keep rm hand",
         "keep rm -fv hand",
+        "keep rm -f --volumes hand",
         "spawn delete -f hand; keep rm hand",
     ] {
         sandbox.sh(&made("hand")).run().ok();
         sandbox.sh(&format!("({end}) | grep -x hand")).run().ok();
         wait_for("the end of all", || sandbox.sh(LEFT).run().stdout.is_empty().then_some(()));
     }
+    // A volume with a name is not its own.
+    sandbox.sh("ls state/volumes; rm -r state/volumes").run().ok().stdout_is("named\n");
     // Also what was never started, and what is only a state.
     sandbox.sh(&format!("{} | ns add | portmap -p 8090:80", pipe("hand", "", "true"))).run().ok();
     sandbox.run(&["keep", "rm", "hand"]).ok();

@@ -52,7 +52,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Start(options) => start::start(&options),
         Verb::Stop(options) => stop::stop(&options),
         Verb::Restart(options) => stop::restart(&options),
-        Verb::Rm { force, these } => stop::remove(&these, force),
+        Verb::Rm { force, these, .. } => stop::remove(&these, force),
         Verb::List { form, roots } => list::list(&form, &roots.directories()),
         Verb::Inspect { these } => inspect::inspect(&these),
         Verb::Top { id, roots } => stop::top(&id, &roots.directories()),

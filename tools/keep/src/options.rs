@@ -145,6 +145,9 @@ pub(crate) enum Verb {
         /// Also one that runs: it is killed
         #[arg(long, short)]
         force: bool,
+        /// Also its volumes without a name, which always go with it: as docker's
+        #[arg(long)]
+        volumes: bool,
         #[command(flatten)]
         these: Containers,
     },

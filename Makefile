@@ -2,7 +2,7 @@
 # make demo         nginx from a registry, served on port 8080 (installs what is missing from Debian)
 # make test         every test; the last line counts them (installs what is missing from Debian)
 # make test-fresh   make demo and make test on a fresh Debian 13 and 12, as root and as a user with sudo; one line each
-# make test-vm      cgroup v2 and systemd in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
+# make test-vm      cgroup v2, systemd and a reboot in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make test-faults  one error in each call, and damage to each file: an hour at most (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was

@@ -3,6 +3,7 @@
 mod faults;
 mod known;
 mod life;
+mod machine;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -25,7 +26,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("events_are_told_as_they_happen", NEEDS, events),
         test("wrong_uses_are_one_line", NEEDS, wrong_uses),
     ];
-    own.into_iter().chain(life::tests()).chain(faults::tests()).chain(known::tests()).collect()
+    own.into_iter().chain(life::tests()).chain(faults::tests()).chain(known::tests()).chain(machine::tests()).collect()
 }
 
 /// Starts a container of busybox.

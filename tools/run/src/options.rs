@@ -334,8 +334,10 @@ impl std::str::FromStr for Network {
             "host" => Ok(Self::Host),
             _ => match text.strip_prefix("container:") {
                 Some(id) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
-                None if PODMANS.contains(&text) => Err("not one of bridge, none, host, container:ID, NAME".to_owned()),
-                None => text.parse().map(Self::Named).map_err(|error: NameError| error.to_string()),
+                None => match text.parse() {
+                    Ok(name) if !PODMANS.contains(&text) => Ok(Self::Named(name)),
+                    _ => Err("not one of bridge, none, host, container:ID, and no network's name".to_owned()),
+                },
             },
         }
     }

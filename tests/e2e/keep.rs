@@ -196,7 +196,7 @@ fn proxied(sandbox: &Sandbox) {
         (sockets.lines().filter(|line| line.ends_with("/keep.sock")).count() >= 3).then_some(())
     });
     quiet.signal(Signal::INT);
-    quiet.wait().fails(125).stderr_has("goes on");
+    quiet.wait().fails(1).stderr_has("goes on");
     proxy.signal(Signal::INT);
     proxy.wait().fails(7).stdout_has("caught");
     remove(sandbox, "web");

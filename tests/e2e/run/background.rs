@@ -243,7 +243,7 @@ fn start_repeats_nothing(sandbox: &Sandbox) {
 
 /// What a boot leaves of containers: their files.
 const REBOOT: &str = "
-    pkill -KILL -x keep
+    pkill -KILL -x keep; pkill -KILL -x portmap
     kill -KILL $(spawn list --format json | jq .[].pid)
     while pgrep -r R,S,D sleep; do :; done
     for root in state/containers/*/rootfs; do umount $root 2>/dev/null; done

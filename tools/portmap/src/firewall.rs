@@ -158,6 +158,14 @@ impl Firewall {
         bail!("change the firewall: somebody else changes it all the time")
     }
 
+    /// Closes 127.0.0.0/8 to neighbours and containers.
+    pub(crate) fn guard(&mut self) -> anyhow::Result<()> {
+        let mut batch = Batch::nftables(None);
+        batch.push(&guard::TABLE.create(), flag::CREATE);
+        guard::write(&mut batch, guard::TABLE);
+        self.socket.batch(&batch.end()).context("guard 127.0.0.0/8")
+    }
+
     fn apply(
         &mut self,
         state: &State,

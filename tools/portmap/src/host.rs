@@ -36,8 +36,12 @@ const OURS: &str = "2";
 
 /// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it. Its guard has to be there before.
 pub(crate) fn route_localnet(interface: &str) -> anyhow::Result<()> {
-    let name = localnet(interface);
-    if is_set(&name) { Ok(()) } else { write(&name, OURS) }
+    if is_localnet_routed(interface) { Ok(()) } else { write(&localnet(interface), OURS) }
+}
+
+/// Tells whether that is so.
+pub(crate) fn is_localnet_routed(interface: &str) -> bool {
+    is_set(&localnet(interface))
 }
 
 /// Returns the interfaces for which we have turned it on.

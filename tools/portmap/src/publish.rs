@@ -113,6 +113,14 @@ pub(crate) fn publish(
             Ok(planned.clone())
         })
     };
+    let by_ipv4 = ways.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, way)| way.as_ref());
+    let interfaces: Vec<&str> = by_ipv4.map(|way| way.interface.as_str()).collect();
+    let route = || interfaces.iter().try_for_each(|interface| host::route_localnet(interface));
+    // Before the mappings: a first packet to 127.0.0.1 that comes between the two would be lost, and sent again after a
+    // second. Where it fails, so it does below.
+    if !interfaces.iter().all(|interface| host::is_localnet_routed(interface)) && firewall.guard().is_ok() {
+        let _later = route();
+    }
     let mut done = change(firewall);
     for _ in specs {
         match done {
@@ -123,10 +131,8 @@ pub(crate) fn publish(
         }
     }
     let publication = Publication { mappings: chosen, steps: planned };
-    // After its guard, which came with the mappings.
-    let by_ipv4 = ways.iter().filter(|(address, _)| address.is_ipv4()).filter_map(|(_, way)| way.as_ref());
-    let mut interfaces = by_ipv4.map(|way| &way.interface);
-    let done = done.and_then(|_| interfaces.try_for_each(|interface| host::route_localnet(interface)));
+    // Somebody who withdrew the last port meanwhile may have turned it off.
+    let done = done.and_then(|_| route());
     // The kernel may have done it, and only its answer got lost.
     done.inspect_err(|_| publication.take_back(firewall))?;
     forget_connections(&publication.steps);

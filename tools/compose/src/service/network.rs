@@ -41,8 +41,11 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
     if let (Some(networks), 2..) = (networks, joined.len()) {
         return Err(networks.error("a service stands on one network here"));
     }
-    options.extend(of_network);
-    options.extend(aliases.into_iter().flat_map(|alias| ["--network-alias".to_owned(), alias]));
+    // An ordinary user has no bridge, and so no names.
+    if !of_network.is_empty() {
+        options.extend(of_network);
+        options.extend(aliases.into_iter().flat_map(|alias| ["--network-alias".to_owned(), alias]));
+    }
     Ok(options)
 }
 

@@ -4,7 +4,7 @@
 # make test-fresh   make demo and make test on a fresh Debian 13 and 12, as root and as a user with sudo; one line each
 # make test-vm      cgroup v2, systemd and a reboot in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
-# make test-faults  one error in each call, and damage to each file: an hour at most (make test takes a sample)
+# make test-faults  one error in each call, damage to each file, power cuts: hours (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
 # make lint         formatting, clippy, shellcheck
@@ -70,7 +70,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
-	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe tests/images/make tests/images/*.py
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe tests/images/make tests/images/*.py tests/e2e/faults/disk.py
 
 bench: build
 	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run

@@ -3,6 +3,7 @@
 
 mod damage;
 mod keeper;
+mod power;
 mod scenarios;
 mod walk;
 
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 use crate::support::Test;
 
 pub(crate) fn tests() -> Vec<Test> {
-    walk::tests().into_iter().chain(keeper::tests()).chain(damage::tests()).collect()
+    let kinds = [walk::tests(), keeper::tests(), damage::tests(), power::tests()];
+    kinds.into_iter().flatten().collect()
 }
 
 /// Tells whether everything is walked through, and not a sample.

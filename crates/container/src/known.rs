@@ -96,15 +96,17 @@ impl Known {
         let is_directory = sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir());
         let exit = Exit::of(&bundle);
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
-        let there = |name: &str| !matches!(bundle.join(name).try_exists(), Ok(false));
+        let there = |name: &str| io::Result::Ok(sys::file::known(bundle.join(name).metadata())?.is_some());
         let condition = match &noted {
             Some(noted) if process.is_some() => noted.condition(),
             Some(noted) if noted.process.pid == 0 => Condition::Created,
             None if !is_directory => return Ok(None),
             // One whose config.json is gone has other files still.
-            _ if own.as_ref() == Some(&bundle) && !there("config.json") && !there("keep.json") => Condition::Incomplete,
-            _ if there(Exit::FILE) && is_held(directories, &bundle) => Condition::Restarting,
-            None if !there(Exit::FILE) && !there("pid") => Condition::Created,
+            _ if own.as_ref() == Some(&bundle) && !there("config.json")? && !there("keep.json")? => {
+                Condition::Incomplete
+            }
+            _ if there(Exit::FILE)? && is_held(directories, &bundle) => Condition::Restarting,
+            None if !there(Exit::FILE)? && !there("pid")? => Condition::Created,
             _ => Condition::Exited,
         };
         let started = noted.as_ref().and_then(|noted| noted.text("created")).filter(|_| process.is_some());

@@ -174,8 +174,9 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
-        let bundles = entries.flatten().map(|entry| entry.path()).filter(|bundle| bundle.join(FILE).exists());
-        Ok(bundles.map(|bundle| Self::of_bundle(&bundle)).collect())
+        let bundles = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        let bundles = bundles.iter().filter(|bundle| sys::file::may_be_there(&bundle.join(FILE)));
+        Ok(bundles.map(|bundle| Self::of_bundle(bundle)).collect())
     }
 
     /// Removes what only a run of the container has.

@@ -192,8 +192,8 @@ impl Claim {
 
     /// Gives the name back: everything is undone.
     pub fn release(self) {
-        // Whoever finds the file later finds nothing to do in it.
-        let _gone = fs::remove_file(&self.path);
+        // Whoever finds the file later finds nothing to do in it. Another one of that name is another's.
+        let _gone = is_named(&self.file, &self.path).then(|| fs::remove_file(&self.path));
     }
 
     /// Gives the file, for a program that this one starts.

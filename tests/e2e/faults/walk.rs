@@ -107,8 +107,10 @@ impl Walk<'_> {
         }
     }
 
-    fn check(&self) -> bool {
-        self.plain(self.scenario.check).stdout == self.want
+    /// Returns what is there in the place of what should be.
+    fn check(&self) -> Option<String> {
+        let seen = self.plain(self.scenario.check).stdout;
+        (seen != self.want).then(|| format!("{}: {seen}", self.scenario.check))
     }
 
     /// Lets a call fail, and returns what is wrong then; `None` if there was no such call.
@@ -125,18 +127,17 @@ impl Walk<'_> {
         if outcome.stderr.contains("panicked") && !is_std_s(&outcome.stderr) {
             wrong.push(outcome.stderr.clone());
         }
-        if code == 0 && !self.check() {
-            wrong.push(format!("a wrong result with exit code 0 {}", outcome.stderr.trim()));
-        }
         if code == 0 {
+            let seen = self.check();
+            wrong.extend(seen.map(|seen| format!("a wrong result with exit code 0: {seen} {}", outcome.stderr.trim())));
             self.plain(self.scenario.clear);
         }
         let next = self.once(None);
         if next.code() != 0 {
             let words = outcome.stderr.trim();
             wrong.push(format!("exit code {code} ({words}), and the next run fails: {}", next.stderr));
-        } else if !self.check() {
-            wrong.push("the next run has a wrong result".to_owned());
+        } else if let Some(seen) = self.check() {
+            wrong.push(format!("the next run has a wrong result: {seen}"));
         }
         self.plain(self.scenario.clear);
         let left = since(&self.before, self.sandbox);

@@ -154,7 +154,7 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
         let path = directories.bundle(&id);
         let is_used = || -> Result<bool> {
             let whole = container::is_whole(&path)?;
-            let kept = whole && (runner(&path, directories)?.is_some() || !(all || has_lost_its_mount(&path)));
+            let kept = whole && (runner(&path, directories)?.is_some() || !(all || has_lost_its_mount(&path)?));
             Ok(kept || is_claimed(&path, directories)?)
         };
         if is_used()? {
@@ -186,7 +186,7 @@ pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
     if lock.is_none() || runner(&path, directories)?.is_some() {
         bail!("container `{bundle}` is in use: stop it first");
     }
-    if has_lost_its_mount(&path) {
+    if has_lost_its_mount(&path)? {
         let Rootfs { layers, path: tree, .. } = record.part()?;
         let layers = layers.or_else(|| tree.map(|tree| vec![tree])).context("the record's rootfs is empty")?;
         let (upper, work, target) = (path.join("upper"), path.join("work"), path.join("rootfs"));
@@ -198,11 +198,14 @@ pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
 }
 
 /// Tells whether an overlay is mounted elsewhere, or nowhere any more.
-pub(crate) fn has_lost_its_mount(path: &Path) -> bool {
+pub(crate) fn has_lost_its_mount(path: &Path) -> Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
+    let look = |path: &Path| {
+        let found = sys::file::known(fs::symlink_metadata(path)).with_context(|| format!("look at {}", path.display()));
+        found.map(|found| found.map(|found| found.dev()))
+    };
     // A flat root file system has no mount to lose.
-    path.join("upper").is_dir() && device(&path.join("rootfs")) == device(path)
+    Ok(look(&path.join("upper"))?.is_some() && look(&path.join("rootfs"))? == look(path)?)
 }
 
 #[cfg(test)]

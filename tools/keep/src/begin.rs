@@ -100,20 +100,25 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
     }
     command.envs(trace::variable());
     sys::child::apart(&mut command, job.preserve_fds);
-    command.spawn().context("execute the keeper")?;
+    let mut keeper = command.spawn().context("execute the keeper")?;
     // With it goes this process's copy of the keeper's end.
     drop(command);
-    ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
-    ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
-    let _span = trace::span("wait for the keeper", "");
-    let mut reports = BufReader::new(ours);
-    let mut report = next(&mut reports)?;
-    let mut joined = None;
-    if matches!(report, Report::Open) {
-        joined = control::ask(&job.bundle, &job.id, &Request::Attach)?;
-        report = next(&mut reports)?;
-    }
-    Ok((report, joined))
+    let mut heard = || {
+        ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
+        ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
+        let _span = trace::span("wait for the keeper", "");
+        let mut reports = BufReader::new(&ours);
+        let report = next(&mut reports)?;
+        if !matches!(report, Report::Open) {
+            return Ok((report, None));
+        }
+        let joined = control::ask(&job.bundle, &job.id, &Request::Attach)?;
+        Ok((next(&mut reports)?, joined))
+    };
+    heard().inspect_err(|_| {
+        // What it has begun the caller undoes, not both.
+        let _ended = keeper.kill().and_then(|()| keeper.wait());
+    })
 }
 
 /// Reads what the keeper says next.

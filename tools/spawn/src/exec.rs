@@ -149,10 +149,13 @@ fn clone_into(child: &mut Child<'_>, cgroup: Option<&OwnedFd>, own: &OwnedFd) ->
         entered => {
             entered.context("join the pid namespace")?;
             let cloned = clone(how);
-            if !pids.is_empty() && !matches!(cloned, Ok(Cloned::Child)) {
-                sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
+            let stays = pids.is_empty() || matches!(cloned, Ok(Cloned::Child));
+            let back = if stays { Ok(()) } else { sys::namespace::enter(own.as_fd(), Kind::Pid) };
+            if let (Err(_), Ok(Cloned::Parent { pid, pidfd })) = (&back, &cloned) {
+                // Another one may be tried, and the program is to run once.
+                create::end(*pid, pidfd);
             }
-            cloned.context("clone the process")
+            back.context("return to the own pid namespace").and_then(|()| cloned.context("clone the process"))
         }
     };
     if cloned.is_err() {

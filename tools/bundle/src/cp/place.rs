@@ -154,14 +154,15 @@ fn root_flags() -> OFlags {
 /// Opens the root of a container that does not run.
 fn stopped(bundle: &Path, rootfs: Rootfs) -> Result<OwnedFd> {
     let target = bundle.join("rootfs");
-    if has_lost_its_mount(bundle) {
+    if has_lost_its_mount(bundle)? {
         let layers = rootfs.layers.or_else(|| rootfs.path.map(|path| vec![path])).context("it has no root")?;
         let (upper, work) = (bundle.join("upper"), bundle.join("work"));
         let overlay = Overlay { layers: &layers, upper: &upper, work: &work, target: &target, volatile: false };
         return Ok(overlay::mount(&overlay)?.root()?);
     }
     // Mounted, or flat.
-    let path = if bundle.join("upper").is_dir() { target } else { rootfs.path.context("it has no root")? };
+    let path =
+        if sys::file::may_be_there(&bundle.join("upper")) { target } else { rootfs.path.context("it has no root")? };
     rustix::fs::openat(CWD, &path, root_flags(), Mode::empty()).with_context(|| format!("open {}", path.display()))
 }
 

@@ -176,7 +176,11 @@ impl Record {
         };
         let bundles = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         let bundles = bundles.iter().filter(|bundle| sys::file::may_be_there(&bundle.join(FILE)));
-        Ok(bundles.map(|bundle| Self::of_bundle(bundle)).collect())
+        let read = bundles.map(|bundle| match Self::of_bundle(bundle) {
+            Err(Error::Read { cause, .. }) if sys::file::says_nothing(&cause) => Err(cause),
+            record => Ok(record),
+        });
+        read.collect()
     }
 
     /// Removes what only a run of the container has.

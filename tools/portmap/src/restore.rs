@@ -87,22 +87,9 @@ pub(crate) fn is_of(record: &Record, id: Option<&ContainerId>) -> bool {
 pub(crate) fn noted(directories: &Directories) -> anyhow::Result<Vec<Record>> {
     let bundles = directories.bundles();
     let records = Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))?;
-    let mut found = vec![];
-    for record in records {
-        match record {
-            // It may be one that has lost its ports.
-            Err(record::Error::Read { origin, cause }) if sys::file::says_nothing(&cause) => {
-                return Err(cause).context(origin);
-            }
-            // One that is damaged is no reason to leave the others alone.
-            Err(error) => warn!("{error}"),
-            Ok(record) if record.member(Ports::MEMBER).is_some() && is_there(&record, directories) => {
-                found.push(record);
-            }
-            Ok(_) => {}
-        }
-    }
-    Ok(found)
+    // One that is damaged is no reason to leave the others alone.
+    let records = records.into_iter().filter_map(|record| record.map_err(|error| warn!("{error}")).ok());
+    Ok(records.filter(|record| record.member(Ports::MEMBER).is_some() && is_there(record, directories)).collect())
 }
 
 /// Tells whether a container runs, or will be started again by its keeper.

@@ -87,13 +87,6 @@ fn missing(directories: &Directories, host: &mut Router) -> Result<Vec<Step>> {
 fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachment>> {
     let (mut found, bundles) = (Vec::new(), directories.bundles());
     for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
-        let record = match record {
-            // It may be one that has lost its network.
-            Err(record::Error::Read { origin, cause }) if sys::file::says_nothing(&cause) => {
-                return Err(cause).context(origin);
-            }
-            record => record,
-        };
         // One that is damaged is no reason to leave the others alone.
         let Some(attachment) = record.map_err(|error| log::warn!("{error}")).ok().as_ref().and_then(attachment) else {
             continue;

@@ -103,11 +103,11 @@ fn words(sandbox: &Sandbox) {
         sandbox.sh(line).run().ok().stdout_has(want).stderr_is("");
     }
     for (line, code, said) in [
-        ("keep exec web sh", 125, "`spawn exec`"),
-        ("run ps", 125, "`keep list`"),
-        ("unpack logs", 2, "`keep logs`"),
-        ("pull exec", 2, "`spawn exec`"),
-        ("ns rmi x", 2, "`pull remove`"),
+        ("keep exec web sh", 125, "it is spawn exec "),
+        ("run ps", 125, "it is keep list "),
+        ("unpack logs", 2, "it is keep logs "),
+        ("pull exec", 2, "it is spawn exec "),
+        ("ns rmi x", 2, "it is pull remove "),
         ("bundle rm nosuch", 1, "nosuch"),
         ("keep lsit", 125, "did you mean `keep list`?"),
         ("bundle lits", 1, "did you mean `bundle list`?"),

@@ -86,7 +86,7 @@ const DOORS: [&str; 47] = [
 
 fn hostile_names(sandbox: &Sandbox) {
     sandbox.sh("mkdir -p state/run/claims state/containers state/volumes; echo mine >victim; mkdir dir; mv victim dir/file; cp -r dir victim").run().ok();
-    let all = "find . -path ./home -prune -o -path ./image -prune -o -print | sort; cat victim/file; ip netns list";
+    let all = "find . -path ./home -prune -o -path ./image -prune -o -path ./programs -prune -o -print | sort; cat victim/file; ip netns list";
     let before = sandbox.sh(all).run().ok().stdout;
     for name in NAMES {
         let name = name.replace("/SANDBOX", &sandbox.at(""));

@@ -22,18 +22,15 @@ const TOOLS: [(&str, &[&str]); 9] = [
     ("unpack", &["commit", "diff"]),
 ];
 /// What the others are; of words that are no verb anywhere, what is done instead.
-const OTHERS: [(&[&str], &str); 17] = [
-    (&["build"], "buildah or buildkit, whose image `pull oci:DIR` takes"),
+const OTHERS: [(&[&str], &str); 14] = [
+    (&["build"], "buildah or buildkit, whose image pull oci:DIR takes"),
     (&["create"], "bundle, and then keep start"),
-    (&["export"], "unpack --flat"),
     (&["images"], "pull list"),
-    (&["import"], "bundle DIR"),
     (&["load"], "pull docker-archive:FILE"),
-    (&["login", "logout"], "podman's or skopeo's, whose files `pull` reads"),
+    (&["login", "logout"], "podman's or skopeo's, whose files pull reads"),
     (&["network", "networks"], "ns"),
     (&["port"], "portmap list"),
     (&["ps"], "keep list"),
-    (&["rename"], "keep rm, and then run --name"),
     (&["rmi"], "pull remove"),
     (&["save"], "pull --to docker-archive:FILE"),
     (&["search"], "pull tags"),
@@ -80,15 +77,11 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
     match (verb, &place) {
         (Some(verb), _) => *word = verb.into(),
         (None, Some(place)) if TOOLS.iter().any(|(name, _)| *name == tool) => {
-            return Err(Usage(format!("{text} is no verb of {tool}: it is {} (./{text} is a file)", quoted(place))));
+            return Err(Usage(format!("{text} is no verb of {tool}: it is {place} (./{text} is a file)")));
         }
         _ => {}
     }
     Ok(())
-}
-
-fn quoted(place: &str) -> String {
-    if place.contains(['`', ',']) || place.split(' ').count() > 3 { place.to_owned() } else { format!("`{place}`") }
 }
 
 /// Returns what may have been meant by a first word that has led to an error: a verb that is almost the same.
@@ -119,10 +112,10 @@ mod tests {
             (keep(), "logs", Ok("logs")),
             (keep(), "./ps", Ok("./ps")),
             (keep(), "help", Ok("help")),
-            (keep(), "exec", Err("exec is no verb of keep: it is `spawn exec` (./exec is a file)")),
+            (keep(), "exec", Err("exec is no verb of keep: it is spawn exec (./exec is a file)")),
             (Command::new("run"), "help", Ok("--help")),
             (Command::new("run"), "nginx", Ok("nginx")),
-            (Command::new("run"), "ps", Err("ps is no verb of run: it is `keep list` (./ps is a file)")),
+            (Command::new("run"), "ps", Err("ps is no verb of run: it is keep list (./ps is a file)")),
             (Command::new("lsns"), "ps", Ok("ps")),
         ] {
             let mut arguments = ["tool", word].map(OsString::from);

@@ -59,14 +59,15 @@ fn held_until_withdrawn(sandbox: &Sandbox) {
 
 /// Of one that is gone without a word the next who wants the port ends it, and so does `portmap gc`.
 fn goes_with_container(sandbox: &Sandbox) {
-    let script = r"
+    let script = r#"
         holder() { for p in /proc/[0-9]*; do [ $(cat $p/comm) != portmap ] || echo ${p#/proc/}; done 2>/dev/null; }
-        gone() { ip netns add dead; record old c2 | sed s,/c2,/dead, | portmap -p 8080:80 >/dev/null; ip netns del dead; }
+        serves() { until grep -q "^Seccomp:.*2" /proc/$(holder)/status; do :; done 2>/dev/null; }
+        gone() { ip netns add dead; record old c2 | sed s,/c2,/dead, | portmap -p 8080:80 >/dev/null; serves; ip netns del dead; }
         gone; bind 10 1 8080; v4 | portmap -p 8080:80 >/dev/null; get ::1 8080; portmap del web
         gone; portmap gc; bind 10 1 8080
         v4 | portmap -p 8080:80 >/dev/null; kill -9 $(holder); until [ $(bind 10 1 8080) = free ]; do :; done
         v4 | portmap -p 8080:80 >/dev/null; get ::1 8080; ls state/run/portmap-beside | grep -c .
-        portmap del web; ls state/run/portmap-beside | grep -c .; holder";
+        portmap del web; ls state/run/portmap-beside | grep -c .; holder"#;
     let want = "taken\n10.88.0.1\nfree\n10.88.0.1\n1\n0\n";
     host(sandbox, "0", &format!("{SETUP}{script}")).run().ok().stdout_is(want);
 }

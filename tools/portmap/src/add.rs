@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         let (proxy, served) = Server::inside(options, &target, &wishes)?;
         Served::add_to(&mut record, &served)?;
         if options.detach || is_piped {
-            let child = proxy.go_on(true)?;
+            let child = proxy.go_on(true, || {})?;
             record.hand_on().inspect_err(|_| end(&child))?;
         } else {
             proxy.serve(|| Ok(record.print()?))?;
@@ -91,7 +91,7 @@ fn translate(
     let mut firewall = if holds { Firewall::open_as_holder()? } else { Firewall::open()? };
     let published = publish::publish(&mut firewall, target, specs, manner);
     let published = published.inspect_err(|_| before.iter().for_each(|held| held.restart(&directories)))?;
-    let mut children = Vec::new();
+    let (mut children, mut firewall) = (Vec::new(), Some(firewall));
     let tell = || {
         forward::open(options.forward, &published.mappings)?;
         let ports = port_mappings(&published.mappings);
@@ -102,12 +102,13 @@ fn translate(
         if !proxied.is_empty() {
             let (proxy, served) = Server::inside(options, target, proxied)?;
             Served::add_to(&mut record, &served)?;
-            children.push(proxy.go_on(true)?);
+            // The kernel deletes the holder's table with the last copy of its socket.
+            children.push(proxy.go_on(true, || drop(firewall.take()))?);
         }
         if holds || !held.is_empty() {
-            let held_by = holds.then(|| (firewall, published.mappings.clone()));
+            let held_by = firewall.filter(|_| holds).map(|firewall| (firewall, published.mappings.clone()));
             let server = Server::beside(&directories, target, &held, &options.while_process, held_by)?;
-            children.push(server.go_on(false)?);
+            children.push(server.go_on(false, || {})?);
         }
         anyhow::Ok(record.hand_on()?)
     };

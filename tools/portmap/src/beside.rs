@@ -47,7 +47,7 @@ impl Held {
             return;
         }
         let server = Server::beside(directories, &self.target, &self.specs, &[], None);
-        if let Err(error) = server.and_then(|server| server.go_on(false)) {
+        if let Err(error) = server.and_then(|server| server.go_on(false, || {})) {
             warn!("hold the ports of {}: {error:#}", self.target.owner.id);
         }
     }

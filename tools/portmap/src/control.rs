@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -156,10 +157,27 @@ pub(crate) struct Control {
     record: String,
 }
 
+/// Whether names stay where sockets are closed.
+static HANDED_ON: AtomicBool = AtomicBool::new(false);
+
+/// Closes the sockets of what a child has from now on, and leaves their names to it.
+pub(crate) fn hand_on<T>(sockets: T) {
+    HANDED_ON.store(true, Ordering::Relaxed);
+    drop(sockets);
+    HANDED_ON.store(false, Ordering::Relaxed);
+}
+
+/// Removes the name of a socket that is closed, unless that is a child's.
+pub(crate) fn remove_name(path: &Path) {
+    if !HANDED_ON.load(Ordering::Relaxed) {
+        // Nobody listens there any more, whoever removes it.
+        let _left = fs::remove_file(path);
+    }
+}
+
 impl Drop for Control {
     fn drop(&mut self) {
-        // Whoever looks for it next removes it, if this cannot.
-        let _left = fs::remove_file(&self.path);
+        remove_name(&self.path);
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sys::clone::{Cloned, How, clone, exit_now};
 
 use crate::add;
-use crate::control::{Control, Sockets};
+use crate::control::{self, Control, Sockets};
 use crate::firewall::Firewall;
 use crate::mapping::{Mapping, Published, Step};
 use crate::options::{Add, ProxyProtocol};
@@ -127,12 +127,14 @@ impl Server {
         Ok(())
     }
 
-    /// Serves in a child, which goes on when this process has ended; with `wait` it serves on return.
-    pub(crate) fn go_on(self, wait: bool) -> anyhow::Result<OwnedFd> {
+    /// Serves in a child, which goes on when this process has ended; with `wait` it serves on return. The child lets go
+    /// of what is another's by `leave`.
+    pub(crate) fn go_on(self, wait: bool, leave: impl FnOnce()) -> anyhow::Result<OwnedFd> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         match clone(How::default()).context("start a server")? {
             Cloned::Child => {
                 drop(read);
+                leave();
                 let done = leave_the_caller().and_then(|null| {
                     self.serve(|| {
                         rustix::stdio::dup2_stderr(null)?;
@@ -148,8 +150,8 @@ impl Server {
                 exit_now(done.is_err().into())
             }
             Cloned::Parent { pidfd, .. } => {
-                // Its sockets and their names are the child's.
-                std::mem::forget(self);
+                // Its sockets are the child's, and so are their names.
+                control::hand_on(self);
                 drop(write);
                 if wait && rustix::io::read(&read, &mut [0]).context("wait for the server")? == 0 {
                     // It has said why on stderr.

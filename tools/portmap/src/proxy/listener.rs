@@ -1,6 +1,6 @@
 //! The host's side: sockets that hold ports and paths from the start on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,8 +47,7 @@ impl Name {
 
 impl Drop for Name {
     fn drop(&mut self) {
-        // Nobody listens there any more, whoever removes it.
-        let _left = fs::remove_file(&self.0);
+        control::remove_name(&self.0);
     }
 }
 

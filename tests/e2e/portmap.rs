@@ -143,7 +143,7 @@ fn again(sandbox: &Sandbox) {
 }
 
 fn thousand(sandbox: &Sandbox) {
-    let script = "nft monitor > monitor.out & monitor=$!
+    let script = "ulimit -Sn 300; nft monitor > monitor.out & monitor=$!
         record web c1 | portmap -p 20000-20999:30000-30999 | grep -o hostPort | wc -l
         nft list ruleset | grep -c 'comment \"id=web .*netns=/run/netns/c1'
         nft list map ip portmap any | grep -o 20999

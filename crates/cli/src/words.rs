@@ -22,7 +22,7 @@ const TOOLS: [(&str, &[&str]); 9] = [
     ("unpack", &["commit", "diff"]),
 ];
 /// What the others are; of words that are no verb anywhere, what is done instead.
-const OTHERS: [(&[&str], &str); 14] = [
+const OTHERS: [(&[&str], &str); 12] = [
     (&["build"], "buildah or buildkit, whose image pull oci:DIR takes"),
     (&["create"], "bundle, and then keep start"),
     (&["images"], "pull list"),
@@ -33,8 +33,6 @@ const OTHERS: [(&[&str], &str); 14] = [
     (&["ps"], "keep list"),
     (&["rmi"], "pull remove"),
     (&["save"], "pull --to docker-archive:FILE"),
-    (&["search"], "pull tags"),
-    (&["system"], "run --gc, bundle prune and pull gc"),
     (&["unpause"], "spawn resume"),
     (&["volume", "volumes"], "a directory below volumes in the directory of all state"),
 ];

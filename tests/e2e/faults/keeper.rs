@@ -100,7 +100,7 @@ const WANTS: [Want; 4] = [
         needs: NEEDS,
         before: ":",
         begin: "mount --rbind state state && mount -o remount,bind,ro state",
-        lift: "umount --recursive --lazy state",
+        lift: "umount --lazy state",
     },
 ];
 

@@ -26,7 +26,6 @@ fn whole(directories: &Directories, known: &Known) -> Value {
     let bundle = &known.bundle;
     let mut whole = list::row(directories, known);
     let config: Value = list::parse(bundle, "config.json").unwrap_or_default();
-    whole["user"] = config["process"]["user"].clone();
     whole["labels"] = config["annotations"].clone();
     whole["limits"] = config["linux"]["resources"].clone();
     whole["mounts"] = config["mounts"].clone();

@@ -98,6 +98,7 @@ fn translate(
         let mut held = if options.no_bind_check { vec![] } else { beside::specs(&ports, specs, proxied) };
         let kept = before.iter().flat_map(|held| &held.specs).filter(|spec| !held.contains(spec)).copied();
         held.extend(kept.collect::<Vec<_>>());
+        held.truncate(beside::MOST);
         Served::add_to(&mut record, &ports.into_iter().map(Served::Port).collect::<Vec<_>>())?;
         if !proxied.is_empty() {
             let (proxy, served) = Server::inside(options, target, proxied)?;

@@ -15,7 +15,7 @@ use crate::spec::{HostPorts, PortSpec, Span, Wish};
 use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
-const MOST: usize = 256;
+pub(crate) const MOST: usize = 256;
 
 /// What such a process holds.
 pub(crate) struct Held {

@@ -103,6 +103,7 @@ pub(crate) struct Surroundings<'a> {
 
 /// Takes what is asked for.
 pub(crate) fn listen(wishes: &[Wish], surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
+    super::relay_limit();
     let mut listeners = Vec::new();
     for wish in wishes {
         listeners.extend(match wish {

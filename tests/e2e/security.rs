@@ -277,7 +277,7 @@ fn locks(sandbox: &Sandbox) {
             for file in state/oci/.index state/oci/ingest /run/drayage/network.lock; do
                 test -e $file; ! {lock} $file true 2>err; grep -q 'Permission denied' err
             done
-            flock state/oci/ingest sleep 3 & pull gc 2>err; grep -q 'wait for the lock' err; wait
+            flock state/oci/ingest sh -c 'touch held; sleep 5' & until [ -e held ]; do :; done; pull gc 2>err; grep -q 'wait for the lock' err; wait
             cp -r state/oci lay; rm lay/oci-layout; mkfifo lay/oci-layout
             ! timeout 20 pull oci:lay 2>err; grep -q 'not a regular file' err"
         ))

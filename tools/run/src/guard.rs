@@ -72,6 +72,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn guard() -> Result<()> {
+    // A socket of the caller's would be taken as long as this process lives, which ends after `run`.
+    sys::child::close_inherited(3, &[])?;
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [data, run, id] = arguments.as_slice() else { bail!("not three arguments") };
     let directories = Directories::new(data.into(), run.into());

@@ -159,15 +159,10 @@ fn is_half_made(link: &Link) -> bool {
 
 fn sweep_in_background() -> Result<()> {
     log::debug!("delete the bridge in the background");
-    Command::new("/proc/self/exe")
-        .arg0(SWEEP)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        // What ends us, a terminal that hangs up or Ctrl-C, should not end it.
-        .process_group(0)
-        .spawn()
-        .context("execute the sweep")?;
+    let mut sweep = Command::new("/proc/self/exe");
+    sweep.arg0(SWEEP).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // What ends us, a terminal that hangs up or Ctrl-C, should not end it; a socket of our caller's would be taken as long.
+    sys::child::afresh(sweep.process_group(0)).spawn().context("execute the sweep")?;
     Ok(())
 }
 

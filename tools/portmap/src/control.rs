@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -68,7 +67,7 @@ impl Sockets {
             flock(&directory, FlockOperation::LockExclusive)?;
             self.sweep_in(&directory);
             let (name, listener) = bind_anew(&directory, self.only.as_deref())?;
-            Ok(Control { listener, path: self.path.join(name), record: record.to_line() + "\n" })
+            Ok(Control { listener, name: Name(self.path.join(name)), record: record.to_line() + "\n" })
         };
         make().with_context(|| format!("make a control socket in {}", self.path.display()))
     }
@@ -153,38 +152,36 @@ impl Sockets {
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: UnixListener,
-    path: PathBuf,
+    name: Name,
     record: String,
 }
 
-/// Whether names stay where sockets are closed.
-static HANDED_ON: AtomicBool = AtomicBool::new(false);
+/// A socket's name in the file system, which goes with this.
+#[derive(Debug)]
+pub(crate) struct Name(pub(crate) PathBuf);
 
-/// Closes the sockets of what a child has from now on, and leaves their names to it.
-pub(crate) fn hand_on<T>(sockets: T) {
-    HANDED_ON.store(true, Ordering::Relaxed);
-    drop(sockets);
-    HANDED_ON.store(false, Ordering::Relaxed);
-}
-
-/// Removes the name of a socket that is closed, unless that is a child's.
-pub(crate) fn remove_name(path: &Path) {
-    if !HANDED_ON.load(Ordering::Relaxed) {
-        // Nobody listens there any more, whoever removes it.
-        let _left = fs::remove_file(path);
+impl Name {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
-impl Drop for Control {
+impl Drop for Name {
     fn drop(&mut self) {
-        remove_name(&self.path);
+        // Nobody listens there any more, whoever removes it.
+        let _left = fs::remove_file(&self.0);
     }
 }
 
 impl Control {
     /// Returns the socket's path.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.name.path()
+    }
+
+    /// Closes the socket, which a child has from now on, and leaves the name to that.
+    pub(crate) fn hand_on(self) {
+        std::mem::forget(self.name);
     }
 
     pub(crate) fn socket(&self) -> &UnixListener {

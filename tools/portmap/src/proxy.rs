@@ -36,7 +36,7 @@ use sys::namespace::Kind;
 
 pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
 
-use crate::control::Control;
+use crate::control::{Control, Name};
 use crate::options::ProxyProtocol;
 use crate::spec::Served;
 use crate::target::Target;
@@ -44,7 +44,6 @@ use crate::watch::Watch;
 
 use datagram::Flows;
 use door::Doors;
-use listener::Name;
 use readiness::Readiness;
 use token::Token;
 use worker::{EVENTS, Worker};

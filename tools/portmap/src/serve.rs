@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sys::clone::{Cloned, How, clone, exit_now};
 
 use crate::add;
-use crate::control::{self, Control, Sockets};
+use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
 use crate::mapping::{Mapping, Published, Step};
 use crate::options::{Add, ProxyProtocol};
@@ -151,7 +151,8 @@ impl Server {
             }
             Cloned::Parent { pidfd, .. } => {
                 // Its sockets are the child's, and so are their names.
-                control::hand_on(self);
+                self.control.hand_on();
+                self.listeners.into_iter().for_each(Listener::hand_on);
                 drop(write);
                 if wait && rustix::io::read(&read, &mut [0]).context("wait for the server")? == 0 {
                     // It has said why on stderr.

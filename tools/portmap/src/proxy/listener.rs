@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -11,7 +11,7 @@ use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use crate::control;
+use crate::control::{self, Name};
 use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish};
 
@@ -33,22 +33,6 @@ pub(super) enum Origin {
     Port(SocketAddr),
     Path,
     Inherited,
-}
-
-/// A name in the file system, which goes with this.
-#[derive(Debug)]
-pub(super) struct Name(PathBuf);
-
-impl Name {
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        control::remove_name(&self.0);
-    }
 }
 
 /// What it leads to.
@@ -76,6 +60,11 @@ impl Listener {
             _ => Inside::Nothing,
         };
         self
+    }
+
+    /// Closes the socket, which a child has from now on, and leaves the name to that.
+    pub(crate) fn hand_on(self) {
+        std::mem::forget(self.name);
     }
 
     /// Returns what records say of it.

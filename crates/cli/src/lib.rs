@@ -101,9 +101,9 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     if let Err(error) = words::own(&command, &mut arguments) {
         return end(&tool, codes, Err(error.into()));
     }
-    let almost = words::almost(&command, &arguments);
+    let word = arguments.get(1).cloned();
     let parsed = command
-        .try_get_matches_from(arguments)
+        .try_get_matches_from_mut(arguments)
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
     let (args, verbosity) = match parsed {
         Ok(parsed) => parsed,
@@ -114,7 +114,9 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     if let Err(error) = traced {
         ::log::warn!("no trace: {error}");
     }
-    ended(&tool, codes, run(args), almost.as_deref().unwrap_or_default())
+    let done = run(args);
+    let almost = word.filter(|_| done.is_err()).and_then(|word| words::almost(&command, &word));
+    ended(&tool, codes, done, almost.as_deref().unwrap_or_default())
 }
 
 /// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.

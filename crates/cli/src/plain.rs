@@ -9,8 +9,7 @@ use clap::{Arg, ArgAction, Command};
 
 /// Returns the command line without values of flags, with each attached value behind its option's long name, and with the
 /// verb first, up to the first operand.
-pub(crate) fn plain(command: &Command, arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let given: Vec<OsString> = arguments.into_iter().collect();
+pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
     let is_attached = |text: &str| text.len() > 2 && text.starts_with('-') && !text.starts_with("--");
     let has_value = |text: &str| text.split_once('=').is_some_and(|(_, value)| boolean(value).is_some());
     let is_verb_first = !command.is_args_conflicts_with_subcommands_set();
@@ -154,7 +153,7 @@ mod tests {
     fn words(command: &Command, line: &str) -> String {
         let words = std::iter::once("run").chain(line.split(' ')).map(OsString::from);
         let got: Vec<String> =
-            plain(command, words).into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
+            plain(command, words.collect()).into_iter().skip(1).map(|word| word.into_string().unwrap()).collect();
         got.join(" ")
     }
 

@@ -1,7 +1,7 @@
 //! The words that fingers know for verbs: docker's and podman's. Other words for a tool's own verbs are taken, and of those
 //! that live elsewhere it is said where: a verb is never taken for the name of an image or a directory.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::Command;
 
@@ -83,8 +83,8 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
 }
 
 /// Returns what may have been meant by a first word that has led to an error: a verb that is almost the same.
-pub(crate) fn almost(command: &Command, arguments: &[OsString]) -> Option<String> {
-    let word = arguments.get(1)?.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_lowercase()))?;
+pub(crate) fn almost(command: &Command, word: &OsStr) -> Option<String> {
+    let word = word.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_lowercase()))?;
     let verbs = command.get_subcommands().flat_map(Command::get_name_and_visible_aliases);
     let is_near = |verb: &&str| {
         let distance = strsim::osa_distance(verb, word);
@@ -127,7 +127,7 @@ mod tests {
         for (word, want) in
             [("lsit", Some("list")), ("logz", Some("logs")), ("list", None), ("web", None), ("rn", None)]
         {
-            let almost = almost(&keep(), &["keep", word].map(OsString::from));
+            let almost = almost(&keep(), word.as_ref());
             assert_eq!(almost, want.map(|verb| format!(" (did you mean `keep {verb}`?)")), "{word}");
         }
     }

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::known::names;
-use crate::{ContainerId, RuntimeId, VolumeName};
+use crate::{ContainerId, RuntimeId, VolumeName, file};
 
 /// Where networks have their names, whoever makes them: `ip-netns(8)`.
 pub const NAMESPACES: &str = "/run/netns";
@@ -114,9 +113,7 @@ impl Directories {
 
     /// Returns the directories of all states, those of other runtimes too.
     pub fn all_states(&self) -> io::Result<Vec<PathBuf>> {
-        let runtimes = self.run.join("runtimes");
-        let others = names(&runtimes)?.into_iter().map(|name| runtimes.join(name));
-        Ok(std::iter::once(self.states()).chain(others).collect())
+        Ok(std::iter::once(self.states()).chain(file::paths_in(&self.run.join("runtimes"))?).collect())
     }
 
     /// Returns the directory of the states of another runtime, by its program.

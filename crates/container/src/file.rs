@@ -1,9 +1,9 @@
 //! Files that others write: whoever reads them must not wait for a FIFO, follow a link, or read without end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -30,6 +30,12 @@ fn read_believed(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>> 
     let mut text = Vec::new();
     file.take(LIMIT).read_to_end(&mut text)?;
     Ok(Some(text))
+}
+
+/// Returns the paths in a directory, if it is there.
+pub(crate) fn paths_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = sys::file::known(fs::read_dir(directory))?;
+    entries.into_iter().flatten().map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Who asks.

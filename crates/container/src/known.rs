@@ -2,7 +2,6 @@
 //! A container is there while it has a bundle or a state.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, state_in};
+use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, file, state_in};
 
 /// Where runtimes note what others than `run` have them run: from a bundle of ours, maybe.
 const OTHERS: [&str; 2] = ["/run/runc", "/run/crun"];
@@ -93,14 +92,13 @@ impl Known {
             noted => noted,
         };
         let Some(bundle) = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone()) else { return Ok(None) };
-        let is_directory = sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir());
         let exit = Exit::of(&bundle);
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
         let there = |name: &str| io::Result::Ok(sys::file::known(bundle.join(name).metadata())?.is_some());
         let condition = match &noted {
             Some(noted) if process.is_some() => noted.condition(),
             Some(noted) if noted.process.pid == 0 => Condition::Created,
-            None if !is_directory => return Ok(None),
+            None if !sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir()) => return Ok(None),
             // One whose config.json is gone has other files still.
             _ if own.as_ref() == Some(&bundle) && !there("config.json")? && !there("keep.json")? => {
                 Condition::Incomplete
@@ -153,9 +151,8 @@ pub fn in_full(directories: impl IntoIterator<Item = PathBuf>, text: &str) -> io
 
 /// Returns the names in a directory, if it is there.
 pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = sys::file::known(fs::read_dir(directory))?.into_iter().flatten();
-    let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name().into_string().ok())).collect();
-    Ok(names?.into_iter().flatten().collect())
+    let paths = file::paths_in(directory)?;
+    Ok(paths.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
 }
 
 /// Tells whether somebody lives who is responsible for the container and is not ending: what its claim says.
@@ -222,6 +219,8 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

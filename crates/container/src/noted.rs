@@ -62,18 +62,12 @@ pub fn all(states: &Path) -> io::Result<Vec<Noted>> {
 }
 
 fn ids(place: &Place) -> io::Result<Vec<RuntimeId>> {
-    let entries = match below(&place.directory) {
+    let entries = match file::paths_in(&place.directory) {
         // What a user's own directory has, the user may spoil.
         Err(_) if place.user.is_some() => vec![],
         entries => entries?,
     };
     Ok(entries.iter().filter_map(|entry| entry.file_name()?.to_str()?.parse().ok()).collect())
-}
-
-/// Returns the paths in a directory, if it is there.
-fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = sys::file::known(fs::read_dir(directory))?;
-    entries.into_iter().flatten().map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Returns the container of that id, of the system's or the caller's.
@@ -117,12 +111,12 @@ fn places(states: &Path) -> io::Result<Vec<Place>> {
     let roots = |directory: PathBuf, note| Place { directory, note, user: None };
     // Beside them are those of the other runtimes that `run` was asked for.
     let own: Vec<Place> = std::iter::once(states.to_owned())
-        .chain(below(&states.with_file_name("runtimes"))?)
+        .chain(file::paths_in(&states.with_file_name("runtimes"))?)
         .flat_map(|directory| [RUNC, CRUN].map(|note| roots(directory.clone(), note)))
         .collect();
     let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
-    let spaces = below(Path::new(CONTAINERD))?.into_iter().map(|space| roots(space, RUNC));
-    let users = below(Path::new(USERS))?.into_iter();
+    let spaces = file::paths_in(Path::new(CONTAINERD))?.into_iter().map(|space| roots(space, RUNC));
+    let users = file::paths_in(Path::new(USERS))?.into_iter();
     let users =
         users.filter_map(|user| Some((user.symlink_metadata().ok()?.uid(), user))).map(|(uid, user)| (user, uid));
     let users = users.flat_map(|(directory, uid)| {

@@ -132,10 +132,9 @@ pub fn is_in(record: &Record, tool: Tool) -> bool {
 pub fn carry_out(undo: &[Undo]) -> Result<()> {
     let (beside, others): (Vec<&Undo>, Vec<&Undo>) = undo.iter().partition(|undo| undo.of == Tool::Bundle);
     let (spawn, network): (Vec<&Undo>, Vec<&Undo>) = others.into_iter().partition(|undo| undo.of == Tool::Spawn);
-    let mut done: Vec<Result<()>> =
-        spawn.into_iter().map(|step| Begun::start(&step.stage).and_then(Begun::end)).collect();
+    let mut done: Vec<Result<()>> = spawn.into_iter().map(|step| step.stage.execute()).collect();
     let begun: Vec<Result<Begun<'_>>> = beside.into_iter().map(|step| Begun::start(&step.stage)).collect();
-    done.extend(network.into_iter().map(|step| Begun::start(&step.stage).and_then(Begun::end)));
+    done.extend(network.into_iter().map(|step| step.stage.execute()));
     done.extend(begun.into_iter().map(|begun| begun.and_then(Begun::end)));
     let mut failures = done.into_iter().filter_map(Result::err);
     let Some(first) = failures.next() else { return Ok(()) };

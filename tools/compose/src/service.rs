@@ -93,7 +93,7 @@ const READ: &[&str] = &[
 pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 
 /// FNV-1a of 64 bits: the same always and everywhere.
-pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -39,7 +39,9 @@ fn table(options: &Stats, directories: &Directories) -> Result<String> {
         options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
     };
     if options.json {
-        return Ok(rows.iter().fold(String::new(), |lines, (id, numbers)| format!("{lines}{}\n", numbers.json(id))));
+        return Ok(rows
+            .iter()
+            .fold(String::new(), |lines, (id, numbers)| lines + &numbers.json(id).to_string() + "\n"));
     }
     let head = format!("{:<14}  {:>12}  {:>12}  {:>12}  {:>5}\n", "ID", "CPU", "MEMORY", "LIMIT", "PIDS");
     Ok(rows.iter().fold(head, |table, (id, numbers)| table + &numbers.row(id) + "\n"))

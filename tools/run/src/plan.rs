@@ -146,8 +146,12 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
                     ns.push([option, value]);
                 }
             }
-            let single = [("--ip", &options.ip), ("--ip", &options.ip6), ("--mac", &options.mac_address)];
-            for (option, value) in single.into_iter().chain([("--forward", &options.forward)]) {
+            for (option, value) in [
+                ("--ip", &options.ip),
+                ("--ip", &options.ip6),
+                ("--mac", &options.mac_address),
+                ("--forward", &options.forward),
+            ] {
                 if let Some(value) = value {
                     ns.push([option, value]);
                 }

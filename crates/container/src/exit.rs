@@ -31,8 +31,14 @@ impl Exit {
     pub const FILE: &'static str = "exit.json";
 
     /// Reads how a container has ended; `None` if it never did.
-    pub fn of(bundle: &Path) -> Option<Self> {
-        serde_json::from_slice(&sys::file::read_regular(&bundle.join(Self::FILE)).ok()?).ok()
+    pub fn of(bundle: &Path) -> io::Result<Option<Self>> {
+        let text = sys::file::known(sys::file::read_regular(&bundle.join(Self::FILE)))?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Tells whether it is that of a start that failed.
+    pub fn never_ran(&self) -> bool {
+        !self.started_at.is_empty() && self.started_at == self.finished_at
     }
 }
 

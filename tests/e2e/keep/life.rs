@@ -10,6 +10,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("it_starts_again_as_the_policy_says", NEEDS, policies),
         test("restart_and_stop_end_what_always_would_go_on", NEEDS, restarted),
+        test("a_late_kill_does_not_meet_the_next_start", NEEDS, late_kill),
+        test("restart_says_what_does_not_start", NEEDS, not_restarted),
         test("its_health_is_looked_at", NEEDS, health),
         test("a_check_that_takes_too_long_has_failed", NEEDS, slow_check),
         test("all_who_wait_are_told", NEEDS, waiters),
@@ -65,6 +67,31 @@ fn restarted(sandbox: &Sandbox) {
         remove(sandbox, "web");
         sandbox.run(&["rm", "starts"]).ok();
     }
+}
+
+/// `spawn` is a script here: what is left of an ended container's KILL waits until somebody writes to `go`.
+fn late_kill(sandbox: &Sandbox) {
+    let late = "#!/bin/sh\nd=${0%/*}\ncase \"$*\" in *kill*KILL) read x <$d/go; $d/real \"$@\"; >$d/done; exit;; esac\n\
+                exec $d/real \"$@\"\n";
+    sandbox
+        .sh("mkdir bin && mkfifo bin/go && cp $(command -v keep) bin/ && cp $(command -v spawn) bin/real")
+        .run()
+        .ok();
+    sandbox.write("bin/spawn", late);
+    let begin = pipeline("web", "", "", "sleep 1000").replace("| keep", "| bin/keep");
+    sandbox.sh(&format!("chmod +x bin/spawn && {begin} >/dev/null && bin/keep restart --time 0 web")).run().ok();
+    let wake = "timeout 1 sh -c 'echo >bin/go' || exit 0; while ! [ -e bin/done ]; do sleep 0.01; done";
+    sandbox.sh(wake).run().ok();
+    assert_eq!(sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout, "web\n");
+    remove(sandbox, "web");
+}
+
+fn not_restarted(sandbox: &Sandbox) {
+    start(sandbox, "web", "", "", "sleep 1000");
+    sandbox.sh("mv state/containers/web/rootfs/bin state/containers/web/rootfs/away").run().ok();
+    let outcome = sandbox.run(&["keep", "restart", "--time", "0", "web"]);
+    outcome.fails(1).one_error_line("keep", &["container web does not start", "keep logs web"]);
+    remove(sandbox, "web");
 }
 
 /// Options of `bundle` for a check that is made all the time.

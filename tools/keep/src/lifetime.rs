@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_child_subreaper};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper};
 use stage::Claim;
 use sys::signal::SignalFd;
 
@@ -37,6 +37,8 @@ pub(crate) struct Lifetime<'a> {
     log: Log,
     restarts: Restarts,
     phase: Phase,
+    /// The commands that end the container, and have not ended themselves: the next one has the same name.
+    endings: Vec<Pid>,
     /// Who wanted the end, if it was not the container itself.
     wanted: Wanted,
     /// How the first start went.
@@ -83,8 +85,9 @@ impl<'a> Lifetime<'a> {
         let control = Control::open(&job.bundle)?;
         let restarts = Restarts::default();
         let (first, again, unwritten) = (None, None, None);
-        let (phase, wanted) = (Phase::Ended, Wanted::Nothing);
-        let mut lifetime = Self { job, claim, signals, control, log, restarts, phase, wanted, first, again, unwritten };
+        let (phase, endings, wanted) = (Phase::Ended, Vec::new(), Wanted::Nothing);
+        let mut lifetime =
+            Self { job, claim, signals, control, log, restarts, phase, endings, wanted, first, again, unwritten };
         let begun = (|| {
             if lifetime.job.attached {
                 Report::Open.send(caller)?;
@@ -221,6 +224,7 @@ impl<'a> Lifetime<'a> {
     }
 
     fn child_ended(&mut self, pid: Pid, status: WaitStatus) {
+        self.endings.retain(|ending| *ending != pid);
         match &mut self.phase {
             Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
             Phase::Running(container) if container.pid == pid => {
@@ -269,7 +273,8 @@ impl<'a> Lifetime<'a> {
                 let signal = signal.unwrap_or(&self.job.stop_signal).to_owned();
                 self.signal(&signal);
             }
-            Phase::Pausing(..) if wanted == Wanted::Restart => self.start(),
+            // When what the container has left is gone.
+            Phase::Pausing(until, _) if wanted == Wanted::Restart => *until = Instant::now(),
             Phase::Pausing(..) | Phase::Ended => self.pause(None),
         }
         self.wanted = wanted;
@@ -278,10 +283,15 @@ impl<'a> Lifetime<'a> {
     /// Sends a signal through `spawn`, which knows what the container consists of. A signal that it does not know, or that
     /// cannot be sent now, is made up for by the KILL that follows.
     fn signal(&mut self, signal: &str) {
-        let kill = self.job.spawn(["kill", &self.job.id, signal]);
-        if let Err(error) = Errand::begin(&kill) {
-            self.note(&format!("{error:#}"));
-        }
+        self.begin_ending("kill", signal);
+    }
+
+    /// Begins a command of `spawn` that ends the container or takes it away.
+    fn begin_ending(&mut self, verb: &str, argument: &str) -> Option<Errand> {
+        let begun = Errand::begin(&self.job.spawn([verb, &self.job.id, argument]));
+        let begun = begun.inspect_err(|error| self.note(&format!("{error:#}"))).ok();
+        self.endings.extend(begun.iter().map(|errand| errand.pid));
+        begun
     }
 
     fn do_what_is_due(&mut self) {
@@ -327,8 +337,17 @@ impl<'a> Lifetime<'a> {
         self.conclude(ended, pause);
     }
 
+    /// What was to end a container that has ended must not meet the next one of its name.
+    fn end_endings(&mut self) {
+        for ending in self.endings.drain(..) {
+            // That it has ended is heard as of any other child.
+            let _gone = kill_process(ending, Signal::KILL);
+        }
+    }
+
     /// Writes down and tells how it ended, and prepares what comes next: a start after a pause, or nothing.
     fn conclude(&mut self, ended: Exit, pause: Option<Duration>) {
+        self.end_endings();
         let written = exit::write(&self.job.bundle, exit::FILE, &ended);
         if let Err(error) = &written {
             self.note(&format!("{error:#}"));
@@ -336,13 +355,10 @@ impl<'a> Lifetime<'a> {
         self.pause(pause);
         self.control.tell(&ended);
         self.unwritten = written.is_err().then_some(ended);
-        if let Phase::Pausing(_, clearing) = &mut self.phase {
+        if let Phase::Pausing(until, _) = self.phase {
             self.control.dismiss();
             // The place is needed for the next start.
-            match Errand::begin(&self.job.spawn(["delete", "--force", &self.job.id])) {
-                Ok(errand) => *clearing = Some(errand),
-                Err(error) => self.note(&format!("{error:#}")),
-            }
+            self.phase = Phase::Pausing(until, self.begin_ending("delete", "--force"));
         }
     }
 
@@ -358,6 +374,7 @@ impl<'a> Lifetime<'a> {
     /// Starts the container again.
     fn start(&mut self) {
         self.wanted = Wanted::Nothing;
+        self.end_endings();
         exit::reserve(&self.job.bundle);
         match Launch::begin(&self.job, self.restarts.count) {
             Ok(start) => self.phase = Phase::Starting(Box::new(start)),

@@ -53,6 +53,7 @@ pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
             match control::answer(&keeper)? {
                 Answer::Closed if ended => return say(id),
                 Answer::Closed => bail!("the keeper of {id} is gone"),
+                Answer::Ended(exit) if exit.never_ran() => bail!("container {id} does not start: see `keep logs {id}`"),
                 Answer::Ended(_) => ended = true,
                 Answer::Output(..) => {}
             }

@@ -152,7 +152,7 @@ impl Cgroups {
     }
 
     fn check_thawed(&self) -> anyhow::Result<()> {
-        ensure!(!self.is_frozen(), "container's cgroup unexpectedly frozen");
+        ensure!(!self.is_frozen().context("look at the freezer")?, "container's cgroup unexpectedly frozen");
         Ok(())
     }
 
@@ -204,18 +204,21 @@ impl Cgroups {
     }
 
     /// Lists the processes, with those of cgroups that the container has made below its own.
-    pub fn processes(&self) -> Vec<Pid> {
+    pub fn processes(&self) -> io::Result<Vec<Pid>> {
         // One that could not be born into the unified cgroup is in the others alone.
         let v1 = ["pids", "freezer", "devices", "memory"].iter().find_map(|name| self.controller(name));
         let v1 = v1.or_else(|| self.v1.values().next().map(PathBuf::as_path));
         let mut pids = BTreeSet::new();
-        for directory in v1.into_iter().chain(self.unified.as_deref()).flat_map(tree) {
-            // A cgroup of threads does not tell its processes.
-            let list = |file| sys::file::read(directory.join(file));
-            let text = list("cgroup.procs").or_else(|_| list("cgroup.threads")).unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse().ok().filter(|pid: &i32| *pid > 0)));
+        for top in v1.into_iter().chain(self.unified.as_deref()) {
+            for directory in tree(top)? {
+                // A cgroup of threads does not tell its processes.
+                let list = |file| sys::file::read(directory.join(file));
+                let text = list("cgroup.procs").or_else(|_| list("cgroup.threads"));
+                let text = sys::file::known(text)?.unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| line.parse().ok().filter(|pid: &i32| *pid > 0)));
+            }
         }
-        pids.into_iter().filter_map(Pid::from_raw).collect()
+        Ok(pids.into_iter().filter_map(Pid::from_raw).collect())
     }
 
     /// Sends a signal to every process.
@@ -223,7 +226,7 @@ impl Cgroups {
         let kill = self.unified.as_deref().filter(|_| signal == libc::SIGKILL);
         // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
         let _left = kill.map(|directory| write(&directory.join("cgroup.kill"), "1"));
-        for pid in self.processes() {
+        for pid in self.processes().context("list the container's processes")? {
             match sys::signal::send_to(pid, signal) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
                     return Err(error).with_context(|| format!("signal process {}", pid.as_raw_pid()));
@@ -237,19 +240,15 @@ impl Cgroups {
     /// A frozen v1 cgroup would keep even SIGKILL waiting.
     pub fn thaw_for_death(&self) -> anyhow::Result<()> {
         let v1 = self.freezer().is_some_and(|(_, v1)| v1);
-        if v1 && self.is_frozen() { self.freeze(false) } else { Ok(()) }
+        if v1 && self.is_frozen().unwrap_or(true) { self.freeze(false) } else { Ok(()) }
     }
 
     /// Tells whether the container is paused.
-    pub fn is_frozen(&self) -> bool {
-        let read = |path: PathBuf| sys::file::read(path).unwrap_or_default();
-        match self.freezer() {
-            Some((directory, true)) => {
-                read(directory.join("freezer.state")).trim_end() != "THAWED" && directory.is_dir()
-            }
-            Some((directory, false)) => read(directory.join("cgroup.freeze")).trim_end() == "1",
-            None => false,
-        }
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        let Some((directory, v1)) = self.freezer() else { return Ok(false) };
+        let path = directory.join(if v1 { "freezer.state" } else { "cgroup.freeze" });
+        let state = sys::file::known(sys::file::read(path))?;
+        Ok(state.is_some_and(|state| if v1 { state.trim_end() != "THAWED" } else { state.trim_end() == "1" }))
     }
 
     /// Stops or continues all processes at once.
@@ -417,7 +416,7 @@ fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(_) => {
-            for below in tree(directory).into_iter().rev() {
+            for below in tree(directory)?.into_iter().rev() {
                 fs::remove_dir(below)?;
             }
             Ok(())
@@ -427,19 +426,19 @@ fn remove(directory: &Path) -> io::Result<()> {
 }
 
 /// Lists a cgroup and all below it, each before those below it.
-fn tree(directory: &Path) -> Vec<PathBuf> {
+fn tree(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![directory.to_owned()];
     let mut next = 0;
     while next < found.len() {
-        let entries = fs::read_dir(&found[next]).into_iter().flatten().flatten();
-        let below: Vec<PathBuf> = entries
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| entry.path())
-            .collect();
-        found.extend(below);
+        for entry in sys::file::known(fs::read_dir(&found[next]))?.into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(entry.path());
+            }
+        }
         next += 1;
     }
-    found
+    Ok(found)
 }
 
 fn write(path: &Path, value: &str) -> io::Result<()> {

@@ -92,11 +92,11 @@ impl Known {
             noted => noted,
         };
         let Some(bundle) = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone()) else { return Ok(None) };
-        let exit = Exit::of(&bundle);
+        let exit = Exit::of(&bundle)?;
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
         let there = |name: &str| io::Result::Ok(sys::file::known(bundle.join(name).metadata())?.is_some());
         let condition = match &noted {
-            Some(noted) if process.is_some() => noted.condition(),
+            Some(noted) if process.is_some() => noted.condition()?,
             Some(noted) if noted.process.pid == 0 => Condition::Created,
             None if !sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir()) => return Ok(None),
             // One whose config.json is gone has other files still.
@@ -206,14 +206,16 @@ impl Noted {
     }
 
     /// Tells how a container is whose process lives.
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> io::Result<Condition> {
         // The process waits there until it is started; runc's fifo has the other name.
-        if ["start", "exec.fifo"].iter().any(|name| self.directory.join(name).symlink_metadata().is_ok()) {
-            return Condition::Created;
+        for name in ["start", "exec.fifo"] {
+            if sys::file::known(self.directory.join(name).symlink_metadata())?.is_some() {
+                return Ok(Condition::Created);
+            }
         }
         let paths = self.state.get("cgroup_paths").and_then(|paths| serde_json::from_value(paths.clone()).ok());
-        let frozen = paths.is_some_and(|paths| Cgroups::from_paths(&paths).is_frozen());
-        if frozen { Condition::Paused } else { Condition::Running }
+        let frozen = paths.map_or(Ok(false), |paths| Cgroups::from_paths(&paths).is_frozen())?;
+        Ok(if frozen { Condition::Paused } else { Condition::Running })
     }
 }
 
@@ -227,7 +229,7 @@ mod tests {
     fn a_container_is_what_its_files_say() {
         let root = tempfile::tempdir().unwrap();
         let directories = Directories::below(root.path().to_owned());
-        let own = NotedProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let own = NotedProcess::own();
         let state = |pid: i32| format!(r#"{{"init_process_pid":{pid},"init_process_start":{}}}"#, own.birth.unwrap());
         let exit = serde_json::to_string(&Exit { code: 3, ..Exit::default() }).unwrap();
         let held = format!(r#"{{"pid":{},"birth":{},"ending":false}}"#, own.pid, own.birth.unwrap());

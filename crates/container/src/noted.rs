@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_state_of_a_process_that_is_gone_is_none() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let start = crate::birth(own).unwrap();
+        let start = crate::birth(own).unwrap().unwrap();
         let directory = tempfile::tempdir().unwrap();
         for (id, start) in [("live-one", start), ("stale-one", start + 1)] {
             fs::create_dir_all(directory.path().join(id)).unwrap();

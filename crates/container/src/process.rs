@@ -17,9 +17,10 @@ pub struct NotedProcess {
 }
 
 impl NotedProcess {
-    /// Notes a process, if it lives.
-    pub fn of(pid: i32) -> Option<Self> {
-        birth(pid).map(|birth| Self { pid, birth: Some(birth) })
+    /// Notes the own process. One that cannot be looked at now is noted by its number alone.
+    pub fn own() -> Self {
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        Self { pid, birth: birth(pid).unwrap_or_default() }
     }
 
     /// Returns its number while it lives. One that cannot be looked at now is not taken for dead.
@@ -34,7 +35,7 @@ impl NotedProcess {
 
     fn look(self) -> io::Result<Option<Pid>> {
         let Some(pid) = self.number() else { return Ok(None) };
-        let birth = read_birth(self.pid)?;
+        let birth = born(sys::file::read(stat(self.pid)))?;
         Ok(birth.is_some_and(|birth| self.birth.is_none_or(|noted| noted == birth)).then_some(pid))
     }
 
@@ -53,12 +54,16 @@ impl NotedProcess {
 }
 
 /// Returns when a process was started, in clock ticks since boot; `None` if it is gone or a zombie.
-pub fn birth(pid: i32) -> Option<u64> {
-    parse_birth(&sys::file::read_once(format!("/proc/{pid}/stat")).ok()?)
+pub fn birth(pid: i32) -> io::Result<Option<u64>> {
+    born(sys::file::read_once(stat(pid)))
 }
 
-fn read_birth(pid: i32) -> io::Result<Option<u64>> {
-    match sys::file::read(format!("/proc/{pid}/stat")) {
+fn stat(pid: i32) -> String {
+    format!("/proc/{pid}/stat")
+}
+
+fn born(stat: io::Result<String>) -> io::Result<Option<u64>> {
+    match stat {
         Ok(stat) => Ok(parse_birth(&stat)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
@@ -81,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_later_process_of_that_number_is_another() {
-        let own = NotedProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let own = NotedProcess::own();
         for (noted, want) in [
             (own, true),
             (NotedProcess { birth: None, ..own }, true),

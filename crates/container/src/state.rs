@@ -119,7 +119,7 @@ mod tests {
     fn a_state_is_read_as_it_was_written() {
         let states = tempfile::tempdir().unwrap();
         let id: RuntimeId = "a+b".parse().unwrap();
-        let own = NotedProcess::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let own = NotedProcess::own();
         assert!(State::read(states.path(), &id).unwrap().is_none());
         std::fs::create_dir(state_in(states.path(), &id)).unwrap();
         let path = state_in(states.path(), &id).join(State::FILE);

@@ -39,9 +39,7 @@ pub struct Duty {
 impl Duty {
     /// Returns the duty of this process.
     pub fn own(bundle: &Path, undo: &[Undo]) -> Self {
-        let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let process = NotedProcess::of(pid).unwrap_or_default();
-        Self { process, ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
+        Self { process: NotedProcess::own(), ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
     }
 
     /// Tells whether nothing of the container is to be left.
@@ -86,7 +84,7 @@ impl Claim {
         loop {
             let (file, is_new) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
             if lock(&file).with_context(|| format!("lock {}", path.display()))? {
-                if is_named(&file, &path) {
+                if is_named(&file, &path).with_context(|| format!("look at {}", path.display()))? {
                     let claim = Self { file, path };
                     if !is_new {
                         claim.do_what_is_left(directories, id)?;
@@ -111,7 +109,7 @@ impl Claim {
     pub fn inherited(directories: &Directories, id: &ContainerId, descriptor: u32) -> Result<Self> {
         let path = directories.claim(id);
         let file = File::from(sys::child::inherited(descriptor).context("the claim's descriptor")?);
-        if !is_named(&file, &path) {
+        if !is_named(&file, &path)? {
             bail!("descriptor {descriptor} is not the claim {}", path.display());
         }
         Ok(Self { file, path })
@@ -121,7 +119,7 @@ impl Claim {
     pub fn from_stdout(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let path = directories.claim(id);
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("the claim")?);
-        if !is_named(&file, &path) {
+        if !is_named(&file, &path)? {
             bail!("standard output is not the claim {}", path.display());
         }
         Ok(Self { file, path })
@@ -179,7 +177,7 @@ impl Claim {
     pub fn is_in_other_hands(&self) -> bool {
         let others = |duty: Duty| !duty.is_own() && duty.is_alive() && !duty.ending;
         // What cannot be read is left to the next run.
-        !is_named(&self.file, &self.path) || self.duty().map_or(true, |duty| duty.is_some_and(others))
+        !is_named(&self.file, &self.path).unwrap_or(false) || self.duty().map_or(true, |duty| duty.is_some_and(others))
     }
 
     /// Keeps the other processes that hold this claim from changing its duty: a lock of the process, which flock(2)
@@ -192,8 +190,13 @@ impl Claim {
 
     /// Gives the name back: everything is undone.
     pub fn release(self) {
-        // Whoever finds the file later finds nothing to do in it. Another one of that name is another's.
-        let _gone = is_named(&self.file, &self.path).then(|| fs::remove_file(&self.path));
+        // Whoever finds the file later finds nothing to do in it.
+        let _found_later = self.give_back();
+    }
+
+    fn give_back(self) -> io::Result<()> {
+        // Another one of that name is another's.
+        if is_named(&self.file, &self.path)? { fs::remove_file(&self.path) } else { Ok(()) }
     }
 
     /// Gives the file, for a program that this one starts.
@@ -247,12 +250,13 @@ impl Swept {
         let path = directories.claim(&id);
         let sweep = || {
             let (file, _) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
-            if !lock(&file).with_context(|| format!("lock {}", path.display()))? || !is_named(&file, &path) {
+            let ours = lock(&file).and_then(|locked| Ok(locked && is_named(&file, &path)?));
+            if !ours.with_context(|| format!("lock {}", path.display()))? {
                 return Ok(false);
             }
-            let claim = Claim { file, path };
+            let claim = Claim { file, path: path.clone() };
             let left = undo(&claim)?;
-            claim.release();
+            claim.give_back().with_context(|| format!("remove {}", path.display()))?;
             anyhow::Ok(left)
         };
         match sweep() {
@@ -351,9 +355,9 @@ fn lock(file: &File) -> io::Result<bool> {
 }
 
 /// Tells whether the file is still the one of this name: it may have been released between open and lock.
-fn is_named(file: &File, path: &Path) -> bool {
-    let (Ok(held), Ok(now)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
-    (held.dev(), held.ino()) == (now.dev(), now.ino())
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let (held, now) = (file.metadata()?, sys::file::known(path.symlink_metadata())?);
+    Ok(now.is_some_and(|now| (held.dev(), held.ino()) == (now.dev(), now.ino())))
 }
 
 fn read(mut file: &File) -> io::Result<Content> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use container::{ContainerId, Owner};
+use container::{ContainerId, NotedProcess, Owner};
 
 /// The magic number of the file system that namespaces are files of (include/uapi/linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -34,7 +34,7 @@ pub(crate) struct Attachment {
 impl MappingOwner {
     /// Returns the owner of what is published for a container in that namespace.
     pub(crate) fn new(id: &ContainerId, owner: Option<Owner>, netns: Option<PathBuf>) -> Self {
-        let birth = netns.as_deref().and_then(process_of).and_then(container::birth);
+        let birth = netns.as_deref().and_then(process_of).and_then(|pid| container::birth(pid).ok()?);
         Self { id: id.to_string(), owner, attachment: None, netns, birth }
     }
 
@@ -64,7 +64,11 @@ impl MappingOwner {
     /// Tells whether the container's network namespace is gone. Where nothing is known of it, it is not. A namespace
     /// whose name is only seen in another mount namespace (`run` makes one for itself) still has its link to the host.
     pub(crate) fn is_gone(&self) -> bool {
-        let other = |netns: &Path| self.birth.is_some() && process_of(netns).and_then(container::birth) != self.birth;
+        let other = |netns: &Path| {
+            let noted =
+                self.birth.map(|_| NotedProcess { pid: process_of(netns).unwrap_or_default(), birth: self.birth });
+            noted.is_some_and(|noted| noted.alive().is_none())
+        };
         self.netns.as_deref().is_some_and(|netns| !is_namespace(netns) || other(netns)) && !self.has_link()
     }
 
@@ -87,9 +91,11 @@ fn process_of(netns: &Path) -> Option<i32> {
     netns.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
 }
 
-/// Tells whether a namespace is there: what is left of a named one that was unmounted is an empty file.
+/// Tells whether a namespace is there, or may be: what is left of a named one that was unmounted is an empty file.
 pub(crate) fn is_namespace(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|statfs| u64::try_from(statfs.f_type).is_ok_and(|magic| magic == NSFS_MAGIC))
+    let looked_at = sys::file::known(rustix::fs::statfs(path).map_err(Into::into));
+    let is = |magic: i64| u64::try_from(magic).is_ok_and(|magic| magic == NSFS_MAGIC);
+    looked_at.map_or(true, |found| found.is_some_and(|statfs| is(statfs.f_type)))
 }
 
 impl fmt::Display for MappingOwner {

@@ -33,7 +33,7 @@ const RUNTIME_SETTINGS: &str = "/etc/criu/runc.conf";
 
 /// Writes a container's processes to the directory of images.
 pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &Path) -> anyhow::Result<()> {
-    let status = container.status();
+    let status = container.status()?;
     let pid = container.process().filter(|_| matches!(status, Status::Running | Status::Paused));
     let pid = pid.with_context(|| format!("cannot checkpoint a container that is {}", status.name()))?;
     let config = container.config()?;

@@ -228,7 +228,7 @@ fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> 
     if let Some(unit) = &container.state.systemd_scope {
         return systemd::attach(unit, pid);
     }
-    if !cgroups.processes().contains(&pid) {
+    if !cgroups.processes()?.contains(&pid) {
         log::warn!("the process stays outside of {}: no right to leave the caller's cgroup", places(cgroups));
         cgroups.remove_made();
         cgroups.unified = None;
@@ -339,7 +339,8 @@ fn attend(
 /// Writes down the container's process.
 pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Result<()> {
     container.state.init_process_pid = pid.as_raw_pid();
-    container.state.init_process_start = birth(pid.as_raw_pid()).unwrap_or(0);
+    container.state.init_process_start =
+        birth(pid.as_raw_pid()).context("look at the container's process")?.unwrap_or(0);
     container.state.namespace_paths = namespace_paths(pid);
     container.save()
 }

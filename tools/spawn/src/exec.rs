@@ -58,7 +58,7 @@ struct Child<'a> {
 
 /// Executes a process; returns as soon as its program runs.
 pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Running> {
-    match container.status() {
+    match container.status()? {
         Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
         Status::Paused if !order.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")

@@ -256,16 +256,19 @@ impl Container {
     }
 
     /// Tells how the container is.
-    pub(crate) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> anyhow::Result<Status> {
         if self.process().is_none() {
             let creator = rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockShared);
             let creating = self.state.init_process_pid == 0 && creator == Err(Errno::WOULDBLOCK);
-            return if creating { Status::Creating } else { Status::Stopped };
+            return Ok(if creating { Status::Creating } else { Status::Stopped });
         }
-        if self.directory.join("start").symlink_metadata().is_ok() {
-            return Status::Created;
-        }
-        if self.cgroups().is_frozen() { Status::Paused } else { Status::Running }
+        let look = || -> io::Result<Status> {
+            if sys::file::known(self.directory.join("start").symlink_metadata())?.is_some() {
+                return Ok(Status::Created);
+            }
+            Ok(if self.cgroups().is_frozen()? { Status::Paused } else { Status::Running })
+        };
+        look().with_context(|| format!("look at container {}", self.state.id))
     }
 
     /// Returns the State of the runtime-spec, as hooks, `state` and the record have it.

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{print, state_root};
 use crate::accounts;
+use crate::commands::lifecycle::is_gone;
 use crate::options::{Format, Global};
 use crate::state::{self, Container, Status};
 
@@ -21,9 +22,16 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
     if quiet {
         return print(&ids.iter().map(|id| format!("{id}\n")).collect::<Vec<_>>().concat());
     }
-    // One that has just been deleted is no container any more.
-    let containers: Vec<Container> = ids.iter().filter_map(|id| Container::open(&root, id).ok()).collect();
-    let rows: Vec<serde_json::Value> = containers.iter().map(row).collect();
+    let mut rows = Vec::new();
+    for id in &ids {
+        match Container::open(&root, id) {
+            Ok(container) => rows.push(row(&container)?),
+            // One that has just been deleted is no container any more.
+            Err(_) if is_gone(&root, id) => {}
+            Err(error) if error.downcast_ref().is_some_and(sys::file::says_nothing) => return Err(error),
+            Err(error) => log::warn!("{error:#}"),
+        }
+    }
     if format == Format::Json {
         let text = if rows.is_empty() { "null".to_owned() } else { serde_json::to_string(&rows)? };
         return print(&(text + "\n"));
@@ -44,10 +52,10 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
     print(&table.iter().map(line).collect::<String>())
 }
 
-fn row(container: &Container) -> serde_json::Value {
-    let status = container.status();
+fn row(container: &Container) -> anyhow::Result<serde_json::Value> {
+    let status = container.status()?;
     let report = container.report(status);
-    json!({
+    Ok(json!({
         "ociVersion": report.oci_version,
         "id": report.id,
         "pid": report.pid,
@@ -57,7 +65,7 @@ fn row(container: &Container) -> serde_json::Value {
         "created": container.state.created,
         "annotations": report.annotations,
         "owner": user_name(container.state.owner),
-    })
+    }))
 }
 
 /// Read by hand: the C library's look-up would load other people's code into a static program.
@@ -67,13 +75,13 @@ fn user_name(uid: u32) -> String {
 
 pub(crate) fn pause(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
-    let status = container.status();
+    let status = container.status()?;
     ensure!(matches!(status, Status::Running | Status::Created), "container not running: it is {}", status.name());
     container.cgroups().freeze(true)
 }
 
 pub(crate) fn resume(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
-    ensure!(container.status() == Status::Paused, "container not paused");
+    ensure!(container.status()? == Status::Paused, "container not paused");
     container.cgroups().freeze(false)
 }

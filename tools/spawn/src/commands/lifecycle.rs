@@ -185,7 +185,7 @@ pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::
 
 pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), id)?;
-    match container.status() {
+    match container.status()? {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         status => bail!("cannot start an already running container: it is {}", status.name()),
@@ -213,7 +213,7 @@ pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
 
 pub(crate) fn state(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
-    let mut value = serde_json::to_value(container.report(container.status()))?;
+    let mut value = serde_json::to_value(container.report(container.status()?))?;
     value["rootfs"] = serde_json::to_value(&container.state.rootfs)?;
     value["created"] = container.state.created.clone().into();
     value["owner"] = "".into();
@@ -226,7 +226,7 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     let shared_pids = !container.config().is_ok_and(|config| config.linux.makes(NamespaceKind::Pid));
     let Some((pid, pidfd)) = container.open_process()? else {
         // Without a pid namespace of its own the rest lives on after the first process.
-        if (options.all || shared_pids) && !container.cgroups().processes().is_empty() {
+        if (options.all || shared_pids) && !container.cgroups().processes()?.is_empty() {
             return container.cgroups().signal(signal);
         }
         ensure!(options.all, "container not running");
@@ -264,7 +264,7 @@ pub(crate) fn delete(global: &Global, options: &options::Delete) -> anyhow::Resu
     if is_others(&container) {
         return Ok(());
     }
-    let status = container.status();
+    let status = container.status()?;
     if force || status == Status::Created {
         end(&container)?;
     }
@@ -275,7 +275,7 @@ pub(crate) fn delete(global: &Global, options: &options::Delete) -> anyhow::Resu
 }
 
 /// Tells whether there is certainly nothing of this name.
-fn is_gone(root: &Path, id: &RuntimeId) -> bool {
+pub(super) fn is_gone(root: &Path, id: &RuntimeId) -> bool {
     state_in(root, id).symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 

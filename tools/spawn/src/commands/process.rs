@@ -142,7 +142,7 @@ fn same_pid_namespace(init: Pid) -> Vec<i32> {
 
 pub(crate) fn ps(global: &Global, id: &RuntimeId, format: Format, options: &[String]) -> anyhow::Result<()> {
     let container = Container::open(&state_root(global), id)?;
-    let mut pids: Vec<i32> = container.cgroups().processes().into_iter().map(Pid::as_raw_pid).collect();
+    let mut pids: Vec<i32> = container.cgroups().processes()?.into_iter().map(Pid::as_raw_pid).collect();
     if let (true, Some(init)) = (pids.is_empty(), container.process()) {
         pids = same_pid_namespace(init);
     }

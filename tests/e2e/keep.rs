@@ -210,11 +210,11 @@ fn lists(sandbox: &Sandbox) {
     sandbox.run(&["keep", "list", "--quiet", "--running"]).ok().stdout_is("on\n");
     let table = sandbox.run(&["keep", "list"]).ok().stdout;
     assert!(table.contains("exited (3)") && table.contains("running"), "{table}");
-    let rows = sandbox.run(&["keep", "list", "--json"]).ok().stdout;
-    let row: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let row = sandbox.run(&["keep", "list", "--json"]).ok().json()[0].clone();
     assert_eq!((&row["id"], &row["status"], &row["exit"]["exitCode"]), (&"off".into(), &"exited".into(), &3.into()));
     assert!(row["image"].as_str().unwrap().ends_with("busybox:latest"), "{row}");
-    let stats: Value = serde_json::from_str(&sandbox.run(&["keep", "stats", "--json", "on"]).ok().stdout).unwrap();
+    let stats = sandbox.run(&["keep", "stats", "--json", "on"]).ok().json()[0].clone();
+    sandbox.run(&["keep", "stats", "-q", "--no-stream"]).ok().stdout_is("on\n");
     assert!(stats["memoryLimit"] == 64 << 20 && stats["memory"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
     sandbox.run(&["keep", "stats", "on"]).ok().stdout_has("64.0 MiB");
     let all = sandbox.run(&["keep", "stats", "--no-stream"]).ok().stdout;

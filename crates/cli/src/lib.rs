@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod duration;
+mod list;
 mod log;
+mod passed;
 mod plain;
 mod roots;
 mod size;
@@ -19,7 +21,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 use rustix::process::Signal;
 
 pub use duration::duration;
+pub use list::{ListForm, table};
 pub use log::log_to;
+pub use passed::{Passed, passed};
 pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
 pub use size::{Bytes, Cpus, Limit};
 

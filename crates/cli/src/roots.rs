@@ -11,7 +11,7 @@ use container::Directories;
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roots {
     /// Directory of all state [default: $`DRAYAGE_ROOT`, /var/lib/drayage, or ~/.local/share/drayage for a user]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     root: Option<PathBuf>,
 }
 

@@ -30,7 +30,7 @@ pub(super) const WORDS: [(&str, &str); 7] = [
         "{ [ -e state/containers/web ] || bundle --id web --network none <u -- sh -c 'echo x >/new; rm -r /etc' | spawn; }",
     ),
     ("SLEEPS", "{ [ -e state/containers/web ] || bundle --id web --network none <u -- sleep 1000 >b; }"),
-    ("STATUS", "keep list --json | jq -c '[.id, .status, .exit.exitCode]' | sort"),
+    ("STATUS", "keep list --json | jq -c '.[] | [.id, .status, .exit.exitCode]' | sort"),
 ];
 
 /// What undoes any of them.
@@ -260,7 +260,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "keep_list",
         prepare: "KEPT",
         run: "$STRACE keep list --json >out",
-        check: "jq -c '[.id, .status]' out",
+        check: "jq -c '.[] | [.id, .status]' out",
         clear: ":",
     },
     Scenario {

@@ -23,8 +23,8 @@ fn pipe(id: &str, more: &str, command: &str) -> String {
 
 /// Returns what a list says of a container.
 fn status(sandbox: &Sandbox, list: &str, id: &str) -> Option<Value> {
-    let rows = sandbox.sh(&format!("{list} list --json")).run().ok().stdout;
-    rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()).find(|row| row["id"] == id)
+    let rows = sandbox.sh(&format!("{list} list --json")).run().ok().json();
+    rows.as_array().unwrap().iter().find(|row| row["id"] == id).cloned()
 }
 
 fn agree(sandbox: &Sandbox) {

@@ -212,7 +212,7 @@ fn start_repeats_nothing(sandbox: &Sandbox) {
     sandbox.run(&["spawn", "kill", "web", "KILL"]).ok();
     wait_for("the restart", || {
         let listed = sandbox.run(&["keep", "list", "--json"]).ok().json();
-        (listed["status"] == "running").then_some(())
+        (listed[0]["status"] == "running").then_some(())
     });
     sandbox.run(&["keep", "stop", "web"]).ok();
     sandbox.run(&["keep", "restart", "web"]).ok().stdout_is("web\n");

@@ -99,7 +99,7 @@ fn lists(sandbox: &Sandbox) {
     sandbox.sh("spawn state web | unpack diff").run().ok().stdout_is(want);
     sandbox.run(&["spawn", "delete", "--force", "web"]).ok();
     running.wait();
-    let first = sandbox.sh("unpack diff web --json | tail -n 1").run().ok().json();
+    let first = sandbox.sh("unpack diff web --json | jq '.[-1]'").run().ok().json();
     assert_eq!(first, serde_json::json!({"kind": "added", "path": "/new/file"}));
     sandbox.sh("unpack diff web --tar | tar -t").run().ok().stdout_is("bin/\nbin/.wh.wget\nnew/\nnew/file\n");
     sandbox.run(&["bundle", "delete", "web"]).ok();

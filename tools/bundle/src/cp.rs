@@ -56,7 +56,8 @@ impl FromStr for Name {
 }
 
 /// Makes an ordinary user root of the namespace that the container's files belong to.
-pub(crate) fn enter(options: &Cp, directories: &Directories) {
+pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
+    let directories = &roots.directories();
     let named = [&options.source, &options.destination].into_iter().find_map(|name| match name {
         Name::Inside { id, .. } => Some(id),
         _ => None,
@@ -70,7 +71,7 @@ pub(crate) fn enter(options: &Cp, directories: &Directories) {
             joined.unwrap_or_else(|error| log::info!("join the container's user namespace: {error}"));
         }
         Some(_) => {}
-        None => ::rootless::enter_if_possible(&options.roots),
+        None => ::rootless::enter_if_possible(roots),
     }
 }
 

@@ -246,7 +246,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         namespaces,
         devices,
         masked: host::thermal_files(),
-        block_io: throttle::block_io(&options.limits.blocks)?,
+        block_io: throttle::block_io(&options.blocks)?,
         capabilities,
     };
     let mut config = translate::translate(&origin.image, options, &facts)?;

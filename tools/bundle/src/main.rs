@@ -62,36 +62,30 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return init::run(&command);
     }
     // There are files with others' ids.
-    let own = match &verb {
-        Some(Verb::Cp(options)) => options.roots.directories(),
-        _ => roots.directories(),
-    };
+    let directories = roots.directories();
     match &verb {
-        Some(Verb::Delete { roots, .. } | Verb::Unmount { roots, .. } | Verb::Prune { roots, .. }) => {
-            ::rootless::enter_if_possible(roots);
-        }
-        Some(Verb::Cp(options)) => cp::enter(options, &own),
+        Some(Verb::Delete { .. } | Verb::Unmount { .. } | Verb::Prune { .. }) => ::rootless::enter_if_possible(&roots),
+        Some(Verb::Cp(options)) => cp::enter(options, &roots),
         _ => {}
     }
     // What the container may have is more than what this needs.
     host::held_capabilities();
     confine::enter(&room(verb.as_ref()))?;
     match verb {
-        None => create::create(&create, &own)?,
+        None => create::create(&create, &directories)?,
         Some(Verb::Init { .. }) => {}
-        Some(Verb::Cp(options)) => cp::run(&options, &own)?,
-        Some(Verb::Delete { force, owner, bundles, roots }) => {
-            let (how, directories) = (Delete { force, owner }, roots.directories());
+        Some(Verb::Cp(options)) => cp::run(&options, &directories)?,
+        Some(Verb::Delete { force, owner, bundles }) => {
+            let how = Delete { force, owner };
             container::sweep_removed(&directories)?;
             verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, how, &directories))?;
         }
-        Some(Verb::Unmount { owner, bundles, roots }) => {
-            let directories = roots.directories();
+        Some(Verb::Unmount { owner, bundles }) => {
             verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, owner, &directories))?;
         }
-        Some(Verb::List { json, roots }) => verbs::list(json, &roots.directories())?,
-        Some(Verb::Mount { bundle, roots }) => verbs::mount(&bundle, &roots.directories())?,
-        Some(Verb::Prune { all, roots }) => verbs::prune(all, &roots.directories())?,
+        Some(Verb::List { form }) => verbs::list(form, &directories)?,
+        Some(Verb::Mount { bundle }) => verbs::mount(&bundle, &directories)?,
+        Some(Verb::Prune { all }) => verbs::prune(all, &directories)?,
     }
     Ok(ExitCode::SUCCESS)
 }

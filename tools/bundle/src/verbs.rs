@@ -101,42 +101,21 @@ fn is_claimed(path: &Path, directories: &Directories) -> Result<bool> {
     ContainerId::of_path(path).map_or(Ok(false), |id| stage::claim::is_held(directories, &id))
 }
 
-/// Prints the bundles: a table, or an object a line.
-pub(crate) fn list(as_json: bool, directories: &Directories) -> Result<()> {
-    let bundles = container::entries(directories)?;
-    let mut text = String::new();
-    let mut rows = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
-    for id in bundles {
+/// Prints the bundles.
+pub(crate) fn list(form: cli::ListForm, directories: &Directories) -> Result<()> {
+    let mut rows = Vec::new();
+    let mut lines = vec![["ID", "STATUS", "PID", "IMAGE", "BUNDLE"].map(str::to_owned)];
+    for id in container::entries(directories)? {
         // It may go in between.
         let Some(known) = Known::of(directories, id.clone().into())? else { continue };
-        let (path, status, pid) = (directories.bundle(&id), known.condition.name(), known.pid);
-        let image = image_name(&path).unwrap_or_default();
-        if as_json {
-            let bundle = path.to_string_lossy();
-            let object = json!({"id": id, "status": status, "pid": pid, "image": image, "bundle": bundle});
-            text += &(object.to_string() + "\n");
-        }
+        let path = directories.bundle(&id);
+        let (status, pid, image) = (known.condition.name(), known.pid, image_name(&path));
+        let bundle = path.to_string_lossy().into_owned();
+        rows.push(json!({"id": id, "status": status, "pid": pid, "image": image, "bundle": bundle}));
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        let image = if image.is_empty() { "-".to_owned() } else { image };
-        let row: [String; 5] = [id.into(), status.to_owned(), pid, image, path.display().to_string()];
-        rows.push(row.map(|cell| cli::printable(&cell)));
+        lines.push([id.into(), status.to_owned(), pid, image.unwrap_or_else(|| "-".to_owned()), bundle]);
     }
-    if !as_json {
-        text = table(&rows);
-    }
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
-}
-
-fn table(rows: &[[String; 5]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let line = |row: &[String; 5]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        format!("{}{}\n", cells.collect::<String>(), row[4])
-    };
-    rows.iter().map(line).collect()
+    Ok(form.print(&rows, "id", || cli::table(&lines))?)
 }
 
 fn image_name(path: &Path) -> Option<String> {
@@ -220,11 +199,5 @@ mod tests {
         for bundle in ["/", "/etc", "../x", "/data/containers", "/data/containers/web/../../..", "..", ""] {
             assert!(locate(bundle, data).is_err(), "{bundle}");
         }
-    }
-
-    #[test]
-    fn a_table_is_aligned() {
-        let row = |id: &str| [id, "x", "-", "i", "/b"].map(str::to_owned);
-        assert_eq!(table(&[row("ID"), row("longer")]), "ID      x  -  i  /b\nlonger  x  -  i  /b\n");
     }
 }

@@ -19,8 +19,8 @@ use crate::list;
 use crate::options::{Attach, Join, Keys};
 
 /// Joins a container and returns its exit code; 0 for who detaches.
-pub(crate) fn attach(options: &Attach) -> Result<ExitCode> {
-    let directories = options.roots.directories();
+pub(crate) fn attach(options: &Attach, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     let (id, known) = list::named(&directories, &options.id)?;
     let signals = block_signals(&options.join)?;
     let keeper = control::ask(&known.bundle, &id, &Request::Attach)?;

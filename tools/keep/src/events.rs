@@ -24,8 +24,8 @@ use crate::{clock, list};
 const PID: &str = "pid";
 
 /// Prints events until its reader has gone.
-pub(crate) fn events(options: &Events) -> Result<ExitCode> {
-    let directories = options.roots.directories();
+pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     let bundles = directories.bundles();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
     made.with_context(|| format!("make {}", bundles.display()))?;

@@ -12,8 +12,8 @@ use crate::options::Containers;
 use crate::{health, job, list, output};
 
 /// Prints an object for each container: its row of `list`, and what that has no room for (docs/record.md).
-pub(crate) fn inspect(these: &Containers) -> Result<ExitCode> {
-    let directories = these.roots.directories();
+pub(crate) fn inspect(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     let known = these.ids.iter().map(|id| Ok(list::named(&directories, id)?.1)).collect::<Result<Vec<_>>>()?;
     let mut out = io::stdout().lock();
     for known in known {

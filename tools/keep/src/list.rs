@@ -1,7 +1,6 @@
 //! `list`: the containers that are there, whoever has made them.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -67,18 +66,9 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = known.into_iter().filter(|known| !form.running || known.condition.is_up());
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
     rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
-    let mut out = io::stdout().lock();
-    if form.quiet {
-        rows.iter().try_for_each(|row| writeln!(out, "{}", text(&row["id"])))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if form.json {
-        rows.iter().try_for_each(|row| writeln!(out, "{row}"))?;
-    } else {
-        // Elsewhere than on a terminal lines may be as long as they are.
-        let width = tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
-        write!(out, "{}", table(&rows, width))?;
-    }
+    // Elsewhere than on a terminal lines may be as long as they are.
+    let width = || tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
+    form.list.print(&rows, "id", || table(&rows, width()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,14 +184,12 @@ fn table(rows: &[Value], width: usize) -> String {
             shorten(&mut line[column], long - 1);
         }
     }
-    let widths = widths(&lines);
-    let padded = |line: &[String; 6]| {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let mut line = cells.collect::<Vec<_>>().join("  ").trim_end().to_owned();
+    let shortened = |line: &str| {
+        let mut line = line.to_owned();
         shorten(&mut line, if width == 0 { usize::MAX } else { width });
         line + "\n"
     };
-    lines.iter().map(padded).collect()
+    cli::table(&lines).lines().map(shortened).collect()
 }
 
 fn shorten(text: &mut String, longest: usize) {

@@ -20,8 +20,8 @@ use crate::options::Logs;
 use crate::output::{self, generation};
 
 /// Prints a log.
-pub(crate) fn logs(options: &Logs) -> Result<ExitCode> {
-    let directories = options.roots.directories();
+pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     let (id, known) = list::named(&directories, &options.id)?;
     let bundle = known.bundle.clone();
     if !bundle.join(job::FILE).exists() {

@@ -41,23 +41,23 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { begin, verb, roots } = arguments;
     let Some(verb) = verb else { return begin::begin(&begin, &roots) };
-    if let Verb::Rm { these, .. } = &verb {
+    if let Verb::Rm { .. } = &verb {
         // An ordinary user's mounts and networks are in namespaces.
-        rootless::enter_if_possible(&these.roots);
+        rootless::enter_if_possible(&roots);
     }
     let done = match verb {
-        Verb::Logs(options) => logs::logs(&options),
-        Verb::Attach(options) => attach::attach(&options),
-        Verb::Wait { these } => stop::wait(&these),
-        Verb::Start(options) => start::start(&options),
-        Verb::Stop(options) => stop::stop(&options),
-        Verb::Restart(options) => stop::restart(&options),
-        Verb::Rm { force, these, .. } => stop::remove(&these, force),
-        Verb::List { form, roots } => list::list(&form, &roots.directories()),
-        Verb::Inspect { these } => inspect::inspect(&these),
-        Verb::Top { id, roots } => stop::top(&id, &roots.directories()),
-        Verb::Events(options) => events::events(&options),
-        Verb::Stats(options) => stats::stats(&options),
+        Verb::Logs(options) => logs::logs(&options, &roots),
+        Verb::Attach(options) => attach::attach(&options, &roots),
+        Verb::Wait { these } => stop::wait(&these, &roots),
+        Verb::Start(options) => start::start(&options, &roots),
+        Verb::Stop(options) => stop::stop(&options, &roots),
+        Verb::Restart(options) => stop::restart(&options, &roots),
+        Verb::Rm { force, these, .. } => stop::remove(&these, force, &roots),
+        Verb::List { form } => list::list(&form, &roots.directories()),
+        Verb::Inspect { these } => inspect::inspect(&these, &roots),
+        Verb::Top { id } => stop::top(&id, &roots.directories()),
+        Verb::Events(options) => events::events(&options, &roots),
+        Verb::Stats(options) => stats::stats(&options, &roots),
     };
     // A verb's own failure is 1, as docker's, also where it returns the container's code.
     done.map_err(|error| cli::Exit::new(1, error).into())

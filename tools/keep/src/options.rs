@@ -155,8 +155,6 @@ pub(crate) enum Verb {
     List {
         #[command(flatten)]
         form: Form,
-        #[command(flatten)]
-        roots: cli::Roots,
     },
     /// Print all that is known of containers, as JSON: state, health, limits, mounts, log, paths, the record
     Inspect {
@@ -167,8 +165,6 @@ pub(crate) enum Verb {
     Top {
         /// The container's id
         id: ContainerId,
-        #[command(flatten)]
-        roots: cli::Roots,
     },
     /// Print what happens to containers: that they come, start, end, go, and how healthy they are
     Events(Events),
@@ -179,12 +175,8 @@ pub(crate) enum Verb {
 /// What `list` prints.
 #[derive(Args, Debug)]
 pub(crate) struct Form {
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Print ids only
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) list: cli::ListForm,
     /// Only those that run
     #[arg(long)]
     pub(crate) running: bool,
@@ -199,8 +191,6 @@ pub(crate) struct Containers {
     /// Ids
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// `events`.
@@ -212,24 +202,19 @@ pub(crate) struct Events {
     /// Only these containers
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// `stats`.
 #[derive(Args, Debug)]
 pub(crate) struct Stats {
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) form: cli::ListForm,
     /// Print it once, on a terminal, too
     #[arg(long)]
     pub(crate) no_stream: bool,
     /// Only these containers [default: all that run]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// `logs`.
@@ -252,8 +237,6 @@ pub(crate) struct Logs {
     /// Show the time of each line
     #[arg(long, short)]
     pub(crate) timestamps: bool,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// How much of the end.
@@ -274,8 +257,6 @@ pub(crate) struct Attach {
     pub(crate) id: ContainerId,
     #[command(flatten)]
     pub(crate) join: Join,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// How a container is joined.
@@ -324,8 +305,6 @@ pub(crate) struct Start {
     /// Ids
     #[arg(value_name = "ID", required_unless_present = "boot")]
     pub(crate) ids: Vec<ContainerId>,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// `stop` and `restart`.

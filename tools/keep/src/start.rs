@@ -21,9 +21,9 @@ use crate::restart::Policy;
 use crate::{attach, begin, exit, list, stop};
 
 /// Starts containers. One that runs is no failure, as with docker.
-pub(crate) fn start(options: &Start) -> Result<ExitCode> {
-    rootless::enter(&options.roots)?;
-    let directories = options.roots.directories();
+pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
+    rootless::enter(roots)?;
+    let directories = roots.directories();
     if options.attach {
         let [id] = options.ids.as_slice() else {
             return Err(cli::Usage("--attach is for one container".to_owned()).into());
@@ -32,7 +32,7 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
         if is_there(&directories, &id)? {
             bail!("container {id} runs: `keep attach {id}` joins it");
         }
-        return again(&directories, &options.roots, &id, Some(&options.join));
+        return again(&directories, roots, &id, Some(&options.join));
     }
     let mut ids = options.ids.clone();
     if options.boot {
@@ -41,7 +41,7 @@ pub(crate) fn start(options: &Start) -> Result<ExitCode> {
     }
     let mut failed = false;
     let done = stop::each(&directories, &ids, |id, _| {
-        if start_one(&directories, &options.roots, id)? {
+        if start_one(&directories, roots, id)? {
             return stop::say(id);
         }
         failed = true;

@@ -15,14 +15,16 @@ use crate::{exit, list};
 const EACH: Duration = Duration::from_secs(1);
 
 /// Prints the numbers of each container, and goes on with that on a terminal.
-pub(crate) fn stats(options: &Stats) -> Result<ExitCode> {
-    let directories = options.roots.directories();
-    let is_live = !options.no_stream && !options.json && io::stdout().is_terminal();
+pub(crate) fn stats(options: &Stats, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
+    let is_live = !options.no_stream && options.form.is_table() && io::stdout().is_terminal();
     loop {
-        let text = table(options, &directories)?;
-        // Over what was printed before: to the left upper corner, and what is below goes.
-        let clear = if is_live { "\x1b[H\x1b[J" } else { "" };
-        write!(io::stdout().lock(), "{clear}{text}")?;
+        let (rows, table) = counted(options, &directories)?;
+        if is_live {
+            // Over what was printed before: to the left upper corner, and what is below goes.
+            write!(io::stdout().lock(), "\x1b[H\x1b[J")?;
+        }
+        options.form.print(&rows, "id", || cli::table(&table))?;
         if !is_live {
             return Ok(ExitCode::SUCCESS);
         }
@@ -30,21 +32,18 @@ pub(crate) fn stats(options: &Stats) -> Result<ExitCode> {
     }
 }
 
-fn table(options: &Stats, directories: &Directories) -> Result<String> {
-    let rows = if options.ids.is_empty() {
+/// Returns the rows for programs and for people.
+fn counted(options: &Stats, directories: &Directories) -> Result<(Vec<Value>, Vec<[String; 5]>)> {
+    let counted = if options.ids.is_empty() {
         // One that has ended meanwhile uses nothing.
         let ids = list::ids(directories, Condition::is_up)?.into_iter();
         ids.filter_map(|id| numbers(directories, &id).ok()).collect()
     } else {
         options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
     };
-    if options.json {
-        return Ok(rows
-            .iter()
-            .fold(String::new(), |lines, (id, numbers)| lines + &numbers.json(id).to_string() + "\n"));
-    }
-    let head = format!("{:<14}  {:>12}  {:>12}  {:>12}  {:>5}\n", "ID", "CPU", "MEMORY", "LIMIT", "PIDS");
-    Ok(rows.iter().fold(head, |table, (id, numbers)| table + &numbers.row(id) + "\n"))
+    let head = ["ID", "CPU", "MEMORY", "LIMIT", "PIDS"].map(str::to_owned);
+    let lines = std::iter::once(head).chain(counted.iter().map(|(id, numbers)| numbers.row(id)));
+    Ok((counted.iter().map(|(id, numbers)| numbers.json(id)).collect(), lines.collect()))
 }
 
 /// Counts for a container that runs.
@@ -81,13 +80,13 @@ impl Numbers {
         json!({"id": id, "cpuMicroseconds": self.cpu_microseconds, "memory": self.memory, "memoryLimit": self.memory_limit, "pids": self.pids})
     }
 
-    fn row(&self, id: &str) -> String {
+    fn row(&self, id: &str) -> [String; 5] {
         let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), size);
         let cpu = self
             .cpu_microseconds
             .map_or("-".to_owned(), |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
         let pids = self.pids.map_or("-".to_owned(), |count| count.to_string());
-        format!("{id:<14}  {cpu:>12}  {:>12}  {:>12}  {pids:>5}", size(self.memory), size(self.memory_limit))
+        [id.to_owned(), cpu, size(self.memory), size(self.memory_limit), pids]
     }
 }
 
@@ -109,7 +108,7 @@ mod tests {
         let numbers =
             Numbers { cpu_microseconds: Some(1_234_567), memory: Some(3 << 20), memory_limit: None, pids: Some(4) };
         let row = numbers.row("web");
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["web", "1.234", "s", "3.0", "MiB", "-", "4"]);
+        assert_eq!(row, ["web", "1.234 s", "3.0 MiB", "-", "4"]);
         assert_eq!(size(1536), "1.5 KiB");
     }
 }

@@ -25,8 +25,8 @@ use crate::{list, start};
 const BEING_WRITTEN: Duration = Duration::from_secs(2);
 
 /// `stop`: each container is asked, then all are waited for.
-pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
-    let directories = options.these.roots.directories();
+pub(crate) fn stop(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     each(&directories, &options.these.ids, |id, _| {
         end(&directories, id, options.time, options.signal.as_deref())?;
         say(id)
@@ -34,19 +34,19 @@ pub(crate) fn stop(options: &Stop) -> Result<ExitCode> {
 }
 
 /// `restart`.
-pub(crate) fn restart(options: &Stop) -> Result<ExitCode> {
-    let directories = options.these.roots.directories();
+pub(crate) fn restart(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     let holder = |text| claim::holder_of(&directories, &list::named(&directories, text)?.0);
     let kept = |text| holder(text).is_ok_and(|holder| holder.is_some());
     if !options.these.ids.iter().all(|id| kept(id)) {
-        rootless::enter(&options.these.roots)?;
+        rootless::enter(roots)?;
     }
-    let put_back = put_back(&options.these.roots);
+    let put_back = put_back(roots);
     let restarted = each(&directories, &options.these.ids, |id, _| {
         let bundle = list::bundle(&directories, id)?;
         let request = Request::Restart(options.time.map(Duration::from_secs), options.signal.clone());
         let Some(keeper) = control::ask(&bundle, id, &request)? else {
-            return restart_without_keeper(&directories, options, id);
+            return restart_without_keeper(&directories, options, roots, id);
         };
         let mut ended = false;
         loop {
@@ -77,21 +77,22 @@ fn put_back(roots: &cli::Roots) -> Result<Option<std::process::Child>> {
 }
 
 /// Starts a container again that has ended, or that its `run` has in the foreground.
-fn restart_without_keeper(directories: &Directories, options: &Stop, id: &ContainerId) -> Result<()> {
+fn restart_without_keeper(
+    directories: &Directories,
+    options: &Stop,
+    roots: &cli::Roots,
+    id: &ContainerId,
+) -> Result<()> {
     if let Some(duty) = claim::holder_of(directories, id)?.filter(Duty::removes_the_bundle) {
         bail!("container {id} is in the foreground of process {}, and goes when it ends (--rm)", duty.process.pid);
     }
     end(directories, id, options.time, options.signal.as_deref())?;
-    if start::start_one(directories, &options.these.roots, id)? {
-        say(id)
-    } else {
-        bail!("container {id} does not start")
-    }
+    if start::start_one(directories, roots, id)? { say(id) } else { bail!("container {id} does not start") }
 }
 
 /// `wait`: prints the exit code.
-pub(crate) fn wait(these: &Containers) -> Result<ExitCode> {
-    let directories = these.roots.directories();
+pub(crate) fn wait(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     each(&directories, &these.ids, |id, known| {
         let bundle = &known.bundle;
         if let Some(keeper) = control::ask(bundle, id, &Request::Wait)? {
@@ -128,8 +129,8 @@ fn after_its_end(bundle: &Path) -> Result<Option<u8>> {
 }
 
 /// `rm`.
-pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
-    let directories = these.roots.directories();
+pub(crate) fn remove(these: &Containers, force: bool, roots: &cli::Roots) -> Result<ExitCode> {
+    let directories = roots.directories();
     each(&directories, &these.ids, |id, _| {
         let holder = claim::holder_of(&directories, id)?;
         let runs = holder.is_some_and(|duty| !duty.ending) || process(&directories, id)?.is_some();
@@ -150,7 +151,7 @@ pub(crate) fn remove(these: &Containers, force: bool) -> Result<ExitCode> {
                 claim => break claim?,
             }
         };
-        let removed = take_away(&directories, id, these.roots.argument().map(|_| directories.data()));
+        let removed = take_away(&directories, id, roots.argument().map(|_| directories.data()));
         claim.release();
         removed?;
         say(id)

@@ -37,7 +37,7 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The columns are as wide as what stands in them.
+/// What people read.
 fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
     let head = ["HOST".to_owned(), "CONTAINER".to_owned(), "PROTOCOL".to_owned(), "ID".to_owned()];
     let row = |mapping: &Mapping| {
@@ -47,12 +47,7 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
     // A port with several conditions is one for people.
     rows.dedup();
     rows.extend(proxies.iter().flat_map(proxy_rows));
-    let rows: Vec<[String; 4]> = rows.into_iter().map(|row| row.map(|cell| cli::printable(&cell))).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
-    let widths = [width(0), width(1), width(2)];
-    rows.iter().fold(String::new(), |text, [host, container, protocol, id]| {
-        text + &format!("{host:0$}  {container:1$}  {protocol:2$}  {id}\n", widths[0], widths[1], widths[2])
-    })
+    cli::table(&rows)
 }
 
 /// A proxy serves all of a container, without an address of its own.

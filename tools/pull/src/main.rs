@@ -41,16 +41,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         None => fetch(args)?,
-        Some(Verb::List { json, quiet, roots }) => {
-            let form = match (json, quiet) {
-                (true, _) => store::Form::Json,
-                (_, true) => store::Form::Digests,
-                _ => store::Form::Table,
-            };
-            store::list(opened(&args, roots)?.as_ref(), form)?;
-        }
-        Some(Verb::Tag { source, targets, roots }) => {
-            store::tag(&Layout::open(&args.directory(roots))?, source, targets)?;
+        Some(Verb::List { form }) => store::list(opened(&args)?.as_ref(), *form)?,
+        Some(Verb::Tag { source, targets }) => {
+            store::tag(&Layout::open(&args.directory())?, source, targets)?;
         }
         Some(Verb::Inspect { name, raw, config, platform, network }) => {
             let part = match (raw, config) {
@@ -69,12 +62,12 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Room::looking(&access).enter(std::slice::from_ref(&name))?;
             inspection::tags(&name, &access).with_context(|| format!("list tags of {name}"))?;
         }
-        Some(Verb::Remove { names, roots }) => store::remove(&Layout::open(&args.directory(roots))?, names)?,
-        Some(Verb::Gc { grace, roots }) => {
+        Some(Verb::Remove { names }) => store::remove(&Layout::open(&args.directory())?, names)?,
+        Some(Verb::Gc { grace }) => {
             // Layers have files with others' ids.
-            rootless::enter_if_possible(roots);
-            if let Some(layout) = opened(&args, roots)? {
-                store::collect(&layout, &roots.directories(), Duration::from_secs(*grace))?;
+            rootless::enter_if_possible(&args.roots);
+            if let Some(layout) = opened(&args)? {
+                store::collect(&layout, &args.roots.directories(), Duration::from_secs(*grace))?;
             }
         }
     }
@@ -82,8 +75,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens the layout; there is none of its own before the first image.
-fn opened(args: &Args, roots: &cli::Roots) -> anyhow::Result<Option<Layout>> {
-    let directory = args.directory(roots);
+fn opened(args: &Args) -> anyhow::Result<Option<Layout>> {
+    let directory = args.directory();
     if args.layout.is_none() && !directory.try_exists()? {
         return Ok(None);
     }
@@ -107,10 +100,8 @@ fn fetch(args: Args) -> anyhow::Result<()> {
     let access = args.network.access();
     let rules = args.trust.rules()?;
     let layout = match args.choice.policy {
-        Policy::Never => {
-            Layout::open(&args.directory(&args.roots)).with_context(|| format!("find {}", list(&args.names)))?
-        }
-        _ => Layout::create(&args.directory(&args.roots))?,
+        Policy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
+        _ => Layout::create(&args.directory())?,
     };
     let progress = Progress::open(args.form())?;
     let job = Job {

@@ -61,14 +61,8 @@ pub(crate) struct Args {
 pub(crate) enum Verb {
     /// List the images of the layout
     List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-        /// Digests only
-        #[arg(long, short, conflicts_with = "json")]
-        quiet: bool,
         #[command(flatten)]
-        roots: cli::Roots,
+        form: cli::ListForm,
     },
     /// Look at an image where it is: manifest, config and layers as JSON
     Inspect {
@@ -114,8 +108,6 @@ pub(crate) enum Verb {
         /// The new references
         #[arg(value_name = "REF", required = true)]
         targets: Vec<Reference>,
-        #[command(flatten)]
-        roots: cli::Roots,
     },
     /// Take images out of the layout; gc frees their space
     #[command(visible_alias = "rm")]
@@ -123,16 +115,12 @@ pub(crate) enum Verb {
         /// References, tags or digests
         #[arg(value_name = "REF", required = true)]
         names: Vec<String>,
-        #[command(flatten)]
-        roots: cli::Roots,
     },
     /// Remove blobs and extracted layers that no image and no container needs
     Gc {
         /// Keep extracted layers that are younger: a container may just be made of them
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         grace: u64,
-        #[command(flatten)]
-        roots: cli::Roots,
     },
 }
 
@@ -232,8 +220,8 @@ impl Network {
 
 impl Args {
     /// Returns the directory of the layout.
-    pub(crate) fn directory(&self, roots: &cli::Roots) -> PathBuf {
-        self.layout.clone().unwrap_or_else(|| roots.directories().layout())
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.layout.clone().unwrap_or_else(|| self.roots.directories().layout())
     }
 
     /// Returns the form of progress.

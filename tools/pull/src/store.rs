@@ -17,17 +17,6 @@ use serde_json::json;
 
 use crate::reference::Reference;
 
-/// How images are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// A line for each, with a heading.
-    Table,
-    /// Objects in a list.
-    Json,
-    /// A digest a line, each once.
-    Digests,
-}
-
 /// An image of the layout.
 struct Listed {
     name: String,
@@ -52,24 +41,14 @@ pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyho
 }
 
 /// Prints the images.
-pub(crate) fn list(layout: Option<&Layout>, form: Form) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+pub(crate) fn list(layout: Option<&Layout>, form: cli::ListForm) -> anyhow::Result<()> {
     let images = layout.map(listed).transpose()?.unwrap_or_default();
-    match form {
-        Form::Table => table(&images, &mut out),
-        Form::Digests => {
-            let mut seen = HashSet::new();
-            let mut fresh = images.iter().filter(|image| seen.insert(&image.digest));
-            Ok(fresh.try_for_each(|image| writeln!(out, "{}", image.digest))?)
-        }
-        Form::Json => {
-            let line = |image: &Listed| {
-                let Listed { name, digest, platform, created, size } = image;
-                json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
-            };
-            Ok(writeln!(out, "{}", json!(images.iter().map(line).collect::<Vec<_>>()))?)
-        }
-    }
+    let row = |image: &Listed| {
+        let Listed { name, digest, platform, created, size } = image;
+        json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
+    };
+    let rows: Vec<_> = images.iter().map(row).collect();
+    Ok(form.print(&rows, "digest", || table(&images))?)
 }
 
 /// Returns what a layout has, in the order of its index.
@@ -102,21 +81,18 @@ fn listed(layout: &Layout) -> anyhow::Result<Vec<Listed>> {
     Ok(images)
 }
 
-fn table(images: &[Listed], out: &mut impl Write) -> anyhow::Result<()> {
-    let name = |image: &Listed| cli::printable(&image.name);
-    let width = images.iter().map(|image| name(image).len()).max().unwrap_or(4).max(4);
-    writeln!(out, "{:width$}  {:19}  {:14}  {:10}  {:>10}", "NAME", "DIGEST", "PLATFORM", "CREATED", "SIZE")?;
-    for image in images {
-        let Listed { digest, platform, created, size, .. } = image;
-        let (name, platform) = (name(image), cli::printable(platform.as_deref().unwrap_or("-")));
-        let digest = digest.get(..19).unwrap_or(digest);
+fn table(images: &[Listed]) -> String {
+    let head = ["NAME", "DIGEST", "PLATFORM", "CREATED", "      SIZE"].map(str::to_owned);
+    let line = |image: &Listed| {
+        let Listed { name, digest, platform, created, size } = image;
         // An image may say anything.
         let day = created.as_deref().and_then(|time| time.get(..10));
         let created = day.filter(|day| day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')).unwrap_or("-");
-        let size = indicatif::HumanBytes(*size).to_string();
-        writeln!(out, "{name:width$}  {digest:19}  {platform:14}  {created:10}  {size:>10}")?;
-    }
-    Ok(())
+        let (digest, platform) = (digest.get(..19).unwrap_or(digest), platform.as_deref().unwrap_or("-"));
+        let size = format!("{:>10}", indicatif::HumanBytes(*size).to_string());
+        [name.clone(), digest.to_owned(), platform.to_owned(), created.to_owned(), size]
+    };
+    cli::table(&std::iter::once(head).chain(images.iter().map(line)).collect::<Vec<_>>())
 }
 
 /// Takes images out of the layout's index, and what belongs to them; their blobs go with the next collection.

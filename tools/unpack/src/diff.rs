@@ -44,8 +44,9 @@ pub(crate) fn write<W: Write>(container: &Container, style: Style, out: W) -> an
     Ok((writer.finish()?, count))
 }
 
-/// Prints the changes as `docker diff` does, or one JSON object a line.
+/// Prints the changes as `docker diff` does, or as one JSON array, an object a line.
 pub(crate) fn list(container: &Container, as_json: bool, mut out: impl Write) -> anyhow::Result<()> {
+    let mut separator = "[";
     container.changes(&mut |change| {
         let (sign, kind, path) = match &change {
             Change::Present { entry, added: true, .. } => ('A', "added", &entry.path),
@@ -56,12 +57,16 @@ pub(crate) fn list(container: &Container, as_json: bool, mut out: impl Write) ->
         };
         if as_json {
             let path = format!("/{}", String::from_utf8_lossy(path));
-            writeln!(out, "{}", json!({"kind": kind, "path": path}))?;
+            write!(out, "{separator}{}", json!({"kind": kind, "path": path}))?;
+            separator = ",\n";
         } else {
             writeln!(out, "{sign} /{}", cli::printable(&Name(path).to_string()))?;
         }
         Ok(())
     })?;
+    if as_json {
+        writeln!(out, "{}]", if separator == "[" { "[" } else { "" })?;
+    }
     Ok(out.flush()?)
 }
 

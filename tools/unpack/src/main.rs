@@ -51,9 +51,9 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> anyhow::Result<ExitCode> {
-    if let Some(Verb::Diff(Diff { roots, .. }) | Verb::Commit(Commit { roots, .. })) = &args.verb {
+    if args.verb.is_some() {
         // There are files with others' ids.
-        rootless::enter_if_possible(roots);
+        rootless::enter_if_possible(&args.roots);
     }
     confine::enter(&ROOM)?;
     match args.verb.take() {
@@ -96,7 +96,7 @@ fn parent(path: &Path) -> anyhow::Result<PathBuf> {
 /// `unpack diff`.
 fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
-    let container = find(options.container.as_deref(), &options.roots, args)?;
+    let container = find(options.container.as_deref(), args)?;
     let out = BufWriter::new(io::stdout().lock());
     if options.tar {
         diff::write(&container, options.style()?, out)?.0.flush()?;
@@ -109,7 +109,7 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
 /// `unpack commit`.
 fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
-    let mut container = find(options.container.as_deref(), &options.roots, args)?;
+    let mut container = find(options.container.as_deref(), args)?;
     let image = commit::commit(&container, &options.options()?).context("commit")?;
     container.record.set(&image);
     // It is the old image's.
@@ -119,10 +119,10 @@ fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Finds a container, and what its image has: one whole tree is compared with the layers, which are extracted for that.
-fn find(name: Option<&Path>, roots: &cli::Roots, args: &Args) -> anyhow::Result<Container> {
-    let mut container = Container::find(name, &roots.directories())?;
+fn find(name: Option<&Path>, args: &Args) -> anyhow::Result<Container> {
+    let mut container = Container::find(name, &args.roots.directories())?;
     if container.layers.is_empty() {
-        let store = Store::open(&roots.directories(), Form::overlay(), args.sync())?;
+        let store = Store::open(&args.roots.directories(), Form::overlay(), args.sync())?;
         container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
     }
     Ok(container)

@@ -68,12 +68,12 @@ pub(crate) enum Verb {
 #[derive(Arguments, Debug)]
 #[command(after_help = "Examples:
   unpack diff web
-  unpack diff web --json | jq -r 'select(.kind == \"added\") | .path'
+  unpack diff web --json | jq -r '.[] | select(.kind == \"added\") | .path'
   unpack diff web --tar | tar -t")]
 pub(crate) struct Diff {
     /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
     pub(crate) container: Option<PathBuf>,
-    /// One JSON object a line
+    /// One JSON array
     #[arg(long, short = 'J', conflicts_with = "tar")]
     pub(crate) json: bool,
     /// The changes as a layer, uncompressed
@@ -82,8 +82,6 @@ pub(crate) struct Diff {
     /// Leave the holes of files out, which not every reader understands
     #[arg(long, requires = "tar")]
     sparse: bool,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 /// Make an image of a container: its own image with its changes as a layer on top
@@ -119,8 +117,6 @@ pub(crate) struct Commit {
     /// Leave the holes of files out, which not every reader understands
     #[arg(long)]
     sparse: bool,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -201,57 +201,6 @@ fn restart(policy: &Node<'_>) -> Result<String> {
 
 /// Reads a duration such as `1m30s`, rounded up to seconds: compose-spec, 11 (specifying durations).
 pub(super) fn seconds(node: &Node<'_>) -> Result<u64> {
-    let text = node.text()?;
-    microseconds(&text)
-        .map(|microseconds| microseconds.div_ceil(1_000_000))
-        .ok_or_else(|| node.error(format!("{text} is no duration such as 1m30s")))
-}
-
-fn microseconds(text: &str) -> Option<u64> {
-    let mut total: u64 = 0;
-    let mut rest = text;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let factor = match unit {
-            "us" => 1.0,
-            "ms" => 1e3,
-            "s" => 1e6,
-            "m" => 60e6,
-            "h" => 3600e6,
-            _ => return None,
-        };
-        let value = number.parse::<f64>().ok()? * factor;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "digits alone; `as` saturates")]
-        let value = value as u64;
-        total = total.checked_add(value)?;
-        rest = after;
-    }
-    Some(total)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        for (text, want) in [
-            ("10s", Some(10_000_000)),
-            ("1m30s", Some(90_000_000)),
-            ("1.5h", Some(5_400_000_000)),
-            ("20ms", Some(20_000)),
-            ("10", None),
-            ("s", None),
-            ("", None),
-            ("1d", None),
-        ] {
-            assert_eq!(microseconds(text), want, "{text}");
-        }
-    }
+    let duration = cli::duration(&node.text()?).map_err(|what| node.error(what))?;
+    Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{RuntimeId, file};
+use crate::{RuntimeId, accounts, file};
 
 /// Looks names up, and remembers them.
 #[derive(Debug)]
@@ -111,27 +111,24 @@ impl Names {
 
 /// Returns the number of a user who is called so, or has that number.
 pub(crate) fn user(text: &str) -> Option<u32> {
-    text.parse().ok().or_else(|| accounts(Path::new("/")).find(|(name, ..)| name == text).map(|(_, uid, _)| uid))
+    text.parse().ok().or_else(|| users(Path::new("/")).find(|(name, ..)| name == text).map(|(_, uid, _)| uid))
 }
 
 /// Returns the home directories of a user, or the caller's own.
 fn homes(root: &Path, user: Option<u32>) -> impl Iterator<Item = PathBuf> {
     let wanted = user.unwrap_or_else(file::caller);
     let own = std::env::var_os("HOME").map(PathBuf::from).filter(|_| user.is_none());
-    let listed = accounts(root).filter(move |(_, uid, _)| *uid == wanted).map(|(.., home)| home);
+    let listed = users(root).filter(move |(_, uid, _)| *uid == wanted).map(|(.., home)| home);
     let homes = listed.chain(own);
     let root = root.to_owned();
     homes.filter_map(move |home| Some(root.join(home.strip_prefix("/").ok()?)))
 }
 
 /// Returns who has an account: name, number and home directory.
-fn accounts(root: &Path) -> impl Iterator<Item = (String, u32, PathBuf)> {
-    let users = fs::read_to_string(root.join("etc/passwd")).unwrap_or_default();
-    let account = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        Some(((*fields.first()?).to_owned(), fields.get(2)?.parse().ok()?, PathBuf::from(fields.get(5)?)))
-    };
-    users.lines().filter_map(account).collect::<Vec<_>>().into_iter()
+fn users(root: &Path) -> impl Iterator<Item = (String, u32, PathBuf)> {
+    accounts::users(root).filter_map(|fields| {
+        Some((fields.first()?.clone(), fields.get(accounts::UID)?.parse().ok()?, fields.get(accounts::HOME)?.into()))
+    })
 }
 
 fn podman(storage: &Path, user: Option<u32>) -> Vec<(String, String)> {

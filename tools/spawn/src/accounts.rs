@@ -1,47 +1,18 @@
-//! The container's `/etc/passwd` and `/etc/group`. They are the image's: of any size and in any bytes, or a pipe.
+//! Whom a name means in a container.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::Context;
-use rustix::fs::{OFlags, ResolveFlags};
+use container::accounts::{FLAGS, entries};
+use rustix::fs::ResolveFlags;
 
 use crate::config::User;
 
-/// Nobody has more users: a file that grows while it is read is no list.
-const LONGEST: u64 = 1 << 26;
-
-/// Returns the fields of each line of an open file; what is no ordinary file has none.
-fn entries(file: OwnedFd) -> impl Iterator<Item = Vec<String>> {
-    let file = File::from(file);
-    let length = if file.metadata().is_ok_and(|file| file.is_file()) { LONGEST } else { 0 };
-    let lines = BufReader::new(file.take(length)).split(b'\n').map_while(Result::ok);
-    lines.map(|line| String::from_utf8_lossy(&line).split(':').map(str::to_owned).collect())
-}
-
-/// A user's name and home directory among the fields of an entry: passwd(5).
-pub(crate) const NAME: usize = 0;
-pub(crate) const HOME: usize = 5;
-
-/// Returns a field of a user's entry. It is the container's inside its root.
-pub(crate) fn field(uid: u32, at: usize) -> Option<String> {
-    // A pipe would not open otherwise.
-    let file = crate::file::open("/etc/passwd", OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
-    entries(file).find_map(|fields| {
-        let field = fields.get(at).filter(|field| !field.is_empty())?;
-        (fields.get(2)?.parse() == Ok(uid)).then(|| field.clone())
-    })
-}
-
 /// Looks up `USER` or `USER:GROUP`, names or numbers, in the container with this root. A name brings its groups along.
 pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> anyhow::Result<()> {
-    let read = |file: &str| {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let opened = root::open_with(root, Path::new(file), flags, ResolveFlags::empty());
-        opened.into_iter().flat_map(entries)
-    };
+    let read =
+        |file: &str| root::open_with(root, Path::new(file), FLAGS, ResolveFlags::empty()).into_iter().flat_map(entries);
     let (name, group) = words.split_once(':').map_or((words, None), |(name, group)| (name, Some(group)));
     if let Ok(uid) = name.parse() {
         user.uid = uid;
@@ -68,6 +39,7 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> any
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::fd::AsFd;
 
     use super::*;

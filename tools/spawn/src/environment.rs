@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::accounts;
+use container::accounts;
+
 use crate::config::Process;
 
 /// Returns the variables: the last of several with one name counts, and `HOME` is the user's if nobody has set it.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, anyhow};
+use container::accounts;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, setrlimit, waitpid};
 
 /// What is run; nothing means the user's shell, as a login shell.
@@ -85,13 +86,7 @@ fn shell() -> OsString {
         return shell;
     }
     let uid = rustix::process::getuid().as_raw();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let of_user = |line: &str| {
-        let fields: Vec<_> = line.split(':').collect();
-        let [_, _, number, .., shell] = fields.as_slice() else { return None };
-        (*number == uid.to_string() && !shell.is_empty()).then(|| (*shell).to_owned())
-    };
-    passwd.lines().find_map(of_user).unwrap_or_else(|| "/bin/sh".to_owned()).into()
+    accounts::field(uid, accounts::SHELL).unwrap_or_else(|| "/bin/sh".to_owned()).into()
 }
 
 /// 127 where the program is not there, 126 where it cannot be executed.

@@ -1,7 +1,9 @@
-//! Names of users, from /etc/passwd: a static program cannot ask the name service.
+//! Names of users, from /etc/passwd.
 
 use std::collections::HashMap;
-use std::fs;
+use std::path::Path;
+
+use container::accounts;
 
 /// Names by uid; the first line of a uid counts.
 #[derive(Debug, Default)]
@@ -10,17 +12,15 @@ pub(crate) struct Users(HashMap<u32, String>);
 impl Users {
     /// Reads /etc/passwd.
     pub(crate) fn read() -> Self {
-        Self::parse(&String::from_utf8_lossy(&fs::read("/etc/passwd").unwrap_or_default()))
+        Self::of(accounts::users(Path::new("/")))
     }
 
-    fn parse(passwd: &str) -> Self {
+    fn of(entries: impl Iterator<Item = Vec<String>>) -> Self {
         let mut users = HashMap::new();
-        for line in passwd.lines() {
-            let mut fields = line.split(':');
-            let (Some(name), Some(uid)) = (fields.next(), fields.nth(1).and_then(|uid| uid.parse().ok())) else {
-                continue;
-            };
-            users.entry(uid).or_insert_with(|| name.to_owned());
+        for fields in entries {
+            if let Some(uid) = fields.get(accounts::UID).and_then(|uid| uid.parse().ok()) {
+                users.entry(uid).or_insert_with(|| fields[accounts::NAME].clone());
+            }
         }
         Self(users)
     }
@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn a_user_without_a_name_is_a_number() {
-        let users = Users::parse("root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\nbroken\nodd:x:no:1\n");
+        let lines = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:/bin/sh\nbroken\nodd:x:no:1";
+        let users = Users::of(lines.lines().map(|line| line.split(':').map(str::to_owned).collect()));
         assert_eq!((users.name(0), users.name(7)), ("root".to_owned(), "7".to_owned()));
     }
 }

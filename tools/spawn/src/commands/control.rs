@@ -3,11 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use container::RuntimeId;
+use container::{RuntimeId, accounts};
 use serde_json::json;
 
 use super::{print, state_root};
-use crate::accounts;
 use crate::commands::lifecycle::is_gone;
 use crate::options::{Format, Global};
 use crate::state::{self, Container, Status};
@@ -68,7 +67,6 @@ fn row(container: &Container) -> anyhow::Result<serde_json::Value> {
     }))
 }
 
-/// Read by hand: the C library's look-up would load other people's code into a static program.
 fn user_name(uid: u32) -> String {
     accounts::field(uid, accounts::NAME).unwrap_or_else(|| format!("#{uid}"))
 }

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use container::Directories;
+use container::{Directories, accounts};
 
 /// The two directories, as an option block of a tool: `#[command(flatten)] roots: cli::Roots`.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -54,10 +54,11 @@ pub fn is_rootless() -> bool {
     env::var_os(ROOTLESS).is_some_and(|value| !value.is_empty())
 }
 
-/// Returns the user's home directory: `HOME`, or else what the user database says.
-#[allow(deprecated, reason = "it is so up to Rust 1.86, for what it did on Windows")]
+/// Returns the user's home directory: `HOME`, or else what /etc/passwd says. The standard library would bring the whole name
+/// service along, an eighth of a static program.
 pub fn home() -> Option<PathBuf> {
-    env::home_dir()
+    let noted = || accounts::field(rustix::process::getuid().as_raw(), accounts::HOME).map(Into::into);
+    env::var_os("HOME").filter(|home| !home.is_empty()).or_else(noted).map(PathBuf::from)
 }
 
 /// Returns the directory of the user's configuration files.

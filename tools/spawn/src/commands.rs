@@ -58,8 +58,8 @@ fn acted_on(command: &Command) -> Option<&RuntimeId> {
 
 fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Create(options) => lifecycle::create(global, options)?,
-        Command::Run(options) => return lifecycle::run(global, options),
+        Command::Create(options) => lifecycle::create(global, &options)?,
+        Command::Run(options) => return lifecycle::run(global, &options),
         Command::Restore(options) => return lifecycle::restore(global, &options),
         Command::Checkpoint(options) => lifecycle::checkpoint(global, &options)?,
         Command::Start(Id { id }) => lifecycle::start(global, &id)?,

@@ -20,7 +20,7 @@ use crate::config::{Config, Hooks, Linux, NamespaceKind, Process as Description}
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, hooks, intermediate, net_device, rootfs, tty, userns};
+use crate::{capability, file, filter, guard, hooks, intermediate, journal, net_device, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -83,11 +83,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
 /// Undoes what was made; the first error is the one that the user hears. What hooks have done before, the poststop hooks
 /// undo: runtime-spec, runtime.md, "Lifecycle", 3 to 13.
 pub(crate) fn clean_up(container: &Container, hooks: &Hooks) {
-    for result in [container.release(), container.remove()] {
-        if let Err(error) = result {
-            log::warn!("{error:#}");
-        }
-    }
+    [container.release(), container.remove()].into_iter().for_each(journal::warn);
     hooks::run_poststop(&hooks.poststop, &container.report(Status::Stopped));
 }
 

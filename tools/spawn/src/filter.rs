@@ -5,11 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdGetfdFlags, pidfd_getfd};
 
 use crate::config::{Config, Linux};
+use crate::tty;
 
 /// Compiles the filter that a container's processes get, where its configuration has one.
 pub(crate) fn of(linux: &Linux) -> anyhow::Result<Option<seccomp::Filter>> {
@@ -56,10 +55,5 @@ pub(crate) fn before(config: &Config) -> anyhow::Result<Option<seccomp::Filter>>
 }
 
 fn connect(agent: &Path) -> anyhow::Result<OwnedFd> {
-    let connect = || {
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(agent)?)?;
-        Ok::<_, Errno>(socket)
-    };
-    connect().with_context(|| format!("failed to connect with seccomp agent {}", agent.display()))
+    tty::connect(agent).with_context(|| format!("failed to connect with seccomp agent {}", agent.display()))
 }

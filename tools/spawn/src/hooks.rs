@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::config::Hook;
+use crate::journal;
 use crate::sync::{self, Message};
 
 /// How much of what a hook says is for the error message.
@@ -38,9 +39,8 @@ pub(crate) fn run(
 pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run poststop hook {}", hook.path.display());
-        if let Err(error) = run_one(hook, state, None) {
-            log::warn!("error running poststop hook #{index}: {error:#}");
-        }
+        let ended = run_one(hook, state, None);
+        journal::warn(ended.with_context(|| format!("error running poststop hook #{index}")));
     }
 }
 

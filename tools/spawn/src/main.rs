@@ -25,7 +25,6 @@ mod net_device;
 mod notify;
 mod options;
 mod priority;
-mod rlimit;
 mod rootfs;
 mod signal;
 mod state;

@@ -275,14 +275,10 @@ pub(crate) struct Create {
 
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    pub id: RuntimeId,
-    /// Bundle directory
-    #[arg(long, short, default_value = ".")]
-    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub create: Create,
     #[command(flatten)]
     pub life: Life,
-    #[command(flatten)]
-    pub common: Common,
 }
 
 // Not a doc comment, which would become the commands' help.

@@ -1,5 +1,5 @@
-//! How the container's program is scheduled and where it gets memory: words of config.json as the kernel's numbers
-//! (`sched_setattr(2)`, `ioprio_set(2)`, `set_mempolicy(2)`, `personality(2)`).
+//! How the container's program is scheduled, where it gets memory and how much of what: words of config.json as the
+//! kernel's numbers (`sched_setattr(2)`, `ioprio_set(2)`, `set_mempolicy(2)`, `getrlimit(2)`, `personality(2)`).
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::CpuSet;
@@ -37,10 +37,12 @@ pub(crate) fn io(priority: &IoPriority) -> anyhow::Result<u64> {
     Ok(u64::from(class) << 13 | priority.priority)
 }
 
+/// `MPOL_DEFAULT` and those after it, by number.
+pub(crate) const MODES: &str = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY \
+    MPOL_WEIGHTED_INTERLEAVE";
+
 /// Returns mode, node mask and the mask's size in bits for `set_mempolicy`.
 pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u64>, u64)> {
-    const MODES: &str = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY \
-        MPOL_WEIGHTED_INTERLEAVE";
     let mut mode = u64::from(position(MODES, &policy.mode).context("invalid memory policy mode")?);
     for flag in &policy.flags {
         mode |= match flag.as_str() {
@@ -66,6 +68,14 @@ pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u
     // The kernel takes one bit less than it is told.
     let bits = (mask.len() * 64) as u64 + 1;
     Ok((mode, mask, bits))
+}
+
+/// Returns the number of a resource: `getrlimit(2)`.
+pub(crate) fn limit(name: &str) -> anyhow::Result<u64> {
+    const LIMITS: &str =
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME";
+    let known = name.strip_prefix("RLIMIT_").and_then(|name| position(LIMITS, name).ok());
+    Ok(known.with_context(|| format!("invalid rlimit type {name:?}"))?.into())
 }
 
 /// Returns the value for `personality`.
@@ -131,6 +141,21 @@ mod tests {
             [("", Some(vec![])), ("0-2, 5", Some(vec![0, 1, 2, 5])), ("2-1", None), ("x", None), ("0-99999999", None)]
         {
             assert_eq!(numbers(list).ok(), want, "{list}");
+        }
+    }
+
+    #[test]
+    fn limits_have_the_kernel_s_numbers() {
+        for (name, want) in [
+            ("RLIMIT_CPU", Some(libc::RLIMIT_CPU)),
+            ("RLIMIT_NOFILE", Some(libc::RLIMIT_NOFILE)),
+            ("RLIMIT_AS", Some(libc::RLIMIT_AS)),
+            ("RLIMIT_MSGQUEUE", Some(libc::RLIMIT_MSGQUEUE)),
+            ("RLIMIT_RTTIME", Some(libc::RLIMIT_RTTIME)),
+            ("NOFILE", None),
+            ("RLIMIT_", None),
+        ] {
+            assert_eq!(limit(name).ok(), want.map(u64::from), "{name}");
         }
     }
 }

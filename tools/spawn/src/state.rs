@@ -19,7 +19,7 @@ use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::file::leave_open;
-use crate::rootfs;
+use crate::{journal, rootfs};
 
 /// A container's status (runtime-spec, runtime.md, "State"), and `paused`, which peers add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +99,8 @@ impl Container {
             Ok(false) => self.cgroups().remove_unused(),
             _ => self.cgroups().destroy()?,
         }
-        if let Some(Err(error)) = self.state.systemd_scope.as_deref().map(systemd::stop) {
-            // It is empty now, so that systemd ends it in any case.
-            log::warn!("{error:#}");
-        }
+        // It is empty now, so that systemd ends it in any case.
+        self.state.systemd_scope.as_deref().map(systemd::stop).into_iter().for_each(journal::warn);
         self.unmount_root();
         Ok(())
     }

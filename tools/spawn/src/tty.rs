@@ -80,7 +80,7 @@ pub(crate) fn check_console(terminal: bool, detached: bool, socket: bool) -> any
     Ok(())
 }
 
-/// Connects to the socket of `--console-socket`, through its directory's descriptor: a socket's path may have 107 bytes
+/// Connects to a socket of the caller's, as that of `--console-socket`, through its directory's descriptor: a socket's path may have 107 bytes
 /// only.
 pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
     let connect = || -> io::Result<OwnedFd> {
@@ -92,7 +92,7 @@ pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
         rustix::net::connect(&connection, &SocketAddrUnix::new(address)?)?;
         Ok(connection)
     };
-    connect().with_context(|| format!("connect to console socket {}", socket.display()))
+    connect().with_context(|| format!("connect to {}", socket.display()))
 }
 
 /// Sends the master to the other end of a console socket.

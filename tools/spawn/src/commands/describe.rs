@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::{capability, mount};
+use crate::{capability, mount, priority};
 
 /// Writes the configuration that people begin with: a shell.
 pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
@@ -18,7 +18,8 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
         .create_new(true)
         .open(&path)
         .with_context(|| format!("File {} exists or cannot be made. Remove it first", path.display()))?;
-    let mut spec = default_spec();
+    let mut spec: Value = serde_json::from_str(include_str!("spec.json"))?;
+    spec["ociVersion"] = crate::SPEC_VERSION.into();
     if !rootless && !cgroup::is_unified() {
         // On v1 a container could not see there what limits it: runc's choice, too.
         without_namespace(&mut spec, "cgroup");
@@ -28,44 +29,6 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
     }
     let text = serde_json::to_string_pretty(&spec)? + "\n";
     file.write_all(text.as_bytes()).with_context(|| format!("write {}", path.display()))
-}
-
-fn default_spec() -> Value {
-    let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
-    json!({
-        "ociVersion": crate::SPEC_VERSION,
-        "process": {
-            "terminal": true,
-            "user": {"uid": 0, "gid": 0},
-            "args": ["sh"],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
-            "noNewPrivileges": true
-        },
-        "root": {"path": "rootfs", "readonly": true},
-        "hostname": "spawn",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-            mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-            mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])
-        ],
-        "linux": {
-            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"
-            ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-        }
-    })
 }
 
 fn without_namespace(spec: &mut Value, kind: &str) {
@@ -107,7 +70,7 @@ pub(crate) fn features() -> anyhow::Result<()> {
         "mountOptions": mount::option_names(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": capability::NAMES.split(' ').collect::<Vec<_>>(),
+            "capabilities": capability::names().collect::<Vec<_>>(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
@@ -121,7 +84,7 @@ pub(crate) fn features() -> anyhow::Result<()> {
             "selinux": {"enabled": here("/sys/fs/selinux/enforce")},
             "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
             "memoryPolicy": {
-                "modes": ["MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"],
+                "modes": priority::MODES.split(' ').collect::<Vec<_>>(),
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
             "mountExtensions": {"idmap": {"enabled": true}},

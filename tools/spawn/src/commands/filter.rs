@@ -13,7 +13,7 @@ use stage::undo::{self, Made};
 use stage::{Tool, Undo};
 
 use super::lifecycle::{become_subreaper, finish, order, poststart};
-use crate::options::{Filter, Global};
+use crate::options::{Create, Filter, Global};
 use crate::state::Status;
 use crate::{create, foreground};
 
@@ -38,7 +38,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     let note = Note::of(&bundle, &id);
     let undo = if is_record && !options.detach { undo_of(&record, &id, options.rm)? } else { vec![] };
     let status = options.status_fd.map(open_status).transpose()?;
-    let mut order = order(global, id, bundle, &options.common)?;
+    let mut order = order(global, &Create { id, bundle, common: options.common })?;
     order.child.foreground = !options.detach;
     order.child.null_stdin = from_stdin;
     if let Some(note) = &note {

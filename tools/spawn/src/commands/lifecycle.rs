@@ -16,12 +16,12 @@ use super::{is_rootless, print, state_root};
 use crate::child::Options;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
-use crate::options::{self, Common, Global, Life};
+use crate::options::{self, Global, Life};
 use crate::state::{Container, Status};
-use crate::{checkpoint, exec, foreground, hooks, sync, tty};
+use crate::{checkpoint, exec, foreground, hooks, journal, sync, tty};
 
-pub(crate) fn create(global: &Global, options: options::Create) -> anyhow::Result<()> {
-    let order = order(global, options.id, options.bundle, &options.common)?;
+pub(crate) fn create(global: &Global, options: &options::Create) -> anyhow::Result<()> {
+    let order = order(global, options)?;
     let made = create::create(&Order { wait: true, ..order })?;
     send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)
 }
@@ -32,13 +32,13 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// Begins an order from what the commands share.
-pub(super) fn order(global: &Global, id: RuntimeId, bundle: PathBuf, common: &Common) -> anyhow::Result<Order> {
-    let listen_fds = listen_fds();
+pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Result<Order> {
+    let (common, listen_fds) = (&options.common, listen_fds());
     Ok(Order {
         listen_fds,
         root: state_root(global),
-        id,
-        bundle,
+        id: options.id.clone(),
+        bundle: options.bundle.clone(),
         console_socket: common.console_socket.as_deref().map(absolute),
         pid_file: common.pid_file.as_deref().map(absolute),
         wait: false,
@@ -67,25 +67,23 @@ fn listen_fds() -> u32 {
     number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
-pub(crate) fn run(global: &Global, options: options::Run) -> anyhow::Result<ExitCode> {
-    let order = order(global, options.id, options.bundle, &options.common)?;
-    live(order, &options.life, options.common.pidfd_socket.as_deref(), create::create)
+pub(crate) fn run(global: &Global, options: &options::Run) -> anyhow::Result<ExitCode> {
+    live(global, &options.create, &options.life, create::create)
 }
 
 pub(crate) fn restore(global: &Global, options: &options::Restore) -> anyhow::Result<ExitCode> {
-    let order = order(global, options.id.clone(), options.bundle.clone(), &options.common)?;
     let criu = criu(global);
-    let create = |order: &Order| checkpoint::restore(order, options, &criu);
-    live(order, &options.life, options.common.pidfd_socket.as_deref(), create)
+    live(global, &options.create, &options.life, |order| checkpoint::restore(order, options, &criu))
 }
 
 /// Makes a container, and unless it is left alone, waits for its end.
 fn live(
-    mut order: Order,
+    global: &Global,
+    options: &options::Create,
     life: &Life,
-    pidfd_socket: Option<&Path>,
     create: impl FnOnce(&Order) -> anyhow::Result<Made>,
 ) -> anyhow::Result<ExitCode> {
+    let (mut order, pidfd_socket) = (order(global, options)?, options.common.pidfd_socket.as_deref());
     order.child.foreground = !life.detach;
     order.keep = life.keep;
     if life.detach {
@@ -146,10 +144,7 @@ pub(super) fn become_subreaper() {
 /// Runs the poststart hooks. If one fails the container is removed: runtime-spec 1.3, runtime.md, "Lifecycle", 9.
 pub(super) fn poststart(made: &Made) -> anyhow::Result<()> {
     run_poststart(&made.container, &made.config).inspect_err(|_| {
-        let removed = foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config)));
-        if let Err(error) = removed {
-            log::warn!("{error:#}");
-        }
+        journal::warn(foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config))));
     })
 }
 
@@ -158,11 +153,8 @@ fn run_poststart(container: &Container, config: &Config) -> anyhow::Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    hooks::run("poststart", None, hooks, &container.report(Status::Running)).inspect_err(|_| {
-        if let Err(error) = kill_all(container) {
-            log::warn!("{error:#}");
-        }
-    })
+    hooks::run("poststart", None, hooks, &container.report(Status::Running))
+        .inspect_err(|_| journal::warn(kill_all(container)))
 }
 
 /// Kills the container with all that it has started.
@@ -204,9 +196,7 @@ pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let started = heard.and_then(|_| run_poststart(&container, &config));
     if started.is_err() && hooked {
         // A hook that fails ends the container as `delete` does: runtime-spec, runtime.md, "Lifecycle", 7 to 13.
-        if let Err(error) = end(&container).and_then(|()| finish(&container, Some(&config))) {
-            log::warn!("{error:#}");
-        }
+        journal::warn(end(&container).and_then(|()| finish(&container, Some(&config))));
     }
     started
 }

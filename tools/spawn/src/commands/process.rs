@@ -96,7 +96,7 @@ fn from_options(mut process: Process, options: &mut options::Exec, container: &C
     }
     process.user.additional_gids.append(&mut options.additional_gids);
     if options.privileged {
-        let all = capability::NAMES.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let all = capability::names().collect::<Vec<_>>();
         let [bounding, effective, permitted] = [all.clone(), all.clone(), all];
         process.capabilities = Some(Capabilities { bounding, effective, permitted, ..Capabilities::default() });
     }

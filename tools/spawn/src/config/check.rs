@@ -160,18 +160,7 @@ fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> 
 pub(crate) fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(at) if key.as_bytes()[at] == b'/' => key.to_owned(),
-        _ => key
-            .chars()
-            .map(|c| {
-                if c == '.' {
-                    '/'
-                } else if c == '/' {
-                    '.'
-                } else {
-                    c
-                }
-            })
-            .collect(),
+        _ => key.split('.').map(|part| part.replace('/', ".")).collect::<Vec<_>>().join("/"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use container::RuntimeId;
 
-use super::{Common, Life};
+use super::{Create, Life};
 
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
@@ -38,10 +38,8 @@ pub(crate) struct Checkpoint {
 
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    pub id: RuntimeId,
-    /// Bundle directory
-    #[arg(long, short, default_value = ".")]
-    pub bundle: PathBuf,
+    #[command(flatten)]
+    pub create: Create,
     #[command(flatten)]
     pub criu: CriuOptions,
     /// Security profile to restore with, TYPE:NAME
@@ -52,8 +50,6 @@ pub(crate) struct Restore {
     pub lsm_mount_context: Option<String>,
     #[command(flatten)]
     pub life: Life,
-    #[command(flatten)]
-    pub common: Common,
 }
 
 // Not a doc comment either: what both say to criu.

@@ -167,16 +167,21 @@ impl Rootfs<'_> {
     fn target_of_new(&self, mount: &Mount) -> anyhow::Result<OwnedFd> {
         if mount.kind == "proc" || mount.kind == "sysfs" {
             // A link would let the image choose where the kernel's own files appear.
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let open = || root::open_with(self.root(), &mount.destination, flags, ResolveFlags::NO_SYMLINKS);
-            return open()
-                .or_else(|_| {
-                    root::make_directory(self.root(), &mount.destination, 0o755)?;
-                    Ok::<_, std::io::Error>(open()?)
-                })
+            return self
+                .ordinary_directory(&mount.destination)
                 .with_context(|| format!("filesystem {:?} must be mounted on ordinary directory", mount.kind));
         }
         root::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")
+    }
+
+    /// Opens a directory, made if it is not there, to which no link leads.
+    pub(super) fn ordinary_directory(&self, path: &Path) -> std::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let open = || root::open_with(self.root(), path, flags, ResolveFlags::NO_SYMLINKS);
+        open().or_else(|_| {
+            root::make_directory(self.root(), path, 0o755)?;
+            Ok(open()?)
+        })
     }
 
     pub(super) fn existing(&self, path: &Path) -> anyhow::Result<OwnedFd> {
@@ -325,11 +330,8 @@ fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, mode)?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let (below, copied) = (
-                    rustix::fs::openat(from, name, flags, Mode::empty())?,
-                    rustix::fs::openat(to, name, flags, Mode::empty())?,
-                );
-                copy_tree(below.as_fd(), copied.as_fd())?;
+                let open = |at| rustix::fs::openat(at, name, flags, Mode::empty());
+                copy_tree(open(from)?.as_fd(), open(to)?.as_fd())?;
             }
             FileType::RegularFile => {
                 let source =

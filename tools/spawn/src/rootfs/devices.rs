@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use sys::mount::{Attributes, attach, clone_tree, set_attributes};
 
@@ -27,26 +27,15 @@ const LINKS: [(&str, &str); 5] = [
 impl Rootfs<'_> {
     pub(super) fn make_devices(&self) -> anyhow::Result<()> {
         // Where /dev is a link, nodes would be made in a directory that the image chose: a volume of the host, say.
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let open = || root::open_with(self.root(), Path::new("/dev"), flags, ResolveFlags::NO_SYMLINKS);
-        let dev = open()
-            .or_else(|_| {
-                root::make_directory(self.root(), Path::new("/dev"), 0o755)?;
-                Ok::<_, std::io::Error>(open()?)
-            })
-            .context("/dev of the container is not an ordinary directory")?;
+        let dev = self.ordinary_directory(Path::new("/dev"));
+        let dev = dev.context("/dev of the container is not an ordinary directory")?;
         self.make_nodes(dev.as_fd())?;
-        for (name, target) in LINKS {
+        let core = Some(("core", "/proc/kcore")).filter(|(_, target)| Path::new(target).exists());
+        for (name, target) in LINKS.into_iter().chain(core) {
             match rustix::fs::symlinkat(target, &dev, name) {
                 Err(Errno::EXIST) if name == "ptmx" => replace_ptmx(dev.as_fd())?,
                 Err(Errno::EXIST) => {}
                 other => other.with_context(|| format!("link /dev/{name}"))?,
-            }
-        }
-        if rustix::fs::stat("/proc/kcore").is_ok() {
-            match rustix::fs::symlinkat("/proc/kcore", &dev, "core") {
-                Ok(()) | Err(Errno::EXIST) => {}
-                other => other.context("link /dev/core")?,
             }
         }
         crate::file::leave_open(dev);
@@ -99,7 +88,8 @@ impl Rootfs<'_> {
                 rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                     .with_context(|| format!("chown({name}, {uid:?}, {gid:?})"))
             }
-            Err(Errno::EXIST) => node.check(parent, name),
+            // What the image has under the name must be the same device (runtime-spec, "Devices").
+            Err(Errno::EXIST) => node.compare(&rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?),
             Err(Errno::PERM) => bind_node(parent, name, path, node),
             Err(error) => Err(error).with_context(|| {
                 let (kind, number) = (node.kind, node.number);
@@ -138,11 +128,6 @@ impl Node {
             rustix::fs::makedev(number(device.major, 12)?, number(device.minor, 20)?)
         };
         Ok(Self { kind, mode: device.file_mode.unwrap_or(0o666) & 0o7777, number, owner: (device.uid, device.gid) })
-    }
-
-    /// What the image has under the name must be the same device (runtime-spec, "Devices").
-    fn check(&self, parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<()> {
-        self.compare(&rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn compare(&self, stat: &rustix::fs::Stat) -> anyhow::Result<()> {

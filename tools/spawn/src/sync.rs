@@ -126,13 +126,13 @@ pub(crate) fn receive_with_fd(
 ) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
-    let length = match received {
-        Ok(received) => received.bytes,
-        Err(Errno::CONNRESET) => 0,
-        Err(error) => return Err(error),
+    let length = loop {
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) => break received.bytes,
+            // Who ends without reading an answer resets the connection, once, before what it has said.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
+            Err(error) => return Err(error),
+        }
     };
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
@@ -205,6 +205,16 @@ mod tests {
             }
         }
         drop(theirs);
+        assert!(matches!(receive(ours.as_fd()).unwrap(), Message::End));
+    }
+
+    #[test]
+    fn what_is_said_before_an_unread_answer_is_heard() {
+        let (ours, theirs) = pair().unwrap();
+        send(theirs.as_fd(), &Message::Failed(125, anyhow!("mount"))).unwrap();
+        rustix::net::send(&ours, b"!", SendFlags::NOSIGNAL).unwrap();
+        drop(theirs);
+        assert!(matches!(receive(ours.as_fd()).unwrap(), Message::Failed(125, _)));
         assert!(matches!(receive(ours.as_fd()).unwrap(), Message::End));
     }
 

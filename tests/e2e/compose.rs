@@ -16,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_the_file_has_changed_is_made_anew_and_orphans_are_named", PIPELINE, changed),
         test("restarts_end_neither_a_wait_nor_the_foreground", PIPELINE, restarts),
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
+        test("verbs_take_services_as_docker_compose_has_them", PIPELINE, verbs),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
     ]
@@ -156,17 +157,22 @@ fn changed(sandbox: &Sandbox) {
     file(&format!("  b: {}", service("1")));
     let pids = || sandbox.sh("for s in a b; do spawn state lab-$s-1 | jq .pid; done").run().ok().stdout;
     let up = |value: &str| sandbox.sh(&format!("V={value} compose up -d")).run().ok();
-    up("1").stdout_is("").stderr_is("");
+    up("1").stdout_is("").stderr_is("lab-a-1 started\nlab-b-1 started\n");
     let first = pids();
-    up("1").stderr_is("");
+    up("1").stderr_is("lab-a-1 runs\nlab-b-1 runs\n");
     assert_eq!(pids(), first);
-    up("2").stderr_is("");
+    up("2").stderr_is("lab-a-1 started\nlab-b-1 runs\n");
     sandbox.sh("spawn exec lab-a-1 sh -c 'echo $V'").run().ok().stdout_is("2\n");
     let (a, b) = (pids().lines().next().map(str::to_owned), pids().lines().nth(1).map(str::to_owned));
     assert!(first.lines().next().map(str::to_owned) != a && first.lines().nth(1).map(str::to_owned) == b);
     file("");
     up("2").stderr_has("container lab-b-1 is of no service");
-    sandbox.sh("V=2 compose up -d --remove-orphans; keep list -q").run().ok().stdout_is("lab-a-1\n").stderr_is("");
+    sandbox
+        .sh("V=2 compose up -d --remove-orphans; keep list -q")
+        .run()
+        .ok()
+        .stdout_is("lab-a-1\n")
+        .stderr_is("lab-b-1 removed\nlab-a-1 runs\n");
     sandbox.sh("V=2 compose down").run().ok();
 }
 
@@ -251,6 +257,49 @@ fn unhealthy(sandbox: &Sandbox) {
     sandbox.run(&["keep", "list", "-q"]).ok().stdout_is("");
 }
 
+fn verbs(sandbox: &Sandbox) {
+    write(sandbox);
+    sandbox.run(&["compose", "start"]).fails(1).one_error_line("compose", &["project lab", "compose up"]);
+    sandbox
+        .run(&["compose", "exec", "server", "true"])
+        .fails(1)
+        .one_error_line("compose", &["service server does not run"]);
+    sandbox.run(&["compose", "pull"]).ok().stdout_is("");
+    sandbox.run(&["compose", "up", "-d", "--pull", "never"]).fails(2);
+    sandbox.run(&["compose", "up", "-d"]).ok().stdout_is("");
+    let exec = "compose exec -T -e A=1 -w /site -u 7:8 server sh -c 'echo $A $(pwd) $(id -u) $GREETING; exit 3'";
+    sandbox.sh(exec).run().fails(3).stdout_is("1 /site 7 it's $5\n");
+    sandbox.sh("echo in | compose exec server cat").run().ok().stdout_is("in\n");
+    sandbox.run(&["compose", "exec", "nobody", "true"]).fails(2).one_error_line("compose", &["no service nobody"]);
+    // One service, and none of those that it needs.
+    sandbox.run(&["compose", "stop", "-t", "1", "client"]).ok().stdout_is("").stderr_is("lab-client-1 stopped\n");
+    sandbox.run(&["compose", "ps", "-q", "client", "server"]).ok().stdout_is("lab-client-1\nlab-server-1\n");
+    let rows = sandbox.run(&["compose", "ps", "--json"]).ok().json();
+    let status = rows.as_array().unwrap().iter().map(|row| row["status"].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(status, ["exited", "exited", "running"], "{rows}");
+    sandbox.run(&["compose", "restart", "client"]).ok().stderr_is("lab-client-1 started\n");
+    sandbox.run(&["compose", "stop"]).ok().stderr_is("lab-client-1 stopped\nlab-server-1 stopped\n");
+    sandbox.run(&["compose", "stop"]).ok().stderr_is("");
+    sandbox.run(&["compose", "start", "client"]).ok().stderr_has("lab-server-1 started\nlab-client-1 started\n");
+    let down = sandbox.run(&["compose", "down", "-v"]).ok();
+    down.stderr_has("lab-server-1 stopped").stderr_has("lab-job-1 removed");
+    sandbox.run(&["compose", "config", "-q"]).ok().stdout_is("");
+    sandbox.run(&["compose", "config", "--services"]).ok().stdout_is("job\nserver\nclient\n");
+    let images = sandbox.run(&["compose", "config", "--images"]).ok().stdout;
+    assert!(images.lines().all(|line| line == image("busybox").reference), "{images}");
+    let whole = sandbox.run(&["compose", "config"]).ok().json();
+    assert_eq!(whole["name"], "lab");
+    assert_eq!(whole["services"]["server"]["ports"][0], "8080:80", "{whole}");
+    // What it prints is such a file.
+    let again = "compose config >whole.json; PORT= compose -f whole.json print | cmp - printed && echo same";
+    sandbox.sh(&format!("compose print >printed; {again}")).run().ok().stdout_is("same\n");
+    let image = image("busybox").reference;
+    sandbox.write("built.yaml", format!("services: {{a: {{image: {image}, build: ., command: 'true'}}}}"));
+    let built = sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "up", "-d"]).ok();
+    built.stderr_has("service a: nothing is built, its image");
+    sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "down"]).ok();
+}
+
 fn volumes(sandbox: &Sandbox) {
     write(sandbox);
     sandbox.run(&["compose", "up", "-d", "job"]).ok();
@@ -269,7 +318,10 @@ fn wrong(sandbox: &Sandbox) {
         ("services: {a: {image: b, depends_on: [a]}}", "circle"),
         ("services: {a: {image: '${UNSET:?is needed}'}}", "is needed"),
         ("services: [", "line"),
-        ("services: {a: {build: .}}", "services.a: has only a build section"),
+        (
+            "services: {a: {build: .}}",
+            "services.a.build: no image is built here: `docker buildx build -o type=oci,dest=a.tar .`",
+        ),
     ] {
         sandbox.write("odd.yaml", text);
         sandbox

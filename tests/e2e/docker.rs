@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::cli::install_front;
-use crate::support::{Need, Sandbox, Test, source, test};
+use crate::support::{Need, Sandbox, Test, image, source, test};
 
 const NEEDS: &[Need] = &[
     Need::Registry,
@@ -82,6 +82,11 @@ fn front(sandbox: &Sandbox) {
 
 /// Executes lines of docker.md in order, with the images of the registry here.
 fn execute(sandbox: &Sandbox, lines: impl Iterator<Item = String>) {
+    let nginx = image("nginx").reference;
+    sandbox.write(
+        "compose.yaml",
+        format!("name: docs\nservices: {{web: {{image: {nginx}, volumes: ['logs:/logs']}}}}\nvolumes: {{logs: }}"),
+    );
     let mut script = "set -e\nPATH=\"$PWD/usr/bin:$PATH\"\n".to_owned();
     for command in lines {
         // The registry here is not docker's.

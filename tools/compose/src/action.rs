@@ -2,23 +2,26 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, BufReader, IsTerminal, Write, stdin, stdout};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use container::Directories;
-use serde_json::Value;
 use stage::{Stage, Tool};
 
 use crate::logs;
-use crate::options::{Ps, Up};
+use crate::options::{Config, Exec, Ps, Up};
 use crate::project::Project;
 use crate::script::command;
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
 pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
     orphans(project, root, up.remove_orphans)?;
+    for service in project.services.iter().filter(|service| service.builds) {
+        log::warn!("service {}: nothing is built, its image {} is fetched", service.name, service.operands[1]);
+    }
     let status = shell(script)?;
     if !status.success() {
         bail!("start {}: see above", project.name);
@@ -39,14 +42,15 @@ pub(crate) fn orphans(project: &Project, root: &[OsString], remove: bool) -> Res
     let mut orphans: Vec<String> = known(root, &["list", "--quiet", &of_project])?.into_iter().collect();
     orphans.retain(|id| !own(&id));
     orphans.sort();
+    if remove {
+        return each(
+            command(Tool::Keep, &["rm", "--force"], root),
+            &orphans.iter().map(String::as_str).collect::<Vec<_>>(),
+            "removed",
+        );
+    }
     for id in &orphans {
-        if remove {
-            let mut rm = command(Tool::Keep, &["rm", "--force"], root);
-            rm.push(["--", id]);
-            quietly(&rm)?;
-        } else {
-            log::warn!("container {id} is of no service of the file any more: --remove-orphans removes it");
-        }
+        log::warn!("container {id} is of no service of the file any more: --remove-orphans removes it");
     }
     Ok(())
 }
@@ -67,29 +71,115 @@ fn shell(script: &str) -> Result<ExitStatus> {
 /// Stops the services and removes their containers, the last one first.
 pub(crate) fn down(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
     stop(project, root, timeout)?;
-    let there = known(root, &["list", "--quiet"])?;
-    for service in project.services.iter().rev().filter(|service| there.contains(&*service.container)) {
-        let mut remove = command(Tool::Keep, &["rm", "--force"], root);
-        remove.push(["--", &*service.container]);
-        quietly(&remove)?;
+    let mut there = there(project, root)?;
+    there.reverse();
+    each(command(Tool::Keep, &["rm", "--force"], root), &there, "removed")
+}
+
+/// Stops the services, the last one first.
+pub(crate) fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
+    // One that waits to be started again has not ended.
+    let ended = known(root, &["list", "--quiet", "--filter=status=exited"])?;
+    let mut running = there(project, root)?;
+    running.retain(|id| !ended.contains(*id));
+    running.reverse();
+    each(timed("stop", timeout, root), &running, "stopped")
+}
+
+/// Starts the services' containers that are there.
+pub(crate) fn start(project: &Project, root: &[OsString]) -> Result<()> {
+    each(command(Tool::Keep, &["start"], root), &some(project, root)?, "started")
+}
+
+/// Stops them and starts them again.
+pub(crate) fn restart(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
+    each(timed("restart", timeout, root), &some(project, root)?, "started")
+}
+
+fn timed(verb: &str, timeout: Option<u32>, root: &[OsString]) -> Stage {
+    let mut stage = command(Tool::Keep, &[verb], root);
+    stage.push(timeout.map(|seconds| format!("--time={seconds}")));
+    stage
+}
+
+/// Returns the services' containers that are there, in the order of their start.
+fn there<'a>(project: &'a Project, root: &[OsString]) -> Result<Vec<&'a str>> {
+    let known = known(root, &["list", "--quiet"])?;
+    Ok(project.services.iter().map(|service| &*service.container).filter(|id| known.contains(*id)).collect())
+}
+
+/// Returns the same, at least one.
+fn some<'a>(project: &'a Project, root: &[OsString]) -> Result<Vec<&'a str>> {
+    let there = there(project, root)?;
+    if there.is_empty() {
+        bail!("project {} has no such container: `compose up` makes them", project.name);
+    }
+    Ok(there)
+}
+
+/// Has `keep` do something to each container, and says of each that it is done.
+fn each(mut stage: Stage, ids: &[&str], done: &str) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    stage.push(["--"]);
+    stage.push(ids);
+    let mut child = stage.command()?.stdout(Stdio::piped()).spawn().context("execute keep")?;
+    for id in BufReader::new(child.stdout.take().context("keep's output")?).lines() {
+        cli::eprint_line(&format!("{} {done}", id?));
+    }
+    succeeded(&stage, child.wait().context("wait for keep")?)
+}
+
+fn succeeded(stage: &Stage, status: ExitStatus) -> Result<()> {
+    if status.success() { Ok(()) } else { bail!("{stage}: {status}") }
+}
+
+/// Executes a command in the one service's container; the exit code is the command's.
+pub(crate) fn exec(project: &Project, root: &[OsString], states: Option<&Path>, exec: &Exec) -> Result<ExitCode> {
+    let [service] = project.services.as_slice() else { bail!("no service {}", exec.words[0]) };
+    if !known(root, &["list", "--quiet", "--running"])?.contains(&*service.container) {
+        bail!("service {} does not run", service.name);
+    }
+    let mut stage = Stage::new(Tool::Spawn, ["exec"]);
+    stage.push(states.into_iter().flat_map(|states| ["--root".as_ref(), states.as_os_str()]));
+    let is_terminal = stdin().is_terminal() && stdout().is_terminal() && !exec.detach && !exec.no_tty;
+    let flags = [(is_terminal, "--tty"), (exec.detach, "--detach"), (exec.privileged, "--privileged")];
+    stage.push(flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag));
+    stage.push(exec.env.iter().map(|pair| format!("--env={pair}")));
+    stage.push(exec.user.iter().map(|user| format!("--user={user}")));
+    stage.push(exec.workdir.iter().map(|directory| format!("--cwd={directory}")));
+    stage.push([&*service.container]);
+    stage.push(&exec.words[1..]);
+    // It becomes this process: signals and the terminal are its own.
+    Err(stage.command()?.exec()).with_context(|| stage.to_string())
+}
+
+/// Fetches the images, each once.
+pub(crate) fn pull(project: &Project, root: &[OsString]) -> Result<()> {
+    let mut fetched = HashSet::new();
+    for service in &project.services {
+        let platform = service.options.iter().skip_while(|option| *option != "--platform").take(2);
+        let mut pull = command(Tool::Pull, &[], root);
+        pull.push(platform);
+        pull.push(&service.operands[..2]);
+        if fetched.insert(pull.to_string()) {
+            let status = pull.command()?.stdout(Stdio::null()).status().with_context(|| pull.to_string())?;
+            succeeded(&pull, status)?;
+        }
     }
     Ok(())
 }
 
-fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -> Result<()> {
-    let ended = known(root, &["list", "--quiet", "--filter=status=exited"])?;
-    let mut running = known(root, &["list", "--quiet"])?;
-    // One that waits to be started again has not ended.
-    running.retain(|id| !ended.contains(id));
-    for service in project.services.iter().rev().filter(|service| running.contains(&*service.container)) {
-        let mut stop = command(Tool::Keep, &["stop"], root);
-        if let Some(timeout) = timeout {
-            stop.push(["--time".to_owned(), timeout.to_string()]);
-        }
-        stop.push(["--", &*service.container]);
-        quietly(&stop)?;
-    }
-    Ok(())
+/// Prints the files as one, or what is asked of them.
+pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
+    let lines: Vec<&str> = match config {
+        Config { quiet: true, .. } => Vec::new(),
+        Config { names: true, .. } => project.services.iter().map(|service| &*service.name).collect(),
+        Config { images: true, .. } => project.services.iter().map(|service| &*service.operands[1]).collect(),
+        Config { .. } => return Ok(writeln!(stdout(), "{:#}", project.file)?),
+    };
+    lines.iter().try_for_each(|line| Ok(writeln!(stdout(), "{line}")?))
 }
 
 /// Removes the project's own volumes; those that others made and named for it stay.
@@ -102,43 +192,18 @@ pub(crate) fn remove_volumes(project: &Project, directories: &Directories) -> Re
 }
 
 /// Lists the services' containers as `keep list` does.
-pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> {
-    let own: HashSet<&str> = project.services.iter().map(|service| &*service.container).collect();
-    let form: &[&str] = match (ps.json, ps.quiet) {
-        (true, _) => &["list", "--json"],
-        (_, true) => &["list", "--quiet"],
-        _ => &["list"],
-    };
-    let text = output(&command(Tool::Keep, form, root))?;
-    let mut out = std::io::stdout().lock();
-    for (number, line) in text.lines().enumerate() {
-        let id = if ps.json {
-            serde_json::from_str::<Value>(line).ok().and_then(|row| Some(row.get("id")?.as_str()?.to_owned()))
-        } else {
-            line.split(' ').next().map(str::to_owned)
-        };
-        let title = number == 0 && !ps.json && !ps.quiet;
-        if title || id.is_some_and(|id| own.contains(id.as_str())) {
-            writeln!(out, "{line}")?;
-        }
-    }
-    Ok(())
+pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<ExitCode> {
+    let mut list = command(Tool::Keep, &["list"], root);
+    list.push([(ps.json, "--json"), (ps.quiet, "--quiet")].into_iter().filter(|(set, _)| *set).map(|(_, form)| form));
+    list.push(project.services.iter().map(|service| &*service.container));
+    let status = list.command()?.status().with_context(|| list.to_string())?;
+    succeeded(&list, status).map(|()| ExitCode::SUCCESS)
 }
 
 /// Returns the ids that `keep` knows.
 pub(crate) fn known(root: &[OsString], arguments: &[&str]) -> Result<HashSet<String>> {
-    Ok(output(&command(Tool::Keep, arguments, root))?.lines().map(str::to_owned).collect())
-}
-
-fn output(stage: &Stage) -> Result<String> {
-    let output = stage.command()?.stderr(Stdio::inherit()).output().with_context(|| stage.to_string())?;
-    if !output.status.success() {
-        bail!("{stage}: {}", output.status);
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Executes a command whose ids nobody wants to read.
-fn quietly(stage: &Stage) -> Result<()> {
-    output(stage).map(drop)
+    let list = command(Tool::Keep, arguments, root);
+    let output = list.command()?.stderr(Stdio::inherit()).output().with_context(|| list.to_string())?;
+    succeeded(&list, output.status)?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }

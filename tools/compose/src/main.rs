@@ -32,16 +32,19 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode> {
     let file = &options.file;
-    let read = |services: &options::Services| {
+    let read_of = |services: &[String], alone| {
         project::read(&Request {
             files: &file.files,
             name: file.project_name.as_deref(),
             rootless: !rustix::process::geteuid().is_root(),
             env_files: &file.env_files,
             profiles: &file.profiles,
-            services: &services.services,
+            services,
+            alone,
         })
     };
+    let read = |services: &options::Services| read_of(&services.services, false);
+    let alone = |services: &[String]| read_of(services, true);
     let root = root(options);
     match &options.command {
         Command::Print(print) => {
@@ -63,12 +66,21 @@ fn run(options: &Options) -> Result<ExitCode> {
                 action::remove_volumes(&project, &file.roots.directories())?;
             }
         }
-        Command::Ps(ps) => action::list(&read(&ps.services)?, &root, ps)?,
+        Command::Ps(ps) => return action::list(&alone(&ps.services.services)?, &root, ps),
         Command::Logs(logs) => {
             let look =
                 logs::Look { follow: logs.follow, restarts: false, tail: &logs.tail, prefix: !logs.no_log_prefix };
-            return logs::print(&read(&logs.services)?, &root, &look);
+            return logs::print(&alone(&logs.services.services)?, &root, &look);
         }
+        Command::Config(config) => action::config(&read(&config.services)?, config)?,
+        Command::Exec(exec) => {
+            let states = file.roots.argument().map(|_| file.roots.directories().states());
+            return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
+        }
+        Command::Pull(services) => action::pull(&read(services)?, &root)?,
+        Command::Start(services) => action::start(&read(services)?, &root)?,
+        Command::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,
+        Command::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
     }
     Ok(ExitCode::SUCCESS)
 }

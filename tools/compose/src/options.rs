@@ -9,6 +9,7 @@ const EXAMPLES: &str = "Examples:
   compose -f shop.yaml -p shop up db web
   compose print | less
   compose logs -f web
+  compose exec db psql
   compose down --volumes";
 
 /// Run the services of a compose file
@@ -53,6 +54,18 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Print the shell script that `up --detach` executes
     Print(Print),
+    /// Print the files as one, as they are understood: in JSON, which is YAML, too
+    Config(Config),
+    /// Execute a command in a service's container, as `spawn exec` does
+    Exec(Exec),
+    /// Fetch the services' images, whether they are there or not
+    Pull(Services),
+    /// Start services' containers again, and those they need
+    Start(Services),
+    /// Stop services' containers, which stay
+    Stop(Stop),
+    /// Stop services' containers and start them again
+    Restart(Stop),
 }
 
 /// `up`.
@@ -97,14 +110,71 @@ pub(crate) struct Down {
 /// `ps`.
 #[derive(Args, Debug)]
 pub(crate) struct Ps {
-    /// Print one JSON object a line
+    /// Print one JSON array
     #[arg(long)]
     pub(crate) json: bool,
     /// Print ids only
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long)]
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) services: Services,
+}
+
+/// `config`.
+#[derive(Args, Debug)]
+pub(crate) struct Config {
+    /// Print nothing: only look whether they are right
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print the names of services, a line each, in the order of their start
+    #[arg(long = "services")]
+    pub(crate) names: bool,
+    /// Print the images of services
+    #[arg(long)]
+    pub(crate) images: bool,
+    #[command(flatten)]
+    pub(crate) services: Services,
+}
+
+/// `exec`.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose exec")]
+pub(crate) struct Exec {
+    /// Give it no terminal, although this is one
+    #[arg(short = 'T', long, alias = "no-TTY")]
+    pub(crate) no_tty: bool,
+    /// Nothing more: it has the terminal that this has, and standard input
+    #[arg(short, long, visible_alias = "tty", short_alias = 't')]
+    pub(crate) interactive: bool,
+    /// Do not wait for it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Give it all capabilities
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Set a variable
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Execute it as this user
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Execute it in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The service, the program and its arguments
+    #[arg(value_name = "SERVICE COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// `stop` and `restart`.
+#[derive(Args, Debug)]
+pub(crate) struct Stop {
+    /// Seconds until KILL [default: each container's own, or 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
 }
 
 /// `logs`.

@@ -31,11 +31,15 @@ pub(crate) struct Request<'a> {
     pub(crate) profiles: &'a [String],
     /// Services, with what they need; none: all.
     pub(crate) services: &'a [String],
+    /// Without what they need.
+    pub(crate) alone: bool,
 }
 
 /// Services in the order in which they start.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Project {
+    /// The files as one.
+    pub(crate) file: Value,
     /// Begins the containers' and volumes' names.
     pub(crate) name: String,
     /// Each after those that it needs.
@@ -283,7 +287,10 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     };
     let outlines = services.iter().map(|(key, node)| service::outline(key, node)).collect::<Result<Vec<_>>>()?;
     // A service that does not take part may have what nobody supports.
-    let ordered = order::order(&outlines, request.services, &profiles)?;
+    let mut ordered = order::order(&outlines, request.services, &profiles)?;
+    ordered.retain(|index| {
+        !request.alone || request.services.is_empty() || request.services.contains(&outlines[*index].name)
+    });
     let read = |index: usize| service::read(outlines[index].clone(), &services[index].1, &context);
     let services = ordered.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let mut volumes = Vec::new();
@@ -294,7 +301,9 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
         }
     }
     let containers = outlines.iter().filter_map(|outline| context.container_of(&outline.name).ok()).collect();
-    Ok(Project { name, services, containers, volumes })
+    let mut file = merged.clone();
+    file["name"] = name.as_str().into();
+    Ok(Project { file, name, services, containers, volumes })
 }
 
 /// Lays each service on the one that it extends: compose-spec, 05, `extends`.

@@ -44,16 +44,18 @@ pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String
                 }
             }
         }
+        let id = word(&service.container);
         if !anew {
             let mut running = command(Tool::Keep, &["list", "--running", "--quiet"], root);
             // One that the file has changed meanwhile is made anew.
             let hash = service.options.iter().find(|option| option.starts_with(CONFIG_HASH));
             running.push(hash.map(|hash| format!("--filter=label={hash}")));
-            script.push(format!("{running} | grep -xF -- {} >/dev/null ||\n  ", word(&service.container)));
+            let is_there = format!("{running} | grep -xF -- {id} >/dev/null");
+            script.push(format!("if {is_there}; then echo {id} runs >&2; else\n  "));
         }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(arguments(service));
-        script.push(format!("{run} >/dev/null\n"));
+        script.push(format!("{run} >/dev/null; echo {id} started >&2\n{}", if anew { "" } else { "fi\n" }));
     }
     script.concat()
 }
@@ -111,14 +113,24 @@ mod tests {
                 .collect(),
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
             operands: vec!["img".to_owned(), "it's".to_owned()],
+            builds: false,
         };
         let needs = [("db", Condition::Healthy), ("init", Condition::Completed)];
         let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
-        let project = Project { name: "p".to_owned(), services, containers: vec![], volumes: vec![] };
+        let project = Project {
+            file: serde_json::Value::Null,
+            name: "p".to_owned(),
+            services,
+            containers: vec![],
+            volumes: vec![],
+        };
         let script = script(&project, &["--root".into(), "/r".into()], true);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
-        let run = |name: &str| format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
+        let run = |name: &str| {
+            let run = format!(r"run --detach --replace --root /r --name p-{name}-1 img 'it'\''s' >/dev/null");
+            format!("{run}; echo p-{name}-1 started >&2")
+        };
         assert_eq!(
             lines,
             [

@@ -58,6 +58,8 @@ pub(crate) struct Service {
     pub(crate) options: Vec<String>,
     /// The image and the command.
     pub(crate) operands: Vec<String>,
+    /// Whether the file says, too, how the image would be built.
+    pub(crate) builds: bool,
 }
 
 /// Keys that other functions than the table read.
@@ -107,8 +109,11 @@ pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
 pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
     let Outline { name, dependencies, .. } = outline;
     let known: Vec<&str> = READ.iter().copied().chain(field::keys()).collect();
-    if node.get("image").is_none() && node.get("build").is_some() {
-        return Err(node.error("has only a build section: images are built elsewhere, so image is needed"));
+    let build = node.get("build");
+    if let (None, Some(build)) = (node.get("image"), &build) {
+        let directory = build.get("context").unwrap_or_else(|| build.clone()).text().unwrap_or_default();
+        let how = format!("docker buildx build -o type=oci,dest={name}.tar {directory}");
+        return Err(build.error(format!("no image is built here: `{how}`, and image: oci-archive:{name}.tar")));
     }
     node.only(&[&known[..], &["build"]].concat())?;
     let container = match node.get("container_name") {
@@ -127,7 +132,7 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     let operands = operands(node, &mut options)?;
     let hash = fnv(options.iter().chain(&operands).flat_map(|word| word.bytes().chain([0])));
     options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
-    Ok(Service { name, container, dependencies, options, operands })
+    Ok(Service { name, container, dependencies, options, operands, builds: build.is_some() })
 }
 
 /// Returns the image and the command, behind `--`: what a file says is never an option.

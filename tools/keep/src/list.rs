@@ -63,7 +63,8 @@ impl FromStr for Filter {
 /// Prints the containers.
 pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).context("look for containers")?;
-    let known = known.into_iter().filter(|known| !form.running || known.condition.is_up());
+    let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
+    let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
     rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
     // Elsewhere than on a terminal lines may be as long as they are.

@@ -183,6 +183,9 @@ pub(crate) struct Form {
     /// Only those with that health, status (exited, running, ...) or label
     #[arg(long, short, value_name = "health|status|label=VALUE")]
     pub(crate) filter: Vec<Filter>,
+    /// Only these containers
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<ContainerId>,
 }
 
 /// Containers, by id.

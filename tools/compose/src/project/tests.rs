@@ -190,7 +190,7 @@ fn what_is_wrong_is_told_by_its_place() {
         ("services: {a: {}}", "services.a: no image"),
         (
             "services: {a: {build: .}}",
-            "services.a: has only a build section: images are built elsewhere, so image is needed",
+            "services.a.build: no image is built here: `docker buildx build -o type=oci,dest=a.tar .`, and image: oci-archive:a.tar",
         ),
         ("services: {a: {image: x, lnk: y}}", "services.a.lnk: not supported"),
         ("services: {a: {image: x, ports: [{published: 1}]}}", "services.a.ports[0]: no target"),

@@ -95,9 +95,11 @@ impl Container {
     /// a container that was never finished knows only which cgroups it was going to have: others may live in those.
     pub(crate) fn release(&self) -> anyhow::Result<()> {
         let _span = trace::span("remove the cgroups", "");
-        match self.directory.join("config.json").try_exists() {
-            Ok(false) => self.cgroups().remove_unused(),
-            _ => self.cgroups().destroy()?,
+        let config = self.directory.join("config.json");
+        if self.state.init_process_pid != 0 || config.try_exists().unwrap_or(true) {
+            self.cgroups().destroy()?;
+        } else {
+            self.cgroups().remove_unused();
         }
         // It is empty now, so that systemd ends it in any case.
         self.state.systemd_scope.as_deref().map(systemd::stop).into_iter().for_each(journal::warn);

@@ -22,29 +22,30 @@ pub(crate) fn give(uid: u32) {
 
 /// Puts a null device of the container's own, which may be open already, in place of the host's: whoever has that open can
 /// change its mode and owner for everybody (`fchmod(2)` on /proc/self/fd/0). The container's root was entered before.
-pub(crate) fn leave_host_null(mut own: Option<OwnedFd>) -> anyhow::Result<()> {
-    for (number, fd) in all().into_iter().enumerate() {
-        if !rustix::fs::fstat(fd).is_ok_and(|stat| is_null(&stat)) {
-            continue;
-        }
-        let null = match own.take() {
-            Some(null) => null,
-            None => match open_null(file::open("/", OFlags::PATH)?.as_fd()).map_or_else(make_null, Ok) {
-                // A user namespace makes none, nor do its ids own the host's. And where the host's own rules forbid the device to
-                // the control group, it cannot be exchanged.
-                Err(error) if error.downcast_ref() == Some(&Errno::PERM) => return Ok(()),
-                null => null.context("open a null device of the container's own")?,
-            },
-        };
-        rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
-        match number {
-            0 => rustix::stdio::dup2_stdin(&null),
-            1 => rustix::stdio::dup2_stdout(&null),
-            _ => rustix::stdio::dup2_stderr(&null),
-        }?;
-        own = Some(null);
+pub(crate) fn leave_host_null(own: Option<OwnedFd>) -> anyhow::Result<()> {
+    let [stdin, stdout, stderr] = all().map(|fd| rustix::fs::fstat(fd).is_ok_and(|stat| is_null(&stat)));
+    if !(stdin || stdout || stderr) {
+        own.into_iter().for_each(file::leave_open);
+        return Ok(());
     }
-    own.into_iter().for_each(file::leave_open);
+    let open = || open_null(file::open("/", OFlags::PATH)?.as_fd()).map_or_else(make_null, Ok);
+    let null = match own.map_or_else(open, Ok) {
+        // A user namespace makes none, nor do its ids own the host's. And where the host's own rules forbid the device to
+        // the control group, it cannot be exchanged.
+        Err(error) if error.downcast_ref() == Some(&Errno::PERM) => return Ok(()),
+        null => null.context("open a null device of the container's own")?,
+    };
+    rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
+    if stdin {
+        rustix::stdio::dup2_stdin(&null)?;
+    }
+    if stdout {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    if stderr {
+        rustix::stdio::dup2_stderr(&null)?;
+    }
+    file::leave_open(null);
     Ok(())
 }
 

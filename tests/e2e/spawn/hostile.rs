@@ -50,11 +50,10 @@ fn kept_stopped(sandbox: &Sandbox) {
     });
     spawn(sandbox, "run -d -b kst e2e-kst </dev/null >/dev/null 2>&1").ok();
     crate::support::wait_for("the container's script", || sandbox.exists("kst/rootfs/tmp/ready").then_some(()));
-    for detach in ["", "--detach"] {
-        let outcome = spawn(sandbox, &format!("exec {detach} e2e-kst true </dev/null"));
-        // It may have been faster.
-        assert!(outcome.code() == 0 || outcome.stderr.contains("kept stopped"), "{}", outcome.stderr);
-    }
+    // Without --detach it waits for the program, which is the container's to stop as soon as it runs.
+    let outcome = spawn(sandbox, "exec --detach e2e-kst true </dev/null");
+    // It may have been faster.
+    assert!(outcome.code() == 0 || outcome.stderr.contains("kept stopped"), "{}", outcome.stderr);
     spawn(sandbox, "delete --force e2e-kst").ok();
 }
 

@@ -287,7 +287,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "run_gc",
         prepare: "[ -e state/run/claims/web ] || { keep rm --force web 2>/dev/null; bundle delete --force web; \
-                  run -d --name web -p 8080:80 $BUSYBOX sleep 1000 >/dev/null && kill -9 $(jq .pid state/run/claims/web); }",
+                  run -d --name web -p 8080:80 $BUSYBOX sleep 1000 >/dev/null && keeper=$(jq .pid state/run/claims/web) && \
+                  kill -9 $keeper && while grep -qs '^State:.[^Z]' /proc/$keeper/status; do :; done; }",
         run: "$STRACE run --gc >out",
         check: "ls state/run/claims /run/netns state/run/spawn; portmap list",
         // The bridge goes a moment after its last container.

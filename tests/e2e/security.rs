@@ -28,8 +28,12 @@ pub(crate) fn tests() -> Vec<Test> {
 
 /// Prints which of the host's inodes the processes may change, by their mounts and descriptors.
 pub(crate) fn lent_to(sandbox: &Sandbox, given: &str, pids: &str) -> String {
-    let program = source().join("tests/e2e/security/lent.py");
-    sandbox.sh(&format!("python3 {} '{given}' {pids}", program.display())).run().ok().stdout
+    sandbox.sh(&lent_words(given, pids)).run().ok().stdout
+}
+
+/// The shell words for it.
+pub(crate) fn lent_words(given: &str, pids: &str) -> String {
+    format!("python3 {} \"{given}\" {pids}", source().join("tests/e2e/security/lent.py").display())
 }
 
 /// In the foreground, in the background, executed, as a probe, as another user: stdio is the host's null device there.

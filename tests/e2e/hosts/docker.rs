@@ -1,6 +1,7 @@
 //! dockerd with spawn as its default runtime, as docs/deploy.md has it: its own containerd, network and firewall.
 
 use super::Host;
+use crate::security::lent_words;
 use crate::support::{Need, Outcome, Sandbox, Test, test, wait_for};
 use rustix::process::Signal;
 
@@ -53,8 +54,10 @@ fn docker_with(sandbox: &Sandbox, prepare: &str, options: &[&str], script: &str)
         "docker info --format '{{{{.DefaultRuntime}}}}'
         docker import -c 'CMD [\"sleep\", \"1000\"]' layer.tar bb >/dev/null
         code() {{ set +e; \"$@\"; echo code $?; set -e; }}
+        lent() {{ echo \"lent: $({})\"; }}
         {script}
-        docker ps -aq | xargs -r docker rm -f >/dev/null"
+        docker ps -aq | xargs -r docker rm -f >/dev/null",
+        lent_words("/var/lib/docker:/run/docker:${2-}", "$(docker top $1 -eo pid | tail -n +2)")
     );
     let outcome = host.ok(&script).stdout_has("spawn\n");
     daemon.signal(Signal::TERM);
@@ -114,14 +117,15 @@ fn running(sandbox: &Sandbox) {
         docker stats --no-stream --format '{{.Name}} {{.PIDs}}' web
         docker update --memory 96m --memory-swap 96m --cpus 0.5 --pids-limit 60 web
         docker exec web sh -c 'cd /sys/fs/cgroup; cat pids/pids.max pids.max; cat memory/memory.limit_in_bytes memory.max; \
-            cat cpu/cpu.cfs_quota_us || cut -d\" \" -f1 cpu.max' 2>/dev/null",
+            cat cpu/cpu.cfs_quota_us || cut -d\" \" -f1 cpu.max' 2>/dev/null
+        docker exec -d web sleep 1001; until docker top web | grep -q 1001; do :; done; lent web",
     )
     .stdout_has("inside\n65534:65534 /tmp b\n/dev/pts/0\nthrough\ncode 9\n")
     .stdout_has("exec: \"no-such-program\": executable file not found in $PATH")
-    .stdout_has("1\nweb\npaused\nweb\n1\nweb 1\nweb\n60\n100663296\n50000\n");
+    .stdout_has("1\nweb\npaused\nweb\n1\nweb 1\nweb\n60\n100663296\n50000\nlent: \n");
 }
 
-/// A user namespace may make no device: it gets the host's, by its whole path.
+/// A user namespace may make no device: it gets the host's, by its whole path. dockerd gives it its control groups, too.
 fn remapped(sandbox: &Sandbox) {
     docker_with(
         sandbox,
@@ -132,10 +136,11 @@ fn remapped(sandbox: &Sandbox) {
         "docker run --rm --device /dev/net/tun bb sh -c '
             cat /proc/self/uid_map; stat -c %t:%T /dev/net/tun'
         docker run -d --name web --device /dev/net/tun bb >/dev/null
-        docker exec web sh -c 'id -u; test -c /dev/net/tun && echo there'",
+        docker exec web sh -c 'id -u; test -c /dev/net/tun && echo there'
+        lent web /sys/fs/cgroup",
     )
     .stdout_has("         0     100000      65536\na:c8\n")
-    .stdout_has("0\nthere\n");
+    .stdout_has("0\nthere\nlent: \n");
 }
 
 fn build(sandbox: &Sandbox) {

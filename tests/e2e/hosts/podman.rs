@@ -1,6 +1,7 @@
 //! podman: one container's life, pods, networks, ids and checkpoints.
 
 use super::Host;
+use crate::security::lent_words;
 use crate::support::{Need, Outcome, Sandbox, Test, test};
 
 const NEEDS: &[Need] = &[
@@ -67,9 +68,11 @@ fn podman(sandbox: &Sandbox, script: &str) -> Outcome {
         podman pull -q oci-archive:image.tar >/dev/null
         podman tag $(podman images -q) $bb
         podman info --format '{{{{.Host.OCIRuntime.Path}}}}'
+        lent() {{ echo \"lent: $({})\"; }}
         {script}
         podman rm -fa -t 0 >/dev/null
-        podman rmi -fa >/dev/null"
+        podman rmi -fa >/dev/null",
+        lent_words("/var/lib/containers:/run/containers", "$(podman top $1 hpid | tail -n +2)")
     );
     let outcome = host.ok(&script).stdout_has("/usr/local/lib/drayage/bin/spawn\n");
     host.down();
@@ -137,10 +140,11 @@ fn running(sandbox: &Sandbox) {
         podman unpause web >/dev/null
         podman inspect web --format '{{.State.Status}}'
         podman top web -eo pid,args | grep -c 'sleep 1000'
-        podman stats --no-stream --no-reset --format '{{.Name}} {{.PIDs}}' web",
+        podman stats --no-stream --no-reset --format '{{.Name}} {{.PIDs}}' web
+        podman exec -d web sleep 1001 >/dev/null; until podman top web args | grep -q 1001; do :; done; lent web",
     )
     .stdout_has("inside\n65534:65534 /tmp b\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n/dev/pts/")
-    .stdout_has("through\nexec 9\nexec 127\nwell\nill\npaused\nrunning\n1\nweb 1\n");
+    .stdout_has("through\nexec 9\nexec 127\nwell\nill\npaused\nrunning\n1\nweb 1\nlent: \n");
 }
 
 fn limits(sandbox: &Sandbox) {
@@ -161,12 +165,13 @@ fn users(sandbox: &Sandbox) {
     podman(
         sandbox,
         "podman run --rm --network none --uidmap 0:100000:65536 --gidmap 0:200000:65536 $bb sh -c 'cat /proc/self/uid_map; id -u; ls -ldn /root; cat /proc/self/gid_map'
-        podman run --rm --network none --user 65534:65534 $bb id -u",
+        podman run --rm --network none --user 65534:65534 $bb id -u
+        podman run -d --name mapped --network none --uidmap 0:100000:65536 $bb sleep 1000 >/dev/null; lent mapped",
     )
     .stdout_has("         0     100000      65536\n0\ndrwx")
     .stdout_has(" 0        0 ")
     .stdout_has("         0     200000      65536\n")
-    .stdout_has("\n65534\n");
+    .stdout_has("\n65534\nlent: \n");
 }
 
 fn pods(sandbox: &Sandbox) {

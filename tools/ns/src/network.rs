@@ -91,7 +91,9 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
         hand_on(&target, &signals)
     });
     let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != request.id);
-    if done.is_ok() && work.flushed && Router::open()?.links(None)?.iter().any(is_other) {
+    let links = || Router::open().and_then(|mut host| host.links(None));
+    // The record is printed: what cannot be looked at now is put back rather than undone.
+    if done.is_ok() && work.flushed && links().map_or(true, |links| links.iter().any(is_other)) {
         tell_of_flush(&target.directories);
     }
     if done.is_err() {

@@ -18,6 +18,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
         test("verbs_take_services_as_docker_compose_has_them", PIPELINE, verbs),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
+        test("files_mean_what_docker_compose_takes_them_for", &[], files),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
     ]
 }
@@ -308,6 +309,19 @@ fn volumes(sandbox: &Sandbox) {
     assert!(sandbox.exists("state/volumes/lab_data"));
     sandbox.run(&["compose", "down", "--volumes"]).ok();
     assert!(!sandbox.exists("state/volumes/lab_data"));
+}
+
+fn files(sandbox: &Sandbox) {
+    let base =
+        "services: {a: {image: x, ports: ['80:80'], environment: {UMASK: 022, V: 3.0}, domainname: d, develop: {}}}";
+    sandbox.write("base.yaml", base);
+    sandbox
+        .write("over.yaml", "services: {a: {ports: !override ['81:80']}}\nnetworks: {default: {external: {name: n}}}");
+    let printed = sandbox.run(&["compose", "-f", "base.yaml", "-f", "over.yaml", "print"]).ok();
+    let printed =
+        printed.stderr_is("compose: warning: services.a.develop: without effect here, as with docker compose\n");
+    let want = "--domainname d --env UMASK=18 --env V=3 --network n --network-alias a --publish 81:80 --label";
+    assert!(printed.stdout.contains(want), "{printed}");
 }
 
 fn wrong(sandbox: &Sandbox) {

@@ -8,6 +8,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn span(text: &str) -> Option<Duration> {
+    // The one that needs no unit.
+    let text = if text == "0" { "0s" } else { text };
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -40,6 +42,7 @@ mod tests {
             ("1h30m", Some(5_400_000)),
             ("1.5s", Some(1500)),
             ("100ms", Some(100)),
+            ("0", Some(0)),
             ("10", None),
             ("", None),
             ("5 s", None),

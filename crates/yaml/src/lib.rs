@@ -1,6 +1,6 @@
 //! A YAML document as a JSON value: YAML 1.2.2 with the core schema (chapter 10.3) and merge keys (`<<`), which files written for
 //! YAML 1.1 use. The parser is saphyr's; what stands here is what becomes of its events, with bounds, because files come
-//! from anywhere.
+//! from anywhere. A value that is tagged `!override` or `!reset` becomes the one member, named [`REPLACES`], of a mapping.
 
 #![forbid(unsafe_code)]
 
@@ -8,12 +8,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 
 /// Values that a document may hold, those that aliases repeat counted again.
 const MOST_VALUES: usize = 100_000;
 /// How deep values may stand in each other.
 const MOST_DEPTH: usize = 64;
+
+/// Names what is to replace a value, not to be merged with it; null where it is to go.
+pub const REPLACES: &str = "!override";
 
 /// What is wrong with a document, and on which line of it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -102,6 +105,11 @@ impl<'a> Loader<'a> {
         }
         let before = self.values;
         self.count(1)?;
+        let own_tag = match &event {
+            Event::Scalar(.., tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag) => tag.as_ref(),
+            _ => None,
+        };
+        let own_tag = own_tag.filter(|tag| tag.handle == "!").map(|tag| tag.suffix.clone());
         let (value, anchor) = match event {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor).cloned();
@@ -114,6 +122,11 @@ impl<'a> Loader<'a> {
             Event::SequenceStart(anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(anchor, _) => (self.mapping(depth)?, anchor),
             event => return Err(self.error(format!("unexpected {event:?}"))),
+        };
+        let value = match own_tag.as_deref() {
+            Some("override") => json!({REPLACES: value}),
+            Some("reset") => json!({REPLACES: null}),
+            _ => value,
         };
         if anchor > 0 {
             self.anchors.insert(anchor, (value.clone(), self.values - before));
@@ -221,6 +234,10 @@ fn number(text: &str) -> Option<Number> {
         return None;
     }
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        // YAML 1.1's octal numbers, which Go's readers take: a mode, or a mask.
+        if let Some(octal) = digits.strip_prefix('0').and_then(|digits| unsigned(digits, 8)) {
+            return i64::try_from(octal).ok().map(|octal| if text.starts_with('-') { -octal } else { octal }.into());
+        }
         let text = text.strip_prefix('+').unwrap_or(text);
         return text.parse::<i64>().map(Number::from).ok().or_else(|| text.parse::<u64>().map(Number::from).ok());
     }
@@ -235,8 +252,6 @@ fn unsigned(digits: &str, radix: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -270,7 +285,10 @@ mod tests {
             ("18446744073709551615", json!(u64::MAX)),
             ("0x1F", json!(31)),
             ("0o17", json!(15)),
-            ("0755", json!(755)),
+            ("0755", json!(0o755)),
+            ("-010", json!(-8)),
+            ("08", json!(8)),
+            ("0", json!(0)),
             ("1.5", json!(1.5)),
             ("1e3", json!(1000.0)),
             ("1.2.3", json!("1.2.3")),
@@ -278,6 +296,8 @@ mod tests {
             (".inf", json!(".inf")),
             ("10m", json!("10m")),
             ("\"a\\nb\"", json!("a\nb")),
+            ("!override [1]", json!({"!override": [1]})),
+            ("!reset 1", json!({"!override": null})),
             ("|\n  a\n  b\n", json!("a\nb\n")),
             (">\n  a\n  b\n", json!("a b\n")),
         ] {

@@ -14,6 +14,28 @@ pub(crate) fn merge(base: &mut Value, over: Value) {
     merge_member("", base, over);
 }
 
+/// Takes the marks of replacing values away, whose places are added to those `found`; what is to go becomes null.
+pub(crate) fn take_marks(value: &mut Value, place: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+    let Value::Object(members) = value else { return };
+    if let Some(replacing) = members.get_mut(yaml::REPLACES) {
+        found.push(place.clone());
+        *value = replacing.take();
+        return;
+    }
+    for (key, member) in members {
+        place.push(key.clone());
+        take_marks(member, place, found);
+        place.pop();
+    }
+}
+
+/// Removes the value at a place, if there is one.
+pub(crate) fn remove(value: &mut Value, place: &[String]) {
+    let Some((last, above)) = place.split_last() else { return };
+    let parent = above.iter().try_fold(value, |value, key| value.get_mut(key));
+    parent.and_then(Value::as_object_mut).map(|members| members.shift_remove(last));
+}
+
 fn merge_member(key: &str, base: &mut Value, over: Value) {
     if REPLACED.contains(&key) || over.is_null() {
         *base = over;

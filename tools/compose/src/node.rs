@@ -49,7 +49,11 @@ impl<'a> Node<'a> {
     pub(crate) fn text(&self) -> Result<String> {
         match self.value {
             Value::String(text) => Ok(text.clone()),
-            Value::Number(number) => Ok(number.to_string()),
+            // As Go prints a number that is no integer: 3.0 is 3.
+            Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+                Some(float) => Ok(float.to_string()),
+                None => Ok(number.to_string()),
+            },
             Value::Bool(flag) => Ok(flag.to_string()),
             _ => Err(self.error("a text is expected")),
         }
@@ -104,10 +108,18 @@ impl<'a> Node<'a> {
         Ok(pairs)
     }
 
-    /// Refuses members other than these; those that begin with `x-` are anybody's: compose-spec, 11.
-    pub(crate) fn only(&self, keys: &[&str]) -> Result<()> {
+    /// Refuses members other than these, between which are blanks; those that begin with `x-` are anybody's: compose-spec, 11.
+    pub(crate) fn only(&self, keys: &str) -> Result<()> {
+        self.only_or_named(keys, "")
+    }
+
+    /// The same; some more are said not to be honoured, by docker compose on one machine neither.
+    pub(crate) fn only_or_named(&self, keys: &str, without_effect: &str) -> Result<()> {
+        let has = |keys: &str, key: &str| keys.split_whitespace().any(|known| known == key);
         for (key, node) in self.members()? {
-            if !key.starts_with("x-") && !keys.contains(&key.as_str()) {
+            if has(without_effect, &key) {
+                log::warn!("{}: without effect here, as with docker compose", node.place);
+            } else if !key.starts_with("x-") && !has(keys, &key) {
                 return Err(node.error("not supported"));
             }
         }

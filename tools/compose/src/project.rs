@@ -93,7 +93,7 @@ impl Context<'_> {
     pub(crate) fn file(&self, kind: &str, name: &str) -> Result<String> {
         let declared = self.file.get(kind).and_then(|node| node.get(name));
         let declared = declared.ok_or_else(|| anyhow!("no {name} under {kind}"))?;
-        declared.only(&["file", "name"])?;
+        declared.only("file name")?;
         declared.get("file").ok_or_else(|| declared.error("no file"))?.text()
     }
 
@@ -117,17 +117,7 @@ impl Context<'_> {
 fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName> {
     let mut name = format!("{project}_{key}");
     if !node.value.is_null() {
-        node.only(&[
-            "name",
-            "external",
-            "driver",
-            "driver_opts",
-            "labels",
-            "attachable",
-            "ipam",
-            "internal",
-            "enable_ipv6",
-        ])?;
+        node.only("name external driver driver_opts labels attachable ipam internal enable_ipv6")?;
         if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
             return Err(driver.error("not supported"));
         }
@@ -136,13 +126,13 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName
                 return Err(node.error("not supported"));
             }
         }
-        match node.get("name") {
-            Some(given) => name = given.text()?,
-            None if node.get("external").map_or(Ok(false), |node| node.flag())? => key.clone_into(&mut name),
-            None => {}
+        match outside(node)? {
+            (_, Some(given)) => name = given.text()?,
+            (true, None) => key.clone_into(&mut name),
+            (false, None) => {}
         }
         if let Some(driver) = node.get("driver_opts") {
-            driver.only(&[BRIDGE_NAME])?;
+            driver.only(BRIDGE_NAME)?;
             if let Some(bridge) = driver.get(BRIDGE_NAME) {
                 return bridge.name();
             }
@@ -151,16 +141,28 @@ fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName
     name.parse().map_err(|what| node.error(what))
 }
 
+/// Tells whether somebody else makes a network or a volume, and returns the name that the file gives it: in version 3.4 as
+/// `external: {name: NAME}`.
+fn outside<'a>(node: &Node<'a>) -> Result<(bool, Option<Node<'a>>)> {
+    match node.get("external") {
+        Some(external) if external.value.is_object() => {
+            external.only("name")?;
+            Ok((true, external.get("name")))
+        }
+        external => Ok((external.map_or(Ok(false), |node| node.flag())?, node.get("name"))),
+    }
+}
+
 /// Returns the options of a network's `ipam`.
 fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
     let Some(ipam) = network.get("ipam") else { return Ok(Vec::new()) };
-    ipam.only(&["driver", "config"])?;
+    ipam.only("driver config")?;
     if let Some(driver) = ipam.get("driver").filter(|driver| driver.value != "default") {
         return Err(driver.error("not supported"));
     }
     let mut options = Vec::new();
     for config in ipam.get("config").map(|node| node.items()).transpose()?.unwrap_or_default() {
-        config.only(&["subnet", "gateway"])?;
+        config.only("subnet gateway")?;
         for (key, option) in [("subnet", "--subnet"), ("gateway", "--gateway")] {
             if let Some(value) = config.get(key) {
                 options.extend([option.to_owned(), value.text()?]);
@@ -176,14 +178,14 @@ fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(VolumeName,
         let name = format!("{project}_{key}").parse().map_err(|what| node.error(what))?;
         return Ok((name, true));
     }
-    node.only(&["name", "external", "driver", "labels"])?;
+    node.only("name external driver labels")?;
     if let Some(driver) = node.get("driver") {
         if driver.text()? != "local" {
             return Err(driver.error("not supported"));
         }
     }
-    let external = node.get("external").map_or(Ok(false), |node| node.flag())?;
-    let name = match node.get("name") {
+    let (external, name) = outside(node)?;
+    let name = match name {
         Some(name) => name.name()?,
         None if external => key.parse().map_err(|what| node.error(what))?,
         None => format!("{project}_{key}").parse().map_err(|what| node.error(what))?,
@@ -213,14 +215,18 @@ impl Source<'_> {
     fn read(&self, files: &[PathBuf]) -> Result<Value> {
         let mut merged = Value::Null;
         for path in files {
-            let value = files::read(path).and_then(|text| self.document(&text).context("read it"));
-            let value = value.with_context(|| path.display().to_string())?;
+            let read = files::read(path).and_then(|text| self.document(&text).context("read it"));
+            let (value, replaced) = read.with_context(|| path.display().to_string())?;
+            for place in &replaced {
+                merge::remove(&mut merged, place);
+            }
             if merged.is_null() { merged = value } else { merge::merge(&mut merged, value) }
         }
         Ok(merged)
     }
 
-    fn document(&self, text: &str) -> Result<Value> {
+    /// Returns what a file says, and the places whose value in the files before it replaces.
+    fn document(&self, text: &str) -> Result<(Value, Vec<Vec<String>>)> {
         if self.depth > MOST_FILES {
             bail!("more than {MOST_FILES} files lead here: do they include each other?");
         }
@@ -228,6 +234,8 @@ impl Source<'_> {
         if !value.is_object() {
             bail!("no mapping");
         }
+        let mut replaced = Vec::new();
+        merge::take_marks(&mut value, &mut Vec::new(), &mut replaced);
         interpolate(&mut value, "", self.variables)?;
         paths::resolve(&mut value, self.directory);
         let included = value.as_object_mut().and_then(|members| members.shift_remove("include"));
@@ -236,7 +244,7 @@ impl Source<'_> {
                 self.include(&node, &mut value)?;
             }
         }
-        Ok(value)
+        Ok((value, replaced))
     }
 
     /// Adds what another project's files declare, which has a directory and variables of its own: compose-spec, 14.
@@ -246,7 +254,7 @@ impl Source<'_> {
             Ok(node.get(key).map(|node| node.texts()).transpose()?.unwrap_or_default().into_iter().map(at).collect())
         };
         let (files, env_files, directory) = if node.value.is_object() {
-            node.only(&["path", "env_file", "project_directory"])?;
+            node.only("path env_file project_directory")?;
             let directory = node.get("project_directory").map(|node| node.text()).transpose()?.map(at);
             (listed("path")?, listed("env_file")?, directory)
         } else {
@@ -275,7 +283,7 @@ impl Source<'_> {
 /// Turns merged files into services.
 fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &Variables) -> Result<Project> {
     let file = Node::top(merged);
-    file.only(&["version", "name", "services", "volumes", "networks", "secrets", "configs"])?;
+    file.only("version name services volumes networks secrets configs")?;
     let name = project_name(request, &file, directory, variables)?;
     let merged = extended(merged, variables)?;
     let file = Node::top(&merged);
@@ -327,7 +335,7 @@ fn extend(services: &Members, name: &str, variables: &Variables, depth: usize) -
         return Err(node.error("goes in a circle"));
     }
     let (base, file) = if extends.is_object() {
-        node.only(&["service", "file"])?;
+        node.only("service file")?;
         let base = node.get("service").ok_or_else(|| node.error("no service"))?.text()?;
         (base, node.get("file").map(|file| file.text()).transpose()?)
     } else {

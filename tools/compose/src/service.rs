@@ -63,33 +63,9 @@ pub(crate) struct Service {
 }
 
 /// Keys that other functions than the table read.
-const READ: &[&str] = &[
-    "image",
-    "command",
-    "entrypoint",
-    "container_name",
-    "depends_on",
-    "profiles",
-    "environment",
-    "env_file",
-    "pull_policy",
-    "gpus",
-    "ports",
-    "expose",
-    "volumes",
-    "volumes_from",
-    "networks",
-    "network_mode",
-    "healthcheck",
-    "logging",
-    "ulimits",
-    "deploy",
-    "secrets",
-    "configs",
-    "links",
-    "scale",
-    "attach",
-];
+const READ: &str = "image build command entrypoint container_name depends_on profiles environment env_file pull_policy gpus \
+    ports expose volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale \
+    attach";
 
 /// The label by which a container is known to be what the file says now: the same as docker's.
 pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
@@ -108,14 +84,13 @@ pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
 /// Reads the service of that outline.
 pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
     let Outline { name, dependencies, .. } = outline;
-    let known: Vec<&str> = READ.iter().copied().chain(field::keys()).collect();
     let build = node.get("build");
     if let (None, Some(build)) = (node.get("image"), &build) {
         let directory = build.get("context").unwrap_or_else(|| build.clone()).text().unwrap_or_default();
         let how = format!("docker buildx build -o type=oci,dest={name}.tar {directory}");
         return Err(build.error(format!("no image is built here: `{how}`, and image: oci-archive:{name}.tar")));
     }
-    node.only(&[&known[..], &["build"]].concat())?;
+    node.only_or_named(&(field::keys() + READ), "develop")?;
     let container = match node.get("container_name") {
         Some(container) => container.name()?,
         None => context.container(&name).map_err(|what| node.error(what))?,
@@ -227,7 +202,7 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
 }
 
 fn dependency(service: String, node: &Node<'_>) -> Result<Dependency> {
-    node.only(&["condition", "required", "restart"])?;
+    node.only("condition required restart")?;
     let condition = match node.get("condition") {
         None => Condition::Started,
         Some(condition) => match condition.text()?.as_str() {

@@ -7,7 +7,7 @@ fn read_text(text: &str) -> Result<Project> {
 
 fn read_with(text: &str, variables: &Variables, request: &Request<'_>) -> Result<Project> {
     let directory = Path::new("/src/shop");
-    let value = Source { directory, variables, depth: 0 }.document(text)?;
+    let value = Source { directory, variables, depth: 0 }.document(text)?.0;
     project(request, &value, directory, variables)
 }
 
@@ -166,7 +166,7 @@ fn files_include_and_extend_others() {
         "include: [sub/more.yaml]\nservices: {a: {extends: {file: sub/base.yaml, service: base}, depends_on: [db]}}";
     let variables = Variables::new();
     let read = |text: &str| {
-        let value = Source { directory: directory.path(), variables: &variables, depth: 0 }.document(text)?;
+        let value = Source { directory: directory.path(), variables: &variables, depth: 0 }.document(text)?.0;
         project(&Request::default(), &value, Path::new("/src/shop"), &variables)
     };
     let lines: Vec<String> = read(text).unwrap().services.iter().map(without_hash).collect();
@@ -216,6 +216,8 @@ fn what_is_wrong_is_told_by_its_place() {
             "networks.default.ipam.config[0].ip_range: not supported",
         ),
         ("services: {a: {image: x, pull_policy: daily}}", "services.a.pull_policy: daily is not supported"),
+        ("services: {a: {image: x, logging: {driver: syslog}}}", "services.a.logging.driver: not one of file, local"),
+        ("services: {a: {image: x, deploy: {mode: job}}}", "services.a.deploy.mode: neither replicated nor global"),
         ("services: {a: {image: x, gpus: [{driver: x}]}}", "services.a.gpus[0]: neither a GPU nor a device of CDI"),
         ("services: {a: {image: x, scale: 2}}", "services.a.scale: a service has one container here"),
         ("services: {a: {image: x, secrets: [s]}}", "services.a.secrets[0]: no s under secrets"),
@@ -229,6 +231,41 @@ fn what_is_wrong_is_told_by_its_place() {
         let error = format!("{:#}", read_text(text).unwrap_err());
         assert!(error.starts_with(want), "{text}: {error}");
     }
+}
+
+#[test]
+fn numbers_are_printed_as_go_prints_them() {
+    let text = "services: {a: {image: x, environment: {V: 3.0, W: 1e3, U: 022, T: 08, C: 1.50}}}";
+    let line = command_lines(text).remove(0);
+    assert!(line.contains("--env V=3 --env W=1000 --env U=18 --env T=8 --env C=1.5 "), "{line}");
+}
+
+#[test]
+fn what_has_no_effect_with_docker_compose_either_is_not_refused() {
+    let text =
+        "services: {a: {image: x, develop: {watch: []}, deploy: {mode: replicated, placement: {constraints: [a]},
+        endpoint_mode: vip, restart_policy: {condition: any, delay: 5s, window: 1m}}, stop_grace_period: 0}}
+networks: {default: {external: {name: old}}}";
+    let want = " --stop-timeout 0 --restart always --network old --network-alias a -- x";
+    assert_eq!(command_lines(text), [named("a") + want]);
+}
+
+#[test]
+fn a_later_file_replaces_what_is_tagged() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let base = "services: {a: {image: x, ports: ['80:80'], environment: {A: 1}, cap_add: [A], labels: [l]}}";
+    let over = "services: {a: {ports: !override ['81:80'], environment: !reset {}, cap_add: [B], labels: !reset null}}";
+    let variables = Variables::new();
+    let source = Source { directory: directory.path(), variables: &variables, depth: 0 };
+    let value = source.read(&[file("a.yaml", base), file("b.yaml", over)]).unwrap();
+    let project = project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
+    let want = " --cap-add A --cap-add B --network shop_default --network-alias a --publish 81:80 -- x";
+    assert_eq!(without_hash(&project.services[0]), named("a") + want);
 }
 
 #[test]

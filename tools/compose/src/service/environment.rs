@@ -30,7 +30,7 @@ pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<S
 fn read_file(file: &Node<'_>, context: &Context<'_>, read: &mut Variables) -> Result<()> {
     let mut is_raw = false;
     let (path, required) = if file.value.is_object() {
-        file.only(&["path", "required", "format"])?;
+        file.only("path required format")?;
         if let Some(format) = file.get("format") {
             is_raw = format.text()? == "raw";
             if !is_raw {

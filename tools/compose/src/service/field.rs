@@ -5,88 +5,35 @@ use anyhow::Result;
 use crate::node::Node;
 use crate::project::Context;
 
-/// How a key's value becomes the option's.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// As it is.
-    Text,
-    /// The option alone, if true.
-    Flag,
-    /// The option once for each.
-    Texts,
-    /// The option once for each pair, joined by this.
-    Pairs(char),
-    /// A duration as whole seconds.
-    Seconds,
-    /// A namespace, in which `service:NAME` is that service's container.
-    Namespace,
+/// Returns the rows of the table: key, option, kind.
+fn rows() -> impl Iterator<Item = [&'static str; 3]> {
+    let words = |line: &'static str| line.split_whitespace().collect::<Vec<_>>().try_into().ok();
+    include_str!("fields.txt").lines().filter(|line| !line.starts_with('#')).filter_map(words)
 }
 
-const FIELDS: &[(&str, &str, Kind)] = &[
-    ("annotations", "--annotation", Kind::Pairs('=')),
-    ("cap_add", "--cap-add", Kind::Texts),
-    ("cap_drop", "--cap-drop", Kind::Texts),
-    ("cgroup", "--cgroupns", Kind::Text),
-    ("cpu_shares", "--cpu-shares", Kind::Text),
-    ("cpus", "--cpus", Kind::Text),
-    ("cpuset", "--cpuset-cpus", Kind::Text),
-    ("devices", "--device", Kind::Texts),
-    ("dns", "--dns", Kind::Texts),
-    ("dns_opt", "--dns-option", Kind::Texts),
-    ("dns_search", "--dns-search", Kind::Texts),
-    ("extra_hosts", "--add-host", Kind::Pairs(':')),
-    ("group_add", "--group-add", Kind::Texts),
-    ("hostname", "--hostname", Kind::Text),
-    ("init", "--init", Kind::Flag),
-    ("ipc", "--ipc", Kind::Namespace),
-    ("labels", "--label", Kind::Pairs('=')),
-    ("mac_address", "--mac-address", Kind::Text),
-    ("mem_limit", "--memory", Kind::Text),
-    ("mem_reservation", "--memory-reservation", Kind::Text),
-    ("memswap_limit", "--memory-swap", Kind::Text),
-    ("oom_score_adj", "--oom-score-adj", Kind::Text),
-    ("pid", "--pid", Kind::Namespace),
-    ("pids_limit", "--pids-limit", Kind::Text),
-    ("platform", "--platform", Kind::Text),
-    ("privileged", "--privileged", Kind::Flag),
-    ("read_only", "--read-only", Kind::Flag),
-    ("restart", "--restart", Kind::Text),
-    ("security_opt", "--security-opt", Kind::Texts),
-    ("shm_size", "--shm-size", Kind::Text),
-    ("stdin_open", "--interactive", Kind::Flag),
-    ("stop_grace_period", "--stop-timeout", Kind::Seconds),
-    ("stop_signal", "--stop-signal", Kind::Text),
-    ("sysctls", "--sysctl", Kind::Pairs('=')),
-    ("tmpfs", "--tmpfs", Kind::Texts),
-    ("tty", "--tty", Kind::Flag),
-    ("user", "--user", Kind::Text),
-    ("userns_mode", "--userns", Kind::Text),
-    ("uts", "--uts", Kind::Text),
-    ("working_dir", "--workdir", Kind::Text),
-];
-
 /// Returns the keys that stand in the table.
-pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-    FIELDS.iter().map(|(key, ..)| *key)
+pub(super) fn keys() -> String {
+    rows().map(|[key, ..]| key.to_owned() + " ").collect()
 }
 
 /// Returns the options of the table's keys that the service has.
 pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
-    for (key, option, kind) in FIELDS {
+    for [key, option, kind] in rows() {
         let Some(node) = service.get(key) else { continue };
         let values = match kind {
-            Kind::Flag => {
-                options.extend(node.flag()?.then(|| (*option).to_owned()));
+            "flag" => {
+                options.extend(node.flag()?.then(|| option.to_owned()));
                 continue;
             }
-            Kind::Text => vec![node.text()?],
-            Kind::Texts => node.texts()?,
-            Kind::Pairs(separator) => node.pairs(*separator)?,
-            Kind::Seconds => vec![seconds(&node)?.to_string()],
-            Kind::Namespace => vec![namespace(&node, context)?],
+            "texts" => node.texts()?,
+            "pairs" => node.pairs('=')?,
+            "addresses" => node.pairs(':')?,
+            "seconds" => vec![seconds(&node)?.to_string()],
+            "namespace" => vec![namespace(&node, context)?],
+            _ => vec![node.text()?],
         };
-        options.extend(values.into_iter().flat_map(|value| [(*option).to_owned(), value]));
+        options.extend(values.into_iter().flat_map(|value| [option.to_owned(), value]));
     }
     Ok(options)
 }
@@ -118,7 +65,7 @@ fn devices(requests: &Node<'_>) -> Result<Vec<String>> {
     }
     let mut options = Vec::new();
     for request in requests.items()? {
-        request.only(&["driver", "count", "device_ids", "capabilities"])?;
+        request.only("driver count device_ids capabilities")?;
         let ids = request.get("device_ids").map(|node| node.texts()).transpose()?;
         let driver = request.get("driver").map(|node| node.text()).transpose()?.unwrap_or_default();
         let capabilities = request.get("capabilities").map(|node| node.texts()).transpose()?.unwrap_or_default();
@@ -145,7 +92,7 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     for (name, node) in service.get("ulimits").map(|node| node.members()).transpose()?.unwrap_or_default() {
         let value = if node.value.is_object() {
-            node.only(&["soft", "hard"])?;
+            node.only("soft hard")?;
             let bound = |key| node.get(key).ok_or_else(|| node.error(format!("no {key}"))).and_then(|node| node.text());
             format!("{}:{}", bound("soft")?, bound("hard")?)
         } else {
@@ -160,21 +107,26 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     service.get("scale").as_ref().map_or(Ok(()), one)?;
     options.extend(service.get("gpus").map(|node| devices(&node)).transpose()?.unwrap_or_default());
     let Some(deploy) = service.get("deploy") else { return Ok(options) };
-    deploy.only(&["resources", "replicas", "labels", "restart_policy"])?;
+    deploy.only_or_named(
+        "resources replicas labels restart_policy mode",
+        "placement update_config rollback_config endpoint_mode",
+    )?;
+    if let Some(mode) = deploy.get("mode").filter(|mode| mode.value != "replicated" && mode.value != "global") {
+        return Err(mode.error("neither replicated nor global"));
+    }
     if let Some(policy) = deploy.get("restart_policy").filter(|_| service.get("restart").is_none()) {
         options.extend(["--restart".to_owned(), restart(&policy)?]);
     }
     deploy.get("replicas").as_ref().map_or(Ok(()), one)?;
     let Some(resources) = deploy.get("resources") else { return Ok(options) };
-    resources.only(&["limits", "reservations"])?;
+    resources.only("limits reservations")?;
     for (part, keys) in [
         ("limits", &[("cpus", "--cpus"), ("memory", "--memory"), ("pids", "--pids-limit")][..]),
         ("reservations", &[("memory", "--memory-reservation")][..]),
     ] {
         let Some(node) = resources.get(part) else { continue };
-        let known: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
         // On one host a reserved processor is no more than a hint.
-        node.only(&[&known[..], if part == "reservations" { &["cpus", "devices"] } else { &[] }].concat())?;
+        node.only(if part == "limits" { "cpus memory pids" } else { "cpus memory devices" })?;
         options.extend(node.get("devices").map(|node| devices(&node)).transpose()?.unwrap_or_default());
         for (key, option) in keys {
             if let Some(value) = node.get(key) {
@@ -187,7 +139,7 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
 
 /// Returns the restart policy that `deploy.restart_policy` stands for; docker compose reads `condition` and `max_attempts`.
 fn restart(policy: &Node<'_>) -> Result<String> {
-    policy.only(&["condition", "max_attempts"])?;
+    policy.only_or_named("condition max_attempts", "delay window")?;
     let attempts = policy.get("max_attempts").map(|node| node.text()).transpose()?;
     let condition = policy.get("condition").map_or_else(|| Ok("any".to_owned()), |node| node.text())?;
     match (condition.as_str(), attempts) {

@@ -12,12 +12,18 @@ const DURATIONS: &[(&str, &str)] = &[
     ("start_interval", "--health-start-interval"),
 ];
 
+/// What `keep` writes a log by.
+const DRIVERS: [&str; 6] = ["file", "local", "json-file", "k8s-file", "journald", "none"];
+
 /// Returns the options of `healthcheck` and `logging`.
 pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     if let Some(node) = service.get("logging") {
-        node.only(&["driver", "options"])?;
+        node.only("driver options")?;
         if let Some(driver) = node.get("driver") {
+            if !DRIVERS.contains(&driver.text()?.as_str()) {
+                return Err(driver.error(format!("not one of {}", DRIVERS.join(", "))));
+            }
             options.extend(["--log-driver".to_owned(), driver.text()?]);
         }
         for option in node.get("options").map(|node| node.pairs('=')).transpose()?.unwrap_or_default() {
@@ -25,7 +31,7 @@ pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
         }
     }
     let Some(node) = service.get("healthcheck") else { return Ok(options) };
-    node.only(&["test", "interval", "timeout", "start_period", "start_interval", "retries", "disable"])?;
+    node.only("test interval timeout start_period start_interval retries disable")?;
     let test = node.get("test").map(|node| test(&node)).transpose()?;
     if node.get("disable").map_or(Ok(false), |node| node.flag())? || test == Some(None) {
         options.push("--no-healthcheck".to_owned());

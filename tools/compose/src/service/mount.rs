@@ -41,7 +41,7 @@ fn short(node: &Node<'_>, context: &Context<'_>) -> Result<String> {
 }
 
 fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)> {
-    node.only(&["type", "source", "target", "read_only", "bind", "volume", "tmpfs", "consistency"])?;
+    node.only("type source target read_only bind volume tmpfs consistency")?;
     let kind = node.get("type").ok_or_else(|| node.error("no type"))?;
     let target = node.get("target").ok_or_else(|| node.error("no target"))?.text()?;
     let source = node.get("source").map(|node| node.text()).transpose()?;
@@ -60,11 +60,8 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
     if node.get("read_only").map_or(Ok(false), |node| node.flag())? {
         fields.push("readonly".to_owned());
     }
-    for (part, keys) in [
-        ("bind", &["propagation", "create_host_path", "selinux"][..]),
-        ("volume", &["nocopy"]),
-        ("tmpfs", &["size", "mode"]),
-    ] {
+    for (part, keys) in [("bind", "propagation create_host_path selinux"), ("volume", "nocopy"), ("tmpfs", "size mode")]
+    {
         node.get(part).map_or(Ok(()), |node| node.only(keys))?;
     }
     for (part, key, field) in [
@@ -90,7 +87,7 @@ fn quoted(field: &str) -> String {
 /// A secret or a config: its file, mounted read-only.
 fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> Result<String> {
     let (name, target) = if node.value.is_object() {
-        node.only(&["source", "target"])?;
+        node.only("source target")?;
         let name = node.get("source").ok_or_else(|| node.error("no source"))?.text()?;
         (name, node.get("target").map(|node| node.text()).transpose()?)
     } else {

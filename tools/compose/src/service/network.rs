@@ -29,7 +29,7 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
     for (network, member) in &joined {
         of_network = context.network(network).map_err(|what| member.error(what))?;
         if member.value.is_object() {
-            member.only(&["aliases", "ipv4_address", "mac_address", "priority"])?;
+            member.only("aliases ipv4_address mac_address priority")?;
             aliases.extend(member.get("aliases").map(|node| node.texts()).transpose()?.unwrap_or_default());
             for (key, option) in [("ipv4_address", "--ip"), ("mac_address", "--mac-address")] {
                 if let Some(value) = member.get(key) {
@@ -58,7 +58,7 @@ fn members<'a>(networks: &Node<'a>) -> Result<Vec<(String, Node<'a>)>> {
 
 /// A published port with names for its parts.
 fn long(node: &Node<'_>) -> Result<String> {
-    node.only(&["target", "published", "host_ip", "protocol", "mode", "name", "app_protocol"])?;
+    node.only("target published host_ip protocol mode name app_protocol")?;
     let text = |key| node.get(key).map(|node| node.text()).transpose();
     let target = text("target")?.ok_or_else(|| node.error("no target"))?;
     let published = text("published")?.unwrap_or_default();

@@ -260,6 +260,22 @@ fn restricted(sandbox: &Sandbox) {
     });
     sandbox.write("mask/rootfs/tmp/secret", "secret");
     run(sandbox, "mask").ok().stdout_is("/proc/acpi:\n\n/sys:\nRead-only\n1:3\n");
+    bundle(
+        sandbox,
+        "mas",
+        "touch /a 2>&1 | grep -o Read-only; echo x >/dev/null && touch /dev/x && echo made",
+        |config| {
+            config["linux"]["readonlyPaths"] = json!(["/"]);
+        },
+    );
+    run(sandbox, "mas").ok().stdout_is("Read-only\nmade\n");
+    change(sandbox, "mas", |config| {
+        config["linux"]["readonlyPaths"] = json!([""]);
+        config["linux"]["maskedPaths"] = json!([""]);
+        config["process"]["args"] =
+            json!(["/bin/sh", "-c", "touch /a && cut -d' ' -f5 /proc/self/mountinfo | grep -cx /"]);
+    });
+    run(sandbox, "mas").ok().stdout_is("1\n");
 }
 
 fn seccomp(sandbox: &Sandbox) {

@@ -16,6 +16,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("tmpcopyup_keeps_modes_owners_and_links", NEEDS, copy_up),
         test("every_mount_option_of_features_is_accepted", NEEDS, features),
         test("the_cgroup_mount_shows_the_container_s_own", NEEDS, cgroups),
+        test("a_mount_of_type_cgroup2_is_one", NEEDS, cgroup2),
+        test("an_option_with_a_comma_is_several", NEEDS, commas),
     ]
 }
 
@@ -182,4 +184,25 @@ fn cgroups(sandbox: &Sandbox) {
         });
         run(sandbox, "cgm").ok().stdout_is(want);
     }
+}
+
+/// Beside hierarchies of v1, too.
+fn cgroup2(sandbox: &Sandbox) {
+    bundle(
+        sandbox,
+        "cg2",
+        "grep -o 'cgroup2.*' /proc/self/mountinfo | cut -d' ' -f1; test -e /mnt/cgroup.procs && echo procs",
+        |config| {
+            push(config, json!({"destination": "/mnt", "type": "cgroup2", "source": "cgroup2", "options": ["ro"]}));
+        },
+    );
+    run(sandbox, "cg2").ok().stdout_is("cgroup2\nprocs\n");
+}
+
+/// As mount(2) reads them, and so other runtimes do.
+fn commas(sandbox: &Sandbox) {
+    bundle(sandbox, "com", "stat -c %a /mnt; grep -o 'size=64k' /proc/self/mountinfo", |config| {
+        push(config, json!({"destination": "/mnt", "type": "tmpfs", "options": ["size=64k,mode=700", "nosuid"]}));
+    });
+    run(sandbox, "com").ok().stdout_is("700\nsize=64k\n");
 }

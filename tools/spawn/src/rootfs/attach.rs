@@ -91,7 +91,8 @@ impl Rootfs<'_> {
 
     fn mount_new(&mut self, mount: &Mount) -> anyhow::Result<()> {
         let mut mount = Cow::Borrowed(mount);
-        if mount.kind == "tmpfs" && !mount.data.iter().any(|word| word.starts_with("mode=")) {
+        let mut words = mount.data.iter().flat_map(|word| word.split(','));
+        if mount.kind == "tmpfs" && !words.any(|word| word.starts_with("mode=")) {
             // It keeps the mode of the directory that it covers.
             if let Ok(covered) = root::open(self.root(), &mount.destination) {
                 let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
@@ -104,7 +105,10 @@ impl Rootfs<'_> {
             .then(|| format!("context={label}"));
         let words: Vec<&str> = mount.data.iter().chain(&label).map(String::as_str).collect();
         let is_long = words.iter().chain([&mount.source.as_str()]).any(|word| word.len() > LONGEST_WORD);
-        let detached = if is_long { None } else { Some(detached(mount, &words, first_attributes(mount))) };
+        // It is several, or has one of them escaped: that is for the file system to tell.
+        let has_comma = mount.data.iter().any(|word| word.contains(','));
+        let new = !is_long && !has_comma;
+        let detached = new.then(|| detached(mount, &words, first_attributes(mount)));
         if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made))
             && self.config.linux.has(NamespaceKind::User)
         {
@@ -273,7 +277,7 @@ fn explained(context: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Mounts with words that are too long for fsconfig(2): mount(2) takes a page of them.
+/// Mounts with words that fsconfig(2) does not take: mount(2) takes a page of them.
 fn mount_at(target: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Result<()> {
     // A label may have a comma.
     let quoted =

@@ -17,7 +17,7 @@ use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
 impl Rootfs<'_> {
     pub(super) fn mount_cgroup(&mut self, mount: &Mount) -> anyhow::Result<()> {
         let target = root::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
-        if self.cgroups.is_unified() {
+        if self.cgroups.is_unified() || mount.kind == "cgroup2" {
             return self.mount_unified(mount, target.as_fd());
         }
         let base = new_mount("tmpfs", &["mode=755"], NOSUID | NODEV | NOEXEC).context("mount tmpfs")?;

@@ -40,6 +40,8 @@ impl Rootfs<'_> {
 
     fn find(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
         match root::open(self.root(), path) {
+            // To peers an empty path is none.
+            _ if path.as_os_str().is_empty() => Ok(None),
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
@@ -48,6 +50,10 @@ impl Rootfs<'_> {
 
     fn protect(&self, path: &Path) -> anyhow::Result<()> {
         let Some(target) = self.find(path)? else { return Ok(()) };
+        if root::clean(path).as_os_str().is_empty() {
+            // What is mounted over the root nobody sees whose root it is.
+            return Ok(set_attributes(self.root(), false, &Attributes::new(RDONLY, 0))?);
+        }
         let tree = clone_tree(target.as_fd(), true)?;
         set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0))?;
         Ok(settle(tree, target)?)

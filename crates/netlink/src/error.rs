@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The socket itself failed.
     #[error("netlink socket: {0}")]
-    Socket(#[from] Errno),
+    Socket(Errno),
     /// What was dumped changed all the time, so that no consistent picture could be had (`NLM_F_DUMP_INTR`).
     #[error("netlink dump: interrupted by changes again and again")]
     Interrupted,
@@ -27,6 +27,12 @@ pub enum Error {
     /// An answer that does not follow the protocol.
     #[error("netlink answer: {0}")]
     Malformed(String),
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Self::Socket(errno)
+    }
 }
 
 impl Error {

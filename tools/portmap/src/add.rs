@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     inherited::take(options, &mut wishes)?;
     let (sockets, specs) = separate(&wishes);
-    let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable();
+    let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable()?;
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
         let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
         return Err(cli::Usage(cause).into());

@@ -100,8 +100,11 @@ impl Firewall {
     }
 
     /// Tells whether ports can be translated at all: it needs a privilege, and a kernel that has nftables.
-    pub(crate) fn is_usable() -> bool {
-        Self::open().and_then(|mut firewall| firewall.generation()).is_ok()
+    pub(crate) fn is_usable() -> anyhow::Result<bool> {
+        match Self::open().and_then(|mut firewall| firewall.generation()) {
+            Err(error) if reason(&error).is_some_and(|errno| sys::file::says_nothing(&errno.into())) => Err(error),
+            asked => Ok(asked.is_ok()),
+        }
     }
 
     /// Returns what is published, as far as this user may see it.
@@ -292,6 +295,11 @@ fn refused(error: netlink::Error) -> anyhow::Error {
 /// Tells whether a privilege was missing.
 pub(crate) fn is_denied(error: &anyhow::Error) -> bool {
     error.is::<Denied>()
+}
+
+/// Returns the system's reason for an error of netlink's.
+fn reason(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(|cause| cause.downcast_ref::<netlink::Error>()).and_then(netlink::Error::errno)
 }
 
 fn has_ipv4(published: &Published) -> bool {

@@ -78,6 +78,9 @@ impl Platform {
     }
 }
 
+/// Architectures that may stand alone, as for docker: those that it has images for.
+const KNOWN: [&str; 9] = ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
+
 fn default_variant(architecture: &str) -> Option<&'static str> {
     match architecture {
         "amd64" => Some("v1"),
@@ -108,6 +111,9 @@ impl FromStr for Platform {
             return Err(wrong());
         }
         match parts[..] {
+            [one] if KNOWN.contains(&Self::new("linux", one, None).architecture.as_str()) => {
+                Ok(Self::new("linux", one, None))
+            }
             [os, architecture] => Ok(Self::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
             _ => Err(wrong()),
@@ -142,6 +148,8 @@ mod tests {
             ("linux/armel", "linux/arm/v6"),
             ("linux/arm/6", "linux/arm/v6"),
             ("windows/amd64", "windows/amd64"),
+            ("arm64", "linux/arm64"),
+            ("x86_64", "linux/amd64"),
         ] {
             assert_eq!(platform(text).to_string(), want);
         }

@@ -31,8 +31,10 @@ const MADE: &str = "/run/.drayage";
 /// The user's run directory there.
 const RUN: &str = "run/drayage";
 
-/// All ids that the user has, by newuidmap(1), and no more than the user's own, which needs nobody.
-const WAYS: [&[&str]; 2] = [&["--map-root-user", "--map-auto"], &["--map-root-user"]];
+/// All ids that the user has, by newuidmap(1).
+const ALL_IDS: &[&str] = &["--map-root-user", "--map-auto"];
+/// No more than the user's own, which needs nobody.
+const OWN_ID: &[&str] = &["--map-root-user"];
 
 /// Becomes root of the user's namespace, unless it is root already; returns whether it is an ordinary user's. The program
 /// is executed again for that, as it was.
@@ -90,25 +92,28 @@ fn join(run: &Path) -> Result<bool> {
 /// Executes this program again in new namespaces, which hear of the host's later mounts. It has the lock then. Returns
 /// only why it cannot.
 fn create(lock: &File) -> Result<bool> {
-    let mut why = String::new();
-    for way in WAYS {
-        let words = [&["--user", "--mount", "--propagation", "slave"], way].concat();
-        let tried = Command::new("unshare").args(&words).arg("true").stdin(Stdio::null()).output();
+    let words = |way: &[&'static str]| [&["--user", "--mount", "--propagation", "slave"], way].concat();
+    let attempt = |way: &[&'static str]| -> Result<Option<String>> {
+        let tried = Command::new("unshare").args(words(way)).arg("true").stdin(Stdio::null()).output();
         let tried = tried.context("execute unshare")?;
-        if !tried.status.success() {
-            String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().clone_into(&mut why);
-            continue;
-        }
-        if !why.is_empty() {
-            log::info!("there is one id only, the user's own: {why}");
-        }
-        rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("hand the lock on")?;
-        let mut command = Command::new("unshare");
-        command.args(&words).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
-        let error = command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec();
-        return Err(error).context("execute unshare");
+        let said = String::from_utf8_lossy(&tried.stderr).lines().next().unwrap_or_default().to_owned();
+        Ok((!tried.status.success()).then_some(said))
+    };
+    // First with the one id: where namespaces are denied, a helper of `--map-auto` waits for ever.
+    if let Some(why) = attempt(OWN_ID)? {
+        let by =
+            "user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns";
+        bail!("an ordinary user needs a user namespace, which the machine denies (sysctl {by}): {why}");
     }
-    bail!("an ordinary user needs a user namespace: {why}")
+    let way = attempt(ALL_IDS)?.map_or(ALL_IDS, |why| {
+        log::info!("there is one id only, the user's own: {why}");
+        OWN_ID
+    });
+    rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("hand the lock on")?;
+    let mut command = Command::new("unshare");
+    command.args(words(way)).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    let error = command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec();
+    Err(error).context("execute unshare")
 }
 
 /// Lets others join: the number of the lock's descriptor is in the variable.

@@ -23,6 +23,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("an_ordinary_user_s_printed_pipeline_does_the_same", NEEDS, printed),
         test("an_ordinary_user_s_killed_stages_leave_nothing", NEEDS, killed),
         test("an_ordinary_user_needs_neither_pasta_nor_slirp4netns_for_ports", NEEDS, without_programs),
+        test("where_user_namespaces_are_denied_a_user_is_told", NEEDS, denied),
         test("an_ordinary_users_container_serves_its_port_in_the_background", NEEDS, background),
     ]
 }
@@ -105,6 +106,23 @@ fn without_programs(sandbox: &Sandbox) {
     more.one_error_line("unpack", &["is not mapped", "/etc/subuid"]);
     sandbox.sh("umount $(command -v pasta) $(command -v slirp4netns)").run().ok();
     end(sandbox);
+}
+
+fn denied(sandbox: &Sandbox) {
+    sandbox.sh("mkdir user; chown 65534:65534 user; chmod 711 .; echo root:0:65536 >sub").run().ok();
+    sandbox.sh("mount --bind sub /etc/subuid; mount --bind sub /etc/subgid").run().ok();
+    sandbox.write("inside", as_user("timeout 20 run --rm --network none busybox true"));
+    let outside = "unshare --user --mount --map-users 0,0,65536 --map-groups 0,0,65536 sh -c";
+    let inside = "echo 0 >/proc/sys/user/max_user_namespaces && exec sh inside";
+    let refused = sandbox.sh(&format!("{outside} '{inside}'")).run().fails(125);
+    refused.one_error_line("run", &["which the machine denies", "user.max_user_namespaces"]);
+    let poor = "setpriv --bounding-set -sys_admin --inh-caps -sys_admin run --rm busybox true";
+    sandbox
+        .sh(poor)
+        .run()
+        .fails(125)
+        .one_error_line("run", &["CAP_SYS_ADMIN is missing", "--privileged", "unpack --flat"]);
+    sandbox.sh("umount /etc/subuid /etc/subgid").run().ok();
 }
 
 fn background(sandbox: &Sandbox) {

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use ::container::{ContainerId, Owner};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
+use rustix::thread::CapabilitySet;
 use stage::claim::{self, Claim, Duty};
 use stage::{Stage, Status, Tool, Undo, undo};
 use sys::signal::SignalFd;
@@ -45,9 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.dry_run {
         return dry::run(&plan, options.detach || options.is_attached());
     }
-    if options.interactive && options.bundle.has("tty") && !options.detach && !io::stdin().is_terminal() {
-        return Err(cli::Usage("--interactive --tty: the input device is not a terminal".to_owned()).into());
-    }
+    check(options)?;
     let folder = options.folder.as_deref().map(|path| Folder::create(path, &script::script(&plan, options)));
     let folder = folder.transpose()?;
     if let Some(file) = options.trace() {
@@ -95,6 +94,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Rest::Left => guard.take_over(),
     }
     code.map(ExitCode::from)
+}
+
+/// Refuses what cannot be done here.
+fn check(options: &Options) -> Result<()> {
+    if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN) {
+        let without = "pull, unpack --flat and bundle --print work without it";
+        bail!("CAP_SYS_ADMIN is missing: docker run --privileged, say, gives it to a container; {without}");
+    }
+    if options.interactive && options.bundle.has("tty") && !options.detach && !io::stdin().is_terminal() {
+        return Err(cli::Usage("--interactive --tty: the input device is not a terminal".to_owned()).into());
+    }
+    Ok(())
 }
 
 /// How a run came to its end.

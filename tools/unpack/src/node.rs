@@ -89,7 +89,7 @@ fn unmapped(errno: Errno, entry: &Entry) -> anyhow::Error {
     let (uid, gid) = (entry.uid, entry.gid);
     match errno {
         Errno::INVAL => anyhow::anyhow!(
-            "owner {uid}:{gid} is not mapped in this user namespace: more ids come from /etc/subuid and newuidmap"
+            "owner {uid}:{gid} is not mapped in this user namespace: more ids come from /etc/subuid and newuidmap (package uidmap)"
         ),
         errno => anyhow::Error::from(errno).context(format!("set owner {uid}:{gid}")),
     }

@@ -88,6 +88,15 @@ fn front(sandbox: &Sandbox) {
     sandbox.sh("usr/bin/drayage ../bin/sh").run().fails(2).one_error_line("drayage", &["no tool"]);
     sandbox.sh("usr/bin/drayage").run().ok().stdout_has("spawn    runs the bundle");
     sandbox.sh("usr/bin/drayage --version").run().ok().stdout_has("run 0.");
+    sandbox.sh("usr/bin/drayage volume ls").run().fails(2).one_error_line("drayage", &["below volumes"]);
+    sandbox
+        .sh("usr/bin/drayage ps --format {{.Names}}")
+        .run()
+        .fails(2)
+        .one_error_line("drayage", &["jq", "docs/docker.md"]);
+    sandbox.sh("usr/bin/drayage -v rmi -f a b").run().fails(1).stderr_has("drayage: pull remove a b\n");
+    sandbox.sh("usr/bin/drayage -v start -ai web").run().fails(1).stderr_has("drayage: keep start -a web\n");
+    sandbox.sh("usr/bin/drayage images -a").run().ok().stdout_has("NAME");
     sandbox.sh("usr/bin/drayage build .").run().fails(2).one_error_line("drayage", &["buildah"]);
 }
 

@@ -266,8 +266,10 @@ fn verbs(sandbox: &Sandbox) {
         .fails(1)
         .one_error_line("compose", &["service server does not run"]);
     sandbox.run(&["compose", "pull"]).ok().stdout_is("");
-    sandbox.run(&["compose", "up", "-d", "--pull", "never"]).fails(2);
-    sandbox.run(&["compose", "up", "-d"]).ok().stdout_is("");
+    sandbox.run(&["compose", "up", "-d", "--pull", "newer"]).fails(2);
+    let printed = sandbox.run(&["compose", "print", "--no-deps", "--pull", "never", "client"]).ok().stdout;
+    assert!(printed.contains(" --pull=never -- ") && !printed.contains("lab-server-1 started"), "{printed}");
+    sandbox.run(&["compose", "up", "-d", "--build", "--quiet-pull"]).ok().stdout_is("");
     let exec = "compose exec -T -e A=1 -w /site -u 7:8 server sh -c 'echo $A $(pwd) $(id -u) $GREETING; exit 3'";
     sandbox.sh(exec).run().fails(3).stdout_is("1 /site 7 it's $5\n");
     sandbox.sh("echo in | compose exec server cat").run().ok().stdout_is("in\n");
@@ -275,15 +277,20 @@ fn verbs(sandbox: &Sandbox) {
     // One service, and none of those that it needs.
     sandbox.run(&["compose", "stop", "-t", "1", "client"]).ok().stdout_is("").stderr_is("lab-client-1 stopped\n");
     sandbox.run(&["compose", "ps", "-q", "client", "server"]).ok().stdout_is("lab-client-1\nlab-server-1\n");
-    let rows = sandbox.run(&["compose", "ps", "--json"]).ok().json();
+    let timed = sandbox.run(&["compose", "logs", "-t", "--since", "1h", "--no-log-prefix", "client"]).ok().stdout;
+    assert!(timed.starts_with("20") && timed.contains("Z hello from compose\n"), "{timed}");
+    sandbox.run(&["compose", "logs", "--until", "1h", "client"]).ok().stdout_is("");
+    let rows = sandbox.run(&["compose", "ps", "-a", "--json"]).ok().json();
     let status = rows.as_array().unwrap().iter().map(|row| row["status"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(status, ["exited", "exited", "running"], "{rows}");
     sandbox.run(&["compose", "restart", "client"]).ok().stderr_is("lab-client-1 started\n");
     sandbox.run(&["compose", "stop"]).ok().stderr_is("lab-client-1 stopped\nlab-server-1 stopped\n");
     sandbox.run(&["compose", "stop"]).ok().stderr_is("");
     sandbox.run(&["compose", "start", "client"]).ok().stderr_has("lab-server-1 started\nlab-client-1 started\n");
+    sandbox.run(&["keep", "list", "-q", "-f", "name=job", "--running"]).ok().stdout_is("");
+    sandbox.run(&["compose", "rm", "-fv"]).ok().stderr_is("lab-job-1 removed\n");
     let down = sandbox.run(&["compose", "down", "-v"]).ok();
-    down.stderr_has("lab-server-1 stopped").stderr_has("lab-job-1 removed");
+    down.stderr_has("lab-server-1 stopped").stderr_has("lab-server-1 removed");
     sandbox.run(&["compose", "config", "-q"]).ok().stdout_is("");
     sandbox.run(&["compose", "config", "--services"]).ok().stdout_is("job\nserver\nclient\n");
     let images = sandbox.run(&["compose", "config", "--images"]).ok().stdout;

@@ -66,8 +66,7 @@ fn front(sandbox: &Sandbox) {
     install_front(sandbox);
     let lines = lines(&document());
     let own = lines.into_iter().map(|(docker, _)| docker);
-    let is_format =
-        |docker: &str| ["--format", "--filter name", "--filter ancestor"].iter().any(|out| docker.contains(out));
+    let is_format = |docker: &str| ["--format", "--filter ancestor"].iter().any(|out| docker.contains(out));
     let own = own.filter(|docker| docker.starts_with("docker ") && !is_format(docker));
     let kept = own.filter(|docker| !WITHOUT.iter().any(|out| docker.starts_with(out)));
     let lines: Vec<String> = kept.map(|docker| docker.replace("docker ", "drayage ")).collect();

@@ -29,7 +29,7 @@ pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) ->
     if up.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let look = logs::Look { follow: true, restarts: true, tail: "all", prefix: true };
+    let look = logs::Look { follow: true, restarts: true, lines: Vec::new(), prefix: true };
     let ended = logs::print(project, root, &look)?;
     stop(project, root, None)?;
     Ok(ended)
@@ -84,6 +84,18 @@ pub(crate) fn stop(project: &Project, root: &[OsString], timeout: Option<u32>) -
     running.retain(|id| !ended.contains(*id));
     running.reverse();
     each(timed("stop", timeout, root), &running, "stopped")
+}
+
+/// Removes the services' containers that have ended, the last one first, or all by stopping them.
+pub(crate) fn remove(project: &Project, root: &[OsString], stops: bool) -> Result<()> {
+    if stops {
+        stop(project, root, None)?;
+    }
+    let ended = known(root, &["list", "--quiet", "--filter=status=exited"])?;
+    let mut there = there(project, root)?;
+    there.retain(|id| ended.contains(*id));
+    there.reverse();
+    each(command(Tool::Keep, &["rm"], root), &there, "removed")
 }
 
 /// Starts the services' containers that are there.

@@ -24,20 +24,20 @@ use crate::script::command;
 const LOOK: i64 = 100_000_000;
 
 /// How logs are printed.
-pub(crate) struct Look<'a> {
+pub(crate) struct Look {
     /// Until the containers end.
     pub(crate) follow: bool,
     /// And go on when they are started again.
     pub(crate) restarts: bool,
-    /// How many of the last lines, or `all`.
-    pub(crate) tail: &'a str,
+    /// Options of `keep logs` that say which lines, and how they are shown.
+    pub(crate) lines: Vec<String>,
     /// Whether the service's name stands in front.
     pub(crate) prefix: bool,
 }
 
 /// Prints the logs of the services that have a container, until they end or a signal comes: the exit code is 128 and its
 /// number then.
-pub(crate) fn print(project: &Project, root: &[OsString], look: &Look<'_>) -> Result<ExitCode> {
+pub(crate) fn print(project: &Project, root: &[OsString], look: &Look) -> Result<ExitCode> {
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let there = known(root, &["list", "--quiet"])?;
     let services = project.services.iter().filter(|service| there.contains(&*service.container));
@@ -46,7 +46,8 @@ pub(crate) fn print(project: &Project, root: &[OsString], look: &Look<'_>) -> Re
     for service in services {
         let prefix = if look.prefix { format!("{:width$} | ", service.name) } else { String::new() };
         let source = Source { id: service.container.to_string(), root: root.to_vec(), prefix, restarts: look.restarts };
-        let mut logs = command(Tool::Keep, &["logs", "--tail", look.tail], root);
+        let mut logs = command(Tool::Keep, &["logs"], root);
+        logs.push(&look.lines);
         logs.push([&source.id]);
         if !look.follow {
             // One after the other, or lines of two would mix.

@@ -44,16 +44,17 @@ fn run(options: &Options) -> Result<ExitCode> {
         })
     };
     let read = |services: &options::Services| read_of(&services.services, false);
+    let to_start = |print: &options::Print| read_of(&print.services.services, print.no_deps);
     let alone = |services: &[String]| read_of(services, true);
     let root = root(options);
     match &options.command {
         Command::Print(print) => {
-            let script = script::script(&read(&print.services)?, &root, print.force_recreate);
+            let script = script::script(&to_start(print)?, &root, print);
             std::io::stdout().write_all(script.as_bytes())?;
         }
         Command::Up(up) => {
-            let project = read(&up.print.services)?;
-            let script = script::script(&project, &root, up.print.force_recreate);
+            let project = to_start(&up.print)?;
+            let script = script::script(&project, &root, &up.print);
             return action::up(&project, &root, &script, up);
         }
         Command::Down(down) => {
@@ -68,8 +69,11 @@ fn run(options: &Options) -> Result<ExitCode> {
         }
         Command::Ps(ps) => return action::list(&alone(&ps.services.services)?, &root, ps),
         Command::Logs(logs) => {
-            let look =
-                logs::Look { follow: logs.follow, restarts: false, tail: &logs.tail, prefix: !logs.no_log_prefix };
+            let texts =
+                [("--tail", Some(&logs.tail)), ("--since", logs.since.as_ref()), ("--until", logs.until.as_ref())];
+            let texts = texts.into_iter().filter_map(|(option, value)| Some(format!("{option}={}", value?)));
+            let lines = texts.chain(logs.timestamps.then(|| "--timestamps".to_owned())).collect();
+            let look = logs::Look { follow: logs.follow, restarts: false, lines, prefix: !logs.no_log_prefix };
             return logs::print(&alone(&logs.services.services)?, &root, &look);
         }
         Command::Config(config) => action::config(&read(&config.services)?, config)?,
@@ -80,6 +84,7 @@ fn run(options: &Options) -> Result<ExitCode> {
         Command::Pull(services) => action::pull(&read(services)?, &root)?,
         Command::Start(services) => action::start(&read(services)?, &root)?,
         Command::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,
+        Command::Rm(rm) => action::remove(&alone(&rm.services)?, &root, rm.stop)?,
         Command::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Stop(Stop),
     /// Stop services' containers and start them again
     Restart(Stop),
+    /// Remove services' containers that have ended
+    Rm(Rm),
 }
 
 /// `up`.
@@ -77,6 +79,9 @@ pub(crate) struct Up {
     /// Remove the containers of services that the file does not have any more
     #[arg(long)]
     pub(crate) remove_orphans: bool,
+    /// What is so in any case: of an image that could be built it is said that it is not.
+    #[arg(long = "build", aliases = ["no-build", "quiet-pull", "no-color"], hide = true)]
+    as_it_is: bool,
     #[command(flatten)]
     pub(crate) print: Print,
 }
@@ -87,6 +92,12 @@ pub(crate) struct Print {
     /// Also start those anew that run: what the file says now may be something else
     #[arg(long)]
     pub(crate) force_recreate: bool,
+    /// Start the services that are named, and none that they need
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// When to fetch images, instead of what the file says
+    #[arg(long, value_name = "WHEN", value_parser = ["always", "missing", "never"])]
+    pub(crate) pull: Option<String>,
     #[command(flatten)]
     pub(crate) services: Services,
 }
@@ -116,6 +127,9 @@ pub(crate) struct Ps {
     /// Print ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// What is so in any case.
+    #[arg(short, long, hide = true)]
+    all: bool,
     #[command(flatten)]
     pub(crate) services: Services,
 }
@@ -123,6 +137,9 @@ pub(crate) struct Ps {
 /// `config`.
 #[derive(Args, Debug)]
 pub(crate) struct Config {
+    /// What is so in any case.
+    #[arg(long, value_parser = ["json"], hide = true)]
+    format: Option<String>,
     /// Print nothing: only look whether they are right
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -166,6 +183,20 @@ pub(crate) struct Exec {
     pub(crate) words: Vec<String>,
 }
 
+/// `rm`.
+#[derive(Args, Debug)]
+pub(crate) struct Rm {
+    /// Stop those first that run
+    #[arg(short, long)]
+    pub(crate) stop: bool,
+    /// What is so in any case: nobody is asked, and volumes without a name go.
+    #[arg(short, long, short_alias = 'v', hide = true)]
+    force: bool,
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
 /// `stop` and `restart`.
 #[derive(Args, Debug)]
 pub(crate) struct Stop {
@@ -186,6 +217,15 @@ pub(crate) struct Logs {
     /// Only the last lines of each: a number, or all
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
     pub(crate) tail: String,
+    /// Only what was said since a time (2026-01-31T10:00:00Z), or for a span (10m)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only what was said before
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Show the time of each line
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
     /// Print lines as they are, without the service's name
     #[arg(long)]
     pub(crate) no_log_prefix: bool,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use stage::{Stage, Tool};
 
+use crate::options::Print;
 use crate::project::Project;
 use crate::service::{CONFIG_HASH, Condition, Service};
 
@@ -21,8 +22,9 @@ const HEALTHY: &str = r#"healthy() {
 }
 "#;
 
-/// Returns the script. Containers that run are left alone unless all are to be made `anew`.
-pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String {
+/// Returns the script. Containers that run are left alone unless all are to be made anew.
+pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> String {
+    let anew = print.force_recreate;
     let list = command(Tool::Keep, &["list", "--quiet"], root);
     let mut script = vec!["set -eu\n".to_owned()];
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
@@ -54,15 +56,13 @@ pub(crate) fn script(project: &Project, root: &[OsString], anew: bool) -> String
             script.push(format!("if {is_there}; then echo {id} runs >&2; else\n  "));
         }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
-        run.push(arguments(service));
+        run.push(&service.options);
+        // The last one counts.
+        run.push(print.pull.iter().map(|when| format!("--pull={when}")));
+        run.push(&service.operands);
         script.push(format!("{run} >/dev/null; echo {id} started >&2\n{}", if anew { "" } else { "fi\n" }));
     }
     script.concat()
-}
-
-/// Returns the arguments of `run`, after its own.
-pub(crate) fn arguments(service: &Service) -> Vec<String> {
-    [&service.options[..], &service.operands].concat()
 }
 
 /// Begins a command line of a tool; `root` stands behind the verb.
@@ -96,6 +96,7 @@ pub(crate) fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Services;
     use crate::service::Dependency;
 
     #[test]
@@ -124,7 +125,9 @@ mod tests {
             containers: vec![],
             volumes: vec![],
         };
-        let script = script(&project, &["--root".into(), "/r".into()], true);
+        let services = Services { services: vec![] };
+        let print = Print { force_recreate: true, no_deps: false, pull: None, services };
+        let script = script(&project, &["--root".into(), "/r".into()], &print);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
         let run = |name: &str| {

@@ -24,6 +24,8 @@ use crate::options::Form;
 pub(crate) enum Filter {
     /// One member of its row.
     Member(&'static str, String),
+    /// A part of its id.
+    Name(String),
     /// A label, with that value if one is given.
     Label(String, Option<String>),
 }
@@ -32,6 +34,7 @@ impl Filter {
     fn holds(&self, row: &Value, directories: &Directories) -> bool {
         match self {
             Self::Member(member, value) => row[*member] == **value,
+            Self::Name(part) => text(&row["id"]).contains(part),
             Self::Label(name, value) => {
                 let id = text(&row["id"]).parse().map(|id: ContainerId| directories.bundle(&id));
                 let config: Option<Value> = id.ok().and_then(|bundle| parse(&bundle, "config.json"));
@@ -49,13 +52,14 @@ impl FromStr for Filter {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let member = ["health", "status"].into_iter().find(|member| *member == name);
         match (member, name, value) {
-            (_, _, "") => Err("not health=STATUS, status=STATUS or label=NAME[=VALUE]".to_owned()),
+            (_, _, "") => Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned()),
+            (None, "name", _) => Ok(Self::Name(value.to_owned())),
             (Some(member), ..) => Ok(Self::Member(member, value.to_owned())),
             (None, "label", _) => {
                 let (name, value) = value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value)));
                 Ok(Self::Label(name.to_owned(), value.map(str::to_owned)))
             }
-            _ => Err("not health=STATUS, status=STATUS or label=NAME[=VALUE]".to_owned()),
+            _ => Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned()),
         }
     }
 }

@@ -181,7 +181,7 @@ pub(crate) struct Form {
     #[arg(long)]
     pub(crate) running: bool,
     /// Only those with that health, status (exited, running, ...) or label
-    #[arg(long, short, value_name = "health|status|label=VALUE")]
+    #[arg(long, short, value_name = "health|status|name|label=VALUE")]
     pub(crate) filter: Vec<Filter>,
     /// Only these containers
     #[arg(value_name = "ID")]

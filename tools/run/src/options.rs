@@ -83,8 +83,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) runtime: Option<PathBuf>,
     /// When to fetch the image
-    #[arg(long, value_name = "WHEN", default_value = "missing")]
-    pub(crate) pull: Policy,
+    #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["always", "missing", "never"])]
+    pub(crate) pull: String,
     /// The image's platform: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
@@ -296,17 +296,6 @@ pub(crate) enum Stream {
     Stdout,
     /// Its messages.
     Stderr,
-}
-
-/// When `pull` asks the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Policy {
-    /// Ask the registry every time.
-    Always,
-    /// Ask only where the layout does not have the image.
-    Missing,
-    /// Never ask.
-    Never,
 }
 
 /// What the container is connected to.

@@ -8,7 +8,7 @@ use container::{ContainerId, Directories, Owner};
 use stage::undo::Made;
 use stage::{Stage, Tool, Undo};
 
-use crate::options::{Network, Options, Policy, Stream};
+use crate::options::{Network, Options, Stream};
 
 /// Where a container finds the service manager's socket.
 const NOTIFY: &str = "/run/notify.sock";
@@ -86,11 +86,7 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
         return Vec::new();
     }
     let mut pull = Stage::new(Tool::Pull, root);
-    match options.pull {
-        Policy::Always => pull.push(["--policy", "always"]),
-        Policy::Missing => pull.push(["--policy", "missing"]),
-        Policy::Never => pull.push(["--policy", "never"]),
-    }
+    pull.push(["--policy", &options.pull]);
     if let Some(platform) = &options.platform {
         pull.push(["--platform", platform]);
     }

@@ -18,7 +18,7 @@ fn command_lines(text: &str) -> Vec<String> {
 
 /// The command line, without the label that all of it decides.
 fn without_hash(service: &Service) -> String {
-    let mut words = crate::script::arguments(service);
+    let mut words = [&service.options[..], &service.operands].concat();
     let hash = words.iter().position(|word| word.starts_with(service::CONFIG_HASH)).unwrap();
     words.drain(hash - 1..=hash);
     words.join(" ")

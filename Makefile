@@ -69,7 +69,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/demo front/drayage bench/run fuzz/run .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe tests/images/make tests/images/*.py tests/e2e/faults/disk.py
 
 bench: build

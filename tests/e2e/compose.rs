@@ -287,7 +287,8 @@ fn verbs(sandbox: &Sandbox) {
     sandbox.run(&["compose", "stop"]).ok().stderr_is("lab-client-1 stopped\nlab-server-1 stopped\n");
     sandbox.run(&["compose", "stop"]).ok().stderr_is("");
     sandbox.run(&["compose", "start", "client"]).ok().stderr_has("lab-server-1 started\nlab-client-1 started\n");
-    sandbox.run(&["keep", "list", "-q", "-f", "name=job", "--running"]).ok().stdout_is("");
+    sandbox.run(&["keep", "wait", "lab-job-1"]).ok().stdout_is("0\n");
+    sandbox.run(&["keep", "list", "-q", "-f", "name=job", "-f", "status=exited"]).ok().stdout_is("lab-job-1\n");
     sandbox.run(&["compose", "rm", "-fv"]).ok().stderr_is("lab-job-1 removed\n");
     let down = sandbox.run(&["compose", "down", "-v"]).ok();
     down.stderr_has("lab-server-1 stopped").stderr_has("lab-server-1 removed");

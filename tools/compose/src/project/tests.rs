@@ -251,6 +251,16 @@ networks: {default: {external: {name: old}}}";
 }
 
 #[test]
+fn restart_policies_of_deploy_are_docker_compose_s() {
+    for (condition, want) in
+        [("none", "no"), ("any", "always"), ("always", "always"), ("unless-stopped", "unless-stopped")]
+    {
+        let text = format!("services: {{a: {{image: x, deploy: {{restart_policy: {{condition: {condition}}}}}}}}}");
+        assert!(command_lines(&text)[0].contains(&format!(" --restart {want} ")), "{condition}");
+    }
+}
+
+#[test]
 fn a_later_file_replaces_what_is_tagged() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -143,10 +143,10 @@ fn restart(policy: &Node<'_>) -> Result<String> {
     let attempts = policy.get("max_attempts").map(|node| node.text()).transpose()?;
     let condition = policy.get("condition").map_or_else(|| Ok("any".to_owned()), |node| node.text())?;
     match (condition.as_str(), attempts) {
-        ("none", _) => Ok("no".to_owned()),
-        ("any", None) => Ok("always".to_owned()),
-        ("on-failure", None) => Ok("on-failure".to_owned()),
-        ("any" | "on-failure", Some(attempts)) => Ok(format!("on-failure:{attempts}")),
+        ("none" | "no", _) => Ok("no".to_owned()),
+        ("any" | "always", None) => Ok("always".to_owned()),
+        ("on-failure" | "unless-stopped", None) => Ok(condition),
+        ("any" | "always" | "on-failure", Some(attempts)) => Ok(format!("on-failure:{attempts}")),
         _ => Err(policy.error(format!("{condition} is not none, on-failure or any"))),
     }
 }

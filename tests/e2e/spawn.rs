@@ -40,6 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("hooks_run_in_order_with_the_state_on_stdin", NEEDS, hooks),
         test("a_hook_that_hangs_is_killed_and_create_fails", NEEDS, hook_timeout),
         test("user_namespaces_map_ids", NEEDS, user_namespace),
+        test("in_a_user_namespace_a_process_has_its_oom_score", NEEDS, oom_score),
         test("time_namespaces_have_their_offsets", NEEDS, time_namespace),
         test("a_namespace_is_joined_by_path", NEEDS, joined),
         test("sysctls_are_set_in_the_container_s_namespaces", NEEDS, sysctls),
@@ -388,6 +389,23 @@ pub(crate) fn map_ids(config: &mut Value) {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     config["linux"]["uidMappings"] = map.clone();
     config["linux"]["gidMappings"] = map;
+}
+
+/// There it may not take it by itself.
+fn oom_score(sandbox: &Sandbox) {
+    bundle(sandbox, "oom", "cat /proc/self/oom_score_adj; sleep 1000", |config| {
+        map_ids(config);
+        config["process"]["oomScoreAdj"] = json!(500);
+    });
+    sandbox.sh("chown -hR 100000:100000 oom/rootfs && chmod 755 . oom").run().ok();
+    spawn(sandbox, "run -d --pid-file pid -b oom e2e-oom </dev/null >/dev/null 2>&1").ok();
+    sandbox.sh("cat /proc/$(cat pid)/oom_score_adj").run().ok().stdout_is("500\n");
+    spawn(sandbox, "exec e2e-oom cat /proc/self/oom_score_adj").ok().stdout_is("500\n");
+    spawn(sandbox, "delete -f e2e-oom").ok();
+    change(sandbox, "oom", |config| config["process"]["oomScoreAdj"] = json!(1001));
+    run(sandbox, "oom").fails(1).one_error_line("spawn", &["oomScoreAdj 1001", "Invalid argument"]);
+    change(sandbox, "oom", |config| config["linux"]["uidMappings"] = json!([]));
+    run(sandbox, "oom").fails(1).one_error_line("spawn", &["uidMappings"]);
 }
 
 fn time_namespace(sandbox: &Sandbox) {

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("an_update_of_docker_s_changes_one_limit", UNIFIED, docker_updates),
         test("exec_enters_a_container_whose_init_is_systemd", SYSTEMD, systemd_inside),
         test("limits_are_enforced", UNIFIED, enforced),
+        test("a_user_namespace_may_have_more_than_its_maker", UNIFIED, raised),
         test("the_machine_s_systemd_has_the_limits_and_their_updates", MACHINE, scope),
         test("a_user_s_systemd_makes_his_cgroup", MACHINE, user_scope),
         test("a_container_goes_on_from_its_images", CRIU, checkpoint),
@@ -305,4 +306,21 @@ fn user_scope(sandbox: &Sandbox) {
     assert_eq!(files(sandbox, &cgroup, "pids.max"), "30\n");
     as_user("delete -f e2e-usr").ok();
     assert!(!sandbox.exists(format!("/sys/fs/cgroup/{cgroup}")));
+}
+
+/// The right to raise limits and to be spared by the kernel is the host's; `/proc/self/limits` tells of both hard and soft.
+fn raised(sandbox: &Sandbox) {
+    let script = "ulimit -Hn; ulimit -Sn; cat /proc/self/oom_score_adj";
+    bundle(sandbox, "rai", &format!("{script}; sleep 1000"), |config| {
+        super::map_ids(config);
+        config["process"]["oomScoreAdj"] = json!(-500);
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "hard": 9000, "soft": 8000}]);
+    });
+    sandbox.sh("chown -hR 100000:100000 rai/rootfs && chmod 755 . rai").run().ok();
+    let few = |line: &str| sandbox.sh(&format!("ulimit -n 1000; spawn --root $SANDBOX/st {line}")).run();
+    few("run -d -b rai e2e-rai </dev/null >out 2>&1").ok();
+    wait_for("its words", || (sandbox.read("out").lines().count() == 3).then_some(()));
+    assert_eq!(sandbox.read("out"), "9000\n8000\n-500\n");
+    few(&format!("exec e2e-rai sh -c '{script}'")).ok().stdout_is("9000\n8000\n-500\n");
+    spawn(sandbox, "delete -f e2e-rai").ok();
 }

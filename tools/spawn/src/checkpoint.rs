@@ -232,8 +232,7 @@ fn inherit(request: &mut Message, key: &str, fd: i32) {
 /// criu restores into a time namespace of its own making, which further processes have to join, or the next checkpoint
 /// cannot be restored.
 fn keep_time_namespace(container: &Container, text: &[u8], pid: Pid) -> anyhow::Result<()> {
-    let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/time")).ok();
-    if link("self") == link(&pid.as_raw_pid().to_string()) || container.config()?.linux.has(NamespaceKind::Time) {
+    if userns::is_own(pid, NamespaceKind::Time) || container.config()?.linux.has(NamespaceKind::Time) {
         return Ok(());
     }
     let mut config: serde_json::Value = serde_json::from_slice(text)?;

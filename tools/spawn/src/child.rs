@@ -89,7 +89,9 @@ impl Child<'_> {
         self.proc = identity::proc_for_label(self.process)?;
         // A process that joins a session's terminal or none must lead a session of its own.
         rustix::process::setsid().context("setsid")?;
-        adjust_oom_score(self.process, self.options.rootless || self.config.linux.has(NamespaceKind::User))?;
+        if !self.config.linux.has(NamespaceKind::User) {
+            adjust_oom_score("self", self.process, self.options.rootless)?;
+        }
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
@@ -309,10 +311,10 @@ pub(crate) fn reset_affinity() {
     let _refused = rustix::thread::sched_setaffinity(None, &all);
 }
 
-/// Sets the process's OOM score; where the caller may have no right to, it stays as it is.
-pub(crate) fn adjust_oom_score(process: &Process, lenient: bool) -> anyhow::Result<()> {
+/// Sets a process's OOM score, by its number or as `self`; where the caller may have no right to, it stays as it is.
+pub(crate) fn adjust_oom_score(number: &str, process: &Process, lenient: bool) -> anyhow::Result<()> {
     let Some(adjustment) = process.oom_score_adj else { return Ok(()) };
-    match std::fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
+    match std::fs::write(format!("/proc/{number}/oom_score_adj"), adjustment.to_string()) {
         Err(_) if lenient => Ok(()),
         result => result.with_context(|| format!("set oomScoreAdj {adjustment}")),
     }

@@ -20,7 +20,7 @@ use crate::config::{Config, Hooks, Linux, NamespaceKind, Process as Description}
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, hooks, intermediate, journal, net_device, rootfs, tty, userns};
+use crate::{capability, file, filter, guard, hooks, intermediate, journal, net_device, priority, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -292,6 +292,12 @@ fn attend(
 ) -> anyhow::Result<Option<OwnedFd>> {
     if config.linux.makes(NamespaceKind::User) {
         userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;
+    }
+    if config.linux.has(NamespaceKind::User) {
+        // In there it has no right to.
+        let process = config.process()?;
+        child::adjust_oom_score(&pid.as_raw_pid().to_string(), process, order.child.rootless)?;
+        priority::raise_limits(process, Some(pid))?;
     }
     net_device::move_all(&config.linux, pid)?;
     release(socket)?;

@@ -19,7 +19,7 @@ use crate::create::{self, write_pid_file};
 use crate::identity::{self, Surroundings};
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, intermediate, priority, stdio, tty};
+use crate::{capability, file, filter, guard, intermediate, priority, stdio, tty, userns};
 
 /// What is to be executed, and how.
 pub(crate) struct Order {
@@ -206,7 +206,8 @@ impl Child<'_> {
         }
         let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
-        child::adjust_oom_score(process, self.container.state.rootless)?;
+        child::adjust_oom_score("self", process, self.container.state.rootless)?;
+        priority::raise_limits(process, None)?;
         // A mount namespace brings its root along.
         let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
         let host_mounts = !self.config.linux.has(NamespaceKind::Mount);
@@ -266,21 +267,16 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
     for namespace in &config.linux.namespaces {
         let kind = namespace.kind;
         // Entering the own user namespace again is an error.
-        if kind == Kind::User && is_own(init, kind) {
+        if kind == Kind::User && userns::is_own(init, kind) {
             continue;
         }
         joined |= kind.flag();
     }
     // That of an ordinary user who had made one before the container, with unshare(1), say.
-    if !rustix::process::geteuid().is_root() && !is_own(init, Kind::User) {
+    if !rustix::process::geteuid().is_root() && !userns::is_own(init, Kind::User) {
         joined |= Kind::User.flag();
     }
     joined
-}
-
-fn is_own(pid: Pid, kind: Kind) -> bool {
-    let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{}", kind.name())).ok();
-    link("self").is_some() && link("self") == link(&pid.as_raw_pid().to_string())
 }
 
 /// Finds the cgroups below the container's that were asked for.

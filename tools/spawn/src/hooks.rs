@@ -39,8 +39,7 @@ pub(crate) fn run(
 pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run poststop hook {}", hook.path.display());
-        let ended = run_one(hook, state, None);
-        journal::warn(ended.with_context(|| format!("error running poststop hook #{index}")));
+        journal::warn(run_one(hook, state, None).with_context(|| format!("error running poststop hook #{index}")));
     }
 }
 

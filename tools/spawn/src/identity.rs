@@ -159,7 +159,7 @@ impl List<'_> {
     /// Not before: the mounts take descriptors, perhaps more than the program may have.
     fn rlimits(&mut self, process: &Process) -> anyhow::Result<()> {
         for limit in &process.rlimits {
-            let resource = priority::limit(&limit.kind)?;
+            let resource = priority::limit(&limit.kind)? as u64;
             let wanted = self.launch.words(&[limit.soft, limit.hard]);
             let name = format!("error setting rlimit type {}: prlimit({}, {})", limit.kind, limit.soft, limit.hard);
             self.call(&name, libc::SYS_prlimit64, &[0, resource, wanted, 0]);

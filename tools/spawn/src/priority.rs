@@ -2,9 +2,10 @@
 //! kernel's numbers (`sched_setattr(2)`, `ioprio_set(2)`, `set_mempolicy(2)`, `getrlimit(2)`, `personality(2)`).
 
 use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustix::thread::CpuSet;
 
-use crate::config::{IoPriority, MemoryPolicy, Personality, Scheduler};
+use crate::config::{IoPriority, MemoryPolicy, Personality, Process, Scheduler};
 
 /// Returns a `struct sched_attr`.
 pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
@@ -70,12 +71,27 @@ pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u
     Ok((mode, mask, bits))
 }
 
-/// Returns the number of a resource: `getrlimit(2)`.
-pub(crate) fn limit(name: &str) -> anyhow::Result<u64> {
-    const LIMITS: &str =
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME";
-    let known = name.strip_prefix("RLIMIT_").and_then(|name| position(LIMITS, name).ok());
-    Ok(known.with_context(|| format!("invalid rlimit type {name:?}"))?.into())
+/// Returns the resource of that name: `getrlimit(2)`.
+pub(crate) fn limit(name: &str) -> anyhow::Result<Resource> {
+    use Resource::{As, Core, Cpu, Data, Fsize, Locks, Memlock, Msgqueue, Nice, Nofile, Nproc, Rss, Rtprio, Rttime};
+    use Resource::{Sigpending, Stack};
+    let all = [Cpu, Fsize, Data, Stack, Core, Rss, Nproc, Nofile, Memlock, As, Locks, Sigpending, Msgqueue, Nice];
+    let known = |resource: &Resource| format!("RLIMIT_{resource:?}").to_uppercase() == name;
+    let found = all.into_iter().chain([Rtprio, Rttime]).find(known);
+    found.with_context(|| format!("invalid rlimit type {name:?}"))
+}
+
+/// Lets a process have the limits that it is going to take, where they are above the caller's: from inside a user namespace
+/// it could not. What is refused here is refused there, with the reason.
+pub(crate) fn raise_limits(process: &Process, pid: Option<Pid>) -> anyhow::Result<()> {
+    for wanted in &process.rlimits {
+        let resource = limit(&wanted.kind)?;
+        let own = getrlimit(resource);
+        if own.maximum.is_some_and(|maximum| maximum < wanted.hard) {
+            let _refused = prlimit(pid, resource, Rlimit { maximum: Some(wanted.hard), ..own });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the value for `personality`.
@@ -155,7 +171,7 @@ mod tests {
             ("NOFILE", None),
             ("RLIMIT_", None),
         ] {
-            assert_eq!(limit(name).ok(), want.map(u64::from), "{name}");
+            assert_eq!(limit(name).ok().map(|resource| resource as u32), want, "{name}");
         }
     }
 }

@@ -73,8 +73,7 @@ pub(crate) fn become_root_for(states: &Path, id: &RuntimeId) {
         return;
     }
     let Ok(Some((init, pidfd))) = container.open_process() else { return };
-    let theirs = fs::read_link(format!("/proc/{}/ns/user", init.as_raw_pid()));
-    if theirs.ok() == fs::read_link("/proc/self/ns/user").ok() {
+    if is_own(init, NamespaceKind::User) {
         return;
     }
     if let Err(error) = sys::namespace::enter_process(pidfd.as_fd(), ThreadNameSpaceType::USER) {
@@ -105,6 +104,12 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
     rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
         .context("wait for the user namespace's process")?;
     made
+}
+
+/// Tells whether a process is in this one's namespace.
+pub(crate) fn is_own(pid: Pid, kind: NamespaceKind) -> bool {
+    let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/{}", kind.name())).ok();
+    link("self").is_some() && link("self") == link(&pid.as_raw_pid().to_string())
 }
 
 /// Opens a process by its pid.

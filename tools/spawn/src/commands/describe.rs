@@ -61,37 +61,23 @@ fn make_rootless(spec: &mut Value) {
 
 /// Prints the features structure of runtime-spec, features-linux.md.
 pub(crate) fn features() -> anyhow::Result<()> {
-    let flags: Vec<&str> = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
-    let here = |path: &str| Path::new(path).exists();
-    let features = json!({
-        "ociVersionMin": "1.0.0",
-        "ociVersionMax": crate::SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": mount::option_names(),
-        "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "capabilities": capability::names().collect::<Vec<_>>(),
-            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
-            "seccomp": {
-                "enabled": true,
-                "actions": seccomp::ACTIONS.as_slice(),
-                "operators": seccomp::OPERATORS,
-                "archs": seccomp::architectures(),
-                "knownFlags": flags,
-                "supportedFlags": flags
-            },
-            "apparmor": {"enabled": here("/sys/module/apparmor/parameters/enabled")},
-            "selinux": {"enabled": here("/sys/fs/selinux/enforce")},
-            "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
-            "memoryPolicy": {
-                "modes": priority::MODES.split(' ').collect::<Vec<_>>(),
-                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
-            },
-            "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": true}
-        },
-        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
-        "potentiallyUnsafeConfigAnnotations": []
-    });
+    let mut features: Value = serde_json::from_str(include_str!("features.json"))?;
+    features["ociVersionMax"] = crate::SPEC_VERSION.into();
+    features["mountOptions"] = mount::option_names().into();
+    let linux = &mut features["linux"];
+    linux["capabilities"] = capability::names().collect();
+    linux["memoryPolicy"]["modes"] = priority::MODES.split(' ').collect();
+    linux["apparmor"]["enabled"] = Path::new("/sys/module/apparmor/parameters/enabled").exists().into();
+    linux["selinux"]["enabled"] = Path::new("/sys/fs/selinux/enforce").exists().into();
+    let flags: Value = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
+    for (member, words) in [
+        ("actions", json!(seccomp::ACTIONS.as_slice())),
+        ("operators", json!(seccomp::OPERATORS)),
+        ("archs", json!(seccomp::architectures())),
+        ("knownFlags", flags.clone()),
+        ("supportedFlags", flags),
+    ] {
+        linux["seccomp"][member] = words;
+    }
     print(&(serde_json::to_string_pretty(&features)? + "\n"))
 }

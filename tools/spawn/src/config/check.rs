@@ -67,6 +67,9 @@ impl Config {
                 "config.json: netDevices {name}: {wanted:?} is not a name for a network device"
             );
         }
+        let maps = [&linux.uid_mappings, &linux.gid_mappings];
+        let unmapped = linux.makes(Kind::User) && maps.into_iter().any(Vec::is_empty);
+        ensure!(!unmapped, "config.json: a new user namespace needs uidMappings and gidMappings");
         linux.sysctl.keys().try_for_each(|key| check_sysctl(linux, key, &self.hostname))?;
         self.check_mounts()
     }

@@ -1,7 +1,6 @@
 //! Bind mounts of what another process has in its root, as the `/dev/shm` of a container whose IPC namespace is shared.
 //! The kernel clones mounts of the caller's mount namespace only, so a process goes there for it.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,21 +12,21 @@ use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone, exit_now};
 use sys::mount::clone_tree;
 
-use crate::sync;
+use crate::config::NamespaceKind;
+use crate::{sync, userns};
 
 /// Splits `/proc/PID/root/PATH` into the process and its path, where that is in another mount namespace.
 pub(super) fn split(source: &Path) -> Option<(Pid, PathBuf)> {
     let mut parts = source.strip_prefix("/proc").ok()?.components();
     let number = parts.next()?.as_os_str().to_str()?;
     let pid = number.parse().ok().and_then(Pid::from_raw)?;
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    let elsewhere = parts.next()?.as_os_str() == "root" && namespace(number) != namespace("self");
+    let elsewhere = parts.next()?.as_os_str() == "root" && !userns::is_own(pid, NamespaceKind::Mount);
     elsewhere.then(|| (pid, Path::new("/").join(parts.as_path())))
 }
 
 /// Clones the tree that the process has at that path, detached.
 pub(super) fn clone_of(pid: Pid, path: &Path, whole: bool) -> anyhow::Result<OwnedFd> {
-    let process = crate::userns::pidfd(pid)?;
+    let process = userns::pidfd(pid)?;
     let (ours, theirs) = sync::pair()?;
     let child = match clone(How::default()).context("start a process")? {
         Cloned::Parent { pid, .. } => pid,

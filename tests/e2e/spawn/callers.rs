@@ -232,6 +232,8 @@ fn notify(sandbox: &Sandbox) {
     change(sandbox, "ntf", |config| config["process"]["args"] = json!(["true"]));
     sandbox.sh(&format!("{run} -d -b ntf e2e-ntf </dev/null >out 2>&1")).run().ok();
     spawn(sandbox, "delete -f e2e-ntf").ok();
+    change(sandbox, "ntf", |config| config["process"]["args"] = json!(["sh", "-c", "echo ${NOTIFY_SOCKET-none}"]));
+    sandbox.sh(&format!("NOTIFY_SOCKET= {} --root st run -b ntf e2e-ntf", runtime())).run().ok().stdout_is("none\n");
 }
 
 fn docker_exec(sandbox: &Sandbox) {

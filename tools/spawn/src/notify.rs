@@ -27,9 +27,8 @@ pub(crate) struct Notify {
 impl Notify {
     /// Makes a socket in the container's directory and adds it to the configuration, if there is somebody to be told.
     pub(crate) fn prepare(container: &Container, config: &mut Config) -> anyhow::Result<Option<Self>> {
-        let Some(manager) = std::env::var_os(VARIABLE).filter(|_| config.linux.has(NamespaceKind::Mount)) else {
-            return Ok(None);
-        };
+        let given = std::env::var_os(VARIABLE).filter(|given| !given.is_empty());
+        let Some(manager) = given.filter(|_| config.linux.has(NamespaceKind::Mount)) else { return Ok(None) };
         let Some(process) = &mut config.process else { return Ok(None) };
         let manager = address(&manager).with_context(|| format!("{VARIABLE} {}", manager.to_string_lossy()))?;
         let path = container.directory.join("notify.sock");

@@ -114,13 +114,13 @@ fn taken(sandbox: &Sandbox) {
         record db c2 | portmap -p 9000:80 2>&1 | sed 's/[0-9]*)/N)/'
         kill $busy
         record db c2 | portmap -p 9001:80 -p 8080:80 >/dev/null 2>&1
-        portmap list db
+        portmap list db; portmap list -q
         portmap del web; portmap list";
     let web = |port: &str| format!("portmap: publish {port}/tcp for db: port is taken by container web\n1\n");
     let ports = ["0.0.0.0:8080", "127.0.0.1:8080", "0.0.0.0:7005", "0.0.0.0:7010-7020"].map(web).concat();
     let process = "portmap: publish 0.0.0.0:9000/tcp for db: port is taken by python3 (process N)\n";
     let empty = "HOST  CONTAINER  PROTOCOL  ID\n";
-    host(sandbox, "1", script).run().ok().stdout_is(&format!("{ports}{process}{empty}{empty}"));
+    host(sandbox, "1", script).run().ok().stdout_is(&format!("{ports}{process}{empty}web\n{empty}"));
 }
 
 /// A container whose namespace is gone, as after `kill -9` of everything, holds no port.

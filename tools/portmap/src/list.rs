@@ -30,7 +30,12 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     proxies.retain(|record| {
         record.find::<Id>().ok().flatten().is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id.0))
     });
-    let text = if options.json { records(&published, &proxies) } else { table(&published.mappings, &proxies) };
+    let rows = rows(&published.mappings, &proxies);
+    let text = match (options.json, options.quiet) {
+        (true, _) => records(&published, &proxies),
+        (_, true) => distinct(rows[1..].iter().map(|[.., id]| id.to_owned() + "\n").collect()).concat(),
+        _ => cli::table(&rows),
+    };
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()?;
@@ -38,7 +43,7 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
 }
 
 /// What people read.
-fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
+fn rows(mappings: &[Mapping], proxies: &[Record]) -> Vec<[String; 4]> {
     let head = ["HOST".to_owned(), "CONTAINER".to_owned(), "PROTOCOL".to_owned(), "ID".to_owned()];
     let row = |mapping: &Mapping| {
         [mapping.host_side(), mapping.container_side(), mapping.protocol.to_string(), mapping.owner.id.clone()]
@@ -47,7 +52,7 @@ fn table(mappings: &[Mapping], proxies: &[Record]) -> String {
     // A port with several conditions is one for people.
     rows.dedup();
     rows.extend(proxies.iter().flat_map(proxy_rows));
-    cli::table(&rows)
+    rows
 }
 
 /// A proxy serves all of a container, without an address of its own.

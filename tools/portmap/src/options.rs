@@ -129,6 +129,9 @@ pub(crate) struct List {
     /// One record for each container, one a line
     #[arg(long)]
     pub(crate) json: bool,
+    /// Only the containers' ids
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }

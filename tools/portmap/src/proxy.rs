@@ -13,7 +13,6 @@ mod greeting;
 mod listener;
 mod readiness;
 mod relay;
-mod slab;
 mod token;
 mod worker;
 

@@ -43,10 +43,10 @@ impl Relay {
     }
 
     /// Has both sides watched: what they can do already is their first event.
-    pub(super) fn register(&self, epoll: &OwnedFd, index: u32, generation: u32) -> Result<(), Errno> {
+    pub(super) fn register(&self, epoll: &OwnedFd, number: u64) -> Result<(), Errno> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
         for (side, socket) in [(Side::Client, &self.client), (Side::Server, &self.server)] {
-            epoll::add(epoll, socket, Token::Relay { side, index, generation }.data(), flags)?;
+            epoll::add(epoll, socket, Token::Relay { side, number }.data(), flags)?;
         }
         Ok(())
     }

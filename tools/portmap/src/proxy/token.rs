@@ -2,6 +2,8 @@
 
 use rustix::event::epoll::EventData;
 
+const NUMBER_BITS: u32 = 56;
+
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
@@ -10,7 +12,7 @@ pub(super) enum Token {
     /// A door was shut.
     Shut,
     /// One side of a connection.
-    Relay { side: Side, index: u32, generation: u32 },
+    Relay { side: Side, number: u64 },
     /// A client's datagrams come to a door.
     Datagrams(u32),
     /// An answer to a client's datagrams.
@@ -29,34 +31,33 @@ pub(super) enum Side {
 }
 
 impl Token {
-    /// Eight bits for the kind, 24 for the generation, 32 for the index.
+    /// Eight bits for the kind, the others for the number.
     pub(super) fn data(self) -> EventData {
-        let (kind, generation, index) = match self {
-            Self::Door(index) => (1, 0, index),
-            Self::Relay { side: Side::Client, index, generation } => (2, generation, index),
-            Self::Relay { side: Side::Server, index, generation } => (3, generation, index),
-            Self::Flow(index) => (4, 0, index),
-            Self::Control => (5, 0, 0),
-            Self::End => (6, 0, 0),
-            Self::Shut => (7, 0, 0),
-            Self::Datagrams(index) => (8, 0, index),
+        let (kind, number) = match self {
+            Self::Door(index) => (1, index.into()),
+            Self::Relay { side: Side::Client, number } => (2, number),
+            Self::Relay { side: Side::Server, number } => (3, number),
+            Self::Flow(index) => (4, index.into()),
+            Self::Control => (5, 0),
+            Self::End => (6, 0),
+            Self::Shut => (7, 0),
+            Self::Datagrams(index) => (8, index.into()),
         };
-        EventData::new_u64(kind << 56 | u64::from(generation) << 32 | u64::from(index))
+        EventData::new_u64(kind << NUMBER_BITS | number)
     }
 
     pub(super) fn read(data: EventData) -> Option<Self> {
-        let number = data.u64();
-        let index = u32::try_from(number & 0xffff_ffff).ok()?;
-        let generation = u32::try_from(number >> 32 & 0x00ff_ffff).ok()?;
-        match number >> 56 {
-            1 => Some(Self::Door(index)),
-            2 => Some(Self::Relay { side: Side::Client, index, generation }),
-            3 => Some(Self::Relay { side: Side::Server, index, generation }),
-            4 => Some(Self::Flow(index)),
+        let number = data.u64() & ((1 << NUMBER_BITS) - 1);
+        let index = || u32::try_from(number).ok();
+        match data.u64() >> NUMBER_BITS {
+            1 => index().map(Self::Door),
+            2 => Some(Self::Relay { side: Side::Client, number }),
+            3 => Some(Self::Relay { side: Side::Server, number }),
+            4 => index().map(Self::Flow),
             5 => Some(Self::Control),
             6 => Some(Self::End),
             7 => Some(Self::Shut),
-            8 => Some(Self::Datagrams(index)),
+            8 => index().map(Self::Datagrams),
             _ => None,
         }
     }
@@ -72,8 +73,8 @@ mod tests {
             Token::Door(7),
             Token::Shut,
             Token::Datagrams(9),
-            Token::Relay { side: Side::Client, index: u32::MAX, generation: 0x00ff_ffff },
-            Token::Relay { side: Side::Server, index: 1, generation: 2 },
+            Token::Relay { side: Side::Client, number: (1 << NUMBER_BITS) - 1 },
+            Token::Relay { side: Side::Server, number: 1 },
             Token::Flow(3),
             Token::Control,
             Token::End,

@@ -1,5 +1,6 @@
 //! A thread that accepts connections and relays them: each connection stays with the one that has accepted it.
 
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -16,7 +17,6 @@ use super::direction::{Stores, Turn};
 use super::door::Doors;
 use super::greeting;
 use super::relay::{Failure, Relay};
-use super::slab::Slab;
 use super::token::Token;
 
 pub(super) const EVENTS: usize = 256;
@@ -30,9 +30,11 @@ pub(super) struct Worker {
     number: usize,
     /// How the container learns whom a connection is from.
     greeting: Option<ProxyProtocol>,
-    relays: Slab<Relay>,
+    relays: HashMap<u64, Relay>,
+    /// The last relay's number: none is given twice, so that a late event is not taken for another one's.
+    last: u64,
     /// Relays that had more to do than one turn allows.
-    unfinished: Vec<(u32, u32)>,
+    unfinished: Vec<u64>,
     stores: Stores,
     /// Whether it waits at no door, because there is no room for more.
     full: bool,
@@ -41,8 +43,8 @@ pub(super) struct Worker {
 impl Worker {
     /// Makes the part of the thread of that number.
     pub(super) fn new(doors: Arc<Doors>, number: usize, greeting: Option<ProxyProtocol>) -> Self {
-        let (relays, unfinished, stores) = (Slab::default(), Vec::new(), Stores::default());
-        Self { doors, number, greeting, relays, unfinished, stores, full: false }
+        let (relays, unfinished, stores) = (HashMap::new(), Vec::new(), Stores::default());
+        Self { doors, number, greeting, relays, last: 0, unfinished, stores, full: false }
     }
 
     /// Works until the process ends.
@@ -88,10 +90,10 @@ impl Worker {
     pub(super) fn handle(&mut self, token: Token, event: EventFlags) {
         match token {
             Token::Door(index) => self.accept(index),
-            Token::Relay { side, index, generation } => {
-                if let Some(relay) = self.relays.get_mut(index, generation) {
+            Token::Relay { side, number } => {
+                if let Some(relay) = self.relays.get_mut(&number) {
                     relay.changed(side, event);
-                    self.turn(index, generation);
+                    self.turn(number);
                 }
             }
             _ => {}
@@ -103,8 +105,8 @@ impl Worker {
         let mut unfinished = std::mem::take(&mut self.unfinished);
         unfinished.sort_unstable();
         unfinished.dedup();
-        for (index, generation) in unfinished {
-            self.turn(index, generation);
+        for number in unfinished {
+            self.turn(number);
         }
         if self.full && self.doors.room.is_left() {
             self.full = false;
@@ -138,29 +140,29 @@ impl Worker {
 
     fn add(&mut self, relay: Relay) {
         self.doors.room.take();
-        let (index, generation) = self.relays.insert(relay);
-        let epoll = self.doors.epoll(self.number);
-        let registered = self.relays.get(index, generation).map(|relay| relay.register(epoll, index, generation));
-        if !matches!(registered, Some(Ok(()))) {
-            self.remove(index);
+        self.last += 1;
+        let registered = relay.register(self.doors.epoll(self.number), self.last);
+        self.relays.insert(self.last, relay);
+        if registered.is_err() {
+            self.remove(self.last);
         }
     }
 
-    fn remove(&mut self, index: u32) {
-        self.relays.remove(index);
+    fn remove(&mut self, number: u64) {
+        self.relays.remove(&number);
         self.doors.room.give_back();
     }
 
     /// Moves what can be moved in both directions of a connection.
-    fn turn(&mut self, index: u32, generation: u32) {
-        let Some(relay) = self.relays.get_mut(index, generation) else { return };
+    fn turn(&mut self, number: u64) {
+        let Some(relay) = self.relays.get_mut(&number) else { return };
         match relay.turn(&mut self.stores) {
             Ok(Turn::Waiting) => {}
-            Ok(Turn::Unfinished) => self.unfinished.push((index, generation)),
-            Ok(Turn::Done) | Err(Failure::Broken) => self.remove(index),
+            Ok(Turn::Unfinished) => self.unfinished.push(number),
+            Ok(Turn::Done) | Err(Failure::Broken) => self.remove(number),
             Err(Failure::Unreachable(error)) => {
                 let door = relay.door;
-                self.remove(index);
+                self.remove(number);
                 self.doors.shut(door, error);
             }
         }

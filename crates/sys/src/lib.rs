@@ -16,3 +16,4 @@ pub mod namespace;
 pub mod netlink;
 pub mod network;
 pub mod signal;
+pub mod sockets;

@@ -2,8 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
+use rustix::fs::{FsWord, statfs};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+
+use crate::file;
 
 /// The eight types of namespaces, in the order in which `lsns(8)` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +80,15 @@ impl Kind {
             Self::Time => LinkNameSpaceType::Time,
         }
     }
+}
+
+/// The magic number of the file system that namespaces are files of (include/uapi/linux/magic.h).
+const NSFS_MAGIC: FsWord = 0x6e73_6673;
+
+/// Tells whether a namespace is at a path, or may be: what is left of a named one that was unmounted is an empty file.
+pub fn is_at(path: &Path) -> bool {
+    let looked_at = file::known(statfs(path).map_err(Into::into));
+    looked_at.map_or(true, |found| found.is_some_and(|found| found.f_type == NSFS_MAGIC))
 }
 
 /// Moves the calling thread into the namespace that `fd` refers to, which must be of type `kind`: `setns(2)`.

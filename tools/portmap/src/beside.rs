@@ -9,9 +9,8 @@ use record::{Id, Network, OwnedBy, PortMapping, PortOptions, Protocol, Record};
 
 use crate::control::Sockets;
 use crate::owner::MappingOwner;
-use crate::probe;
 use crate::serve::Server;
-use crate::spec::{HostPorts, PortSpec, Span, Wish};
+use crate::spec::{HostPorts, PortSpec, Span, Wish, any};
 use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
@@ -76,7 +75,7 @@ pub(crate) fn specs(ports: &[PortMapping], wishes: &[PortSpec], others: &[Wish])
     let spec = |port: &PortMapping| {
         let wish = wishes.iter().find(|wish| wish.names(port));
         let is_other = |other: &Wish| matches!(other, Wish::Ports(spec) if spec.host.first() == port.host_port);
-        let ipv4 = others.iter().any(is_other).then(|| probe::any(true));
+        let ipv4 = others.iter().any(is_other).then(|| any(true));
         let host_ip = port.host_ip.or(wish.and_then(|wish| wish.host_ip)).or(ipv4);
         let (host, container) = (HostPorts::Exactly(Span::one(port.host_port)), Span::one(port.container_port));
         PortSpec { host_ip, host, container, protocol: port.protocol }

@@ -8,6 +8,8 @@ use netlink::route::Cidr;
 use record::Part;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::any;
+
 /// So many pairs are more than anybody writes. Each is an element in the firewall for each port.
 const PAIRS: usize = 4096;
 
@@ -18,8 +20,7 @@ pub(crate) struct Range(pub(crate) IpAddr, pub(crate) IpAddr);
 impl Range {
     /// Returns all addresses of the family.
     pub(crate) fn all(is_ipv4: bool) -> Self {
-        let address = if is_ipv4 { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) };
-        Cidr { address, prefix: 0 }.into()
+        Cidr { address: any(is_ipv4), prefix: 0 }.into()
     }
 
     /// Tells whether they share an address.

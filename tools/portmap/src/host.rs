@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use anyhow::Context;
-use log::debug;
+use netlink::forwarding::{is_set, set, setting};
 use netlink::route::{Cidr, Router};
 
 /// The way from the host to a container.
@@ -36,7 +36,7 @@ const OURS: &str = "2";
 
 /// Lets packets from 127.0.0.0/8 leave by an interface, and their answers come in by it. Its guard has to be there before.
 pub(crate) fn route_localnet(interface: &str) -> anyhow::Result<()> {
-    if is_localnet_routed(interface) { Ok(()) } else { write(&localnet(interface), OURS) }
+    if is_localnet_routed(interface) { Ok(()) } else { Ok(set(&localnet(interface), OURS)?) }
 }
 
 /// Tells whether that is so.
@@ -55,33 +55,19 @@ pub(crate) fn localnets() -> Vec<String> {
 pub(crate) fn leave_localnets() -> anyhow::Result<Vec<String>> {
     let interfaces = localnets();
     for interface in &interfaces {
-        match fs::write(path(&localnet(interface)), "0") {
+        match set(&localnet(interface), "0") {
             // The interface has gone meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            result => result.with_context(|| format!("turn {} off", path(&localnet(interface))))?,
+            done => done?,
         }
     }
     Ok(interfaces)
 }
 
 fn is_ours(interface: &str) -> bool {
-    fs::read_to_string(path(&localnet(interface))).is_ok_and(|value| value.trim() == OURS)
+    setting(&localnet(interface)).is_ok_and(|value| value == OURS)
 }
 
 fn localnet(interface: &str) -> String {
-    format!("net/ipv4/conf/{interface}/route_localnet")
-}
-
-/// Tells whether a switch of the network stack is on.
-fn is_set(name: &str) -> bool {
-    fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0")
-}
-
-fn write(name: &str, value: &str) -> anyhow::Result<()> {
-    debug!("set {name} to {value}");
-    fs::write(path(name), value).with_context(|| format!("write {value} to {}", path(name)))
-}
-
-fn path(name: &str) -> String {
-    format!("/proc/sys/{name}")
+    format!("ipv4/conf/{interface}/route_localnet")
 }

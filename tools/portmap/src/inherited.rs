@@ -75,7 +75,7 @@ mod tests {
         ] {
             let mut wishes = [wish.parse().unwrap()];
             let given = give(3, at.parse().unwrap(), protocol, &mut wishes);
-            assert_eq!((wishes[0].to_string().as_str(), given), (want, want == "fd:3:80"), "{wish} {at}");
+            assert_eq!((&wishes[0], given), (&want.parse().unwrap(), want == "fd:3:80"), "{wish} {at}");
         }
     }
 }

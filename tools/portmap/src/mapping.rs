@@ -8,7 +8,7 @@ use record::{PortMapping, Protocol};
 
 use crate::condition::{Condition, Range};
 use crate::owner::MappingOwner;
-use crate::spec::Span;
+use crate::spec::{Span, any};
 
 /// Ports of the host that lead to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,7 @@ impl Mapping {
 
     /// Returns the host's side as people write it: `127.0.0.1:8080`.
     pub(crate) fn host_side(&self) -> String {
-        let any = if self.target.is_ipv4() { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) };
-        endpoint(self.host_ip.unwrap_or(any), self.host)
+        endpoint(self.host_ip.unwrap_or_else(|| any(self.target.is_ipv4())), self.host)
     }
 
     /// Returns the container's side: `10.213.0.2:80`.

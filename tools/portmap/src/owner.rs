@@ -4,9 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use container::{ContainerId, NotedProcess, Owner};
+use sys::namespace::is_at;
 
-/// The magic number of the file system that namespaces are files of (include/uapi/linux/magic.h).
-const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// In a comment: the namespace is the one that is named as the container.
 const NAMED: &str = "named";
 
@@ -69,7 +68,7 @@ impl MappingOwner {
                 self.birth.map(|_| NotedProcess { pid: process_of(netns).unwrap_or_default(), birth: self.birth });
             noted.is_some_and(|noted| noted.alive().is_none())
         };
-        self.netns.as_deref().is_some_and(|netns| !is_namespace(netns) || other(netns)) && !self.has_link()
+        self.netns.as_deref().is_some_and(|netns| !is_at(netns) || other(netns)) && !self.has_link()
     }
 
     /// Tells whether a link of this network namespace is the host's end of the container's: `ns add` writes the id and
@@ -89,13 +88,6 @@ impl MappingOwner {
 /// Returns the process that a path in /proc names.
 fn process_of(netns: &Path) -> Option<i32> {
     netns.strip_prefix("/proc").ok()?.iter().next()?.to_str()?.parse().ok()
-}
-
-/// Tells whether a namespace is there, or may be: what is left of a named one that was unmounted is an empty file.
-pub(crate) fn is_namespace(path: &Path) -> bool {
-    let looked_at = sys::file::known(rustix::fs::statfs(path).map_err(Into::into));
-    let is = |magic: i64| u64::try_from(magic).is_ok_and(|magic| magic == NSFS_MAGIC);
-    looked_at.map_or(true, |found| found.is_some_and(|statfs| is(statfs.f_type)))
 }
 
 impl fmt::Display for MappingOwner {

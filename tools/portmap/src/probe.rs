@@ -2,30 +2,28 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
+use anyhow::anyhow;
 use record::{Id, Protocol, Record};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use sys::sockets::{self, PortSocket};
 
 use crate::control::Sockets;
 use crate::spec::Served;
 
-/// Binds to a port and lets it go again: an error if a process has it. With port 0, returns one that the system chose.
-pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
+/// Binds a socket to a port, which it alone may have as soon as it listens.
+pub(crate) fn bound(address: SocketAddr, protocol: Protocol) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let socket = match net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number)) {
-        Ok(socket) => socket,
-        // A kernel without the protocol has nobody who uses it.
-        Err(Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) if address.port() != 0 => return Ok(address.port()),
-        Err(error) => return Err(error.into()),
-    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, kind, flags, Some(number))?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
@@ -34,13 +32,34 @@ pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     net::bind(&socket, &address)?;
-    let bound = net::getsockname(&socket)?;
-    let bound = SocketAddr::try_from(bound).map_err(io::Error::from)?;
-    Ok(bound.port())
+    Ok(socket)
+}
+
+/// Binds to a port and lets it go again: an error if a process has it. With port 0, returns one that the system chose.
+pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> Result<u16, Errno> {
+    match bound(address, protocol) {
+        // A kernel without the protocol has nobody who uses it.
+        Err(Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT) if address.port() != 0 => Ok(address.port()),
+        socket => Ok(SocketAddr::try_from(net::getsockname(socket?)?)?.port()),
+    }
+}
+
+/// Says that a port cannot be had, and who has it.
+pub(crate) fn refusal(
+    address: SocketAddr,
+    protocol: Protocol,
+    sockets: Option<&Sockets>,
+    error: Errno,
+) -> anyhow::Error {
+    if error != Errno::ADDRINUSE {
+        return io::Error::from(error).into();
+    }
+    let holder = holder(address, protocol, sockets);
+    anyhow!("port is taken by {}", holder.as_deref().unwrap_or("a process of the host"))
 }
 
 /// Names who has a port: the container that a proxy serves, or a process, as far as /proc tells: `nginx (process 12)`.
-pub(crate) fn holder(address: SocketAddr, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
+fn holder(address: SocketAddr, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
     proxied(address.port(), protocol, sockets).or_else(|| process(address, protocol))
 }
 
@@ -57,44 +76,19 @@ fn process(address: SocketAddr, protocol: Protocol) -> Option<String> {
         Protocol::Udp => "udp",
         Protocol::Sctp => return None,
     };
-    let inodes: Vec<u64> = ["", "6"]
-        .iter()
-        .filter_map(|suffix| fs::read_to_string(format!("/proc/thread-self/net/{table}{suffix}")).ok())
-        .flat_map(|text| inodes(&text, address.port(), protocol))
-        .collect();
-    processes().find(|pid| sockets(*pid).any(|inode| inodes.contains(&inode))).map(|pid| {
+    // Not one that is connected: a server's many are at its port.
+    let waits = |socket: &PortSocket| socket.address.port() == address.port() && (socket.is_open || table == "udp");
+    let sockets = ["", "6"].into_iter().flat_map(|suffix| sockets::with_port(&format!("{table}{suffix}")));
+    let inodes: Vec<u64> = sockets.filter(waits).map(|socket| socket.inode).collect();
+    processes().find(|pid| sockets::of_process(*pid).any(|inode| inodes.contains(&inode))).map(|pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("{} (process {pid})", name.trim_end())
     })
 }
 
-/// Reads the sockets that wait at a port out of /proc/net/tcp: proc(5).
-fn inodes(table: &str, port: u16, protocol: Protocol) -> Vec<u64> {
-    const LISTEN: &str = "0A";
-    let of_line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let local = words.nth(1)?;
-        let state = words.nth(1)?;
-        let waits = protocol != Protocol::Tcp || state == LISTEN;
-        let here = local.rsplit_once(':').is_some_and(|(_, hex)| u16::from_str_radix(hex, 16) == Ok(port));
-        (waits && here).then(|| words.nth(5)?.parse().ok())?
-    };
-    table.lines().skip(1).filter_map(of_line).collect()
-}
-
-fn processes() -> impl Iterator<Item = u32> {
+fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn sockets(pid: u32) -> impl Iterator<Item = u64> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| fs::metadata(entry.path()).ok().map(|metadata| metadata.ino()))
-}
-
-/// Returns the address that stands for all of a family.
-pub(crate) fn any(is_ipv4: bool) -> IpAddr {
-    if is_ipv4 { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) }
 }
 
 #[cfg(test)]
@@ -105,9 +99,9 @@ mod tests {
     fn a_port_that_is_listened_at_is_taken_and_its_process_is_named() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let wildcard = SocketAddr::new(any(true), address.port());
+        let wildcard = SocketAddr::new(crate::spec::any(true), address.port());
         for taken in [address, wildcard] {
-            assert_eq!(bind(taken, Protocol::Tcp).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert_eq!(bind(taken, Protocol::Tcp), Err(Errno::ADDRINUSE));
         }
         assert!(holder(address, Protocol::Tcp, None).unwrap().ends_with(&format!("(process {})", std::process::id())));
         drop(listener);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use container::{Condition, Directories, Known, Owner};
 use log::warn;
 use netlink::forwarding;
@@ -19,11 +19,8 @@ use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
 use crate::owner::MappingOwner;
 use crate::probe;
 use crate::serve::HeldBy;
-use crate::spec::{HostPorts, PortSpec, Span};
+use crate::spec::{HostPorts, PortSpec, Span, any};
 use crate::target::Target;
-
-/// So many random ports are tried for one that is free in every family.
-const RANDOM_TRIES: usize = 100;
 
 /// How to publish.
 #[derive(Clone, Copy, Debug, Default)]
@@ -215,7 +212,7 @@ fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAd
 fn hairpins(target: &Target, ways: &[(IpAddr, Option<Way>)], masquerade: Masquerade) -> Vec<Hairpin> {
     let network = |address: IpAddr, way: &Option<Way>| {
         let alone = Cidr { address, prefix: if address.is_ipv4() { 32 } else { 128 } };
-        let everybody = Cidr { address: probe::any(address.is_ipv4()), prefix: 0 };
+        let everybody = Cidr { address: any(address.is_ipv4()), prefix: 0 };
         match masquerade {
             Masquerade::Nothing => None,
             Masquerade::OwnNetwork => Some(way.as_ref().and_then(|way| way.network).unwrap_or(alone)),
@@ -248,34 +245,19 @@ fn choose(
     let mut chosen: Vec<Mapping> = Vec::new();
     for spec in specs {
         let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
-        let mut attempt = |host: Span, container: u16| {
+        let taken = spec.choose(|host, container| {
+            let random = || random_port(spec.host_ip, &addresses, spec.protocol).map(Span::one);
+            let host = if host.first == 0 { random()? } else { host };
             let wanted = Wanted { spec, host, container, owner: &target.owner, conditions: manner.conditions };
             let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
             free(present, &chosen, &mappings, manner)?;
             chosen.extend(mappings);
-            anyhow::Ok(())
-        };
-        match spec.host {
-            HostPorts::Exactly(host) => attempt(host, spec.container.first)?,
-            HostPorts::FirstFree(range) => {
-                let free = range.ports().any(|port| attempt(Span::one(port), spec.container.first).is_ok());
-                if !free {
-                    bail!("publish {range}/{} for {}: all of these ports are taken", spec.protocol, target.owner.id);
-                }
-            }
-            HostPorts::Random => {
-                for container in spec.container.ports() {
-                    let mut tries = 0..RANDOM_TRIES;
-                    let mut one = || {
-                        let port = random_port(spec.host_ip, &addresses, spec.protocol)?;
-                        attempt(Span::one(port), container)
-                    };
-                    tries.find_map(|_| one().ok()).ok_or_else(|| {
-                        anyhow!("publish a port of {} for its port {container}: none is free", target.owner.id)
-                    })?;
-                }
-            }
-        }
+            Ok(())
+        });
+        let is_exact = matches!(spec.host, HostPorts::Exactly(_));
+        taken.map_err(
+            |error| if is_exact { error } else { error.context(format!("publish for {}", target.owner.id)) },
+        )?;
     }
     Ok(chosen)
 }
@@ -327,7 +309,7 @@ fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], manner: Man
         return Ok(());
     }
     for mapping in wanted {
-        let address = mapping.host_ip.unwrap_or_else(|| probe::any(mapping.target.is_ipv4()));
+        let address = mapping.host_ip.unwrap_or_else(|| any(mapping.target.is_ipv4()));
         for port in mapping.host.ports() {
             let address = SocketAddr::new(address, port);
             let mut bound = probe::bind(address, mapping.protocol);
@@ -336,28 +318,18 @@ fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], manner: Man
                 bound = probe::bind(address, mapping.protocol);
             }
             if let Err(error) = bound {
-                return Err(taken(address, mapping, manner.sockets, error));
+                let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
+                return Err(probe::refusal(address, mapping.protocol, manner.sockets, error).context(what));
             }
         }
     }
     Ok(())
 }
 
-fn taken(address: SocketAddr, mapping: &Mapping, sockets: Option<&Sockets>, error: std::io::Error) -> anyhow::Error {
-    let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
-    if error.kind() != std::io::ErrorKind::AddrInUse {
-        return anyhow::Error::from(error).context(what);
-    }
-    match probe::holder(address, mapping.protocol, sockets) {
-        Some(holder) => anyhow!("{what}: port is taken by {holder}"),
-        None => anyhow!("{what}: port is taken by a process of the host"),
-    }
-}
-
 /// Asks the system for a port out of `ip_local_port_range`.
 fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) -> anyhow::Result<u16> {
     let is_ipv4 = targets.first().is_none_or(IpAddr::is_ipv4);
-    let address = SocketAddr::new(host_ip.unwrap_or_else(|| probe::any(is_ipv4)), 0);
+    let address = SocketAddr::new(host_ip.unwrap_or_else(|| any(is_ipv4)), 0);
     // Where the kernel has no SCTP, a free number is as good.
     let protocol = if protocol == Protocol::Sctp { Protocol::Udp } else { protocol };
     probe::bind(address, protocol).with_context(|| format!("find a free port on {}", address.ip()))

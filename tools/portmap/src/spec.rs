@@ -7,9 +7,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use anyhow::{Context, ensure};
 use record::{PortMapping, Protocol};
 
 pub(crate) use wish::{ContainerEnd, HostEnd, Served, SocketSpec, Wish};
+
+/// So many random ports are tried for one that is free in every family.
+const RANDOM_TRIES: usize = 100;
 
 /// Ports from a first to a last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +92,29 @@ impl PortSpec {
 }
 
 impl PortSpec {
+    /// Takes the host's ports: `take` is given some and the container's first one behind them, or 0 for any that is free.
+    pub(crate) fn choose(&self, mut take: impl FnMut(Span, u16) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        match self.host {
+            HostPorts::Exactly(host) => take(host, self.container.first),
+            HostPorts::FirstFree(range) => {
+                let free = range.ports().any(|port| take(Span::one(port), self.container.first).is_ok());
+                ensure!(free, "{range}/{}: all of these ports are taken", self.protocol);
+                Ok(())
+            }
+            // What is free in one family may be taken in the other.
+            HostPorts::Random => self.container.ports().try_for_each(|port| {
+                let mut last = take(Span::one(0), port);
+                for _ in 1..RANDOM_TRIES {
+                    if last.is_ok() {
+                        break;
+                    }
+                    last = take(Span::one(0), port);
+                }
+                last.with_context(|| format!("find a port for its port {port}"))
+            }),
+        }
+    }
+
     /// Returns what stands before the last colon: the host's address and ports.
     fn host_side(&self) -> String {
         let ports = match self.host {
@@ -108,6 +135,11 @@ impl fmt::Display for PortSpec {
     }
 }
 
+/// Returns the address that stands for all of a family.
+pub(crate) fn any(is_ipv4: bool) -> IpAddr {
+    if is_ipv4 { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) }
+}
+
 /// Why a text is none of the forms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -121,7 +153,7 @@ impl FromStr for PortSpec {
             return long::parse(text);
         }
         let (ports, protocol) = match text.split_once('/') {
-            Some((ports, protocol)) => (ports, self::protocol(protocol)?),
+            Some((ports, protocol)) => (ports, protocol.parse().map_err(Malformed)?),
             None => (text, Protocol::Tcp),
         };
         let (rest, container) = match ports.rsplit_once(':') {
@@ -173,15 +205,6 @@ fn port(text: &str) -> Result<u16, Malformed> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|port| *port != 0);
     port.filter(|_| digits).ok_or(Malformed("a port is a number from 1 to 65535"))
-}
-
-fn protocol(text: &str) -> Result<Protocol, Malformed> {
-    match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        "sctp" => Ok(Protocol::Sctp),
-        _ => Err(Malformed("the protocol is none of tcp, udp and sctp")),
-    }
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use netlink::route::Router;
 use record::{Bundle, Id, Network, OwnedBy, Record, State};
 use rustix::process::Pid;
 use serde_json::json;
-use sys::namespace::Kind;
+use sys::namespace::{Kind, is_at};
 
-use crate::owner::{MappingOwner, is_namespace};
+use crate::owner::MappingOwner;
 
 /// A container, as far as ports need to know it.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Target {
     pub(crate) fn of_namespace(path: &Path, id: &ContainerId, owner: Owner) -> anyhow::Result<Self> {
         let open = || format!("open network namespace {}", path.display());
         let file = File::open(path).with_context(open)?;
-        if !is_namespace(path) {
+        if !is_at(path) {
             return Err(anyhow!("not a namespace")).with_context(open);
         }
         let addresses = addresses_inside(&file).with_context(|| format!("list addresses in {}", path.display()))?;
@@ -79,7 +79,7 @@ impl Target {
         let owner = noted.as_ref().and_then(|noted| noted.owner).unwrap_or_else(|| Owner::of_root(directories));
         let bundle = noted.and_then(|noted| noted.bundle);
         let named = container::namespace(id);
-        let found = if is_namespace(&named) {
+        let found = if is_at(&named) {
             Self::of_namespace(&named, id, owner)?
         } else {
             Self::of_process(pid.ok_or_else(unknown)?, Some(id), owner)?

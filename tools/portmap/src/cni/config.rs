@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use record::{Network, Protocol};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -165,11 +165,9 @@ fn covers(one: &PortSpec, other: &PortSpec) -> bool {
 }
 
 fn spec(port: &Port) -> anyhow::Result<PortSpec> {
-    let protocol = match port.protocol.to_ascii_lowercase().as_str() {
-        "" | "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        other => bail!("portMappings: protocol {other} is none of tcp, udp and sctp"),
+    let protocol = match port.protocol.as_str() {
+        "" => Protocol::Tcp,
+        text => text.parse().map_err(|cause| anyhow!("portMappings: protocol {text}: {cause}"))?,
     };
     let number = |number: i64| {
         u16::try_from(number)

@@ -6,19 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::control::{self, Name};
 use crate::probe;
-use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish};
+use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
 
 use super::destination::SocketPath;
 use super::door::{BACKLOG, Door};
-
-const RANDOM_TRIES: usize = 100;
 
 /// A socket at the host's side.
 #[derive(Debug)]
@@ -115,30 +113,9 @@ fn at_ports(spec: &PortSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<
         }));
         Ok(())
     };
-    match spec.host {
-        HostPorts::Exactly(host) => {
-            for (host_port, container_port) in host.ports().zip(spec.container.ports()) {
-                take(host_port, container_port)?;
-            }
-        }
-        HostPorts::FirstFree(host) => host
-            .ports()
-            .find_map(|port| take(port, spec.container.first).ok())
-            .ok_or_else(|| anyhow!("listen at {host}/{}: all of these ports are taken", spec.protocol))?,
-        HostPorts::Random => {
-            for container_port in spec.container.ports() {
-                // The second family may not have free what the first one chose.
-                let mut last = Ok(());
-                for _ in 0..RANDOM_TRIES {
-                    last = take(0, container_port);
-                    if last.is_ok() {
-                        break;
-                    }
-                }
-                last?;
-            }
-        }
-    }
+    spec.choose(|host, container| {
+        host.ports().zip(container..).try_for_each(|(host, container)| take(host, container))
+    })?;
     Ok(listeners)
 }
 
@@ -229,7 +206,7 @@ fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
 
 /// Takes a port, in both families where no address says which.
 fn at_port(spec: &PortSpec, port: u16, surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<(OwnedFd, SocketAddr)>> {
-    let addresses = spec.host_ip.map_or_else(|| vec![probe::any(true), probe::any(false)], |ip| vec![ip]);
+    let addresses = spec.host_ip.map_or_else(|| vec![any(true), any(false)], |ip| vec![ip]);
     let mut taken: Vec<(OwnedFd, SocketAddr)> = Vec::new();
     for ip in addresses {
         let port = taken.first().map_or(port, |(_, first)| first.port());
@@ -238,29 +215,22 @@ fn at_port(spec: &PortSpec, port: u16, surroundings: &Surroundings<'_>) -> anyho
             Ok(bound) => taken.push(bound),
             // A host without IPv6.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {}
-            Err(error) => return Err(refusal(address, spec.protocol, surroundings.sockets, error)),
+            Err(error) => {
+                let refused = probe::refusal(address, spec.protocol, Some(surroundings.sockets), error);
+                return Err(refused.context(format!("listen at {address}/{}", spec.protocol)));
+            }
         }
     }
     Ok(taken)
 }
 
 fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr), Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-        Protocol::Sctp => return Err(Errno::PROTONOSUPPORT),
-    };
-    let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+    if protocol == Protocol::Sctp {
+        return Err(Errno::PROTONOSUPPORT);
     }
+    let socket = probe::bound(address, protocol)?;
     if protocol == Protocol::Tcp {
-        sockopt::set_socket_reuseaddr(&socket, true)?;
         relay_well(&socket);
-    }
-    net::bind(&socket, &address)?;
-    if protocol == Protocol::Tcp {
         hold_alone(&socket, true)?;
     } else {
         sys::datagram::tell_destination(socket.as_fd(), address.is_ipv4()).map_err(|error| errno(&error))?;
@@ -284,18 +254,6 @@ fn errno(error: &std::io::Error) -> Errno {
 pub(super) fn relay_well(socket: &OwnedFd) {
     let _sooner = sockopt::set_tcp_nodelay(socket, true);
     let _kept = sockopt::set_socket_keepalive(socket, true);
-}
-
-fn refusal(address: SocketAddr, protocol: Protocol, sockets: &control::Sockets, error: Errno) -> anyhow::Error {
-    let what = format!("listen at {address}/{protocol}");
-    if error != Errno::ADDRINUSE {
-        return anyhow::Error::from(std::io::Error::from(error)).context(what);
-    }
-    match probe::holder(address, protocol, Some(sockets)) {
-        Some(holder) => anyhow!("port is taken by {holder}"),
-        None => anyhow!("port is taken"),
-    }
-    .context(what)
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Whether somebody listens in the container: read from the namespace's own table of sockets, since trying to connect
 //! would be seen by the container's program.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::io::Errno;
+use sys::sockets;
 
 use super::destination::{Destination, unix_table};
 use super::door::Doors;
@@ -88,48 +87,20 @@ impl Readiness {
 
 /// Returns where in the thread's network namespace somebody listens, IPv4 first.
 fn listening() -> Vec<SocketAddr> {
-    ["tcp", "tcp6"].into_iter().flat_map(|table| read(table, LISTENS)).collect()
+    open_at(["tcp", "tcp6"]).collect()
 }
 
 /// Returns where in the thread's network namespace datagrams for a port are received.
 pub(super) fn receiving(port: u16) -> SocketAddr {
-    let found = ["udp", "udp6"].into_iter().flat_map(|table| read(table, RECEIVES)).find(|to| to.port() == port);
-    found.map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), reachable)
+    open_at(["udp", "udp6"])
+        .find(|to| to.port() == port)
+        .map_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), reachable)
 }
 
-/// The states of sockets that take what comes (`include/net/tcp_states.h`).
-const LISTENS: &str = "0A";
-const RECEIVES: &str = "07";
-
-fn read(table: &str, state: &str) -> Vec<SocketAddr> {
-    let opened = File::open(format!("/proc/thread-self/net/{table}"));
-    opened.map(|file| parse(BufReader::new(file), state)).unwrap_or_default()
-}
-
-/// Reads /proc/net/tcp, udp and those of IPv6: proc(5). Line by line, since connections that have ended are tens of
-/// thousands of lines behind the ones who listen.
-fn parse(table: impl BufRead, state: &str) -> Vec<SocketAddr> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let local = words.nth(1)?;
-        (words.nth(1)? == state).then_some(())?;
-        let (address, port) = local.split_once(':')?;
-        Some(SocketAddr::new(ip(address)?, u16::from_str_radix(port, 16).ok()?))
-    };
-    table.lines().skip(1).map_while(Result::ok).filter_map(|text| line(&text)).collect()
-}
-
-/// Words of four bytes, each printed as a number of the machine's own byte order.
-fn ip(hex: &str) -> Option<IpAddr> {
-    let word = |index: usize| u32::from_str_radix(hex.get(index * 8..index * 8 + 8)?, 16).ok().map(u32::to_ne_bytes);
-    match hex.len() {
-        8 => Some(IpAddr::V4(Ipv4Addr::from(word(0)?))),
-        32 => {
-            let octets: Vec<u8> = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
-            Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)))
-        }
-        _ => None,
-    }
+/// Returns where in the thread's network namespace sockets take what comes.
+fn open_at(tables: [&str; 2]) -> impl Iterator<Item = SocketAddr> {
+    let sockets = tables.into_iter().flat_map(sockets::with_port);
+    sockets.filter(|socket| socket.is_open).map(|socket| socket.address)
 }
 
 /// Returns the address at which somebody who listens at every address is reached from inside.
@@ -147,16 +118,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_those_who_listen_are_found() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-             0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0\n   \
-             1: 0100007F:1F90 0100007F:A000 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0\n   \
-             2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0\n";
-        assert_eq!(
-            parse(table.as_bytes(), LISTENS),
-            ["0.0.0.0:80".parse().unwrap(), "127.0.0.1:8081".parse().unwrap()]
-        );
-        assert_eq!(reachable(parse(table.as_bytes(), LISTENS)[0]), "127.0.0.1:80".parse().unwrap());
-        assert_eq!(ip("00000000000000000000000001000000"), Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    fn every_address_is_reached_by_the_loopback_one() {
+        for (listening, want) in [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("10.0.0.2:8", "10.0.0.2:8")]
+        {
+            assert_eq!(reachable(listening.parse().unwrap()), want.parse().unwrap());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Docker's other way to write a published port, in words: `target=80,published=8080,protocol=tcp,mode=host`.
 
-use super::{HostPorts, Malformed, PortSpec, host_ports, protocol, span};
+use super::{HostPorts, Malformed, PortSpec, host_ports, span};
 use record::Protocol;
 
 /// Reads the words. `mode` is for swarms: on one host its two values come to the same.
@@ -12,7 +12,7 @@ pub(super) fn parse(text: &str) -> Result<PortSpec, Malformed> {
         match name {
             "target" => target = Some(span(value)?),
             "published" => published = value,
-            "protocol" => over = protocol(value)?,
+            "protocol" => over = value.parse().map_err(Malformed)?,
             "host_ip" => host_ip = Some(value.parse().map_err(|_| Malformed("host_ip is not an IP address"))?),
             "mode" if matches!(value, "host" | "ingress") => {}
             "mode" => return Err(Malformed("the mode is none of host and ingress")),

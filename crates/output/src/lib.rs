@@ -76,6 +76,15 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     output.commit()
 }
 
+/// Writes a whole file in the place of one that is there, with its mode.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions();
+    let mut output = Output::create(path)?;
+    output.file.set_permissions(mode)?;
+    output.write_all(bytes)?;
+    output.commit()
+}
+
 /// Tells whether a file is there that must not be replaced: it is not regular. A link is replaced, as anybody's may lead
 /// anywhere, but for those to descriptors, such as `/dev/stderr`.
 pub fn is_written_in_place(path: &Path) -> io::Result<bool> {

@@ -206,12 +206,7 @@ impl Record {
             if let Some(mut known) = Self::of_bundle(&bundle).ok().filter(same) {
                 let members = OF_A_RUN.iter().filter_map(|member| self.0.get_key_value(*member));
                 known.0.extend(members.map(|(member, value)| (member.clone(), value.clone())));
-                let temporary = bundle.join(format!(".{FILE}"));
-                // A killed stage may have left one; what anybody else has put there is not followed.
-                let _left = fs::remove_file(&temporary);
-                let mut file = fs::File::create_new(&temporary)?;
-                file.write_all((known.to_line() + "\n").as_bytes())?;
-                fs::rename(&temporary, bundle.join(FILE))?;
+                output::replace(&bundle.join(FILE), (known.to_line() + "\n").as_bytes())?;
             }
         }
         self.print()

@@ -1,10 +1,8 @@
 //! What a bundle learns of its network: the namespace's path in config.json (runtime-spec, config-linux.md,
 //! "Namespaces"), so that any runtime joins it, and the container's own name in its hosts file.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -18,7 +16,6 @@ use super::hosts;
 pub(crate) struct Config {
     path: PathBuf,
     text: Vec<u8>,
-    mode: u32,
     value: Value,
 }
 
@@ -29,8 +26,7 @@ impl Config {
         let read = || -> Result<Self> {
             let text = fs::read(&path)?;
             let value = serde_json::from_slice(&text)?;
-            let mode = fs::metadata(&path)?.permissions().mode();
-            Ok(Self { path: path.clone(), text, mode, value })
+            Ok(Self { path: path.clone(), text, value })
         };
         read().with_context(|| format!("read {}", path.display()))
     }
@@ -57,18 +53,7 @@ impl Config {
     }
 
     fn replace(&self, text: &[u8]) -> Result<()> {
-        let temporary = self.path.with_extension(format!("json.{}", std::process::id()));
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(self.mode & 0o777).open(&temporary)?;
-            file.write_all(text)?;
-            fs::rename(&temporary, &self.path)
-        };
-        let done = write();
-        if done.is_err() {
-            // There may be none.
-            let _removed = fs::remove_file(&temporary);
-        }
-        done.with_context(|| format!("write {}", self.path.display()))
+        output::replace(&self.path, text).with_context(|| format!("write {}", self.path.display()))
     }
 }
 
@@ -107,12 +92,7 @@ pub(crate) fn add_host(bundle: &Path, network: &Network, hostname: &str) -> std:
     if changed == text {
         return Ok(());
     }
-    let temporary = bundle.join(".hosts");
-    let _left = fs::remove_file(&temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-    file.set_permissions(fs::metadata(&path)?.permissions())?;
-    file.write_all(changed.as_bytes())?;
-    fs::rename(&temporary, &path)
+    output::replace(&path, changed.as_bytes())
 }
 
 /// Gives a line that waits for it the gateway's address.

@@ -36,7 +36,7 @@ fn every_stage(sandbox: &Sandbox) {
     for member in ["image", "rootfs", "network", "networkOptions", "ports", "portOptions"] {
         assert_eq!(kept[member], passed[member], "{member}");
     }
-    assert_eq!(kept["portOptions"], serde_json::json!(["--forward=warn", "--publish=8080:80/tcp"]));
+    assert_eq!(kept["portOptions"], serde_json::json!(["--publish=8080:80"]));
     sandbox.sh("spawn delete --force grow; portmap del grow; ns del grow").run().ok();
     let again = sandbox.sh("umount state/containers/grow/rootfs; bundle mount grow").run().ok().json();
     assert_eq!(again.get("image"), kept.get("image"));

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod duration;
+mod given;
 mod list;
 mod log;
 mod passed;
@@ -21,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
 use rustix::process::Signal;
 
 pub use duration::duration;
+pub use given::given;
 pub use list::{ListForm, table};
 pub use log::log_to;
 pub use passed::{Passed, passed};
@@ -108,6 +110,7 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     let word = arguments.get(1).cloned();
     let parsed = command
         .try_get_matches_from_mut(arguments)
+        .inspect(|matches| given::note(&command, matches))
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
     let (args, verbosity) = match parsed {
         Ok(parsed) => parsed,

@@ -109,7 +109,7 @@ fn is_optional(arg: &Arg) -> bool {
     arg.get_num_args().is_some_and(|count| count.min_values() == 0)
 }
 
-fn is_flag(arg: &Arg) -> bool {
+pub(crate) fn is_flag(arg: &Arg) -> bool {
     !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 

@@ -16,7 +16,7 @@ use crate::firewall::Firewall;
 use crate::forward;
 use crate::inherited;
 use crate::mapping::Mapping;
-use crate::options::{self, Add};
+use crate::options::Add;
 use crate::publish::{self, Manner};
 use crate::serve::{Server, end};
 use crate::spec::{PortSpec, Served, Wish};
@@ -25,10 +25,13 @@ use crate::target::Target;
 /// The annotation that the image-spec's conversion rules give the image's `ExposedPorts`.
 const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 
+/// Inherited sockets and processes are not there when the ports are published again.
+const HERE_ALONE: [&str; 5] = ["pid", "netns", "id", "listen-fd", "while"];
+
 /// Publishes ports and prints the record, which has them as `ports`.
 pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
-    record.set_options(&PortOptions(words(options)))?;
+    record.set_options(&PortOptions(cli::given(&HERE_ALONE)?))?;
     let mut wishes = options.publish.clone();
     if options.publish_all {
         wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
@@ -120,21 +123,6 @@ fn translate(
             Err(error) => warn!("{error:#}"),
         }
     })
-}
-
-/// Returns the command line that publishes the same ports again. Inherited sockets and processes are not there then.
-fn words(options: &Add) -> Vec<String> {
-    let switches = [
-        (options.publish_all, "--publish-all"),
-        (options.no_bind_check, "--no-bind-check"),
-        (options.proxy, "--proxy"),
-        (options.detach, "--detach"),
-    ];
-    let switches = switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned());
-    let version = options.proxy_protocol.map(|version| format!("--proxy-protocol={}", options::name(&version)));
-    let published = options.publish.iter().map(|wish| format!("--publish={wish}"));
-    let forward = format!("--forward={}", options.forward);
-    switches.chain(version).chain([forward]).chain(published).collect()
 }
 
 /// Finds the container, and the record to hand on; whether that came from a stage before.

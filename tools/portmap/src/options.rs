@@ -99,11 +99,6 @@ pub(crate) enum ProxyProtocol {
     V2,
 }
 
-/// Returns what the command line calls a choice.
-pub(crate) fn name(choice: &impl ValueEnum) -> String {
-    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
 /// Withdraw a container's ports
 #[derive(Args, Debug)]
 pub(crate) struct Del {

@@ -1,0 +1,77 @@
+//! What a verb was called with, for who will call it so again.
+
+use std::ffi::OsString;
+use std::sync::OnceLock;
+
+use anyhow::anyhow;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+
+use crate::plain::is_flag;
+
+/// Options' long names, and the words that give them.
+type Given = Vec<(String, OsString)>;
+
+static GIVEN: OnceLock<Given> = OnceLock::new();
+
+/// Returns the options that this program's verb was given, a word each, but for those that all tools have and `others`.
+pub fn given(others: &[&str]) -> anyhow::Result<Vec<String>> {
+    let all = GIVEN.get().into_iter().flatten();
+    let own = all.filter(|(name, _)| name != "root" && !others.contains(&name.as_str()));
+    own.map(|(name, word)| word.clone().into_string().map_err(|_| anyhow!("--{name}: no text"))).collect()
+}
+
+pub(crate) fn note(command: &Command, matches: &ArgMatches) {
+    // There is one command line.
+    let _noted = GIVEN.set(options(command, matches));
+}
+
+fn options(command: &Command, matches: &ArgMatches) -> Given {
+    let verb = matches.subcommand().and_then(|(verb, below)| Some((command.find_subcommand(verb)?, below)));
+    if let Some((command, matches)) = verb {
+        return options(command, matches);
+    }
+    let mut given = Given::new();
+    for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
+        let id = arg.get_id().as_str();
+        let (Some(name), Some(ValueSource::CommandLine)) = (arg.get_long(), matches.value_source(id)) else { continue };
+        for value in matches.get_raw(id).into_iter().flatten() {
+            let mut word = OsString::from(format!("--{name}"));
+            if !is_flag(arg) {
+                word.push("=");
+                word.push(value);
+            }
+            given.push((name.to_owned(), word));
+        }
+    }
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, ArgAction};
+
+    use super::*;
+
+    #[test]
+    fn options_are_what_the_line_says_and_no_defaults() {
+        let option = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
+        let add = Command::new("add").args([
+            option("ip"),
+            option("bridge").default_value("b0"),
+            Arg::new("none").long("none").short('n').action(ArgAction::SetTrue),
+            Arg::new("id"),
+        ]);
+        let mut command = Command::new("ns").subcommand(add);
+        for (line, want) in [
+            ("ns add", &[][..]),
+            ("ns add web", &[]),
+            ("ns add --ip 10.0.0.2 --ip=fd00::2 -n web", &["--ip=10.0.0.2", "--ip=fd00::2", "--none"]),
+            ("ns add --bridge b0", &["--bridge=b0"]),
+        ] {
+            let matches = command.try_get_matches_from_mut(line.split(' ')).unwrap();
+            let words: Vec<OsString> = options(&command, &matches).into_iter().map(|(_, word)| word).collect();
+            assert_eq!(words, want, "{line}");
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod cni;
 mod crash;
 mod hosts;
 mod network;
+mod several;
 mod surroundings;
 
 use crate::support::{Need, Sandbox, Test, test};
@@ -35,6 +36,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("enter_takes_a_record_and_a_name", NET, enter_record),
     ];
     tests.extend(network::tests());
+    tests.extend(several::tests());
     tests.extend(hosts::tests());
     tests.extend(cni::tests());
     tests.extend(crash::tests());
@@ -48,7 +50,7 @@ const NOTHING: &str =
 umount -R /run/netns 2>/dev/null; rmdir /run/netns; true";
 
 fn script(sandbox: &Sandbox, script: &str) {
-    sandbox.sh(&format!("set -e\n{script}\n{NOTHING}")).run().ok();
+    sandbox.sh(&format!("set -ex\n{script}\n{NOTHING}")).run().ok();
 }
 
 fn add_and_delete(sandbox: &Sandbox) {

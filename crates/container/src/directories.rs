@@ -27,8 +27,6 @@ pub struct Directories {
 /// What `ns` notes of a container, each in a directory of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkNote {
-    /// Where its hosts file is, and which names it has.
-    Hosts,
     /// The configuration that CNI's plugins were called with, and their result.
     Cni,
     /// The process that brings it outwards.
@@ -129,7 +127,6 @@ impl Directories {
     /// Returns the directory of what is noted of networks.
     pub fn network_notes(&self, kind: NetworkNote) -> PathBuf {
         self.run.join(match kind {
-            NetworkNote::Hosts => "hosts",
             NetworkNote::Cni => "cni",
             NetworkNote::Outward => "outward",
         })
@@ -138,6 +135,16 @@ impl Directories {
     /// Returns what is noted of a container's network.
     pub fn network_note(&self, kind: NetworkNote, id: &ContainerId) -> PathBuf {
         self.network_notes(kind).join(&**id)
+    }
+
+    /// Returns the directory of what is noted of containers' names on a bridge, or that of those directories.
+    pub fn host_notes(&self, bridge: Option<&str>) -> PathBuf {
+        self.run.join("hosts").join(bridge.unwrap_or_default())
+    }
+
+    /// Returns where it is noted what names a container has on a bridge, and where its hosts file is.
+    pub fn host_note(&self, bridge: &str, id: &ContainerId) -> PathBuf {
+        self.host_notes(Some(bridge)).join(&**id)
     }
 
     /// Returns a number that tells this root from others.

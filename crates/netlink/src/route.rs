@@ -65,6 +65,7 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
@@ -263,12 +264,14 @@ impl Router {
         Ok(answers.iter().filter_map(|raw| Address::parse(&raw.payload)).collect())
     }
 
-    /// Sends what goes to `destination`, or all that no other route takes, to `gateway` through the link `index`.
-    pub fn add_route(&mut self, destination: Option<Cidr>, gateway: IpAddr, index: u32) -> Result<(), Error> {
-        let length = destination.map_or(0, |cidr| cidr.prefix);
-        let header = [family(gateway), length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
-        let attributes = destination.iter().fold(Attributes::new(), |a, cidr| a.bytes(RTA_DST, &octets(cidr.address)));
-        let attributes = attributes.bytes(RTA_GATEWAY, &octets(gateway)).bytes(RTA_OIF, &index.to_ne_bytes());
+    /// Sends all that no other route takes to `gateway` through the link `index`. Of several such routes the one with the
+    /// lowest `metric` counts.
+    pub fn add_default_route(&mut self, gateway: IpAddr, index: u32, metric: u32) -> Result<(), Error> {
+        let header = [family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
+        let attributes = Attributes::new().bytes(RTA_GATEWAY, &octets(gateway)).bytes(RTA_OIF, &index.to_ne_bytes());
+        // Without one IPv6 takes 1024 (`IP6_RT_PRIO_USER`).
+        let metric = if gateway.is_ipv4() || metric == 0 { metric } else { 1024 + metric };
+        let attributes = attributes.bytes(RTA_PRIORITY, &metric.to_ne_bytes());
         let payload = [&header[..], &attributes.into_bytes()].concat();
         self.create(&Raw { kind: RTM_NEWROUTE, payload })
     }

@@ -70,11 +70,11 @@ fn killed(sandbox: &Sandbox) {
             lab a; lab b; lab c
             # As if the machine had lost it: no port, no name, but the note.
             ip netns del b; ip link del $(ip -o link | grep 'alias ctr=b ' | cut -d: -f2 | cut -d@ -f1) 2>/dev/null || :
-            printf '{{\"id\":' >$DRAYAGE_ROOT/run/hosts/half
+            printf '{{\"id\":' >$DRAYAGE_ROOT/run/hosts/lab/half
             until ! ip -o link | grep -q 'alias ctr=b '; do :; done
             lab d; test \"$(names a)\" = 'a c d '; test \"$(names d)\" = 'a c d '
-            test ! -e $DRAYAGE_ROOT/run/hosts/b
-            ns del a c d half; rm -f $DRAYAGE_ROOT/run/hosts/half"
+            test ! -e $DRAYAGE_ROOT/run/hosts/lab/b
+            ns del a c d; rm $DRAYAGE_ROOT/run/hosts/lab/half; rmdir $DRAYAGE_ROOT/run/hosts/lab"
         ),
     );
 }

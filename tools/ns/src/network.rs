@@ -37,7 +37,7 @@ pub(crate) use named::within;
 use owner::PortAlias;
 pub(crate) use owner::{bridge_of, names_of};
 pub(crate) use plan::Request;
-use plan::{Bridge, Observed};
+use plan::{Bridge, Observed, Plan, Step};
 pub(crate) use pool::DEFAULT_BRIDGE;
 pub(crate) use removal::{SWEEP, delete, sweep_all};
 pub(crate) use restore::{check, restore};
@@ -59,14 +59,72 @@ pub(crate) struct Target {
     pub(crate) directories: Directories,
 }
 
-/// Makes a network and prints the record with it. Whatever fails, printing too, leaves nothing behind.
-pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
+/// Makes networks and prints the record with them. Whatever fails, printing too, leaves nothing behind.
+pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     let config = target.bundle.as_deref().map(Config::read).transpose()?;
     let _lock = lock()?;
-    ensure!(!named::exists(&request.id), "network namespace {} exists: is it another container's?", request.id);
-    let mut host = Router::open().context("open a routing socket")?;
+    ensure!(!named::exists(&target.id), "network namespace {} exists: is it another container's?", target.id);
+    // An interrupt must not leave half a network: it is looked at when the work is done.
+    let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
+    let mut notes = Vec::new();
+    let done = attach(&mut work, &target, requests, &mut notes).and_then(|network| {
+        let netns = container::namespace(&target.id);
+        finish(&mut target, config.as_ref(), &netns, &network)?;
+        notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
+        hand_on(&target, &signals)
+    });
+    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != target.id);
+    let links = || Router::open().and_then(|mut host| host.links(None));
+    // The record is printed: what cannot be looked at now is put back rather than undone.
+    if done.is_ok() && work.flushed && links().map_or(true, |links| links.iter().any(is_other)) {
+        tell_of_flush(&target.directories);
+    }
+    if done.is_err() {
+        work.undo();
+        for note in notes {
+            let whose = Ownership::Exactly(note.owner);
+            if let Err(error) = hosts::withdraw(&target.directories, &note.id, whose, Some(&note.bridge)) {
+                log::warn!("{error:#}");
+            }
+        }
+        if let Some(Err(error)) = config.as_ref().map(Config::restore) {
+            log::warn!("{error:#}");
+        }
+    }
+    done
+}
+
+/// Makes the namespace and one network after the other, and notes what others on the bridges may know. Returns all of them.
+fn attach(work: &mut Work, target: &Target, requests: &[Request], notes: &mut Vec<Note>) -> Result<Network> {
+    let alias = PortAlias { id: target.id.clone(), owner: Some(target.owner), addresses: vec![] };
+    work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())])?;
+    let (mut names, mut network) = (Vec::new(), None);
+    for request in requests {
+        let is_taken = |name: &String| names.contains(name);
+        if let Some(bridge) = request.bridge.as_ref().filter(|bridge| is_taken(bridge)) {
+            bail!("container {} is on {bridge} already", target.id);
+        }
+        let mut numbered = (0..=requests.len()).map(|number| request.interface.replace("%d", &number.to_string()));
+        let interface = numbered.find(|name| !is_taken(name));
+        let interface = interface.with_context(|| format!("{} is taken", request.interface))?;
+        let request = Request { interface, is_further: network.is_some(), ..request.clone() };
+        let plan = make(work, &request)?;
+        notes.extend(note(target, &request, &plan));
+        names.extend(result::names(&plan.network));
+        network = Some(plan.network);
+    }
+    match network {
+        Some(network) if requests.len() == 1 => Ok(network),
+        _ => joined::describe(&mut work.host, &container::namespace(&target.id)),
+    }
+}
+
+/// Makes one network.
+fn make(work: &mut Work, request: &Request) -> Result<Plan> {
     let shared = request.host_local.as_ref().map(host_local::Network::open).transpose()?;
-    let observed = observe(&mut host, request)?;
+    let host = &mut work.host;
+    let observed = observe(host, request)?;
     let taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
     let mut holder = |address: IpAddr| {
         let noted = taken.iter().find(|holder| holder.addresses.contains(&address)).map(|holder| holder.name.clone());
@@ -76,36 +134,8 @@ pub(crate) fn add(mut target: Target, request: &Request) -> Result<()> {
         })
     };
     let plan = plan::plan(request, &observed, &mut holder)?;
-    // An interrupt must not leave half a network: it is looked at when the work is done.
-    let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
-    let mut work = Work::new(host, &target.directories);
-    let done = work.apply(&plan.steps).and_then(|()| {
-        finish(&mut target, config.as_ref(), &request.netns, &plan.network)?;
-        let mut host = Router::open()?;
-        let mut lives = |note: &Note| {
-            let port = host.link(&owner::name_of_container(&note.id)).ok().flatten();
-            port.and_then(|port| PortAlias::of(&port))
-                .is_some_and(|port| port.owner.is_none_or(|own| own == note.owner))
-        };
-        note(&target, request, &plan).map_or(Ok(()), |note| note.publish(&target.directories, &mut lives))?;
-        hand_on(&target, &signals)
-    });
-    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != request.id);
-    let links = || Router::open().and_then(|mut host| host.links(None));
-    // The record is printed: what cannot be looked at now is put back rather than undone.
-    if done.is_ok() && work.flushed && links().map_or(true, |links| links.iter().any(is_other)) {
-        tell_of_flush(&target.directories);
-    }
-    if done.is_err() {
-        work.undo();
-        if let Err(error) = hosts::withdraw(&target.directories, &request.id, Ownership::Exactly(request.owner)) {
-            log::warn!("{error:#}");
-        }
-        if let Some(Err(error)) = config.as_ref().map(Config::restore) {
-            log::warn!("{error:#}");
-        }
-    }
-    done
+    work.apply(&plan.steps)?;
+    Ok(plan)
 }
 
 /// Somebody has taken our rules away: the other containers' networks come back here, their ports by whoever reads the note.
@@ -139,13 +169,14 @@ fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
 
 /// Returns what the other containers on the bridge may know of this one. On the default bridge only those have names that are
 /// given one: whoever comes has to tell all others, and there they are strangers to each other mostly, and many.
-fn note(target: &Target, request: &Request, plan: &plan::Plan) -> Option<Note> {
-    if request.bridge.as_deref() == Some(DEFAULT_BRIDGE) && request.names.is_empty() {
+fn note(target: &Target, request: &Request, plan: &Plan) -> Option<Note> {
+    let bridge = request.bridge.clone()?;
+    if bridge == DEFAULT_BRIDGE && request.names.is_empty() {
         return None;
     }
     let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
     let names = [request.id.to_string()].into_iter().chain(request.names.iter().cloned()).collect();
-    let (bridge, addresses) = (request.bridge.clone()?, plan.addresses.clone());
+    let addresses = plan.addresses.clone();
     Some(Note { id: request.id.clone(), owner: request.owner, bridge, addresses, names, hosts })
 }
 
@@ -187,8 +218,10 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
     if let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
         bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
     }
-    let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
-    ensure!(known.is_none(), "container {} has a network already", request.id);
+    if !request.is_further {
+        let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
+        ensure!(known.is_none(), "container {} has a network already", request.id);
+    }
     let port = owner::port_names(&request.id).find(|name| matches!(host.link(name), Ok(None)));
     let index = bridge.as_ref().map(|bridge| bridge.index);
     let addresses = host.addresses().context("list addresses")?;

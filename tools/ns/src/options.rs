@@ -3,6 +3,8 @@
 mod add;
 mod enter;
 mod list;
+mod membership;
+mod network;
 mod show;
 mod tree;
 mod upkeep;

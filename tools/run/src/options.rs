@@ -55,9 +55,10 @@ pub(crate) struct Options {
     /// The socket of a service manager that wants to be told.
     #[arg(skip)]
     pub(crate) notify_socket: Option<OsString>,
-    /// Its network: bridge, none, host, container:ID, or the name of another bridge, which is made if it is not there
+    /// Its network: bridge, none, host, container:ID, or another one's name, whose bridge is made if it is not there; repeat it
+    /// for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(crate) network: Network,
+    pub(crate) network: Vec<Network>,
     /// Network of a named bridge; repeat it for IPv6 [default: the bridge's, or a free one]
     #[arg(long, value_name = "CIDR")]
     pub(crate) subnet: Vec<String>,
@@ -213,7 +214,7 @@ impl Options {
 
     /// Returns an option that is about a bridge, where the container is on none.
     pub(crate) fn option_of_a_bridge(&self) -> Option<&'static str> {
-        let bridged = matches!(self.network, Network::Named(_)) || self.network == Network::Bridge && !self.rootless;
+        let bridged = self.network.iter().all(|network| network.is_bridge() && !self.rootless);
         let given = [
             ("--subnet", !self.subnet.is_empty()),
             ("--gateway", !self.gateway.is_empty()),
@@ -303,8 +304,8 @@ pub(crate) enum Stream {
 pub(crate) enum Network {
     /// An interface on the default bridge.
     Bridge,
-    /// An interface on the bridge of that name.
-    Named(NetworkName),
+    /// An interface on the bridge of that name, with what `ns add` is asked for there: `NAME[:KEY=VALUE,…]`.
+    Named(String),
     /// A namespace with nothing but `lo`.
     None,
     /// The host's.
@@ -313,21 +314,31 @@ pub(crate) enum Network {
     Container(ContainerId),
 }
 
+impl Network {
+    /// Tells whether the container has an interface on a bridge.
+    pub(crate) fn is_bridge(&self) -> bool {
+        matches!(self, Self::Bridge | Self::Named(_))
+    }
+}
+
 impl std::str::FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(id) = text.strip_prefix("container:") {
+            return id.parse().map(Self::Container).map_err(|error: NameError| error.to_string());
+        }
+        let mut words = text.strip_prefix("name=").unwrap_or(text).split([':', ',']);
+        let is_name = |word: &str| word.parse::<NetworkName>().is_ok() && !PODMANS.contains(&word);
         match text {
             "bridge" | "default" => Ok(Self::Bridge),
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
-            _ => match text.strip_prefix("container:") {
-                Some(id) => id.parse().map(Self::Container).map_err(|error: NameError| error.to_string()),
-                None => match text.parse() {
-                    Ok(name) if !PODMANS.contains(&text) => Ok(Self::Named(name)),
-                    _ => Err("not one of bridge, none, host, container:ID, and no network's name".to_owned()),
-                },
-            },
+            // What is asked for there is looked at by `ns add`.
+            _ if words.next().is_some_and(is_name) && words.all(|word| word.contains('=')) => {
+                Ok(Self::Named(text.to_owned()))
+            }
+            _ => Err("not one of bridge, none, host, container:ID, and no network's name".to_owned()),
         }
     }
 }
@@ -363,11 +374,12 @@ mod tests {
             ("none", Ok(Network::None)),
             ("host", Ok(Network::Host)),
             ("container:web", Ok(Network::Container("web".parse().unwrap()))),
-            ("mynet", Ok(Network::Named("mynet".parse().unwrap()))),
+            ("mynet", Ok(Network::Named("mynet".to_owned()))),
+            ("mynet:ip=10.0.0.2", Ok(Network::Named("mynet:ip=10.0.0.2".to_owned()))),
             ("container:", Err(())),
             ("pasta", Err(())),
             ("ns:/run/netns/x", Err(())),
-            ("a-name-of-sixteen", Ok(Network::Named("a-name-of-sixteen".parse().unwrap()))),
+            ("a-name-of-sixteen", Ok(Network::Named("a-name-of-sixteen".to_owned()))),
             ("", Err(())),
             ("-x", Err(())),
         ] {

@@ -37,9 +37,14 @@ pub(crate) struct Plan {
 /// Computes the plan for a container named `id`, all of which will be the owner's.
 pub(crate) fn plan(options: &Options, id: &ContainerId, owner: Owner) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
-    if let (true, Network::Named(name)) = (options.rootless, &options.network) {
-        let instead = "bridges are root's; --network container:ID shares another container's network";
-        return Err(cli::Usage(format!("--network {name}: {instead}")));
+    for network in &options.network {
+        if let (true, Network::Named(name)) = (options.rootless, network) {
+            let instead = "bridges are root's; --network container:ID shares another container's network";
+            return Err(cli::Usage(format!("--network {name}: {instead}")));
+        }
+        if options.network.len() > 1 && !network.is_bridge() {
+            return Err(cli::Usage("of several --network each is a bridge's".to_owned()));
+        }
     }
     if let Some(option) = options.option_of_a_bridge() {
         return Err(cli::Usage(format!("{option}: there is no bridge with this --network")));
@@ -109,10 +114,10 @@ fn bundle_stage(options: &Options, made: &Made<'_>, image: &OsStr, root: &[OsStr
         volume.push(format!(":{NOTIFY}"));
         bundle.push([volume, format!("--env=NOTIFY_SOCKET={NOTIFY}").into()]);
     }
-    match options.network {
-        Network::Host => bundle.push(["--network", "host"]),
-        Network::None => bundle.push(["--network", "none"]),
-        Network::Bridge | Network::Named(_) | Network::Container(_) => {}
+    match options.network.as_slice() {
+        [Network::Host] => bundle.push(["--network", "host"]),
+        [Network::None] => bundle.push(["--network", "none"]),
+        _ => {}
     }
     if options.rootfs {
         bundle.push([image]);
@@ -127,13 +132,16 @@ fn bundle_stage(options: &Options, made: &Made<'_>, image: &OsStr, root: &[OsStr
 fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     let mut ns = Stage::new(Tool::Ns, ["add"]);
     ns.push(root);
-    match &options.network {
-        Network::None | Network::Host => return None,
-        Network::Container(id) => ns.push(["--join", &**id]),
-        Network::Bridge if options.rootless => ns.push(["--user-mode"]),
-        Network::Bridge | Network::Named(_) => {
-            if let Network::Named(bridge) = &options.network {
-                ns.push(["--bridge", &**bridge]);
+    match options.network.as_slice() {
+        [Network::None | Network::Host] => return None,
+        [Network::Container(id)] => ns.push(["--join", &**id]),
+        _ if options.rootless => ns.push(["--user-mode"]),
+        networks => {
+            for network in networks {
+                match network {
+                    Network::Named(name) => ns.push(["--network", name]),
+                    _ => ns.push((networks.len() > 1).then_some("--network=bridge")),
+                }
             }
             for (option, values) in
                 [("--subnet", &options.subnet), ("--gateway", &options.gateway), ("--alias", &options.network_alias)]
@@ -160,7 +168,7 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
 fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     let publishes = !options.publish.is_empty() || options.publish_all;
     // As with docker: in the host's network every port is published as it is, without one there is nothing to reach.
-    if !publishes || matches!(options.network, Network::Host | Network::None) {
+    if !publishes || matches!(options.network.as_slice(), [Network::Host | Network::None]) {
         return None;
     }
     let mut portmap = Stage::new(Tool::Portmap, root);
@@ -301,6 +309,8 @@ mod tests {
             ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
             ("run --network none --forward off x", Err("--forward: there is no bridge with this --network")),
             ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
+            ("run --network lab --network back:alias=db x", Ok(())),
+            ("run --network lab --network host x", Err("of several --network each is a bridge's")),
         ] {
             let planned = planned(&Options::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);
             assert_eq!(planned, want.map_err(str::to_owned), "{line}");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS,
     IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_UNIVERSE,
-    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC,
+    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
 };
 use crate::{Attribute, parse};
 
@@ -102,6 +102,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// The link's number.
     pub index: Option<u32>,
+    /// Of several ways to one place the one with the lowest counts.
+    pub metric: u32,
 }
 
 impl Route {
@@ -109,12 +111,13 @@ impl Route {
         let [family, prefix, _, _, table, ..] = *payload else { return None };
         let unspecified: IpAddr = if family == AF_INET { IpAddr::V4(0.into()) } else { IpAddr::V6(0_u128.into()) };
         let destination = Cidr { address: unspecified, prefix };
-        let mut route = Self { destination, gateway: None, source: None, index: None };
+        let mut route = Self { destination, gateway: None, source: None, index: None, metric: 0 };
         for attribute in parse(payload.get(12..)?) {
             match attribute.kind {
                 RTA_DST => route.destination.address = ip(family, attribute)?,
                 RTA_GATEWAY => route.gateway = ip(family, attribute),
                 RTA_PREFSRC => route.source = ip(family, attribute),
+                RTA_PRIORITY => route.metric = native(attribute.payload).unwrap_or_default(),
                 RTA_OIF => route.index = native(attribute.payload),
                 _ => {}
             }

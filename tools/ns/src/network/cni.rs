@@ -12,6 +12,7 @@ use container::{ContainerId, Directories, NetworkNote, Owner, Ownership};
 use netlink::route::Router;
 use record::Network;
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sys::signal::SignalFd;
 
@@ -29,10 +30,12 @@ const PLUGINS: &str = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni";
 const LONGEST: usize = 1 << 20;
 
 /// A container's attachment, as it is kept.
+#[derive(Deserialize, Serialize)]
 struct Attachment {
     id: ContainerId,
-    owner: Option<Owner>,
+    #[serde(skip)]
     path: PathBuf,
+    owner: Option<Owner>,
     interface: String,
     list: Map<String, Value>,
     result: Option<Value>,
@@ -51,7 +54,7 @@ pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
     let (path, interface) = (target.directories.network_note(NOTE, id), interface.to_owned());
-    let mut attachment = Attachment { id: id.clone(), owner: Some(owner), path, interface, list, result: None };
+    let mut attachment = Attachment { id: id.clone(), path, owner: Some(owner), interface, list, result: None };
     let alias = PortAlias { id: id.clone(), owner: Some(owner), addresses: vec![] };
     let done = work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())]).and_then(|()| {
         // Before anything is made: whoever is killed now can be cleaned up after.
@@ -160,10 +163,9 @@ impl Attachment {
 
     fn keep(&self) -> Result<()> {
         let temporary = draft_of(&self.path);
-        let kept = json!({"owner": self.owner, "interface": self.interface, "list": self.list, "result": self.result});
         let write = || -> std::io::Result<()> {
             self.path.parent().map_or(Ok(()), super::lock::make_private)?;
-            fs::write(&temporary, kept.to_string())?;
+            fs::write(&temporary, serde_json::to_vec(self)?)?;
             fs::rename(&temporary, &self.path)
         };
         write().with_context(|| {
@@ -178,14 +180,8 @@ impl Attachment {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
         };
-        let kept: Value = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
-        let member = |name: &str| kept.get(name).filter(|value| !value.is_null()).cloned();
-        let list = member("list").and_then(|list| list.as_object().cloned());
-        let interface = member("interface").and_then(|name| name.as_str().map(str::to_owned));
-        let attachment = list.zip(interface);
-        let (list, interface) = attachment.ok_or_else(|| anyhow!("{}: not an attachment", path.display()))?;
-        let owner = kept.get("owner").and_then(|owner| owner.as_str()?.parse().ok());
-        Ok(Some(Self { id: id.clone(), owner, path, interface, list, result: member("result") }))
+        let kept: Self = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
+        Ok(Some(Self { path, ..kept }))
     }
 }
 

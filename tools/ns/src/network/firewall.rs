@@ -152,12 +152,8 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
         });
     }
     if rules.guard {
-        let rules_of_guard = vec![("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge))];
-        chains.push(Wanted {
-            name: guard_name(&rules.bridge),
-            hook: hook("filter", Hook::FORWARD, 0),
-            rules: rules_of_guard,
-        });
+        let guard = vec![("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge))];
+        chains.push(Wanted { name: guard_name(&rules.bridge), hook: hook("filter", Hook::FORWARD, 0), rules: guard });
     }
     chains
 }
@@ -189,14 +185,14 @@ fn masquerade_rule(bridge: &str, network: Cidr) -> Vec<Expression> {
 /// `iifname != BRIDGE oifname BRIDGE ct state != established,related ct status != dnat drop`: a published port's packets
 /// have a translated destination.
 fn guard_rule(bridge: &str) -> Vec<Expression> {
+    let into = crossing(bridge, Comparison::Unequal, Comparison::Equal);
+    into.into_iter().chain(unasked()).chain(untranslated()).chain([drop()]).collect()
+}
+
+/// `iifname … BRIDGE oifname … BRIDGE`
+fn crossing(bridge: &str, from: Comparison, to: Comparison) -> [Expression; 4] {
     let name = name_bytes(bridge);
-    let links = [
-        meta(Meta::InputName, 0),
-        compare(0, Comparison::Unequal, &name),
-        meta(Meta::OutputName, 0),
-        compare(0, Comparison::Equal, &name),
-    ];
-    links.into_iter().chain(unasked()).chain(untranslated()).chain([drop()]).collect()
+    [meta(Meta::InputName, 0), compare(0, from, &name), meta(Meta::OutputName, 0), compare(0, to, &name)]
 }
 
 fn name_bytes(link: &str) -> Vec<u8> {

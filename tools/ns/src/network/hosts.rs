@@ -2,8 +2,10 @@
 //! mounted in a running container, so it is changed in place: a line that a container loses becomes a comment by one
 //! byte, and a new line takes the place of a comment or is appended. Whoever reads meanwhile sees whole lines.
 //!
-//! Where the files are is noted in one file a container. A note counts only while the kernel has a port for its container.
+//! Where the files are is noted in one file for each container on a bridge. A note counts only while the kernel has a port for
+//! its address.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
@@ -11,13 +13,14 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use container::{ContainerId, Directories, NetworkNote, Owner, Ownership};
+use container::{ContainerId, Directories, Owner, Ownership};
+use netlink::route::Router;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::draft_of;
+use super::owner::{PortAlias, name_of_address};
 
-const NOTE: NetworkNote = NetworkNote::Hosts;
 /// What stands behind each of our lines, and before the container's id.
 const MARK: &str = "\t# ns: ";
 /// A container may write its own file: what has become longer than this is no table of names.
@@ -41,28 +44,40 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Tells the container's names to the others on the bridge, and theirs to it. `lives` tells whose containers are there.
-    pub(crate) fn publish(&self, directories: &Directories, lives: &mut dyn FnMut(&Self) -> bool) -> Result<()> {
+    /// Tells the container's names to the others on the bridge, and theirs to it.
+    pub(crate) fn publish(&self, directories: &Directories, host: &mut Router) -> Result<()> {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
-        let path = directories.network_note(NOTE, &self.id);
+        let path = directories.host_note(&self.bridge, &self.id);
         let write = || -> Result<()> {
-            super::lock::make_private(&directories.network_notes(NOTE))?;
+            path.parent().map_or(Ok(()), super::lock::make_private)?;
             fs::write(draft_of(&path), serde_json::to_vec(self)?)?;
             Ok(fs::rename(draft_of(&path), &path)?)
         };
         write().with_context(|| format!("write {}", path.display()))?;
         let mut theirs = Vec::new();
-        for other in notes(directories)?.into_iter().filter(|other| other.id != self.id && other.bridge == self.bridge)
-        {
-            if lives(&other) {
+        for other in self.others(directories)? {
+            if other.lives(host) {
                 other.hear(&self.lines(), &self.id);
                 theirs.extend(other.lines());
             } else {
-                withdraw(directories, &other.id, Ownership::Exactly(other.owner))?;
+                other.withdraw(directories)?;
             }
         }
         self.hear(&theirs, "the others");
         Ok(())
+    }
+
+    /// Tells whether the container has its address still.
+    fn lives(&self, host: &mut Router) -> bool {
+        let port = self.addresses.first().and_then(|address| host.link(&name_of_address(*address)).ok().flatten());
+        let port = port.and_then(|port| PortAlias::of(&port));
+        port.is_some_and(|port| port.id == self.id && port.owner.is_none_or(|own| own == self.owner))
+    }
+
+    /// Returns the others on its bridge.
+    fn others(&self, directories: &Directories) -> Result<impl Iterator<Item = Self>> {
+        let notes = paths_in(&directories.host_notes(Some(&self.bridge)))?;
+        Ok(notes.into_iter().filter_map(|path| read(&path)).filter(|other| other.id != self.id))
     }
 
     /// What the others get of it: a line for each address.
@@ -71,40 +86,67 @@ impl Note {
         self.addresses.iter().map(line).collect()
     }
 
-    /// Adds lines to its file. That is the container's to break, and no reason for us to fail.
+    /// Adds lines to its file.
     fn hear(&self, lines: &[String], of: &str) {
+        self.change(&format!("tell {} of {of}", self.id), |file| add(file, lines));
+    }
+
+    /// Changes its file. That is the container's to break, and no reason for us to fail.
+    fn change(&self, what: &str, change: impl FnOnce(&mut File) -> Result<()>) {
         let Some(hosts) = &self.hosts else { return };
-        if let Err(error) = open(hosts).and_then(|mut file| add(&mut file, lines)) {
-            log::warn!("tell {} of {of}: {}: {error:#}", self.id, hosts.display());
+        if let Err(error) = open(hosts).and_then(|mut file| change(&mut file)) {
+            log::warn!("{what}: {}: {error:#}", hosts.display());
+        }
+    }
+
+    /// Takes its names out of the others' files, and theirs out of its own.
+    fn withdraw(&self, directories: &Directories) -> Result<()> {
+        for other in self.others(directories)? {
+            for (one, gone) in [(&other, self), (self, &other)] {
+                one.change(&format!("take {} from {}", gone.id, one.id), |file| remove(file, gone));
+            }
+        }
+        let path = directories.host_note(&self.bridge, &self.id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context(format!("remove {}", path.display()))
+            }
+            _ => Ok(()),
         }
     }
 }
 
-/// Takes a container's names out of all files, and forgets where its own is.
-pub(crate) fn withdraw(directories: &Directories, id: &ContainerId, whose: Ownership) -> Result<()> {
-    let path = directories.network_note(NOTE, id);
-    // It is there only if whoever wrote it was killed.
-    let _none = fs::remove_file(draft_of(&path));
-    let Some(gone) = read(&path).filter(|gone| whose.covers(Some(gone.owner))) else { return Ok(()) };
-    for other in notes(directories)?.into_iter().filter(|other| other.id != *id && other.bridge == gone.bridge) {
-        let Some(hosts) = other.hosts else { continue };
-        if let Err(error) = open(&hosts).and_then(|mut file| remove(&mut file, id)) {
-            log::warn!("take {id} from {}: {}: {error:#}", other.id, hosts.display());
+/// Takes a container's names out of all files, and forgets where its own is: on one bridge, or on all.
+pub(crate) fn withdraw(
+    directories: &Directories,
+    id: &ContainerId,
+    whose: Ownership,
+    bridge: Option<&str>,
+) -> Result<()> {
+    for notes in paths_in(&directories.host_notes(None))? {
+        let Some(own) = notes.file_name().and_then(OsStr::to_str).filter(|own| bridge.is_none_or(|one| one == *own))
+        else {
+            continue;
+        };
+        let path = directories.host_note(own, id);
+        // It is there only if whoever wrote it was killed.
+        let _none = fs::remove_file(draft_of(&path));
+        if let Some(gone) = read(&path).filter(|gone| whose.covers(Some(gone.owner))) {
+            gone.withdraw(directories)?;
         }
+        // Others' notes may be in there.
+        let _full = fs::remove_dir(notes);
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(format!("remove {}", path.display())),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-fn notes(directories: &Directories) -> Result<Vec<Note>> {
-    let notes = directories.network_notes(NOTE);
-    let entries = match fs::read_dir(&notes) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
-        entries => entries.with_context(|| format!("read {}", notes.display()))?,
+/// Returns what is in a directory; nothing, where it is none.
+fn paths_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(vec![]),
+        entries => entries.with_context(|| format!("read {}", directory.display()))?,
     };
-    Ok(entries.flatten().filter_map(|entry| read(&entry.path())).collect())
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
 /// Reads a note. One that a killed process has left half-written is none.
@@ -136,11 +178,6 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
         *at += line.len() as u64;
         Some((begin, line))
     })
-}
-
-/// Tells whether a line ends with this, but for what it was made longer by.
-fn ends_with(line: &[u8], end: &str) -> bool {
-    line.trim_ascii_end().ends_with(end.as_bytes())
 }
 
 fn add(file: &mut File, new: &[String]) -> Result<()> {
@@ -178,10 +215,11 @@ pub(crate) fn is_marked(line: &[u8]) -> bool {
     line.windows(MARK.len()).any(|bytes| bytes == MARK.as_bytes())
 }
 
-fn remove(file: &mut File, id: &str) -> Result<()> {
-    let mark = format!("{MARK}{id}");
+fn remove(file: &mut File, gone: &Note) -> Result<()> {
+    let gone = gone.lines();
     for (begin, line) in lines(&text(file)?) {
-        if !line.starts_with(b"#") && ends_with(line, &mark) {
+        // It may have been made longer by blanks.
+        if gone.iter().any(|gone| line.trim_ascii_end() == gone.as_bytes()) {
             file.write_all_at(b"#", begin)?;
         }
     }
@@ -199,6 +237,12 @@ mod tests {
         (path, file)
     }
 
+    fn note(address: &str, id: &str) -> Note {
+        let (owner, addresses) = ("0000001a-00000002".parse().unwrap(), vec![address.parse().unwrap()]);
+        let (id, names) = (id.parse().unwrap(), vec![id.to_owned()]);
+        Note { id, owner, bridge: "lab".to_owned(), addresses, names, hosts: None }
+    }
+
     #[test]
     fn lines_come_and_go_in_place() {
         let (path, mut hosts) = file("127.0.0.1\tlocalhost");
@@ -210,22 +254,22 @@ mod tests {
         assert_eq!(text(), want);
         add(&mut hosts, &["10.0.0.3\tweb\t# ns: web".to_owned()]).unwrap();
         assert_eq!(text(), want);
-        // The end of an id is not the id.
-        remove(&mut hosts, "base").unwrap();
+        // The same container on another bridge is not meant.
+        remove(&mut hosts, &note("10.1.0.2", "database")).unwrap();
         assert_eq!(text(), want);
-        remove(&mut hosts, "database").unwrap();
+        remove(&mut hosts, &note("10.0.0.2", "database")).unwrap();
         assert_eq!(text(), want.replace("10.0.0.2", "#0.0.0.2"));
         add(&mut hosts, &["10.0.0.9\tx\t# ns: x".to_owned()]).unwrap();
         assert_eq!(text(), "127.0.0.1\tlocalhost\n10.0.0.9\tx\t# ns: x              \n10.0.0.3\tweb\t# ns: web\n");
         // Several at once: where there is room, and then at the end.
         let two = ["10.0.0.9\tx\t# ns: x", "10.0.0.8\ty\t# ns: y", "10.0.0.7\tz\t# ns: z"].map(str::to_owned);
-        remove(&mut hosts, "x").unwrap();
+        remove(&mut hosts, &note("10.0.0.9", "x")).unwrap();
         add(&mut hosts, &two[1..]).unwrap();
         let first = "127.0.0.1\tlocalhost\n10.0.0.8\ty\t# ns: y              \n10.0.0.3\tweb\t# ns: web\n";
         assert_eq!(text(), format!("{first}10.0.0.7\tz\t# ns: z\n"));
-        remove(&mut hosts, "y").unwrap();
+        remove(&mut hosts, &note("10.0.0.8", "y")).unwrap();
         add(&mut hosts, &two[..1]).unwrap();
-        remove(&mut hosts, "x").unwrap();
+        remove(&mut hosts, &note("10.0.0.9", "x")).unwrap();
         assert!(text().contains("\n#0.0.0.9\tx"));
         fs::remove_file(&path).unwrap();
     }

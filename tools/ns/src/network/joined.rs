@@ -1,49 +1,54 @@
-//! The network of another container, described for one that shares it: read back from the kernel.
+//! The networks of a container, read back from the kernel: for one that shares them, or that has got one more.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use netlink::route::{Cidr, Link, Router};
+use netlink::route::{Address, Cidr, Link, Route, Router};
 use record::Network;
 
 use super::ipam::Lease;
 use super::named;
-use super::owner::{PortAlias, name_of_container};
-use super::result::{Interface, network};
+use super::owner::PortAlias;
+use super::result::{Interface, loopback, network_of};
 
-/// Describes the network of a namespace.
+/// Describes the networks of a namespace: the one that leads outwards first.
 pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
     let netns = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut inside = named::router(netns.as_fd()).with_context(|| format!("enter {}", path.display()))?;
     let links = inside.links(None)?;
-    let addresses = inside.addresses()?;
-    let routes = inside.routes()?;
-    let sandbox = Some(path.display().to_string());
-    let Some(main) = links.iter().find(|link| link.index != 1) else {
-        return Ok(network(&[Interface { name: "lo".to_owned(), mac: None, sandbox }], &[]));
-    };
-    let own = addresses.iter().filter(|own| own.index == main.index).map(|own| own.address);
-    let leases: Vec<Lease> = own
-        .filter_map(|address: Cidr| {
-            let default = routes.iter().find(|route| {
-                route.destination.prefix == 0 && route.gateway.is_some_and(|gateway| address.contains(gateway))
-            });
-            Some(Lease { address, gateway: default?.gateway? })
-        })
-        .collect();
-    let on_host =
-        |link: &Link| Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox: None };
-    let mut interfaces = vec![];
-    let own = links.iter().find(|link| link.index == 1).and_then(PortAlias::of);
-    let port = own.as_ref().map(|own| host.link(&name_of_container(&own.id))).transpose()?.flatten();
-    let port = port.filter(|port| PortAlias::of(port).map(|port| port.owner) == own.map(|own| own.owner));
-    if let Some(port) = port {
-        let bridge = port.controller.map(|index| host.link_at(index)).transpose()?.flatten();
-        interfaces.extend(bridge.as_ref().map(on_host));
-        interfaces.push(on_host(&port));
+    let own = inside.addresses()?;
+    let mut defaults: Vec<Route> = inside.routes()?.into_iter().filter(|way| way.destination.prefix == 0).collect();
+    defaults.sort_by_key(|way| way.metric);
+    let place = |link: &Link| defaults.iter().position(|way| way.index == Some(link.index)).unwrap_or(defaults.len());
+    let alias = links.iter().find(|link| link.index == 1).and_then(PortAlias::of);
+    let mut others: Vec<&Link> = links.iter().filter(|link| link.index != 1).collect();
+    others.sort_by_key(|link| place(link));
+    let (mut interfaces, mut leases) = (vec![], vec![]);
+    for link in others {
+        let port = link.peer.map(|index| host.link_at(index)).transpose()?.flatten();
+        let port = port.filter(|port| {
+            PortAlias::of(port).is_some_and(|port| Some(port.owner) == alias.as_ref().map(|own| own.owner))
+        });
+        let bridge =
+            port.as_ref().and_then(|port| port.controller).map(|index| host.link_at(index)).transpose()?.flatten();
+        interfaces.extend(bridge.iter().chain(&port).map(|link| interface(link, None)));
+        interfaces.push(interface(link, Some(path)));
+        let gateway =
+            |address: Cidr| defaults.iter().filter_map(|way| way.gateway).find(|gateway| address.contains(*gateway));
+        for Address { address, .. } in own.iter().filter(|own| own.index == link.index) {
+            let lease = gateway(*address).map(|gateway| Lease { address: *address, gateway });
+            leases.extend(lease.map(|lease| (lease, interfaces.len() - 1)));
+        }
     }
-    interfaces.push(Interface { sandbox, ..on_host(main) });
-    Ok(network(&interfaces, &leases))
+    if interfaces.is_empty() {
+        return Ok(loopback(path));
+    }
+    Ok(network_of(&interfaces, &leases))
+}
+
+fn interface(link: &Link, netns: Option<&Path>) -> Interface {
+    let sandbox = netns.map(|netns| netns.display().to_string());
+    Interface { name: link.name.clone(), mac: link.mac.as_slice().try_into().ok(), sandbox }
 }

@@ -18,8 +18,7 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
     let name = request.interface.clone();
     let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.mtu, group: None };
-    let mut steps = vec![Step::Namespace(request.alias(&[])), Step::Up("lo".to_owned())];
-    steps.push(Step::Macvlan { link, parent: parent.to_owned() });
+    let mut steps = vec![Step::Macvlan { link, parent: parent.to_owned() }];
     let mut leases = vec![];
     for address in &request.addresses {
         let subnet = request.subnets.iter().find(|subnet| subnet.contains(*address));
@@ -32,7 +31,7 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     steps.extend(leases.iter().map(|lease| Step::Address { link: name.clone(), address: lease.address }));
     steps.push(Step::Up(name.clone()));
     steps.push(Step::Announce { link: name.clone(), mac: request.mac, way: vec![] });
-    steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: name.clone() }));
+    steps.extend(leases.iter().map(|lease| request.way(lease)));
     let result = network(&[Interface { name, mac: request.mac, sandbox }], &leases);
     Ok(Plan { steps, network: result, addresses: request.addresses.clone() })
 }

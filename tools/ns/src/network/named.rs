@@ -8,28 +8,22 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use container::{ContainerId, NAMESPACES, Owner, namespace};
-use netlink::route::Router;
-use rustix::fs::{FsWord, statfs};
+use container::{ContainerId, NAMESPACES, namespace};
+use netlink::route::{Link, Router};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
-use sys::namespace::{Kind, enter, unshare};
+use sys::namespace::{Kind, enter, is_at, unshare};
 
-use super::owner::PortAlias;
-
-const NSFS_MAGIC: FsWord = 0x6e73_6673;
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Tells whether a namespace of that name is there; a mere file is what a killed process has left.
 pub(crate) fn exists(id: &ContainerId) -> bool {
-    statfs(namespace(id)).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
+    is_at(&namespace(id))
 }
 
-/// Returns whose the namespace of that name is, where that is noted in it.
-pub(crate) fn owner(id: &ContainerId) -> Result<Option<Owner>> {
-    let netns = open(id)?;
-    let lo = router(netns.as_fd())?.link("lo")?;
-    Ok(lo.and_then(|lo| PortAlias::of(&lo)).filter(|port| port.id == *id).and_then(|port| port.owner))
+/// Returns the links in the namespace of that name; none, where it is not there.
+pub(crate) fn links(id: &ContainerId) -> Result<Vec<Link>> {
+    if exists(id) { Ok(router(open(id)?.as_fd())?.links(None)?) } else { Ok(vec![]) }
 }
 
 /// Opens the namespace of that name.

@@ -55,6 +55,11 @@ impl std::fmt::Display for PortAlias {
     }
 }
 
+/// Returns whose a namespace is, as its loopback interface says.
+pub(crate) fn of_namespace(lo: &Link, id: &ContainerId) -> Option<Owner> {
+    PortAlias::of(lo).filter(|own| own.id == *id)?.owner
+}
+
 /// Returns the further name of the port of a container: no longer than 127 bytes.
 pub(crate) fn name_of_container(id: &str) -> String {
     format!("ctr={}", id.get(..123).unwrap_or(id))

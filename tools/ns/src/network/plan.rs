@@ -14,10 +14,11 @@ use super::firewall::Rules;
 use super::ipam::{Holders, Lease, choose};
 use super::owner::{self, PortAlias, hash};
 use super::pool;
-use super::result::{Interface, network};
+use super::result::{Interface, loopback, network};
 
 /// A container's network as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Request {
     /// The container's id, which names the namespace.
     pub(crate) id: ContainerId,
@@ -55,12 +56,21 @@ pub(crate) struct Request {
     pub(crate) host_local: Option<NetworkName>,
     /// Whether a program of the user's leads outwards, in place of the host.
     pub(crate) user_mode: bool,
+    /// How far behind others a way outwards by this network stands.
+    pub(crate) metric: u32,
+    /// Whether the container has a network already.
+    pub(crate) is_further: bool,
 }
 
 impl Request {
     /// Returns what links of the container say of themselves.
     pub(crate) fn alias(&self, addresses: &[IpAddr]) -> PortAlias {
         PortAlias { id: self.id.clone(), owner: Some(self.owner), addresses: addresses.to_vec() }
+    }
+
+    /// Returns the step that leads outwards by a gateway.
+    pub(super) fn way(&self, lease: &Lease) -> Step {
+        Step::Route { gateway: lease.gateway, link: self.interface.clone(), metric: self.metric }
     }
 }
 
@@ -131,7 +141,7 @@ pub(crate) enum Step {
     /// Let a program of the user's lead outwards.
     Outward { id: ContainerId, netns: PathBuf },
     /// Send everything to the gateway.
-    Route { gateway: IpAddr, link: String },
+    Route { gateway: IpAddr, link: String, metric: u32 },
 }
 
 impl fmt::Display for Step {
@@ -156,7 +166,7 @@ impl fmt::Display for Step {
             Self::Up(link) => write!(f, "bring the container's {link} up"),
             Self::Announce { link, .. } => write!(f, "announce the addresses of the container's {link}"),
             Self::Outward { netns, .. } => write!(f, "lead outwards from {}", netns.display()),
-            Self::Route { gateway, link } => write!(f, "route the container's packets to {gateway} through {link}"),
+            Self::Route { gateway, link, .. } => write!(f, "route the container's packets to {gateway} through {link}"),
         }
     }
 }
@@ -172,11 +182,11 @@ pub(crate) struct Plan {
 /// Computes what to do; `holder` says who has an address.
 pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
     let sandbox = Some(request.netns.display().to_string());
-    let mut steps = vec![Step::Namespace(request.alias(&[])), Step::Up("lo".to_owned())];
+    let mut steps = vec![];
     if let Some(parent) = &request.parent {
         return super::macvlan::plan(request, parent);
     }
-    let Some(bridge) = &request.bridge else { return Ok(without_bridge(request, steps)) };
+    let Some(bridge) = &request.bridge else { return Ok(without_bridge(request)) };
     let gateways = gateways(request, observed)?;
     let leases = leases(request, &gateways, holder)?;
     steps.extend(notes(request, &leases));
@@ -212,14 +222,16 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     // A bridge's port speaks for nobody.
     steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
     let alias = request.alias(&addresses);
-    steps.push(Step::Alias { link: port_name.clone(), alias: alias.to_string(), names: alias.names() });
+    // Only one link has the container's own name.
+    let names = alias.names().into_iter().skip(usize::from(request.is_further)).collect();
+    steps.push(Step::Alias { link: port_name.clone(), alias: alias.to_string(), names });
     steps.push(Step::Hairpin(port_name.clone()));
     let link = request.interface.clone();
     steps.extend(leases.iter().map(|lease| Step::Address { link: link.clone(), address: lease.address }));
     steps.push(Step::Up(link.clone()));
     let way = vec![port_name.clone(), bridge.clone()];
     steps.push(Step::Announce { link: link.clone(), mac: Some(mac), way });
-    steps.extend(leases.iter().map(|lease| Step::Route { gateway: lease.gateway, link: link.clone() }));
+    steps.extend(leases.iter().map(|lease| request.way(lease)));
     let interfaces = [
         Interface { name: bridge.clone(), mac: bridge_mac, sandbox: None },
         Interface { name: port_name, mac: Some(port_mac), sandbox: None },
@@ -258,13 +270,10 @@ pub(super) fn forwards(gateways: &[Cidr]) -> impl Iterator<Item = Step> {
 }
 
 /// Nothing but a loopback interface, and whatever leads outwards.
-fn without_bridge(request: &Request, mut steps: Vec<Step>) -> Plan {
-    let sandbox = Some(request.netns.display().to_string());
-    let lo = Interface { name: "lo".to_owned(), mac: None, sandbox };
-    if request.user_mode {
-        steps.push(Step::Outward { id: request.id.clone(), netns: request.netns.clone() });
-    }
-    Plan { steps, network: network(&[lo], &[]), addresses: vec![] }
+fn without_bridge(request: &Request) -> Plan {
+    let outward = || Step::Outward { id: request.id.clone(), netns: request.netns.clone() };
+    let steps = request.user_mode.then(outward).into_iter().collect();
+    Plan { steps, network: loopback(&request.netns), addresses: vec![] }
 }
 
 /// Notes addresses in the network that is shared with CNI's host-local, if one is.
@@ -356,6 +365,8 @@ pub(super) mod tests {
             forward: None,
             host_local: None,
             user_mode: false,
+            metric: 0,
+            is_further: false,
         }
     }
 
@@ -374,8 +385,6 @@ pub(super) mod tests {
         assert_eq!(
             lines(&plan),
             [
-                "make network namespace web",
-                "bring the container's lo up",
                 "make bridge drayage0",
                 "mark drayage0 as \"drayage\"",
                 "leave drayage0 without IPv6",
@@ -416,14 +425,14 @@ pub(super) mod tests {
     #[test]
     fn without_a_bridge_there_is_only_lo() {
         let plan = plan(&Request { bridge: None, ..request() }, &Observed::default()).unwrap();
-        assert_eq!(lines(&plan), ["make network namespace web", "bring the container's lo up"]);
+        assert!(plan.steps.is_empty());
         assert_eq!(plan.network.namespace(), Some("/run/netns/web".into()));
     }
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let bridge =
-            Bridge { mac: None, mtu: 1500, free: false, own: true, addresses: vec!["10.1.0.1/24".parse().unwrap()] };
+        let addresses = vec!["10.1.0.1/24".parse().unwrap()];
+        let bridge = Bridge { mac: None, mtu: 1500, free: false, own: true, addresses };
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
         let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();

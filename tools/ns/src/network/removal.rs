@@ -4,7 +4,6 @@
 //! containers that run one after the other keep the bridge.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -30,13 +29,14 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     super::cni::delete(directories, id, whose)?;
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
-    let (ports, others) = ports_of(&mut host, id, whose).context("look for the container's port")?;
+    let inside = named::links(id)?;
+    let (ports, others) = ports_of(&mut host, id, whose, &inside).context("look for the container's ports")?;
     let theirs: Vec<PortAlias> = others.iter().filter_map(PortAlias::of).filter(|port| port.id == *id).collect();
     // Of a name without a namespace somebody else's may be mounted in another mount namespace.
-    let is_ours = if named::exists(id) {
-        whose.covers(named::owner(id)?) || leads_to(&mut host, &ports, id)?
-    } else {
-        theirs.is_empty()
+    let is_ours = match inside.iter().find(|link| link.index == 1) {
+        // Whoever is root in there may have made anything of what it says.
+        Some(lo) => whose.covers(owner::of_namespace(lo, id)) || ports.iter().any(|port| leads_to(port, &inside)),
+        None => theirs.is_empty(),
     };
     ensure!(
         is_ours || whose.is_exact(),
@@ -46,7 +46,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     for port in &ports {
         left |= is_last(&mut host, port)?;
     }
-    super::hosts::withdraw(directories, id, whose)?;
+    super::hosts::withdraw(directories, id, whose, None)?;
     if is_ours {
         super::outward::stop(directories, id);
     }
@@ -64,7 +64,10 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
         // Until the kernel has taken it, it must not count as a port, nor hold its addresses.
         log::debug!("mark {} as gone", port.name);
         // It may be gone in earnest. By its names first: one that is marked is known by nothing else.
-        let _free = PortAlias::of(port).map(|alias| host.remove_names(port.index, &alias.names()));
+        for name in PortAlias::of(port).iter().flat_map(PortAlias::names) {
+            // That of a further network has not the container's own.
+            let _free = host.remove_names(port.index, &[name]);
+        }
         let _gone = host.set_alias(&port.name, &owner::gone(id));
     }
     remove_name(id, is_ours)?;
@@ -77,13 +80,23 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
 }
 
 /// Returns the host's ends of a container's links, and those of somebody else's of that id.
-fn ports_of(host: &mut Router, id: &ContainerId, whose: Ownership) -> Result<(Vec<Link>, Vec<Link>), netlink::Error> {
+fn ports_of(
+    host: &mut Router,
+    id: &ContainerId,
+    whose: Ownership,
+    inside: &[Link],
+) -> Result<(Vec<Link>, Vec<Link>), netlink::Error> {
     // That of a maker who was killed has no further name yet.
     let mut found = Vec::new();
     for name in [owner::name_of_container(id)].into_iter().chain(owner::port_names(id).take(1)) {
         found.extend(host.link(&name)?);
     }
-    found.dedup_by_key(|link: &mut Link| link.index);
+    // Those of further networks are found from inside.
+    for peer in inside.iter().filter_map(|link| link.peer) {
+        found.extend(host.link_at(peer)?);
+    }
+    found.sort_by_key(|link: &Link| link.index);
+    found.dedup_by_key(|link| link.index);
     Ok(found.into_iter().partition(|link| owner::is_port_of(link, id, whose)))
 }
 
@@ -171,13 +184,9 @@ fn delete_link(host: &mut Router, link: &Link) -> Result<()> {
     host.delete_link(link.index).with_context(|| format!("delete {}", link.name))
 }
 
-/// Tells whether a port leads to the named namespace, whatever who is root in there has made of its alias.
-fn leads_to(host: &mut Router, ports: &[Link], id: &ContainerId) -> Result<bool> {
-    if ports.is_empty() {
-        return Ok(false);
-    }
-    let number = host.namespace_id(named::open(id)?.as_fd())?.and_then(|number| i32::try_from(number).ok());
-    Ok(number.is_some() && ports.iter().any(|port| port.peer_namespace == number))
+/// Tells whether a port leads to one of the links of a namespace.
+fn leads_to(port: &Link, inside: &[Link]) -> bool {
+    inside.iter().any(|link| link.peer == Some(port.index) && port.peer == Some(link.index))
 }
 
 fn remove_name(id: &ContainerId, is_ours: bool) -> Result<()> {

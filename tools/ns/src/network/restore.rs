@@ -10,13 +10,14 @@ use netlink::foreign::Forward;
 use netlink::forwarding;
 use netlink::route::{Cidr, Link, NewLink, Router};
 use record::{Id, Network, NetworkOptions, OwnedBy, Record};
+use serde_json::Value;
 
 use super::firewall::{self, Rules};
 use super::lock::lock;
 use super::named;
 use super::owner::{self, PortAlias};
 use super::plan::{Step, forwards, mac};
-use super::result::mac_text;
+use super::result::{interface_of, mac_text};
 use super::work::Work;
 
 /// How a container is on a bridge.
@@ -88,49 +89,70 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
     let (mut found, bundles) = (Vec::new(), directories.bundles());
     for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
         // One that is damaged is no reason to leave the others alone.
-        let Some(attachment) = record.map_err(|error| log::warn!("{error}")).ok().as_ref().and_then(attachment) else {
-            continue;
-        };
-        let Attachment { id, owner, port, addresses, .. } = &attachment;
-        let link = links.iter().find(|link| link.name == *port);
-        let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };
-        if link.and_then(PortAlias::of).is_some_and(|said| said == alias) {
-            found.push(attachment);
-        } else if link.is_none() && named::exists(id) {
-            log::warn!("{id} has lost its link {port}, which only a new start makes again");
+        let Ok(record) = record.map_err(|error| log::warn!("{error}")) else { continue };
+        for attachment in attachments_of(&record).unwrap_or_default() {
+            let Attachment { id, owner, port, addresses, .. } = &attachment;
+            let link = links.iter().find(|link| link.name == *port);
+            let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };
+            if link.and_then(PortAlias::of).is_some_and(|said| said == alias) {
+                found.push(attachment);
+            } else if link.is_none() && named::exists(id) {
+                log::warn!("{id} has lost its link {port}, which only a new start makes again");
+            }
         }
     }
     Ok(found)
 }
 
-/// Reads a record; `None` where its container is on no bridge of `ns add`'s.
-fn attachment(record: &Record) -> Option<Attachment> {
+/// Reads a record: how its container is on bridges that `ns add` works on, which others do not restore.
+fn attachments_of(record: &Record) -> Option<Vec<Attachment>> {
     let network = record.find::<Network>().ok()??;
     let words = record.find::<NetworkOptions>().ok()??.0;
-    let is_plain =
-        !words.iter().any(|word| ["--cni=", "--join=", "--macvlan="].iter().any(|own| word.starts_with(own)));
-    let interfaces = network.0.get("interfaces")?.as_array()?;
-    let name = |position: usize| Some(interfaces.get(position)?.get("name")?.as_str()?.to_owned());
-    let (true, 3) = (is_plain, interfaces.len()) else { return None };
-    let mut attachment = Attachment {
-        id: record.find::<Id>().ok()??.0,
-        owner: record.find::<OwnedBy>().ok()?.map(|owned| owned.0),
-        bridge: name(0)?,
-        own: false,
-        port: name(1)?,
-        addresses: network.addresses(),
-        gateways: Vec::new(),
-        masquerade: !words.iter().any(|word| word == "--no-masquerade"),
-        names: words.iter().find_map(|word| word.strip_prefix("--bridge=").map(owner::names_of)).unwrap_or_default(),
-        forward: words.iter().find_map(|word| word.strip_prefix("--forward=")?.parse().ok()),
-    };
-    for lease in network.0.get("ips")?.as_array()? {
-        let address: Cidr = lease.get("address")?.as_str()?.parse().ok()?;
-        attachment.gateways.push(Cidr { address: lease.get("gateway")?.as_str()?.parse().ok()?, ..address });
+    if words.iter().any(|word| word.starts_with("--cni=") || word.starts_with("--join=")) {
+        return None;
     }
-    let bridge_mac = mac_text(&mac(attachment.gateways.first().map(|gateway| gateway.address), &attachment.bridge));
-    attachment.own = interfaces.first()?.get("mac").and_then(|mac| mac.as_str()) == Some(&bridge_mac);
-    Some(attachment)
+    let list = |name: &str| network.0.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
+    let id = record.find::<Id>().ok()??.0;
+    let named = words.iter().filter_map(|word| word.strip_prefix("--network="));
+    let networks: Vec<&str> = named.filter_map(|word| word.split([':', ',']).next()).collect();
+    let mut found = Vec::new();
+    for (position, interfaces) in list("interfaces").windows(3).enumerate() {
+        let [bridge, port, inside] = interfaces else { continue };
+        let is_of_host = |interface: &Value| interface.get("sandbox").is_none();
+        if !is_of_host(bridge) || !is_of_host(port) || is_of_host(inside) {
+            continue;
+        }
+        let (bridge_name, port) = (text(bridge, "name")?, text(port, "name")?);
+        let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
+        for lease in list("ips").iter().filter(|ip| interface_of(ip) == Some(position + 2)) {
+            let address: Cidr = text(lease, "address")?.parse().ok()?;
+            addresses.push(address.address);
+            gateways.push(Cidr { address: text(lease, "gateway")?.parse().ok()?, ..address });
+        }
+        let first: Option<IpAddr> = gateways.first().map(|gateway| gateway.address);
+        found.push(Attachment {
+            id: id.clone(),
+            owner,
+            own: text(bridge, "mac") == Some(&mac_text(&mac(first, bridge_name))),
+            port: port.to_owned(),
+            addresses,
+            gateways,
+            masquerade: !words.iter().any(|word| word == "--no-masquerade"),
+            names: networks
+                .iter()
+                .filter(|name| owner::bridge_of(name) == bridge_name)
+                .flat_map(|name| owner::names_of(name))
+                .collect(),
+            forward: words.iter().find_map(|word| word.strip_prefix("--forward=")?.parse().ok()),
+            bridge: bridge_name.to_owned(),
+        });
+    }
+    Some(found)
+}
+
+fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
+    object.get(member)?.as_str()
 }
 
 /// Returns all that the bridges need, but what of it is there without being seen in links and addresses.
@@ -208,11 +230,11 @@ mod tests {
     fn attached() -> Attachment {
         let record = Record::parse(
             br#"{"id":"web","network":{"cniVersion":"1.1.0","interfaces":[{"name":"b0","mac":"0a:58:0a:01:00:01"},{"name":"veth1"},
-                {"name":"eth0","sandbox":"/run/netns/web"}],"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1"}]},
-                "networkOptions":["--bridge=b0"]}"#,
+                {"name":"eth0","sandbox":"/run/netns/web"}],"ips":[{"address":"10.1.0.2/24","gateway":"10.1.0.1","interface":2}],
+                "routes":[{"dst":"0.0.0.0/0","gw":"10.1.0.1"}]},"networkOptions":["--network=b0"]}"#,
             "test",
         );
-        attachment(&record.unwrap()).unwrap()
+        attachments_of(&record.unwrap()).unwrap().remove(0)
     }
 
     fn lines(links: &[Link], addresses: &[(&str, &str)]) -> Vec<String> {
@@ -249,7 +271,7 @@ mod tests {
             (r#"{"interfaces":[{"name":"a"},{"name":"b"},{"name":"c","sandbox":"/n"}],"ips":[]}"#, r#"["--cni=/x"]"#),
         ] {
             let text = format!(r#"{{"id":"web","network":{network},"networkOptions":{words}}}"#);
-            assert_eq!(attachment(&Record::parse(text.as_bytes(), "test").unwrap()), None);
+            assert_eq!(attachments_of(&Record::parse(text.as_bytes(), "test").unwrap()).unwrap_or_default(), []);
         }
     }
 }

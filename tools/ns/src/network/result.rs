@@ -1,5 +1,7 @@
 //! The record's member `network`: a result as the CNI specification 1.1.0 has it (section 5, "ADD Success").
 
+use std::path::Path;
+
 use netlink::route::Mac;
 use record::Network;
 use serde_json::{Map, Value, json};
@@ -20,10 +22,15 @@ pub(crate) struct Interface {
 /// Writes a result; the last interface is the one that has the addresses.
 pub(crate) fn network(interfaces: &[Interface], leases: &[Lease]) -> Network {
     let last = interfaces.len().saturating_sub(1);
-    let ips = leases.iter().map(
-        |lease| json!({"address": lease.address.to_string(), "gateway": lease.gateway.to_string(), "interface": last}),
-    );
-    let routes = leases.iter().map(|lease| {
+    network_of(interfaces, &leases.iter().map(|lease| (*lease, last)).collect::<Vec<_>>())
+}
+
+/// Writes a result; with each address stands which interface has it.
+pub(super) fn network_of(interfaces: &[Interface], leases: &[(Lease, usize)]) -> Network {
+    let ips = leases.iter().map(|(Lease { address, gateway }, interface)| {
+        json!({"address": address.to_string(), "gateway": gateway.to_string(), "interface": interface})
+    });
+    let routes = leases.iter().map(|(lease, _)| {
         let all = if lease.gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
         json!({"dst": all, "gw": lease.gateway.to_string()})
     });
@@ -35,6 +42,22 @@ pub(crate) fn network(interfaces: &[Interface], leases: &[Lease]) -> Network {
         ("dns", json!({})),
     ];
     Network(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Returns the result of no network.
+pub(super) fn loopback(netns: &Path) -> Network {
+    let sandbox = Some(netns.display().to_string());
+    network(&[Interface { name: "lo".to_owned(), mac: None, sandbox }], &[])
+}
+
+/// Returns the names of the interfaces.
+pub(super) fn names(network: &Network) -> Vec<String> {
+    let interfaces = network.0.get("interfaces").and_then(Value::as_array).into_iter().flatten();
+    interfaces.filter_map(|interface| Some(interface.get("name")?.as_str()?.to_owned())).collect()
+}
+
+pub(super) fn interface_of(ip: &Value) -> Option<usize> {
+    usize::try_from(ip.get("interface")?.as_u64()?).ok()
 }
 
 fn interface(interface: &Interface) -> Value {

@@ -1,7 +1,6 @@
 //! The plan's steps done, and undone in reverse.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
@@ -16,7 +15,7 @@ use super::{firewall, host_local, named, outward};
 /// The sockets that steps work with, and the steps that are done.
 #[derive(Debug)]
 pub(crate) struct Work {
-    host: Router,
+    pub(crate) host: Router,
     container: Option<(OwnedFd, Router)>,
     /// The numbers of links: whether in the container, and the name.
     indexes: HashMap<(bool, String), u32>,
@@ -106,9 +105,9 @@ impl Work {
             }
             Step::Announce { link, mac, way } => self.announce(link, *mac, way)?,
             Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
-            Step::Route { gateway, link } => {
+            Step::Route { gateway, link, metric } => {
                 let (router, index) = self.inside(link)?;
-                router.add_route(None, *gateway, index)?;
+                router.add_default_route(*gateway, index, *metric)?;
             }
         }
         Ok(())
@@ -205,8 +204,7 @@ fn shield(link: &str, ipv6: bool) {
     }
 }
 
-/// Writes a network setting of the calling thread's namespace, unless it has that value: /proc/sys may be read-only.
+/// Writes a setting, unless it has that value: /proc/sys may be read-only.
 fn write_sysctl(name: &str, value: &str) -> std::io::Result<()> {
-    let path = format!("/proc/sys/net/{name}");
-    if fs::read_to_string(&path)?.trim_end() == value { Ok(()) } else { fs::write(&path, value) }
+    if forwarding::setting(name)? == value { Ok(()) } else { forwarding::set(name, value) }
 }

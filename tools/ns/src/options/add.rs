@@ -1,21 +1,19 @@
 //! The command lines of `ns add` and `ns del`.
 
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use container::{ContainerId, NetworkName, Owner, Ownership};
-use netlink::foreign::{self, Forward};
-use netlink::route::{Cidr, Mac};
+use netlink::foreign;
+use netlink::route::Mac;
 use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
+use super::membership::{Membership, metrics};
+use super::network::Shape;
 use crate::network::{self, Request, Target, cni};
-
-/// The container's interface, where no other name is asked for.
-const INTERFACE: &str = "eth0";
 
 /// Nothing is executed, unless others' programs make the network.
 pub(super) const ROOM: confine::Room = confine::Room {
@@ -41,7 +39,6 @@ pub(super) fn room(room: confine::Room) -> confine::Room {
 /// The namespace is /run/netns/ID, as `ip netns` has it. Its path is written into the bundle's config.json, so that any
 /// runtime joins it; the record gets the member `network`, a CNI result.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(after_help = "Examples:
   bundle --id web | ns add | spawn
   ns add web
@@ -57,44 +54,31 @@ pub(crate) struct Add {
     /// Container's id, which names the namespace [default: the record's]
     #[arg(long, value_name = "ID")]
     id: Option<ContainerId>,
-    /// Bridge to join; it is made if it is not there, with a name of its own where the network's has more than 15 bytes
-    #[arg(long, value_name = "NAME", default_value = network::DEFAULT_BRIDGE, value_parser = network_name)]
-    bridge: String,
-    /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
-    #[arg(long, value_name = "CIDR")]
-    subnet: Vec<Cidr>,
-    /// A network of IPv6 too, a free one if the bridge has none and --subnet names none
-    #[arg(long, conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
-    ipv6: bool,
-    /// Bridge's address in a network [default: the network's first]
-    #[arg(long, value_name = "ADDRESS")]
-    gateway: Vec<IpAddr>,
+    /// Network to join, whose bridge is made if it is not there; repeat it for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
+    #[arg(long, visible_alias = "bridge", value_name = "NAME[:KEY=VALUE,…]", default_value = network::DEFAULT_BRIDGE)]
+    network: Vec<Membership>,
+    #[command(flatten)]
+    shape: Shape,
     /// Container's address in a network [default: a free one]
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
     /// Container's link-layer address
     #[arg(long, value_name = "MAC", value_parser = mac)]
     mac: Option<Mac>,
-    /// Longest packet of the container's interface, and of the bridge if it is made
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
-    mtu: Option<u32>,
-    /// Name of the container's interface
-    #[arg(long, value_name = "NAME", default_value = INTERFACE, value_parser = link_name)]
-    ifname: String,
-    /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
-    #[arg(long, value_name = "LINK", conflicts_with_all = ["bridge", "alias", "no_masquerade"], value_parser = link_name)]
-    macvlan: Option<String>,
+    /// Name of the container's interface [default: eth0; eth1 and so on in further networks]
+    #[arg(long, value_name = "NAME", value_parser = link_name)]
+    ifname: Option<String>,
     /// Let the CNI plugins of that list make the network: they are found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "alias", "macvlan", "no_masquerade"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "alias", "macvlan", "no_masquerade", "forward"])]
     cni: Option<PathBuf>,
     /// No network but a loopback interface
-    #[arg(long, conflicts_with_all = ["bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
+    #[arg(long, conflicts_with_all = ["network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
     none: bool,
     /// A loopback interface, and outwards pasta or slirp4netns if one is installed: for users without privilege
-    #[arg(long, conflicts_with_all = ["none", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
+    #[arg(long, conflicts_with_all = ["none", "network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
     user_mode: bool,
     /// Share the network of that container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "bridge", "subnet", "gateway", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "cni"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
     join: Option<ContainerId>,
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
@@ -102,12 +86,6 @@ pub(crate) struct Add {
     /// Note addresses as CNI's plugin host-local does for the network of that name, whose containers are on the bridge too
     #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
     host_local: Option<NetworkName>,
-    /// Packets that leave the networks keep the container's address
-    #[arg(long)]
-    no_masquerade: bool,
-    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets these through, off [default: insert on our bridges]
-    #[arg(long, value_name = "HOW", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
-    forward: Option<Forward>,
     #[command(flatten)]
     roots: cli::Roots,
 }
@@ -120,69 +98,47 @@ impl Add {
         }
         let mut target = self.target()?;
         let id = target.id.clone();
-        target.record.set_options(&NetworkOptions(self.words()?))?;
+        target.record.set_options(&NetworkOptions(Self::words()?))?;
         if let Some(other) = &self.join {
             return network::join(target, other).with_context(|| format!("add {id}"));
         }
         if let Some(list) = &self.cni {
-            return cni::add(target, list, &self.ifname).with_context(|| format!("add {id}"));
+            let interface = self.ifname.as_deref().unwrap_or("eth0");
+            return cni::add(target, list, interface).with_context(|| format!("add {id}"));
         }
-        let request = Request {
-            netns: container::namespace(&id),
-            id,
-            owner: target.owner,
-            names: self.alias,
-            bridge_names: network::names_of(&self.bridge),
-            bridge: (!self.none && !self.user_mode && self.macvlan.is_none()).then(|| network::bridge_of(&self.bridge)),
-            parent: self.macvlan,
-            subnets: self.subnet,
-            ipv6: self.ipv6,
-            gateways: self.gateway,
-            addresses: self.ip,
-            interface: self.ifname,
-            mac: self.mac,
-            mtu: self.mtu,
-            masquerade: !self.no_masquerade,
-            forward: self.forward,
-            user_mode: self.user_mode,
-            host_local: self.host_local,
-        };
-        network::add(target, &request).with_context(|| format!("add {}", request.id))
+        let requests = self.requests(&target)?;
+        network::add(target, &requests).with_context(|| format!("add {id}"))
+    }
+
+    fn requests(self, target: &Target) -> Result<Vec<Request>> {
+        let (own, user_mode, host_local) = (self.shape, self.user_mode, self.host_local);
+        if self.none || user_mode {
+            return Ok(vec![Request { user_mode, bridge: None, ..own.request(target, &Membership::default()) }]);
+        }
+        let mut memberships = self.network;
+        let first = memberships.first_mut().context("no network")?;
+        first.addresses.extend(self.ip);
+        first.mac = self.mac.or(first.mac);
+        first.names.extend(self.alias);
+        first.interface = self.ifname.or(first.interface.take());
+        let further = Shape { forward: own.forward, ..Shape::default() };
+        let mut requests: Vec<Request> = Vec::new();
+        for (membership, metric) in memberships.iter().zip(metrics(&memberships)) {
+            let shape = if requests.is_empty() { own.clone() } else { further.clone() };
+            let host_local = host_local.clone().filter(|_| requests.is_empty());
+            requests.push(Request { host_local, metric, ..shape.request(target, membership) });
+        }
+        Ok(requests)
     }
 
     /// Returns the command line that makes such a network again.
-    fn words(&self) -> Result<Vec<String>> {
-        let mut words = Vec::new();
-        let switches = [
-            (self.ipv6, "--ipv6"),
-            (self.none, "--none"),
-            (self.user_mode, "--user-mode"),
-            (self.no_masquerade, "--no-masquerade"),
-        ];
-        words.extend(switches.iter().filter(|(set, _)| *set).map(|(_, switch)| (*switch).to_owned()));
-        let list = self.cni.as_deref().map(std::path::absolute).transpose()?;
-        let list = list.as_deref().map(|path| path.to_str().with_context(|| format!("{}: no text", path.display())));
-        let list = list.transpose()?.map(str::to_owned);
-        let mut option = |name: &str, value: &dyn Display| words.push(format!("--{name}={value}"));
-        if self.bridge != network::DEFAULT_BRIDGE {
-            option("bridge", &self.bridge);
-        }
-        if self.ifname != INTERFACE {
-            option("ifname", &self.ifname);
-        }
-        let (mac, mtu) = (self.mac.map(|mac| network::mac_text(&mac)), self.mtu.map(|mtu| mtu.to_string()));
-        for (name, text) in [("macvlan", &self.macvlan), ("cni", &list), ("mac", &mac), ("mtu", &mtu)] {
-            if let Some(text) = text {
-                option(name, text);
+    fn words() -> Result<Vec<String>> {
+        let mut words = cli::given(&["id"])?;
+        for word in &mut words {
+            if let Some(list) = word.strip_prefix("--cni=") {
+                *word = format!("--cni={}", std::path::absolute(list)?.display());
             }
         }
-        self.join.iter().for_each(|id| option("join", id));
-        self.host_local.iter().for_each(|network| option("host-local", network));
-        self.forward.iter().for_each(|how| option("forward", how));
-        self.subnet.iter().for_each(|subnet| option("subnet", subnet));
-        self.gateway.iter().for_each(|gateway| option("gateway", gateway));
-        self.ip.iter().for_each(|address| option("ip", address));
-        self.alias.iter().for_each(|alias| option("alias", alias));
         Ok(words)
     }
 
@@ -234,19 +190,10 @@ impl Del {
         } else {
             self.inputs.iter().map(|input| id_of(Some(input))).collect::<Result<_>>()?
         };
-        let mut first = Ok(());
-        for (id, owner) in ids {
+        cli::each("ns", ids, |(id, owner)| {
             let whose = Ownership::of(self.owner.or(owner), &directories);
-            let done = network::delete(&directories, &id, whose, self.wait).with_context(|| format!("del {id}"));
-            first = match (first, done) {
-                (Err(first), Err(error)) => {
-                    cli::complain("ns", &error);
-                    Err(first)
-                }
-                (first, done) => first.and(done),
-            };
-        }
-        first
+            network::delete(&directories, &id, whose, self.wait).with_context(|| format!("del {id}"))
+        })
     }
 }
 
@@ -272,13 +219,7 @@ fn is_id(input: &Path) -> bool {
     plain && !input.is_file() && !input.join("config.json").is_file()
 }
 
-/// A network's name is its bridge's, or a further name of it.
-fn network_name(text: &str) -> Result<String, String> {
-    let long = text.parse().map(|name: NetworkName| name.to_string()).map_err(|error| error.to_string());
-    link_name(text).or(long)
-}
-
-fn link_name(text: &str) -> Result<String, String> {
+pub(super) fn link_name(text: &str) -> Result<String, String> {
     let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
         return Err("a link's name has 1 to 15 bytes, no blank and no slash".to_owned());
@@ -287,7 +228,7 @@ fn link_name(text: &str) -> Result<String, String> {
 }
 
 /// A name of `hosts(5)`: letters, digits and - . _, as docker allows them.
-fn host_name(text: &str) -> Result<String, String> {
+pub(super) fn host_name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if text.is_empty() || text.len() > 253 || text.starts_with(['-', '.']) || !text.chars().all(plain) {
         return Err("a host's name has 1 to 253 letters, digits and - . _".to_owned());
@@ -295,7 +236,7 @@ fn host_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn mac(text: &str) -> Result<Mac, String> {
+pub(super) fn mac(text: &str) -> Result<Mac, String> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
@@ -319,32 +260,6 @@ mod tests {
             ["", "0a:58:0a:d5:00", "0a:58:0a:d5:00:05:06", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+a:0:0:0:0:0"]
         {
             assert!(mac(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_is_made_of_what_was_asked_for() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            add: Add,
-        }
-        for line in [
-            "add",
-            "add --ipv6 --no-masquerade --bridge=lab --ifname=net0 --mac=0a:58:0a:d5:00:05 --mtu=1400 --subnet=10.9.0.0/24 --gateway=10.9.0.1 --ip=10.9.0.7 --ip=fd00::7 --alias=a --alias=b",
-            "add --macvlan=eth0 --subnet=192.0.2.0/24 --ip=192.0.2.7",
-            "add --cni=/etc/x.conflist --ifname=net0",
-            "add --join=db",
-            "add --user-mode",
-            "add --none",
-            "add --host-local=mynet --forward=off",
-        ] {
-            let parsed = <Line as clap::Parser>::parse_from(line.split(' '));
-            let mut words = parsed.add.words().unwrap();
-            let mut want: Vec<&str> = line.split(' ').skip(1).collect();
-            words.sort();
-            want.sort_unstable();
-            assert_eq!(words, want);
         }
     }
 

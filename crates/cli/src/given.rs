@@ -21,9 +21,9 @@ pub fn given(others: &[&str]) -> anyhow::Result<Vec<String>> {
     own.map(|(name, word)| word.clone().into_string().map_err(|_| anyhow!("--{name}: no text"))).collect()
 }
 
+/// Notes what this program's verb was given.
 pub(crate) fn note(command: &Command, matches: &ArgMatches) {
-    // There is one command line.
-    let _noted = GIVEN.set(options(command, matches));
+    GIVEN.get_or_init(|| options(command, matches));
 }
 
 fn options(command: &Command, matches: &ArgMatches) -> Given {

@@ -67,8 +67,7 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
-    let mut notes = Vec::new();
-    let done = attach(&mut work, &target, requests, &mut notes).and_then(|network| {
+    let done = attach(&mut work, &target, requests).and_then(|(network, notes)| {
         let netns = container::namespace(&target.id);
         finish(&mut target, config.as_ref(), &netns, &network)?;
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
@@ -82,11 +81,8 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     }
     if done.is_err() {
         work.undo();
-        for note in notes {
-            let whose = Ownership::Exactly(note.owner);
-            if let Err(error) = hosts::withdraw(&target.directories, &note.id, whose, Some(&note.bridge)) {
-                log::warn!("{error:#}");
-            }
+        if let Err(error) = hosts::withdraw(&target.directories, &target.id, Ownership::Exactly(target.owner)) {
+            log::warn!("{error:#}");
         }
         if let Some(Err(error)) = config.as_ref().map(Config::restore) {
             log::warn!("{error:#}");
@@ -95,11 +91,11 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     done
 }
 
-/// Makes the namespace and one network after the other, and notes what others on the bridges may know. Returns all of them.
-fn attach(work: &mut Work, target: &Target, requests: &[Request], notes: &mut Vec<Note>) -> Result<Network> {
+/// Makes the namespace and one network after the other. Returns all of them, and what others on the bridges may know.
+fn attach(work: &mut Work, target: &Target, requests: &[Request]) -> Result<(Network, Vec<Note>)> {
     let alias = PortAlias { id: target.id.clone(), owner: Some(target.owner), addresses: vec![] };
     work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())])?;
-    let (mut names, mut network) = (Vec::new(), None);
+    let (mut names, mut notes, mut network) = (Vec::new(), Vec::new(), None);
     for request in requests {
         let is_taken = |name: &String| names.contains(name);
         if let Some(bridge) = request.bridge.as_ref().filter(|bridge| is_taken(bridge)) {
@@ -114,10 +110,11 @@ fn attach(work: &mut Work, target: &Target, requests: &[Request], notes: &mut Ve
         names.extend(result::names(&plan.network));
         network = Some(plan.network);
     }
-    match network {
-        Some(network) if requests.len() == 1 => Ok(network),
-        _ => joined::describe(&mut work.host, &container::namespace(&target.id)),
-    }
+    let network = match network {
+        Some(network) if requests.len() == 1 => network,
+        _ => joined::describe(&mut work.host, &container::namespace(&target.id))?,
+    };
+    Ok((network, notes))
 }
 
 /// Makes one network.

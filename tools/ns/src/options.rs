@@ -4,7 +4,6 @@ mod add;
 mod enter;
 mod list;
 mod membership;
-mod network;
 mod show;
 mod tree;
 mod upkeep;

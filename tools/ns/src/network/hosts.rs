@@ -116,18 +116,10 @@ impl Note {
     }
 }
 
-/// Takes a container's names out of all files, and forgets where its own is: on one bridge, or on all.
-pub(crate) fn withdraw(
-    directories: &Directories,
-    id: &ContainerId,
-    whose: Ownership,
-    bridge: Option<&str>,
-) -> Result<()> {
+/// Takes a container's names out of all files, and forgets where its own is.
+pub(crate) fn withdraw(directories: &Directories, id: &ContainerId, whose: Ownership) -> Result<()> {
     for notes in paths_in(&directories.host_notes(None))? {
-        let Some(own) = notes.file_name().and_then(OsStr::to_str).filter(|own| bridge.is_none_or(|one| one == *own))
-        else {
-            continue;
-        };
+        let Some(own) = notes.file_name().and_then(OsStr::to_str) else { continue };
         let path = directories.host_note(own, id);
         // It is there only if whoever wrote it was killed.
         let _none = fs::remove_file(draft_of(&path));

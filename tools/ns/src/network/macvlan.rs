@@ -15,7 +15,7 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
         !request.addresses.is_empty(),
         "macvlan {parent}: --ip and --subnet are needed: who gives addresses there?"
     );
-    let sandbox = Some(request.netns.display().to_string());
+    let sandbox = Some(container::namespace(&request.id).display().to_string());
     let name = request.interface.clone();
     let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.mtu, group: None };
     let mut steps = vec![Step::Macvlan { link, parent: parent.to_owned() }];

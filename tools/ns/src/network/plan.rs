@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
-use container::{ContainerId, NetworkName, Owner};
+use container::{ContainerId, NetworkName, Owner, namespace};
 use netlink::foreign::Forward;
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
@@ -26,8 +26,6 @@ pub(crate) struct Request {
     pub(crate) owner: Owner,
     /// Further names by which the other containers on the bridge find it.
     pub(crate) names: Vec<String>,
-    /// The namespace's path.
-    pub(crate) netns: PathBuf,
     /// The bridge; without one there is nothing but a loopback interface.
     pub(crate) bridge: Option<String>,
     /// Further names of the bridge.
@@ -181,7 +179,7 @@ pub(crate) struct Plan {
 
 /// Computes what to do; `holder` says who has an address.
 pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
-    let sandbox = Some(request.netns.display().to_string());
+    let sandbox = Some(namespace(&request.id).display().to_string());
     let mut steps = vec![];
     if let Some(parent) = &request.parent {
         return super::macvlan::plan(request, parent);
@@ -271,9 +269,9 @@ pub(super) fn forwards(gateways: &[Cidr]) -> impl Iterator<Item = Step> {
 
 /// Nothing but a loopback interface, and whatever leads outwards.
 fn without_bridge(request: &Request) -> Plan {
-    let outward = || Step::Outward { id: request.id.clone(), netns: request.netns.clone() };
+    let outward = || Step::Outward { id: request.id.clone(), netns: namespace(&request.id) };
     let steps = request.user_mode.then(outward).into_iter().collect();
-    Plan { steps, network: loopback(&request.netns), addresses: vec![] }
+    Plan { steps, network: loopback(&namespace(&request.id)), addresses: vec![] }
 }
 
 /// Notes addresses in the network that is shared with CNI's host-local, if one is.
@@ -350,7 +348,6 @@ pub(super) mod tests {
             id: "web".parse().unwrap(),
             owner: "0000001a-00000002".parse().unwrap(),
             names: vec![],
-            netns: "/run/netns/web".into(),
             bridge: Some("drayage0".into()),
             bridge_names: vec![],
             parent: None,

@@ -46,7 +46,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     for port in &ports {
         left |= is_last(&mut host, port)?;
     }
-    super::hosts::withdraw(directories, id, whose, None)?;
+    super::hosts::withdraw(directories, id, whose)?;
     if is_ours {
         super::outward::stop(directories, id);
     }

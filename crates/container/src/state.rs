@@ -87,10 +87,12 @@ impl State {
     /// Reads a container's state. `None` is no state yet: its creator has just begun, or was killed while beginning.
     pub fn read(states: &Path, id: &RuntimeId) -> io::Result<Option<Self>> {
         let directory = state_in(states, id);
+        // Which is written later, and removed sooner.
+        let is_further = || sys::file::may_be_there(&directory.join("config.json"));
         match sys::file::read_regular(&directory.join(Self::FILE)) {
-            Ok(text) if text.is_empty() && !directory.join("config.json").exists() => Ok(None),
+            Ok(text) if text.is_empty() && !is_further() => Ok(None),
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_further() => Ok(None),
             Err(error) => Err(error),
         }
     }

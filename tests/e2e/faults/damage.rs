@@ -70,8 +70,9 @@ fn walk(sandbox: &Sandbox) {
     for (file, kind) in chosen {
         let damage = kind.replace("$0", file);
         let make = format!(
-            "run -d --name runs {image} sleep 1000 && run -d --name other {image} sleep 1000 && \
-             run -d --name ended {image} sh -c 'exit 3' && keep wait ended && cp -r state/oci kept && {damage}"
+            "run -d --name runs --health-cmd true --health-interval 1000s {image} sleep 1000 && run -d --name other {image} sleep 1000 && \
+             run -d --name ended {image} sh -c 'exit 3' && keep wait ended && \
+             until [ -e state/containers/runs/health.json ]; do :; done && cp -r state/oci kept && {damage}"
         );
         sandbox.sh(&make).run().ok();
         let mut listed = false;

@@ -105,14 +105,16 @@ impl Sockets {
     fn servers(&self) -> anyhow::Result<Vec<(String, Record)>> {
         let Some(directory) = self.open()? else { return Ok(Vec::new()) };
         let prefix = format!("{}.", own_namespace()?);
-        let mut names = self.names();
+        let mut names = self.names()?;
         names.retain(|name| name.starts_with(&prefix));
         names.sort();
-        Ok(names.into_iter().filter_map(|name| ask(&directory, &name).map(|record| (name, record))).collect())
+        let asked =
+            names.into_iter().filter_map(|name| Some(ask(&directory, &name).transpose()?.map(|record| (name, record))));
+        asked.collect::<io::Result<_>>().with_context(|| format!("ask who serves in {}", self.path.display()))
     }
 
     fn sweep_in(&self, directory: &File) {
-        for name in self.names() {
+        for name in self.names().unwrap_or_default() {
             if open_connection(directory, &name).err() == Some(Errno::CONNREFUSED) {
                 // Where it cannot be removed it misleads nobody: nobody answers at it.
                 let _left = fs::remove_file(self.path.join(&name));
@@ -120,12 +122,13 @@ impl Sockets {
         }
     }
 
-    fn names(&self) -> Vec<String> {
+    fn names(&self) -> anyhow::Result<Vec<String>> {
         if let Some(only) = &self.only {
-            return own_namespace().map(|number| format!("{number}.{only}")).into_iter().collect();
+            return Ok(vec![format!("{}.{only}", own_namespace()?)]);
         }
-        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let entries = sys::file::known(fs::read_dir(&self.path)).and_then(|all| all.into_iter().flatten().collect());
+        let entries: Vec<fs::DirEntry> = entries.with_context(|| format!("read {}", self.path.display()))?;
+        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
     /// Opens the directory; `None` where there is none. One that others could write to would lend them our name.
@@ -242,12 +245,20 @@ fn bind(path: &str) -> rustix::io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-fn ask(directory: &File, name: &str) -> Option<Record> {
-    let mut server = connect(directory, name).ok()?;
-    server.write_all(b"?").ok()?;
-    let mut line = Vec::new();
-    server.read_to_end(&mut line).ok()?;
-    Record::parse(&line, name).ok()
+fn ask(directory: &File, name: &str) -> io::Result<Option<Record>> {
+    let answer = || -> io::Result<Vec<u8>> {
+        let mut server = connect(directory, name)?;
+        server.write_all(b"?")?;
+        let mut line = Vec::new();
+        server.read_to_end(&mut line)?;
+        Ok(line)
+    };
+    match answer() {
+        Ok(line) => Ok(Record::parse(&line, name).ok()),
+        // One that is stopped does not answer in time.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => sys::file::known(Err(error)),
+    }
 }
 
 fn connect(directory: &File, name: &str) -> io::Result<UnixStream> {

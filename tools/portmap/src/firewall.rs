@@ -128,7 +128,7 @@ impl Firewall {
         let state = self.state()?;
         let guards = |table: &Found| table.is_whole && table.place.0 == Family::Ip && table.place.1.is_some();
         let is_guarded = state.guard == Some(true) || state.tables.iter().any(guards);
-        let is_open = !is_guarded && !host::localnets().is_empty();
+        let is_open = !is_guarded && !host::localnets()?.is_empty();
         Ok(Audit {
             published: state.published,
             is_whole: state.tables.into_iter().all(|table| table.is_whole),

@@ -45,15 +45,22 @@ pub(crate) fn is_localnet_routed(interface: &str) -> bool {
 }
 
 /// Returns the interfaces for which we have turned it on.
-pub(crate) fn localnets() -> Vec<String> {
-    let Ok(interfaces) = fs::read_dir("/proc/sys/net/ipv4/conf") else { return Vec::new() };
-    let names = interfaces.filter_map(|interface| interface.ok()?.file_name().into_string().ok());
-    names.filter(|name| is_ours(name)).collect()
+pub(crate) fn localnets() -> anyhow::Result<Vec<String>> {
+    let look = || -> std::io::Result<Vec<String>> {
+        let mut ours = Vec::new();
+        for interface in sys::file::known(fs::read_dir("/proc/sys/net/ipv4/conf"))?.into_iter().flatten() {
+            let name = interface?.file_name().into_string().unwrap_or_default();
+            let value = sys::file::known(setting(&localnet(&name)))?;
+            ours.extend(value.filter(|value| value == OURS).map(|_| name));
+        }
+        Ok(ours)
+    };
+    look().context("look for route_localnet")
 }
 
 /// Turns it off wherever it was us who turned it on. Returns where.
 pub(crate) fn leave_localnets() -> anyhow::Result<Vec<String>> {
-    let interfaces = localnets();
+    let interfaces = localnets()?;
     for interface in &interfaces {
         match set(&localnet(interface), "0") {
             // The interface has gone meanwhile.
@@ -62,10 +69,6 @@ pub(crate) fn leave_localnets() -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(interfaces)
-}
-
-fn is_ours(interface: &str) -> bool {
-    setting(&localnet(interface)).is_ok_and(|value| value == OURS)
 }
 
 fn localnet(interface: &str) -> String {

@@ -159,6 +159,8 @@ impl Container {
         if place.starts_with('/') {
             container.state.cgroup_paths = Cgroups::locate(&place, id)?.paths();
         }
+        // A directory in its place would stay. What else has the name is replaced.
+        let _no_directory = fs::remove_dir_all(container.directory.join(State::FILE));
         container.save()
     }
 
@@ -179,7 +181,7 @@ impl Container {
             match error {
                 Errno::WOULDBLOCK if Instant::now() < patience => std::thread::sleep(Duration::from_millis(2)),
                 Errno::WOULDBLOCK => {
-                    log::warn!("wait for another command that changes container {:?}", self.state.id);
+                    log::warn!("wait for another command that changes container {}", self.state.id);
                     operation = FlockOperation::LockExclusive;
                 }
                 Errno::INTR => {}
@@ -236,7 +238,7 @@ impl Container {
     /// Reads the configuration that the container was made from.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         let path = self.directory.join("config.json");
-        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
         Config::parse(&text).with_context(|| path.display().to_string())
     }
 
@@ -286,7 +288,7 @@ impl Container {
 
     /// Removes the container's directory: the last step of `delete`.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
-        for name in [State::FILE, "config.json"] {
+        for name in ["config.json", State::FILE] {
             // What else there is, and what cannot be removed, is found by the next call.
             let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
         }

@@ -176,7 +176,7 @@ impl Attachment {
 
     fn kept(directories: &Directories, id: &ContainerId) -> Result<Option<Self>> {
         let path = directories.network_note(NOTE, id);
-        let text = match fs::read(&path) {
+        let text = match sys::file::read_regular(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("read {}", path.display()))?,
         };

@@ -24,7 +24,7 @@ impl Config {
     pub(crate) fn read(bundle: &Path) -> Result<Self> {
         let path = bundle.join("config.json");
         let read = || -> Result<Self> {
-            let text = fs::read(&path)?;
+            let text = sys::file::read_regular(&path)?;
             let value = serde_json::from_slice(&text)?;
             Ok(Self { path: path.clone(), text, value })
         };

@@ -143,7 +143,7 @@ fn paths_in(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// Reads a note. One that a killed process has left half-written is none.
 fn read(path: &Path) -> Option<Note> {
-    let note: Note = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let note: Note = serde_json::from_slice(&sys::file::read_regular(path).ok()?).ok()?;
     (ContainerId::of_path(path).as_ref() == Ok(&note.id)).then_some(note)
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
     let mut resources: Resources = config::of_value(&wanted).context("resources")?;
     resources.of_version(&container.state.oci_version);
     let path = container.directory.join("config.json");
-    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
     let mut config = config::without_nulls(&text).with_context(|| path.display().to_string())?;
     let kept = &mut config["linux"]["resources"];
     if !kept.is_null() {

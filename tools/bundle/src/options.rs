@@ -26,11 +26,7 @@ use crate::ulimit::Ulimit;
     version,
     args_conflicts_with_subcommands = true,
     mut_args = described,
-    after_help = "Examples:\n  \
-        pull nginx | unpack | bundle --id web -v ./site:/usr/share/nginx/html:ro | spawn\n  \
-        pull busybox | unpack | bundle --print -- sh -c 'echo hello'\n  \
-        bundle ./rootfs --id shell --tty -- sh\n  \
-        bundle delete web"
+    after_help = include_str!("examples.txt")
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -4,13 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-const EXAMPLES: &str = "Examples:
-  compose up -d
-  compose -f shop.yaml -p shop up db web
-  compose print | less
-  compose logs -f web
-  compose exec db psql
-  compose down --volumes";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Run the services of a compose file
 #[derive(Parser, Debug)]

@@ -11,13 +11,7 @@ use crate::list::Filter;
 use crate::notify::Ready;
 use crate::restart::Policy;
 
-const EXAMPLES: &str = "Examples:
-  pull nginx | unpack | bundle --id web | ns add | portmap -p 8080:80 | keep --restart always
-  keep logs --follow web
-  keep attach web
-  keep stop --time 3 web
-  keep start web
-  keep list";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Start a container, stay with it in the background, print the record
 #[derive(Debug, Parser)]

@@ -17,11 +17,7 @@ pub(crate) use show::Show;
 pub(crate) use tree::{Diff, Draw};
 pub(crate) use upkeep::Upkeep;
 
-const EXAMPLES: &str = "Examples:
-  ns list | grep nginx
-  ns enter -t web -n -- ip addr
-  ns show web
-  pull nginx | unpack | bundle --id web | ns add | spawn";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// List, show, enter, add and delete namespaces
 #[derive(Parser, Debug)]

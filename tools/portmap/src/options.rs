@@ -16,14 +16,7 @@ use crate::spec::Wish;
     about,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = "Examples:
-  pull nginx | unpack | bundle | ns add | portmap -p 8080:80 | spawn
-  portmap web -p 127.0.0.1:8443:443    publish a port of a running container
-  portmap --pid 4711 -p 8080:80        reach a container that has only `lo`
-  portmap web -p unix:/run/web.sock:80   a socket of the host's to a port of the container's
-  portmap list                         what is published, and whose it is
-  portmap check || portmap restore     name what a flush has taken, put everything back
-  portmap del web                      withdraw all ports of a container"
+    after_help = include_str!("examples.txt")
 )]
 pub(crate) struct Options {
     #[command(subcommand)]

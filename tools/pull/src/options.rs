@@ -12,15 +12,7 @@ use crate::registry::{Access, Patience};
 use crate::source::Name;
 use crate::verify::{Identity, Rules};
 
-const EXAMPLES: &str = "\
-Examples:
-  pull nginx | unpack | bundle | spawn
-  pull --layout ./nginx --platform linux/arm64 nginx:1.27
-  pull --quiet oci-archive:image.tar:latest
-  pull --verify cosign.pub registry.example.com/team/app:1
-
-REF is a reference as docker's (nginx is docker.io/library/nginx:latest), or oci:DIR[:TAG],
-oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]; FILE may be compressed, and - is the standard input.";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Fetch an image into an OCI image layout
 #[derive(Parser, Debug)]

@@ -14,11 +14,7 @@ use passed::BundleOptions;
 
 use crate::activation;
 
-const EXAMPLES: &str = "Examples:
-  run --rm -p 8080:80 nginx
-  run --rm -it debian sh
-  run -d --name web --memory 64m -p 127.0.0.1:8080:80 nginx
-  run --print --rm -p 8080:80 nginx";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Run a container from an image
 #[derive(Debug, Parser)]

@@ -27,13 +27,7 @@ pub(crate) struct Arguments {
     version: (),
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  pull nginx | unpack | bundle | spawn
-  spawn ./bundle
-  spawn run --bundle ./bundle web
-  spawn exec -it web sh
-  spawn list --format json";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 #[derive(Args, Debug)]
 pub(crate) struct Global {

@@ -48,12 +48,7 @@ pub(crate) struct Args {
     pub(crate) roots: cli::Roots,
 }
 
-const EXAMPLES: &str = "Examples:
-  pull nginx | unpack
-  unpack --flat ./rootfs ./layout --ref latest
-  pull nginx | unpack | bundle --id web
-  unpack diff web
-  unpack commit web --tag web:1 | unpack | bundle";
+const EXAMPLES: &str = include_str!("examples.txt");
 
 /// What to do with a container's changes.
 #[derive(Debug, Subcommand)]

@@ -52,8 +52,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
             // One that the file has changed meanwhile is made anew.
             let hash = service.options.iter().find(|option| option.starts_with(CONFIG_HASH));
             running.push(hash.map(|hash| format!("--filter=label={hash}")));
-            let is_there = format!("{running} | grep -xF -- {id} >/dev/null");
-            script.push(format!("if {is_there}; then echo {id} runs >&2; else\n  "));
+            script.push(format!("if ! {running} | grep -xF -- {id} >/dev/null; then\n  "));
         }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(&service.options);

@@ -16,8 +16,8 @@ pub(super) struct Scenario {
 /// What is there, in each scenario: $BUSYBOX and $TORTURE, and the records of both, pulled (`p`, `tp`) and unpacked (`u`, `tu`).
 pub(super) const MADE: &str = "pull -q $BUSYBOX >p && unpack <p >u && pull -q $TORTURE >tp && unpack <tp >tu && \
     mkdir -p tree/a/b && echo x >tree/a/f && ln -s f tree/a/l && \
-    echo \"{services: {one: {image: $BUSYBOX, command: sleep 1000}, two: {image: $BUSYBOX, command: sleep 1000, \
-    depends_on: [one]}}}\" >compose.yaml";
+    echo \"{services: {one: {image: $BUSYBOX, command: sleep 1000, stop_grace_period: 0s}, \
+    two: {image: $BUSYBOX, command: sleep 1000, stop_grace_period: 0s, depends_on: [one]}}}\" >compose.yaml";
 
 /// What the scenarios call by these names.
 pub(super) const WORDS: [(&str, &str); 7] = [

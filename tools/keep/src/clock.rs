@@ -10,12 +10,12 @@ pub(crate) fn now() -> String {
 /// Parses a moment: RFC 3339 in UTC with any part of the time left out, seconds since 1970, or a span such as `10m`
 /// before now. Returns its text as [`now`] has it, so that the two compare as text.
 pub(crate) fn moment(text: &str) -> Result<String, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(calendar::rfc3339_nanoseconds((seconds.into(), 0)));
+    }
     if let Ok(span) = cli::duration(text) {
         let then = SystemTime::now().checked_sub(span).unwrap_or(UNIX_EPOCH);
         return Ok(calendar::rfc3339_nanoseconds(calendar::since_1970(then)));
-    }
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Ok(calendar::rfc3339_nanoseconds((seconds.into(), 0)));
     }
     let bare = text.trim_end_matches('Z');
     let template = "0000-00-00T00:00:00.000000000";

@@ -88,7 +88,7 @@ fn run(sandbox: &Sandbox) {
             test \"$out\" = 3
             ! run --rm --network front --network host {image} true 2>err; grep -q 'of several --network each is' err
             run -d --name web --network front --network back -p 8080:80 {image} httpd -f -h / >/dev/null
-            until wget -qO- http://127.0.0.1:8080/etc/hostname; do :; done >/dev/null
+            until busybox wget -qO- http://127.0.0.1:8080/etc/hostname; do :; done >/dev/null
             keep rm -f web db"
         ),
     );

@@ -12,18 +12,19 @@ use crate::plain::is_flag;
 /// Options' long names, and the words that give them.
 type Given = Vec<(String, OsString)>;
 
-static GIVEN: OnceLock<Given> = OnceLock::new();
+/// This program's options, and which of them its command line has.
+static LINE: OnceLock<(Command, ArgMatches)> = OnceLock::new();
 
 /// Returns the options that this program's verb was given, a word each, but for those that all tools have and `others`.
 pub fn given(others: &[&str]) -> anyhow::Result<Vec<String>> {
-    let all = GIVEN.get().into_iter().flatten();
+    let all = LINE.get().into_iter().flat_map(|(command, matches)| options(command, matches));
     let own = all.filter(|(name, _)| name != "root" && !others.contains(&name.as_str()));
-    own.map(|(name, word)| word.clone().into_string().map_err(|_| anyhow!("--{name}: no text"))).collect()
+    own.map(|(name, word)| word.into_string().map_err(|_| anyhow!("--{name}: no text"))).collect()
 }
 
-/// Notes what this program's verb was given.
-pub(crate) fn note(command: &Command, matches: &ArgMatches) {
-    GIVEN.get_or_init(|| options(command, matches));
+/// Keeps what was parsed, and returns the options.
+pub(crate) fn keep(command: Command, matches: ArgMatches) -> &'static Command {
+    &LINE.get_or_init(|| (command, matches)).0
 }
 
 fn options(command: &Command, matches: &ArgMatches) -> Given {

@@ -110,19 +110,19 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     let word = arguments.get(1).cloned();
     let parsed = command
         .try_get_matches_from_mut(arguments)
-        .inspect(|matches| given::note(&command, matches))
-        .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, verbosity(&matches))));
-    let (args, verbosity) = match parsed {
+        .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, matches)));
+    let (args, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => return usage_exit(&tool, &error, codes),
     };
     drop(parsing);
-    log::init(&tool, verbosity);
+    log::init(&tool, verbosity(&matches));
+    let command = given::keep(command, matches);
     if let Err(error) = traced {
         ::log::warn!("no trace: {error}");
     }
     let done = run(args);
-    let almost = word.filter(|_| done.is_err()).and_then(|word| words::almost(&command, &word));
+    let almost = word.filter(|_| done.is_err()).and_then(|word| words::almost(command, &word));
     ended(&tool, codes, done, almost.as_deref().unwrap_or_default())
 }
 

@@ -15,5 +15,6 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod network;
+pub mod packet;
 pub mod signal;
 pub mod sockets;

@@ -300,7 +300,7 @@ fn deliver(socket: &OwnedFd, request: &Request) -> io::Result<()> {
 /// Waits for an answer.
 pub(crate) fn answer(socket: &OwnedFd) -> Result<Answer> {
     let mut packet = vec![0; PACKET + 1];
-    match whole(|| recv(socket, packet.as_mut_slice(), RecvFlags::empty())) {
+    match sys::packet::hear(|| recv(socket, packet.as_mut_slice(), RecvFlags::empty())) {
         Ok((0, _)) | Err(Errno::PIPE) => Ok(Answer::Closed),
         Ok((count, _)) if packet[0] == ENDED => {
             Ok(Answer::Ended(serde_json::from_slice(&packet[1..count]).context("the keeper's answer")?))
@@ -316,7 +316,7 @@ pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0; 64];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    match whole(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)) {
+    match sys::packet::hear(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)) {
         // Who was killed in this moment: the next answer tells of it.
         Err(Errno::PIPE) => return Ok(None),
         received => received.context("the keeper's answer")?,
@@ -325,16 +325,6 @@ pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     }))
-}
-
-/// Receives. A keeper that ends without having read a request resets the connection, once, before what it has said.
-fn whole<T>(mut receive: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
-    loop {
-        match receive() {
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            received => return received,
-        }
-    }
 }
 
 fn send(socket: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {

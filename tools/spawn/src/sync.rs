@@ -126,19 +126,14 @@ pub(crate) fn receive_with_fd(
 ) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let length = loop {
-        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Ok(received) => break received.bytes,
-            // Who ends without reading an answer resets the connection, once, before what it has said.
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            Err(error) => return Err(error),
-        }
-    };
+    let received = sys::packet::hear(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let fd = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    Ok((length, fd))
+    Ok((received.bytes, fd))
 }
 
 fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {

@@ -38,7 +38,7 @@ pub(crate) struct Lifetime<'a> {
     restarts: Restarts,
     phase: Phase,
     /// The commands that end the container, and have not ended themselves: the next one has the same name.
-    endings: Vec<Pid>,
+    errands: Vec<Pid>,
     /// Who wanted the end, if it was not the container itself.
     wanted: Wanted,
     /// How the first start went.
@@ -85,9 +85,9 @@ impl<'a> Lifetime<'a> {
         let control = Control::open(&job.bundle)?;
         let restarts = Restarts::default();
         let (first, again, unwritten) = (None, None, None);
-        let (phase, endings, wanted) = (Phase::Ended, Vec::new(), Wanted::Nothing);
+        let (phase, errands, wanted) = (Phase::Ended, Vec::new(), Wanted::Nothing);
         let mut lifetime =
-            Self { job, claim, signals, control, log, restarts, phase, endings, wanted, first, again, unwritten };
+            Self { job, claim, signals, control, log, restarts, phase, errands, wanted, first, again, unwritten };
         let begun = (|| {
             if lifetime.job.attached {
                 Report::Open.send(caller)?;
@@ -224,7 +224,7 @@ impl<'a> Lifetime<'a> {
     }
 
     fn child_ended(&mut self, pid: Pid, status: WaitStatus) {
-        self.endings.retain(|ending| *ending != pid);
+        self.errands.retain(|errand| *errand != pid);
         match &mut self.phase {
             Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
             Phase::Running(container) if container.pid == pid => {
@@ -283,14 +283,14 @@ impl<'a> Lifetime<'a> {
     /// Sends a signal through `spawn`, which knows what the container consists of. A signal that it does not know, or that
     /// cannot be sent now, is made up for by the KILL that follows.
     fn signal(&mut self, signal: &str) {
-        self.begin_ending("kill", signal);
+        self.begin_errand("kill", signal);
     }
 
     /// Begins a command of `spawn` that ends the container or takes it away.
-    fn begin_ending(&mut self, verb: &str, argument: &str) -> Option<Errand> {
+    fn begin_errand(&mut self, verb: &str, argument: &str) -> Option<Errand> {
         let begun = Errand::begin(&self.job.spawn([verb, &self.job.id, argument]));
         let begun = begun.inspect_err(|error| self.note(&format!("{error:#}"))).ok();
-        self.endings.extend(begun.iter().map(|errand| errand.pid));
+        self.errands.extend(begun.iter().map(|errand| errand.pid));
         begun
     }
 
@@ -338,16 +338,16 @@ impl<'a> Lifetime<'a> {
     }
 
     /// What was to end a container that has ended must not meet the next one of its name.
-    fn end_endings(&mut self) {
-        for ending in self.endings.drain(..) {
+    fn kill_errands(&mut self) {
+        for errand in self.errands.drain(..) {
             // That it has ended is heard as of any other child.
-            let _gone = kill_process(ending, Signal::KILL);
+            let _gone = kill_process(errand, Signal::KILL);
         }
     }
 
     /// Writes down and tells how it ended, and prepares what comes next: a start after a pause, or nothing.
     fn conclude(&mut self, ended: Exit, pause: Option<Duration>) {
-        self.end_endings();
+        self.kill_errands();
         let written = exit::write(&self.job.bundle, exit::FILE, &ended);
         if let Err(error) = &written {
             self.note(&format!("{error:#}"));
@@ -358,7 +358,7 @@ impl<'a> Lifetime<'a> {
         if let Phase::Pausing(until, _) = self.phase {
             self.control.dismiss();
             // The place is needed for the next start.
-            self.phase = Phase::Pausing(until, self.begin_ending("delete", "--force"));
+            self.phase = Phase::Pausing(until, self.begin_errand("delete", "--force"));
         }
     }
 
@@ -374,7 +374,7 @@ impl<'a> Lifetime<'a> {
     /// Starts the container again.
     fn start(&mut self) {
         self.wanted = Wanted::Nothing;
-        self.end_endings();
+        self.kill_errands();
         exit::reserve(&self.job.bundle);
         match Launch::begin(&self.job, self.restarts.count) {
             Ok(start) => self.phase = Phase::Starting(Box::new(start)),

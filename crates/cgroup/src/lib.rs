@@ -430,8 +430,7 @@ fn tree(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![directory.to_owned()];
     let mut next = 0;
     while next < found.len() {
-        for entry in sys::file::known(fs::read_dir(&found[next]))?.into_iter().flatten() {
-            let entry = entry?;
+        for entry in sys::file::entries(&found[next])? {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 found.push(entry.path());
             }

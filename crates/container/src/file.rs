@@ -1,6 +1,6 @@
 //! Files that others write: whoever reads them must not wait for a FIFO, follow a link, or read without end.
 
-use std::fs::{self, File};
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,7 @@ fn read_believed(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>> 
 
 /// Returns the paths in a directory, if it is there.
 pub(crate) fn paths_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = sys::file::known(fs::read_dir(directory))?;
-    entries.into_iter().flatten().map(|entry| Ok(entry?.path())).collect()
+    Ok(sys::file::entries(directory)?.iter().map(DirEntry::path).collect())
 }
 
 /// Who asks.

@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, file, state_in};
+use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, state_in};
 
 /// Where runtimes note what others than `run` have them run: from a bundle of ours, maybe.
 const OTHERS: [&str; 2] = ["/run/runc", "/run/crun"];
@@ -151,8 +151,7 @@ pub fn in_full(directories: impl IntoIterator<Item = PathBuf>, text: &str) -> io
 
 /// Returns the names in a directory, if it is there.
 pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let paths = file::paths_in(directory)?;
-    Ok(paths.iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    Ok(sys::file::entries(directory)?.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
 /// Tells whether somebody lives who is responsible for the container and is not ending: what its claim says.

@@ -272,9 +272,7 @@ impl Swept {
 /// Does the duties of all who were killed.
 pub fn sweep(directories: &Directories) -> Result<Swept> {
     let (claims, mut swept) = (directories.claims(), Swept::default());
-    let entries = sys::file::known(fs::read_dir(&claims)).with_context(|| format!("read {}", claims.display()))?;
-    for entry in entries.into_iter().flatten() {
-        let entry = entry.with_context(|| format!("read {}", claims.display()))?;
+    for entry in sys::file::entries(&claims).with_context(|| format!("read {}", claims.display()))? {
         if let Ok(id) = ContainerId::of_path(&entry.path()) {
             swept.add(directories, id.clone(), |claim| claim.do_what_is_left(directories, &id));
         }

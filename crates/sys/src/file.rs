@@ -1,6 +1,6 @@
 //! Small files of the kernel's and of our own, with the fewest calls, and descriptors that need no closing.
 
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,6 +65,11 @@ pub fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if says_nothing(&error) => Err(error),
         other => Ok(other.ok()),
     }
+}
+
+/// Returns what is in a directory, if it is there: all of it, or the error.
+pub fn entries(directory: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
+    known(std::fs::read_dir(directory))?.into_iter().flatten().collect()
 }
 
 /// Tells whether something may have that name: an error is not that nothing has it.

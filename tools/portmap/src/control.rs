@@ -126,8 +126,7 @@ impl Sockets {
         if let Some(only) = &self.only {
             return Ok(vec![format!("{}.{only}", own_namespace()?)]);
         }
-        let entries = sys::file::known(fs::read_dir(&self.path)).and_then(|all| all.into_iter().flatten().collect());
-        let entries: Vec<fs::DirEntry> = entries.with_context(|| format!("read {}", self.path.display()))?;
+        let entries = sys::file::entries(&self.path).with_context(|| format!("read {}", self.path.display()))?;
         Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 

@@ -1,6 +1,5 @@
 //! What the host must do beside translating: forward packets, and let 127.0.0.1 be routed to the containers' bridge.
 
-use std::fs;
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -48,8 +47,8 @@ pub(crate) fn is_localnet_routed(interface: &str) -> bool {
 pub(crate) fn localnets() -> anyhow::Result<Vec<String>> {
     let look = || -> std::io::Result<Vec<String>> {
         let mut ours = Vec::new();
-        for interface in sys::file::known(fs::read_dir("/proc/sys/net/ipv4/conf"))?.into_iter().flatten() {
-            let name = interface?.file_name().into_string().unwrap_or_default();
+        for interface in sys::file::entries("/proc/sys/net/ipv4/conf")? {
+            let name = interface.file_name().into_string().unwrap_or_default();
             let value = sys::file::known(setting(&localnet(&name)))?;
             ours.extend(value.filter(|value| value == OURS).map(|_| name));
         }

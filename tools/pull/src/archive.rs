@@ -12,11 +12,11 @@ use anyhow::{Context, bail};
 use layout::lenient::{self, Empty, Lenient, Member, Shape};
 use layout::{Digester, MANIFEST_LIMIT, REF_NAME, Verified};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
+use registry::Body;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::reference::Reference;
-use crate::source::Body;
 
 /// A file in the archive.
 #[derive(Clone, Copy, Debug)]

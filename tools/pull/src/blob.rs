@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::anyhow;
 use layout::{Ingest, Layout};
 use oci_spec::image::Descriptor;
+use registry::progress::{Meter, Progress};
+use registry::{Failure, Retries};
 
-use crate::progress::{Meter, Progress};
-use crate::registry::{Failure, Retries};
 use crate::source::Source;
 
 /// Piece size of a transfer. Bytes.

@@ -4,12 +4,13 @@ use anyhow::{Context, bail};
 use layout::{CONFIG_LIMIT, Document, Kind, Layout, Platform, lenient};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use record::{Image, Record};
+use registry::Fetched;
+use registry::progress::Progress;
 use serde_json::{Map, Value, json};
 
 use crate::blob;
 use crate::options::{Choice, Policy};
-use crate::progress::Progress;
-use crate::source::{Fetched, Name, Source};
+use crate::source::{Name, Source};
 use crate::verify::{self, Rules, Subject};
 
 /// An index may hold indexes; deeper ones are no image's. Levels.

@@ -5,11 +5,11 @@ use std::io::{self, Read, Write};
 use anyhow::{Context, bail};
 use layout::{CONFIG_LIMIT, Document, Platform, Verified, lenient};
 use oci_spec::image::{Descriptor, ImageManifest};
+use registry::{Access, Failure, Fetched};
 use serde_json::{Value, json};
 
-use crate::registry::{Access, Failure};
 use crate::remote;
-use crate::source::{Fetched, Name, Source};
+use crate::source::{Name, Source};
 
 /// An index may hold indexes; deeper ones are no image's. Levels.
 const DEPTH: usize = 4;

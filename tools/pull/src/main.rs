@@ -4,15 +4,11 @@
 
 mod archive;
 mod blob;
-mod credentials;
 mod export;
 mod image;
 mod inspection;
 mod lock;
 mod options;
-mod progress;
-mod registries;
-mod registry;
 mod remote;
 mod room;
 mod source;
@@ -24,13 +20,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use layout::{Layout, reference};
+use registry::{Access, Network};
 
 use image::Job;
 use inspection::Part;
 use lock::LockFile;
-use options::{Args, Network, Policy, Verb};
-use progress::Progress;
-use registry::Access;
+use options::{Args, Policy, Verb};
 use room::Room;
 use source::{Name, Source};
 
@@ -57,7 +52,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             look(name, network, |_, source| inspection::digest(source, platform.as_ref()))?;
         }
         Some(Verb::Tags { name, network }) => {
-            let access = network.access();
+            let access = Access::new(network.clone());
             let name = expand(name.clone(), &access)?;
             Room::looking(&access).enter(std::slice::from_ref(&name))?;
             inspection::tags(&name, &access).with_context(|| format!("list tags of {name}"))?;
@@ -89,7 +84,7 @@ fn look(
     network: &Network,
     then: impl FnOnce(&Name, &Source<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let access = network.access();
+    let access = Access::new(network.clone());
     let name = expand(name.clone(), &access)?;
     Room::looking(&access).enter(std::slice::from_ref(&name))?;
     let open = || Source::open(&name, &access, &std::env::temp_dir());
@@ -97,13 +92,13 @@ fn look(
 }
 
 fn fetch(args: Args) -> anyhow::Result<()> {
-    let access = args.network.access();
+    let access = Access::new(args.network.clone());
     let rules = args.trust.rules()?;
     let layout = match args.choice.policy {
         Policy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
         _ => Layout::create(&args.directory())?,
     };
-    let progress = Progress::open(args.form())?;
+    let progress = args.shown.open()?;
     let job = Job {
         layout: &layout,
         choice: &args.choice,

@@ -1,14 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
 
 use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
+use registry::{Network, Shown};
 
-use crate::progress::Form;
 use crate::reference::Reference;
-use crate::registry::{Access, Patience};
 use crate::source::Name;
 use crate::verify::{Identity, Rules};
 
@@ -40,12 +38,8 @@ pub(crate) struct Args {
     /// Write the image also to an archive: oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]
     #[arg(long, value_name = "ARCHIVE", value_parser = crate::export::parse)]
     pub(crate) to: Option<Name>,
-    /// No progress
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-    /// Progress as auto (bars while stderr is a terminal), none, json (lines on stderr) or json:FD
-    #[arg(long, value_name = "FORM", default_value = "auto")]
-    progress: Form,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
 }
 
 /// What to do with the layout, other than fetch into it. An image of such a name is written `docker.io/library/list`.
@@ -169,55 +163,9 @@ impl Trust {
     }
 }
 
-/// How registries are reached.
-#[derive(Block, Clone, Debug)]
-pub(crate) struct Network {
-    /// Longest wait for the next byte
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
-    /// Retries without progress before giving up
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    retries: u32,
-    /// Blobs fetched at once
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub(crate) jobs: usize,
-    /// Credentials, as podman's auth.json or docker's config.json [default: $`REGISTRY_AUTH_FILE`, then theirs]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Certificates: *.crt are authorities, X.cert with X.key is ours [default: certs.d of containers and docker]
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-    /// Mirrors, aliases and what is blocked [default: registries.conf of containers]
-    #[arg(long, value_name = "FILE")]
-    registries_conf: Option<PathBuf>,
-    /// Check certificates; false also allows plain http, for storage and token servers, too
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
-    tls_verify: bool,
-}
-
-impl Network {
-    /// Returns how registries are reached.
-    pub(crate) fn access(&self) -> Access {
-        Access {
-            patience: Patience::new(self.timeout, self.retries),
-            authfile: self.authfile.clone(),
-            cert_dir: self.cert_dir.clone(),
-            insecure: !self.tls_verify,
-            registries_conf: self.registries_conf.clone(),
-            registries: OnceLock::new(),
-            credentials: Mutex::default(),
-        }
-    }
-}
-
 impl Args {
     /// Returns the directory of the layout.
     pub(crate) fn directory(&self) -> PathBuf {
         self.layout.clone().unwrap_or_else(|| self.roots.directories().layout())
-    }
-
-    /// Returns the form of progress.
-    pub(crate) fn form(&self) -> Form {
-        if self.quiet { Form::None } else { self.progress }
     }
 }

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use oci_spec::image::{Descriptor, Digest};
+use registry::{Access, Body, Endpoint, Failure, Fetched, Patience, Registry};
 
 use crate::reference::Reference;
-use crate::registries::Endpoint;
-use crate::registry::{Access, Failure, Patience, Registry};
-use crate::source::{Body, Fetched};
 
 /// The places that may have an image, from the first that gave its manifest on.
 #[derive(Debug)]
@@ -102,7 +100,7 @@ impl<'a> Remote<'a> {
 
     /// Returns how long to try.
     pub(crate) fn patience(&self) -> Patience {
-        self.access.patience
+        self.access.network.patience()
     }
 }
 

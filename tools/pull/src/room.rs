@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use confine::{Calls, FILES};
+use registry::Access;
 
 use crate::options::Args;
-use crate::registry::Access;
 use crate::source::Name;
 
 const ROOM: confine::Room =

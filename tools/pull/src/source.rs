@@ -1,17 +1,17 @@
 //! Where an image comes from: a registry, a layout or an archive.
 
 use std::fmt;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use layout::{Document, Layout, MANIFEST_LIMIT};
-use oci_spec::image::{Descriptor, Digest, MediaType};
+use layout::{Layout, MANIFEST_LIMIT};
+use oci_spec::image::{Descriptor, Digest};
+use registry::{Access, Body, Failure, Fetched, Patience};
 
 use crate::archive::Archive;
 use crate::reference::Reference;
-use crate::registry::{Access, Failure, Patience};
 use crate::remote::Remote;
 
 /// The user's words for an image.
@@ -83,40 +83,6 @@ fn split_path(text: &str) -> (&str, Option<&str>) {
         Some((path, tag)) if !Path::new(text).exists() => (path, Some(tag)),
         _ => (text, None),
     }
-}
-
-/// A manifest or index as it came.
-#[derive(Clone, Debug)]
-pub(crate) struct Fetched {
-    /// The document.
-    pub(crate) bytes: Vec<u8>,
-    /// Its descriptor.
-    pub(crate) descriptor: Descriptor,
-}
-
-impl Fetched {
-    /// Computes the descriptor; with `want`, the digest must be that.
-    pub(crate) fn new(bytes: Vec<u8>, media_type: &str, want: Option<&Digest>) -> anyhow::Result<Self> {
-        let own: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
-        let digest = want.cloned().unwrap_or(own);
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let descriptor = Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, digest);
-        layout::verify(&descriptor, &bytes)?;
-        Ok(Self { bytes, descriptor })
-    }
-
-    /// Returns what it says.
-    pub(crate) fn parse(&self) -> Result<Document, layout::Error> {
-        Document::parse(&self.bytes, self.descriptor.media_type().as_ref(), self.descriptor.digest().as_ref())
-    }
-}
-
-/// A blob that is coming.
-pub(crate) struct Body {
-    /// The offset of the first byte that will come.
-    pub(crate) start: u64,
-    /// The bytes.
-    pub(crate) reader: Box<dyn Read>,
 }
 
 /// An opened source.

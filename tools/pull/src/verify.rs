@@ -13,11 +13,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use layout::{Document, Layout};
 use oci_spec::image::{Descriptor, Digest, ImageIndexBuilder, ImageManifest, MediaType};
-use serde::Deserialize;
+use registry::Fetched;
+use registry::progress::Progress;
+use serde_json::Value;
 
 use crate::blob;
-use crate::progress::Progress;
-use crate::source::{Fetched, Name, Source};
+use crate::source::{Name, Source};
 use identity::Written;
 use key::PublicKey;
 use policy::Policy;
@@ -72,31 +73,6 @@ pub(crate) struct Proof {
 struct Claim {
     signature: Vec<u8>,
     payload: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-struct Payload {
-    critical: Critical,
-}
-
-#[derive(Deserialize)]
-struct Critical {
-    identity: SignedIdentity,
-    image: SignedImage,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct SignedIdentity {
-    docker_reference: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct SignedImage {
-    docker_manifest_digest: String,
 }
 
 impl Rules {
@@ -221,21 +197,25 @@ impl Subject<'_> {
     }
 
     fn fits(&self, payload: &[u8], subject: &Digest, identity: &Identity) -> anyhow::Result<()> {
-        let Critical { identity: signed, image, kind } = serde_json::from_slice::<Payload>(payload)
-            .map_err(|error| anyhow::anyhow!("one has a payload that is not understood: {error}"))?
-            .critical;
+        let payload: Value = serde_json::from_slice(payload).context("one has a payload that is not understood")?;
+        let said = |member: &str| {
+            let said = payload.pointer(&format!("/critical/{member}")).and_then(Value::as_str);
+            said.with_context(|| format!("one has a payload that is not understood: it has no {member}"))
+        };
+        let (kind, image, name) =
+            (said("type")?, said("image/docker-manifest-digest")?, said("identity/docker-reference")?);
         if kind != KIND {
             bail!("one is a {kind:?}");
         }
-        if image.docker_manifest_digest != subject.as_ref() {
-            bail!("one is for {:?}", image.docker_manifest_digest);
+        if image != subject.as_ref() {
+            bail!("one is for {image:?}");
         }
         let wanted = match self.name {
             Name::Reference(reference) => Some(Written::from(reference)),
             _ => None,
         };
-        if !identity.accepts(wanted.as_ref(), &signed.docker_reference) {
-            bail!("one is for the name {:?}", signed.docker_reference);
+        if !identity.accepts(wanted.as_ref(), name) {
+            bail!("one is for the name {name:?}");
         }
         Ok(())
     }

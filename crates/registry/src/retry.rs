@@ -12,21 +12,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the user decided about the network.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// Longest wait for the next byte.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// Retries without progress before giving up.
-    pub(crate) retries: u32,
+    pub retries: u32,
 }
 
 impl Patience {
     /// Makes a patience out of seconds.
-    pub(crate) fn new(seconds: u64, retries: u32) -> Self {
+    pub fn new(seconds: u64, retries: u32) -> Self {
         Self { timeout: Duration::from_secs(seconds.max(1)), retries }
     }
 
     /// Attempts something, again and again while its failure is a passing one.
-    pub(crate) fn retry<T>(self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+    pub fn retry<T>(self, mut attempt: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
         let mut retries = Retries::new(self);
         loop {
             match attempt() {
@@ -39,7 +39,7 @@ impl Patience {
 
 /// Why a request or a transfer did not succeed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// It may go better another time, after the pause that the server asks for.
     Passing(anyhow::Error, Option<Duration>),
     /// It will not.
@@ -48,7 +48,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Returns the error of either kind.
-    pub(crate) fn into_error(self) -> anyhow::Error {
+    pub fn into_error(self) -> anyhow::Error {
         match self {
             Self::Passing(error, _) | Self::Final(error) => error,
         }
@@ -57,29 +57,29 @@ impl Failure {
 
 /// Counts retries and makes the pauses between them.
 #[derive(Debug)]
-pub(crate) struct Retries {
+pub struct Retries {
     left: u32,
     allowed: u32,
 }
 
 impl Retries {
     /// Starts counting.
-    pub(crate) fn new(patience: Patience) -> Self {
+    pub fn new(patience: Patience) -> Self {
         Self { left: patience.retries, allowed: patience.retries }
     }
 
     /// Forgets the failures so far: there was progress.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.left = self.allowed;
     }
 
     /// Tells whether no other attempt follows this one.
-    pub(crate) fn is_last(&self) -> bool {
+    pub fn is_last(&self) -> bool {
         self.left == 0 && self.allowed > 0
     }
 
     /// Waits before the next attempt, or returns the error when there is none.
-    pub(crate) fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
+    pub fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
         let (error, asked) = match failure {
             Failure::Passing(error, asked) if self.left > 0 => (error, asked),
             other => return Err(other.into_error()),
@@ -102,7 +102,7 @@ fn jitter(pause: Duration) -> Duration {
 }
 
 /// Returns the pause that a server asks for: seconds, or the time to come back (RFC 9110, "Retry-After").
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

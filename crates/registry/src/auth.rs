@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use ureq::http::Uri;
 
-use super::http::{Ask, Client, host, read_body, words};
 use crate::credentials::Credentials;
+use crate::http::{Ask, Client, host, read_body, words};
 
 /// A token server's answer is short. Bytes.
 const ANSWER_LIMIT: u64 = 1 << 20;

@@ -20,27 +20,27 @@ use ureq::unversioned::transport::{
 
 /// Whose certificates are taken, and what is shown of our own.
 #[derive(Debug, Default)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     /// Any certificate will do.
-    pub(super) anybody: bool,
+    pub(crate) anybody: bool,
     /// The authorities.
-    pub(super) roots: Vec<CertificateDer<'static>>,
+    pub(crate) roots: Vec<CertificateDer<'static>>,
     /// Ours.
-    pub(super) client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    pub(crate) client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 /// Wraps a connection to an https server; others pass.
 #[derive(Debug)]
-pub(super) struct Tls(Option<Arc<ClientConfig>>);
+pub(crate) struct Tls(Option<Arc<ClientConfig>>);
 
 impl Tls {
     /// Makes the one for servers that are reached without TLS.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self(None)
     }
 
     /// Makes the one for a host.
-    pub(super) fn new(certificates: Certificates) -> anyhow::Result<Self> {
+    pub(crate) fn new(certificates: Certificates) -> anyhow::Result<Self> {
         let provider = Arc::new(ring::default_provider());
         let mut store = RootCertStore::empty();
         // The system's own directory may hold what this library does not read; who needs it is told so.
@@ -84,7 +84,7 @@ impl<In: Transport> Connector<In> for Tls {
 }
 
 /// A connection with TLS.
-pub(super) struct TlsTransport {
+pub(crate) struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }

@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
-use crate::reference::Reference;
+use layout::Reference;
 
 /// What all files say together.
 #[derive(Debug, Default)]
-pub(crate) struct Registries {
+pub struct Registries {
     by_prefix: BTreeMap<String, Entry>,
     aliases: BTreeMap<String, String>,
 }
 
 /// A place to ask for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     /// The image, as that place calls it.
-    pub(crate) reference: Reference,
+    pub reference: Reference,
     /// Any certificate will do, and plain http.
-    pub(crate) insecure: bool,
+    pub insecure: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,7 +67,7 @@ enum Use {
 
 impl Registries {
     /// Reads `file`, or `$CONTAINERS_REGISTRIES_CONF`, or else the user's or the system's file and the directories beside both.
-    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let chosen = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut all = Self::default();
         for path in file.map(Path::to_owned).or(chosen).map_or_else(usual_files, |file| Ok(vec![file]))? {
@@ -117,7 +117,7 @@ impl Registries {
 
     /// Returns what a short name stands for. Without an alias that is docker's own registry, as docker has it: searching
     /// several registries would let whoever takes the name in one of them answer for another.
-    pub(crate) fn expand(&self, reference: &Reference) -> anyhow::Result<Reference> {
+    pub fn expand(&self, reference: &Reference) -> anyhow::Result<Reference> {
         let alias =
             reference.short.as_ref().and_then(|short| self.aliases.get(short)).filter(|alias| !alias.is_empty());
         let Some(alias) = alias else { return Ok(reference.clone()) };
@@ -128,7 +128,7 @@ impl Registries {
     }
 
     /// Returns where to ask, in order: the mirrors, then the registry itself.
-    pub(crate) fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
+    pub fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
         let matching = self.by_prefix.iter().filter_map(|(prefix, entry)| {
             let length = match_prefix(prefix, reference)?;
             Some((length, prefix, entry))

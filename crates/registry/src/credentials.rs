@@ -12,7 +12,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value};
 
-use crate::reference::{DOCKER_HUB, Reference};
+use layout::Reference;
+use layout::reference::DOCKER_HUB;
 
 /// Docker's key for its own registry.
 const HUB_KEY: &str = "https://index.docker.io/v1/";

@@ -1,35 +1,42 @@
 //! A registry (distribution-spec, "Pull"): manifests, blobs, tags and referrers of one repository.
 
+#![forbid(unsafe_code)]
+
 mod auth;
 mod certificates;
+mod credentials;
+mod fetched;
 mod http;
+mod options;
 mod pages;
+pub mod progress;
 mod proxy;
+mod registries;
 mod retry;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use flate2::read::GzDecoder;
-use layout::{Document, Kind, MANIFEST_LIMIT};
+use layout::reference::DOCKER_HUB;
+use layout::{Document, Kind, MANIFEST_LIMIT, Reference};
 use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use ureq::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, WARNING, WWW_AUTHENTICATE};
 use ureq::http::{Response, StatusCode, Uri};
 
-use crate::credentials::{self, Credentials};
-use crate::reference::{DOCKER_HUB, Reference};
-use crate::registries::{Endpoint, Registries};
-use crate::source::{Body, Fetched};
 use auth::{Authorization, Challenge};
 use certificates::Trust;
+use credentials::Credentials;
 use http::{Ask, Client, read_body, read_limited, words};
 
-pub(crate) use retry::{Failure, Patience, Retries};
+pub use fetched::{Body, Fetched};
+pub use options::{Network, Shown};
+pub use registries::{Endpoint, Registries};
+pub use retry::{Failure, Patience, Retries};
 
 /// A server that speaks https begins to do so within this time.
 const PROBE: Duration = Duration::from_secs(5);
@@ -42,37 +49,34 @@ type Received = (Vec<u8>, String, Option<String>);
 
 /// How registries are reached.
 #[derive(Debug)]
-pub(crate) struct Access {
-    /// Time-out and retries.
-    pub(crate) patience: Patience,
-    /// `--authfile`.
-    pub(crate) authfile: Option<PathBuf>,
-    /// `--cert-dir`.
-    pub(crate) cert_dir: Option<PathBuf>,
-    /// `--tls-verify=false`: any certificate, and plain http where there is no TLS.
-    pub(crate) insecure: bool,
-    /// `--registries-conf`.
-    pub(crate) registries_conf: Option<PathBuf>,
-    /// What that file or the usual ones say, once somebody has asked.
-    pub(crate) registries: OnceLock<Registries>,
+pub struct Access {
+    /// The user's decisions.
+    pub network: Network,
+    registries: OnceLock<Registries>,
     /// The credentials for a repository, or why there are none to be had, once they were looked for.
-    pub(crate) credentials: Mutex<BTreeMap<String, Result<Option<Credentials>, String>>>,
+    credentials: Mutex<BTreeMap<String, Result<Option<Credentials>, String>>>,
 }
 
 impl Access {
+    /// Makes one that has read nothing yet.
+    pub fn new(network: Network) -> Self {
+        Self { network, registries: OnceLock::new(), credentials: Mutex::default() }
+    }
+
     /// Returns what registries.conf says; it is read when it is needed first.
-    pub(crate) fn registries(&self) -> anyhow::Result<&Registries> {
+    pub fn registries(&self) -> anyhow::Result<&Registries> {
         if let Some(registries) = self.registries.get() {
             return Ok(registries);
         }
-        let registries = Registries::read(self.registries_conf.as_deref())?;
+        let registries = Registries::read(self.network.registries_conf.as_deref())?;
         Ok(self.registries.get_or_init(|| registries))
     }
 
     /// Looks for a repository's credentials, so that no helper has to be executed later.
-    pub(crate) fn learn(&self, reference: &Reference) {
+    pub fn learn(&self, reference: &Reference) {
         let mut known = self.credentials.lock().unwrap_or_else(PoisonError::into_inner);
-        let find = || credentials::find(reference, self.authfile.as_ref()).map_err(|error| format!("{error:#}"));
+        let find =
+            || credentials::find(reference, self.network.authfile.as_ref()).map_err(|error| format!("{error:#}"));
         known.entry(reference.name()).or_insert_with(find);
     }
 
@@ -85,7 +89,7 @@ impl Access {
 
 /// One repository of a registry.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub struct Registry {
     client: Client,
     base: Uri,
     reference: Reference,
@@ -96,16 +100,16 @@ pub(crate) struct Registry {
 impl Registry {
     /// Finds out how the registry is spoken to: https, and http where there is none of it on the loopback (as docker has
     /// it) or by the user's wish.
-    pub(crate) fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
+    pub fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
         let reference = &endpoint.reference;
-        let insecure = access.insecure || endpoint.insecure;
+        let insecure = !access.network.tls_verify || endpoint.insecure;
         let host = match reference.registry.as_str() {
             DOCKER_HUB => "registry-1.docker.io",
             other => other,
         };
-        let directory = access.cert_dir.clone();
+        let directory = access.network.cert_dir.clone();
         let trust = Trust { registry: host.to_owned(), anybody: insecure, directory };
-        let client = Client::new(access.patience, trust);
+        let client = Client::new(access.network.patience(), trust);
         let scheme = if insecure || is_loopback(host) { find_scheme(&client, host) } else { "https" };
         Ok(Self {
             client,
@@ -117,12 +121,12 @@ impl Registry {
     }
 
     /// Returns the user's patience.
-    pub(crate) fn patience(&self) -> Patience {
+    pub fn patience(&self) -> Patience {
         self.client.patience()
     }
 
     /// Fetches the manifest or index that the reference names.
-    pub(crate) fn root(&self) -> anyhow::Result<Fetched> {
+    pub fn root(&self) -> anyhow::Result<Fetched> {
         let digest = self.reference.digest.as_ref().map(Digest::to_string);
         let name = digest.or_else(|| self.reference.tag.clone()).unwrap_or_default();
         let (bytes, media_type, claimed) = self.manifest(&name, MANIFEST_LIMIT)?;
@@ -137,7 +141,7 @@ impl Registry {
     }
 
     /// Fetches a manifest or index by its descriptor.
-    pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
+    pub fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
         if descriptor.size() > MANIFEST_LIMIT {
             bail!("manifest {} is said to have {} bytes: too many", descriptor.digest(), descriptor.size());
         }
@@ -153,7 +157,7 @@ impl Registry {
     }
 
     /// Fetches the manifest or index with a tag, if there is one.
-    pub(crate) fn tagged(&self, tag: &str) -> anyhow::Result<Option<Fetched>> {
+    pub fn tagged(&self, tag: &str) -> anyhow::Result<Option<Fetched>> {
         let found = self.find_manifest(tag, MANIFEST_LIMIT)?;
         found.map(|(bytes, media_type, _)| Fetched::new(bytes, &media_type, None)).transpose()
     }
@@ -182,7 +186,7 @@ impl Registry {
     }
 
     /// Begins the transfer of a blob at `offset`. One that knows no ranges, or does not want to hear of them, begins at 0.
-    pub(crate) fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
+    pub fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
         match self.open_at(descriptor, offset) {
             Err(Failure::Final(error)) if offset > 0 => {
                 log::debug!("ask for all of it: {error:#}");
@@ -305,7 +309,7 @@ fn passing_if_cut(error: anyhow::Error) -> Failure {
 }
 
 /// Tells a host on this machine's loopback.
-pub(crate) fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

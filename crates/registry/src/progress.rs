@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// `--progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// Bars while stderr is a terminal, else nothing.
     #[default]
     Auto,
@@ -46,7 +46,7 @@ impl FromStr for Form {
 }
 
 /// Where progress goes.
-pub(crate) enum Progress {
+pub enum Progress {
     /// Nowhere.
     None,
     /// To a terminal.
@@ -57,7 +57,7 @@ pub(crate) enum Progress {
 
 impl Progress {
     /// Opens what the form says.
-    pub(crate) fn open(form: Form) -> anyhow::Result<Self> {
+    pub fn open(form: Form) -> anyhow::Result<Self> {
         Ok(match form {
             Form::Auto if io::stderr().is_terminal() => {
                 Self::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)))
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     /// Starts the meter of one blob.
-    pub(crate) fn blob(&self, descriptor: &Descriptor) -> Meter<'_> {
+    pub fn blob(&self, descriptor: &Descriptor) -> Meter<'_> {
         let bar = match self {
             Self::Bars(bars) => {
                 let name: String = descriptor.digest().digest().chars().take(12).collect();
@@ -92,7 +92,7 @@ fn style() -> ProgressStyle {
 }
 
 /// One blob's progress.
-pub(crate) struct Meter<'a> {
+pub struct Meter<'a> {
     progress: &'a Progress,
     bar: Option<ProgressBar>,
     digest: String,
@@ -103,14 +103,14 @@ pub(crate) struct Meter<'a> {
 
 impl Meter<'_> {
     /// The blob needs no transfer.
-    pub(crate) fn present(&mut self) {
+    pub fn present(&mut self) {
         self.offset = self.size;
         self.tell("present");
         self.finish();
     }
 
     /// The transfer begins at an offset.
-    pub(crate) fn resume(&mut self, offset: u64) {
+    pub fn resume(&mut self, offset: u64) {
         self.offset = offset;
         if let Some(bar) = &self.bar {
             bar.set_position(offset);
@@ -119,7 +119,7 @@ impl Meter<'_> {
     }
 
     /// Bytes have come.
-    pub(crate) fn advance(&mut self, count: u64) {
+    pub fn advance(&mut self, count: u64) {
         self.offset += count;
         if let Some(bar) = &self.bar {
             bar.set_position(self.offset);
@@ -130,7 +130,7 @@ impl Meter<'_> {
     }
 
     /// The blob is there and right.
-    pub(crate) fn done(&mut self) {
+    pub fn done(&mut self) {
         self.tell("done");
         self.finish();
     }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::tls::Certificates;
+use crate::tls::Certificates;
 
 /// What is known of a registry's certificates.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Trust {
 }
 
 /// Finds the certificates for a host. What certs.d says of a registry holds for that registry alone.
-pub(super) fn find(trust: &Trust, host: &str) -> anyhow::Result<Certificates> {
+pub(crate) fn find(trust: &Trust, host: &str) -> anyhow::Result<Certificates> {
     let mut found = Certificates { anybody: trust.anybody, ..Certificates::default() };
     for directory in directories(trust, host) {
         read_directory(&directory, &mut found).with_context(|| format!("read certificates {}", directory.display()))?;

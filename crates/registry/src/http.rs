@@ -14,10 +14,10 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
 use ureq::{Agent, Proxy};
 
-use super::certificates::{self, Trust};
-use super::proxy;
-use super::retry::{Failure, Patience, retry_after};
-use super::tls::Tls;
+use crate::certificates::{self, Trust};
+use crate::proxy;
+use crate::retry::{Failure, Patience, retry_after};
+use crate::tls::Tls;
 
 /// More redirects are a loop.
 const REDIRECTS: usize = 10;

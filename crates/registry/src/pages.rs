@@ -6,8 +6,8 @@ use oci_spec::image::{Digest, MediaType};
 use serde_json::Value;
 use ureq::http::header::LINK;
 
-use super::http::read_body;
-use super::{ACCEPT, Registry, passing_if_cut};
+use crate::http::read_body;
+use crate::{ACCEPT, Registry, passing_if_cut};
 
 /// Tags of one repository, all together. Bytes.
 const TAGS_LIMIT: u64 = 16 << 20;
@@ -20,7 +20,7 @@ struct Page {
 
 impl Registry {
     /// Returns all tags of the repository.
-    pub(crate) fn tags(&self) -> anyhow::Result<Vec<String>> {
+    pub fn tags(&self) -> anyhow::Result<Vec<String>> {
         let mut tags = Vec::new();
         let mut path = "tags/list".to_owned();
         let mut left = TAGS_LIMIT;
@@ -38,9 +38,8 @@ impl Registry {
     }
 
     /// Returns the index of what refers to a manifest, by the API or by its tag. Several pages become one index.
-    pub(crate) fn referrers(&self, digest: &Digest) -> anyhow::Result<Option<Vec<u8>>> {
-        let fallback = format!("{}-{}", digest.algorithm(), digest.digest());
-        for path in [format!("referrers/{digest}"), format!("manifests/{fallback}")] {
+    pub fn referrers(&self, digest: &Digest) -> anyhow::Result<Option<Vec<u8>>> {
+        for path in [format!("referrers/{digest}"), format!("manifests/{}", layout::referrers_tag(digest))] {
             let Some(page) = self.page(&path, "the referrers", MANIFEST_LIMIT)? else { continue };
             // Some registries answer any path with a page for people.
             if is_index(&page.body) {

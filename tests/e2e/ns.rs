@@ -2,6 +2,7 @@
 
 mod cni;
 mod crash;
+mod created;
 mod hosts;
 mod network;
 mod several;
@@ -37,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
     ];
     tests.extend(network::tests());
     tests.extend(several::tests());
+    tests.extend(created::tests());
     tests.extend(hosts::tests());
     tests.extend(cni::tests());
     tests.extend(crash::tests());

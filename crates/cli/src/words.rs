@@ -28,7 +28,7 @@ const OTHERS: [(&[&str], &str); 12] = [
     (&["images"], "pull list"),
     (&["load"], "pull docker-archive:FILE"),
     (&["login", "logout"], "podman's or skopeo's, whose files pull reads"),
-    (&["network", "networks"], "ns"),
+    (&["network", "networks"], "ns network"),
     (&["port"], "portmap list"),
     (&["ps"], "keep list"),
     (&["rmi"], "pull remove"),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{ContainerId, RuntimeId, VolumeName, file};
+use crate::{ContainerId, NetworkName, RuntimeId, VolumeName, file};
 
 /// Where networks have their names, whoever makes them: `ip-netns(8)`.
 pub const NAMESPACES: &str = "/run/netns";
@@ -92,6 +92,16 @@ impl Directories {
     /// Returns a volume.
     pub fn volume(&self, name: &VolumeName) -> PathBuf {
         self.volumes().join(&**name)
+    }
+
+    /// Returns the directory of what is noted of networks that are there without a container.
+    pub fn networks(&self) -> PathBuf {
+        self.data.join("networks")
+    }
+
+    /// Returns what is noted of a network.
+    pub fn network(&self, name: &NetworkName) -> PathBuf {
+        self.networks().join(&**name)
     }
 
     /// Returns the directory of the claims on names.

@@ -89,6 +89,12 @@ impl Network {
         ips.find_map(|ip| ip.get("gateway")?.as_str()?.parse().ok())
     }
 
+    /// Tells whether all of the container's addresses are in networks that lead nowhere.
+    pub fn is_internal(&self) -> bool {
+        let ips = self.0.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        !ips.is_empty() && ips.iter().all(|ip| ip.get("internal") == Some(&Value::Bool(true)))
+    }
+
     fn is_of_host(&self, ip: &Value) -> bool {
         let interface = || {
             let index = usize::try_from(ip.get("interface")?.as_u64()?).ok()?;

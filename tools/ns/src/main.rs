@@ -50,6 +50,7 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
         Command::Diff(diff) => diff.run()?,
         Command::Enter(enter) => return enter.checked()?.run(false),
         Command::List(list) => list.run(false)?,
+        Command::Network(networks) => networks.run()?,
         Command::Restore(upkeep) => upkeep.run(network::restore)?,
         Command::Show(show) => show.run()?,
         Command::Tree(tree) => tree.run()?,

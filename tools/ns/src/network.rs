@@ -3,6 +3,7 @@
 
 pub(crate) mod cni;
 mod config;
+mod created;
 mod firewall;
 mod host_local;
 mod hosts;
@@ -25,17 +26,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Owner, Ownership};
-use netlink::route::{Link, Router};
+use netlink::route::{Cidr, Link, Router};
 use record::{Bundle, Id, Network, OwnedBy, Record};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
 use config::Config;
+pub(crate) use created::{create, list, remove};
 use hosts::Note;
 use lock::lock;
 pub(crate) use named::within;
 use owner::PortAlias;
-pub(crate) use owner::{bridge_of, names_of};
+pub(crate) use owner::bridge_of;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed, Plan, Step};
 pub(crate) use pool::DEFAULT_BRIDGE;
@@ -43,6 +45,8 @@ pub(crate) use removal::{SWEEP, delete, sweep_all};
 pub(crate) use restore::{check, restore};
 pub(crate) use result::mac_text;
 use work::Work;
+
+use crate::options::Settings;
 
 /// A container to make a network for.
 #[derive(Debug)]
@@ -104,8 +108,8 @@ fn attach(work: &mut Work, target: &Target, requests: &[Request]) -> Result<(Net
         let mut numbered = (0..=requests.len()).map(|number| request.interface.replace("%d", &number.to_string()));
         let interface = numbered.find(|name| !is_taken(name));
         let interface = interface.with_context(|| format!("{} is taken", request.interface))?;
-        let request = Request { interface, is_further: network.is_some(), ..request.clone() };
-        let plan = make(work, &request)?;
+        let mut request = Request { interface, is_further: network.is_some(), ..request.clone() };
+        let plan = make(work, &target.directories, &mut request)?;
         notes.extend(note(target, &request, &plan));
         names.extend(result::names(&plan.network));
         network = Some(plan.network);
@@ -118,10 +122,28 @@ fn attach(work: &mut Work, target: &Target, requests: &[Request]) -> Result<(Net
 }
 
 /// Makes one network.
-fn make(work: &mut Work, request: &Request) -> Result<Plan> {
+fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Result<Plan> {
+    if let Some(created) = created::settings_of(directories, &request.network)? {
+        let is_plain = request.settings == Settings::default();
+        ensure!(is_plain, "network {}: its subnets and the like are given to `ns network create`", request.network);
+        request.bridge.take_if(|_| created.macvlan.is_some());
+        request.settings = created;
+    }
     let shared = request.host_local.as_ref().map(host_local::Network::open).transpose()?;
     let host = &mut work.host;
-    let observed = observe(host, request)?;
+    let mut observed = Observed::default();
+    if let Some(bridge) = &request.bridge {
+        let port = port_name(host, request)?;
+        observed = Observed { port, ..observe(host, directories, bridge, &request.settings)? };
+    }
+    if let Some(bridge) = &observed.bridge {
+        ensure!(
+            bridge.internal || !request.settings.internal,
+            "{} is there already, and leads outwards",
+            request.network
+        );
+        request.settings.internal = bridge.internal;
+    }
     let taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
     let mut holder = |address: IpAddr| {
         let noted = taken.iter().find(|holder| holder.addresses.contains(&address)).map(|holder| holder.name.clone());
@@ -209,17 +231,22 @@ fn draft_of(note: &Path) -> PathBuf {
     note.with_file_name(format!(".{name}"))
 }
 
-fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
-    let Some(name) = &request.bridge else { return Ok(Observed::default()) };
-    let bridge = host.link(name).with_context(|| format!("look for {name}"))?;
-    if let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
-        bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
-    }
+/// Returns a free name for the host's end of the container's link.
+fn port_name(host: &mut Router, request: &Request) -> Result<String> {
     if !request.is_further {
         let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
         ensure!(known.is_none(), "container {} has a network already", request.id);
     }
     let port = owner::port_names(&request.id).find(|name| matches!(host.link(name), Ok(None)));
+    port.context("too many links of earlier containers are left")
+}
+
+/// Looks at what is there for a bridge.
+fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &Settings) -> Result<Observed> {
+    let bridge = host.link(name).with_context(|| format!("look for {name}"))?;
+    if let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
+        bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
+    }
     let index = bridge.as_ref().map(|bridge| bridge.index);
     let addresses = host.addresses().context("list addresses")?;
     let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
@@ -228,12 +255,18 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
         IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     };
     let networks: Vec<_> = own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect();
-    let is_needed = bridge.is_none() || pool::is_needed(request, !networks.is_empty());
+    let is_needed = bridge.is_none() || pool::is_needed(settings, !networks.is_empty());
     let ways = if is_needed { host.routes().context("list routes")? } else { vec![] };
     let default = ways.iter().filter(|way| way.destination.prefix == 0).find_map(|way| way.index);
     let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
     let others = others.iter().filter(|other| routed(other.address.address));
-    let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address))).collect();
+    let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));
+    let mut named: Vec<_> = named.collect();
+    let reserved = if bridge.is_none() { created::created(directories)? } else { vec![] };
+    for (network, settings) in reserved.iter().filter(|(network, _)| bridge_of(network) != name) {
+        let addresses = settings.subnets.iter().zip(&settings.gateways);
+        named.extend(addresses.map(|(subnet, at)| (network.to_string(), Cidr { address: *at, ..*subnet })));
+    }
     let is_own = bridge.as_ref().is_some_and(owner::is_bridge);
     let ports = index.filter(|_| !is_own).map(|index| host.links(Some(index))).transpose().context("list ports")?;
     let free = ports.is_some_and(|ports| !ports.iter().any(|port| PortAlias::of(port).is_some()));
@@ -243,10 +276,11 @@ fn observe(host: &mut Router, request: &Request) -> Result<Observed> {
             mac: bridge.mac.as_slice().try_into().ok(),
             mtu: bridge.mtu,
             own: is_own,
+            internal: owner::is_internal(&bridge),
             free,
             addresses: networks,
         }),
-        port: port.context("too many links of earlier containers are left")?,
+        port: String::new(),
         others: named,
         routes: ways.iter().filter(|way| index.is_none() || way.index != index).map(|way| way.destination).collect(),
     })

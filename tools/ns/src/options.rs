@@ -4,6 +4,8 @@ mod add;
 mod enter;
 mod list;
 mod membership;
+mod network;
+mod settings;
 mod show;
 mod tree;
 mod upkeep;
@@ -13,6 +15,8 @@ use clap::{Parser, Subcommand};
 pub(crate) use add::{Add, Del};
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
+pub(crate) use network::Networks;
+pub(crate) use settings::Settings;
 pub(crate) use show::Show;
 pub(crate) use tree::{Diff, Draw};
 pub(crate) use upkeep::Upkeep;
@@ -39,6 +43,7 @@ pub(crate) enum Command {
     Diff(Diff),
     Enter(Box<Enter>),
     List(List),
+    Network(Networks),
     /// Put back what somebody has taken from the containers' networks, as by flushing the firewall or an interface
     Restore(Upkeep),
     Show(Show),

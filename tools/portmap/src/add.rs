@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use container::{ContainerId, Owner};
 use log::warn;
-use record::{Input, PortMapping, PortOptions, Protocol, Record};
+use record::{Input, Network, PortMapping, PortOptions, Protocol, Record};
 use serde_json::Value;
 
 use crate::beside;
@@ -42,6 +42,11 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     );
     if target.shares_the_hosts_network() {
         warn!("{} is in the host's network: its ports are the host's", target.owner.id);
+        record.hand_on()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if record.find::<Network>()?.is_some_and(|network| network.is_internal()) {
+        warn!("{} is in internal networks alone: its ports are not published", target.owner.id);
         record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::{
     AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS,
-    IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_UNIVERSE,
-    RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
+    IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_PROP_LIST,
+    RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
 };
 use crate::{Attribute, parse};
 
@@ -16,6 +16,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its further names.
+    pub names: Vec<String>,
     /// Its address, as long as its kind has them.
     pub mac: Vec<u8>,
     /// Its longest packet.
@@ -46,6 +48,7 @@ impl Link {
         for attribute in parse(payload.get(16..)?) {
             match attribute.kind {
                 IFLA_IFNAME => link.name = attribute.text(),
+                IFLA_PROP_LIST => link.names = parse(attribute.payload).map(|name| name.text()).collect(),
                 IFLA_ADDRESS => link.mac = attribute.payload.to_vec(),
                 IFLA_MTU => link.mtu = native(attribute.payload)?,
                 IFLA_GROUP => link.group = native(attribute.payload)?,

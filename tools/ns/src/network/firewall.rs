@@ -26,6 +26,8 @@ pub(crate) struct Rules {
     pub(crate) guard: bool,
     /// Whether packets that leave the networks get the host's address.
     pub(crate) masquerade: bool,
+    /// Whether no packet leaves or enters, in place of that.
+    pub(crate) internal: bool,
     /// What to do about other firewalls' chains that drop forwarded packets.
     pub(crate) forward: Forward,
 }
@@ -151,8 +153,16 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
             rules: networks.iter().map(leaving).collect(),
         });
     }
+    let mut guard: Vec<(String, Vec<Expression>)> = vec![];
     if rules.guard {
-        let guard = vec![("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge))];
+        guard.push(("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge)));
+    }
+    if rules.internal {
+        let crossed = [(Comparison::Unequal, Comparison::Equal), (Comparison::Equal, Comparison::Unequal)];
+        let rule = |(from, to)| crossing(&rules.bridge, from, to).into_iter().chain([drop()]).collect();
+        guard.extend(["nobody gets in", "nobody gets out"].map(str::to_owned).into_iter().zip(crossed.map(rule)));
+    }
+    if !guard.is_empty() {
         chains.push(Wanted { name: guard_name(&rules.bridge), hook: hook("filter", Hook::FORWARD, 0), rules: guard });
     }
     chains

@@ -15,6 +15,8 @@ pub(crate) struct Lease {
     pub(crate) address: Cidr,
     /// The bridge's address in the same network.
     pub(crate) gateway: IpAddr,
+    /// It leads nowhere but to the bridge.
+    pub(crate) internal: bool,
 }
 
 /// A container that has addresses.
@@ -32,11 +34,20 @@ pub(crate) type Holders<'a> = &'a mut dyn FnMut(IpAddr) -> Option<String>;
 /// More addresses than this are not tried.
 const TRIES: u128 = 1 << 16;
 
-/// Chooses an address in the network of `gateway`: the wanted one, or the first after the id's own place that has no
-/// holder.
-pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holder: Holders<'_>) -> Result<Lease> {
+/// Chooses an address in the network of `gateway`: the wanted one, or in the range the first after the id's own place that
+/// has no holder.
+pub(crate) fn choose(
+    id: &str,
+    gateway: Cidr,
+    range: Cidr,
+    wanted: Option<IpAddr>,
+    holder: Holders<'_>,
+) -> Result<Lease> {
     let network = gateway.network();
-    let lease = |address| Lease { address: Cidr { address, prefix: network.prefix }, gateway: gateway.address };
+    let lease = |address| {
+        let address = Cidr { address, prefix: network.prefix };
+        Lease { address, gateway: gateway.address, internal: false }
+    };
     if let Some(address) = wanted {
         if let Some(holder) = holder(address) {
             bail!("address {address} is taken by {holder}");
@@ -47,13 +58,14 @@ pub(crate) fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, holder: Ho
         return Ok(lease(address));
     }
     // The network's own address is number 0; in IPv4 the last one is for broadcasts.
-    let count = network.size().saturating_sub(1);
+    let first = u128::from(range == network);
+    let count = range.size().saturating_add(1).saturating_sub(2 * first);
     let start = if count == 0 { 0 } else { u128::from(hash(id)) % count };
     (0..count.min(TRIES))
-        .map(|step| network.nth(1 + (start + step) % count))
-        .find(|address| *address != gateway.address && holder(*address).is_none())
+        .map(|step| range.nth(first + (start + step) % count))
+        .find(|address| usable(network, *address) && *address != gateway.address && holder(*address).is_none())
         .map(lease)
-        .ok_or_else(|| anyhow::anyhow!("no address is free in {network}"))
+        .ok_or_else(|| anyhow::anyhow!("no address is free in {range}"))
 }
 
 /// Tells whether a host may have the address.
@@ -69,7 +81,7 @@ mod tests {
 
     fn choose(id: &str, gateway: Cidr, wanted: Option<IpAddr>, taken: &[IpAddr]) -> Result<Lease> {
         let holder = |address| taken.iter().position(|taken| *taken == address).map(|holder| format!("c{holder}"));
-        super::choose(id, gateway, wanted, &mut { holder })
+        super::choose(id, gateway, gateway.network(), wanted, &mut { holder })
     }
 
     fn addresses(addresses: &[&str]) -> Vec<IpAddr> {

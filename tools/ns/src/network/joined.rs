@@ -1,16 +1,17 @@
 //! The networks of a container, read back from the kernel: for one that shares them, or that has got one more.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use netlink::route::{Address, Cidr, Link, Route, Router};
+use netlink::route::{Address, Link, Route, Router};
 use record::Network;
 
 use super::ipam::Lease;
 use super::named;
-use super::owner::PortAlias;
+use super::owner::{self, PortAlias};
 use super::result::{Interface, loopback, network_of};
 
 /// Describes the networks of a namespace: the one that leads outwards first.
@@ -19,6 +20,7 @@ pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
     let mut inside = named::router(netns.as_fd()).with_context(|| format!("enter {}", path.display()))?;
     let links = inside.links(None)?;
     let own = inside.addresses()?;
+    let hosts = host.addresses()?;
     let mut defaults: Vec<Route> = inside.routes()?.into_iter().filter(|way| way.destination.prefix == 0).collect();
     defaults.sort_by_key(|way| way.metric);
     let place = |link: &Link| defaults.iter().position(|way| way.index == Some(link.index)).unwrap_or(defaults.len());
@@ -35,10 +37,13 @@ pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
             port.as_ref().and_then(|port| port.controller).map(|index| host.link_at(index)).transpose()?.flatten();
         interfaces.extend(bridge.iter().chain(&port).map(|link| interface(link, None)));
         interfaces.push(interface(link, Some(path)));
-        let gateway =
-            |address: Cidr| defaults.iter().filter_map(|way| way.gateway).find(|gateway| address.contains(*gateway));
+        let internal = bridge.as_ref().filter(|bridge| owner::is_internal(bridge)).map(|bridge| bridge.index);
+        let of_bridge = hosts.iter().filter(|own| Some(own.index) == internal).map(|own| own.address.address);
+        let gateways: Vec<IpAddr> = defaults.iter().filter_map(|way| way.gateway).chain(of_bridge).collect();
         for Address { address, .. } in own.iter().filter(|own| own.index == link.index) {
-            let lease = gateway(*address).map(|gateway| Lease { address: *address, gateway });
+            let gateway = gateways.iter().find(|gateway| address.contains(**gateway)).copied();
+            let internal = internal.is_some();
+            let lease = gateway.map(|gateway| Lease { address: *address, gateway, internal });
             leases.extend(lease.map(|lease| (lease, interfaces.len() - 1)));
         }
     }

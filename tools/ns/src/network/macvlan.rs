@@ -17,16 +17,17 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     );
     let sandbox = Some(container::namespace(&request.id).display().to_string());
     let name = request.interface.clone();
-    let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.mtu, group: None };
+    let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.settings.mtu, group: None };
     let mut steps = vec![Step::Macvlan { link, parent: parent.to_owned() }];
     let mut leases = vec![];
     for address in &request.addresses {
-        let subnet = request.subnets.iter().find(|subnet| subnet.contains(*address));
+        let subnet = request.settings.subnets.iter().find(|subnet| subnet.contains(*address));
         let subnet = subnet.ok_or_else(|| anyhow!("address {address} is in none of the networks given by --subnet"))?;
-        let gateway = request.gateways.iter().find(|gateway| subnet.contains(**gateway)).copied();
+        let gateway = request.settings.gateways.iter().find(|gateway| subnet.contains(**gateway)).copied();
         let gateway = gateway.unwrap_or_else(|| subnet.nth(1));
         ensure!(gateway != *address, "address {address} is the gateway's: --gateway names another one");
-        leases.push(Lease { address: Cidr { address: *address, prefix: subnet.prefix }, gateway });
+        let address = Cidr { address: *address, prefix: subnet.prefix };
+        leases.push(Lease { address, gateway, internal: false });
     }
     steps.extend(leases.iter().map(|lease| Step::Address { link: name.clone(), address: lease.address }));
     steps.push(Step::Up(name.clone()));

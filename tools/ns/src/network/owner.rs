@@ -12,7 +12,10 @@ pub(crate) const GROUP: u32 = 0x6472_6179;
 const LONGEST: usize = 15;
 
 /// The alias of a bridge that we have made, and so may remove.
-pub(crate) const BRIDGE: &str = "drayage";
+const BRIDGE: &str = "drayage";
+
+/// That of one which no packet leaves or enters.
+const INTERNAL: &str = "drayage internal";
 
 /// What the alias of a bridge's port says, and that of a namespace's loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +88,16 @@ pub(crate) fn names_of(network: &str) -> Vec<String> {
     Some(network.to_owned()).filter(|network| network.len() > LONGEST).into_iter().collect()
 }
 
+/// Returns the alias of a bridge of ours.
+pub(crate) fn bridge_alias(internal: bool) -> &'static str {
+    if internal { INTERNAL } else { BRIDGE }
+}
+
+/// Tells whether no packet leaves or enters a bridge of ours.
+pub(crate) fn is_internal(link: &Link) -> bool {
+    link.alias.as_deref() == Some(INTERNAL)
+}
+
 /// Tells whether a port is one that the kernel is about to remove.
 pub(crate) fn is_gone(link: &Link) -> bool {
     link.alias.as_deref().is_some_and(|alias| alias.starts_with("gone="))
@@ -92,7 +105,7 @@ pub(crate) fn is_gone(link: &Link) -> bool {
 
 /// Tells whether a link is a bridge that we have made.
 pub(crate) fn is_bridge(link: &Link) -> bool {
-    let marked = link.alias.as_deref().map_or(link.group == GROUP, |alias| alias == BRIDGE);
+    let marked = link.alias.as_deref().map_or(link.group == GROUP, |alias| [BRIDGE, INTERNAL].contains(&alias));
     marked && link.kind.as_deref() == Some("bridge")
 }
 

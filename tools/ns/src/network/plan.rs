@@ -15,10 +15,10 @@ use super::ipam::{Holders, Lease, choose};
 use super::owner::{self, PortAlias, hash};
 use super::pool;
 use super::result::{Interface, loopback, network};
+use crate::options::Settings;
 
 /// A container's network as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Request {
     /// The container's id, which names the namespace.
     pub(crate) id: ContainerId,
@@ -26,28 +26,18 @@ pub(crate) struct Request {
     pub(crate) owner: Owner,
     /// Further names by which the other containers on the bridge find it.
     pub(crate) names: Vec<String>,
+    /// The network's name.
+    pub(crate) network: String,
     /// The bridge; without one there is nothing but a loopback interface.
     pub(crate) bridge: Option<String>,
-    /// Further names of the bridge.
-    pub(crate) bridge_names: Vec<String>,
-    /// The host's link to be on the network of, in place of a bridge.
-    pub(crate) parent: Option<String>,
-    /// The networks; none means those that the bridge has, or a free one.
-    pub(crate) subnets: Vec<Cidr>,
-    /// Whether one of the networks is to be of IPv6.
-    pub(crate) ipv6: bool,
-    /// The bridge's addresses; a network's first address where none is given.
-    pub(crate) gateways: Vec<IpAddr>,
+    /// What the network is like.
+    pub(crate) settings: Settings,
     /// The container's addresses; a free one of each network where none is given.
     pub(crate) addresses: Vec<IpAddr>,
     /// The name of the container's interface.
     pub(crate) interface: String,
     /// Its link-layer address.
     pub(crate) mac: Option<Mac>,
-    /// Its longest packet.
-    pub(crate) mtu: Option<u32>,
-    /// Whether packets that leave the networks get the host's address.
-    pub(crate) masquerade: bool,
     /// What to do about other firewalls' chains that drop what is forwarded; `None` opens them for a bridge that has a guard.
     pub(crate) forward: Option<Forward>,
     /// The network of CNI's host-local in which the container's addresses are noted too.
@@ -98,6 +88,8 @@ pub(crate) struct Bridge {
     pub(crate) free: bool,
     /// We have made it.
     pub(crate) own: bool,
+    /// No packet leaves or enters it.
+    pub(crate) internal: bool,
 }
 
 /// One thing to do. Its text is its line under -v and its error's context.
@@ -154,6 +146,7 @@ impl fmt::Display for Step {
             Self::HostIpv6 { link, enabled: false } => write!(f, "leave {link} without IPv6"),
             Self::HostUp(link) => write!(f, "bring {link} up"),
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
+            Self::Firewall { rules, .. } if rules.internal => write!(f, "keep packets of {} inside", rules.bridge),
             Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Firewall { rules, .. } => write!(f, "let packets of {} through", rules.bridge),
             Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
@@ -181,11 +174,12 @@ pub(crate) struct Plan {
 pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
     let sandbox = Some(namespace(&request.id).display().to_string());
     let mut steps = vec![];
-    if let Some(parent) = &request.parent {
+    if let Some(parent) = &request.settings.macvlan {
         return super::macvlan::plan(request, parent);
     }
     let Some(bridge) = &request.bridge else { return Ok(without_bridge(request)) };
-    let gateways = gateways(request, observed)?;
+    let internal = request.settings.internal;
+    let gateways = gateways(bridge, &request.settings, observed)?;
     let leases = leases(request, &gateways, holder)?;
     steps.extend(notes(request, &leases));
     let bridge_mac = match &observed.bridge {
@@ -193,12 +187,12 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
     };
     // As long as the way outwards takes, or as the bridge was made for: longer packets would be lost.
-    let mtu = request.mtu.or(observed.bridge.as_ref().map_or(observed.mtu, |known| Some(known.mtu)));
+    let mtu = request.settings.mtu.or(observed.bridge.as_ref().map_or(observed.mtu, |known| Some(known.mtu)));
     if observed.bridge.is_none() {
         let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
-        let names = request.bridge_names.clone();
-        steps.push(Step::Alias { link: bridge.clone(), alias: owner::BRIDGE.to_owned(), names });
+        let (alias, names) = (owner::bridge_alias(internal).to_owned(), owner::names_of(&request.network));
+        steps.push(Step::Alias { link: bridge.clone(), alias, names });
     }
     let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
     if observed.bridge.as_ref().is_none_or(|known| known.own && enabled) {
@@ -208,8 +202,14 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     let missing = gateways.iter().filter(|gateway| !has(gateway));
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
     steps.push(Step::HostUp(bridge.clone()));
-    steps.extend(forwards(&gateways));
-    steps.extend(firewall(request, observed, bridge, &gateways));
+    let rules = firewall(request, observed, bridge, &gateways);
+    if !rules.internal {
+        steps.extend(forwards(&gateways));
+    }
+    let first = observed.bridge.as_ref().is_none_or(|known| known.free);
+    if rules.internal || rules.masquerade || rules.forward != Forward::Off {
+        steps.push(Step::Firewall { rules, first });
+    }
     let port_name = observed.port.clone();
     let addresses: Vec<IpAddr> = leases.iter().map(|lease| lease.address.address).collect();
     let port_mac = mac(None, &port_name);
@@ -229,7 +229,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     steps.push(Step::Up(link.clone()));
     let way = vec![port_name.clone(), bridge.clone()];
     steps.push(Step::Announce { link: link.clone(), mac: Some(mac), way });
-    steps.extend(leases.iter().map(|lease| request.way(lease)));
+    steps.extend(leases.iter().filter(|lease| !lease.internal).map(|lease| request.way(lease)));
     let interfaces = [
         Interface { name: bridge.clone(), mac: bridge_mac, sandbox: None },
         Interface { name: port_name, mac: Some(port_mac), sandbox: None },
@@ -238,13 +238,15 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
 }
 
-/// Returns the step that the bridge's rules take, if there are any.
-fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Cidr]) -> Option<Step> {
+/// Returns the bridge's rules.
+fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Cidr]) -> Rules {
     let known = observed.bridge.as_ref();
+    let internal = request.settings.internal;
+    let masquerade = !request.settings.no_masquerade && !internal;
     // On somebody else's bridge there are containers of which we do not know who may reach them, so nothing is opened or
     // closed unasked; nor is a bridge opened that has no guard.
     let is_own = known.is_none_or(|bridge| bridge.own);
-    let forward = request.forward.unwrap_or(match (is_own, request.masquerade) {
+    let forward = request.forward.unwrap_or(match (is_own, masquerade || internal) {
         (true, true) => Forward::Insert,
         (true, false) => Forward::Warn,
         (false, _) => Forward::Off,
@@ -254,10 +256,7 @@ fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Ci
     networks = networks.iter().map(|network| network.network()).collect();
     networks.sort_unstable();
     networks.dedup();
-    let (bridge, masquerade, guard) = (bridge.to_owned(), request.masquerade, request.masquerade && is_own);
-    let first = known.is_none_or(|bridge| bridge.free);
-    let rules = Rules { bridge, networks, guard, masquerade, forward };
-    (masquerade || forward != Forward::Off).then_some(Step::Firewall { rules, first })
+    Rules { bridge: bridge.to_owned(), networks, guard: masquerade && is_own, masquerade, internal, forward }
 }
 
 /// Returns the steps that forward packets of the families that have a gateway.
@@ -287,11 +286,11 @@ fn notes<'a>(request: &'a Request, leases: &'a [Lease]) -> impl Iterator<Item = 
 }
 
 /// Finds the bridge's address in each network.
-fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
+pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -> Result<Vec<Cidr>> {
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
     let mut gateways = vec![];
-    for subnet in &pool::networks(request, observed)? {
-        let wanted = request.gateways.iter().find(|address| subnet.contains(**address)).copied();
+    for subnet in &pool::networks(bridge, settings, observed)? {
+        let wanted = settings.gateways.iter().find(|address| subnet.contains(**address)).copied();
         let present = known.iter().find(|address| address.overlaps(*subnet)).copied();
         let gateway = match (present, wanted) {
             (Some(present), _) if present.network() != subnet.network() => {
@@ -308,11 +307,15 @@ fn gateways(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
         }
         gateways.push(gateway);
     }
-    for wanted in &request.gateways {
+    for wanted in &settings.gateways {
         ensure!(
             gateways.iter().any(|gateway| gateway.address == *wanted),
             "gateway {wanted} is in none of the networks"
         );
+    }
+    for range in &settings.ip_ranges {
+        let has = |gateway: &Cidr| gateway.contains(range.network().address) && gateway.prefix <= range.prefix;
+        ensure!(gateways.iter().any(has), "range {range} is in none of the networks");
     }
     Ok(gateways)
 }
@@ -324,7 +327,13 @@ fn leases(request: &Request, gateways: &[Cidr], holder: Holders<'_>) -> Result<V
         let networks: Vec<_> = gateways.iter().map(|gateway| gateway.network().to_string()).collect();
         ensure!(inside, "address {address} is not in {}", networks.join(" or "));
     }
-    gateways.iter().map(|gateway| choose(&request.id, *gateway, wanted(gateway), holder)).collect()
+    let lease = |gateway: &Cidr| {
+        let range = request.settings.ip_ranges.iter().find(|range| gateway.overlaps(**range));
+        let range = range.map_or(gateway.network(), |range| range.network());
+        let lease = choose(&request.id, *gateway, range, wanted(gateway), holder)?;
+        Ok(Lease { internal: request.settings.internal, ..lease })
+    };
+    gateways.iter().map(lease).collect()
 }
 
 /// Derives a link-layer address from an IPv4 address, so that it comes back with it, or from a name.
@@ -349,16 +358,11 @@ pub(super) mod tests {
             owner: "0000001a-00000002".parse().unwrap(),
             names: vec![],
             bridge: Some("drayage0".into()),
-            bridge_names: vec![],
-            parent: None,
-            subnets: vec![],
-            ipv6: false,
-            gateways: vec![],
+            network: "bridge".into(),
+            settings: Settings::default(),
             addresses: vec![],
             interface: "eth0".into(),
             mac: None,
-            mtu: None,
-            masquerade: true,
             forward: None,
             host_local: None,
             user_mode: false,
@@ -408,6 +412,7 @@ pub(super) mod tests {
             mtu: 1500,
             free: false,
             own: true,
+            internal: false,
             addresses: vec!["10.1.0.9/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
         };
         let observed = Observed { bridge: Some(bridge), ..Observed::default() };
@@ -429,14 +434,15 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_fit_is_said() {
         let addresses = vec!["10.1.0.1/24".parse().unwrap()];
-        let bridge = Bridge { mac: None, mtu: 1500, free: false, own: true, addresses };
+        let bridge = Bridge { mac: None, mtu: 1500, free: false, own: true, internal: false, addresses };
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
         let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();
-        let subnets = |text: &str| Request { subnets: vec![text.parse().unwrap()], ..request() };
+        let with = |settings| Request { settings, ..request() };
+        let subnets = |text: &str| with(Settings { subnets: vec![text.parse().unwrap()], ..Settings::default() });
         let address = Request { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
-        let gateway = Request { gateways: vec!["10.9.0.1".parse().unwrap()], ..request() };
-        let moved = Request { gateways: vec!["10.1.0.2".parse().unwrap()], ..request() };
+        let by = |text: &str| with(Settings { gateways: vec![text.parse().unwrap()], ..Settings::default() });
+        let (gateway, moved) = (by("10.9.0.1"), by("10.1.0.2"));
         for (request, observed, want) in [
             (&subnets("10.1.0.0/16"), &there, "the bridge has address 10.1.0.1/24, which is not in 10.1.0.0/16"),
             (&moved, &there, "the bridge has address 10.1.0.1/24 already, not 10.1.0.2"),

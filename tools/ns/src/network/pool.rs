@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow};
 use netlink::route::Cidr;
 
 use super::owner::hash;
-use super::plan::{Observed, Request};
+use super::plan::Observed;
+use crate::options::Settings;
 
 /// The bridge that is meant where none is named.
 pub(crate) const DEFAULT_BRIDGE: &str = "drayage0";
@@ -22,21 +23,20 @@ const POOLS_IPV6: [(Cidr, u8); 1] =
     [(Cidr { address: IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7261, 0x796e, 0, 0, 0, 0, 0)), prefix: 48 }, 64)];
 
 /// Tells whether a network has to be found, so that the host's routes matter: `has_networks` says that the bridge has some.
-pub(super) fn is_needed(request: &Request, has_networks: bool) -> bool {
-    request.ipv6 || request.subnets.is_empty() && !has_networks
+pub(super) fn is_needed(settings: &Settings, has_networks: bool) -> bool {
+    settings.ipv6 || settings.subnets.is_empty() && !has_networks
 }
 
 /// Returns the networks of the bridge: those asked for, else those that it has, else new ones.
-pub(super) fn networks(request: &Request, observed: &Observed) -> Result<Vec<Cidr>> {
+pub(super) fn networks(name: &str, settings: &Settings, observed: &Observed) -> Result<Vec<Cidr>> {
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
-    let name = request.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
-    let mut networks = match (request.subnets.as_slice(), known) {
+    let mut networks = match (settings.subnets.as_slice(), known) {
         ([], []) if name == DEFAULT_BRIDGE && !used(observed).any(|used| used.overlaps(DEFAULT)) => vec![DEFAULT],
         ([], []) => vec![free(name, &POOLS, observed)?],
         ([], known) => known.to_vec(),
         (wanted, _) => wanted.to_vec(),
     };
-    if request.ipv6 && networks.iter().all(|network| network.address.is_ipv4()) {
+    if settings.ipv6 && networks.iter().all(|network| network.address.is_ipv4()) {
         networks.push(
             known
                 .iter()
@@ -81,8 +81,7 @@ mod tests {
     use crate::network::plan::Bridge;
 
     fn chosen(bridge: &str, ipv6: bool, observed: &Observed) -> Result<Vec<Cidr>> {
-        let request = Request { bridge: Some(bridge.to_owned()), ipv6, ..crate::network::plan::tests::request() };
-        networks(&request, observed)
+        networks(bridge, &Settings { ipv6, ..Settings::default() }, observed)
     }
 
     fn observed(others: &[&str], routes: &[&str]) -> Observed {
@@ -124,7 +123,7 @@ mod tests {
         let with = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
             Observed {
-                bridge: Some(Bridge { mac: None, mtu: 1500, own: true, free: false, addresses }),
+                bridge: Some(Bridge { mac: None, mtu: 1500, own: true, internal: false, free: false, addresses }),
                 ..Observed::default()
             }
         };

@@ -57,8 +57,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
             delete_link(&mut host, port)?;
         }
         remove_name(id, is_ours)?;
-        let links = host.links(None).context("list links")?;
-        return sweep(&mut host, &links);
+        return sweep(&mut host);
     }
     for port in &ports {
         // Until the kernel has taken it, it must not count as a port, nor hold its addresses.
@@ -128,8 +127,7 @@ pub(crate) fn sweep_all() -> Result<()> {
         let quiet = quiet_for(&lock)?;
         if quiet >= LINGER {
             let mut host = Router::open().context("open a routing socket")?;
-            let links = host.links(None).context("list links")?;
-            sweep(&mut host, &links)?;
+            sweep(&mut host)?;
             // Before the lock: whoever gets that, and finds our turn taken, must be able to count on us.
             drop(turn);
             return Ok(());
@@ -145,11 +143,13 @@ fn quiet_for(lock: &File) -> Result<Duration> {
     Ok(SystemTime::now().duration_since(last).unwrap_or(LINGER))
 }
 
-fn sweep(host: &mut Router, links: &[Link]) -> Result<()> {
+/// Does so now, for one who has the lock.
+pub(super) fn sweep(host: &mut Router) -> Result<()> {
+    let links = host.links(None).context("list links")?;
     for port in links.iter().filter(|link| owner::is_gone(link)) {
         delete_link(host, port)?;
     }
-    for link in idle(links) {
+    for link in idle(&links) {
         let rules = firewall::remove(&link.name).with_context(|| format!("remove the rules of {}", link.name))?;
         delete_link(host, link)?;
         drop(rules);

@@ -12,6 +12,7 @@ use netlink::route::{Cidr, Link, NewLink, Router};
 use record::{Id, Network, NetworkOptions, OwnedBy, Record};
 use serde_json::Value;
 
+use super::created::settings_of;
 use super::firewall::{self, Rules};
 use super::lock::lock;
 use super::named;
@@ -34,8 +35,10 @@ struct Attachment {
     /// The bridge's addresses.
     gateways: Vec<Cidr>,
     masquerade: bool,
-    /// Further names of the bridge.
-    names: Vec<String>,
+    /// Whether no packet leaves or enters the bridge.
+    internal: bool,
+    /// The network, if its name is known.
+    network: Option<String>,
     /// What it asked to do about other firewalls.
     forward: Option<Forward>,
 }
@@ -90,7 +93,9 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
     for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
         // One that is damaged is no reason to leave the others alone.
         let Ok(record) = record.map_err(|error| log::warn!("{error}")) else { continue };
-        for attachment in attachments_of(&record).unwrap_or_default() {
+        for mut attachment in attachments_of(&record).unwrap_or_default() {
+            let created = attachment.network.as_ref().map(|network| settings_of(directories, network)).transpose()?;
+            attachment.masquerade &= !created.flatten().unwrap_or_default().no_masquerade;
             let Attachment { id, owner, port, addresses, .. } = &attachment;
             let link = links.iter().find(|link| link.name == *port);
             let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };
@@ -114,8 +119,6 @@ fn attachments_of(record: &Record) -> Option<Vec<Attachment>> {
     let list = |name: &str| network.0.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
     let id = record.find::<Id>().ok()??.0;
-    let named = words.iter().filter_map(|word| word.strip_prefix("--network="));
-    let networks: Vec<&str> = named.filter_map(|word| word.split([':', ',']).next()).collect();
     let mut found = Vec::new();
     for (position, interfaces) in list("interfaces").windows(3).enumerate() {
         let [bridge, port, inside] = interfaces else { continue };
@@ -124,10 +127,11 @@ fn attachments_of(record: &Record) -> Option<Vec<Attachment>> {
             continue;
         }
         let (bridge_name, port) = (text(bridge, "name")?, text(port, "name")?);
-        let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
+        let (mut addresses, mut gateways, mut internal) = (Vec::new(), Vec::new(), false);
         for lease in list("ips").iter().filter(|ip| interface_of(ip) == Some(position + 2)) {
             let address: Cidr = text(lease, "address")?.parse().ok()?;
             addresses.push(address.address);
+            internal |= lease.get("internal") == Some(&Value::Bool(true));
             gateways.push(Cidr { address: text(lease, "gateway")?.parse().ok()?, ..address });
         }
         let first: Option<IpAddr> = gateways.first().map(|gateway| gateway.address);
@@ -139,16 +143,19 @@ fn attachments_of(record: &Record) -> Option<Vec<Attachment>> {
             addresses,
             gateways,
             masquerade: !words.iter().any(|word| word == "--no-masquerade"),
-            names: networks
-                .iter()
-                .filter(|name| owner::bridge_of(name) == bridge_name)
-                .flat_map(|name| owner::names_of(name))
-                .collect(),
+            internal,
+            network: networks_of(&words).find(|name| owner::bridge_of(name) == bridge_name).map(str::to_owned),
             forward: words.iter().find_map(|word| word.strip_prefix("--forward=")?.parse().ok()),
             bridge: bridge_name.to_owned(),
         });
     }
     Some(found)
+}
+
+/// Returns the networks that options of `ns add` name.
+pub(super) fn networks_of(words: &[String]) -> impl Iterator<Item = &str> {
+    let named = words.iter().filter_map(|word| word.strip_prefix("--network="));
+    named.filter_map(|word| word.strip_prefix("name=").unwrap_or(word).split([':', ',']).next())
 }
 
 fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
@@ -180,17 +187,19 @@ fn bridge_steps(
     };
     let gateways = distinct(false);
     let link = links.iter().find(|link| link.name == bridge);
+    let internal = attached.iter().any(|attachment| attachment.internal) || link.is_some_and(owner::is_internal);
     if link.is_none() && !attached.iter().any(|attachment| attachment.own) {
         log::warn!("bridge {bridge} is gone, which somebody else had made");
         return steps;
     }
     if link.is_none() {
-        let names = attached.first().map(|attachment| attachment.names.clone()).unwrap_or_default();
+        let names = attached.iter().find_map(|attachment| attachment.network.as_deref()).map(owner::names_of);
         let mac = Some(mac(gateways.first().map(|gateway| gateway.address), bridge));
         let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
         let mtu = ports.map(|port| port.mtu).min();
         steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
-        steps.push(Step::Alias { link: bridge.to_owned(), alias: owner::BRIDGE.to_owned(), names });
+        let alias = owner::bridge_alias(internal).to_owned();
+        steps.push(Step::Alias { link: bridge.to_owned(), alias, names: names.unwrap_or_default() });
         let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
         steps.push(Step::HostIpv6 { link: bridge.to_owned(), enabled });
     }
@@ -210,14 +219,18 @@ fn bridge_steps(
         steps.push(Step::Port { port: port.name.clone(), bridge: bridge.to_owned() });
         steps.push(Step::Hairpin(port.name.clone()));
     }
-    steps.extend(forwards(&gateways));
-    let networks: Vec<Cidr> = distinct(true).iter().map(|gateway| gateway.network()).collect();
+    if !internal {
+        steps.extend(forwards(&gateways));
+    }
+    let networks: Vec<Cidr> = distinct(!internal).iter().map(|gateway| gateway.network()).collect();
     if !networks.is_empty() {
-        let guard = link.is_none_or(owner::is_bridge);
-        let asked = attached.iter().filter(|attachment| attachment.masquerade).map(|attachment| attachment.forward);
-        let opens = asked.into_iter().any(|asked| asked.map_or(guard, |how| how == Forward::Insert));
+        let own = link.is_none_or(owner::is_bridge);
+        let asked =
+            attached.iter().filter(|attachment| attachment.masquerade || internal).map(|attachment| attachment.forward);
+        let opens = asked.into_iter().any(|asked| asked.map_or(own, |how| how == Forward::Insert));
         let forward = if opens { Forward::Insert } else { Forward::Off };
-        let rules = Rules { bridge: bridge.to_owned(), networks, guard, masquerade: true, forward };
+        let (bridge, guard, masquerade) = (bridge.to_owned(), own && !internal, !internal);
+        let rules = Rules { bridge, networks, guard, masquerade, internal, forward };
         steps.push(Step::Firewall { rules, first: true });
     }
     steps

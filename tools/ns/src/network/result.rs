@@ -27,10 +27,14 @@ pub(crate) fn network(interfaces: &[Interface], leases: &[Lease]) -> Network {
 
 /// Writes a result; with each address stands which interface has it.
 pub(super) fn network_of(interfaces: &[Interface], leases: &[(Lease, usize)]) -> Network {
-    let ips = leases.iter().map(|(Lease { address, gateway }, interface)| {
-        json!({"address": address.to_string(), "gateway": gateway.to_string(), "interface": interface})
+    let ips = leases.iter().map(|(Lease { address, gateway, internal }, interface)| {
+        let mut ip = json!({"address": address.to_string(), "gateway": gateway.to_string(), "interface": interface});
+        if *internal {
+            ip["internal"] = json!(true);
+        }
+        ip
     });
-    let routes = leases.iter().map(|(lease, _)| {
+    let routes = leases.iter().filter(|(lease, _)| !lease.internal).map(|(lease, _)| {
         let all = if lease.gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
         json!({"dst": all, "gw": lease.gateway.to_string()})
     });
@@ -87,7 +91,8 @@ mod tests {
             Interface { name: "drayage0".into(), mac: Some([10, 88, 10, 213, 0, 1]), sandbox: None },
             Interface { name: "eth0".into(), mac: None, sandbox: Some("/run/netns/web".into()) },
         ];
-        let lease = Lease { address: "10.213.0.5/16".parse().unwrap(), gateway: [10, 213, 0, 1].into() };
+        let lease =
+            Lease { address: "10.213.0.5/16".parse().unwrap(), gateway: [10, 213, 0, 1].into(), internal: false };
         let network = network(&interfaces, &[lease]);
         assert_eq!(
             Value::Object(network.0.clone()).to_string(),

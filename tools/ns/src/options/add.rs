@@ -7,15 +7,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use container::{ContainerId, NetworkName, Owner, Ownership};
 use netlink::foreign::{self, Forward};
-use netlink::route::{Cidr, Mac};
+use netlink::route::Mac;
 use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
 use super::membership::{Membership, metrics};
+use super::settings::{Settings, link_name};
 use crate::network::{self, Request, Target, cni};
-
-/// The container's interface, where no other name is asked for: the first one that is free.
-const INTERFACE: &str = "eth%d";
 
 /// Nothing is executed, unless others' programs make the network.
 pub(super) const ROOM: confine::Room = confine::Room {
@@ -60,7 +58,10 @@ pub(crate) struct Add {
     #[arg(long, visible_alias = "bridge", value_name = "NAME[:KEY=VALUE,…]", default_value = network::DEFAULT_BRIDGE)]
     network: Vec<Membership>,
     #[command(flatten)]
-    shape: Shape,
+    settings: Settings,
+    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets these through, off [default: insert on our bridges]
+    #[arg(long, value_name = "HOW", conflicts_with = "macvlan")]
+    forward: Option<Forward>,
     /// Container's address in a network [default: a free one]
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
@@ -71,16 +72,16 @@ pub(crate) struct Add {
     #[arg(long, value_name = "NAME", value_parser = link_name)]
     ifname: Option<String>,
     /// Let the CNI plugins of that list make the network: they are found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "alias", "macvlan", "no_masquerade", "forward"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "Settings", "ip", "mac", "alias", "forward"])]
     cni: Option<PathBuf>,
     /// No network but a loopback interface
-    #[arg(long, conflicts_with_all = ["network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
+    #[arg(long, conflicts_with_all = ["network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     none: bool,
     /// A loopback interface, and outwards pasta or slirp4netns if one is installed: for users without privilege
-    #[arg(long, conflicts_with_all = ["none", "network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
+    #[arg(long, conflicts_with_all = ["none", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     user_mode: bool,
     /// Share the network of that container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "subnet", "gateway", "ipv6", "ip", "mac", "mtu", "ifname", "alias", "macvlan", "forward", "cni"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     join: Option<ContainerId>,
     /// One more name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
@@ -90,59 +91,6 @@ pub(crate) struct Add {
     host_local: Option<NetworkName>,
     #[command(flatten)]
     roots: cli::Roots,
-}
-
-/// What a network is like.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
-    #[arg(long, value_name = "CIDR")]
-    pub(crate) subnet: Vec<Cidr>,
-    /// A network of IPv6 too, a free one if the bridge has none and --subnet names none
-    #[arg(long)]
-    pub(crate) ipv6: bool,
-    /// Bridge's address in a network [default: the network's first]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) gateway: Vec<IpAddr>,
-    /// Longest packet of the container's interface, and of the bridge if it is made
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
-    pub(crate) mtu: Option<u32>,
-    /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
-    #[arg(long, value_name = "LINK", conflicts_with_all = ["no_masquerade", "ipv6"], value_parser = link_name)]
-    pub(crate) macvlan: Option<String>,
-    /// Packets that leave the networks keep the container's address
-    #[arg(long)]
-    pub(crate) no_masquerade: bool,
-    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets these through, off [default: insert on our bridges]
-    #[arg(long, value_name = "HOW", conflicts_with = "macvlan")]
-    pub(crate) forward: Option<Forward>,
-}
-
-impl Shape {
-    /// Returns the request for a container in such a network.
-    pub(super) fn request(self, target: &Target, membership: &Membership) -> Request {
-        Request {
-            id: target.id.clone(),
-            owner: target.owner,
-            names: membership.names.clone(),
-            bridge_names: network::names_of(&membership.network),
-            bridge: self.macvlan.is_none().then(|| network::bridge_of(&membership.network)),
-            parent: self.macvlan,
-            subnets: self.subnet,
-            ipv6: self.ipv6,
-            gateways: self.gateway,
-            addresses: membership.addresses.clone(),
-            interface: membership.interface.clone().unwrap_or_else(|| INTERFACE.to_owned()),
-            mac: membership.mac,
-            mtu: self.mtu,
-            masquerade: !self.no_masquerade,
-            forward: self.forward,
-            host_local: None,
-            user_mode: false,
-            metric: 0,
-            is_further: false,
-        }
-    }
 }
 
 impl Add {
@@ -166,9 +114,10 @@ impl Add {
     }
 
     fn requests(self, target: &Target) -> Result<Vec<Request>> {
-        let (own, user_mode, host_local) = (self.shape, self.user_mode, self.host_local);
+        let (user_mode, forward) = (self.user_mode, self.forward);
+        let request = |membership: &Membership, metric| Request { forward, metric, ..membership.request(target) };
         if self.none || user_mode {
-            return Ok(vec![Request { user_mode, bridge: None, ..own.request(target, &Membership::default()) }]);
+            return Ok(vec![Request { user_mode, bridge: None, ..request(&Membership::default(), 0) }]);
         }
         let mut memberships = self.network;
         let first = memberships.first_mut().context("no network")?;
@@ -176,12 +125,13 @@ impl Add {
         first.mac = self.mac.or(first.mac);
         first.names.extend(self.alias);
         first.interface = self.ifname.or(first.interface.take());
-        let further = Shape { forward: own.forward, ..Shape::default() };
-        let mut requests: Vec<Request> = Vec::new();
-        for (membership, metric) in memberships.iter().zip(metrics(&memberships)) {
-            let shape = if requests.is_empty() { own.clone() } else { further.clone() };
-            let host_local = host_local.clone().filter(|_| requests.is_empty());
-            requests.push(Request { host_local, metric, ..shape.request(target, membership) });
+        let metrics = metrics(&memberships);
+        let mut requests: Vec<Request> =
+            memberships.iter().zip(metrics).map(|(membership, metric)| request(membership, metric)).collect();
+        if let Some(first) = requests.first_mut() {
+            first.bridge.take_if(|_| self.settings.macvlan.is_some());
+            first.settings = self.settings;
+            first.host_local = self.host_local;
         }
         Ok(requests)
     }
@@ -272,14 +222,6 @@ fn id(path: &Path) -> Result<ContainerId> {
 fn is_id(input: &Path) -> bool {
     let plain = input != Path::new("-") && !input.as_os_str().as_encoded_bytes().contains(&b'/');
     plain && !input.is_file() && !input.join("config.json").is_file()
-}
-
-pub(super) fn link_name(text: &str) -> Result<String, String> {
-    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
-    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
-        return Err("a link's name has 1 to 15 bytes, no blank and no slash".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// A name of `hosts(5)`: letters, digits and - . _, as docker allows them.

@@ -6,8 +6,12 @@ use std::str::FromStr;
 use container::NetworkName;
 use netlink::route::Mac;
 
-use super::add::{host_name, link_name, mac};
-use crate::network::DEFAULT_BRIDGE;
+use super::add::{host_name, mac};
+use super::settings::{Settings, link_name};
+use crate::network::{self, DEFAULT_BRIDGE, Request, Target};
+
+/// The container's interface, where no other name is asked for: the first one that is free.
+const INTERFACE: &str = "eth%d";
 
 /// One `--network`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,28 @@ pub(crate) struct Membership {
     pub(crate) interface: Option<String>,
     /// Of several networks the one with the highest leads outwards.
     pub(crate) priority: i32,
+}
+
+impl Membership {
+    /// Returns the request for a container in such a network.
+    pub(super) fn request(&self, target: &Target) -> Request {
+        Request {
+            id: target.id.clone(),
+            owner: target.owner,
+            names: self.names.clone(),
+            bridge: Some(network::bridge_of(&self.network)),
+            network: self.network.clone(),
+            settings: Settings::default(),
+            addresses: self.addresses.clone(),
+            interface: self.interface.clone().unwrap_or_else(|| INTERFACE.to_owned()),
+            mac: self.mac,
+            forward: None,
+            host_local: None,
+            user_mode: false,
+            metric: 0,
+            is_further: false,
+        }
+    }
 }
 
 impl FromStr for Membership {

@@ -1,0 +1,137 @@
+//! `ns network`: networks that are there before their first container, after their last, and after a boot. One is a file;
+//! its bridge is made with the first container on it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result, bail, ensure};
+use container::{Directories, NetworkName};
+use netlink::route::{Link, Router};
+use record::{Id, NetworkOptions, Record};
+use serde_json::{Value, json};
+
+use super::lock::{lock, make_private};
+use super::owner::{self, PortAlias, bridge_of};
+use super::plan::gateways;
+use super::{draft_of, observe, removal, restore};
+use crate::options::Settings;
+
+/// Those that docker has made itself, or that are none.
+const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
+
+/// Notes a network, whose networks and gateways are chosen now.
+pub(crate) fn create(directories: &Directories, name: &NetworkName, mut settings: Settings) -> Result<()> {
+    ensure!(!PREDEFINED.contains(&&**name), "network {name} is predefined");
+    let _lock = lock()?;
+    let mut host = Router::open().context("open a routing socket")?;
+    removal::sweep(&mut host)?;
+    let bridge = bridge_of(name);
+    let link = host.link(&bridge).with_context(|| format!("look for {bridge}"))?;
+    ensure!(link.is_none(), "network {name} exists already: a link has its name");
+    ensure!(settings_of(directories, name)?.is_none(), "network {name} exists already");
+    if settings.macvlan.is_none() {
+        let observed = observe(&mut host, directories, &bridge, &settings)?;
+        let gateways = gateways(&bridge, &settings, &observed)?;
+        settings.subnets = gateways.iter().map(|gateway| gateway.network()).collect();
+        settings.ipv6 = false;
+        settings.gateways = gateways.iter().map(|gateway| gateway.address).collect();
+    }
+    let path = directories.network(name);
+    let write = || -> Result<()> {
+        make_private(&directories.networks())?;
+        let draft = draft_of(&path);
+        fs::write(&draft, serde_json::to_vec(&settings)?)?;
+        // It is to be whole after a power cut, too.
+        File::open(&draft)?.sync_all()?;
+        Ok(fs::rename(draft, &path)?)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}
+
+/// Forgets a network that nobody uses. With `force` one that is not there is no error.
+pub(crate) fn remove(directories: &Directories, name: &NetworkName, force: bool) -> Result<()> {
+    let _lock = lock()?;
+    let mut host = Router::open().context("open a routing socket")?;
+    let users = users(directories, name, &host.links(None).context("list links")?)?;
+    ensure!(users.is_empty(), "network {name} is in use by {}", Vec::from_iter(users).join(", "));
+    let path = directories.network(name);
+    // It is there only if whoever wrote it was killed.
+    let _none = fs::remove_file(draft_of(&path));
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && force => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("no network {name}"),
+        done => done.context("remove what is noted of it")?,
+    }
+    removal::sweep(&mut host)
+}
+
+/// Returns the containers that are in a network, and those that have ended and would be again. What is noted of it must
+/// outlive these: without, they would find a way out of an internal one.
+fn users(directories: &Directories, name: &NetworkName, links: &[Link]) -> Result<BTreeSet<String>> {
+    let mut users: BTreeSet<String> = ports_on(links, &bridge_of(name)).map(|port| port.id.into()).collect();
+    for record in Record::of_bundles(&directories.bundles()).context("read the bundles")? {
+        let Ok(record) = record.map_err(|error| log::warn!("{error}")) else { continue };
+        let (Ok(Some(Id(id))), Ok(Some(NetworkOptions(words)))) = (record.find(), record.find()) else { continue };
+        users.extend(restore::networks_of(&words).any(|network| network == &**name).then(|| id.into()));
+    }
+    Ok(users)
+}
+
+fn ports_on<'a>(links: &'a [Link], bridge: &str) -> impl Iterator<Item = PortAlias> + 'a {
+    let index = links.iter().find(|link| link.name == bridge).map(|bridge| bridge.index);
+    links.iter().filter(move |port| index.is_some() && port.controller == index).filter_map(PortAlias::of)
+}
+
+/// Describes all networks, those that are there with their containers alone too, each as one JSON object.
+pub(crate) fn list(directories: &Directories) -> Result<Vec<Value>> {
+    let mut host = Router::open().context("open a routing socket")?;
+    let links = host.links(None).context("list links")?;
+    let addresses = host.addresses().context("list addresses")?;
+    let mut networks = created(directories)?;
+    for link in links.iter().filter(|link| owner::is_bridge(link)) {
+        if !networks.iter().any(|(name, _)| bridge_of(name) == link.name) {
+            let own = addresses.iter().filter(|own| own.index == link.index && own.is_lasting());
+            let subnets = own.map(|own| own.address.network()).collect();
+            let settings = Settings { subnets, internal: owner::is_internal(link), ..Settings::default() };
+            networks.push((link.names.first().unwrap_or(&link.name).parse()?, settings));
+        }
+    }
+    networks.iter().map(|(name, settings)| row(name, settings, &links)).collect()
+}
+
+fn row(name: &NetworkName, settings: &Settings, links: &[Link]) -> Result<Value> {
+    let driver = if settings.macvlan.is_some() { "macvlan" } else { "bridge" };
+    let containers = ports_on(links, &bridge_of(name)).map(|port| (port.id.into(), json!(port.addresses)));
+    let mut row = serde_json::to_value(settings)?;
+    row["name"] = json!(name);
+    row["driver"] = json!(driver);
+    row["bridge"] = json!(bridge_of(name));
+    row["containers"] = Value::Object(containers.collect());
+    Ok(row)
+}
+
+/// Reads what is noted of a network; nothing, where none of that name was created.
+pub(crate) fn settings_of(directories: &Directories, network: &str) -> Result<Option<Settings>> {
+    let Ok(name) = network.parse::<NetworkName>() else { return Ok(None) };
+    let path = directories.network(&name);
+    match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // What cannot be read may say that nobody gets out of it.
+        text => serde_json::from_slice(&text.with_context(|| format!("read {}", path.display()))?)
+            .with_context(|| format!("{} is damaged", path.display())),
+    }
+}
+
+/// Returns the networks that were created, by name.
+pub(crate) fn created(directories: &Directories) -> Result<Vec<(NetworkName, Settings)>> {
+    let path = directories.networks();
+    let entries = sys::file::entries(&path).with_context(|| format!("read {}", path.display()))?;
+    let names: BTreeSet<NetworkName> =
+        entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let known = |name: NetworkName| {
+        let settings = settings_of(directories, &name).map_err(|error| log::warn!("{error:#}"));
+        Some((name, settings.ok()??))
+    };
+    Ok(names.into_iter().filter_map(known).collect())
+}

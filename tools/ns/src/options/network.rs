@@ -1,0 +1,137 @@
+//! The command lines of `ns network`.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{Args, Subcommand};
+use container::NetworkName;
+use serde_json::Value;
+
+use super::add::{ROOM, room};
+use super::settings::{Settings, link_name};
+use crate::network;
+
+/// Create, list, inspect and remove networks that are there without a container
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ns network create --internal back
+  ns network create --subnet 10.9.0.0/24 --ip-range 10.9.0.128/25 lab && run -d --network lab nginx
+  ns network list
+  ns network rm back lab")]
+pub(crate) struct Networks {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    roots: cli::Roots,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Create(Box<Create>),
+    /// List networks, those that were not created but have containers too
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        form: cli::ListForm,
+    },
+    /// Describe networks, as one JSON array
+    Inspect {
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<NetworkName>,
+    },
+    /// Remove networks that no container is in, nor would be in when it is started again
+    #[command(visible_aliases = ["remove", "delete"])]
+    Rm {
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<NetworkName>,
+        /// One that is not there is no error
+        #[arg(long, short)]
+        force: bool,
+    },
+}
+
+/// Create a network, which is there until it is removed
+///
+/// Its subnets are chosen now. Its bridge is made with the first container on it.
+#[derive(Args, Debug)]
+struct Create {
+    /// The network's name
+    name: NetworkName,
+    #[command(flatten)]
+    settings: Settings,
+    /// What joins its containers, bridge or macvlan, on --macvlan LINK or -o parent=LINK
+    #[arg(long, short, default_value = "bridge", value_parser = ["bridge", "macvlan"])]
+    driver: String,
+    /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
+}
+
+impl Networks {
+    /// Does it, and prints the names of those that were made or removed.
+    pub(crate) fn run(self) -> Result<()> {
+        let directories = self.roots.directories();
+        if matches!(self.verb, Verb::Create(_) | Verb::Rm { .. }) {
+            let is_root = rustix::process::geteuid().is_root() && !cli::is_rootless();
+            ensure!(is_root, "networks are bridges, which are root's: an ordinary user's containers have none");
+            confine::enter(&room(ROOM))?;
+        }
+        match self.verb {
+            Verb::Create(create) => {
+                let name = create.name.clone();
+                let made = create.settings().and_then(|settings| network::create(&directories, &name, settings));
+                made.with_context(|| format!("create {name}"))?;
+                print(&name)
+            }
+            Verb::List { form } => {
+                let rows = network::list(&directories)?;
+                Ok(form.print(&rows, "name", || table(&rows))?)
+            }
+            Verb::Inspect { names } => {
+                let mut rows = network::list(&directories)?;
+                let has = |name: &&NetworkName| rows.iter().any(|row| row["name"] == ***name);
+                let missing = names.iter().find(|name| !has(name));
+                missing.map_or(Ok(()), |name| Err(anyhow!("no network {name}")))?;
+                rows.retain(|row| names.iter().any(|name| row["name"] == **name));
+                print(&serde_json::to_string_pretty(&rows)?)
+            }
+            Verb::Rm { names, force } => cli::each("ns", names, |name| {
+                network::remove(&directories, &name, force).with_context(|| format!("rm {name}"))?;
+                print(&name)
+            }),
+        }
+    }
+}
+
+impl Create {
+    fn settings(self) -> Result<Settings> {
+        let mut settings = self.settings;
+        for option in &self.opt {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("com.docker.network.driver.mtu", mtu) => settings.mtu = Some(mtu.parse().context(option.clone())?),
+                ("com.docker.network.bridge.enable_ip_masquerade", is) => settings.no_masquerade = is == "false",
+                ("parent", link) => settings.macvlan = Some(link_name(link).map_err(cli::Usage)?),
+                _ => return Err(cli::Usage(format!("-o {option}: not honoured")).into()),
+            }
+        }
+        let fits = settings.macvlan.is_some() == (self.driver == "macvlan");
+        ensure!(fits, cli::Usage("macvlan is --driver macvlan with --macvlan LINK or -o parent=LINK".to_owned()));
+        Ok(settings)
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
+fn table(rows: &[Value]) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",");
+    let row = |row: &Value| {
+        let containers = row["containers"].as_object().into_iter().flat_map(|all| all.keys().cloned());
+        let containers = containers.collect::<Vec<_>>().join(",");
+        [text(&row["name"]), text(&row["driver"]), list(&row["subnets"]), text(&row["internal"]), containers]
+    };
+    let head = ["NAME", "DRIVER", "SUBNETS", "INTERNAL", "CONTAINERS"].map(str::to_owned);
+    cli::table(&[vec![head], rows.iter().map(row).collect()].concat())
+}

@@ -1,0 +1,45 @@
+//! What a network is like, as options: of `ns add`, for the bridge that it makes, and of `ns network create`, which notes them.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use netlink::route::Cidr;
+use serde::{Deserialize, Serialize};
+
+/// What a network is like.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Settings {
+    /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
+    #[arg(long = "subnet", value_name = "CIDR")]
+    pub(crate) subnets: Vec<Cidr>,
+    /// Where in a network containers' addresses are chosen [default: all of it]
+    #[arg(long = "ip-range", value_name = "CIDR", conflicts_with = "macvlan")]
+    pub(crate) ip_ranges: Vec<Cidr>,
+    /// A network of IPv6 too, a free one if the bridge has none and --subnet names none
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Bridge's address in a network [default: the network's first]
+    #[arg(long = "gateway", value_name = "ADDRESS")]
+    pub(crate) gateways: Vec<IpAddr>,
+    /// Longest packet of the container's interface, and of the bridge if it is made
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
+    pub(crate) mtu: Option<u32>,
+    /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["no_masquerade", "ipv6"], value_parser = link_name)]
+    pub(crate) macvlan: Option<String>,
+    /// Packets that leave the networks keep the container's address
+    #[arg(long)]
+    pub(crate) no_masquerade: bool,
+    /// No packet leaves or enters: containers reach each other and the bridge's address
+    #[arg(long, conflicts_with_all = ["macvlan", "no_masquerade"])]
+    pub(crate) internal: bool,
+}
+
+pub(super) fn link_name(text: &str) -> Result<String, String> {
+    let odd = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(odd) {
+        return Err("a link's name has 1 to 15 bytes, no blank and no slash".to_owned());
+    }
+    Ok(text.to_owned())
+}

@@ -324,14 +324,15 @@ impl std::str::FromStr for Network {
         if let Some(id) = text.strip_prefix("container:") {
             return id.parse().map(Self::Container).map_err(|error: NameError| error.to_string());
         }
-        let mut words = text.strip_prefix("name=").unwrap_or(text).split([':', ',']);
+        let named = text.strip_prefix("name=").unwrap_or(text);
+        let (name, options) = named.split_once([':', ',']).unwrap_or((named, "="));
         let is_name = |word: &str| word.parse::<NetworkName>().is_ok() && !PODMANS.contains(&word);
         match text {
             "bridge" | "default" => Ok(Self::Bridge),
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
             // What is asked for there is looked at by `ns add`.
-            _ if words.next().is_some_and(is_name) && words.all(|word| word.contains('=')) => {
+            _ if is_name(name) && options.split(',').all(|word| word.contains('=')) => {
                 Ok(Self::Named(text.to_owned()))
             }
             _ => Err("not one of bridge, none, host, container:ID, and no network's name".to_owned()),

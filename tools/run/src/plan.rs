@@ -309,7 +309,7 @@ mod tests {
             ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
             ("run --network none --forward off x", Err("--forward: there is no bridge with this --network")),
             ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
-            ("run --network lab --network back:alias=db x", Ok(())),
+            ("run --network lab --network back:alias=db,mac=02:00:00:00:00:07,ip6=fd00::7 x", Ok(())),
             ("run --network lab --network host x", Err("of several --network each is a bridge's")),
         ] {
             let planned = planned(&Options::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);

@@ -12,6 +12,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_printed_script_does_the_same", PIPELINE, printed),
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
         test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
+        test("a_service_stands_on_several_networks", PIPELINE, several_networks),
+        test("a_service_restarts_with_what_it_needs_where_it_says_so", PIPELINE, restarted_with_what_it_needs),
         test("projects_do_not_see_each_other", PIPELINE, projects),
         test("what_the_file_has_changed_is_made_anew_and_orphans_are_named", PIPELINE, changed),
         test("restarts_end_neither_a_wait_nor_the_foreground", PIPELINE, restarts),
@@ -142,10 +144,50 @@ fn networks(sandbox: &Sandbox) {
     sandbox.sh("ip -br link show type bridge | cut -c 1-3 | sort").run().ok().stdout_is("br-\nlab\nlab\n");
     sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
-    let line = "services: {a: {image: b, networks: [x, y]}}\nnetworks: {x: , y: }";
-    sandbox.write("two.yaml", line);
-    let two = sandbox.run(&["compose", "-f", "two.yaml", "up", "-d"]).fails(1);
-    two.one_error_line("compose", &["two.yaml: services.a.networks: a service stands on one network here"]);
+}
+
+fn several_networks(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let serve = r"sh -c 'mkdir /www; hostname >/www/index.html; exec httpd -f -h /www -p 80'";
+    let services = [
+        ("web", "{front: }"),
+        ("app", "{front: {priority: 5}, back: {aliases: [middle], mac_address: '02:00:00:00:00:07'}}"),
+        ("db", "[back]"),
+    ];
+    let services = services.map(|(name, networks)| {
+        format!("  {name}: {{image: {image}, command: {serve:?}, stop_grace_period: 0s, networks: {networks}}}\n")
+    });
+    let file = format!("name: lab\nnetworks: {{front: , back: }}\nservices:\n{}", services.concat());
+    sandbox.write("compose.yaml", file);
+    sandbox.run(&["compose", "up", "-d"]).ok();
+    let get =
+        "get() { spawn exec lab-$1-1 sh -c \"timeout 2 wget -q -O- http://$2:80/ 2>/dev/null || echo closed\"; }
+        until [ \"$(get web app; get app web; get db app; get db middle; get app db)\" = \"$(printf 'lab-app-1\nlab-web-1\nlab-app-1\nlab-app-1\nlab-db-1')\" ]; do :; done";
+    sandbox.sh(&format!("{get}; get web db; get db web; get web middle")).run().ok().stdout_is(&"closed\n".repeat(3));
+    // The one with the higher priority is joined first.
+    let links = "spawn exec lab-app-1 sh -c 'cat /sys/class/net/eth1/address; ip route show default'";
+    sandbox.sh(links).run().ok().stdout_has("02:00:00:00:00:07\ndefault via").stdout_has("dev eth0");
+    sandbox.run(&["compose", "down"]).ok();
+    sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
+}
+
+fn restarted_with_what_it_needs(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let common = format!("image: {image}, command: sleep 1000, stop_grace_period: 0s");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "name: lab\nservices:\n  db: {{{common}, environment: {{V: $V}}}}\n  web: {{{common}, depends_on: {{db: {{\
+             condition: service_started, restart: true}}}}}}\n  other: {{{common}, depends_on: [db]}}\n"
+        ),
+    );
+    let up = |value: &str| sandbox.sh(&format!("V={value} compose up -d")).run().ok();
+    up("1").stderr_is("lab-db-1 started\nlab-web-1 started\nlab-other-1 started\n");
+    up("2").stderr_is("lab-db-1 started\nlab-web-1 started\n");
+    let restarted = sandbox.sh("V=2 compose restart -t 0 db").run().ok();
+    restarted.stderr_is("lab-db-1 started\nlab-web-1 started\n");
+    sandbox.sh("V=2 compose stop -t 0 db").run().ok().stderr_is("lab-db-1 stopped\n");
+    sandbox.sh("V=2 compose down").run().ok();
 }
 
 fn changed(sandbox: &Sandbox) {
@@ -328,7 +370,7 @@ fn files(sandbox: &Sandbox) {
     let printed = sandbox.run(&["compose", "-f", "base.yaml", "-f", "over.yaml", "print"]).ok();
     let printed =
         printed.stderr_is("compose: warning: services.a.develop: without effect here, as with docker compose\n");
-    let want = "--domainname d --env UMASK=18 --env V=3 --network n --network-alias a --publish 81:80 --label";
+    let want = "--domainname d --env UMASK=18 --env V=3 --network=n:alias=a --publish 81:80 --label";
     assert!(printed.stdout.contains(want), "{printed}");
 }
 

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode> {
     let file = &options.file;
+    let restarts = matches!(options.command, Command::Restart(_));
     let read_of = |services: &[String], alone| {
         project::read(&Request {
             files: &file.files,
@@ -41,6 +42,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             profiles: &file.profiles,
             services,
             alone,
+            dependents: restarts,
         })
     };
     let read = |services: &options::Services| read_of(&services.services, false);

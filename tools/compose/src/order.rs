@@ -71,6 +71,7 @@ mod tests {
                     service: word.trim_start_matches('?').to_owned(),
                     condition: Condition::Started,
                     required: !word.starts_with('?'),
+                    restart: false,
                 };
                 Outline {
                     name: name.to_owned(),

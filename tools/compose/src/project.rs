@@ -33,6 +33,8 @@ pub(crate) struct Request<'a> {
     pub(crate) services: &'a [String],
     /// Without what they need.
     pub(crate) alone: bool,
+    /// With those that restart when they do.
+    pub(crate) dependents: bool,
 }
 
 /// Services in the order in which they start.
@@ -55,7 +57,8 @@ pub(crate) struct Project {
 pub(crate) struct Context<'a> {
     name: &'a str,
     file: &'a Node<'a>,
-    rootless: bool,
+    /// An ordinary user has no bridges, and so no names.
+    pub(crate) rootless: bool,
     /// What a variable without a value takes it from.
     pub(crate) variables: &'a Variables,
 }
@@ -97,9 +100,8 @@ impl Context<'_> {
         declared.get("file").ok_or_else(|| declared.error("no file"))?.text()
     }
 
-    /// Returns the options of `run` for a network. Each project has networks of its own, whose bridges are named after
-    /// them. An ordinary user has no bridges, and so no names.
-    pub(crate) fn network(&self, key: &str) -> Result<Vec<String>> {
+    /// Returns a network. Each project has networks of its own, whose bridges are named after them.
+    pub(crate) fn network(&self, key: &str) -> Result<Network> {
         let networks = self.file.get("networks");
         let declared = networks.as_ref().and_then(|networks| networks.value.get(key));
         if declared.is_none() && key != "default" {
@@ -107,38 +109,52 @@ impl Context<'_> {
         }
         // It is there without being declared: compose-spec, 06.
         let node = Node { value: declared.unwrap_or(&Value::Null), place: format!("networks.{key}") };
-        let mut options = vec!["--network".to_owned(), network_name(self.name, key, &node)?.into()];
-        options.extend(subnets(&node)?);
-        Ok(if self.rootless { Vec::new() } else { options })
+        network(self.name, key, &node)
     }
 }
 
-/// Returns a network's name, which is its bridge's.
-fn network_name(project: &str, key: &str, node: &Node<'_>) -> Result<NetworkName> {
-    let mut name = format!("{project}_{key}");
-    if !node.value.is_null() {
-        node.only("name external driver driver_opts labels attachable ipam internal enable_ipv6")?;
-        if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
-            return Err(driver.error("not supported"));
-        }
-        for key in ["internal", "enable_ipv6"] {
-            if let Some(node) = node.get(key).filter(|node| node.flag().unwrap_or(true)) {
-                return Err(node.error("not supported"));
-            }
-        }
-        match outside(node)? {
-            (_, Some(given)) => name = given.text()?,
-            (true, None) => key.clone_into(&mut name),
-            (false, None) => {}
-        }
-        if let Some(driver) = node.get("driver_opts") {
-            driver.only(BRIDGE_NAME)?;
-            if let Some(bridge) = driver.get(BRIDGE_NAME) {
-                return bridge.name();
-            }
+/// A network that services join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// Its bridge's name, or a further one of it.
+    pub(crate) name: NetworkName,
+    /// The options of `ns network create`; none where it is as its first container finds it.
+    pub(crate) settings: Vec<String>,
+}
+
+/// Reads a network: compose-spec, 06.
+fn network(project: &str, key: &str, node: &Node<'_>) -> Result<Network> {
+    let own = |name: &str| name.parse().map_err(|what| node.error(what));
+    let named = format!("{project}_{key}");
+    if node.value.is_null() {
+        return Ok(Network { name: own(&named)?, settings: Vec::new() });
+    }
+    node.only("name external driver driver_opts labels attachable ipam internal enable_ipv6")?;
+    let mut settings = Vec::new();
+    if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
+        settings.push(format!("--driver={}", driver.text()?));
+    }
+    for (key, option) in [("internal", "--internal"), ("enable_ipv6", "--ipv6")] {
+        let set = node.get(key).map_or(Ok(false), |node| node.flag())?;
+        settings.extend(set.then(|| option.to_owned()));
+    }
+    settings.extend(subnets(node)?);
+    let (external, given) = outside(node)?;
+    let mut name = match given {
+        Some(given) => own(&given.text()?)?,
+        None => own(if external { key } else { &named })?,
+    };
+    for (key, node) in node.get("driver_opts").map(|node| node.members()).transpose()?.unwrap_or_default() {
+        if key == BRIDGE_NAME {
+            name = node.name()?;
+        } else {
+            settings.push(format!("--opt={key}={}", node.text()?));
         }
     }
-    name.parse().map_err(|what| node.error(what))
+    if external && !settings.is_empty() {
+        return Err(node.error("it is external: others have made it"));
+    }
+    Ok(Network { name, settings })
 }
 
 /// Tells whether somebody else makes a network or a volume, and returns the name that the file gives it: in version 3.4 as
@@ -153,7 +169,7 @@ fn outside<'a>(node: &Node<'a>) -> Result<(bool, Option<Node<'a>>)> {
     }
 }
 
-/// Returns the options of a network's `ipam`.
+/// Returns the settings in a network's `ipam`.
 fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
     let Some(ipam) = network.get("ipam") else { return Ok(Vec::new()) };
     ipam.only("driver config")?;
@@ -162,11 +178,10 @@ fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
     }
     let mut options = Vec::new();
     for config in ipam.get("config").map(|node| node.items()).transpose()?.unwrap_or_default() {
-        config.only("subnet gateway")?;
-        for (key, option) in [("subnet", "--subnet"), ("gateway", "--gateway")] {
-            if let Some(value) = config.get(key) {
-                options.extend([option.to_owned(), value.text()?]);
-            }
+        config.only("subnet gateway ip_range")?;
+        for (key, option) in [("subnet", "--subnet"), ("gateway", "--gateway"), ("ip_range", "--ip-range")] {
+            options
+                .extend(config.get(key).map(|value| value.text()).transpose()?.map(|text| format!("{option}={text}")));
         }
     }
     Ok(options)
@@ -295,10 +310,14 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     };
     let outlines = services.iter().map(|(key, node)| service::outline(key, node)).collect::<Result<Vec<_>>>()?;
     // A service that does not take part may have what nobody supports.
-    let mut ordered = order::order(&outlines, request.services, &profiles)?;
-    ordered.retain(|index| {
-        !request.alone || request.services.is_empty() || request.services.contains(&outlines[*index].name)
-    });
+    let mut wanted = request.services.to_vec();
+    if request.dependents {
+        let restarts = |on: &service::Dependency| on.restart && request.services.contains(&on.service);
+        let dependents = outlines.iter().filter(|outline| outline.dependencies.iter().any(restarts));
+        wanted.extend(dependents.map(|outline| outline.name.clone()));
+    }
+    let mut ordered = order::order(&outlines, &wanted, &profiles)?;
+    ordered.retain(|index| !request.alone || wanted.is_empty() || wanted.contains(&outlines[*index].name));
     let read = |index: usize| service::read(outlines[index].clone(), &services[index].1, &context);
     let services = ordered.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let mut volumes = Vec::new();

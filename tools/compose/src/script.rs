@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use stage::{Stage, Tool};
 
 use crate::options::Print;
-use crate::project::Project;
+use crate::project::{Network, Project};
 use crate::service::{CONFIG_HASH, Condition, Service};
 
 /// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
@@ -34,6 +34,14 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
     if waits.clone().any(|wait| wait.condition == Condition::Healthy) {
         script.push(HEALTHY.to_owned());
     }
+    for network in created(project) {
+        let name = &*network.name;
+        let look = command(Tool::Ns, &["network", "inspect", name], root);
+        let mut create = command(Tool::Ns, &["network", "create"], root);
+        create.push(&network.settings);
+        create.push([name]);
+        script.push(format!("{look} >/dev/null 2>&1 || {create} >/dev/null\n"));
+    }
     for service in &project.services {
         for wait in &service.dependencies {
             if let Some(needed) = project.services.iter().find(|other| other.name == wait.service) {
@@ -54,6 +62,13 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
             running.push(hash.map(|hash| format!("--filter=label={hash}")));
             script.push(format!("if ! {running} | grep -xF -- {id} >/dev/null; then\n  "));
         }
+        let restarts = |other: &&Service| other.dependencies.iter().any(|on| on.restart && on.service == service.name);
+        let restarted: Vec<&str> = project.services.iter().filter(restarts).map(|other| &*other.container).collect();
+        if !restarted.is_empty() {
+            let mut stop = command(Tool::Keep, &["stop"], root);
+            stop.push(["--"].into_iter().chain(restarted));
+            script.push(format!("{stop} >/dev/null 2>&1 || :\n  "));
+        }
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(&service.options);
         // The last one counts.
@@ -62,6 +77,15 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         script.push(format!("{run} >/dev/null; echo {id} started >&2\n{}", if anew { "" } else { "fi\n" }));
     }
     script.concat()
+}
+
+/// Returns the networks that are more than their first container finds, each once.
+pub(crate) fn created(project: &Project) -> Vec<&Network> {
+    let mut created: Vec<&Network> = project.services.iter().flat_map(|service| &service.networks).collect();
+    created.retain(|network| !network.settings.is_empty());
+    created.sort_by_key(|network| &network.name);
+    created.dedup_by_key(|network| &network.name);
+    created
 }
 
 /// Begins a command line of a tool; `root` stands behind the verb.
@@ -109,9 +133,11 @@ mod tests {
                     service: (*service).to_owned(),
                     condition: *condition,
                     required: *service != "init",
+                    restart: *condition == Condition::Started,
                 })
                 .collect(),
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
+            networks: vec![],
             operands: vec!["img".to_owned(), "it's".to_owned()],
             builds: false,
         };
@@ -136,7 +162,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                run("db"),
+                "keep stop --root /r -- p-init-1 >/dev/null 2>&1 || :".to_owned(),
+                format!("  {}", run("db")),
                 run("init"),
                 "healthy p-db-1".to_owned(),
                 "(until is p-init-1 --filter=status=exited || ! is p-init-1; do sleep 0.2; done".to_owned(),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use container::ContainerId;
 
 use crate::node::Node;
-use crate::project::Context;
+use crate::project::{Context, Network};
 
 mod environment;
 mod field;
@@ -32,6 +32,14 @@ pub(crate) struct Dependency {
     pub(crate) condition: Condition,
     /// Without it the other one cannot start.
     pub(crate) required: bool,
+    /// When `compose` makes it anew or restarts it, the other one restarts.
+    pub(crate) restart: bool,
+}
+
+impl Dependency {
+    fn on(service: String) -> Self {
+        Self { service, condition: Condition::Started, required: true, restart: false }
+    }
 }
 
 /// What decides whether and when a service starts.
@@ -54,6 +62,8 @@ pub(crate) struct Service {
     pub(crate) container: ContainerId,
     /// Those it needs, each once.
     pub(crate) dependencies: Vec<Dependency>,
+    /// The networks that it joins.
+    pub(crate) networks: Vec<Network>,
     /// Options of `run`.
     pub(crate) options: Vec<String>,
     /// The image and the command.
@@ -101,13 +111,14 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(environment::options(node, context)?);
     options.extend(field::pull(node)?);
     options.extend(field::limits(node)?);
-    options.extend(network::options(&name, node, context)?);
+    let (joining, networks) = network::options(&name, node, context)?;
+    options.extend(joining);
     options.extend(mount::options(node, context)?);
     options.extend(health::options(node)?);
     let operands = operands(node, &mut options)?;
     let hash = fnv(options.iter().chain(&operands).flat_map(|word| word.bytes().chain([0])));
     options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
-    Ok(Service { name, container, dependencies, options, operands, builds: build.is_some() })
+    Ok(Service { name, container, dependencies, networks, options, operands, builds: build.is_some() })
 }
 
 /// Returns the image and the command, behind `--`: what a file says is never an option.
@@ -175,7 +186,7 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
     let mut found: Vec<Dependency> = Vec::new();
     for link in node.get("links").map(|node| node.texts()).transpose()?.unwrap_or_default() {
         let service = link.split(':').next().unwrap_or_default().to_owned();
-        found.push(Dependency { service, condition: Condition::Started, required: true });
+        found.push(Dependency::on(service));
     }
     if let Some(depends) = node.get("depends_on") {
         if depends.value.is_object() {
@@ -186,7 +197,7 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
         } else {
             for service in depends.texts()? {
                 found.retain(|dependency| dependency.service != service);
-                found.push(Dependency { service, condition: Condition::Started, required: true });
+                found.push(Dependency::on(service));
             }
         }
     }
@@ -194,7 +205,7 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
         let text = node.get(key).map(|node| node.text()).transpose()?.unwrap_or_default();
         if let Some(service) = text.strip_prefix("service:") {
             if found.iter().all(|dependency| dependency.service != service) {
-                found.push(Dependency { service: service.to_owned(), condition: Condition::Started, required: true });
+                found.push(Dependency::on(service.to_owned()));
             }
         }
     }
@@ -213,7 +224,8 @@ fn dependency(service: String, node: &Node<'_>) -> Result<Dependency> {
         },
     };
     let required = node.get("required").map_or(Ok(true), |node| node.flag())?;
-    Ok(Dependency { service, condition, required })
+    let restart = node.get("restart").map_or(Ok(false), |node| node.flag())?;
+    Ok(Dependency { service, condition, required, restart })
 }
 
 #[cfg(test)]

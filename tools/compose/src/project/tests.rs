@@ -71,10 +71,10 @@ volumes:
         [
             named("db")
                 + " --cap-drop ALL --read-only --stop-timeout 90 --user 999:999 --cpus 0.5 --memory 64m"
-                + r#" --network shop_default --network-alias db --health-cmd ["CMD","pg_isready","-U","my db"]"#
+                + r#" --network=shop_default:alias=db --health-cmd ["CMD","pg_isready","-U","my db"]"#
                 + r#" --health-interval 5s --health-retries 3 --entrypoint ["docker-entrypoint.sh","-x"] -- postgres postgres"#,
             named("web")
-                + " --env A=1 --env B=x y --network shop_default --network-alias web --publish 8080:80 \
+                + " --env A=1 --env B=x y --network=shop_default:alias=web --publish 8080:80 \
                    --publish 127.0.0.1:8443:443 --volume /src/shop/site:/usr/share/nginx/html:ro \
                    --volume shop_cache:/var/cache --mount type=tmpfs,target=/t,tmpfs-size=1m \
                    -- nginx:1.27 nginx -g daemon off;",
@@ -98,14 +98,39 @@ fn each_network_is_a_bridge_of_the_project_s() {
         ("{default: {external: true, name: proxy}}", "", "proxy"),
         ("{front: , back-of-the-house: }", ", networks: [back-of-the-house]", "shop_back-of-the-house"),
         ("{default: {driver_opts: {com.docker.network.bridge.name: br-mail}}}", "", "br-mail"),
+        ("{front: , back: }", ", networks: [front, back]", "shop_back:alias=a --network=shop_front"),
         (
-            "{default: {internal: false, ipam: {config: [{subnet: 172.22.1.0/24, gateway: 172.22.1.9}]}}}",
-            "",
-            "shop_default --subnet 172.22.1.0/24 --gateway 172.22.1.9",
+            "{f: , b: }",
+            ", networks: {b: , f: {priority: 9, ipv4_address: 10.9.0.7}}",
+            "shop_f:alias=a,ip=10.9.0.7 --network=shop_b",
+        ),
+        (
+            "{f: }",
+            ", networks: {f: {gw_priority: 1, mac_address: '2:0', ipv6_address: 'fd::7'}}",
+            "shop_f:alias=a,ip6=fd::7,mac=2:0,gw-priority=1",
         ),
     ] {
-        let alias = if of.contains("aliases") { " --network-alias b" } else { "" };
-        assert_eq!(options(networks, of), format!("--network {want} --network-alias a{alias} -- x"), "{networks} {of}");
+        let alias = if of.contains("aliases") { ",alias=b" } else { "" };
+        let want = if want.ends_with("=1") { want.to_owned() } else { format!("{want}:alias=a{alias}") };
+        assert_eq!(options(networks, of), format!("--network={want} -- x"), "{networks} {of}");
+    }
+    for (network, want) in [
+        ("", ""),
+        ("external: true", ""),
+        ("internal: true, enable_ipv6: true", "--internal --ipv6"),
+        (
+            "ipam: {config: [{subnet: 172.22.1.0/24, gateway: 172.22.1.9, ip_range: 172.22.1.128/25}, {subnet: 'fd00::/64'}]}",
+            "--subnet=172.22.1.0/24 --gateway=172.22.1.9 --ip-range=172.22.1.128/25 --subnet=fd00::/64",
+        ),
+        ("driver: macvlan, driver_opts: {parent: eth0}", "--driver=macvlan --opt=parent=eth0"),
+        (
+            "driver: bridge, driver_opts: {com.docker.network.bridge.name: br0, com.docker.network.driver.mtu: 1400}",
+            "--opt=com.docker.network.driver.mtu=1400",
+        ),
+    ] {
+        let project =
+            read_text(&format!("networks: {{default: {{{network}}}}}\nservices: {{a: {{image: x}}}}")).unwrap();
+        assert_eq!(project.services[0].networks[0].settings.join(" "), want, "{network}");
     }
     // An ordinary user has no bridges.
     let request = Request { rootless: true, ..Request::default() };
@@ -204,16 +229,12 @@ fn what_is_wrong_is_told_by_its_place() {
         ),
         ("services: {a: {image: x, networks: [b]}}", "services.a.networks[0]: no network b under networks"),
         (
-            "networks: {a: , b: }\nservices: {a: {image: x, networks: [a, b]}}",
-            "services.a.networks: a service stands on one network here",
+            "networks: {b: {internal: true, external: true}}\nservices: {a: {image: x, networks: [b]}}",
+            "services.a.networks[0]: networks.b: it is external: others have made it",
         ),
         (
-            "networks: {b: {internal: true}}\nservices: {a: {image: x, networks: [b]}}",
-            "services.a.networks[0]: networks.b.internal: not supported",
-        ),
-        (
-            "networks: {default: {ipam: {config: [{subnet: 10.0.0.0/8, ip_range: 10.1.0.0/16}]}}}\nservices: {a: {image: x}}",
-            "networks.default.ipam.config[0].ip_range: not supported",
+            "networks: {default: {ipam: {config: [{subnet: 10.0.0.0/8, aux_addresses: {}}]}}}\nservices: {a: {image: x}}",
+            "services.a: networks.default.ipam.config[0].aux_addresses: not supported",
         ),
         ("services: {a: {image: x, pull_policy: daily}}", "services.a.pull_policy: daily is not supported"),
         ("services: {a: {image: x, logging: {driver: syslog}}}", "services.a.logging.driver: not one of file, local"),
@@ -246,7 +267,7 @@ fn what_has_no_effect_with_docker_compose_either_is_not_refused() {
         "services: {a: {image: x, develop: {watch: []}, deploy: {mode: replicated, placement: {constraints: [a]},
         endpoint_mode: vip, restart_policy: {condition: any, delay: 5s, window: 1m}}, stop_grace_period: 0}}
 networks: {default: {external: {name: old}}}";
-    let want = " --stop-timeout 0 --restart always --network old --network-alias a -- x";
+    let want = " --stop-timeout 0 --restart always --network=old:alias=a -- x";
     assert_eq!(command_lines(text), [named("a") + want]);
 }
 
@@ -274,7 +295,7 @@ fn a_later_file_replaces_what_is_tagged() {
     let source = Source { directory: directory.path(), variables: &variables, depth: 0 };
     let value = source.read(&[file("a.yaml", base), file("b.yaml", over)]).unwrap();
     let project = project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
-    let want = " --cap-add A --cap-add B --network shop_default --network-alias a --publish 81:80 -- x";
+    let want = " --cap-add A --cap-add B --network=shop_default:alias=a --publish 81:80 -- x";
     assert_eq!(without_hash(&project.services[0]), named("a") + want);
 }
 
@@ -303,8 +324,5 @@ services:
     let project = read_with(text, &Variables::new(), &request).unwrap();
     let web = project.services.iter().find(|service| service.name == "web").unwrap();
     assert_eq!(web.dependencies, []);
-    assert_eq!(
-        without_hash(web),
-        (named("web") + " --env A=1 --env B=3 --network shop_default --network-alias web -- x b")
-    );
+    assert_eq!(without_hash(web), (named("web") + " --env A=1 --env B=3 --network=shop_default:alias=web -- x b"));
 }

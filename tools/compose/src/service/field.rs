@@ -114,7 +114,8 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     if let Some(mode) = deploy.get("mode").filter(|mode| mode.value != "replicated" && mode.value != "global") {
         return Err(mode.error("neither replicated nor global"));
     }
-    if let Some(policy) = deploy.get("restart_policy").filter(|_| service.get("restart").is_none()) {
+    // It counts instead of the service's own `restart`, which stands before it.
+    if let Some(policy) = deploy.get("restart_policy") {
         options.extend(["--restart".to_owned(), restart(&policy)?]);
     }
     deploy.get("replicas").as_ref().map_or(Ok(()), one)?;

@@ -1,52 +1,68 @@
 //! What a service is connected to, and which of its ports are published.
 
+use std::cmp::Reverse;
+
 use anyhow::Result;
+use serde_json::Value;
 
 use super::field::namespace;
 use crate::node::Node;
-use crate::project::Context;
+use crate::project::{Context, Network};
 
-/// Returns the options of `network_mode`, `networks` and `ports`.
-pub(super) fn options(name: &str, service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
-    let mut options = match (service.get("network_mode"), service.get("networks")) {
+/// Returns the options of `network_mode`, `networks` and `ports`, and the networks.
+pub(super) fn options(name: &str, service: &Node<'_>, context: &Context<'_>) -> Result<(Vec<String>, Vec<Network>)> {
+    let (mut options, joined) = match (service.get("network_mode"), service.get("networks")) {
         (Some(mode), Some(_)) => return Err(mode.error("stands beside networks")),
-        (Some(mode), None) => vec!["--network".to_owned(), namespace(&mode, context)?],
+        (Some(mode), None) => (vec!["--network".to_owned(), namespace(&mode, context)?], Vec::new()),
         (None, networks) => joined(name, networks.as_ref(), context)?,
     };
     for node in service.get("ports").map(|node| node.items()).transpose()?.unwrap_or_default() {
         let port = if node.value.is_object() { long(&node)? } else { node.text()? };
         options.extend(["--publish".to_owned(), port]);
     }
-    Ok(options)
+    Ok((options, joined))
 }
 
-/// The one network of the service.
-fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Result<Vec<String>> {
-    let mut options = Vec::new();
-    let mut aliases = vec![name.to_owned()];
-    let joined = networks.map(members).transpose()?.unwrap_or_default();
-    let mut of_network = if joined.is_empty() { context.network("default")? } else { Vec::new() };
-    for (network, member) in &joined {
-        of_network = context.network(network).map_err(|what| member.error(what))?;
+/// What a service may be in a network, and the same for `run --network`.
+const MEMBERSHIP: [(&str, &str); 6] = [
+    ("aliases", "alias"),
+    ("ipv4_address", "ip"),
+    ("ipv6_address", "ip6"),
+    ("mac_address", "mac"),
+    ("interface_name", "interface_name"),
+    ("gw_priority", "gw-priority"),
+];
+
+/// Returns an option for each network, the one that is joined first in front.
+fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Result<(Vec<String>, Vec<Network>)> {
+    let default = Node { value: &Value::Null, place: format!("services.{name}") };
+    let mut members = networks.map(members).transpose()?.unwrap_or_default();
+    if members.is_empty() {
+        members.push(("default".to_owned(), default));
+    }
+    let mut joined = Vec::new();
+    for (key, member) in &members {
+        let network = context.network(key).map_err(|what| member.error(what))?;
+        let mut what = vec![format!("alias={name}")];
+        let mut priority = 0;
         if member.value.is_object() {
-            member.only("aliases ipv4_address mac_address priority")?;
-            aliases.extend(member.get("aliases").map(|node| node.texts()).transpose()?.unwrap_or_default());
-            for (key, option) in [("ipv4_address", "--ip"), ("mac_address", "--mac-address")] {
-                if let Some(value) = member.get(key) {
-                    options.extend([option.to_owned(), value.text()?]);
-                }
+            member.only("aliases ipv4_address ipv6_address mac_address interface_name gw_priority priority")?;
+            for (key, word) in MEMBERSHIP {
+                let values = member.get(key).map(|node| node.texts()).transpose()?.unwrap_or_default();
+                what.extend(values.iter().map(|value| format!("{word}={value}")));
+            }
+            if let Some(node) = member.get("priority") {
+                priority = node.text()?.parse::<i32>().map_err(|_| node.error("a whole number is expected"))?;
             }
         }
+        let option = format!("--network={}:{}", network.name, what.join(","));
+        joined.push((Reverse(priority), key, option, network));
     }
-    if let (Some(networks), 2..) = (networks, joined.len()) {
-        return Err(networks.error("a service stands on one network here"));
+    joined.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+    if context.rootless {
+        joined.clear();
     }
-    // An ordinary user has no bridge, and so no names.
-    if !of_network.is_empty() {
-        options.extend(of_network);
-        options.extend(aliases.into_iter().flat_map(|alias| ["--network-alias".to_owned(), alias]));
-    }
-    Ok(options)
+    Ok(joined.into_iter().map(|(.., option, network)| (option, network)).unzip())
 }
 
 fn members<'a>(networks: &Node<'a>) -> Result<Vec<(String, Node<'a>)>> {

@@ -34,6 +34,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("interrupted_it_leaves_nothing", ROOT, interrupted),
         test("five_hundred_layers_are_mounted", ROOT, many_layers),
         test("a_volume_starts_with_the_images_content", ROOT, volumes),
+        test("volumes_are_removed_that_no_container_has", ROOT, named_volumes),
         test("links_of_the_image_do_not_lead_out_of_it", ROOT, links),
         test("the_examples_of_its_help_work", RUNC, examples),
     ];
@@ -329,6 +330,38 @@ fn volumes(sandbox: &Sandbox) {
     sandbox.sh("ls -A state/volumes/bare").run().ok().stdout_is("");
     sandbox.run(&["bundle", "delete", "b", "c"]).ok();
     assert_nothing_left(sandbox);
+}
+
+fn named_volumes(sandbox: &Sandbox) {
+    rootfs(sandbox);
+    sandbox.run(&["bundle", "volume", "ls", "--json"]).ok().stdout_is("[]\n");
+    sandbox.run(&["bundle", "volume", "create", "zero", "one", "one"]).ok().stdout_is("zero\none\none\n");
+    sandbox
+        .run(&["bundle", "--id", "web", "-v", "data:/d", "-v", "data:/e", "-v", "/own", "rootfs", "--", "true"])
+        .ok();
+    sandbox.write("state/volumes/data/file", "kept");
+    sandbox.write("state/volumes/.hidden/file", "not ours");
+    sandbox.run(&["bundle", "volume", "ls", "-q"]).ok().stdout_is("data\none\nzero\n");
+    let list = |names: &[&str]| sandbox.run(&[&["bundle", "volume", "list", "--json"], names].concat()).ok().stdout;
+    let data: Value = serde_json::from_str(&list(&["data"])).unwrap();
+    assert_eq!(data[0]["containers"], serde_json::json!(["web"]), "{data}");
+    assert!(data[0]["path"].as_str().unwrap().ends_with("state/volumes/data"), "{data}");
+    sandbox.run(&["bundle", "volume", "ls", "none"]).fails(1).one_error_line("bundle", &["no volume `none`"]);
+    let removed = sandbox.run(&["bundle", "volume", "rm", "data", "zero", "none"]).fails(1);
+    removed.stdout_is("zero\n").stderr_has("volume `data`: container web has it").stderr_has("no volume `none`");
+    sandbox
+        .run(&["bundle", "volume", "rm", "../containers"])
+        .fails(2)
+        .one_error_line("bundle", &["not a volume's name"]);
+    sandbox.run(&["bundle", "volume", "prune"]).ok().stdout_is("one\n");
+    // What cannot be read may have any.
+    sandbox.sh("cp state/containers/web/config.json saved; echo '{' >state/containers/web/config.json").run().ok();
+    let unknown = sandbox.run(&["bundle", "volume", "prune"]).fails(1);
+    unknown.one_error_line("bundle", &["read ", "containers/web/config.json"]);
+    sandbox.sh("cp saved state/containers/web/config.json").run().ok();
+    assert_eq!(sandbox.read("state/volumes/data/file") + &sandbox.read("state/volumes/.hidden/file"), "keptnot ours");
+    sandbox.run(&["bundle", "delete", "web"]).ok();
+    sandbox.run(&["bundle", "volume", "rm", "--force", "data", "none"]).ok().stdout_is("data\n");
 }
 
 fn links(sandbox: &Sandbox) {

@@ -88,7 +88,8 @@ fn front(sandbox: &Sandbox) {
     sandbox.sh("usr/bin/drayage ../bin/sh").run().fails(2).one_error_line("drayage", &["no tool"]);
     sandbox.sh("usr/bin/drayage").run().ok().stdout_has("spawn    runs the bundle");
     sandbox.sh("usr/bin/drayage --version").run().ok().stdout_has("run 0.");
-    sandbox.sh("usr/bin/drayage volume ls").run().fails(2).one_error_line("drayage", &["below volumes"]);
+    sandbox.sh("usr/bin/drayage -v volume ls -q").run().ok().stderr_is("drayage: bundle volume ls -q\n");
+    sandbox.sh("usr/bin/drayage volume prune -f").run().ok().stderr_has("-a removes the others");
     sandbox
         .sh("usr/bin/drayage ps --format {{.Names}}")
         .run()

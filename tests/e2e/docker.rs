@@ -20,6 +20,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("every_line_of_the_tables_works", NEEDS, tables),
         test("docker_s_own_lines_work_with_the_command_in_front", NEEDS, front),
+        test("a_session_of_docker_s_lines_runs_unchanged", NEEDS, session),
         test("every_command_of_docker_is_told_of", &[], complete),
     ]
 }
@@ -46,17 +47,13 @@ fn tables(sandbox: &Sandbox) {
 }
 
 /// What is no verb of the command in front: what it takes stands in the other column.
-const WITHOUT: [&str; 10] = [
+const WITHOUT: [&str; 6] = [
     "docker create",
     "docker start -a later",
     "docker export",
-    "docker history",
     "docker inspect nginx",
     "docker inspect -f",
     "docker manifest",
-    "docker volume",
-    "docker system df",
-    "docker info",
 ];
 
 fn front(sandbox: &Sandbox) {
@@ -108,6 +105,36 @@ fn execute(sandbox: &Sandbox, lines: impl Iterator<Item = String>) {
     for said in ["hello\n", "running", "docker-archive", "web\n"] {
         assert!(outcome.stdout.contains(said) || outcome.stderr.contains(said), "{said}: {outcome}");
     }
+    sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
+}
+
+/// The lines of session.txt as somebody types them; those with a `!` are refused with a word about what does it here.
+fn session(sandbox: &Sandbox) {
+    install_front(sandbox);
+    let busybox = image("busybox").reference;
+    sandbox.write("env.list", "A=1\n");
+    sandbox.write(
+        "compose.yaml",
+        format!("name: shop\nservices: {{app: {{image: {busybox}, command: sleep 1000, volumes: ['v:/v']}}}}\nvolumes: {{v: }}"),
+    );
+    let lines: Vec<&str> = include_str!("docker/session.txt").lines().collect();
+    let refused = lines.iter().filter(|line| line.starts_with("! ")).count();
+    assert!(lines.len() >= 100 && refused * 20 <= lines.len(), "{refused} of {} are refused", lines.len());
+    let mut wrong = Vec::new();
+    for line in lines {
+        let (line, fails) = line.strip_prefix("! ").map_or((line, false), |line| (line, true));
+        let words = line.split(' ').map(|word| match word {
+            "nginx" | "busybox" | "busybox:latest" => format!("$REGISTRY/{word}"),
+            word => word.to_owned(),
+        });
+        let line = words.collect::<Vec<_>>().join(" ").replace("docker ", "drayage ");
+        let typed = if line.contains(" -it ") { format!("script -qec {} /dev/null", quoted(&line)) } else { line };
+        let outcome = sandbox.sh(&format!("PATH=\"$PWD/usr/bin:$PATH\"; {typed}")).limit(Duration::from_secs(30)).run();
+        if (outcome.code() != 0) != fails {
+            wrong.push(outcome.to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
 }
 

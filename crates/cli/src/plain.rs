@@ -18,7 +18,7 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         return given;
     }
     let mut command = command;
-    let mut before: Vec<Option<&Arg>> = Vec::new();
+    let (mut before, mut verbs) = (Vec::new(), 0);
     let mut arguments = given.into_iter();
     let mut plain: Vec<OsString> = arguments.next().into_iter().collect();
     while let Some(word) = arguments.next() {
@@ -30,8 +30,9 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
                 break;
             };
             let has = |arg: &Arg| arg.is_global_set() || arg.get_long().is_some_and(|name| long(below, name).is_some());
-            let moves = !is_verb_first && before.iter().all(|arg| arg.is_some_and(has));
-            plain.insert(if moves { 1 } else { plain.len() }, word);
+            let moves = !is_verb_first && before.iter().all(|arg: &Option<&Arg>| arg.is_some_and(has));
+            verbs += 1;
+            plain.insert(if moves { verbs } else { plain.len() }, word);
             command = below;
             continue;
         };
@@ -163,13 +164,16 @@ mod tests {
         let root = Arg::new("root").long("root").action(ArgAction::Set);
         let keep =
             Command::new("keep").args([verbose, root.clone(), Arg::new("rm").long("rm").action(ArgAction::SetTrue)]);
-        let keep = keep.args_conflicts_with_subcommands(true).subcommand(Command::new("logs").arg(root));
+        let keep = keep.args_conflicts_with_subcommands(true).subcommand(Command::new("logs").arg(root.clone()));
+        let keep = keep.subcommand(Command::new("volume").subcommand(Command::new("ls").arg(root)));
         for (line, want) in [
             ("logs -v web", "logs -v web"),
             ("--verbose logs web", "logs --verbose web"),
             ("-vv --root /r logs web --root=x", "logs -vv --root /r web --root=x"),
             ("--root=/r logs -- web", "logs --root=/r -- web"),
             ("--root logs logs", "logs --root logs"),
+            ("volume ls -v", "volume ls -v"),
+            ("-v volume ls -v", "volume ls -v -v"),
             ("-v web logs", "-v web logs"),
             ("-v -- logs", "-v -- logs"),
             // What the verb has not is refused by the parser.

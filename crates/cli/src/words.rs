@@ -34,7 +34,7 @@ const OTHERS: [(&[&str], &str); 12] = [
     (&["rmi"], "pull remove"),
     (&["save"], "pull --to docker-archive:FILE"),
     (&["unpause"], "spawn resume"),
-    (&["volume", "volumes"], "a directory below volumes in the directory of all state"),
+    (&["volume", "volumes"], "bundle volume"),
 ];
 
 /// Returns where a verb is.

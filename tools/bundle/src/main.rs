@@ -37,7 +37,7 @@ use std::process::ExitCode;
 
 use rustix::thread::CapabilitySet;
 
-use crate::options::{Arguments, Verb};
+use crate::options::{Arguments, Verb, Volume};
 use crate::verbs::Delete;
 
 /// There is no network, and nothing is executed; the overlay is mounted.
@@ -64,7 +64,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // There are files with others' ids.
     let directories = roots.directories();
     match &verb {
-        Some(Verb::Delete { .. } | Verb::Unmount { .. } | Verb::Prune { .. }) => ::rootless::enter_if_possible(&roots),
+        Some(Verb::Delete { .. } | Verb::Unmount { .. } | Verb::Prune { .. } | Verb::Volume(_)) => {
+            ::rootless::enter_if_possible(&roots);
+        }
         Some(Verb::Cp(options)) => cp::enter(options, &roots),
         _ => {}
     }
@@ -86,6 +88,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Verb::List { form }) => verbs::list(form, &directories)?,
         Some(Verb::Mount { bundle }) => verbs::mount(&bundle, &directories)?,
         Some(Verb::Prune { all }) => verbs::prune(all, &directories)?,
+        Some(Verb::Volume(Volume::Create { names })) => volume::create(&names, &directories)?,
+        Some(Verb::Volume(Volume::List { form, names })) => volume::list(&names, form, &directories)?,
+        Some(Verb::Volume(Volume::Prune)) => volume::remove(None, false, &directories)?,
+        Some(Verb::Volume(Volume::Rm { force, names })) => volume::remove(Some(&names), force, &directories)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ::container::{ContainerId, Owner};
+use ::container::{ContainerId, Owner, VolumeName};
 use clap::{Arg, Args, Parser, Subcommand};
 use cli::{Bytes, Cpus, Limit};
 
@@ -86,6 +86,41 @@ pub(crate) enum Verb {
         /// Every bundle that no container runs from
         #[arg(long, short)]
         all: bool,
+    },
+    /// List, make and remove volumes that have names
+    #[command(subcommand)]
+    Volume(Volume),
+}
+
+/// `volume`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// Make volumes
+    Create {
+        /// Names
+        #[arg(value_name = "VOLUME", required = true)]
+        names: Vec<VolumeName>,
+    },
+    /// List volumes, and the containers that have them
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        form: cli::ListForm,
+        /// Names [default: all]
+        #[arg(value_name = "VOLUME")]
+        names: Vec<VolumeName>,
+    },
+    /// Remove all volumes that no container has
+    Prune,
+    /// Remove volumes that no container has
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Say nothing of what is not there
+        #[arg(long, short)]
+        force: bool,
+        /// Names
+        #[arg(value_name = "VOLUME", required = true)]
+        names: Vec<VolumeName>,
     },
 }
 

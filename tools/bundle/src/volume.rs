@@ -2,15 +2,19 @@
 //! their place.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use ::container::{ContainerId, Directories, VolumeName};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
-use crate::container::make_private;
+use crate::container::{entries, make_private};
 use crate::interrupt::Interrupt;
 use crate::rootfs::{Root, open_directory};
 use crate::tree::{Manner, copy_content};
@@ -63,4 +67,75 @@ pub(crate) fn prepare(
 /// The volume belongs to those whom the image's directory belongs to.
 fn copy(source: OwnedFd, target: OwnedFd, interrupt: &Interrupt) -> Result<()> {
     copy_content(source, target, &Manner { owner: None, merge: false, interrupt, links: RefCell::default() })
+}
+
+/// Makes volumes; one that exists stays as it is, as with docker.
+pub(crate) fn create(names: &[VolumeName], directories: &Directories) -> Result<()> {
+    let parent = directories.volumes();
+    make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
+    cli::each("bundle", names, |name| {
+        match fs::create_dir(directories.volume(name)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| format!("make {name}"))?;
+            }
+            _ => {}
+        }
+        Ok(writeln!(io::stdout(), "{name}")?)
+    })
+}
+
+/// Prints these volumes, or all.
+pub(crate) fn list(names: &[VolumeName], form: cli::ListForm, directories: &Directories) -> Result<()> {
+    let mut volumes = volumes(directories)?;
+    if let Some(unknown) = names.iter().find(|name| !volumes.contains_key(*name)) {
+        bail!("no volume `{unknown}`");
+    }
+    volumes.retain(|name, _| names.is_empty() || names.contains(name));
+    let mut rows = Vec::new();
+    let mut lines = vec![["NAME", "CONTAINERS", "PATH"].map(str::to_owned)];
+    for (name, containers) in volumes {
+        let path = directories.volume(&name).to_string_lossy().into_owned();
+        rows.push(json!({"name": name.to_string(), "containers": containers, "path": path}));
+        let containers: Vec<&str> = containers.iter().map(|id| &**id).collect();
+        lines.push([name.into(), containers.join(","), path]);
+    }
+    Ok(form.print(&rows, "name", || cli::table(&lines))?)
+}
+
+/// Removes these volumes, or all that no container has, and prints their names.
+pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Directories) -> Result<()> {
+    let volumes = volumes(directories)?;
+    let unused = volumes.iter().filter(|(_, users)| users.is_empty()).map(|(name, _)| name);
+    let names: Vec<&VolumeName> = names.map_or_else(|| unused.collect(), |names| names.iter().collect());
+    cli::each("bundle", names, |name| match volumes.get(name).map(|users| users.first()) {
+        None if force => Ok(()),
+        None => bail!("no volume `{name}`"),
+        Some(Some(user)) => bail!("volume `{name}`: container {user} has it"),
+        Some(None) => {
+            root::remove_tree(&directories.volume(name)).with_context(|| format!("remove volume `{name}`"))?;
+            Ok(writeln!(io::stdout(), "{name}")?)
+        }
+    })
+}
+
+/// Returns all volumes with names, each with the containers whose mounts lead into it.
+fn volumes(directories: &Directories) -> Result<BTreeMap<VolumeName, Vec<ContainerId>>> {
+    let parent = directories.volumes();
+    let there = sys::file::known(sys::file::entries(&parent)).with_context(|| format!("read {}", parent.display()))?;
+    let name = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, Vec::new()));
+    let mut volumes: BTreeMap<VolumeName, Vec<ContainerId>> = there.into_iter().flatten().filter_map(name).collect();
+    for id in entries(directories)? {
+        let path = directories.bundle(&id).join("config.json");
+        let context = || format!("read {}", path.display());
+        // One that is being made has none yet.
+        let Some(config) = sys::file::known(fs::read(&path)).with_context(context)? else { continue };
+        let config: Value = serde_json::from_slice(&config).with_context(context)?;
+        let mounts = config["mounts"].as_array().into_iter().flatten();
+        for source in mounts.filter_map(|mount| Path::new(mount["source"].as_str()?).strip_prefix(&parent).ok()) {
+            let name = source.iter().next().and_then(|name| name.to_str()?.parse().ok());
+            let users = name.and_then(|name: VolumeName| volumes.get_mut(&name));
+            users.filter(|users| !users.contains(&id)).into_iter().for_each(|users| users.push(id.clone()));
+        }
+    }
+    Ok(volumes)
 }

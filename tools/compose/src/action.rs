@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
-use container::Directories;
 use stage::{Stage, Tool};
 
 use crate::logs;
@@ -195,12 +194,14 @@ pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
 }
 
 /// Removes the project's own volumes; those that others made and named for it stay.
-pub(crate) fn remove_volumes(project: &Project, directories: &Directories) -> Result<()> {
-    for volume in &project.volumes {
-        let path = directories.volume(volume);
-        root::remove_tree(&path).with_context(|| format!("remove {}", path.display()))?;
+pub(crate) fn remove_volumes(project: &Project, root: &[OsString]) -> Result<()> {
+    if project.volumes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let mut remove = command(Tool::Bundle, &["volume", "rm", "--force"], root);
+    remove.push(project.volumes.iter().map(|name| &**name));
+    let status = remove.command()?.stdout(Stdio::null()).status().with_context(|| remove.to_string())?;
+    succeeded(&remove, status)
 }
 
 /// Lists the services' containers as `keep list` does.

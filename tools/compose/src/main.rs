@@ -66,7 +66,7 @@ fn run(options: &Options) -> Result<ExitCode> {
                 action::orphans(&project, &root, down.remove_orphans)?;
             }
             if down.volumes {
-                action::remove_volumes(&project, &file.roots.directories())?;
+                action::remove_volumes(&project, &root)?;
             }
         }
         Command::Ps(ps) => return action::list(&alone(&ps.services.services)?, &root, ps),

@@ -71,6 +71,10 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
     rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
+    if let Some(last) = form.last {
+        rows.sort_by(|one, other| text(&other["created"]).cmp(&text(&one["created"])));
+        rows.truncate(last);
+    }
     // Elsewhere than on a terminal lines may be as long as they are.
     let width = || tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
     form.list.print(&rows, "id", || table(&rows, width()))?;

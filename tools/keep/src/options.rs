@@ -177,6 +177,9 @@ pub(crate) struct Form {
     /// Only those with that health, status (exited, running, ...) or label
     #[arg(long, short, value_name = "health|status|name|label=VALUE")]
     pub(crate) filter: Vec<Filter>,
+    /// Only so many, those made last, the newest first
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub(crate) last: Option<usize>,
     /// Only these containers
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,

@@ -15,6 +15,9 @@ use crate::source::Name;
 /// Checks that a target is an archive.
 pub(crate) fn parse(text: &str) -> Result<Name, String> {
     match text.parse()? {
+        Name::OciArchive(path, _) | Name::DockerArchive(path, _) if path == Path::new("-") => {
+            Err("the record goes to standard output: say /dev/fd/3 and 3>FILE, or 3>&1 >/dev/null".to_owned())
+        }
         name @ (Name::OciArchive(..) | Name::DockerArchive(..)) => Ok(name),
         _ => Err("say oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]".to_owned()),
     }

@@ -42,13 +42,13 @@ struct Chosen {
 }
 
 impl Job<'_> {
-    /// Answers from the layout alone, if the policy allows it and the image is whole there.
-    pub(crate) fn find_local(&self, name: &Name) -> anyhow::Result<bool> {
+    /// Answers from the layout alone, if the policy allows it and the image is whole there; returns what is named there.
+    pub(crate) fn find_local(&self, name: &Name) -> anyhow::Result<Option<Descriptor>> {
         let _span = trace::span("look into the layout", name);
-        let Name::Reference(reference) = name else { return Ok(false) };
+        let Name::Reference(reference) = name else { return Ok(None) };
         let reference = reference.to_string();
         if self.choice.policy == Policy::Always {
-            return Ok(false);
+            return Ok(None);
         }
         let local = || -> anyhow::Result<Chosen> {
             let root = self.layout.resolve(Some(&reference))?;
@@ -72,12 +72,12 @@ impl Job<'_> {
         match local() {
             Ok(chosen) => {
                 print(self.layout, &reference, &chosen)?;
-                Ok(true)
+                Ok(Some(chosen.descriptor))
             }
             Err(error) if self.choice.policy == Policy::Never => Err(error.context(format!("find {reference}"))),
             Err(error) => {
                 log::debug!("fetch {reference}: {error:#}");
-                Ok(false)
+                Ok(None)
             }
         }
     }

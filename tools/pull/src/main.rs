@@ -122,7 +122,10 @@ fn fetch(args: Args) -> anyhow::Result<()> {
     }
     for (number, name) in names.iter().enumerate() {
         // What the layout calls by a name may be older than what the lock file says.
-        if lock.is_none() && args.to.is_none() && job.find_local(name)? {
+        let local = if lock.is_none() { job.find_local(name)? } else { None };
+        if let Some(image) = local {
+            let write = |to| export::write(&layout, &image, &name.to_string(), to);
+            args.to.as_ref().map_or(Ok(()), write)?;
             continue;
         }
         limits.enter(&names[number..])?;

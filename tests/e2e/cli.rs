@@ -1,5 +1,7 @@
 //! What all the tools do alike: help, usage errors, closed pipes, and the command in front of them.
 
+mod options;
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{Need, Sandbox, Test, programs_directory, source, test};
@@ -20,6 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("help_begins_with_one_short_imperative", &[], help),
         test("an_unknown_option_is_one_line_and_a_usage_code", &[], unknown_option),
+        test("every_option_is_taken_in_every_form", &[], options::forms),
+        test("options_of_one_meaning_have_each_other_s_names", &[], options::names),
         test("a_closed_pipe_ends_a_tool_quietly", &[], closed_pipe),
         test("a_full_disk_under_stdout_is_told", &[Need::Root], full_stdout),
         test("the_front_command_executes_the_tools", &[], front),

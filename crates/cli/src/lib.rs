@@ -223,9 +223,29 @@ fn with_common_options(command: Command) -> Command {
 /// What help begins with: what the command is for, its usage, examples. Then come the options, a line each.
 const HELP: &str = "{about}\n\n{usage-heading} {usage}{after-help}\n\n{all-args}";
 
-/// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do.
+/// Options of one meaning, which are called otherwise by docker, podman, runc or nsenter.
+const SAME: [&[&str]; 6] = [
+    &["name", "id"],
+    &["workdir", "cwd", "wd"],
+    &["pull", "policy"],
+    &["network-alias", "alias", "net-alias"],
+    &["mac-address", "mac"],
+    &["timeout", "time"],
+];
+
+/// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do, and by its other names.
 fn alike(command: Command) -> Command {
-    command.args_override_self(true).help_template(HELP).term_width(0).mut_subcommands(alike)
+    let is = |arg: &Arg, name| {
+        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    };
+    let names = SAME.iter().copied().flatten().copied();
+    let taken: Vec<&str> = names.filter(|name| command.get_arguments().any(|arg| is(arg, name))).collect();
+    let others = |arg: Arg| {
+        let same = SAME.iter().find(|same| arg.get_long().is_some_and(|name| same.contains(&name)));
+        let free = same.into_iter().copied().flatten().copied().filter(|name| !taken.contains(name));
+        arg.aliases(free.collect::<Vec<_>>())
+    };
+    command.mut_args(others).args_override_self(true).help_template(HELP).term_width(0).mut_subcommands(alike)
 }
 
 /// Keeps what few people need out of the help that fits a screen.

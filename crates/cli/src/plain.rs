@@ -18,7 +18,8 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         return given;
     }
     let mut command = command;
-    let (mut before, mut verbs) = (Vec::new(), 0);
+    let mut before: Vec<Option<&Arg>> = Vec::new();
+    let (mut globals, mut verbs) = (Vec::new(), 0);
     let mut arguments = given.into_iter();
     let mut plain: Vec<OsString> = arguments.next().into_iter().collect();
     while let Some(word) = arguments.next() {
@@ -29,14 +30,18 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
                 plain.push(word);
                 break;
             };
-            let has = |arg: &Arg| arg.is_global_set() || arg.get_long().is_some_and(|name| long(below, name).is_some());
-            let moves = !is_verb_first && before.iter().all(|arg: &Option<&Arg>| arg.is_some_and(has));
+            let has = |arg: &Arg| {
+                arg.is_global_set() || arg.get_long().is_some_and(|name| long(below.get_arguments(), name).is_some())
+            };
+            let moves = !is_verb_first && before.iter().all(|arg| arg.is_some_and(has));
             verbs += 1;
             plain.insert(if moves { verbs } else { plain.len() }, word);
+            globals.extend(command.get_arguments().filter(|arg| arg.is_global_set()));
             command = below;
             continue;
         };
-        let short = |name: char| command.get_arguments().find(|arg| arg.get_short() == Some(name));
+        let known = || command.get_arguments().chain(globals.iter().copied());
+        let short = |name: char| known().find(|arg| arg.get_short() == Some(name));
         if let Some((flags, arg, value)) = attached(dashless, short) {
             plain.extend((!flags.is_empty()).then(|| format!("-{flags}").into()));
             plain.push(format!("--{}={value}", arg.get_long().unwrap_or_default()).into());
@@ -45,7 +50,7 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         }
         let (name, value) = dashless.split_once('=').map_or((dashless, None), |(name, value)| (name, Some(value)));
         let arg = match name.strip_prefix('-') {
-            Some(name) => long(command, name),
+            Some(name) => long(known(), name),
             None => last_of(name, short),
         };
         before.push(arg);
@@ -62,11 +67,11 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
     plain
 }
 
-fn long<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+fn long<'a>(mut args: impl Iterator<Item = &'a Arg>, name: &str) -> Option<&'a Arg> {
     let is = |arg: &&Arg| {
         arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
     };
-    command.get_arguments().find(is)
+    args.find(is)
 }
 
 /// Splits a cluster of short options whose last has its value attached: the flags before it, the option, the value.
@@ -165,6 +170,8 @@ mod tests {
         let keep =
             Command::new("keep").args([verbose, root.clone(), Arg::new("rm").long("rm").action(ArgAction::SetTrue)]);
         let keep = keep.args_conflicts_with_subcommands(true).subcommand(Command::new("logs").arg(root.clone()));
+        let project = Arg::new("project").long("project").short('p').action(ArgAction::Set).global(true);
+        let keep = keep.arg(project).subcommand(Command::new("exec"));
         let keep = keep.subcommand(Command::new("volume").subcommand(Command::new("ls").arg(root)));
         for (line, want) in [
             ("logs -v web", "logs -v web"),
@@ -174,6 +181,7 @@ mod tests {
             ("--root logs logs", "logs --root logs"),
             ("volume ls -v", "volume ls -v"),
             ("-v volume ls -v", "volume ls -v -v"),
+            ("exec -pshop -v web -pno", "exec --project=shop -v web -pno"),
             ("-v web logs", "-v web logs"),
             ("-v -- logs", "-v -- logs"),
             // What the verb has not is refused by the parser.

@@ -87,7 +87,8 @@ fn quoted(field: &str) -> String {
 /// A secret or a config: its file, mounted read-only.
 fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> Result<String> {
     let (name, target) = if node.value.is_object() {
-        node.only("source target")?;
+        // As with docker compose a file keeps its owner and mode.
+        node.only_or_named("source target", "uid gid mode")?;
         let name = node.get("source").ok_or_else(|| node.error("no source"))?.text()?;
         (name, node.get("target").map(|node| node.text()).transpose()?)
     } else {

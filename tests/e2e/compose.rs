@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
         test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
         test("a_service_stands_on_several_networks", PIPELINE, several_networks),
+        test("networks_are_as_the_file_says", PIPELINE, networks_with_settings),
         test("a_service_restarts_with_what_it_needs_where_it_says_so", PIPELINE, restarted_with_what_it_needs),
         test("projects_do_not_see_each_other", PIPELINE, projects),
         test("what_the_file_has_changed_is_made_anew_and_orphans_are_named", PIPELINE, changed),
@@ -168,6 +169,33 @@ fn several_networks(sandbox: &Sandbox) {
     let links = "spawn exec lab-app-1 sh -c 'cat /sys/class/net/eth1/address; ip route show default'";
     sandbox.sh(links).run().ok().stdout_has("02:00:00:00:00:07\ndefault via").stdout_has("dev eth0");
     sandbox.run(&["compose", "down"]).ok();
+    sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
+}
+
+fn networks_with_settings(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let common = format!("image: {image}, command: sleep 1000, stop_grace_period: 0s");
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            "name: lab\nservices:\n  db: {{{common}, networks: [inner]}}\n  \
+             web: {{{common}, networks: {{inner: {{ipv4_address: 10.9.0.200}}, outer: }}}}\n\
+             networks:\n  inner: {{internal: true, ipam: {{config: [{{subnet: 10.9.0.0/24, ip_range: 10.9.0.128/25}}]}}}}\n  \
+             outer: {{driver_opts: {{com.docker.network.driver.mtu: 1400}}}}\n"
+        ),
+    );
+    sandbox.run(&["compose", "up", "-d"]).ok();
+    let inside = |id: &str, command: &str| sandbox.run(&["spawn", "exec", id, "sh", "-c", command]).ok();
+    inside("lab-db-1", "ip route | grep -c default || ip -4 addr show eth0")
+        .stdout_has("0\n")
+        .stdout_has("inet 10.9.0.1");
+    inside("lab-db-1", "ping -c 1 -W 2 web && ping -c 1 -W 2 10.9.0.200");
+    inside("lab-web-1", "ip route | grep default; cat /sys/class/net/eth1/mtu")
+        .stdout_has("dev eth1")
+        .stdout_has("1400");
+    sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("");
+    sandbox.run(&["compose", "down"]).ok();
+    sandbox.sh("ns network list --json").run().ok().stdout_is("[]\n");
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
 }
 

@@ -13,7 +13,7 @@ use stage::{Stage, Tool};
 use crate::logs;
 use crate::options::{Config, Exec, Ps, Up};
 use crate::project::Project;
-use crate::script::command;
+use crate::script::{command, created};
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
 pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
@@ -193,15 +193,27 @@ pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
     lines.iter().try_for_each(|line| Ok(writeln!(stdout(), "{line}")?))
 }
 
+/// Removes the networks that were created for the project.
+pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()> {
+    quietly(
+        command(Tool::Ns, &["network", "rm", "--force"], root),
+        created(project).iter().map(|network| &*network.name),
+    )
+}
+
 /// Removes the project's own volumes; those that others made and named for it stay.
 pub(crate) fn remove_volumes(project: &Project, root: &[OsString]) -> Result<()> {
-    if project.volumes.is_empty() {
+    quietly(command(Tool::Bundle, &["volume", "rm", "--force"], root), project.volumes.iter().map(|name| &**name))
+}
+
+/// Does something to each name, if there are any.
+fn quietly<'a>(mut stage: Stage, names: impl ExactSizeIterator<Item = &'a str>) -> Result<()> {
+    if names.len() == 0 {
         return Ok(());
     }
-    let mut remove = command(Tool::Bundle, &["volume", "rm", "--force"], root);
-    remove.push(project.volumes.iter().map(|name| &**name));
-    let status = remove.command()?.stdout(Stdio::null()).status().with_context(|| remove.to_string())?;
-    succeeded(&remove, status)
+    stage.push(names);
+    let status = stage.command()?.stdout(Stdio::null()).status().with_context(|| stage.to_string())?;
+    succeeded(&stage, status)
 }
 
 /// Lists the services' containers as `keep list` does.

@@ -64,6 +64,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             action::down(&project, &root, down.timeout)?;
             if down.services.services.is_empty() {
                 action::orphans(&project, &root, down.remove_orphans)?;
+                action::remove_networks(&project, &root)?;
             }
             if down.volumes {
                 action::remove_volumes(&project, &root)?;

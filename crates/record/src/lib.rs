@@ -198,9 +198,15 @@ impl Record {
         Ok(())
     }
 
-    /// Writes down in the bundle what this run has, and hands the record on to the next stage. In somebody else's bundle
-    /// nothing is written: only where there is a record of the same container.
+    /// Writes down in the bundle what this run has, and hands the record on to the next stage.
     pub fn hand_on(&self) -> io::Result<()> {
+        self.note()?;
+        self.print()
+    }
+
+    /// Writes down in the bundle what this run has. In somebody else's bundle nothing is written: only where there is a
+    /// record of the same container.
+    pub fn note(&self) -> io::Result<()> {
         if let Ok(Some(Bundle(bundle))) = self.find::<Bundle>() {
             let same = |known: &Self| ["bundle", "id"].iter().all(|member| known.member(member) == self.member(member));
             if let Some(mut known) = Self::of_bundle(&bundle).ok().filter(same) {
@@ -209,7 +215,7 @@ impl Record {
                 output::replace(&bundle.join(FILE), (known.to_line() + "\n").as_bytes())?;
             }
         }
-        self.print()
+        Ok(())
     }
 
     /// Writes the record on stdout as one line: all that a stage's stdout ever carries.

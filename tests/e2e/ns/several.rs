@@ -13,6 +13,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("run_takes_several_networks", PIPELINE, run),
         test("restore_puts_back_each_network", PIPELINE, restore),
         test("what_fails_at_the_second_network_undoes_the_first", NET, undo),
+        test("a_record_gets_one_network_after_the_other", NET, twice),
+        test("a_container_that_runs_is_connected_and_disconnected", PIPELINE, connect),
+        test("what_cannot_be_connected_is_said", NET, unconnected),
+        test("kill_9_in_connect_leaves_what_disconnect_and_del_remove", NET, killed),
     ]
 }
 
@@ -116,5 +120,92 @@ fn undo(sandbox: &Sandbox) {
         ! ns add --network front --network back:ip=10.4.0.1 web 2>err
         grep -qx 'ns: add web: address 10.4.0.1 is not in .*' err
         ip addr del 10.9.0.1/24 dev lo; test -z \"$(ls $DRAYAGE_ROOT/run/hosts 2>/dev/null)\"",
+    );
+}
+
+fn twice(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "mkdir b; echo '{}' >b/config.json; printf '127.0.0.1\\tlocalhost\\n' >b/hosts
+        echo \"{\\\"id\\\":\\\"web\\\",\\\"bundle\\\":\\\"$PWD/b\\\"}\" >bundled.json
+        ns network create --subnet 10.9.0.0/24 back
+        ns add --subnet 10.8.0.0/24 bundled.json | ns add --network back:ip=10.9.0.7 | ns add --network side >web.json
+        python3 - <<END
+import json
+record = json.load(open('web.json'))
+assert record['networkOptions'] == ['--subnet=10.8.0.0/24', '--network=bridge', '--network=back:ip=10.9.0.7', '--network=side'], record
+ips = [ip['address'] for ip in record['network']['ips']]
+assert ips[0].startswith('10.8.0.') and ips[1] == '10.9.0.7/24' and len(ips) == 3, ips
+END
+        ip -n web route | grep '^default' | head -1 | grep -q 'via 10.8.0.1 dev eth0'; ip -n web route | grep -c '^default' | grep -qx 3
+        ! ns add --network more --subnet 10.7.0.0/24 <web.json 2>err; grep -q 'ns: --subnet=10.7.0.0/24: not with further networks' err
+        ! ns add --network back <web.json 2>err; grep -qx 'ns: add web: container web is on back already' err
+        ! ns add --network more <web.json >/dev/full 2>err; ! ip link show more 2>/dev/null
+        ! ns add web 2>err; grep -q 'network namespace web exists' err
+        ip -n web -br link | grep -c '^eth' | grep -qx 3
+        ns del --wait web; ns network rm back",
+    );
+}
+
+fn connect(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    script(
+        sandbox,
+        &format!(
+            "run -d --name web --network front {image} sleep 300 >/dev/null
+            run -d --name db --network back --network-alias sql {image} sleep 300 >/dev/null
+            inside() {{ spawn exec web \"$@\"; }}
+            ! inside ping -c 1 -W 1 sql 2>/dev/null
+            ns connect back:ip=$(ip -4 -o addr show back | awk '{{print $4}}' | cut -d. -f1-3).77,alias=app web
+            inside ping -c 1 -W 5 sql; spawn exec db ping -c 1 -W 5 app; ip -n web addr show eth1 | grep -q '\\.77/'
+            inside ip route | grep '^default' | head -1 | grep -q eth0
+            grep -q 'networkOptions.*--network=back:ip=[0-9.]*77,alias=app' $DRAYAGE_ROOT/containers/web/record.json
+            ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by db, web' err
+            # Started again it is in both, and in one when it has left the other.
+            keep restart web 2>/dev/null; inside ping -c 1 -W 5 sql; spawn exec db ping -c 1 -W 5 app
+            before=$(nft list ruleset | sort); nft flush ruleset; ns restore; test \"$before\" = \"$(nft list ruleset | sort)\"
+            ns disconnect front web
+            ! ip -n web link show eth0 2>/dev/null; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
+            until ! ip link show front 2>/dev/null; do :; done
+            keep restart web 2>/dev/null; inside ip -o link | wc -l | grep -qx 2; inside ping -c 1 -W 5 sql
+            ns disconnect back web; ! grep -v '^#' $DRAYAGE_ROOT/containers/db/hosts | grep -q app
+            ! grep -v '^#' $DRAYAGE_ROOT/containers/web/hosts | grep -q sql; inside ip -o link | wc -l | grep -qx 1
+            keep restart web 2>/dev/null; inside ip -o link | wc -l | grep -qx 1
+            # One that lives leaves nothing, wherever it has been.
+            ns network create --internal inner; ns connect inner web; ! inside ip route | grep default
+            ns connect back web; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
+            keep rm -f web db; ns network rm inner"
+        ),
+    );
+}
+
+fn unconnected(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "fails() { want=$1; shift; ! ns \"$@\" 2>err; grep -qx \"ns: $want\" err || { cat err; exit 1; }; test $(wc -l <err) = 1; }
+        ns add --network front web >/dev/null
+        fails 'connect none: network namespace none is gone: does it run?' connect front none
+        fails 'connect web: container web is on front already' connect front web
+        fails 'connect web: network namespace web exists: .*' connect --root $SANDBOX/other back web
+        fails 'disconnect web: container web is not on back' disconnect back web
+        fails 'disconnect web: container web is not on front' disconnect --root $SANDBOX/other front web
+        fails 'connect web: address 192.0.2.1 is not in .*' connect back:ip=192.0.2.1 web
+        fails 'x is no address.*' connect back:ip=x web
+        ! ip link show back 2>/dev/null; ip -n web -br link | grep -c '^eth' | grep -qx 1
+        ns disconnect front web; ns connect back web; ip -n web link show eth0; ip -n web route | grep -q '^default'
+        ns del web",
+    );
+}
+
+fn killed(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ns add --network front web >/dev/null
+        for turn in $(seq 40); do
+            ns connect back web 2>/dev/null & test $((turn % 4)) = 0 || kill -9 $!; wait $! || true
+            ns disconnect back web 2>/dev/null || true
+            ip -n web -br link | grep -c '^eth' | grep -qx 1 || { ip -n web link; exit 1; }
+        done
+        ns connect back web; ip -n web link show eth1; ns del --wait web",
     );
 }

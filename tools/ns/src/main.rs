@@ -46,8 +46,10 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
     match options.command {
         Command::Add(add) => add.run()?,
         Command::Check(upkeep) => upkeep.run(network::check)?,
+        Command::Connect(connect) => connect.connect()?,
         Command::Del(del) => del.run()?,
         Command::Diff(diff) => diff.run()?,
+        Command::Disconnect(disconnect) => disconnect.disconnect()?,
         Command::Enter(enter) => return enter.checked()?.run(false),
         Command::List(list) => list.run(false)?,
         Command::Network(networks) => networks.run()?,

@@ -41,7 +41,7 @@ pub(crate) use owner::bridge_of;
 pub(crate) use plan::Request;
 use plan::{Bridge, Observed, Plan, Step};
 pub(crate) use pool::DEFAULT_BRIDGE;
-pub(crate) use removal::{SWEEP, delete, sweep_all};
+pub(crate) use removal::{SWEEP, delete, disconnect, sweep_all};
 pub(crate) use restore::{check, restore};
 pub(crate) use result::mac_text;
 use work::Work;
@@ -61,17 +61,28 @@ pub(crate) struct Target {
     pub(crate) owner: Owner,
     /// Where notes are.
     pub(crate) directories: Directories,
+    /// The container runs: its record is noted in its bundle, and handed on to nobody.
+    pub(crate) runs: bool,
 }
 
 /// Makes networks and prints the record with them. Whatever fails, printing too, leaves nothing behind.
 pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
-    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    let is_further = is_further(&target)?;
+    let config = target.bundle.as_deref().filter(|_| !is_further).map(Config::read).transpose()?;
     let _lock = lock()?;
-    ensure!(!named::exists(&target.id), "network namespace {} exists: is it another container's?", target.id);
+    let inside = named::links(&target.id)?;
+    let owner = inside.iter().find(|link| link.index == 1).map(|lo| owner::of_namespace(lo, &target.id));
+    let is_ours = owner.map_or(!is_further, |owner| is_further && owner == Some(target.owner));
+    ensure!(
+        is_ours,
+        "network namespace {} {}",
+        target.id,
+        if owner.is_some() { "exists: is it another container's?" } else { "is gone: does it run?" }
+    );
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
-    let done = attach(&mut work, &target, requests).and_then(|(network, notes)| {
+    let done = attach(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
         let netns = container::namespace(&target.id);
         finish(&mut target, config.as_ref(), &netns, &network)?;
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
@@ -85,8 +96,11 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     }
     if done.is_err() {
         work.undo();
-        if let Err(error) = hosts::withdraw(&target.directories, &target.id, Ownership::Exactly(target.owner)) {
-            log::warn!("{error:#}");
+        for bridge in requests.iter().filter_map(|request| request.bridge.as_ref()) {
+            let whose = Ownership::Exactly(target.owner);
+            if let Err(error) = hosts::withdraw(&target.directories, Some(bridge), &target.id, whose) {
+                log::warn!("{error:#}");
+            }
         }
         if let Some(Err(error)) = config.as_ref().map(Config::restore) {
             log::warn!("{error:#}");
@@ -96,27 +110,36 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
 }
 
 /// Makes the namespace and one network after the other. Returns all of them, and what others on the bridges may know.
-fn attach(work: &mut Work, target: &Target, requests: &[Request]) -> Result<(Network, Vec<Note>)> {
-    let alias = PortAlias { id: target.id.clone(), owner: Some(target.owner), addresses: vec![] };
-    work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())])?;
-    let (mut names, mut notes, mut network) = (Vec::new(), Vec::new(), None);
+fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Request]) -> Result<(Network, Vec<Note>)> {
+    let path = container::namespace(&target.id);
+    let (mut names, mut notes, mut network, mut behind) = (Vec::new(), Vec::new(), None, 0);
+    if is_further {
+        behind = work.enter(&target.id)?;
+        let known = joined::describe(&mut work.host, &path)?;
+        names = result::names(&known);
+        network = Some(known).filter(|known| !known.addresses().is_empty());
+    } else {
+        let alias = PortAlias { id: target.id.clone(), owner: Some(target.owner), addresses: vec![] };
+        work.apply(&[Step::Namespace(alias), Step::Up("lo".to_owned())])?;
+    }
     for request in requests {
         let is_taken = |name: &String| names.contains(name);
         if let Some(bridge) = request.bridge.as_ref().filter(|bridge| is_taken(bridge)) {
             bail!("container {} is on {bridge} already", target.id);
         }
-        let mut numbered = (0..=requests.len()).map(|number| request.interface.replace("%d", &number.to_string()));
+        let mut numbered = (0..=names.len()).map(|number| request.interface.replace("%d", &number.to_string()));
         let interface = numbered.find(|name| !is_taken(name));
         let interface = interface.with_context(|| format!("{} is taken", request.interface))?;
-        let mut request = Request { interface, is_further: network.is_some(), ..request.clone() };
+        let mut request =
+            Request { interface, is_further: network.is_some(), metric: behind + request.metric, ..request.clone() };
         let plan = make(work, &target.directories, &mut request)?;
         notes.extend(note(target, &request, &plan));
         names.extend(result::names(&plan.network));
         network = Some(plan.network);
     }
     let network = match network {
-        Some(network) if requests.len() == 1 => network,
-        _ => joined::describe(&mut work.host, &container::namespace(&target.id))?,
+        Some(network) if requests.len() == 1 && !is_further => network,
+        _ => joined::describe(&mut work.host, &path)?,
     };
     Ok((network, notes))
 }
@@ -179,7 +202,11 @@ fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &
 
 /// Prints the record, unless it was interrupted.
 fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
-    target.record.hand_on().context("print the record")?;
+    if target.runs {
+        target.record.note().context("note the network in the bundle")?;
+    } else {
+        target.record.hand_on().context("print the record")?;
+    }
     match signals.read()? {
         Some(received) => bail!("interrupted by signal {}", received.signal),
         None => Ok(()),
@@ -222,7 +249,13 @@ pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Direc
         None => record.part::<Id>()?.0,
     };
     let owner = record.find::<OwnedBy>()?.map_or_else(|| Owner::of_root(&directories), |owned| owned.0);
-    Ok(Target { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories })
+    Ok(Target { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories, runs: false })
+}
+
+/// Tells whether the container has its namespace already, and gets one more network.
+pub(crate) fn is_further(target: &Target) -> Result<bool> {
+    let noted = target.record.find::<Network>()?.and_then(|network| network.namespace());
+    Ok(target.runs || noted == Some(container::namespace(&target.id)) && named::exists(&target.id))
 }
 
 /// Returns the path of a note that is being written. No container's id begins with a full stop.

@@ -1,6 +1,7 @@
 //! The command line of `ns`.
 
 mod add;
+mod connect;
 mod enter;
 mod list;
 mod membership;
@@ -13,6 +14,7 @@ mod upkeep;
 use clap::{Parser, Subcommand};
 
 pub(crate) use add::{Add, Del};
+pub(crate) use connect::Connection;
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use network::Networks;
@@ -39,8 +41,14 @@ pub(crate) enum Command {
     ///
     /// Bridges with their ports and addresses, forwarding, and the firewall's rules, by what the records in the bundles say.
     Check(Upkeep),
+    /// Connect a container that runs to one more network
+    ///
+    /// The others lead outwards before this one. Started again, the container is in all of them.
+    Connect(Connection),
     Del(Del),
     Diff(Diff),
+    /// Disconnect a container that runs from a network
+    Disconnect(Connection),
     Enter(Box<Enter>),
     List(List),
     Network(Networks),

@@ -116,9 +116,15 @@ impl Note {
     }
 }
 
-/// Takes a container's names out of all files, and forgets where its own is.
-pub(crate) fn withdraw(directories: &Directories, id: &ContainerId, whose: Ownership) -> Result<()> {
-    for notes in paths_in(&directories.host_notes(None))? {
+/// Takes a container's names out of all files, or those of one bridge, and forgets where its own is.
+pub(crate) fn withdraw(
+    directories: &Directories,
+    bridge: Option<&str>,
+    id: &ContainerId,
+    whose: Ownership,
+) -> Result<()> {
+    let of_bridge = bridge.map(|bridge| vec![directories.host_notes(Some(bridge))]);
+    for notes in of_bridge.map_or_else(|| paths_in(&directories.host_notes(None)), Ok)? {
         let Some(own) = notes.file_name().and_then(OsStr::to_str) else { continue };
         let path = directories.host_note(own, id);
         // It is there only if whoever wrote it was killed.

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::lock::{lock, lock_file, lock_quietly};
 use super::owner::{self, PortAlias};
-use super::{firewall, named};
+use super::{Target, firewall, named};
 
 /// The name by which the process in the background is executed.
 pub(crate) const SWEEP: &str = "ns-sweep";
@@ -46,7 +46,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     for port in &ports {
         left |= is_last(&mut host, port)?;
     }
-    super::hosts::withdraw(directories, id, whose)?;
+    super::hosts::withdraw(directories, None, id, whose)?;
     if is_ours {
         super::outward::stop(directories, id);
     }
@@ -75,6 +75,31 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
         // closed just now.
         left |= host.link(&port.name)?.is_some_and(|port| port.peer_namespace.is_some_and(|number| number >= 0));
     }
+    if left { sweep_in_background() } else { Ok(()) }
+}
+
+/// Takes a container that runs from a bridge.
+pub(crate) fn disconnect(target: &mut Target, bridge: &str) -> Result<()> {
+    let _lock = lock()?;
+    let (id, whose) = (&target.id, Ownership::Exactly(target.owner));
+    let mut host = Router::open().context("open a routing socket")?;
+    let index = host.link(bridge)?.map(|bridge| bridge.index);
+    let (ports, _) = ports_of(&mut host, id, whose, &named::links(id)?).context("look for the container's ports")?;
+    let (gone, others): (Vec<_>, Vec<_>) =
+        ports.into_iter().partition(|port| port.controller.is_some() && port.controller == index);
+    ensure!(!gone.is_empty(), "container {id} is not on {bridge}");
+    let mut left = false;
+    for port in &gone {
+        left |= is_last(&mut host, port)?;
+        delete_link(&mut host, port)?;
+    }
+    if let Some(other) = others.first() {
+        // It has that name already, unless the first network is gone.
+        let _named = host.add_names(other.index, &[owner::name_of_container(id)]);
+    }
+    super::hosts::withdraw(&target.directories, Some(bridge), id, whose)?;
+    target.record.set(&super::joined::describe(&mut host, &container::namespace(id))?);
+    target.record.note().context("note the networks in the bundle")?;
     if left { sweep_in_background() } else { Ok(()) }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
-use container::Directories;
+use container::{ContainerId, Directories};
 use netlink::forwarding;
 use netlink::route::{Mac, Router};
 
@@ -37,6 +37,16 @@ impl Work {
             flushed: false,
             directories: directories.clone(),
         }
+    }
+
+    /// Enters a namespace that is there. Returns how far behind the ways outwards in it further ones have to stand.
+    pub(crate) fn enter(&mut self, id: &ContainerId) -> Result<u32> {
+        let netns = named::open(id)?;
+        let mut router = named::router(netns.as_fd())?;
+        let ways = router.routes()?.into_iter().filter(|way| way.destination.prefix == 0);
+        let behind = ways.map(|way| way.metric + 1).max().unwrap_or_default();
+        self.container = Some((netns, router));
+        Ok(behind)
     }
 
     /// Does the steps up to the first that fails.

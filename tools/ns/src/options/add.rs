@@ -11,6 +11,7 @@ use netlink::route::Mac;
 use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
+use super::connect::join;
 use super::membership::{Membership, metrics};
 use super::settings::{Settings, link_name};
 use crate::network::{self, Request, Target, cni};
@@ -101,7 +102,11 @@ impl Add {
         }
         let mut target = self.target()?;
         let id = target.id.clone();
-        target.record.set_options(&NetworkOptions(Self::words()?))?;
+        if network::is_further(&target)? {
+            join(&mut target, &Self::words()?)?;
+        } else {
+            target.record.set_options(&NetworkOptions(Self::words()?))?;
+        }
         if let Some(other) = &self.join {
             return network::join(target, other).with_context(|| format!("add {id}"));
         }

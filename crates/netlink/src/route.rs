@@ -68,6 +68,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RT_TABLE_MAIN: u8 = 254;
+const RT_TABLE_LOCAL: u8 = 255;
 const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
 
@@ -278,6 +279,11 @@ impl Router {
 
     /// Returns the routes of the main table.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        Ok(self.all_routes()?.into_iter().filter(|route| route.is_main).collect())
+    }
+
+    /// Returns the routes of all tables but that of the host's own addresses.
+    pub fn all_routes(&mut self) -> Result<Vec<Route>, Error> {
         let answers = self.0.dump(&Raw { kind: RTM_GETROUTE, payload: vec![0; 12] })?;
         Ok(answers.iter().filter_map(|raw| Route::parse(&raw.payload)).collect())
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{FsWord, statfs};
@@ -89,6 +90,16 @@ const NSFS_MAGIC: FsWord = 0x6e73_6673;
 pub fn is_at(path: &Path) -> bool {
     let looked_at = file::known(statfs(path).map_err(Into::into));
     looked_at.map_or(true, |found| found.is_some_and(|found| found.f_type == NSFS_MAGIC))
+}
+
+/// The calling thread's own network namespace.
+pub const OWN_NETWORK: &str = "/proc/thread-self/ns/net";
+
+/// Tells whether the network namespace at a path is the calling thread's own.
+pub fn is_own_network(path: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    let own = identity(Path::new(OWN_NETWORK));
+    own.is_some() && identity(path) == own
 }
 
 /// Moves the calling thread into the namespace that `fd` refers to, which must be of type `kind`: `setns(2)`.

@@ -38,8 +38,11 @@ fn overlap(sandbox: &Sandbox) {
             ip netns exec web busybox ping -c 1 -w 5 192.0.2.9 >/dev/null; ns del --wait web
             ip addr del 10.1.2.3/8 dev ext0; ip route add 10.213.0.0/20 via 192.0.2.1
             ns add web >/dev/null; case $(network) in 10.213.*) exit 1;; esac; ns del --wait web
-            ip route del 10.213.0.0/20; ns add web >/dev/null; test $(network) = 10.213.0.1/16; ns del --wait web
-            ip netns del lan"
+            ip route del 10.213.0.0/20; ip route add 10.213.0.0/20 via 192.0.2.1 table 52
+            ns add web >/dev/null; case $(network) in 10.213.*) exit 1;; esac; ns del --wait web; ip route flush table 52
+            ns add web >/dev/null; test $(network) = 10.213.0.1/16
+            ip addr add 10.1.2.3/8 dev ext0; ns add db >/dev/null; ip netns exec db busybox ping -c 1 -w 5 192.0.2.9 >/dev/null
+            ns del db; ns del --wait web; ip netns del lan"
         ),
     );
 }

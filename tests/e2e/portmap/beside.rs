@@ -32,9 +32,15 @@ fn both_families(sandbox: &Sandbox) {
         v4 | portmap -p 127.0.0.1:8080:80 >/dev/null; echo $(get 127.0.0.1 8080) $(get ::1 8080); portmap del web
         v6 | portmap -p 8080:80 >/dev/null; echo $(get fd03::1 8080) $(get 127.0.0.1 8080) $(in_ns rc 203.0.113.1 8080)
         portmap del web; v4 | portmap -p 8080:80 -p '[::1]:8080:7005' >/dev/null
-        echo $(get 127.0.0.1 8080) $(get ::1 8080); portmap del web";
+        echo $(get 127.0.0.1 8080) $(get ::1 8080); portmap del web
+        near=$(ip -6 -o addr show ext0 scope link | grep -o 'fe80[^/]*')%eth0
+        for family in v4 v6 'record web c1'; do
+            $family | portmap -p 8080:80 -p 5353:53/udp >/dev/null
+            echo $(in_ns rc $near 8080) $(in_ns rc $near 5353 udp); portmap del web
+        done";
     let want = "10.88.0.1 10.88.0.1 10.88.0.1 10.88.0.1 10.88.0.1\nrefused\n10.88.0.1 refused\n10.88.0.1 refused\n\
-                fd03::1 fd88::1 fd88::1\n10.88.0.1 ::1\n";
+                fd03::1 fd88::1 fd88::1\n10.88.0.1 ::1\n\
+                10.88.0.1 10.88.0.1\nfd88::1 fd88::1\nfd88::1 fd88::1\n";
     host(sandbox, "0", &format!("{SETUP}{script}")).run().ok().stdout_is(want);
 }
 

@@ -8,7 +8,7 @@ s = socket.socket(family, socket.SOCK_DGRAM if how == "udp" else socket.SOCK_STR
 # Long enough for a first packet that waits for its neighbour's address to be sent again.
 s.settimeout(None if how == "wait" else 6)
 try:
-    s.connect(address if "/" in address else (address, port))
+    s.connect(address if "/" in address else socket.getaddrinfo(address, port)[0][4])
     if how == "udp":
         s.send(b"?")
     if how == "half":

@@ -84,10 +84,12 @@ fn by_others(sandbox: &Sandbox) {
         whole() { echo "$1" $(near) $(portmap check 2>&1; ns check 2>&1); [ "$(echo $(look))" = "$all" ] || echo after: $(look); }
         nft flush ruleset; keep restart -t 0 lab; whole restart
         nft flush ruleset; run --rm --name new IMAGE true 2>&1; whole run; ls /run/drayage/flushed 2>/dev/null
+        nft flush ruleset; run --gc; whole swept
         nft flush ruleset; run -d --rm --name new -p 9090:80 IMAGE sh -c "$serve" 2>&1; whole detached; keep rm -f new"#;
     let warned = "ns: warning: the firewall has been flushed: networks are put back, and ports by `portmap restore`";
     let seen = host(sandbox, &script.replace("IMAGE", &image("busybox").reference));
     let near = "web lab hand";
-    let want = format!("lab\nrestart {near}\n{warned}\nrun {near}\n{warned}\nnew\ndetached {near}\nnew\n");
+    let want =
+        format!("lab\nrestart {near}\n{warned}\nrun {near}\nswept {near}\n{warned}\nnew\ndetached {near}\nnew\n");
     assert_eq!(seen, want);
 }

@@ -289,8 +289,8 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
     };
     let networks: Vec<_> = own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect();
     let is_needed = bridge.is_none() || pool::is_needed(settings, !networks.is_empty());
-    let ways = if is_needed { host.routes().context("list routes")? } else { vec![] };
-    let default = ways.iter().filter(|way| way.destination.prefix == 0).find_map(|way| way.index);
+    let ways = if is_needed { host.all_routes().context("list routes")? } else { vec![] };
+    let default = ways.iter().filter(|way| way.is_main && way.destination.prefix == 0).find_map(|way| way.index);
     let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
     let others = others.iter().filter(|other| routed(other.address.address));
     let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));

@@ -16,6 +16,7 @@ use record::{Id, Record};
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use sys::namespace::OWN_NETWORK;
 
 const DISMISS: u8 = b'd';
 const BACKLOG: i32 = 64;
@@ -286,5 +287,5 @@ fn path_in(directory: &File, name: &str) -> String {
 
 /// Returns the number of the thread's network namespace, which no other has as long as this one is there.
 fn own_namespace() -> anyhow::Result<u64> {
-    Ok(fs::metadata("/proc/thread-self/ns/net").context("look at the network namespace")?.ino())
+    Ok(fs::metadata(OWN_NETWORK).context("look at the network namespace")?.ino())
 }

@@ -1,9 +1,8 @@
 //! The container that ports lead to: out of a record, or looked up in the system.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -12,7 +11,7 @@ use netlink::route::Router;
 use record::{Bundle, Id, Network, OwnedBy, Record, State};
 use rustix::process::Pid;
 use serde_json::json;
-use sys::namespace::{Kind, is_at};
+use sys::namespace::{Kind, OWN_NETWORK, is_at, is_own_network};
 
 use crate::owner::MappingOwner;
 
@@ -105,9 +104,7 @@ impl Target {
 
     /// Tells whether the container has no network namespace of its own.
     pub(crate) fn shares_the_hosts_network(&self) -> bool {
-        let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        let own = identity(Path::new("/proc/thread-self/ns/net"));
-        own.is_some() && self.owner.netns.as_deref().and_then(identity) == own
+        self.owner.netns.as_deref().is_some_and(is_own_network)
     }
 }
 
@@ -138,7 +135,7 @@ fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
             return thread.join().map_err(|_| anyhow!("a thread broke off"))?;
         }
         // There may be no more threads: this one goes, and comes back.
-        let own = File::open("/proc/thread-self/ns/net")?;
+        let own = File::open(OWN_NETWORK)?;
         let opened = open();
         sys::namespace::enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
         opened

@@ -167,7 +167,7 @@ fn execute(
     Ended { code: Ok(code), started: false, rest: Rest::of(&undo_of(plan, &execution.completed)) }
 }
 
-/// A stage has found that somebody has flushed the firewall: other containers have lost their ports.
+/// Puts back the networks and ports that containers have lost where somebody has flushed the firewall.
 fn put_ports_back(options: &Options) -> Result<()> {
     let mut restore = Stage::new(Tool::Portmap, ["restore"]);
     restore.push(options.roots().argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
@@ -215,7 +215,7 @@ fn execute_in_place(options: &Options) -> anyhow::Error {
     cli::Exit::new(code, anyhow::Error::new(error).context(program.to_string_lossy().into_owned())).into()
 }
 
-/// `--gc`: undoes what killed processes have left.
+/// `--gc`: undoes what killed processes have left, and puts back what others have taken.
 fn sweep(options: &Options) -> Result<ExitCode> {
     let directories = options.roots().directories();
     let swept = [claim::sweep(&directories)?, claim::sweep_ended(&directories)?];
@@ -223,6 +223,7 @@ fn sweep(options: &Options) -> Result<ExitCode> {
         writeln!(io::stdout(), "{id}")?;
     }
     undo::sweep_removed(&directories)?;
+    put_ports_back(options)?;
     Ok(if swept.iter().any(|swept| swept.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

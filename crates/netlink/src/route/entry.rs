@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     AF_INET, AF_INET6, Cidr, IFA_ADDRESS, IFA_F_PERMANENT, IFA_LOCAL, IFF_UP, IFLA_ADDRESS, IFLA_GROUP, IFLA_IFALIAS,
     IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_PROP_LIST,
-    RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
+    RT_SCOPE_UNIVERSE, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
 };
 use crate::{Attribute, parse};
 
@@ -94,7 +94,7 @@ impl Address {
     }
 }
 
-/// A route of the main table.
+/// A route of any table but that of the host's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// What goes this way; a prefix of length 0 is the default route.
@@ -107,6 +107,8 @@ pub struct Route {
     pub index: Option<u32>,
     /// Of several ways to one place the one with the lowest counts.
     pub metric: u32,
+    /// Whether it is of the main table: others are for whom a rule says.
+    pub is_main: bool,
 }
 
 impl Route {
@@ -114,7 +116,8 @@ impl Route {
         let [family, prefix, _, _, table, ..] = *payload else { return None };
         let unspecified: IpAddr = if family == AF_INET { IpAddr::V4(0.into()) } else { IpAddr::V6(0_u128.into()) };
         let destination = Cidr { address: unspecified, prefix };
-        let mut route = Self { destination, gateway: None, source: None, index: None, metric: 0 };
+        let mut route =
+            Self { destination, gateway: None, source: None, index: None, metric: 0, is_main: table == RT_TABLE_MAIN };
         for attribute in parse(payload.get(12..)?) {
             match attribute.kind {
                 RTA_DST => route.destination.address = ip(family, attribute)?,
@@ -125,7 +128,7 @@ impl Route {
                 _ => {}
             }
         }
-        (table == RT_TABLE_MAIN && matches!(family, AF_INET | AF_INET6)).then_some(route)
+        (table != RT_TABLE_LOCAL && matches!(family, AF_INET | AF_INET6)).then_some(route)
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use record::{Network, Record};
 use serde_json::{Value, json};
+use sys::namespace::is_own_network;
 
 use super::hosts;
 
@@ -63,6 +64,14 @@ fn set_namespace(config: &mut Value, netns: &Path) -> Result<()> {
     let linux = linux.as_object_mut().ok_or_else(|| anyhow!("config.json's linux is not an object"))?;
     let namespaces = linux.entry("namespaces").or_insert_with(|| json!([]));
     let namespaces = namespaces.as_array_mut().ok_or_else(|| anyhow!("linux.namespaces is not an array"))?;
+    if is_own_network(netns) {
+        // A container that shares the host's network joins nothing, and a runtime refuses to set anything there.
+        namespaces.retain(|namespace| namespace.get("type") != Some(&json!("network")));
+        if let Some(settings) = linux.get_mut("sysctl").and_then(Value::as_object_mut) {
+            settings.retain(|name, _| !name.starts_with("net."));
+        }
+        return Ok(());
+    }
     let path = json!(netns);
     match namespaces.iter_mut().find(|namespace| namespace.get("type") == Some(&json!("network"))) {
         Some(Value::Object(namespace)) => {

@@ -12,9 +12,7 @@ use container::{ContainerId, NAMESPACES, namespace};
 use netlink::route::{Link, Router};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount};
-use sys::namespace::{Kind, enter, is_at, unshare};
-
-const OWN: &str = "/proc/thread-self/ns/net";
+use sys::namespace::{Kind, OWN_NETWORK, enter, is_at, unshare};
 
 /// Tells whether a namespace of that name is there; a mere file is what a killed process has left.
 pub(crate) fn exists(id: &ContainerId) -> bool {
@@ -53,7 +51,7 @@ pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<
         || {
             // By its name it is found, so all that tells whose it is comes before.
             let done = inside()?;
-            mount_bind(OWN, &path)?;
+            mount_bind(OWN_NETWORK, &path)?;
             Ok((open(id)?, done))
         },
     );
@@ -100,7 +98,7 @@ fn in_other<T: Send>(
             thread.join().map_err(|_| anyhow!("a thread broke off"))?
         });
     }
-    let own = File::open(OWN)?;
+    let own = File::open(OWN_NETWORK)?;
     leave()?;
     let done = inside();
     enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;

@@ -302,7 +302,9 @@ pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -
             (Some(present), _) => present,
             (None, wanted) => Cidr { address: wanted.unwrap_or_else(|| subnet.nth(1)), prefix: subnet.prefix },
         };
-        if let Some((link, address)) = observed.others.iter().find(|(_, address)| address.overlaps(*subnet)) {
+        // A network that is there stays, whatever the host has joined since.
+        let others = observed.others.iter().filter(|_| present.is_none());
+        if let Some((link, address)) = others.into_iter().find(|(_, address)| address.overlaps(*subnet)) {
             bail!("network {} is in use: {link} has address {address}", subnet.network());
         }
         gateways.push(gateway);

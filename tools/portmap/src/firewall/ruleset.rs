@@ -8,7 +8,7 @@
 use std::net::Ipv6Addr;
 
 use netlink::nft::expression::{
-    Base, Comparison, Meta, compare, destination_is_local, is_in, jump, look_up, masquerade, meta, payload,
+    Base, Comparison, Meta, compare, destination_is_local, is_in, jump, look_up, mask, masquerade, meta, payload,
     translate_destination, translated,
 };
 use netlink::nft::{Expression, Family, Field, Hook, Set, Table};
@@ -85,7 +85,11 @@ fn sets<'a>(key: &'a [Field; 4], value: &'a [Field; 2], has_conditions: bool) ->
 fn chains(family: Family, has_conditions: bool) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
     let address = address(family);
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
-    let to_nat: Vec<_> = destination_is_local().into_iter().chain([jump(NAT)]).collect();
+    // What is sent to a link's own address is left to the process beside: nobody forwards the answer.
+    let near =
+        [payload(Base::Network, 24, 2, 0), mask(0, &[0xff, 0xc0]), compare(0, Comparison::Unequal, &[0xfe, 0x80])];
+    let near = near.into_iter().filter(|_| family == Family::Ip6);
+    let to_nat: Vec<_> = near.chain(destination_is_local()).chain([jump(NAT)]).collect();
     vec![
         (NAT, None, lookups(address, has_conditions)),
         ("prerouting", nat(Hook::PREROUTING, -100), vec![to_nat.clone()]),

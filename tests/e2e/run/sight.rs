@@ -103,18 +103,24 @@ pub(super) const SHARED: &str = r#"
     run --rm --network container:second IMAGE $ask
     keep restart -t 0 second; run --rm --network container:second IMAGE $ask
     run -d --name lone --network none IMAGE sleep 1000; run --rm --network container:lone IMAGE ls /sys/class/net
-    run -d --name hosts --network host IMAGE sleep 1000; run --rm --network container:hosts IMAGE readlink /proc/self/ns/net | grep -cF "$(readlink /proc/self/ns/net)"
-    keep rm -f second own lone hosts; run --rm --network container:own IMAGE true 2>&1 | grep -c "own"
+    keep rm -f second own lone; run --rm --network container:own IMAGE true 2>&1 | grep -c "own"
     printf "%s\n" "services: {app: {image: IMAGE, command: [httpd, -f, -p, '80', -h, /etc]}, aside: {image: IMAGE, command: [sleep, '100']," \
         "  network_mode: 'service:app', pid: 'service:app', ipc: 'service:app'}}" >compose.yaml
     compose -p two up -d >/dev/null 2>&1; until spawn exec two-aside-1 wget -q -O - http://127.0.0.1/hostname 2>/dev/null; do :; done
     compose -p two down >/dev/null 2>&1; keep list -q"#;
 pub(super) const SHARED_OUT: &str =
-    "page\npage\nhere\n1\nsecond\npage\nsecond\npage\nlone\nlo\nhosts\n1\nsecond\nown\nlone\nhosts\n1\ntwo-app-1\n";
+    "page\npage\nhere\n1\nsecond\npage\nsecond\npage\nlone\nlo\nsecond\nown\nlone\n1\ntwo-app-1\n";
 
 fn shared(sandbox: &Sandbox) {
     let script = SHARED.replace("IMAGE", &image("busybox").reference);
     sandbox.sh(&script).run().ok().stdout_is(SHARED_OUT);
+    let hosts = format!(
+        "run -d --name hosts --network host {image} sleep 1000
+        run --rm --network container:hosts {image} readlink /proc/self/ns/net | grep -cF \"$(readlink /proc/self/ns/net)\"
+        keep rm -f hosts",
+        image = image("busybox").reference
+    );
+    sandbox.sh(&hosts).run().ok().stdout_is("hosts\n1\nhosts\n");
 }
 
 fn all_killed(sandbox: &Sandbox) {

@@ -32,6 +32,7 @@ build:
 	cargo build --release --locked
 
 demo:
+	@$(SUDO) env PATH="$$PATH" tests/demo --check
 	@tests/setup demo
 	@test -x "$(BIN)/run" || echo "demo: the first build compiles some hundred crates, which takes minutes"
 	@$(MAKE) --no-print-directory build

@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_closed_pipe_ends_a_tool_quietly", &[], closed_pipe),
         test("a_full_disk_under_stdout_is_told", &[Need::Root], full_stdout),
         test("the_front_command_executes_the_tools", &[], front),
+        test("the_demo_says_what_the_machine_lacks_before_it_builds", &[Need::Root], demo),
         test("a_verb_is_never_taken_for_an_image_or_a_directory", &[], words),
     ]
 }
@@ -103,6 +104,13 @@ fn front(sandbox: &Sandbox) {
     sandbox.sh("usr/bin/drayage -v start -ai web").run().fails(1).stderr_has("drayage: keep start -a web\n");
     sandbox.sh("usr/bin/drayage images -a").run().ok().stdout_has("NAME");
     sandbox.sh("usr/bin/drayage build .").run().fails(2).one_error_line("drayage", &["buildah"]);
+}
+
+fn demo(sandbox: &Sandbox) {
+    let demo = source().join("tests/demo").display().to_string();
+    sandbox.run(&[&demo, "--check"]).ok().stderr_is("");
+    let without = ["setpriv", "--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin", &demo, "--check"];
+    sandbox.run(&without).fails(1).one_error_line("demo", &["CAP_SYS_ADMIN"]);
 }
 
 fn words(sandbox: &Sandbox) {

@@ -7,30 +7,18 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use self::words::Word;
+use self::words::{Environment, pairs, split, whole};
 
 /// Ports that one range of EXPOSE may name.
 const RANGE: u16 = 1024;
+/// Those that change a config.
+const KEYWORDS: &str = "CMD ENTRYPOINT ENV EXPOSE LABEL STOPSIGNAL USER VOLUME WORKDIR";
 
-/// One instruction.
+/// One instruction: its keyword, and what stands behind it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Instruction {
-    /// A command line, or a text for the shell.
-    Cmd(Command),
-    Entrypoint(Command),
-    Env(Vec<(Word, Word)>),
-    Expose(Vec<Word>),
-    Label(Vec<(Word, Word)>),
-    StopSignal(Word),
-    User(Word),
-    Volume(Vec<Word>),
-    Workdir(Word),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Command {
-    Exec(Vec<String>),
-    Shell(String),
+pub(crate) struct Instruction {
+    keyword: String,
+    text: String,
 }
 
 impl FromStr for Instruction {
@@ -39,34 +27,19 @@ impl FromStr for Instruction {
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let rest = rest.trim();
-        if rest.is_empty() {
+        let keyword = keyword.to_ascii_uppercase();
+        if !KEYWORDS.split(' ').any(|known| known == keyword) {
+            return Err(format!("{keyword} is none of {KEYWORDS}"));
+        }
+        if rest.trim().is_empty() {
             return Err(format!("{keyword:?} needs something behind it"));
         }
-        Ok(match keyword.to_ascii_uppercase().as_str() {
-            "CMD" => Self::Cmd(Command::parse(rest)),
-            "ENTRYPOINT" => Self::Entrypoint(Command::parse(rest)),
-            "ENV" => Self::Env(pairs(rest)?),
-            "EXPOSE" => {
-                let words = words::split(rest)?;
-                // Those without a variable can be told wrong right now.
-                words.iter().filter_map(Word::plain).try_for_each(|port| ports(&port).map(drop))?;
-                Self::Expose(words)
-            }
-            "LABEL" => Self::Label(pairs(rest)?),
-            "STOPSIGNAL" => Self::StopSignal(one(rest)?),
-            "USER" => Self::User(one(rest)?),
-            "VOLUME" => Self::Volume(match list(rest) {
-                Some(paths) => paths.into_iter().map(Word::literal).collect(),
-                None => words::split(rest)?,
-            }),
-            "WORKDIR" => Self::Workdir(words::whole(rest)?),
-            other => {
-                return Err(format!(
-                    "{other} is none of CMD ENTRYPOINT ENV EXPOSE LABEL STOPSIGNAL USER VOLUME WORKDIR"
-                ));
-            }
-        })
+        let instruction = Self { keyword, text: rest.trim().to_owned() };
+        // What an image's variables decide is told when they are known; that a word has no end is told now.
+        match instruction.apply(&mut Map::new()) {
+            Err(_) if rest.contains('$') => split(rest, &[]).map(|_| instruction),
+            applied => applied.map(|()| instruction),
+        }
     }
 }
 
@@ -75,9 +48,9 @@ impl Instruction {
     pub(crate) fn apply_all(instructions: &[Self], config: &mut Map<String, Value>) -> Result<(), String> {
         let mut has_command = false;
         for instruction in instructions {
-            has_command |= matches!(instruction, Self::Cmd(_));
+            has_command |= instruction.keyword == "CMD";
             // The old command was the old entrypoint's arguments.
-            if matches!(instruction, Self::Entrypoint(_)) && !has_command {
+            if instruction.keyword == "ENTRYPOINT" && !has_command {
                 config.shift_remove("Cmd");
             }
             instruction.apply(config)?;
@@ -86,96 +59,84 @@ impl Instruction {
     }
 
     fn apply(&self, config: &mut Map<String, Value>) -> Result<(), String> {
-        let environment = environment(config);
-        let text = |word: &Word| word.text(&environment);
-        match self {
-            Self::Cmd(command) => drop(config.insert("Cmd".to_owned(), command.to_json(config))),
-            Self::Entrypoint(command) => drop(config.insert("Entrypoint".to_owned(), command.to_json(config))),
-            Self::Env(pairs) => {
-                let mut variables = environment.clone();
-                for (name, value) in pairs {
-                    let (name, value) = (text(name), text(value));
+        let mut variables = environment(config);
+        let text = &*self.text;
+        match &*self.keyword {
+            "CMD" => insert(config, "Cmd", command(text, config)),
+            "ENTRYPOINT" => insert(config, "Entrypoint", command(text, config)),
+            "ENV" => {
+                for (name, value) in assignments(text, &variables)? {
                     match variables.iter_mut().find(|(present, _)| *present == name) {
                         Some(present) => present.1 = value,
                         None => variables.push((name, value)),
                     }
                 }
                 let lines: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                config.insert("Env".to_owned(), json!(lines));
+                insert(config, "Env", json!(lines));
             }
-            Self::Expose(words) => {
-                for word in words {
-                    for port in ports(&text(word))? {
+            "EXPOSE" => {
+                for word in split(text, &variables)? {
+                    for port in ports(&word)? {
                         object(config, "ExposedPorts").insert(port, json!({}));
                     }
                 }
             }
-            Self::Label(pairs) => {
-                for (name, value) in pairs {
-                    object(config, "Labels").insert(text(name), json!(text(value)));
+            "LABEL" => {
+                for (name, value) in assignments(text, &variables)? {
+                    object(config, "Labels").insert(name, json!(value));
                 }
             }
-            Self::StopSignal(word) => drop(config.insert("StopSignal".to_owned(), json!(signal(&text(word))?))),
-            Self::User(word) => drop(config.insert("User".to_owned(), json!(text(word)))),
-            Self::Volume(words) => {
-                for word in words {
-                    object(config, "Volumes").insert(text(word), json!({}));
+            "STOPSIGNAL" => insert(config, "StopSignal", json!(signal(&one(text, &variables)?)?)),
+            "USER" => insert(config, "User", json!(one(text, &variables)?)),
+            "VOLUME" => {
+                for path in list(text).map_or_else(|| split(text, &variables), Ok)? {
+                    object(config, "Volumes").insert(path, json!({}));
                 }
             }
-            Self::Workdir(word) => {
+            _ => {
                 let present = config.get("WorkingDir").and_then(Value::as_str).unwrap_or_default();
-                let path = directory(present, &text(word));
-                config.insert("WorkingDir".to_owned(), json!(path));
+                let path = directory(present, &whole(text, &variables)?);
+                insert(config, "WorkingDir", json!(path));
             }
         }
         Ok(())
     }
 }
 
-impl Command {
-    /// A JSON list of strings is the command line; anything else is for the shell, as it stands.
-    fn parse(text: &str) -> Self {
-        list(text).map_or_else(|| Self::Shell(text.to_owned()), Self::Exec)
-    }
+fn insert(config: &mut Map<String, Value>, member: &str, value: Value) {
+    config.insert(member.to_owned(), value);
+}
 
-    fn to_json(&self, config: &Map<String, Value>) -> Value {
-        match self {
-            Self::Exec(words) => json!(words),
-            Self::Shell(text) => {
-                let shell = config.get("Shell").and_then(Value::as_array).filter(|shell| !shell.is_empty());
-                let mut words = shell.cloned().unwrap_or_else(|| vec![json!("/bin/sh"), json!("-c")]);
-                words.push(json!(text));
-                Value::Array(words)
-            }
-        }
+/// A JSON list of strings is the command line; anything else is for the shell, as it stands.
+fn command(text: &str, config: &Map<String, Value>) -> Value {
+    if let Some(words) = list(text) {
+        return json!(words);
     }
+    let shell = config.get("Shell").and_then(Value::as_array).filter(|shell| !shell.is_empty());
+    let mut words = shell.cloned().unwrap_or_else(|| vec![json!("/bin/sh"), json!("-c")]);
+    words.push(json!(text));
+    Value::Array(words)
 }
 
 fn list(text: &str) -> Option<Vec<String>> {
     serde_json::from_str(text).ok()
 }
 
-fn one(text: &str) -> Result<Word, String> {
-    let mut words = words::split(text)?;
-    match (words.pop(), words.is_empty()) {
-        (Some(word), true) => Ok(word),
-        _ => Err(format!("{text:?} is not one word")),
+fn one(text: &str, environment: &Environment) -> Result<String, String> {
+    match <[String; 1]>::try_from(split(text, environment)?) {
+        Ok([word]) => Ok(word),
+        Err(_) => Err(format!("{text:?} is not one word")),
     }
 }
 
 /// `NAME=VALUE …`, or the old form `NAME VALUE`, in which the value is all of the rest.
-fn pairs(text: &str) -> Result<Vec<(Word, Word)>, String> {
-    let first = text.split_whitespace().next().unwrap_or_default();
-    if !first.contains('=') {
-        let (name, value) =
-            text.split_once(char::is_whitespace).ok_or_else(|| format!("{text:?} has no value: NAME=VALUE"))?;
-        return Ok(vec![(Word::literal(name.to_owned()), words::whole(value.trim())?)]);
+fn assignments(text: &str, environment: &Environment) -> Result<Vec<(String, String)>, String> {
+    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    match (first.contains('='), rest.trim()) {
+        (true, _) => pairs(text, environment),
+        (false, "") => Err(format!("{text:?} has no value: NAME=VALUE")),
+        (false, value) => Ok(vec![(first.to_owned(), whole(value, environment)?)]),
     }
-    let pair = |word: Word| match word.split_at_equals() {
-        Some((name, value)) if !name.is_empty() => Ok((name, value)),
-        _ => Err(format!("{text:?}: every word must be NAME=VALUE")),
-    };
-    words::split(text)?.into_iter().map(pair).collect()
 }
 
 fn environment(config: &Map<String, Value>) -> Vec<(String, String)> {
@@ -288,6 +249,7 @@ mod tests {
     fn what_is_no_instruction_is_told() {
         for (text, want) in [
             ("RUN true", "RUN is none of CMD"),
+            ("run $A", "RUN is none of CMD"),
             ("CMD", "\"CMD\" needs something"),
             ("EXPOSE 0", "\"0\" is no port"),
             ("EXPOSE 9-8", "\"9-8\" is no port"),

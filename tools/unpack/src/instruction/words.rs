@@ -4,153 +4,105 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Text with variables in it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Word(Vec<Piece>);
+/// Variables and their values, in the order of the image's config.
+pub(super) type Environment = [(String, String)];
 
-#[derive(Clone, Debug, PartialEq)]
-enum Piece {
-    Text(String),
-    /// With what stands for it: where it is empty (`:-`), or where it is not (`:+`).
-    Variable {
-        name: String,
-        otherwise: Option<(Case, Word)>,
-    },
+/// A text that is read word by word.
+pub(super) struct Words<'a> {
+    rest: Peekable<Chars<'a>>,
+    environment: &'a Environment,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Case {
-    Empty,
-    Filled,
-}
-
-impl Word {
-    pub(super) fn literal(text: String) -> Self {
-        Self(vec![Piece::Text(text)])
+impl<'a> Words<'a> {
+    pub(super) fn new(text: &'a str, environment: &'a Environment) -> Self {
+        Self { rest: text.chars().peekable(), environment }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(|piece| matches!(piece, Piece::Text(text) if text.is_empty()))
+    /// Reads up to a blank outside of quotes.
+    fn next(&mut self) -> Option<Result<String, String>> {
+        while self.rest.next_if(|character| character.is_whitespace()).is_some() {}
+        self.rest.peek()?;
+        Some(self.read(char::is_whitespace))
     }
 
-    /// Returns the text of a word without variables.
-    pub(super) fn plain(&self) -> Option<String> {
-        self.0.iter().all(|piece| matches!(piece, Piece::Text(_))).then(|| self.text(&[]))
+    /// Reads the next pair, whose `=` is in no variable.
+    fn pair(&mut self) -> Option<Result<(String, String), String>> {
+        while self.rest.next_if(|character| character.is_whitespace()).is_some() {}
+        self.rest.peek()?;
+        let name = self.read(|character| character == '=' || character.is_whitespace());
+        Some(name.and_then(|name| {
+            if name.is_empty() || self.rest.next_if_eq(&'=').is_none() {
+                return Err(format!("{name:?}: every word must be NAME=VALUE"));
+            }
+            Ok((name, self.read(char::is_whitespace)?))
+        }))
     }
 
-    /// Puts the variables' values in. One that is not set is empty.
-    pub(super) fn text(&self, environment: &[(String, String)]) -> String {
-        let value = |name: &str| {
-            environment.iter().find(|(present, _)| present == name).map(|(_, value)| value.clone()).unwrap_or_default()
-        };
-        self.0
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text.clone(),
-                Piece::Variable { name, otherwise: None } => value(name),
-                Piece::Variable { name, otherwise: Some((case, word)) } => match (case, value(name)) {
-                    (Case::Empty, value) if !value.is_empty() => value,
-                    (Case::Filled, value) if value.is_empty() => value,
-                    _ => word.text(environment),
-                },
-            })
-            .collect()
-    }
-
-    /// Splits at the first `=` that is in no variable.
-    pub(super) fn split_at_equals(mut self) -> Option<(Self, Self)> {
-        let place = self.0.iter().position(|piece| matches!(piece, Piece::Text(text) if text.contains('=')))?;
-        let mut rest = self.0.split_off(place);
-        let Piece::Text(text) = rest.remove(0) else { return None };
-        let (before, after) = text.split_once('=')?;
-        self.0.push(Piece::Text(before.to_owned()));
-        rest.insert(0, Piece::Text(after.to_owned()));
-        Some((self, Self(rest)))
-    }
-
-    fn push(&mut self, character: char) {
-        match self.0.last_mut() {
-            Some(Piece::Text(text)) => text.push(character),
-            _ => self.0.push(Piece::Text(character.into())),
+    /// Reads up to a character outside of quotes that is the `end`, which stays.
+    fn read(&mut self, end: fn(char) -> bool) -> Result<String, String> {
+        let mut word = String::new();
+        let mut quote = None;
+        while let Some(character) = self.rest.next_if(|next| quote.is_some() || !end(*next)) {
+            match (character, quote) {
+                ('\'' | '"', None) => quote = Some(character),
+                (character, Some(open)) if character == open => quote = None,
+                (character, Some('\'')) => word.push(character),
+                ('\\', None) => word.extend(self.rest.next()),
+                ('\\', Some(_)) => {
+                    word.push(self.rest.next_if(|next| matches!(next, '"' | '$' | '\\')).unwrap_or('\\'));
+                }
+                ('$', _) => word += &self.variable()?,
+                (character, _) => word.push(character),
+            }
         }
+        quote.map_or(Ok(word), |open| Err(format!("a quote {open} has no end")))
+    }
+
+    /// Reads a variable behind its dollar and returns its value; one that is not set is empty.
+    fn variable(&mut self) -> Result<String, String> {
+        let braced = self.rest.next_if_eq(&'{').is_some();
+        let mut name = String::new();
+        while let Some(character) = self.rest.next_if(|next| next.is_ascii_alphanumeric() || *next == '_') {
+            name.push(character);
+        }
+        let found = self.environment.iter().find(|(present, _)| *present == name);
+        let mut value = found.map(|(_, value)| value.clone()).unwrap_or_default();
+        if !braced {
+            return Ok(if name.is_empty() { "$".to_owned() } else { value });
+        }
+        if self.rest.next_if_eq(&':').is_some() {
+            let stands_where_empty = match self.rest.next() {
+                Some('-') => true,
+                Some('+') => false,
+                _ => return Err(format!("${{{name}: wants - or + behind its colon")),
+            };
+            let other = self.read(|character| character == '}')?;
+            if value.is_empty() == stands_where_empty {
+                value = other;
+            }
+        }
+        if name.is_empty() || self.rest.next() != Some('}') {
+            return Err(format!("${{{name} has no name or no closing brace"));
+        }
+        Ok(value)
     }
 }
 
 /// Splits at blanks outside of quotes.
-pub(super) fn split(text: &str) -> Result<Vec<Word>, String> {
-    let mut words = Vec::new();
-    let mut rest = text.chars().peekable();
-    loop {
-        while rest.next_if(|character| character.is_whitespace()).is_some() {}
-        if rest.peek().is_none() {
-            return Ok(words);
-        }
-        words.push(read(&mut rest, char::is_whitespace)?);
-    }
+pub(super) fn split(text: &str, environment: &Environment) -> Result<Vec<String>, String> {
+    let mut words = Words::new(text, environment);
+    std::iter::from_fn(|| words.next()).collect()
+}
+
+/// Splits `NAME=VALUE …`.
+pub(super) fn pairs(text: &str, environment: &Environment) -> Result<Vec<(String, String)>, String> {
+    let mut words = Words::new(text, environment);
+    std::iter::from_fn(|| words.pair()).collect()
 }
 
 /// Takes the whole text as one word.
-pub(super) fn whole(text: &str) -> Result<Word, String> {
-    read(&mut text.chars().peekable(), |_| false)
-}
-
-/// Reads up to a character outside of quotes that is the `end`, which stays.
-fn read(rest: &mut Peekable<Chars<'_>>, end: fn(char) -> bool) -> Result<Word, String> {
-    // A word of two quotes is empty, but a word.
-    let mut word = Word::literal(String::new());
-    let mut quote = None;
-    while let Some(&character) = rest.peek() {
-        if quote.is_none() && end(character) {
-            break;
-        }
-        rest.next();
-        match (character, quote) {
-            ('\'' | '"', None) => quote = Some(character),
-            (character, Some(open)) if character == open => quote = None,
-            (character, Some('\'')) => word.push(character),
-            ('\\', None) => rest.next().into_iter().for_each(|character| word.push(character)),
-            ('\\', Some(_)) => match rest.next_if(|next| matches!(next, '"' | '$' | '\\')) {
-                Some(escaped) => word.push(escaped),
-                None => word.push('\\'),
-            },
-            ('$', _) => variable(rest, &mut word)?,
-            (character, _) => word.push(character),
-        }
-    }
-    match quote {
-        Some(open) => Err(format!("a quote {open} has no end")),
-        None => Ok(word),
-    }
-}
-
-fn variable(rest: &mut Peekable<Chars<'_>>, word: &mut Word) -> Result<(), String> {
-    let braced = rest.next_if_eq(&'{').is_some();
-    let mut name = String::new();
-    while let Some(character) = rest.next_if(|next| next.is_ascii_alphanumeric() || *next == '_') {
-        name.push(character);
-    }
-    if !braced {
-        if name.is_empty() {
-            word.push('$');
-        } else {
-            word.0.push(Piece::Variable { name, otherwise: None });
-        }
-        return Ok(());
-    }
-    let mut otherwise = None;
-    if rest.next_if_eq(&':').is_some() {
-        let case = match rest.next() {
-            Some('-') => Case::Empty,
-            Some('+') => Case::Filled,
-            _ => return Err(format!("${{{name}: wants - or + behind its colon")),
-        };
-        otherwise = Some((case, read(rest, |character| character == '}')?));
-    }
-    if name.is_empty() || rest.next() != Some('}') {
-        return Err(format!("${{{name} has no name or no closing brace"));
-    }
-    word.0.push(Piece::Variable { name, otherwise });
-    Ok(())
+pub(super) fn whole(text: &str, environment: &Environment) -> Result<String, String> {
+    Words::new(text, environment).read(|_| false)
 }
 
 #[cfg(test)]
@@ -169,10 +121,9 @@ mod tests {
             ("$ $- $N", &["$", "$-", ""]),
             ("'' \"\"", &["", ""]),
         ] {
-            let words: Vec<String> = split(text).unwrap().iter().map(|word| word.text(&environment)).collect();
-            assert_eq!(words, want, "{text}");
+            assert_eq!(split(text, &environment).unwrap(), want, "{text}");
         }
-        assert!(split("${A:?no}").is_err());
-        assert_eq!(whole("a  b c").unwrap().text(&[]), "a  b c");
+        assert!(split("${A:?no}", &environment).is_err());
+        assert_eq!(whole("a  b c", &[]).unwrap(), "a  b c");
     }
 }

@@ -1,25 +1,34 @@
 //! Which rows are shown: an expression over the columns, in the syntax of `scols-filter(5)`: `TYPE == "net" and PID > 1`.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use regex_lite::Regex;
 
 use super::column::Column;
 use super::table::{Cell, one_line};
 
-/// A condition on a row.
-#[derive(Clone, Debug)]
-pub(crate) struct Filter(Node);
+/// A row's values.
+type Row<'a> = &'a dyn Fn(Column) -> Cell;
+/// What holds for a row.
+type Test = Arc<dyn Fn(Row<'_>) -> bool + Send + Sync>;
 
-#[derive(Clone, Debug)]
-enum Node {
-    Not(Box<Self>),
-    And(Box<Self>, Box<Self>),
-    Or(Box<Self>, Box<Self>),
-    /// Something that is there and neither 0 nor empty.
-    Holds(Operand),
-    Compare(Operand, Comparison, Operand),
-    Matches(Operand, Regex),
+/// What holds between two values.
+type Comparison = fn(Ordering) -> bool;
+
+/// A condition on a row.
+#[derive(Clone)]
+pub(crate) struct Filter {
+    columns: Vec<Column>,
+    test: Test,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({:?})", self.columns)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -29,57 +38,15 @@ enum Operand {
     Text(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    Equal,
-    Less,
-    LessOrEqual,
-}
-
 impl Filter {
     /// Returns the columns that the expression needs.
     pub(crate) fn columns(&self) -> Vec<Column> {
-        let mut columns = vec![];
-        self.0.columns(&mut columns);
-        columns
+        self.columns.clone()
     }
 
     /// Tells whether a row is shown; `cell` returns its values.
-    pub(crate) fn accepts(&self, cell: &dyn Fn(Column) -> Cell) -> bool {
-        self.0.holds(cell)
-    }
-}
-
-impl Node {
-    fn columns(&self, columns: &mut Vec<Column>) {
-        let operands: &[&Operand] = match self {
-            Self::Not(node) => return node.columns(columns),
-            Self::And(left, right) | Self::Or(left, right) => {
-                left.columns(columns);
-                return right.columns(columns);
-            }
-            Self::Holds(operand) | Self::Matches(operand, _) => &[operand],
-            Self::Compare(left, _, right) => &[left, right],
-        };
-        columns.extend(operands.iter().filter_map(|operand| match operand {
-            Operand::Column(column) => Some(*column),
-            _ => None,
-        }));
-    }
-
-    fn holds(&self, cell: &dyn Fn(Column) -> Cell) -> bool {
-        match self {
-            Self::Not(node) => !node.holds(cell),
-            Self::And(left, right) => left.holds(cell) && right.holds(cell),
-            Self::Or(left, right) => left.holds(cell) || right.holds(cell),
-            Self::Holds(operand) => match operand.value(cell) {
-                Value::None => false,
-                Value::Number(number) => number != 0.0,
-                Value::Text(text) => !text.is_empty(),
-            },
-            Self::Matches(operand, regex) => regex.is_match(&operand.value(cell).text()),
-            Self::Compare(left, comparison, right) => compare(&left.value(cell), *comparison, &right.value(cell)),
-        }
+    pub(crate) fn accepts(&self, cell: Row<'_>) -> bool {
+        (self.test)(cell)
     }
 }
 
@@ -100,7 +67,7 @@ impl Value {
 }
 
 impl Operand {
-    fn value(&self, cell: &dyn Fn(Column) -> Cell) -> Value {
+    fn value(&self, cell: Row<'_>) -> Value {
         match self {
             Self::Number(number) => Value::Number(*number),
             Self::Text(text) => Value::Text(text.clone()),
@@ -115,7 +82,7 @@ impl Operand {
 }
 
 /// Numbers compare as numbers as soon as both sides are ones; a value that is not there compares with nothing.
-fn compare(left: &Value, comparison: Comparison, right: &Value) -> bool {
+fn compare(left: &Value, right: &Value, holds: Comparison) -> bool {
     let number = |value: &Value| match value {
         Value::None => None,
         Value::Number(number) => Some(*number),
@@ -128,21 +95,17 @@ fn compare(left: &Value, comparison: Comparison, right: &Value) -> bool {
         (Some(left), Some(right)) => left.partial_cmp(&right),
         _ => Some(left.text().cmp(&right.text())),
     };
-    order.is_some_and(|order| match comparison {
-        Comparison::Equal => order.is_eq(),
-        Comparison::Less => order.is_lt(),
-        Comparison::LessOrEqual => order.is_le(),
-    })
+    order.is_some_and(holds)
 }
 
 impl FromStr for Filter {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parser = Parser { tokens: tokens(text)?, depth: 0 };
-        let node = parser.or()?;
+    fn from_str(expression: &str) -> Result<Self, String> {
+        let mut parser = Parser { tokens: tokens(expression)?, columns: Vec::new(), depth: 0 };
+        let test = parser.or()?;
         match parser.tokens.pop() {
-            None => Ok(Self(node)),
+            None => Ok(Self { columns: parser.columns, test }),
             Some(token) => Err(format!("unexpected {token:?}")),
         }
     }
@@ -186,6 +149,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
 
 struct Parser {
     tokens: Vec<Token>,
+    /// Those that were met.
+    columns: Vec<Column>,
     depth: usize,
 }
 
@@ -193,71 +158,78 @@ struct Parser {
 const DEPTH: usize = 64;
 
 impl Parser {
-    fn or(&mut self) -> Result<Node, String> {
-        let mut node = self.and()?;
+    fn or(&mut self) -> Result<Test, String> {
+        let mut test = self.and()?;
         while self.accept("||", "or") {
-            node = Node::Or(Box::new(node), Box::new(self.and()?));
+            let (left, right) = (test, self.and()?);
+            test = Arc::new(move |row| left(row) || right(row));
         }
-        Ok(node)
+        Ok(test)
     }
 
-    fn and(&mut self) -> Result<Node, String> {
-        let mut node = self.not()?;
+    fn and(&mut self) -> Result<Test, String> {
+        let mut test = self.not()?;
         while self.accept("&&", "and") {
-            node = Node::And(Box::new(node), Box::new(self.not()?));
+            let (left, right) = (test, self.not()?);
+            test = Arc::new(move |row| left(row) && right(row));
         }
-        Ok(node)
+        Ok(test)
     }
 
-    fn not(&mut self) -> Result<Node, String> {
+    fn not(&mut self) -> Result<Test, String> {
         self.depth += 1;
         if self.depth > DEPTH {
             return Err("too deep".to_owned());
         }
-        let node = if self.accept("!", "not") {
-            Node::Not(Box::new(self.not()?))
+        let test = if self.accept("!", "not") {
+            let test = self.not()?;
+            Arc::new(move |row: Row<'_>| !test(row))
         } else if self.accept("(", "(") {
-            let node = self.or()?;
+            let test = self.or()?;
             if !self.accept(")", ")") {
                 return Err("`)` is missing".to_owned());
             }
-            node
+            test
         } else {
             self.comparison()?
         };
         self.depth -= 1;
-        Ok(node)
+        Ok(test)
     }
 
-    fn comparison(&mut self) -> Result<Node, String> {
+    fn comparison(&mut self) -> Result<Test, String> {
         let left = self.operand()?;
-        for (sign, word, comparison, turned, negated) in [
-            ("==", "eq", Comparison::Equal, false, false),
-            ("=", "=", Comparison::Equal, false, false),
-            ("!=", "ne", Comparison::Equal, false, true),
-            ("<=", "le", Comparison::LessOrEqual, false, false),
-            (">=", "ge", Comparison::LessOrEqual, true, false),
-            ("<", "lt", Comparison::Less, false, false),
-            (">", "gt", Comparison::Less, true, false),
-        ] {
-            if self.accept(sign, word) {
-                let right = self.operand()?;
-                let (left, right) = if turned { (right, left) } else { (left, right) };
-                let node = Node::Compare(left, comparison, right);
-                return Ok(if negated { Node::Not(Box::new(node)) } else { node });
-            }
+        let signs: [(_, _, Comparison); 6] = [
+            ("==", "eq", Ordering::is_eq),
+            ("=", "=", Ordering::is_eq),
+            ("<=", "le", Ordering::is_le),
+            (">=", "ge", Ordering::is_ge),
+            ("<", "lt", Ordering::is_lt),
+            (">", "gt", Ordering::is_gt),
+        ];
+        if let Some((.., holds)) = signs.into_iter().find(|(sign, word, _)| self.accept(sign, word)) {
+            let right = self.operand()?;
+            return Ok(Arc::new(move |row| compare(&left.value(row), &right.value(row), holds)));
         }
-        for (sign, negated) in [("=~", false), ("!~", true)] {
+        if self.accept("!=", "ne") {
+            let right = self.operand()?;
+            return Ok(Arc::new(move |row| !compare(&left.value(row), &right.value(row), Ordering::is_eq)));
+        }
+        for (sign, wanted) in [("=~", true), ("!~", false)] {
             if self.accept(sign, sign) {
                 let Some(Token::Text(pattern)) = self.tokens.pop() else {
                     return Err(format!("a quoted pattern is expected after {sign}"));
                 };
                 let regex = Regex::new(&pattern).map_err(|error| format!("{pattern:?}: {error}"))?;
-                let node = Node::Matches(left, regex);
-                return Ok(if negated { Node::Not(Box::new(node)) } else { node });
+                return Ok(Arc::new(move |row| regex.is_match(&left.value(row).text()) == wanted));
             }
         }
-        Ok(Node::Holds(left))
+        // Something that is there and neither 0 nor empty.
+        Ok(Arc::new(move |row| match left.value(row) {
+            Value::None => false,
+            Value::Number(number) => number != 0.0,
+            Value::Text(text) => !text.is_empty(),
+        }))
     }
 
     fn operand(&mut self) -> Result<Operand, String> {
@@ -267,7 +239,11 @@ impl Parser {
             Some(Token::Word(word)) => match word.as_str() {
                 "true" => Ok(Operand::Number(1.0)),
                 "false" => Ok(Operand::Number(0.0)),
-                name => Column::parse(name).map(Operand::Column).ok_or(format!("unknown column {name}")),
+                name => {
+                    let column = Column::parse(name).ok_or(format!("unknown column {name}"))?;
+                    self.columns.push(column);
+                    Ok(Operand::Column(column))
+                }
             },
             Some(Token::Sign(sign)) => Err(format!("unexpected {sign:?}")),
             None => Err("the expression ends too early".to_owned()),

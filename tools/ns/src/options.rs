@@ -36,7 +36,7 @@ pub(crate) struct Options {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    Add(Add),
+    Add(Box<Add>),
     /// Check that the containers' networks have all that they need on the host
     ///
     /// Bridges with their ports and addresses, forwarding, and the firewall's rules, by what the records in the bundles say.

@@ -2,7 +2,7 @@
 //! Control").
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -34,10 +34,8 @@ impl Killer {
     /// None where memory is not counted.
     pub fn watch(cgroups: &Cgroups) -> anyhow::Result<Option<Self>> {
         let Some((counter, v1)) = cgroups.oom_file() else { return Ok(None) };
-        let opened = match File::open(&counter) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.with_context(|| format!("open {}", counter.display()))?,
-        };
+        let opened = sys::file::there(File::open(&counter)).with_context(|| format!("open {}", counter.display()))?;
+        let Some(opened) = opened else { return Ok(None) };
         let count = killed(&counter);
         if !v1 {
             return Ok(Some(Self { told: opened, counter, flags: PollFlags::PRI, count }));

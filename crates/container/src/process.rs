@@ -63,11 +63,9 @@ fn stat(pid: i32) -> String {
 }
 
 fn born(stat: io::Result<String>) -> io::Result<Option<u64>> {
-    match stat {
-        Ok(stat) => Ok(parse_birth(&stat)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+    match sys::file::there(stat) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
-        Err(error) => Err(error),
+        stat => Ok(stat?.and_then(|stat| parse_birth(&stat))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use oci_spec::image::{Descriptor, Digest};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify;
 
-use crate::{Digester, Error, Layout, open_regular, removed_if_wrong};
+use crate::{Digester, Error, Layout, removed_if_wrong};
 
 /// Longest sleep between two looks, for file systems whose changes inotify does not see.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -120,29 +120,18 @@ impl Follow<'_> {
         // The partial file becomes the blob by a rename: look at the blob last, and nothing slips through.
         let mut opened = None;
         for (path, whole) in [(&self.blob, true), (&self.partial, false), (&self.blob, true)] {
-            let there = match fs::metadata(path) {
-                Ok(there) => there,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+            let Some(there) = sys::file::there(fs::metadata(path))? else { continue };
             if whole && there.len() != self.size {
                 return Err(Error::Size { digest: self.digest.clone(), want: self.size, got: there.len() }.into());
             }
-            let identity = (there.dev(), there.ino());
-            if self.file.as_ref().map(File::metadata).transpose()?.map(|ours| (ours.dev(), ours.ino()))
-                == Some(identity)
-            {
+            if self.file.as_ref().map_or(Ok(false), |ours| sys::file::is_same(ours, Some(&there)))? {
                 self.whole = whole;
                 return Ok(false);
             }
-            match open_regular(path) {
-                Ok(file) => {
-                    self.whole = whole;
-                    opened = Some(file);
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            opened = sys::file::there(sys::file::open_regular(path))?;
+            if opened.is_some() {
+                self.whole = whole;
+                break;
             }
         }
         opened.map_or(Ok(false), |file| self.read_from(file).map(|()| true))

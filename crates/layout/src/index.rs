@@ -6,7 +6,7 @@ use std::io::Read;
 use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Layout, MANIFEST_LIMIT, lenient, open_regular};
+use crate::{Error, Layout, MANIFEST_LIMIT, lenient};
 
 /// The annotation with an image's short name: its tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -160,7 +160,7 @@ impl Layout {
     fn read_index(&self) -> Result<Map<String, Value>, Error> {
         let path = self.path().join("index.json");
         let mut text = Vec::new();
-        open_regular(&path)
+        sys::file::open_regular(&path)
             .and_then(|file| file.take(MANIFEST_LIMIT).read_to_end(&mut text))
             .map_err(Error::io(format!("read {}", path.display())))?;
         let index = lenient::parse(&text).map_err(|error| self.malformed(&error))?;

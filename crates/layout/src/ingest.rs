@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, Digest};
@@ -91,10 +91,7 @@ impl Ingest {
         let new = self.partial.with_extension("new");
         let replace = || -> io::Result<File> {
             // A leftover of a killed process; nobody else writes it while we hold the lock.
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            sys::file::there(fs::remove_file(&new))?;
             let file = options().create_new(true).open(&new)?;
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             fs::rename(&new, &self.partial)?;
@@ -152,12 +149,7 @@ fn options() -> OpenOptions {
 }
 
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    sys::file::is_same(file, sys::file::there(fs::metadata(path))?.as_ref())
 }
 
 #[cfg(test)]

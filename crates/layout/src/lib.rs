@@ -16,12 +16,12 @@ pub mod reference;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::FlockOperation;
 
 pub use digest::{Digester, Verified, sha256, verify};
 pub use draft::Draft;
@@ -72,15 +72,10 @@ impl Layout {
     /// Opens a layout that anybody's tool has made.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let not = |cause: String| Error::NotALayout { path: path.to_owned(), cause };
-        let text = match read_regular(&path.join("oci-layout")) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(not("it has no file oci-layout".into()));
-            }
-            Err(error) => return Err(not(format!("oci-layout: {error}"))),
-        };
-        let file: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|error| not(format!("oci-layout: {error}")))?;
+        let read = sys::file::there(sys::file::read_regular(&path.join("oci-layout")));
+        let read = read.and_then(|text| Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?));
+        let file: Option<serde_json::Value> = read.map_err(|error| not(format!("oci-layout: {error}")))?;
+        let file = file.ok_or_else(|| not("it has no file oci-layout".into()))?;
         let version = file.get("imageLayoutVersion").and_then(serde_json::Value::as_str).unwrap_or_default();
         if !version.starts_with("1.") {
             return Err(not(format!("oci-layout: version {version:?} is unknown")));
@@ -107,7 +102,7 @@ impl Layout {
     /// Opens a blob for reading; the reader checks it.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Verified<File>, Error> {
         let digest = descriptor.digest();
-        let file = open_regular(&self.blob_path(digest)).map_err(|error| match error.kind() {
+        let file = sys::file::open_regular(&self.blob_path(digest)).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::Missing(digest.clone()),
             _ => Error::Io { operation: format!("open blob {digest}"), cause: error },
         })?;
@@ -194,10 +189,7 @@ impl Layout {
         let temporary = self.path.join(temporary(name));
         let write = || -> io::Result<()> {
             // The caller holds the index's lock, so this one is what a killed caller left.
-            match fs::remove_file(&temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            sys::file::there(fs::remove_file(&temporary))?;
             let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
             file.write_all(bytes)?;
             rustix::fs::fchmod(&file, 0o644.into())?;
@@ -233,20 +225,6 @@ pub(crate) fn removed_if_wrong(error: Error, blob: &Path, partial: &Path) -> Err
 pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Error> {
     let (digest, size) = (descriptor.digest().clone(), descriptor.size());
     if size > limit { Err(Error::TooLarge { digest, size, limit }) } else { Ok(()) }
-}
-
-pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path)?.read_to_end(&mut bytes).map(|_| bytes)
-}
-
-/// Opens a regular file: without waiting for the other end, should a layout hold a FIFO.
-pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default())
-        .open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

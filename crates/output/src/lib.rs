@@ -88,11 +88,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Tells whether a file is there that must not be replaced: it is not regular. A link is replaced, as anybody's may lead
 /// anywhere, but for those to descriptors, such as `/dev/stderr`.
 pub fn is_written_in_place(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
-        Ok(found) => Ok(!found.is_file() && (!found.is_symlink() || is_descriptor(path))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    match sys::file::there(fs::symlink_metadata(path))? {
+        Some(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        found => Ok(found.is_some_and(|it| !it.is_file() && (!it.is_symlink() || is_descriptor(path)))),
     }
 }
 

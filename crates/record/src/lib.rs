@@ -170,10 +170,7 @@ impl Record {
 
     /// Reads the records of all bundles in a directory, as far as they have one.
     pub fn of_bundles(directory: &Path) -> io::Result<Vec<Result<Self, Error>>> {
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
+        let entries = sys::file::there(fs::read_dir(directory))?.into_iter().flatten();
         let bundles = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         let bundles = bundles.iter().filter(|bundle| sys::file::may_be_there(&bundle.join(FILE)));
         let read = bundles.map(|bundle| match Self::of_bundle(bundle) {

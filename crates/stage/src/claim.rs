@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -309,10 +309,8 @@ pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<D
 /// Tells whether somebody holds the claim on a name, whatever it says.
 pub fn is_held(directories: &Directories, id: &ContainerId) -> Result<bool> {
     let path = directories.claim(id);
-    let (file, _) = match open(&path, false) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        file => file.with_context(|| format!("open {}", path.display()))?,
-    };
+    let opened = sys::file::there(open(&path, false)).with_context(|| format!("open {}", path.display()))?;
+    let Some((file, _)) = opened else { return Ok(false) };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
         Err(Errno::WOULDBLOCK) => Ok(true),
@@ -354,8 +352,7 @@ fn lock(file: &File) -> io::Result<bool> {
 
 /// Tells whether the file is still the one of this name: it may have been released between open and lock.
 fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    let (held, now) = (file.metadata()?, sys::file::known(path.symlink_metadata())?);
-    Ok(now.is_some_and(|now| (held.dev(), held.ino()) == (now.dev(), now.ino())))
+    sys::file::is_same(file, sys::file::known(path.symlink_metadata())?.as_ref())
 }
 
 fn read(mut file: &File) -> io::Result<Content> {

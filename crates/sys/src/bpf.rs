@@ -1,7 +1,9 @@
 //! Programs for the kernel's virtual machine that decide on devices: `bpf(2)`, `BPF_PROG_TYPE_CGROUP_DEVICE`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use crate::raw::{check, opened};
 
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
@@ -61,7 +63,7 @@ pub fn attach_device_program(cgroup: impl AsFd, instructions: &[u64]) -> io::Res
         license: c"Apache".as_ptr() as u64,
         ..Load::default()
     };
-    let program = opened(bpf(PROG_LOAD, &mut load)?);
+    let program = opened(bpf(PROG_LOAD, &mut load)?)?;
     let attach = |program: &OwnedFd, flags| Attach {
         target,
         program: number(program.as_raw_fd()),
@@ -70,7 +72,7 @@ pub fn attach_device_program(cgroup: impl AsFd, instructions: &[u64]) -> io::Res
     };
     bpf(PROG_ATTACH, &mut attach(&program, ALLOW_MULTI))?;
     for id in before {
-        let old = opened(bpf(PROG_GET_FD_BY_ID, &mut [id, 0, 0])?);
+        let old = opened(bpf(PROG_GET_FD_BY_ID, &mut [id, 0, 0])?)?;
         bpf(PROG_DETACH, &mut attach(&old, 0))?;
     }
     Ok(())
@@ -89,13 +91,7 @@ fn attached(target: u32) -> io::Result<Vec<u32>> {
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `attributes` is a plain structure of the given size whose pointers refer to live memory of the sizes named
     // in it; the kernel writes back at most into that memory.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).unwrap_or(0)) }
-}
-
-fn opened(fd: i32) -> OwnedFd {
-    // SAFETY: the call has just returned this descriptor, and nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    check(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) })
 }
 
 fn number(fd: i32) -> u32 {

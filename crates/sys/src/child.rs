@@ -2,11 +2,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, set_parent_process_death_signal};
+
+use crate::raw::{done, opened};
 
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.
@@ -66,30 +68,22 @@ pub fn reap_orphans(own: Pid) {
 /// Has execve close all descriptors from `first` on.
 pub fn close_on_exec(first: u32) -> io::Result<()> {
     // SAFETY: the flag only marks descriptors; none is closed under its owner.
-    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
 /// Returns a descriptor that this program was started with, by its number there.
 pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the call only makes a new descriptor; a number that is not open is answered with EBADF.
-    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: fcntl has just returned this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    opened(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })
 }
 
 /// The same, and no program that this one starts gets it.
 pub fn taken(number: u32) -> io::Result<OwnedFd> {
     let copy = inherited(number)?;
     // SAFETY: F_SETFD only marks the descriptor, which `inherited` has found open.
-    let marked = unsafe { libc::fcntl(i32::try_from(number).unwrap_or(-1), libc::F_SETFD, libc::FD_CLOEXEC) };
-    if marked < 0 { Err(io::Error::last_os_error()) } else { Ok(copy) }
+    done(unsafe { libc::fcntl(i32::try_from(number).unwrap_or(-1), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(copy)
 }
 
 /// Tells whether this program was started with a descriptor of that number. Its own are all close-on-exec, from birth.

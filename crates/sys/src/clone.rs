@@ -41,12 +41,11 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
         return Err(io::Error::from_raw_os_error(libc::EDEADLK));
     }
     let mut pidfd: libc::c_int = -1;
-    let mut arguments = clone_args {
-        flags: u64::from(how.namespaces) | CLONE_PIDFD,
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: SIGCHLD,
-        ..clone_args::default()
-    };
+    // SAFETY: all bytes zero are a valid clone_args: numbers, of which 0 is what was not asked for.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(how.namespaces) | CLONE_PIDFD;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.exit_signal = SIGCHLD;
     if let Some(cgroup) = how.cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).unwrap_or_default();
@@ -57,7 +56,7 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     }
     // SAFETY: the stack is null and CLONE_VM is unset, so the child runs on its own copy of our stack; the process has
     // one thread, so that no lock is held in the copy.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<clone_args>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
     if pid < 0 {
         let error = io::Error::last_os_error();
         return if how.or_outside && how.cgroup.is_some() { clone(How { cgroup: None, ..how }) } else { Err(error) };
@@ -72,24 +71,6 @@ const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGCHLD: u64 = 17;
-
-/// `struct clone_args`, version 2 (Linux 5.7).
-#[repr(C)]
-#[derive(Default)]
-#[allow(non_camel_case_types, reason = "the kernel's name")]
-struct clone_args {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
 
 /// Ends the calling process at once, without running anything that the parent has registered: `_exit(2)`.
 pub fn exit_now(code: i32) -> ! {

@@ -3,7 +3,9 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::raw::{done, opened};
 
 const CREATE_RULESET_VERSION: u32 = 1;
 const RULE_PATH_BENEATH: u32 = 1;
@@ -34,44 +36,33 @@ pub struct Ruleset(OwnedFd);
 impl Ruleset {
     /// Returns which version of Landlock the kernel has; 0 for none.
     pub fn version() -> u32 {
+        let none = std::ptr::null::<Handled>();
         // SAFETY: with this flag the kernel reads no memory.
-        let version = unsafe {
-            libc::syscall(
-                libc::SYS_landlock_create_ruleset,
-                std::ptr::null::<Handled>(),
-                0_usize,
-                CREATE_RULESET_VERSION,
-            )
-        };
+        let version =
+            unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, CREATE_RULESET_VERSION) };
         u32::try_from(version).unwrap_or(0)
     }
 
     /// Begins a ruleset. What is handled must be known to the kernel's version, zeros may be unknown.
     pub fn new(handled: &Handled) -> io::Result<Self> {
+        let (handled, size) = (&raw const *handled, size_of::<Handled>());
         // SAFETY: the kernel reads the structure, which is as long as it says.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_landlock_create_ruleset, &raw const *handled, size_of::<Handled>(), 0_u32)
-        };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-        // SAFETY: the call has just returned this descriptor, and nobody else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        opened(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, handled, size, 0_u32) }).map(Self)
     }
 
     /// Gives rights to a file, or to all that is below a directory.
     pub fn allow(&self, below: BorrowedFd<'_>, rights: u64) -> io::Result<()> {
         let rule = PathBeneath { allowed: rights, parent: below.as_raw_fd() };
         // SAFETY: the kernel reads the structure, which has the layout of this kind of rule.
-        let added = unsafe {
+        done(unsafe {
             libc::syscall(libc::SYS_landlock_add_rule, self.0.as_raw_fd(), RULE_PATH_BENEATH, &raw const rule, 0_u32)
-        };
-        if added == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        })
     }
 
     /// Restricts the calling thread and those that it makes. It must not be able to gain privileges (`no_new_privs`).
     pub fn restrict(self) -> io::Result<()> {
         // SAFETY: the call takes no memory.
-        let restricted = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0_u32) };
-        if restricted == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0_u32) })
     }
 }
 
@@ -97,8 +88,5 @@ pub(crate) fn load(program: &mut [libc::sock_filter], flags: u64) -> io::Result<
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: the filter is as long as it says and lives until the kernel has copied it.
-    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    done(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) })
 }

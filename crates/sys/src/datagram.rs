@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::raw;
+
 /// Bytes of `struct cmsghdr` before its data, and what the data is aligned to: `cmsg(3)` on 64-bit machines.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 const ALIGNMENT: usize = size_of::<usize>();
@@ -19,11 +21,7 @@ struct Control([u8; CONTROL]);
 pub fn tell_destination(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()> {
     let (level, option) =
         if is_ipv4 { (libc::IPPROTO_IP, libc::IP_PKTINFO) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) };
-    let on: libc::c_int = 1;
-    let length = u32::try_from(size_of::<libc::c_int>()).unwrap_or_default();
-    // SAFETY: both options take an int, and `on` is one that lives as long as the call.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    raw::turn_on(socket, level, option)
 }
 
 /// Receives a datagram: its length, who sent it, and which address of the host it came to, where the kernel tells.
@@ -54,7 +52,7 @@ pub fn send(socket: BorrowedFd<'_>, datagram: &[u8], to: SocketAddr, from: Optio
     // SAFETY: `message` names `name`, `datagram` and `control` with their lengths; all live as long as the call, which
     // writes to none of them.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    usize::try_from(sent).map(drop).map_err(|_| io::Error::last_os_error())
 }
 
 fn message(name: &mut [u8], part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {

@@ -1,9 +1,9 @@
 //! Small files of the kernel's and of our own, with the fewest calls, and descriptors that need no closing.
 
-use std::fs::{DirEntry, File};
+use std::fs::{DirEntry, File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::mpsc::RecvTimeoutError;
@@ -42,14 +42,16 @@ pub fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file to its end, if it is one: what else has its name, a FIFO above all, is not waited for.
-pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+/// Opens a file, if it is one: what else has its name, a FIFO above all, is not waited for.
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Reads one to its end.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8192);
-    file.take(u64::MAX).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -70,6 +72,20 @@ pub fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// Returns what is in a directory, if it is there: all of it, or the error.
 pub fn entries(directory: impl AsRef<Path>) -> io::Result<Vec<DirEntry>> {
     known(std::fs::read_dir(directory))?.into_iter().flatten().collect()
+}
+
+/// Returns what was asked for; `None` where nothing is there.
+pub fn there<T, E: Into<io::Error>>(result: Result<T, E>) -> io::Result<Option<T>> {
+    match result.map_err(Into::into) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Tells whether an open file is the one that its path leads to now: somebody may have removed or replaced it.
+pub fn is_same(file: &File, now: Option<&Metadata>) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    Ok(now.is_some_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())))
 }
 
 /// Tells whether something may have that name: an error is not that nothing has it.

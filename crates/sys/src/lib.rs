@@ -16,5 +16,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod network;
 pub mod packet;
+mod raw;
 pub mod signal;
 pub mod sockets;
+pub mod terminal;

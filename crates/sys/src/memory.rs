@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::raw::done;
+
 /// Forgets the pages of this program's code that were used so far: those that are used again come back from the page
 /// cache. After a start that is most of what a small process has resident (`madvise(2)`, `MADV_DONTNEED`).
 pub fn forget_code() -> io::Result<()> {
@@ -9,9 +11,7 @@ pub fn forget_code() -> io::Result<()> {
     for (start, length) in maps.lines().filter_map(code) {
         // SAFETY: the mapping is of a file, private, and not writable, and relocations are never in code: what is
         // dropped is read again from the file, unchanged.
-        if unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        done(unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) })?;
     }
     Ok(())
 }

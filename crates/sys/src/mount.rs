@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::raw::done;
+
 /// What [`set_attributes`] changes: `struct mount_attr`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -45,18 +47,9 @@ impl Attributes {
 /// Changes the mount that `mount` is the root of, or with `recursive` all mounts below it too: `mount_setattr(2)`.
 pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (attributes, size) = (&raw const *attributes, size_of::<Attributes>());
     // SAFETY: the path is NUL-terminated, and `attributes` has the layout and size of `struct mount_attr`.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            size_of::<Attributes>(),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    done(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, attributes, size) })
 }
 
 /// Clones the mount that holds the open file `source`, detached, with all mounts below it if `recursive`:

@@ -1,14 +1,15 @@
 //! Namespaces: their types, what nsfs tells about them (`ioctl_nsfs(2)`), making and entering them.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{FsWord, statfs};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::file;
+use crate::raw::{check, opened};
 
 /// The eight types of namespaces, in the order in which `lsns(8)` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,16 +39,7 @@ impl Kind {
 
     /// Returns the name that the kernel uses in `/proc/PID/ns`.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mount => "mnt",
-            Self::Network => "net",
-            Self::Ipc => "ipc",
-            Self::User => "user",
-            Self::Pid => "pid",
-            Self::Uts => "uts",
-            Self::Cgroup => "cgroup",
-            Self::Time => "time",
-        }
+        self.names().0
     }
 
     /// Returns the type of that name.
@@ -57,28 +49,19 @@ impl Kind {
 
     /// Returns the flag with which `clone(2)`, `unshare(2)` and `setns(2)` name the type.
     pub const fn flag(self) -> ThreadNameSpaceType {
-        match self {
-            Self::Mount => ThreadNameSpaceType::MOUNT,
-            Self::Network => ThreadNameSpaceType::NETWORK,
-            Self::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
-            Self::User => ThreadNameSpaceType::USER,
-            Self::Pid => ThreadNameSpaceType::PROCESS_ID,
-            Self::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
-            Self::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
-            Self::Time => ThreadNameSpaceType::TIME,
-        }
+        self.names().1
     }
 
-    fn link_type(self) -> LinkNameSpaceType {
+    const fn names(self) -> (&'static str, ThreadNameSpaceType) {
         match self {
-            Self::Mount => LinkNameSpaceType::Mount,
-            Self::Network => LinkNameSpaceType::Network,
-            Self::Ipc => LinkNameSpaceType::InterProcessCommunication,
-            Self::User => LinkNameSpaceType::User,
-            Self::Pid => LinkNameSpaceType::ProcessID,
-            Self::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-            Self::Cgroup => LinkNameSpaceType::ControlGroup,
-            Self::Time => LinkNameSpaceType::Time,
+            Self::Mount => ("mnt", ThreadNameSpaceType::MOUNT),
+            Self::Network => ("net", ThreadNameSpaceType::NETWORK),
+            Self::Ipc => ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+            Self::User => ("user", ThreadNameSpaceType::USER),
+            Self::Pid => ("pid", ThreadNameSpaceType::PROCESS_ID),
+            Self::Uts => ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+            Self::Cgroup => ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+            Self::Time => ("time", ThreadNameSpaceType::TIME),
         }
     }
 }
@@ -104,7 +87,7 @@ pub fn is_own_network(path: &Path) -> bool {
 
 /// Moves the calling thread into the namespace that `fd` refers to, which must be of type `kind`: `setns(2)`.
 pub fn enter(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
-    Ok(rustix::thread::move_into_link_name_space(fd, Some(kind.link_type()))?)
+    enter_process(fd, kind.flag())
 }
 
 /// Moves the calling thread into all the namespaces of `kinds` that the process of `pidfd` is in, in one call.
@@ -183,12 +166,9 @@ pub fn open_by_id(kind: Kind, id: u64, inode: Option<u64>) -> io::Result<OwnedFd
     let (of_kind, number) = number.map_or((0, 0), |number| (kind.flag().bits(), number));
     let handle = Handle { bytes: 16, sort: FILEID_NSFS, id, kind: of_kind, inode: number };
     // SAFETY: the handle has the 16 bytes that it says behind its head, and the kernel only reads it.
-    let fd = unsafe {
+    opened(unsafe {
         libc::syscall(libc::SYS_open_by_handle_at, FD_NSFS_ROOT, &raw const handle, libc::O_RDONLY | libc::O_CLOEXEC)
-    };
-    let fd = check(i32::try_from(fd).unwrap_or(-1))?;
-    // SAFETY: the call has just returned this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    })
 }
 
 /// `struct ns_id_req` (since Linux 6.19).
@@ -227,13 +207,7 @@ pub fn list(kind: Kind) -> io::Result<Vec<u64>> {
 
 fn related(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<OwnedFd> {
     // SAFETY: the three requests used here take no argument.
-    let other = check(unsafe { libc::ioctl(fd.as_raw_fd(), request) })?;
-    // SAFETY: the ioctl has just returned this descriptor, close-on-exec, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(other) })
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    opened(unsafe { libc::ioctl(fd.as_raw_fd(), request) })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::raw::done;
+
 /// `ETHTOOL_GLINK` of linux/ethtool.h: ask whether there is a carrier.
 const ETHTOOL_GLINK: u32 = 0x0a;
 
@@ -25,8 +27,8 @@ pub fn has_carrier(link: &str) -> io::Result<bool> {
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: SIOCETHTOOL reads a name and a pointer out of an ifreq; the pointer is to an ethtool_value, which is what
     // ETHTOOL_GLINK reads and writes, and both live as long as the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data != 0) }
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) })?;
+    Ok(value.data != 0)
 }
 
 /// Returns a request about a link. A name that is too long for one is cut: the kernel knows no such link.
@@ -46,10 +48,7 @@ pub fn loopback_up() -> io::Result<()> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut request = named("lo");
     // SAFETY: SIOCGIFFLAGS reads a name out of an ifreq and writes its flags; `request` lives as long as the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
     // SAFETY: the kernel has just written the flags, and a c_short has no invalid values.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let up = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
@@ -58,10 +57,7 @@ pub fn loopback_up() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, and `request` is one that lives as long as the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
     crate::file::leave_open(socket);
     Ok(())
 }

@@ -2,9 +2,14 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, Signal};
+
+use crate::raw::{done, opened};
+
+/// Signals that libc keeps for its threads and lets nobody block: 32 and 33.
+const LIBC_S_OWN: u64 = 3 << 31;
 
 /// Signals that this process reads instead of being interrupted by them.
 #[derive(Debug)]
@@ -23,32 +28,19 @@ pub struct Received {
 impl SignalFd {
     /// Blocks `signals` in the calling thread and opens a non-blocking descriptor that yields them.
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
-        Self::block_set(set_of(signals)?)
+        Self::block_set(set_of(signals))
     }
 
     /// Does so with all signals that can be caught, the real-time ones among them, but `signals`.
     pub fn block_all_but(signals: &[Signal]) -> io::Result<Self> {
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigfillset writes the whole set.
-        check(unsafe { libc::sigfillset(set.as_mut_ptr()) })?;
-        // SAFETY: sigfillset has just initialised it.
-        let mut set = unsafe { set.assume_init() };
-        for signal in signals {
-            // SAFETY: `set` is initialised.
-            check(unsafe { libc::sigdelset(&raw mut set, signal.as_raw()) })?;
-        }
-        Self::block_set(set)
+        Self::block_set(!set_of(signals) & !LIBC_S_OWN)
     }
 
-    fn block_set(set: libc::sigset_t) -> io::Result<Self> {
-        change_mask(libc::SIG_BLOCK, &set)?;
-        // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: signalfd has just returned this descriptor, and nobody else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    fn block_set(set: u64) -> io::Result<Self> {
+        change_mask(libc::SIG_BLOCK, set)?;
+        let (size, flags) = (size_of::<u64>(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        // SAFETY: the kernel reads the set, which has the size that it is told; -1 asks for a new descriptor.
+        opened(unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const set, size, flags) }).map(Self)
     }
 
     /// Returns the next signal that came, or `None`.
@@ -83,20 +75,19 @@ impl AsFd for SignalFd {
 pub fn send(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the descriptor is open; a null siginfo asks for what kill(2) fills in; the kernel checks the number.
-    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0) })
 }
 
 /// Sends a signal by its number to a process by its id: `kill(2)`.
 pub fn send_to(pid: Pid, number: i32) -> io::Result<()> {
     // SAFETY: kill takes no memory, and the kernel checks both numbers.
-    check(unsafe { libc::kill(pid.as_raw_pid(), number) })
+    done(unsafe { libc::kill(pid.as_raw_pid(), number) })
 }
 
 /// Unblocks every signal in the calling thread: for a child before it becomes another program, since the mask survives
 /// `execve(2)`.
 pub fn unblock_all() -> io::Result<()> {
-    change_mask(libc::SIG_SETMASK, &set_of(&[])?)
+    change_mask(libc::SIG_SETMASK, 0)
 }
 
 /// Gives a signal its default action back: one that is ignored stays so through `execve(2)`.
@@ -120,29 +111,15 @@ fn restore_number(number: i32) {
     unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize) };
 }
 
-fn set_of(signals: &[Signal]) -> io::Result<libc::sigset_t> {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset writes the whole set.
-    check(unsafe { libc::sigemptyset(set.as_mut_ptr()) })?;
-    // SAFETY: sigemptyset has just initialised it.
-    let mut set = unsafe { set.assume_init() };
-    for signal in signals {
-        // SAFETY: `set` is initialised.
-        check(unsafe { libc::sigaddset(&raw mut set, signal.as_raw()) })?;
-    }
-    Ok(set)
+/// A set as the kernel has it: a bit for each of the 64 signals.
+fn set_of(signals: &[Signal]) -> u64 {
+    signals.iter().fold(0, |set, signal| set | 1 << (signal.as_raw() - 1))
 }
 
-fn change_mask(how: i32, set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: `set` is initialised; a null third argument asks for no old mask.
-    match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn change_mask(how: i32, set: u64) -> io::Result<()> {
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads the set, which has the size that it is told; a null third argument asks for no old mask.
+    done(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set, none, size_of::<u64>()) })
 }
 
 #[cfg(test)]

@@ -64,10 +64,7 @@ pub fn begin(program: &str) -> io::Result<()> {
 pub fn create(program: &str, path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     if !output::is_written_in_place(&path)? {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        sys::file::there(fs::remove_file(&path))?;
     }
     append(program, &path, true)
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories};
@@ -115,20 +115,16 @@ pub(crate) struct Lock(File);
 impl Lock {
     /// Locks the directory; `None` while somebody else does, or when it is gone.
     pub(crate) fn take(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
-        };
+        let opened = sys::file::there(File::open(path)).with_context(|| format!("open {}", path.display()))?;
+        let Some(file) = opened else { return Ok(None) };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
-        let held = file.metadata().with_context(|| format!("look at {}", path.display()))?;
-        let now =
-            sys::file::known(fs::symlink_metadata(path)).with_context(|| format!("look at {}", path.display()))?;
-        let there = now.is_some_and(|now| (now.dev(), now.ino()) == (held.dev(), held.ino()));
+        let there = sys::file::known(fs::symlink_metadata(path))
+            .and_then(|now| sys::file::is_same(&file, now.as_ref()))
+            .with_context(|| format!("look at {}", path.display()))?;
         Ok(there.then_some(Self(file)))
     }
 
@@ -158,12 +154,8 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     overlay::unmount(&rootfs).with_context(|| format!("unmount {}", rootfs.display()))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let away = path.with_file_name(format!("{REMOVED}{name}-{}", std::process::id()));
-    match fs::rename(path, &away) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("remove {}", path.display())),
-    }
-    sweep(&away)
+    let moved = sys::file::there(fs::rename(path, &away)).with_context(|| format!("remove {}", path.display()))?;
+    moved.map_or(Ok(()), |()| sweep(&away))
 }
 
 /// Removes what killed removals have left.
@@ -193,11 +185,9 @@ pub(crate) fn entries(directories: &Directories) -> Result<Vec<ContainerId>> {
 /// Returns whatever is where bundles are.
 fn paths(directories: &Directories) -> Result<Vec<PathBuf>> {
     let parent = directories.bundles();
-    let entries = match fs::read_dir(&parent) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect()),
-    };
-    entries.with_context(|| format!("read {}", parent.display()))
+    sys::file::there(fs::read_dir(&parent))
+        .and_then(|entries| entries.into_iter().flatten().map(|entry| Ok(entry?.path())).collect())
+        .with_context(|| format!("read {}", parent.display()))
 }
 
 fn is_removed(path: &Path) -> bool {

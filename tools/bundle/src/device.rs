@@ -167,12 +167,8 @@ fn collect(directory: &Path, below: &str, access: &str, devices: &mut Vec<Device
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let path = format!("{below}/{name}");
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            // Devices come and go.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+        // Devices come and go.
+        let Some(metadata) = sys::file::there(entry.metadata())? else { continue };
         if metadata.is_dir() {
             if !["pts", "shm", "fd", "mqueue", "hugepages", ".lxc", ".lxd-mounts", ".udev"].contains(&name) {
                 collect(&entry.path(), &path, access, devices)?;

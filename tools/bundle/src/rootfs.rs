@@ -72,11 +72,7 @@ impl Root {
 fn open(root: impl AsFd, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
     // NONBLOCK: an image may have a FIFO there.
     let careful = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
-    match root::open_with(root.as_fd(), Path::new(path), flags | careful, ResolveFlags::empty()) {
-        Ok(file) => Ok(Some(file)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    sys::file::there(root::open_with(root.as_fd(), Path::new(path), flags | careful, ResolveFlags::empty()))
 }
 
 fn open_in_layers(layers: &[PathBuf], path: &str) -> Result<Option<OwnedFd>> {

@@ -22,11 +22,8 @@ pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<
 /// Unmounts and removes a bundle.
 pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Result<()> {
     let path = locate(bundle, directories)?;
-    match fs::symlink_metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if how.force { Ok(()) } else { bail!("no such bundle") };
-        }
-        there => there.map(drop)?,
+    if sys::file::there(fs::symlink_metadata(&path))?.is_none() {
+        return if how.force { Ok(()) } else { bail!("no such bundle") };
     }
     if is_others(&path, how.owner)? {
         return Ok(());

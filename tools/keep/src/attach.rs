@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use container::ContainerId;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::process::Signal;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use stage::{Stage, Tool};
 use sys::signal::SignalFd;
+use sys::terminal::{Raw, write_all};
 
 use crate::control::{self, Answer, Request};
 use crate::list;
@@ -45,7 +45,7 @@ pub(crate) fn join(
     (states, signals): (&Path, &SignalFd),
 ) -> Result<ExitCode> {
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
-    let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(Raw::enter);
+    let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(|_| Raw::enter(false));
     let keys = Pressed::new(&options.detach_keys);
     let mut joined = Joined { id, sig_proxy: options.sig_proxy, states, keeper, input, keys };
     joined.copy_size();
@@ -145,21 +145,6 @@ impl Joined<'_> {
     }
 }
 
-/// The container's terminal does not block its keeper, so it may be full.
-fn write_all(input: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(input, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                poll(&mut [PollFd::new(input, PollFlags::OUT)], None)?;
-            }
-            Err(error) => return Err(error).context("write to the container"),
-        }
-    }
-    Ok(())
-}
-
 /// The keys that end the join, as far as they have been pressed.
 struct Pressed<'a> {
     keys: &'a [u8],
@@ -190,26 +175,6 @@ impl<'a> Pressed<'a> {
             }
         }
         (passed, false)
-    }
-}
-
-/// The user's terminal without line editing, as long as this lives.
-struct Raw(Termios);
-
-impl Raw {
-    fn enter(_: &OwnedFd) -> Option<Self> {
-        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // The terminal may be gone.
-        let _gone = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);
     }
 }
 

@@ -5,8 +5,7 @@
 //! empty and carries, if there is one, the descriptor of the container's standard input.
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,8 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv, recvmsg, sendmsg,
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recv,
     socket_with,
 };
 use rustix::process::{Resource, getrlimit};
@@ -115,10 +113,7 @@ impl Control {
     pub(crate) fn open(bundle: &Path) -> Result<Self> {
         let path = bundle.join(FILE);
         let make = || -> io::Result<OwnedFd> {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            sys::file::there(fs::remove_file(&path))?;
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             bind(&listener, &address(&File::open(bundle)?)?)?;
@@ -312,33 +307,17 @@ pub(crate) fn answer(socket: &OwnedFd) -> Result<Answer> {
 
 /// Receives the answer to `attach`: the container's input, if it takes any.
 pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0; 64];
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    match sys::packet::hear(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)) {
+    match sys::packet::receive(socket, &mut [0; 64]) {
         // Who was killed in this moment: the next answer tells of it.
-        Err(Errno::PIPE) => return Ok(None),
-        received => received.context("the keeper's answer")?,
-    };
-    Ok(control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    }))
+        Err(Errno::PIPE) => Ok(None),
+        received => Ok(received.context("the keeper's answer")?.1),
+    }
 }
 
 fn send(socket: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     // An empty packet would look like end of file.
-    let parts: Vec<IoSlice<'_>> =
-        if parts.is_empty() { vec![IoSlice::new(b"+")] } else { parts.iter().map(|part| IoSlice::new(part)).collect() };
-    let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    }
-    rustix::io::retry_on_intr(|| sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL))?;
-    Ok(())
+    let parts = if parts.is_empty() { &[&b"+"[..]] } else { parts };
+    Ok(sys::packet::send(socket, parts, descriptor)?)
 }
 
 /// The path by way of the open directory: however long it is, it fits into an address.

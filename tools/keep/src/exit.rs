@@ -1,7 +1,7 @@
 //! How the container ended: `<bundle>/exit.json`, and what is told to who waits.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -25,11 +25,9 @@ pub(crate) fn set_status(exit: &mut Exit, status: WaitStatus) {
 /// Reads a file of the bundle; `None` if there is none. One that is damaged is named.
 pub(crate) fn read<T: DeserializeOwned>(bundle: &Path, name: &str) -> Result<Option<T>> {
     let path = bundle.join(name);
-    let text = match sys::file::read_regular(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        text => text.with_context(|| format!("read {}", path.display()))?,
-    };
-    Ok(Some(serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?))
+    let text = sys::file::there(sys::file::read_regular(&path)).with_context(|| format!("read {}", path.display()))?;
+    let parsed = text.map(|text| serde_json::from_slice(&text)).transpose();
+    parsed.with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// Writes a file of the bundle, whole or not at all.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -89,15 +88,12 @@ impl Printer<'_> {
         let mut ended = false;
         loop {
             self.read(current)?;
-            let held = current.get_ref().metadata()?;
-            match std::fs::metadata(path) {
-                Ok(now) if (now.dev(), now.ino()) != (held.dev(), held.ino()) => {
-                    // What came between the last look and the rotation.
-                    self.read(current)?;
-                    *current = BufReader::new(File::open(path).with_context(|| format!("open {}", path.display()))?);
-                    continue;
-                }
-                _ => {}
+            let now = std::fs::metadata(path).ok();
+            if now.is_some() && !sys::file::is_same(current.get_ref(), now.as_ref())? {
+                // What came between the last look and the rotation.
+                self.read(current)?;
+                *current = BufReader::new(File::open(path).with_context(|| format!("open {}", path.display()))?);
+                continue;
             }
             if ended {
                 return Ok(());

@@ -1,11 +1,9 @@
 //! `--sdnotify`: what a service manager is told of a container, by the protocol of `sd_notify(3)`.
 
 use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use anyhow::{Context, Result};
+use rustix::net::SendFlags;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -77,15 +75,7 @@ fn tell(words: &str) {
 }
 
 fn send(socket: &OsStr, words: &str) -> Result<()> {
-    let send = || {
-        let address = match socket.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(socket)?,
-        };
-        let own = UnixDatagram::unbound()?;
-        // Nor must one whose queue is full.
-        own.set_nonblocking(true)?;
-        own.send_to_addr(words.as_bytes(), &address)
-    };
-    send().map(drop).with_context(|| format!("tell {} of it", socket.to_string_lossy()))
+    // Nor must one whose queue is full.
+    let tell = |manager| sys::packet::tell(&manager, words.as_bytes(), SendFlags::DONTWAIT);
+    sys::packet::manager(socket).and_then(tell).with_context(|| format!("tell {} of it", socket.to_string_lossy()))
 }

@@ -2,7 +2,7 @@
 //! systemd's journal; or nothing.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -167,15 +167,11 @@ pub(crate) fn generation(path: &Path, number: u32) -> PathBuf {
 
 /// Makes place for a new file: the oldest of `count` goes.
 fn rotate(path: &Path, count: u32) -> Result<(File, u64)> {
-    let move_on = |from: PathBuf, to: Option<PathBuf>| match to
-        .map_or_else(|| fs::remove_file(&from), |to| fs::rename(&from, to))
-    {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(format!("{}", from.display())),
-        _ => Ok(()),
-    };
     for number in (0..count).rev() {
+        let from = generation(path, number);
         let next = (number + 1 < count).then(|| generation(path, number + 1));
-        move_on(generation(path, number), next)?;
+        let moved = next.map_or_else(|| fs::remove_file(&from), |next| fs::rename(&from, next));
+        sys::file::there(moved).with_context(|| from.display().to_string())?;
     }
     open(path)
 }

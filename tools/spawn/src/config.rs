@@ -75,13 +75,9 @@ impl Config {
     /// Reads and checks `config.json` of a bundle; returns its bytes too, which the state directory keeps.
     pub(crate) fn read(bundle: &Path) -> anyhow::Result<(Self, Vec<u8>)> {
         let path = bundle.join("config.json");
-        let text = match crate::file::read_all(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                anyhow::bail!("JSON specification file {} not found", path.display())
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        let text = sys::file::there(crate::file::read_all(&path))
+            .with_context(|| format!("read {}", path.display()))?
+            .with_context(|| format!("JSON specification file {} not found", path.display()))?;
         let config = Self::parse(&text).with_context(|| path.display().to_string())?;
         config.check()?;
         Ok((config, text))

@@ -40,7 +40,7 @@ pub(crate) fn pass_listener(
         "state": state,
     });
     let agent = connect(&profile.listener_path)?;
-    crate::sync::send_with_fd(agent.as_fd(), message.to_string().as_bytes(), listener.as_fd())
+    sys::packet::send(&agent, &[message.to_string().as_bytes()], Some(listener.as_fd()))
         .with_context(|| format!("tell the seccomp agent {}", profile.listener_path.display()))
 }
 

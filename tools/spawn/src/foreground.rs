@@ -1,8 +1,7 @@
 //! A container in the foreground: signals go to it, the user's terminal is joined with its own, and its exit status
 //! becomes ours.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::signal::SignalFd;
+use sys::terminal::{Raw, write_all};
 
 use crate::notify::Notify;
 use crate::tty;
@@ -32,7 +32,7 @@ pub(crate) fn wait(
     notify: Option<&Notify>,
 ) -> anyhow::Result<u8> {
     let _span = trace::span("wait for the container's end", pid.as_raw_pid());
-    let raw = console.as_ref().and_then(|_| tty::Raw::enter());
+    let raw = console.as_ref().and_then(|_| Raw::enter(!rustix::termios::isatty(rustix::stdio::stdout())));
     let mut relay = console.map(Relay::new);
     let mut interrupts = Vec::new();
     loop {
@@ -42,10 +42,7 @@ pub(crate) fn wait(
         if let Some(relay) = &relay {
             polled.extend(relay.polled());
         }
-        match poll(&mut polled, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("poll"),
-        }
+        rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
         let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         drop(polled);
         if let Some(relay) = &mut relay {
@@ -208,18 +205,4 @@ impl Relay {
             self.master_open = self.copy_out();
         }
     }
-}
-
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -1,9 +1,7 @@
 //! `NOTIFY_SOCKET` of a service (`sd_notify(3)`): the container gets a socket of its own, and of what its program says
 //! there, that is passed on which cannot name processes or files. runc and crun do so with `READY=1`.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -30,7 +28,8 @@ impl Notify {
         let given = std::env::var_os(VARIABLE).filter(|given| !given.is_empty());
         let Some(manager) = given.filter(|_| config.linux.has(NamespaceKind::Mount)) else { return Ok(None) };
         let Some(process) = &mut config.process else { return Ok(None) };
-        let manager = address(&manager).with_context(|| format!("{VARIABLE} {}", manager.to_string_lossy()))?;
+        let manager =
+            sys::packet::manager(&manager).with_context(|| format!("{VARIABLE} {}", manager.to_string_lossy()))?;
         let path = container.directory.join("notify.sock");
         let bind = || -> rustix::io::Result<OwnedFd> {
             let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
@@ -78,11 +77,7 @@ impl Notify {
     }
 
     fn tell(&self, words: &[u8]) {
-        let tell = || {
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-            rustix::net::sendto(&socket, words, SendFlags::NOSIGNAL, &self.manager)
-        };
-        if let Err(error) = tell() {
+        if let Err(error) = sys::packet::tell(&self.manager, words, SendFlags::empty()) {
             log::warn!("tell the service manager: {error}");
         }
     }
@@ -91,12 +86,5 @@ impl Notify {
 impl AsFd for Notify {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-fn address(text: &OsStr) -> rustix::io::Result<SocketAddrUnix> {
-    match text.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddrUnix::new_abstract_name(name),
-        None => SocketAddrUnix::new(text),
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use cgroup::{Cgroups, systemd};
 use container::{Owner, RuntimeId, State, state_in};
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -136,13 +136,9 @@ impl Container {
             directory = state_in(root, id);
             opened = open(&directory);
         }
-        let handle = match opened {
-            Ok(handle) => handle,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("container does not exist: container \"{id}\" does not exist")
-            }
-            Err(error) => return Err(error).with_context(|| format!("open {}", directory.display())),
-        };
+        let handle = sys::file::there(opened)
+            .with_context(|| format!("open {}", directory.display()))?
+            .with_context(|| format!("container does not exist: container \"{id}\" does not exist"))?;
         let state = read(root, id)?;
         Ok(Self { directory, handle, state })
     }
@@ -292,12 +288,9 @@ impl Container {
             // What else there is, and what cannot be removed, is found by the next call.
             let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
         }
-        match fs::remove_dir(&self.directory).or_else(|_| fs::remove_dir_all(&self.directory)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("remove {}", self.directory.display()))
-            }
-            _ => Ok(()),
-        }
+        sys::file::there(fs::remove_dir(&self.directory).or_else(|_| fs::remove_dir_all(&self.directory)))
+            .map(drop)
+            .with_context(|| format!("remove {}", self.directory.display()))
     }
 
     /// Returns the address of a socket in the directory, whose own path may be longer than an address.
@@ -308,12 +301,10 @@ impl Container {
 
 /// Lists the ids of all containers under `root`.
 pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<RuntimeId>> {
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", root.display())),
-    };
+    let entries = sys::file::there(fs::read_dir(root)).with_context(|| format!("read {}", root.display()))?;
     let mut ids: Vec<RuntimeId> = entries
+        .into_iter()
+        .flatten()
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -1,18 +1,14 @@
 //! What the parent and the child say to each other: packets over a socket pair. The child's last words may come from
 //! the launching program of `sys::launch`, which writes the same form.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 
 use crate::state;
@@ -63,8 +59,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> 
         Message::Listener(_) | Message::Map(..) | Message::End => return Ok(()),
     };
     let packet = [&tag.to_ne_bytes()[..], &value.to_ne_bytes(), text.as_bytes()].concat();
-    rustix::net::send(socket, &packet, SendFlags::NOSIGNAL)?;
-    Ok(())
+    Ok(rustix::net::send(socket, &packet, SendFlags::NOSIGNAL).map(drop)?)
 }
 
 /// Sends the detached tree of a mount, and waits until the parent has mapped its ids.
@@ -74,17 +69,7 @@ pub(crate) fn ask(parent: BorrowedFd<'_>, mount: usize, tree: BorrowedFd<'_>) ->
 }
 
 fn send_fd(socket: BorrowedFd<'_>, tag: u32, value: u32, fd: BorrowedFd<'_>) -> io::Result<()> {
-    send_with_fd(socket, &[tag.to_ne_bytes(), value.to_ne_bytes()].concat(), fd)
-}
-
-/// Sends bytes together with a descriptor: `SCM_RIGHTS`.
-pub(crate) fn send_with_fd(socket: BorrowedFd<'_>, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    Ok(sys::packet::send(socket, &[&tag.to_ne_bytes(), &value.to_ne_bytes()], Some(fd))?)
 }
 
 /// Has [`hear`] look at the child each second: in a pid namespace that others have, too, they can stop it.
@@ -115,25 +100,8 @@ pub(crate) fn hear(socket: BorrowedFd<'_>, (pid, pidfd): (Pid, &OwnedFd)) -> any
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> anyhow::Result<Message> {
     // Enough for the longest cause: a path or two.
     let mut buffer = [0; 16_384];
-    let (length, fd) = receive_with_fd(socket, &mut buffer).context("hear from the container's process")?;
+    let (length, fd) = sys::packet::receive(socket, &mut buffer).context("hear from the container's process")?;
     parse(buffer.get(..length).unwrap_or_default(), fd)
-}
-
-/// Waits for a packet, and the descriptor that may come with it: `SCM_RIGHTS`. Nothing is the end.
-pub(crate) fn receive_with_fd(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = sys::packet::hear(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    Ok((received.bytes, fd))
 }
 
 fn parse(packet: &[u8], fd: Option<OwnedFd>) -> anyhow::Result<Message> {

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize};
 use sys::mount::{attach, clone_tree};
 
 use crate::config::ConsoleSize;
@@ -97,35 +97,7 @@ pub(crate) fn connect(socket: &Path) -> anyhow::Result<OwnedFd> {
 
 /// Sends the master to the other end of a console socket.
 pub(crate) fn hand_over(connection: BorrowedFd<'_>, master: BorrowedFd<'_>) -> anyhow::Result<()> {
-    sync::send_with_fd(connection, b"/dev/ptmx", master).context("send the terminal to the console socket")
-}
-
-/// The user's terminal in raw mode; as it was again when this is dropped.
-pub(crate) struct Raw {
-    before: Termios,
-}
-
-impl Raw {
-    /// Switches stdin, if it is a terminal, to hand every key to the container.
-    pub(crate) fn enter() -> Option<Self> {
-        let stdin = rustix::stdio::stdin();
-        let before = rustix::termios::tcgetattr(stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        if !rustix::termios::isatty(rustix::stdio::stdout()) {
-            // Whoever reads our output may write on this terminal, and expects it to begin lines at the left.
-            raw.output_modes |= OutputModes::OPOST;
-        }
-        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Self { before })
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // The terminal may be gone; then nobody sees how it is left.
-        let _gone = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
-    }
+    sys::packet::send(connection, &[b"/dev/ptmx"], Some(master)).context("send the terminal to the console socket")
 }
 
 /// Makes a new terminal fit the user's standard descriptors, which are still the caller's: before any program writes to it or

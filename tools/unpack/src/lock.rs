@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,23 +36,13 @@ impl Lock {
 
     fn take(path: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        loop {
-            match flock(&file, operation) {
-                Err(Errno::INTR) => {}
-                done => break done?,
-            }
-        }
+        rustix::io::retry_on_intr(|| flock(&file, operation))?;
         // Who held it before has removed the file: another one there, or none, is the lock now.
-        let ours = file.metadata()?;
-        match fs::metadata(path) {
-            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
-                held().push(path.to_owned());
-                Ok(Some(Self { path: path.to_owned(), _file: file }))
-            }
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        if !sys::file::is_same(&file, sys::file::there(fs::metadata(path))?.as_ref())? {
+            return Ok(None);
         }
+        held().push(path.to_owned());
+        Ok(Some(Self { path: path.to_owned(), _file: file }))
     }
 }
 

@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -261,15 +260,13 @@ fn absent_or(opened: rustix::io::Result<OwnedFd>) -> rustix::io::Result<Option<O
 
 fn read_list(layer: &Path) -> anyhow::Result<Notes> {
     let path = list_path(layer);
-    let list = match fs::metadata(&path) {
-        Ok(there) if there.len() > LIST_LIMIT => {
-            log::warn!("{}: too long, attributes of directories may be wrong", path.display());
-            return Ok(Notes { dependent: true, ..Notes::default() });
-        }
-        Ok(_) => fs::read(&path).with_context(|| format!("read {}", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Notes::default()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-    };
+    let failed = || format!("read {}", path.display());
+    let Some(there) = sys::file::there(fs::metadata(&path)).with_context(failed)? else { return Ok(Notes::default()) };
+    if there.len() > LIST_LIMIT {
+        log::warn!("{}: too long, attributes of directories may be wrong", path.display());
+        return Ok(Notes { dependent: true, ..Notes::default() });
+    }
+    let list = fs::read(&path).with_context(failed)?;
     let mut notes = Notes::default();
     for item in list.strip_suffix(b"\0").unwrap_or_default().split(|&byte| byte == 0) {
         match item {

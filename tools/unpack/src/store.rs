@@ -299,10 +299,7 @@ impl Store {
             let renamed = || format!("rename to {}", path.display());
             // First, since it is the directory that says the layer is there.
             let list = parents::list_path(temporary.path());
-            match fs::rename(list, parents::list_path(&path)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                done => done.with_context(renamed)?,
-            }
+            sys::file::there(fs::rename(list, parents::list_path(&path))).with_context(renamed)?;
             fs::rename(temporary.path(), &path).with_context(renamed)?;
             temporary.keep();
         }

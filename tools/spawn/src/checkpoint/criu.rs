@@ -160,7 +160,7 @@ impl Criu {
         self.send(&request)?;
         let answer = loop {
             let mut buffer = [0; 16_384];
-            let (length, fd) = sync::receive_with_fd(self.socket.as_fd(), &mut buffer).context("hear from criu")?;
+            let (length, fd) = sys::packet::receive(&self.socket, &mut buffer).context("hear from criu")?;
             ensure!(length > 0, "criu ended without an answer");
             let answer = fields(&buffer[..length]);
             if number(&answer, 1) != Some(NOTIFY) {

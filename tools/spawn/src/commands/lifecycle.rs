@@ -18,7 +18,7 @@ use crate::config::{Config, NamespaceKind};
 use crate::create::{self, Made, Order};
 use crate::options::{self, Global, Life};
 use crate::state::{Container, Status};
-use crate::{checkpoint, exec, foreground, hooks, journal, sync, tty};
+use crate::{checkpoint, exec, foreground, hooks, journal, tty};
 
 pub(crate) fn create(global: &Global, options: &options::Create) -> anyhow::Result<()> {
     let order = order(global, options)?;
@@ -132,7 +132,7 @@ fn criu(global: &Global) -> PathBuf {
 pub(super) fn send_pidfd(socket: Option<&Path>, pidfd: &OwnedFd) -> anyhow::Result<()> {
     let Some(socket) = socket else { return Ok(()) };
     let connection = tty::connect(socket)?;
-    sync::send_with_fd(connection.as_fd(), b"pidfd", pidfd.as_fd()).context("send the pidfd")
+    sys::packet::send(&connection, &[b"pidfd"], Some(pidfd.as_fd())).context("send the pidfd")
 }
 
 /// Orphans of a container without a pid namespace come to us and not to init.

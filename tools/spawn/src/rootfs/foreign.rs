@@ -34,13 +34,13 @@ pub(super) fn clone_of(pid: Pid, path: &Path, whole: bool) -> anyhow::Result<Own
             let send = || -> io::Result<()> {
                 sys::namespace::enter_process(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
                 let source = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                sync::send_with_fd(theirs.as_fd(), &[0], clone_tree(source.as_fd(), whole)?.as_fd())
+                Ok(sys::packet::send(&theirs, &[&[0]], Some(clone_tree(source.as_fd(), whole)?.as_fd()))?)
             };
             exit_now(send().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0))
         }
     };
     drop(theirs);
-    let (_, tree) = sync::receive_with_fd(ours.as_fd(), &mut [0])?;
+    let (_, tree) = sys::packet::receive(&ours, &mut [0])?;
     let status = waitid(WaitId::Pid(child), WaitIdOptions::EXITED).context("wait for the process")?;
     let code = status.and_then(|status| status.exit_status()).unwrap_or_default();
     tree.ok_or_else(|| io::Error::from_raw_os_error(code))

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use root::clean;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
@@ -254,13 +255,8 @@ impl Cgroups {
     /// Stops or continues all processes at once.
     pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
         let Some((directory, v1)) = self.freezer() else { bail!("no freezer cgroup") };
-        let (file, value) = match (v1, frozen) {
-            (true, true) => ("freezer.state", "FROZEN"),
-            (true, false) => ("freezer.state", "THAWED"),
-            (false, true) => ("cgroup.freeze", "1"),
-            (false, false) => ("cgroup.freeze", "0"),
-        };
-        let path = directory.join(file);
+        let (file, words) = if v1 { ("freezer.state", ["THAWED", "FROZEN"]) } else { ("cgroup.freeze", ["0", "1"]) };
+        let (path, value) = (directory.join(file), words[usize::from(frozen)]);
         let deadline = Instant::now() + Duration::from_secs(2);
         loop {
             write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
@@ -275,7 +271,7 @@ impl Cgroups {
             }
             if Instant::now() >= deadline {
                 // A v1 freezer may hang between two states for ever; nobody is served by half a pause.
-                let _thawed = write(&path, if v1 { "THAWED" } else { "0" });
+                let _thawed = write(&path, words[0]);
                 bail!("unable to {}: processes do not stop", if frozen { "freeze" } else { "thaw" });
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -325,19 +321,6 @@ impl Cgroups {
 /// Tells whether cgroup v2 is all there is.
 pub fn is_unified() -> bool {
     file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC)
-}
-
-/// Removes `..` and `.` as if the path began at a root, and the leading slash.
-pub fn clean(path: &str) -> PathBuf {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.iter().collect()
 }
 
 fn hierarchy(controllers: &str, unified_only: bool) -> Option<PathBuf> {
@@ -415,12 +398,7 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
 fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(_) => {
-            for below in tree(directory)?.into_iter().rev() {
-                fs::remove_dir(below)?;
-            }
-            Ok(())
-        }
+        Err(_) => tree(directory)?.into_iter().rev().try_for_each(fs::remove_dir),
         Ok(()) => Ok(()),
     }
 }

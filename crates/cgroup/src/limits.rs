@@ -45,9 +45,7 @@ pub(super) fn v1(resources: &Resources) -> Vec<Line> {
     if let Some(memory) = &resources.memory {
         v1_memory(&mut lines, memory);
     }
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        lines.add("pids.max", pids_max(limit));
-    }
+    lines.maybe("pids.max", pids_max(resources));
     if let Some(io) = &resources.block_io {
         v1_block_io(&mut lines, io);
     }
@@ -107,16 +105,20 @@ fn v1_block_io(lines: &mut Lines, io: &BlockIo) {
         lines.maybe("blkio.weight_device", of(device.weight));
         lines.maybe("blkio.leaf_weight_device", of(device.leaf_weight));
     }
-    for (file, devices) in [
-        ("blkio.throttle.read_bps_device", &io.throttle_read_bps_device),
-        ("blkio.throttle.write_bps_device", &io.throttle_write_bps_device),
-        ("blkio.throttle.read_iops_device", &io.throttle_read_iops_device),
-        ("blkio.throttle.write_iops_device", &io.throttle_write_iops_device),
-    ] {
-        for ThrottleDevice { major, minor, rate } in devices {
-            lines.add(file, format!("{major}:{minor} {rate}"));
-        }
+    for (file, _, ThrottleDevice { major, minor, rate }) in throttles(io) {
+        lines.add(&format!("blkio.throttle.{file}_device"), format!("{major}:{minor} {rate}"));
     }
+}
+
+/// Returns the throttled devices, each with what v1 and v2 call the rate.
+fn throttles(io: &BlockIo) -> impl Iterator<Item = (&str, &str, &ThrottleDevice)> {
+    let all = [
+        ("read_bps", "rbps", &io.throttle_read_bps_device),
+        ("write_bps", "wbps", &io.throttle_write_bps_device),
+        ("read_iops", "riops", &io.throttle_read_iops_device),
+        ("write_iops", "wiops", &io.throttle_write_iops_device),
+    ];
+    all.into_iter().flat_map(|(v1, v2, devices)| devices.iter().map(move |device| (v1, v2, device)))
 }
 
 fn rdma(lines: &mut Lines, resources: &Resources) {
@@ -136,9 +138,7 @@ pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
     if let Some(memory) = &resources.memory {
         v2_memory(&mut lines, memory)?;
     }
-    if let Some(limit) = resources.pids.as_ref().and_then(|pids| pids.limit) {
-        lines.add("pids.max", pids_max(limit));
-    }
+    lines.maybe("pids.max", pids_max(resources));
     if let Some(io) = &resources.block_io {
         v2_io(&mut lines, io);
     }
@@ -205,21 +205,15 @@ fn v2_io(lines: &mut Lines, io: &BlockIo) {
     for device in &io.weight_device {
         lines.maybe("io.bfq.weight", device.weight.map(|weight| format!("{}:{} {weight}", device.major, device.minor)));
     }
-    for (key, devices) in [
-        ("rbps", &io.throttle_read_bps_device),
-        ("wbps", &io.throttle_write_bps_device),
-        ("riops", &io.throttle_read_iops_device),
-        ("wiops", &io.throttle_write_iops_device),
-    ] {
-        for ThrottleDevice { major, minor, rate } in devices {
-            lines.add("io.max", format!("{major}:{minor} {key}={rate}"));
-        }
+    for (_, key, ThrottleDevice { major, minor, rate }) in throttles(io) {
+        lines.add("io.max", format!("{major}:{minor} {key}={rate}"));
     }
 }
 
 /// The kernel lets nobody in where the limit is 0, so that the least which means anything is 1.
-fn pids_max(limit: i64) -> String {
-    if limit < 0 { "max".into() } else { limit.max(1).to_string() }
+fn pids_max(resources: &Resources) -> Option<String> {
+    let limit = resources.pids.as_ref()?.limit?;
+    Some(if limit < 0 { "max".into() } else { limit.max(1).to_string() })
 }
 
 /// Turns v1's shares, 2–262144 about 1024, into v2's weight, 1–10000 about 100: quadratic in the logarithm, so that both

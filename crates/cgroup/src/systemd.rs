@@ -78,9 +78,7 @@ impl Scope {
             ("IOAccounting", Value::Flag(true)),
         ];
         properties.extend(limits_of(resources)?);
-        let mut body = Writer::default();
-        body.text(&self.unit);
-        body.text("fail");
+        let mut body = Writer::of(&[&self.unit, "fail"]);
         body.properties(&properties);
         body.array(8, &[(); 0], |_, ()| {});
         let failed = || format!("start {}", self.unit);
@@ -99,19 +97,11 @@ impl Scope {
 /// Ends a scope, so that systemd forgets it. One that is gone is no error.
 pub fn stop(unit: &str) -> anyhow::Result<()> {
     let mut bus = connect()?;
-    let of_unit = |more: &[&str]| {
-        let mut body = Writer::default();
-        body.text(unit);
-        for text in more {
-            body.text(text);
-        }
-        body
-    };
-    if let Ok(Some(job)) = bus.call("StopUnit", "ss", &of_unit(&["replace"])) {
+    if let Ok(Some(job)) = bus.call("StopUnit", "ss", &Writer::of(&[unit, "replace"])) {
         bus.wait_for_job(&job).with_context(|| format!("stop {unit}"))?;
     }
     // Mostly it has not failed, and is forgotten already.
-    let _forgotten = bus.call("ResetFailedUnit", "s", &of_unit(&[]));
+    let _forgotten = bus.call("ResetFailedUnit", "s", &Writer::of(&[unit]));
     Ok(())
 }
 
@@ -121,9 +111,8 @@ pub fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
     if properties.is_empty() {
         return Ok(());
     }
-    let mut body = Writer::default();
-    body.text(unit);
-    body.flag(true);
+    let mut body = Writer::of(&[unit]);
+    body.u32(u32::from(true));
     body.properties(&properties);
     connect()?.call("SetUnitProperties", "sba(sv)", &body).with_context(|| format!("set properties of {unit}"))?;
     Ok(())
@@ -137,10 +126,8 @@ pub fn attach(unit: &str, pid: Pid) -> anyhow::Result<()> {
     if own.lines().any(|line| line.ends_with(unit)) {
         return Ok(());
     }
-    let mut body = Writer::default();
-    body.text(unit);
-    body.text("");
-    body.array(4, &[number], |w, number| w.number(*number));
+    let mut body = Writer::of(&[unit, ""]);
+    body.array(4, &[number], |w, number| w.u32(*number));
     connect()?.call("AttachProcessesToUnit", "ssau", &body).with_context(|| format!("join {unit}"))?;
     Ok(())
 }

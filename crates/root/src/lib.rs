@@ -26,9 +26,9 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const MAX_LINKS: u32 = 40;
 
 /// Returns a path as it counts from a root, out of which no `..` leads, without the leading slash.
-pub fn clean(path: &Path) -> PathBuf {
+pub fn clean(path: impl AsRef<Path>) -> PathBuf {
     let mut cleaned = PathBuf::new();
-    for part in path.components() {
+    for part in path.as_ref().components() {
         match part {
             Component::Normal(name) => cleaned.push(name),
             Component::ParentDir => drop(cleaned.pop()),

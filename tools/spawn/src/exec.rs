@@ -284,7 +284,7 @@ fn below(mut cgroups: Cgroups, wanted: &[(String, String)]) -> anyhow::Result<Cg
     for (controllers, path) in wanted {
         let leaves = Path::new(path).components().any(|part| part == std::path::Component::ParentDir);
         ensure!(!leaves, "bad sub cgroup path: {path}");
-        let path = cgroup::clean(path);
+        let path = root::clean(path);
         for controller in controllers.split(',') {
             let all = controller.is_empty();
             let mut found = all && cgroups.is_unified();

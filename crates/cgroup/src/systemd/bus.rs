@@ -32,40 +32,40 @@ pub(crate) enum Value {
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Begins with strings.
+    pub(crate) fn of(texts: &[&str]) -> Self {
+        let mut writer = Self::default();
+        for text in texts {
+            writer.text(text);
+        }
+        writer
+    }
+
     fn align(&mut self, to: usize) {
         self.0.resize(self.0.len().next_multiple_of(to), 0);
     }
 
-    fn length(&mut self, length: usize) {
-        self.u32(u32::try_from(length).unwrap_or(u32::MAX));
-    }
-
-    fn u32(&mut self, number: u32) {
+    /// Adds a number of 32 bits, or a flag.
+    pub(crate) fn u32(&mut self, number: u32) {
         self.align(4);
         self.0.extend(number.to_le_bytes());
     }
 
     /// Adds a string or an object path.
     pub(crate) fn text(&mut self, text: &str) {
-        self.length(text.len());
-        self.0.extend(text.as_bytes());
-        self.0.push(0);
+        self.u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        self.0.extend(text.bytes().chain([0]));
     }
 
-    fn signature(&mut self, signature: &str) {
+    fn signature(&mut self, signature: &str) -> &mut Self {
         self.0.push(u8::try_from(signature.len()).unwrap_or(u8::MAX));
-        self.0.extend(signature.as_bytes());
-        self.0.push(0);
+        self.0.extend(signature.bytes().chain([0]));
+        self
     }
 
-    /// Adds a number of 32 bits.
-    pub(crate) fn number(&mut self, number: u32) {
-        self.u32(number);
-    }
-
-    /// Adds a flag.
-    pub(crate) fn flag(&mut self, flag: bool) {
-        self.u32(u32::from(flag));
+    fn u64(&mut self, number: u64) {
+        self.align(8);
+        self.0.extend(number.to_le_bytes());
     }
 
     /// Adds an array whose elements begin at multiples of `align`.
@@ -87,27 +87,11 @@ impl Writer {
 
     fn variant(&mut self, value: &Value) {
         match value {
-            Value::Flag(flag) => {
-                self.signature("b");
-                self.flag(*flag);
-            }
-            Value::Text(text) => {
-                self.signature("s");
-                self.text(text);
-            }
-            Value::Number(number) => {
-                self.signature("t");
-                self.align(8);
-                self.0.extend(number.to_le_bytes());
-            }
-            Value::Pids(pids) => {
-                self.signature("au");
-                self.array(4, pids, |w, pid| w.u32(*pid));
-            }
-            Value::Bytes(bytes) => {
-                self.signature("ay");
-                self.array(1, bytes, |w, byte| w.0.push(*byte));
-            }
+            Value::Flag(flag) => self.signature("b").u32(u32::from(*flag)),
+            Value::Text(text) => self.signature("s").text(text),
+            Value::Number(number) => self.signature("t").u64(*number),
+            Value::Pids(pids) => self.signature("au").array(4, pids, |w, pid| w.u32(*pid)),
+            Value::Bytes(bytes) => self.signature("ay").array(1, bytes, |w, byte| w.0.push(*byte)),
         }
     }
 
@@ -263,7 +247,7 @@ fn read(stream: &mut UnixStream, buffer: &mut [u8]) -> anyhow::Result<()> {
 /// Writes a call of a method.
 fn call(serial: u32, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
     let mut message = Writer(vec![b'l', CALL, 0, 1]);
-    message.length(body.len());
+    message.u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
     message.u32(serial);
     let fields = [
         (1, "o", "/org/freedesktop/systemd1"),
@@ -274,7 +258,11 @@ fn call(serial: u32, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
     message.array(8, &fields, |w, (code, kind, value)| {
         w.0.push(*code);
         w.signature(kind);
-        if *kind == "g" { w.signature(value) } else { w.text(value) }
+        if *kind == "g" {
+            w.signature(value);
+        } else {
+            w.text(value);
+        }
     });
     message.align(8);
     message.0.extend(body);

@@ -76,17 +76,21 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 const NEW_NAMESPACES: u64 = 0x7e02_0080;
 
 impl Calls {
-    fn refused(self) -> Vec<u32> {
-        let groups: [(bool, &[c_long]); 6] = [
-            (self.execute, &EXECUTE),
-            (self.sockets, &SOCKETS),
-            (self.serve, &SERVE),
-            (self.mount, &MOUNT),
-            (self.namespaces, &NAMESPACES),
-            (false, &NEVER),
+    /// Returns the groups that are not needed: what each is called, and its calls.
+    fn given_up(self) -> impl Iterator<Item = (&'static str, &'static [c_long])> {
+        let groups: [(bool, &str, &[c_long]); 6] = [
+            (self.execute, "executing", &EXECUTE),
+            (self.sockets, "sockets", &SOCKETS),
+            (self.serve, "listening", &SERVE),
+            (self.mount, "mounting", &MOUNT),
+            (self.namespaces, "namespaces", &NAMESPACES),
+            (false, "tracing", &NEVER),
         ];
-        let refused = groups.iter().filter(|(needed, _)| !needed).flat_map(|(_, calls)| *calls);
-        refused.filter_map(|call| u32::try_from(*call).ok()).collect()
+        groups.into_iter().filter(|(needed, ..)| !needed).map(|(_, name, calls)| (name, calls))
+    }
+
+    fn refused(self) -> Vec<u32> {
+        self.given_up().flat_map(|(_, calls)| calls).filter_map(|call| u32::try_from(*call).ok()).collect()
     }
 
     /// Returns the filter that refuses what is not needed.
@@ -108,15 +112,7 @@ impl Calls {
 
 impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let groups = [
-            (self.execute, "executing"),
-            (self.sockets, "sockets"),
-            (self.serve, "listening"),
-            (self.mount, "mounting"),
-            (self.namespaces, "namespaces"),
-        ];
-        let given_up = groups.iter().filter(|(needed, _)| !needed).map(|(_, name)| *name);
-        f.write_str(&given_up.chain(["tracing"]).collect::<Vec<_>>().join(", "))
+        f.write_str(&self.given_up().map(|(name, _)| name).collect::<Vec<_>>().join(", "))
     }
 }
 

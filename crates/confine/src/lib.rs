@@ -7,7 +7,6 @@
 mod calls;
 mod files;
 
-use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -79,21 +78,14 @@ fn has_threads() -> bool {
     rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink != 3)
 }
 
-/// What is left of the capabilities.
-struct Left(CapabilitySet);
-
-impl fmt::Display for Left {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("all capabilities");
-        }
-        let names = self.0.iter_names().map(|(name, _)| name.to_lowercase());
-        write!(f, "all capabilities but {}", names.collect::<Vec<_>>().join(" "))
-    }
+/// Says what is given up of the capabilities where these are left.
+fn all_but(left: CapabilitySet) -> String {
+    let names: Vec<String> = left.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+    if names.is_empty() { "all capabilities".to_owned() } else { format!("all capabilities but {}", names.join(" ")) }
 }
 
 /// Leaves nothing but these. The bounding set is about programs that are executed, and takes a while.
-fn drop_capabilities(room: &Room) -> Result<Left> {
+fn drop_capabilities(room: &Room) -> Result<String> {
     let held = capabilities(None).context("read them")?;
     let kept = held.permitted & room.capabilities;
     if room.calls.execute && held.effective.contains(CapabilitySet::SETPCAP) {
@@ -107,5 +99,5 @@ fn drop_capabilities(room: &Room) -> Result<Left> {
     }
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets)?;
-    Ok(Left(kept))
+    Ok(all_but(kept))
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use container::{Condition, ContainerId, Directories, Known, NotedProcess, state_in};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
@@ -109,9 +109,7 @@ impl Claim {
     pub fn inherited(directories: &Directories, id: &ContainerId, descriptor: u32) -> Result<Self> {
         let path = directories.claim(id);
         let file = File::from(sys::child::inherited(descriptor).context("the claim's descriptor")?);
-        if !is_named(&file, &path)? {
-            bail!("descriptor {descriptor} is not the claim {}", path.display());
-        }
+        ensure!(is_named(&file, &path)?, "descriptor {descriptor} is not the claim {}", path.display());
         Ok(Self { file, path })
     }
 
@@ -119,9 +117,7 @@ impl Claim {
     pub fn from_stdout(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let path = directories.claim(id);
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("the claim")?);
-        if !is_named(&file, &path)? {
-            bail!("standard output is not the claim {}", path.display());
-        }
+        ensure!(is_named(&file, &path)?, "standard output is not the claim {}", path.display());
         Ok(Self { file, path })
     }
 

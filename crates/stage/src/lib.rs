@@ -86,6 +86,11 @@ impl Stage {
         self.arguments.extend(arguments.into_iter().map(Into::into));
     }
 
+    /// Adds an option with each of its values.
+    pub fn option<A: AsRef<OsStr>>(&mut self, option: &str, values: impl IntoIterator<Item = A>) {
+        values.into_iter().for_each(|value| self.push([option.as_ref(), value.as_ref()]));
+    }
+
     /// Returns the command, with this tool's verbosity.
     pub fn command(&self) -> anyhow::Result<std::process::Command> {
         sibling::command(self)

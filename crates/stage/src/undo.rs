@@ -1,7 +1,6 @@
 //! Undoes the stages that were done, in reverse. Every step is tried, whatever became of the one before it. Undoing what
 //! was never done is no failure.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -56,8 +55,8 @@ impl Made<'_> {
 
     /// Begins a command line of the runtime.
     pub fn runtime(&self) -> Stage {
-        let root = self.states.into_iter().flat_map(|states| [OsStr::new("--root"), states.as_os_str()]);
-        let stage = Stage::new(Tool::Spawn, root);
+        let mut stage = Stage::new(Tool::Spawn, [""; 0]);
+        stage.option("--root", self.states);
         match self.runtime {
             Some(runtime) => stage.by(runtime),
             None => stage,
@@ -74,11 +73,11 @@ impl Made<'_> {
         if tool == Tool::Spawn {
             stage.push(["delete", "--force"]);
         } else {
-            stage.push(self.root.into_iter().flat_map(|root| [OsStr::new("--root"), root.as_os_str()]));
+            stage.option("--root", self.root);
         }
         // Another runtime knows of no owners.
         if tool != Tool::Spawn || self.runtime.is_none() {
-            stage.push(self.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
+            stage.option("--owner", self.owner.map(|owner| owner.to_string()));
         }
         stage.push([self.id]);
         stage
@@ -112,7 +111,7 @@ pub fn sweep_removed(directories: &Directories) -> Result<()> {
         return Ok(());
     }
     let mut stage = Stage::new(Tool::Bundle, ["delete", "--force"]);
-    stage.push(directories.root().into_iter().flat_map(|root| [OsStr::new("--root"), root.as_os_str()]));
+    stage.option("--root", directories.root());
     carry_out(&[Undo { of: Tool::Bundle, stage }])
 }
 

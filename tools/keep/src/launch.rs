@@ -50,9 +50,7 @@ impl Launch {
     pub(crate) fn begin(job: &Job, restarts: u32) -> Result<Self> {
         let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
         spawn.push([job.bundle.join(PID)]);
-        if job.preserve_fds > 0 {
-            spawn.push(["--preserve-fds".to_owned(), job.preserve_fds.to_string()]);
-        }
+        spawn.option("--preserve-fds", (job.preserve_fds > 0).then(|| job.preserve_fds.to_string()));
         let listener = if job.terminal {
             spawn.push(["--console-socket".as_ref(), job.bundle.join(CONSOLE).as_os_str()]);
             Some(listen(&job.bundle)?)

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use serde_json::Value;
@@ -36,9 +36,10 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
         Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={id}"),
     }
     let timed = options.timestamps || options.since.is_some() || options.until.is_some();
-    if timed && job.log.format == Format::Plain {
-        bail!("a plain log has no times: start the container with --log-opt format=cri or json");
-    }
+    ensure!(
+        !timed || job.log.format != Format::Plain,
+        "a plain log has no times: start the container with --log-opt format=cri or json"
+    );
     // Before anything is read, so that nothing is missed between.
     let keeper = if options.follow { control::ask(&bundle, &id, &Request::Wait)? } else { None };
     let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use container::{Condition, ContainerId, Directories};
 use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -29,9 +29,7 @@ pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
             return Err(cli::Usage("--attach is for one container".to_owned()).into());
         };
         let (id, _) = list::named(&directories, id)?;
-        if is_there(&directories, &id)? {
-            bail!("container {id} runs: `keep attach {id}` joins it");
-        }
+        ensure!(!is_there(&directories, &id)?, "container {id} runs: `keep attach {id}` joins it");
         return again(&directories, roots, &id, Some(&options.join));
     }
     let mut ids = options.ids.clone();
@@ -76,9 +74,11 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
-    if job.preserve_fds > 0 {
-        bail!("container {id} had {} more descriptors of its caller: they are gone", job.preserve_fds);
-    }
+    ensure!(
+        job.preserve_fds == 0,
+        "container {id} had {} more descriptors of its caller: they are gone",
+        job.preserve_fds
+    );
     let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.
@@ -119,7 +119,7 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
 fn stages(id: &ContainerId, known: &Record, root: Option<&Path>) -> Result<Vec<Stage>> {
     let stage = |tool, verb: &str, words: &[String]| {
         let mut stage = Stage::new(tool, [verb]);
-        stage.push(root.into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+        stage.option("--root", root);
         stage.push(words);
         stage
     };
@@ -141,9 +141,7 @@ fn execute(stages: &[Stage]) -> Result<Record> {
         sys::child::die_with_parent(&mut command, Signal::TERM);
         let status = command.status().with_context(|| stage.to_string())?;
         let words = text(words)?;
-        if !status.success() {
-            bail!("{}", words.trim_end());
-        }
+        ensure!(status.success(), "{}", words.trim_end());
         // Warnings.
         io::stderr().write_all(words.as_bytes())?;
         record = output;

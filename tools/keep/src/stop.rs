@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Known, State};
 use record::{OwnedBy, Record};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -71,7 +71,7 @@ fn put_back(roots: &cli::Roots) -> Result<Option<std::process::Child>> {
         return Ok(None);
     }
     let mut restore = Stage::new(Tool::Portmap, ["restore"]);
-    restore.push(roots.argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    restore.option("--root", roots.argument());
     let mut command = restore.command()?;
     Ok(Some(command.stdin(Stdio::null()).spawn().with_context(|| restore.to_string())?))
 }
@@ -134,9 +134,7 @@ pub(crate) fn remove(these: &Containers, force: bool, roots: &cli::Roots) -> Res
     each(&directories, &these.ids, |id, _| {
         let holder = claim::holder_of(&directories, id)?;
         let runs = holder.is_some_and(|duty| !duty.ending) || process(&directories, id)?.is_some();
-        if !force && runs {
-            bail!("container {id} runs: stop it first, or use --force");
-        }
+        ensure!(force || !runs, "container {id} runs: stop it first, or use --force");
         let begun = Instant::now();
         // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked again.
         let claim = loop {
@@ -177,9 +175,7 @@ fn take_away(directories: &Directories, id: &ContainerId, root: Option<&Path>) -
 /// `top`.
 pub(crate) fn top(id: &ContainerId, directories: &Directories) -> Result<ExitCode> {
     let (id, _) = list::named(directories, id)?;
-    if process(directories, &id)?.is_none() {
-        bail!("container {id} does not run");
-    }
+    ensure!(process(directories, &id)?.is_some(), "container {id} does not run");
     let ps = job::spawn(&directories.states(), ["ps", &id]);
     // Its words on stderr say what went wrong.
     let status = ps.command()?.status().with_context(|| ps.to_string())?;

@@ -51,7 +51,7 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     // Whoever flushes the firewall from here on is noticed anew.
     let _none = fs::remove_file(container::flush_note());
     let mut networks = Stage::new(Tool::Ns, ["restore"]);
-    networks.push(roots.argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    networks.option("--root", roots.argument());
     let networks_back = networks.command()?.stdin(Stdio::null()).status().with_context(|| networks.to_string())?;
     let proxies = Sockets::below(&roots.directories()).records()?;
     let mut firewall = Firewall::open()?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use ::container::{ContainerId, Owner};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
 use stage::claim::{self, Claim, Duty};
@@ -68,9 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let claim = Claim::take(&plan.directories, &id)?;
     let prepare = || -> Result<_> {
-        if exists()? {
-            bail!("container {id} is there already: `bundle delete {id}` frees its name");
-        }
+        ensure!(!exists()?, "container {id} is there already: `bundle delete {id}` frees its name");
         claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
         Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim, &plan)?))
     };
@@ -170,7 +168,7 @@ fn execute(
 /// Puts back the networks and ports that containers have lost where somebody has flushed the firewall.
 fn put_ports_back(options: &Options) -> Result<()> {
     let mut restore = Stage::new(Tool::Portmap, ["restore"]);
-    restore.push(options.roots().argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    restore.option("--root", options.roots().argument());
     let status = restore.command()?.stdin(Stdio::null()).status().with_context(|| restore.to_string())?;
     if status.success() { Ok(()) } else { bail!("{restore}: {status}") }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use stage::{Stage, Tool};
 
 use crate::plan::Plan;
@@ -13,9 +13,11 @@ const USAGE: i32 = 2;
 
 /// Checks the plan and prints it: the stages, the start, and what undoes them.
 pub(crate) fn run(plan: &Plan, detach: bool) -> Result<ExitCode> {
-    if plan.bundle.exists() && plan.replace.is_none() {
-        bail!("container {} is there already: `bundle delete {0}` frees its name", plan.id);
-    }
+    ensure!(
+        !plan.bundle.exists() || plan.replace.is_some(),
+        "container {} is there already: `bundle delete {0}` frees its name",
+        plan.id
+    );
     plan.stages.iter().try_for_each(check)?;
     let mut stdout = io::stdout().lock();
     let steps = plan.replace.iter().chain(&plan.stages).chain([if detach { &plan.keep } else { &plan.spawn }]);

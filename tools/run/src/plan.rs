@@ -92,12 +92,8 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
     }
     let mut pull = Stage::new(Tool::Pull, root);
     pull.push(["--policy", &options.pull]);
-    if let Some(platform) = &options.platform {
-        pull.push(["--platform", platform]);
-    }
-    if options.quiet {
-        pull.push(["--quiet"]);
-    }
+    pull.option("--platform", &options.platform);
+    pull.push(options.quiet.then_some("--quiet"));
     pull.push([image]);
     vec![pull, Stage::new(Tool::Unpack, root)]
 }
@@ -105,7 +101,7 @@ fn image_stages(options: &Options, image: &OsStr, root: &[OsString]) -> Vec<Stag
 fn bundle_stage(options: &Options, made: &Made<'_>, image: &OsStr, root: &[OsString]) -> Stage {
     let mut bundle = Stage::new(Tool::Bundle, root);
     bundle.push(["--id", made.id]);
-    bundle.push(made.owner.iter().flat_map(|owner| ["--owner".to_owned(), owner.to_string()]));
+    bundle.option("--owner", made.owner.map(|owner| owner.to_string()));
     bundle.push(options.removes().then_some("--volatile"));
     bundle.push(&options.bundle.0);
     if let Some(socket) = &options.notify_socket {
@@ -119,9 +115,7 @@ fn bundle_stage(options: &Options, made: &Made<'_>, image: &OsStr, root: &[OsStr
         [Network::None] => bundle.push(["--network", "none"]),
         _ => {}
     }
-    if options.rootfs {
-        bundle.push([image]);
-    }
+    bundle.push(options.rootfs.then_some(image));
     if !options.command().is_empty() {
         bundle.push(["--"]);
         bundle.push(options.command());
@@ -143,23 +137,13 @@ fn network_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
                     _ => ns.push((networks.len() > 1).then_some("--network=bridge")),
                 }
             }
-            for (option, values) in
-                [("--subnet", &options.subnet), ("--gateway", &options.gateway), ("--alias", &options.network_alias)]
-            {
-                for value in values {
-                    ns.push([option, value]);
-                }
-            }
-            for (option, value) in [
-                ("--ip", &options.ip),
-                ("--ip", &options.ip6),
-                ("--mac", &options.mac_address),
-                ("--forward", &options.forward),
-            ] {
-                if let Some(value) = value {
-                    ns.push([option, value]);
-                }
-            }
+            ns.option("--subnet", &options.subnet);
+            ns.option("--gateway", &options.gateway);
+            ns.option("--alias", &options.network_alias);
+            ns.option("--ip", &options.ip);
+            ns.option("--ip", &options.ip6);
+            ns.option("--mac", &options.mac_address);
+            ns.option("--forward", &options.forward);
         }
     }
     Some(ns)
@@ -173,15 +157,9 @@ fn portmap_stage(options: &Options, root: &[OsString]) -> Option<Stage> {
     }
     let mut portmap = Stage::new(Tool::Portmap, root);
     portmap.push(options.forward.iter().map(|how| format!("--forward={how}")));
-    if options.publish_all {
-        portmap.push(["-P"]);
-    }
-    for port in &options.publish {
-        portmap.push(["-p", port]);
-    }
-    for socket in &options.sockets {
-        portmap.push(["--listen-fd".to_owned(), socket.to_string()]);
-    }
+    portmap.push(options.publish_all.then_some("-P"));
+    portmap.option("-p", &options.publish);
+    portmap.option("--listen-fd", options.sockets.iter().map(ToString::to_string));
     Some(portmap)
 }
 
@@ -189,9 +167,7 @@ fn spawn_stage(options: &Options, bundle: &Path, of: &Made<'_>) -> Stage {
     let id = of.id;
     let mut spawn = of.runtime();
     spawn.push(of.runtime.map(|_| "run"));
-    if options.preserve_fds > 0 {
-        spawn.push(["--preserve-fds".to_owned(), options.preserve_fds.to_string()]);
-    }
+    spawn.option("--preserve-fds", (options.preserve_fds > 0).then(|| options.preserve_fds.to_string()));
     match of.runtime {
         None => spawn.push(["--id".as_ref(), id.as_ref(), bundle.as_os_str()]),
         Some(_) => spawn.push(["--bundle".as_ref(), bundle.as_os_str(), id.as_ref()]),
@@ -206,28 +182,19 @@ fn keep_stage(options: &Options, root: &[OsString]) -> Stage {
     }
     let numbers = [("--timeout", options.timeout), ("--preserve-fds", Some(options.preserve_fds.into()))];
     for (option, number) in numbers {
-        if let Some(number) = number.filter(|number| *number > 0) {
-            keep.push([option.to_owned(), number.to_string()]);
-        }
+        keep.option(option, number.filter(|number| *number > 0).map(|number| number.to_string()));
     }
     let more = &options.keep;
-    let texts = [("--restart", &more.restart), ("--log-driver", &more.log_driver), ("--sdnotify", &more.sdnotify)];
-    for (option, value) in texts {
-        if let Some(value) = value {
-            keep.push([option, value]);
-        }
-    }
+    keep.option("--restart", &more.restart);
+    keep.option("--log-driver", &more.log_driver);
+    keep.option("--sdnotify", &more.sdnotify);
     if options.is_attached() {
         keep.push(["--attach"]);
         keep.push((!options.shows(Stream::Stdin)).then_some("--no-stdin"));
         keep.push((!options.sig_proxy).then_some("--sig-proxy=false"));
-        if let Some(keys) = &options.detach_keys {
-            keep.push(["--detach-keys", keys]);
-        }
+        keep.option("--detach-keys", &options.detach_keys);
     }
-    for value in &more.log_opt {
-        keep.push(["--log-opt", value]);
-    }
+    keep.option("--log-opt", &more.log_opt);
     keep
 }
 

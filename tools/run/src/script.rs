@@ -15,7 +15,7 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
         return script;
     }
     let mut unshare = Stage::new(Tool::Run, ["--unshare"]);
-    unshare.push(options.roots().argument().into_iter().flat_map(|root| ["--root".as_ref(), root.as_os_str()]));
+    unshare.option("--root", options.roots().argument());
     unshare.push(["sh", "-c", &script]);
     format!("exec {unshare}\n")
 }

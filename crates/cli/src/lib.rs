@@ -46,19 +46,13 @@ impl Codes {
 }
 
 /// Wrong usage that the parser of the command line cannot see: exit code 2 (125 for `spawn` and `run`).
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Usage(pub String);
 
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
 /// An error with an exit code of its own: `cli::Exit::new(127, error).into()`.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{error:#}")]
 pub struct Exit {
     code: u8,
     error: anyhow::Error,
@@ -75,14 +69,6 @@ impl Exit {
         self.code
     }
 }
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.error)
-    }
-}
-
-impl std::error::Error for Exit {}
 
 /// Runs a tool: `fn main() -> ExitCode { cli::main(cli::Codes::OWN, run) }`.
 ///

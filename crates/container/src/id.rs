@@ -7,21 +7,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Why a text is no name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text} is not {rule}")]
 pub struct NameError {
     /// The text, cut and quoted.
     text: String,
     /// What it was to be, and the rule for that.
     rule: &'static str,
 }
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not {}", self.text, self.rule)
-    }
-}
-
-impl std::error::Error for NameError {}
 
 fn refuse(text: &str, rule: &'static str) -> NameError {
     let cut: String = text.chars().take(100).collect();

@@ -148,26 +148,20 @@ pub enum Protocol {
     Sctp,
 }
 
+const PROTOCOLS: [(&str, Protocol); 3] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
+
 impl std::str::FromStr for Protocol {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.to_ascii_lowercase().as_str() {
-            "tcp" => Ok(Self::Tcp),
-            "udp" => Ok(Self::Udp),
-            "sctp" => Ok(Self::Sctp),
-            _ => Err("the protocol is none of tcp, udp and sctp"),
-        }
+        let found = PROTOCOLS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
+        found.map(|(_, protocol)| *protocol).ok_or("the protocol is none of tcp, udp and sctp")
     }
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
+        f.write_str(PROTOCOLS.iter().find(|(_, protocol)| protocol == self).map_or("", |(word, _)| word))
     }
 }
 

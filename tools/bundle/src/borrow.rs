@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use ::container::{ContainerId, Directories, NameError};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::container;
@@ -39,9 +39,7 @@ pub(crate) fn mounts(given: &Mounts, directories: &Directories) -> Result<Vec<Mo
     for from in &given.volumes_from {
         let bundle = directories.bundle(&from.id);
         let path = bundle.join(container::CONFIG);
-        if !path.exists() {
-            bail!("no container {} to take volumes from", from.id);
-        }
+        ensure!(path.exists(), "no container {} to take volumes from", from.id);
         let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
         let config: Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
         let entries = config["mounts"].as_array().into_iter().flatten();

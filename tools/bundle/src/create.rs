@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories, OWNER, Owner};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use layout::lenient;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use record::{Bundle, Id, Image, Input, OwnedBy, Record, Rootfs};
@@ -113,9 +113,7 @@ fn label_files(files: &[PathBuf]) -> Result<Vec<(String, String)>> {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (name, value) = line.split_once('=').unwrap_or((line, ""));
-            if name.is_empty() {
-                bail!("read {}: a label without a name", file.display());
-            }
+            ensure!(!name.is_empty(), "read {}: a label without a name", file.display());
             labels.push((name.to_owned(), value.to_owned()));
         }
     }
@@ -345,9 +343,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
             if fs::metadata(source).is_ok() {
                 return Ok(());
             }
-            if !create {
-                bail!("mount source {} is not there", source.display());
-            }
+            ensure!(*create, "mount source {} is not there", source.display());
             log::debug!("make directory {}", source.display());
             for directory in missing(source) {
                 fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;

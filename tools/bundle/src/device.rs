@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// `HOST[:CONTAINER][:PERMISSIONS]`.
@@ -142,9 +142,7 @@ pub(crate) fn look_up(flag: &DeviceFlag) -> Result<Vec<Device>> {
     let mut devices = Vec::new();
     collect(&flag.host, &flag.container, &flag.access, &mut devices)
         .with_context(|| format!("devices of {}", flag.host.display()))?;
-    if devices.is_empty() {
-        bail!("{} holds no device", flag.host.display());
-    }
+    ensure!(!devices.is_empty(), "{} holds no device", flag.host.display());
     Ok(devices)
 }
 

@@ -1,6 +1,8 @@
 //! Health checks: an image's own (docker's image specification, "Healthcheck"; image-spec keeps it reserved), changed by
 //! the user's options. Nothing in config.json has a place for it, so it becomes an annotation, which `keep` reads.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use crate::options::Health;
@@ -15,22 +17,16 @@ impl Health {
     /// Returns the check that the container has: the image's, with what the user wants instead.
     pub(crate) fn check(&self, image: Option<&Value>) -> Option<Value> {
         let mut check: Map<String, Value> = image.and_then(Value::as_object).cloned().unwrap_or_default();
-        if let Some(probe) = &self.probe {
-            check.insert("Test".into(), test(probe));
-        }
-        for (name, time) in [
-            ("Interval", self.interval),
-            ("Timeout", self.timeout),
-            ("StartPeriod", self.start_period),
-            ("StartInterval", self.start_interval),
-        ] {
-            if let Some(time) = time {
-                check.insert(name.into(), json!(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
-            }
-        }
-        if let Some(retries) = self.retries {
-            check.insert("Retries".into(), json!(retries));
-        }
+        let nanoseconds = |time: Duration| json!(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let given = [
+            ("Test", self.probe.as_deref().map(test)),
+            ("Interval", self.interval.map(nanoseconds)),
+            ("Timeout", self.timeout.map(nanoseconds)),
+            ("StartPeriod", self.start_period.map(nanoseconds)),
+            ("StartInterval", self.start_interval.map(nanoseconds)),
+            ("Retries", self.retries.map(Value::from)),
+        ];
+        check.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         for name in ["Interval", "StartInterval"] {
             // docker's least: an image's check must not keep a processor busy.
             let time = check.get(name).and_then(Value::as_u64).filter(|time| (1..LEAST).contains(time));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag,
@@ -65,9 +65,7 @@ pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
     let _span = trace::span("make the overlay", overlay.target.display());
     let top = overlay.layers.last().context("the record's rootfs has no layers")?;
     for layer in overlay.layers {
-        if !layer.is_dir() {
-            bail!("layer {} is not there", layer.display());
-        }
+        ensure!(layer.is_dir(), "layer {} is not there", layer.display());
     }
     look_like(overlay.upper, top).with_context(|| format!("prepare {}", overlay.upper.display()))?;
     match detached(overlay) {
@@ -134,9 +132,7 @@ fn attached(overlay: &Overlay<'_>) -> Result<OwnedFd> {
         }
         text = options(held.iter().map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd())).collect());
     }
-    if text.len() >= OPTIONS_LIMIT {
-        bail!("{} layers are too many for this kernel", overlay.layers.len());
-    }
+    ensure!(text.len() < OPTIONS_LIMIT, "{} layers are too many for this kernel", overlay.layers.len());
     let text = std::ffi::CString::new(text).context("a path with NUL")?;
     rustix::mount::mount("overlay", overlay.target, "overlay", MountFlags::empty(), text.as_c_str())?;
     open_directory(overlay.target)

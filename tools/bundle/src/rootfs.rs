@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -30,9 +30,7 @@ pub(crate) enum Root {
 impl Root {
     /// Reads the image's accounts. A file that is not there is an empty one.
     pub(crate) fn accounts(&self) -> Result<Accounts> {
-        if matches!(self, Self::Absent) {
-            bail!("the image's users are in its layers: run `unpack` first");
-        }
+        ensure!(!matches!(self, Self::Absent), "the image's users are in its layers: run `unpack` first");
         let read = |path: &str| self.read(path).with_context(|| format!("read the image's /{path}"));
         Ok(Accounts::parse(&read("etc/passwd")?, &read("etc/group")?))
     }
@@ -45,14 +43,10 @@ impl Root {
         };
         let Some(file) = file else { return Ok(Vec::new()) };
         let file = File::from(file);
-        if !file.metadata()?.is_file() {
-            bail!("not a regular file");
-        }
+        ensure!(file.metadata()?.is_file(), "not a regular file");
         let mut text = Vec::new();
         let count = file.take(ACCOUNTS_LIMIT + 1).read_to_end(&mut text)?;
-        if count as u64 > ACCOUNTS_LIMIT {
-            bail!("larger than {ACCOUNTS_LIMIT} bytes");
-        }
+        ensure!(count as u64 <= ACCOUNTS_LIMIT, "larger than {ACCOUNTS_LIMIT} bytes");
         Ok(text)
     }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use cli::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::options::Blocks;
+use crate::translate::object;
 
 /// `DEVICE:NUMBER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +67,7 @@ pub(crate) fn weight(text: &str) -> Result<u16, String> {
 
 /// Returns `linux.resources.blockIO`, where there is anything to say.
 pub(crate) fn block_io(blocks: &Blocks) -> Result<Option<Value>> {
-    let mut limits = Map::new();
-    if let Some(weight) = blocks.blkio_weight.filter(|weight| *weight != 0) {
-        limits.insert("weight".into(), json!(weight));
-    }
+    let mut limits = vec![("weight", blocks.blkio_weight.filter(|weight| *weight != 0).map(Value::from))];
     for (name, member, devices) in [
         ("weightDevice", "weight", &blocks.blkio_weight_device),
         ("throttleReadBpsDevice", "rate", &blocks.device_read_bps),
@@ -78,11 +76,9 @@ pub(crate) fn block_io(blocks: &Blocks) -> Result<Option<Value>> {
         ("throttleWriteIOPSDevice", "rate", &blocks.device_write_iops),
     ] {
         let entries = devices.iter().map(|device| device.entry(member)).collect::<Result<Vec<_>>>()?;
-        if !entries.is_empty() {
-            limits.insert(name.into(), Value::Array(entries));
-        }
+        limits.push((name, (!entries.is_empty()).then_some(Value::Array(entries))));
     }
-    Ok((!limits.is_empty()).then_some(Value::Object(limits)))
+    Ok(object(limits))
 }
 
 #[cfg(test)]

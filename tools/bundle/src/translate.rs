@@ -7,7 +7,7 @@ mod resources;
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use oci_spec::image::{Config, ImageConfiguration};
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,7 @@ use crate::namespace::{Namespace, Shared};
 use crate::options::Create;
 use crate::security::SecurityOption;
 use crate::user::User;
+pub(crate) use resources::object;
 
 pub(crate) use annotations::dropped as dropped_annotations;
 
@@ -91,13 +92,12 @@ pub(crate) fn capabilities(options: &Create, held: u64) -> BTreeSet<Capability> 
 fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
     let defaults =
         Defaults { hostname: &facts.hostname, terminal: options.process.tty, home: facts.user.home.as_str() };
-    let mut user = Map::new();
-    user.insert("uid".into(), json!(facts.user.uid));
-    user.insert("gid".into(), json!(facts.user.gid));
-    if let Some(umask) = options.process.umask {
-        user.insert("umask".into(), json!(umask));
-    }
-    user.insert("additionalGids".into(), json!(facts.user.groups));
+    let user = object([
+        ("uid", Some(json!(facts.user.uid))),
+        ("gid", Some(json!(facts.user.gid))),
+        ("umask", options.process.umask.map(Value::from)),
+        ("additionalGids", Some(json!(facts.user.groups))),
+    ]);
     let names: Vec<String> = facts.capabilities.iter().map(ToString::to_string).collect();
     // As docker has it: the kernel would take the other two from a user that is not root at execve anyway.
     let capabilities = if facts.user.uid == 0 {
@@ -148,9 +148,10 @@ fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String
         None => (image(config.entrypoint()).into_iter().filter(|_| !empty).collect(), image(config.cmd())),
     };
     words.extend(if options.command.is_empty() { command } else { options.command.clone() });
-    if words.is_empty() {
-        bail!(cli::Usage("nothing to run: the image names no command; give one after `--`".to_owned()));
-    }
+    ensure!(
+        !words.is_empty(),
+        cli::Usage("nothing to run: the image names no command; give one after `--`".to_owned())
+    );
     if init {
         words.splice(..0, [init::PATH, "init", "--"].map(str::to_owned));
     }
@@ -160,9 +161,7 @@ fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String
 fn directory(config: &Config, options: &Create) -> Result<String> {
     let image = config.working_dir().as_deref().filter(|directory| !directory.is_empty());
     let directory = options.process.cwd.as_deref().or(image).unwrap_or("/");
-    if !directory.starts_with('/') {
-        bail!("working directory `{directory}` is not absolute");
-    }
+    ensure!(directory.starts_with('/'), "working directory `{directory}` is not absolute");
     Ok(directory.to_owned())
 }
 

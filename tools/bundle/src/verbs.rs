@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories, Known, NameError, Owner};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use record::{Image, OwnedBy, Record, Rootfs};
 use serde_json::json;
 
@@ -30,9 +30,7 @@ pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Re
     }
     if !how.force {
         ensure_ended(&path, directories)?;
-        if is_claimed(&path, directories)? {
-            bail!("its container is being started or removed");
-        }
+        ensure!(!is_claimed(&path, directories)?, "its container is being started or removed");
     }
     log::debug!("remove {}", path.display());
     container::remove(&path)
@@ -151,17 +149,13 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
 /// that has ended can be started once more.
 pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
     let path = locate(bundle, directories)?;
-    if matches!(path.join(container::RECORD).try_exists(), Ok(false)) {
-        bail!("no bundle `{bundle}`");
-    }
+    ensure!(!matches!(path.join(container::RECORD).try_exists(), Ok(false)), "no bundle `{bundle}`");
     let mut record = Record::of_bundle(&path)?;
     // Networks and ports of the run before are no more.
     record.forget_the_run();
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
     let lock = Lock::take(&path)?;
-    if lock.is_none() || runner(&path, directories)?.is_some() {
-        bail!("container `{bundle}` is in use: stop it first");
-    }
+    ensure!(lock.is_some() && runner(&path, directories)?.is_none(), "container `{bundle}` is in use: stop it first");
     if has_lost_its_mount(&path)? {
         let Rootfs { layers, path: tree, .. } = record.part()?;
         let layers = layers.or_else(|| tree.map(|tree| vec![tree])).context("the record's rootfs is empty")?;

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
@@ -213,9 +213,7 @@ fn children(directory: &OwnedFd, path: &[u8]) -> anyhow::Result<Vec<(CString, In
     };
     names.sort_unstable();
     let depth = path.split(|&byte| byte == b'/').count();
-    if depth >= DEPTH_LIMIT && !names.is_empty() {
-        bail!("{}: directories nest deeper than {DEPTH_LIMIT}", Name(path));
-    }
+    ensure!(depth < DEPTH_LIMIT || names.is_empty(), "{}: directories nest deeper than {DEPTH_LIMIT}", Name(path));
     let child = |name: CString| {
         let path = join(path, name.to_bytes());
         ensure!(!name.to_bytes().starts_with(WHITEOUT), "{}: no layer can hold a file of that name", Name(&path));

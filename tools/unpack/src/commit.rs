@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, anyhow, bail};
-use layout::{Digester, Layout, Reference};
+use layout::{Digester, Layout};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
@@ -12,18 +12,7 @@ use crate::compression::Compression;
 use crate::container::Container;
 use crate::diff::{self, Style};
 use crate::instruction::Instruction;
-
-/// How the new image differs from the old one, but for its layer.
-#[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) style: Style,
-    pub(crate) tags: Vec<Reference>,
-    pub(crate) compression: Compression,
-    pub(crate) instructions: Vec<Instruction>,
-    pub(crate) author: Option<String>,
-    pub(crate) message: Option<String>,
-    pub(crate) created_by: Option<String>,
-}
+use crate::options::Commit;
 
 /// A layer that was written.
 struct Written {
@@ -32,7 +21,7 @@ struct Written {
 }
 
 /// Makes the image and returns the container's record with it in the old one's place.
-pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result<record::Image> {
+pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> anyhow::Result<record::Image> {
     let base: record::Image = container.record.part()?;
     let layout = Layout::open(&base.layout)?;
     let _kept = layout.share()?;
@@ -40,8 +29,8 @@ pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result
     let manifest = layout.manifest(&base_descriptor)?;
     // Members that no specification has are kept.
     let mut config = layout.config_value(&manifest)?;
-    let layer = write_layer(&layout, container, options).context("write the layer")?;
-    edit(&mut config, layer.as_ref(), manifest.layers().len(), (container, options))?;
+    let layer = write_layer(&layout, container, (options.compression, style)).context("write the layer")?;
+    edit(&mut config, layer.as_ref(), manifest.layers().len(), (container, options, style))?;
 
     let config = layout.write(config.to_string().as_bytes(), MediaType::ImageConfig)?;
     let mut layers: Vec<Descriptor> = manifest.layers().iter().map(to_oci).collect();
@@ -54,23 +43,27 @@ pub(crate) fn commit(container: &Container, options: &Options) -> anyhow::Result
     });
     let mut descriptor = layout.write(manifest.to_string().as_bytes(), MediaType::ImageManifest)?;
     descriptor.set_platform(base_descriptor.platform().clone());
-    for tag in &options.tags {
+    for tag in &options.tag {
         layout.tag(&tag.to_string(), &descriptor)?;
         log::info!("tag {tag} {}", descriptor.digest());
     }
     let Value::Object(manifest) = serde_json::to_value(&descriptor)? else { bail!("descriptor is no object") };
-    Ok(record::Image { reference: options.tags.first().map(ToString::to_string), manifest, ..base })
+    Ok(record::Image { reference: options.tag.first().map(ToString::to_string), manifest, ..base })
 }
 
 /// Writes the layer; `None` where nothing has changed.
-fn write_layer(layout: &Layout, container: &Container, options: &Options) -> anyhow::Result<Option<Written>> {
-    let encoder = options.compression.encoder(layout.draft()?)?;
+fn write_layer(
+    layout: &Layout,
+    container: &Container,
+    (compression, style): (Compression, Style),
+) -> anyhow::Result<Option<Written>> {
+    let encoder = compression.encoder(layout.draft()?)?;
     let out = Digesting { out: encoder, digester: Digester::sha256() };
-    let (Digesting { out, digester }, entries) = diff::write(container, options.style, out)?;
+    let (Digesting { out, digester }, entries) = diff::write(container, style, out)?;
     if entries == 0 {
         return Ok(None);
     }
-    let blob = out.finish()?.commit(options.compression.media_type())?;
+    let blob = out.finish()?.commit(compression.media_type())?;
     log::debug!("layer {} of {entries} entries, {} bytes", blob.digest(), blob.size());
     Ok(Some(Written { blob, diff_id: digester.finish() }))
 }
@@ -98,10 +91,10 @@ fn edit(
     config: &mut Value,
     layer: Option<&Written>,
     layers: usize,
-    (container, options): (&Container, &Options),
+    (container, options, style): (&Container, &Commit, Style),
 ) -> anyhow::Result<()> {
     let Value::Object(config) = config else { bail!("config is no object") };
-    let created = calendar::rfc3339(options.style.epoch.map_or_else(calendar::now, |seconds| (seconds, 0)));
+    let created = calendar::rfc3339(style.epoch.map_or_else(calendar::now, |seconds| (seconds, 0)));
     config.insert("created".to_owned(), json!(created));
     if let Some(author) = &options.author {
         config.insert("author".to_owned(), json!(author));
@@ -126,13 +119,13 @@ fn edit(
     // Readers count the entries against the layers, and an image need not have had a history.
     history.extend(std::iter::repeat_with(|| json!({})).take(layers.saturating_sub(told)));
     history.push(entry.into());
-    if !options.instructions.is_empty() {
+    if !options.change.is_empty() {
         let execution = config.entry("config").or_insert_with(|| json!({}));
         if execution.is_null() {
             *execution = json!({});
         }
         let Value::Object(execution) = execution else { bail!("config of the config is no object") };
-        Instruction::apply_all(&options.instructions, execution).map_err(|error| anyhow!("--change: {error}"))?;
+        Instruction::apply_all(&options.change, execution).map_err(|error| anyhow!("--change: {error}"))?;
     }
     Ok(())
 }

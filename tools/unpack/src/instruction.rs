@@ -189,15 +189,7 @@ fn signal(text: &str) -> Result<String, String> {
 /// Resolves a working directory against the present one, by name.
 fn directory(present: &str, path: &str) -> String {
     let start = if path.starts_with('/') { "" } else { present };
-    let mut components: Vec<&str> = Vec::new();
-    for component in start.split('/').chain(path.split('/')) {
-        match component {
-            "" | "." => {}
-            ".." => drop(components.pop()),
-            name => components.push(name),
-        }
-    }
-    format!("/{}", components.join("/"))
+    format!("/{}", root::clean(format!("{start}/{path}")).display())
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     confine::enter(&ROOM)?;
     match args.verb.take() {
         Some(Verb::Diff(options)) => return show(&options, &args),
-        Some(Verb::Commit(options)) => return make_image(options, &args),
+        Some(Verb::Commit(options)) => return make_image(&options, &args),
         None => {}
     }
     // Modes are the layer's own, whatever the caller's shell takes away.
@@ -107,10 +107,10 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// `unpack commit`.
-fn make_image(options: Commit, args: &Args) -> anyhow::Result<ExitCode> {
+fn make_image(options: &Commit, args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
     let mut container = find(options.container.as_deref(), args)?;
-    let image = commit::commit(&container, &options.options()?).context("commit")?;
+    let image = commit::commit(&container, options, options.style()?).context("commit")?;
     container.record.set(&image);
     // It is the old image's.
     container.record.remove("rootfs");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use clap::{Args as Arguments, Parser, Subcommand};
 use layout::{Platform, Reference};
 
 use crate::compression::Compression;
@@ -93,32 +93,25 @@ pub(crate) struct Commit {
     pub(crate) container: Option<PathBuf>,
     /// Name of the new image; may be given more than once
     #[arg(long, short, value_name = "NAME")]
-    tag: Vec<Reference>,
+    pub(crate) tag: Vec<Reference>,
     /// Change the config: CMD ENTRYPOINT ENV EXPOSE LABEL STOPSIGNAL USER VOLUME WORKDIR, as in a Dockerfile
     #[arg(long, short, value_name = "INSTRUCTION")]
-    change: Vec<Instruction>,
+    pub(crate) change: Vec<Instruction>,
     /// Who has made it
     #[arg(long, short, value_name = "TEXT")]
-    author: Option<String>,
+    pub(crate) author: Option<String>,
     /// What it is about
     #[arg(long, short, value_name = "TEXT")]
-    message: Option<String>,
+    pub(crate) message: Option<String>,
     /// What has made the layer [default: the container's command line]
     #[arg(long, value_name = "TEXT")]
-    created_by: Option<String>,
+    pub(crate) created_by: Option<String>,
     /// What the layer is compressed with
-    #[arg(long, value_enum, default_value_t = Format::Gzip)]
-    compression: Format,
+    #[arg(long, value_enum, default_value_t = Compression::Gzip)]
+    pub(crate) compression: Compression,
     /// Leave the holes of files out, which not every reader understands
     #[arg(long)]
-    sparse: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    None,
-    Gzip,
-    Zstd,
+    pub(crate) sparse: bool,
 }
 
 impl Diff {
@@ -129,21 +122,9 @@ impl Diff {
 }
 
 impl Commit {
-    /// Returns how the new image differs from the old one.
-    pub(crate) fn options(self) -> Result<crate::commit::Options, cli::Usage> {
-        Ok(crate::commit::Options {
-            style: Style { sparse: self.sparse, epoch: epoch()? },
-            tags: self.tag,
-            compression: match self.compression {
-                Format::None => Compression::Plain,
-                Format::Gzip => Compression::Gzip,
-                Format::Zstd => Compression::Zstd,
-            },
-            instructions: self.change,
-            author: self.author,
-            message: self.message,
-            created_by: self.created_by,
-        })
+    /// Returns how the layer is written.
+    pub(crate) fn style(&self) -> Result<Style, cli::Usage> {
+        Ok(Style { sparse: self.sparse, epoch: epoch()? })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use log::warn;
 
 use super::{Barrier, Kind, Passage, place};
@@ -83,9 +83,7 @@ pub(super) fn change(program: &str, how: &str, passage: &Passage) -> Result<()> 
         let mut command = Command::new(program);
         let done = command.args(["-w", how, "FORWARD"]).args(options).args(comment).output();
         let done = done.with_context(|| format!("execute {program}"))?;
-        if !done.status.success() {
-            bail!("{program}: {}", String::from_utf8_lossy(&done.stderr).trim());
-        }
+        ensure!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr).trim());
     }
     Ok(())
 }

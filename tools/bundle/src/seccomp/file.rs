@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::host_architecture;
@@ -12,13 +12,9 @@ use crate::capability::Capability;
 /// Parses a profile for a container with these capabilities.
 pub(crate) fn parse(text: &[u8], capabilities: &BTreeSet<Capability>) -> Result<Value> {
     let Value::Object(mut profile) = serde_json::from_slice(text)? else { bail!("not a JSON object") };
-    if !profile.get("defaultAction").is_some_and(Value::is_string) {
-        bail!("no `defaultAction`");
-    }
+    ensure!(profile.get("defaultAction").is_some_and(Value::is_string), "no `defaultAction`");
     if let Some(map) = profile.remove("archMap").filter(|map| !map.is_null()) {
-        if profile.contains_key("architectures") {
-            bail!("both `architectures` and `archMap`");
-        }
+        ensure!(!profile.contains_key("architectures"), "both `architectures` and `archMap`");
         profile.insert("architectures".into(), architectures(&map)?);
     }
     let rules = match profile.remove("syscalls") {

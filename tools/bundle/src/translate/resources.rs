@@ -1,7 +1,7 @@
 //! `linux.resources` and `process.rlimits` (runtime-spec, config-linux.md, "Control groups").
 
-use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::device::{CgroupRule, Device};
 use crate::options::Limits;
@@ -24,24 +24,26 @@ const DEVICES: [(&str, u32, u32, bool); 7] = [
 
 /// Returns `linux.resources`.
 pub(super) fn resources(limits: &Limits, rules: Vec<Value>, block_io: Option<&Value>) -> Result<Value> {
-    let mut resources = Map::new();
-    resources.insert("devices".into(), Value::Array(rules));
-    let memory = memory(limits)?;
-    if !memory.is_empty() {
-        resources.insert("memory".into(), Value::Object(memory));
-    }
-    let cpu = cpu(limits);
-    if !cpu.is_empty() {
-        resources.insert("cpu".into(), Value::Object(cpu));
-    }
-    // Zero and less: no limit, which is also the default.
-    if let Some(limit) = limits.pids_limit.filter(|limit| *limit > 0) {
-        resources.insert("pids".into(), json!({"limit": limit}));
-    }
-    if let Some(limits) = block_io {
-        resources.insert("blockIO".into(), limits.clone());
-    }
-    Ok(Value::Object(resources))
+    let resources = object([
+        ("devices", Some(Value::Array(rules))),
+        ("memory", memory(limits)?),
+        ("cpu", cpu(limits)),
+        // Zero and less: no limit, which is also the default.
+        ("pids", limits.pids_limit.filter(|limit| *limit > 0).map(|limit| json!({"limit": limit}))),
+        ("blockIO", block_io.cloned()),
+    ]);
+    Ok(resources.unwrap_or_default())
+}
+
+/// Returns an object of the members that are there, if any is.
+pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Option<Value>)>) -> Option<Value> {
+    let members = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Some(Value::Object(members.collect())).filter(|object| *object != json!({}))
+}
+
+/// Returns a number that says something, which 0 does not.
+fn set<T: Default + PartialEq + Into<Value>>(number: Option<T>) -> Option<Value> {
+    number.filter(|number| *number != T::default()).map(Into::into)
 }
 
 /// Returns who may use which devices.
@@ -58,66 +60,42 @@ pub(super) fn rules(privileged: bool, devices: &[Device], further: &[CgroupRule]
     rules
 }
 
-fn memory(limits: &Limits) -> Result<Map<String, Value>> {
-    let mut memory = Map::new();
+fn memory(limits: &Limits) -> Result<Option<Value>> {
+    let wrong = |what: &str| cli::Usage(what.to_owned());
     let limit = limits.memory.map(|bytes| bytes.0).filter(|bytes| *bytes != 0);
-    if let Some(limit) = limit {
-        if limit < LEAST_MEMORY {
-            bail!(cli::Usage("the least memory for a container is 6m".to_owned()));
-        }
-        memory.insert("limit".into(), json!(limit));
-    }
-    if let Some(reservation) = limits.memory_reservation.map(|bytes| bytes.0).filter(|bytes| *bytes != 0) {
-        if limit.is_some_and(|limit| reservation > limit) {
-            bail!(cli::Usage("the memory reservation is above the memory".to_owned()));
-        }
-        memory.insert("reservation".into(), json!(reservation));
-    }
+    ensure!(limit.is_none_or(|limit| limit >= LEAST_MEMORY), wrong("the least memory for a container is 6m"));
+    let reservation = limits.memory_reservation.map(|bytes| bytes.0).filter(|bytes| *bytes != 0);
+    let is_above = limit.is_some_and(|limit| reservation.is_some_and(|reservation| reservation > limit));
+    ensure!(!is_above, wrong("the memory reservation is above the memory"));
     let swap = match (limits.memory_swap.map(|swap| swap.0).filter(|swap| *swap != 0), limit) {
-        (Some(swap), None) if swap > 0 => bail!(cli::Usage("--memory-swap needs --memory".to_owned())),
+        (Some(swap), None) if swap > 0 => bail!(wrong("--memory-swap needs --memory")),
         (Some(swap), Some(limit)) if (0..limit).contains(&swap) => {
-            bail!(cli::Usage("--memory-swap is memory and swap together: it is below --memory".to_owned()))
+            bail!(wrong("--memory-swap is memory and swap together: it is below --memory"))
         }
         (Some(swap), _) => Some(swap),
         (None, limit) => limit.map(|limit| limit.saturating_mul(2)),
     };
-    if let Some(swap) = swap {
-        memory.insert("swap".into(), json!(swap));
-    }
-    if let Some(swappiness) = limits.memory_swappiness.filter(|swappiness| *swappiness >= 0) {
-        memory.insert("swappiness".into(), json!(swappiness));
-    }
-    if limits.oom_kill_disable {
-        memory.insert("disableOOMKiller".into(), json!(true));
-    }
-    Ok(memory)
+    Ok(object([
+        ("limit", limit.map(Value::from)),
+        ("reservation", reservation.map(Value::from)),
+        ("swap", swap.map(Value::from)),
+        ("swappiness", limits.memory_swappiness.filter(|swappiness| *swappiness >= 0).map(Value::from)),
+        ("disableOOMKiller", limits.oom_kill_disable.then_some(json!(true))),
+    ]))
 }
 
-fn cpu(limits: &Limits) -> Map<String, Value> {
-    let mut cpu = Map::new();
-    if let Some(shares) = limits.cpu_shares.filter(|shares| *shares != 0) {
-        cpu.insert("shares".into(), json!(shares));
-    }
-    if let Some(cpus) = limits.cpus {
-        cpu.insert("quota".into(), json!(cpus.0 * (CPU_PERIOD / 1000)));
-        cpu.insert("period".into(), json!(CPU_PERIOD));
-    }
-    for (name, value) in [("quota", limits.cpu_quota), ("realtimeRuntime", limits.cpu_rt_runtime)] {
-        if let Some(value) = value.filter(|value| *value != 0) {
-            cpu.insert(name.into(), json!(value));
-        }
-    }
-    for (name, value) in [("period", limits.cpu_period), ("realtimePeriod", limits.cpu_rt_period)] {
-        if let Some(value) = value.filter(|value| *value != 0) {
-            cpu.insert(name.into(), json!(value));
-        }
-    }
-    for (name, list) in [("cpus", &limits.cpuset_cpus), ("mems", &limits.cpuset_mems)] {
-        if let Some(list) = list {
-            cpu.insert(name.into(), json!(list));
-        }
-    }
-    cpu
+fn cpu(limits: &Limits) -> Option<Value> {
+    let quota = limits.cpus.map(|cpus| json!(cpus.0 * (CPU_PERIOD / 1000)));
+    let period = limits.cpus.map(|_| json!(CPU_PERIOD));
+    object([
+        ("shares", set(limits.cpu_shares)),
+        ("quota", set(limits.cpu_quota).or(quota)),
+        ("realtimeRuntime", set(limits.cpu_rt_runtime)),
+        ("period", set(limits.cpu_period).or(period)),
+        ("realtimePeriod", set(limits.cpu_rt_period)),
+        ("cpus", limits.cpuset_cpus.clone().map(Value::from)),
+        ("mems", limits.cpuset_mems.clone().map(Value::from)),
+    ])
 }
 
 /// Returns `process.rlimits`; of two of one name the later one counts.

@@ -128,9 +128,7 @@ impl Header {
 
     /// Returns the device's numbers. Linux has 12 bits of major and 20 of minor: more would be cut to another device.
     pub(super) fn device(&self) -> anyhow::Result<(u32, u32)> {
-        if self.dialect == Dialect::V7 {
-            bail!("device without its numbers");
-        }
+        ensure!(self.dialect != Dialect::V7, "device without its numbers");
         let major = number(&self.block[329..337]).context("device major")?;
         let minor = number(&self.block[337..345]).context("device minor")?;
         ensure!((0..1 << 12).contains(&major) && (0..1 << 20).contains(&minor), "no such device: {major}:{minor}");

@@ -1,6 +1,8 @@
 //! PAX records (pax(1), "pax Extended Header"), and the vendors' records for extended attributes and sparse files.
 
 use anyhow::{Context, bail, ensure};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 
 use super::header::{self, Time};
 use super::sparse::{self, Segment};
@@ -231,23 +233,8 @@ fn percent_decoded(text: &[u8]) -> anyhow::Result<Vec<u8>> {
 
 /// Base64, with or without its padding: libarchive leaves it out.
 fn base64_decoded(text: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0_u32, 0);
-    for &byte in text.iter().filter(|byte| !matches!(byte, b'=' | b'\n' | b'\r')) {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => bail!("not base64"),
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            decoded.push(u8::try_from(bits >> count & 0xff)?);
-        }
-    }
-    Ok(decoded)
+    let text: Vec<u8> = text.iter().copied().filter(|byte| !b"=\n\r".contains(byte)).collect();
+    let config = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    let config = config.with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    GeneralPurpose::new(&alphabet::STANDARD, config).decode(text).context("not base64")
 }

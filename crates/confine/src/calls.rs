@@ -121,9 +121,10 @@ mod tests {
     use seccomp::ALLOW;
 
     use super::*;
+    use crate::machine::answer;
 
     fn verdict(program: &[u8], architecture: u32, number: u32, first: u64) -> u32 {
-        seccomp::answer(program, architecture, number, [first, 0, 0, 0, 0, 0]).unwrap()
+        answer(program, architecture, number, [first, 0, 0, 0, 0, 0]).unwrap()
     }
 
     #[test]

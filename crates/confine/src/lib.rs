@@ -6,6 +6,9 @@
 
 mod calls;
 mod files;
+#[cfg(test)]
+#[path = "../../seccomp/tests/machine/mod.rs"]
+mod machine;
 
 use std::path::Path;
 

@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod bpf;
+#[cfg(test)]
+#[path = "../tests/machine/mod.rs"]
+mod machine;
 mod profile;
 mod table;
 
@@ -13,7 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-pub use bpf::{Comparison, Leaf, Program, Section, Test, answer};
+pub use bpf::{Comparison, Leaf, Program, Section, Test};
 pub use profile::{Profile, SyscallArgument, SyscallRule};
 
 /// A compiled filter.
@@ -234,6 +237,7 @@ pub const fn errno(number: i32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::machine::answer;
     use super::*;
 
     fn compile_json(json: &str) -> Filter {

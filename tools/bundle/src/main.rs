@@ -85,7 +85,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(Verb::Unmount { owner, bundles }) => {
             verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, owner, &directories))?;
         }
-        Some(Verb::List { form }) => verbs::list(form, &directories)?,
+        Some(Verb::List(form)) => verbs::list(form, &directories)?,
         Some(Verb::Mount { bundle }) => verbs::mount(&bundle, &directories)?,
         Some(Verb::Prune { all }) => verbs::prune(all, &directories)?,
         Some(Verb::Volume(Volume::Create { names })) => volume::create(&names, &directories)?,

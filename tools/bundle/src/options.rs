@@ -62,10 +62,7 @@ pub(crate) enum Verb {
         command: Vec<std::ffi::OsString>,
     },
     /// List the bundles
-    List {
-        #[command(flatten)]
-        form: cli::ListForm,
-    },
+    List(cli::ListForm),
     /// Mount the root file system of a bundle again, whose container has ended, and print the bundle's record
     Mount {
         /// Id or path

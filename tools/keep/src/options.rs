@@ -124,10 +124,7 @@ pub(crate) enum Verb {
     /// Join a container's terminal, or its output and input
     Attach(Attach),
     /// Wait until containers end, print their exit codes
-    Wait {
-        #[command(flatten)]
-        these: Containers,
-    },
+    Wait(Containers),
     /// Start containers that have ended, as they were: with their network, ports, log and restart policy
     Start(Start),
     /// Stop containers: by their stop signal, then by KILL
@@ -146,15 +143,9 @@ pub(crate) enum Verb {
         these: Containers,
     },
     /// List containers, those that have ended too
-    List {
-        #[command(flatten)]
-        form: Form,
-    },
+    List(Form),
     /// Print all that is known of containers, as JSON: state, health, limits, mounts, log, paths, the record
-    Inspect {
-        #[command(flatten)]
-        these: Containers,
-    },
+    Inspect(Containers),
     /// List the processes of a container
     Top {
         /// The container's id

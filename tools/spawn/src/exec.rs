@@ -17,21 +17,10 @@ use crate::child;
 use crate::config::{Config, NamespaceKind, Process};
 use crate::create::{self, write_pid_file};
 use crate::identity::{self, Surroundings};
+use crate::options::Exec;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, file, filter, guard, intermediate, priority, stdio, tty, userns};
-
-/// What is to be executed, and how.
-pub(crate) struct Order {
-    pub process: Process,
-    pub console_socket: Option<PathBuf>,
-    pub pid_file: Option<PathBuf>,
-    pub detach: bool,
-    pub preserve_fds: u32,
-    pub ignore_paused: bool,
-    /// Cgroups below the container's, by controller; the empty name means all.
-    pub cgroups: Vec<(String, String)>,
-}
 
 /// The process that runs.
 pub(crate) struct Running {
@@ -41,7 +30,8 @@ pub(crate) struct Running {
 }
 
 struct Child<'a> {
-    order: &'a Order,
+    process: &'a Process,
+    options: &'a Exec,
     config: &'a Config,
     container: &'a Container,
     /// The container's first process.
@@ -57,26 +47,27 @@ struct Child<'a> {
 }
 
 /// Executes a process; returns as soon as its program runs.
-pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Running> {
+pub(crate) fn exec(container: &Container, process: &Process, options: &Exec) -> anyhow::Result<Running> {
     match container.status()? {
         Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
-        Status::Paused if !order.ignore_paused => {
+        Status::Paused if !options.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
         _ => {}
     }
     let config = container.config()?;
     guard::seal_if_watched(&config, true)?;
-    order.process.check()?;
-    order.process.capabilities.iter().for_each(capability::warn_of_unknown);
-    tty::check_console(order.process.terminal, order.detach, order.console_socket.is_some())?;
+    process.check()?;
+    process.capabilities.iter().for_each(capability::warn_of_unknown);
+    tty::check_console(process.terminal, options.detach, options.console_socket.is_some())?;
     let (init, init_fd) = container.open_process()?.context("cannot exec in a container that has stopped")?;
-    let cgroups = below(container.cgroups(), &order.cgroups)?;
+    let cgroups = below(container.cgroups(), &options.cgroup)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     sync::be_patient(ours.as_fd())?;
     let namespaces = namespaces(&config, init);
     let mut child = Child {
-        order,
+        process,
+        options,
         container,
         namespaces,
         becomes_root: namespaces.contains(ThreadNameSpaceType::USER),
@@ -84,10 +75,10 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         init: init_fd,
         cgroups,
         socket: theirs,
-        console: order.console_socket.as_deref().map(tty::connect).transpose()?,
+        console: options.console_socket.as_deref().map(tty::connect).transpose()?,
         filter: filter::of(&config.linux)?,
     };
-    let affinity = order.process.exec_cpu_affinity.as_ref();
+    let affinity = process.exec_cpu_affinity.as_ref();
     set_affinity(affinity.map(|affinity| affinity.initial.as_str()))?;
     let (pid, pidfd) = start(&mut child)?;
     if let Some(unit) = child.scope() {
@@ -95,7 +86,7 @@ pub(crate) fn exec(container: &Container, order: &Order) -> anyhow::Result<Runni
         attached.inspect_err(|_| create::end(pid, &pidfd))?;
     }
     drop(child);
-    let known = order.pid_file.as_deref().map_or(Ok(()), |file| write_pid_file(file, pid));
+    let known = options.pid_file.as_deref().map_or(Ok(()), |file| write_pid_file(file, pid));
     let state = container.report(Status::Running);
     let heard = known.and_then(|()| hear(ours.as_fd(), &config, &state, (pid, &pidfd)));
     let console = heard.inspect_err(|_| create::end(pid, &pidfd))?;
@@ -112,7 +103,7 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let mut cloned = clone_into(child, unified.as_ref(), &own);
     // A cgroup that forbids processes has controllers or threads below it: its first process has gone there (systemd,
     // dind), and so does this one, unless it was told where to go.
-    if cloned.as_ref().is_err_and(refused) && child.order.cgroups.is_empty() {
+    if cloned.as_ref().is_err_and(refused) && child.options.cgroup.is_empty() {
         let inits = Cgroups::unified_of(child.container.state.init_process_pid);
         let inits = inits.and_then(|place| file::open(place, OFlags::RDONLY | OFlags::DIRECTORY).ok());
         cloned = inits.map_or(cloned, |inits| clone_into(child, Some(&inits), &own));
@@ -125,7 +116,7 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     match cloned? {
         Cloned::Child => child.run(),
         Cloned::Parent { pid, pidfd } => {
-            log::debug!("cloned process {pid} for {:?}", child.order.process.args);
+            log::debug!("cloned process {pid} for {:?}", child.process.args);
             Ok((pid, pidfd))
         }
     }
@@ -199,7 +190,7 @@ impl Child<'_> {
         if self.scope().is_some() {
             child::wait_for_parent(self.socket.as_fd())?;
         }
-        let process = &self.order.process;
+        let process = self.process;
         self.cgroups.join(self.is_lenient())?;
         if process.exec_cpu_affinity.is_none() {
             child::reset_affinity();
@@ -235,8 +226,8 @@ impl Child<'_> {
             start: None,
             proc: proc.as_ref().map(AsFd::as_fd),
             filter: self.filter.as_ref(),
-            preserved_fds: self.order.preserve_fds,
-            foreground: !self.order.detach,
+            preserved_fds: self.options.preserve_fds,
+            foreground: !self.options.detach,
             keyring: keyring.as_deref(),
             lenient_groups: self.becomes_root,
             chdir,
@@ -280,8 +271,9 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
 }
 
 /// Finds the cgroups below the container's that were asked for.
-fn below(mut cgroups: Cgroups, wanted: &[(String, String)]) -> anyhow::Result<Cgroups> {
-    for (controllers, path) in wanted {
+fn below(mut cgroups: Cgroups, wanted: &[String]) -> anyhow::Result<Cgroups> {
+    for word in wanted {
+        let (controllers, path) = word.split_once(':').unwrap_or(("", word));
         let leaves = Path::new(path).components().any(|part| part == std::path::Component::ParentDir);
         ensure!(!leaves, "bad sub cgroup path: {path}");
         let path = root::clean(path);

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 use super::{print, state_root};
 use crate::config::{self, Capabilities, Process};
-use crate::exec::{self, Order};
+use crate::exec;
 use crate::options::{self, Format, Global};
 use crate::state::Container;
 use crate::{accounts, capability, file, foreground};
@@ -34,27 +34,15 @@ pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Resul
         }
         None => from_options(own, &mut options, &container)?,
     };
-    let cgroup = |word: &String| match word.split_once(':') {
-        Some((controllers, path)) => (controllers.to_owned(), path.to_owned()),
-        None => (String::new(), word.clone()),
-    };
-    let order = Order {
-        process,
-        console_socket: options.console_socket,
-        pid_file: options.pid_file,
-        detach: options.detach,
-        preserve_fds: super::lifecycle::check_preserved(options.preserve_fds)?,
-        ignore_paused: options.ignore_paused,
-        cgroups: options.cgroup.iter().map(cgroup).collect(),
-    };
-    if order.detach {
-        let running = exec::exec(&container, &order)?;
+    super::lifecycle::check_preserved(options.preserve_fds)?;
+    if options.detach {
+        let running = exec::exec(&container, &process, &options)?;
         super::lifecycle::send_pidfd(options.pidfd_socket.as_deref(), &running.pidfd)?;
         return Ok(ExitCode::SUCCESS);
     }
     super::lifecycle::become_subreaper();
     let signals = foreground::block_signals()?;
-    let mut running = exec::exec(&container, &order)?;
+    let mut running = exec::exec(&container, &process, &options)?;
     super::lifecycle::send_pidfd(options.pidfd_socket.as_deref(), &running.pidfd)?;
     Ok(ExitCode::from(foreground::wait((running.pid, &running.pidfd), &signals, running.console.take(), None)?))
 }

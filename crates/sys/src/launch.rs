@@ -220,36 +220,25 @@ fn number(fd: i32) -> u64 {
 
 fn elf_headers(code: usize, data: usize) -> Vec<u8> {
     #[cfg(target_arch = "x86_64")]
-    const MACHINE: u16 = 62;
+    const MACHINE: u64 = 62;
     #[cfg(target_arch = "aarch64")]
-    const MACHINE: u16 = 183;
-    let mut elf = Vec::with_capacity(PAGE + data);
-    elf.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    for half in [2, MACHINE] {
-        elf.extend_from_slice(&half.to_ne_bytes());
-    }
-    elf.extend_from_slice(&1_u32.to_ne_bytes());
-    for word in [CODE_BASE + ELF_HEADERS as u64, 64, 0] {
-        elf.extend_from_slice(&word.to_ne_bytes());
-    }
-    elf.extend_from_slice(&0_u32.to_ne_bytes());
-    for half in [64_u16, 56, 3, 64, 0, 0] {
-        elf.extend_from_slice(&half.to_ne_bytes());
-    }
+    const MACHINE: u64 = 183;
     let code = (ELF_HEADERS + code) as u64;
-    let segments = [
+    // The head's fields and each segment's, of one, two, four or eight bytes, as words.
+    let mut words = vec![2 | MACHINE << 16 | 1 << 32, CODE_BASE + ELF_HEADERS as u64, 64, 0];
+    words.extend([64 << 32 | 56 << 48, 3 | 64 << 16]);
+    for (kind, flags, offset, address, size) in [
         (libc::PT_LOAD, libc::PF_R | libc::PF_X, 0, CODE_BASE, code),
         (libc::PT_LOAD, libc::PF_R | libc::PF_W, PAGE as u64, DATA_BASE, data as u64),
         (libc::PT_GNU_STACK, libc::PF_R | libc::PF_W, 0, 0, 0),
-    ];
-    for (kind, flags, offset, address, size) in segments {
-        elf.extend_from_slice(&kind.to_ne_bytes());
-        elf.extend_from_slice(&flags.to_ne_bytes());
-        for word in [offset, address, address, size, size, PAGE as u64] {
-            elf.extend_from_slice(&word.to_ne_bytes());
-        }
+    ] {
+        words.extend([u64::from(kind) | u64::from(flags) << 32, offset, address, address, size, size, PAGE as u64]);
     }
-    elf
+    b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0"
+        .iter()
+        .copied()
+        .chain(words.into_iter().flat_map(u64::to_le_bytes))
+        .collect()
 }
 
 // For each call: load its number and six arguments, execute it; on failure, unless that is to be ignored, put the error

@@ -34,17 +34,12 @@ struct Named {
 
 /// Changes of config.json.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Edits {
-    #[serde(default)]
     env: Vec<String>,
-    #[serde(default)]
     device_nodes: Vec<Node>,
-    #[serde(default)]
     mounts: Vec<Mount>,
-    #[serde(default)]
     hooks: Vec<Hook>,
-    #[serde(default)]
     additional_gids: Vec<u32>,
 }
 
@@ -117,13 +112,10 @@ fn is_name(text: &str) -> bool {
 fn gpus(request: &str) -> Result<Vec<String>, String> {
     let name = |device: &str| format!("nvidia.com/gpu={device}");
     let devices = request.trim_matches('"').strip_prefix("device=");
-    match (request, devices) {
-        ("all", _) => Ok(vec![name("all")]),
-        (_, Some(devices)) if !devices.is_empty() => Ok(devices.split(',').map(name).collect()),
-        (count, None) => match count.parse::<u32>() {
-            Ok(count) => Ok((0..count).map(|number| name(&number.to_string())).collect()),
-            Err(_) => Err(format!("`{request}` is not all, a number or device=LIST")),
-        },
+    match (request, devices, request.parse::<u32>()) {
+        ("all", ..) => Ok(vec![name("all")]),
+        (_, Some(devices), _) if !devices.is_empty() => Ok(devices.split(',').map(name).collect()),
+        (_, None, Ok(count)) => Ok((0..count).map(|number| name(&number.to_string())).collect()),
         _ => Err(format!("`{request}` is not all, a number or device=LIST")),
     }
 }

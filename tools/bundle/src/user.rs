@@ -1,6 +1,8 @@
 //! Who the container's process is: the user of the image's config (image-spec, conversion.md, "Config.User"), looked up
 //! in the image's own /etc/passwd and /etc/group. Nothing of the host's name service takes part.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, anyhow, bail};
 
 /// The kernel keeps ids above this for itself, and programs have read them as negative numbers (CVE-2024-40635).
@@ -85,13 +87,8 @@ impl Accounts {
             groups.push(self.group(group)?);
         }
         groups.insert(0, gid);
-        let mut seen = Vec::new();
-        groups.retain(|gid| {
-            !seen.contains(gid) && {
-                seen.push(*gid);
-                true
-            }
-        });
+        let mut seen = BTreeSet::new();
+        groups.retain(|gid| seen.insert(*gid));
         let home = account.map(|account| account.home.clone()).filter(|home| home.starts_with('/'));
         Ok(User { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
     }

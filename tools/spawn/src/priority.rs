@@ -17,17 +17,10 @@ pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
     for flag in &scheduler.flags {
         flags |= 1 << position(FLAGS, flag).context("scheduler flag")?;
     }
-    let mut attributes = Vec::with_capacity(56);
-    for half in [56, policy] {
-        attributes.extend_from_slice(&half.to_ne_bytes());
-    }
-    attributes.extend_from_slice(&flags.to_ne_bytes());
-    attributes.extend_from_slice(&scheduler.nice.to_ne_bytes());
-    attributes.extend_from_slice(&scheduler.priority.to_ne_bytes());
-    for word in [scheduler.runtime, scheduler.deadline, scheduler.period, 0] {
-        attributes.extend_from_slice(&word.to_ne_bytes());
-    }
-    Ok(attributes)
+    let head = [56_u32.to_ne_bytes(), policy.to_ne_bytes()].concat();
+    let (nice, priority) = (scheduler.nice.to_ne_bytes(), scheduler.priority.to_ne_bytes());
+    let times = [scheduler.runtime, scheduler.deadline, scheduler.period, 0].map(u64::to_ne_bytes).concat();
+    Ok([&head[..], &flags.to_ne_bytes(), &nice, &priority, &times].concat())
 }
 
 /// Returns the value for `ioprio_set`: the class in the upper bits.

@@ -1,6 +1,5 @@
 //! The grammars of `-v`, `--mount` and `--tmpfs`, by docker's documentation.
 
-use std::path::{Component, Path};
 use std::str::FromStr;
 
 use ::container::{NameError, VolumeName};
@@ -17,17 +16,10 @@ pub(super) fn clean(path: &str) -> Result<String, String> {
     if !path.starts_with('/') || path.contains('\0') {
         return Err(format!("mount destination `{path}` is not absolute"));
     }
-    let mut parts: Vec<&str> = Vec::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::ParentDir => {
-                parts.pop();
-            }
-            Component::Normal(part) => parts.extend(part.to_str()),
-            _ => {}
-        }
+    match format!("/{}", root::clean(path).display()).as_str() {
+        "/" => Err("mount destination is the root".to_owned()),
+        path => Ok(path.to_owned()),
     }
-    if parts.is_empty() { Err("mount destination is the root".to_owned()) } else { Ok(format!("/{}", parts.join("/"))) }
 }
 
 fn volume(name: &str) -> Result<Option<VolumeName>, String> {
@@ -170,13 +162,9 @@ fn flag(key: &str, value: Option<&str>) -> Result<bool, String> {
 }
 
 fn no_copy(mount: &mut Mount) -> Result<(), String> {
-    match &mut mount.source {
-        Source::Volume { copy, .. } => {
-            *copy = false;
-            Ok(())
-        }
-        _ => Err("nocopy is for volumes".to_owned()),
-    }
+    let Source::Volume { copy, .. } = &mut mount.source else { return Err("nocopy is for volumes".to_owned()) };
+    *copy = false;
+    Ok(())
 }
 
 fn check_propagation(mount: &Mount) -> Result<(), String> {

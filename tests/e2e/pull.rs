@@ -358,8 +358,9 @@ fn credentials(sandbox: &Sandbox) {
     sandbox.write("home/.docker/config.json", r#"{"auths":{"127.0.0.1:5005":{"auth":"YWxpY2U6c2VjcmV0"}}}"#);
     for fault in ["basic", "token"] {
         let outcome = sandbox.run(&["pull", "-vv", "--layout", "l", &format!("{PORT}/{fault}/image")]).ok();
+        // In whole, or byte by byte.
         let said = format!("{outcome:?}");
-        assert!(!said.contains("secret") && !said.contains("YWxpY2U6c2VjcmV0"), "{said}");
+        assert!(!["secret", "YWxpY2U6c2VjcmV0", ".HTTP/1.1"].iter().any(|word| said.contains(word)), "{said}");
     }
     // The token server is on another host and without TLS: it must not see the password.
     sandbox

@@ -19,10 +19,14 @@ struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What libraries say of each connection is no step of ours: two -v show it.
+        // What libraries say of each connection is no step of ours: two -v show it, but never the bytes, which hold
+        // passwords.
         let library = ["ureq", "rustls"].iter().any(|name| metadata.target().starts_with(name));
-        let wanted =
-            if library && log::max_level() < LevelFilter::Trace { LevelFilter::Warn } else { log::max_level() };
+        let wanted = match log::max_level() {
+            LevelFilter::Trace if library => LevelFilter::Debug,
+            _ if library => LevelFilter::Warn,
+            level => level,
+        };
         metadata.level() <= wanted
     }
 

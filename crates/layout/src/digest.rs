@@ -42,18 +42,20 @@ impl Digester {
         }
     }
 
-    /// Returns the digest as it is written: `sha256:` and hexadecimal digits.
-    pub fn finish(self) -> String {
-        match self.0 {
+    /// Returns the digest.
+    pub fn finish(self) -> Digest {
+        let text = match self.0 {
             State::Sha256(state) => hexadecimal("sha256:", &state.finalize()),
             State::Sha512(state) => hexadecimal("sha512:", &state.finalize()),
-        }
+        };
+        #[expect(clippy::expect_used, reason = "it has just been written so")]
+        text.parse().expect("an algorithm and as many digits as it has")
     }
 
     /// Compares the content so far with `want`.
     pub fn verify(self, want: &Digest) -> Result<(), Error> {
         let got = self.finish();
-        if got == want.as_ref() { Ok(()) } else { Err(Error::Digest { want: want.clone(), got }) }
+        if got == *want { Ok(()) } else { Err(Error::Digest { want: want.clone(), got }) }
     }
 }
 
@@ -65,8 +67,8 @@ fn hexadecimal(prefix: &str, bytes: &[u8]) -> String {
     })
 }
 
-/// Returns the SHA-256 digest of `bytes` as it is written.
-pub fn sha256(bytes: &[u8]) -> String {
+/// Returns the SHA-256 digest of `bytes`.
+pub fn sha256(bytes: &[u8]) -> Digest {
     let mut digester = Digester::sha256();
     digester.update(bytes);
     digester.finish()

@@ -5,9 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::str::FromStr;
 
-use oci_spec::image::{Descriptor, Digest, MediaType};
+use oci_spec::image::{Descriptor, MediaType};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
 use rustix::io::Errno;
 use tempfile::TempPath;
@@ -55,11 +54,8 @@ impl Layout {
 impl Draft {
     /// Puts the whole blob into its place and returns its descriptor.
     pub fn commit(self, media_type: MediaType) -> Result<Descriptor, Error> {
-        let text = self.digester.finish();
-        let failed = || Error::io(format!("write blob {text}"));
-        let digest = Digest::from_str(&text)
-            .map_err(|error| Error::Malformed { object: text.clone(), cause: error.to_string() })?;
-        let descriptor = Descriptor::new(media_type, self.size, digest);
+        let descriptor = Descriptor::new(media_type, self.size, self.digester.finish());
+        let failed = || Error::io(format!("write blob {}", descriptor.digest()));
         let file = self.file.into_inner().map_err(|error| failed()(error.into_error()))?;
         if !self.layout.has(&descriptor) {
             let path = self.layout.blob_path(descriptor.digest());
@@ -114,7 +110,7 @@ mod tests {
             draft.write_all(b"abc").unwrap();
             draft.flush().unwrap();
             let blob = draft.commit(MediaType::ImageLayer).unwrap();
-            assert_eq!(blob.digest().as_ref(), crate::sha256(b"abc"));
+            assert_eq!(*blob.digest(), crate::sha256(b"abc"));
             assert_eq!(layout.read(&blob, 3).unwrap(), b"abc");
             assert_eq!(names(), 0);
             // What is torn is made anew.

@@ -52,7 +52,7 @@ pub enum Error {
         /// The descriptor's digest.
         want: Digest,
         /// The content's digest.
-        got: String,
+        got: Digest,
     },
     /// So was that of a blob in its place.
     #[error("blob {want}: content has digest {got}: {remedy}")]
@@ -60,7 +60,7 @@ pub enum Error {
         /// The descriptor's digest.
         want: Digest,
         /// The content's digest.
-        got: String,
+        got: Digest,
         /// What was done about it, or is to be done.
         remedy: String,
     },

@@ -231,8 +231,6 @@ fn is_at_end(source: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr;
-
     use oci_spec::image::MediaType;
 
     use super::*;
@@ -240,8 +238,7 @@ mod tests {
     fn setup() -> (tempfile::TempDir, Layout, Descriptor) {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::create(directory.path()).unwrap();
-        let digest = Digest::from_str(&crate::sha256(b"abcdef")).unwrap();
-        (directory, layout, Descriptor::new(MediaType::ImageLayer, 6, digest))
+        (directory, layout, Descriptor::new(MediaType::ImageLayer, 6, crate::sha256(b"abcdef")))
     }
 
     fn read_to_end(layout: &Layout, blob: &Descriptor, source: BorrowedFd<'_>) -> Result<Vec<u8>, String> {

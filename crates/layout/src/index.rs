@@ -6,7 +6,7 @@ use std::io::Read;
 use oci_spec::image::{Descriptor, Digest, ImageIndex};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Layout, MANIFEST_LIMIT, lenient};
+use crate::{Error, Layout, MANIFEST_LIMIT, Reference, lenient};
 
 /// The annotation with an image's short name: its tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -97,6 +97,12 @@ impl Layout {
             }
             several => Err(Error::Ambiguous { known: known(several) }),
         }
+    }
+
+    /// Finds an image by what people call it: a reference in docker's short form, too.
+    pub fn find(&self, name: &str) -> Result<Descriptor, Error> {
+        let full = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+        self.resolve(Some(&full)).or_else(|_| self.resolve(Some(name)))
     }
 
     /// Names an image, and takes the name from the image that had it. `reference` is a full reference

@@ -18,7 +18,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::FlockOperation;
@@ -125,10 +124,7 @@ impl Layout {
 
     /// Writes a blob and returns its descriptor.
     pub fn write(&self, bytes: &[u8], media_type: MediaType) -> Result<Descriptor, Error> {
-        let digest = sha256(bytes);
-        let digest = Digest::from_str(&digest)
-            .map_err(|error| Error::Malformed { object: digest.clone(), cause: error.to_string() })?;
-        let descriptor = Descriptor::new(media_type, bytes.len() as u64, digest);
+        let descriptor = Descriptor::new(media_type, bytes.len() as u64, sha256(bytes));
         self.write_as(&descriptor, bytes)?;
         Ok(descriptor)
     }

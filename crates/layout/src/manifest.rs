@@ -1,6 +1,8 @@
 //! Manifests, indexes and configs (image-spec, manifest.md, image-index.md, config.md; docker's image manifest V2,
 //! schema 2), read as what they claim to be and nothing else.
 
+use std::collections::HashSet;
+
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde::Deserialize;
 use serde_json::Value;
@@ -146,6 +148,24 @@ impl Layout {
         let mut descriptor = descriptor.clone();
         descriptor.set_size(there.map_or(0, |file| file.len()));
         self.read(&descriptor, MANIFEST_LIMIT)
+    }
+
+    /// Returns a document and all that it needs, each once; what others need comes before them.
+    pub fn tree(&self, root: &Descriptor) -> Result<Vec<Descriptor>, Error> {
+        let mut parts = Vec::new();
+        self.collect(root, &mut HashSet::new(), &mut parts)?;
+        Ok(parts)
+    }
+
+    fn collect(&self, root: &Descriptor, seen: &mut HashSet<String>, parts: &mut Vec<Descriptor>) -> Result<(), Error> {
+        if !seen.insert(root.digest().to_string()) {
+            return Ok(());
+        }
+        if Kind::of(root.media_type().as_ref()) != Kind::Other {
+            self.document(root)?.children().into_iter().try_for_each(|child| self.collect(child, seen, parts))?;
+        }
+        parts.push(root.clone());
+        Ok(())
     }
 
     /// Reads an image's manifest.

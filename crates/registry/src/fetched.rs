@@ -2,7 +2,6 @@
 
 use std::io::Read;
 
-use anyhow::Context;
 use layout::Document;
 use oci_spec::image::{Descriptor, Digest, MediaType};
 
@@ -18,8 +17,7 @@ pub struct Fetched {
 impl Fetched {
     /// Computes the descriptor; with `want`, the digest must be that.
     pub fn new(bytes: Vec<u8>, media_type: &str, want: Option<&Digest>) -> anyhow::Result<Self> {
-        let own: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
-        let digest = want.cloned().unwrap_or(own);
+        let digest = want.cloned().unwrap_or_else(|| layout::sha256(&bytes));
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let descriptor = Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, digest);
         layout::verify(&descriptor, &bytes)?;

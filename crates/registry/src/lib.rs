@@ -14,6 +14,7 @@ mod proxy;
 mod registries;
 mod retry;
 mod tls;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ pub use fetched::{Body, Fetched};
 pub use options::{Network, Shown};
 pub use registries::{Endpoint, Registries};
 pub use retry::{Failure, Patience, Retries};
+pub use transfer::several;
 
 /// A server that speaks https begins to do so within this time.
 const PROBE: Duration = Duration::from_secs(5);
@@ -134,7 +136,7 @@ impl Registry {
         // By tag nothing but the registry's own word tells what is right; what another algorithm gives says nothing.
         let claimed = claimed.and_then(|claimed| claimed.parse::<Digest>().ok());
         let claimed = claimed.filter(|claimed| *claimed.algorithm() == DigestAlgorithm::Sha256);
-        if let (None, Some(claimed)) = (&self.reference.digest, claimed.filter(|claimed| claimed.as_ref() != own)) {
+        if let (None, Some(claimed)) = (&self.reference.digest, claimed.filter(|claimed| *claimed != own)) {
             bail!("manifest {name}: the registry says {claimed}, content has digest {own}");
         }
         Fetched::new(bytes, &media_type, self.reference.digest.as_ref())

@@ -31,7 +31,7 @@ impl Patience {
         loop {
             match attempt() {
                 Ok(done) => return Ok(done),
-                Err(failure) => retries.pause(failure)?,
+                Err(failure) => retries.pause(failure).map_err(Failure::into_error)?,
             }
         }
     }
@@ -52,6 +52,12 @@ impl Failure {
         match self {
             Self::Passing(error, _) | Self::Final(error) => error,
         }
+    }
+}
+
+impl From<layout::Error> for Failure {
+    fn from(error: layout::Error) -> Self {
+        Self::Final(error.into())
     }
 }
 
@@ -78,11 +84,11 @@ impl Retries {
         self.left == 0 && self.allowed > 0
     }
 
-    /// Waits before the next attempt, or returns the error when there is none.
-    pub fn pause(&mut self, failure: Failure) -> anyhow::Result<()> {
+    /// Waits before the next attempt, or returns the failure when there is none.
+    pub fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
         let (error, asked) = match failure {
             Failure::Passing(error, asked) if self.left > 0 => (error, asked),
-            other => return Err(other.into_error()),
+            other => return Err(other),
         };
         let doubled = FIRST_PAUSE.saturating_mul(1 << (self.allowed - self.left).min(8));
         self.left -= 1;

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use layout::lenient::{self, Empty, Lenient, Member, Shape};
 use layout::{Digester, MANIFEST_LIMIT, REF_NAME, Verified};
-use oci_spec::image::{Descriptor, Digest, ImageIndex, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 use registry::Body;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -112,7 +112,7 @@ impl Archive {
                 "layers": layers,
             });
             let bytes = manifest.to_string().into_bytes();
-            let digest: Digest = layout::sha256(&bytes).parse().context("compute the digest")?;
+            let digest = layout::sha256(&bytes);
             let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest.clone());
             self.blobs.insert(digest.to_string(), Blob::Made(bytes));
             self.images.push((image.repo_tags, descriptor));
@@ -159,7 +159,7 @@ impl Archive {
                 count => digester.update(&piece[..count]),
             }
         }
-        let digest: Digest = digester.finish().parse().context("compute the digest")?;
+        let digest = digester.finish();
         self.blobs.insert(digest.to_string(), Blob::File(place));
         Ok(Descriptor::new(media_type, place.size, digest))
     }

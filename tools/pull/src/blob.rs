@@ -1,9 +1,7 @@
 //! Bringing blobs: several at once, each resumed, retried and checked until it is right or hopeless.
 
-use std::collections::HashSet;
 use std::io::{self, Read};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::anyhow;
 use layout::{Ingest, Layout};
@@ -26,40 +24,7 @@ pub(crate) fn fetch_all(
     jobs: usize,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let mut seen = HashSet::new();
-    let blobs: Vec<&Descriptor> = blobs.iter().filter(|blob| seen.insert(blob.digest().as_ref())).collect();
-    let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    let failed = Mutex::new(None);
-    let worker = || {
-        while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            if let Err(error) = fetch(source, layout, blob, progress, &stop) {
-                stop.store(true, Ordering::Relaxed);
-                if let Ok(mut failed) = failed.lock() {
-                    failed.get_or_insert_with(|| name(error, blob));
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..jobs.min(blobs.len()) {
-            // Where there may be no more threads, those that are there do it all: at the least this one.
-            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
-                break;
-            }
-        }
-        worker();
-    });
-    failed.into_inner().ok().flatten().map_or(Ok(()), Err)
-}
-
-/// Names the blob in an error that does not do so itself.
-fn name(error: anyhow::Error, blob: &Descriptor) -> anyhow::Error {
-    let digest = blob.digest().as_ref();
-    if format!("{error:#}").contains(digest) { error } else { error.context(format!("blob {digest}")) }
+    registry::several(blobs, jobs, |blob, stop| fetch(source, layout, blob, progress, stop))
 }
 
 fn fetch(
@@ -80,21 +45,20 @@ fn fetch(
     };
     let mut place = source.first_place();
     loop {
-        let error = match bring(&Origin { source, place }, &mut ingest, &mut meter, stop) {
-            Ok(()) => {
-                meter.done();
-                return Ok(());
-            }
-            Err(error) => error,
+        let Err(failure) = bring(&Origin { source, place }, &mut ingest, &mut meter, stop) else {
+            meter.done();
+            return Ok(());
         };
-        let wrong = is_wrong(&error.cause);
-        let next =
-            if stop.load(Ordering::Relaxed) { None } else { source.next_place(place, error.broken, &error.cause) };
+        // It may be that nothing else comes from there either.
+        let broken = matches!(failure, Failure::Passing(..));
+        let error = failure.into_error();
+        let wrong = matches!(error.downcast_ref(), Some(layout::Error::Digest { .. }));
+        let next = if stop.load(Ordering::Relaxed) { None } else { source.next_place(place, broken, &error) };
         let Some(next) = next else {
             if wrong || ingest.offset() == 0 {
                 ingest.discard();
             }
-            return Err(error.cause);
+            return Err(error);
         };
         if wrong {
             ingest.restart()?;
@@ -110,25 +74,8 @@ struct Origin<'a> {
     place: usize,
 }
 
-/// Why a place did not give a blob.
-struct Refusal {
-    cause: anyhow::Error,
-    /// It may be that nothing else comes from there either.
-    broken: bool,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Self { cause: error.into(), broken: false }
-    }
-}
-
-fn is_wrong(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(layout::Error::Digest { .. }))
-}
-
 /// Brings a blob from one place: once more if it came wrong.
-fn bring(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Refusal> {
+fn bring(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
     // What an earlier run or place left may be wrong without this registry's fault.
     let mut chances = if ingest.offset() > 0 { 2 } else { 1 };
     meter.resume(ingest.offset());
@@ -147,7 +94,7 @@ fn bring(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicB
 }
 
 /// Brings what is missing of a blob, in as many requests as it takes.
-fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Refusal> {
+fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &AtomicBool) -> Result<(), Failure> {
     let mut retries = Retries::new(origin.source.patience());
     let mut reached = ingest.offset();
     while !ingest.is_whole() {
@@ -155,7 +102,7 @@ fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
         let offset = if retries.is_last() { 0 } else { ingest.offset() };
         let Err(failure) = attempt(origin, ingest, offset, (meter, stop)) else { continue };
         if stop.load(Ordering::Relaxed) {
-            return Err(failure.into_error().into());
+            return Err(failure);
         }
         if ingest.offset() >= reached.saturating_add(PROGRESS.min(ingest.descriptor().size() / 64))
             && ingest.offset() > reached
@@ -163,8 +110,7 @@ fn transfer(origin: &Origin, ingest: &mut Ingest, meter: &mut Meter, stop: &Atom
             reached = ingest.offset();
             retries.reset();
         }
-        let broken = matches!(failure, Failure::Passing(..));
-        retries.pause(failure).map_err(|cause| Refusal { cause, broken })?;
+        retries.pause(failure)?;
     }
     Ok(())
 }
@@ -196,7 +142,7 @@ fn attempt(
         // A registry that knows no ranges sends again what is there.
         let known = usize::try_from(skip).unwrap_or(usize::MAX).min(count);
         skip -= known as u64;
-        ingest.write(&piece[known..count]).map_err(|error| Failure::Final(error.into()))?;
+        ingest.write(&piece[known..count])?;
         meter.advance((count - known) as u64);
     }
 }

@@ -1,11 +1,10 @@
 //! `--to`: an image of the layout as one tar file, which is an oci-archive and, with manifest.json, what `docker load` reads.
 
-use std::collections::HashSet;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use layout::{Document, IMAGE_NAME, Kind, Layout, REF_NAME};
+use layout::{IMAGE_NAME, Layout, REF_NAME};
 use oci_spec::image::Descriptor;
 use output::Output;
 use serde_json::json;
@@ -35,8 +34,6 @@ pub(crate) fn write(layout: &Layout, image: &Descriptor, reference: &str, to: &N
 }
 
 fn write_tar(layout: &Layout, image: &Descriptor, name: &str, docker: bool, path: &Path) -> anyhow::Result<()> {
-    let mut blobs = Vec::new();
-    collect(layout, image, &mut HashSet::new(), &mut blobs)?;
     let mut tar = tar::Builder::new(BufWriter::with_capacity(256 << 10, Output::create(path)?));
     let mut entry = serde_json::to_value(image)?;
     let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
@@ -52,7 +49,7 @@ fn write_tar(layout: &Layout, image: &Descriptor, name: &str, docker: bool, path
         let saved = json!([{"Config": blob_name(manifest.config()), "RepoTags": [name], "Layers": layers}]);
         add(&mut tar, "manifest.json", saved.to_string().as_bytes())?;
     }
-    for blob in &blobs {
+    for blob in &layout.tree(image)? {
         let mut header = header(blob.size());
         tar.append_data(&mut header, blob_name(blob), layout.blob(blob)?)?;
     }
@@ -74,21 +71,4 @@ fn header(size: u64) -> tar::Header {
 
 fn blob_name(blob: &Descriptor) -> String {
     format!("blobs/{}/{}", blob.digest().algorithm(), blob.digest().digest())
-}
-
-fn collect(
-    layout: &Layout,
-    image: &Descriptor,
-    seen: &mut HashSet<String>,
-    blobs: &mut Vec<Descriptor>,
-) -> anyhow::Result<()> {
-    if !seen.insert(image.digest().to_string()) {
-        return Ok(());
-    }
-    blobs.push(image.clone());
-    if Kind::of(image.media_type().as_ref()) == Kind::Other {
-        return Ok(());
-    }
-    let document: Document = layout.document(image)?;
-    document.children().into_iter().try_for_each(|child| collect(layout, child, seen, blobs))
 }

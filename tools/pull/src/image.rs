@@ -10,11 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::blob;
 use crate::options::{Choice, Policy};
-use crate::source::{Name, Source};
+use crate::source::{DEPTH, Name, Source};
 use crate::verify::{self, Rules, Subject};
-
-/// An index may hold indexes; deeper ones are no image's. Levels.
-const DEPTH: usize = 4;
 
 /// What an index says of a manifest.
 type Entry = Option<Map<String, Value>>;
@@ -89,7 +86,13 @@ impl Job<'_> {
         let root = source.root()?;
         let labels = labels(name, source, &root.descriptor);
         log::debug!("{} is {}", labels.join(", "), root.descriptor.digest());
-        let (chain, map, manifest) = self.choose(source, &root)?;
+        let (documents, manifest) = source.choose(&root, |index| self.choose_entry(index))?;
+        for document in &documents {
+            self.layout.write_as(&document.descriptor, &document.bytes)?;
+        }
+        let mut entries = documents.iter().zip(&documents[1..]);
+        let map = entries.next_back().and_then(|(index, image)| raw_entry(&index.bytes, &image.descriptor));
+        let chain: Vec<Descriptor> = documents.into_iter().map(|document| document.descriptor).collect();
         // With all platforms it is the index that counts.
         let covering = if self.choice.all_platforms { &chain[..1] } else { &chain[..] };
         let subject = Subject { source, layout: self.layout, name, chain: covering };
@@ -134,26 +137,6 @@ impl Job<'_> {
 
     fn platform(&self) -> Platform {
         self.choice.platform.clone().unwrap_or_else(Platform::host)
-    }
-
-    /// Goes from the root to the manifest for the platform: the documents on the way, what the last index says of the
-    /// manifest, and that itself.
-    fn choose(&self, source: &Source, root: &Fetched) -> anyhow::Result<(Vec<Descriptor>, Entry, ImageManifest)> {
-        let mut fetched = root.clone();
-        let mut chain = Vec::new();
-        let mut map = None;
-        for _ in 0..DEPTH {
-            chain.push(fetched.descriptor.clone());
-            match self.keep(&fetched)? {
-                Document::Index(index) => {
-                    let entry = self.choose_entry(&index)?;
-                    map = raw_entry(&fetched.bytes, entry);
-                    fetched = source.child(entry)?;
-                }
-                Document::Manifest(manifest) => return Ok((chain, map, *manifest)),
-            }
-        }
-        bail!("indexes nest too deep")
     }
 
     fn choose_entry<'a>(&self, index: &'a ImageIndex) -> anyhow::Result<&'a Descriptor> {

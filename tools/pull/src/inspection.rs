@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 use crate::remote;
 use crate::source::{Name, Source};
 
-/// An index may hold indexes; deeper ones are no image's. Levels.
-const DEPTH: usize = 4;
-
 /// What of an image is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -77,21 +74,15 @@ pub(crate) fn tags(name: &Name, access: &Access) -> anyhow::Result<()> {
     tags.iter().try_for_each(|tag| writeln!(out, "{tag}")).context("print the tags")
 }
 
-/// Goes from the root to the manifest for a platform.
+/// Goes from the root to the image for a platform.
 fn choose(
     source: &Source<'_>,
     root: &Fetched,
     platform: Option<&Platform>,
 ) -> anyhow::Result<(Fetched, ImageManifest)> {
     let host = Platform::host();
-    let mut fetched = root.clone();
-    for _ in 0..DEPTH {
-        match fetched.parse()? {
-            Document::Manifest(manifest) => return Ok((fetched, *manifest)),
-            Document::Index(index) => fetched = source.child(Document::choose(&index, platform.unwrap_or(&host))?)?,
-        }
-    }
-    bail!("indexes nest too deep")
+    let (mut chain, manifest) = source.choose(root, |index| Ok(Document::choose(index, platform.unwrap_or(&host))?))?;
+    Ok((chain.pop().unwrap_or_else(|| root.clone()), manifest))
 }
 
 /// Reads a config, checked.
@@ -102,7 +93,7 @@ fn read(source: &Source<'_>, blob: &Descriptor) -> anyhow::Result<Vec<u8>> {
     let attempt = || -> Result<Vec<u8>, Failure> {
         let body = source.blob(source.first_place(), blob, 0)?;
         let mut bytes = Vec::new();
-        let mut reader = Verified::new(body.reader, blob).map_err(|error| Failure::Final(error.into()))?;
+        let mut reader = Verified::new(body.reader, blob)?;
         reader.read_to_end(&mut bytes).map_err(|error| Failure::Passing(error.into(), None))?;
         Ok(bytes)
     };

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use layout::{Layout, MANIFEST_LIMIT};
-use oci_spec::image::{Descriptor, Digest};
+use layout::{Document, Layout, MANIFEST_LIMIT};
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 use registry::{Access, Body, Failure, Fetched, Patience};
 
 use crate::archive::Archive;
 use crate::reference::Reference;
 use crate::remote::Remote;
+
+/// An index may hold indexes; deeper ones are no image's. Levels.
+pub(crate) const DEPTH: usize = 4;
 
 /// The user's words for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +131,23 @@ impl<'a> Source<'a> {
             Self::Archive(archive, tag) => archive.resolve(tag.as_deref())?,
         };
         self.child(&descriptor)
+    }
+
+    /// Goes from the root to an image's manifest, by the entry that is chosen in each index: the documents on the way, and
+    /// the last of them parsed.
+    pub(crate) fn choose(
+        &self,
+        root: &Fetched,
+        entry: impl for<'i> Fn(&'i ImageIndex) -> anyhow::Result<&'i Descriptor>,
+    ) -> anyhow::Result<(Vec<Fetched>, ImageManifest)> {
+        let mut chain = vec![root.clone()];
+        for depth in 0..DEPTH {
+            match chain[depth].parse()? {
+                Document::Manifest(manifest) => return Ok((chain, *manifest)),
+                Document::Index(index) => chain.push(self.child(entry(&index)?)?),
+            }
+        }
+        bail!("indexes nest too deep")
     }
 
     /// Fetches a manifest or index by its descriptor, checked. An index need not say its size.

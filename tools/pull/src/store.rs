@@ -28,9 +28,7 @@ struct Listed {
 
 /// Gives an image further names.
 pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyhow::Result<()> {
-    let full = source.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
-    let found = layout.resolve(Some(&full)).or_else(|_| layout.resolve(Some(source)));
-    let descriptor = found.with_context(|| format!("tag {source}"))?;
+    let descriptor = layout.find(source).with_context(|| format!("tag {source}"))?;
     for target in targets {
         if target.digest.is_some() {
             bail!(cli::Usage(format!("{target}: a name with a digest cannot be given")));

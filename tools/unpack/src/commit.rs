@@ -65,7 +65,7 @@ fn write_layer(
     }
     let blob = out.finish()?.commit(compression.media_type())?;
     log::debug!("layer {} of {entries} entries, {} bytes", blob.digest(), blob.size());
-    Ok(Some(Written { blob, diff_id: digester.finish() }))
+    Ok(Some(Written { blob, diff_id: digester.finish().to_string() }))
 }
 
 /// Computes the digest of what passes.

@@ -325,7 +325,7 @@ struct Source<'a> {
 /// Returns the name of what depends on all of these layers.
 fn key(layers: &[Layer]) -> String {
     let names: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_ref()).collect();
-    layout::sha256(names.join(" ").as_bytes()).replace(':', "-")
+    layout::sha256(names.join(" ").as_bytes()).as_ref().replace(':', "-")
 }
 
 struct Job {

@@ -111,7 +111,7 @@ impl Stream {
             self.consume(count);
         }
         let got = self.digester.finish();
-        ensure!(got == diff_id.as_ref(), "its diffID is {got}, not {diff_id} as the config says");
+        ensure!(got == *diff_id, "its diffID is {got}, not {diff_id} as the config says");
         Ok(())
     }
 

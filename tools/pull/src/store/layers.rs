@@ -19,7 +19,7 @@ const NOTES: &str = ".implicit";
 
 /// Returns all the directories that `unpack` may make for an image with these diffIDs, the lowest first.
 pub(super) fn of_image(layers: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
-    let key = |ids: &[String]| layout::sha256(ids.join(" ").as_bytes()).replace(':', "-");
+    let key = |ids: &[String]| layout::sha256(ids.join(" ").as_bytes()).as_ref().replace(':', "-");
     let mut paths: Vec<PathBuf> = diff_ids.iter().map(|id| layers.join(id.replacen(':', "/", 1))).collect();
     paths.extend((1..=diff_ids.len()).map(|count| layers.join("chains").join(key(&diff_ids[..count]))));
     paths.push(layers.join("parents").join(key(diff_ids)));
@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn an_images_layers_are_named_as_unpack_names_them() {
         let ids = ["sha256:aa".to_owned(), "sha512:bb".to_owned()];
-        let [one, both] =
-            ["sha256:aa", "sha256:aa sha512:bb"].map(|names| layout::sha256(names.as_bytes()).replace(':', "-"));
+        let [one, both] = ["sha256:aa", "sha256:aa sha512:bb"]
+            .map(|names| layout::sha256(names.as_bytes()).as_ref().replace(':', "-"));
         let want =
             ["sha256/aa", "sha512/bb", &format!("chains/{one}"), &format!("chains/{both}"), &format!("parents/{both}")];
         assert_eq!(of_image(Path::new("/d"), &ids), want.map(|path| Path::new("/d").join(path)));

@@ -168,16 +168,20 @@ impl Record {
         }
     }
 
-    /// Reads the records of all bundles in a directory, as far as they have one.
-    pub fn of_bundles(directory: &Path) -> io::Result<Vec<Result<Self, Error>>> {
-        let entries = sys::file::there(fs::read_dir(directory))?.into_iter().flatten();
-        let bundles = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-        let bundles = bundles.iter().filter(|bundle| sys::file::may_be_there(&bundle.join(FILE)));
-        let read = bundles.map(|bundle| match Self::of_bundle(bundle) {
-            Err(Error::Read { cause, .. }) if sys::file::says_nothing(&cause) => Err(cause),
-            record => Ok(record),
-        });
-        read.collect()
+    /// Reads the records of all bundles in a directory, as far as they have one. One that is damaged is no reason to leave
+    /// the others alone: it is said.
+    pub fn of_bundles(directory: &Path) -> io::Result<Vec<Self>> {
+        let mut records = Vec::new();
+        for entry in sys::file::there(fs::read_dir(directory))?.into_iter().flatten() {
+            let bundle = entry?.path();
+            match Self::of_bundle(&bundle) {
+                _ if !sys::file::may_be_there(&bundle.join(FILE)) => {}
+                Err(Error::Read { cause, .. }) if sys::file::says_nothing(&cause) => return Err(cause),
+                Err(error) => log::warn!("{error}"),
+                Ok(record) => records.push(record),
+            }
+        }
+        Ok(records)
     }
 
     /// Removes what only a run of the container has.

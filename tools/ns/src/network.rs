@@ -12,6 +12,7 @@ mod joined;
 mod lock;
 mod macvlan;
 mod named;
+mod note;
 mod outward;
 mod owner;
 mod plan;
@@ -70,25 +71,22 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     let is_further = is_further(&target)?;
     let config = target.bundle.as_deref().filter(|_| !is_further).map(Config::read).transpose()?;
     let _lock = lock()?;
-    let inside = named::links(&target.id)?;
-    let owner = inside.iter().find(|link| link.index == 1).map(|lo| owner::of_namespace(lo, &target.id));
-    let is_ours = owner.map_or(!is_further, |owner| is_further && owner == Some(target.owner));
-    ensure!(
-        is_ours,
-        "network namespace {} {}",
-        target.id,
-        if owner.is_some() { "exists: is it another container's?" } else { "is gone: does it run?" }
-    );
+    let id = target.id.clone();
+    let inside = named::links(&id)?;
+    let whose = inside.iter().find(|link| link.index == 1).map(|lo| owner::of_namespace(lo, &id));
+    let is_ours = is_further && whose == Some(Some(target.owner));
+    ensure!(whose.is_some() || !is_further, "network namespace {id} is gone: does it run?");
+    ensure!(whose.is_none() || is_ours, "network namespace {id} exists: is it another container's?");
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
     let done = attach(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
-        let netns = container::namespace(&target.id);
+        let netns = container::namespace(&id);
         finish(&mut target, config.as_ref(), &netns, &network)?;
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
         hand_on(&target, &signals)
     });
-    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != target.id);
+    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != id);
     let links = || Router::open().and_then(|mut host| host.links(None));
     // The record is printed: what cannot be looked at now is put back rather than undone.
     if done.is_ok() && work.flushed && links().map_or(true, |links| links.iter().any(is_other)) {
@@ -96,13 +94,10 @@ pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
     }
     if done.is_err() {
         work.undo();
-        for bridge in requests.iter().filter_map(|request| request.bridge.as_ref()) {
-            let whose = Ownership::Exactly(target.owner);
-            if let Err(error) = hosts::withdraw(&target.directories, Some(bridge), &target.id, whose) {
-                log::warn!("{error:#}");
-            }
-        }
-        if let Some(Err(error)) = config.as_ref().map(Config::restore) {
+        let bridges = requests.iter().filter_map(|request| request.bridge.as_deref());
+        let whose = Ownership::Exactly(target.owner);
+        let names = bridges.map(|bridge| hosts::withdraw(&target.directories, Some(bridge), &id, whose));
+        for error in names.chain(config.as_ref().map(Config::restore)).filter_map(Result::err) {
             log::warn!("{error:#}");
         }
     }
@@ -160,11 +155,7 @@ fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Re
         observed = Observed { port, ..observe(host, directories, bridge, &request.settings)? };
     }
     if let Some(bridge) = &observed.bridge {
-        ensure!(
-            bridge.internal || !request.settings.internal,
-            "{} is there already, and leads outwards",
-            request.network
-        );
+        ensure!(bridge.internal || !request.settings.internal, "{} leads outwards already", request.network);
         request.settings.internal = bridge.internal;
     }
     let taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
@@ -202,11 +193,8 @@ fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &
 
 /// Prints the record, unless it was interrupted.
 fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
-    if target.runs {
-        target.record.note().context("note the network in the bundle")?;
-    } else {
-        target.record.hand_on().context("print the record")?;
-    }
+    let handed = if target.runs { target.record.note() } else { target.record.hand_on() };
+    handed.context("print the record")?;
     match signals.read()? {
         Some(received) => bail!("interrupted by signal {}", received.signal),
         None => Ok(()),
@@ -256,12 +244,6 @@ pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Direc
 pub(crate) fn is_further(target: &Target) -> Result<bool> {
     let noted = target.record.find::<Network>()?.and_then(|network| network.namespace());
     Ok(target.runs || noted == Some(container::namespace(&target.id)) && named::exists(&target.id))
-}
-
-/// Returns the path of a note that is being written. No container's id begins with a full stop.
-fn draft_of(note: &Path) -> PathBuf {
-    let name = note.file_name().unwrap_or_default().to_string_lossy();
-    note.with_file_name(format!(".{name}"))
 }
 
 /// Returns a free name for the host's end of the container's link.

@@ -87,9 +87,8 @@ pub(crate) fn is_of(record: &Record, id: Option<&ContainerId>) -> bool {
 pub(crate) fn noted(directories: &Directories) -> anyhow::Result<Vec<Record>> {
     let bundles = directories.bundles();
     let records = Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))?;
-    // One that is damaged is no reason to leave the others alone.
-    let records = records.into_iter().filter_map(|record| record.map_err(|error| warn!("{error}")).ok());
-    Ok(records.filter(|record| record.member(Ports::MEMBER).is_some() && is_there(record, directories)).collect())
+    let published = |record: &Record| record.member(Ports::MEMBER).is_some() && is_there(record, directories);
+    Ok(records.into_iter().filter(published).collect())
 }
 
 /// Tells whether a container runs, or will be started again by its keeper.

@@ -25,32 +25,31 @@ pub(crate) enum Column {
 struct About {
     column: Column,
     name: &'static str,
-    json: &'static str,
     number: bool,
     help: &'static str,
 }
 
-const fn about(column: Column, name: &'static str, json: &'static str, number: bool, help: &'static str) -> About {
-    About { column, name, json, number, help }
+const fn about(column: Column, name: &'static str, number: bool, help: &'static str) -> About {
+    About { column, name, number, help }
 }
 
 const ALL: [About; 16] = [
-    about(Column::Ns, "NS", "ns", true, "namespace identifier (inode number)"),
-    about(Column::Type, "TYPE", "type", false, "kind of namespace"),
-    about(Column::Path, "PATH", "path", false, "path to the namespace"),
-    about(Column::Nprocs, "NPROCS", "nprocs", true, "number of processes in the namespace"),
-    about(Column::Pid, "PID", "pid", true, "lowest PID in the namespace"),
-    about(Column::Ppid, "PPID", "ppid", true, "PPID of the PID"),
-    about(Column::Command, "COMMAND", "command", false, "command line of the PID"),
-    about(Column::Uid, "UID", "uid", true, "UID of the PID"),
-    about(Column::User, "USER", "user", false, "username of the PID"),
-    about(Column::Netnsid, "NETNSID", "netnsid", false, "namespace ID as used by network subsystem"),
-    about(Column::Nsfs, "NSFS", "nsfs", false, "nsfs mountpoint (usually used network subsystem)"),
-    about(Column::Pns, "PNS", "pns", true, "parent namespace identifier (inode number)"),
-    about(Column::Ons, "ONS", "ons", true, "owner namespace identifier (inode number)"),
-    about(Column::Container, "CONTAINER", "container", false, "container that the namespace belongs to"),
-    about(Column::HeldBy, "HELD-BY", "held_by", false, "what keeps the namespace"),
-    about(Column::Nsid, "NSID", "nsid", true, "number that no other namespace has had since boot"),
+    about(Column::Ns, "NS", true, "namespace identifier (inode number)"),
+    about(Column::Type, "TYPE", false, "kind of namespace"),
+    about(Column::Path, "PATH", false, "path to the namespace"),
+    about(Column::Nprocs, "NPROCS", true, "number of processes in the namespace"),
+    about(Column::Pid, "PID", true, "lowest PID in the namespace"),
+    about(Column::Ppid, "PPID", true, "PPID of the PID"),
+    about(Column::Command, "COMMAND", false, "command line of the PID"),
+    about(Column::Uid, "UID", true, "UID of the PID"),
+    about(Column::User, "USER", false, "username of the PID"),
+    about(Column::Netnsid, "NETNSID", false, "namespace ID as used by network subsystem"),
+    about(Column::Nsfs, "NSFS", false, "nsfs mountpoint (usually used network subsystem)"),
+    about(Column::Pns, "PNS", true, "parent namespace identifier (inode number)"),
+    about(Column::Ons, "ONS", true, "owner namespace identifier (inode number)"),
+    about(Column::Container, "CONTAINER", false, "container that the namespace belongs to"),
+    about(Column::HeldBy, "HELD-BY", false, "what keeps the namespace"),
+    about(Column::Nsid, "NSID", true, "number that no other namespace has had since boot"),
 ];
 
 impl Column {
@@ -71,8 +70,8 @@ impl Column {
     }
 
     /// Returns the member's name in JSON.
-    pub(crate) fn json(self) -> &'static str {
-        self.about().json
+    pub(crate) fn json(self) -> String {
+        self.name().to_lowercase().replace('-', "_")
     }
 
     /// Returns the type that lsns's `--list-columns` says the column's values have.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::column::Column;
-use super::table::{Cell, Row, Table};
+use super::table::{Row, Table, one_line};
 
 /// The columns that a node shows.
 pub(crate) const COLUMNS: [Column; 6] =
@@ -53,32 +53,18 @@ fn label(row: &Row) -> String {
 
 fn text(row: &Row, column: Column) -> String {
     let cell = COLUMNS.iter().position(|known| *known == column).and_then(|place| row.cells.get(place));
-    match cell {
-        Some(Cell::Number(number)) => number.to_string(),
-        Some(Cell::Text(text)) => text.clone(),
-        Some(Cell::Lines(lines)) => lines.join(" "),
-        Some(Cell::None) | None => String::new(),
-    }
+    cell.map(one_line).unwrap_or_default()
 }
 
 /// Quotes a text: line ends become line breaks of the label, what else is not printed becomes visible.
 fn quote(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            c if c.is_control() => quoted.push('?'),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+    let text = text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+    format!("\"{}\"", text.replace(char::is_control, "?"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::Cell;
     use super::*;
 
     #[test]

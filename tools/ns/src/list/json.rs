@@ -1,6 +1,7 @@
 //! Rows and columns as JSON, in the very form of lsns: `{"namespaces": [...]}`, rows below a row in its `children`.
 
-use std::fmt::Write;
+use serde_json::ser::{PrettyFormatter, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::column::Column;
 use super::table::{Cell, Row, Table};
@@ -8,81 +9,61 @@ use super::table::{Cell, Row, Table};
 /// Writes the table as one document.
 pub(crate) fn document(table: &Table, separator: &str) -> String {
     let (top, below) = table.children();
-    let mut out = String::from("{\n   \"namespaces\": [\n      ");
-    Writer { table, below: &below, separator }.list(&top, 2, &mut out);
-    if top.is_empty() {
-        out.truncate(out.trim_end().len());
+    let value = |cell: &Cell| match cell {
+        Cell::Lines(lines) if lines.is_empty() => Value::Null,
+        Cell::Lines(lines) => json!(lines.join(separator)),
+        cell => json!(cell),
+    };
+    let members = |row: &Row| row.cells.iter().map(value).collect();
+    let mut nodes: Vec<Map<String, Value>> = table.rows.iter().map(|row| named(table, members(row))).collect();
+    pretty("namespaces", &nested(&top, &below, &mut nodes))
+}
+
+/// Takes rows out, each with those below it.
+fn nested(rows: &[usize], below: &[Vec<usize>], nodes: &mut [Map<String, Value>]) -> Value {
+    let mut list = Vec::new();
+    for index in rows {
+        let mut node = nodes.get_mut(*index).map(std::mem::take).unwrap_or_default();
+        if let Some(children) = below.get(*index).filter(|children| !children.is_empty()) {
+            node.insert("children".to_owned(), nested(children, below, nodes));
+        }
+        list.push(Value::Object(node));
     }
-    out.push_str("\n   ]\n}\n");
-    out
+    Value::Array(list)
+}
+
+fn named(table: &Table, values: Vec<Value>) -> Map<String, Value> {
+    table.columns.iter().map(|column| column.json()).zip(values).collect()
 }
 
 /// Writes each row as one line.
 pub(crate) fn lines(table: &Table) -> String {
     let line = |row: &Row| {
-        let members = row.cells.iter().zip(&table.columns);
-        let members = members.map(|(cell, column)| (column.json().to_owned(), serde_json::json!(cell)));
-        serde_json::Value::Object(members.collect()).to_string() + "\n"
+        let values = row.cells.iter().map(|cell| json!(cell)).collect();
+        Value::Object(named(table, values)).to_string() + "\n"
     };
     table.rows.iter().map(line).collect()
 }
 
 /// Writes what columns there are as one document.
 pub(crate) fn columns(columns: &[Column]) -> String {
-    let column = |column: &Column| {
-        let (name, holds, help) = (column.name(), column.type_name(), column.help());
-        format!(
-            "{{\n         \"holder\": \"{name}\",\n         \"type\": \"{holds}\",\n         \"description\": \"{help}\"\n      }}"
-        )
-    };
-    let members: Vec<String> = columns.iter().map(column).collect();
-    format!("{{\n   \"lsns-columns\": [\n      {}\n   ]\n}}\n", members.join(","))
+    let column =
+        |column: &Column| json!({"holder": column.name(), "type": column.type_name(), "description": column.help()});
+    pretty("lsns-columns", &columns.iter().map(column).collect())
 }
 
-/// A table that is written as a document.
-struct Writer<'a> {
-    table: &'a Table,
-    below: &'a [Vec<usize>],
-    separator: &'a str,
-}
-
-impl Writer<'_> {
-    fn list(&self, rows: &[usize], depth: usize, out: &mut String) {
-        let indent = "   ".repeat(depth);
-        for (place, index) in rows.iter().enumerate() {
-            let Some(row) = self.table.rows.get(*index) else { continue };
-            out.push_str(if place == 0 { "{" } else { ",{" });
-            for (member, (cell, column)) in row.cells.iter().zip(&self.table.columns).enumerate() {
-                let comma = if member == 0 { "" } else { "," };
-                // Writing to a string cannot fail.
-                let _written = write!(out, "{comma}\n{indent}   \"{}\": ", column.json());
-                self.value(cell, out);
-            }
-            if let Some(children) = self.below.get(*index).filter(|children| !children.is_empty()) {
-                let _written = write!(out, ",\n{indent}   \"children\": [\n{indent}      ");
-                self.list(children, depth + 2, out);
-                let _written = write!(out, "\n{indent}   ]");
-            }
-            let _written = write!(out, "\n{indent}}}");
-        }
+/// Breaks lines as lsns does. No text has a line end in it: JSON escapes those.
+fn pretty(name: &str, list: &Value) -> String {
+    let mut out = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(b"   "));
+    // Writing to memory cannot fail.
+    let _written = serde::Serialize::serialize(&json!({name: list}), &mut serializer);
+    let text = String::from_utf8_lossy(&out) + "\n";
+    if *list == json!([]) {
+        return text.replace("[]", "[\n   ]");
     }
-
-    fn value(&self, cell: &Cell, out: &mut String) {
-        match cell {
-            Cell::None => out.push_str("null"),
-            Cell::Number(number) => out.push_str(&number.to_string()),
-            Cell::Text(text) => string(text, out),
-            Cell::Lines(lines) if lines.is_empty() => out.push_str("null"),
-            Cell::Lines(lines) => string(&lines.join(self.separator), out),
-        }
-    }
-}
-
-fn string(text: &str, out: &mut String) {
-    match serde_json::to_string(text) {
-        Ok(quoted) => out.push_str(&quoted),
-        Err(_) => out.push_str("null"),
-    }
+    regex_lite::Regex::new(r"\},\n *\{")
+        .map_or(text.to_string(), |between| between.replace_all(&text, "},{").into_owned())
 }
 
 #[cfg(test)]
@@ -95,7 +76,7 @@ mod tests {
         let columns = vec![Column::Ns, Column::Command];
         let table =
             Table { columns, rows: vec![row(1, None), row(2, Some(0)), row(3, None)], tree: Some(Column::Command) };
-        let value: serde_json::Value = serde_json::from_str(&document(&table, ",")).unwrap();
+        let value: Value = serde_json::from_str(&document(&table, ",")).unwrap();
         assert_eq!(
             value.to_string(),
             r#"{"namespaces":[{"ns":1,"command":"a\"b\u0001","children":[{"ns":2,"command":"a\"b\u0001"}]},{"ns":3,"command":"a\"b\u0001"}]}"#
@@ -107,7 +88,7 @@ mod tests {
     #[test]
     fn no_rows_are_an_empty_list() {
         let table = Table { columns: vec![Column::Ns], rows: vec![], tree: None };
-        let value: serde_json::Value = serde_json::from_str(&document(&table, ",")).unwrap();
+        let value: Value = serde_json::from_str(&document(&table, ",")).unwrap();
         assert_eq!(value.to_string(), r#"{"namespaces":[]}"#);
     }
 }

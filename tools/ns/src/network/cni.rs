@@ -20,7 +20,7 @@ use super::lock::lock;
 use super::owner::PortAlias;
 use super::plan::Step;
 use super::work::Work;
-use super::{Config, Target, draft_of, finish, hand_on, named};
+use super::{Config, Target, finish, hand_on, named, note};
 
 /// Where the lists and results of containers are.
 const NOTE: NetworkNote = NetworkNote::Cni;
@@ -162,26 +162,12 @@ impl Attachment {
     }
 
     fn keep(&self) -> Result<()> {
-        let temporary = draft_of(&self.path);
-        let write = || -> std::io::Result<()> {
-            self.path.parent().map_or(Ok(()), super::lock::make_private)?;
-            fs::write(&temporary, serde_json::to_vec(self)?)?;
-            fs::rename(&temporary, &self.path)
-        };
-        write().with_context(|| {
-            let _none = fs::remove_file(&temporary);
-            format!("write {}", self.path.display())
-        })
+        note::write(&self.path, self, false)
     }
 
     fn kept(directories: &Directories, id: &ContainerId) -> Result<Option<Self>> {
         let path = directories.network_note(NOTE, id);
-        let text = match sys::file::read_regular(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| format!("read {}", path.display()))?,
-        };
-        let kept: Self = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
-        Ok(Some(Self { path, ..kept }))
+        Ok(note::read(&path)?.map(|kept| Self { path, ..kept }))
     }
 }
 

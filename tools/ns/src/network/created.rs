@@ -2,7 +2,7 @@
 //! its bridge is made with the first container on it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,10 +11,11 @@ use netlink::route::{Link, Router};
 use record::{Id, NetworkOptions, Record};
 use serde_json::{Value, json};
 
-use super::lock::{lock, make_private};
+use super::lock::lock;
+use super::note::{self, draft_of};
 use super::owner::{self, PortAlias, bridge_of};
 use super::plan::gateways;
-use super::{draft_of, observe, removal, restore};
+use super::{observe, removal, restore};
 use crate::options::Settings;
 
 /// Those that docker has made itself, or that are none.
@@ -37,16 +38,7 @@ pub(crate) fn create(directories: &Directories, name: &NetworkName, mut settings
         settings.ipv6 = false;
         settings.gateways = gateways.iter().map(|gateway| gateway.address).collect();
     }
-    let path = directories.network(name);
-    let write = || -> Result<()> {
-        make_private(&directories.networks())?;
-        let draft = draft_of(&path);
-        fs::write(&draft, serde_json::to_vec(&settings)?)?;
-        // It is to be whole after a power cut, too.
-        File::open(&draft)?.sync_all()?;
-        Ok(fs::rename(draft, &path)?)
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    note::write(&directories.network(name), &settings, true)
 }
 
 /// Forgets a network that nobody uses. With `force` one that is not there is no error.
@@ -71,7 +63,6 @@ pub(crate) fn remove(directories: &Directories, name: &NetworkName, force: bool)
 fn users(directories: &Directories, name: &NetworkName, links: &[Link]) -> Result<BTreeSet<String>> {
     let mut users: BTreeSet<String> = ports_on(links, &bridge_of(name)).map(|port| port.id.into()).collect();
     for record in Record::of_bundles(&directories.bundles()).context("read the bundles")? {
-        let Ok(record) = record.map_err(|error| log::warn!("{error}")) else { continue };
         let (Ok(Some(Id(id))), Ok(Some(NetworkOptions(words)))) = (record.find(), record.find()) else { continue };
         users.extend(restore::networks_of(&words).any(|network| network == &**name).then(|| id.into()));
     }
@@ -114,13 +105,8 @@ fn row(name: &NetworkName, settings: &Settings, links: &[Link]) -> Result<Value>
 /// Reads what is noted of a network; nothing, where none of that name was created.
 pub(crate) fn settings_of(directories: &Directories, network: &str) -> Result<Option<Settings>> {
     let Ok(name) = network.parse::<NetworkName>() else { return Ok(None) };
-    let path = directories.network(&name);
-    match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        // What cannot be read may say that nobody gets out of it.
-        text => serde_json::from_slice(&text.with_context(|| format!("read {}", path.display()))?)
-            .with_context(|| format!("{} is damaged", path.display())),
-    }
+    // What cannot be read may say that nobody gets out of it.
+    note::read(&directories.network(&name))
 }
 
 /// Returns the networks that were created, by name.

@@ -18,7 +18,7 @@ use netlink::route::Router;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::draft_of;
+use super::note::{self, draft_of};
 use super::owner::{PortAlias, name_of_address};
 
 /// What stands behind each of our lines, and before the container's id.
@@ -48,12 +48,7 @@ impl Note {
     pub(crate) fn publish(&self, directories: &Directories, host: &mut Router) -> Result<()> {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
         let path = directories.host_note(&self.bridge, &self.id);
-        let write = || -> Result<()> {
-            path.parent().map_or(Ok(()), super::lock::make_private)?;
-            fs::write(draft_of(&path), serde_json::to_vec(self)?)?;
-            Ok(fs::rename(draft_of(&path), &path)?)
-        };
-        write().with_context(|| format!("write {}", path.display()))?;
+        note::write(&path, self, false)?;
         let mut theirs = Vec::new();
         for other in self.others(directories)? {
             if other.lives(host) {
@@ -117,14 +112,9 @@ impl Note {
 }
 
 /// Takes a container's names out of all files, or those of one bridge, and forgets where its own is.
-pub(crate) fn withdraw(
-    directories: &Directories,
-    bridge: Option<&str>,
-    id: &ContainerId,
-    whose: Ownership,
-) -> Result<()> {
-    let of_bridge = bridge.map(|bridge| vec![directories.host_notes(Some(bridge))]);
-    for notes in of_bridge.map_or_else(|| paths_in(&directories.host_notes(None)), Ok)? {
+pub(crate) fn withdraw(directories: &Directories, on: Option<&str>, id: &ContainerId, whose: Ownership) -> Result<()> {
+    let bridge = on.map(|bridge| vec![directories.host_notes(Some(bridge))]);
+    for notes in bridge.map_or_else(|| paths_in(&directories.host_notes(None)), Ok)? {
         let Some(own) = notes.file_name().and_then(OsStr::to_str) else { continue };
         let path = directories.host_note(own, id);
         // It is there only if whoever wrote it was killed.

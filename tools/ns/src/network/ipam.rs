@@ -103,6 +103,29 @@ mod tests {
     }
 
     #[test]
+    fn a_range_is_all_that_addresses_are_chosen_from() {
+        for (gateway, range, want) in [
+            ("10.0.0.1/24", "10.0.0.0/30", 2),
+            ("10.0.0.1/24", "10.0.0.252/30", 3),
+            ("10.0.0.1/24", "10.0.0.9/32", 1),
+            ("fd00::1/64", "fd00::f:0/126", 4),
+        ] {
+            let (gateway, range): (Cidr, Cidr) = (gateway.parse().unwrap(), range.parse().unwrap());
+            let mut taken: Vec<IpAddr> = vec![];
+            let free = |taken: &[IpAddr]| {
+                super::choose("web", gateway, range, None, &mut |address| {
+                    taken.contains(&address).then(|| "db".to_owned())
+                })
+            };
+            while let Ok(lease) = free(&taken) {
+                assert!(range.contains(lease.address.address) && lease.address.prefix == gateway.prefix);
+                taken.push(lease.address.address);
+            }
+            assert_eq!(taken.len(), want, "{range}");
+        }
+    }
+
+    #[test]
     fn an_id_keeps_its_address() {
         let gateway: Cidr = "10.213.0.1/16".parse().unwrap();
         let first = choose("web", gateway, None, &[]).unwrap();

@@ -91,8 +91,6 @@ fn missing(directories: &Directories, host: &mut Router) -> Result<Vec<Step>> {
 fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachment>> {
     let (mut found, bundles) = (Vec::new(), directories.bundles());
     for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
-        // One that is damaged is no reason to leave the others alone.
-        let Ok(record) = record.map_err(|error| log::warn!("{error}")) else { continue };
         for mut attachment in attachments_of(&record).unwrap_or_default() {
             let created = attachment.network.as_ref().map(|network| settings_of(directories, network)).transpose()?;
             attachment.masquerade &= !created.flatten().unwrap_or_default().no_masquerade;

@@ -124,14 +124,18 @@ fn print(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{text}")?)
 }
 
+/// Writes a value for people: what an array has, and the names of an object's members, with commas.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
+        Value::Object(members) => members.keys().cloned().collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
 fn table(rows: &[Value]) -> String {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let list = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(",");
-    let row = |row: &Value| {
-        let containers = row["containers"].as_object().into_iter().flat_map(|all| all.keys().cloned());
-        let containers = containers.collect::<Vec<_>>().join(",");
-        [text(&row["name"]), text(&row["driver"]), list(&row["subnets"]), text(&row["internal"]), containers]
-    };
-    let head = ["NAME", "DRIVER", "SUBNETS", "INTERNAL", "CONTAINERS"].map(str::to_owned);
-    cli::table(&[vec![head], rows.iter().map(row).collect()].concat())
+    let members = ["name", "driver", "subnets", "internal", "containers"];
+    let lines = rows.iter().map(|row| members.map(|member| text(&row[member])));
+    cli::table(&[vec![members.map(str::to_uppercase)], lines.collect()].concat())
 }

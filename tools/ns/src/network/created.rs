@@ -95,6 +95,7 @@ fn row(name: &NetworkName, settings: &Settings, links: &[Link]) -> Result<Value>
     let driver = if settings.macvlan.is_some() { "macvlan" } else { "bridge" };
     let containers = ports_on(links, &bridge_of(name)).map(|port| (port.id.into(), json!(port.addresses)));
     let mut row = serde_json::to_value(settings)?;
+    row["ipv6"] = json!(settings.subnets.iter().any(|subnet| !subnet.address.is_ipv4()));
     row["name"] = json!(name);
     row["driver"] = json!(driver);
     row["bridge"] = json!(bridge_of(name));

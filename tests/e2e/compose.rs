@@ -1,10 +1,13 @@
 //! `compose`: a file of services becomes pipelines, and goes again.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::support::{Need, Sandbox, Test, image, test, wait_for};
 
 const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
+const BUILDER: &[Need] = &[Need::Overlay, Need::Nft, Need::Program("podman"), Need::Program("busybox")];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -13,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("in_the_foreground_it_shows_what_they_say_and_stops_them", PIPELINE, foreground),
         test("services_on_different_networks_do_not_see_each_other", PIPELINE, networks),
         test("a_service_stands_on_several_networks", PIPELINE, several_networks),
+        test("what_says_how_it_is_built_is_built", BUILDER, built),
         test("networks_are_as_the_file_says", PIPELINE, networks_with_settings),
         test("a_service_restarts_with_what_it_needs_where_it_says_so", PIPELINE, restarted_with_what_it_needs),
         test("projects_do_not_see_each_other", PIPELINE, projects),
@@ -197,6 +201,37 @@ fn networks_with_settings(sandbox: &Sandbox) {
     sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("ns network list --json").run().ok().stdout_is("[]\n");
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
+}
+
+fn built(sandbox: &Sandbox) {
+    let busybox = sandbox.sh("command -v busybox").run().ok().stdout;
+    sandbox.sh(&format!("mkdir app && cp {} app/busybox", busybox.trim())).run().ok();
+    sandbox.write("app/Dockerfile", "FROM scratch\nARG WORD\nCOPY busybox /busybox\nENV WORD=$WORD\nCMD [\"/busybox\", \"sh\", \"-c\", \"echo $WORD; exec /busybox sleep 1000\"]\n");
+    let file = "name: lab\nservices:\n  app: {build: {context: app, args: {WORD: $WORD}}, stop_grace_period: 0s, network_mode: none}\n";
+    sandbox.write("compose.yaml", file);
+    let compose = |line: &str| {
+        // podman takes no longer path.
+        let builder = "run=$(mktemp -d /tmp/XXXXXX); trap 'rm -r \"$run\"' EXIT
+            export DRAYAGE_BUILD=\"podman --root $run/s --runroot $run/r --storage-driver vfs build\"";
+        sandbox.sh(&format!("{builder}\n{line}")).limit(Duration::from_secs(60)).run()
+    };
+    compose("WORD=one compose up -d").ok().stderr_has("lab-app-1 started");
+    let said = || {
+        wait_for("its word", || {
+            Some(sandbox.run(&["compose", "logs", "--no-log-prefix"]).ok().stdout).filter(|said| said.ends_with('\n'))
+        })
+    };
+    assert_eq!(said(), "one\n");
+    // What is there is built again if that is asked for.
+    compose("WORD=two compose up -d --force-recreate").ok();
+    assert_eq!(said(), "one\n");
+    compose("WORD=two compose build && WORD=two compose up -d --force-recreate").ok();
+    assert_eq!(said(), "two\n");
+    sandbox.run(&["compose", "down"]).ok();
+    sandbox.write("app/Dockerfile", "FROM scratch\nCOPY nothing /\n");
+    compose("compose up -d --build").fails(1).stderr_has("lab-app:latest is not built: $DRAYAGE_BUILD");
+    let none = sandbox.sh("DRAYAGE_BUILD=no-such-builder compose build").run().fails(1);
+    none.stderr_has("no-such-builder: not found").stderr_has("compose: build lab: see above");
 }
 
 fn restarted_with_what_it_needs(sandbox: &Sandbox) {
@@ -410,10 +445,7 @@ fn wrong(sandbox: &Sandbox) {
         ("services: {a: {image: b, depends_on: [a]}}", "circle"),
         ("services: {a: {image: '${UNSET:?is needed}'}}", "is needed"),
         ("services: [", "line"),
-        (
-            "services: {a: {build: .}}",
-            "services.a.build: no image is built here: `docker buildx build -o type=oci,dest=a.tar .`",
-        ),
+        ("services: {a: {build: {ssh: [x]}}}", "services.a.build.ssh"),
     ] {
         sandbox.write("odd.yaml", text);
         sandbox

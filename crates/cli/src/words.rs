@@ -23,7 +23,7 @@ const TOOLS: [(&str, &[&str]); 9] = [
 ];
 /// What the others are; of words that are no verb anywhere, what is done instead.
 const OTHERS: [(&[&str], &str); 12] = [
-    (&["build"], "buildah or buildkit, whose image pull oci:DIR takes"),
+    (&["build"], "compose build, or buildah, whose image pull oci:DIR takes"),
     (&["create"], "bundle, and then keep start"),
     (&["images"], "pull list"),
     (&["load"], "pull docker-archive:FILE"),

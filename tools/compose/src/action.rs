@@ -13,13 +13,16 @@ use stage::{Stage, Tool};
 use crate::logs;
 use crate::options::{Config, Exec, Ps, Up};
 use crate::project::Project;
-use crate::script::{command, created};
+use crate::script::{self, command, created};
+use crate::service::Service;
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
 pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
     orphans(project, root, up.remove_orphans)?;
-    for service in project.services.iter().filter(|service| service.builds) {
-        log::warn!("service {}: nothing is built, its image {} is fetched", service.name, service.operands[1]);
+    let fetched = |service: &&Service| service.build.is_some() && !service.has_own_image && !up.print.build;
+    for service in project.services.iter().filter(fetched) {
+        let (name, image) = (&service.name, &service.operands[1]);
+        log::warn!("service {name}: nothing is built, its image {image} is fetched (--build builds it)");
     }
     let status = shell(script)?;
     if !status.success() {
@@ -166,10 +169,16 @@ pub(crate) fn exec(project: &Project, root: &[OsString], states: Option<&Path>, 
     Err(stage.command()?.exec()).with_context(|| stage.to_string())
 }
 
-/// Fetches the images, each once.
+/// Builds the images.
+pub(crate) fn build(project: &Project, root: &[OsString]) -> Result<()> {
+    let status = shell(&format!("set -eu\n{}", script::build(project, root, false)))?;
+    if status.success() { Ok(()) } else { bail!("build {}: see above", project.name) }
+}
+
+/// Fetches the images that are not built, each once.
 pub(crate) fn pull(project: &Project, root: &[OsString]) -> Result<()> {
     let mut fetched = HashSet::new();
-    for service in &project.services {
+    for service in project.services.iter().filter(|service| !service.has_own_image) {
         let platform = service.options.iter().skip_while(|option| *option != "--platform").take(2);
         let mut pull = command(Tool::Pull, &[], root);
         pull.push(platform);

@@ -84,6 +84,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             let states = file.roots.argument().map(|_| file.roots.directories().states());
             return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
         }
+        Command::Build(services) => action::build(&read(services)?, &root)?,
         Command::Pull(services) => action::pull(&read(services)?, &root)?,
         Command::Start(services) => action::start(&read(services)?, &root)?,
         Command::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,

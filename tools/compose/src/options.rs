@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Config(Config),
     /// Execute a command in a service's container, as `spawn exec` does
     Exec(Exec),
+    /// Build the images of services that say how, by $`DRAYAGE_BUILD` [default: buildah build]
+    Build(Services),
     /// Fetch the services' images, whether they are there or not
     Pull(Services),
     /// Start services' containers again, and those they need
@@ -73,8 +75,8 @@ pub(crate) struct Up {
     /// Remove the containers of services that the file does not have any more
     #[arg(long)]
     pub(crate) remove_orphans: bool,
-    /// What is so in any case: of an image that could be built it is said that it is not.
-    #[arg(long = "build", aliases = ["no-build", "quiet-pull", "no-color"], hide = true)]
+    /// What is so in any case.
+    #[arg(long = "no-build", aliases = ["quiet-pull", "no-color"], hide = true)]
     as_it_is: bool,
     #[command(flatten)]
     pub(crate) print: Print,
@@ -83,6 +85,9 @@ pub(crate) struct Up {
 /// `print`, and what it prints of.
 #[derive(Args, Debug)]
 pub(crate) struct Print {
+    /// Build the images of services that say how: those that are there, too, and those that have a name
+    #[arg(long)]
+    pub(crate) build: bool,
     /// Also start those anew that run: what the file says now may be something else
     #[arg(long)]
     pub(crate) force_recreate: bool,

@@ -12,6 +12,12 @@ pub(crate) fn resolve(file: &mut Value, directory: &Path) {
             Value::Object(item) => absolute(item.get_mut("path"), directory),
             item => absolute(Some(item), directory),
         });
+        match service.get_mut("build") {
+            Some(Value::Object(build)) => {
+                context(Some(build.entry("context").or_insert_with(|| ".".into())), directory);
+            }
+            build => context(build, directory),
+        }
         each(service.get_mut("label_file"), &mut |item| absolute(Some(item), directory));
         if let Some(Value::Object(extends)) = service.get_mut("extends") {
             absolute(extends.get_mut("file"), directory);
@@ -44,6 +50,12 @@ fn each(value: Option<&mut Value>, change: &mut dyn FnMut(&mut Value)) {
         Some(value) => change(value),
         None => {}
     }
+}
+
+/// The context of a build may be a repository elsewhere.
+fn context(value: Option<&mut Value>, directory: &Path) {
+    let is_path = |value: &&mut Value| value.as_str().is_some_and(|text| !text.contains("://") && !text.contains('@'));
+    absolute(value.filter(is_path), directory);
 }
 
 fn absolute(value: Option<&mut Value>, directory: &Path) {

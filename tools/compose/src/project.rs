@@ -69,6 +69,11 @@ impl Context<'_> {
         Ok(format!("{}-{service}-1", self.name).parse()?)
     }
 
+    /// Returns the name of a service's image where the file gives it none.
+    pub(crate) fn image(&self, service: &str) -> String {
+        format!("{}-{service}", self.name)
+    }
+
     /// Returns the id of a service's container.
     pub(crate) fn container_of(&self, service: &str) -> Result<ContainerId> {
         let node = self.file.get("services").and_then(|services| services.get(service));

@@ -22,11 +22,42 @@ const HEALTHY: &str = r#"healthy() {
 }
 "#;
 
+/// What builds an image: the builder writes an archive, which gets into the layout under the name of the image.
+const BUILD: &str = r#"build() {
+  image=$1 dir=$(mktemp -d); shift
+  case ${image##*/} in *:*) ;; *) image=$image:latest ;; esac
+  ${DRAYAGE_BUILD:-buildah build} --tag "oci-archive:$dir/image:$image" "$@" >&2 && PULL "oci-archive:$dir/image" >/dev/null || image="$image is not built: \$DRAYAGE_BUILD, or buildah build, does it"
+  rm -r "$dir"
+  case $image in *' '*) echo "$image" >&2; exit 1 ;; esac
+}
+"#;
+
+/// Returns what builds the images of services that say how; with `missing` those alone that are not there and have no name
+/// by which they could be fetched.
+pub(crate) fn build(project: &Project, root: &[OsString], missing: bool) -> String {
+    let mut script = Vec::new();
+    for service in project.services.iter().filter(|service| service.has_own_image || !missing) {
+        let Some(words) = &service.build else { continue };
+        if script.is_empty() {
+            script.push(BUILD.replace("PULL", &command(Tool::Pull, &[], root).to_string()));
+        }
+        let image = &service.operands[1];
+        if missing {
+            let mut look = command(Tool::Pull, &["--policy=never"], root);
+            look.push(["--", image]);
+            script.push(format!("{look} >/dev/null 2>&1 || "));
+        }
+        let words: Vec<String> = [image].into_iter().chain(words).map(|text| word(text)).collect();
+        script.push(format!("build {}\n", words.join(" ")));
+    }
+    script.concat()
+}
+
 /// Returns the script. Containers that run are left alone unless all are to be made anew.
 pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> String {
     let anew = print.force_recreate;
     let list = command(Tool::Keep, &["list", "--quiet"], root);
-    let mut script = vec!["set -eu\n".to_owned()];
+    let mut script = vec!["set -eu\n".to_owned(), build(project, root, !print.build)];
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
     if waits.clone().any(|wait| wait.condition != Condition::Started) {
         script.push(IS.replace("LIST", &list.to_string()));
@@ -139,7 +170,8 @@ mod tests {
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
             networks: vec![],
             operands: vec!["img".to_owned(), "it's".to_owned()],
-            builds: false,
+            build: None,
+            has_own_image: false,
         };
         let needs = [("db", Condition::Healthy), ("init", Condition::Completed)];
         let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
@@ -151,7 +183,7 @@ mod tests {
             volumes: vec![],
         };
         let services = Services { services: vec![] };
-        let print = Print { force_recreate: true, no_deps: false, pull: None, services };
+        let print = Print { build: false, force_recreate: true, no_deps: false, pull: None, services };
         let script = script(&project, &["--root".into(), "/r".into()], &print);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();

@@ -6,6 +6,7 @@ use container::ContainerId;
 use crate::node::Node;
 use crate::project::{Context, Network};
 
+mod build;
 mod environment;
 mod field;
 mod health;
@@ -68,8 +69,10 @@ pub(crate) struct Service {
     pub(crate) options: Vec<String>,
     /// The image and the command.
     pub(crate) operands: Vec<String>,
-    /// Whether the file says, too, how the image would be built.
-    pub(crate) builds: bool,
+    /// How the image is built, if the file says that: options and the context.
+    pub(crate) build: Option<Vec<String>>,
+    /// Whether it is built where it is missing: the file names none that could be fetched.
+    pub(crate) has_own_image: bool,
 }
 
 /// Keys that other functions than the table read.
@@ -94,12 +97,8 @@ pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
 /// Reads the service of that outline.
 pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
     let Outline { name, dependencies, .. } = outline;
-    let build = node.get("build");
-    if let (None, Some(build)) = (node.get("image"), &build) {
-        let directory = build.get("context").unwrap_or_else(|| build.clone()).text().unwrap_or_default();
-        let how = format!("docker buildx build -o type=oci,dest={name}.tar {directory}");
-        return Err(build.error(format!("no image is built here: `{how}`, and image: oci-archive:{name}.tar")));
-    }
+    let build = node.get("build").map(|build| build::words(&build)).transpose()?;
+    let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| context.image(&name));
     node.only_or_named(&(field::keys() + READ), "develop")?;
     let container = match node.get("container_name") {
         Some(container) => container.name()?,
@@ -115,20 +114,20 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(joining);
     options.extend(mount::options(node, context)?);
     options.extend(health::options(node)?);
-    let operands = operands(node, &mut options)?;
+    let has_own_image = own_image.is_some();
+    let operands = operands(node, own_image, &mut options)?;
     let hash = fnv(options.iter().chain(&operands).flat_map(|word| word.bytes().chain([0])));
     options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
-    Ok(Service { name, container, dependencies, networks, options, operands, builds: build.is_some() })
+    Ok(Service { name, container, dependencies, networks, options, operands, build, has_own_image })
 }
 
 /// Returns the image and the command, behind `--`: what a file says is never an option.
-fn operands(node: &Node<'_>, options: &mut Vec<String>) -> Result<Vec<String>> {
-    let image = node.get("image").ok_or_else(|| node.error("no image"))?;
-    let odd = |c: char| c.is_whitespace() || c.is_control();
-    if image.text()?.starts_with('-') || image.text()?.contains(odd) {
-        return Err(image.error(format!("{:?} is not the name of an image", image.text()?)));
+fn operands(node: &Node<'_>, own_image: Option<String>, options: &mut Vec<String>) -> Result<Vec<String>> {
+    let given = || node.get("image").ok_or_else(|| node.error("no image")).and_then(|image| image.text());
+    let image = own_image.map_or_else(given, Ok)?;
+    if image.starts_with('-') || image.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(node.error(format!("image: {image:?} is not the name of an image")));
     }
-    let image = image.text()?;
     if let Some(entrypoint) = node.get("entrypoint") {
         // As a JSON list, which may be empty: the image's command remains then.
         options.extend(["--entrypoint".to_owned(), serde_json::to_string(&words(&entrypoint)?)?]);

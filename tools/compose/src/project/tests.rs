@@ -213,10 +213,7 @@ fn files_include_and_extend_others() {
 fn what_is_wrong_is_told_by_its_place() {
     for (text, want) in [
         ("services: {a: {}}", "services.a: no image"),
-        (
-            "services: {a: {build: .}}",
-            "services.a.build: no image is built here: `docker buildx build -o type=oci,dest=a.tar .`, and image: oci-archive:a.tar",
-        ),
+        ("services: {a: {build: {context: ., ssh: [x]}}}", "services.a.build.ssh: not supported"),
         ("services: {a: {image: x, lnk: y}}", "services.a.lnk: not supported"),
         ("services: {a: {image: x, ports: [{published: 1}]}}", "services.a.ports[0]: no target"),
         ("services: {a: {image: x, volumes: ['v:/v']}}", "services.a.volumes[0]: no volume v under volumes"),
@@ -269,6 +266,24 @@ fn what_has_no_effect_with_docker_compose_either_is_not_refused() {
 networks: {default: {external: {name: old}}}";
     let want = " --stop-timeout 0 --restart always --network=old:alias=a -- x";
     assert_eq!(command_lines(text), [named("a") + want]);
+}
+
+#[test]
+fn a_build_is_what_builders_share() {
+    for (build, want) in [
+        (".", "/src/shop/."),
+        ("{context: web, dockerfile: Dockerfile.dev}", "--file=/src/shop/web/Dockerfile.dev /src/shop/web"),
+        (
+            "{args: {A: 1, B: }, target: t, no_cache: true}",
+            "--build-arg=A=1 --build-arg=B --target=t --no-cache /src/shop/.",
+        ),
+        ("https://x.test/a.git#main", "https://x.test/a.git#main"),
+    ] {
+        let project = read_text(&format!("services: {{a: {{build: {build}}}}}")).unwrap();
+        let service = &project.services[0];
+        assert_eq!(service.build.as_ref().unwrap().join(" "), want, "{build}");
+        assert_eq!((service.operands.join(" ").as_str(), service.has_own_image), ("-- shop-a", true));
+    }
 }
 
 #[test]

@@ -190,6 +190,11 @@ fn in_use(sandbox: &Sandbox) {
             test -z \"$(ns network prune)\"; ns del db; keep stop -t 0 web
             ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by web' err
             keep start web; ns network list | grep '^back ' | grep -q web; keep rm -f web
+            # What somebody flushes comes back as the network was created, a damaged one beside it or not.
+            ns network create --no-masquerade quiet; run -d --name calm --network quiet {image} sleep 300 >/dev/null
+            echo x >$DRAYAGE_ROOT/networks/odd; nft flush ruleset; ns restore 2>/dev/null; ns check
+            ! nft list ruleset | grep -q masquerade; ns network list 2>err | grep -q calm; grep -q 'read .*/networks/odd: ' err
+            keep rm -f calm; ns network rm quiet odd
             # Removed while containers start: either of the two comes first, and an internal network lets nobody out.
             for turn in 1 2 3 4 5 6; do
                 ns network create --internal race >/dev/null

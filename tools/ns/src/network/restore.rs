@@ -92,8 +92,10 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
     let (mut found, bundles) = (Vec::new(), directories.bundles());
     for record in Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))? {
         for mut attachment in attachments_of(&record).unwrap_or_default() {
-            let created = attachment.network.as_ref().map(|network| settings_of(directories, network)).transpose()?;
-            attachment.masquerade &= !created.flatten().unwrap_or_default().no_masquerade;
+            let network = attachment.network.as_ref().unwrap_or(&attachment.bridge);
+            // What is damaged is said when a container is to be made by it.
+            let created = settings_of(directories, network).ok().flatten();
+            attachment.masquerade &= !created.unwrap_or_default().no_masquerade;
             let Attachment { id, owner, port, addresses, .. } = &attachment;
             let link = links.iter().find(|link| link.name == *port);
             let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };

@@ -44,13 +44,6 @@ pub(crate) struct Look {
     pub(crate) width: Option<usize>,
 }
 
-/// How one line is written.
-#[derive(Clone, Copy)]
-struct LineLook {
-    cut: bool,
-    further: bool,
-}
-
 impl Table {
     /// Returns the rows below each row, in order, and the topmost ones.
     pub(crate) fn children(&self) -> (Vec<usize>, Vec<Vec<usize>>) {
@@ -70,9 +63,9 @@ impl Table {
     pub(crate) fn to_text(&self, look: Look) -> String {
         let blocks = self.blocks(look);
         let mut widths: Vec<usize> = self.columns.iter().map(|column| column.name().len()).collect();
-        for (width, cell) in blocks.iter().flatten().flat_map(|row| widths_of(row)).collect::<Vec<_>>() {
-            if let Some(known) = widths.get_mut(cell) {
-                *known = (*known).max(width);
+        for line in blocks.iter().flatten() {
+            for (width, cell) in widths.iter_mut().zip(line) {
+                *width = (*width).max(cell.chars().count());
             }
         }
         if let (Some(limit), Some(command)) = (look.width, self.columns.iter().position(|c| *c == Column::Command)) {
@@ -81,15 +74,14 @@ impl Table {
                 *width = width.saturating_sub(excess).max(Column::Command.name().len());
             }
         }
-        let cut = look.width.is_some();
         let mut text = String::new();
         if !look.no_headings {
             let names: Vec<String> = self.columns.iter().map(|column| column.name().to_owned()).collect();
-            self.line(&names, &widths, LineLook { cut, further: false }, &mut text);
+            self.line(&names, &widths, false, &mut text);
         }
         for block in &blocks {
             for (number, line) in block.iter().enumerate() {
-                self.line(line, &widths, LineLook { cut, further: number > 0 }, &mut text);
+                self.line(line, &widths, number > 0, &mut text);
             }
         }
         text
@@ -155,12 +147,13 @@ impl Table {
             .collect()
     }
 
-    fn line(&self, cells: &[String], widths: &[usize], look: LineLook, text: &mut String) {
-        let LineLook { cut, further } = look;
+    /// Writes one line; whether it is a `further` one of its row.
+    fn line(&self, cells: &[String], widths: &[usize], further: bool, text: &mut String) {
         let count = self.columns.len();
         for (place, ((cell, width), column)) in cells.iter().zip(widths).zip(&self.columns).enumerate() {
             let last = place + 1 == count;
-            let cell: &str = &if cut { cell.chars().take(*width).collect() } else { cell.clone() };
+            // Only a command is wider, where lines are cut.
+            let cell: String = cell.chars().take(*width).collect();
             // As lsns does: what ends a further line of a row is not padded.
             let right = column.right() && self.tree != Some(*column) && !(last && further && cell.is_empty());
             // Writing to a string cannot fail.
@@ -172,10 +165,6 @@ impl Table {
             text.push(if last { '\n' } else { ' ' });
         }
     }
-}
-
-fn widths_of(row: &[String]) -> impl Iterator<Item = (usize, usize)> + '_ {
-    row.iter().enumerate().map(|(place, cell)| (cell.chars().count(), place))
 }
 
 /// Returns a cell's text; several lines become one.
@@ -190,15 +179,11 @@ pub(crate) fn one_line(cell: &Cell) -> String {
 
 /// What a program has put into its command line must not move the cursor.
 fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            let _written = write!(out, "\\x{:02x}", u32::from(c));
-        } else {
-            out.push(c);
-        }
+    if !text.contains(char::is_control) {
+        return text.to_owned();
     }
-    out
+    let escaped = |c: char| if c.is_control() { format!("\\x{:02x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 /// Writes a text without a blank in it.

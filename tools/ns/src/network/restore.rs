@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
-use container::{ContainerId, Directories, Owner};
+use container::Directories;
 use netlink::foreign::Forward;
 use netlink::forwarding;
 use netlink::route::{Cidr, Link, NewLink, Router};
@@ -24,14 +24,13 @@ use super::work::Work;
 /// How a container is on a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Attachment {
-    id: ContainerId,
-    owner: Option<Owner>,
+    /// What its port says.
+    alias: PortAlias,
     bridge: String,
     /// Whether the bridge is one that `ns add` makes.
     own: bool,
     /// The host's end of its link.
     port: String,
-    addresses: Vec<IpAddr>,
     /// The bridge's addresses.
     gateways: Vec<Cidr>,
     masquerade: bool,
@@ -96,13 +95,12 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
             // What is damaged is said when a container is to be made by it.
             let created = settings_of(directories, network).ok().flatten();
             attachment.masquerade &= !created.unwrap_or_default().no_masquerade;
-            let Attachment { id, owner, port, addresses, .. } = &attachment;
-            let link = links.iter().find(|link| link.name == *port);
-            let alias = PortAlias { id: id.clone(), owner: *owner, addresses: addresses.clone() };
-            if link.and_then(PortAlias::of).is_some_and(|said| said == alias) {
+            let link = links.iter().find(|link| link.name == attachment.port);
+            let Attachment { alias, port, .. } = &attachment;
+            if link.and_then(PortAlias::of).as_ref() == Some(alias) {
                 found.push(attachment);
-            } else if link.is_none() && named::exists(id) {
-                log::warn!("{id} has lost its link {port}, which only a new start makes again");
+            } else if link.is_none() && named::exists(&alias.id) {
+                log::warn!("{} has lost its link {port}, which only a new start makes again", alias.id);
             }
         }
     }
@@ -136,11 +134,9 @@ fn attachments_of(record: &Record) -> Option<Vec<Attachment>> {
         }
         let first: Option<IpAddr> = gateways.first().map(|gateway| gateway.address);
         found.push(Attachment {
-            id: id.clone(),
-            owner,
+            alias: PortAlias { id: id.clone(), owner, addresses },
             own: text(bridge, "mac") == Some(&mac_text(&mac(first, bridge_name))),
             port: port.to_owned(),
-            addresses,
             gateways,
             masquerade: !words.iter().any(|word| word == "--no-masquerade"),
             internal,

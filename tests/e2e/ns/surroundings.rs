@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("iptables_legacy_lets_containers_through_while_there_are_any", LEGACY, legacy_firewall),
         test("a_name_for_the_host_is_the_networks_gateway", NEEDS, host_gateway),
         test("an_address_with_another_owner_is_announced", NEEDS, announced),
+        test("a_full_bridge_says_so_and_what_to_do", NEEDS, full_bridge),
     ]
 }
 
@@ -112,6 +113,20 @@ on drayage0 reach nobody beyond the host; --forward=insert lets them\"
             portmap -p 8080:80 record >/dev/null 2>said; test ! -s said; portmap del web
             ns del web; reached db 192.0.2.1; ns del --wait db; iptables-legacy -S | diff before -; ip netns del lan"
         ),
+    );
+}
+
+/// A bridge has 1,023 ports, which is the kernel's limit.
+fn full_bridge(sandbox: &Sandbox) {
+    script(
+        sandbox,
+        "ip link add full0 type bridge; ip addr add 10.9.0.1/16 dev full0
+        for i in $(seq 512); do echo link add a$i type veth peer name b$i; echo link set a$i master full0; done >links
+        for i in $(seq 511); do echo link set b$i master full0; done >>links; ip -batch links
+        ! ns add --bridge full0 web 2>said
+        grep -qx 'ns: add web: join eth0 to full0 through veth[0-9a-f]*: full0 has all its 1,023 ports: --network NAME makes another one' said
+        test ! -e /run/netns/web; ip link del b512; ns add --bridge full0 web >/dev/null; ns del --wait web
+        for i in $(seq 511); do echo link del a$i; done >links; ip -batch links; ip link del full0",
     );
 }
 

@@ -1,5 +1,6 @@
 //! What is published, and the plan that leads from what is there to what is wanted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -205,13 +206,15 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
     let (leaving, staying): (Vec<_>, Vec<_>) =
         present.mappings.iter().filter(|mapping| mapping.held_by.is_none()).partition(|mapping| leaves(mapping));
     let mut steps: Vec<_> = leaving.into_iter().cloned().map(Step::Withdraw).collect();
+    let mut all_heirs: BTreeMap<IpAddr, Vec<&Mapping>> = BTreeMap::new();
+    staying.into_iter().for_each(|mapping| all_heirs.entry(mapping.target).or_default().push(mapping));
     for hairpin in present.hairpins.iter().filter(|hairpin| hairpin.held_by.is_none()) {
-        let heirs = || staying.iter().filter(|mapping| mapping.target == hairpin.target);
-        if heirs().any(|mapping| mapping.owner == hairpin.owner) {
+        let heirs = all_heirs.get(&hairpin.target).map(Vec::as_slice).unwrap_or_default();
+        if heirs.iter().any(|mapping| mapping.owner == hairpin.owner) {
             continue;
         }
         steps.push(Step::Unloop(hairpin.clone()));
-        if let Some(heir) = heirs().next() {
+        if let Some(heir) = heirs.first() {
             steps.push(Step::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use container::{ContainerId, Directories};
 use netlink::forwarding;
 use netlink::route::{Mac, Router};
+use rustix::io::Errno;
 
 use super::owner::PortAlias;
 use super::plan::Step;
@@ -93,7 +94,11 @@ impl Work {
             Step::Pair { port, bridge, peer } => {
                 let controller = self.on_host(bridge)?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
-                self.host.add_veth(port, controller, peer, netns.as_fd())?;
+                let joined = self.host.add_veth(port, controller, peer, netns.as_fd());
+                joined.map_err(|error| match error.errno() {
+                    Some(Errno::XFULL) => anyhow!("{bridge} has all its 1,023 ports: --network NAME makes another one"),
+                    _ => error.into(),
+                })?;
             }
             Step::Port { port, bridge } => {
                 let (port, controller) = (self.on_host(port)?, self.on_host(bridge)?);

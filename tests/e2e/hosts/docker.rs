@@ -32,6 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("dockerd_execs_pauses_and_updates", NEEDS, running),
         test("dockerd_builds_restarts_and_publishes", NEEDS, build),
         test("dockerd_maps_users_and_gives_devices", NEEDS_TUN, remapped),
+        test("dockerds_containers_and_ours_reach_each_others_ports", NEEDS, side_by_side),
     ]
 }
 
@@ -64,6 +65,27 @@ fn docker_with(sandbox: &Sandbox, prepare: &str, options: &[&str], script: &str)
     daemon.wait().ok();
     host.down();
     outcome
+}
+
+/// dockerd drops what it does not know, on a host with a machine behind it.
+fn side_by_side(sandbox: &Sandbox) {
+    let lan = "ip netns add lan; ip link add ext0 type veth peer name eth0 netns lan; ip link set ext0 up
+        ip -n lan addr add 192.0.2.1/24 dev eth0; ip -n lan link set eth0 up; ip addr add 192.0.2.9/24 dev ext0
+        ip route add default via 192.0.2.1";
+    let script = "
+        ns add web >record 2>/dev/null; ip netns exec web busybox httpd -p 80 -h /; portmap -p 8080:80 record >/dev/null
+        docker run -d --name dk -p 9090:80 bb httpd -f -p 80 -h /bin >/dev/null
+        theirs() { nsenter -t $(docker inspect -f '{{.State.Pid}}' dk) -n $@; }; ours() { ip netns exec web $@; }
+        got() { $@ 2>/dev/null | grep -c 'HTTP/' || :; }
+        look() {
+            for at in theirs ours 'ip netns exec lan' ''; do for port in 8080 9090; do
+                got $at curl -si -m 9 http://192.0.2.9:$port/
+            done; done
+            for at in theirs ours; do $at busybox ping -c 1 -w 5 192.0.2.1 >/dev/null && echo out; done
+        }
+        echo look: $(look)
+        kill $(ip netns pids web); portmap del web; ns del --wait web; ip netns del lan";
+    docker_with(sandbox, lan, &[], script).stdout_has("look: 1 1 1 1 1 1 1 1 out out\n");
 }
 
 fn life(sandbox: &Sandbox) {

@@ -103,8 +103,8 @@ fn translate(
     let tell = || {
         forward::open(options.forward, &published.mappings)?;
         let ports = port_mappings(&published.mappings);
-        let mut held = if options.no_bind_check { vec![] } else { beside::specs(&ports, specs, proxied) };
-        let kept = before.iter().flat_map(|held| &held.specs).filter(|spec| !held.contains(spec)).copied();
+        let mut held = if options.no_bind_check { vec![] } else { beside::ports(&ports, specs, proxied) };
+        let kept = before.iter().flat_map(|held| &held.ports).filter(|port| !held.contains(port)).cloned();
         held.extend(kept.collect::<Vec<_>>());
         held.truncate(beside::MOST);
         Served::add_to(&mut record, &ports.into_iter().map(Served::Port).collect::<Vec<_>>())?;

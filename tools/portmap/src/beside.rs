@@ -5,21 +5,31 @@
 use anyhow::Result;
 use container::Directories;
 use log::warn;
-use record::{Id, Network, OwnedBy, PortMapping, PortOptions, Protocol, Record};
+use record::{Id, Network, OwnedBy, Part, PortMapping, Protocol, Record};
+use serde::{Deserialize, Serialize};
 
 use crate::control::Sockets;
 use crate::owner::MappingOwner;
 use crate::serve::Server;
-use crate::spec::{HostPorts, PortSpec, Span, Wish, any};
+use crate::spec::{PortSpec, Wish, any};
 use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
 pub(crate) const MOST: usize = 256;
 
-/// What such a process holds.
+/// In the record of such a process: what it holds. 0.0.0.0 or `::` keeps a port to a family.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Holds(pub(crate) Vec<PortMapping>);
+
+impl Part for Holds {
+    const MEMBER: &'static str = "holds";
+    const STAGE: &'static str = "portmap";
+}
+
+/// What such a process holds, and for whom.
 pub(crate) struct Held {
     target: Target,
-    pub(crate) specs: Vec<PortSpec>,
+    pub(crate) ports: Vec<PortMapping>,
 }
 
 impl Held {
@@ -27,25 +37,24 @@ impl Held {
         let network = record.find::<Network>().ok()??;
         let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
         let owner = MappingOwner::new(&record.find::<Id>().ok()??.0, owner, network.namespace());
-        let specs = record.find::<PortOptions>().ok()??.0.iter().filter_map(|spec| spec.parse().ok()).collect();
-        Some(Self { target: Target { owner, addresses: network.addresses(), pid: None, bundle: None }, specs })
+        let ports = record.find::<Holds>().ok()??.0;
+        Some(Self { target: Target { owner, addresses: network.addresses(), pid: None, bundle: None }, ports })
     }
 
     /// Leaves the ports that are to be held further.
     pub(crate) fn retain(&mut self, stays: impl Fn(PortMapping) -> bool) {
-        self.specs.retain(|spec| {
-            let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
-            let (host_port, container_port) = (spec.host.first(), spec.container.first);
-            stays(PortMapping { host_ip, host_port, container_port, protocol: spec.protocol })
+        self.ports.retain(|port| {
+            let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
+            stays(PortMapping { host_ip, ..port.clone() })
         });
     }
 
     /// Has another process hold it. That it is not held is no reason to fail: it is reached all the same.
     pub(crate) fn restart(&self, directories: &Directories) {
-        if self.specs.is_empty() {
+        if self.ports.is_empty() {
             return;
         }
-        let server = Server::beside(directories, &self.target, &self.specs, &[], None);
+        let server = Server::beside(directories, &self.target, &self.ports, &[], None);
         if let Err(error) = server.and_then(|server| server.go_on(false, || {})) {
             warn!("hold the ports of {}: {error:#}", self.target.owner.id);
         }
@@ -71,15 +80,14 @@ pub(crate) fn sweep(directories: &Directories, is_unwanted: impl Fn(&str) -> boo
 
 /// Returns what is to be held where these ports were published for these wishes: in both families where a wish says none
 /// and no other wish is for that port.
-pub(crate) fn specs(ports: &[PortMapping], wishes: &[PortSpec], others: &[Wish]) -> Vec<PortSpec> {
-    let spec = |port: &PortMapping| {
+pub(crate) fn ports(ports: &[PortMapping], wishes: &[PortSpec], others: &[Wish]) -> Vec<PortMapping> {
+    let held = |port: &PortMapping| {
         let wish = wishes.iter().find(|wish| wish.names(port));
         let is_other = |other: &Wish| matches!(other, Wish::Ports(spec) if spec.host.first() == port.host_port);
         let ipv4 = others.iter().any(is_other).then(|| any(true));
         let host_ip = port.host_ip.or(wish.and_then(|wish| wish.host_ip)).or(ipv4);
-        let (host, container) = (HostPorts::Exactly(Span::one(port.host_port)), Span::one(port.container_port));
-        PortSpec { host_ip, host, container, protocol: port.protocol }
+        PortMapping { host_ip, ..port.clone() }
     };
     // The proxy knows no SCTP.
-    ports.iter().map(spec).filter(|spec| spec.protocol != Protocol::Sctp).take(MOST).collect()
+    ports.iter().filter(|port| port.protocol != Protocol::Sctp).map(held).take(MOST).collect()
 }

@@ -20,7 +20,7 @@ use crate::options::Restore;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::serve::HeldBy;
-use crate::spec::{HostPorts, PortSpec, Served, Span};
+use crate::spec::{HostPorts, PortSpec, Served};
 use crate::target::Target;
 
 /// No list is longer. Bytes.
@@ -156,12 +156,7 @@ fn specs(ports: &[PortMapping]) -> Vec<PortSpec> {
             last.host = HostPorts::Exactly(last.container);
             continue;
         }
-        specs.push(PortSpec {
-            host_ip: port.host_ip,
-            host: HostPorts::Exactly(Span::one(port.host_port)),
-            container: Span::one(port.container_port),
-            protocol: port.protocol,
-        });
+        specs.push(port.into());
     }
     specs
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use container::Directories;
-use record::{Part, PortOptions, Ports};
+use record::{Part, PortMapping, Ports};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
@@ -17,13 +17,14 @@ use serde::{Deserialize, Serialize};
 use sys::clone::{Cloned, How, clone, exit_now};
 
 use crate::add;
+use crate::beside::Holds;
 use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
 use crate::mapping::{Mapping, Published, Step};
 use crate::options::{Add, ProxyProtocol};
 use crate::proxy::{self, Listener, Proxy, Surroundings};
 use crate::publish;
-use crate::spec::{PortSpec, Served, Wish};
+use crate::spec::{Served, Wish};
 use crate::target::{self, Target};
 use crate::watch::Watch;
 
@@ -78,11 +79,11 @@ impl Server {
     pub(crate) fn beside(
         directories: &Directories,
         target: &Target,
-        specs: &[PortSpec],
+        ports: &[PortMapping],
         while_processes: &[Pid],
         held: Option<(Firewall, Vec<Mapping>)>,
     ) -> anyhow::Result<Self> {
-        let wishes: Vec<Wish> = specs.iter().copied().map(Wish::Ports).collect();
+        let wishes: Vec<Wish> = ports.iter().map(|port| Wish::Ports(port.into())).collect();
         let sockets = Sockets::below(directories);
         let listeners = proxy::listen(&wishes, &Surroundings { sockets: &sockets, root: None })?;
         let served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
@@ -94,7 +95,7 @@ impl Server {
             sockets
         } else {
             record.set(&target::network(&target.owner, &target.addresses));
-            record.set(&PortOptions(specs.iter().map(ToString::to_string).collect()));
+            record.set(&Holds(ports.to_vec()));
             Sockets::beside(directories, Some(&target.owner.id))
         };
         let (control, netns) = (sockets.make(&record)?, namespace(target)?.to_owned());

@@ -135,6 +135,13 @@ impl fmt::Display for PortSpec {
     }
 }
 
+impl From<&PortMapping> for PortSpec {
+    fn from(port: &PortMapping) -> Self {
+        let (host, container) = (HostPorts::Exactly(Span::one(port.host_port)), Span::one(port.container_port));
+        Self { host_ip: port.host_ip, host, container, protocol: port.protocol }
+    }
+}
+
 /// Returns the address that stands for all of a family.
 pub(crate) fn any(is_ipv4: bool) -> IpAddr {
     if is_ipv4 { IpAddr::V4(0.into()) } else { IpAddr::V6(0.into()) }

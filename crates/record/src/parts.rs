@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, Part};
+use crate::Error;
 
 /// `image`: what `pull` has fetched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,9 +198,11 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Makes types members of the record: `part! { Image: "image" by "pull"; }`.
+#[macro_export]
 macro_rules! part {
     ($($type:ty: $member:literal by $stage:literal;)*) => {
-        $(impl Part for $type {
+        $(impl $crate::Part for $type {
             const MEMBER: &'static str = $member;
             const STAGE: &'static str = $stage;
         })*

@@ -149,7 +149,7 @@ fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
         }
     };
     let mut record = Record::default();
-    target.name(&mut record)?;
+    target.owner.name(&mut record)?;
     Ok((record, target, false))
 }
 

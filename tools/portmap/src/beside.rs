@@ -5,7 +5,7 @@
 use anyhow::Result;
 use container::Directories;
 use log::warn;
-use record::{Id, Network, OwnedBy, Part, PortMapping, Protocol, Record};
+use record::{Id, Network, OwnedBy, PortMapping, Protocol, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::control::Sockets;
@@ -21,10 +21,7 @@ pub(crate) const MOST: usize = 256;
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Holds(pub(crate) Vec<PortMapping>);
 
-impl Part for Holds {
-    const MEMBER: &'static str = "holds";
-    const STAGE: &'static str = "portmap";
-}
+record::part! { Holds: "holds" by "portmap"; }
 
 /// What such a process holds, and for whom.
 pub(crate) struct Held {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
 use netlink::route::Cidr;
-use record::Part;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::any;
@@ -88,10 +87,7 @@ impl Condition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions(pub(crate) Vec<Condition>);
 
-impl Part for Conditions {
-    const MEMBER: &'static str = "conditions";
-    const STAGE: &'static str = "portmap";
-}
+record::part! { Conditions: "conditions" by "portmap"; }
 
 impl Conditions {
     /// Reads one family's arguments of iptables.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use record::{Id, OwnedBy, Part, Ports, Record};
+use record::{Id, Part, Ports, Record};
 
 use crate::add;
 use crate::condition::Conditions;
@@ -84,13 +84,7 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
 
 /// One record for each container, such as `portmap add` would read and print.
 fn records(published: &Published, proxies: &[Record]) -> String {
-    let mut owners: Vec<(&MappingOwner, Option<u32>)> = Vec::new();
-    for mapping in &published.mappings {
-        let owner = (&mapping.owner, mapping.held_by);
-        if !owners.contains(&owner) {
-            owners.push(owner);
-        }
-    }
+    let owners = distinct(published.mappings.iter().map(|mapping| (&mapping.owner, mapping.held_by)).collect());
     let translated = owners.into_iter().map(|(owner, held_by)| record(published, owner, held_by));
     translated.chain(proxies.iter().cloned()).map(|record| record.to_line() + "\n").collect()
 }
@@ -111,13 +105,8 @@ fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> 
     addresses.sort();
     addresses.dedup();
     let mut record = Record::default();
-    if let Ok(id) = owner.id.parse() {
-        record.set(&Id(id));
-    }
-    let claimed = owner.owner.filter(|owner| owner.is_one_containers());
-    if let Some(owner) = claimed {
-        record.set(&OwnedBy(owner));
-    }
+    // An element of somebody else's names no container.
+    let _named = owner.name(&mut record);
     record.set(&target::network(owner, &addresses));
     record.set(&Ports(add::port_mappings(&own)));
     let masquerade = Masquerade::of(published, owner);

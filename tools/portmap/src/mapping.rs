@@ -134,17 +134,6 @@ pub(crate) struct Taken {
     pub(crate) is_held: bool,
 }
 
-impl Taken {
-    fn new(wanted: &Mapping, holder: &Mapping, is_held: bool) -> Self {
-        Self {
-            wanted: format!("{}/{}", wanted.host_side(), wanted.protocol),
-            id: wanted.owner.id.clone(),
-            holder: holder.owner.id.clone(),
-            is_held,
-        }
-    }
-}
-
 /// Plans how to publish what is wanted. What the same container had on these ports is replaced, and what containers
 /// left that are no more.
 pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Step>, Taken> {
@@ -162,7 +151,9 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
             let gives_way = gives_way(&holder.owner, holder.target, &mapping.owner, mapping.target);
             let is_held = holder.held_by.is_some() && holder.held_by != mapping.held_by;
             if is_held || !gives_way {
-                return Err(Taken::new(mapping, holder, is_held && gives_way));
+                let wanted = format!("{}/{}", mapping.host_side(), mapping.protocol);
+                let (id, holder) = (mapping.owner.id.clone(), holder.owner.id.clone());
+                return Err(Taken { wanted, id, holder, is_held: is_held && gives_way });
             }
             if !withdrawn.contains(&holder) {
                 withdrawn.push(holder);
@@ -207,7 +198,9 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
         present.mappings.iter().filter(|mapping| mapping.held_by.is_none()).partition(|mapping| leaves(mapping));
     let mut steps: Vec<_> = leaving.into_iter().cloned().map(Step::Withdraw).collect();
     let mut all_heirs: BTreeMap<IpAddr, Vec<&Mapping>> = BTreeMap::new();
-    staying.into_iter().for_each(|mapping| all_heirs.entry(mapping.target).or_default().push(mapping));
+    for mapping in staying {
+        all_heirs.entry(mapping.target).or_default().push(mapping);
+    }
     for hairpin in present.hairpins.iter().filter(|hairpin| hairpin.held_by.is_none()) {
         let heirs = all_heirs.get(&hairpin.target).map(Vec::as_slice).unwrap_or_default();
         if heirs.iter().any(|mapping| mapping.owner == hairpin.owner) {

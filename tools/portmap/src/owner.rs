@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use container::{ContainerId, NotedProcess, Owner};
+use record::{Id, OwnedBy, Record};
 use sys::namespace::is_at;
 
 /// In a comment: the namespace is the one that is named as the container.
@@ -35,6 +36,15 @@ impl MappingOwner {
     pub(crate) fn new(id: &ContainerId, owner: Option<Owner>, netns: Option<PathBuf>) -> Self {
         let birth = netns.as_deref().and_then(process_of).and_then(|pid| container::birth(pid).ok()?);
         Self { id: id.to_string(), owner, attachment: None, netns, birth }
+    }
+
+    /// Tells a record which container this is, and whose.
+    pub(crate) fn name(&self, record: &mut Record) -> anyhow::Result<()> {
+        record.set(&Id(self.id.parse()?));
+        if let Some(owner) = self.owner.filter(|owner| owner.is_one_containers()) {
+            record.set(&OwnedBy(owner));
+        }
+        Ok(())
     }
 
     /// Tells whether it is the same container, as far as an id tells: below another root it is not.

@@ -183,7 +183,7 @@ fn relay_limit() -> usize {
 /// Returns the record of what a proxy serves.
 pub(crate) fn record(target: &Target, served: &[Served]) -> anyhow::Result<Record> {
     let mut record = Record::default();
-    target.name(&mut record)?;
+    target.owner.name(&mut record)?;
     Served::add_to(&mut record, served)?;
     Ok(record)
 }

@@ -51,10 +51,7 @@ pub(crate) enum Masquerade {
     All,
 }
 
-impl Part for Masquerade {
-    const MEMBER: &'static str = "masquerade";
-    const STAGE: &'static str = "portmap";
-}
+record::part! { Masquerade: "masquerade" by "portmap"; }
 
 impl Masquerade {
     /// Reads it off what is published for an owner.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use container::Directories;
-use record::{Part, PortMapping, Ports};
+use record::{PortMapping, Ports};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
@@ -33,10 +33,7 @@ use crate::watch::Watch;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct HeldBy(pub(crate) u32);
 
-impl Part for HeldBy {
-    const MEMBER: &'static str = "heldBy";
-    const STAGE: &'static str = "portmap";
-}
+record::part! { HeldBy: "heldBy" by "portmap"; }
 
 /// What serves a container's ports.
 pub(crate) struct Server {
@@ -71,7 +68,8 @@ impl Server {
         // A port of both families has two listeners.
         served.dedup();
         let control = sockets.make(&proxy::record(target, &served)?)?;
-        let (netns, processes, greeting) = (netns.to_owned(), processes(options, target), options.proxy_protocol);
+        let (netns, processes, greeting) =
+            (netns.to_owned(), processes(target, &options.while_process), options.proxy_protocol);
         Ok((Self { listeners, control, netns, inside: Some(inside), processes, greeting, held: None }, served))
     }
 
@@ -99,7 +97,7 @@ impl Server {
             Sockets::beside(directories, Some(&target.owner.id))
         };
         let (control, netns) = (sockets.make(&record)?, namespace(target)?.to_owned());
-        let processes = target.pid.into_iter().chain(while_processes.iter().copied()).collect();
+        let processes = processes(target, while_processes);
         Ok(Self { listeners, control, netns, inside: None, processes, greeting: None, held })
     }
 
@@ -176,8 +174,8 @@ fn namespace(target: &Target) -> anyhow::Result<&Path> {
 }
 
 /// Returns the processes that what serves a container does not outlive.
-fn processes(options: &Add, target: &Target) -> Vec<Pid> {
-    target.pid.into_iter().chain(options.while_process.iter().copied()).collect()
+fn processes(target: &Target, others: &[Pid]) -> Vec<Pid> {
+    target.pid.into_iter().chain(others.iter().copied()).collect()
 }
 
 /// Started as /proc/self/exe, it would be called `exe`.

@@ -89,9 +89,7 @@ impl PortSpec {
         let address = self.host_ip.is_none_or(|ip| ip.is_unspecified() || port.host_ip == Some(ip));
         self.protocol == port.protocol && host && within(self.container, port.container_port) && address
     }
-}
 
-impl PortSpec {
     /// Takes the host's ports: `take` is given some and the container's first one behind them, or 0 for any that is free.
     pub(crate) fn choose(&self, mut take: impl FnMut(Span, u16) -> anyhow::Result<()>) -> anyhow::Result<()> {
         match self.host {

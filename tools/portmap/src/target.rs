@@ -86,16 +86,6 @@ impl Target {
         Ok(Self { pid, bundle, ..found })
     }
 
-    /// Tells a record which container this is, and whose.
-    pub(crate) fn name(&self, record: &mut Record) -> anyhow::Result<()> {
-        record.set(&Id(self.owner.id.parse()?));
-        let owner = self.owner.owner.filter(|owner| owner.is_one_containers());
-        if let Some(owner) = owner {
-            record.set(&OwnedBy(owner));
-        }
-        Ok(())
-    }
-
     /// Returns the first address of each family.
     pub(crate) fn one_of_each_family(addresses: &[IpAddr]) -> Vec<IpAddr> {
         let first = |is_ipv4: bool| addresses.iter().copied().find(|address| address.is_ipv4() == is_ipv4);

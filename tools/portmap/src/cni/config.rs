@@ -23,9 +23,7 @@ pub(super) struct Config {
     backend: Option<String>,
     mark_masq_bit: Option<i64>,
     external_set_mark_chain: Option<String>,
-    #[serde(rename = "conditionsV4")]
     conditions_v4: Option<Vec<String>>,
-    #[serde(rename = "conditionsV6")]
     conditions_v6: Option<Vec<String>>,
     #[serde(rename = "runtimeConfig")]
     runtime: RuntimeConfig,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
-use record::{Part, PortMapping, Ports, Protocol, Record};
+use record::{PortMapping, Ports, Protocol, Record};
 use serde::{Deserialize, Serialize};
 
 use super::{HostPorts, Malformed, PortSpec, host_part, host_ports, port, span};
@@ -195,10 +195,7 @@ impl fmt::Display for Served {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Sockets(Vec<String>);
 
-impl Part for Sockets {
-    const MEMBER: &'static str = "sockets";
-    const STAGE: &'static str = "portmap";
-}
+record::part! { Sockets: "sockets" by "portmap"; }
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,12 @@ impl Attributes {
         self
     }
 
+    /// Appends a number in the machine's byte order, as rtnetlink has them.
+    #[must_use]
+    pub fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
     /// Appends a number in network byte order, as nfnetlink has all its numbers.
     #[must_use]
     pub fn be32(self, kind: u16, value: u32) -> Self {

@@ -6,6 +6,13 @@ mod entry;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use libc::{
+    IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFALIAS,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK,
+    IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, RT_SCOPE_UNIVERSE,
+    RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTM_DELLINK, RTM_GETADDR,
+    RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST, RTPROT_STATIC,
+};
 use rustix::io::Errno;
 
 use crate::{Attributes, Error, Family, Raw, Socket, flag};
@@ -17,36 +24,11 @@ pub use entry::{Address, Link, Route};
 pub type Mac = [u8; 6];
 
 // include/uapi/linux/rtnetlink.h
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_GETROUTE: u16 = 26;
-const RTM_GETNSID: u16 = 90;
 const RTM_NEWLINKPROP: u16 = 108;
 const RTM_DELLINKPROP: u16 = 109;
 
 // include/uapi/linux/if_link.h
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_IFALIAS: u16 = 20;
-const IFLA_GROUP: u16 = 27;
-const IFLA_NET_NS_FD: u16 = 28;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_PROP_LIST: u16 = 52;
-const IFLA_ALT_IFNAME: u16 = 53;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
@@ -55,22 +37,8 @@ const IFF_UP: u32 = 1;
 /// A name's bytes, and the zero byte behind them; further names may be longer.
 const IFNAMSIZ: usize = 16;
 
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_BROADCAST: u16 = 4;
 const IFA_F_NODAD: u8 = 2;
 const IFA_F_PERMANENT: u8 = 0x80;
-const RT_SCOPE_UNIVERSE: u8 = 0;
-
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_PREFSRC: u16 = 7;
-const RT_TABLE_MAIN: u8 = 254;
-const RT_TABLE_LOCAL: u8 = 255;
-const RTPROT_STATIC: u8 = 4;
-const RTN_UNICAST: u8 = 1;
 
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
@@ -96,10 +64,8 @@ impl NewLink {
     fn attributes(&self) -> Attributes {
         let attributes = Attributes::new().text(IFLA_IFNAME, &self.name);
         let attributes = self.mac.iter().fold(attributes, |a, mac| a.bytes(IFLA_ADDRESS, mac));
-        let numbers = [(IFLA_MTU, self.mtu), (IFLA_GROUP, self.group)];
-        numbers
-            .iter()
-            .fold(attributes, |a, (kind, value)| value.iter().fold(a, |a, v| a.bytes(*kind, &v.to_ne_bytes())))
+        let attributes = self.mtu.iter().fold(attributes, |a, mtu| a.number(IFLA_MTU, *mtu));
+        self.group.iter().fold(attributes, |a, group| a.number(IFLA_GROUP, *group))
     }
 }
 
@@ -136,7 +102,7 @@ impl Router {
     }
 
     fn find(&mut self, index: u32, attributes: Attributes) -> Result<Option<Link>, Error> {
-        let attributes = attributes.bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let attributes = attributes.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         match self.0.fetch(&link_message(RTM_GETLINK, index, false, attributes)) {
             Ok(raw) => Ok(Link::parse(&raw.payload)),
             Err(error) if error.errno() == Some(Errno::NODEV) => Ok(None),
@@ -177,17 +143,17 @@ impl Router {
         let info = Attributes::new()
             .text(IFLA_INFO_KIND, "veth")
             .nest(IFLA_INFO_DATA, &Attributes::new().bytes(VETH_INFO_PEER, &peer));
-        let attributes = link.attributes().bytes(IFLA_MASTER, &controller.to_ne_bytes()).nest(IFLA_LINKINFO, &info);
+        let attributes = link.attributes().number(IFLA_MASTER, controller).nest(IFLA_LINKINFO, &info);
         self.create(&link_message(RTM_NEWLINK, 0, true, attributes))
     }
 
     /// Makes a macvlan (mode bridge) over the link `lower`, in another namespace.
     pub fn add_macvlan(&mut self, link: &NewLink, lower: u32, netns: BorrowedFd<'_>) -> Result<(), Error> {
-        let mode = Attributes::new().bytes(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
+        let mode = Attributes::new().number(IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE);
         let info = Attributes::new().text(IFLA_INFO_KIND, "macvlan").nest(IFLA_INFO_DATA, &mode);
         let attributes = link
             .attributes()
-            .bytes(IFLA_LINK, &lower.to_ne_bytes())
+            .number(IFLA_LINK, lower)
             .bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes())
             .nest(IFLA_LINKINFO, &info);
         self.create(&link_message(RTM_NEWLINK, 0, false, attributes))
@@ -218,7 +184,7 @@ impl Router {
 
     /// Makes a link a port of the link `controller`.
     pub fn set_controller(&mut self, index: u32, controller: u32) -> Result<(), Error> {
-        let attributes = Attributes::new().bytes(IFLA_MASTER, &controller.to_ne_bytes());
+        let attributes = Attributes::new().number(IFLA_MASTER, controller);
         self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
     }
 
@@ -269,10 +235,10 @@ impl Router {
     /// lowest `metric` counts.
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32, metric: u32) -> Result<(), Error> {
         let header = [family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
-        let attributes = Attributes::new().bytes(RTA_GATEWAY, &octets(gateway)).bytes(RTA_OIF, &index.to_ne_bytes());
+        let attributes = Attributes::new().bytes(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
         // Without one IPv6 takes 1024 (`IP6_RT_PRIO_USER`).
         let metric = if gateway.is_ipv4() || metric == 0 { metric } else { 1024 + metric };
-        let attributes = attributes.bytes(RTA_PRIORITY, &metric.to_ne_bytes());
+        let attributes = attributes.number(RTA_PRIORITY, metric);
         let payload = [&header[..], &attributes.into_bytes()].concat();
         self.create(&Raw { kind: RTM_NEWROUTE, payload })
     }
@@ -304,8 +270,8 @@ impl Router {
 }
 
 fn list_message(controller: Option<u32>) -> Raw {
-    let attributes = Attributes::new().bytes(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    let attributes = controller.iter().fold(attributes, |a, index| a.bytes(IFLA_MASTER, &index.to_ne_bytes()));
+    let attributes = Attributes::new().number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    let attributes = controller.iter().fold(attributes, |a, index| a.number(IFLA_MASTER, *index));
     link_message(RTM_GETLINK, 0, false, attributes)
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use sys::file::leave_open;
 
@@ -36,6 +36,15 @@ pub fn clean(path: impl AsRef<Path>) -> PathBuf {
         }
     }
     cleaned
+}
+
+/// Returns a file's times, to be set again.
+pub fn times(stat: &Stat) -> Timestamps {
+    let time = |tv_sec: i64, nanoseconds: u64| Timespec { tv_sec, tv_nsec: nanoseconds.try_into().unwrap_or_default() };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }
 
 /// Opens `path` inside `root` for reference only (`O_PATH`).

@@ -93,6 +93,12 @@ pub fn is_inherited(number: u32) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
+/// How many descriptors after stderr are sockets that were opened for this process: `sd_listen_fds(3)`.
+pub fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
+}
+
 /// Closes what this process was started with, from descriptor `first` on, but for those in `keep`, which must have all that
 /// are owned in this program and not close-on-exec.
 pub fn close_inherited(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {

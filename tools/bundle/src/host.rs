@@ -10,15 +10,8 @@ use crate::namespace::{Namespace, Shared};
 use crate::options::{Names, Namespaces};
 use crate::{cli_usage, state};
 
-/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
-const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 /// The kernel's limit for a host name.
 const HOSTNAME_LIMIT: usize = 64;
-
-/// Tells whether the host has control groups of version 2 only.
-pub(crate) fn is_unified() -> bool {
-    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2)
-}
 
 /// Returns the capabilities that this process could hand on when this was asked first.
 pub(crate) fn held_capabilities() -> u64 {
@@ -60,7 +53,7 @@ pub(crate) fn namespaces(options: &Namespaces, directories: &Directories) -> Res
     };
     let cgroup = match &options.cgroupns {
         Some(namespace) => namespace.clone(),
-        None if is_unified() => Namespace::Private,
+        None if cgroup::is_unified() => Namespace::Private,
         None => Namespace::Host,
     };
     let user = match &options.userns {

@@ -43,10 +43,7 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
     })?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
     loop {
-        match poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&signals, PollFlags::IN)], None))?;
         while let Some(received) = signals.read()? {
             let signal = awaited.iter().find(|signal| u32::try_from(signal.as_raw()) == Ok(received.signal));
             // What the terminal sends reaches the command without us.

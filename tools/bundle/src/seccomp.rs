@@ -118,12 +118,8 @@ const ARCHITECTURES: [Architecture; 3] = [
 ];
 
 /// Returns the name that Go has for the architecture this program was built for.
-pub(crate) fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+pub(crate) fn host_architecture() -> String {
+    layout::Platform::host().architecture
 }
 
 /// Returns docker's default profile for a set of capabilities (runtime-spec, config-linux.md, "Seccomp").

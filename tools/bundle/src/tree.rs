@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail, ensure};
 use root::{Descent, Met, Walk};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fgetxattr,
+    flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -214,7 +214,7 @@ fn copy_one(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) ->
 fn own(to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
     let (uid, gid) = manner.owner(stat);
     chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(utimensat(to.directory, to.name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
+    Ok(utimensat(to.directory, to.name, &root::times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Gives a file or directory the look of its original: the owner first, since changing it clears bits of the mode and
@@ -226,7 +226,7 @@ fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat, manner: &
     if manner.owner.is_none() {
         copy_attributes(source, target)?;
     }
-    Ok(futimens(target, &times(stat))?)
+    Ok(futimens(target, &root::times(stat))?)
 }
 
 fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
@@ -246,14 +246,4 @@ fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()>
         }
     }
     Ok(())
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    let time =
-        |seconds: i64, nanoseconds: u64| Timespec { tv_sec: seconds, tv_nsec: nanoseconds.try_into().unwrap_or(0) };
-    #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
-    Timestamps {
-        last_access: time(stat.st_atime.into(), stat.st_atime_nsec.into()),
-        last_modification: time(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
-    }
 }

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use sys::signal::SignalFd;
 
@@ -40,11 +39,9 @@ fn open(number: u32) -> Result<OwnedFd> {
 }
 
 fn numbers() -> Result<Vec<u32>, cli::Usage> {
-    let variable = |name| env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == Some(std::process::id()));
-    match count.filter(|count| *count > 0) {
-        Some(count) => Ok((FIRST..FIRST.saturating_add(count)).collect()),
-        None => Err(cli::Usage("--socket-activate: no sockets were handed over ($LISTEN_FDS, $LISTEN_PID)".to_owned())),
+    match sys::child::listen_fds() {
+        0 => Err(cli::Usage("--socket-activate: no sockets were handed over ($LISTEN_FDS, $LISTEN_PID)".to_owned())),
+        count => Ok((FIRST..FIRST.saturating_add(count)).collect()),
     }
 }
 
@@ -55,10 +52,7 @@ pub(crate) fn wait(sockets: &[u32], signals: &SignalFd) -> Result<Option<u32>> {
     loop {
         let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
         fds.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("poll"),
-        }
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("poll")?;
         let come = fds.iter().skip(1).any(|socket| !socket.revents().is_empty());
         if let Some(received) = signals.read()? {
             return Ok(Some(received.signal));

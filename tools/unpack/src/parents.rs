@@ -16,7 +16,7 @@ use crate::form::Form;
 use crate::lower::Lower;
 use crate::path::{Inner, split};
 use crate::tar::Name;
-use crate::tree::{RESOLVE, times_of};
+use crate::tree::RESOLVE;
 use crate::xattr::{self, Object};
 
 /// A list of undescribed directories longer than this is not looked at: no memory for what no builder makes. Bytes.
@@ -191,7 +191,7 @@ impl Stack {
             describe().with_context(|| format!("make directory {}", Name(path)))?;
         }
         for (path, &source) in wanted.iter().rev() {
-            futimens(open_below(root, path)?, &times_of(&fstat(self.layers[source].open(path)?)?))?;
+            futimens(open_below(root, path)?, &root::times(&fstat(self.layers[source].open(path)?)?))?;
         }
         Ok(())
     }

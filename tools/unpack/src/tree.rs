@@ -296,7 +296,7 @@ impl<'a> Tree<'a> {
             inherits: setgid || xattr::has_default_acl(&fd),
             inode: stat.st_ino,
             noted: false,
-            times: Some(times_of(&stat)),
+            times: Some(root::times(&stat)),
             used: self.clock,
             path: path.clone(),
             fd: Rc::new(fd),
@@ -420,16 +420,4 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 pub(crate) fn timestamps(atime: Time, mtime: Time) -> Timestamps {
     let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
-}
-
-/// Returns a file's times, to be set again.
-pub(crate) fn times_of(stat: &Stat) -> Timestamps {
-    let spec = |seconds: i64, nanoseconds: u64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
-    };
-    Timestamps {
-        last_access: spec(stat.st_atime, stat.st_atime_nsec),
-        last_modification: spec(stat.st_mtime, stat.st_mtime_nsec),
-    }
 }

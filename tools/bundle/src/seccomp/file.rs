@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use super::host_architecture;
+use super::{ARCHITECTURES, host_architecture};
 use crate::capability::Capability;
 
 /// Parses a profile for a container with these capabilities.
@@ -36,12 +36,9 @@ pub(crate) fn parse(text: &[u8], capabilities: &BTreeSet<Capability>) -> Result<
 
 /// Returns the host's architecture with those that run beside it.
 fn architectures(map: &Value) -> Result<Value> {
-    let native = match host_architecture() {
-        "amd64" => "SCMP_ARCH_X86_64",
-        "arm64" => "SCMP_ARCH_AARCH64",
-        "riscv64" => "SCMP_ARCH_RISCV64",
-        other => bail!("no name in seccomp for the architecture {other}"),
-    };
+    let host = host_architecture();
+    let native = ARCHITECTURES.iter().find(|one| one.go == host).map(|one| one.names[0]);
+    let native = native.with_context(|| format!("no name in seccomp for the architecture {host}"))?;
     let entries = map.as_array().context("`archMap` is not a list")?;
     let entry = entries.iter().find(|entry| entry["architecture"] == native);
     let mut names = vec![json!(native)];
@@ -63,13 +60,13 @@ fn applies(rule: &Map<String, Value>, capabilities: &BTreeSet<Capability>, kerne
     };
     if let Some(includes) = rule.get("includes") {
         let architectures = names(includes, "arches");
-        let here = architectures.is_empty() || architectures.iter().any(|name| name == host_architecture());
+        let here = architectures.is_empty() || architectures.contains(&host_architecture());
         if !here || !names(includes, "caps").iter().all(has) || minimum(includes)? == Some(false) {
             return Ok(false);
         }
     }
     if let Some(excludes) = rule.get("excludes") {
-        let here = names(excludes, "arches").iter().any(|name| name == host_architecture());
+        let here = names(excludes, "arches").contains(&host_architecture());
         if here || names(excludes, "caps").iter().any(has) || minimum(excludes)? == Some(true) {
             return Ok(false);
         }

@@ -33,7 +33,7 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Begins an order from what the commands share.
 pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Result<Order> {
-    let (common, listen_fds) = (&options.common, listen_fds());
+    let (common, listen_fds) = (&options.common, sys::child::listen_fds());
     Ok(Order {
         listen_fds,
         root: state_root(global),
@@ -59,12 +59,6 @@ pub(super) fn check_preserved(count: u32) -> anyhow::Result<u32> {
     let missing = (3..=count.saturating_add(2)).find(|number| !sys::child::is_inherited(*number));
     ensure!(missing.is_none(), "--preserve-fds {count}: descriptor {} is not open", missing.unwrap_or_default());
     Ok(count)
-}
-
-/// How many descriptors after stderr are sockets that were opened for this process: `sd_listen_fds(3)`.
-fn listen_fds() -> u32 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
 pub(crate) fn run(global: &Global, options: &options::Run) -> anyhow::Result<ExitCode> {

@@ -83,6 +83,7 @@ pub(crate) fn entry<S: AsRef<str>>(destination: &str, kind: &str, source: &str, 
 
 /// Returns the mounts that docker gives to every container.
 pub(crate) fn defaults(shm_size: i64, privileged: bool) -> Vec<Value> {
+    const PTS: [&str; 6] = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     const GUARDED: [&str; 3] = ["nosuid", "noexec", "nodev"];
     let kernel = |options: &[&str]| -> Vec<String> {
         let read_only = (!privileged).then_some("ro");
@@ -92,12 +93,7 @@ pub(crate) fn defaults(shm_size: i64, privileged: bool) -> Vec<Value> {
     vec![
         entry("/proc", "proc", "proc", &GUARDED),
         entry("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        entry(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        entry("/dev/pts", "devpts", "devpts", &PTS),
         entry("/sys", "sysfs", "sysfs", &kernel(&GUARDED)),
         entry("/sys/fs/cgroup", "cgroup", "cgroup", &kernel(&GUARDED)),
         entry("/dev/mqueue", "mqueue", "mqueue", &GUARDED),

@@ -109,27 +109,25 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
         SecurityOption::NoNewPrivileges(set) => Some(*set),
         _ => None,
     });
-    let mut process = json!({
-        "terminal": options.process.tty,
-        "user": user,
-        "args": arguments(config, options, facts.init.is_some())?,
-        "env": environment(&defaults, config.env().as_deref().unwrap_or_default(), &facts.variables),
-        "cwd": directory(config, options)?,
-        "capabilities": capabilities,
-        "noNewPrivileges": no_new_privileges.unwrap_or(false),
-        "oomScoreAdj": options.limits.oom_score_adj.unwrap_or(0),
-    });
     let profile = options.security.confinement.iter().rev().find_map(|option| match option {
-        SecurityOption::AppArmor(profile) => Some(profile),
+        SecurityOption::AppArmor(profile) => Some(profile.clone()),
         _ => None,
     });
-    if let Some(profile) = profile {
-        process["apparmorProfile"] = json!(profile);
-    }
-    if !options.limits.ulimit.is_empty() {
-        process["rlimits"] = Value::Array(resources::rlimits(&options.limits.ulimit));
-    }
-    Ok(process)
+    let ulimits = &options.limits.ulimit;
+    let environment = environment(&defaults, config.env().as_deref().unwrap_or_default(), &facts.variables);
+    let process = object([
+        ("terminal", Some(json!(options.process.tty))),
+        ("user", user),
+        ("args", Some(json!(arguments(config, options, facts.init.is_some())?))),
+        ("env", Some(json!(environment))),
+        ("cwd", Some(json!(directory(config, options)?))),
+        ("capabilities", Some(capabilities)),
+        ("noNewPrivileges", Some(json!(no_new_privileges.unwrap_or(false)))),
+        ("oomScoreAdj", Some(json!(options.limits.oom_score_adj.unwrap_or(0)))),
+        ("apparmorProfile", profile.map(Value::from)),
+        ("rlimits", (!ulimits.is_empty()).then(|| resources::rlimits(ulimits).into())),
+    ]);
+    Ok(process.unwrap_or_default())
 }
 
 /// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both, but an empty JSON list
@@ -148,10 +146,8 @@ fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String
         None => (image(config.entrypoint()).into_iter().filter(|_| !empty).collect(), image(config.cmd())),
     };
     words.extend(if options.command.is_empty() { command } else { options.command.clone() });
-    ensure!(
-        !words.is_empty(),
-        cli::Usage("nothing to run: the image names no command; give one after `--`".to_owned())
-    );
+    let nothing = "nothing to run: the image names no command; give one after `--`";
+    ensure!(!words.is_empty(), cli::Usage(nothing.to_owned()));
     if init {
         words.splice(..0, [init::PATH, "init", "--"].map(str::to_owned));
     }
@@ -198,27 +194,20 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
 fn linux(options: &Create, facts: &Facts) -> Result<Value> {
     let parent = options.limits.cgroup_parent.as_deref().unwrap_or("/drayage").trim_end_matches('/');
     let rules = resources::rules(options.security.privileged, &facts.devices, &options.mounts.device_cgroup_rule);
-    let mut linux = json!({
-        "sysctl": sysctl(options, facts)?,
-        "cgroupsPath": format!("{parent}/{}", facts.cgroup),
-        "resources": resources::resources(&options.limits, rules, facts.block_io.as_ref())?,
-    });
-    if !facts.devices.is_empty() {
-        linux["devices"] = facts.devices.iter().map(Device::to_json).collect();
-    }
-    linux["namespaces"] = facts.namespaces.to_json();
-    if let Some(propagation) = root_propagation(&facts.mounts) {
-        linux["rootfsPropagation"] = json!(propagation);
-    }
-    if let Some(seccomp) = &facts.seccomp {
-        linux["seccomp"] = seccomp.clone();
-    }
-    if !options.security.privileged && !options.security.confinement.contains(&SecurityOption::OpenPaths) {
-        linux["maskedPaths"] =
-            MASKED.iter().map(|path| json!(path)).chain(facts.masked.iter().map(|path| json!(path))).collect();
-        linux["readonlyPaths"] = json!(READ_ONLY);
-    }
-    Ok(linux)
+    let open = options.security.privileged || options.security.confinement.contains(&SecurityOption::OpenPaths);
+    let masked = MASKED.into_iter().chain(facts.masked.iter().map(String::as_str));
+    let linux = object([
+        ("sysctl", Some(sysctl(options, facts)?.into())),
+        ("cgroupsPath", Some(format!("{parent}/{}", facts.cgroup).into())),
+        ("resources", Some(resources::resources(&options.limits, rules, facts.block_io.as_ref())?)),
+        ("devices", (!facts.devices.is_empty()).then(|| facts.devices.iter().map(Device::to_json).collect())),
+        ("namespaces", Some(facts.namespaces.to_json())),
+        ("rootfsPropagation", root_propagation(&facts.mounts).map(Value::from)),
+        ("seccomp", facts.seccomp.clone()),
+        ("maskedPaths", (!open).then(|| masked.collect())),
+        ("readonlyPaths", (!open).then(|| json!(READ_ONLY))),
+    ]);
+    Ok(linux.unwrap_or_default())
 }
 
 /// Mounts that shall be shared with the host, or follow it, need a root that does not cut them off.

@@ -76,9 +76,7 @@ fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
     let path: PathBuf = path.components().collect();
     let in_place = path.parent() == Some(&directories.bundles());
     let ours = Directories::is_place_of_bundle(&path) && path.join(container::RECORD).is_file();
-    if !in_place && !ours {
-        return Err(cli_usage("that is not a bundle made by `bundle`".to_owned()));
-    }
+    ensure!(in_place || ours, cli_usage("that is not a bundle made by `bundle`".to_owned()));
     ContainerId::of_path(&path).map_err(refused)?;
     Ok(path)
 }
@@ -108,7 +106,7 @@ pub(crate) fn list(form: cli::ListForm, directories: &Directories) -> Result<()>
         let bundle = path.to_string_lossy().into_owned();
         rows.push(json!({"id": id, "status": status, "pid": pid, "image": image, "bundle": bundle}));
         let pid = pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        lines.push([id.into(), status.to_owned(), pid, image.unwrap_or_else(|| "-".to_owned()), bundle]);
+        lines.push([id.into(), status, pid, image.unwrap_or_else(|| "-".to_owned()), bundle]);
     }
     Ok(form.print(&rows, "id", || cli::table(&lines))?)
 }

@@ -211,16 +211,11 @@ fn cells(row: &Value) -> [String; 6] {
     let words: Vec<String> = row["command"].as_array().into_iter().flatten().map(text).collect();
     let mut command = words.join(" ");
     shorten(&mut command, 24);
-    let mut status = text(&row["status"]);
-    if let Some(code) = row["exit"]["exitCode"].as_u64() {
-        status = format!("{status} ({code})");
-    }
-    if let Some(health) = row["health"].as_str() {
-        status = format!("{status} ({health})");
-    }
-    if let Some(since) = age(row["started"].as_str().or_else(|| row["exit"]["finishedAt"].as_str())) {
-        status = format!("{status}, {since}");
-    }
+    let code = row["exit"]["exitCode"].as_u64().map(|code| format!(" ({code})"));
+    let health = row["health"].as_str().map(|health| format!(" ({health})"));
+    let since = age(row["started"].as_str().or_else(|| row["exit"]["finishedAt"].as_str()));
+    let more = [code, health, since.map(|since| format!(", {since}"))];
+    let status = text(&row["status"]) + &more.into_iter().flatten().collect::<String>();
     let ports: Vec<String> = row["ports"].as_array().into_iter().flatten().map(port).collect();
     let image = text(&row["image"]);
     let image = if image.is_empty() { "-".to_owned() } else { image };

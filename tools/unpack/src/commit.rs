@@ -103,22 +103,19 @@ fn edit(
         list(&mut config["rootfs"], "diff_ids")?.push(json!(layer.diff_id));
     }
     let by = options.created_by.as_ref().or(container.command.as_ref());
-    let mut entry = Map::new();
-    entry.insert("created".to_owned(), json!(created));
-    entry.insert("created_by".to_owned(), json!(by.map_or("unpack commit", String::as_str)));
-    for (name, value) in [("author", &options.author), ("comment", &options.message)] {
-        if let Some(value) = value {
-            entry.insert(name.to_owned(), json!(value));
-        }
-    }
-    if layer.is_none() {
-        entry.insert("empty_layer".to_owned(), json!(true));
-    }
+    let entry = [
+        ("created", Some(json!(created))),
+        ("created_by", Some(json!(by.map_or("unpack commit", String::as_str)))),
+        ("author", options.author.clone().map(Value::from)),
+        ("comment", options.message.clone().map(Value::from)),
+        ("empty_layer", layer.is_none().then_some(json!(true))),
+    ];
+    let entry: Value = entry.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let history = list_of(config, "history")?;
     let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
     // Readers count the entries against the layers, and an image need not have had a history.
     history.extend(std::iter::repeat_with(|| json!({})).take(layers.saturating_sub(told)));
-    history.push(entry.into());
+    history.push(entry);
     if !options.change.is_empty() {
         let execution = config.entry("config").or_insert_with(|| json!({}));
         if execution.is_null() {

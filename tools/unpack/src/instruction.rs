@@ -123,10 +123,8 @@ fn list(text: &str) -> Option<Vec<String>> {
 }
 
 fn one(text: &str, environment: &Environment) -> Result<String, String> {
-    match <[String; 1]>::try_from(split(text, environment)?) {
-        Ok([word]) => Ok(word),
-        Err(_) => Err(format!("{text:?} is not one word")),
-    }
+    let words = <[String; 1]>::try_from(split(text, environment)?);
+    words.map(|[word]| word).map_err(|_| format!("{text:?} is not one word"))
 }
 
 /// `NAME=VALUE …`, or the old form `NAME VALUE`, in which the value is all of the rest.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
 /// A path's and a name's longest length in bytes: `PATH_MAX` less its NUL, and `NAME_MAX`.
 pub(crate) const PATH_LIMIT: usize = 4095;
@@ -66,10 +66,7 @@ impl Component {
 
 /// Bytes as an argument of a system call.
 pub(crate) fn c_string(bytes: &[u8]) -> anyhow::Result<CString> {
-    match CString::new(bytes) {
-        Ok(text) => Ok(text),
-        Err(_) => bail!("NUL byte in it"),
-    }
+    CString::new(bytes).ok().context("NUL byte in it")
 }
 
 #[cfg(test)]

@@ -36,12 +36,9 @@ pub(super) fn annotations(image: &ImageConfiguration, config: &Config, options: 
     implicit("exposedPorts", Some(ports.join(",")));
     let labels = config.labels().iter().flatten().filter(|(key, _)| !is_order(key));
     annotations.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
-    if let Some(signal) = &options.process.stop_signal {
-        annotations.insert(STOP_SIGNAL.to_owned(), signal.clone());
-    }
-    if let Some(seconds) = options.process.stop_timeout {
-        annotations.insert(STOP_TIMEOUT.to_owned(), seconds.to_string());
-    }
+    let timeout = options.process.stop_timeout.map(|seconds| seconds.to_string());
+    let ends = [(STOP_SIGNAL, options.process.stop_signal.clone()), (STOP_TIMEOUT, timeout)];
+    annotations.extend(ends.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     annotations.extend(options.names.label.iter().chain(&options.names.annotation).cloned());
     annotations
 }

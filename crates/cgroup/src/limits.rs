@@ -149,10 +149,8 @@ pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
     }
     rdma(&mut lines, resources);
     for (file, value) in &resources.unified {
-        anyhow::ensure!(
-            !file.contains('/') && file.contains('.'),
-            "unified resource {file:?} must be a file name (no slashes)"
-        );
+        let is_name = !file.contains('/') && file.contains('.');
+        anyhow::ensure!(is_name, "unified resource {file:?} must be a file name (no slashes)");
         lines.add(file, value);
     }
     Ok(lines.0)

@@ -47,10 +47,8 @@ impl Scope {
         let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
         for (what, name) in [("slice", slice), ("unit", unit.as_str())] {
             let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-            ensure!(
-                name.chars().all(plain) && name.len() < 256,
-                "cgroupsPath {cgroups_path:?}: {what} {name:?} is no unit"
-            );
+            let is_unit = name.chars().all(plain) && name.len() < 256;
+            ensure!(is_unit, "cgroupsPath {cgroups_path:?}: {what} {name:?} is no unit");
         }
         ensure!(slice.strip_suffix(".slice").is_some(), "cgroupsPath {cgroups_path:?}: {slice:?} is no slice");
         Ok(Self { unit, slice: slice.to_owned() })

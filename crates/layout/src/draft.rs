@@ -30,11 +30,8 @@ impl Layout {
         let ingest = self.path().join("ingest");
         let start = || -> io::Result<(File, Option<TempPath>)> {
             fs::create_dir_all(&ingest)?;
-            match rustix::fs::open(
-                &ingest,
-                OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::from_raw_mode(0o644),
-            ) {
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            match rustix::fs::open(&ingest, flags, Mode::from_raw_mode(0o644)) {
                 Ok(file) => Ok((file.into(), None)),
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
                     let file = tempfile::Builder::new().prefix("draft-").suffix(".partial").tempfile_in(&ingest)?;

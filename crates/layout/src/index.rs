@@ -199,11 +199,8 @@ impl Layout {
         for algorithm in fs::read_dir(&directory).map_err(failed())? {
             let algorithm = algorithm.map_err(failed())?;
             for blob in fs::read_dir(algorithm.path()).map_err(failed())? {
-                let text = format!(
-                    "{}:{}",
-                    algorithm.file_name().to_string_lossy(),
-                    blob.map_err(failed())?.file_name().to_string_lossy()
-                );
+                let (algorithm, blob) = (algorithm.file_name(), blob.map_err(failed())?.file_name());
+                let text = format!("{}:{}", algorithm.to_string_lossy(), blob.to_string_lossy());
                 // What is not named as a blob is not ours.
                 digests.extend(text.parse::<Digest>().ok());
             }

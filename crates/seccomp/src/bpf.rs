@@ -136,11 +136,8 @@ impl Program {
 
     /// Returns the code as the kernel wants it.
     pub fn bytes(&self) -> anyhow::Result<Vec<u8>> {
-        ensure!(
-            self.reversed.len() <= 4096,
-            "seccomp filter has {} instructions, the kernel takes 4096",
-            self.reversed.len()
-        );
+        let count = self.reversed.len();
+        ensure!(count <= 4096, "seccomp filter has {count} instructions, the kernel takes 4096");
         let mut bytes = Vec::with_capacity(self.reversed.len() * 8);
         for Instruction { code, yes, no, operand } in self.reversed.iter().rev() {
             bytes.extend_from_slice(&code.to_ne_bytes());

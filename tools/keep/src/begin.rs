@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories};
 use record::{Bundle, Id, Input, Record, State};
 use stage::Claim;
@@ -23,9 +23,8 @@ use crate::restart::Policy;
 
 /// Starts the container of a record or bundle, and its keeper.
 pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
-    if options.rm && options.restart != Policy::No {
-        return Err(cli::Usage("--rm and --restart exclude each other".to_owned()).into());
-    }
+    let excluded = cli::Usage("--rm and --restart exclude each other".to_owned());
+    ensure!(!options.rm || options.restart == Policy::No, excluded);
     let log = options.log.options()?;
     let mut record = match Input::read(options.input.as_deref())? {
         Input::Record(record) => record,

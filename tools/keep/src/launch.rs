@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 use stage::Process;
 
@@ -51,12 +51,8 @@ impl Launch {
         let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
         spawn.push([job.bundle.join(PID)]);
         spawn.option("--preserve-fds", (job.preserve_fds > 0).then(|| job.preserve_fds.to_string()));
-        let listener = if job.terminal {
-            spawn.push(["--console-socket".as_ref(), job.bundle.join(CONSOLE).as_os_str()]);
-            Some(listen(&job.bundle)?)
-        } else {
-            None
-        };
+        spawn.option("--console-socket", job.terminal.then(|| job.bundle.join(CONSOLE)));
+        let listener = job.terminal.then(|| listen(&job.bundle)).transpose()?;
         spawn.push([&job.bundle]);
         let exit = Exit { started_at: clock::now(), restart_count: restarts, ..Exit::default() };
         let mut command = spawn.command()?;
@@ -132,8 +128,6 @@ fn listen(bundle: &Path) -> Result<UnixListener> {
 fn receive_console(listener: &UnixListener) -> Result<OwnedFd> {
     let (socket, _) = listener.accept().context("console socket")?;
     socket.set_nonblocking(true).context("console socket")?;
-    let Some(console) = crate::control::input(socket.as_fd()).context("receive the terminal")? else {
-        bail!("spawn sent no terminal")
-    };
-    Ok(console)
+    let console = crate::control::input(socket.as_fd()).context("receive the terminal")?;
+    console.context("spawn sent no terminal")
 }

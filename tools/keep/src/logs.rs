@@ -23,12 +23,8 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
     let (id, known) = list::named(&directories, &options.id)?;
     let bundle = known.bundle.clone();
-    if !bundle.join(job::FILE).exists() {
-        bail!(
-            "{}, and has no log: only `keep` and `run -d` write one",
-            list::without_keeper(&directories, &id, &known)
-        );
-    }
+    let why = || list::without_keeper(&directories, &id, &known);
+    ensure!(bundle.join(job::FILE).exists(), "{}, and has no log: only `keep` and `run -d` write one", why());
     let job = Job::of(&bundle)?;
     match job.log.driver {
         Driver::File => {}
@@ -36,10 +32,8 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
         Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={id}"),
     }
     let timed = options.timestamps || options.since.is_some() || options.until.is_some();
-    ensure!(
-        !timed || job.log.format != Format::Plain,
-        "a plain log has no times: start the container with --log-opt format=cri or json"
-    );
+    let is_timed = job.log.format != Format::Plain;
+    ensure!(is_timed || !timed, "a plain log has no times: start the container with --log-opt format=cri or json");
     // Before anything is read, so that nothing is missed between.
     let keeper = if options.follow { control::ask(&bundle, &id, &Request::Wait)? } else { None };
     let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;

@@ -74,11 +74,8 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
-    ensure!(
-        job.preserve_fds == 0,
-        "container {id} had {} more descriptors of its caller: they are gone",
-        job.preserve_fds
-    );
+    let lost = job.preserve_fds;
+    ensure!(lost == 0, "container {id} had {lost} more descriptors of its caller: they are gone");
     let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.

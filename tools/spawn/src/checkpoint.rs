@@ -88,10 +88,8 @@ pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyho
     let (config, text) = Config::read(&bundle)?;
     let terminal = config.process()?.terminal;
     let detached = !order.child.foreground;
-    ensure!(
-        !terminal || !detached || order.console_socket.is_some(),
-        "cannot restore a terminal without console socket"
-    );
+    let nobody = terminal && detached && order.console_socket.is_none();
+    ensure!(!nobody, "cannot restore a terminal without console socket");
     let mut container = Container::create(&order.root, &order.id)?;
     let restored = Restoring { order, options, config: &config, bundle: &bundle }.make(&mut container, &text, program);
     let (pid, console) = restored.inspect_err(|_| create::clean_up(&container, &config.hooks))?;

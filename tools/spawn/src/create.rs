@@ -378,12 +378,8 @@ fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
         let file =
             rustix::fs::open(&one.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(context)?;
         let kind = one.kind;
-        ensure!(
-            sys::namespace::kind(file.as_fd()).with_context(context)? == Some(kind),
-            "{} is not a namespace of type {}",
-            one.path.display(),
-            kind.name()
-        );
+        let found = sys::namespace::kind(file.as_fd()).with_context(context)?;
+        ensure!(found == Some(kind), "{} is not a namespace of type {}", one.path.display(), kind.name());
         Ok((kind, file))
     };
     joined.into_iter().map(open).collect()

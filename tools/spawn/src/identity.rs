@@ -260,11 +260,8 @@ impl List<'_> {
         let path = self.launch.string(c"thread-self/attr/exec");
         let text = self.launch.bytes(label.as_bytes());
         let name = format!("apply the label {label:?}");
-        self.call(
-            &name,
-            libc::SYS_openat,
-            &[number(proc.as_raw_fd()), path, number(libc::O_WRONLY | libc::O_CLOEXEC), 0],
-        );
+        let flags = number(libc::O_WRONLY | libc::O_CLOEXEC);
+        self.call(&name, libc::SYS_openat, &[number(proc.as_raw_fd()), path, flags, 0]);
         self.launch.pass_result(0, 0);
         self.call(&name, libc::SYS_write, &[0, text, label.len() as u64]);
         // The program's path could lead through it.

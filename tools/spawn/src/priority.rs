@@ -48,12 +48,9 @@ pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u
     }
     let nodes = numbers(&policy.nodes).context("invalid memory policy nodes")?;
     let Some(highest) = nodes.iter().max() else { return Ok((mode, Vec::new(), 0)) };
-    ensure!(
-        !matches!(policy.mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL"),
-        "invalid memory policy: {} mode requires 0 nodes but got {}",
-        policy.mode,
-        nodes.len()
-    );
+    let (name, count) = (policy.mode.as_str(), nodes.len());
+    let takes_nodes = !matches!(name, "MPOL_DEFAULT" | "MPOL_LOCAL");
+    ensure!(takes_nodes, "invalid memory policy: {name} mode requires 0 nodes but got {count}");
     ensure!(*highest < 1024, "invalid memory policy nodes: {highest} is too high");
     let mut mask = vec![0_u64; highest / 64 + 1];
     for node in &nodes {

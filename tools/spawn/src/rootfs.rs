@@ -119,11 +119,8 @@ impl<'a> Rootfs<'a> {
                 // Some hosts name the place in the rootfs as they themselves see it.
                 parsed.destination = Path::new("/").join(inside);
             }
-            log::trace!(
-                "mount {} on {}",
-                if parsed.bind.is_some() { &parsed.source } else { &parsed.kind },
-                parsed.destination.display()
-            );
+            let from = if parsed.bind.is_some() { &parsed.source } else { &parsed.kind };
+            log::trace!("mount {from} on {}", parsed.destination.display());
             let _span = trace::span("mount", parsed.destination.display());
             self.mount(&parsed, prepared).with_context(|| self.frozen(mount, &parsed))?;
         }

@@ -328,9 +328,6 @@ fn read(root: &Path, id: &RuntimeId) -> anyhow::Result<State> {
 }
 
 fn open(directory: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        directory,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory, flags, Mode::empty())?)
 }

@@ -56,12 +56,11 @@ impl Image {
         let document = layout.manifest(manifest)?;
         let config = layout.config(&document)?;
         let (blobs, diff_ids) = (document.layers(), config.rootfs().diff_ids());
+        let (layers, diffs) = (blobs.len(), diff_ids.len());
         ensure!(
-            blobs.len() == diff_ids.len(),
-            "image {}: manifest has {} layers, config has {} diffIDs",
-            manifest.digest(),
-            blobs.len(),
-            diff_ids.len()
+            layers == diffs,
+            "image {}: manifest has {layers} layers, config has {diffs} diffIDs",
+            manifest.digest()
         );
         let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
             let named = || format!("layer {}", blob.digest());

@@ -145,14 +145,9 @@ pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
             made => made?,
         }
     }
-    chownat(
-        place.directory,
-        place.name,
-        Some(Uid::from_raw(entry.uid)),
-        Some(Gid::from_raw(entry.gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .map_err(|errno| unmapped(errno, entry))?;
+    let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+    chownat(place.directory, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| unmapped(errno, entry))?;
     // Nobody but us writes here: the name is still the device or FIFO of two lines ago, not a link that chmod follows.
     if kind != FileType::Symlink && (place.inherits || entry.mode & 0o7000 != 0) {
         chmodat(place.directory, place.name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).context("set mode")?;

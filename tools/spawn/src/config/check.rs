@@ -28,11 +28,8 @@ impl Config {
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             let again = linux.namespaces[..index].iter().any(|other| other.kind == namespace.kind);
             ensure!(!again, "config.json: malformed spec file: duplicated ns {:?}", namespace.kind);
-            ensure!(
-                namespace.path.as_os_str().len() < 4096,
-                "config.json: path of namespace {:?} is too long",
-                namespace.kind
-            );
+            let length = namespace.path.as_os_str().len();
+            ensure!(length < 4096, "config.json: path of namespace {:?} is too long", namespace.kind);
         }
         let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
         let restricted = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
@@ -54,10 +51,8 @@ impl Config {
         ] {
             ensure!(!given || linux.has(kind), words);
         }
-        ensure!(
-            linux.intel_rdt.is_none(),
-            "intelRdt is specified in config, but Intel RDT is not supported or enabled"
-        );
+        let rdt = linux.intel_rdt.is_some();
+        ensure!(!rdt, "intelRdt is specified in config, but Intel RDT is not supported or enabled");
         for (name, device) in &linux.net_devices {
             let wanted = if device.name.is_empty() { name } else { &device.name };
             // The kernel would move it first and then refuse the name: dev_valid_name() in net/core/dev.c.
@@ -87,12 +82,8 @@ impl Config {
             let path = &mount.destination;
             ensure!(!path.as_os_str().is_empty(), "config.json: mount without destination");
             ensure!(!path.to_string_lossy().contains('\0'), "config.json: mount destination with a NUL");
-            let maps = (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty());
-            ensure!(
-                maps.0 == maps.1,
-                "config.json: mount {}: id-mapped mounts need both uidMappings and gidMappings",
-                path.display()
-            );
+            let (both, path) = (mount.uid_mappings.is_empty() == mount.gid_mappings.is_empty(), path.display());
+            ensure!(both, "config.json: mount {path}: id-mapped mounts need both uidMappings and gidMappings");
         }
         Ok(())
     }

@@ -3,12 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::Uri;
 
 use crate::credentials::Credentials;
 use crate::http::{Ask, Client, host, read_body, words};
 
+/// What need not be written as a number in a query.
+const PLAIN: AsciiSet =
+    NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':').remove(b',');
 /// A token server's answer is short. Bytes.
 const ANSWER_LIMIT: u64 = 1 << 20;
 /// A token without a life time lives so long, and no token is said to live shorter.
@@ -171,24 +175,9 @@ fn request(realm: &Uri, service: Option<&str>, scope: &str, credentials: Option<
 }
 
 fn encode(pairs: &[(&str, String)]) -> String {
-    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+    let pairs: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, &PLAIN))).collect();
     pairs.join("&")
-}
-
-fn percent(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' | b',' => {
-                encoded.push(char::from(byte));
-            }
-            _ => {
-                encoded.push('%');
-                encoded.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
-            }
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
@@ -256,7 +245,7 @@ mod tests {
         assert_eq!(ask.url, "https://a/t?x=1&scope=repository:x:pull&service=s%20s&account=a%26b");
         assert_eq!(ask.authorization.as_deref(), Some("Basic YSZiOnA="));
         let ask = request(&realm, None, "q", Some(&Credentials::Refresh("r+".to_owned())));
-        let form = "scope=q&grant_type=refresh_token&client_id=drayage&refresh_token=r%2b";
+        let form = "scope=q&grant_type=refresh_token&client_id=drayage&refresh_token=r%2B";
         assert_eq!((ask.form.as_deref(), ask.authorization), (Some(form), None));
     }
 }

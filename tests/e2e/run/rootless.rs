@@ -191,6 +191,10 @@ fn shared(sandbox: &Sandbox) {
     let busybox = image("busybox").reference;
     let ok = |script: &str| user(sandbox, script).run().ok().stdout;
     assert_eq!(ok(&SHARED.replace("IMAGE", &busybox)), SHARED_OUT);
+    let net = "readlink /proc/self/ns/net";
+    let seen = ok(&format!("{net}; run --rm --network host {busybox} sh -c '{net}; touch /sys/x || :' 2>&1"));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!(lines, [lines[0], lines[0], "touch: /sys/x: Read-only file system"]);
     ok(&format!("run -d --name web {busybox} sh -c 'echo >/tmp/made; exec sleep 1000'"));
     let look = "root=.local/share/drayage/containers/web/rootfs; run --unshare ls $root/tmp; run --unshare ip netns exec web true
         ls /proc/$(spawn state web | jq .pid)/root/tmp; ls $root; run --unshare pwd";

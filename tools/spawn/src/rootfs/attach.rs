@@ -109,10 +109,9 @@ impl Rootfs<'_> {
         let has_comma = mount.data.iter().any(|word| word.contains(','));
         let new = !is_long && !has_comma;
         let detached = new.then(|| detached(mount, &words, first_attributes(mount)));
-        if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made))
-            && self.config.linux.has(NamespaceKind::User)
-        {
-            // It may not be mounted without a network namespace of its own; the host's is what it would show.
+        if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made)) {
+            // In a user namespace it may not be mounted without a network namespace of its own; the host's is what it
+            // would show.
             let host = Mount { source: "/sys".to_owned(), has_attributes: true, ..mount.clone() };
             return self.mount_bind(&host, Depth::Tree, Prepared::Nothing);
         }

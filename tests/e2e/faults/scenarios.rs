@@ -20,7 +20,7 @@ pub(super) const MADE: &str = "pull -q $BUSYBOX >p && unpack <p >u && pull -q $T
     two: {image: $BUSYBOX, command: sleep 1000, stop_grace_period: 0s, depends_on: [one]}}}\" >compose.yaml";
 
 /// What the scenarios call by these names.
-pub(super) const WORDS: [(&str, &str); 7] = [
+pub(super) const WORDS: [(&str, &str); 8] = [
     ("TREE", "find . -printf '%p %y %m %U %G %s %l\\n' | sort"),
     ("BLOBS", "sha256sum * | awk '$1 != $2 { exit 1 }'"),
     ("BUNDLE", "bundle --id web -- sh -c 'echo hi; sleep 0.2' <u >b && ns add <b >n"),
@@ -30,12 +30,13 @@ pub(super) const WORDS: [(&str, &str); 7] = [
         "{ [ -e state/containers/web ] || bundle --id web --network none <u -- sh -c 'echo x >/new; rm -r /etc' | spawn; }",
     ),
     ("SLEEPS", "{ [ -e state/containers/web ] || bundle --id web --network none <u -- sleep 1000 >b; }"),
+    ("NETWORKED", "{ [ -e state/containers/web ] || run -d --name web $BUSYBOX sleep 1000 >/dev/null; }"),
     ("STATUS", "keep list --json | jq -c '.[] | [.id, .status, .exit.exitCode]' | sort"),
 ];
 
 /// What undoes any of them.
 pub(super) const END: &str = "compose -p shop down; keep rm --force web; spawn delete --force web; ns del --wait web; \
-    bundle delete --force web; run --gc";
+    bundle delete --force web; ns network rm --force lab; bundle volume rm --force one held; run --gc";
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -137,6 +138,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         clear: ":",
     },
     Scenario {
+        name: "bundle_volume_create",
+        prepare: "bundle volume rm --force one >/dev/null",
+        run: "$STRACE bundle volume create one >/dev/null",
+        check: "bundle volume ls -q",
+        clear: "bundle volume rm --force one",
+    },
+    Scenario {
+        name: "bundle_volume_prune",
+        prepare: "{ [ -e state/containers/web ] || bundle --id web -v held:/h <u -- true >/dev/null; }; \
+            bundle volume create one >/dev/null",
+        run: "$STRACE bundle volume prune >/dev/null",
+        check: "bundle volume ls -q",
+        clear: "bundle delete --force web; bundle volume rm --force one held",
+    },
+    Scenario {
         name: "bundle_prune",
         prepare: "SLEEPS; bundle unmount web",
         run: "$STRACE bundle prune >out",
@@ -205,6 +221,36 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: "$STRACE ns del --wait web",
         check: "ls /run/netns; ip -o link | wc -l",
         clear: "bundle delete --force web",
+    },
+    Scenario {
+        name: "ns_network_create",
+        prepare: "ns network rm --force lab >/dev/null",
+        run: "$STRACE ns network create --internal --subnet 10.9.0.0/24 lab >/dev/null",
+        check: "ns network inspect lab | jq -c '.[0] | [.subnets, .gateways, .internal]'",
+        clear: "ns network rm --force lab",
+    },
+    Scenario {
+        name: "ns_network_rm",
+        prepare: "ns network create --subnet 10.9.0.0/24 lab >/dev/null 2>&1; :",
+        run: "$STRACE ns network rm --force lab >/dev/null",
+        check: "ns network list -q",
+        clear: "ns network rm --force lab",
+    },
+    Scenario {
+        name: "ns_connect",
+        prepare: "NETWORKED; ns disconnect lab web >/dev/null 2>&1; :",
+        run: "$STRACE ns connect lab web",
+        check: "nsenter --net=/run/netns/web ip -o -4 addr show eth1 | wc -l; \
+            jq -c '.network.ips | length' state/containers/web/record.json",
+        clear: "ns disconnect lab web",
+    },
+    Scenario {
+        name: "ns_disconnect",
+        prepare: "NETWORKED; ns connect lab web >/dev/null 2>&1; :",
+        run: "$STRACE ns disconnect lab web",
+        check: "nsenter --net=/run/netns/web ip -o link | wc -l; \
+            jq -c '.network.ips | length' state/containers/web/record.json",
+        clear: ":",
     },
     Scenario {
         name: "portmap_add",

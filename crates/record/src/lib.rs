@@ -210,7 +210,7 @@ impl Record {
     pub fn note(&self) -> io::Result<()> {
         if let Ok(Some(Bundle(bundle))) = self.find::<Bundle>() {
             let same = |known: &Self| ["bundle", "id"].iter().all(|member| known.member(member) == self.member(member));
-            if let Some(mut known) = Self::of_bundle(&bundle).ok().filter(same) {
+            if let Some(mut known) = Self::known_of(&bundle).map_err(io::Error::other)?.filter(same) {
                 let members = OF_A_RUN.iter().filter_map(|member| self.0.get_key_value(*member));
                 known.0.extend(members.map(|(member, value)| (member.clone(), value.clone())));
                 output::replace(&bundle.join(FILE), (known.to_line() + "\n").as_bytes())?;

@@ -55,8 +55,16 @@ impl Work {
         for step in steps {
             log::debug!("{step}");
             let _span = trace::span("step", step);
-            self.step(step).with_context(|| step.to_string())?;
-            self.done.push(step.clone());
+            let done = self.step(step).with_context(|| step.to_string());
+            // The kernel may have made a link whose answer was not heard. What is there already it refuses.
+            let is_refused = |error: &anyhow::Error| {
+                error.downcast_ref::<netlink::Error>().is_some_and(|error| error.errno() == Some(Errno::EXIST))
+            };
+            let makes_link = matches!(step, Step::Pair { .. } | Step::Macvlan { .. });
+            if done.as_ref().map_or_else(|error| makes_link && !is_refused(error), |()| true) {
+                self.done.push(step.clone());
+            }
+            done?;
         }
         Ok(())
     }
@@ -148,6 +156,10 @@ impl Work {
             }
             Step::Bridge(link) | Step::Pair { port: link, .. } => {
                 self.host.link(&link.name)?.map_or(Ok(()), |link| self.host.delete_link(link.index))?;
+            }
+            Step::Macvlan { link, .. } => {
+                let (_, router) = self.container.as_mut().ok_or_else(no_namespace)?;
+                router.link(&link.name)?.map_or(Ok(()), |link| router.delete_link(link.index))?;
             }
             Step::Firewall { rules, first: true } => {
                 firewall::remove(&rules.bridge)?;

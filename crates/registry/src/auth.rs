@@ -1,14 +1,15 @@
 //! Authentication (distribution's "Token Authentication Specification"): challenges, and the tokens that answer them.
 
+use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use ureq::http::Uri;
+use ureq::http::{Method, Uri};
 
 use crate::credentials::Credentials;
-use crate::http::{Ask, Client, host, read_body, words};
+use crate::http::{Ask, Client, Content, host, read_body, words};
 
 /// What need not be written as a number in a query.
 const PLAIN: AsciiSet =
@@ -65,8 +66,9 @@ impl Challenge {
     /// or a scope that is the same for all may keep the registry from saying.
     pub(crate) fn scopes(&self, needed: &str) -> Vec<String> {
         let asked = if let Self::Bearer { scope: Some(asked), .. } = self { asked.trim() } else { "" };
+        // A registry that was asked for less than will be needed.
+        let asked = if needed.starts_with(asked) { needed } else { asked };
         let mut scopes = vec![asked.to_owned(), needed.to_owned()];
-        scopes.retain(|scope| !scope.is_empty());
         scopes.dedup();
         scopes
     }
@@ -132,9 +134,10 @@ pub(crate) fn answer(
         }
         trusted
     });
-    let ask = request(&realm, service.as_deref(), scope, credentials);
     log::debug!("get a token from {}", host(&realm));
-    let response = client.send(&ask).context("get a token")?;
+    let response =
+        client.patience().retry(|| client.send_once(&mut request(&realm, service.as_deref(), scope, credentials)));
+    let response = response.context("get a token")?;
     if !response.status().is_success() {
         bail!("get a token: {} answers {}{}", host(&realm), response.status(), words(response));
     }
@@ -156,18 +159,24 @@ fn may_see_credentials(realm: &Uri, registry: &Uri) -> bool {
     realm.scheme_str() == Some("https") || (registry.scheme_str() == Some("http") && realm.host() == registry.host())
 }
 
-fn request(realm: &Uri, service: Option<&str>, scope: &str, credentials: Option<&Credentials>) -> Ask {
-    let mut query = vec![("scope", scope.to_owned())];
-    query.extend(service.map(|service| ("service", service.to_owned())));
+fn request(realm: &Uri, service: Option<&str>, scope: &str, credentials: Option<&Credentials>) -> Ask<'static> {
+    let mut query: Vec<_> = service.map(|service| ("service", service.to_owned())).into_iter().collect();
     if let Some(Credentials::Refresh(token)) = credentials {
         query.push(("grant_type", "refresh_token".to_owned()));
         query.push(("client_id", "drayage".to_owned()));
         query.push(("refresh_token", token.clone()));
-        return Ask { form: Some(encode(&query)), ..Ask::get(realm.to_string()) };
+        query.push(("scope", scope.to_owned()));
+        let form = encode(&query);
+        let length = form.len() as u64;
+        let content = Some(Content::new(Cursor::new(form), length));
+        let headers = vec![("content-type", "application/x-www-form-urlencoded".to_owned())];
+        return Ask { method: Method::POST, headers, content, secret: true, ..Ask::get(realm.to_string()) };
     }
     if let Some(Credentials::Basic { user, .. }) = credentials {
         query.push(("account", user.clone()));
     }
+    // Only a form has them in one word.
+    query.extend(scope.split(' ').map(|scope| ("scope", scope.to_owned())));
     let separator = if realm.query().is_some() { '&' } else { '?' };
     let mut ask = Ask::get(format!("{realm}{separator}{}", encode(&query)));
     ask.authorization = credentials.and_then(Credentials::basic);
@@ -182,6 +191,8 @@ fn encode(pairs: &[(&str, String)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -241,11 +252,14 @@ mod tests {
     fn a_token_is_asked_for_with_what_there_is() {
         let realm: Uri = "https://a/t?x=1".parse().unwrap();
         let basic = Credentials::Basic { user: "a&b".to_owned(), password: "p".to_owned() };
-        let ask = request(&realm, Some("s s"), "repository:x:pull", Some(&basic));
-        assert_eq!(ask.url, "https://a/t?x=1&scope=repository:x:pull&service=s%20s&account=a%26b");
+        let ask = request(&realm, Some("s s"), "repository:x:pull repository:y:pull", Some(&basic));
+        let query = "service=s%20s&account=a%26b&scope=repository:x:pull&scope=repository:y:pull";
+        assert_eq!(ask.url, format!("https://a/t?x=1&{query}"));
         assert_eq!(ask.authorization.as_deref(), Some("Basic YSZiOnA="));
         let ask = request(&realm, None, "q", Some(&Credentials::Refresh("r+".to_owned())));
-        let form = "scope=q&grant_type=refresh_token&client_id=drayage&refresh_token=r%2B";
-        assert_eq!((ask.form.as_deref(), ask.authorization), (Some(form), None));
+        let form = "grant_type=refresh_token&client_id=drayage&refresh_token=r%2B&scope=q";
+        let mut sent = String::new();
+        ask.content.unwrap().read_to_string(&mut sent).unwrap();
+        assert_eq!((sent.as_str(), ask.authorization, ask.secret), (form, None, true));
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use ureq::http::header::{AUTHORIZATION, LOCATION};
-use ureq::http::{HeaderMap, Request, Response, StatusCode, Uri};
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, LOCATION};
+use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, SocksConnector, TcpConnector};
-use ureq::{Agent, Proxy};
+use ureq::{Agent, Proxy, SendBody};
 
 use crate::certificates::{self, Trust};
 use crate::proxy;
@@ -33,33 +33,61 @@ pub(crate) struct Client {
     agents: Mutex<HashMap<String, Agent>>,
     reached: AtomicBool,
     warned: AtomicBool,
+    /// A server has broken off while it was sent something: it may have had an answer before that.
+    careful: AtomicBool,
 }
 
-/// A request that can be sent more than once.
-#[derive(Clone, Debug)]
-pub(crate) struct Ask {
+/// What a request carries. It can be read once only.
+pub(crate) struct Content<'a> {
+    reader: Box<dyn Read + 'a>,
+    length: u64,
+    begun: bool,
+}
+
+impl<'a> Content<'a> {
+    /// Makes a content of so many bytes.
+    pub(crate) fn new(reader: impl Read + 'a, length: u64) -> Self {
+        Self { reader: Box::new(reader), length, begun: false }
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.begun |= count > 0;
+        Ok(count)
+    }
+}
+
+/// A request that can be sent more than once, unless it has a content.
+#[derive(Default)]
+pub(crate) struct Ask<'a> {
+    /// GET, or what else.
+    pub(crate) method: Method,
     /// Where to.
     pub(crate) url: String,
     /// `Authorization`, for the server of `url` only.
     pub(crate) authorization: Option<String>,
     /// Other headers.
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// A form to be posted.
-    pub(crate) form: Option<String>,
+    /// What is sent.
+    pub(crate) content: Option<Content<'a>>,
+    /// It holds secrets: it goes to the server that it is for, and nowhere else.
+    pub(crate) secret: bool,
 }
 
-impl Ask {
+impl Ask<'_> {
     /// Makes a GET request without credentials.
     pub(crate) fn get(url: String) -> Self {
-        Self { url, authorization: None, headers: Vec::new(), form: None }
+        Self { url, ..Self::default() }
     }
 }
 
 impl Client {
     /// Makes a client; `trust` says what is known of the registry's certificates.
     pub(crate) fn new(patience: Patience, trust: Trust) -> Self {
-        let (reached, warned) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { patience, trust, agents: Mutex::default(), reached, warned }
+        let [reached, warned, careful] = [const { AtomicBool::new(false) }; 3];
+        Self { patience, trust, agents: Mutex::default(), reached, warned, careful }
     }
 
     /// Returns the user's patience.
@@ -67,13 +95,8 @@ impl Client {
         self.patience
     }
 
-    /// Sends a request, again and again while its failure is a passing one.
-    pub(crate) fn send(&self, ask: &Ask) -> anyhow::Result<Response<ureq::Body>> {
-        self.patience.retry(|| self.send_once(ask))
-    }
-
     /// Sends a request and follows redirects. Any status but those that ask to come again is a success here.
-    pub(crate) fn send_once(&self, ask: &Ask) -> Result<Response<ureq::Body>, Failure> {
+    pub(crate) fn send_once(&self, ask: &mut Ask<'_>) -> Result<Response<ureq::Body>, Failure> {
         let mut url: Uri = ask.url.parse().with_context(|| format!("{} is no URL", ask.url)).map_err(Failure::Final)?;
         let home = url.clone();
         for _ in 0..REDIRECTS {
@@ -82,14 +105,7 @@ impl Client {
             self.reached.store(true, Ordering::Relaxed);
             if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
                 let next = redirect(&url, response.headers()).map_err(Failure::Final)?;
-                let clear = home.scheme_str() == Some("https") && next.scheme_str() != Some("https");
-                if clear && !self.is_allowed(&format!("{} redirects to http", host(&url))) {
-                    return Err(Failure::Final(anyhow!(
-                        "{} redirects from https to {}",
-                        host(&url),
-                        next.scheme_str().unwrap_or("nothing")
-                    )));
-                }
+                self.check_clear(&home, &next).map_err(Failure::Final)?;
                 log::trace!("redirect to {}", host(&next));
                 url = next;
                 continue;
@@ -108,9 +124,9 @@ impl Client {
 
     /// Tells whether a server speaks the scheme of a URL at all, and with which status.
     pub(crate) fn probe(&self, url: &str) -> Result<StatusCode, Failure> {
-        let ask = Ask::get(url.to_owned());
+        let mut ask = Ask::get(url.to_owned());
         let url: Uri = ask.url.parse().with_context(|| format!("{url} is no URL")).map_err(Failure::Final)?;
-        let response = self.send_to(&url, &ask, true)?;
+        let response = self.send_to(&url, &mut ask, true)?;
         self.reached.store(true, Ordering::Relaxed);
         Ok(response.status())
     }
@@ -123,25 +139,43 @@ impl Client {
         self.trust.anybody
     }
 
-    fn send_to(&self, url: &Uri, ask: &Ask, at_home: bool) -> Result<Response<ureq::Body>, Failure> {
+    /// Refuses to be led from https to http.
+    pub(crate) fn check_clear(&self, from: &Uri, to: &Uri) -> anyhow::Result<()> {
+        let clear = from.scheme_str() == Some("https") && to.scheme_str() != Some("https");
+        if clear && !self.is_allowed(&format!("{} redirects to http", host(from))) {
+            bail!("{} redirects from https to {}", host(from), to.scheme_str().unwrap_or("nothing"));
+        }
+        Ok(())
+    }
+
+    fn send_to(&self, url: &Uri, ask: &mut Ask<'_>, at_home: bool) -> Result<Response<ureq::Body>, Failure> {
         let agent = self.agent(url).map_err(Failure::Final)?;
-        let mut request = Request::builder().uri(url.clone());
+        let mut request = Request::builder().method(ask.method.clone()).uri(url.clone());
         for (name, value) in &ask.headers {
             request = request.header(*name, value);
         }
         if let (Some(authorization), true) = (&ask.authorization, at_home) {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let sent = match &ask.form {
-            // A form holds secrets: it goes to the server that it is for, and nowhere else.
-            Some(_) if !at_home => {
-                Err(Failure::Final(anyhow!("{} redirects a request that holds credentials", host(url))))?
-            }
-            Some(form) => {
-                let request = request.method("POST").header("content-type", "application/x-www-form-urlencoded");
-                request.body(form.clone()).map_err(ureq::Error::from).and_then(|request| agent.run(request))
-            }
+        if ask.secret && !at_home {
+            return Err(Failure::Final(anyhow!("{} redirects a request that holds credentials", host(url))));
+        }
+        let sent = match &mut ask.content {
             None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
+            Some(content) if content.begun => {
+                // The next time it is asked before anything is sent.
+                self.careful.store(true, Ordering::Relaxed);
+                Err(Failure::Passing(anyhow!("{} is to have what another has taken", host(url)), None))?
+            }
+            Some(content) => {
+                request = request.header(CONTENT_LENGTH, content.length);
+                if content.length > 0 && self.careful.load(Ordering::Relaxed) {
+                    request = request.header(EXPECT, "100-continue");
+                }
+                let request = request.body(SendBody::from_reader(content)).map_err(ureq::Error::from);
+                let sent = request.and_then(|request| agent.run(request));
+                sent.inspect_err(|_| self.careful.store(true, Ordering::Relaxed))
+            }
         };
         sent.map_err(|error| self.classify(url, agent.config().proxy(), error))
     }
@@ -247,14 +281,15 @@ pub(crate) fn host(url: &Uri) -> String {
     authority.rsplit('@').next().unwrap_or_default().to_owned()
 }
 
-fn same_server(a: &Uri, b: &Uri) -> bool {
+pub(crate) fn same_server(a: &Uri, b: &Uri) -> bool {
     let port = |url: &Uri| url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
     a.scheme() == b.scheme() && a.host() == b.host() && port(a) == port(b)
 }
 
-fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
+/// Returns where a response leads.
+pub(crate) fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-    let location = location.with_context(|| format!("{} redirects to nowhere", host(from)))?;
+    let location = location.with_context(|| format!("{} names no place", host(from)))?;
     let scheme = from.scheme_str().unwrap_or("https");
     let absolute = if location.contains("://") {
         location.to_owned()

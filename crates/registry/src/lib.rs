@@ -15,6 +15,7 @@ mod registries;
 mod retry;
 mod tls;
 mod transfer;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -39,6 +40,7 @@ pub use options::{Network, Shown};
 pub use registries::{Endpoint, Registries};
 pub use retry::{Failure, Patience, Retries};
 pub use transfer::several;
+pub use upload::Upload;
 
 /// A server that speaks https begins to do so within this time.
 const PROBE: Duration = Duration::from_secs(5);
@@ -96,6 +98,8 @@ pub struct Registry {
     base: Uri,
     reference: Reference,
     credentials: Option<Credentials>,
+    /// What a token must allow.
+    scope: String,
     authorization: Mutex<Option<Authorization>>,
 }
 
@@ -118,6 +122,7 @@ impl Registry {
             base: format!("{scheme}://{host}/v2/").parse().with_context(|| format!("{host} is no host"))?,
             reference: reference.clone(),
             credentials: access.credentials(reference)?,
+            scope: format!("repository:{}:pull", reference.repository),
             authorization: Mutex::default(),
         })
     }
@@ -190,7 +195,7 @@ impl Registry {
     /// Begins the transfer of a blob at `offset`. One that knows no ranges, or does not want to hear of them, begins at 0.
     pub fn open(&self, descriptor: &Descriptor, offset: u64) -> Result<Body, Failure> {
         match self.open_at(descriptor, offset) {
-            Err(Failure::Final(error)) if offset > 0 => {
+            Err(Failure::Refused(error) | Failure::Final(error)) if offset > 0 => {
                 log::debug!("ask for all of it: {error:#}");
                 self.open_at(descriptor, 0)
             }
@@ -227,18 +232,29 @@ impl Registry {
         Ok(Body { start, reader: Box::new(reader) })
     }
 
-    /// Sends a request with what authorization there is, and once more with what the registry asks for.
+    /// Asks for something that need not be there.
     fn find(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Option<Response<ureq::Body>>, Failure> {
-        let url = format!("{}{}/{path}", self.base, self.reference.repository);
-        let _span = trace::span("request", &url);
-        let mut ask = Ask { headers: headers.to_vec(), ..Ask::get(url) };
-        let held = self.held_authorization();
-        ask.authorization.clone_from(&held);
-        let mut response = self.client.send_once(&ask)?;
+        let response = self.request(&mut Ask { headers: headers.to_vec(), ..Ask::get(self.url(path)) })?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(response)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(unexpected(response)),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{}/{path}", self.base, self.reference.repository)
+    }
+
+    /// Sends a request with what authorization there is, and once more with what the registry asks for.
+    fn request(&self, ask: &mut Ask<'_>) -> Result<Response<ureq::Body>, Failure> {
+        let _span = trace::span("request", &ask.url);
+        ask.authorization = self.held_authorization();
+        let mut response = self.client.send_once(ask)?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let challenge = challenge(&response).map_err(Failure::Final)?;
             let mut failed = None;
-            for scope in challenge.scopes(&format!("repository:{}:pull", self.reference.repository)) {
+            for scope in challenge.scopes(&self.scope) {
                 match self.authorize(&challenge, ask.authorization.as_deref(), &scope) {
                     Ok(authorization) => ask.authorization = Some(authorization),
                     Err(error) => {
@@ -247,7 +263,7 @@ impl Registry {
                     }
                 }
                 failed = None;
-                response = self.client.send_once(&ask)?;
+                response = self.client.send_once(ask)?;
                 if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                     break;
                 }
@@ -256,20 +272,15 @@ impl Registry {
                 return Err(Failure::Final(error));
             }
         }
-        let status = response.status();
-        match status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(response)),
-            StatusCode::NOT_FOUND => Ok(None),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let advice = if self.credentials.is_some() {
-                    "the credentials do not allow it"
-                } else {
-                    "not found, or it needs credentials"
-                };
-                Err(Failure::Final(anyhow!("{advice}{}", words(response))))
-            }
-            _ => Err(Failure::Final(anyhow!("the registry answers {status}{}", words(response)))),
+        if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Ok(response);
         }
+        let advice = if self.credentials.is_some() {
+            "the credentials do not allow it"
+        } else {
+            "not found, or it needs credentials"
+        };
+        Err(Failure::Final(anyhow!("{advice}{}", words(response))))
     }
 
     fn held_authorization(&self) -> Option<String> {
@@ -289,6 +300,10 @@ impl Registry {
         let new = auth::answer(&self.client, challenge, &self.base, self.credentials.as_ref(), scope)?;
         Ok(held.insert(new).header.clone())
     }
+}
+
+fn unexpected(response: Response<ureq::Body>) -> Failure {
+    Failure::Refused(anyhow!("the registry answers {}{}", response.status(), words(response)))
 }
 
 fn challenge(response: &Response<ureq::Body>) -> anyhow::Result<Challenge> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use ureq::http::header::LINK;
 
 use crate::http::read_body;
-use crate::{ACCEPT, Registry, passing_if_cut};
+use crate::{ACCEPT, Fetched, Registry, passing_if_cut};
 
 /// Tags of one repository, all together. Bytes.
 const TAGS_LIMIT: u64 = 16 << 20;
@@ -49,6 +49,13 @@ impl Registry {
         Ok(None)
     }
 
+    /// Puts an index of what refers to a manifest under its tag, together with what the registry has there.
+    pub fn put_referrers(&self, tag: &str, index: &Fetched) -> anyhow::Result<()> {
+        let there = self.tagged(tag)?.filter(|there| is_index(&there.bytes));
+        let bytes = there.map_or_else(|| Ok(index.bytes.clone()), |there| join(&there.bytes, &index.bytes))?;
+        self.put(tag, &Fetched::new(bytes, MediaType::ImageIndex.as_ref(), None)?)
+    }
+
     fn whole_index(&self, first: Page, mut path: String) -> anyhow::Result<Vec<u8>> {
         let Page { mut body, mut next } = first;
         let mut left = MANIFEST_LIMIT.saturating_sub(body.len() as u64);
@@ -87,7 +94,9 @@ fn join(index: &[u8], more: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut index: Value = serde_json::from_slice(index)?;
     let more: Value = serde_json::from_slice(more)?;
     if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
-        manifests.extend(more.get("manifests").and_then(Value::as_array).into_iter().flatten().cloned());
+        let more = more.get("manifests").and_then(Value::as_array).into_iter().flatten();
+        let new: Vec<Value> = more.filter(|entry| !manifests.contains(entry)).cloned().collect();
+        manifests.extend(new);
     }
     Ok(serde_json::to_vec(&index)?)
 }

@@ -42,15 +42,17 @@ impl Patience {
 pub enum Failure {
     /// It may go better another time, after the pause that the server asks for.
     Passing(anyhow::Error, Option<Duration>),
+    /// It may, if it is asked another way.
+    Refused(anyhow::Error),
     /// It will not.
     Final(anyhow::Error),
 }
 
 impl Failure {
-    /// Returns the error of either kind.
+    /// Returns the error of any kind.
     pub fn into_error(self) -> anyhow::Error {
         match self {
-            Self::Passing(error, _) | Self::Final(error) => error,
+            Self::Passing(error, _) | Self::Refused(error) | Self::Final(error) => error,
         }
     }
 }

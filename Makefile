@@ -15,7 +15,7 @@
 
 PREFIX  = /usr/local
 DESTDIR =
-TOOLS   = pull unpack bundle ns portmap spawn keep run compose
+TOOLS   = pull push unpack bundle ns portmap spawn keep run compose
 
 # Cargo may be rustup's, whose directory a new login only has in its PATH; system programs may not be in a user's.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin

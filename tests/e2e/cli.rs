@@ -6,9 +6,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::support::{Need, Sandbox, Test, programs_directory, source, test};
 
-const TOOLS: [(&str, i32); 9] = [
+const TOOLS: [(&str, i32); 10] = [
     ("compose", 2),
     ("pull", 2),
+    ("push", 2),
     ("unpack", 2),
     ("bundle", 2),
     ("spawn", 125),
@@ -102,6 +103,7 @@ fn front(sandbox: &Sandbox) {
         .one_error_line("drayage", &["jq", "docs/docker.md"]);
     sandbox.sh("usr/bin/drayage -v rmi -f a b").run().fails(1).stderr_has("drayage: pull remove a b\n");
     sandbox.sh("usr/bin/drayage -v start -ai web").run().fails(1).stderr_has("drayage: keep start -a web\n");
+    sandbox.sh("usr/bin/drayage -v push a/b").run().fails(1).stderr_has("drayage: push a/b\n").stderr_has("a/b");
     sandbox.sh("usr/bin/drayage images -a").run().ok().stdout_has("NAME");
     sandbox.sh("usr/bin/drayage build .").run().fails(2).one_error_line("drayage", &["buildah"]);
 }
@@ -130,6 +132,7 @@ fn words(sandbox: &Sandbox) {
         ("unpack logs", 2, "it is keep logs "),
         ("pull exec", 2, "it is spawn exec "),
         ("ns rmi x", 2, "it is pull remove "),
+        ("pull push", 2, "it is push "),
         ("bundle rm nosuch", 1, "nosuch"),
         ("keep lsit", 125, "did you mean `keep list`?"),
         ("bundle lits", 1, "did you mean `bundle list`?"),

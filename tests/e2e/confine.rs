@@ -8,6 +8,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 
 use crate::pull::{FAULTY, PORT, faulty};
+use crate::push::{OWN, registry};
 use crate::support::{Need, Sandbox, Test, image, source, test, wait_for};
 
 const NEEDS: &[Need] = &[Need::NetNs, Need::Program("python3")];
@@ -16,6 +17,7 @@ const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft, Need::Prog
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("pull_writes_its_layout_and_executes_nothing", FAULTY, pull),
+        test("push_writes_nothing_and_executes_nothing", PIPELINE, push),
         test("unpack_has_no_network_and_no_other_files", PIPELINE, unpack),
         test("bundle_has_no_network_and_executes_nothing", NEEDS, bundle),
         test("ns_add_executes_nothing", NEEDS, ns),
@@ -101,6 +103,27 @@ fn pull(sandbox: &Sandbox) {
     pull.tries(&format!("rmdir {}", sandbox.at("state/oci/own")), "ok");
     pull.tries("socket 2 1 0", "ok");
     pull.has_only(FILES);
+    run.signal_group(Signal::TERM);
+    let _ended = run.wait();
+}
+
+/// The layer is still to come, as far as it knows: the registry's upload has begun.
+fn push(sandbox: &Sandbox) {
+    let _registry = registry(sandbox);
+    let record = sandbox.run(&["pull", &image("busybox").reference]).ok().stdout;
+    sandbox.sh("cd state/oci/blobs/sha256; mv $(ls -S | head -n 1) $SANDBOX").run().ok();
+    let mut run = sandbox.cmd(&["push", &format!("{OWN}/x")]).open_stdin().start();
+    run.write_stdin(&record);
+    let push = Subject::find(sandbox, run.pid(), "push");
+    let begun = || !sandbox.sh("ls -d own/docker/registry/v2/repositories/x/_uploads/*").run().stdout.is_empty();
+    wait_for("an upload", || begun().then_some(()));
+    push.may_not(&FOREVER);
+    push.may_not(&["execve /bin/true 0 0", "listen 0", "unshare 0x20000000", "setns 0", "kill 1 0"]);
+    push.tries(&format!("mkdir {} 511", sandbox.at("elsewhere")), "EACCES");
+    push.tries(&format!("mkdir {} 511", sandbox.at("state/oci/own")), "EACCES");
+    push.tries(&format!("open {} 0x1", sandbox.at("state/oci/index.json")), "EACCES");
+    push.tries("socket 2 1 0", "ok");
+    push.has_only(1 << 2);
     run.signal_group(Signal::TERM);
     let _ended = run.wait();
 }

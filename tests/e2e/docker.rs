@@ -75,6 +75,7 @@ fn front(sandbox: &Sandbox) {
 
 /// Executes lines of docker.md in order, with the images of the registry here.
 fn execute(sandbox: &Sandbox, lines: impl Iterator<Item = String>) {
+    let _registry = crate::push::registry(sandbox);
     let nginx = image("nginx").reference;
     sandbox.write(
         "compose.yaml",

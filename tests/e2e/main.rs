@@ -27,6 +27,7 @@ mod ns;
 mod pipe;
 mod portmap;
 mod pull;
+mod push;
 mod recipes;
 mod record;
 mod run;
@@ -58,6 +59,7 @@ fn tests() -> Vec<Test> {
         ("tree", tree::tests()),
         ("record", record::tests()),
         ("pull", pull::tests()),
+        ("push", push::tests()),
         ("unpack", unpack::tests()),
         ("bundle", bundle::tests()),
         ("ns", ns::tests()),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{Need, Sandbox, Test, source, test};
 
-const TOOLS: [&str; 9] = ["pull", "unpack", "bundle", "spawn", "keep", "ns", "portmap", "run", "compose"];
+const TOOLS: [&str; 10] = ["pull", "push", "unpack", "bundle", "spawn", "keep", "ns", "portmap", "run", "compose"];
 /// A crate that makes threads and wakes tasks has no place in any tool.
 const ASYNC_RUNTIMES: [&str; 4] = ["tokio", "async-std", "smol", "async-executor"];
 

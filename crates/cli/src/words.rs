@@ -10,13 +10,14 @@ use crate::Usage;
 /// Words of one meaning; the first two are of what `keep` has.
 const SAME: [&[&str]; 3] = [&["rm", "remove", "delete", "del"], &["list", "ls"], &["gc", "prune"]];
 /// The tools, and those of docker's verbs that they have under docker's names.
-const TOOLS: [(&str, &[&str]); 9] = [
+const TOOLS: [(&str, &[&str]); 10] = [
     ("bundle", &["cp"]),
     ("compose", &["down", "up"]),
     ("keep", &["attach", "events", "inspect", "logs", "restart", "start", "stats", "stop", "top", "wait"]),
     ("ns", &[]),
     ("portmap", &[]),
     ("pull", &["tag"]),
+    ("push", &[]),
     ("run", &[]),
     ("spawn", &["exec", "kill", "pause", "update"]),
     ("unpack", &["commit", "diff"]),
@@ -27,7 +28,7 @@ const OTHERS: [(&[&str], &str); 12] = [
     (&["create"], "bundle, and then keep start"),
     (&["images"], "pull list"),
     (&["load"], "pull docker-archive:FILE"),
-    (&["login", "logout"], "podman's or skopeo's, whose files pull reads"),
+    (&["login", "logout"], "podman's or skopeo's, whose files pull and push read"),
     (&["network", "networks"], "ns network"),
     (&["port"], "portmap list"),
     (&["ps"], "keep list"),

@@ -77,7 +77,7 @@ const VALUES: &[(&str, &str)] = &[
 
 /// Letters of one tool that mean something else in another, because the command that the verb stands for has them so.
 const LETTERS: &[(&str, &str)] = &[
-    ("a", "all archive attach author"),
+    ("a", "all all-tags archive attach author"),
     ("c", "change cpu-shares"),
     ("f", "file filter follow force"),
     ("m", "memory message"),

@@ -12,7 +12,7 @@ use super::{error_of, points, sample, whole};
 use crate::support::{Listing, Need, Outcome, Sandbox, Test, image, since, test};
 
 const NEEDS: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft, Need::Program("strace"), Need::Program("jq")];
-const TOOLS: [&str; 9] = ["pull", "unpack", "bundle", "ns", "portmap", "spawn", "keep", "run", "compose"];
+const TOOLS: [&str; 10] = ["pull", "push", "unpack", "bundle", "ns", "portmap", "spawn", "keep", "run", "compose"];
 /// So many calls fail in each scenario: of a sample, of the whole walk, and there of compose, where each takes seconds.
 const CALLS: (usize, usize, usize) = (6, 300, 100);
 

@@ -1,10 +1,9 @@
 //! Signatures: an image is used only if the right people have signed it, for the right name.
 
+pub(super) use crate::push::OWN;
 use crate::support::{Need, Running, Sandbox, Test, image, source, test};
 
 const NEEDS: &[Need] = &[Need::Registry, Need::Program("skopeo"), Need::Program("openssl"), Need::Program("python3")];
-/// A registry that can be written to.
-pub(super) const OWN: &str = "127.0.0.1:5001";
 
 pub(super) fn tests() -> Vec<Test> {
     vec![
@@ -22,13 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
 
 /// Starts the registry, copies an image into it, and makes keys.
 pub(super) fn registry(sandbox: &Sandbox, from: &str) -> Running {
-    sandbox.write(
-        "own.yml",
-        format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{OWN}'}}\n", sandbox.at("own")),
-    );
-    let registry = sandbox.cmd(&["docker-registry", "serve", "own.yml"]).start();
-    let up = "until bash -c ': </dev/tcp/127.0.0.1/5001' 2>/dev/null; do :; done";
-    sandbox.sh(up).run();
+    let registry = crate::push::registry(sandbox);
     copy(sandbox, from, "team/app:1");
     sandbox
         .sh("set -e

@@ -1,0 +1,98 @@
+//! One image: its blobs first, then its manifests, the inner ones before the outer, and last what refers to it.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, ensure};
+use layout::{Kind, Layout, Reference};
+use oci_spec::image::Descriptor;
+use registry::progress::Progress;
+use registry::{Fetched, Registry, several};
+use rustix::fd::BorrowedFd;
+
+/// How the outermost manifest gets its name.
+type Put = fn(&Registry, &str, &Fetched) -> anyhow::Result<()>;
+
+/// From where to where.
+pub(crate) struct Job<'a> {
+    /// The layout.
+    pub(crate) layout: &'a Layout,
+    /// The pipe from the stage that is still fetching the blobs.
+    pub(crate) pipe: Option<BorrowedFd<'static>>,
+    /// The repository.
+    pub(crate) registry: &'a Registry,
+    /// What repositories of the same registry are known to have, by digest; and one that may have all.
+    pub(crate) origins: (HashMap<String, String>, Option<String>),
+    /// Blobs at once.
+    pub(crate) jobs: usize,
+    /// Where progress goes.
+    pub(crate) progress: &'a Progress,
+}
+
+impl Job<'_> {
+    /// Sends an image.
+    pub(crate) fn push(&self, root: &Descriptor, to: &Reference, referrers: bool) -> anyhow::Result<()> {
+        let other = to.digest.as_ref().filter(|digest| *digest != root.digest());
+        ensure!(other.is_none(), "the image has digest {}", root.digest());
+        let digest = root.digest().to_string();
+        self.send(root, to.tag.as_ref().unwrap_or(&digest), Registry::put)?;
+        if referrers {
+            self.send_referrers(root)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a manifest or an index with all that it needs, and gives it a name.
+    fn send(&self, root: &Descriptor, name: &str, put: Put) -> anyhow::Result<()> {
+        let (documents, mut blobs): (Vec<_>, Vec<_>) = self.layout.tree(root)?.into_iter().partition(is_document);
+        // What only others may distribute.
+        blobs.retain(|blob| blob.urls().as_ref().is_none_or(Vec::is_empty) || self.layout.has(blob));
+        several(&blobs, self.jobs, |blob, stop| self.upload(blob, stop))?;
+        for document in &documents {
+            let digest = document.digest();
+            let bytes = self.layout.read_document(document)?;
+            let fetched = Fetched::new(bytes, document.media_type().as_ref(), Some(digest))?;
+            let (name, put) =
+                if digest == root.digest() { (name, put) } else { (digest.as_ref(), Registry::put as Put) };
+            put(self.registry, name, &fetched).with_context(|| format!("manifest {digest}"))?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the layout has of an image's signatures and other referrers, under the tags by which they are found.
+    fn send_referrers(&self, root: &Descriptor) -> anyhow::Result<()> {
+        let subjects = self.layout.tree(root)?;
+        for entry in self.layout.entries()? {
+            let subject = entry.subject().filter(|it| subjects.iter().any(|one| one.digest().as_ref() == it));
+            let name = entry.name();
+            if let (Some(subject), Some(tag)) = (subject, name.rsplit(':').next()) {
+                let put: Put = if tag.contains('.') { Registry::put } else { Registry::put_referrers };
+                self.send(&entry.descriptor, tag, put).with_context(|| format!("what refers to {subject}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_document(descriptor: &Descriptor) -> bool {
+    Kind::of(descriptor.media_type().as_ref()) != Kind::Other
+}
+
+/// Returns what other repositories of the same registry have, as far as the layout knows.
+pub(crate) fn origins(layout: &Layout, to: &Reference) -> anyhow::Result<HashMap<String, String>> {
+    let mut origins = HashMap::new();
+    for entry in layout.entries()? {
+        let reference = entry.reference.as_deref().and_then(|name| other_repository(name, to));
+        // An image that is not whole is no reason to fail.
+        let parts = reference.as_ref().and_then(|_| layout.tree(&entry.descriptor).ok());
+        if let (Some(repository), Some(parts)) = (reference, parts) {
+            origins.extend(parts.into_iter().map(|part| (part.digest().to_string(), repository.clone())));
+        }
+    }
+    Ok(origins)
+}
+
+/// Returns the repository of a reference, if it is another one of the same registry.
+pub(crate) fn other_repository(name: &str, to: &Reference) -> Option<String> {
+    let reference: Reference = name.parse().ok()?;
+    (reference.registry == to.registry && reference.repository != to.repository).then_some(reference.repository)
+}

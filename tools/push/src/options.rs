@@ -1,0 +1,68 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use layout::{Platform, Reference};
+use registry::{Network, Shown};
+
+const EXAMPLES: &str = include_str!("examples.txt");
+
+/// Send an image from a layout to a registry
+#[derive(Parser, Debug)]
+#[command(name = "push", version, after_help = EXAMPLES, allow_missing_positional = true)]
+pub(crate) struct Args {
+    /// A reference, tag or digest in the layout, or - for the record on stdin
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<String>,
+    /// Where to
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: Reference,
+    /// The layout that has the image, if it is no record's [default: oci in the directory of all state]
+    #[arg(long, value_name = "DIR")]
+    layout: Option<PathBuf>,
+    #[command(flatten)]
+    roots: cli::Roots,
+    /// The image for a platform, of an index
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with_all = ["all_platforms", "all_tags"])]
+    pub(crate) platform: Option<Platform>,
+    /// The images of all platforms, where a record names one: what `pull --all-platforms` fetches
+    #[arg(long)]
+    pub(crate) all_platforms: bool,
+    /// All tags of the repository that the layout has
+    #[arg(long, short)]
+    pub(crate) all_tags: bool,
+    /// Send also what refers to the image: signatures, attestations, bills of materials
+    #[arg(long)]
+    pub(crate) referrers: bool,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+impl Args {
+    /// Returns the directory of the layout.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.layout.clone().unwrap_or_else(|| self.roots.directories().layout())
+    }
+
+    /// Tells whether the image is a record's, which says all of it.
+    pub(crate) fn is_of_record(&self) -> Result<bool, cli::Usage> {
+        let chosen = self.layout.is_some() || self.platform.is_some() || self.all_tags;
+        match self.source.as_deref() {
+            Some("-") if chosen => {
+                Err(cli::Usage("--layout, --platform and --all-tags are not for a record's image".to_owned()))
+            }
+            Some(source) => Ok(source == "-"),
+            None => Ok(!chosen && stdin_is_given()),
+        }
+    }
+}
+
+/// Tells whether somebody has given this process an input: terminals and /dev/null are none.
+fn stdin_is_given() -> bool {
+    use rustix::fs::FileType::{Fifo, RegularFile, Socket};
+    let kind = rustix::fs::fstat(rustix::stdio::stdin()).map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
+    kind.is_ok_and(|kind| matches!(kind, Fifo | RegularFile | Socket))
+}

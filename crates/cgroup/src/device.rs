@@ -27,22 +27,18 @@ pub fn default_rules() -> Vec<DeviceRule> {
     rules
 }
 
-/// A rule checked: `a` means both types and every number.
+/// A rule checked: where it has no type or number it is for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rule {
     allow: bool,
-    kind: Kind,
+    kind: Option<u32>,
     major: Option<u32>,
     minor: Option<u32>,
     access: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    All,
-    Character,
-    Block,
-}
+const BLOCK: u32 = 1;
+const CHARACTER: u32 = 2;
 
 const MKNOD: u32 = 1;
 const READ: u32 = 2;
@@ -50,9 +46,9 @@ const WRITE: u32 = 4;
 
 fn parse(rule: &DeviceRule) -> anyhow::Result<Rule> {
     let kind = match rule.kind.as_str() {
-        "" | "a" => Kind::All,
-        "c" | "u" => Kind::Character,
-        "b" => Kind::Block,
+        "" | "a" => None,
+        "c" | "u" => Some(CHARACTER),
+        "b" => Some(BLOCK),
         other => bail!("device rule: unknown type {other:?}"),
     };
     let number = |number: Option<i64>| match number {
@@ -82,18 +78,12 @@ pub(super) fn lines(rules: &[DeviceRule]) -> anyhow::Result<Vec<(&'static str, S
 
 fn line(rule: &Rule) -> (&'static str, String) {
     let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-    let kind = match rule.kind {
-        // v1 takes `a` as all devices and all access, and the rest of the line is not read.
-        Kind::All => return (file, "a".to_owned()),
-        Kind::Character => 'c',
-        Kind::Block => 'b',
-    };
+    // v1 takes `a` as all devices and all access, and the rest of the line is not read.
+    let Some(kind) = rule.kind else { return (file, "a".to_owned()) };
+    let kind = if kind == CHARACTER { 'c' } else { 'b' };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-    let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-        .iter()
-        .filter(|(bit, _)| rule.access & bit != 0)
-        .map(|(_, c)| c)
-        .collect();
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter();
+    let access: String = letters.filter_map(|(bit, letter)| (rule.access & bit != 0).then_some(letter)).collect();
     (file, format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor)))
 }
 
@@ -117,18 +107,12 @@ fn program(rules: &[Rule]) -> Vec<u64> {
         insn(0x61, 5, 1, 8, 0),
     ];
     // What comes before a rule for everything is never asked, and the kernel refuses instructions that nothing reaches.
-    let everything = |rule: &Rule| rule.kind == Kind::All && (rule.major, rule.minor, rule.access) == (None, None, 7);
+    let everything = |rule: &Rule| (rule.kind, rule.major, rule.minor, rule.access) == (None, None, None, 7);
     let last = rules.iter().rposition(everything);
     let (otherwise, rules) = last.map_or((false, rules), |at| (rules[at].allow, &rules[at + 1..]));
     for rule in rules.iter().rev() {
-        let mut tests = Vec::new();
-        match rule.kind {
-            Kind::All => {}
-            Kind::Block => tests.push((2, 1)),
-            Kind::Character => tests.push((2, 2)),
-        }
-        tests.extend(rule.major.map(|major| (4, major)));
-        tests.extend(rule.minor.map(|minor| (5, minor)));
+        let numbers = [(2, rule.kind), (4, rule.major), (5, rule.minor)].into_iter();
+        let tests: Vec<_> = numbers.filter_map(|(register, number)| Some((register, number?))).collect();
         let partial = rule.access != (READ | WRITE | MKNOD);
         let length = tests.len() + if partial { 3 } else { 0 } + 2;
         let mut at = 0;

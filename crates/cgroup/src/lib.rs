@@ -108,43 +108,43 @@ impl Cgroups {
     /// Makes the unified directory, in which the container's process is born. It must be unused if it exists; without
     /// privilege it is left out if it is not delegated. `ours` is one in which only what we have put there lives.
     pub fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
-        let Some(directory) = &self.unified else { return Ok(()) };
-        match create(directory, "") {
-            Ok(true) => {
-                self.made.push(directory.clone());
-                Ok(())
-            }
-            Ok(_) if ours => Ok(()),
-            Ok(_) if self.v1.is_empty() => {
-                check_unused(directory)?;
-                self.check_thawed()
-            }
-            Ok(_) => check_unused(directory),
-            Err(error) if rootless && is_denied(&error) => {
-                self.unified = None;
-                Ok(())
-            }
-            Err(error) => Err(error).with_context(|| format!("make cgroup {}", directory.display())),
+        let Some(directory) = self.unified.clone() else { return Ok(()) };
+        match self.make(&directory, "", rootless, ours)? {
+            None => self.unified = None,
+            Some(existed) if existed && self.v1.is_empty() => self.check_thawed()?,
+            Some(_) => {}
         }
+        Ok(())
     }
 
     /// Makes the v1 directories, as [`Self::create_unified`] does the other.
     pub fn create_v1(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
-        let (mut denied, mut existed) = (Vec::new(), false);
-        for (controllers, directory) in &self.v1 {
-            match create(directory, controllers) {
-                Ok(true) => self.made.push(directory.clone()),
-                Ok(_) if ours => {}
-                Ok(_) => {
-                    existed = true;
-                    check_unused(directory)?;
-                }
-                Err(error) if rootless && is_denied(&error) => denied.push(controllers.clone()),
-                Err(error) => return Err(error).with_context(|| format!("make cgroup {}", directory.display())),
+        let mut existed = false;
+        for (controllers, directory) in self.v1.clone() {
+            match self.make(&directory, &controllers, rootless, ours)? {
+                None => drop(self.v1.remove(&controllers)),
+                Some(there) => existed |= there,
             }
         }
-        self.v1.retain(|controllers, _| !denied.contains(controllers));
         if existed { self.check_thawed() } else { Ok(()) }
+    }
+
+    /// Makes a directory, or tells that one that may be another's was there; `None` if it is denied.
+    fn make(
+        &mut self,
+        directory: &Path,
+        controllers: &str,
+        rootless: bool,
+        ours: bool,
+    ) -> anyhow::Result<Option<bool>> {
+        match create(directory, controllers) {
+            Ok(true) => self.made.push(directory.to_owned()),
+            Ok(_) if ours => {}
+            Ok(_) => return check_unused(directory).map(|()| Some(true)),
+            Err(error) if rootless && is_denied(&error) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("make cgroup {}", directory.display())),
+        }
+        Ok(Some(false))
     }
 
     /// Leaves out the v1 directories that another process could not make.

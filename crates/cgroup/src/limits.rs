@@ -39,16 +39,10 @@ impl Lines {
 /// What cgroup v1 gets, in an order that never passes through a forbidden state.
 pub(super) fn v1(resources: &Resources) -> Vec<Line> {
     let mut lines = Lines::default();
-    if let Some(cpu) = &resources.cpu {
-        v1_cpu(&mut lines, cpu);
-    }
-    if let Some(memory) = &resources.memory {
-        v1_memory(&mut lines, memory);
-    }
+    resources.cpu.iter().for_each(|cpu| v1_cpu(&mut lines, cpu));
+    resources.memory.iter().for_each(|memory| v1_memory(&mut lines, memory));
     lines.maybe("pids.max", pids_max(resources));
-    if let Some(io) = &resources.block_io {
-        v1_block_io(&mut lines, io);
-    }
+    resources.block_io.iter().for_each(|io| v1_block_io(&mut lines, io));
     for huge in &resources.hugepage_limits {
         lines.add(&format!("hugetlb.{}.limit_in_bytes", huge.page_size), huge.limit);
         lines.add(&format!("hugetlb.{}.rsvd.limit_in_bytes", huge.page_size), huge.limit);
@@ -92,9 +86,7 @@ fn v1_memory(lines: &mut Lines, memory: &Memory) {
     lines.maybe("memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp);
     // Some engines write -1 for what they do not set.
     lines.maybe("memory.swappiness", memory.swappiness.filter(|value| *value != u64::MAX));
-    if memory.disable_oom_killer == Some(true) {
-        lines.add("memory.oom_control", 1);
-    }
+    lines.maybe("memory.oom_control", (memory.disable_oom_killer == Some(true)).then_some(1));
 }
 
 fn v1_block_io(lines: &mut Lines, io: &BlockIo) {
@@ -132,16 +124,12 @@ fn rdma(lines: &mut Lines, resources: &Resources) {
 /// What cgroup v2 gets.
 pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
     let mut lines = Lines::default();
-    if let Some(cpu) = &resources.cpu {
-        v2_cpu(&mut lines, cpu);
-    }
+    resources.cpu.iter().for_each(|cpu| v2_cpu(&mut lines, cpu));
     if let Some(memory) = &resources.memory {
         v2_memory(&mut lines, memory)?;
     }
     lines.maybe("pids.max", pids_max(resources));
-    if let Some(io) = &resources.block_io {
-        v2_io(&mut lines, io);
-    }
+    resources.block_io.iter().for_each(|io| v2_io(&mut lines, io));
     for huge in &resources.hugepage_limits {
         lines.add(&format!("hugetlb.{}.max", huge.page_size), huge.limit);
         lines.add(&format!("hugetlb.{}.rsvd.max", huge.page_size), huge.limit);

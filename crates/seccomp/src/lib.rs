@@ -89,16 +89,11 @@ pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
     let default = action(&profile.default_action, profile.default_errno_ret)?;
     ensure!(default != NOTIFY, "SCMP_ACT_NOTIFY cannot be used as default action");
     let native = &ARCHITECTURES[if cfg!(target_arch = "aarch64") { 3 } else { 0 }];
+    // Another processor's programs cannot run here.
+    let runs = |one: &&Architecture| one.audit == native.audit || one.column == 1 && native.column == 0;
+    let named = |name: &String| ARCHITECTURES.iter().find(|one| one.name == name.as_str());
     let mut wanted = vec![native];
-    for name in &profile.architectures {
-        match ARCHITECTURES.iter().find(|one| one.name == name.as_str()) {
-            Some(one) if one.audit == native.audit || one.column == 1 && native.column == 0 => {
-                wanted.push(one);
-            }
-            // Another processor's programs cannot run here.
-            _ => {}
-        }
-    }
+    wanted.extend(profile.architectures.iter().filter_map(named).filter(runs));
     wanted.sort_by_key(|one| one.column);
     wanted.dedup();
     let rules: Vec<Rule> = profile.syscalls.iter().map(rule).collect::<anyhow::Result<_>>()?;
@@ -126,11 +121,8 @@ fn flags(profile: &Profile, notifies: bool) -> anyhow::Result<u64> {
     let mut flags = if notifies { NEW_LISTENER } else { 0 };
     let Some(named) = &profile.flags else { return Ok(flags | SPEC_ALLOW) };
     for flag in named {
-        let known = FLAGS
-            .iter()
-            .find(|(name, _)| name == flag)
-            .with_context(|| format!("seccomp flag {flag:?} is not known"))?;
-        flags |= known.1;
+        let known = FLAGS.iter().find(|(name, _)| name == flag);
+        flags |= known.with_context(|| format!("seccomp flag {flag:?} is not known"))?.1;
     }
     Ok(flags)
 }

@@ -1,7 +1,7 @@
 //! How a container has ended: `exit.json` in its bundle, written by whoever has waited for it: `keep`, `spawn`, `run`.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,10 @@ impl Exit {
 /// Writes a file of a bundle as JSON, whole or not at all.
 pub fn write_json<T: Serialize>(bundle: &Path, name: &str, value: &T) -> io::Result<()> {
     let temporary = bundle.join(format!(".{name}"));
-    fs::write(&temporary, serde_json::to_string(value)? + "\n")?;
+    let text = serde_json::to_string(value)? + "\n";
+    // Not emptied first: where the disk is full by now, there may be room that was reserved.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len().try_into().unwrap_or_default())?;
     fs::rename(&temporary, bundle.join(name))
 }

@@ -43,17 +43,8 @@ pub enum Tool {
 
 impl Tool {
     /// Returns the executable's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pull => "pull",
-            Self::Unpack => "unpack",
-            Self::Bundle => "bundle",
-            Self::Ns => "ns",
-            Self::Portmap => "portmap",
-            Self::Spawn => "spawn",
-            Self::Keep => "keep",
-            Self::Run => "run",
-        }
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 }
 
@@ -106,7 +97,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.program {
             Some(program) => f.write_str(&word(program.as_os_str()))?,
-            None => f.write_str(self.tool.name())?,
+            None => f.write_str(&self.tool.name())?,
         }
         self.arguments.iter().try_for_each(|argument| write!(f, " {}", word(argument)))
     }

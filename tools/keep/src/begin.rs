@@ -24,7 +24,8 @@ use crate::restart::Policy;
 /// Starts the container of a record or bundle, and its keeper.
 pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
     let excluded = cli::Usage("--rm and --restart exclude each other".to_owned());
-    ensure!(!options.rm || options.restart == Policy::No, excluded);
+    let wishes = &options.wishes;
+    ensure!(!wishes.rm || wishes.restart == Policy::No, excluded);
     let log = options.log.options()?;
     let mut record = match Input::read(options.input.as_deref())? {
         Input::Record(record) => record,
@@ -35,15 +36,9 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| directories.data());
     let job = Job {
-        undo: job::undo(&record, &id, options.rm, &directories, root)?,
-        interactive: options.interactive,
-        rm: options.rm,
-        restart: options.restart,
+        undo: job::undo(&record, &id, wishes.rm, &directories, root)?,
+        wishes: wishes.clone(),
         log,
-        timeout: options.timeout,
-        ready: options.sdnotify,
-        attached: options.attach,
-        preserve_fds: options.preserve_fds,
         record: serde_json::from_str(&record.to_line())?,
         ..Job::plain(&id, &bundle, &directories)?
     };
@@ -51,7 +46,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         Some(descriptor) => Claim::inherited(&directories, &job.id, descriptor)?,
         None => Claim::take(&directories, &job.id)?,
     };
-    let signals = options.attach.then(|| attach::block_signals(&options.join)).transpose()?;
+    let signals = wishes.attach.then(|| attach::block_signals(&options.join)).transpose()?;
     let begun = launch(&job, &claim, &directories);
     if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();
@@ -98,7 +93,7 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
         command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
     }
     command.envs(trace::variable());
-    sys::child::apart(&mut command, job.preserve_fds);
+    sys::child::apart(&mut command, job.wishes.preserve_fds);
     let mut keeper = command.spawn().context("execute the keeper")?;
     // With it goes this process's copy of the keeper's end.
     drop(command);

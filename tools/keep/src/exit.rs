@@ -1,7 +1,6 @@
 //! How the container ended: `<bundle>/exit.json`, and what is told to who waits.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -32,17 +31,7 @@ pub(crate) fn read<T: DeserializeOwned>(bundle: &Path, name: &str) -> Result<Opt
 
 /// Writes a file of the bundle, whole or not at all.
 pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Result<()> {
-    let path = bundle.join(name);
-    let temporary = bundle.join(format!(".{name}"));
-    let write = || {
-        let text = serde_json::to_string(value)? + "\n";
-        // Not emptied first: where the disk is full by now, there is the room that was reserved.
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.set_len(text.len().try_into().unwrap_or_default())?;
-        fs::rename(&temporary, &path)
-    };
-    write().with_context(|| format!("write {}", path.display()))
+    container::write_json(bundle, name, value).with_context(|| format!("write {}", bundle.join(name).display()))
 }
 
 /// Takes room on the disk for the file, before the container can fill that.

@@ -36,7 +36,7 @@ fn whole(directories: &Directories, known: &Known) -> Value {
     }
     // A container that was never kept has none.
     if let Some(job) = list::parse::<Job>(bundle, job::FILE) {
-        whole["restart"] = json!(job.restart);
+        whole["restart"] = json!(job.wishes.restart);
         whole["log"] = json!(job.log);
         if job.log.driver == Driver::File {
             whole["log"]["path"] = json!(bundle.join(output::FILE));

@@ -14,8 +14,7 @@ use stage::{Stage, Tool, Undo};
 
 use crate::exit;
 use crate::health::Check;
-use crate::notify::Ready;
-use crate::restart::Policy;
+use crate::options::Wishes;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "keep.json";
@@ -26,7 +25,6 @@ const STOP_TIMEOUT: &str = "org.drayage.stopTimeout";
 const HEALTH: &str = "org.drayage.healthcheck";
 
 /// A keeper's job.
-#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The container's id.
@@ -35,33 +33,20 @@ pub(crate) struct Job {
     pub(crate) bundle: PathBuf,
     /// Whether the container has a terminal.
     pub(crate) terminal: bool,
-    /// Whether its standard input stays open for who attaches.
-    pub(crate) interactive: bool,
-    /// Whether the bundle goes when the container ends.
-    pub(crate) rm: bool,
-    /// Whether it starts again.
-    pub(crate) restart: Policy,
+    /// What the command line asks for.
+    #[serde(flatten)]
+    pub(crate) wishes: Wishes,
     /// Where its output goes.
     pub(crate) log: LogOptions,
     /// The signal that asks it to end.
     pub(crate) stop_signal: String,
     /// How long it may take to end, in seconds.
     pub(crate) stop_timeout: u64,
-    /// When it is killed, in seconds after its start.
-    pub(crate) timeout: Option<u64>,
     /// How its health is looked at.
     pub(crate) health: Option<Check>,
-    /// Who says that it is ready.
-    #[serde(default)]
-    pub(crate) ready: Ready,
-    /// Whether it is not started before its caller has joined it.
-    #[serde(default)]
-    pub(crate) attached: bool,
     /// Whether somebody has stopped it: a boot leaves it alone then.
     #[serde(default)]
     pub(crate) stopped: bool,
-    /// How many descriptors after stderr it gets.
-    pub(crate) preserve_fds: u32,
     /// Where `spawn` keeps the states.
     pub(crate) states: PathBuf,
     /// What is undone at the end.
@@ -125,18 +110,12 @@ impl Job {
             id: id.clone(),
             bundle: bundle.to_owned(),
             terminal: config["process"]["terminal"].as_bool().unwrap_or(false),
-            interactive: false,
-            rm: false,
-            restart: Policy::No,
+            wishes: Wishes::default(),
             log: LogOptions::default(),
             stop_signal: annotation(STOP_SIGNAL).unwrap_or("SIGTERM").to_owned(),
             stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()).unwrap_or(GRACE),
-            timeout: None,
             health: annotation(HEALTH).map(Check::parse).transpose().context(HEALTH)?.flatten(),
-            ready: Ready::Ignore,
-            attached: false,
             stopped: false,
-            preserve_fds: 0,
             states: directories.states(),
             undo: Vec::new(),
             record: Value::Null,

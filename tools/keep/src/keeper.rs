@@ -124,7 +124,7 @@ fn keep() -> Result<()> {
 /// Lets `spawn` inherit copies: if this process is killed, then for the caller and for whoever waits for the claim it is
 /// gone only with that. spawn closes them before a hook or the container can see them.
 fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
-    let first = i32::try_from(job.preserve_fds).map_or(i32::MAX, |more| more.saturating_add(3));
+    let first = i32::try_from(job.wishes.preserve_fds).map_or(i32::MAX, |more| more.saturating_add(3));
     let share = |file| {
         let copy = rustix::io::fcntl_dupfd_cloexec(file, first)?;
         rustix::io::fcntl_setfd(&copy, FdFlags::empty()).map(|()| copy)

@@ -50,7 +50,7 @@ impl Launch {
     pub(crate) fn begin(job: &Job, restarts: u32) -> Result<Self> {
         let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
         spawn.push([job.bundle.join(PID)]);
-        spawn.option("--preserve-fds", (job.preserve_fds > 0).then(|| job.preserve_fds.to_string()));
+        spawn.option("--preserve-fds", (job.wishes.preserve_fds > 0).then(|| job.wishes.preserve_fds.to_string()));
         spawn.option("--console-socket", job.terminal.then(|| job.bundle.join(CONSOLE)));
         let listener = job.terminal.then(|| listen(&job.bundle)).transpose()?;
         spawn.push([&job.bundle]);
@@ -60,7 +60,7 @@ impl Launch {
         let outputs = vec![output, errors];
         command.stdout(stdout).stderr(stderr).stdin(Stdio::null());
         let mut input = None;
-        if job.interactive && !job.terminal {
+        if job.wishes.interactive && !job.terminal {
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
             command.stdin(read);
             input = Some(write);
@@ -105,7 +105,7 @@ impl Launch {
         crate::notify::started(job, pid);
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
-        let deadline = job.timeout.map(|seconds| since + Duration::from_secs(seconds));
+        let deadline = job.wishes.timeout.map(|seconds| since + Duration::from_secs(seconds));
         let (exit, outputs, input) = (self.exit, self.outputs, self.input);
         Ok(Launched::Running(Box::new(Container { pid, since, exit, outputs, input, health, deadline })))
     }

@@ -89,7 +89,7 @@ impl<'a> Lifetime<'a> {
         let mut lifetime =
             Self { job, claim, signals, control, log, restarts, phase, errands, wanted, first, again, unwritten };
         let begun = (|| {
-            if lifetime.job.attached {
+            if lifetime.job.wishes.attach {
                 Report::Open.send(caller)?;
                 ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller has gone");
             }
@@ -114,7 +114,7 @@ impl<'a> Lifetime<'a> {
     pub(crate) fn stay(&mut self) {
         // Of the start nothing comes back for a long time. Without that it is only larger.
         let _larger = sys::memory::forget_code();
-        if let (true, Phase::Running(container)) = (self.job.attached && !self.job.terminal, &mut self.phase) {
+        if let (true, Phase::Running(container)) = (self.job.wishes.attach && !self.job.terminal, &mut self.phase) {
             // Its end is the container's end of file.
             container.input = None;
         }
@@ -129,7 +129,7 @@ impl<'a> Lifetime<'a> {
             // Those who have asked since the end, too. Nobody is kept waiting.
             self.control.tell(&exit);
             self.control.let_go();
-            if self.job.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
+            if self.job.wishes.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
                 return;
             }
             self.again = Some(Instant::now() + AGAIN * 10);
@@ -332,7 +332,7 @@ impl<'a> Lifetime<'a> {
         let pause = match self.wanted {
             Wanted::Stop => None,
             Wanted::Restart => Some(Duration::ZERO),
-            Wanted::Nothing => self.restarts.after(self.job.restart, Some(ended.code), ran),
+            Wanted::Nothing => self.restarts.after(self.job.wishes.restart, Some(ended.code), ran),
         };
         self.conclude(ended, pause);
     }
@@ -419,7 +419,7 @@ impl<'a> Lifetime<'a> {
             Wanted::Stop => None,
             _ if is_gone(&self.job) => None,
             // That one of its own programs failed is no failure of the container's.
-            _ => self.restarts.after(self.job.restart, (code != 125).then_some(code), Duration::ZERO),
+            _ => self.restarts.after(self.job.wishes.restart, (code != 125).then_some(code), Duration::ZERO),
         };
         let now = crate::clock::now();
         let ended = Exit { code, started_at: now.clone(), finished_at: now, ..Exit::default() };

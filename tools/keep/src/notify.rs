@@ -44,7 +44,7 @@ impl std::str::FromStr for Ready {
 /// The container has started.
 pub(crate) fn started(job: &Job, container: Pid) {
     let keeper = rustix::process::getpid().as_raw_pid();
-    match job.ready {
+    match job.wishes.sdnotify {
         Ready::Ignore => {}
         Ready::Container => tell(&format!("MAINPID={}", container.as_raw_pid())),
         Ready::Conmon => tell(&format!("MAINPID={keeper}\nREADY=1")),
@@ -54,14 +54,14 @@ pub(crate) fn started(job: &Job, container: Pid) {
 
 /// It has become healthy.
 pub(crate) fn healthy(job: &Job) {
-    if job.ready == Ready::Healthy {
+    if job.wishes.sdnotify == Ready::Healthy {
         tell("READY=1");
     }
 }
 
 /// It has ended for good.
 pub(crate) fn ending(job: &Job) {
-    if matches!(job.ready, Ready::Conmon | Ready::Healthy) {
+    if matches!(job.wishes.sdnotify, Ready::Conmon | Ready::Healthy) {
         tell("STOPPING=1");
     }
 }

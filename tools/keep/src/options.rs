@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use container::ContainerId;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::job::{Driver, Format, LogOptions};
@@ -31,6 +32,20 @@ pub(crate) struct Begin {
     /// Bundle directory, or file with a record [default: the record on stdin]
     #[arg(value_name = "DIR|FILE")]
     pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) wishes: Wishes,
+    #[command(flatten)]
+    pub(crate) join: Join,
+    #[command(flatten)]
+    pub(crate) log: Log,
+    /// The caller's claim on the container's name is this descriptor
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) claim_fd: Option<u32>,
+}
+
+// What the keeper has to know too, as `keep.json` names it. Not a doc comment, which would become the help.
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Wishes {
     /// Remove the bundle when the container ends
     #[arg(long)]
     pub(crate) rm: bool,
@@ -39,27 +54,22 @@ pub(crate) struct Begin {
     pub(crate) restart: Policy,
     /// Stay attached to it, instead of printing the record, and return its exit code
     #[arg(long)]
+    #[serde(default, rename = "attached")]
     pub(crate) attach: bool,
-    #[command(flatten)]
-    pub(crate) join: Join,
     /// Keep its standard input open for who attaches
     #[arg(long, short)]
     pub(crate) interactive: bool,
     /// Kill it after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
-    #[command(flatten)]
-    pub(crate) log: Log,
     /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
     /// which does so itself
     #[arg(long, value_name = "WHO", default_value = "ignore")]
+    #[serde(default, rename = "ready")]
     pub(crate) sdnotify: Ready,
     /// Pass N more descriptors after stderr on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
-    /// The caller's claim on the container's name is this descriptor
-    #[arg(long, value_name = "N", hide = true)]
-    pub(crate) claim_fd: Option<u32>,
 }
 
 /// Where the output goes.
@@ -92,11 +102,8 @@ impl Log {
         let mut options = LogOptions { driver, format, ..LogOptions::default() };
         let format = self.format.as_ref().map(|format| format!("format={format}"));
         for option in self.more.iter().chain(&format) {
-            let wrong = || {
-                cli::Usage(format!(
-                    "log option `{option}` is not format=plain|cri|json, max-size=SIZE or max-file=NUMBER"
-                ))
-            };
+            let form = "format=plain|cri|json, max-size=SIZE or max-file=NUMBER";
+            let wrong = || cli::Usage(format!("log option `{option}` is not {form}"));
             let (key, value) = option.split_once('=').ok_or_else(wrong)?;
             match (key, value) {
                 ("format", "plain") => options.format = Format::Plain,

@@ -28,10 +28,7 @@ pub(crate) enum Stream {
 impl Stream {
     /// Returns its name in logs.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
+        if self == Self::Stderr { "stderr" } else { "stdout" }
     }
 }
 

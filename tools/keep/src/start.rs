@@ -16,7 +16,7 @@ use stage::{Claim, Stage, Tool, undo};
 
 use crate::job::{self, Job};
 use crate::keeper::Report;
-use crate::options::{Join, Start};
+use crate::options::{Join, Start, Wishes};
 use crate::restart::Policy;
 use crate::{attach, begin, exit, list, stop};
 
@@ -62,7 +62,7 @@ fn is_there(directories: &Directories, id: &ContainerId) -> Result<bool> {
 
 /// Tells whether a boot starts a container, as docker's daemon does when it begins.
 fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
-    Job::of(&directories.bundle(id)).is_ok_and(|job| match job.restart {
+    Job::of(&directories.bundle(id)).is_ok_and(|job| match job.wishes.restart {
         Policy::Always => true,
         Policy::UnlessStopped => !job.stopped,
         Policy::No | Policy::OnFailure(_) => false,
@@ -74,20 +74,20 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
-    let lost = job.preserve_fds;
+    let lost = job.wishes.preserve_fds;
     ensure!(lost == 0, "container {id} had {lost} more descriptors of its caller: they are gone");
     let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| directories.data());
-    let undo = job::undo(&known, id, job.rm, directories, root)?;
+    let undo = job::undo(&known, id, job.wishes.rm, directories, root)?;
     let begun = claim.write(&Duty::own(&bundle, &undo)).and_then(|()| {
         // One that was not kept, and has ended by itself, has its network still.
         undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
         let record = execute(&stages(id, &known, root)?)?;
         let record = serde_json::from_str(&record.to_line())?;
-        let attached = join.is_some();
-        let job = Job { undo: undo.clone(), states: directories.states(), record, attached, stopped: false, ..job };
+        let wishes = Wishes { attach: join.is_some(), ..job.wishes };
+        let job = Job { undo: undo.clone(), states: directories.states(), record, wishes, stopped: false, ..job };
         begin::launch(&job, &claim, directories)
     });
     let keeper = match begun {

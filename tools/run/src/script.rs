@@ -52,12 +52,8 @@ fn steps(plan: &Plan, options: &Options) -> String {
     }
     if options.is_attached() {
         // keep has standard input for the container; what it has taken over it undoes.
-        line(
-            &mut script,
-            &format!(
-                "record=$(mktemp) && {pipeline} >\"$record\" || {{ code=125; {undo}; rm -f \"$record\"; exit 125; }}"
-            ),
-        );
+        let failed = format!("{{ code=125; {undo}; rm -f \"$record\"; exit 125; }}");
+        line(&mut script, &format!("record=$(mktemp) && {pipeline} >\"$record\" || {failed}"));
         let keep = hidden(&plan.keep.to_string(), options);
         line(&mut script, &format!("{keep} \"$record\"; code=$?; rm -f \"$record\"; exit $code"));
         return script;

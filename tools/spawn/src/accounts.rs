@@ -13,11 +13,12 @@ use crate::config::User;
 pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> anyhow::Result<()> {
     let read =
         |file: &str| root::open_with(root, Path::new(file), FLAGS, ResolveFlags::empty()).into_iter().flat_map(entries);
+    let find = |file: &str, name: &str| read(file).find(|fields| fields.first().is_some_and(|known| known == name));
     let (name, group) = words.split_once(':').map_or((words, None), |(name, group)| (name, Some(group)));
     if let Ok(uid) = name.parse() {
         user.uid = uid;
     } else {
-        let found = read("/etc/passwd").find(|fields| fields.first().is_some_and(|known| known == name));
+        let found = find("/etc/passwd", name);
         let missing = || format!("no user {name:?} in the container's /etc/passwd");
         let numbers = found.and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)));
         (user.uid, user.gid) = numbers.with_context(missing)?;
@@ -27,13 +28,9 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> any
         user.additional_gids = groups.filter_map(|fields| fields.get(2)?.parse().ok()).collect();
     }
     let Some(group) = group else { return Ok(()) };
-    user.gid = match group.parse() {
-        Ok(gid) => gid,
-        Err(_) => read("/etc/group")
-            .find(|fields| fields.first().is_some_and(|known| known == group))
-            .and_then(|fields| fields.get(2)?.parse().ok())
-            .with_context(|| format!("no group {group:?} in the container's /etc/group"))?,
-    };
+    let named = || find("/etc/group", group)?.get(2)?.parse().ok();
+    let missing = || format!("no group {group:?} in the container's /etc/group");
+    user.gid = group.parse().ok().or_else(named).with_context(missing)?;
     Ok(())
 }
 

@@ -51,13 +51,9 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
     request.text(13, &container.state.rootfs.to_string_lossy());
     request.flag(18, options.link_remap);
     request.flag(46, options.tcp_skip_in_flight);
-    if let Some(parent) = &options.parent_path {
-        request.text(14, &parent.to_string_lossy());
-    }
+    options.parent_path.iter().for_each(|parent| request.text(14, &parent.to_string_lossy()));
     request.flag(15, options.parent_path.is_some() || options.pre_dump);
-    if let Some(fd) = options.status_fd {
-        request.number(49, u64::from(fd));
-    }
+    options.status_fd.iter().for_each(|fd| request.number(49, u64::from(*fd)));
     if let Some(server) = &options.page_server {
         request.message(11, &page_server(server)?);
     }
@@ -65,12 +61,9 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
         let inode = rustix::fs::stat(path).with_context(|| format!("stat {}", path.display()))?.st_ino;
         request.text(37, &format!("{name}[{inode}]:{}", key_of(name)));
     }
-    for place in mounts.found.keys() {
-        request.text(37, &format!("mnt[{place}]:{place}"));
-    }
-    for descriptor in descriptors.iter().filter(|descriptor| descriptor.starts_with("file[")) {
-        request.text(37, descriptor);
-    }
+    mounts.found.keys().for_each(|place| request.text(37, &format!("mnt[{place}]:{place}")));
+    let files = descriptors.iter().filter(|descriptor| descriptor.starts_with("file["));
+    files.for_each(|descriptor| request.text(37, descriptor));
     let write = |name: &str, text: String| {
         let path = options.criu.image_path.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
@@ -88,7 +81,7 @@ pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyho
     let (config, text) = Config::read(&bundle)?;
     let terminal = config.process()?.terminal;
     let detached = !order.child.foreground;
-    let nobody = terminal && detached && order.console_socket.is_none();
+    let nobody = terminal && detached && order.child.common.console_socket.is_none();
     ensure!(!nobody, "cannot restore a terminal without console socket");
     let mut container = Container::create(&order.root, &order.id)?;
     let restored = Restoring { order, options, config: &config, bundle: &bundle }.make(&mut container, &text, program);
@@ -138,7 +131,7 @@ impl Restoring<'_> {
         drop(scope);
         create::enter_in_state(container, pid)?;
         keep_time_namespace(container, text, pid)?;
-        if let Some(file) = &order.pid_file {
+        if let Some(file) = &order.child.common.pid_file {
             create::write_pid_file(file, pid)?;
         }
         Ok((pid, console))
@@ -173,12 +166,8 @@ impl Restoring<'_> {
         for (fd, descriptor) in (0..3).zip(&descriptors).filter(|(_, descriptor)| inherited(descriptor)) {
             inherit(&mut request, descriptor, fd);
         }
-        if let Some(profile) = &self.options.lsm_profile {
-            request.text(53, profile);
-        }
-        if let Some(context) = &self.options.lsm_mount_context {
-            request.text(63, context);
-        }
+        self.options.lsm_profile.iter().for_each(|profile| request.text(53, profile));
+        self.options.lsm_mount_context.iter().for_each(|context| request.text(63, context));
         Ok(request)
     }
 
@@ -201,7 +190,7 @@ impl Restoring<'_> {
     }
 
     fn hand_over(&self, master: OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
-        let Some(socket) = &self.order.console_socket else { return Ok(Some(master)) };
+        let Some(socket) = &self.order.child.common.console_socket else { return Ok(Some(master)) };
         tty::hand_over(tty::connect(socket)?.as_fd(), master.as_fd())?;
         Ok(None)
     }

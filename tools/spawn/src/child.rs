@@ -19,6 +19,7 @@ use sys::namespace::Kind;
 use crate::config::{Config, Hook, NamespaceKind, Process, TimeOffset, sysctl_path};
 use crate::hooks;
 use crate::identity::{self, Program, Surroundings};
+use crate::options::Common;
 use crate::rootfs::{Prepared, Rootfs};
 use crate::sync::{self, Message, NOT_EXECUTABLE, NOT_FOUND};
 use crate::{file, stdio, tty};
@@ -53,11 +54,9 @@ pub(crate) const UMASK: u32 = 0o022;
 
 /// What the command line says about the child.
 #[derive(Clone, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Options {
-    pub preserve_fds: u32,
-    pub no_pivot: bool,
-    pub no_new_keyring: bool,
+    /// Its paths are absolute.
+    pub common: Common,
     pub foreground: bool,
     pub rootless: bool,
     /// Nobody's stdin: the record was read from it.
@@ -106,7 +105,7 @@ impl Child<'_> {
             start: self.start.as_ref().map(AsFd::as_fd),
             proc: self.proc.as_ref().map(AsFd::as_fd),
             filter: self.filter.as_ref(),
-            preserved_fds: self.options.preserve_fds,
+            preserved_fds: self.options.common.preserve_fds,
             foreground: self.options.foreground,
             keyring: self.keyring.as_deref(),
             lenient_groups: self.options.rootless || self.config.linux.has(NamespaceKind::User),
@@ -209,7 +208,7 @@ impl Child<'_> {
         }
         stdio::give(self.process.user.uid);
         let null = rootfs.finish()?;
-        rootfs.enter(self.options.no_pivot)?;
+        rootfs.enter(self.options.common.no_pivot)?;
         stdio::leave_host_null(null)
     }
 
@@ -254,7 +253,7 @@ impl Child<'_> {
             Ok(identity::list(child.process, &child.config.linux, program.as_ref(), &surroundings)?.seal()?)
         };
         // What the caller happened to have open is no more theirs than the program's, and the wait may be long.
-        sys::child::close_inherited(3 + self.options.preserve_fds, &[])?;
+        sys::child::close_inherited(3 + self.options.common.preserve_fds, &[])?;
         if let Some(listener) = self.start.take() {
             // What the process cannot be given fails `create`: one that executes nothing is given all.
             hooks::execute(&Hook::default(), self.state, Some(&|hook, report| launch(self, hook, report)))?;

@@ -27,8 +27,6 @@ pub(crate) struct Order {
     pub root: PathBuf,
     pub id: RuntimeId,
     pub bundle: PathBuf,
-    pub console_socket: Option<PathBuf>,
-    pub pid_file: Option<PathBuf>,
     /// Wait for `start`; otherwise the program runs at once.
     pub wait: bool,
     /// How many of the preserved descriptors are sockets to listen on: `sd_listen_fds(3)`.
@@ -69,7 +67,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     }
     let process = config.process()?;
     let detached = order.wait || !order.child.foreground;
-    tty::check_console(process.terminal, detached, order.console_socket.is_some())?;
+    tty::check_console(process.terminal, detached, order.child.common.console_socket.is_some())?;
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     let mut container = Container::create(&order.root, &order.id)?;
     let notify = if order.wait { Ok(None) } else { Notify::prepare(&container, &mut config) };
@@ -124,10 +122,10 @@ fn make(
         in_user_namespace: false,
         socket: theirs,
         start: if order.wait { Some(listen(container)?) } else { None },
-        console: order.console_socket.as_deref().map(tty::connect).transpose()?,
+        console: order.child.common.console_socket.as_deref().map(tty::connect).transpose()?,
         filter: filter::before(config)?,
         proc: None,
-        keyring: child::keyring(&order.id, order.child.no_new_keyring)?,
+        keyring: child::keyring(&order.id, order.child.common.no_new_keyring)?,
         options: order.child.clone(),
     };
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
@@ -273,7 +271,7 @@ pub(crate) fn describe(
     state.annotations.clone_from(&config.annotations);
     state.rootless = order.child.rootless;
     state.foreground = order.child.foreground && !order.keep;
-    state.no_new_keyring = order.child.no_new_keyring;
+    state.no_new_keyring = order.child.common.no_new_keyring;
     state.owner = rustix::process::geteuid().as_raw();
     // A link could lead anywhere, and be another one by the time that it is followed.
     let kind = fs::symlink_metadata(rootfs).with_context(|| format!("stat rootfs {}", rootfs.display()))?.file_type();
@@ -302,7 +300,7 @@ fn attend(
     net_device::move_all(&config.linux, pid)?;
     release(socket)?;
     enter_in_state(container, pid)?;
-    if let Some(file) = &order.pid_file {
+    if let Some(file) = &order.child.common.pid_file {
         write_pid_file(file, pid)?;
     }
     let mut console = None;

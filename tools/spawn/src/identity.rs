@@ -279,23 +279,14 @@ impl List<'_> {
     }
 
     fn set_capabilities(&mut self, sets: Sets) {
-        let halves = |bits: u64| [bits & 0xffff_ffff, bits >> 32];
-        let (effective, permitted, inheritable) =
-            (halves(sets.effective), halves(sets.permitted), halves(sets.inheritable));
-        let mut data = Vec::with_capacity(24);
-        for half in [0, 1] {
-            for set in [effective, permitted, inheritable] {
-                data.extend_from_slice(&set[half].to_le_bytes()[..4]);
-            }
-        }
+        let Sets { effective, permitted, inheritable, .. } = sets;
+        let sets = [effective, permitted, inheritable].map(u64::to_le_bytes);
+        // The lower halves of all, then the upper ones.
+        let data = [0..4, 4..8].map(|half| sets.map(|set| set[half.clone()].to_vec()).concat()).concat();
         let header = self.launch.bytes(&[&0x2008_0522_u32.to_ne_bytes()[..], &[0; 4]].concat());
         let data = self.launch.bytes(&data);
-        let (effective, permitted) = (sets.effective, sets.permitted);
-        let name = format!(
-            "set capabilities: capset(effective {effective:#x}, permitted {permitted:#x}, inheritable {:#x})",
-            sets.inheritable
-        );
-        self.call(&name, libc::SYS_capset, &[header, data]);
+        let sets = format!("effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x}");
+        self.call(&format!("set capabilities: capset({sets})"), libc::SYS_capset, &[header, data]);
     }
 
     fn load(&mut self, filter: &Filter) {

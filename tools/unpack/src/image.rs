@@ -57,21 +57,15 @@ impl Image {
         let config = layout.config(&document)?;
         let (blobs, diff_ids) = (document.layers(), config.rootfs().diff_ids());
         let (layers, diffs) = (blobs.len(), diff_ids.len());
-        ensure!(
-            layers == diffs,
-            "image {}: manifest has {layers} layers, config has {diffs} diffIDs",
-            manifest.digest()
-        );
+        let digest = manifest.digest();
+        ensure!(layers == diffs, "image {digest}: manifest has {layers} layers, config has {diffs} diffIDs");
         let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
             let named = || format!("layer {}", blob.digest());
             let compression = Compression::of(blob.media_type()).with_context(named)?;
             let media_type = blob.media_type().to_string();
             let foreign = media_type.contains("nondistributable") || media_type.contains("foreign");
-            ensure!(
-                !foreign || source.is_some() || layout.has(blob),
-                "{}: foreign layer, to be had from elsewhere only: {media_type}",
-                named()
-            );
+            let there = !foreign || source.is_some() || layout.has(blob);
+            ensure!(there, "{}: foreign layer, to be had from elsewhere only: {media_type}", named());
             let Ok(diff_id) = diff_id.parse() else { bail!("{}: diffID {diff_id:?} is no digest", named()) };
             Ok(Layer { blob: blob.clone(), compression, diff_id })
         };

@@ -43,7 +43,7 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
     order.child.null_stdin = from_stdin;
     if let Some(note) = &note {
         note.begin();
-        order.pid_file.get_or_insert_with(|| note.bundle.join(PID));
+        order.child.common.pid_file.get_or_insert_with(|| note.bundle.join(PID));
     }
     if options.detach {
         let made = create::create(&order).inspect_err(|_| note.iter().for_each(Note::forget))?;

@@ -33,24 +33,20 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Begins an order from what the commands share.
 pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Result<Order> {
-    let (common, listen_fds) = (&options.common, sys::child::listen_fds());
+    let (mut common, listen_fds) = (options.common.clone(), sys::child::listen_fds());
+    common.preserve_fds = check_preserved(common.preserve_fds.saturating_add(listen_fds))?;
+    for path in common.console_socket.iter_mut().chain(&mut common.pid_file) {
+        *path = absolute(path);
+    }
     Ok(Order {
         listen_fds,
         root: state_root(global),
         id: options.id.clone(),
         bundle: options.bundle.clone(),
-        console_socket: common.console_socket.as_deref().map(absolute),
-        pid_file: common.pid_file.as_deref().map(absolute),
         wait: false,
         keep: false,
         systemd_cgroup: global.systemd_cgroup,
-        child: Options {
-            preserve_fds: check_preserved(common.preserve_fds.saturating_add(listen_fds))?,
-            no_pivot: common.no_pivot,
-            no_new_keyring: common.no_new_keyring,
-            rootless: is_rootless(global),
-            ..Options::default()
-        },
+        child: Options { common, rootless: is_rootless(global), ..Options::default() },
     })
 }
 

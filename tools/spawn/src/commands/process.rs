@@ -67,9 +67,8 @@ fn from_options(mut process: Process, options: &mut options::Exec, container: &C
     process.console_size = None;
     for file in &options.env_file {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        process
-            .env
-            .extend(variables(text.lines().filter(|line| !line.trim_start().is_empty() && !line.starts_with('#'))));
+        let is_variable = |line: &&str| !line.trim_start().is_empty() && !line.starts_with('#');
+        process.env.extend(variables(text.lines().filter(is_variable)));
     }
     process.env.extend(variables(options.env.iter().map(String::as_str)));
     process.no_new_privileges |= options.no_new_privs;
@@ -91,8 +90,7 @@ fn from_options(mut process: Process, options: &mut options::Exec, container: &C
     if !options.cap.is_empty() {
         let capabilities = process.capabilities.get_or_insert_with(Capabilities::default);
         for capability in &options.cap {
-            let sets = [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted];
-            for set in sets {
+            for set in [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted] {
                 set.push(capability.clone());
             }
             // What is not inheritable stays out of the ambient set.
@@ -144,12 +142,8 @@ pub(crate) fn ps(global: &Global, id: &RuntimeId, format: Format, options: &[Str
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();
     let column = title.split_ascii_whitespace().position(|word| word == "PID").context("ps prints no PID column")?;
-    let own = |line: &&str| {
-        line.split_ascii_whitespace()
-            .nth(column)
-            .and_then(|pid| pid.parse().ok())
-            .is_some_and(|pid| pids.contains(&pid))
-    };
+    let pid = |line: &str| -> Option<i32> { line.split_ascii_whitespace().nth(column)?.parse().ok() };
+    let own = |line: &&str| pid(line).is_some_and(|pid| pids.contains(&pid));
     let chosen: Vec<String> = std::iter::once(title).chain(lines.filter(own)).map(|line| format!("{line}\n")).collect();
     print(&chosen.concat())
 }

@@ -33,21 +33,14 @@ impl Config {
         }
         let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
         let restricted = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+        let (times, devices) = (!linux.time_offsets.is_empty(), !linux.net_devices.is_empty());
         for (given, kind, words) in [
             (mapped, Kind::User, "User namespace mappings specified, but USER namespace isn't enabled in the config"),
             (!self.hostname.is_empty(), Kind::Uts, "unable to set hostname without a private UTS namespace"),
             (!self.domainname.is_empty(), Kind::Uts, "unable to set domainname without a private UTS namespace"),
-            (
-                !linux.time_offsets.is_empty(),
-                Kind::Time,
-                "time namespace offsets specified, but time namespace isn't enabled in the config",
-            ),
+            (times, Kind::Time, "time namespace offsets specified, but time namespace isn't enabled in the config"),
             (restricted, Kind::Mount, "unable to restrict sys entries without a private MNT namespace"),
-            (
-                !linux.net_devices.is_empty(),
-                Kind::Network,
-                "unable to move network devices without a private NET namespace",
-            ),
+            (devices, Kind::Network, "unable to move network devices without a private NET namespace"),
         ] {
             ensure!(!given || linux.has(kind), words);
         }
@@ -57,10 +50,8 @@ impl Config {
             let wanted = if device.name.is_empty() { name } else { &device.name };
             // The kernel would move it first and then refuse the name: dev_valid_name() in net/core/dev.c.
             let bad = |c: char| c == '/' || c == ':' || c.is_ascii_whitespace();
-            ensure!(
-                wanted.len() < 16 && !matches!(wanted.as_str(), "" | "." | "..") && !wanted.contains(bad),
-                "config.json: netDevices {name}: {wanted:?} is not a name for a network device"
-            );
+            let valid = wanted.len() < 16 && !matches!(wanted.as_str(), "" | "." | "..") && !wanted.contains(bad);
+            ensure!(valid, "config.json: netDevices {name}: {wanted:?} is not a name for a network device");
         }
         let maps = [&linux.uid_mappings, &linux.gid_mappings];
         let unmapped = linux.makes(Kind::User) && maps.into_iter().any(Vec::is_empty);
@@ -100,14 +91,10 @@ impl Process {
         let nameless = self.env.iter().find(|variable| variable.starts_with('='));
         ensure!(nameless.is_none(), "invalid environment variable {:?}", nameless.map_or("", String::as_str));
         let known = |label: &str, file: &str| label.is_empty() || Path::new(file).exists();
-        ensure!(
-            known(&self.apparmor_profile, "/sys/module/apparmor/parameters/enabled"),
-            "apparmor: config provided but apparmor not supported"
-        );
-        ensure!(
-            known(&self.selinux_label, "/sys/fs/selinux/enforce"),
-            "selinux label is specified in config, but selinux is disabled or not supported"
-        );
+        let apparmor = known(&self.apparmor_profile, "/sys/module/apparmor/parameters/enabled");
+        ensure!(apparmor, "apparmor: config provided but apparmor not supported");
+        let selinux = known(&self.selinux_label, "/sys/fs/selinux/enforce");
+        ensure!(selinux, "selinux label is specified in config, but selinux is disabled or not supported");
         for (index, limit) in self.rlimits.iter().enumerate() {
             let again = self.rlimits[..index].iter().any(|other| other.kind == limit.kind);
             ensure!(!again, "config.json: duplicated rlimit {}", limit.kind);
@@ -134,11 +121,9 @@ fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> 
     if IPC.split(' ').any(|own| own == dotted) || dotted.starts_with("fs.mqueue.") {
         ensure!(linux.has(NamespaceKind::Ipc), "sysctl {key:?} is not allowed in the hosts ipc namespace");
     } else if dotted.starts_with("net.") {
-        ensure!(linux.has(NamespaceKind::Network), "sysctl {key:?} not allowed in host network namespace");
-        let own =
-            linux.namespaces.iter().filter(|namespace| namespace.kind == NamespaceKind::Network).all(|namespace| {
-                namespace.path.as_os_str().is_empty() || !same_file(&namespace.path, Path::new("/proc/self/ns/net"))
-            });
+        let joined = linux.joins(NamespaceKind::Network);
+        let is_hosts = joined.is_some_and(|path| same_file(path, Path::new("/proc/self/ns/net")));
+        let own = linux.has(NamespaceKind::Network) && !is_hosts;
         ensure!(own, "sysctl {key:?} not allowed in host network namespace");
     } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" && hostname.is_empty() {
         ensure!(linux.has(NamespaceKind::Uts), "sysctl {key:?} is not allowed in the hosts uts namespace");

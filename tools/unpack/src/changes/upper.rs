@@ -40,10 +40,8 @@ fn child(node: &Node<'_>, path: Inner, report: &mut Report<'_, '_>) -> anyhow::R
     if is_whiteout(&node.stat) {
         return if below.is_some() { report.tell(Change::Removed(path)) } else { Ok(()) };
     }
-    ensure!(
-        !xattr::refers_to_lower(&Object::Named(node.directory, node.name))?,
-        "overlayfs has only noted that it was renamed or described anew (redirect_dir, metacopy)"
-    );
+    let partial = xattr::refers_to_lower(&Object::Named(node.directory, node.name))?;
+    ensure!(!partial, "overlayfs has only noted that it was renamed or described anew (redirect_dir, metacopy)");
     let Some(entry) = node.entry(path)? else {
         log::debug!("a socket is left out");
         return Ok(());

@@ -12,7 +12,7 @@ use log::{info, warn};
 use rustix::io::Errno;
 
 use crate::nft::{Chain, Expression, Family, Hook, Rule, Table, TableAnswer};
-use crate::{Batch, Error, Raw, Socket, flag};
+use crate::{Batch, Error, Socket, flag};
 
 pub use legacy::is_there as has_legacy;
 
@@ -130,7 +130,7 @@ pub fn send(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
 
 /// Returns the rules of a chain; none where it is not there.
 pub fn rules_in(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<Rule>, Error> {
-    match socket.dump::<Raw>(&table.dump_rules(Some(chain))) {
+    match socket.dump(&table.dump_rules(Some(chain))) {
         Ok(answers) => Ok(answers.iter().map(Rule::read).filter(|rule| rule.chain == chain).collect()),
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(vec![]),
         Err(error) => Err(error),

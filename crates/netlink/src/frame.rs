@@ -1,9 +1,8 @@
 //! The frame around every message (`struct nlmsghdr`), and the kernel's own messages: errors, acknowledgements, ends.
 
-use netlink_packet_core::{NetlinkHeader, NetlinkSerializable};
 use rustix::io::Errno;
 
-use crate::{Error, parse};
+use crate::{Error, Raw, parse};
 
 pub(crate) const HEADER: usize = 16;
 
@@ -22,16 +21,16 @@ const NLMSG_OVERRUN: u16 = 4;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message out of a datagram.
-pub(crate) struct Frame<'a> {
-    pub(crate) header: NetlinkHeader,
-    pub(crate) body: Body<'a>,
+pub(crate) struct Frame {
+    pub(crate) sequence: u32,
+    pub(crate) body: Body,
     /// The kernel says that what it dumps has changed meanwhile.
     pub(crate) interrupted: bool,
 }
 
 /// What a message is to the socket.
-pub(crate) enum Body<'a> {
-    Payload(&'a [u8]),
+pub(crate) enum Body {
+    Answer(Raw),
     /// An acknowledgement, or the end of a dump.
     Done,
     Refused(Error),
@@ -39,65 +38,56 @@ pub(crate) enum Body<'a> {
 }
 
 /// Appends a message with its frame.
-pub(crate) fn write(buffer: &mut Vec<u8>, message: &impl NetlinkSerializable, flags: u16, sequence: u32) {
-    let length = HEADER + message.buffer_len();
-    let start = buffer.len();
+pub(crate) fn write(buffer: &mut Vec<u8>, message: &Raw, flags: u16, sequence: u32) {
+    let length = HEADER + message.payload.len();
     buffer.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-    buffer.extend(message.message_type().to_ne_bytes());
+    buffer.extend(message.kind.to_ne_bytes());
     buffer.extend(flags.to_ne_bytes());
     buffer.extend(sequence.to_ne_bytes());
     buffer.extend(0_u32.to_ne_bytes());
-    buffer.resize(start + length.next_multiple_of(4), 0);
-    if let Some(payload) = buffer.get_mut(start + HEADER..start + length) {
-        message.serialize(payload);
-    }
+    buffer.extend(&message.payload);
+    buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
 /// Splits the first message off a datagram.
-pub(crate) fn read<'a>(datagram: &mut &'a [u8]) -> Result<Option<Frame<'a>>, Error> {
-    if datagram.len() < HEADER {
+pub(crate) fn read(datagram: &mut &[u8]) -> Result<Option<Frame>, Error> {
+    let Some(&[l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..]) = datagram.first_chunk::<HEADER>() else {
         return Ok(None);
-    }
-    let header = header(datagram)?;
-    let length = header.length as usize;
+    };
+    let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
+    let (kind, flags) = (u16::from_ne_bytes([k0, k1]), u16::from_ne_bytes([f0, f1]));
     let message = datagram.get(HEADER..length).ok_or_else(|| Error::Malformed(format!("length {length}")))?;
     *datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-    let body = match header.message_type {
+    let body = match kind {
         NLMSG_NOOP => Body::Noop,
         NLMSG_OVERRUN => Body::Refused(Error::Socket(Errno::NOBUFS)),
-        NLMSG_ERROR => refusal(&header, message)?,
+        NLMSG_ERROR => refusal(flags, message)?,
         NLMSG_DONE => end_of_dump(message),
-        _ => Body::Payload(message),
+        _ => Body::Answer(Raw { kind, payload: message.to_vec() }),
     };
-    Ok(Some(Frame { header, body, interrupted: header.flags & NLM_F_DUMP_INTR != 0 }))
-}
-
-fn header(bytes: &[u8]) -> Result<NetlinkHeader, Error> {
-    use netlink_packet_core::{NetlinkBuffer, Parseable};
-    let malformed = |error: netlink_packet_core::DecodeError| Error::Malformed(error.to_string());
-    let buffer = NetlinkBuffer::new_checked(bytes).map_err(malformed)?;
-    NetlinkHeader::parse(&buffer).map_err(malformed)
+    let sequence = u32::from_ne_bytes([s0, s1, s2, s3]);
+    Ok(Some(Frame { sequence, body, interrupted: flags & NLM_F_DUMP_INTR != 0 }))
 }
 
 /// `struct nlmsgerr`: the number, the refused message (its header only if capped), then attributes.
-fn refusal(header: &NetlinkHeader, message: &[u8]) -> Result<Body<'static>, Error> {
+fn refusal(flags: u16, message: &[u8]) -> Result<Body, Error> {
     let short = || Error::Malformed("a short error message".to_owned());
     let code = code(message).ok_or_else(short)?;
     if code == 0 {
         return Ok(Body::Done);
     }
-    let echoed = if header.flags & NLM_F_CAPPED == 0 {
+    let echoed = if flags & NLM_F_CAPPED == 0 {
         let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         (length.ok_or_else(short)? as usize).max(HEADER).next_multiple_of(4)
     } else {
         HEADER
     };
-    let attributes = message.get(4 + echoed..).filter(|_| header.flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
+    let attributes = message.get(4 + echoed..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
     Ok(Body::Refused(refused(code, attributes)))
 }
 
 /// A dump's end carries a number too: 0, or why the dump broke off.
-fn end_of_dump(message: &[u8]) -> Body<'static> {
+fn end_of_dump(message: &[u8]) -> Body {
     match code(message) {
         Some(code) if code < 0 => Body::Refused(refused(code, message.get(4..).unwrap_or_default())),
         _ => Body::Done,
@@ -117,7 +107,6 @@ fn refused(code: i32, attributes: &[u8]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Raw;
 
     fn error_message(flags: u16, payload: &[u8]) -> Vec<u8> {
         let mut buffer = Vec::new();

@@ -1,5 +1,5 @@
 //! A blocking netlink socket (netlink(7)): requests with acknowledgement, dumps and atomic batches, for rtnetlink and
-//! nfnetlink. Messages are the types of the `netlink-packet-*` crates, or [`Raw`] where those have none.
+//! nfnetlink. A message is [`Raw`]: a type, and the bytes that [`Attributes`] are built and read from.
 //!
 //! A socket stays in the network namespace in which it was opened, so a caller that works in two namespaces opens two
 //! sockets and changes back.

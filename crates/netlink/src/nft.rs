@@ -111,10 +111,8 @@ impl Table<'_> {
     /// Adds a rule: at the chain's head, or at its end with [`flag::APPEND`](crate::flag::APPEND).
     pub fn create_rule(self, chain: &str, expressions: &[Expression], comment: Option<&str>) -> Raw {
         let list = expressions.iter().fold(Attributes::new(), |list, e| list.nest(LIST_ELEM, e.attributes()));
-        let mut attributes = Attributes::new().text(1, self.name).text(2, chain).nest(4, &list);
-        if let Some(comment) = comment {
-            attributes = attributes.bytes(7, &element::comment_bytes(comment));
-        }
+        let attributes = Attributes::new().text(1, self.name).text(2, chain).nest(4, &list);
+        let attributes = comment.iter().fold(attributes, |a, comment| a.bytes(7, &element::comment_bytes(comment)));
         message(NEWRULE, self.family.number(), attributes)
     }
 
@@ -150,10 +148,8 @@ impl Table<'_> {
         }
         if set.interval {
             flags |= INTERVAL | CONCAT;
-            let fields = set
-                .key
-                .iter()
-                .fold(Attributes::new(), |list, field| list.nest(LIST_ELEM, &Attributes::new().be32(1, field.size)));
+            let size = |field: &Field| Attributes::new().be32(1, field.size);
+            let fields = set.key.iter().fold(Attributes::new(), |list, field| list.nest(LIST_ELEM, &size(field)));
             attributes = attributes.nest(9, &Attributes::new().nest(2, &fields));
         }
         // The number by which later messages of the batch may call the set; required, used by nobody here.
@@ -252,7 +248,7 @@ pub struct Set<'a> {
 }
 
 /// A chain, as a dump answers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// `NFPROTO_*`.
     pub family: u8,
@@ -280,13 +276,8 @@ impl Chain {
 
     /// Reads one answer.
     pub fn read(answer: &Raw) -> Self {
-        let mut chain = Self {
-            family: answer.payload.first().copied().unwrap_or_default(),
-            table: String::new(),
-            name: String::new(),
-            hook: None,
-            drops: false,
-        };
+        let family = answer.payload.first().copied().unwrap_or_default();
+        let mut chain = Self { family, ..Self::default() };
         for attribute in parse(answer.payload.get(HEADER..).unwrap_or_default()) {
             match attribute.kind {
                 1 => chain.table = attribute.text(),

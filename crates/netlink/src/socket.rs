@@ -2,14 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use netlink_packet_core::{NetlinkDeserializable, NetlinkSerializable};
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use sys::netlink::{NetlinkOption, enable};
 
 use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::{Error, transaction};
+use crate::{Attributes, Error, Raw, transaction};
 
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
 const DATAGRAM_LIMIT: usize = 1 << 16;
@@ -64,43 +63,30 @@ impl Socket {
     }
 
     /// Sends a request and waits for its acknowledgement. `flags`: see [`crate::flag`].
-    pub fn request<M: NetlinkSerializable>(&mut self, message: &M, flags: u16) -> Result<(), Error> {
+    pub fn request(&mut self, message: &Raw, flags: u16) -> Result<(), Error> {
         let _span = transaction::span(message);
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.receive(sequence, |_| Ok(()))?;
+        self.receive(sequence, drop)?;
         Ok(())
     }
 
     /// Sends a request for one object and returns it.
-    pub fn fetch<M>(&mut self, message: &M) -> Result<M, Error>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
+    pub fn fetch(&mut self, message: &Raw) -> Result<Raw, Error> {
         let _span = transaction::span(message);
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
         let mut answer = None;
-        self.receive(sequence, |frame| {
-            answer = Some(decode(frame)?);
-            Ok(())
-        })?;
+        self.receive(sequence, |raw| answer = Some(raw))?;
         answer.ok_or(Error::NoAnswer)
     }
 
     /// Sends a request for all objects and returns them. A dump that a change came between is begun again, so what is
     /// returned is one consistent picture.
-    pub fn dump<M>(&mut self, message: &M) -> Result<Vec<M>, Error>
-    where
-        M: NetlinkSerializable + NetlinkDeserializable,
-    {
+    pub fn dump(&mut self, message: &Raw) -> Result<Vec<Raw>, Error> {
         let _span = transaction::span(message);
         for _ in 0..DUMP_TRIES {
             let sequence = self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
             let mut answers = Vec::new();
-            let consistent = self.receive(sequence, |frame| {
-                answers.push(decode(frame)?);
-                Ok(())
-            })?;
-            if consistent {
+            if self.receive(sequence, |answer| answers.push(answer))? {
                 return Ok(answers);
             }
         }
@@ -108,15 +94,12 @@ impl Socket {
     }
 
     /// Asks for a list and returns its beginning, as much as the kernel has put into one datagram.
-    pub fn begin_dump<M: NetlinkDeserializable>(
-        &mut self,
-        message: &impl NetlinkSerializable,
-    ) -> Result<Vec<M>, Error> {
+    pub fn begin_dump(&mut self, message: &Raw) -> Result<Vec<Raw>, Error> {
         self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
         let mut answers = Vec::new();
-        while let Some(frame) = frame::read(&mut datagram)?.filter(|frame| matches!(frame.body, Body::Payload(_))) {
-            answers.push(decode(&frame)?);
+        while let Some(Frame { body: Body::Answer(answer), .. }) = frame::read(&mut datagram)? {
+            answers.push(answer);
         }
         Ok(answers)
     }
@@ -159,7 +142,7 @@ impl Socket {
                 Err(error) => return Err(error),
             };
             while let Some(frame) = frame::read(&mut datagram)? {
-                let index = frame.header.sequence_number.wrapping_sub(first);
+                let index = frame.sequence.wrapping_sub(first);
                 if index >= count {
                     continue;
                 }
@@ -188,7 +171,7 @@ impl Socket {
         }
     }
 
-    fn send(&mut self, message: &impl NetlinkSerializable, flags: u16) -> Result<u32, Error> {
+    fn send(&mut self, message: &Raw, flags: u16) -> Result<u32, Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
         frame::write(&mut bytes, message, flags, self.sequence);
@@ -203,22 +186,18 @@ impl Socket {
     }
 
     /// Reads the answers to one request up to their end. Returns whether the picture they give is consistent.
-    fn receive(
-        &mut self,
-        sequence: u32,
-        mut answer: impl FnMut(&Frame<'_>) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+    fn receive(&mut self, sequence: u32, mut answer: impl FnMut(Raw)) -> Result<bool, Error> {
         let mut consistent = true;
         loop {
             let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
             while let Some(frame) = frame::read(&mut datagram)? {
                 // An answer to an earlier request that ended in an error.
-                if frame.header.sequence_number != sequence {
+                if frame.sequence != sequence {
                     continue;
                 }
                 consistent &= !frame.interrupted;
                 match frame.body {
-                    Body::Payload(_) => answer(&frame)?,
+                    Body::Answer(raw) => answer(raw),
                     Body::Done => return Ok(consistent),
                     Body::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok(false),
                     Body::Refused(error) => return Err(error),
@@ -242,11 +221,6 @@ fn datagram<'a>(fd: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> Result<
     }
 }
 
-fn decode<M: NetlinkDeserializable>(frame: &Frame<'_>) -> Result<M, Error> {
-    let Body::Payload(payload) = frame.body else { return Err(Error::NoAnswer) };
-    M::deserialize(&frame.header, payload).map_err(|error| Error::Malformed(error.to_string()))
-}
-
 /// Messages that the kernel takes all or none (nfnetlink's transactions).
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -265,17 +239,15 @@ impl Batch {
     /// longer of that generation.
     pub fn nftables(generation: Option<u32>) -> Self {
         let mut batch = Self::default();
-        let mut attributes = crate::Attributes::new();
-        if let Some(generation) = generation {
-            attributes = attributes.be32(NFNL_BATCH_GENID, generation);
-        }
-        batch.write(&bracket(BEGIN, &attributes.into_bytes()), 0);
+        let attributes = generation.iter().fold(Attributes::new(), |a, number| a.be32(NFNL_BATCH_GENID, *number));
+        batch.push(&bracket(BEGIN, &attributes.into_bytes()), 0);
         batch
     }
 
     /// Adds a message. `flags`: see [`crate::flag`].
-    pub fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) {
-        self.write(message, flags);
+    pub fn push(&mut self, message: &Raw, flags: u16) {
+        frame::write(&mut self.bytes, message, NLM_F_REQUEST | flags, 0);
+        self.ends.push(self.bytes.len());
     }
 
     /// Tells whether there is nothing to do.
@@ -292,26 +264,21 @@ impl Batch {
             flags[0] |= NLM_F_ACK.to_ne_bytes()[0];
             flags[1] |= NLM_F_ACK.to_ne_bytes()[1];
         }
-        self.write(&bracket(END, &[]), 0);
+        self.push(&bracket(END, &[]), 0);
         self
-    }
-
-    fn write(&mut self, message: &impl NetlinkSerializable, flags: u16) {
-        frame::write(&mut self.bytes, message, NLM_F_REQUEST | flags, 0);
-        self.ends.push(self.bytes.len());
     }
 }
 
 /// `struct nfgenmsg` with the subsystem as `res_id`.
-fn bracket(kind: u16, attributes: &[u8]) -> crate::Raw {
+fn bracket(kind: u16, attributes: &[u8]) -> Raw {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
-    crate::Raw { kind, payload: [&[0, 0, high, low], attributes].concat() }
+    Raw { kind, payload: [&[0, 0, high, low], attributes].concat() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attributes, Raw, flag, parse};
+    use crate::{flag, parse};
 
     const RTM_GETLINK: u16 = 18;
     const IFLA_IFNAME: u16 = 3;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use netlink_packet_core::NetlinkSerializable;
+use crate::Raw;
 
 /// The messages that are sent here, as the kernel's headers call them: linux/rtnetlink.h, nfnetlink.h.
 const NAMES: &str = "16 RTM_NEWLINK, 17 RTM_DELLINK, 18 RTM_GETLINK, 19 RTM_SETLINK, 20 RTM_NEWADDR, 21 RTM_DELADDR, \
@@ -13,8 +13,8 @@ const NAMES: &str = "16 RTM_NEWLINK, 17 RTM_DELLINK, 18 RTM_GETLINK, 19 RTM_SETL
     2573 NFT_MSG_GETSETELEM, 2576 NFT_MSG_GETGEN, 2579 NFT_MSG_GETOBJ";
 
 /// Begins the span of a request and its answers.
-pub(crate) fn span(message: &impl NetlinkSerializable) -> trace::Span {
-    trace::span("netlink", Kind(message.message_type()))
+pub(crate) fn span(message: &Raw) -> trace::Span {
+    trace::span("netlink", Kind(message.kind))
 }
 
 struct Kind(u16);

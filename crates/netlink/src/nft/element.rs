@@ -61,16 +61,10 @@ impl Element {
 
     fn message(&self, kind: u16, table: Table<'_>, set: &str) -> Raw {
         let value = |bytes: &[u8]| Attributes::new().bytes(1, bytes);
-        let mut element = Attributes::new().nest(1, &value(&self.key));
-        if let Some(end) = &self.key_end {
-            element = element.nest(10, &value(end));
-        }
-        if let Some(data) = &self.data {
-            element = element.nest(2, &value(data));
-        }
-        if let Some(comment) = &self.comment {
-            element = element.bytes(6, &comment_bytes(comment));
-        }
+        let element = Attributes::new().nest(1, &value(&self.key));
+        let element = self.key_end.iter().fold(element, |a, end| a.nest(10, &value(end)));
+        let element = self.data.iter().fold(element, |a, data| a.nest(2, &value(data)));
+        let element = self.comment.iter().fold(element, |a, comment| a.bytes(6, &comment_bytes(comment)));
         let list = Attributes::new().nest(LIST_ELEM, &element);
         message(kind, table.family.number(), Attributes::new().text(1, table.name).text(2, set).nest(3, &list))
     }

@@ -210,18 +210,11 @@ fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) 
         return false;
     }
     let has_name = || held.mounts.iter().any(|path| Path::new(path).starts_with(::container::NAMESPACES));
-    if request.named && !has_name() {
+    if request.named && !has_name() || request.persistent && alive {
         return false;
     }
-    if request.persistent && alive {
-        return false;
-    }
-    match request.only {
-        Some(Only::Task(pid)) => {
-            scan.processes.iter().any(|(other, inodes)| *other == pid && inodes.contains(&namespace.inode))
-        }
-        _ => true,
-    }
+    let Some(Only::Task(pid)) = request.only else { return true };
+    scan.processes.iter().any(|(other, inodes)| *other == pid && inodes.contains(&namespace.inode))
 }
 
 /// One row a namespace.

@@ -158,10 +158,8 @@ fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Re
         ensure!(bridge.internal || !request.settings.internal, "{} leads outwards already", request.network);
         request.settings.internal = bridge.internal;
     }
-    let taken = shared.as_ref().map(host_local::Network::taken).unwrap_or_default();
     let mut holder = |address: IpAddr| {
-        let noted = taken.iter().find(|holder| holder.addresses.contains(&address)).map(|holder| holder.name.clone());
-        noted.or_else(|| {
+        shared.as_ref().and_then(|network| network.holder(address)).or_else(|| {
             let link = host.link(&owner::name_of_address(address)).ok().flatten()?;
             Some(PortAlias::of(&link).map_or(link.name, |port| port.id.to_string()))
         })
@@ -232,10 +230,7 @@ pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
 /// Returns what a record says about its container: the id, whose it is, and the bundle if it has one.
 pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Directories) -> Result<Target> {
     let bundle: Option<Bundle> = record.find()?;
-    let id = match id {
-        Some(id) => id,
-        None => record.part::<Id>()?.0,
-    };
+    let id = id.map_or_else(|| record.part::<Id>().map(|id| id.0), Ok)?;
     let owner = record.find::<OwnedBy>()?.map_or_else(|| Owner::of_root(&directories), |owned| owned.0);
     Ok(Target { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories, runs: false })
 }
@@ -265,16 +260,12 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
     let index = bridge.as_ref().map(|bridge| bridge.index);
     let addresses = host.addresses().context("list addresses")?;
     let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
-    let routed = |address: IpAddr| match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
-    };
-    let networks: Vec<_> = own.iter().map(|own| own.address).filter(|cidr| routed(cidr.address)).collect();
+    let networks: Vec<_> = own.iter().filter(|own| own.is_routed()).map(|own| own.address).collect();
     let is_needed = bridge.is_none() || pool::is_needed(settings, !networks.is_empty());
     let ways = if is_needed { host.all_routes().context("list routes")? } else { vec![] };
     let default = ways.iter().filter(|way| way.is_main && way.destination.prefix == 0).find_map(|way| way.index);
     let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
-    let others = others.iter().filter(|other| routed(other.address.address));
+    let others = others.iter().filter(|other| other.is_routed());
     let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));
     let mut named: Vec<_> = named.collect();
     let reserved = if bridge.is_none() { created::created(directories)? } else { vec![] };

@@ -50,7 +50,7 @@ pub(crate) fn diff(names: [&str; 2], states: &Path, as_json: bool) -> Result<()>
 fn one(namespace: &Namespace, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let kind = namespace.kind;
     let mut shown = Map::new();
-    let mut put = |name: &str, value: Value| shown.insert(name.to_owned(), value);
+    let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     put("ns", json!(namespace.inode));
     put("type", json!(kind.name()));
     put("nprocs", json!(namespace.nprocs));
@@ -66,15 +66,9 @@ fn one(namespace: &Namespace, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value
             let path = path.ok_or_else(|| anyhow!("nothing leads to {}", namespace.inode))?;
             put("net", net::describe(&path, proc, scan)?);
         }
-        (Kind::User, Some(pid)) => {
-            put("user", user(pid));
-        }
-        (Kind::Mount, Some(pid)) => {
-            put("mounts", mount_table(pid));
-        }
-        (Kind::Cgroup, Some(pid)) => {
-            put("cgroups", cgroups(pid));
-        }
+        (Kind::User, Some(pid)) => put("user", user(pid)),
+        (Kind::Mount, Some(pid)) => put("mounts", mount_table(pid)),
+        (Kind::Cgroup, Some(pid)) => put("cgroups", cgroups(pid)),
         _ => {}
     }
     put("processes", processes(namespace.inode, proc, scan));

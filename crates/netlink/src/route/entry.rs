@@ -83,6 +83,14 @@ impl Address {
         self.flags & IFA_F_PERMANENT != 0 && self.scope == RT_SCOPE_UNIVERSE
     }
 
+    /// Tells whether others than this host, and than one link's neighbours, may reach it.
+    pub fn is_routed(&self) -> bool {
+        match self.address.address {
+            IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+            IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+        }
+    }
+
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [family, prefix, flags, scope, ..] = *payload else { return None };
         let attributes = || parse(payload.get(8..).unwrap_or_default());

@@ -44,11 +44,8 @@ pub(crate) fn write(table: &Table) -> String {
 fn label(row: &Row) -> String {
     let command: String = text(row, Column::Command).chars().take(COMMAND).collect();
     let count = text(row, Column::Nprocs);
-    let lines = [
-        format!("{} {}", text(row, Column::Type), text(row, Column::Ns)),
-        if count == "0" { String::new() } else { format!("{count} from {} {command}", text(row, Column::Pid)) },
-    ];
-    lines.iter().filter(|line| !line.is_empty()).cloned().collect::<Vec<_>>().join("\n")
+    let name = format!("{} {}", text(row, Column::Type), text(row, Column::Ns));
+    if count == "0" { name } else { format!("{name}\n{count} from {} {command}", text(row, Column::Pid)) }
 }
 
 fn text(row: &Row, column: Column) -> String {

@@ -123,14 +123,11 @@ impl Table {
     }
 
     fn block(&self, row: &Row, first: &str, further: &str, look: Look) -> Vec<Vec<String>> {
-        let cells: Vec<Vec<String>> = row
-            .cells
-            .iter()
-            .map(|cell| match cell {
-                Cell::Lines(lines) if !look.no_wrap => lines.iter().map(|line| visible(line)).collect(),
-                cell => vec![visible(&one_line(cell))],
-            })
-            .collect();
+        let lines = |cell: &Cell| match cell {
+            Cell::Lines(lines) if !look.no_wrap => lines.iter().map(|line| visible(line)).collect(),
+            cell => vec![visible(&one_line(cell))],
+        };
+        let cells: Vec<Vec<String>> = row.cells.iter().map(lines).collect();
         let height = cells.iter().map(Vec::len).max().unwrap_or(1).max(1);
         (0..height)
             .map(|line| {

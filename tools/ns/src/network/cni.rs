@@ -89,8 +89,8 @@ impl Attachment {
     fn add(&mut self) -> Result<()> {
         for plugin in self.plugins() {
             let printed = self.execute("ADD", &plugin)?;
-            self.result =
-                Some(serde_json::from_slice(&printed).with_context(|| format!("result of {}", name(&plugin)))?);
+            let result = serde_json::from_slice(&printed).with_context(|| format!("result of {}", name(&plugin)))?;
+            self.result = Some(result);
         }
         Ok(())
     }
@@ -102,10 +102,8 @@ impl Attachment {
             first = first.and(self.execute("DEL", plugin).map(|_| ()));
         }
         first?;
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        sys::file::there(fs::remove_file(&self.path))?;
+        Ok(())
     }
 
     fn plugins(&self) -> Vec<Map<String, Value>> {
@@ -138,15 +136,10 @@ impl Attachment {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
                 .spawn()?;
-            let written = child
-                .stdin
-                .take()
-                .map(|mut stdin| stdin.write_all(Value::Object(configuration).to_string().as_bytes()));
-            match written {
-                // It may fail without having read.
-                Some(Err(error)) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
-                _ => {}
-            }
+            let configuration = Value::Object(configuration).to_string();
+            let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(configuration.as_bytes()));
+            // It may fail without having read.
+            written.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
             child.wait_with_output()
         };
         let output = run().with_context(|| format!("execute {}", program.display()))?;
@@ -193,10 +186,8 @@ fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
     let plugins = list.get("plugins").and_then(Value::as_array).filter(|plugins| !plugins.is_empty());
     for plugin in plugins.ok_or_else(|| anyhow!("it has no plugins"))? {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
-        ensure!(
-            !kind.is_empty() && !kind.contains('/') && kind != "..",
-            "a plugin's type {kind:?} is no program's name"
-        );
+        let is_name = !kind.is_empty() && !kind.contains('/') && kind != "..";
+        ensure!(is_name, "a plugin's type {kind:?} is no program's name");
     }
     Ok(list)
 }

@@ -2,15 +2,13 @@
 //! network a file for each address, with the container's id and its interface in it.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use container::{ContainerId, NetworkName};
 use rustix::fs::{FlockOperation, flock};
-
-use super::ipam::Holder;
 
 /// Where the plugin has its networks, unless it is told another place.
 const NETWORKS: &str = "/var/lib/cni/networks";
@@ -36,13 +34,10 @@ impl Network {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// Returns who has which address.
-    pub(super) fn taken(&self) -> Vec<Holder> {
-        let holder = |(path, address): (PathBuf, IpAddr)| Holder {
-            name: id_in(&path).unwrap_or_default(),
-            addresses: vec![address],
-        };
-        addresses(&self.directory).into_iter().map(holder).collect()
+    /// Returns who has an address.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<String> {
+        let path = self.directory.join(address.to_string());
+        path.exists().then(|| id_in(&path).unwrap_or_default())
     }
 }
 
@@ -56,11 +51,8 @@ pub(super) fn note(network: &NetworkName, address: IpAddr, id: &ContainerId, int
 /// Removes what is noted for a container, in whichever network it is, but `kept`, which another root's container of that
 /// id has.
 pub(super) fn withdraw(id: &ContainerId, kept: &[IpAddr]) -> Result<()> {
-    let networks = match fs::read_dir(NETWORKS) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        networks => networks.with_context(|| format!("read {NETWORKS}"))?,
-    };
-    for network in networks.flatten() {
+    let networks = sys::file::there(fs::read_dir(NETWORKS)).with_context(|| format!("read {NETWORKS}"))?;
+    for network in networks.into_iter().flatten().flatten() {
         for (path, address) in addresses(&network.path()) {
             if id_in(&path).as_deref() == Some(&**id) && !kept.contains(&address) {
                 fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;

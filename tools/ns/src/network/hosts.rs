@@ -102,12 +102,8 @@ impl Note {
             }
         }
         let path = directories.host_note(&self.bridge, &self.id);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(format!("remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        sys::file::there(fs::remove_file(&path)).with_context(|| format!("remove {}", path.display()))?;
+        Ok(())
     }
 }
 

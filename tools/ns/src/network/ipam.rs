@@ -19,15 +19,6 @@ pub(crate) struct Lease {
     pub(crate) internal: bool,
 }
 
-/// A container that has addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Holder {
-    /// Its id, or whatever somebody else has noted.
-    pub(crate) name: String,
-    /// The addresses.
-    pub(crate) addresses: Vec<IpAddr>,
-}
-
 /// Says who has an address.
 pub(crate) type Holders<'a> = &'a mut dyn FnMut(IpAddr) -> Option<String>;
 

@@ -11,10 +11,8 @@ use super::result::{Interface, network};
 /// Computes what to do for a link over the host's link `parent`. Nothing on the host knows who has which address in that
 /// network, so it must be given.
 pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
-    ensure!(
-        !request.addresses.is_empty(),
-        "macvlan {parent}: --ip and --subnet are needed: who gives addresses there?"
-    );
+    let has_addresses = !request.addresses.is_empty();
+    ensure!(has_addresses, "macvlan {parent}: --ip and --subnet are needed: who gives addresses there?");
     let sandbox = Some(container::namespace(&request.id).display().to_string());
     let name = request.interface.clone();
     let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.settings.mtu, group: None };

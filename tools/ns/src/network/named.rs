@@ -1,7 +1,7 @@
 //! Named network namespaces, as `ip-netns(8)` has them: a file in /run/netns that the namespace is mounted on.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -80,10 +80,7 @@ pub(crate) fn remove(id: &ContainerId) -> io::Result<()> {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    sys::file::there(fs::remove_file(&path)).map(drop)
 }
 
 fn in_other<T: Send>(

@@ -1,7 +1,6 @@
 //! Files in which something is noted, as JSON: each is there as a whole, or not at all.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -27,11 +26,9 @@ pub(super) fn write(path: &Path, note: &impl Serialize, last: bool) -> Result<()
 
 /// Reads a note; nothing, where none is there.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match sys::file::read_regular(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        text => text.map_err(anyhow::Error::from).and_then(|text| Ok(serde_json::from_slice(&text)?)),
-    }
-    .with_context(|| format!("read {}", path.display()))
+    let text = sys::file::there(sys::file::read_regular(path)).map_err(anyhow::Error::from);
+    let note = text.and_then(|text| Ok(text.map_or(Ok(None), |text| serde_json::from_slice(&text))?));
+    note.with_context(|| format!("read {}", path.display()))
 }
 
 /// Returns the path of a note that is being written. No container's id begins with a full stop.

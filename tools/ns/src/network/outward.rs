@@ -2,11 +2,11 @@
 //! that speaks for the namespace through ordinary sockets. Without one there is none, and ports are reached all the same.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, NetworkNote};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -50,12 +50,10 @@ fn pasta(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("pasta");
     command.args("--config-net --no-map-gw --quiet -t none -u none -T none -U none --pid".split(' '));
     command.arg(note).arg("--netns").arg(netns).stdin(Stdio::null());
-    match sys::child::apart(&mut command, 0).output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).context("execute pasta"),
-        Ok(done) if done.status.success() => Ok(true),
-        Ok(done) => bail!("pasta: {}", last_line(&done.stderr)),
-    }
+    let done = sys::file::there(sys::child::apart(&mut command, 0).output()).context("execute pasta")?;
+    let Some(done) = done else { return Ok(false) };
+    ensure!(done.status.success(), "pasta: {}", last_line(&done.stderr));
+    Ok(true)
 }
 
 /// It stays in the foreground, and says when the namespace is configured.
@@ -63,10 +61,8 @@ fn slirp4netns(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("slirp4netns");
     command.args(["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1", "--netns-type=path"]);
     command.arg(netns).arg("tap0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = match sys::child::apart(&mut command, 0).spawn() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        spawned => spawned.context("execute slirp4netns")?,
-    };
+    let child = sys::file::there(sys::child::apart(&mut command, 0).spawn()).context("execute slirp4netns")?;
+    let Some(mut child) = child else { return Ok(false) };
     fs::write(note, child.id().to_string()).context("note slirp4netns")?;
     let mut ready = [0];
     let told = child.stdout.take().map(|mut stdout| stdout.read(&mut ready));

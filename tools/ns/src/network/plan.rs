@@ -310,10 +310,8 @@ pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -
         gateways.push(gateway);
     }
     for wanted in &settings.gateways {
-        ensure!(
-            gateways.iter().any(|gateway| gateway.address == *wanted),
-            "gateway {wanted} is in none of the networks"
-        );
+        let is_one = gateways.iter().any(|gateway| gateway.address == *wanted);
+        ensure!(is_one, "gateway {wanted} is in none of the networks");
     }
     for range in &settings.ip_ranges {
         let has = |gateway: &Cidr| gateway.contains(range.network().address) && gateway.prefix <= range.prefix;

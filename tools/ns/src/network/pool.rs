@@ -37,12 +37,8 @@ pub(super) fn networks(name: &str, settings: &Settings, observed: &Observed) -> 
         (wanted, _) => wanted.to_vec(),
     };
     if settings.ipv6 && networks.iter().all(|network| network.address.is_ipv4()) {
-        networks.push(
-            known
-                .iter()
-                .find(|known| known.address.is_ipv6())
-                .map_or_else(|| free(name, &POOLS_IPV6, observed), |known| Ok(*known))?,
-        );
+        let present = known.iter().copied().find(|known| known.address.is_ipv6());
+        networks.push(present.map_or_else(|| free(name, &POOLS_IPV6, observed), Ok)?);
     }
     Ok(networks)
 }

@@ -38,10 +38,8 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
         Some(lo) => whose.covers(owner::of_namespace(lo, id)) || ports.iter().any(|port| leads_to(port, &inside)),
         None => theirs.is_empty(),
     };
-    ensure!(
-        is_ours || whose.is_exact(),
-        "network namespace {id} is that of a container below another root: delete it with that --root"
-    );
+    let may_delete = is_ours || whose.is_exact();
+    ensure!(may_delete, "network namespace {id} is that of a container below another root: delete it with that --root");
     let mut left = false;
     for port in &ports {
         left |= is_last(&mut host, port)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use container::Directories;
 use netlink::foreign::Forward;
 use netlink::forwarding;
@@ -46,11 +46,9 @@ struct Attachment {
 pub(crate) fn check(directories: &Directories) -> Result<()> {
     let _lock = lock()?;
     let steps = missing(directories, &mut Router::open().context("open a routing socket")?)?;
-    if steps.is_empty() {
-        return Ok(());
-    }
     let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
-    bail!("networks have lost something: `ns restore` has to {}", steps.join(", "))
+    ensure!(steps.is_empty(), "networks have lost something: `ns restore` has to {}", steps.join(", "));
+    Ok(())
 }
 
 /// Puts back what is missing.
@@ -188,11 +186,12 @@ fn bridge_steps(
         log::warn!("bridge {bridge} is gone, which somebody else had made");
         return steps;
     }
+    let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
+    let ports: Vec<&Link> = ports.collect();
     if link.is_none() {
         let names = attached.iter().find_map(|attachment| attachment.network.as_deref()).map(owner::names_of);
         let mac = Some(mac(gateways.first().map(|gateway| gateway.address), bridge));
-        let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
-        let mtu = ports.map(|port| port.mtu).min();
+        let mtu = ports.iter().map(|port| port.mtu).min();
         steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
         let alias = owner::bridge_alias(internal).to_owned();
         steps.push(Step::Alias { link: bridge.to_owned(), alias, names: names.unwrap_or_default() });
@@ -205,13 +204,8 @@ fn bridge_steps(
     if link.is_none_or(|link| !link.up) {
         steps.push(Step::HostUp(bridge.to_owned()));
     }
-    for port in attached.iter().map(|attachment| &attachment.port) {
-        let port = links.iter().find(|link| link.name == *port);
-        let Some(port) =
-            port.filter(|port| port.controller.is_none() || port.controller != link.map(|link| link.index))
-        else {
-            continue;
-        };
+    let is_loose = |port: &&Link| port.controller.is_none() || port.controller != link.map(|link| link.index);
+    for port in ports.into_iter().filter(is_loose) {
         steps.push(Step::Port { port: port.name.clone(), bridge: bridge.to_owned() });
         steps.push(Step::Hairpin(port.name.clone()));
     }

@@ -119,18 +119,13 @@ impl Work {
             }
             Step::Hairpin(link) => self.host.set_hairpin(link)?,
             Step::Address { link, address } => {
-                let (router, index) = self.inside(link)?;
-                router.add_address(index, *address)?;
+                self.inside(link, |router, index| router.add_address(index, *address))?;
             }
-            Step::Up(link) => {
-                let (router, index) = self.inside(link)?;
-                router.set_up(index)?;
-            }
+            Step::Up(link) => self.inside(link, Router::set_up)?,
             Step::Announce { link, mac, way } => self.announce(link, *mac, way)?,
             Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
             Step::Route { gateway, link, metric } => {
-                let (router, index) = self.inside(link)?;
-                router.add_default_route(*gateway, index, *metric)?;
+                self.inside(link, |router, index| router.add_default_route(*gateway, index, *metric))?;
             }
         }
         Ok(())
@@ -140,12 +135,13 @@ impl Work {
         for link in way {
             sys::network::has_carrier(link).with_context(|| format!("look at {link}"))?;
         }
-        let (router, index) = self.inside(link)?;
-        let mac = match mac {
-            Some(mac) => mac.to_vec(),
-            None => router.link(link)?.ok_or_else(|| anyhow!("{link}: no such link"))?.mac,
-        };
-        Ok(router.announce(index, &mac)?)
+        self.inside(link, |router, index| -> Result<()> {
+            let mac = match mac {
+                Some(mac) => mac.to_vec(),
+                None => router.link(link)?.ok_or_else(|| anyhow!("{link}: no such link"))?.mac,
+            };
+            Ok(router.announce(index, &mac)?)
+        })
     }
 
     fn undo_step(&mut self, step: &Step) -> Result<()> {
@@ -161,9 +157,7 @@ impl Work {
                 let (_, router) = self.container.as_mut().ok_or_else(no_namespace)?;
                 router.link(&link.name)?.map_or(Ok(()), |link| router.delete_link(link.index))?;
             }
-            Step::Firewall { rules, first: true } => {
-                firewall::remove(&rules.bridge)?;
-            }
+            Step::Firewall { rules, first: true } => drop(firewall::remove(&rules.bridge)?),
             Step::Outward { id, .. } => outward::stop(&self.directories, id),
             Step::Lease { id, .. } => host_local::withdraw(id, &[])?,
             // The rest goes with its link or its namespace, or is the same for every container.
@@ -176,10 +170,14 @@ impl Work {
         index(&mut self.host, &mut self.indexes, (false, link))
     }
 
-    fn inside(&mut self, link: &str) -> Result<(&mut Router, u32)> {
+    fn inside<E: Into<anyhow::Error>>(
+        &mut self,
+        link: &str,
+        act: impl FnOnce(&mut Router, u32) -> Result<(), E>,
+    ) -> Result<()> {
         let (_, router) = self.container.as_mut().ok_or_else(no_namespace)?;
         let index = if link == "lo" { 1 } else { index(router, &mut self.indexes, (true, link))? };
-        Ok((router, index))
+        act(router, index).map_err(Into::into)
     }
 }
 
@@ -222,11 +220,9 @@ fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (b
 fn shield(link: &str, ipv6: bool) {
     let settings = [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", if ipv6 { "0" } else { "1" })];
     for (name, value) in settings {
-        match write_sysctl(&format!("ipv6/conf/{link}/{name}"), value) {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => log::warn!("set {name} of {link} to {value}: {error}"),
-            Ok(()) => {}
+        // A kernel without IPv6 has no such file.
+        if let Err(error) = sys::file::there(write_sysctl(&format!("ipv6/conf/{link}/{name}"), value)) {
+            log::warn!("set {name} of {link} to {value}: {error}");
         }
     }
 }

@@ -14,13 +14,11 @@ const OWN: [&str; 7] = ["pid", "ppid", "uid", "command", "container", "namespace
 pub(super) fn compare(a: &Value, b: &Value) -> Value {
     let inodes = |side: &Value| side["namespaces"].as_object().cloned().unwrap_or_default();
     let (ours, theirs) = (inodes(a), inodes(b));
-    let namespaces: Vec<Value> = ours
-        .iter()
-        .map(|(kind, inode)| {
-            let other = theirs.get(kind).cloned().unwrap_or_default();
-            json!({"type": kind, "a": inode, "b": other, "shared": *inode == other})
-        })
-        .collect();
+    let namespace = |(kind, inode): (&String, &Value)| {
+        let other = theirs.get(kind).cloned().unwrap_or_default();
+        json!({"type": kind, "a": inode, "b": other, "shared": *inode == other})
+    };
+    let namespaces: Vec<Value> = ours.iter().map(namespace).collect();
     let who = |side: &Value| -> Map<String, Value> {
         ["pid", "container", "command"].iter().map(|name| ((*name).to_owned(), side[*name].clone())).collect()
     };

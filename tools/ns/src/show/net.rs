@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use netlink::route::{Link, Router};
+use netlink::route::{Link, Route, Router};
 use serde_json::{Value, json};
 use sys::namespace::Kind;
 use sys::sockets::{self, PortSocket};
@@ -23,48 +23,39 @@ pub(super) fn describe(path: &Path, proc: BorrowedFd<'_>, scan: &Scan) -> Result
     let addresses = inside.addresses()?;
     let links = inside.links(None)?;
     let name = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
-    let interfaces: Vec<Value> = links
-        .iter()
-        .map(|link| {
-            let own = addresses.iter().filter(|address| address.index == link.index);
-            let own: Vec<String> = own.map(|address| address.address.to_string()).collect();
-            json!({
-                "name": link.name, "index": link.index, "up": link.up, "kind": link.kind, "mac": mac_text(&link.mac),
-                "mtu": link.mtu, "addresses": own, "alias": link.alias, "peer": peer(link, &host),
-            })
+    let interface = |link: &Link| {
+        let own = addresses.iter().filter(|address| address.index == link.index);
+        let own: Vec<String> = own.map(|address| address.address.to_string()).collect();
+        json!({
+            "name": link.name, "index": link.index, "up": link.up, "kind": link.kind, "mac": mac_text(&link.mac),
+            "mtu": link.mtu, "addresses": own, "alias": link.alias, "peer": peer(link, &host),
         })
-        .collect();
-    let routes: Vec<Value> = inside
-        .routes()?
-        .iter()
-        .map(|route| {
-            json!({"dst": route.destination.to_string(), "gw": route.gateway, "src": route.source, "dev": route.index.and_then(name)})
-        })
-        .collect();
+    };
+    let interfaces: Vec<Value> = links.iter().map(interface).collect();
+    let route = |route: &Route| {
+        let device = route.index.and_then(name);
+        json!({"dst": route.destination.to_string(), "gw": route.gateway, "src": route.source, "dev": device})
+    };
+    let routes: Vec<Value> = inside.routes()?.iter().map(route).collect();
     let holders = holders(inode(netns.as_fd()).unwrap_or_default(), proc, scan);
-    let listening: Vec<Value> = tables
-        .iter()
-        .flat_map(|(protocol, table)| {
-            table.iter().filter(|socket| socket.is_open).map(move |socket| (protocol, socket))
-        })
-        .map(|(protocol, socket)| {
+    let mut listening = Vec::new();
+    for (protocol, table) in &tables {
+        for socket in table.iter().filter(|socket| socket.is_open) {
             let holder = holders.get(&socket.inode);
-            json!({
+            listening.push(json!({
                 "protocol": protocol, "address": socket.address.ip(), "port": socket.address.port(),
                 "pid": holder.map(|(pid, _)| pid), "command": holder.map(|(_, command)| command),
-            })
-        })
-        .collect();
+            }));
+        }
+    }
     Ok(json!({"interfaces": interfaces, "routes": routes, "listening": listening}))
 }
 
 /// The other end of a pair, where it is on the host: its name there.
 fn peer(link: &Link, host: &[Link]) -> Option<Value> {
     let index = link.peer?;
-    let name = host
-        .iter()
-        .find(|other| other.index == index && other.peer == Some(link.index) && other.kind == link.kind)
-        .map(|other| other.name.clone());
+    let is_it = |other: &&Link| other.index == index && other.peer == Some(link.index) && other.kind == link.kind;
+    let name = host.iter().find(is_it).map(|other| other.name.clone());
     Some(json!({"index": index, "netnsid": link.peer_namespace, "name": name}))
 }
 

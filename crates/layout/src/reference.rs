@@ -60,19 +60,15 @@ impl FromStr for Reference {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
-            None => (text, None),
-        };
+        let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
+        let digest = digest.map(parse_digest).transpose()?;
         if rest.len() == 64 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err("64 hexadecimal digits are an id, not a name".to_owned());
         }
         let (registry, path) = split_registry(rest);
         let short = path.len() == rest.len();
-        let (path, tag) = match path.rsplit_once(':') {
-            Some((path, tag)) => (path, Some(parse_tag(tag)?)),
-            None => (path, None),
-        };
+        let (path, tag) = path.rsplit_once(':').map_or((path, None), |(path, tag)| (path, Some(tag)));
+        let tag = tag.map(parse_tag).transpose()?;
         let short = short.then(|| path.to_owned());
         let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
         check_registry(registry)?;

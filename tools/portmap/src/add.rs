@@ -36,10 +36,8 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     if options.publish_all {
         wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
     }
-    ensure!(
-        options.publish_all || !wishes.is_empty(),
-        cli::Usage("nothing to publish: -p or -P is missing".to_owned())
-    );
+    let has_wishes = options.publish_all || !wishes.is_empty();
+    ensure!(has_wishes, cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
     if target.shares_the_hosts_network() {
         warn!("{} is in the host's network: its ports are the host's", target.owner.id);
         record.hand_on()?;
@@ -177,15 +175,14 @@ pub(crate) fn read(input: Option<&Path>) -> anyhow::Result<Record> {
 /// Returns what the image exposes, each on a random port.
 fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpec>> {
     let from_record = record.member("annotations").and_then(|annotations| annotations.get(EXPOSED)).cloned();
-    let annotation = match (from_record, bundle) {
-        (Some(annotation), _) => Some(annotation),
-        (None, Some(bundle)) => {
+    let annotation = match bundle.filter(|_| from_record.is_none()) {
+        Some(bundle) => {
             let path = bundle.join("config.json");
             let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
             let config: Value = serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?;
             config.get("annotations").and_then(|annotations| annotations.get(EXPOSED)).cloned()
         }
-        (None, None) => None,
+        None => from_record,
     };
     let list = annotation.as_ref().and_then(Value::as_str).unwrap_or_default();
     let ports = list.split(',').map(str::trim).filter(|port| !port.is_empty());

@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use container::Directories;
 use record::{Id, Record};
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
@@ -135,18 +135,13 @@ impl Sockets {
     fn open(&self) -> anyhow::Result<Option<File>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let directory = match File::options().read(true).custom_flags(flags).open(&self.path) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("open {}", self.path.display())),
-        };
+        let opened = sys::file::there(File::options().read(true).custom_flags(flags).open(&self.path));
+        let opened = opened.with_context(|| format!("open {}", self.path.display()))?;
+        let Some(directory) = opened else { return Ok(None) };
         let metadata = directory.metadata().with_context(|| format!("look at {}", self.path.display()))?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
-            bail!(
-                "{} is open to others: control sockets need a directory of the user's own, mode 0700",
-                self.path.display()
-            );
-        }
+        let is_open = metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0;
+        let need = "control sockets need a directory of the user's own, mode 0700";
+        ensure!(!is_open, "{} is open to others: {need}", self.path.display());
         Ok(Some(directory))
     }
 }
@@ -163,12 +158,6 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) struct Name(pub(crate) PathBuf);
 
-impl Name {
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
 impl Drop for Name {
     fn drop(&mut self) {
         // Nobody listens there any more, whoever removes it.
@@ -179,7 +168,7 @@ impl Drop for Name {
 impl Control {
     /// Returns the socket's path.
     pub(crate) fn path(&self) -> &Path {
-        self.name.path()
+        &self.name.0
     }
 
     /// Closes the socket, which a child has from now on, and leaves the name to that.

@@ -55,8 +55,11 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
         is_of(record, &id, whose)
             && served.iter().all(|served| options.publish.is_empty() || is_named(served, &options.publish))
     })?;
-    if let Some(record) = record {
-        print_without_ports(record, options)?;
+    if let Some(mut record) = record {
+        if options.publish.is_empty() {
+            record.remove("ports");
+        }
+        record.print()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,11 +83,4 @@ fn ensure_whole(servers: &[Record], id: &ContainerId, wishes: &[Wish]) -> anyhow
         }
     }
     Ok(())
-}
-
-fn print_without_ports(mut record: Record, options: &Del) -> anyhow::Result<()> {
-    if options.publish.is_empty() {
-        record.remove("ports");
-    }
-    Ok(record.print()?)
 }

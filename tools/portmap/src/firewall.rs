@@ -129,11 +129,8 @@ impl Firewall {
         let guards = |table: &Found| table.is_whole && table.place.0 == Family::Ip && table.place.1.is_some();
         let is_guarded = state.guard == Some(true) || state.tables.iter().any(guards);
         let is_open = !is_guarded && !host::localnets()?.is_empty();
-        Ok(Audit {
-            published: state.published,
-            is_whole: state.tables.into_iter().all(|table| table.is_whole),
-            is_open,
-        })
+        let is_whole = state.tables.into_iter().all(|table| table.is_whole);
+        Ok(Audit { published: state.published, is_whole, is_open })
     }
 
     /// Makes a plan from what is published, and does it in one transaction, which the kernel does only if nothing was
@@ -219,12 +216,8 @@ impl Firewall {
     }
 
     fn generation(&mut self) -> anyhow::Result<Option<u32>> {
-        let answer = self
-            .socket
-            .fetch(&netlink::nft::generation_request())
-            .map_err(refused)
-            .context("read nftables' generation")?;
-        Ok(netlink::nft::generation(&answer))
+        let answer = self.socket.fetch(&netlink::nft::generation_request()).map_err(refused);
+        Ok(netlink::nft::generation(&answer.context("read nftables' generation")?))
     }
 
     fn state(&mut self) -> anyhow::Result<State> {

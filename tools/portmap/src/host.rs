@@ -61,11 +61,8 @@ pub(crate) fn localnets() -> anyhow::Result<Vec<String>> {
 pub(crate) fn leave_localnets() -> anyhow::Result<Vec<String>> {
     let interfaces = localnets()?;
     for interface in &interfaces {
-        match set(&localnet(interface), "0") {
-            // The interface has gone meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            done => done?,
-        }
+        // The interface may have gone meanwhile.
+        sys::file::there(set(&localnet(interface), "0"))?;
     }
     Ok(interfaces)
 }

@@ -5,7 +5,7 @@ use std::env;
 use std::net::SocketAddr;
 use std::process;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use record::Protocol;
 
 use crate::options::Add;
@@ -20,9 +20,8 @@ pub(crate) fn take(options: &Add, wishes: &mut [Wish]) -> anyhow::Result<()> {
     for number in options.listen_fd.iter().copied() {
         let mut took = || -> anyhow::Result<()> {
             let (address, protocol) = proxy::inherited_port(number)?.context("it is at no port")?;
-            if !give(number, address, protocol, wishes) {
-                bail!("it is at {address}/{protocol}, which no -p publishes");
-            }
+            let is_given = give(number, address, protocol, wishes);
+            ensure!(is_given, "it is at {address}/{protocol}, which no -p publishes");
             Ok(())
         };
         took().with_context(|| format!("take descriptor {number}"))?;

@@ -1,6 +1,7 @@
 //! `portmap list`: the state, read from the kernel.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use record::{Id, Part, Ports, Record};
@@ -69,15 +70,9 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
                 return [host, format!("proxy:{}", spec.container), "stream".to_owned(), id.clone()];
             }
         };
-        let host = port
-            .host_ip
-            .map_or_else(|| "*".to_owned(), |ip| if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") });
-        [
-            format!("{host}:{}", port.host_port),
-            format!("proxy:{}", port.container_port),
-            port.protocol.to_string(),
-            id.clone(),
-        ]
+        let any = || format!("*:{}", port.host_port);
+        let host = port.host_ip.map_or_else(any, |ip| SocketAddr::new(ip, port.host_port).to_string());
+        [host, format!("proxy:{}", port.container_port), port.protocol.to_string(), id.clone()]
     };
     Served::of_record(record).unwrap_or_default().into_iter().map(row).collect()
 }

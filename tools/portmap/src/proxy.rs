@@ -124,7 +124,7 @@ impl Proxy {
     /// Gives up what serving does not need: it reads the kernel's tables, and removes its sockets at the end.
     pub(crate) fn confine(&self) -> anyhow::Result<()> {
         confine::enter(&ROOM)?;
-        let own = self.names.iter().map(Name::path).chain([self.control.path()]);
+        let own = self.names.iter().map(|name| name.0.as_path()).chain([self.control.path()]);
         let writes: Vec<&Path> = own.filter_map(Path::parent).collect();
         confine::files(&writes, Some(&[Path::new("/proc")]))
     }

@@ -191,11 +191,8 @@ pub(crate) fn check(
 /// Lets packets through to the container's addresses.
 fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAddr, Option<Way>)>> {
     let mut ways = Vec::new();
-    for address in target.addresses.iter().copied() {
-        let wanted = specs.iter().any(|spec| serves(spec, address));
-        if !wanted {
-            continue;
-        }
+    let is_wanted = |address: &IpAddr| specs.iter().any(|spec| serves(spec, *address));
+    for address in target.addresses.iter().copied().filter(is_wanted) {
         let way = host::way_to(address).with_context(|| format!("find the way to {address}"))?;
         forwarding::turn_on(address.is_ipv4())?;
         if way.is_none() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use container::{ContainerId, Directories, Owner};
-use netlink::route::Router;
+use netlink::route::{Address, Router};
 use record::{Bundle, Id, Network, OwnedBy, Record, State};
 use rustix::process::Pid;
 use serde_json::json;
@@ -34,10 +34,7 @@ impl Target {
         let state = record.member("pid").map(|_| record.part::<State>()).transpose()?;
         let pid = state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
         let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
-        let id = match id {
-            Some(id) => id.clone(),
-            None => record.part::<Id>()?.0,
-        };
+        let id = id.cloned().map_or_else(|| record.part::<Id>().map(|id| id.0), Ok)?;
         let owner = record.find::<OwnedBy>()?.map_or(root, |owned| owned.0);
         let Some(network) = record.find::<Network>()? else {
             let missing = record::Error::Missing { member: "network", stage: "ns add" };
@@ -131,12 +128,5 @@ fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
         opened
     });
     let addresses = inside?.addresses()?;
-    Ok(addresses.into_iter().map(|own| own.address.address).filter(reachable).collect())
-}
-
-fn reachable(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
-        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
-    }
+    Ok(addresses.into_iter().filter(Address::is_routed).map(|own| own.address.address).collect())
 }

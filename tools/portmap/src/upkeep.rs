@@ -45,10 +45,8 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     if let (Some(id), true, false) = (&id, own.is_empty(), has_proxy) {
         bail!("{id} has no published ports");
     }
-    ensure!(
-        is_whole || own.is_empty(),
-        "the firewall's table portmap has lost rules: `portmap restore` puts them back"
-    );
+    let has_all = is_whole || own.is_empty();
+    ensure!(has_all, "the firewall's table portmap has lost rules: `portmap restore` puts them back");
     for mapping in own {
         ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
         ensure!(forwarding::is_on(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");

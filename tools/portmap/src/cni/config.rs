@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, ensure};
 use record::{Network, Protocol};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -119,16 +119,13 @@ impl Config {
 
     /// Refuses what the standard plugin refuses, so that a mistake is found here too.
     fn check_keys(&self) -> anyhow::Result<()> {
-        if self.mark_masq_bit.is_some() && self.external_set_mark_chain.is_some() {
-            bail!("markMasqBit and externalSetMarkChain exclude each other");
-        }
-        if let Some(bit) = self.mark_masq_bit.filter(|bit| !(0..32).contains(bit)) {
-            bail!("markMasqBit {bit} is not between 0 and 31");
-        }
-        match self.backend.as_deref() {
-            None | Some("iptables" | "nftables") => Ok(()),
-            Some(other) => bail!("backend {other} is none of iptables and nftables"),
-        }
+        let both = self.mark_masq_bit.is_some() && self.external_set_mark_chain.is_some();
+        ensure!(!both, "markMasqBit and externalSetMarkChain exclude each other");
+        let bit = self.mark_masq_bit.unwrap_or_default();
+        ensure!((0..32).contains(&bit), "markMasqBit {bit} is not between 0 and 31");
+        let backend = self.backend.as_deref().unwrap_or("nftables");
+        ensure!(matches!(backend, "iptables" | "nftables"), "backend {backend} is none of iptables and nftables");
+        Ok(())
     }
 
     /// Returns the containers and interfaces that are still there.
@@ -168,21 +165,14 @@ fn spec(port: &Port) -> anyhow::Result<PortSpec> {
         text => text.parse().map_err(|cause| anyhow!("portMappings: protocol {text}: {cause}"))?,
     };
     let number = |number: i64| {
-        u16::try_from(number)
-            .ok()
-            .filter(|number| *number > 0)
-            .with_context(|| format!("portMappings: {number} is no port"))
+        let port = u16::try_from(number).ok().filter(|port| *port > 0);
+        port.with_context(|| format!("portMappings: {number} is no port"))
     };
-    let host_ip: Option<IpAddr> = match port.host_ip.as_str() {
-        "" => None,
-        text => {
-            let ip: IpAddr = text.parse().with_context(|| format!("portMappings: hostIP {text}"))?;
-            // As Go reads it: `::ffff:127.0.0.1` is an address of IPv4.
-            Some(ip.to_canonical())
-        }
-    };
+    let host_ip = Some(&port.host_ip).filter(|text| !text.is_empty()).map(|text| text.parse::<IpAddr>());
+    let host_ip = host_ip.transpose().with_context(|| format!("portMappings: hostIP {}", port.host_ip))?;
     Ok(PortSpec {
-        host_ip,
+        // As Go reads it: `::ffff:127.0.0.1` is an address of IPv4.
+        host_ip: host_ip.map(|ip| ip.to_canonical()),
         host: HostPorts::Exactly(Span::one(number(port.host)?)),
         container: Span::one(number(port.container)?),
         protocol,

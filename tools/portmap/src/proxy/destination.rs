@@ -28,19 +28,16 @@ pub(crate) struct SocketPath {
 impl Destination {
     /// Begins to connect.
     pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
-        let open =
-            |family| net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None);
-        let (socket, connected) = match self {
-            Self::Address(address) => {
-                let socket = open(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
-                let connected = net::connect(&socket, address);
-                (socket, connected)
-            }
-            Self::Path(socket_path) => {
-                let socket = open(AddressFamily::UNIX)?;
-                let connected = socket_path.connect(&socket);
-                (socket, connected)
-            }
+        let family = match self {
+            Self::Address(SocketAddr::V4(_)) => AddressFamily::INET,
+            Self::Address(SocketAddr::V6(_)) => AddressFamily::INET6,
+            Self::Path(_) => AddressFamily::UNIX,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let connected = match self {
+            Self::Address(address) => net::connect(&socket, address),
+            Self::Path(path) => path.connect(&socket),
         };
         match connected {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),

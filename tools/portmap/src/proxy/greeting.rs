@@ -1,7 +1,6 @@
 //! The PROXY protocol (haproxy.org, proxy-protocol.txt, versions 1 and 2): what a client's address is, said to the container
 //! before the client's first byte.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -38,21 +37,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 type Ends = Option<(SocketAddr, SocketAddr)>;
 
 fn first(ends: Ends) -> Vec<u8> {
-    let mut line = "PROXY ".to_owned();
-    let _infallible = match ends {
-        Some((source, destination)) => write!(
-            line,
-            "{} {} {} {} {}",
-            if source.is_ipv4() { "TCP4" } else { "TCP6" },
-            source.ip(),
-            destination.ip(),
-            source.port(),
-            destination.port()
-        ),
-        None => write!(line, "UNKNOWN"),
+    let known = |(source, destination): (SocketAddr, SocketAddr)| {
+        let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+        format!("{family} {} {} {} {}", source.ip(), destination.ip(), source.port(), destination.port())
     };
-    line.push_str("\r\n");
-    line.into_bytes()
+    format!("PROXY {}\r\n", ends.map_or("UNKNOWN".to_owned(), known)).into_bytes()
 }
 
 fn second(ends: Ends) -> Vec<u8> {

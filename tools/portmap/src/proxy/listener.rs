@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -194,13 +194,10 @@ fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
         SocketType::DGRAM => Protocol::Udp,
         _ => bail!("neither a stream's socket nor one of datagrams"),
     };
-    if protocol == Protocol::Tcp && !sockopt::socket_acceptconn(&socket)? {
-        bail!("nobody listens at that socket");
-    }
+    let receives = protocol == Protocol::Udp || sockopt::socket_acceptconn(&socket)?;
+    ensure!(receives, "nobody listens at that socket");
     let address = SocketAddr::try_from(net::getsockname(&socket)?).ok();
-    if address.is_none() && protocol == Protocol::Udp {
-        bail!("datagrams come to a port");
-    }
+    ensure!(address.is_some() || protocol == Protocol::Tcp, "datagrams come to a port");
     Ok((socket, address.map(|address| (address, protocol))))
 }
 
@@ -233,7 +230,8 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
         relay_well(&socket);
         hold_alone(&socket, true)?;
     } else {
-        sys::datagram::tell_destination(socket.as_fd(), address.is_ipv4()).map_err(|error| errno(&error))?;
+        let told = sys::datagram::tell_destination(socket.as_fd(), address.is_ipv4());
+        told.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))?;
     }
     let bound = SocketAddr::try_from(net::getsockname(&socket)?)?;
     Ok((socket, bound))
@@ -244,10 +242,6 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
 /// connections, which inherit the option, must not keep the next proxy from the port when they have ended.
 pub(super) fn hold_alone(socket: &OwnedFd, alone: bool) -> Result<(), Errno> {
     sockopt::set_socket_reuseaddr(socket, !alone)
-}
-
-fn errno(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 /// Has what is sent go at once, and what is dead end. Neither changes what arrives.

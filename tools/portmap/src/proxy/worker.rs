@@ -51,17 +51,13 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         loop {
-            match self.wait(&mut buffer, None) {
-                Ok(events) => {
-                    for event in events {
-                        if let Some(token) = Token::read(event.data) {
-                            self.handle(token, event.flags);
-                        }
-                    }
-                }
-                Err(error) => {
-                    warn!("wait for connections: {error}");
-                    return;
+            let events = match self.wait(&mut buffer, None) {
+                Ok(events) => events,
+                Err(error) => return warn!("wait for connections: {error}"),
+            };
+            for event in events {
+                if let Some(token) = Token::read(event.data) {
+                    self.handle(token, event.flags);
                 }
             }
             self.go_on();
@@ -117,17 +113,13 @@ impl Worker {
     /// Takes one who came. There may be more: the next are taken in turn with what else is to do, by any thread.
     fn accept(&mut self, index: u32) {
         if !self.doors.room.is_left() {
-            self.leave();
-            return;
+            return self.leave();
         }
         let Some(door) = self.doors.get(index) else { return };
         let Some(to) = door.destination() else { return };
         let client = match door.accept() {
             Ok(client) => client,
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                self.leave();
-                return;
-            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.leave(),
             // Another thread was faster, or the client is gone.
             Err(_) => return,
         };

@@ -95,6 +95,9 @@ fn front(sandbox: &Sandbox) {
     sandbox.sh("usr/bin/drayage").run().ok().stdout_has("spawn    runs the bundle");
     sandbox.sh("usr/bin/drayage --version").run().ok().stdout_has("run 0.");
     sandbox.sh("usr/bin/drayage -v volume ls -q").run().ok().stderr_is("drayage: bundle volume ls -q\n");
+    sandbox.sh("usr/bin/drayage volume create -d local --name=one two local").run().ok().stdout_is("one\ntwo\nlocal\n");
+    sandbox.sh("usr/bin/drayage volume create -d nfs one").run().fails(2).one_error_line("drayage", &["driver nfs"]);
+    sandbox.sh("usr/bin/drayage port web 80").run().fails(1).one_error_line("drayage", &["80 of web is not published"]);
     sandbox.sh("usr/bin/drayage volume prune -f").run().ok().stderr_has("-a removes the others");
     sandbox
         .sh("usr/bin/drayage ps --format {{.Names}}")

@@ -354,11 +354,21 @@ fn named_volumes(sandbox: &Sandbox) {
         .fails(1)
         .one_error_line("bundle", &["not a volume's name"]);
     sandbox.run(&["bundle", "volume", "prune"]).ok().stdout_is("one\n");
-    // What cannot be read may have any.
+    // The directory of all state by another path has the same volumes.
+    sandbox
+        .sh("ln -s state other; DRAYAGE_ROOT=$PWD/other bundle volume rm data")
+        .run()
+        .fails(1)
+        .stderr_has("container web has it");
+    // What cannot be read may have any, and so may what is being made.
     sandbox.sh("cp state/containers/web/config.json saved; echo '{' >state/containers/web/config.json").run().ok();
     let unknown = sandbox.run(&["bundle", "volume", "prune"]).fails(1);
     unknown.one_error_line("bundle", &["read ", "containers/web/config.json"]);
-    sandbox.sh("cp saved state/containers/web/config.json").run().ok();
+    sandbox.sh("rm state/containers/web/config.json; bundle volume create new").run().ok();
+    sandbox.run(&["bundle", "volume", "prune"]).fails(1).stderr_has("container web is half-made");
+    sandbox.sh("cp saved state/containers/web/config.json; mkdir state/volumes/.removed-old").run().ok();
+    sandbox.run(&["bundle", "volume", "prune"]).ok().stdout_is("new\n");
+    sandbox.sh("ls -A state/volumes").run().ok().stdout_is(".hidden\ndata\n");
     assert_eq!(sandbox.read("state/volumes/data/file") + &sandbox.read("state/volumes/.hidden/file"), "keptnot ours");
     sandbox.run(&["bundle", "delete", "web"]).ok();
     sandbox.run(&["bundle", "volume", "rm", "--force", "data", "none"]).ok().stdout_is("data\n");

@@ -200,6 +200,17 @@ fn networks_with_settings(sandbox: &Sandbox) {
     sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("");
     sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("ns network list --json").run().ok().stdout_is("[]\n");
+    // One that leads outwards does not become an internal one while somebody is on it.
+    let one =
+        |network: &str| format!("name: lab\nservices:\n  db: {{{common}}}\nnetworks:\n  default: {{{network}}}\n");
+    sandbox.write("compose.yaml", one(""));
+    sandbox.run(&["compose", "up", "-d"]).ok();
+    sandbox.write("compose.yaml", one("internal: true"));
+    sandbox.run(&["compose", "up", "-d"]).fails(1).stderr_has("network lab_default exists already");
+    sandbox.run(&["compose", "down"]).ok();
+    sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("lab-db-1 started\n");
+    inside("lab-db-1", "ip route | grep -c default || :").stdout_is("0\n");
+    sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
 }
 

@@ -128,8 +128,8 @@ impl Registry {
         }
         let range = response.headers().get(RANGE).and_then(|range| range.to_str().ok());
         let end = range.and_then(|range| range.rsplit('-').next()?.trim().parse::<u64>().ok());
-        // Nothing is 0-0, too.
-        let arrived = end.map(|end| if end == 0 { 0 } else { end.saturating_add(1) });
+        // Nothing is 0-0, too, as one byte is.
+        let arrived = end.map(|end| if end == 0 && sent != 1 { 0 } else { end.saturating_add(1) });
         upload.offset = arrived.map_or(sent, |arrived| arrived.min(sent));
         Ok(())
     }

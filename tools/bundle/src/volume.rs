@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories, VolumeName};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ use crate::container::{entries, make_private};
 use crate::interrupt::Interrupt;
 use crate::rootfs::{Root, open_directory};
 use crate::tree::{Manner, copy_content};
+
+/// What the name begins with of a volume that is being removed.
+const REMOVED: &str = ".removed-";
 
 /// Makes a volume's directory if it is not there, and fills it while it is empty with what the root has at `image`.
 /// Returns what was made, for undoing.
@@ -104,38 +108,75 @@ pub(crate) fn list(names: &[VolumeName], form: cli::ListForm, directories: &Dire
 
 /// Removes these volumes, or all that no container has, and prints their names.
 pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Directories) -> Result<()> {
-    let volumes = volumes(directories)?;
-    let unused = volumes.iter().filter(|(_, users)| users.is_empty()).map(|(name, _)| name);
-    let names: Vec<&VolumeName> = names.map_or_else(|| unused.collect(), |names| names.iter().collect());
-    cli::each("bundle", names, |name| match volumes.get(name).map(|users| users.first()) {
-        None if force => Ok(()),
-        None => bail!("no volume `{name}`"),
-        Some(Some(user)) => bail!("volume `{name}`: container {user} has it"),
-        Some(None) => {
-            root::remove_tree(&directories.volume(name)).with_context(|| format!("remove volume `{name}`"))?;
-            Ok(writeln!(io::stdout(), "{name}")?)
+    let parent = directories.volumes();
+    // What a killed removal has left.
+    for entry in sys::file::known(sys::file::entries(&parent)).context("read the volumes")?.unwrap_or_default() {
+        if entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes()) {
+            root::remove_tree(&entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }
+    }
+    let known = volumes(directories)?;
+    let unused = known.iter().filter(|(_, users)| users.is_empty()).map(|(name, _)| name);
+    let names: Vec<&VolumeName> = names.map_or_else(|| unused.collect(), |names| names.iter().collect());
+    cli::each("bundle", names, |name| {
+        if !known.contains_key(name) {
+            ensure!(force, "no volume `{name}`");
+            return Ok(());
+        }
+        let (path, removed) = (directories.volume(name), parent.join(format!("{REMOVED}{name}")));
+        ensure_unused(name, &path, directories)?;
+        let rename = |from: &Path, to: &Path| {
+            renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+                .with_context(|| format!("rename {}", from.display()))
+        };
+        // Nobody gets it under its name from here on. Whoever has got it meanwhile keeps it.
+        rename(&path, &removed)?;
+        if let Err(used) = ensure_unused(name, &removed, directories) {
+            rename(&removed, &path)?;
+            return Err(used);
+        }
+        root::remove_tree(&removed).with_context(|| format!("remove volume `{name}`"))?;
+        Ok(writeln!(io::stdout(), "{name}")?)
     })
+}
+
+/// Fails where a container has a volume, or may have: one that is being made says nothing of it yet.
+fn ensure_unused(name: &VolumeName, at: &Path, directories: &Directories) -> Result<()> {
+    for id in entries(directories)? {
+        let used = has(&id, name, at, directories)?.with_context(|| {
+            format!("volume `{name}`: container {id} is half-made (`bundle prune` removes what nobody makes any more)")
+        })?;
+        ensure!(!used, "volume `{name}`: container {id} has it");
+    }
+    Ok(())
 }
 
 /// Returns all volumes with names, each with the containers whose mounts lead into it.
 fn volumes(directories: &Directories) -> Result<BTreeMap<VolumeName, Vec<ContainerId>>> {
     let parent = directories.volumes();
     let there = sys::file::known(sys::file::entries(&parent)).with_context(|| format!("read {}", parent.display()))?;
-    let name = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, Vec::new()));
-    let mut volumes: BTreeMap<VolumeName, Vec<ContainerId>> = there.into_iter().flatten().filter_map(name).collect();
-    for id in entries(directories)? {
-        let path = directories.bundle(&id).join("config.json");
-        let context = || format!("read {}", path.display());
-        // One that is being made has none yet.
-        let Some(config) = sys::file::known(fs::read(&path)).with_context(context)? else { continue };
-        let config: Value = serde_json::from_slice(&config).with_context(context)?;
-        let mounts = config["mounts"].as_array().into_iter().flatten();
-        for source in mounts.filter_map(|mount| Path::new(mount["source"].as_str()?).strip_prefix(&parent).ok()) {
-            let name = source.iter().next().and_then(|name| name.to_str()?.parse().ok());
-            let users = name.and_then(|name: VolumeName| volumes.get_mut(&name));
-            users.filter(|users| !users.contains(&id)).into_iter().for_each(|users| users.push(id.clone()));
+    let mut volumes = BTreeMap::new();
+    for entry in there.unwrap_or_default() {
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<VolumeName>().ok()) else { continue };
+        let mut users = Vec::new();
+        for id in entries(directories)? {
+            users.extend(has(&id, &name, &entry.path(), directories)?.unwrap_or_default().then_some(id));
         }
+        volumes.insert(name, users);
     }
     Ok(volumes)
+}
+
+/// Tells whether a container's mounts lead into a volume, which is `at` a place now; nothing where it is being made. The
+/// directory of all state may have several paths.
+fn has(id: &ContainerId, name: &VolumeName, at: &Path, directories: &Directories) -> Result<Option<bool>> {
+    let path = directories.bundle(id).join("config.json");
+    let context = || format!("read {}", path.display());
+    let Some(config) = sys::file::known(fs::read(&path)).with_context(context)? else { return Ok(None) };
+    let config: Value = serde_json::from_slice(&config).with_context(context)?;
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let (named, own) = (directories.volume(name), inode(at));
+    let leads_there = |source: &Path| source.starts_with(&named) || (own.is_some() && inode(source) == own);
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    Ok(Some(mounts.filter_map(|mount| mount["source"].as_str()).any(|source| leads_there(Path::new(source)))))
 }

@@ -64,11 +64,14 @@ fn run(options: &Options) -> Result<ExitCode> {
             action::down(&project, &root, down.timeout)?;
             if down.services.services.is_empty() {
                 action::orphans(&project, &root, down.remove_orphans)?;
-                action::remove_networks(&project, &root)?;
             }
+            // One that somebody else is in keeps no volume.
+            let networks =
+                if down.services.services.is_empty() { action::remove_networks(&project, &root) } else { Ok(()) };
             if down.volumes {
                 action::remove_volumes(&project, &root)?;
             }
+            networks?;
         }
         Command::Ps(ps) => return action::list(&alone(&ps.services.services)?, &root, ps),
         Command::Logs(logs) => {
@@ -84,7 +87,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             let states = file.roots.argument().map(|_| file.roots.directories().states());
             return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
         }
-        Command::Build(services) => action::build(&read(services)?, &root)?,
+        Command::Build(services) => action::build(&alone(&services.services)?, &root)?,
         Command::Pull(services) => action::pull(&read(services)?, &root)?,
         Command::Start(services) => action::start(&read(services)?, &root)?,
         Command::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,

@@ -76,7 +76,7 @@ pub(crate) struct Up {
     #[arg(long)]
     pub(crate) remove_orphans: bool,
     /// What is so in any case.
-    #[arg(long = "no-build", aliases = ["quiet-pull", "no-color"], hide = true)]
+    #[arg(long = "quiet-pull", alias = "no-color", hide = true)]
     as_it_is: bool,
     #[command(flatten)]
     pub(crate) print: Print,
@@ -84,10 +84,14 @@ pub(crate) struct Up {
 
 /// `print`, and what it prints of.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose up")]
 pub(crate) struct Print {
     /// Build the images of services that say how: those that are there, too, and those that have a name
     #[arg(long)]
     pub(crate) build: bool,
+    /// Build none, not even those that are missing
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) no_build: bool,
     /// Also start those anew that run: what the file says now may be something else
     #[arg(long)]
     pub(crate) force_recreate: bool,

@@ -54,8 +54,8 @@ fn each(value: Option<&mut Value>, change: &mut dyn FnMut(&mut Value)) {
 
 /// The context of a build may be a repository elsewhere.
 fn context(value: Option<&mut Value>, directory: &Path) {
-    let is_path = |value: &&mut Value| value.as_str().is_some_and(|text| !text.contains("://") && !text.contains('@'));
-    absolute(value.filter(is_path), directory);
+    let is_elsewhere = |text: &str| text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/");
+    absolute(value.filter(|value| value.as_str().is_some_and(|text| !is_elsewhere(text))), directory);
 }
 
 fn absolute(value: Option<&mut Value>, directory: &Path) {

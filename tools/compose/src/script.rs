@@ -25,10 +25,13 @@ const HEALTHY: &str = r#"healthy() {
 /// What builds an image: the builder writes an archive, which gets into the layout under the name of the image.
 const BUILD: &str = r#"build() {
   image=$1 dir=$(mktemp -d); shift
+  trap 'rm -rf "$dir"' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM
   case ${image##*/} in *:*) ;; *) image=$image:latest ;; esac
-  ${DRAYAGE_BUILD:-buildah build} --tag "oci-archive:$dir/image:$image" "$@" >&2 && PULL "oci-archive:$dir/image" >/dev/null || image="$image is not built: \$DRAYAGE_BUILD, or buildah build, does it"
+  ${DRAYAGE_BUILD:-buildah build} --tag "oci-archive:$dir/image:$image" "$@" >&2 || {
+    echo "$image is not built: \$DRAYAGE_BUILD, or buildah build, does it" >&2; exit 1
+  }
+  PULL "oci-archive:$dir/image" >/dev/null
   rm -r "$dir"
-  case $image in *' '*) echo "$image" >&2; exit 1 ;; esac
 }
 "#;
 
@@ -57,7 +60,10 @@ pub(crate) fn build(project: &Project, root: &[OsString], missing: bool) -> Stri
 pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> String {
     let anew = print.force_recreate;
     let list = command(Tool::Keep, &["list", "--quiet"], root);
-    let mut script = vec!["set -eu\n".to_owned(), build(project, root, !print.build)];
+    let mut script = vec!["set -eu\n".to_owned()];
+    if !print.no_build {
+        script.push(build(project, root, !print.build));
+    }
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
     if waits.clone().any(|wait| wait.condition != Condition::Started) {
         script.push(IS.replace("LIST", &list.to_string()));
@@ -66,12 +72,10 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         script.push(HEALTHY.to_owned());
     }
     for network in created(project) {
-        let name = &*network.name;
-        let look = command(Tool::Ns, &["network", "inspect", name], root);
-        let mut create = command(Tool::Ns, &["network", "create"], root);
+        let mut create = command(Tool::Ns, &["network", "create", "--exist-ok"], root);
         create.push(&network.settings);
-        create.push([name]);
-        script.push(format!("{look} >/dev/null 2>&1 || {create} >/dev/null\n"));
+        create.push([&*network.name]);
+        script.push(format!("{create} >/dev/null\n"));
     }
     for service in &project.services {
         for wait in &service.dependencies {
@@ -103,7 +107,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(&service.options);
         // The last one counts.
-        run.push(print.pull.iter().map(|when| format!("--pull={when}")));
+        run.push(print.pull.iter().filter(|_| !service.has_own_image).map(|when| format!("--pull={when}")));
         run.push(&service.operands);
         script.push(format!("{run} >/dev/null; echo {id} started >&2\n{}", if anew { "" } else { "fi\n" }));
     }
@@ -183,7 +187,7 @@ mod tests {
             volumes: vec![],
         };
         let services = Services { services: vec![] };
-        let print = Print { build: false, force_recreate: true, no_deps: false, pull: None, services };
+        let print = Print { build: false, no_build: false, force_recreate: true, no_deps: false, pull: None, services };
         let script = script(&project, &["--root".into(), "/r".into()], &print);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();

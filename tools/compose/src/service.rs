@@ -97,7 +97,13 @@ pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
 /// Reads the service of that outline.
 pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
     let Outline { name, dependencies, .. } = outline;
-    let build = node.get("build").map(|build| build::words(&build)).transpose()?;
+    let build = match node.get("build").map(|build| build::words(&build)) {
+        Some(Err(error)) if node.get("image").is_some() => {
+            log::warn!("{error}: its image is not built, but fetched");
+            None
+        }
+        build => build.transpose()?,
+    };
     let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| context.image(&name));
     node.only_or_named(&(field::keys() + READ), "develop")?;
     let container = match node.get("container_name") {
@@ -108,7 +114,9 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(context.labels(&name));
     options.extend(field::options(node, context)?);
     options.extend(environment::options(node, context)?);
-    options.extend(field::pull(node)?);
+    if own_image.is_none() {
+        options.extend(field::pull(node)?);
+    }
     options.extend(field::limits(node)?);
     let (joining, networks) = network::options(&name, node, context)?;
     options.extend(joining);
@@ -116,7 +124,8 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(health::options(node)?);
     let has_own_image = own_image.is_some();
     let operands = operands(node, own_image, &mut options)?;
-    let hash = fnv(options.iter().chain(&operands).flat_map(|word| word.bytes().chain([0])));
+    let settings = networks.iter().flat_map(|network| &network.settings);
+    let hash = fnv(options.iter().chain(&operands).chain(settings).flat_map(|word| word.bytes().chain([0])));
     options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
     Ok(Service { name, container, dependencies, networks, options, operands, build, has_own_image })
 }

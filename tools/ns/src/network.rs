@@ -189,14 +189,18 @@ fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &
     config::add_host(bundle, network, hostname).context("append to the bundle's hosts")
 }
 
-/// Prints the record, unless it was interrupted.
+/// Prints the record, or notes what it says of a container that runs, unless it was interrupted.
 fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
-    let handed = if target.runs { target.record.note() } else { target.record.hand_on() };
-    handed.context("print the record")?;
-    match signals.read()? {
+    let heard = || match signals.read()? {
         Some(received) => bail!("interrupted by signal {}", received.signal),
         None => Ok(()),
+    };
+    if target.runs {
+        heard()?;
+        return target.record.note().context("note the networks in the bundle");
     }
+    target.record.hand_on().context("print the record")?;
+    heard()
 }
 
 /// Returns what the other containers on the bridge may know of this one. On the default bridge only those have names that are

@@ -133,6 +133,9 @@ fn each_network_is_a_bridge_of_the_project_s() {
         assert_eq!(project.services[0].networks[0].settings.join(" "), want, "{network}");
     }
     // An ordinary user has no bridges.
+    let inner = "networks: {default: {internal: true}}\nservices: {a: {image: x}}";
+    let refused = read_with(inner, &Variables::new(), &Request { rootless: true, ..Request::default() }).unwrap_err();
+    assert!(format!("{refused:#}").contains("network default is internal"), "{refused:#}");
     let request = Request { rootless: true, ..Request::default() };
     let project = read_with("services: {a: {image: x}}", &Variables::new(), &request).unwrap();
     let options = &project.services[0].options;
@@ -284,6 +287,16 @@ fn a_build_is_what_builders_share() {
         assert_eq!(service.build.as_ref().unwrap().join(" "), want, "{build}");
         assert_eq!((service.operands.join(" ").as_str(), service.has_own_image), ("-- shop-a", true));
     }
+}
+
+#[test]
+fn an_image_that_could_be_built_otherwise_is_fetched() {
+    let project = read_text("services: {a: {image: x, build: {context: ., ssh: [default]}}}").unwrap();
+    assert_eq!((&project.services[0].build, project.services[0].has_own_image), (&None, false));
+    let built =
+        read_text("services: {a: {build: {context: 'git@x.test:a', dockerfile: d}, pull_policy: always}}").unwrap();
+    assert_eq!(built.services[0].build.as_ref().unwrap().join(" "), "--file=d git@x.test:a");
+    assert!(!built.services[0].options.contains(&"--pull".to_owned()));
 }
 
 #[test]

@@ -12,7 +12,10 @@ pub(super) fn words(build: &Node<'_>) -> Result<Vec<String>> {
     if !build.value.is_object() {
         return Ok(vec![build.text()?]);
     }
-    build.only("context dockerfile args labels target network shm_size extra_hosts platforms no_cache pull")?;
+    build.only_or_named(
+        "context dockerfile args labels target network shm_size extra_hosts platforms no_cache pull",
+        "cache_from cache_to provenance sbom isolation",
+    )?;
     let context = build.get("context").ok_or_else(|| build.error("no context"))?.text()?;
     let mut words = Vec::new();
     for (key, option, separator) in [
@@ -30,9 +33,10 @@ pub(super) fn words(build: &Node<'_>) -> Result<Vec<String>> {
     for (key, option) in [("no_cache", "--no-cache"), ("pull", "--pull")] {
         words.extend(build.get(key).map_or(Ok(false), |node| node.flag())?.then(|| option.to_owned()));
     }
-    // It stands in the context, wherever that is.
     if let Some(file) = build.get("dockerfile") {
-        words.push(format!("--file={}", Path::new(&context).join(file.text()?).display()));
+        // The builder looks for it below the directory where it is called, or in a repository.
+        let below = if context.starts_with('/') { Path::new(&context) } else { Path::new("") };
+        words.push(format!("--file={}", below.join(file.text()?).display()));
     }
     words.push(context);
     Ok(words)

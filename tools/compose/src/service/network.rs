@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::Value;
 
 use super::field::namespace;
@@ -60,6 +60,11 @@ fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Res
     }
     joined.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
     if context.rootless {
+        let isolated =
+            joined.iter().find(|(.., network)| network.settings.iter().any(|setting| setting == "--internal"));
+        if let Some((_, key, ..)) = isolated {
+            return Err(anyhow!("services.{name}: network {key} is internal, which an ordinary user's cannot be"));
+        }
         joined.clear();
     }
     Ok(joined.into_iter().map(|(.., option, network)| (option, network)).unzip())

@@ -22,15 +22,24 @@ use crate::options::Settings;
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 
 /// Notes a network, whose networks and gateways are chosen now.
-pub(crate) fn create(directories: &Directories, name: &NetworkName, mut settings: Settings) -> Result<()> {
+/// With `exist_ok` one that was created before stays as it is.
+pub(crate) fn create(
+    directories: &Directories,
+    name: &NetworkName,
+    mut settings: Settings,
+    exist_ok: bool,
+) -> Result<()> {
     ensure!(!PREDEFINED.contains(&&**name), "network {name} is predefined");
     let _lock = lock()?;
+    if settings_of(directories, name)?.is_some() {
+        ensure!(exist_ok, "network {name} exists already");
+        return Ok(());
+    }
     let mut host = Router::open().context("open a routing socket")?;
     removal::sweep(&mut host)?;
     let bridge = bridge_of(name);
     let link = host.link(&bridge).with_context(|| format!("look for {bridge}"))?;
     ensure!(link.is_none(), "network {name} exists already: a link has its name");
-    ensure!(settings_of(directories, name)?.is_none(), "network {name} exists already");
     if settings.macvlan.is_none() {
         let observed = observe(&mut host, directories, &bridge, &settings)?;
         let gateways = gateways(&bridge, &settings, &observed)?;

@@ -65,6 +65,9 @@ struct Create {
     /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
     #[arg(long, short, value_name = "KEY=VALUE")]
     opt: Vec<String>,
+    /// One that was created before stays as it is, and is no error
+    #[arg(long)]
+    exist_ok: bool,
 }
 
 impl Networks {
@@ -78,8 +81,9 @@ impl Networks {
         }
         match self.verb {
             Verb::Create(create) => {
-                let name = create.name.clone();
-                let made = create.settings().and_then(|settings| network::create(&directories, &name, settings));
+                let (name, exist_ok) = (create.name.clone(), create.exist_ok);
+                let made =
+                    create.settings().and_then(|settings| network::create(&directories, &name, settings, exist_ok));
                 made.with_context(|| format!("create {name}"))?;
                 print(&name)
             }

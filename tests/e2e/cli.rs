@@ -126,6 +126,12 @@ fn words(sandbox: &Sandbox) {
         ("bundle ls", ""),
         ("spawn ls -q", ""),
         ("run help", "Usage: run"),
+        ("ns help", "Usage: ns"),
+        ("ns help add", "Usage: ns add"),
+        ("compose help up", "Usage: compose up"),
+        ("keep help", "Usage: keep"),
+        ("spawn help exec", "Usage: spawn exec"),
+        ("bundle help nothing", "Usage: bundle"),
     ] {
         sandbox.sh(line).run().ok().stdout_has(want).stderr_is("");
     }

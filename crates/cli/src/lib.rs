@@ -231,7 +231,13 @@ fn alike(command: Command) -> Command {
         let free = same.into_iter().copied().flatten().copied().filter(|name| !taken.contains(name));
         arg.aliases(free.collect::<Vec<_>>())
     };
-    command.mut_args(others).args_override_self(true).help_template(HELP).term_width(0).mut_subcommands(alike)
+    command
+        .mut_args(others)
+        .disable_help_subcommand(true)
+        .args_override_self(true)
+        .help_template(HELP)
+        .term_width(0)
+        .mut_subcommands(alike)
 }
 
 /// Keeps what few people need out of the help that fits a screen.

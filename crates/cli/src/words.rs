@@ -64,8 +64,13 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
         return Ok(());
     }
     if text == "help" {
-        if !command.has_subcommands() {
-            *word = "--help".into();
+        // `help VERB` is `VERB --help`.
+        let is_verb = |verb: &&OsString| verb.to_str().is_some_and(|verb| command.find_subcommand(verb).is_some());
+        if let Some(verb) = arguments.get(2).filter(is_verb).cloned() {
+            arguments[1] = verb;
+            arguments[2] = "--help".into();
+        } else {
+            arguments[1] = "--help".into();
         }
         return Ok(());
     }
@@ -110,7 +115,7 @@ mod tests {
             (keep(), "del", Ok("rm")),
             (keep(), "logs", Ok("logs")),
             (keep(), "./ps", Ok("./ps")),
-            (keep(), "help", Ok("help")),
+            (keep(), "help", Ok("--help")),
             (keep(), "exec", Err("exec is no verb of keep: it is spawn exec (./exec is a file)")),
             (Command::new("run"), "help", Ok("--help")),
             (Command::new("run"), "nginx", Ok("nginx")),

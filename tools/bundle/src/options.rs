@@ -155,7 +155,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<ContainerId>,
     /// Whose it is, as the record's `owner` names it [default: a new owner]
-    #[arg(long, hide_short_help = true, value_name = "OWNER")]
+    #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<Owner>,
     /// Image config (JSON) for a root file system that comes without one
     #[arg(long, value_name = "FILE")]

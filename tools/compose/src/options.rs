@@ -8,7 +8,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 
 /// Run the services of a compose file
 #[derive(Parser, Debug)]
-#[command(name = "compose", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(name = "compose", version, about, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(subcommand)]

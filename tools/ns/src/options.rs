@@ -27,7 +27,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 
 /// List, show, enter, add and delete namespaces
 #[derive(Parser, Debug)]
-#[command(name = "ns", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(name = "ns", version, about, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Options {
     #[command(subcommand)]

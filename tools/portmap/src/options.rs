@@ -15,7 +15,6 @@ use crate::spec::Wish;
     version,
     about,
     args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
     after_help = include_str!("examples.txt")
 )]
 pub(crate) struct Options {

@@ -20,7 +20,7 @@ const ENTRIES_LIMIT: u64 = 10_000_000;
 /// is still fetching them.
 #[derive(Debug, Parser)]
 #[command(name = "unpack", version, after_help = EXAMPLES)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,

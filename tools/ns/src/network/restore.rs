@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::created::settings_of;
 use super::firewall::{self, Rules};
-use super::lock::lock;
+use super::lock::lock_quietly;
 use super::named;
 use super::owner::{self, PortAlias};
 use super::plan::{Step, forwards, mac};
@@ -44,16 +44,16 @@ struct Attachment {
 
 /// Fails if anything is missing, and names it.
 pub(crate) fn check(directories: &Directories) -> Result<()> {
-    let _lock = lock()?;
+    let _lock = lock_quietly()?;
     let steps = missing(directories, &mut Router::open().context("open a routing socket")?)?;
     let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
     ensure!(steps.is_empty(), "networks have lost something: `ns restore` has to {}", steps.join(", "));
     Ok(())
 }
 
-/// Puts back what is missing.
+/// Puts back what is missing. A bridge whose last container has gone stays no longer for that, however often it is asked for.
 pub(crate) fn restore(directories: &Directories) -> Result<()> {
-    let _lock = lock()?;
+    let _lock = lock_quietly()?;
     restore_locked(directories)
 }
 

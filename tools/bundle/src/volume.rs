@@ -79,10 +79,8 @@ pub(crate) fn create(names: &[VolumeName], directories: &Directories) -> Result<
     make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
     cli::each("bundle", names, |name| {
         match fs::create_dir(directories.volume(name)) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("make {name}"))?;
-            }
-            _ => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.with_context(|| format!("make {name}"))?,
         }
         Ok(writeln!(io::stdout(), "{name}")?)
     })
@@ -110,7 +108,7 @@ pub(crate) fn list(names: &[VolumeName], form: cli::ListForm, directories: &Dire
 pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Directories) -> Result<()> {
     let parent = directories.volumes();
     // What a killed removal has left.
-    for entry in sys::file::known(sys::file::entries(&parent)).context("read the volumes")?.unwrap_or_default() {
+    for entry in sys::file::entries(&parent).with_context(|| format!("read {}", parent.display()))? {
         if entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes()) {
             root::remove_tree(&entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
         }
@@ -142,41 +140,47 @@ pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Di
 
 /// Fails where a container has a volume, or may have: one that is being made says nothing of it yet.
 fn ensure_unused(name: &VolumeName, at: &Path, directories: &Directories) -> Result<()> {
-    for id in entries(directories)? {
-        let used = has(&id, name, at, directories)?.with_context(|| {
+    for (id, sources) in sources(directories)? {
+        let sources = sources.with_context(|| {
             format!("volume `{name}`: container {id} is half-made (`bundle prune` removes what nobody makes any more)")
         })?;
-        ensure!(!used, "volume `{name}`: container {id} has it");
+        ensure!(!lead_into(&sources, &directories.volume(name), at), "volume `{name}`: container {id} has it");
     }
     Ok(())
 }
 
 /// Returns all volumes with names, each with the containers whose mounts lead into it.
 fn volumes(directories: &Directories) -> Result<BTreeMap<VolumeName, Vec<ContainerId>>> {
-    let parent = directories.volumes();
-    let there = sys::file::known(sys::file::entries(&parent)).with_context(|| format!("read {}", parent.display()))?;
+    let (parent, sources) = (directories.volumes(), sources(directories)?);
     let mut volumes = BTreeMap::new();
-    for entry in there.unwrap_or_default() {
+    for entry in sys::file::entries(&parent).with_context(|| format!("read {}", parent.display()))? {
         let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<VolumeName>().ok()) else { continue };
-        let mut users = Vec::new();
-        for id in entries(directories)? {
-            users.extend(has(&id, &name, &entry.path(), directories)?.unwrap_or_default().then_some(id));
-        }
+        let has_it = |sources: &Option<Vec<PathBuf>>| {
+            sources.as_ref().is_some_and(|sources| lead_into(sources, &directories.volume(&name), &entry.path()))
+        };
+        let users = sources.iter().filter(|(_, sources)| has_it(sources)).map(|(id, _)| id.clone()).collect();
         volumes.insert(name, users);
     }
     Ok(volumes)
 }
 
-/// Tells whether a container's mounts lead into a volume, which is `at` a place now; nothing where it is being made. The
-/// directory of all state may have several paths.
-fn has(id: &ContainerId, name: &VolumeName, at: &Path, directories: &Directories) -> Result<Option<bool>> {
-    let path = directories.bundle(id).join("config.json");
-    let context = || format!("read {}", path.display());
-    let Some(config) = sys::file::known(fs::read(&path)).with_context(context)? else { return Ok(None) };
-    let config: Value = serde_json::from_slice(&config).with_context(context)?;
+/// Returns what each container mounts; nothing for one that is being made.
+fn sources(directories: &Directories) -> Result<Vec<(ContainerId, Option<Vec<PathBuf>>)>> {
+    let of = |id: ContainerId| {
+        let path = directories.bundle(&id).join("config.json");
+        let context = || format!("read {}", path.display());
+        let Some(config) = sys::file::known(fs::read(&path)).with_context(context)? else { return Ok((id, None)) };
+        let config: Value = serde_json::from_slice(&config).with_context(context)?;
+        let mounts = config["mounts"].as_array().into_iter().flatten();
+        Ok((id, Some(mounts.filter_map(|mount| Some(mount["source"].as_str()?.into())).collect())))
+    };
+    entries(directories)?.into_iter().map(of).collect()
+}
+
+/// Tells whether something that is mounted is in a volume, which is `at` a place now. The directory of all state may have
+/// several paths.
+fn lead_into(sources: &[PathBuf], volume: &Path, at: &Path) -> bool {
     let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let (named, own) = (directories.volume(name), inode(at));
-    let leads_there = |source: &Path| source.starts_with(&named) || (own.is_some() && inode(source) == own);
-    let mounts = config["mounts"].as_array().into_iter().flatten();
-    Ok(Some(mounts.filter_map(|mount| mount["source"].as_str()).any(|source| leads_there(Path::new(source)))))
+    let own = inode(at);
+    sources.iter().any(|source| source.starts_with(volume) || (own.is_some() && inode(source) == own))
 }

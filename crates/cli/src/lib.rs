@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, Id, Parser};
 use rustix::process::Signal;
 
 pub use duration::duration;
@@ -221,23 +221,29 @@ const SAME: [&[&str]; 6] = [
 
 /// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do, and by its other names.
 fn alike(command: Command) -> Command {
-    let is = |arg: &Arg, name| {
-        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    let others: Vec<_> = SAME.iter().filter_map(|same| others(&command, same)).collect();
+    let add = |arg: Arg| match others.iter().find(|(id, _)| id == arg.get_id()) {
+        Some((_, names)) => arg.aliases(names),
+        None => arg,
     };
-    let names = SAME.iter().copied().flatten().copied();
-    let taken: Vec<&str> = names.filter(|name| command.get_arguments().any(|arg| is(arg, name))).collect();
-    let others = |arg: Arg| {
-        let same = SAME.iter().find(|same| arg.get_long().is_some_and(|name| same.contains(&name)));
-        let free = same.into_iter().copied().flatten().copied().filter(|name| !taken.contains(name));
-        arg.aliases(free.collect::<Vec<_>>())
-    };
+    let command = if others.is_empty() { command } else { command.mut_args(add) };
     command
-        .mut_args(others)
         .disable_help_subcommand(true)
         .args_override_self(true)
         .help_template(HELP)
         .term_width(0)
         .mut_subcommands(alike)
+}
+
+/// Returns the option of a command that has one of these names, with the names that are free for it.
+fn others(command: &Command, same: &[&'static str]) -> Option<(Id, Vec<&'static str>)> {
+    let is = |arg: &Arg, name| {
+        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    };
+    let arg = command.get_arguments().find(|arg| arg.get_long().is_some_and(|name| same.contains(&name)))?;
+    let mut free = same.to_vec();
+    free.retain(|name| !command.get_arguments().any(|arg| is(arg, name)));
+    Some((arg.get_id().clone(), free))
 }
 
 /// Keeps what few people need out of the help that fits a screen.

@@ -36,7 +36,7 @@ use credentials::Credentials;
 use http::{Ask, Client, read_body, read_limited, words};
 
 pub use fetched::{Body, Fetched};
-pub use options::{Network, Shown};
+pub use options::{ProgressOptions, RegistryOptions};
 pub use registries::{Endpoint, Registries};
 pub use retry::{Failure, Patience, Retries};
 pub use transfer::several;
@@ -55,7 +55,7 @@ type Received = (Vec<u8>, String, Option<String>);
 #[derive(Debug)]
 pub struct Access {
     /// The user's decisions.
-    pub network: Network,
+    pub network: RegistryOptions,
     registries: OnceLock<Registries>,
     /// The credentials for a repository, or why there are none to be had, once they were looked for.
     credentials: Mutex<BTreeMap<String, Result<Option<Credentials>, String>>>,
@@ -63,7 +63,7 @@ pub struct Access {
 
 impl Access {
     /// Makes one that has read nothing yet.
-    pub fn new(network: Network) -> Self {
+    pub fn new(network: RegistryOptions) -> Self {
         Self { network, registries: OnceLock::new(), credentials: Mutex::default() }
     }
 

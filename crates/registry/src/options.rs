@@ -9,7 +9,7 @@ use crate::retry::Patience;
 
 /// How registries are reached.
 #[derive(Args, Clone, Debug)]
-pub struct Network {
+pub struct RegistryOptions {
     /// Longest wait for the next byte
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) timeout: u64,
@@ -33,7 +33,7 @@ pub struct Network {
     pub(crate) tls_verify: bool,
 }
 
-impl Network {
+impl RegistryOptions {
     /// Returns how long to try.
     pub fn patience(&self) -> Patience {
         Patience::new(self.timeout, self.retries)
@@ -42,7 +42,7 @@ impl Network {
 
 /// How progress is shown.
 #[derive(Args, Clone, Debug)]
-pub struct Shown {
+pub struct ProgressOptions {
     /// No progress
     #[arg(long, short)]
     quiet: bool,
@@ -51,7 +51,7 @@ pub struct Shown {
     progress: Form,
 }
 
-impl Shown {
+impl ProgressOptions {
     /// Opens where progress goes.
     pub fn open(&self) -> anyhow::Result<Progress> {
         Progress::open(if self.quiet { Form::None } else { self.progress })

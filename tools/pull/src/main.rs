@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use layout::{Layout, reference};
-use registry::{Access, Network};
+use registry::{Access, RegistryOptions};
 
 use image::Job;
 use inspection::Part;
@@ -81,7 +81,7 @@ fn opened(args: &Args) -> anyhow::Result<Option<Layout>> {
 /// Opens an image to be looked at.
 fn look(
     name: &Name,
-    network: &Network,
+    network: &RegistryOptions,
     then: impl FnOnce(&Name, &Source<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let access = Access::new(network.clone());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Block, Parser, Subcommand, ValueEnum};
 use layout::Platform;
-use registry::{Network, Shown};
+use registry::{ProgressOptions, RegistryOptions};
 
 use crate::reference::Reference;
 use crate::source::Name;
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) trust: Trust,
     #[command(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: RegistryOptions,
     /// Keep the digests of references in this file, and fetch what it says
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ARCHIVE", value_parser = crate::export::parse)]
     pub(crate) to: Option<Name>,
     #[command(flatten)]
-    pub(crate) shown: Shown,
+    pub(crate) shown: ProgressOptions,
 }
 
 /// What to do with the layout, other than fetch into it. An image of such a name is written `docker.io/library/list`.
@@ -65,7 +65,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<Platform>,
         #[command(flatten)]
-        network: Network,
+        network: RegistryOptions,
     },
     /// Print the digest of what a reference names
     Digest {
@@ -76,7 +76,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<Platform>,
         #[command(flatten)]
-        network: Network,
+        network: RegistryOptions,
     },
     /// List the tags of a repository
     Tags {
@@ -84,7 +84,7 @@ pub(crate) enum Verb {
         #[arg(value_name = "REPOSITORY")]
         name: Name,
         #[command(flatten)]
-        network: Network,
+        network: RegistryOptions,
     },
     /// Give an image of the layout further names
     Tag {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use layout::{Platform, Reference};
-use registry::{Network, Shown};
+use registry::{ProgressOptions, RegistryOptions};
 
 const EXAMPLES: &str = include_str!("examples.txt");
 
@@ -36,9 +36,9 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) referrers: bool,
     #[command(flatten)]
-    pub(crate) network: Network,
+    pub(crate) network: RegistryOptions,
     #[command(flatten)]
-    pub(crate) shown: Shown,
+    pub(crate) shown: ProgressOptions,
 }
 
 impl Args {

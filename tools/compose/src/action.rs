@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use stage::{Stage, Tool};
 
 use crate::logs;
@@ -24,10 +24,7 @@ pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) ->
         let (name, image) = (&service.name, &service.operands[1]);
         log::warn!("service {name}: nothing is built, its image {image} is fetched (--build builds it)");
     }
-    let status = shell(script)?;
-    if !status.success() {
-        bail!("start {}: see above", project.name);
-    }
+    shell(script, "start", project)?;
     if up.detach {
         return Ok(ExitCode::SUCCESS);
     }
@@ -57,17 +54,19 @@ pub(crate) fn orphans(project: &Project, root: &[OsString], remove: bool) -> Res
     Ok(())
 }
 
-/// Runs a script by sh, with the tools beside this one in PATH.
-fn shell(script: &str) -> Result<ExitStatus> {
+/// Runs a script by sh, with the tools beside this one in PATH. What fails in it has told why.
+fn shell(script: &str, doing: &str, project: &Project) -> Result<()> {
     let own = std::env::current_exe().context("find this executable")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = own.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
-    Command::new("sh")
+    let status = Command::new("sh")
         .args(["-c", script])
         .env("PATH", std::env::join_paths(directories).context("PATH")?)
         .stdin(Stdio::null())
         .status()
-        .context("execute sh")
+        .context("execute sh")?;
+    ensure!(status.success(), "{doing} {}: see above", project.name);
+    Ok(())
 }
 
 /// Stops the services and removes their containers, the last one first.
@@ -171,8 +170,7 @@ pub(crate) fn exec(project: &Project, root: &[OsString], states: Option<&Path>, 
 
 /// Builds the images.
 pub(crate) fn build(project: &Project, root: &[OsString]) -> Result<()> {
-    let status = shell(&format!("set -eu\n{}", script::build(project, root, false)))?;
-    if status.success() { Ok(()) } else { bail!("build {}: see above", project.name) }
+    shell(&format!("set -eu\n{}", script::build(project, root, false)), "build", project)
 }
 
 /// Fetches the images that are not built, each once.
@@ -184,8 +182,7 @@ pub(crate) fn pull(project: &Project, root: &[OsString]) -> Result<()> {
         pull.push(platform);
         pull.push(&service.operands[..2]);
         if fetched.insert(pull.to_string()) {
-            let status = pull.command()?.stdout(Stdio::null()).status().with_context(|| pull.to_string())?;
-            succeeded(&pull, status)?;
+            quietly(&pull)?;
         }
     }
     Ok(())
@@ -204,7 +201,7 @@ pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
 
 /// Removes the networks that were created for the project.
 pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()> {
-    quietly(
+    each_quietly(
         command(Tool::Ns, &["network", "rm", "--force"], root),
         created(project).iter().map(|network| &*network.name),
     )
@@ -212,17 +209,22 @@ pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()
 
 /// Removes the project's own volumes; those that others made and named for it stay.
 pub(crate) fn remove_volumes(project: &Project, root: &[OsString]) -> Result<()> {
-    quietly(command(Tool::Bundle, &["volume", "rm", "--force"], root), project.volumes.iter().map(|name| &**name))
+    each_quietly(command(Tool::Bundle, &["volume", "rm", "--force"], root), project.volumes.iter().map(|name| &**name))
 }
 
 /// Does something to each name, if there are any.
-fn quietly<'a>(mut stage: Stage, names: impl ExactSizeIterator<Item = &'a str>) -> Result<()> {
+fn each_quietly<'a>(mut stage: Stage, names: impl ExactSizeIterator<Item = &'a str>) -> Result<()> {
     if names.len() == 0 {
         return Ok(());
     }
     stage.push(names);
+    quietly(&stage)
+}
+
+/// Executes a stage whose output nobody needs.
+fn quietly(stage: &Stage) -> Result<()> {
     let status = stage.command()?.stdout(Stdio::null()).status().with_context(|| stage.to_string())?;
-    succeeded(&stage, status)
+    succeeded(stage, status)
 }
 
 /// Lists the services' containers as `keep list` does.

@@ -62,12 +62,12 @@ fn run(options: &Options) -> Result<ExitCode> {
         Command::Down(down) => {
             let project = read(&down.services)?;
             action::down(&project, &root, down.timeout)?;
+            let mut networks = Ok(());
             if down.services.services.is_empty() {
                 action::orphans(&project, &root, down.remove_orphans)?;
+                networks = action::remove_networks(&project, &root);
             }
-            // One that somebody else is in keeps no volume.
-            let networks =
-                if down.services.services.is_empty() { action::remove_networks(&project, &root) } else { Ok(()) };
+            // A network that somebody else is in keeps no volume.
             if down.volumes {
                 action::remove_volumes(&project, &root)?;
             }

@@ -106,7 +106,7 @@ impl Context<'_> {
     }
 
     /// Returns a network. Each project has networks of its own, whose bridges are named after them.
-    pub(crate) fn network(&self, key: &str) -> Result<Network> {
+    pub(crate) fn network(&self, key: &str) -> Result<ProjectNetwork> {
         let networks = self.file.get("networks");
         let declared = networks.as_ref().and_then(|networks| networks.value.get(key));
         if declared.is_none() && key != "default" {
@@ -120,7 +120,7 @@ impl Context<'_> {
 
 /// A network that services join.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Network {
+pub(crate) struct ProjectNetwork {
     /// Its bridge's name, or a further one of it.
     pub(crate) name: NetworkName,
     /// The options of `ns network create`; none where it is as its first container finds it.
@@ -128,11 +128,11 @@ pub(crate) struct Network {
 }
 
 /// Reads a network: compose-spec, 06.
-fn network(project: &str, key: &str, node: &Node<'_>) -> Result<Network> {
+fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> {
     let own = |name: &str| name.parse().map_err(|what| node.error(what));
     let named = format!("{project}_{key}");
     if node.value.is_null() {
-        return Ok(Network { name: own(&named)?, settings: Vec::new() });
+        return Ok(ProjectNetwork { name: own(&named)?, settings: Vec::new() });
     }
     node.only("name external driver driver_opts labels attachable ipam internal enable_ipv6")?;
     let mut settings = Vec::new();
@@ -159,7 +159,7 @@ fn network(project: &str, key: &str, node: &Node<'_>) -> Result<Network> {
     if external && !settings.is_empty() {
         return Err(node.error("it is external: others have made it"));
     }
-    Ok(Network { name, settings })
+    Ok(ProjectNetwork { name, settings })
 }
 
 /// Tells whether somebody else makes a network or a volume, and returns the name that the file gives it: in version 3.4 as

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use stage::{Stage, Tool};
 
 use crate::options::Print;
-use crate::project::{Network, Project};
+use crate::project::{Project, ProjectNetwork};
 use crate::service::{CONFIG_HASH, Condition, Service};
 
 /// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
@@ -115,8 +115,8 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
 }
 
 /// Returns the networks that are more than their first container finds, each once.
-pub(crate) fn created(project: &Project) -> Vec<&Network> {
-    let mut created: Vec<&Network> = project.services.iter().flat_map(|service| &service.networks).collect();
+pub(crate) fn created(project: &Project) -> Vec<&ProjectNetwork> {
+    let mut created: Vec<&ProjectNetwork> = project.services.iter().flat_map(|service| &service.networks).collect();
     created.retain(|network| !network.settings.is_empty());
     created.sort_by_key(|network| &network.name);
     created.dedup_by_key(|network| &network.name);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use container::ContainerId;
 
 use crate::node::Node;
-use crate::project::{Context, Network};
+use crate::project::{Context, ProjectNetwork};
 
 mod build;
 mod environment;
@@ -64,7 +64,7 @@ pub(crate) struct Service {
     /// Those it needs, each once.
     pub(crate) dependencies: Vec<Dependency>,
     /// The networks that it joins.
-    pub(crate) networks: Vec<Network>,
+    pub(crate) networks: Vec<ProjectNetwork>,
     /// Options of `run`.
     pub(crate) options: Vec<String>,
     /// The image and the command.

@@ -7,10 +7,14 @@ use serde_json::Value;
 
 use super::field::namespace;
 use crate::node::Node;
-use crate::project::{Context, Network};
+use crate::project::{Context, ProjectNetwork};
 
 /// Returns the options of `network_mode`, `networks` and `ports`, and the networks.
-pub(super) fn options(name: &str, service: &Node<'_>, context: &Context<'_>) -> Result<(Vec<String>, Vec<Network>)> {
+pub(super) fn options(
+    name: &str,
+    service: &Node<'_>,
+    context: &Context<'_>,
+) -> Result<(Vec<String>, Vec<ProjectNetwork>)> {
     let (mut options, joined) = match (service.get("network_mode"), service.get("networks")) {
         (Some(mode), Some(_)) => return Err(mode.error("stands beside networks")),
         (Some(mode), None) => (vec!["--network".to_owned(), namespace(&mode, context)?], Vec::new()),
@@ -34,7 +38,11 @@ const MEMBERSHIP: [(&str, &str); 6] = [
 ];
 
 /// Returns an option for each network, the one that is joined first in front.
-fn joined(name: &str, networks: Option<&Node<'_>>, context: &Context<'_>) -> Result<(Vec<String>, Vec<Network>)> {
+fn joined(
+    name: &str,
+    networks: Option<&Node<'_>>,
+    context: &Context<'_>,
+) -> Result<(Vec<String>, Vec<ProjectNetwork>)> {
     let default = Node { value: &Value::Null, place: format!("services.{name}") };
     let mut members = networks.map(members).transpose()?.unwrap_or_default();
     if members.is_empty() {

@@ -10,6 +10,7 @@ mod surroundings;
 
 use crate::support::{Need, Sandbox, Test, test};
 
+const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 const NET: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("ip")];
 const LIST: &[Need] = &[Need::Root, Need::Program("lsns"), Need::Program("ip"), Need::Program("pgrep")];
 const ENTER: &[Need] = &[Need::Root, Need::Program("nsenter")];

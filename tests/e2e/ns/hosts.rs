@@ -1,9 +1,7 @@
 //! Containers on one bridge find each other by name.
 
-use super::{NET, script};
-use crate::support::{Need, Sandbox, Test, image, test, wait_for};
-
-const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
+use super::{NET, PIPELINE, script};
+use crate::support::{Sandbox, Test, image, test, wait_for};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![

@@ -1,9 +1,7 @@
 //! A container on several networks.
 
-use super::{NET, script};
-use crate::support::{Need, Sandbox, Test, image, test};
-
-const PIPELINE: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
+use super::{NET, PIPELINE, script};
+use crate::support::{Sandbox, Test, image, test};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![

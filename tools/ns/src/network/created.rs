@@ -21,8 +21,7 @@ use crate::options::Settings;
 /// Those that docker has made itself, or that are none.
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 
-/// Notes a network, whose networks and gateways are chosen now.
-/// With `exist_ok` one that was created before stays as it is.
+/// Notes a network, whose networks and gateways are chosen now. With `exist_ok` one that was created before stays as it is.
 pub(crate) fn create(
     directories: &Directories,
     name: &NetworkName,

@@ -2,24 +2,19 @@
 //! makes of entries is read as the same ones.
 
 #![no_main]
-#![allow(dead_code, unused_imports, reason = "a module of the tool's, of which this uses a part")]
 
 #[path = "../src/checksum.rs"]
 mod checksum;
-#[path = "../../tools/unpack/src"]
-mod unpack {
-    pub(crate) mod tar;
-}
 
+use archive::{Archive, Entry, Writer};
 use libfuzzer_sys::fuzz_target;
-use unpack::tar::{Archive, Entry, Writer};
 
 type Entries = Vec<(Entry, Vec<u8>)>;
 
 fn read(bytes: &[u8]) -> anyhow::Result<Entries> {
     let mut archive = Archive::new(bytes);
     let mut entries = Vec::new();
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.advance()? {
         let mut content = Vec::new();
         loop {
             let data = archive.data()?;

@@ -21,7 +21,6 @@ mod unpack {
     pub(crate) mod path;
     pub(crate) mod removal;
     pub(crate) mod stream;
-    pub(crate) mod tar;
     pub(crate) mod time;
     pub(crate) mod tree;
     pub(crate) mod xattr;
@@ -38,7 +37,7 @@ use libfuzzer_sys::fuzz_target;
 use stream::Limits;
 // The modules know each other by these paths.
 use unpack::{
-    compression, entry, form, interrupt, layer, lock, lower, node, parents, path, removal, stream, tar, time,
+    compression, entry, form, interrupt, layer, lock, lower, node, parents, path, removal, stream, time,
     tree, xattr,
 };
 
@@ -76,7 +75,7 @@ fn apply(archive: &[u8], root: &Path, form: Form) {
     let limits = Limits::new(1 << 20, 1000);
     let root = File::open(root).expect("it was made");
     let mut tree = tree::Tree::new(root.into(), form, &limits, None);
-    if layer::apply(&mut tar::Archive::new(archive), &mut tree, &limits).is_ok() {
+    if layer::apply(&mut archive::Archive::new(archive), &mut tree, &limits).is_ok() {
         let _times_may_be_impossible = tree.finish();
     }
 }

@@ -6,6 +6,7 @@ const NEEDS: &[Need] = &[Need::Registry, Need::Overlay, Need::Nft];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
+        test("cp_reads_and_writes_tar_as_layers_do", NEEDS, dialects),
         test("cp_follows_docker_s_rules", NEEDS, rules),
         test("cp_makes_all_the_caller_s_or_the_container_s_root_s", NEEDS, owners),
         test("cp_reaches_volumes_and_containers_that_have_ended", NEEDS, reach),
@@ -136,6 +137,32 @@ fn archives(sandbox: &Sandbox) {
     }
     sandbox.sh("bundle cp web:/bin/busybox - | tar -tv").run().ok().stdout_has("busybox");
     sandbox.sh("head -c 700 d.tar | bundle cp - web:/back").run().fails(1).one_error_line("bundle", &["archive"]);
+    down(sandbox);
+}
+
+/// Holes, parts of seconds, and ids that no header has room for: in the forms that tar writes, and in ours.
+fn dialects(sandbox: &Sandbox) {
+    up(sandbox, "");
+    let make =
+        "mkdir d && truncate -s 1M d/holes && printf data | dd of=d/holes bs=1 seek=600000 conv=notrunc status=none
+        chown 3000000:3000001 d/holes; touch -d '2001-02-03 04:05:06.123456789 UTC' d/holes d";
+    sandbox.sh(make).run().ok();
+    let want = "1048576 3000000:3000001 981173106.123456789 981173106.123456789\n";
+    for form in
+        ["--format=posix", "--format=gnu", "--format=posix --sparse", "--format=posix --sparse --sparse-version=0.1"]
+    {
+        // GNU's own form has whole seconds only.
+        let want = if form.ends_with("gnu") { want.replace(".123456789", ".000000000") } else { want.to_owned() };
+        let there = "tar -c $0 d | bundle cp -a - web:/ && bundle cp web:/d - >back.tar && bundle cp -a web:/d seen";
+        sandbox.sh(&there.replace("$0", form)).run().ok();
+        let look = "echo $(stat -c '%s %u:%g' $1/holes) $(stat -c %.9Y $1/holes $1); cmp $1/holes d/holes";
+        sandbox.sh(&look.replace("$1", "seen")).run().ok().stdout_is(&want);
+        sandbox
+            .sh(&format!("mkdir t && tar -xf back.tar -C t && {}; rm -r t seen", look.replace("$1", "t/d")))
+            .run()
+            .ok()
+            .stdout_is(&want);
+    }
     down(sandbox);
 }
 

@@ -19,8 +19,8 @@ use crate::form::Form;
 use crate::layer::WHITEOUT;
 use crate::lower::Lower;
 use crate::path::{Inner, join};
-use crate::tar::{Entry, Kind, Name};
 use crate::xattr::{self, Object};
+use archive::{Entry, Kind, Name};
 
 /// Directories that nest deeper are not gone into: each takes a descriptor while it is.
 const DEPTH_LIMIT: usize = 400;

@@ -1,27 +1,15 @@
 //! A container's changes as a layer (image-spec, layer.md, "Distinguishing Layer Changes"), or as a list for the eye.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Write;
 
 use anyhow::{Context, ensure};
-use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
 use serde_json::json;
 
 use crate::changes::{self, Change};
 use crate::container::Container;
 use crate::layer::{OPAQUE, WHITEOUT};
 use crate::path::{Inner, join, split};
-use crate::tar::{Entry, Kind, Name, Segment, Time, Writer};
-
-/// How much of a file is copied at once.
-const PIECE: usize = 128 << 10;
-
-/// A file with more pieces between its holes is written with them.
-const SEGMENTS: usize = 1 << 16;
-
-static ZEROS: [u8; PIECE] = [0; PIECE];
+use archive::{Entry, Kind, Name, Time, Writer};
 
 /// What is free in how a layer is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,11 +23,10 @@ pub(crate) struct Style {
 /// Writes the changes of a container as an uncompressed layer. Returns the sink and the number of entries.
 pub(crate) fn write<W: Write>(container: &Container, style: Style, out: W) -> anyhow::Result<(W, u64)> {
     let mut writer = Writer::new(out);
-    let mut buffer = vec![0; PIECE];
     let mut count = 0;
     container.changes(&mut |change| {
         count += 1;
-        put(&mut writer, change, style, &mut buffer)
+        put(&mut writer, change, style)
     })?;
     Ok((writer.finish()?, count))
 }
@@ -70,7 +57,7 @@ pub(crate) fn list(container: &Container, as_json: bool, mut out: impl Write) ->
     Ok(out.flush()?)
 }
 
-fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style, buffer: &mut [u8]) -> anyhow::Result<()> {
+fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow::Result<()> {
     let (mut entry, content) = match change {
         Change::Present { entry, content, .. } => (entry, content),
         Change::Removed(path) => {
@@ -93,79 +80,15 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style, buffer: &
         fits
     });
     let Some(content) = content else { return writer.entry(&entry) };
-    let mut segments = segments(&content, entry.size)?;
-    let whole = segments.iter().map(|segment| segment.length).sum::<u64>() == entry.size;
-    if style.sparse && !whole && segments.len() < SEGMENTS {
-        if segments.last().is_none_or(|last| last.offset + last.length < entry.size) {
-            // Says where a hole at the end has its end.
-            segments.push(Segment { offset: entry.size, length: 0 });
-        }
-        entry.sparse = Some(segments.clone());
-    }
-    writer.entry(&entry)?;
-    copy(writer, &entry, &segments, (content, buffer)).with_context(|| Name(&entry.path).to_string())
+    let path = entry.path.clone();
+    let is_whole = writer.file(entry, &content.into(), style.sparse).with_context(|| Name(&path).to_string())?;
+    ensure!(is_whole, "{}: became shorter while it was read", Name(&path));
+    Ok(())
 }
 
 /// An empty file that means something by its name.
 fn mark(path: Inner) -> Entry {
     Entry { path, kind: Kind::Regular, ..Entry::default() }
-}
-
-/// Returns where a file has data; holes are not read, however large they are.
-fn segments(file: &OwnedFd, size: u64) -> anyhow::Result<Vec<Segment>> {
-    let mut segments = Vec::new();
-    let mut end = 0;
-    while end < size {
-        let offset = match seek(file, SeekFrom::Data(end)) {
-            Err(Errno::NXIO) => break,
-            // A file system that knows nothing of holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => end,
-            found => found?,
-        };
-        end = match seek(file, SeekFrom::Hole(offset)) {
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => size,
-            found => found?.min(size),
-        };
-        if offset < end {
-            segments.push(Segment { offset, length: end - offset });
-        }
-    }
-    Ok(segments)
-}
-
-fn copy<W: Write>(
-    writer: &mut Writer<W>,
-    entry: &Entry,
-    segments: &[Segment],
-    (content, buffer): (OwnedFd, &mut [u8]),
-) -> anyhow::Result<()> {
-    let mut file = File::from(content);
-    let mut end = 0;
-    for segment in segments {
-        if entry.sparse.is_none() {
-            zeros(writer, segment.offset - end)?;
-        }
-        seek(&file, SeekFrom::Start(segment.offset))?;
-        let mut left = segment.length;
-        while left > 0 {
-            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let count = file.read(&mut buffer[..most])?;
-            ensure!(count > 0, "became shorter while it was read");
-            writer.data(&buffer[..count])?;
-            left -= count as u64;
-        }
-        end = segment.offset + segment.length;
-    }
-    if entry.sparse.is_none() { zeros(writer, entry.size - end) } else { Ok(()) }
-}
-
-fn zeros<W: Write>(writer: &mut Writer<W>, mut count: u64) -> anyhow::Result<()> {
-    while count > 0 {
-        let most = ZEROS.len().min(usize::try_from(count).unwrap_or(usize::MAX));
-        writer.data(&ZEROS[..most])?;
-        count -= most as u64;
-    }
-    Ok(())
 }
 
 impl Container {

@@ -14,8 +14,8 @@ use crate::layer;
 use crate::lower::Lower;
 use crate::node;
 use crate::stream::{Limits, Stream};
-use crate::tar::{Archive, Entry, Time};
-use crate::tree::{Tree, timestamps};
+use crate::tree::Tree;
+use archive::{Archive, Entry};
 
 /// The mode of a root that no layer describes.
 const ROOT_MODE: u32 = 0o755;
@@ -56,10 +56,10 @@ pub(crate) fn describe_root(root: &File, entry: Option<&Entry>) -> anyhow::Resul
     let describe = || -> anyhow::Result<()> {
         let Some(entry) = entry else {
             fchmod(root, Mode::from_raw_mode(ROOT_MODE))?;
-            return Ok(futimens(root, &timestamps(Time::default(), Time::default()))?);
+            return Ok(futimens(root, &Entry::default().times())?);
         };
         node::describe_directory(root.as_fd(), entry)?;
-        Ok(futimens(root, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime))?)
+        Ok(futimens(root, &entry.times())?)
     };
     describe().context("describe the root directory")
 }

@@ -13,9 +13,9 @@ use crate::interrupt;
 use crate::node::{self, Place};
 use crate::path::{Component, inner, join, split};
 use crate::stream::Limits;
-use crate::tar::{Archive, Entry, Kind, Name};
 use crate::tree::{Tree, is_whiteout};
 use crate::xattr;
+use archive::{Archive, Entry, Kind, Name};
 
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -34,7 +34,7 @@ pub(crate) fn apply<R: BufRead>(
     limits: &Limits,
 ) -> anyhow::Result<Root> {
     let (mut root, mut pseudo_links) = (None, false);
-    while let Some(entry) = archive.next()? {
+    while let Some(entry) = archive.advance()? {
         limits.add_entry()?;
         let path = inner(&entry.path).with_context(|| shown(&entry))?;
         if path.is_empty() {
@@ -171,7 +171,7 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
         tree.make_opaque(place)?;
     }
     tree.set_inherits(place, entry);
-    tree.set_times(place, entry.atime.unwrap_or(entry.mtime), entry.mtime);
+    tree.set_times(place, entry);
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use crate::form::Form;
 use crate::node::{self, Place};
 use crate::parents::{hides, open_below};
 use crate::path::{Component, Inner, split};
-use crate::tar::{Entry, Kind};
 use crate::tree::is_whiteout;
+use archive::{Entry, Kind};
 
 /// The layers below, the lowest first.
 pub(crate) struct Lower {
@@ -127,7 +127,7 @@ impl Found {
         let stat = &self.stat;
         let mut entry = self.entry(name.to_bytes().to_vec())?.context("hard link to a socket")?;
         ensure!(entry.kind != Kind::Directory, "hard link to a directory");
-        entry.atime = Some(entry::time(stat.st_atime, stat.st_atime_nsec));
+        entry.atime = Some(archive::Time::new(stat.st_atime, stat.st_atime_nsec));
         if entry.kind != Kind::Regular {
             return node::special(place, &entry);
         }

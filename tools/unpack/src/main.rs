@@ -23,7 +23,6 @@ mod parents;
 mod path;
 mod store;
 mod stream;
-mod tar;
 mod tree;
 mod xattr;
 

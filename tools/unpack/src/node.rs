@@ -10,14 +10,13 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Uid, chmodat, chownat, copy_file_range, fchmod, fchown, ftruncate,
     futimens, makedev, mknodat, openat, seek, symlinkat, utimensat,
 };
-use rustix::io::{Errno, pwrite, write};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
 use crate::interrupt;
 use crate::path::c_string;
-use crate::tar::{Archive, Entry, Kind};
-use crate::tree::timestamps;
 use crate::xattr::{self, Object};
+use archive::{Archive, Entry};
 
 /// Where an entry goes: a new name in an open directory.
 pub(crate) struct Place<'a> {
@@ -34,7 +33,7 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
         let _pass = interrupt::pass();
         openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?
     };
-    content(&fd, entry, archive).context("write")?;
+    archive.extract(entry, fd.as_fd(), || Ok(interrupt::pass())).context("write")?;
     describe(fd.as_fd(), entry, place.inherits)
 }
 
@@ -74,7 +73,7 @@ fn describe(fd: BorrowedFd<'_>, entry: &Entry, inherits: bool) -> anyhow::Result
         fchmod(fd, Mode::from_raw_mode(entry.mode)).context("set mode")?;
     }
     xattr::set_all(&Object::Open(fd), &entry.xattrs)?;
-    futimens(fd, &timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime)).context("set times")
+    futimens(fd, &entry.times()).context("set times")
 }
 
 /// Sets all that a directory's entry says but its times, whatever the directory had before.
@@ -95,42 +94,9 @@ fn unmapped(errno: Errno, entry: &Entry) -> anyhow::Error {
     }
 }
 
-fn content(fd: &OwnedFd, entry: &Entry, archive: &mut Archive<impl BufRead>) -> anyhow::Result<()> {
-    let Some(segments) = &entry.sparse else {
-        loop {
-            let data = archive.data()?;
-            if data.is_empty() {
-                return Ok(());
-            }
-            let _pass = interrupt::pass();
-            let count = write(fd, data)?;
-            archive.take_data(count);
-        }
-    };
-    for segment in segments {
-        let (mut offset, mut left) = (segment.offset, segment.length);
-        while left > 0 {
-            let data = archive.data()?;
-            ensure!(!data.is_empty(), "sparse map has more data than the entry");
-            let most = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let _pass = interrupt::pass();
-            let count = pwrite(fd, &data[..most], offset)?;
-            archive.take_data(count);
-            offset += count as u64;
-            left -= count as u64;
-        }
-    }
-    ftruncate(fd, entry.size).with_context(|| format!("set size {}", entry.size))
-}
-
 /// Makes a symbolic link, a device or a FIFO.
 pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
-    let kind = match entry.kind {
-        Kind::CharacterDevice => FileType::CharacterDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
-        Kind::Fifo => FileType::Fifo,
-        _ => FileType::Symlink,
-    };
+    let kind = entry.kind.node().unwrap_or(FileType::Symlink);
     if kind == FileType::Symlink {
         ensure!(!entry.link.is_empty(), "symbolic link without a target");
         symlinkat(c_string(&entry.link)?, place.directory, place.name)?;
@@ -139,7 +105,7 @@ pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
         match mknodat(place.directory, place.name, kind, Mode::from_raw_mode(entry.mode), makedev(major, minor)) {
             // In a user namespace nobody may make a device; podman leaves them out too, as runtimes make /dev anew.
             Err(Errno::PERM) => {
-                log::warn!("no permission to make device {}: left out", crate::tar::Name(&entry.path));
+                log::warn!("no permission to make device {}: left out", archive::Name(&entry.path));
                 return Ok(());
             }
             made => made?,
@@ -153,6 +119,5 @@ pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
         chmodat(place.directory, place.name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).context("set mode")?;
     }
     xattr::set_all(&Object::Named(place.directory, place.name), &entry.xattrs)?;
-    let times = timestamps(entry.atime.unwrap_or(entry.mtime), entry.mtime);
-    utimensat(place.directory, place.name, &times, AtFlags::SYMLINK_NOFOLLOW).context("set times")
+    utimensat(place.directory, place.name, &entry.times(), AtFlags::SYMLINK_NOFOLLOW).context("set times")
 }

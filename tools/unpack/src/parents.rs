@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use crate::form::Form;
 use crate::lower::Lower;
 use crate::path::{Inner, split};
-use crate::tar::Name;
 use crate::tree::RESOLVE;
 use crate::xattr::{self, Object};
+use archive::Name;
 
 /// A list of undescribed directories longer than this is not looked at: no memory for what no builder makes. Bytes.
 const LIST_LIMIT: u64 = 4 << 20;

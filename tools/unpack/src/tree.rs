@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, mkdirat, openat2,
-    readlinkat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timestamps, fstat, futimens, mkdirat, openat2, readlinkat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -24,8 +24,8 @@ use crate::lower::{Found, Lower};
 use crate::parents::hides;
 use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
-use crate::tar::{Entry, Name, Time};
 use crate::xattr;
+use archive::{Entry, Name, Time};
 
 /// How many directories are kept open. Layers list their entries directory by directory, so a few would do.
 const OPEN: usize = 64;
@@ -252,7 +252,7 @@ impl<'a> Tree<'a> {
         self.note(b'-', &real)?;
         let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
         let place = self.insert(real, fd)?;
-        self.set_times(place, time, time);
+        self.set_times(place, &Entry { mtime: time, ..Entry::default() });
         Ok(place)
     }
 
@@ -315,8 +315,8 @@ impl<'a> Tree<'a> {
     }
 
     /// Sets the times that a directory will have in the end.
-    pub(crate) fn set_times(&mut self, place: usize, atime: Time, mtime: Time) {
-        self.slots[place].times = Some(timestamps(atime, mtime));
+    pub(crate) fn set_times(&mut self, place: usize, entry: &Entry) {
+        self.slots[place].times = Some(entry.times());
     }
 
     /// Says what a directory's entry means for those that come into it.
@@ -415,9 +415,4 @@ impl Directory {
 /// Tells whether a file is overlayfs's mark of a removed one.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-pub(crate) fn timestamps(atime: Time, mtime: Time) -> Timestamps {
-    let spec = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
-    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }

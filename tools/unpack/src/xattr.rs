@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::form::Form;
 use crate::path::c_string;
-use crate::tar::Name;
+use archive::Name;
 
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 pub(crate) const DEFAULT_ACL: &CStr = c"system.posix_acl_default";

@@ -1,19 +1,17 @@
 //! Files of a container as a tar archive, out of it and into it.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{BufRead, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
+use archive::{Archive, Entry as Header, Kind, Name, Writer};
 use root::{Met, Walk};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat, chownat, linkat, major, makedev,
-    minor, mknodat, readlinkat, symlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Stat, Timestamps, Uid, chmodat, chownat, linkat, makedev, mknodat, symlinkat, utimensat,
 };
-use tar::{EntryType, Header};
 
 use super::c_name;
 use super::place::{Object, Place};
@@ -22,113 +20,77 @@ use crate::tree::{Entry, Manner};
 
 /// Writes an object, and what is below it.
 pub(crate) fn write(source: &Object, interrupt: &Interrupt, out: impl Write) -> Result<()> {
-    let mut writer = Writer { archive: tar::Builder::new(out), linked: HashMap::new(), interrupt };
-    let name = Path::new(std::ffi::OsStr::from_bytes(source.name.to_bytes()));
-    if let Some(directory) = writer.entry(source.entry(), &source.stat, name)? {
-        writer.content(directory, name)?;
+    let mut writer = Tree { archive: Writer::new(out), linked: HashMap::new(), interrupt };
+    if let Some(directory) = writer.entry(source.entry(), &source.stat, source.name.to_bytes())? {
+        writer.content(directory, source.name.to_bytes().to_vec())?;
     }
-    writer.archive.into_inner()?.flush()?;
-    Ok(())
+    Ok(writer.archive.finish()?.flush()?)
 }
 
-struct Writer<'a, W: Write> {
-    archive: tar::Builder<W>,
+/// A tree on its way into an archive.
+struct Tree<'a, W: Write> {
+    archive: Writer<W>,
     /// Where files with several names were written first.
-    linked: HashMap<(u64, u64), PathBuf>,
+    linked: HashMap<(u64, u64), Vec<u8>>,
     interrupt: &'a Interrupt,
 }
 
-impl<W: Write> Writer<'_, W> {
+impl<W: Write> Tree<'_, W> {
     /// Writes an entry; a directory is returned.
-    fn entry(&mut self, entry: Entry<'_>, stat: &Stat, path: &Path) -> Result<Option<OwnedFd>> {
+    fn entry(&mut self, entry: Entry<'_>, stat: &Stat, path: &[u8]) -> Result<Option<OwnedFd>> {
         self.interrupt.check()?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let mut header = header(stat);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
+        // A socket is nothing without its listener.
+        let Some(mut header) = Header::of(entry.directory, entry.name, path.to_vec(), stat)? else { return Ok(None) };
+        if header.kind == Kind::Directory {
+            header.path.push(b'/');
+            self.archive.entry(&header)?;
+            return Ok(Some(entry.open_directory()?));
+        }
+        if stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
-                header.set_entry_type(EntryType::Link);
-                self.archive.append_link(&mut header, path, first)?;
+                self.archive.entry(&Header { kind: Kind::HardLink, link: first.clone(), ..header })?;
                 return Ok(None);
             }
-            self.linked.insert((stat.st_dev, stat.st_ino), path.to_owned());
+            self.linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
         }
-        match kind {
-            FileType::Directory => {
-                header.set_entry_type(EntryType::Directory);
-                self.archive.append_data(&mut header, path.join(""), io::empty())?;
-                return Ok(Some(entry.open_directory()?));
-            }
-            FileType::RegularFile => {
-                let file = entry.open_file().with_context(|| path.display().to_string())?;
-                let size = file.metadata()?.len();
-                header.set_size(size);
-                // One that grows meanwhile must not get into the next entry's place, nor one that shrinks.
-                let content = file.take(size).chain(io::repeat(0)).take(size);
-                self.archive.append_data(&mut header, path, content)?;
-            }
-            FileType::Symlink => {
-                header.set_entry_type(EntryType::Symlink);
-                let target = readlinkat(entry.directory, entry.name, Vec::new())?;
-                let target = Path::new(std::ffi::OsStr::from_bytes(target.to_bytes()));
-                self.archive.append_link(&mut header, path, target)?;
-            }
-            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
-                header.set_entry_type(match kind {
-                    FileType::CharacterDevice => EntryType::Char,
-                    FileType::BlockDevice => EntryType::Block,
-                    _ => EntryType::Fifo,
-                });
-                header.set_device_major(major(stat.st_rdev))?;
-                header.set_device_minor(minor(stat.st_rdev))?;
-                self.archive.append_data(&mut header, path, io::empty())?;
-            }
-            // A socket is nothing without its listener.
-            _ => {}
+        if header.kind != Kind::Regular {
+            self.archive.entry(&header)?;
+            return Ok(None);
         }
+        let file = entry.open_file()?;
+        header.size = file.metadata()?.len();
+        self.archive.file(header, &file, false)?;
         Ok(None)
     }
 
-    fn content(&mut self, directory: OwnedFd, path: &Path) -> Result<()> {
+    fn content(&mut self, directory: OwnedFd, mut path: Vec<u8>) -> Result<()> {
         let mut walk = Walk::new(directory)?;
-        let mut path = path.to_owned();
         while let Some(met) = walk.advance()? {
             let Met::Entry(name) = met else {
-                path.pop();
+                path.truncate(path.iter().rposition(|&byte| byte == b'/').unwrap_or_default());
                 continue;
             };
-            path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            let child = [path.as_slice(), b"/", name.to_bytes()].concat();
             let entry = Entry { directory: walk.directory(), name: &name };
-            let stat = entry.stat().with_context(|| path.display().to_string())?;
-            match self.entry(entry, &stat, &path)? {
-                Some(directory) => walk.enter(name, directory)?,
-                None => drop(path.pop()),
+            let written = entry.stat().map_err(Into::into).and_then(|stat| self.entry(entry, &stat, &child));
+            if let Some(directory) = written.with_context(|| Name(&child).to_string())? {
+                walk.enter(name, directory)?;
+                path = child;
             }
         }
         Ok(())
     }
 }
 
-fn header(stat: &Stat) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(stat.st_uid.into());
-    header.set_gid(stat.st_gid.into());
-    #[allow(clippy::useless_conversion, reason = "the types differ between architectures")]
-    header.set_mtime(i64::from(stat.st_mtime).try_into().unwrap_or(0));
-    header.set_size(0);
-    header
-}
-
 /// Extracts an archive below a directory that is there.
-pub(crate) fn read(input: impl Read, place: &Place, path: &Path, manner: &Manner<'_>) -> Result<()> {
+pub(crate) fn read(input: impl BufRead, place: &Place, path: &Path, manner: &Manner<'_>) -> Result<()> {
     place.open(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| path.display().to_string())?;
-    let mut archive = tar::Archive::new(input);
+    let mut archive = Archive::new(input);
     let mut directories = Vec::new();
-    for entry in archive.entries().context("read the archive")? {
+    while let Some(header) = archive.advance().context("read the archive")? {
         manner.interrupt.check()?;
-        let mut entry = entry.context("read the archive")?;
-        let inner = root::clean(Path::new(std::ffi::OsStr::from_bytes(&entry.path_bytes())));
-        let made = extract(&mut entry, place, path, (&inner, manner));
+        let inner = root::clean(Path::new(std::ffi::OsStr::from_bytes(&header.path)));
+        let made = extract((&mut archive, &header), place, path, (&inner, manner));
         if let Some(directory) = made.with_context(|| format!("entry {}", inner.display()))? {
             directories.push((inner, directory));
         }
@@ -144,8 +106,8 @@ pub(crate) fn read(input: impl Read, place: &Place, path: &Path, manner: &Manner
 /// The time of a directory that was made.
 type Made = Option<Timestamps>;
 
-fn extract<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
+fn extract(
+    (archive, header): (&mut Archive<impl BufRead>, &Header),
     place: &Place,
     base: &Path,
     (inner, manner): (&Path, &Manner<'_>),
@@ -154,34 +116,30 @@ fn extract<R: Read>(
     let directory = make_parents(place, base, inner.parent().unwrap_or(Path::new("")))?;
     let name = c_name(name)?;
     let to = Entry { directory: directory.as_fd(), name: &name };
-    let kind = entry.header().entry_type();
-    if kind == EntryType::Directory {
+    if header.kind == Kind::Directory {
         to.make_directory(true)?;
-        own(to, entry.header(), manner)?;
-        return Ok(Some(times(entry.header())));
+        own(to, header, manner)?;
+        return Ok(Some(header.times()));
     }
     to.clear()?;
-    match kind {
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            let mut file: File = to.create()?;
-            io::copy(entry, &mut file)?;
-        }
-        EntryType::Symlink => {
-            let target = entry.link_name_bytes().context("a link to nothing")?;
-            symlinkat(c_name(std::ffi::OsStr::from_bytes(&target))?.as_c_str(), to.directory, to.name)?;
-        }
-        EntryType::Link => {
-            let target = entry.link_name_bytes().context("a link to nothing")?;
-            let target = root::clean(Path::new(std::ffi::OsStr::from_bytes(&target)));
-            let (from, first) = place.parent(&base.join(target))?;
+    let link = std::ffi::OsStr::from_bytes(&header.link);
+    match header.kind {
+        Kind::Symlink => symlinkat(c_name(link)?.as_c_str(), to.directory, to.name)?,
+        Kind::HardLink => {
+            let (from, first) = place.parent(&base.join(root::clean(Path::new(link))))?;
             linkat(&from, &first, to.directory, to.name, AtFlags::empty())?;
             return Ok(None);
         }
-        EntryType::Char | EntryType::Block | EntryType::Fifo => make_node(to, entry.header(), kind)?,
-        other => bail!("a kind of entry that has no place in a file system: {other:?}"),
+        kind => match kind.node() {
+            Some(node) => {
+                let device = makedev(header.device.0, header.device.1);
+                mknodat(to.directory, to.name, node, Mode::from_raw_mode(0o600), device)?;
+            }
+            None => archive.extract(header, to.create()?.as_fd(), || manner.interrupt.check())?,
+        },
     }
-    own(to, entry.header(), manner)?;
-    utimensat(to.directory, to.name, &times(entry.header()), AtFlags::SYMLINK_NOFOLLOW)?;
+    own(to, header, manner)?;
+    utimensat(to.directory, to.name, &header.times(), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(None)
 }
 
@@ -205,32 +163,12 @@ fn make_parents(place: &Place, base: &Path, inner: &Path) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-fn make_node(to: Entry<'_>, header: &Header, kind: EntryType) -> Result<()> {
-    let number = |field: io::Result<Option<u32>>| -> Result<u32> { Ok(field?.unwrap_or(0)) };
-    let device = makedev(number(header.device_major())?, number(header.device_minor())?);
-    let kind = match kind {
-        EntryType::Char => FileType::CharacterDevice,
-        EntryType::Block => FileType::BlockDevice,
-        _ => FileType::Fifo,
-    };
-    Ok(mknodat(to.directory, to.name, kind, Mode::from_raw_mode(0o600), device)?)
-}
-
 fn own(to: Entry<'_>, header: &Header, manner: &Manner<'_>) -> Result<()> {
-    let id = |id: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(id?)?) };
-    let own = (Uid::from_raw(id(header.uid())?), Gid::from_raw(id(header.gid())?));
-    let (uid, gid) = manner.owner.unwrap_or(own);
+    let (uid, gid) = manner.owner.unwrap_or((Uid::from_raw(header.uid), Gid::from_raw(header.gid)));
     chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    if header.entry_type() == EntryType::Symlink {
+    if header.kind == Kind::Symlink {
         return Ok(());
     }
-    let mode = header.mode()?;
-    ensure!(mode <= 0o7_777_777, "mode {mode:o}");
     let kept = if manner.owner.is_some() { 0o1777 } else { 0o7777 };
-    Ok(chmodat(to.directory, to.name, Mode::from_raw_mode(mode & kept), AtFlags::empty())?)
-}
-
-fn times(header: &Header) -> Timestamps {
-    let time = Timespec { tv_sec: header.mtime().unwrap_or(0).try_into().unwrap_or(0), tv_nsec: 0 };
-    Timestamps { last_access: time, last_modification: time }
+    Ok(chmodat(to.directory, to.name, Mode::from_raw_mode(header.mode & kept), AtFlags::empty())?)
 }

@@ -14,7 +14,7 @@ use super::{Change, Node, Report, at, children, has_vanished, open_regular};
 use crate::lower::{Found, Lower};
 use crate::parents::open_below;
 use crate::path::join;
-use crate::tar::{Entry, Kind};
+use archive::{Entry, Kind};
 
 /// How much of two files is compared at once.
 const PIECE: usize = 128 << 10;

@@ -8,7 +8,10 @@ use std::path::Path;
 use super::*;
 use crate::form::Form;
 use crate::interrupt;
-use crate::tar::spoil::{Random, corpus, spoil};
+use spoil::{Random, corpus, spoil};
+
+#[path = "../../../../crates/archive/src/spoil.rs"]
+mod spoil;
 
 /// What an escape would change. The seeds' links lead to `victim` beside the tree.
 fn outside(directory: &Path) -> impl PartialEq + std::fmt::Debug {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::BLOCK;
+const BLOCK: usize = 512;
 
 /// A generator of numbers that are the same in each run: xorshift64*.
 pub(crate) struct Random(pub(crate) u64);

@@ -6,7 +6,8 @@ use std::fmt;
 const SHOWN: usize = 200;
 
 /// Bytes as text; what is not UTF-8 is replaced, what is too long is cut in the middle.
-pub(crate) struct Name<'a>(pub(crate) &'a [u8]);
+#[derive(Debug)]
+pub struct Name<'a>(pub &'a [u8]);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -57,7 +57,7 @@ fn read(archive: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, String> {
     let mut archive = Archive::new(std::io::BufReader::with_capacity(100, archive));
     let mut entries = Vec::new();
     let mut read = || -> anyhow::Result<()> {
-        while let Some(entry) = archive.next()? {
+        while let Some(entry) = archive.advance()? {
             let mut content = Vec::new();
             loop {
                 let data = archive.data()?;

@@ -12,9 +12,11 @@ const LINE_LIMIT: usize = 32;
 
 /// A piece of a sparse file that has data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
+pub struct Segment {
+    /// Where in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
 }
 
 pub(super) fn check_count(count: usize) -> anyhow::Result<()> {

@@ -17,20 +17,24 @@ const NAME: usize = 100;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// An archive that is being written.
-pub(crate) struct Writer<W> {
+#[derive(Debug)]
+pub struct Writer<W> {
     out: W,
     /// Data of the present entry that is still to come.
     remaining: u64,
     padding: usize,
+    /// For a file's content.
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    pub(crate) fn new(out: W) -> Self {
-        Self { out, remaining: 0, padding: 0 }
+    /// Begins an archive.
+    pub fn new(out: W) -> Self {
+        Self { out, remaining: 0, padding: 0, buffer: Vec::new() }
     }
 
     /// Writes an entry's headers. A regular file's data follow; of a sparse one only the segments.
-    pub(crate) fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
+    pub fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.end_entry()?;
         let mut records = Records::default();
         let mut stored = if entry.kind == Kind::Regular { entry.size } else { 0 };
@@ -58,13 +62,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes some of the present entry's data.
-    pub(crate) fn data(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub fn data(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         self.remaining = self.remaining.checked_sub(bytes.len() as u64).context("more data than the entry has")?;
         Ok(self.out.write_all(bytes)?)
     }
 
     /// Writes the end of the archive and gives the sink back.
-    pub(crate) fn finish(mut self) -> anyhow::Result<W> {
+    pub fn finish(mut self) -> anyhow::Result<W> {
         self.end_entry()?;
         self.out.write_all(&ZEROS)?;
         self.out.write_all(&ZEROS)?;

@@ -1,13 +1,16 @@
-//! A streaming reader of tar archives as image layers use them (image-spec, layer.md): ustar, PAX (pax(1)), and the GNU
-//! and star dialects. Three rules keep it in step with every other reader: the size of an entry's data is decided once,
+//! Tar archives as image layers use them (image-spec, layer.md), read and written as a stream: ustar, PAX (pax(1)), and the
+//! GNU and star dialects. Three rules keep it in step with every other reader: the size of an entry's data is decided once,
 //! extended headers count for the next entry only, and an extended header is never itself extended.
 
+#![forbid(unsafe_code)]
+
+mod file;
 mod header;
 mod name;
 mod pax;
 mod sparse;
 #[cfg(test)]
-pub(crate) mod spoil;
+mod spoil;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -17,39 +20,45 @@ use std::io::BufRead;
 use anyhow::{Context, bail, ensure};
 
 use self::header::Header;
-pub(crate) use self::header::{Kind, Time};
-pub(crate) use self::name::Name;
+pub use self::header::{Kind, Time};
+pub use self::name::Name;
 use self::pax::Pax;
-pub(crate) use self::sparse::Segment;
-pub(crate) use self::writer::Writer;
+pub use self::sparse::Segment;
+pub use self::writer::Writer;
 
 /// Tar's unit: headers are one block, data is padded to it.
-pub(crate) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// The most that one extended header may hold, as in Go's reader, and so in all of Docker's family.
 const EXTENDED_LIMIT: u64 = 1 << 20;
 
 /// One entry, with all its extended headers applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// As the archive has it: any bytes but NUL.
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: Kind,
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
     /// The permission bits, setuid, setgid and sticky; no file type.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime: Time,
-    pub(crate) atime: Option<Time>,
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// When its content was changed last.
+    pub mtime: Time,
+    /// When it was read last.
+    pub atime: Option<Time>,
     /// The target of a hard link or symbolic link.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// The file's size once it is extracted.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Where a sparse file's data goes; `None` for a file without holes.
-    pub(crate) sparse: Option<Vec<Segment>>,
+    pub sparse: Option<Vec<Segment>>,
     /// Major and minor number of a device.
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub device: (u32, u32),
+    /// Extended attributes: names and values.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What the headers before an entry say about it.
@@ -61,7 +70,8 @@ struct Extensions {
 }
 
 /// An archive that is being read.
-pub(crate) struct Archive<R> {
+#[derive(Debug)]
+pub struct Archive<R> {
     source: R,
     globals: Pax,
     /// Data of the present entry that nobody has taken yet.
@@ -71,17 +81,18 @@ pub(crate) struct Archive<R> {
 }
 
 impl<R: BufRead> Archive<R> {
-    pub(crate) fn new(source: R) -> Self {
+    /// Begins to read.
+    pub fn new(source: R) -> Self {
         Self { source, globals: Pax::default(), remaining: 0, padding: 0 }
     }
 
     /// Gives the source back, at the end of the archive, for what may come behind it.
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.source
     }
 
     /// Returns the next entry, or `None` at the end of the archive. What was left of the last one's data is skipped.
-    pub(crate) fn next(&mut self) -> anyhow::Result<Option<Entry>> {
+    pub fn advance(&mut self) -> anyhow::Result<Option<Entry>> {
         self.skip_data()?;
         let mut extensions = Extensions::default();
         loop {
@@ -104,7 +115,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// Returns some of the present entry's data, without taking it; empty at its end.
-    pub(crate) fn data(&mut self) -> anyhow::Result<&[u8]> {
+    pub fn data(&mut self) -> anyhow::Result<&[u8]> {
         if self.remaining == 0 {
             return Ok(&[]);
         }
@@ -115,7 +126,7 @@ impl<R: BufRead> Archive<R> {
     }
 
     /// Takes `count` bytes that [`Self::data`] has shown.
-    pub(crate) fn take_data(&mut self, count: usize) {
+    pub fn take_data(&mut self, count: usize) {
         self.source.consume(count);
         self.remaining -= count as u64;
     }

@@ -7,14 +7,21 @@ use super::sparse::Segment;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A file.
     #[default]
     Regular,
+    /// Another name of a file.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     CharacterDevice,
+    /// A block device.
     BlockDevice,
+    /// A directory.
     Directory,
+    /// A named pipe.
     Fifo,
 }
 
@@ -23,16 +30,19 @@ impl Kind {
         self == Self::Regular
     }
 
-    pub(crate) fn is_device(self) -> bool {
+    /// Tells whether it has a device's numbers.
+    pub fn is_device(self) -> bool {
         matches!(self, Self::CharacterDevice | Self::BlockDevice)
     }
 }
 
 /// A point in time, before 1970 too: the nanoseconds always count forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Time {
-    pub(crate) seconds: i64,
-    pub(crate) nanoseconds: u32,
+pub struct Time {
+    /// Since 1970.
+    pub seconds: i64,
+    /// What is more than the second.
+    pub nanoseconds: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("only_layout_digests_blobs", &[], digests),
         test("paths_of_ours_are_joined_in_one_crate", &[], paths),
         test("no_source_file_is_over_its_budget", &[], file_length),
-        test("the_tests_that_the_security_document_names_exist", &[], security_tests),
+        test("the_tests_that_documents_name_exist", &[], named_tests),
+        test("links_of_documents_lead_to_files", &[], links),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
         test("the_picture_of_the_pipe_is_what_its_script_draws", &[Need::Program("python3")], picture),
     ]
@@ -92,14 +93,32 @@ fn file_length(_: &Sandbox) {
     }
 }
 
-fn security_tests(_: &Sandbox) {
+fn named_tests(_: &Sandbox) {
     let document = fs::read_to_string(source().join("docs/security.md")).unwrap();
+    let guide = fs::read_to_string(source().join("CONTRIBUTING.md")).unwrap();
+    let named = document.split('`').skip(1).step_by(2).chain(guide.split(' ')).filter_map(|code| code.split_once("::"));
     let named: Vec<(&str, &str)> =
-        document.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
-    assert!(named.len() > 20, "{named:?}");
+        named.filter(|(_, name)| name.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    assert!(named.len() > 21, "{named:?}");
     for (area, name) in named {
         assert!(is_test(area, name) || name == "name", "there is no test {area}::{name}");
     }
+}
+
+fn links(_: &Sandbox) {
+    let list = |directory: &str| fs::read_dir(source().join(directory)).unwrap().map(|entry| entry.unwrap().path());
+    let documents = ["", "docs", "tests"].into_iter().flat_map(list);
+    let mut seen = 0;
+    for document in documents.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(&document).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
+            let file = target.split('#').next().unwrap_or_default();
+            assert!(document.with_file_name(file).exists(), "{} links to {target}", document.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 15, "{seen} links");
 }
 
 fn is_test(area: &str, name: &str) -> bool {

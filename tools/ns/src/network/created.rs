@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail, ensure};
 use container::{Directories, NetworkName};
-use netlink::route::{Link, Router};
+use netlink::route::{Cidr, Link, Router};
 use record::{Id, NetworkOptions, Record};
 use serde_json::{Value, json};
 
@@ -21,7 +21,8 @@ use crate::options::Settings;
 /// Those that docker has made itself, or that are none.
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 
-/// Notes a network, whose networks and gateways are chosen now. With `exist_ok` one that was created before stays as it is.
+/// Notes a network, whose networks and gateways are chosen now. With `exist_ok` one that was created before with these
+/// settings is no error.
 pub(crate) fn create(
     directories: &Directories,
     name: &NetworkName,
@@ -30,8 +31,9 @@ pub(crate) fn create(
 ) -> Result<()> {
     ensure!(!PREDEFINED.contains(&&**name), "network {name} is predefined");
     let _lock = lock()?;
-    if settings_of(directories, name)?.is_some() {
+    if let Some(there) = settings_of(directories, name)? {
         ensure!(exist_ok, "network {name} exists already");
+        ensure!(is_like(&there, settings), "network {name} exists with other settings, until it is removed");
         return Ok(());
     }
     let mut host = Router::open().context("open a routing socket")?;
@@ -47,6 +49,17 @@ pub(crate) fn create(
         settings.gateways = gateways.iter().map(|gateway| gateway.address).collect();
     }
     note::write(&directories.network(name), &settings, true)
+}
+
+/// Tells whether a network that was created is what the settings ask for: what they leave open was chosen then.
+fn is_like(there: &Settings, asked: Settings) -> bool {
+    let has = |subnet: &Cidr| there.subnets.contains(&subnet.network());
+    let has_ipv6 = there.subnets.iter().any(|subnet| !subnet.address.is_ipv4());
+    let chosen = |settings| Settings { subnets: vec![], gateways: vec![], ipv6: false, ..settings };
+    asked.subnets.iter().all(has)
+        && asked.gateways.iter().all(|gateway| there.gateways.contains(gateway))
+        && (has_ipv6 || !asked.ipv6)
+        && chosen(asked) == chosen(there.clone())
 }
 
 /// Forgets a network that nobody uses. With `force` one that is not there is no error.

@@ -65,7 +65,7 @@ struct Create {
     /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
     #[arg(long, short, value_name = "KEY=VALUE")]
     opt: Vec<String>,
-    /// One that was created before stays as it is, and is no error
+    /// One that was created before with these settings is no error
     #[arg(long)]
     exist_ok: bool,
 }

@@ -219,9 +219,9 @@ fn lists(sandbox: &Sandbox) {
     sandbox.run(&["keep", "stats", "on"]).ok().stdout_has("64.0 MiB");
     let all = sandbox.run(&["keep", "stats", "--no-stream"]).ok().stdout;
     assert!(all.contains("on ") && !all.contains("off"), "{all}");
-    let whole =
-        |id: &str| -> Value { serde_json::from_str(&sandbox.run(&["keep", "inspect", id]).ok().stdout).unwrap() };
-    let (on, off) = (whole("on"), whole("off"));
+    let both = sandbox.run(&["keep", "inspect", "on", "off"]).ok().json();
+    let (on, off) = (&both[0], &both[1]);
+    assert_eq!(sandbox.run(&["keep", "inspect", "off"]).ok().json().as_array().unwrap(), std::slice::from_ref(off));
     assert_eq!((&on["status"], &on["limits"]["memory"]["limit"]), (&"running".into(), &(64 << 20).into()), "{on}");
     assert_eq!(
         (&on["record"]["id"], &on["restart"], &off["exit"]["exitCode"]),

@@ -1,4 +1,4 @@
-//! `inspect`: all that is known of a container, as one JSON object.
+//! `inspect`: all that is known of containers, as one JSON array.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,14 +11,11 @@ use crate::job::{Driver, Job};
 use crate::options::Containers;
 use crate::{health, job, list, output};
 
-/// Prints an object for each container: its row of `list`, and what that has no room for (docs/record.md).
+/// Prints an array with an object for each container: its row of `list`, and what that has no room for (docs/record.md).
 pub(crate) fn inspect(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    let known = these.ids.iter().map(|id| Ok(list::named(&directories, id)?.1)).collect::<Result<Vec<_>>>()?;
-    let mut out = io::stdout().lock();
-    for known in known {
-        writeln!(out, "{:#}", whole(&directories, &known))?;
-    }
+    let wholes = these.ids.iter().map(|id| Ok(whole(&directories, &list::named(&directories, id)?.1)));
+    writeln!(io::stdout(), "{:#}", Value::Array(wholes.collect::<Result<_>>()?))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,16 +49,16 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').unwrap_or((text, ""));
-        let member = ["health", "status"].into_iter().find(|member| *member == name);
-        match (member, name, value) {
-            (_, _, "") => Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned()),
-            (None, "name", _) => Ok(Self::Name(value.to_owned())),
-            (Some(member), ..) => Ok(Self::Member(member, value.to_owned())),
-            (None, "label", _) => {
-                let (name, value) = value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value)));
-                Ok(Self::Label(name.to_owned(), value.map(str::to_owned)))
+        let (name, value) = text.split_once('=').unwrap_or_default();
+        let label = || value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value.to_owned())));
+        match name {
+            _ if value.is_empty() => {
+                Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned())
             }
+            "name" => Ok(Self::Name(value.to_owned())),
+            "health" => Ok(Self::Member("health", value.to_owned())),
+            "status" => Ok(Self::Member("status", value.to_owned())),
+            "label" => Ok(Self::Label(label().0.to_owned(), label().1)),
             _ => Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned()),
         }
     }

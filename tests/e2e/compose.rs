@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("restarts_end_neither_a_wait_nor_the_foreground", PIPELINE, restarts),
         test("a_dependency_that_is_not_healthy_ends_it", PIPELINE, unhealthy),
         test("verbs_take_services_as_docker_compose_has_them", PIPELINE, verbs),
+        test("secrets_and_configs_may_be_texts", PIPELINE, texts),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("files_mean_what_docker_compose_takes_them_for", &[], files),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
@@ -198,6 +199,11 @@ fn networks_with_settings(sandbox: &Sandbox) {
         .stdout_has("dev eth1")
         .stdout_has("1400");
     sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("");
+    for other in ["internal: true/internal: false", "10.9.0.0.24/10.9.0.0\\/25", "mtu: 1400/mtu: 1300"] {
+        let up = sandbox.sh(&format!("sed 's/{other}/' compose.yaml >other.yaml; compose -f other.yaml up -d"));
+        up.run().fails(1).stderr_has("exists with other settings, until it is removed");
+    }
+    sandbox.run(&["compose", "ps", "-q"]).ok().stdout_is("lab-db-1\nlab-web-1\n");
     sandbox.run(&["compose", "down"]).ok();
     sandbox.sh("ns network list --json").run().ok().stdout_is("[]\n");
     // One that leads outwards does not become an internal one while somebody is on it.
@@ -423,6 +429,49 @@ fn verbs(sandbox: &Sandbox) {
     let built = sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "up", "-d"]).ok();
     built.stderr_has("service a: nothing is built, its image");
     sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "down"]).ok();
+}
+
+/// A config that the file has, and a secret that a variable has: files that only a container reads, until `down`.
+fn texts(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    sandbox.write(
+        "compose.yaml",
+        format!(
+            r#"
+name: lab
+services:
+  app:
+    image: {image}
+    command: sleep 1000
+    stop_grace_period: 0s
+    network_mode: none
+    secrets: [token]
+    configs: [{{source: conf, target: /etc/app.conf, uid: "7", gid: "8", mode: 0440}}, variable]
+configs: {{conf: {{content: "it's ${{WORD}}\n$$end\n"}}, variable: {{environment: WORD}}}}
+secrets: {{token: {{environment: TOKEN}}}}
+"#
+        ),
+    );
+    sandbox.write(".env", "TOKEN='a  \"b'\nWORD=one\n");
+    sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("lab-app-1 started\n");
+    let look = "spawn exec lab-app-1 sh -c 'cat /etc/app.conf /run/secrets/token /variable; stat -c \" %a %u:%g\" /etc/app.conf /run/secrets/token; ! touch /variable'";
+    sandbox.sh(look).run().ok().stdout_is("it's one\n$end\na  \"bone 440 7:8\n 444 0:0\n");
+    sandbox.sh("stat -c %a state/compose/lab; compose up -d").run().ok().stdout_is("700\n").stderr_is("");
+    // Another text makes the container anew; a secret's is not in the script.
+    sandbox.sh("WORD=two compose up -d").run().ok().stderr_is("lab-app-1 started\n");
+    sandbox.sh(look).run().ok().stdout_has("it's two\n");
+    let printed = sandbox.run(&["compose", "print"]).ok().stdout;
+    assert!(printed.contains("${TOKEN?}") && !printed.contains("a  "), "{printed}");
+    sandbox.sh("compose print | env -u TOKEN sh").run().fails(2).stderr_has("TOKEN");
+    sandbox.sh("compose print | TOKEN=b WORD=one sh").run().ok();
+    sandbox.sh("spawn exec lab-app-1 cat /run/secrets/token").run().ok().stdout_is("b");
+    sandbox.run(&["compose", "down"]).ok();
+    assert!(!sandbox.exists("state/compose/lab"));
+    sandbox
+        .sh("sed -i /TOKEN/d .env; compose up -d")
+        .run()
+        .fails(1)
+        .one_error_line("compose", &["secrets.token.environment: no variable TOKEN"]);
 }
 
 fn volumes(sandbox: &Sandbox) {

@@ -94,6 +94,11 @@ impl Directories {
         self.volumes().join(&**name)
     }
 
+    /// Returns the directory of the files that `compose` makes for a project.
+    pub fn project(&self, name: &str) -> PathBuf {
+        self.data.join("compose").join(name)
+    }
+
     /// Returns the directory of what is noted of networks that are there without a container.
     pub fn networks(&self) -> PathBuf {
         self.data.join("networks")

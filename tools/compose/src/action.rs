@@ -62,6 +62,7 @@ fn shell(script: &str, doing: &str, project: &Project) -> Result<()> {
     let status = Command::new("sh")
         .args(["-c", script])
         .env("PATH", std::env::join_paths(directories).context("PATH")?)
+        .envs(project.services.iter().flat_map(|service| &service.files).filter_map(|file| file.variable.clone()))
         .stdin(Stdio::null())
         .status()
         .context("execute sh")?;
@@ -205,6 +206,12 @@ pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()
         command(Tool::Ns, &["network", "rm", "--force"], root),
         created(project).iter().map(|network| &*network.name),
     )
+}
+
+/// Removes the files that were made for the project.
+pub(crate) fn remove_files(project: &Project) -> Result<()> {
+    let removed = sys::file::there(std::fs::remove_dir_all(&project.directory));
+    removed.map(drop).with_context(|| format!("remove {}", project.directory.display()))
 }
 
 /// Removes the project's own volumes; those that others made and named for it stay.

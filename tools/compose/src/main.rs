@@ -38,6 +38,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             files: &file.files,
             name: file.project_name.as_deref(),
             rootless: !rustix::process::geteuid().is_root(),
+            directories: file.roots.directories(),
             env_files: &file.env_files,
             profiles: &file.profiles,
             services,
@@ -66,6 +67,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             if down.services.services.is_empty() {
                 action::orphans(&project, &root, down.remove_orphans)?;
                 networks = action::remove_networks(&project, &root);
+                action::remove_files(&project)?;
             }
             // A network that somebody else is in keeps no volume.
             if down.volumes {

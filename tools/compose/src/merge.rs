@@ -36,25 +36,22 @@ pub(crate) fn remove(value: &mut Value, place: &[String]) {
     parent.and_then(Value::as_object_mut).map(|members| members.shift_remove(last));
 }
 
-fn merge_member(key: &str, base: &mut Value, over: Value) {
+fn merge_member(key: &str, base: &mut Value, mut over: Value) {
     if REPLACED.contains(&key) || over.is_null() {
         *base = over;
         return;
     }
-    if let Some((_, separator)) = PAIRS.iter().find(|(pairs, _)| *pairs == key) {
-        mapping(base, *separator);
-    } else if ["depends_on", "networks"].contains(&key) && (base.is_object() || over.is_object()) {
-        named(base);
+    let separator = PAIRS.iter().find(|(pairs, _)| *pairs == key);
+    let is_mapping = base.is_object() || over.is_object();
+    for value in [&mut *base, &mut over] {
+        match separator {
+            Some((_, separator)) => mapping(value, *separator),
+            None if is_mapping => named(value),
+            None => {}
+        }
     }
     match (base, over) {
-        (Value::Object(base), mut over) => {
-            if over.is_array() {
-                match PAIRS.iter().find(|(pairs, _)| *pairs == key) {
-                    Some((_, separator)) => mapping(&mut over, *separator),
-                    None => named(&mut over),
-                }
-            }
-            let Value::Object(over) = over else { return };
+        (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
                 match base.get_mut(&key) {
                     Some(base) => merge_member(&key, base, value),

@@ -35,6 +35,11 @@ impl<'a> Node<'a> {
         Some(self.below(value, key))
     }
 
+    /// Returns the member of a member, with a dot between the keys.
+    pub(crate) fn at(&self, path: &str) -> Option<Self> {
+        path.split('.').try_fold(self.clone(), |node, key| node.get(key))
+    }
+
     fn below(&self, value: &'a Value, key: &str) -> Self {
         let dot = if self.place.is_empty() { "" } else { "." };
         Self { value, place: format!("{}{dot}{key}", self.place) }
@@ -57,6 +62,15 @@ impl<'a> Node<'a> {
             Value::Bool(flag) => Ok(flag.to_string()),
             _ => Err(self.error("a text is expected")),
         }
+    }
+
+    /// Returns permissions in octal digits: in YAML they are a number, whose digits were octal.
+    pub(crate) fn mode(&self) -> Result<String> {
+        let digits = self.value.as_u64().map_or_else(|| self.text(), |mode| Ok(format!("{mode:o}")))?;
+        if u32::from_str_radix(&digits, 8).is_ok_and(|mode| mode <= 0o7777) {
+            return Ok(digits);
+        }
+        Err(self.error("permissions are expected, as 0440"))
     }
 
     /// Returns a truth value.
@@ -84,6 +98,14 @@ impl<'a> Node<'a> {
     pub(crate) fn members(&self) -> Result<Vec<(String, Self)>> {
         let members = self.value.as_object().ok_or_else(|| self.error("a mapping is expected"))?;
         Ok(members.iter().map(|(key, value)| (key.clone(), self.below(value, key))).collect())
+    }
+
+    /// Returns the same, or the texts of a list as keys, whose value is what stands there.
+    pub(crate) fn named(&self) -> Result<Vec<(String, Self)>> {
+        if self.value.is_object() {
+            return self.members();
+        }
+        self.items()?.into_iter().map(|node| Ok((node.text()?, node))).collect()
     }
 
     /// Returns a list of texts, of which one may stand alone.

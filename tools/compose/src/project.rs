@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use container::{ContainerId, NetworkName, VolumeName};
+use container::{ContainerId, Directories, NetworkName, VolumeName};
 use serde_json::Value;
 
 use crate::interpolate::{Variables, interpolate};
@@ -25,6 +25,8 @@ pub(crate) struct Request<'a> {
     pub(crate) name: Option<&'a str>,
     /// Whether an ordinary user asks.
     pub(crate) rootless: bool,
+    /// Where files are made.
+    pub(crate) directories: Directories,
     /// Files of variables, instead of `.env`.
     pub(crate) env_files: &'a [PathBuf],
     /// Profiles that are on; `*` is all of them.
@@ -50,6 +52,8 @@ pub(crate) struct Project {
     pub(crate) containers: Vec<ContainerId>,
     /// Names of the project's own volumes.
     pub(crate) volumes: Vec<VolumeName>,
+    /// Where files of its services are made.
+    pub(crate) directory: PathBuf,
 }
 
 /// What a service's keys refer to outside of the service.
@@ -61,6 +65,8 @@ pub(crate) struct Context<'a> {
     pub(crate) rootless: bool,
     /// What a variable without a value takes it from.
     pub(crate) variables: &'a Variables,
+    /// Where the project's files are made.
+    pub(crate) directory: &'a Path,
 }
 
 impl Context<'_> {
@@ -97,12 +103,17 @@ impl Context<'_> {
         volume_name(self.name, key, &Node { value: declared, place: format!("volumes.{key}") }).map(|(name, _)| name)
     }
 
-    /// Returns the file of a secret or config.
-    pub(crate) fn file(&self, kind: &str, name: &str) -> Result<String> {
+    /// Returns what a secret or config is made of.
+    pub(crate) fn source(&self, kind: &str, name: &str) -> Result<(String, Node<'_>)> {
         let declared = self.file.get(kind).and_then(|node| node.get(name));
         let declared = declared.ok_or_else(|| anyhow!("no {name} under {kind}"))?;
-        declared.only("file name")?;
-        declared.get("file").ok_or_else(|| declared.error("no file"))?.text()
+        let keys = if kind == "configs" { "file environment content" } else { "file environment" };
+        declared.only(&format!("name {keys}"))?;
+        let mut sources = declared.members()?.into_iter().filter(|(key, _)| keys.contains(&**key));
+        match (sources.next(), sources.next()) {
+            (Some(source), None) => Ok(source),
+            _ => Err(declared.error(format!("one of {keys} is expected"))),
+        }
     }
 
     /// Returns a network. Each project has networks of its own, whose bridges are named after them.
@@ -307,7 +318,8 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     let name = project_name(request, &file, directory, variables)?;
     let merged = extended(merged, variables)?;
     let file = Node::top(&merged);
-    let context = Context { name: &name, file: &file, rootless: request.rootless, variables };
+    let made = request.directories.project(&name);
+    let context = Context { name: &name, file: &file, rootless: request.rootless, variables, directory: &made };
     let services = file.get("services").ok_or_else(|| anyhow!("no services"))?.members()?;
     let profiles: Vec<&str> = match variables.get("COMPOSE_PROFILES") {
         Some(profiles) if request.profiles.is_empty() => profiles.split(',').collect(),
@@ -335,7 +347,7 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     let containers = outlines.iter().filter_map(|outline| context.container_of(&outline.name).ok()).collect();
     let mut file = merged.clone();
     file["name"] = name.as_str().into();
-    Ok(Project { file, name, services, containers, volumes })
+    Ok(Project { file, name, services, containers, volumes, directory: made })
 }
 
 /// Lays each service on the one that it extends: compose-spec, 05, `extends`.

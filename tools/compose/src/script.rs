@@ -77,6 +77,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         create.push([&*network.name]);
         script.push(format!("{create} >/dev/null\n"));
     }
+    script.extend(project.services.iter().flat_map(|service| &service.files).map(|file| file.line.clone()));
     for service in &project.services {
         for wait in &service.dependencies {
             if let Some(needed) = project.services.iter().find(|other| other.name == wait.service) {
@@ -172,6 +173,7 @@ mod tests {
                 })
                 .collect(),
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
+            files: vec![],
             networks: vec![],
             operands: vec!["img".to_owned(), "it's".to_owned()],
             build: None,
@@ -185,6 +187,7 @@ mod tests {
             services,
             containers: vec![],
             volumes: vec![],
+            directory: "/d".into(),
         };
         let services = Services { services: vec![] };
         let print = Print { build: false, no_build: false, force_recreate: true, no_deps: false, pull: None, services };

@@ -13,6 +13,8 @@ mod health;
 mod mount;
 mod network;
 
+pub(crate) use mount::MadeFile;
+
 /// When a service counts as ready for those that depend on it: compose-spec, 05, `depends_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
@@ -67,6 +69,8 @@ pub(crate) struct Service {
     pub(crate) networks: Vec<ProjectNetwork>,
     /// Options of `run`.
     pub(crate) options: Vec<String>,
+    /// The secrets and configs that are no files of the host's.
+    pub(crate) files: Vec<MadeFile>,
     /// The image and the command.
     pub(crate) operands: Vec<String>,
     /// How the image is built, if the file says that: options and the context.
@@ -78,13 +82,14 @@ pub(crate) struct Service {
 /// Keys that other functions than the table read.
 const READ: &str = "image build command entrypoint container_name depends_on profiles environment env_file pull_policy gpus \
     ports expose volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale \
-    attach";
+    attach runtime";
 
 /// The label by which a container is known to be what the file says now: the same as docker's.
 pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
 
 /// FNV-1a of 64 bits: the same always and everywhere.
-fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+fn fnv<'a>(words: impl IntoIterator<Item = &'a String>) -> u64 {
+    let bytes = words.into_iter().flat_map(|word| word.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -117,17 +122,19 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     if own_image.is_none() {
         options.extend(field::pull(node)?);
     }
+    field::runtime(node)?;
     options.extend(field::limits(node)?);
     let (joining, networks) = network::options(&name, node, context)?;
     options.extend(joining);
-    options.extend(mount::options(node, context)?);
+    let (mounts, files) = mount::options(node, context)?;
+    options.extend(mounts);
     options.extend(health::options(node)?);
     let has_own_image = own_image.is_some();
     let operands = operands(node, own_image, &mut options)?;
     let settings = networks.iter().flat_map(|network| &network.settings);
-    let hash = fnv(options.iter().chain(&operands).chain(settings).flat_map(|word| word.bytes().chain([0])));
+    let hash = fnv(options.iter().chain(&operands).chain(settings));
     options.extend(["--label".to_owned(), format!("{CONFIG_HASH}={hash:016x}")]);
-    Ok(Service { name, container, dependencies, networks, options, operands, build, has_own_image })
+    Ok(Service { name, container, dependencies, networks, options, files, operands, build, has_own_image })
 }
 
 /// Returns the image and the command, behind `--`: what a file says is never an option.
@@ -196,18 +203,11 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
         let service = link.split(':').next().unwrap_or_default().to_owned();
         found.push(Dependency::on(service));
     }
-    if let Some(depends) = node.get("depends_on") {
-        if depends.value.is_object() {
-            for (service, node) in depends.members()? {
-                found.retain(|dependency| dependency.service != service);
-                found.push(dependency(service, &node)?);
-            }
-        } else {
-            for service in depends.texts()? {
-                found.retain(|dependency| dependency.service != service);
-                found.push(Dependency::on(service));
-            }
-        }
+    for (service, node) in node.get("depends_on").map(|node| node.named()).transpose()?.unwrap_or_default() {
+        found.retain(|dependency| dependency.service != service);
+        // Of files that are merged one may have a list, whose names have no value then.
+        let plain = node.value.is_string() || node.value.is_null();
+        found.push(if plain { Dependency::on(service) } else { dependency(service, &node)? });
     }
     for key in ["network_mode", "pid", "ipc"] {
         let text = node.get(key).map(|node| node.text()).transpose()?.unwrap_or_default();

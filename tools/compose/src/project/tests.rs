@@ -163,6 +163,7 @@ fn one_key_becomes_its_option() {
             "volumes: [{type: bind, source: a, target: /b, bind: {create_host_path: true}}]",
             "--mount type=bind,source=/src/shop/a,target=/b,bind-create-src=true",
         ),
+        ("volumes: [{type: tmpfs, target: /t, tmpfs: {mode: 01777}}]", "--mount type=tmpfs,target=/t,tmpfs-mode=1777"),
         ("healthcheck: {test: [CMD, /bin/true]}", r#"--health-cmd ["CMD","/bin/true"]"#),
         ("healthcheck: {test: [NONE]}", "--no-healthcheck"),
     ] {
@@ -242,6 +243,23 @@ fn what_is_wrong_is_told_by_its_place() {
         ("services: {a: {image: x, gpus: [{driver: x}]}}", "services.a.gpus[0]: neither a GPU nor a device of CDI"),
         ("services: {a: {image: x, scale: 2}}", "services.a.scale: a service has one container here"),
         ("services: {a: {image: x, secrets: [s]}}", "services.a.secrets[0]: no s under secrets"),
+        ("services: {a: {image: x, runtime: kata}}", "services.a.runtime: kata is not supported: spawn starts it"),
+        (
+            "services: {a: {image: x, configs: [c]}}\nconfigs: {c: {file: ./x, content: y}}",
+            "services.a.configs[0]: configs.c: one of file environment content is expected",
+        ),
+        (
+            "services: {a: {image: x, secrets: [s]}}\nsecrets: {s: {content: y}}",
+            "services.a.secrets[0]: secrets.s.content: not supported",
+        ),
+        (
+            "services: {a: {image: x, secrets: [s]}}\nsecrets: {s: {environment: NONE}}",
+            "secrets.s.environment: no variable NONE",
+        ),
+        (
+            "services: {a: {image: x, configs: [{source: c, mode: rw}]}}\nconfigs: {c: {content: y}}",
+            "services.a.configs[0].mode: permissions are expected, as 0440",
+        ),
         ("services: {a: {extends: a, image: x}}", "services.a.extends: goes in a circle"),
         ("services: {a: {image: x, pid: 'service:b'}}", "service a needs b, which does not exist"),
         ("services: []", "services: a mapping is expected"),
@@ -325,6 +343,13 @@ fn a_later_file_replaces_what_is_tagged() {
     let project = project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
     let want = " --cap-add A --cap-add B --network=shop_default:alias=a --publish 81:80 -- x";
     assert_eq!(without_hash(&project.services[0]), named("a") + want);
+    // A list and a mapping of services that are needed.
+    let base = "services: {a: {image: x, depends_on: [b]}, b: {image: x}, c: {image: x}}";
+    let over = "services: {a: {depends_on: {c: {condition: service_healthy}}}}";
+    let value = source.read(&[file("a.yaml", base), file("b.yaml", over)]).unwrap();
+    let project = super::project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
+    let needed = project.services[2].dependencies.iter().map(|on| (&*on.service, on.condition));
+    assert_eq!(needed.collect::<Vec<_>>(), [("b", service::Condition::Started), ("c", service::Condition::Healthy)]);
 }
 
 #[test]

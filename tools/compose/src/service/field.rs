@@ -13,14 +13,14 @@ fn rows() -> impl Iterator<Item = [&'static str; 3]> {
 
 /// Returns the keys that stand in the table.
 pub(super) fn keys() -> String {
-    rows().map(|[key, ..]| key.to_owned() + " ").collect()
+    rows().map(|[key, ..]| key.to_owned() + " ").filter(|key| !key.contains('.')).collect()
 }
 
 /// Returns the options of the table's keys that the service has.
 pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     for [key, option, kind] in rows() {
-        let Some(node) = service.get(key) else { continue };
+        let Some(node) = service.at(key) else { continue };
         let values = match kind {
             "flag" => {
                 options.extend(node.flag()?.then(|| option.to_owned()));
@@ -56,6 +56,17 @@ pub(super) fn pull(service: &Node<'_>) -> Result<Vec<String>> {
         other => return Err(node.error(format!("{other} is not supported: always, missing or never"))),
     };
     Ok(vec!["--pull".to_owned(), policy])
+}
+
+/// Refuses another runtime. The one that docker takes anyway is no wish for another.
+pub(super) fn runtime(service: &Node<'_>) -> Result<()> {
+    let Some(node) = service.get("runtime") else { return Ok(()) };
+    match node.text()?.as_str() {
+        "runc" | "io.containerd.runc.v2" => log::warn!("{}: spawn starts it", node.place),
+        "nvidia" => return Err(node.error("nvidia is not supported: gpus or deploy.resources gives it GPUs")),
+        other => return Err(node.error(format!("{other} is not supported: spawn starts it"))),
+    }
+    Ok(())
 }
 
 /// Returns the options of `gpus` and of the devices that `deploy` reserves, which are GPUs or, by name, those of CDI.
@@ -121,20 +132,12 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     deploy.get("replicas").as_ref().map_or(Ok(()), one)?;
     let Some(resources) = deploy.get("resources") else { return Ok(options) };
     resources.only("limits reservations")?;
-    for (part, keys) in [
-        ("limits", &[("cpus", "--cpus"), ("memory", "--memory"), ("pids", "--pids-limit")][..]),
-        ("reservations", &[("memory", "--memory-reservation")][..]),
-    ] {
-        let Some(node) = resources.get(part) else { continue };
-        // On one host a reserved processor is no more than a hint.
-        node.only(if part == "limits" { "cpus memory pids" } else { "cpus memory devices" })?;
-        options.extend(node.get("devices").map(|node| devices(&node)).transpose()?.unwrap_or_default());
-        for (key, option) in keys {
-            if let Some(value) = node.get(key) {
-                options.extend([(*option).to_owned(), value.text()?]);
-            }
-        }
+    // The table has these. On one host a reserved processor is no more than a hint.
+    for (part, keys) in [("limits", "cpus memory pids"), ("reservations", "cpus memory devices")] {
+        resources.get(part).map_or(Ok(()), |node| node.only(keys))?;
     }
+    let reserved = resources.at("reservations.devices").map(|node| devices(&node)).transpose()?;
+    options.extend(reserved.unwrap_or_default());
     Ok(options)
 }
 

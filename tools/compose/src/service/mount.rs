@@ -2,12 +2,24 @@
 
 use anyhow::Result;
 
+use super::fnv;
 use crate::node::Node;
 use crate::project::Context;
+use crate::script::word;
 
-/// Returns the options of `volumes`, `volumes_from`, `secrets` and `configs`.
-pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
+/// A secret or config that is made of a text: a file below the project's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MadeFile {
+    /// The line of the script that makes it.
+    pub(crate) line: String,
+    /// The variable that has the text, and the text: no list of processes shall show it.
+    pub(crate) variable: Option<(String, String)>,
+}
+
+/// Returns the options of `volumes`, `volumes_from`, `secrets` and `configs`, and the files that are made for these.
+pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<(Vec<String>, Vec<MadeFile>)> {
     let mut options = Vec::new();
+    let mut files = Vec::new();
     for node in service.get("volumes").map(|node| node.items()).transpose()?.unwrap_or_default() {
         let (option, value) =
             if node.value.is_object() { long(&node, context)? } else { ("--volume", short(&node, context)?) };
@@ -24,10 +36,10 @@ pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<S
     }
     for (key, directory) in [("secrets", "/run/secrets/"), ("configs", "/")] {
         for node in service.get(key).map(|node| node.items()).transpose()?.unwrap_or_default() {
-            options.extend(["--volume".to_owned(), file(&node, key, directory, context)?]);
+            options.extend(["--volume".to_owned(), file(&node, key, directory, context, &mut files)?]);
         }
     }
-    Ok(options)
+    Ok((options, files))
 }
 
 /// `[SOURCE:]TARGET[:MODE]`, in which a source with a slash or a leading dot is a path beside the file.
@@ -64,15 +76,15 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
     {
         node.get(part).map_or(Ok(()), |node| node.only(keys))?;
     }
-    for (part, key, field) in [
-        ("bind", "propagation", "bind-propagation"),
-        ("bind", "create_host_path", "bind-create-src"),
-        ("volume", "nocopy", "volume-nocopy"),
-        ("tmpfs", "size", "tmpfs-size"),
-        ("tmpfs", "mode", "tmpfs-mode"),
+    for (key, field) in [
+        ("bind.propagation", "bind-propagation"),
+        ("bind.create_host_path", "bind-create-src"),
+        ("volume.nocopy", "volume-nocopy"),
+        ("tmpfs.size", "tmpfs-size"),
+        ("tmpfs.mode", "tmpfs-mode"),
     ] {
-        let Some(value) = node.get(part).and_then(|node| node.get(key)) else { continue };
-        fields.push(format!("{field}={}", value.text()?));
+        let Some(value) = node.at(key) else { continue };
+        fields.push(format!("{field}={}", if field == "tmpfs-mode" { value.mode() } else { value.text() }?));
     }
     let fields: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
     Ok(("--mount", fields.join(",")))
@@ -85,19 +97,61 @@ fn quoted(field: &str) -> String {
 }
 
 /// A secret or a config: its file, mounted read-only.
-fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> Result<String> {
-    let (name, target) = if node.value.is_object() {
-        // As with docker compose a file keeps its owner and mode.
-        node.only_or_named("source target", "uid gid mode")?;
-        let name = node.get("source").ok_or_else(|| node.error("no source"))?.text()?;
-        (name, node.get("target").map(|node| node.text()).transpose()?)
+fn file(
+    node: &Node<'_>,
+    key: &str,
+    directory: &str,
+    context: &Context<'_>,
+    made: &mut Vec<MadeFile>,
+) -> Result<String> {
+    let name = node.get("source").unwrap_or_else(|| node.clone()).text()?;
+    let (kind, source) = context.source(key, &name).map_err(|what| node.error(what))?;
+    if node.value.is_object() {
+        // As with docker compose a file of the host's keeps its owner and mode.
+        let (other, named) = if kind == "file" { ("", "uid gid mode") } else { ("uid gid mode", "") };
+        node.only_or_named(&format!("source target {other}"), named)?;
+    }
+    let file = if kind == "file" {
+        source.text()?
     } else {
-        (node.text()?, None)
+        let (path, file) = make(node, &kind, &source, context)?;
+        made.push(file);
+        path
     };
-    let file = context.file(key, &name).map_err(|what| node.error(what))?;
-    let target = target.unwrap_or_else(|| name.clone());
+    let target = node.get("target").map_or_else(|| Ok(name.clone()), |target| target.text())?;
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
     Ok(format!("{file}:{target}:ro"))
+}
+
+/// A text, or the value of a variable, as a file that everybody may read unless the service says otherwise, in a directory
+/// that nobody else may enter. Its name is that of what it is made of, so another text is another file.
+fn make(node: &Node<'_>, kind: &str, source: &Node<'_>, context: &Context<'_>) -> Result<(String, MadeFile)> {
+    let mut text = source.text()?;
+    let mut variable = None;
+    let mut printed = format!("printf %s {}", word(&text));
+    if kind == "environment" {
+        let value = context.variables.get(&text).filter(|_| is_name(&text));
+        let value = value.ok_or_else(|| source.error(format!("no variable {text}")))?.clone();
+        printed = format!(": \"${{{text}?}}\"; printf %s \"${text}\"");
+        variable = Some((std::mem::replace(&mut text, value.clone()), value));
+    }
+    let mut rights = vec!["--mode=444".to_owned()];
+    for (key, option) in [("mode", "--mode"), ("uid", "--owner"), ("gid", "--group")] {
+        let Some(node) = node.get(key) else { continue };
+        let value = if key == "mode" { node.mode()? } else { node.text()? };
+        rights.push(word(&format!("{option}={value}")));
+    }
+    let rights = rights.join(" ");
+    let name = format!("{:016x}", fnv([&rights, &source.place, &text]));
+    let path = context.directory.join(name).display().to_string();
+    let directory = word(&context.directory.display().to_string());
+    let line = format!("mkdir -p -m 700 {directory}; {printed} | install {rights} /dev/stdin {}\n", word(&path));
+    Ok((path, MadeFile { line, variable }))
+}
+
+/// Tells whether a shell has variables of that name: POSIX, XBD, 3.216.
+fn is_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn joined(
     context: &Context<'_>,
 ) -> Result<(Vec<String>, Vec<ProjectNetwork>)> {
     let default = Node { value: &Value::Null, place: format!("services.{name}") };
-    let mut members = networks.map(members).transpose()?.unwrap_or_default();
+    let mut members = networks.map(Node::named).transpose()?.unwrap_or_default();
     if members.is_empty() {
         members.push(("default".to_owned(), default));
     }
@@ -76,13 +76,6 @@ fn joined(
         joined.clear();
     }
     Ok(joined.into_iter().map(|(.., option, network)| (option, network)).unzip())
-}
-
-fn members<'a>(networks: &Node<'a>) -> Result<Vec<(String, Node<'a>)>> {
-    if networks.value.is_object() {
-        return networks.members();
-    }
-    networks.items()?.into_iter().map(|node| Ok((node.text()?, node))).collect()
 }
 
 /// A published port with names for its parts.

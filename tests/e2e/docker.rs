@@ -20,7 +20,8 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("every_line_of_the_tables_works", NEEDS, tables),
         test("docker_s_own_lines_work_with_the_command_in_front", NEEDS, front),
-        test("a_session_of_docker_s_lines_runs_unchanged", NEEDS, session),
+        test("a_session_of_docker_s_lines_runs_unchanged", NEEDS, docker),
+        test("a_session_of_podman_s_lines_runs_unchanged", NEEDS, podman),
         test("every_command_of_docker_is_told_of", &[], complete),
     ]
 }
@@ -70,6 +71,9 @@ fn front(sandbox: &Sandbox) {
         sandbox.sh(&format!("usr/bin/drayage help {line}")).run().ok().stdout_has(&format!("Usage: {tool}"));
     }
     sandbox.sh("usr/bin/drayage -v ps -a").run().ok().stderr_is("drayage: keep list\n");
+    for kind in ["container", "image", "volume", "network"] {
+        sandbox.sh(&format!("usr/bin/drayage {kind} exists nosuch")).run().fails(1).stderr_is("");
+    }
     sandbox.sh("usr/bin/drayage kill").run().fails(2).one_error_line("drayage", &["no container"]);
 }
 
@@ -109,8 +113,16 @@ fn execute(sandbox: &Sandbox, lines: impl Iterator<Item = String>) {
     sandbox.sh("until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done").run().ok();
 }
 
-/// The lines of session.txt as somebody types them; those with a `!` are refused with a word about what does it here.
-fn session(sandbox: &Sandbox) {
+fn docker(sandbox: &Sandbox) {
+    session(sandbox, "docker ", include_str!("docker/session.txt"));
+}
+
+fn podman(sandbox: &Sandbox) {
+    session(sandbox, "podman ", include_str!("docker/podman.txt"));
+}
+
+/// Lines as somebody types them; those with a `!` are refused with a word about what does it here.
+fn session(sandbox: &Sandbox, program: &str, lines: &str) {
     install_front(sandbox);
     let busybox = image("busybox").reference;
     sandbox.write("env.list", "A=1\n");
@@ -118,7 +130,7 @@ fn session(sandbox: &Sandbox) {
         "compose.yaml",
         format!("name: shop\nservices: {{app: {{image: {busybox}, command: sleep 1000, volumes: ['v:/v']}}}}\nvolumes: {{v: }}"),
     );
-    let lines: Vec<&str> = include_str!("docker/session.txt").lines().collect();
+    let lines: Vec<&str> = lines.lines().collect();
     let refused = lines.iter().filter(|line| line.starts_with("! ")).count();
     assert!(lines.len() >= 100 && refused * 20 <= lines.len(), "{refused} of {} are refused", lines.len());
     let mut wrong = Vec::new();
@@ -128,10 +140,10 @@ fn session(sandbox: &Sandbox) {
             "nginx" | "busybox" | "busybox:latest" => format!("$REGISTRY/{word}"),
             word => word.to_owned(),
         });
-        let line = words.collect::<Vec<_>>().join(" ").replace("docker ", "drayage ");
+        let line = words.collect::<Vec<_>>().join(" ").replace(program, "drayage ");
         let typed = if line.contains(" -it ") { format!("script -qec {} /dev/null", quoted(&line)) } else { line };
         let outcome = sandbox.sh(&format!("PATH=\"$PWD/usr/bin:$PATH\"; {typed}")).limit(Duration::from_secs(30)).run();
-        if (outcome.code() != 0) != fails {
+        if (outcome.code() != 0) != fails || outcome.stderr.contains("no tool and no verb") {
             wrong.push(outcome.to_string());
         }
     }

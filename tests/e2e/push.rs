@@ -19,6 +19,11 @@ pub(crate) fn tests() -> Vec<Test> {
             &[Need::Registry, Need::Overlay, Need::Program("jq")],
             committed,
         ),
+        test(
+            "plain_layers_are_compressed_on_the_way",
+            &[Need::Registry, Need::Overlay, Need::Program("skopeo"), Need::Program("jq")],
+            compressed,
+        ),
         test("a_blob_is_sent_while_it_arrives", NEEDS, through),
         test("all_tags_of_a_repository_go", NEEDS, all_tags),
         test("blobs_of_other_repositories_are_not_sent", NEEDS, mounted),
@@ -128,6 +133,53 @@ fn committed(sandbox: &Sandbox) {
         let show = format!("pull --layout new {OWN}/web:{tag} | unpack --flat tree{tag} && cat tree{tag}/page");
         sandbox.sh(&show).run().ok().stdout_has("new\n");
     }
+}
+
+/// Of an image with a compressed and a plain layer, by itself, out of an archive of docker's, and in an index.
+fn compressed(sandbox: &Sandbox) {
+    let _registry = registry(sandbox);
+    let busybox = image("busybox").reference;
+    let run = "unpack | bundle --id web --network none -- sh -c 'seq 99999 >/page' | spawn";
+    sandbox.sh(&format!("pull {busybox} | {run}; unpack commit web --compression none --tag here/web:1")).run().ok();
+    sandbox.sh("bundle delete web; pull --policy never --to docker-archive:web.tar here/web:1").run().ok();
+    let index = r#"type=application/vnd.oci.image.index.v1+json; cd state/oci
+        m=$(jq -c '.manifests[-1] | del(.annotations)' index.json)
+        jq -cn --argjson m "$m" --arg t $type '{schemaVersion: 2, mediaType: $t, manifests:
+            [$m, ($m | .annotations = {"vnd.docker.reference.digest": .digest})]}' >i
+        d=$(sha256sum <i | cut -c-64); s=$(stat -c %s i); mv i blobs/sha256/$d
+        jq -c --arg t $type --arg d sha256:$d --argjson s $s '.manifests += [{mediaType: $t, size: $s, digest: $d,
+            annotations: {"org.opencontainers.image.ref.name": "all"}}]' index.json >i && mv i index.json"#;
+    sandbox.sh(index).run().ok();
+    let old = sandbox.run(&["pull", "inspect", "--raw", "oci:state/oci:docker.io/here/web:1"]).ok().json();
+    let before = sandbox.sh("find state/oci | sort").run().ok().stdout;
+    for (compress, suffix) in [("gzip", "tar+gzip"), ("zstd", "tar+zstd")] {
+        let to = format!("{OWN}/{compress}");
+        sandbox.run(&["push", "--compress", compress, "here/web:1", &format!("{to}:one")]).ok();
+        sandbox
+            .sh(&format!("pull docker-archive:web.tar --layout saved | push --compress {compress} {to}:saved"))
+            .run()
+            .ok();
+        sandbox.run(&["push", "--compress", compress, "all", &format!("{to}:all")]).ok();
+        for tag in ["one", "saved", "all"] {
+            let to = format!("{to}:{tag}");
+            sandbox.run(&["skopeo", "copy", "--src-tls-verify=false", &format!("docker://{to}"), "dir:back"]).ok();
+            let new = sandbox.sh("cat back/manifest.json; rm -r back").run().ok().json();
+            assert_eq!(new["config"]["digest"], old["config"]["digest"], "{new}");
+            assert_eq!(new["layers"][0]["digest"], old["layers"][0]["digest"], "{new}");
+            assert!(new["layers"][1]["mediaType"].as_str().unwrap().ends_with(suffix), "{new}");
+            let show = format!("pull --layout new {to} | unpack --flat tree && tail -n 1 tree/page && rm -r tree");
+            sandbox.sh(&show).run().ok().stdout_has("99999\n");
+        }
+        let index = sandbox.run(&["pull", "inspect", "--raw", &format!("{to}:all")]).ok().json();
+        let one = digest(sandbox, &format!("{to}:one"));
+        assert_eq!(index["manifests"][0]["digest"], one, "{index}");
+        assert_eq!(index["manifests"][1]["annotations"]["vnd.docker.reference.digest"], one, "{index}");
+        // The same content is the same blob.
+        let again = ["push", "--progress", "json", "--compress", compress, "here/web:1", &format!("{to}:again")];
+        let again = sandbox.run(&again).ok();
+        assert!(!again.stderr.contains("\"start\"") && again.stdout.contains(&one), "{again:?}");
+    }
+    assert_eq!(sandbox.sh("find state/oci | sort").run().ok().stdout, before);
 }
 
 /// Both tools tell of the blob before either has it whole.
@@ -324,6 +376,8 @@ fn wrong_use(sandbox: &Sandbox) {
         ("echo '{}' | push 127.0.0.1:1/x".to_owned(), 2, "run `pull` first"),
         ("push - 127.0.0.1:1/x --platform linux/amd64".to_owned(), 2, "a record's image"),
         (format!("push --layout {layout} --all-tags 127.0.0.1:1/x:1"), 2, "names a tag"),
+        (format!("push --compress gzip latest 127.0.0.1:1/x@{none}"), 2, "--compress changes the digest"),
+        ("push --compress gzip --referrers latest 127.0.0.1:1/x".to_owned(), 2, "cannot be used with"),
         ("push latest Nginx".to_owned(), 2, "lower case"),
         ("push".to_owned(), 2, "DESTINATION"),
     ] {

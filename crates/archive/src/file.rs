@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::ensure;
 use rustix::fs::{FileType, SeekFrom, Stat, Timespec, Timestamps, ftruncate, major, minor, readlinkat, seek};
@@ -165,17 +165,16 @@ impl<W: Write> Writer<W> {
 }
 
 /// Returns where a file has data; holes are not read, however large they are.
-fn segments(file: &File, size: u64) -> anyhow::Result<Vec<Segment>> {
-    let mut segments = Vec::new();
-    let mut end = 0;
+pub fn segments(file: impl AsFd, size: u64) -> anyhow::Result<Vec<Segment>> {
+    let (mut segments, mut end) = (Vec::new(), 0);
     while end < size {
-        let offset = match seek(file, SeekFrom::Data(end)) {
+        let offset = match seek(&file, SeekFrom::Data(end)) {
             Err(Errno::NXIO) => break,
             // A file system that knows nothing of holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => end,
             found => found?,
         };
-        end = match seek(file, SeekFrom::Hole(offset)) {
+        end = match seek(&file, SeekFrom::Hole(offset)) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => size,
             found => found?.min(size),
         };

@@ -19,6 +19,7 @@ use std::io::BufRead;
 
 use anyhow::{Context, bail, ensure};
 
+pub use self::file::segments;
 use self::header::Header;
 pub use self::header::{Kind, Time};
 pub use self::name::Name;

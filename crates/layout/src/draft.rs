@@ -49,18 +49,30 @@ impl Layout {
 }
 
 impl Draft {
+    /// Returns the whole blob as a file that is gone once it is closed.
+    pub fn finish(self, media_type: MediaType) -> Result<(Descriptor, File), Error> {
+        let (descriptor, file, _removed) = self.end(media_type)?;
+        Ok((descriptor, file))
+    }
+
+    fn end(self, media_type: MediaType) -> Result<(Descriptor, File, Option<TempPath>), Error> {
+        let descriptor = Descriptor::new(media_type, self.size, self.digester.finish());
+        let failed = Error::io(format!("write blob {}", descriptor.digest()));
+        let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
+        Ok((descriptor, file, self.temporary))
+    }
+
     /// Puts the whole blob into its place and returns its descriptor.
     pub fn commit(self, media_type: MediaType) -> Result<Descriptor, Error> {
-        let descriptor = Descriptor::new(media_type, self.size, self.digester.finish());
-        let failed = || Error::io(format!("write blob {}", descriptor.digest()));
-        let file = self.file.into_inner().map_err(|error| failed()(error.into_error()))?;
-        if !self.layout.has(&descriptor) {
-            let path = self.layout.blob_path(descriptor.digest());
-            let named = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| match self.temporary {
+        let layout = self.layout.clone();
+        let (descriptor, file, temporary) = self.end(media_type)?;
+        if !layout.has(&descriptor) {
+            let path = layout.blob_path(descriptor.digest());
+            let named = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| match temporary {
                 Some(temporary) => temporary.persist(&path).map_err(|error| error.error),
                 None => link(&file, &path),
             });
-            named.map_err(failed())?;
+            named.map_err(Error::io(format!("write blob {}", descriptor.digest())))?;
         }
         Ok(descriptor)
     }

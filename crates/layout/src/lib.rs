@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compression;
 mod digest;
 mod draft;
 mod error;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::FlockOperation;
 
+pub use compression::{Compression, Encoder};
 pub use digest::{Digester, Verified, sha256, verify};
 pub use draft::Draft;
 pub use error::Error;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use layout::lenient::{self, Empty, Lenient, Member, Shape};
-use layout::{Digester, MANIFEST_LIMIT, REF_NAME, Verified};
+use layout::{Compression, Digester, MANIFEST_LIMIT, REF_NAME, Verified};
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
 use registry::Body;
 use serde::Deserialize;
@@ -167,11 +167,7 @@ impl Archive {
     fn layer_type(&self, place: Place) -> anyhow::Result<MediaType> {
         let mut magic = Vec::new();
         self.reader(place, 0)?.take(4).read_to_end(&mut magic).with_context(|| format!("read {}", self.name))?;
-        Ok(match magic.as_slice() {
-            [0x1f, 0x8b, ..] => MediaType::ImageLayerGzip,
-            [0x28, 0xb5, 0x2f, 0xfd] => MediaType::ImageLayerZstd,
-            _ => MediaType::ImageLayer,
-        })
+        Ok(Compression::detect(&magic).media_type())
     }
 
     /// Finds an image by its name; without one, the only image.

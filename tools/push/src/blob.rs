@@ -4,7 +4,6 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::anyhow;
-use layout::Follow;
 use oci_spec::image::Descriptor;
 use registry::progress::Meter;
 use registry::{Failure, Retries, Upload};
@@ -25,13 +24,16 @@ enum Way {
     Put,
 }
 
+/// Begins to read a blob.
+pub(crate) type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read>> + 'a;
+
 /// A blob while it is read, for as many requests as it takes.
 struct Outgoing<'a> {
-    job: &'a Job<'a>,
+    open: &'a Open<'a>,
     blob: &'a Descriptor,
     meter: Meter<'a>,
     stop: &'a AtomicBool,
-    reader: Option<Follow<'static>>,
+    reader: Option<Box<dyn Read>>,
     position: u64,
     /// Why it cannot be read.
     failed: Option<io::Error>,
@@ -42,7 +44,7 @@ impl Outgoing<'_> {
     fn seek(&mut self, offset: u64) -> Result<(), Failure> {
         let mut seek = || -> io::Result<()> {
             if self.reader.is_none() || self.position > offset {
-                (self.reader, self.position) = (Some(self.job.layout.follow(self.blob, self.job.pipe)?), 0);
+                (self.reader, self.position) = (Some((self.open)()?), 0);
             }
             if let Some(reader) = &mut self.reader {
                 self.position += io::copy(&mut reader.take(offset - self.position), &mut io::sink())?;
@@ -80,9 +82,9 @@ impl Read for Outgoing<'_> {
 
 impl Job<'_> {
     /// Sends a blob, unless the registry has it or takes it from another of its repositories.
-    pub(crate) fn upload(&self, blob: &Descriptor, stop: &AtomicBool) -> anyhow::Result<()> {
+    pub(crate) fn upload(&self, blob: &Descriptor, open: &Open<'_>, stop: &AtomicBool) -> anyhow::Result<()> {
         let meter = self.progress.blob(blob);
-        let mut outgoing = Outgoing { job: self, blob, meter, stop, reader: None, position: 0, failed: None };
+        let mut outgoing = Outgoing { open, blob, meter, stop, reader: None, position: 0, failed: None };
         let mut retries = Retries::new(self.registry.patience());
         let (mut upload, mut refused, mut reached) = (None, None, None);
         let (mut way, mut plainer) = (Way::Stream, [Way::Pieces, Way::Put].into_iter());

@@ -1,13 +1,16 @@
 //! One image: its blobs first, then its manifests, the inner ones before the outer, and last what refers to it.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use anyhow::{Context, ensure};
-use layout::{Kind, Layout, Reference};
-use oci_spec::image::Descriptor;
+use layout::{Compression, Kind, Layout, Reference};
+use oci_spec::image::{Descriptor, Digest};
 use registry::progress::Progress;
 use registry::{Fetched, Registry, several};
 use rustix::fd::BorrowedFd;
+
+use crate::compress;
 
 /// How the outermost manifest gets its name.
 type Put = fn(&Registry, &str, &Fetched) -> anyhow::Result<()>;
@@ -24,13 +27,17 @@ pub(crate) struct Job<'a> {
     pub(crate) origins: (HashMap<String, String>, Option<String>),
     /// Blobs at once.
     pub(crate) jobs: usize,
+    /// What layers are compressed with that are not.
+    pub(crate) compression: Compression,
+    /// What has become something else by that, by its digest.
+    pub(crate) changed: Mutex<HashMap<String, Descriptor>>,
     /// Where progress goes.
     pub(crate) progress: &'a Progress,
 }
 
 impl Job<'_> {
-    /// Sends an image.
-    pub(crate) fn push(&self, root: &Descriptor, to: &Reference, referrers: bool) -> anyhow::Result<()> {
+    /// Sends an image, and returns the digest that it has there.
+    pub(crate) fn push(&self, root: &Descriptor, to: &Reference, referrers: bool) -> anyhow::Result<Digest> {
         let other = to.digest.as_ref().filter(|digest| *digest != root.digest());
         ensure!(other.is_none(), "the image has digest {}", root.digest());
         let digest = root.digest().to_string();
@@ -38,7 +45,7 @@ impl Job<'_> {
         if referrers {
             self.send_referrers(root)?;
         }
-        Ok(())
+        Ok(self.now(root.digest().as_ref()).map_or_else(|| root.digest().clone(), |now| now.digest().clone()))
     }
 
     /// Sends a manifest or an index with all that it needs, and gives it a name.
@@ -46,14 +53,17 @@ impl Job<'_> {
         let (documents, mut blobs): (Vec<_>, Vec<_>) = self.layout.tree(root)?.into_iter().partition(is_document);
         // What only others may distribute.
         blobs.retain(|blob| blob.urls().as_ref().is_none_or(Vec::is_empty) || self.layout.has(blob));
-        several(&blobs, self.jobs, |blob, stop| self.upload(blob, stop))?;
+        several(&blobs, self.jobs, |blob, stop| match compress::media_type(blob, self.compression) {
+            Some(media_type) => self.upload_compressed(blob, media_type?, stop),
+            None => self.upload(blob, &|| Ok(Box::new(self.layout.follow(blob, self.pipe)?)), stop),
+        })?;
         for document in &documents {
             let digest = document.digest();
-            let bytes = self.layout.read_document(document)?;
-            let fetched = Fetched::new(bytes, document.media_type().as_ref(), Some(digest))?;
-            let (name, put) =
-                if digest == root.digest() { (name, put) } else { (digest.as_ref(), Registry::put as Put) };
-            put(self.registry, name, &fetched).with_context(|| format!("manifest {digest}"))?;
+            let sent = self.renamed(document, self.layout.read_document(document)?)?;
+            let now = sent.descriptor.digest().to_string();
+            let is_named = digest == root.digest() && name != digest.as_ref();
+            let (name, put) = if is_named { (name, put) } else { (now.as_str(), Registry::put as Put) };
+            put(self.registry, name, &sent).with_context(|| format!("manifest {digest}"))?;
         }
         Ok(())
     }

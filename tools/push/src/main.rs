@@ -3,16 +3,18 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod compress;
 mod image;
 mod options;
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::{Context, ensure};
 use confine::Calls;
-use layout::{Kind, Layout, Platform, Reference};
+use layout::{Compression, Kind, Layout, Platform, Reference};
 use oci_spec::image::Descriptor;
 use record::{Image, Input, Record};
 use registry::{Access, Registry};
@@ -41,13 +43,14 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     access.learn(&endpoint.reference);
     let progress = args.shown.open()?;
     confine::enter(&ROOM)?;
-    confine::files(&[], None)?;
     let mut record = match args.is_of_record()?.then(|| Input::read(Some(Path::new("-")))).transpose()? {
         Some(Input::Record(record)) => record,
         _ => Record::default(),
     };
     let image: Option<Image> = if args.is_of_record()? { Some(record.part()?) } else { None };
     let layout = Layout::open(image.as_ref().map_or(&args.directory(), |image| &image.layout))?;
+    let drafts: &[&Path] = if args.compress == Compression::Plain { &[] } else { &[layout.path()] };
+    confine::files(drafts, None)?;
     let images = match &image {
         Some(image) if args.all_platforms => vec![(whole(&layout, image)?, destination.clone())],
         Some(image) => vec![(image.manifest()?, destination.clone())],
@@ -65,12 +68,14 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
         pipe,
         registry: &registry,
         origins,
+        compression: args.compress,
+        changed: Mutex::default(),
         jobs: args.network.jobs.max(1),
         progress: &progress,
     };
     for (root, to) in &images {
-        job.push(root, to, args.referrers).with_context(|| format!("push {to}"))?;
-        let reference = Some(Reference { digest: Some(root.digest().clone()), ..to.clone() }.to_string());
+        let digest = job.push(root, to, args.referrers).with_context(|| format!("push {to}"))?;
+        let reference = Some(Reference { digest: Some(digest), ..to.clone() }.to_string());
         let image = match &image {
             Some(image) => Image { reference, ..image.clone() },
             None => part(&layout, root, reference)?,

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use layout::{Platform, Reference};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use layout::{Compression, Platform, Reference};
 use registry::{ProgressOptions, RegistryOptions};
 
 const EXAMPLES: &str = include_str!("examples.txt");
@@ -35,6 +36,10 @@ pub(crate) struct Args {
     /// Send also what refers to the image: signatures, attestations, bills of materials
     #[arg(long)]
     pub(crate) referrers: bool,
+    /// Compress layers that are not, which changes the image's digest
+    #[arg(long, alias = "compression", conflicts_with = "referrers", default_value = "none",
+        value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
+    pub(crate) compress: Compression,
     #[command(flatten)]
     pub(crate) network: RegistryOptions,
     #[command(flatten)]
@@ -50,6 +55,9 @@ impl Args {
     /// Tells whether the image is a record's, which says all of it.
     pub(crate) fn is_of_record(&self) -> Result<bool, cli::Usage> {
         let chosen = self.layout.is_some() || self.platform.is_some() || self.all_tags;
+        if self.compress != Compression::Plain && self.destination.digest.is_some() {
+            return Err(cli::Usage("--compress changes the digest, and the destination says one".to_owned()));
+        }
         match self.source.as_deref() {
             Some("-") if chosen => {
                 Err(cli::Usage("--layout, --platform and --all-tags are not for a record's image".to_owned()))

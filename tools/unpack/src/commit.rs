@@ -4,11 +4,10 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, anyhow, bail};
-use layout::{Digester, Layout};
+use layout::{Compression, Digester, Layout};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
-use crate::compression::Compression;
 use crate::container::Container;
 use crate::diff::{self, Style};
 use crate::instruction::Instruction;

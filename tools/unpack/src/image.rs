@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use layout::{Layout, Platform};
+use layout::{Compression, Layout, Platform};
 use oci_spec::image::{Descriptor, Digest};
 use record::Record;
 use rustix::fd::BorrowedFd;
 
-use crate::compression::Compression;
 use crate::stream::{Limits, Stream};
 
 /// An image whose manifest and config are verified.
@@ -61,8 +60,9 @@ impl Image {
         ensure!(layers == diffs, "image {digest}: manifest has {layers} layers, config has {diffs} diffIDs");
         let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
             let named = || format!("layer {}", blob.digest());
-            let compression = Compression::of(blob.media_type()).with_context(named)?;
             let media_type = blob.media_type().to_string();
+            let compression = Compression::of(blob.media_type())
+                .with_context(|| format!("{}: not a layer's media type: {media_type}", named()))?;
             let foreign = media_type.contains("nondistributable") || media_type.contains("foreign");
             let there = !foreign || source.is_some() || layout.has(blob);
             ensure!(there, "{}: foreign layer, to be had from elsewhere only: {media_type}", named());

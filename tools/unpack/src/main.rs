@@ -4,7 +4,6 @@
 
 mod changes;
 mod commit;
-mod compression;
 mod container;
 mod diff;
 mod entry;

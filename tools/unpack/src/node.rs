@@ -16,7 +16,7 @@ use rustix::process::{getegid, geteuid};
 use crate::interrupt;
 use crate::path::c_string;
 use crate::xattr::{self, Object};
-use archive::{Archive, Entry};
+use archive::{Archive, Entry, Segment};
 
 /// Where an entry goes: a new name in an open directory.
 pub(crate) struct Place<'a> {
@@ -41,14 +41,8 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
 pub(crate) fn copy(place: &Place<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?;
-    let mut end = 0;
-    loop {
-        let mut offset = match seek(from, SeekFrom::Data(end)) {
-            // No data behind here.
-            Err(Errno::NXIO) => break,
-            found => found?,
-        };
-        end = seek(from, SeekFrom::Hole(offset))?;
+    for Segment { mut offset, length } in archive::segments(from, entry.size)? {
+        let end = offset + length;
         seek(&fd, SeekFrom::Start(offset))?;
         while offset < end {
             let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as Arguments, Parser, Subcommand};
-use layout::{Platform, Reference};
+use layout::{Compression, Platform, Reference};
 
-use crate::compression::Compression;
 use crate::diff::Style;
 use crate::instruction::Instruction;
 use crate::stream::Limits;
@@ -107,7 +107,7 @@ pub(crate) struct Commit {
     #[arg(long, value_name = "TEXT")]
     pub(crate) created_by: Option<String>,
     /// What the layer is compressed with
-    #[arg(long, value_enum, default_value_t = Compression::Gzip)]
+    #[arg(long, alias = "compress", default_value = "gzip", value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
     pub(crate) compression: Compression,
     /// Leave the holes of files out, which not every reader understands
     #[arg(long)]

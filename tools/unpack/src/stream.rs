@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use anyhow::ensure;
-use layout::Digester;
+use layout::{Compression, Digester};
 use oci_spec::image::Digest;
-
-use crate::compression::Compression;
 
 /// Large enough that passing a buffer on costs nothing, small enough that it is still in the cache when it is taken.
 const BUFFER: usize = 128 << 10;

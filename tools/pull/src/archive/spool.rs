@@ -1,16 +1,15 @@
 //! An archive's file, to be read at any place: as it is, or, if it is a pipe or compressed, by way of a file without a name.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::Context;
+use layout::Compression;
 use rustix::fs::{Mode, OFlags};
 
-/// No zstd frame may ask for a larger window: 128 MiB, as a power of two.
-const WINDOW_LOG_LIMIT: u32 = 27;
 /// Enough to know a compression by. Bytes.
 const MAGIC: usize = 6;
 
@@ -38,33 +37,20 @@ pub(super) fn open(path: &Path, directory: &Path) -> anyhow::Result<File> {
 }
 
 fn is_plain(content: &[u8]) -> bool {
-    !matches!(
-        content,
-        [0x1f, 0x8b, ..]
-            | [0x28, 0xb5, 0x2f, 0xfd, ..]
-            | [0xfd, b'7', b'z', b'X', b'Z', 0, ..]
-            | [b'B', b'Z', b'h', ..]
-    )
+    Compression::detect(content) == Compression::Plain
+        && !matches!(content, [0xfd, b'7', b'z', b'X', b'Z', 0, ..] | [b'B', b'Z', b'h', ..])
 }
 
-fn decoder(mut file: BufReader<File>) -> io::Result<Box<dyn BufRead>> {
+fn decoder(mut file: BufReader<File>) -> io::Result<Box<dyn Read + Send>> {
     let mut magic = Vec::new();
     file.by_ref().take(MAGIC as u64).read_to_end(&mut magic)?;
-    let plain = is_plain(&magic);
-    let first = magic.first().copied().unwrap_or_default();
+    let (found, plain, first) = (Compression::detect(&magic), is_plain(&magic), magic.first().copied());
     let whole = io::Cursor::new(magic).chain(file);
-    let content: Box<dyn Read> = match first {
-        _ if plain => return Ok(Box::new(whole)),
-        0x1f => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        b'B' => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
-        0xfd => Box::new(lzma_rust2::XzReader::new(whole, true)),
-        _ => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
-            decoder.window_log_max(WINDOW_LOG_LIMIT)?;
-            Box::new(decoder)
-        }
-    };
-    Ok(Box::new(BufReader::with_capacity(128 << 10, content)))
+    Ok(match first {
+        Some(b'B') if !plain => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Some(0xfd) if !plain => Box::new(lzma_rust2::XzReader::new(whole, true)),
+        _ => found.decoder(whole)?,
+    })
 }
 
 fn unnamed(directory: &Path) -> io::Result<File> {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
+use std::str::FromStr;
 
-use anyhow::bail;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use oci_spec::image::MediaType;
@@ -17,19 +17,34 @@ const GZIP_LEVEL: u32 = 3;
 const USUAL_WINDOW: u64 = 32 << 20;
 
 /// How a layer's tar archive is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Compression {
-    #[value(name = "none")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not compressed.
     Plain,
+    /// RFC 1952.
     Gzip,
+    /// RFC 8878.
     Zstd,
 }
 
+impl FromStr for Compression {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::Plain),
+            "gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err("say none, gzip or zstd"),
+        }
+    }
+}
+
 impl Compression {
-    /// Returns what the media type says; an error names what is no layer. Where nothing is said the content decides.
-    pub(crate) fn of(media_type: &MediaType) -> anyhow::Result<Self> {
+    /// Returns what the media type says; nothing for what is no layer. Where nothing is said the content decides.
+    pub fn of(media_type: &MediaType) -> Option<Self> {
         let text = media_type.to_string();
-        Ok(match text.split(';').next().unwrap_or_default().trim() {
+        Some(match text.split(';').next().unwrap_or_default().trim() {
             "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar"
@@ -43,12 +58,12 @@ impl Compression {
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
             | "application/vnd.docker.image.rootfs.diff.tar.zstd"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => Self::Zstd,
-            other => bail!("not a layer's media type: {other}"),
+            _ => return None,
         })
     }
 
     /// Returns what the content's first bytes say. A tar archive begins with a name and cannot look like the others.
-    fn detect(content: &[u8]) -> Self {
+    pub fn detect(content: &[u8]) -> Self {
         match content {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
@@ -58,7 +73,7 @@ impl Compression {
 
     /// Wraps a blob in its decoder. The content decides: the digest vouches for it, and some registries' media types
     /// have been wrong for years. A difference is told.
-    pub(crate) fn decoder<'a>(self, mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    pub fn decoder<'a>(self, mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
         let content = blob.fill_buf()?;
         let found = Self::detect(content);
         if found != self && !content.is_empty() {
@@ -117,9 +132,13 @@ impl<R: BufRead> Read for Members<R> {
 }
 
 /// Something that compresses what is written to it.
-pub(crate) enum Encoder<W: Write> {
+#[allow(missing_debug_implementations, reason = "zstd's has none")]
+pub enum Encoder<W: Write> {
+    /// As it is.
     Plain(W),
+    /// By zlib-rs.
     Gzip(GzEncoder<W>),
+    /// By libzstd.
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
@@ -133,7 +152,7 @@ impl<W: Write> Encoder<W> {
     }
 
     /// Writes the end of the stream and gives the sink back.
-    pub(crate) fn finish(self) -> io::Result<W> {
+    pub fn finish(self) -> io::Result<W> {
         match self {
             Self::Plain(out) => Ok(out),
             Self::Gzip(encoder) => encoder.finish(),
@@ -154,7 +173,7 @@ impl<W: Write> Write for Encoder<W> {
 
 impl Compression {
     /// Wraps a sink in an encoder. The same content gives the same bytes: gzip's header has no time.
-    pub(crate) fn encoder<W: Write>(self, out: W) -> io::Result<Encoder<W>> {
+    pub fn encoder<W: Write>(self, out: W) -> io::Result<Encoder<W>> {
         Ok(match self {
             Self::Plain => Encoder::Plain(out),
             Self::Gzip => Encoder::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL))),
@@ -163,7 +182,7 @@ impl Compression {
     }
 
     /// Returns the OCI's media type of a layer.
-    pub(crate) fn media_type(self) -> MediaType {
+    pub fn media_type(self) -> MediaType {
         match self {
             Self::Plain => MediaType::ImageLayer,
             Self::Gzip => MediaType::ImageLayerGzip,

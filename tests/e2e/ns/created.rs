@@ -213,8 +213,18 @@ fn macvlan(sandbox: &Sandbox) {
         ns network create -d macvlan -o parent=lan0 --subnet 192.0.2.0/24 --gateway 192.0.2.254 lan
         ns add --network lan:ip=192.0.2.7 web >/dev/null
         ip -n web -d link show eth0 | grep -q macvlan; ip -n web route | grep -q 'default via 192.0.2.254'
-        ns network list | grep '^lan ' | grep -q 'macvlan *192.0.2.0/24'
-        ns del web; ns network rm lan; ip link del lan0",
+        ns network create -d macvlan -o parent=lan0 --subnet 198.51.100.0/24 other
+        # Nothing on the host says who is in it.
+        ns network list | grep '^lan ' | grep -q 'macvlan *192.0.2.0/24 *false *web'
+        ns network inspect lan | tr -d ' \\n' | grep -q '\"containers\":{\"web\":\\[\"192.0.2.7\"\\]}'
+        ns network list | grep '^other ' | grep -vq web
+        ! ns network rm lan 2>err; grep -qx 'ns: rm lan: network lan is in use by web' err
+        ns connect other:ip=198.51.100.7 web; ns network list | grep '^other ' | grep -q web
+        ! ns disconnect --root $SANDBOX/other lan web 2>err; grep -q 'container web is not on lan' err
+        ns disconnect lan web; ip -n web link | grep -c eth0 | grep -qx 0; ip -n web addr show eth1 | grep -q 198.51.100.7
+        ! ns disconnect lan web 2>err; grep -qx 'ns: disconnect web: container web is not on lan' err
+        ns network rm lan; ns disconnect other web; ip -n web -o link | wc -l | grep -qx 1
+        ns del web; ns network rm other; ip link del lan0",
     );
 }
 

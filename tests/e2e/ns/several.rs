@@ -172,6 +172,14 @@ fn connect(sandbox: &Sandbox) {
             # One that lives leaves nothing, wherever it has been.
             ns network create --internal inner; ns connect inner web; ! inside ip route | grep default
             ns connect back web; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
+            ns disconnect inner web; ns disconnect back web
+            # Two at once: the record has both.
+            for turn in 1 2 3 4; do
+                ns connect front web & ns connect back web & ns connect inner web; wait
+                for name in front back inner; do grep -q -e \"--network=$name\" $DRAYAGE_ROOT/containers/web/record.json; done
+                ns disconnect front web & ns disconnect back web & ns disconnect inner web; wait
+                grep -c -e '--network=[fbi]' $DRAYAGE_ROOT/containers/web/record.json | grep -qx 0
+            done
             keep rm -f web db; ns network rm inner"
         ),
     );

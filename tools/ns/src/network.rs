@@ -22,6 +22,7 @@ mod restore;
 mod result;
 mod work;
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ use sys::signal::SignalFd;
 use config::Config;
 pub(crate) use created::{create, list, remove};
 use hosts::Note;
-use lock::lock;
+pub(crate) use lock::lock;
 pub(crate) use named::within;
 use owner::PortAlias;
 pub(crate) use owner::bridge_of;
@@ -67,10 +68,9 @@ pub(crate) struct Target {
 }
 
 /// Makes networks and prints the record with them. Whatever fails, printing too, leaves nothing behind.
-pub(crate) fn add(mut target: Target, requests: &[Request]) -> Result<()> {
+pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Result<()> {
     let is_further = is_further(&target)?;
     let config = target.bundle.as_deref().filter(|_| !is_further).map(Config::read).transpose()?;
-    let _lock = lock()?;
     let id = target.id.clone();
     let inside = named::links(&id)?;
     let whose = inside.iter().find(|link| link.index == 1).map(|lo| owner::of_namespace(lo, &id));

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result, bail, ensure};
-use container::{Directories, NetworkName};
+use container::{ContainerId, Directories, NAMESPACES, NetworkName};
 use netlink::route::{Cidr, Link, Router};
 use record::{Id, NetworkOptions, Record};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use super::lock::lock;
 use super::note::{self, draft_of};
 use super::owner::{self, PortAlias, bridge_of};
 use super::plan::gateways;
-use super::{observe, removal, restore};
+use super::{macvlan, observe, removal, restore};
 use crate::options::Settings;
 
 /// Those that docker has made itself, or that are none.
@@ -66,7 +66,7 @@ fn is_like(there: &Settings, asked: Settings) -> bool {
 pub(crate) fn remove(directories: &Directories, name: &NetworkName, force: bool) -> Result<()> {
     let _lock = lock()?;
     let mut host = Router::open().context("open a routing socket")?;
-    let users = users(directories, name, &host.links(None).context("list links")?)?;
+    let users = users(directories, name, &mut host)?;
     ensure!(users.is_empty(), "network {name} is in use by {}", Vec::from_iter(users).join(", "));
     let path = directories.network(name);
     // It is there only if whoever wrote it was killed.
@@ -81,8 +81,12 @@ pub(crate) fn remove(directories: &Directories, name: &NetworkName, force: bool)
 
 /// Returns the containers that are in a network, and those that have ended and would be again. What is noted of it must
 /// outlive these: without, they would find a way out of an internal one.
-fn users(directories: &Directories, name: &NetworkName, links: &[Link]) -> Result<BTreeSet<String>> {
-    let mut users: BTreeSet<String> = ports_on(links, &bridge_of(name)).map(|port| port.id.into()).collect();
+fn users(directories: &Directories, name: &NetworkName, host: &mut Router) -> Result<BTreeSet<String>> {
+    let links = host.links(None).context("list links")?;
+    // What is noted of it may be damaged.
+    let settings = settings_of(directories, name).ok().flatten().unwrap_or_default();
+    let members = members(host, name, &settings, &links);
+    let mut users: BTreeSet<String> = members.into_iter().map(|port| port.id.into()).collect();
     for record in Record::of_bundles(&directories.bundles()).context("read the bundles")? {
         let (Ok(Some(Id(id))), Ok(Some(NetworkOptions(words)))) = (record.find(), record.find()) else { continue };
         users.extend(restore::networks_of(&words).any(|network| network == &**name).then(|| id.into()));
@@ -90,9 +94,17 @@ fn users(directories: &Directories, name: &NetworkName, links: &[Link]) -> Resul
     Ok(users)
 }
 
-fn ports_on<'a>(links: &'a [Link], bridge: &str) -> impl Iterator<Item = PortAlias> + 'a {
-    let index = links.iter().find(|link| link.name == bridge).map(|bridge| bridge.index);
-    links.iter().filter(move |port| index.is_some() && port.controller == index).filter_map(PortAlias::of)
+/// Returns the containers that are in a network, with their addresses there.
+fn members(host: &mut Router, name: &NetworkName, settings: &Settings, links: &[Link]) -> Vec<PortAlias> {
+    if settings.macvlan.is_none() {
+        let bridge = links.iter().find(|link| link.name == bridge_of(name)).map(|bridge| bridge.index);
+        let is_port = |link: &&Link| bridge.is_some() && link.controller == bridge;
+        return links.iter().filter(is_port).filter_map(PortAlias::of).collect();
+    }
+    let names = sys::file::entries(NAMESPACES).unwrap_or_default();
+    let ids = names.iter().filter_map(|name| ContainerId::of_path(&name.path()).ok());
+    // One that goes meanwhile is none, nor is one that an ordinary user may not look into.
+    ids.filter_map(|id| Some(macvlan::member(host, settings, &id).ok()??.port)).collect()
 }
 
 /// Describes all networks, those that are there with their containers alone too, each as one JSON object.
@@ -109,12 +121,12 @@ pub(crate) fn list(directories: &Directories) -> Result<Vec<Value>> {
             networks.push((link.names.first().unwrap_or(&link.name).parse()?, settings));
         }
     }
-    networks.iter().map(|(name, settings)| row(name, settings, &links)).collect()
+    networks.iter().map(|(name, settings)| row(name, settings, members(&mut host, name, settings, &links))).collect()
 }
 
-fn row(name: &NetworkName, settings: &Settings, links: &[Link]) -> Result<Value> {
+fn row(name: &NetworkName, settings: &Settings, members: Vec<PortAlias>) -> Result<Value> {
     let driver = if settings.macvlan.is_some() { "macvlan" } else { "bridge" };
-    let containers = ports_on(links, &bridge_of(name)).map(|port| (port.id.into(), json!(port.addresses)));
+    let containers = members.into_iter().map(|port| (port.id.into(), json!(port.addresses)));
     let mut row = serde_json::to_value(settings)?;
     row["ipv6"] = json!(settings.subnets.iter().any(|subnet| !subnet.address.is_ipv4()));
     row["name"] = json!(name);

@@ -1,12 +1,18 @@
 //! A container directly on the network of one of the host's interfaces, by a macvlan link: no bridge, no rules. The host
 //! itself cannot be reached over it, which is the kernel's way.
 
+use std::os::fd::AsFd;
+
 use anyhow::{Result, anyhow, ensure};
-use netlink::route::{Cidr, NewLink};
+use container::ContainerId;
+use netlink::route::{Cidr, Link, NewLink, Router};
 
 use super::ipam::Lease;
+use super::named;
+use super::owner::PortAlias;
 use super::plan::{Plan, Request, Step};
 use super::result::{Interface, network};
+use crate::options::Settings;
 
 /// Computes what to do for a link over the host's link `parent`. Nothing on the host knows who has which address in that
 /// network, so it must be given.
@@ -33,4 +39,35 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     steps.extend(leases.iter().map(|lease| request.way(lease)));
     let result = network(&[Interface { name, mac: request.mac, sandbox }], &leases);
     Ok(Plan { steps, network: result, addresses: request.addresses.clone() })
+}
+
+/// A container in a macvlan network.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Whose it is, and its addresses in that network.
+    pub(super) port: PortAlias,
+    /// A socket in its namespace.
+    pub(super) inside: Router,
+    /// Its link there.
+    pub(super) link: Link,
+}
+
+/// Looks whether a container is in a macvlan network. Nothing on the host says so: one has to look inside.
+pub(super) fn member(host: &mut Router, settings: &Settings, id: &ContainerId) -> Result<Option<Member>> {
+    let parent = settings.macvlan.as_deref().map(|parent| host.link(parent)).transpose()?.flatten();
+    let Some(parent) = parent.filter(|_| named::exists(id)) else { return Ok(None) };
+    let mut inside = named::router(named::open(id)?.as_fd())?;
+    let (links, addresses) = (inside.links(None)?, inside.addresses()?);
+    let lo = links.iter().find(|link| link.index == 1);
+    let Some(own) = lo.and_then(PortAlias::of).filter(|own| own.id == *id) else { return Ok(None) };
+    let is_on = |link: &&Link| link.kind.as_deref() == Some("macvlan") && link.peer == Some(parent.index);
+    for link in links.iter().filter(is_on) {
+        let of_link = addresses.iter().filter(|own| own.index == link.index).map(|own| own.address.address);
+        let is_there = |address: &_| settings.subnets.iter().any(|subnet| subnet.contains(*address));
+        let addresses: Vec<_> = of_link.filter(is_there).collect();
+        if !addresses.is_empty() {
+            return Ok(Some(Member { port: PortAlias { addresses, ..own }, inside, link: link.clone() }));
+        }
+    }
+    Ok(None)
 }

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::lock::{lock, lock_file, lock_quietly};
 use super::owner::{self, PortAlias};
-use super::{Target, firewall, named};
+use super::{Target, created, firewall, macvlan, named};
 
 /// The name by which the process in the background is executed.
 pub(crate) const SWEEP: &str = "ns-sweep";
@@ -76,29 +76,44 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     if left { sweep_in_background() } else { Ok(()) }
 }
 
-/// Takes a container that runs from a bridge.
-pub(crate) fn disconnect(target: &mut Target, bridge: &str) -> Result<()> {
-    let _lock = lock()?;
-    let (id, whose) = (&target.id, Ownership::Exactly(target.owner));
+/// Takes a container that runs from a network.
+pub(crate) fn disconnect(target: &mut Target, network: &str, _lock: &File) -> Result<()> {
+    let (id, bridge) = (&target.id, owner::bridge_of(network));
     let mut host = Router::open().context("open a routing socket")?;
+    let settings = created::settings_of(&target.directories, network)?.unwrap_or_default();
+    let left = if settings.macvlan.is_some() {
+        let member = macvlan::member(&mut host, &settings, id).context("look into the container")?;
+        let member = member.filter(|member| member.port.owner == Some(target.owner));
+        let mut member = member.with_context(|| format!("container {id} is not on {network}"))?;
+        delete_link(&mut member.inside, &member.link)?;
+        false
+    } else {
+        leave(&mut host, target, &bridge)?
+    };
+    super::hosts::withdraw(&target.directories, Some(&bridge), id, Ownership::Exactly(target.owner))?;
+    target.record.set(&super::joined::describe(&mut host, &container::namespace(id))?);
+    target.record.note().context("note the networks in the bundle")?;
+    if left { sweep_in_background() } else { Ok(()) }
+}
+
+/// Deletes a container's links to a bridge. Tells whether the bridge may have no other.
+fn leave(host: &mut Router, Target { id, owner, .. }: &Target, bridge: &str) -> Result<bool> {
     let index = host.link(bridge)?.map(|bridge| bridge.index);
-    let (ports, _) = ports_of(&mut host, id, whose, &named::links(id)?).context("look for the container's ports")?;
+    let whose = Ownership::Exactly(*owner);
+    let (ports, _) = ports_of(host, id, whose, &named::links(id)?).context("look for the container's ports")?;
     let (gone, others): (Vec<_>, Vec<_>) =
         ports.into_iter().partition(|port| port.controller.is_some() && port.controller == index);
     ensure!(!gone.is_empty(), "container {id} is not on {bridge}");
     let mut left = false;
     for port in &gone {
-        left |= is_last(&mut host, port)?;
-        delete_link(&mut host, port)?;
+        left |= is_last(host, port)?;
+        delete_link(host, port)?;
     }
     if let Some(other) = others.first() {
         // It has that name already, unless the first network is gone.
         let _named = host.add_names(other.index, &[owner::name_of_container(id)]);
     }
-    super::hosts::withdraw(&target.directories, Some(bridge), id, whose)?;
-    target.record.set(&super::joined::describe(&mut host, &container::namespace(id))?);
-    target.record.note().context("note the networks in the bundle")?;
-    if left { sweep_in_background() } else { Ok(()) }
+    Ok(left)
 }
 
 /// Returns the host's ends of a container's links, and those of somebody else's of that id.

@@ -115,7 +115,7 @@ impl Add {
             return cni::add(target, list, interface).with_context(|| format!("add {id}"));
         }
         let requests = self.requests(&target)?;
-        network::add(target, &requests).with_context(|| format!("add {id}"))
+        network::add(target, &requests, &network::lock()?).with_context(|| format!("add {id}"))
     }
 
     fn requests(self, target: &Target) -> Result<Vec<Request>> {

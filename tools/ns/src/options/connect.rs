@@ -25,21 +25,22 @@ impl Connection {
     pub(crate) fn connect(self) -> Result<()> {
         confine::enter(&room(ROOM))?;
         let membership: Membership = self.network.parse().map_err(cli::Usage)?;
+        let lock = network::lock()?;
         let mut target = target(&self.roots, &self.id)?;
         join(&mut target, &[format!("--network={}", self.network)])?;
         let requests = [membership.request(&target)];
-        network::add(target, &requests).with_context(|| format!("connect {}", self.id))
+        network::add(target, &requests, &lock).with_context(|| format!("connect {}", self.id))
     }
 
     /// Disconnects it.
     pub(crate) fn disconnect(self) -> Result<()> {
         let Membership { network, .. } = self.network.parse().map_err(cli::Usage)?;
+        let lock = network::lock()?;
         let mut target = target(&self.roots, &self.id)?;
         if let Some(NetworkOptions(words)) = target.record.find()? {
             target.record.set(&NetworkOptions(without(&words, &network)));
         }
-        let bridge = network::bridge_of(&network);
-        network::disconnect(&mut target, &bridge).with_context(|| format!("disconnect {}", self.id))
+        network::disconnect(&mut target, &network, &lock).with_context(|| format!("disconnect {}", self.id))
     }
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod created;
 mod hosts;
 mod network;
+mod routed;
 mod several;
 mod surroundings;
 
@@ -40,6 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests.extend(network::tests());
     tests.extend(several::tests());
     tests.extend(created::tests());
+    tests.extend(routed::tests());
     tests.extend(hosts::tests());
     tests.extend(cni::tests());
     tests.extend(crash::tests());

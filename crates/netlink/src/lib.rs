@@ -24,6 +24,8 @@ pub use socket::{Batch, Family, Socket};
 
 /// Flags of a request (include/uapi/linux/netlink.h) beside those that the socket sets itself.
 pub mod flag {
+    /// `NLM_F_REPLACE`: change it if it is there.
+    pub const REPLACE: u16 = 0x100;
     /// `NLM_F_EXCL`: refuse where it is there already.
     pub const EXCL: u16 = 0x200;
     /// `NLM_F_CREATE`: make it if it is not there.

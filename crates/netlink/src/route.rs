@@ -9,9 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{
     IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFALIAS,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK,
-    IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, RT_SCOPE_UNIVERSE,
-    RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY, RTM_DELLINK, RTM_GETADDR,
-    RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTN_UNICAST, RTPROT_STATIC,
+    IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, NDA_DST, NDA_LLADDR,
+    NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
+    RTA_PREFSRC, RTA_PRIORITY, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR,
+    RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_UNICAST, RTPROT_STATIC,
 };
 use rustix::io::Errno;
 
@@ -37,8 +38,14 @@ const IFF_UP: u32 = 1;
 /// A name's bytes, and the zero byte behind them; further names may be longer.
 const IFNAMSIZ: usize = 16;
 
+// include/uapi/linux/if_addr.h
+const IFA_FLAGS: u16 = 8;
 const IFA_F_NODAD: u8 = 2;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 const IFA_F_PERMANENT: u8 = 0x80;
+
+/// The answer names the table.
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
@@ -84,10 +91,10 @@ impl Router {
         Ok(links(&self.0.dump(&list_message(controller))?))
     }
 
-    /// Returns some of the ports of a link, if it has any. This socket is not to be used for anything else then: there may
+    /// Returns some of all links, or of those that are ports of the link `controller`, if there are any. This socket is not to be used for anything else then: there may
     /// be more to come.
-    pub fn some_ports(mut self, controller: u32) -> Result<Vec<Link>, Error> {
-        Ok(links(&self.0.begin_dump(&list_message(Some(controller)))?))
+    pub fn some_links(mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
+        Ok(links(&self.0.begin_dump(&list_message(controller))?))
     }
 
     /// Returns the link of that name, be it one of its further ones, or `None`.
@@ -129,11 +136,12 @@ impl Router {
         self.create(&link_message(RTM_NEWLINK, 0, false, attributes))
     }
 
-    /// Makes a pair of virtual Ethernet links: `link`, up, as a port of `controller`, and `peer` in another namespace.
+    /// Makes a pair of virtual Ethernet links: `link`, up, as a port of `controller` if one is given, and `peer` in another
+    /// namespace.
     pub fn add_veth(
         &mut self,
         link: &NewLink,
-        controller: u32,
+        controller: Option<u32>,
         peer: &NewLink,
         netns: BorrowedFd<'_>,
     ) -> Result<(), Error> {
@@ -143,7 +151,8 @@ impl Router {
         let info = Attributes::new()
             .text(IFLA_INFO_KIND, "veth")
             .nest(IFLA_INFO_DATA, &Attributes::new().bytes(VETH_INFO_PEER, &peer));
-        let attributes = link.attributes().number(IFLA_MASTER, controller).nest(IFLA_LINKINFO, &info);
+        let attributes = controller.iter().fold(link.attributes(), |a, index| a.number(IFLA_MASTER, *index));
+        let attributes = attributes.nest(IFLA_LINKINFO, &info);
         self.create(&link_message(RTM_NEWLINK, 0, true, attributes))
     }
 
@@ -208,8 +217,8 @@ impl Router {
         }
     }
 
-    /// Gives a link an address; the same one again is no error.
-    pub fn add_address(&mut self, index: u32, address: Cidr) -> Result<(), Error> {
+    /// Gives a link an address; the same one again is no error. `on_link`: the others of its network are the link's neighbours.
+    pub fn add_address(&mut self, index: u32, address: Cidr, on_link: bool) -> Result<(), Error> {
         let bytes = octets(address.address);
         let attributes = Attributes::new().bytes(IFA_LOCAL, &bytes).bytes(IFA_ADDRESS, &bytes);
         let attributes = match address.last() {
@@ -217,6 +226,8 @@ impl Router {
             _ => attributes,
         };
         // Nobody else can have a container's address, and duplicate detection would keep it from use for a second.
+        let flags = u32::from(IFA_F_NODAD) | if on_link { 0 } else { IFA_F_NOPREFIXROUTE };
+        let attributes = attributes.number(IFA_FLAGS, flags);
         let header = [family(address.address), address.prefix, IFA_F_NODAD, 0];
         let payload = [&header[..], &index.to_ne_bytes(), &attributes.into_bytes()].concat();
         match self.create(&Raw { kind: RTM_NEWADDR, payload }) {
@@ -227,20 +238,57 @@ impl Router {
 
     /// Returns the addresses of all links.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
-        let answers = self.0.dump(&Raw { kind: RTM_GETADDR, payload: vec![0; 8] })?;
-        Ok(answers.iter().filter_map(|raw| Address::parse(&raw.payload)).collect())
+        self.addresses_of(0)
     }
 
-    /// Sends all that no other route takes to `gateway` through the link `index`. Of several such routes the one with the
-    /// lowest `metric` counts.
-    pub fn add_default_route(&mut self, gateway: IpAddr, index: u32, metric: u32) -> Result<(), Error> {
-        let header = [family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0];
-        let attributes = Attributes::new().bytes(RTA_GATEWAY, &octets(gateway)).number(RTA_OIF, index);
+    /// Returns the addresses of the link of that number.
+    pub fn addresses_of(&mut self, index: u32) -> Result<Vec<Address>, Error> {
+        let payload = [[0; 4], index.to_ne_bytes()].concat();
+        let answers = self.0.dump(&Raw { kind: RTM_GETADDR, payload })?;
+        let addresses = answers.iter().filter_map(|raw| Address::parse(&raw.payload));
+        // A kernel before 4.20 answers with all.
+        Ok(addresses.filter(|own| index == 0 || own.index == index).collect())
+    }
+
+    /// Adds a route to the main table, in the place of one that has the same destination and metric.
+    pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
+        let Cidr { address, prefix } = route.destination;
+        let is_direct = route.gateway.is_none();
+        let scope = if is_direct && address.is_ipv4() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE };
+        let header = [family(address), prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0, 0, 0, 0];
+        let destination = Some(address).filter(|_| prefix > 0);
+        let addresses = [(RTA_DST, destination), (RTA_GATEWAY, route.gateway), (RTA_PREFSRC, route.source)];
+        let given = addresses.iter().filter_map(|(kind, address)| Some((*kind, octets((*address)?))));
+        let attributes = given.fold(Attributes::new(), |a, (kind, octets)| a.bytes(kind, &octets));
+        let attributes = route.index.iter().fold(attributes, |a, index| a.number(RTA_OIF, *index));
         // Without one IPv6 takes 1024 (`IP6_RT_PRIO_USER`).
-        let metric = if gateway.is_ipv4() || metric == 0 { metric } else { 1024 + metric };
+        let metric = if address.is_ipv4() || route.metric == 0 { route.metric } else { 1024 + route.metric };
         let attributes = attributes.number(RTA_PRIORITY, metric);
         let payload = [&header[..], &attributes.into_bytes()].concat();
-        self.create(&Raw { kind: RTM_NEWROUTE, payload })
+        self.0.request(&Raw { kind: RTM_NEWROUTE, payload }, flag::CREATE | flag::REPLACE)
+    }
+
+    /// Says for good which link-layer address a neighbour of a link has. Nobody is asked for it then, and it does not count
+    /// towards the kernel's limit of neighbours.
+    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
+        let attributes = Attributes::new().bytes(NDA_DST, &octets(address)).bytes(NDA_LLADDR, &mac);
+        let header = [&[family(address), 0, 0, 0][..], &index.to_ne_bytes(), &NUD_PERMANENT.to_ne_bytes(), &[0; 2]];
+        let payload = [&header.concat()[..], &attributes.into_bytes()].concat();
+        self.0.request(&Raw { kind: RTM_NEWNEIGH, payload }, flag::CREATE | flag::REPLACE)
+    }
+
+    /// Returns the route that packets to an address take, if one leads beyond the host.
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, Error> {
+        // IPv6 names the table unasked, and refuses the flag.
+        let flags = if address.is_ipv4() { RTM_F_LOOKUP_TABLE } else { 0 };
+        let header = [family(address), Cidr::of(address).prefix, 0, 0, 0, 0, 0, 0];
+        let attributes = Attributes::new().bytes(RTA_DST, &octets(address)).into_bytes();
+        let payload = [&header[..], &flags.to_ne_bytes(), &attributes].concat();
+        match self.0.fetch(&Raw { kind: RTM_GETROUTE, payload }) {
+            Ok(raw) => Ok(Route::parse(&raw.payload)),
+            Err(error) if error.errno().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the routes of the main table.

@@ -17,7 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// A neighbour outside, `out`, whose way to everybody is the host; `reaches NAMESPACE ADDRESS` as far as that nobody listens.
-const OUTSIDE: &str = r"ip netns add out; ip link add uplink type veth peer name eth0 netns out
+pub(super) const OUTSIDE: &str = r"ip netns add out; ip link add uplink type veth peer name eth0 netns out
 ip addr add 192.0.2.1/24 dev uplink; ip addr add fd00:2::1/64 dev uplink nodad; ip link set uplink up
 ip -n out addr add 192.0.2.9/24 dev eth0; ip -n out addr add fd00:2::9/64 dev eth0 nodad; ip -n out link set eth0 up
 ip -n out route add default via 192.0.2.1; ip -n out route add default via fd00:2::1
@@ -157,7 +157,7 @@ fn refused(sandbox: &Sandbox) {
         fails 'create x: network 10.9.0.0/16 is in use: lab has' 1 create --subnet 10.9.0.0/16 x
         fails 'create x: -o com.docker.network.bridge.name=b: not honoured$' 2 create -o com.docker.network.bridge.name=b x
         fails '.*overlay' 2 create -d overlay x
-        fails '.*routed' 2 create -d routed x
+        fails '.*macvlan' 2 create -d routed --macvlan lo x
         fails '.*label' 2 create --label a=b x
         fails '.*internal' 2 create -d macvlan --macvlan lo --internal x
         fails 'create x: macvlan is' 2 create -d macvlan x

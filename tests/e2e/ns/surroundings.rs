@@ -124,7 +124,7 @@ fn full_bridge(sandbox: &Sandbox) {
         for i in $(seq 512); do echo link add a$i type veth peer name b$i; echo link set a$i master full0; done >links
         for i in $(seq 511); do echo link set b$i master full0; done >>links; ip -batch links
         ! ns add --bridge full0 web 2>said
-        grep -qx 'ns: add web: join eth0 to full0 through veth[0-9a-f]*: full0 has all its 1,023 ports: --network NAME makes another one' said
+        grep -qx 'ns: add web: join eth0 to full0 through veth[0-9a-f]*: full0 has all its 1,023 ports: .ns network create --driver routed NAME. makes one without a limit' said
         test ! -e /run/netns/web; ip link del b512; ns add --bridge full0 web >/dev/null; ns del --wait web
         for i in $(seq 511); do echo link del a$i; done >links; ip -batch links; ip link del full0",
     );

@@ -48,7 +48,7 @@ pub(crate) use restore::{check, restore};
 pub(crate) use result::mac_text;
 use work::Work;
 
-use crate::options::Settings;
+use crate::options::{Driver, Settings};
 
 /// A container to make a network for.
 #[derive(Debug)]
@@ -151,12 +151,20 @@ fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Re
     let host = &mut work.host;
     let mut observed = Observed::default();
     if let Some(bridge) = &request.bridge {
-        let port = port_name(host, request)?;
-        observed = Observed { port, ..observe(host, directories, bridge, &request.settings)? };
+        observed = observe(host, directories, bridge, &request.settings)?;
     }
     if let Some(bridge) = &observed.bridge {
-        ensure!(bridge.internal || !request.settings.internal, "{} leads outwards already", request.network);
-        request.settings.internal = bridge.internal;
+        // Whoever was to mark it may have been killed.
+        if bridge.half_made.is_none() {
+            ensure!(bridge.internal || !request.settings.internal, "{} leads outwards already", request.network);
+            request.settings.internal = bridge.internal;
+        }
+        if bridge.routed_ports.is_some() {
+            request.settings.driver = Driver::Routed;
+        }
+    }
+    if request.bridge.is_some() {
+        observed.port = port_name(host, request)?;
     }
     let mut holder = |address: IpAddr| {
         shared.as_ref().and_then(|network| network.holder(address)).or_else(|| {
@@ -204,10 +212,11 @@ fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
 }
 
 /// Returns what the other containers on the bridge may know of this one. On the default bridge only those have names that are
-/// given one: whoever comes has to tell all others, and there they are strangers to each other mostly, and many.
+/// given one: whoever comes has to tell all others, and there they are strangers to each other mostly, and many. So they are
+/// in a routed network.
 fn note(target: &Target, request: &Request, plan: &Plan) -> Option<Note> {
     let bridge = request.bridge.clone()?;
-    if bridge == DEFAULT_BRIDGE && request.names.is_empty() {
+    if (bridge == DEFAULT_BRIDGE || request.routed_ports().is_some()) && request.names.is_empty() {
         return None;
     }
     let hosts = target.bundle.as_ref().map(|bundle| bundle.join("hosts")).filter(|hosts| hosts.is_file());
@@ -251,7 +260,8 @@ fn port_name(host: &mut Router, request: &Request) -> Result<String> {
         let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
         ensure!(known.is_none(), "container {} has a network already", request.id);
     }
-    let port = owner::port_names(&request.id).find(|name| matches!(host.link(name), Ok(None)));
+    let beginning = request.routed_ports().unwrap_or_else(|| owner::VETH.to_owned());
+    let port = owner::port_names(&request.id, &beginning).find(|name| matches!(host.link(name), Ok(None)));
     port.context("too many links of earlier containers are left")
 }
 
@@ -262,14 +272,15 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
         bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));
     }
     let index = bridge.as_ref().map(|bridge| bridge.index);
-    let addresses = host.addresses().context("list addresses")?;
-    let (own, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| Some(address.index) == index);
+    let own = index.map_or(Ok(vec![]), |index| host.addresses_of(index)).context("list addresses")?;
     let networks: Vec<_> = own.iter().filter(|own| own.is_routed()).map(|own| own.address).collect();
-    let is_needed = bridge.is_none() || pool::is_needed(settings, !networks.is_empty());
+    // All of the host's addresses and routes are looked at for a new network alone: they may be thousands.
+    let is_needed = bridge.is_none() || pool::is_needed(settings, &networks);
     let ways = if is_needed { host.all_routes().context("list routes")? } else { vec![] };
+    let others = if is_needed { host.addresses().context("list addresses")? } else { vec![] };
     let default = ways.iter().filter(|way| way.is_main && way.destination.prefix == 0).find_map(|way| way.index);
     let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
-    let others = others.iter().filter(|other| other.is_routed());
+    let others = others.iter().filter(|other| other.is_routed() && Some(other.index) != index);
     let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));
     let mut named: Vec<_> = named.collect();
     let reserved = if bridge.is_none() { created::created(directories)? } else { vec![] };
@@ -287,6 +298,8 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
             mtu: bridge.mtu,
             own: is_own,
             internal: owner::is_internal(&bridge),
+            routed_ports: owner::routed_ports_of(&bridge),
+            half_made: Some(bridge.names).filter(|_| is_own && bridge.alias.is_none()),
             free,
             addresses: networks,
         }),

@@ -18,7 +18,7 @@ pub(crate) use connect::Connection;
 pub(crate) use enter::{Enter, Nsenter};
 pub(crate) use list::{List, Lsns};
 pub(crate) use network::Networks;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Driver, Settings};
 pub(crate) use show::Show;
 pub(crate) use tree::{Diff, Draw};
 pub(crate) use upkeep::Upkeep;

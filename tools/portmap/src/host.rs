@@ -15,17 +15,14 @@ pub(crate) struct Way {
     pub(crate) network: Option<Cidr>,
 }
 
-/// Finds the way to an address: the most specific route that needs no gateway.
+/// Finds the way to an address, if it needs no gateway.
 pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
     let mut router = Router::open().context("open a routing socket")?;
-    let all = router.routes().context("list routes")?;
-    let direct = all.iter().filter(|route| route.gateway.is_none() && route.destination.contains(address));
-    let Some(index) = direct.max_by_key(|route| route.destination.prefix).and_then(|route| route.index) else {
-        return Ok(None);
-    };
+    let route = router.route_to(address).context("look for a route")?.filter(|route| route.gateway.is_none());
+    let Some(index) = route.and_then(|route| route.index) else { return Ok(None) };
     let Some(link) = router.link_at(index).context("look at the way")? else { return Ok(None) };
-    let addresses = router.addresses().context("list addresses")?;
-    let network = addresses.iter().filter(|own| own.index == index && own.address.contains(address));
+    let addresses = router.addresses_of(index).context("list addresses")?;
+    let network = addresses.iter().filter(|own| own.address.contains(address));
     let network = network.map(|own| own.address.network()).max_by_key(|network| network.prefix);
     Ok(Some(Way { interface: link.name, network }))
 }

@@ -55,7 +55,9 @@ fn move_one(
         .find(|link| if pattern { !before.contains(&link.index) } else { link.name == wanted });
     let moved = moved.context("it did not arrive")?;
     for address in addresses.iter().filter(|address| address.index == link.index && address.is_lasting()) {
-        container.add_address(moved.index, address.address).with_context(|| format!("address {}", address.address))?;
+        container
+            .add_address(moved.index, address.address, true)
+            .with_context(|| format!("address {}", address.address))?;
     }
     Ok(container.set_up(moved.index)?)
 }

@@ -17,6 +17,11 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// Returns the network that has this address alone.
+    pub fn of(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// Returns the number of bits of an address of this family.
     pub fn bits(self) -> u8 {
         if self.address.is_ipv4() { 32 } else { 128 }

@@ -16,7 +16,7 @@ use super::note::{self, draft_of};
 use super::owner::{self, PortAlias, bridge_of};
 use super::plan::gateways;
 use super::{macvlan, observe, removal, restore};
-use crate::options::Settings;
+use crate::options::{Driver, Settings};
 
 /// Those that docker has made itself, or that are none.
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
@@ -97,9 +97,9 @@ fn users(directories: &Directories, name: &NetworkName, host: &mut Router) -> Re
 /// Returns the containers that are in a network, with their addresses there.
 fn members(host: &mut Router, name: &NetworkName, settings: &Settings, links: &[Link]) -> Vec<PortAlias> {
     if settings.macvlan.is_none() {
-        let bridge = links.iter().find(|link| link.name == bridge_of(name)).map(|bridge| bridge.index);
-        let is_port = |link: &&Link| bridge.is_some() && link.controller == bridge;
-        return links.iter().filter(is_port).filter_map(PortAlias::of).collect();
+        let bridge = links.iter().find(|link| link.name == bridge_of(name));
+        let Some(is_on) = bridge.map(owner::is_on) else { return vec![] };
+        return links.iter().filter(|link| is_on(link)).filter_map(PortAlias::of).collect();
     }
     let names = sys::file::entries(NAMESPACES).unwrap_or_default();
     let ids = names.iter().filter_map(|name| ContainerId::of_path(&name.path()).ok());
@@ -117,20 +117,19 @@ pub(crate) fn list(directories: &Directories) -> Result<Vec<Value>> {
         if !networks.iter().any(|(name, _)| bridge_of(name) == link.name) {
             let own = addresses.iter().filter(|own| own.index == link.index && own.is_lasting());
             let subnets = own.map(|own| own.address.network()).collect();
-            let settings = Settings { subnets, internal: owner::is_internal(link), ..Settings::default() };
-            networks.push((link.names.first().unwrap_or(&link.name).parse()?, settings));
+            let driver = if owner::routed_ports_of(link).is_some() { Driver::Routed } else { Driver::Bridge };
+            let settings = Settings { subnets, internal: owner::is_internal(link), driver, ..Settings::default() };
+            networks.push((owner::network_of(link).parse()?, settings));
         }
     }
     networks.iter().map(|(name, settings)| row(name, settings, members(&mut host, name, settings, &links))).collect()
 }
 
 fn row(name: &NetworkName, settings: &Settings, members: Vec<PortAlias>) -> Result<Value> {
-    let driver = if settings.macvlan.is_some() { "macvlan" } else { "bridge" };
     let containers = members.into_iter().map(|port| (port.id.into(), json!(port.addresses)));
     let mut row = serde_json::to_value(settings)?;
     row["ipv6"] = json!(settings.subnets.iter().any(|subnet| !subnet.address.is_ipv4()));
     row["name"] = json!(name);
-    row["driver"] = json!(driver);
     row["bridge"] = json!(bridge_of(name));
     row["containers"] = Value::Object(containers.collect());
     Ok(row)

@@ -20,6 +20,8 @@ const TABLES: [Table<'static>; 2] =
 pub(crate) struct Rules {
     /// The bridge.
     pub(crate) bridge: String,
+    /// How the names of the links to the containers begin, where these are no ports of the bridge.
+    pub(crate) ports: Option<String>,
     /// Its networks.
     pub(crate) networks: Vec<Cidr>,
     /// Whether ports that are not published are closed to others than the host and the bridge's containers.
@@ -36,6 +38,14 @@ impl Rules {
     fn has(&self, family: Family) -> bool {
         self.networks.iter().any(|network| of_family(network, family))
     }
+
+    fn links(&self) -> Vec<u8> {
+        links(&self.bridge, self.ports.as_deref())
+    }
+
+    fn passage(&self) -> Passage {
+        passage(&self.bridge, self.ports.as_deref(), |family| self.has(family))
+    }
 }
 
 /// Makes the rules what they should be. Where they are that, nothing is sent: what a transaction throws away makes the
@@ -44,7 +54,7 @@ impl Rules {
 pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
     let missing = missing(&mut socket, rules)?;
-    let passage = Passage { legacy: first, ..passage(&rules.bridge, |family| rules.has(family)) };
+    let passage = Passage { legacy: first, ..rules.passage() };
     if missing.is_empty() {
         return foreign::open(&mut socket, rules.forward, &passage).map(|()| false);
     }
@@ -67,20 +77,21 @@ pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
 /// Tells whether the rules are what they should be.
 pub(crate) fn is_there(rules: &Rules) -> Result<bool> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
-    let is_shut = rules.forward == Forward::Insert
-        && foreign::is_shut(&mut socket, &passage(&rules.bridge, |family| rules.has(family)))?;
+    let is_shut = rules.forward == Forward::Insert && foreign::is_shut(&mut socket, &rules.passage())?;
     Ok(!is_shut && missing(&mut socket, rules)?.is_empty())
 }
 
 /// Packets of a bridge's networks, as docker's own rules let those of its bridges through: what strangers send to ports that
 /// are not published is still dropped by our own guard.
-fn passage(bridge: &str, has: impl Fn(Family) -> bool) -> Passage {
-    let passing = |direction| vec![meta(direction, 0), compare(0, Comparison::Equal, &name_bytes(bridge)), accept()];
+fn passage(bridge: &str, ports: Option<&str>, has: impl Fn(Family) -> bool) -> Passage {
+    let links = links(bridge, ports);
+    let passing = |direction| vec![meta(direction, 0), compare(0, Comparison::Equal, &links), accept()];
+    let name = ports.map_or_else(|| bridge.to_owned(), |ports| format!("{ports}+"));
     Passage {
         comment: format!("{}{bridge}", foreign::BRIDGE),
         rules: [Meta::OutputName, Meta::InputName].map(passing).to_vec(),
         is_plain: true,
-        options: ["-o", "-i"].map(|direction| vec![direction.to_owned(), bridge.to_owned()]).to_vec(),
+        options: ["-o", "-i"].map(|direction| vec![direction.to_owned(), name.clone()]).to_vec(),
         is_open: |comment, rule| rule.comment.as_deref() == Some(comment),
         families: [Family::Ip, Family::Ip6].into_iter().filter(|family| has(*family)).collect(),
         legacy: true,
@@ -107,7 +118,7 @@ fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wa
 
 /// Removes all that [`add`] has made for `bridge`. That it is not there is no error. The socket is returned because
 /// closing it waits for what the transaction threw away: the caller has something else to wait for first.
-pub(crate) fn remove(bridge: &str) -> Result<Socket> {
+pub(crate) fn remove(bridge: &str, ports: Option<&str>) -> Result<Socket> {
     let mut socket = Socket::open(netlink::Family::Netfilter)?;
     let chains: Vec<Chain> = match socket.dump(&Chain::dump()) {
         Ok(answers) => answers.iter().map(Chain::read).collect(),
@@ -115,7 +126,7 @@ pub(crate) fn remove(bridge: &str) -> Result<Socket> {
         Err(error) if error.errno().is_some() => return Ok(socket),
         Err(error) => return Err(error.into()),
     };
-    foreign::close(&mut socket, &passage(bridge, |_| true))?;
+    foreign::close(&mut socket, &passage(bridge, ports, |_| true))?;
     let mut batch = Batch::nftables(None);
     for table in TABLES {
         let in_table = |chain: &&Chain| chain.table() == Some(table);
@@ -144,7 +155,7 @@ struct Wanted {
 fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
     let hook = |kind, number, priority| Hook { kind, number, priority };
     let leaving =
-        |network: &&Cidr| (format!("masquerade {}", network.network()), masquerade_rule(&rules.bridge, **network));
+        |network: &&Cidr| (format!("masquerade {}", network.network()), masquerade_rule(&rules.links(), **network));
     let mut chains = vec![];
     if rules.masquerade {
         chains.push(Wanted {
@@ -155,11 +166,11 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
     }
     let mut guard: Vec<(String, Vec<Expression>)> = vec![];
     if rules.guard {
-        guard.push(("unpublished ports are closed".to_owned(), guard_rule(&rules.bridge)));
+        guard.push(("unpublished ports are closed".to_owned(), guard_rule(&rules.links())));
     }
     if rules.internal {
         let crossed = [(Comparison::Unequal, Comparison::Equal), (Comparison::Equal, Comparison::Unequal)];
-        let rule = |(from, to)| crossing(&rules.bridge, from, to).into_iter().chain([drop()]).collect();
+        let rule = |(from, to)| crossing(&rules.links(), from, to).into_iter().chain([drop()]).collect();
         guard.extend(["nobody gets in", "nobody gets out"].map(str::to_owned).into_iter().zip(crossed.map(rule)));
     }
     if !guard.is_empty() {
@@ -178,7 +189,7 @@ fn of_family(network: &Cidr, family: Family) -> bool {
 }
 
 /// `ip saddr NETWORK oifname != BRIDGE masquerade`
-fn masquerade_rule(bridge: &str, network: Cidr) -> Vec<Expression> {
+fn masquerade_rule(links: &[u8], network: Cidr) -> Vec<Expression> {
     let source = octets(network.network().address);
     let ones = Cidr { address: if network.address.is_ipv4() { [255; 4].into() } else { [255; 16].into() }, ..network };
     let length = u32::from(network.bits() / 8);
@@ -187,26 +198,29 @@ fn masquerade_rule(bridge: &str, network: Cidr) -> Vec<Expression> {
         mask(0, &octets(ones.network().address)),
         compare(0, Comparison::Equal, &source),
         meta(Meta::OutputName, 0),
-        compare(0, Comparison::Unequal, &name_bytes(bridge)),
+        compare(0, Comparison::Unequal, links),
         masquerade(),
     ]
 }
 
 /// `iifname != BRIDGE oifname BRIDGE ct state != established,related ct status != dnat drop`: a published port's packets
 /// have a translated destination.
-fn guard_rule(bridge: &str) -> Vec<Expression> {
-    let into = crossing(bridge, Comparison::Unequal, Comparison::Equal);
+fn guard_rule(links: &[u8]) -> Vec<Expression> {
+    let into = crossing(links, Comparison::Unequal, Comparison::Equal);
     into.into_iter().chain(unasked()).chain(untranslated()).chain([drop()]).collect()
 }
 
 /// `iifname … BRIDGE oifname … BRIDGE`
-fn crossing(bridge: &str, from: Comparison, to: Comparison) -> [Expression; 4] {
-    let name = name_bytes(bridge);
-    [meta(Meta::InputName, 0), compare(0, from, &name), meta(Meta::OutputName, 0), compare(0, to, &name)]
+fn crossing(links: &[u8], from: Comparison, to: Comparison) -> [Expression; 4] {
+    [meta(Meta::InputName, 0), compare(0, from, links), meta(Meta::OutputName, 0), compare(0, to, links)]
 }
 
-fn name_bytes(link: &str) -> Vec<u8> {
-    let mut name = link.as_bytes().to_vec();
+/// Returns what the names of the links that packets come and go by are compared with: all of one, or the beginning of many.
+fn links(bridge: &str, ports: Option<&str>) -> Vec<u8> {
+    if let Some(ports) = ports {
+        return ports.into();
+    }
+    let mut name = bridge.as_bytes().to_vec();
     name.resize(16, 0);
     name
 }

@@ -33,8 +33,7 @@ pub(crate) fn describe(host: &mut Router, path: &Path) -> Result<Network> {
         let port = port.filter(|port| {
             PortAlias::of(port).is_some_and(|port| Some(port.owner) == alias.as_ref().map(|own| own.owner))
         });
-        let bridge =
-            port.as_ref().and_then(|port| port.controller).map(|index| host.link_at(index)).transpose()?.flatten();
+        let bridge = port.as_ref().map(|port| owner::bridge_at(host, port)).transpose()?.flatten();
         interfaces.extend(bridge.iter().chain(&port).map(|link| interface(link, None)));
         interfaces.push(interface(link, Some(path)));
         let internal = bridge.as_ref().filter(|bridge| owner::is_internal(bridge)).map(|bridge| bridge.index);

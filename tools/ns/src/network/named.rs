@@ -106,11 +106,11 @@ fn in_other<T: Send>(
 /// namespace that is deleted here would live on there. Within a private mount namespace this reaches nobody outside.
 fn make_directory() -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(NAMESPACES)?;
-    let share = || mount_change(NAMESPACES, MountPropagationFlags::SHARED | MountPropagationFlags::REC);
-    match share() {
+    // What is mounted below is shared with it, unless it was there before: it is not looked at each time.
+    match mount_change(NAMESPACES, MountPropagationFlags::SHARED) {
         Err(Errno::INVAL) => {
             mount_bind_recursive(NAMESPACES, NAMESPACES)?;
-            share()?;
+            mount_change(NAMESPACES, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
         }
         done => done?,
     }

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 
 use container::{ContainerId, Owner, Ownership};
-use netlink::route::Link;
+use netlink::route::{Link, Router};
 
 /// The group that our links are made in: "dray". It is there from their birth on, the alias only a moment later.
 pub(crate) const GROUP: u32 = 0x6472_6179;
 
 /// A link's name has no more bytes; further ones may have.
 const LONGEST: usize = 15;
+
+/// How the names of bridges' ports begin, and those of routed networks, behind which the network's number stands.
+pub(crate) const VETH: &str = "veth";
+const ROUTED: &str = "dr";
 
 /// The alias of a bridge that we have made, and so may remove.
 const BRIDGE: &str = "drayage";
@@ -83,9 +87,46 @@ pub(crate) fn bridge_of(network: &str) -> String {
     if network.len() > LONGEST { format!("br-{:012x}", hash(network) >> 16) } else { network.to_owned() }
 }
 
-/// Returns the further names of that link.
-pub(crate) fn names_of(network: &str) -> Vec<String> {
-    Some(network.to_owned()).filter(|network| network.len() > LONGEST).into_iter().collect()
+/// Returns the further names of that link. That of a routed network has how its ports' names begin, too: by that they are
+/// known, since they are no ports of it.
+pub(crate) fn names_of(network: &str, routed: bool) -> Vec<String> {
+    let long = Some(network.to_owned()).filter(|network| network.len() > LONGEST);
+    long.into_iter().chain(routed.then(|| routed_ports(&bridge_of(network)))).collect()
+}
+
+/// Returns the network's name.
+pub(crate) fn network_of(bridge: &Link) -> &str {
+    bridge.names.iter().find(|name| name.len() > LONGEST).unwrap_or(&bridge.name)
+}
+
+/// Returns how the names of a routed network's ports begin.
+pub(crate) fn routed_ports(bridge: &str) -> String {
+    format!("{ROUTED}{:06x}", hash(bridge) >> 40)
+}
+
+/// Returns how the names of the links to a network's containers begin, where these are no ports of its bridge.
+pub(crate) fn routed_ports_of(bridge: &Link) -> Option<String> {
+    Some(routed_ports(&bridge.name)).filter(|ports| bridge.names.contains(ports))
+}
+
+/// Returns what tells whether a link leads to a container in a bridge's network.
+pub(crate) fn is_on(bridge: &Link) -> impl Fn(&Link) -> bool + use<> {
+    let (index, routed) = (bridge.index, routed_ports(&bridge.name));
+    move |port| port.controller == Some(index) || port.name.starts_with(&routed)
+}
+
+/// Finds the bridge of the network that a port leads to.
+pub(crate) fn bridge_at(host: &mut Router, port: &Link) -> Result<Option<Link>, netlink::Error> {
+    match (port.controller, beginning(&port.name)) {
+        (Some(index), _) => host.link_at(index),
+        (None, VETH) => Ok(None),
+        (None, routed) => host.link(routed),
+    }
+}
+
+/// Returns how a port's name begins.
+fn beginning(port: &str) -> &str {
+    port.get(..8).filter(|_| port.starts_with(ROUTED)).unwrap_or(VETH)
 }
 
 /// Returns the alias of a bridge of ours.
@@ -115,7 +156,7 @@ pub(crate) fn is_port_of(link: &Link, id: &ContainerId, whose: Ownership) -> boo
         Some(alias) => {
             alias == gone(id) || PortAlias::parse(alias).is_some_and(|port| port.id == *id && whose.covers(port.owner))
         }
-        None => port_names(id).any(|name| name == link.name),
+        None => port_names(id, beginning(&link.name)).any(|name| name == link.name),
     }
 }
 
@@ -131,9 +172,9 @@ pub(crate) fn hash(text: &str) -> u64 {
 
 /// Returns names for the host's end of a container's link: 15 letters at most, so it cannot be the id. Mostly it is the
 /// first; the others serve while the kernel still removes that of an earlier container of this id.
-pub(crate) fn port_names(id: &str) -> impl Iterator<Item = String> {
-    let first = hash(id) >> 20;
-    (0..64).map(move |turn| format!("veth{:011x}", (first + turn) & 0xfff_ffff_ffff))
+pub(crate) fn port_names(id: &str, beginning: &str) -> impl Iterator<Item = String> {
+    let (first, digits) = (hash(id) >> 20, LONGEST.saturating_sub(beginning.len()));
+    (0..64).map(move |turn| format!("{beginning}{:0digits$x}", (first + turn) & ((1 << (4 * digits)) - 1)))
 }
 
 #[cfg(test)]
@@ -159,8 +200,10 @@ mod tests {
     #[test]
     fn a_port_name_is_a_link_name() {
         for id in ["web", "", &"x".repeat(200)] {
-            assert!(port_names(id).all(|name| name.len() <= 15));
+            assert!(port_names(id, VETH).chain(port_names(id, &routed_ports("lab"))).all(|name| name.len() == 15));
         }
-        assert_ne!(port_names("a").next(), port_names("b").next());
+        assert_ne!(port_names("a", VETH).next(), port_names("b", VETH).next());
+        let lab = routed_ports("lab");
+        assert!(port_names("a", &lab).all(|port| beginning(&port) == lab));
     }
 }

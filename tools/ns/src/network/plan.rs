@@ -15,7 +15,7 @@ use super::ipam::{Holders, Lease, choose};
 use super::owner::{self, PortAlias, hash};
 use super::pool;
 use super::result::{Interface, loopback, network};
-use crate::options::Settings;
+use crate::options::{Driver, Settings};
 
 /// A container's network as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,12 @@ impl Request {
         PortAlias { id: self.id.clone(), owner: Some(self.owner), addresses: addresses.to_vec() }
     }
 
+    /// Returns how the names of the links to the network's containers begin, where these are no ports of the bridge.
+    pub(super) fn routed_ports(&self) -> Option<String> {
+        let bridge = self.bridge.as_deref().filter(|_| self.settings.driver == Driver::Routed);
+        bridge.map(owner::routed_ports)
+    }
+
     /// Returns the step that leads outwards by a gateway.
     pub(super) fn way(&self, lease: &Lease) -> Step {
         Step::Route { gateway: lease.gateway, link: self.interface.clone(), metric: self.metric }
@@ -78,7 +84,7 @@ pub(crate) struct Observed {
 }
 
 /// A bridge that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bridge {
     pub(crate) mac: Option<Mac>,
     /// Its longest packet.
@@ -90,6 +96,10 @@ pub(crate) struct Bridge {
     pub(crate) own: bool,
     /// No packet leaves or enters it.
     pub(crate) internal: bool,
+    /// How the names of the links to the containers begin, where these are no ports of it.
+    pub(crate) routed_ports: Option<String>,
+    /// Its further names, if its maker got no further than that.
+    pub(crate) half_made: Option<Vec<String>>,
 }
 
 /// One thing to do. Its text is its line under -v and its error's context.
@@ -114,7 +124,7 @@ pub(crate) enum Step {
     /// Give packets that leave the networks the host's address, and close what is not published.
     Firewall { rules: Rules, first: bool },
     /// Make the pair of links that joins container and bridge.
-    Pair { port: NewLink, bridge: String, peer: NewLink },
+    Pair { port: NewLink, bridge: Option<String>, peer: NewLink },
     /// Make the host's end of a container's link a port of a bridge again.
     Port { port: String, bridge: String },
     /// Make a link on the network of one of the host's.
@@ -122,7 +132,11 @@ pub(crate) enum Step {
     /// Let the bridge send packets back where they came from.
     Hairpin(String),
     /// Give a link of the container an address.
-    Address { link: String, address: Cidr },
+    Address { link: String, address: Cidr, on_link: bool },
+    /// Route to a container's address, where that is no neighbour of the host.
+    HostRoute { link: String, address: IpAddr, gateway: IpAddr, mac: Option<Mac> },
+    /// Let a container find the gateway, and by it the others of its network, where these are no neighbours.
+    Neighbours { link: String, lease: Lease, mac: Mac },
     /// Bring a link of the container up.
     Up(String),
     /// Tell the neighbours of a link of the container who has its addresses now: once the links of the host on the way
@@ -149,11 +163,20 @@ impl fmt::Display for Step {
             Self::Firewall { rules, .. } if rules.internal => write!(f, "keep packets of {} inside", rules.bridge),
             Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Firewall { rules, .. } => write!(f, "let packets of {} through", rules.bridge),
-            Self::Pair { port, bridge, peer } => write!(f, "join {} to {bridge} through {}", peer.name, port.name),
+            Self::Pair { port, bridge: Some(bridge), peer } => {
+                write!(f, "join {} to {bridge} through {}", peer.name, port.name)
+            }
+            Self::Pair { port, bridge: None, peer } => {
+                write!(f, "join {} to the host through {}", peer.name, port.name)
+            }
             Self::Port { port, bridge } => write!(f, "make {port} a port of {bridge}"),
             Self::Macvlan { link, parent } => write!(f, "put {} on the network of {parent}", link.name),
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
-            Self::Address { link, address } => write!(f, "give the container's {link} address {address}"),
+            Self::HostRoute { link, address, .. } => write!(f, "route {address} through {link}"),
+            Self::Neighbours { link, lease, .. } => {
+                write!(f, "route the container's {} through {link}", lease.address.network())
+            }
+            Self::Address { link, address, .. } => write!(f, "give the container's {link} address {address}"),
             Self::Up(link) => write!(f, "bring the container's {link} up"),
             Self::Announce { link, .. } => write!(f, "announce the addresses of the container's {link}"),
             Self::Outward { netns, .. } => write!(f, "lead outwards from {}", netns.display()),
@@ -178,7 +201,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
         return super::macvlan::plan(request, parent);
     }
     let Some(bridge) = &request.bridge else { return Ok(without_bridge(request)) };
-    let internal = request.settings.internal;
+    let (internal, routed) = (request.settings.internal, request.routed_ports().is_some());
     let gateways = gateways(bridge, &request.settings, observed)?;
     let leases = leases(request, &gateways, holder)?;
     steps.extend(notes(request, &leases));
@@ -191,7 +214,10 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     if observed.bridge.is_none() {
         let link = NewLink { name: bridge.clone(), mac: bridge_mac, mtu, group: Some(owner::GROUP) };
         steps.push(Step::Bridge(link));
-        let (alias, names) = (owner::bridge_alias(internal).to_owned(), owner::names_of(&request.network));
+    }
+    if let Some(known) = observed.bridge.as_ref().map_or(Some(vec![]), |known| known.half_made.clone()) {
+        let (alias, mut names) = (owner::bridge_alias(internal).to_owned(), owner::names_of(&request.network, routed));
+        names.retain(|name| !known.contains(name));
         steps.push(Step::Alias { link: bridge.clone(), alias, names });
     }
     let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
@@ -203,7 +229,7 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
     steps.push(Step::HostUp(bridge.clone()));
     let rules = firewall(request, observed, bridge, &gateways);
-    if !rules.internal {
+    if !rules.internal || routed {
         steps.extend(forwards(&gateways));
     }
     let first = observed.bridge.as_ref().is_none_or(|known| known.free);
@@ -216,19 +242,26 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     let mac = request.mac.unwrap_or_else(|| mac(addresses.first().copied(), &request.id));
     let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu, group: Some(owner::GROUP) };
     let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu, group: None };
-    steps.push(Step::Pair { port, bridge: bridge.clone(), peer });
+    let controller = Some(bridge.clone()).filter(|_| !routed);
+    steps.push(Step::Pair { port, bridge: controller.clone(), peer });
     // A bridge's port speaks for nobody.
-    steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: false });
+    steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: enabled && routed });
     let alias = request.alias(&addresses);
     // Only one link has the container's own name.
     let names = alias.names().into_iter().skip(usize::from(request.is_further)).collect();
     steps.push(Step::Alias { link: port_name.clone(), alias: alias.to_string(), names });
-    steps.push(Step::Hairpin(port_name.clone()));
     let link = request.interface.clone();
-    steps.extend(leases.iter().map(|lease| Step::Address { link: link.clone(), address: lease.address }));
+    let address = |lease: &Lease| Step::Address { link: link.clone(), address: lease.address, on_link: !routed };
+    if !routed {
+        steps.push(Step::Hairpin(port_name.clone()));
+    }
+    steps.extend(leases.iter().map(address));
     steps.push(Step::Up(link.clone()));
-    let way = vec![port_name.clone(), bridge.clone()];
+    let way = [port_name.clone()].into_iter().chain(controller).collect();
     steps.push(Step::Announce { link: link.clone(), mac: Some(mac), way });
+    // What was known of neighbours before that is forgotten.
+    let ends = [(&port_name, port_mac), (&link, mac)];
+    steps.extend(leases.iter().filter(|_| routed).flat_map(|lease| neighbours(lease, ends)));
     steps.extend(leases.iter().filter(|lease| !lease.internal).map(|lease| request.way(lease)));
     let interfaces = [
         Interface { name: bridge.clone(), mac: bridge_mac, sandbox: None },
@@ -236,6 +269,13 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
         Interface { name: link, mac: Some(mac), sandbox },
     ];
     Ok(Plan { steps, network: network(&interfaces, &leases), addresses })
+}
+
+/// Returns the steps that lead from one end of a pair of links to the other, which nobody has to look for.
+fn neighbours(lease: &Lease, [(port, port_mac), (link, mac)]: [(&String, Mac); 2]) -> [Step; 2] {
+    let (address, gateway, mac) = (lease.address.address, lease.gateway, Some(mac));
+    let host = Step::HostRoute { link: port.clone(), address, gateway, mac };
+    [host, Step::Neighbours { link: link.clone(), lease: *lease, mac: port_mac }]
 }
 
 /// Returns the bridge's rules.
@@ -256,7 +296,8 @@ fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Ci
     networks = networks.iter().map(|network| network.network()).collect();
     networks.sort_unstable();
     networks.dedup();
-    Rules { bridge: bridge.to_owned(), networks, guard: masquerade && is_own, masquerade, internal, forward }
+    let (ports, bridge, guard) = (request.routed_ports(), bridge.to_owned(), masquerade && is_own);
+    Rules { bridge, ports, networks, guard, masquerade, internal, forward }
 }
 
 /// Returns the steps that forward packets of the families that have a gateway.
@@ -408,12 +449,10 @@ pub(super) mod tests {
     #[test]
     fn a_bridge_that_is_there_brings_its_networks() {
         let bridge = Bridge {
-            mac: None,
             mtu: 1500,
-            free: false,
             own: true,
-            internal: false,
             addresses: vec!["10.1.0.9/24".parse().unwrap(), "fd00::1/64".parse().unwrap()],
+            ..Bridge::default()
         };
         let observed = Observed { bridge: Some(bridge), ..Observed::default() };
         let plan = plan(&request(), &observed).unwrap();
@@ -434,7 +473,7 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_fit_is_said() {
         let addresses = vec!["10.1.0.1/24".parse().unwrap()];
-        let bridge = Bridge { mac: None, mtu: 1500, free: false, own: true, internal: false, addresses };
+        let bridge = Bridge { mtu: 1500, own: true, addresses, ..Bridge::default() };
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
         let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();

@@ -22,9 +22,11 @@ const POOLS: [(Cidr, u8); 3] =
 const POOLS_IPV6: [(Cidr, u8); 1] =
     [(Cidr { address: IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7261, 0x796e, 0, 0, 0, 0, 0)), prefix: 48 }, 64)];
 
-/// Tells whether a network has to be found, so that the host's routes matter: `has_networks` says that the bridge has some.
-pub(super) fn is_needed(settings: &Settings, has_networks: bool) -> bool {
-    settings.ipv6 || settings.subnets.is_empty() && !has_networks
+/// Tells whether a bridge that has these gets one more network, so that what else the host has matters.
+pub(super) fn is_needed(settings: &Settings, known: &[Cidr]) -> bool {
+    let is_known = |subnet: &Cidr| known.iter().any(|known| known.network() == subnet.network());
+    let has_all = !known.is_empty() && settings.subnets.iter().all(is_known);
+    !has_all || settings.ipv6 && known.iter().all(|known| known.address.is_ipv4())
 }
 
 /// Returns the networks of the bridge: those asked for, else those that it has, else new ones.
@@ -119,7 +121,7 @@ mod tests {
         let with = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
             Observed {
-                bridge: Some(Bridge { mac: None, mtu: 1500, own: true, internal: false, free: false, addresses }),
+                bridge: Some(Bridge { mtu: 1500, own: true, addresses, ..Bridge::default() }),
                 ..Observed::default()
             }
         };

@@ -98,12 +98,12 @@ pub(crate) fn disconnect(target: &mut Target, network: &str, _lock: &File) -> Re
 
 /// Deletes a container's links to a bridge. Tells whether the bridge may have no other.
 fn leave(host: &mut Router, Target { id, owner, .. }: &Target, bridge: &str) -> Result<bool> {
-    let index = host.link(bridge)?.map(|bridge| bridge.index);
+    let (name, bridge) = (bridge, host.link(bridge)?);
     let whose = Ownership::Exactly(*owner);
     let (ports, _) = ports_of(host, id, whose, &named::links(id)?).context("look for the container's ports")?;
     let (gone, others): (Vec<_>, Vec<_>) =
-        ports.into_iter().partition(|port| port.controller.is_some() && port.controller == index);
-    ensure!(!gone.is_empty(), "container {id} is not on {bridge}");
+        ports.into_iter().partition(|port| bridge.as_ref().is_some_and(|bridge| owner::is_on(bridge)(port)));
+    ensure!(!gone.is_empty(), "container {id} is not on {name}");
     let mut left = false;
     for port in &gone {
         left |= is_last(host, port)?;
@@ -125,7 +125,7 @@ fn ports_of(
 ) -> Result<(Vec<Link>, Vec<Link>), netlink::Error> {
     // That of a maker who was killed has no further name yet.
     let mut found = Vec::new();
-    for name in [owner::name_of_container(id)].into_iter().chain(owner::port_names(id).take(1)) {
+    for name in [owner::name_of_container(id)].into_iter().chain(owner::port_names(id, owner::VETH).take(1)) {
         found.extend(host.link(&name)?);
     }
     // Those of further networks are found from inside.
@@ -140,15 +140,15 @@ fn ports_of(
 /// Tells whether a port is the last on a bridge of ours, as far as the first few tell. On somebody else's bridge the last
 /// one takes our rules along.
 fn is_last(host: &mut Router, port: &Link) -> Result<bool> {
-    let bridge = port.controller.map(|index| host.link_at(index)).transpose().context("look at the bridge")?;
-    let Some(bridge) = bridge.flatten() else { return Ok(true) };
-    let is_other = |other: &Link| other.index != port.index && !owner::is_gone(other);
+    let Some(bridge) = owner::bridge_at(host, port).context("look at the bridge")? else { return Ok(true) };
+    let is_on = owner::is_on(&bridge);
+    let is_other = |other: &Link| other.index != port.index && is_on(other) && !owner::is_gone(other);
     if owner::is_bridge(&bridge) {
-        return Ok(!Router::open()?.some_ports(bridge.index).context("list ports")?.iter().any(is_other));
+        return Ok(!Router::open()?.some_links(port.controller).context("list ports")?.iter().any(is_other));
     }
     let ports = host.links(Some(bridge.index)).context("list ports")?;
     if !ports.iter().any(|other| is_other(other) && PortAlias::of(other).is_some()) {
-        firewall::remove(&bridge.name).with_context(|| format!("remove the rules of {}", bridge.name))?;
+        firewall::remove(&bridge.name, None).with_context(|| format!("remove the rules of {}", bridge.name))?;
     }
     Ok(false)
 }
@@ -188,7 +188,8 @@ pub(super) fn sweep(host: &mut Router) -> Result<()> {
         delete_link(host, port)?;
     }
     for link in idle(&links) {
-        let rules = firewall::remove(&link.name).with_context(|| format!("remove the rules of {}", link.name))?;
+        let rules = firewall::remove(&link.name, owner::routed_ports_of(link).as_deref());
+        let rules = rules.with_context(|| format!("remove the rules of {}", link.name))?;
         delete_link(host, link)?;
         drop(rules);
     }
@@ -198,8 +199,8 @@ pub(super) fn sweep(host: &mut Router) -> Result<()> {
 /// Finds our bridges without a port, and our links that never got an owner. Whoever makes one holds the lock.
 fn idle(links: &[Link]) -> Vec<&Link> {
     let has_port = |bridge: &Link| {
-        let mut ports = links.iter().filter(|link| link.controller == Some(bridge.index));
-        ports.any(|port| !owner::is_gone(port) && !is_half_made(port))
+        let is_on = owner::is_on(bridge);
+        links.iter().any(|port| is_on(port) && !owner::is_gone(port) && !is_half_made(port))
     };
     links.iter().filter(|link| is_half_made(link) || owner::is_bridge(link) && !has_port(link)).collect()
 }

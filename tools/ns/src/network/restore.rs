@@ -74,6 +74,10 @@ fn missing(directories: &Directories, host: &mut Router) -> Result<Vec<Step>> {
         let is_missing = match &step {
             Step::Firewall { rules, .. } => !firewall::is_there(rules)?,
             Step::Forward { ipv4 } => !forwarding::is_on(*ipv4),
+            Step::HostRoute { link, address, .. } => {
+                let way = host.route_to(*address)?.and_then(|way| way.index);
+                way.is_none() || way != links.iter().find(|port| port.name == *link).map(|port| port.index)
+            }
             _ => true,
         };
         // Bridges share the host's forwarding.
@@ -186,15 +190,17 @@ fn bridge_steps(
         log::warn!("bridge {bridge} is gone, which somebody else had made");
         return steps;
     }
+    let routed = attached.iter().any(|attachment| attachment.port.starts_with(&owner::routed_ports(bridge)));
     let ports = attached.iter().filter_map(|attachment| links.iter().find(|link| link.name == attachment.port));
     let ports: Vec<&Link> = ports.collect();
     if link.is_none() {
-        let names = attached.iter().find_map(|attachment| attachment.network.as_deref()).map(owner::names_of);
+        let network = attached.iter().find_map(|attachment| attachment.network.as_deref());
+        let names = owner::names_of(network.unwrap_or(bridge), routed);
         let mac = Some(mac(gateways.first().map(|gateway| gateway.address), bridge));
         let mtu = ports.iter().map(|port| port.mtu).min();
         steps.push(Step::Bridge(NewLink { name: bridge.to_owned(), mac, mtu, group: Some(owner::GROUP) }));
         let alias = owner::bridge_alias(internal).to_owned();
-        steps.push(Step::Alias { link: bridge.to_owned(), alias, names: names.unwrap_or_default() });
+        steps.push(Step::Alias { link: bridge.to_owned(), alias, names });
         let enabled = gateways.iter().any(|gateway| !gateway.address.is_ipv4());
         steps.push(Step::HostIpv6 { link: bridge.to_owned(), enabled });
     }
@@ -204,12 +210,20 @@ fn bridge_steps(
     if link.is_none_or(|link| !link.up) {
         steps.push(Step::HostUp(bridge.to_owned()));
     }
-    let is_loose = |port: &&Link| port.controller.is_none() || port.controller != link.map(|link| link.index);
+    let is_loose =
+        |port: &&Link| !routed && (port.controller.is_none() || port.controller != link.map(|link| link.index));
     for port in ports.into_iter().filter(is_loose) {
         steps.push(Step::Port { port: port.name.clone(), bridge: bridge.to_owned() });
         steps.push(Step::Hairpin(port.name.clone()));
     }
-    if !internal {
+    for attachment in attached.iter().filter(|_| routed) {
+        let addresses = attachment.alias.addresses.iter().zip(&attachment.gateways);
+        steps.extend(addresses.map(|(address, gateway)| {
+            let (address, gateway) = (*address, gateway.address);
+            Step::HostRoute { link: attachment.port.clone(), address, gateway, mac: None }
+        }));
+    }
+    if !internal || routed {
         steps.extend(forwards(&gateways));
     }
     let networks: Vec<Cidr> = distinct(!internal).iter().map(|gateway| gateway.network()).collect();
@@ -220,7 +234,8 @@ fn bridge_steps(
         let opens = asked.into_iter().any(|asked| asked.map_or(own, |how| how == Forward::Insert));
         let forward = if opens { Forward::Insert } else { Forward::Off };
         let (bridge, guard, masquerade) = (bridge.to_owned(), own && !internal, !internal);
-        let rules = Rules { bridge, networks, guard, masquerade, internal, forward };
+        let ports = routed.then(|| owner::routed_ports(&bridge));
+        let rules = Rules { bridge, ports, networks, guard, masquerade, internal, forward };
         steps.push(Step::Firewall { rules, first: true });
     }
     steps

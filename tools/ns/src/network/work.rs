@@ -1,14 +1,16 @@
 //! The plan's steps done, and undone in reverse.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use container::{ContainerId, Directories};
 use netlink::forwarding;
-use netlink::route::{Mac, Router};
+use netlink::route::{Cidr, Mac, Route, Router};
 use rustix::io::Errno;
 
+use super::ipam::Lease;
 use super::owner::PortAlias;
 use super::plan::Step;
 use super::{firewall, host_local, named, outward};
@@ -90,7 +92,7 @@ impl Work {
             }
             Step::HostAddress { link, address } => {
                 let index = self.on_host(link)?;
-                self.host.add_address(index, *address)?;
+                self.host.add_address(index, *address, true)?;
             }
             Step::HostIpv6 { link, enabled } => shield(link, *enabled),
             Step::HostUp(link) => {
@@ -100,11 +102,13 @@ impl Work {
             Step::Forward { ipv4 } => forwarding::turn_on(*ipv4)?,
             Step::Firewall { rules, first } => self.flushed |= firewall::add(rules, *first)?,
             Step::Pair { port, bridge, peer } => {
-                let controller = self.on_host(bridge)?;
+                let controller = bridge.as_ref().map(|bridge| self.on_host(bridge)).transpose()?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 let joined = self.host.add_veth(port, controller, peer, netns.as_fd());
-                joined.map_err(|error| match error.errno() {
-                    Some(Errno::XFULL) => anyhow!("{bridge} has all its 1,023 ports: --network NAME makes another one"),
+                let full =
+                    "has all its 1,023 ports: `ns network create --driver routed NAME` makes one without a limit";
+                joined.map_err(|error| match (error.errno(), bridge) {
+                    (Some(Errno::XFULL), Some(bridge)) => anyhow!("{bridge} {full}"),
                     _ => error.into(),
                 })?;
             }
@@ -118,14 +122,28 @@ impl Work {
                 self.host.add_macvlan(link, lower, netns.as_fd())?;
             }
             Step::Hairpin(link) => self.host.set_hairpin(link)?,
-            Step::Address { link, address } => {
-                self.inside(link, |router, index| router.add_address(index, *address))?;
+            Step::Address { link, address, on_link } => {
+                self.inside(link, |router, index| router.add_address(index, *address, *on_link))?;
+            }
+            Step::HostRoute { link, address, gateway, mac } => {
+                let index = self.on_host(link)?;
+                mac.map_or(Ok(()), |mac| self.host.set_neighbour(index, *address, mac))?;
+                self.host.add_route(&Route { source: Some(*gateway), ..route_to(Cidr::of(*address), None, index) })?;
+            }
+            Step::Neighbours { link, lease: Lease { address, gateway, .. }, mac } => {
+                self.inside(link, |router, index| {
+                    router.set_neighbour(index, *gateway, *mac)?;
+                    router.add_route(&route_to(Cidr::of(*gateway), None, index))?;
+                    router.add_route(&route_to(address.network(), Some(*gateway), index))
+                })?;
             }
             Step::Up(link) => self.inside(link, Router::set_up)?,
             Step::Announce { link, mac, way } => self.announce(link, *mac, way)?,
             Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
             Step::Route { gateway, link, metric } => {
-                self.inside(link, |router, index| router.add_default_route(*gateway, index, *metric))?;
+                let all = Cidr { address: if gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, prefix: 0 };
+                let route = |index| Route { metric: *metric, ..route_to(all, Some(*gateway), index) };
+                self.inside(link, |router, index| router.add_route(&route(index)))?;
             }
         }
         Ok(())
@@ -157,7 +175,7 @@ impl Work {
                 let (_, router) = self.container.as_mut().ok_or_else(no_namespace)?;
                 router.link(&link.name)?.map_or(Ok(()), |link| router.delete_link(link.index))?;
             }
-            Step::Firewall { rules, first: true } => drop(firewall::remove(&rules.bridge)?),
+            Step::Firewall { rules, first: true } => drop(firewall::remove(&rules.bridge, rules.ports.as_deref())?),
             Step::Outward { id, .. } => outward::stop(&self.directories, id),
             Step::Lease { id, .. } => host_local::withdraw(id, &[])?,
             // The rest goes with its link or its namespace, or is the same for every container.
@@ -199,6 +217,10 @@ fn make_namespace(of: &PortAlias) -> Result<(OwnedFd, Router)> {
         router.set_alias("lo", &of.to_string())?;
         Ok(router)
     })
+}
+
+fn route_to(destination: Cidr, gateway: Option<IpAddr>, index: u32) -> Route {
+    Route { destination, gateway, source: None, index: Some(index), metric: 0, is_main: true }
 }
 
 fn no_namespace() -> anyhow::Error {

@@ -8,7 +8,7 @@ use container::NetworkName;
 use serde_json::Value;
 
 use super::add::{ROOM, room};
-use super::settings::{Settings, link_name};
+use super::settings::{Driver, Settings, link_name};
 use crate::network;
 
 /// Create, list, inspect and remove networks that are there without a container
@@ -59,9 +59,9 @@ struct Create {
     name: NetworkName,
     #[command(flatten)]
     settings: Settings,
-    /// What joins its containers, bridge or macvlan, on --macvlan LINK or -o parent=LINK
-    #[arg(long, short, default_value = "bridge", value_parser = ["bridge", "macvlan"])]
-    driver: String,
+    /// What joins its containers: a bridge, 1,023 at most; routes of the host's, any number; macvlan, on --macvlan LINK or -o parent=LINK
+    #[arg(long, short, default_value = "bridge", hide_possible_values = true)]
+    driver: Driver,
     /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
     #[arg(long, short, value_name = "KEY=VALUE")]
     opt: Vec<String>,
@@ -109,7 +109,7 @@ impl Networks {
 
 impl Create {
     fn settings(self) -> Result<Settings> {
-        let mut settings = self.settings;
+        let mut settings = Settings { driver: self.driver, ..self.settings };
         for option in &self.opt {
             match option.split_once('=').unwrap_or((option, "")) {
                 ("com.docker.network.driver.mtu", mtu) => settings.mtu = Some(mtu.parse().context(option.clone())?),
@@ -118,7 +118,7 @@ impl Create {
                 _ => return Err(cli::Usage(format!("-o {option}: not honoured")).into()),
             }
         }
-        let fits = settings.macvlan.is_some() == (self.driver == "macvlan");
+        let fits = settings.macvlan.is_some() == (self.driver == Driver::Macvlan);
         ensure!(fits, cli::Usage("macvlan is --driver macvlan with --macvlan LINK or -o parent=LINK".to_owned()));
         Ok(settings)
     }

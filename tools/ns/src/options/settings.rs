@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use netlink::route::Cidr;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,22 @@ pub(crate) struct Settings {
     /// No packet leaves or enters: containers reach each other and the bridge's address
     #[arg(long, conflicts_with_all = ["macvlan", "no_masquerade"])]
     pub(crate) internal: bool,
+    /// What joins the containers: `ns network create --driver` says that.
+    #[arg(skip)]
+    pub(crate) driver: Driver,
+}
+
+/// What joins the containers of a network.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Driver {
+    /// A bridge: 1,023 at most
+    #[default]
+    Bridge,
+    /// The host routes to each: any number, and no broadcasts
+    Routed,
+    /// A link of the host's, which --macvlan LINK or -o parent=LINK names
+    Macvlan,
 }
 
 pub(super) fn link_name(text: &str) -> Result<String, String> {

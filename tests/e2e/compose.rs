@@ -1,5 +1,7 @@
 //! `compose`: a file of services becomes pipelines, and goes again.
 
+mod keys;
+
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -27,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("secrets_and_configs_may_be_texts", PIPELINE, texts),
         test("volumes_go_on_demand_only", PIPELINE, volumes),
         test("files_mean_what_docker_compose_takes_them_for", &[], files),
+        test("no_key_is_dropped_without_a_word", &[], keys::nothing_is_dropped),
         test("wrong_files_are_one_line_that_names_the_place", &[], wrong),
     ]
 }
@@ -491,8 +494,7 @@ fn files(sandbox: &Sandbox) {
     sandbox
         .write("over.yaml", "services: {a: {ports: !override ['81:80']}}\nnetworks: {default: {external: {name: n}}}");
     let printed = sandbox.run(&["compose", "-f", "base.yaml", "-f", "over.yaml", "print"]).ok();
-    let printed =
-        printed.stderr_is("compose: warning: services.a.develop: without effect here, as with docker compose\n");
+    let printed = printed.stderr_is("compose: warning: services.a.develop: without effect here\n");
     let want = "--domainname d --env UMASK=18 --env V=3 --network=n:alias=a --publish 81:80 --label";
     assert!(printed.stdout.contains(want), "{printed}");
 }

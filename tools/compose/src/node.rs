@@ -130,17 +130,22 @@ impl<'a> Node<'a> {
         Ok(pairs)
     }
 
+    /// Says that it is passed over.
+    pub(crate) fn has_no_effect(&self) {
+        log::warn!("{}: without effect here", self.place);
+    }
+
     /// Refuses members other than these, between which are blanks; those that begin with `x-` are anybody's: compose-spec, 11.
     pub(crate) fn only(&self, keys: &str) -> Result<()> {
         self.only_or_named(keys, "")
     }
 
-    /// The same; some more are said not to be honoured, by docker compose on one machine neither.
+    /// The same; some more are said to have no effect.
     pub(crate) fn only_or_named(&self, keys: &str, without_effect: &str) -> Result<()> {
         let has = |keys: &str, key: &str| keys.split_whitespace().any(|known| known == key);
         for (key, node) in self.members()? {
             if has(without_effect, &key) {
-                log::warn!("{}: without effect here, as with docker compose", node.place);
+                node.has_no_effect();
             } else if !key.starts_with("x-") && !has(keys, &key) {
                 return Err(node.error("not supported"));
             }

@@ -87,6 +87,15 @@ impl Context<'_> {
         node.get("container_name").map_or_else(|| self.container(service), |name| name.name())
     }
 
+    /// Returns the names that `links` of other services have for a service.
+    pub(crate) fn linked_as(&self, service: &str) -> Result<Vec<String>> {
+        let services = self.file.get("services").map(|node| node.members()).transpose()?.unwrap_or_default();
+        let links = services.iter().filter_map(|(_, other)| other.get("links")).map(|links| links.texts());
+        let links = links.collect::<Result<Vec<_>>>()?.concat();
+        let names = links.iter().filter_map(|link| link.split_once(':')).filter(|(linked, _)| *linked == service);
+        Ok(names.map(|(_, name)| name.to_owned()).collect())
+    }
+
     /// Returns the labels by which a container's project and service are found again: the same as docker's.
     pub(crate) fn labels(&self, service: &str) -> Vec<String> {
         [("project", self.name), ("service", service)]
@@ -108,7 +117,7 @@ impl Context<'_> {
         let declared = self.file.get(kind).and_then(|node| node.get(name));
         let declared = declared.ok_or_else(|| anyhow!("no {name} under {kind}"))?;
         let keys = if kind == "configs" { "file environment content" } else { "file environment" };
-        declared.only(&format!("name {keys}"))?;
+        declared.only_or_named(keys, "name")?;
         let mut sources = declared.members()?.into_iter().filter(|(key, _)| keys.contains(&**key));
         match (sources.next(), sources.next()) {
             (Some(source), None) => Ok(source),
@@ -145,7 +154,7 @@ fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> 
     if node.value.is_null() {
         return Ok(ProjectNetwork { name: own(&named)?, settings: Vec::new() });
     }
-    node.only("name external driver driver_opts labels attachable ipam internal enable_ipv6")?;
+    node.only_or_named("name external driver driver_opts ipam internal enable_ipv6", "labels attachable")?;
     let mut settings = Vec::new();
     if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
         settings.push(format!("--driver={}", driver.text()?));
@@ -209,7 +218,7 @@ fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(VolumeName,
         let name = format!("{project}_{key}").parse().map_err(|what| node.error(what))?;
         return Ok((name, true));
     }
-    node.only("name external driver labels")?;
+    node.only_or_named("name external driver", "labels")?;
     if let Some(driver) = node.get("driver") {
         if driver.text()? != "local" {
             return Err(driver.error("not supported"));
@@ -314,7 +323,7 @@ impl Source<'_> {
 /// Turns merged files into services.
 fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &Variables) -> Result<Project> {
     let file = Node::top(merged);
-    file.only("version name services volumes networks secrets configs")?;
+    file.only_or_named("name services volumes networks secrets configs", "version")?;
     let name = project_name(request, &file, directory, variables)?;
     let merged = extended(merged, variables)?;
     let file = Node::top(&merged);

@@ -81,8 +81,8 @@ pub(crate) struct Service {
 
 /// Keys that other functions than the table read.
 const READ: &str = "image build command entrypoint container_name depends_on profiles environment env_file pull_policy gpus \
-    ports expose volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale \
-    attach runtime";
+    ports volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale \
+    runtime";
 
 /// The label by which a container is known to be what the file says now: the same as docker's.
 pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
@@ -110,7 +110,7 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
         build => build.transpose()?,
     };
     let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| context.image(&name));
-    node.only_or_named(&(field::keys() + READ), "develop")?;
+    node.only_or_named(&(field::keys() + READ), "develop attach")?;
     let container = match node.get("container_name") {
         Some(container) => container.name()?,
         None => context.container(&name).map_err(|what| node.error(what))?,
@@ -119,8 +119,9 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(context.labels(&name));
     options.extend(field::options(node, context)?);
     options.extend(environment::options(node, context)?);
-    if own_image.is_none() {
-        options.extend(field::pull(node)?);
+    match node.get("pull_policy").filter(|_| own_image.is_some()) {
+        Some(policy) => policy.has_no_effect(),
+        None => options.extend(field::pull(node)?),
     }
     field::runtime(node)?;
     options.extend(field::limits(node)?);

@@ -166,11 +166,19 @@ fn one_key_becomes_its_option() {
         ("volumes: [{type: tmpfs, target: /t, tmpfs: {mode: 01777}}]", "--mount type=tmpfs,target=/t,tmpfs-mode=1777"),
         ("healthcheck: {test: [CMD, /bin/true]}", r#"--health-cmd ["CMD","/bin/true"]"#),
         ("healthcheck: {test: [NONE]}", "--no-healthcheck"),
+        ("expose: [99, 7-9/udp]", "--expose 99 --expose 7-9/udp"),
     ] {
         let lines = command_lines(&format!("services: {{a: {{image: x, {key}}}}}"));
         assert!(lines[0].contains(want), "{key}: {}", lines[0]);
         assert!(!lines[0].contains("NONE"), "{key}: {}", lines[0]);
     }
+}
+
+#[test]
+fn a_link_is_a_name_of_the_other_service() {
+    let lines = command_lines("services: {web: {image: x, links: [db, 'db:mysql']}, db: {image: y}}");
+    assert!(lines[0].contains("--network=shop_default:alias=db,alias=mysql "), "{lines:?}");
+    assert!(lines[1].contains("--network=shop_default:alias=web "), "{lines:?}");
 }
 
 #[test]

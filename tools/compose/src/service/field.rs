@@ -62,7 +62,7 @@ pub(super) fn pull(service: &Node<'_>) -> Result<Vec<String>> {
 pub(super) fn runtime(service: &Node<'_>) -> Result<()> {
     let Some(node) = service.get("runtime") else { return Ok(()) };
     match node.text()?.as_str() {
-        "runc" | "io.containerd.runc.v2" => log::warn!("{}: spawn starts it", node.place),
+        "runc" | "io.containerd.runc.v2" => node.has_no_effect(),
         "nvidia" => return Err(node.error("nvidia is not supported: gpus or deploy.resources gives it GPUs")),
         other => return Err(node.error(format!("{other} is not supported: spawn starts it"))),
     }
@@ -119,8 +119,8 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     options.extend(service.get("gpus").map(|node| devices(&node)).transpose()?.unwrap_or_default());
     let Some(deploy) = service.get("deploy") else { return Ok(options) };
     deploy.only_or_named(
-        "resources replicas labels restart_policy mode",
-        "placement update_config rollback_config endpoint_mode",
+        "resources replicas restart_policy mode",
+        "labels placement update_config rollback_config endpoint_mode",
     )?;
     if let Some(mode) = deploy.get("mode").filter(|mode| mode.value != "replicated" && mode.value != "global") {
         return Err(mode.error("neither replicated nor global"));
@@ -133,8 +133,8 @@ pub(super) fn limits(service: &Node<'_>) -> Result<Vec<String>> {
     let Some(resources) = deploy.get("resources") else { return Ok(options) };
     resources.only("limits reservations")?;
     // The table has these. On one host a reserved processor is no more than a hint.
-    for (part, keys) in [("limits", "cpus memory pids"), ("reservations", "cpus memory devices")] {
-        resources.get(part).map_or(Ok(()), |node| node.only(keys))?;
+    for (part, keys, hints) in [("limits", "cpus memory pids", ""), ("reservations", "memory devices", "cpus")] {
+        resources.get(part).map_or(Ok(()), |node| node.only_or_named(keys, hints))?;
     }
     let reserved = resources.at("reservations.devices").map(|node| devices(&node)).transpose()?;
     options.extend(reserved.unwrap_or_default());

@@ -53,7 +53,7 @@ fn short(node: &Node<'_>, context: &Context<'_>) -> Result<String> {
 }
 
 fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)> {
-    node.only("type source target read_only bind volume tmpfs consistency")?;
+    node.only_or_named("type source target read_only bind volume tmpfs", "consistency")?;
     let kind = node.get("type").ok_or_else(|| node.error("no type"))?;
     let target = node.get("target").ok_or_else(|| node.error("no target"))?.text()?;
     let source = node.get("source").map(|node| node.text()).transpose()?;
@@ -72,9 +72,8 @@ fn long(node: &Node<'_>, context: &Context<'_>) -> Result<(&'static str, String)
     if node.get("read_only").map_or(Ok(false), |node| node.flag())? {
         fields.push("readonly".to_owned());
     }
-    for (part, keys) in [("bind", "propagation create_host_path selinux"), ("volume", "nocopy"), ("tmpfs", "size mode")]
-    {
-        node.get(part).map_or(Ok(()), |node| node.only(keys))?;
+    for (part, keys) in [("bind", "propagation create_host_path"), ("volume", "nocopy"), ("tmpfs", "size mode")] {
+        node.get(part).map_or(Ok(()), |node| node.only_or_named(keys, "selinux"))?;
     }
     for (key, field) in [
         ("bind.propagation", "bind-propagation"),

@@ -52,6 +52,7 @@ fn joined(
     for (key, member) in &members {
         let network = context.network(key).map_err(|what| member.error(what))?;
         let mut what = vec![format!("alias={name}")];
+        what.extend(context.linked_as(name)?.iter().map(|name| format!("alias={name}")));
         let mut priority = 0;
         if member.value.is_object() {
             member.only("aliases ipv4_address ipv6_address mac_address interface_name gw_priority priority")?;
@@ -80,7 +81,7 @@ fn joined(
 
 /// A published port with names for its parts.
 fn long(node: &Node<'_>) -> Result<String> {
-    node.only("target published host_ip protocol mode name app_protocol")?;
+    node.only_or_named("target published host_ip protocol", "mode name app_protocol")?;
     let text = |key| node.get(key).map(|node| node.text()).transpose();
     let target = text("target")?.ok_or_else(|| node.error("no target"))?;
     let published = text("published")?.unwrap_or_default();

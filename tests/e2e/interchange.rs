@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use crate::support::{Need, Sandbox, Test, differences, image, test};
+use crate::support::{Need, Sandbox, Test, differences, image, source, test};
 
 const IMAGES: &[Need] = &[Need::Registry, Need::Program("skopeo"), Need::Program("umoci"), Need::Overlay];
 const RUNC: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("runc"), Need::Program("umoci")];
 const STORAGE: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("skopeo"), Need::Program("jq")];
+const ODD: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Program("skopeo"), Need::Program("umoci")];
 const CRUN: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("crun")];
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -30,6 +31,10 @@ pub(crate) fn tests() -> Vec<Test> {
         tests.push(test(&format!("the_tree_of_{name}_equals_that_of_containers_storage"), STORAGE, move |it| {
             flat_equals_containers_storage(it, name);
         }));
+    }
+    for first in [0, 100, 200] {
+        let fact = format!("odd_images_from_{first}_on_are_taken_as_skopeo_and_umoci_take_them");
+        tests.push(test(&fact, ODD, move |it| odd(it, first)));
     }
     for kind in ["zstd", "plain", "docker", "multi"] {
         let fact = format!("nginx_{kind}_makes_the_same_tree_as_nginx");
@@ -66,6 +71,57 @@ fn unpack_reads_skopeo(sandbox: &Sandbox) {
     sandbox.run(&["unpack", "layout", "--ref", "web", "--flat", "flat"]).ok();
     umoci(sandbox, "nginx");
     assert_same(sandbox, "flat", "nginx/rootfs", false);
+}
+
+/// A hundred of the odd images, through skopeo and umoci and through all of ours: half of them as layers, and so those that
+/// say of one name both that it is there and that it is gone, which only shows as umoci has it in one tree.
+fn odd(sandbox: &Sandbox, first: u32) {
+    let numbers = first..first + 100;
+    let program = source().join("tests/images/odd.py");
+    sandbox.run(&[&program.to_string_lossy(), "odd", &first.to_string(), "100"]).ok();
+    let oddities: Value = serde_json::from_str(&sandbox.read("odd.json")).expect("odd.json");
+    let at_odds = |number: u32| {
+        oddities[number.to_string()].as_array().expect("oddities").iter().any(|odd| odd == "at odds with itself")
+    };
+    let is_flat = |number: u32| number % 2 == 0 || at_odds(number);
+    sandbox.write(
+        "one",
+        r"set -o pipefail; exec 2>ours/$1.said
+        pull -q oci:odd:$1 | unpack --no-sync $2 $3 | bundle --id c$1 -- true >/dev/null; echo $? >ours/$1.code
+        exec >/dev/null 2>theirs/$1.said
+        skopeo copy -q oci:odd:$1 oci:copies/$1:x && umoci raw unpack --image copies/$1:x theirs/$1; echo $? >theirs/$1.code",
+    );
+    sandbox.sh("mkdir ours theirs copies").run().ok();
+    for some in numbers.clone().collect::<Vec<_>>().chunks(25) {
+        let line = |&number: &u32| {
+            if is_flat(number) { format!("{number} --flat ours/{number}\n") } else { format!("{number}\n") }
+        };
+        sandbox.write("some", some.iter().map(line).collect::<String>());
+        sandbox.sh("xargs -P 2 -L 1 bash one <some").run().ok();
+    }
+    let mut same = 0;
+    for number in numbers {
+        let code = |whose: &str| sandbox.read(format!("{whose}/{number}.code")).trim().to_owned();
+        let said = |whose: &str| sandbox.read(format!("{whose}/{number}.said"));
+        match (code("ours").as_str(), code("theirs").as_str()) {
+            ("0", "0") => {
+                let ours = if is_flat(number) {
+                    sandbox.outside(format!("ours/{number}"))
+                } else {
+                    sandbox.outside(format!("state/containers/c{number}/rootfs"))
+                };
+                let found = differences(&ours, &sandbox.outside(format!("theirs/{number}")), false);
+                assert!(found.is_empty(), "image {number}: {}", found.join("\n"));
+                same += 1;
+            }
+            // What is a file in a lower layer becomes a directory, as overlayfs and docker have it.
+            ("0", _) => assert!(said("theirs").trim_end().ends_with("not a directory"), "{number}: {}", said("theirs")),
+            (_, "0") => panic!("image {number}: {}", said("ours")),
+            (..) => {}
+        }
+    }
+    assert!(same > 85, "{same}");
+    sandbox.sh("for id in $(ls state/containers); do bundle delete $id || exit; done").run().ok();
 }
 
 /// Unpacks an image by umoci, as the tree to compare with.

@@ -200,6 +200,7 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
             let Some(found) = tree.lower_file(&target)? else { return later(tree, &path, missing) };
             let inherits = tree.at(target_place).inherits;
             found.copy(&Place { directory: from.as_fd(), name: target_name, inherits })?;
+            tree.mark_copied(target_place, target_name.to_bytes());
             statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW)?
         }
         found => found?,
@@ -256,6 +257,7 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
     if xattr::is_opaque(tree.at(parent), tree.form)? {
         return Ok(());
     }
+    tree.remove_copied(parent, hidden)?;
     match mknodat(tree.at(parent), hidden, FileType::CharacterDevice, Mode::empty(), 0) {
         // This layer's own entry hides a lower file by itself, but a directory would show the lower one's entries.
         Err(Errno::EXIST) => match directory_at(tree, parent, hidden)? {

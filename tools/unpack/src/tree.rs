@@ -83,6 +83,8 @@ pub(crate) struct Tree<'a> {
     clock: u64,
     /// What this layer has made, where lower layers are in the same tree: hashes of the parent's inode and the name.
     made: HashSet<u64>,
+    /// What this layer has of lower ones that are not in the same tree, likewise.
+    copied: HashSet<u64>,
     hasher: RandomState,
     /// The modification time of directories that no entry describes.
     pub(crate) implicit_time: Time,
@@ -102,6 +104,7 @@ impl<'a> Tree<'a> {
             places: HashMap::new(),
             clock: 0,
             made: HashSet::new(),
+            copied: HashSet::new(),
             hasher: RandomState::new(),
             implicit_time: Time::default(),
             implicit: implicit.map(BufWriter::new),
@@ -384,10 +387,26 @@ impl<'a> Tree<'a> {
 
     /// Remembers that this layer has made `name`, so that its whiteouts spare it.
     pub(crate) fn mark(&mut self, parent: usize, name: &[u8]) {
+        let key = self.key(parent, name);
         if self.form.is_flat() {
-            let key = self.key(parent, name);
-            self.made.insert(key);
+            self.made.insert(key)
+        } else {
+            self.copied.remove(&key)
+        };
+    }
+
+    /// Remembers that `name` is a lower layer's file, and here only for a link's sake.
+    pub(crate) fn mark_copied(&mut self, parent: usize, name: &[u8]) {
+        let key = self.key(parent, name);
+        self.copied.insert(key);
+    }
+
+    /// Removes such a file.
+    pub(crate) fn remove_copied(&mut self, parent: usize, name: &CStr) -> anyhow::Result<()> {
+        if self.copied.remove(&self.key(parent, name.to_bytes())) {
+            unlinkat(&self.slots[parent].fd, name, AtFlags::empty())?;
         }
+        Ok(())
     }
 
     /// Tells whether this layer has made `name`. A hash may lie once in 2^64; its key is random, so nobody can aim.

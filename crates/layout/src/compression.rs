@@ -131,53 +131,29 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-/// Something that compresses what is written to it.
-#[allow(missing_debug_implementations, reason = "zstd's has none")]
-pub enum Encoder<W: Write> {
-    /// As it is.
-    Plain(W),
-    /// By zlib-rs.
-    Gzip(GzEncoder<W>),
-    /// By libzstd.
-    Zstd(zstd::stream::write::Encoder<'static, W>),
-}
-
-impl<W: Write> Encoder<W> {
-    fn sink(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Plain(out) => out,
-            Self::Gzip(encoder) => encoder,
-            Self::Zstd(encoder) => encoder,
-        }
-    }
-
-    /// Writes the end of the stream and gives the sink back.
-    pub fn finish(self) -> io::Result<W> {
-        match self {
-            Self::Plain(out) => Ok(out),
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-        }
-    }
-}
-
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink().flush()
-    }
-}
-
 impl Compression {
-    /// Wraps a sink in an encoder. The same content gives the same bytes: gzip's header has no time.
-    pub fn encoder<W: Write>(self, out: W) -> io::Result<Encoder<W>> {
+    /// Compresses what `fill` writes, into a sink that is given back. The same content gives the same bytes: gzip's header
+    /// has no time.
+    pub fn encode<W: Write, T, E: From<io::Error>>(
+        self,
+        mut out: W,
+        fill: impl FnOnce(&mut dyn Write) -> Result<T, E>,
+    ) -> Result<(W, T), E> {
         Ok(match self {
-            Self::Plain => Encoder::Plain(out),
-            Self::Gzip => Encoder::Gzip(GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL))),
-            Self::Zstd => Encoder::Zstd(zstd::stream::write::Encoder::new(out, 0)?),
+            Self::Plain => {
+                let filled = fill(&mut out)?;
+                (out, filled)
+            }
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(out, flate2::Compression::new(GZIP_LEVEL));
+                let filled = fill(&mut encoder)?;
+                (encoder.finish()?, filled)
+            }
+            Self::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(out, 0)?;
+                let filled = fill(&mut encoder)?;
+                (encoder.finish()?, filled)
+            }
         })
     }
 

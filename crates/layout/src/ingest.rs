@@ -4,7 +4,7 @@
 //! noticed: by its size before it is read, else by its reader, who removes it or says so. Then it is fetched again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,6 @@ use rustix::fs::FlockOperation;
 use crate::{Digester, Error, Layout};
 
 /// Piece size when a partial blob is digested again. Bytes.
-const PIECE: usize = 256 << 10;
 
 /// One blob being written, under a lock: a second process that wants the same blob waits, then finds it there.
 #[derive(Debug)]
@@ -119,17 +118,7 @@ impl Ingest {
     }
 
     fn digest_again(&mut self) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            let count = match self.file.read(&mut piece) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            self.digester.update(&piece[..count]);
-            self.offset += count as u64;
-        }
+        self.offset += io::copy(&mut self.file, &mut self.digester)?;
         if self.offset > self.descriptor.size() { self.restart().map_err(io::Error::from) } else { Ok(()) }
     }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use rustix::fs::FlockOperation;
 
-pub use compression::{Compression, Encoder};
+pub use compression::Compression;
 pub use digest::{Digester, Verified, sha256, verify};
 pub use draft::Draft;
 pub use error::Error;

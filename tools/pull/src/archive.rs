@@ -151,14 +151,7 @@ impl Archive {
     /// Makes a file a blob, which costs one reading.
     fn add(&mut self, place: Place, media_type: MediaType) -> anyhow::Result<Descriptor> {
         let mut digester = Digester::sha256();
-        let mut reader = self.reader(place, 0)?;
-        let mut piece = vec![0; 128 << 10];
-        loop {
-            match reader.read(&mut piece).with_context(|| format!("read {}", self.name))? {
-                0 => break,
-                count => digester.update(&piece[..count]),
-            }
-        }
+        io::copy(&mut self.reader(place, 0)?, &mut digester).with_context(|| format!("read {}", self.name))?;
         let digest = digester.finish();
         self.blobs.insert(digest.to_string(), Blob::File(place));
         Ok(Descriptor::new(media_type, place.size, digest))

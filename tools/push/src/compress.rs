@@ -1,6 +1,6 @@
 //! `--compress`: layers that are not compressed are on their way, and the manifests say so. Their diffIDs stay.
 
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::sync::{PoisonError, atomic::AtomicBool};
 
 use anyhow::{Context, bail};
@@ -53,12 +53,13 @@ impl Job<'_> {
         }
         let (now, file) = loop {
             let mut content = BufReader::with_capacity(PIECE, self.layout.follow(blob, self.pipe)?);
-            let mut encoder = self.compression.encoder(self.layout.draft()?)?;
-            match content.fill_buf().map(Compression::detect).and_then(|found| match found {
-                Compression::Plain => io::copy(&mut content, &mut encoder),
+            let found = content.fill_buf().map(Compression::detect);
+            let encode = |out: &mut dyn Write| match found? {
+                Compression::Plain => io::copy(&mut content, out),
                 other => Err(io::Error::other(format!("its media type says plain tar, its content is {other}"))),
-            }) {
-                Ok(_) => break encoder.finish()?.finish(media_type)?,
+            };
+            match self.compression.encode(self.layout.draft()?, encode) {
+                Ok((draft, _)) => break draft.finish(media_type)?,
                 // It turned out wrong when it had come, and comes anew.
                 Err(error) if matches!(layout::Error::find(&error), Some(layout::Error::Replaced(_))) => {}
                 Err(error) => bail!(error),

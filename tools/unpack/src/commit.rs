@@ -56,13 +56,14 @@ fn write_layer(
     container: &Container,
     (compression, style): (Compression, Style),
 ) -> anyhow::Result<Option<Written>> {
-    let encoder = compression.encoder(layout.draft()?)?;
-    let out = Digesting { out: encoder, digester: Digester::sha256() };
-    let (Digesting { out, digester }, entries) = diff::write(container, style, out)?;
+    let (draft, (digester, entries)) = compression.encode(layout.draft()?, |out| {
+        let (digesting, entries) = diff::write(container, style, Digesting { out, digester: Digester::sha256() })?;
+        anyhow::Ok((digesting.digester, entries))
+    })?;
     if entries == 0 {
         return Ok(None);
     }
-    let blob = out.finish()?.commit(compression.media_type())?;
+    let blob = draft.commit(compression.media_type())?;
     log::debug!("layer {} of {entries} entries, {} bytes", blob.digest(), blob.size());
     Ok(Some(Written { blob, diff_id: digester.finish().to_string() }))
 }

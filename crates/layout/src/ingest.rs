@@ -13,8 +13,6 @@ use rustix::fs::FlockOperation;
 
 use crate::{Digester, Error, Layout};
 
-/// Piece size when a partial blob is digested again. Bytes.
-
 /// One blob being written, under a lock: a second process that wants the same blob waits, then finds it there.
 #[derive(Debug)]
 pub struct Ingest {

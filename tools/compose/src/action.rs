@@ -209,9 +209,9 @@ pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()
 }
 
 /// Removes the files that were made for the project.
-pub(crate) fn remove_files(project: &Project) -> Result<()> {
-    let removed = sys::file::there(std::fs::remove_dir_all(&project.directory));
-    removed.map(drop).with_context(|| format!("remove {}", project.directory.display()))
+pub(crate) fn remove_files(directory: &Path) -> Result<()> {
+    let removed = sys::file::there(std::fs::remove_dir_all(directory));
+    removed.map(drop).with_context(|| format!("remove {}", directory.display()))
 }
 
 /// Removes the project's own volumes; those that others made and named for it stay.

@@ -67,7 +67,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             if down.services.services.is_empty() {
                 action::orphans(&project, &root, down.remove_orphans)?;
                 networks = action::remove_networks(&project, &root);
-                action::remove_files(&project)?;
+                action::remove_files(&file.roots.directories().project(&project.name))?;
             }
             // A network that somebody else is in keeps no volume.
             if down.volumes {

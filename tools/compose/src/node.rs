@@ -66,11 +66,7 @@ impl<'a> Node<'a> {
 
     /// Returns permissions in octal digits: in YAML they are a number, whose digits were octal.
     pub(crate) fn mode(&self) -> Result<String> {
-        let digits = self.value.as_u64().map_or_else(|| self.text(), |mode| Ok(format!("{mode:o}")))?;
-        if u32::from_str_radix(&digits, 8).is_ok_and(|mode| mode <= 0o7777) {
-            return Ok(digits);
-        }
-        Err(self.error("permissions are expected, as 0440"))
+        self.value.as_u64().map_or_else(|| self.text(), |mode| Ok(format!("{mode:o}")))
     }
 
     /// Returns a truth value.

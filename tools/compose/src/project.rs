@@ -52,8 +52,6 @@ pub(crate) struct Project {
     pub(crate) containers: Vec<ContainerId>,
     /// Names of the project's own volumes.
     pub(crate) volumes: Vec<VolumeName>,
-    /// Where files of its services are made.
-    pub(crate) directory: PathBuf,
 }
 
 /// What a service's keys refer to outside of the service.
@@ -356,7 +354,7 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     let containers = outlines.iter().filter_map(|outline| context.container_of(&outline.name).ok()).collect();
     let mut file = merged.clone();
     file["name"] = name.as_str().into();
-    Ok(Project { file, name, services, containers, volumes, directory: made })
+    Ok(Project { file, name, services, containers, volumes })
 }
 
 /// Lays each service on the one that it extends: compose-spec, 05, `extends`.

@@ -187,7 +187,6 @@ mod tests {
             services,
             containers: vec![],
             volumes: vec![],
-            directory: "/d".into(),
         };
         let services = Services { services: vec![] };
         let print = Print { build: false, no_build: false, force_recreate: true, no_deps: false, pull: None, services };

@@ -102,7 +102,7 @@ pub(crate) fn outline(name: &str, node: &Node<'_>) -> Result<Outline> {
 /// Reads the service of that outline.
 pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> Result<Service> {
     let Outline { name, dependencies, .. } = outline;
-    let build = match node.get("build").map(|build| build::words(&build)) {
+    let build = match node.get("build").map(|build| build::words(&build, context)) {
         Some(Err(error)) if node.get("image").is_some() => {
             log::warn!("{error}: its image is not built, but fetched");
             None
@@ -110,14 +110,14 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
         build => build.transpose()?,
     };
     let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| context.image(&name));
-    node.only_or_named(&(field::keys() + READ), "develop attach")?;
+    node.only_or_named(&(field::keys(field::SERVICE) + READ), "develop attach")?;
     let container = match node.get("container_name") {
         Some(container) => container.name()?,
         None => context.container(&name).map_err(|what| node.error(what))?,
     };
     let mut options = vec!["--name".to_owned(), container.to_string()];
     options.extend(context.labels(&name));
-    options.extend(field::options(node, context)?);
+    options.extend(field::options(node, field::SERVICE, context)?);
     options.extend(environment::options(node, context)?);
     match node.get("pull_policy").filter(|_| own_image.is_some()) {
         Some(policy) => policy.has_no_effect(),
@@ -129,7 +129,7 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
     options.extend(joining);
     let (mounts, files) = mount::options(node, context)?;
     options.extend(mounts);
-    options.extend(health::options(node)?);
+    options.extend(health::options(node, context)?);
     let has_own_image = own_image.is_some();
     let operands = operands(node, own_image, &mut options)?;
     let settings = networks.iter().flat_map(|network| &network.settings);

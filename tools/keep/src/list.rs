@@ -49,12 +49,9 @@ impl FromStr for Filter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').unwrap_or_default();
+        let (name, value) = text.split_once('=').filter(|(_, value)| !value.is_empty()).unwrap_or_default();
         let label = || value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value.to_owned())));
         match name {
-            _ if value.is_empty() => {
-                Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned())
-            }
             "name" => Ok(Self::Name(value.to_owned())),
             "health" => Ok(Self::Member("health", value.to_owned())),
             "status" => Ok(Self::Member("status", value.to_owned())),

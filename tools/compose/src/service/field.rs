@@ -5,22 +5,25 @@ use anyhow::Result;
 use crate::node::Node;
 use crate::project::Context;
 
-/// Returns the rows of the table: key, option, kind.
-fn rows() -> impl Iterator<Item = [&'static str; 3]> {
+/// Keys of a service.
+pub(super) const SERVICE: &str = include_str!("fields.txt");
+
+/// Returns the rows of a table: key, option, kind.
+fn rows(table: &'static str) -> impl Iterator<Item = [&'static str; 3]> {
     let words = |line: &'static str| line.split_whitespace().collect::<Vec<_>>().try_into().ok();
-    include_str!("fields.txt").lines().filter(|line| !line.starts_with('#')).filter_map(words)
+    table.lines().filter(|line| !line.starts_with('#')).filter_map(words)
 }
 
-/// Returns the keys that stand in the table.
-pub(super) fn keys() -> String {
-    rows().map(|[key, ..]| key.to_owned() + " ").filter(|key| !key.contains('.')).collect()
+/// Returns the keys that stand in a table.
+pub(super) fn keys(table: &'static str) -> String {
+    rows(table).map(|[key, ..]| key.to_owned() + " ").filter(|key| !key.contains('.')).collect()
 }
 
-/// Returns the options of the table's keys that the service has.
-pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
+/// Returns the options of a table's keys that a mapping has.
+pub(super) fn options(mapping: &Node<'_>, table: &'static str, context: &Context<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
-    for [key, option, kind] in rows() {
-        let Some(node) = service.at(key) else { continue };
+    for [key, option, kind] in rows(table) {
+        let Some(node) = mapping.at(key) else { continue };
         let values = match kind {
             "flag" => {
                 options.extend(node.flag()?.then(|| option.to_owned()));
@@ -29,7 +32,8 @@ pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<S
             "texts" => node.texts()?,
             "pairs" => node.pairs('=')?,
             "addresses" => node.pairs(':')?,
-            "seconds" => vec![seconds(&node)?.to_string()],
+            "seconds" => vec![format!("{}s", seconds(&node)?)],
+            "number" => vec![seconds(&node)?.to_string()],
             "namespace" => vec![namespace(&node, context)?],
             _ => vec![node.text()?],
         };
@@ -63,8 +67,7 @@ pub(super) fn runtime(service: &Node<'_>) -> Result<()> {
     let Some(node) = service.get("runtime") else { return Ok(()) };
     match node.text()?.as_str() {
         "runc" | "io.containerd.runc.v2" => node.has_no_effect(),
-        "nvidia" => return Err(node.error("nvidia is not supported: gpus or deploy.resources gives it GPUs")),
-        other => return Err(node.error(format!("{other} is not supported: spawn starts it"))),
+        other => return Err(node.error(format!("{other} is not supported: spawn starts it (gpus: all gives it GPUs)"))),
     }
     Ok(())
 }
@@ -156,7 +159,7 @@ fn restart(policy: &Node<'_>) -> Result<String> {
 }
 
 /// Reads a duration such as `1m30s`, rounded up to seconds: compose-spec, 11 (specifying durations).
-pub(super) fn seconds(node: &Node<'_>) -> Result<u64> {
+fn seconds(node: &Node<'_>) -> Result<u64> {
     let duration = cli::duration(&node.text()?).map_err(|what| node.error(what))?;
     Ok(duration.as_secs() + u64::from(duration.subsec_nanos() > 0))
 }

@@ -2,21 +2,17 @@
 
 use anyhow::Result;
 
-use super::field::seconds;
+use super::field;
 use crate::node::Node;
+use crate::project::Context;
 
-const DURATIONS: &[(&str, &str)] = &[
-    ("interval", "--health-interval"),
-    ("timeout", "--health-timeout"),
-    ("start_period", "--health-start-period"),
-    ("start_interval", "--health-start-interval"),
-];
+const FIELDS: &str = include_str!("health.txt");
 
 /// What `keep` writes a log by.
 const DRIVERS: [&str; 6] = ["file", "local", "json-file", "k8s-file", "journald", "none"];
 
 /// Returns the options of `healthcheck` and `logging`.
-pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
+pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<Vec<String>> {
     let mut options = Vec::new();
     if let Some(node) = service.get("logging") {
         node.only("driver options")?;
@@ -31,7 +27,7 @@ pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
         }
     }
     let Some(node) = service.get("healthcheck") else { return Ok(options) };
-    node.only("test interval timeout start_period start_interval retries disable")?;
+    node.only(&(field::keys(FIELDS) + "test disable"))?;
     let test = node.get("test").map(|node| test(&node)).transpose()?;
     if node.get("disable").map_or(Ok(false), |node| node.flag())? || test == Some(None) {
         options.push("--no-healthcheck".to_owned());
@@ -40,14 +36,7 @@ pub(super) fn options(service: &Node<'_>) -> Result<Vec<String>> {
     if let Some(Some(command)) = test {
         options.extend(["--health-cmd".to_owned(), command]);
     }
-    for (key, option) in DURATIONS {
-        if let Some(node) = node.get(key) {
-            options.extend([(*option).to_owned(), format!("{}s", seconds(&node)?)]);
-        }
-    }
-    if let Some(retries) = node.get("retries") {
-        options.extend(["--health-retries".to_owned(), retries.text()?]);
-    }
+    options.extend(field::options(&node, FIELDS, context)?);
     Ok(options)
 }
 

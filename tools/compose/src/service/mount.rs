@@ -36,7 +36,9 @@ pub(super) fn options(service: &Node<'_>, context: &Context<'_>) -> Result<(Vec<
     }
     for (key, directory) in [("secrets", "/run/secrets/"), ("configs", "/")] {
         for node in service.get(key).map(|node| node.items()).transpose()?.unwrap_or_default() {
-            options.extend(["--volume".to_owned(), file(&node, key, directory, context, &mut files)?]);
+            let (volume, made) = file(&node, key, directory, context)?;
+            options.extend(["--volume".to_owned(), volume]);
+            files.extend(made);
         }
     }
     Ok((options, files))
@@ -95,36 +97,26 @@ fn quoted(field: &str) -> String {
     if plain { field.to_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
 }
 
-/// A secret or a config: its file, mounted read-only.
-fn file(
-    node: &Node<'_>,
-    key: &str,
-    directory: &str,
-    context: &Context<'_>,
-    made: &mut Vec<MadeFile>,
-) -> Result<String> {
+type File = (String, Option<MadeFile>);
+
+/// A secret or a config: its file, mounted read-only, and how that is made.
+fn file(node: &Node<'_>, key: &str, directory: &str, context: &Context<'_>) -> Result<File> {
     let name = node.get("source").unwrap_or_else(|| node.clone()).text()?;
     let (kind, source) = context.source(key, &name).map_err(|what| node.error(what))?;
     if node.value.is_object() {
         // As with docker compose a file of the host's keeps its owner and mode.
-        let (other, named) = if kind == "file" { ("", "uid gid mode") } else { ("uid gid mode", "") };
-        node.only_or_named(&format!("source target {other}"), named)?;
+        let named = if kind == "file" { "uid gid mode" } else { "" };
+        node.only_or_named("source target uid gid mode", named)?;
     }
-    let file = if kind == "file" {
-        source.text()?
-    } else {
-        let (path, file) = make(node, &kind, &source, context)?;
-        made.push(file);
-        path
-    };
+    let (file, made) = if kind == "file" { (source.text()?, None) } else { make(node, &kind, &source, context)? };
     let target = node.get("target").map_or_else(|| Ok(name.clone()), |target| target.text())?;
     let target = if target.starts_with('/') { target } else { format!("{directory}{target}") };
-    Ok(format!("{file}:{target}:ro"))
+    Ok((format!("{file}:{target}:ro"), made))
 }
 
 /// A text, or the value of a variable, as a file that everybody may read unless the service says otherwise, in a directory
 /// that nobody else may enter. Its name is that of what it is made of, so another text is another file.
-fn make(node: &Node<'_>, kind: &str, source: &Node<'_>, context: &Context<'_>) -> Result<(String, MadeFile)> {
+fn make(node: &Node<'_>, kind: &str, source: &Node<'_>, context: &Context<'_>) -> Result<File> {
     let mut text = source.text()?;
     let mut variable = None;
     let mut printed = format!("printf %s {}", word(&text));
@@ -145,7 +137,7 @@ fn make(node: &Node<'_>, kind: &str, source: &Node<'_>, context: &Context<'_>) -
     let path = context.directory.join(name).display().to_string();
     let directory = word(&context.directory.display().to_string());
     let line = format!("mkdir -p -m 700 {directory}; {printed} | install {rights} /dev/stdin {}\n", word(&path));
-    Ok((path, MadeFile { line, variable }))
+    Ok((path, Some(MadeFile { line, variable })))
 }
 
 /// Tells whether a shell has variables of that name: POSIX, XBD, 3.216.

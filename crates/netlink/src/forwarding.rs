@@ -1,9 +1,11 @@
 //! Settings of the calling thread's network namespace (kernel documentation, networking/ip-sysctl), above all whether the host
 //! forwards packets: `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding`.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open, openat};
 
 const SETTINGS: &str = "/proc/sys/net";
 
@@ -44,6 +46,24 @@ pub fn set(name: &str, value: &str) -> io::Result<()> {
     log::debug!("write {value} to {}", path.display());
     fs::write(&path, value)
         .map_err(|error| io::Error::new(error.kind(), format!("write {value} to {}: {error}", path.display())))
+}
+
+/// Writes settings of one directory, those that have another value: /proc/sys may be read-only. The directory is looked up
+/// once, because the kernel looks through those of all namespaces for it. Errors name it.
+pub fn set_all(directory: &str, settings: &[(&str, &str)]) -> io::Result<()> {
+    let path = Path::new(SETTINGS).join(directory);
+    let write = || -> io::Result<()> {
+        let directory = open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        for (name, value) in settings {
+            let open = |flags| openat(&directory, *name, flags | OFlags::CLOEXEC, Mode::empty()).map(File::from);
+            if io::read_to_string(open(OFlags::RDONLY)?)?.trim() != *value {
+                log::debug!("write {value} to {}", path.join(name).display());
+                open(OFlags::WRONLY)?.write_all(value.as_bytes())?;
+            }
+        }
+        Ok(())
+    };
+    write().map_err(|error| io::Error::new(error.kind(), format!("set {}: {error}", path.display())))
 }
 
 /// A router takes no routes from router advertisements, so that the host would lose its default route at the moment that it

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{
-    IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_ADDRESS, IFLA_ALT_IFNAME, IFLA_EXT_MASK, IFLA_GROUP, IFLA_IFALIAS,
-    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK,
+    IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_ALT_IFNAME, IFLA_EXT_MASK, IFLA_GROUP,
+    IFLA_IFALIAS, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINK,
     IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD, IFLA_PROP_LIST, NDA_DST, NDA_LLADDR,
     NUD_PERMANENT, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF,
     RTA_PREFSRC, RTA_PRIORITY, RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNSID, RTM_GETROUTE, RTM_NEWADDR,
@@ -34,6 +34,9 @@ const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_BRIDGE: u32 = 4;
+const IFLA_INET_CONF: u16 = 1;
+// include/uapi/linux/ip.h
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IFF_UP: u32 = 1;
 /// A name's bytes, and the zero byte behind them; further names may be longer.
 const IFNAMSIZ: usize = 16;
@@ -202,9 +205,13 @@ impl Router {
         self.0.request(&link_message(RTM_NEWLINK, index, true, Attributes::new()), 0)
     }
 
-    /// Gives a link the address that it has. For the kernel that is a change, of which it tells the neighbours where
-    /// `arp_notify` and `ndisc_notify` are on: by a gratuitous ARP and an unsolicited neighbour advertisement.
+    /// Gives a link the address that it has. For the kernel that is a change, of which it tells the neighbours: by a
+    /// gratuitous ARP from now on, and by an unsolicited neighbour advertisement where `ndisc_notify` is on.
     pub fn announce(&mut self, index: u32, mac: &[u8]) -> Result<(), Error> {
+        let notify = Attributes::new().number(IPV4_DEVCONF_ARP_NOTIFY, 1);
+        let ipv4 = Attributes::new().nest(u16::from(AF_INET), &Attributes::new().nest(IFLA_INET_CONF, &notify));
+        let attributes = Attributes::new().nest(IFLA_AF_SPEC, &ipv4);
+        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)?;
         let attributes = Attributes::new().bytes(IFLA_ADDRESS, mac);
         self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
     }

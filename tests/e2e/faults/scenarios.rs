@@ -238,9 +238,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "ns_connect",
-        prepare: "NETWORKED; ns disconnect lab web >/dev/null 2>&1; :",
+        prepare: "NETWORKED; ns disconnect lab web >/dev/null 2>&1; ns network create --exist-ok --driver routed lab >/dev/null",
         run: "$STRACE ns connect lab web",
-        check: "nsenter --net=/run/netns/web ip -o -4 addr show eth1 | wc -l; \
+        check: "nsenter --net=/run/netns/web ip -o -4 addr show eth1 | wc -l; ip route | grep -c ' dev dr'; \
             jq -c '.network.ips | length' state/containers/web/record.json",
         clear: "ns disconnect lab web",
     },

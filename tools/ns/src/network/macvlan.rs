@@ -33,11 +33,8 @@ pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
         let address = Cidr { address: *address, prefix: subnet.prefix };
         leases.push(Lease { address, gateway, internal: false });
     }
-    steps.extend(leases.iter().map(|lease| Step::Address {
-        link: name.clone(),
-        address: lease.address,
-        on_link: true,
-    }));
+    let address = |lease: &Lease| Step::Address { link: name.clone(), address: lease.address, on_link: true };
+    steps.extend(leases.iter().map(address));
     steps.push(Step::Up(name.clone()));
     steps.push(Step::Announce { link: name.clone(), mac: request.mac, way: vec![] });
     steps.extend(leases.iter().map(|lease| request.way(lease)));

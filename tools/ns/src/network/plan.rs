@@ -163,19 +163,15 @@ impl fmt::Display for Step {
             Self::Firewall { rules, .. } if rules.internal => write!(f, "keep packets of {} inside", rules.bridge),
             Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade what leaves {}", rules.bridge),
             Self::Firewall { rules, .. } => write!(f, "let packets of {} through", rules.bridge),
-            Self::Pair { port, bridge: Some(bridge), peer } => {
-                write!(f, "join {} to {bridge} through {}", peer.name, port.name)
-            }
-            Self::Pair { port, bridge: None, peer } => {
-                write!(f, "join {} to the host through {}", peer.name, port.name)
+            Self::Pair { port, bridge, peer } => {
+                let to = bridge.as_deref().unwrap_or("the host");
+                write!(f, "join {} to {to} through {}", peer.name, port.name)
             }
             Self::Port { port, bridge } => write!(f, "make {port} a port of {bridge}"),
             Self::Macvlan { link, parent } => write!(f, "put {} on the network of {parent}", link.name),
             Self::Hairpin(link) => write!(f, "let {link} send packets back"),
             Self::HostRoute { link, address, .. } => write!(f, "route {address} through {link}"),
-            Self::Neighbours { link, lease, .. } => {
-                write!(f, "route the container's {} through {link}", lease.address.network())
-            }
+            Self::Neighbours { link, lease, .. } => write!(f, "lead to {} through {link}", lease.address.network()),
             Self::Address { link, address, .. } => write!(f, "give the container's {link} address {address}"),
             Self::Up(link) => write!(f, "bring the container's {link} up"),
             Self::Announce { link, .. } => write!(f, "announce the addresses of the container's {link}"),

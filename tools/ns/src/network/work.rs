@@ -204,14 +204,9 @@ fn make_namespace(of: &PortAlias) -> Result<(OwnedFd, Router)> {
     named::create(&of.id, || {
         // Nobody on a bridge may talk a container into other routes. And neighbours are told who has an address now: they
         // may know another one who had it before.
-        for (name, value) in [
-            ("ipv6/conf/default/accept_ra", "0"),
-            ("ipv4/conf/default/arp_notify", "1"),
-            ("ipv6/conf/default/ndisc_notify", "1"),
-        ] {
-            if let Err(error) = write_sysctl(name, value) {
-                log::debug!("{name}: {error}");
-            }
+        let settings = [("accept_ra", "0"), ("ndisc_notify", "1")];
+        if let Err(error) = forwarding::set_all("ipv6/conf/default", &settings) {
+            log::debug!("{error}");
         }
         let mut router = Router::open()?;
         router.set_alias("lo", &of.to_string())?;
@@ -241,15 +236,8 @@ fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (b
 /// network has none.
 fn shield(link: &str, ipv6: bool) {
     let settings = [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", if ipv6 { "0" } else { "1" })];
-    for (name, value) in settings {
-        // A kernel without IPv6 has no such file.
-        if let Err(error) = sys::file::there(write_sysctl(&format!("ipv6/conf/{link}/{name}"), value)) {
-            log::warn!("set {name} of {link} to {value}: {error}");
-        }
+    // A kernel without IPv6 has no such directory.
+    if let Err(error) = sys::file::there(forwarding::set_all(&format!("ipv6/conf/{link}"), &settings)) {
+        log::warn!("{error}");
     }
-}
-
-/// Writes a setting, unless it has that value: /proc/sys may be read-only.
-fn write_sysctl(name: &str, value: &str) -> std::io::Result<()> {
-    if forwarding::setting(name)? == value { Ok(()) } else { forwarding::set(name, value) }
 }

@@ -33,6 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_is_too_much_at_once_goes_in_pieces", NEEDS, pieces),
         test("an_uploads_credentials_stay_with_their_registry", NEEDS, credentials),
         test("a_killed_push_is_repeated", NEEDS, killed),
+        test("an_upload_that_is_cut_or_killed_anywhere_ends_well", NEEDS, cut_anywhere),
         test("a_damaged_blob_ends_it_before_the_manifest", NEEDS, damaged),
         test("no_push_needs_more_than_20_megabytes", NEEDS, memory),
         test("wrong_use_of_push_is_one_line", NEEDS, wrong_use),
@@ -337,6 +338,16 @@ fn killed(sandbox: &Sandbox) {
     let good = format!("{UPLOADS}/good/image");
     sandbox.run(&line(&layout, &good)).ok();
     sandbox.run(&["pull", "--layout", "back", &good]).ok();
+}
+
+/// Between any two parts of requests and answers: the connection is gone, or the program.
+fn cut_anywhere(sandbox: &Sandbox) {
+    let _registry = registry(sandbox);
+    let [images, cuts] = ["odd.py", "cutting-proxy"].map(|name| source().join("tests/images").join(name));
+    sandbox.run(&[&images.to_string_lossy(), "odd", "2", "1"]).ok();
+    let said = sandbox.run(&[&cuts.to_string_lossy(), OWN, "odd", "2", "601"]).ok().stdout;
+    let counts: Vec<u32> = said.lines().filter_map(|line| line.split_once(' ')?.1.parse().ok()).collect();
+    assert!(counts.len() == 2 && said.lines().count() == 2 && counts[0] > 15, "{said}");
 }
 
 fn damaged(sandbox: &Sandbox) {

@@ -342,7 +342,9 @@ fn find_scheme(client: &Client, host: &str) -> &'static str {
     let anybody = Client::new(patience, Trust { anybody: true, ..Trust::default() });
     let Err(error) = anybody.probe(&format!("https://{host}/v2/")) else { return "https" };
     log::debug!("no https: {:#}", error.into_error());
-    match client.probe(&format!("http://{host}/v2/")) {
+    let plain = || client.probe(&format!("http://{host}/v2/"));
+    // An answer that was cut off says nothing, and nobody asks for the scheme again.
+    match plain().or_else(|_| plain()) {
         // So a TLS server answers http on its port: what keeps it from speaking TLS with us is the thing to tell.
         Ok(StatusCode::BAD_REQUEST) | Err(_) => "https",
         Ok(_) => "http",

@@ -145,6 +145,9 @@ fn words(sandbox: &Sandbox) {
         ("bundle rm nosuch", 1, "nosuch"),
         ("keep lsit", 125, "did you mean `keep list`?"),
         ("bundle lits", 1, "did you mean `bundle list`?"),
+        ("keep lgos web", 125, "did you mean `keep logs`?"),
+        ("unpack dif web", 2, "did you mean `unpack diff`?"),
+        ("keep stop nosuch", 1, "no container nosuch"),
     ] {
         let tool = line.split(' ').next().unwrap();
         sandbox.sh(line).run().fails(code).one_error_line(tool, &[said]);

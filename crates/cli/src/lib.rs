@@ -99,7 +99,10 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
         .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, matches)));
     let (args, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return usage_exit(&tool, &error, codes),
+        Err(error) => {
+            let almost = word.and_then(|word| words::almost(&command, &word));
+            return usage_exit(&tool, &error, codes, &almost.unwrap_or_default());
+        }
     };
     drop(parsing);
     log::init(&tool, verbosity(&matches));
@@ -256,13 +259,13 @@ fn verbosity(matches: &ArgMatches) -> u8 {
     matches.get_count("verbose")
 }
 
-fn usage_exit(tool: &str, error: &clap::Error, codes: Codes) -> ExitCode {
+fn usage_exit(tool: &str, error: &clap::Error, codes: Codes, tip: &str) -> ExitCode {
     if error.use_stderr() {
         let line = match error.kind() {
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "nothing to do (see --help)".to_owned(),
             _ => usage_line(&error.to_string()),
         };
-        eprint_line(&format!("{tool}: {line}"));
+        eprint_line(&format!("{tool}: {line}{tip}"));
         return ExitCode::from(if is_nobody(error) { Codes::OWN.failed } else { codes.usage });
     }
     // Help and version go to stdout and are no failure; a closed pipe is nobody's.

@@ -91,6 +91,7 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
 /// Returns what may have been meant by a first word that has led to an error: a verb that is almost the same.
 pub(crate) fn almost(command: &Command, word: &OsStr) -> Option<String> {
     let word = word.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_lowercase()))?;
+    let word = Some(word).filter(|word| command.find_subcommand(word).is_none())?;
     let verbs = command.get_subcommands().flat_map(Command::get_name_and_visible_aliases);
     let is_near = |verb: &&str| {
         let distance = strsim::osa_distance(verb, word);
@@ -104,7 +105,9 @@ mod tests {
     use super::*;
 
     fn keep() -> Command {
-        ["list", "rm", "logs"].into_iter().fold(Command::new("keep"), |keep, verb| keep.subcommand(Command::new(verb)))
+        ["list", "rm", "logs", "stop", "top"]
+            .into_iter()
+            .fold(Command::new("keep"), |keep, verb| keep.subcommand(Command::new(verb)))
     }
 
     #[test]
@@ -130,9 +133,15 @@ mod tests {
 
     #[test]
     fn what_was_almost_typed_is_named() {
-        for (word, want) in
-            [("lsit", Some("list")), ("logz", Some("logs")), ("list", None), ("web", None), ("rn", None)]
-        {
+        for (word, want) in [
+            ("lsit", Some("list")),
+            ("logz", Some("logs")),
+            ("list", None),
+            ("web", None),
+            ("rn", None),
+            ("log", Some("logs")),
+            ("stop", None),
+        ] {
             let almost = almost(&keep(), word.as_ref());
             assert_eq!(almost, want.map(|verb| format!(" (did you mean `keep {verb}`?)")), "{word}");
         }

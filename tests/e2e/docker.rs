@@ -74,6 +74,11 @@ fn front(sandbox: &Sandbox) {
     for kind in ["container", "image", "volume", "network"] {
         sandbox.sh(&format!("usr/bin/drayage {kind} exists nosuch")).run().fails(1).stderr_is("");
     }
+    for (typed, meant) in [("stpo", "stop"), ("imges", "images"), ("logss", "logs"), ("execc", "exec"), ("pux", "pull")]
+    {
+        let outcome = sandbox.sh(&format!("usr/bin/drayage {typed} x")).run().fails(2);
+        assert_eq!(outcome.stderr.contains(&format!("did you mean drayage {meant}?")), typed != "pux", "{outcome}");
+    }
     sandbox.sh("usr/bin/drayage kill").run().fails(2).one_error_line("drayage", &["no container"]);
 }
 

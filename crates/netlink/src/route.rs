@@ -91,13 +91,15 @@ impl Router {
 
     /// Returns all links, or those that are ports of the link `controller`.
     pub fn links(&mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
-        Ok(links(&self.0.dump(&list_message(controller))?))
+        let attributes = Attributes::new().number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        Ok(links(&self.0.dump(&list_message(controller, attributes))?))
     }
 
     /// Returns some of all links, or of those that are ports of the link `controller`, if there are any. This socket is not to be used for anything else then: there may
     /// be more to come.
     pub fn some_links(mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
-        Ok(links(&self.0.begin_dump(&list_message(controller))?))
+        // For a mask the kernel would measure all links before the first answer.
+        Ok(links(&self.0.begin_dump(&list_message(controller, Attributes::new()))?))
     }
 
     /// Returns the link of that name, be it one of its further ones, or `None`.
@@ -324,8 +326,7 @@ impl Router {
     }
 }
 
-fn list_message(controller: Option<u32>) -> Raw {
-    let attributes = Attributes::new().number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+fn list_message(controller: Option<u32>, attributes: Attributes) -> Raw {
     let attributes = controller.iter().fold(attributes, |a, index| a.number(IFLA_MASTER, *index));
     link_message(RTM_GETLINK, 0, false, attributes)
 }

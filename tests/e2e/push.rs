@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         ),
         test(
             "plain_layers_are_compressed_on_the_way",
-            &[Need::Registry, Need::Overlay, Need::Program("skopeo"), Need::Program("jq")],
+            &[Need::Registry, Need::Overlay, Need::Program("skopeo"), Need::Program("podman"), Need::Program("jq")],
             compressed,
         ),
         test("a_blob_is_sent_while_it_arrives", NEEDS, through),
@@ -171,6 +171,12 @@ fn compressed(sandbox: &Sandbox) {
             let show = format!("pull --layout new {to} | unpack --flat tree && tail -n 1 tree/page && rm -r tree");
             sandbox.sh(&show).run().ok().stdout_has("99999\n");
         }
+        // podman takes no longer path.
+        let podman = "podman --root /run/p/s --runroot /run/p/r --storage-driver vfs";
+        let pull = format!(
+            "{podman} pull -q --tls-verify=false {to}:one && {podman} image inspect -f '{{{{.RepoDigests}}}}' {to}:one"
+        );
+        sandbox.sh(&pull).run().ok().stdout_has(&digest(sandbox, &format!("{to}:one")));
         let index = sandbox.run(&["pull", "inspect", "--raw", &format!("{to}:all")]).ok().json();
         let one = digest(sandbox, &format!("{to}:one"));
         assert_eq!(index["manifests"][0]["digest"], one, "{index}");

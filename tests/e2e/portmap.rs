@@ -273,7 +273,7 @@ fn cni_keys(sandbox: &Sandbox) {
 10.88.0.1 fd88::1 fd88::1
 203.0.113.2 fd03::2 fd88::1
 203.0.113.2 fd03::2 fd88::1
-203.0.113.2 2
+203.0.113.2 0
 "masquerade":"nothing"}
 10.88.0.1 refused
 "#;

@@ -222,6 +222,8 @@ impl Field {
     pub const PROTOCOL: Self = Self { number: 12, size: 1 };
     /// `inet_service`.
     pub const PORT: Self = Self { number: 13, size: 2 };
+    /// `mark`.
+    pub const MARK: Self = Self { number: 19, size: 4 };
 }
 
 /// nft counts a concatenation's types in six bits each.

@@ -13,6 +13,9 @@ use crate::{Attributes, Error, Raw, transaction};
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
 const DATAGRAM_LIMIT: usize = 1 << 16;
 
+/// The receive buffer takes the answers to so many requests.
+const AT_ONCE: usize = 16;
+
 /// A dump that changes came between is begun again so many times.
 const DUMP_TRIES: usize = 16;
 
@@ -77,6 +80,29 @@ impl Socket {
         let mut answer = None;
         self.receive(sequence, |raw| answer = Some(raw))?;
         answer.ok_or(Error::NoAnswer)
+    }
+
+    /// Sends requests for one object each, and returns those that are there.
+    pub fn fetch_each(&mut self, messages: &[Raw]) -> Result<Vec<Option<Raw>>, Error> {
+        let mut answers = Vec::with_capacity(messages.len());
+        for some in messages.chunks(AT_ONCE) {
+            let first = self.sequence.wrapping_add(1);
+            let mut bytes = Vec::new();
+            for message in some {
+                self.sequence = self.sequence.wrapping_add(1);
+                frame::write(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK, self.sequence);
+            }
+            self.send_bytes(&bytes)?;
+            for sequence in (first..).take(some.len()) {
+                let mut answer = None;
+                match self.receive(sequence, |raw| answer = Some(raw)) {
+                    Err(error) if error.errno() == Some(Errno::NOENT) => {}
+                    received => drop(received?),
+                }
+                answers.push(answer);
+            }
+        }
+        Ok(answers)
     }
 
     /// Sends a request for all objects and returns them. A dump that a change came between is begun again, so what is

@@ -11,12 +11,16 @@ const IPTABLES: &[Need] = &[
     Need::Program("iptables-nft"),
 ];
 
+const STRACE: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("strace")];
+
 pub(super) fn tests() -> Vec<Test> {
     vec![
         test("every_path_leads_through_a_foreign_drop_that_is_opened", NEEDS, |s| every_path_with_drop(s, "0")),
         test("every_path_leads_through_bridge_filter_and_drop", NEEDS, |s| every_path_with_drop(s, "1")),
         test("a_drop_of_iptables_is_said_and_can_be_opened", IPTABLES, iptables),
         test("datagrams_follow_a_port_that_changes_hands", NEEDS, stale_datagrams),
+        test("what_others_have_published_is_not_read", STRACE, reads_its_own),
+        test("tables_of_an_older_version_are_taken_over", NEEDS, older_tables),
     ]
 }
 
@@ -82,4 +86,79 @@ for line in sys.stdin:
         [ $(ip netns exec c2 cat /proc/net/udp6 | grep -c ':0036 ') = 1 ] && kill $other
         portmap del db; kill $client; wait $client $other 2>/dev/null";
     host(sandbox, "0", script).run().ok().stdout_is(&"203.0.113.2\n".repeat(3));
+}
+
+/// However many containers are beside it, nftables answers with as many datagrams and bytes as with one.
+fn reads_its_own(sandbox: &Sandbox) {
+    let script = r#"
+        list() { for i in $(seq $1 $2); do
+            echo '{"id":"n'$i'","network":{"ips":[{"address":"10.88.1.'$i'/32"},{"address":"fd88::1:'$i'/128"}]},"ports":[{"hostPort":'$((9000 + i))',"containerPort":80,"protocol":"tcp"},{"hostIp":"127.0.0.1","hostPort":'$((7000 + i))',"containerPort":80,"protocol":"tcp"}]}'
+        done | portmap restore; }
+        read_by() { strace -qq -e trace=recvfrom -o trace "$@" >/dev/null; awk '/NFT_MSG/ { n++; bytes += $NF } END { print n, bytes }' trace; }
+        all() {
+            read_by portmap -p 8080:80 -p 127.0.0.1:8081:80 ./web
+            read_by portmap check web
+            read_by portmap del web -p 8080:80
+            read_by portmap del web
+        }
+        record web c1 >web
+        list 1 1; all >one; list 2 200; all >many
+        portmap list -q | grep -c .; cmp one many && awk '{ exit !($1 > 9 && $2 > 999) }' one && echo as many
+        portmap gc --keep web; nft list ruleset"#;
+    host(sandbox, "0", script).run().ok().stdout_is("200\nas many\n");
+}
+
+/// As they were before there were lists of what belongs together.
+fn older_tables(sandbox: &Sandbox) {
+    let script = r#"
+        printf '%s' 'table ip portmap {
+            map addr { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+                elements = { 127.0.0.1 . tcp . 8081 comment "id=web" : 10.88.0.11 . 80 }
+            }
+            map any { type inet_proto . inet_service : ipv4_addr . inet_service
+                elements = { tcp . 8080 comment "id=web" : 10.88.0.11 . 80 }
+            }
+            map addr_range { type ipv4_addr . inet_proto . inet_service : ipv4_addr
+                flags interval
+            }
+            map range { type inet_proto . inet_service : ipv4_addr
+                flags interval
+                elements = { tcp . 7000-7010 comment "id=web" : 10.88.0.11 }
+            }
+            set hairpin { type ipv4_addr . ipv4_addr
+                flags interval
+                elements = { 10.88.0.0/16 . 10.88.0.11 comment "id=web" }
+            }
+            chain nat {
+                dnat ip to ip daddr . meta l4proto . th dport map @addr
+                dnat ip to meta l4proto . th dport map @any
+                dnat to ip daddr . meta l4proto . th dport map @addr_range
+                dnat to meta l4proto . th dport map @range
+            }
+            chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump nat; }
+            chain output { type nat hook output priority -100; fib daddr type local jump nat; }
+            chain postrouting { type nat hook postrouting priority srcnat
+                ct status dnat ip saddr 127.0.0.0/8 masquerade
+                ct status dnat ip saddr . ip daddr @hairpin masquerade
+            }
+        }' >older
+        sed -i 's/^ *//' older
+        nft -f older; nft list ruleset >before; portmap list; nft list ruleset | cmp - before
+        record db c2 | portmap -p 8080:80 2>&1 | grep -o 'taken by container web'
+        record db c2 | portmap -p 9090:80 >/dev/null; nft list ruleset | grep -c 'set hairpin16'
+        echo $(in_ns rc 203.0.113.1 8080) $(in_ns rc 203.0.113.1 7005) $(in_ns c2 203.0.113.1 8080)
+        nft list ruleset >whole; nft flush ruleset; nft -f whole; portmap check web && portmap del web -p 8080:80
+        echo $(in_ns rc 203.0.113.1 8080) $(in_ns rc 203.0.113.1 7005)
+        portmap del db; nft -f older; portmap del web; nft list ruleset"#;
+    let want = "\
+HOST               CONTAINER             PROTOCOL  ID
+0.0.0.0:7000-7010  10.88.0.11:7000-7010  tcp       web
+0.0.0.0:8080       10.88.0.11:80         tcp       web
+127.0.0.1:8081     10.88.0.11:80         tcp       web
+taken by container web
+1
+203.0.113.2 203.0.113.2 10.88.0.1
+refused 203.0.113.2
+";
+    host(sandbox, "0", script).run().ok().stdout_is(want);
 }

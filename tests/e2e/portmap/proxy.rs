@@ -298,7 +298,7 @@ kill $box; wait $box 2>/dev/null || :"#,
         .ok()
         .stdout_is(&want)
         .stderr_has(&format!("warning: only what proxies serve is looked at: read nftables' rule set: {denied}\n"))
-        .stderr_has(&format!("portmap: read nftables' generation: {denied}\n"))
+        .stderr_has(&format!("portmap: read nftables' rule set: {denied}\n"))
         .stderr_has("portmap: open network namespace /proc/1/ns/net: Permission denied\n");
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::condition::Conditions;
 use crate::firewall::Firewall;
-use crate::mapping::{self, Mapping};
+use crate::mapping::Mapping;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::target::Target;
@@ -133,12 +133,12 @@ fn target(owner: MappingOwner, previous: &Network) -> Target {
 /// Succeeds if there is nothing any more: runtimes call it more than once, and after the namespace is gone.
 fn del(config: &Config) -> Result<(), Failure> {
     let owner = owner(config).map_err(Failure::of(INVALID_ENVIRONMENT))?;
-    withdraw(|mapping| is_of(mapping, &owner)).map_err(Failure::of(FAILED))
+    withdraw(Some(&owner.id), |mapping| is_of(mapping, &owner)).map_err(Failure::of(FAILED))
 }
 
-fn withdraw(leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
+fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
     let mut firewall = Firewall::open()?;
-    let steps = firewall.change(|present| Ok(mapping::withdraw(present, &leaves)))?;
+    let steps = firewall.withdraw(owner, leaves)?;
     publish::finish_withdrawal(firewall, &steps);
     Ok(())
 }
@@ -161,7 +161,7 @@ fn check(config: &Config) -> Result<(), Failure> {
 /// Removes what belongs to attachments of this network that are no more.
 fn gc(config: &Config) -> anyhow::Result<()> {
     let valid = config.valid_attachments();
-    withdraw(|mapping| {
+    withdraw(None, |mapping| {
         let attachment = mapping.owner.attachment.as_ref().filter(|attachment| attachment.network == config.name);
         attachment
             .is_some_and(|attachment| !valid.contains(&(mapping.owner.id.as_str(), attachment.interface.as_str())))
@@ -169,7 +169,7 @@ fn gc(config: &Config) -> anyhow::Result<()> {
 }
 
 fn status() -> anyhow::Result<()> {
-    Firewall::open()?.published().map(|_| ())
+    Firewall::open()?.view().map(|_| ())
 }
 
 /// Reads who the ports are for out of the environment.

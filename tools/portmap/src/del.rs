@@ -10,7 +10,7 @@ use crate::add;
 use crate::beside;
 use crate::control::Sockets;
 use crate::firewall::{self, Firewall};
-use crate::mapping::{self, Mapping};
+use crate::mapping::Mapping;
 use crate::options::Del;
 use crate::publish;
 use crate::spec::{Served, Wish};
@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
         held.restart(&directories);
     }
     let mut firewall = Firewall::open()?;
-    let withdrawn = firewall.change(|present| Ok(mapping::withdraw(present, leaves)));
+    let withdrawn = firewall.withdraw(Some(&id), leaves);
     let sockets = Sockets::below(&directories);
     let mut servers = sockets.records()?;
     servers.retain(|record| is_of(record, &id, whose));

@@ -9,7 +9,7 @@ use record::{Id, Part, Ports, Record};
 use crate::add;
 use crate::condition::Conditions;
 use crate::control::Sockets;
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, View};
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
 use crate::owner::MappingOwner;
@@ -20,7 +20,7 @@ use crate::target;
 
 /// Prints what is published.
 pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
-    let mut published = Firewall::open()?.visible()?.published;
+    let mut published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
     if let Some(id) = &options.id {
         published.mappings.retain(|mapping| *id == *mapping.owner.id);
     }

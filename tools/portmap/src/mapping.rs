@@ -111,6 +111,13 @@ pub(crate) enum Step {
     Loop(Hairpin),
 }
 
+impl Step {
+    /// Tells whether it puts something there.
+    pub(crate) fn adds(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Loop(_))
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -172,7 +179,7 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
         steps.push(Step::Loop(hairpin.clone()));
     }
     // Removing first: a map takes a key once.
-    steps.sort_by_key(|step| matches!(step, Step::Publish(_) | Step::Loop(_)));
+    steps.sort_by_key(Step::adds);
     Ok(steps)
 }
 
@@ -211,7 +218,7 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
             steps.push(Step::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
         }
     }
-    steps.sort_by_key(|step| matches!(step, Step::Publish(_) | Step::Loop(_)));
+    steps.sort_by_key(Step::adds);
     steps
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::beside;
 use crate::condition::Conditions;
 use crate::control::Sockets;
-use crate::firewall::{self, Audit, Firewall};
+use crate::firewall::{self, Firewall, View};
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
 use crate::owner::MappingOwner;
@@ -79,7 +79,8 @@ impl Publication {
         let own = |mapping: &Mapping| {
             self.steps.iter().any(|step| matches!(step, Step::Publish(published) if published == mapping))
         };
-        if let Err(error) = firewall.change(|present| Ok(mapping::withdraw(present, own))) {
+        let owner = self.mappings.first().map(|mapping| mapping.owner.id.as_str());
+        if let Err(error) = firewall.withdraw(owner, own) {
             warn!("withdraw ports again: {error:#}");
         }
     }
@@ -97,13 +98,14 @@ pub(crate) fn publish(
     let holder = firewall.holder();
     let (mut chosen, mut planned) = (Vec::new(), Vec::new());
     let mut change = |firewall: &mut Firewall| {
-        firewall.change(|present| {
-            chosen = choose(present, target, specs, manner)?;
+        firewall.change(|view| {
+            chosen = choose(view, target, specs, manner)?;
             for mapping in &mut chosen {
                 mapping.held_by = holder;
             }
             let hairpins = hairpins.iter().map(|hairpin| Hairpin { held_by: holder, ..hairpin.clone() }).collect();
-            planned = mapping::publish(present, &Published { mappings: chosen.clone(), hairpins })?;
+            target.addresses.iter().try_for_each(|address| view.read_target(*address))?;
+            planned = mapping::publish(view.known(), &Published { mappings: chosen.clone(), hairpins })?;
             Ok(planned.clone())
         })
     };
@@ -155,7 +157,7 @@ fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner
     }
     let ours = |owner: Owner| owner.shares_root(Owner::of_root(directories));
     let leaves = |mapping: &Mapping| mapping.owner.id == taken.holder && mapping.owner.owner.is_some_and(ours);
-    let steps = firewall.change(|present| Ok(mapping::withdraw(present, leaves)))?;
+    let steps = firewall.withdraw(Some(&taken.holder), leaves)?;
     beside::release(directories, &taken.holder, |_| true)?;
     Ok(!steps.is_empty())
 }
@@ -167,7 +169,7 @@ pub(crate) fn check(
     specs: &[PortSpec],
     conditions: &Conditions,
 ) -> anyhow::Result<()> {
-    let Audit { published, is_whole, is_open } = firewall.audit()?;
+    let mut view = firewall.view()?;
     for spec in specs {
         let HostPorts::Exactly(host) = spec.host else { continue };
         for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
@@ -178,13 +180,14 @@ pub(crate) fn check(
                     Mapping { owner: mapping.owner.clone(), held_by: None, ..other.clone() } == mapping
                 };
                 let own = |other: &&Mapping| same(other) && other.owner.id == mapping.owner.id;
-                ensure!(published.mappings.iter().any(|other| own(&other)), "{mapping} is not published");
+                view.read_ports(&mapping)?;
+                ensure!(view.known().mappings.iter().any(|other| own(&other)), "{mapping} is not published");
             }
-            ensure!(is_whole, "the firewall's table portmap has lost rules");
+            ensure!(view.is_whole(), "the firewall's table portmap has lost rules");
             ensure!(forwarding::is_on(address.is_ipv4()), "the host does not forward packets to {address}");
         }
     }
-    ensure!(!is_open, firewall::OPEN);
+    ensure!(!view.is_open()?, firewall::OPEN);
     Ok(())
 }
 
@@ -231,7 +234,7 @@ pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
 
 /// Chooses the host's ports and writes each wish as mappings, as few as there can be.
 fn choose(
-    present: &Published,
+    view: &mut View<'_>,
     target: &Target,
     specs: &[PortSpec],
     manner: Manner<'_>,
@@ -244,7 +247,7 @@ fn choose(
             let host = if host.first == 0 { random()? } else { host };
             let wanted = Wanted { spec, host, container, owner: &target.owner, conditions: manner.conditions };
             let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
-            free(present, &chosen, &mappings, manner)?;
+            free(view, &chosen, &mappings, manner)?;
             chosen.extend(mappings);
             Ok(())
         });
@@ -291,14 +294,15 @@ impl Wanted<'_> {
     }
 }
 
-/// An error if somebody has one of the ports. What `present` says against them is left to the plan, which knows more.
-fn free(present: &Published, chosen: &[Mapping], wanted: &[Mapping], manner: Manner<'_>) -> anyhow::Result<()> {
+/// An error if somebody has one of the ports.
+fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Manner<'_>) -> anyhow::Result<()> {
     for mapping in wanted {
         if let Some(twice) = chosen.iter().find(|other| other.overlaps(mapping)) {
             bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
         }
     }
-    mapping::publish(present, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
+    wanted.iter().try_for_each(|mapping| view.read_ports(mapping))?;
+    mapping::publish(view.known(), &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
     if !manner.probe {
         return Ok(());
     }

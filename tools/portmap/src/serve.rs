@@ -1,13 +1,12 @@
 //! What serves a container's ports: by a proxy, or beside translation; in this process, or in one of its own.
 
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use container::Directories;
 use record::{PortMapping, Ports};
 use rustix::fs::{Mode, OFlags};
@@ -20,11 +19,12 @@ use crate::add;
 use crate::beside::Holds;
 use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
-use crate::mapping::{Mapping, Published, Step};
+use crate::mapping::{Mapping, Step};
 use crate::options::{Add, ProxyProtocol};
+use crate::owner::MappingOwner;
 use crate::proxy::{self, Listener, Proxy, Surroundings};
 use crate::publish;
-use crate::spec::{Served, Wish};
+use crate::spec::{Served, Span, Wish};
 use crate::target::{self, Target};
 use crate::watch::Watch;
 
@@ -57,13 +57,7 @@ impl Server {
         let inside = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
         let sockets = Sockets::below(&options.roots.directories());
         let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
-        let id = &target.owner.id;
-        // Without the privilege to look there is none to translate either.
-        let published = Firewall::open().and_then(|mut firewall| firewall.published()).unwrap_or_default();
-        for listener in &listeners {
-            ensure_untranslated(listener, &published)
-                .with_context(|| format!("publish {} for {id}", listener.served()))?;
-        }
+        ensure_untranslated(&listeners, &target.owner)?;
         let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
         // A port of both families has two listeners.
         served.dedup();
@@ -194,20 +188,27 @@ fn root(target: &Target) -> anyhow::Result<Option<Arc<File>>> {
 }
 
 /// Translation comes before sockets: what is translated would never reach a proxy.
-fn ensure_untranslated(listener: &Listener, published: &Published) -> anyhow::Result<()> {
-    let Some((address, protocol)) = listener.port() else { return Ok(()) };
-    let ip = address.ip();
-    let never_translated = ip.is_ipv6() && ip.is_loopback();
-    let takes = |host_ip: Option<IpAddr>| host_ip.is_none_or(|host_ip| ip.is_unspecified() || ip == host_ip);
-    let holder = published.mappings.iter().find(|mapping| {
-        mapping.protocol == protocol
-            && mapping.target.is_ipv4() == ip.is_ipv4()
-            && mapping.host.first <= address.port()
-            && address.port() <= mapping.host.last
-            && takes(mapping.host_ip)
-    });
-    let Some(holder) = holder.filter(|_| !never_translated) else { return Ok(()) };
-    ensure!(holder.owner.is_gone(), "port is taken by container {}", holder.owner.id);
+fn ensure_untranslated(listeners: &[Listener], owner: &MappingOwner) -> anyhow::Result<()> {
+    // Without the privilege to look there is none to translate either.
+    let Ok(mut firewall) = Firewall::open() else { return Ok(()) };
+    let Ok(mut view) = firewall.view() else { return Ok(()) };
+    for listener in listeners {
+        let Some((address, protocol)) = listener.port() else { continue };
+        let (ip, host) = (address.ip(), Span::one(address.port()));
+        if ip.is_ipv6() && ip.is_loopback() {
+            continue;
+        }
+        let host_ip = Some(ip).filter(|ip| !ip.is_unspecified());
+        let (owner, condition, held_by) = (owner.clone(), None, None);
+        let own = Mapping { host_ip, protocol, host, target: ip, port: 0, condition, owner, held_by };
+        if view.read_ports(&own).is_err() {
+            continue;
+        }
+        let holder = view.known().mappings.iter().find(|mapping| mapping.overlaps(&own) && !mapping.owner.is_gone());
+        if let Some(holder) = holder {
+            bail!("publish {} for {}: port is taken by container {}", listener.served(), own.owner.id, holder.owner.id);
+        }
+    }
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use record::{Id, PortMapping, Record};
 use crate::add;
 use crate::beside;
 use crate::control::Sockets;
-use crate::firewall::{self, Audit, Firewall};
-use crate::mapping::{self, Mapping};
+use crate::firewall::{self, Firewall, View};
+use crate::mapping::{Mapping, Published};
 use crate::options::{Check, Gc};
 use crate::publish;
 use crate::restore;
@@ -18,8 +18,6 @@ use crate::spec::Served;
 
 /// Checks what a record says is published, or all that is.
 pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
-    let mut firewall = Firewall::open()?;
-    let Audit { published, is_whole, is_open } = firewall.visible()?;
     let record = match options.target.as_deref() {
         Some(name) if !add::is_id(name) => Some(add::read(Some(name))?),
         _ => None,
@@ -28,6 +26,13 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
         (Some(record), _) => Some(record.part::<Id>()?.0),
         (None, name) => name.as_deref().map(add::id).transpose()?,
     };
+    let mut firewall = Firewall::open()?;
+    let mut view = firewall.visible()?;
+    let read = |view: &mut View<'_>| match &id {
+        Some(id) => view.read_owner(id).cloned(),
+        None => view.read_all().cloned(),
+    };
+    let published = view.as_mut().map_or(Ok(Published::default()), read)?;
     let own: Vec<&Mapping> =
         published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| *id == *mapping.owner.id)).collect();
     let proxies = Sockets::below(&options.roots.directories()).records()?;
@@ -45,13 +50,13 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     if let (Some(id), true, false) = (&id, own.is_empty(), has_proxy) {
         bail!("{id} has no published ports");
     }
-    let has_all = is_whole || own.is_empty();
+    let has_all = own.is_empty() || view.as_ref().is_none_or(View::is_whole);
     ensure!(has_all, "the firewall's table portmap has lost rules: `portmap restore` puts them back");
     for mapping in own {
         ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
         ensure!(forwarding::is_on(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
     }
-    ensure!(!is_open, firewall::OPEN);
+    ensure!(!view.map_or(Ok(false), |view| view.is_open())?, firewall::OPEN);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -61,7 +66,8 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
     let sockets = Sockets::below(&options.roots.directories());
     let mut firewall = Firewall::open()?;
-    let held = firewall.visible()?.published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
+    let published = firewall.visible()?.map_or(Ok(Published::default()), View::read)?;
+    let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
     sockets.dismiss(|record| {
         let id = record.find::<Id>().ok().flatten();
@@ -69,7 +75,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     })?;
     sockets.sweep()?;
     beside::sweep(&options.roots.directories(), is_unwanted)?;
-    match firewall.change(|present| Ok(mapping::withdraw(present, leaves))) {
+    match firewall.withdraw(None, leaves) {
         Ok(steps) => publish::finish_withdrawal(firewall, &steps),
         // That was said already.
         Err(error) if firewall::is_denied(&error) => {}

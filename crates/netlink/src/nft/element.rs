@@ -38,6 +38,11 @@ impl Element {
         message(GETSETELEM, table.family.number(), Attributes::new().text(1, table.name).text(2, set))
     }
 
+    /// Asks for the element of a set that has a key, or that such a key is within.
+    pub fn find(key: &[u8], table: Table<'_>, set: &str) -> Raw {
+        Self { key: key.to_vec(), ..Self::default() }.message(GETSETELEM, table, set)
+    }
+
     /// Reads the elements in one answer.
     pub fn read(answer: &Raw) -> Vec<Self> {
         let lists = parse(answer.payload.get(HEADER..).unwrap_or_default()).filter(|attribute| attribute.kind == 3);

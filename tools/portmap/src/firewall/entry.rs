@@ -10,12 +10,9 @@ use record::Protocol;
 use crate::condition::{Condition, Range};
 use crate::mapping::{Hairpin, Mapping, Step};
 use crate::owner::MappingOwner;
-use crate::spec::Span;
+use crate::spec::{Span, any};
 
 use super::Place;
-
-/// The maps that hold mappings.
-pub(super) const MAPS: [&str; 4] = [ADDRESS, ANY, ADDRESS_RANGE, RANGE];
 
 /// One address of the host, one port.
 pub(super) const ADDRESS: &str = "addr";
@@ -25,12 +22,20 @@ pub(super) const ANY: &str = "any";
 pub(super) const ADDRESS_RANGE: &str = "addr_range";
 /// Every address of the host, a range of ports that keep their numbers.
 pub(super) const RANGE: &str = "range";
-/// One port for some: ranges of the host's addresses and of the clients'. It is only there where somebody is choosy.
+/// One port for some: ranges of the host's addresses and of the clients'. It is only there where somebody is choosy, since
+/// nft cannot read its rule back.
 pub(super) const CONDITIONAL: &str = "conditional";
-/// Pairs of a network and a container in it.
+/// Begins the names of the sets of networks and containers in them: behind it stands the length of the networks' prefix.
+/// Older versions have one set, with networks as intervals.
 pub(super) const HAIRPIN: &str = "hairpin";
 
-fn family(address: IpAddr) -> Family {
+/// Returns the name of the set of hairpins in networks with a prefix of this length.
+pub(super) fn hairpins(prefix: u8) -> String {
+    format!("{HAIRPIN}{prefix}")
+}
+
+/// Returns the family of an address.
+pub(super) fn family(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
 }
 
@@ -47,17 +52,26 @@ pub(super) fn place(step: &Step) -> Place {
     }
 }
 
-/// Returns the message that does a step, with its flags.
-pub(super) fn message(step: &Step, table: Table<'_>) -> (Raw, u16) {
+/// Returns the set or map that a step changes.
+pub(super) fn set(step: &Step) -> String {
     match step {
-        Step::Withdraw(mapping) => (mapping_element(mapping).delete(table, map(mapping)), 0),
-        Step::Publish(mapping) => (mapping_element(mapping).create(table, map(mapping)), flag::CREATE),
-        Step::Unloop(hairpin) => (hairpin_element(hairpin).delete(table, HAIRPIN), 0),
-        Step::Loop(hairpin) => (hairpin_element(hairpin).create(table, HAIRPIN), flag::CREATE),
+        Step::Withdraw(mapping) | Step::Publish(mapping) => map(mapping).to_owned(),
+        Step::Unloop(hairpin) | Step::Loop(hairpin) => hairpins(hairpin.network.prefix),
     }
 }
 
-fn map(mapping: &Mapping) -> &'static str {
+/// Returns the message that does a step, with its flags.
+pub(super) fn message(step: &Step, table: Table<'_>) -> (Raw, u16) {
+    let element = match step {
+        Step::Withdraw(mapping) | Step::Publish(mapping) => mapping_element(mapping),
+        Step::Unloop(hairpin) | Step::Loop(hairpin) => hairpin_element(hairpin),
+    };
+    let set = set(step);
+    if step.adds() { (element.create(table, &set), flag::CREATE) } else { (element.delete(table, &set), 0) }
+}
+
+/// Returns the map that a mapping is in.
+pub(super) fn map(mapping: &Mapping) -> &'static str {
     if mapping.condition.is_some() {
         return CONDITIONAL;
     }
@@ -69,10 +83,26 @@ fn map(mapping: &Mapping) -> &'static str {
     }
 }
 
+/// Returns the number of bytes of a family's addresses.
+pub(super) fn address_length(family: Family) -> usize {
+    if family == Family::Ip { 4 } else { 16 }
+}
+
+/// Returns the key of a port of any address.
+pub(super) fn port_key(protocol: Protocol, port: u16) -> Vec<u8> {
+    [&[number(protocol), 0, 0, 0], &padded(port)[..]].concat()
+}
+
+/// Returns the key of a port of a mapping's address; where it has none, of 0.0.0.0 or `::`.
+pub(super) fn full_key(mapping: &Mapping, port: u16) -> Vec<u8> {
+    let address = mapping.host_ip.unwrap_or_else(|| any(mapping.target.is_ipv4()));
+    [octets(address), port_key(mapping.protocol, port)].concat()
+}
+
 fn mapping_element(mapping: &Mapping) -> Element {
-    let key = |port: u16| {
-        let address = mapping.host_ip.map(octets).unwrap_or_default();
-        [&address[..], &[number(mapping.protocol), 0, 0, 0], &padded(port)].concat()
+    let key = |port| match mapping.host_ip {
+        Some(_) => full_key(mapping, port),
+        None => port_key(mapping.protocol, port),
     };
     if let Some(condition) = &mapping.condition {
         return conditional_element(mapping, condition);
@@ -92,8 +122,7 @@ fn mapping_element(mapping: &Mapping) -> Element {
 
 fn conditional_element(mapping: &Mapping, condition: &Condition) -> Element {
     let key = |destination: IpAddr, source: IpAddr| {
-        let port = [&[number(mapping.protocol), 0, 0, 0], &padded(mapping.host.first)[..]].concat();
-        [octets(destination), octets(source), port].concat()
+        [octets(destination), octets(source), port_key(mapping.protocol, mapping.host.first)].concat()
     };
     let Condition { source, destination } = condition;
     Element {
@@ -105,16 +134,11 @@ fn conditional_element(mapping: &Mapping, condition: &Condition) -> Element {
 }
 
 fn hairpin_element(hairpin: &Hairpin) -> Element {
-    let key = |source: IpAddr| [octets(source), octets(hairpin.target)].concat();
-    Element {
-        key: key(hairpin.network.network().address),
-        key_end: Some(key(hairpin.network.last())),
-        data: None,
-        comment: Some(hairpin.owner.to_string()),
-    }
+    let key = [octets(hairpin.network.network().address), octets(hairpin.target)].concat();
+    Element { key, comment: Some(hairpin.owner.to_string()), ..Element::default() }
 }
 
-/// Reads an element of one of [`MAPS`]; what is none of ours is passed over.
+/// Reads an element of a map of ports; what is none of ours is passed over.
 pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option<Mapping> {
     let (family, held_by) = place;
     let (host_ip, key) = if map == ADDRESS || map == ADDRESS_RANGE {
@@ -161,13 +185,16 @@ pub(super) fn read_conditional(place: Place, element: &Element) -> Option<Mappin
     Some(mapping.under(Condition { source: Range(source, source_last), destination: Range(first, last) }))
 }
 
-/// Reads an element of the set of hairpins.
-pub(super) fn read_hairpin(place: Place, element: &Element) -> Option<Hairpin> {
+/// Reads an element of a set of hairpins.
+pub(super) fn read_hairpin(place: Place, set: &str, element: &Element) -> Option<Hairpin> {
     let (family, held_by) = place;
     let (first, rest) = split_address(family, &element.key)?;
     let (target, _) = split_address(family, rest)?;
-    let (last, _) = split_address(family, element.key_end.as_deref()?)?;
-    Some(Hairpin { network: network(first, last), target, owner: owner(element), held_by })
+    let network = match &element.key_end {
+        Some(end) => network(first, split_address(family, end)?.0),
+        None => Cidr { address: first, prefix: set.strip_prefix(HAIRPIN)?.parse().ok()? },
+    };
+    Some(Hairpin { network, target, owner: owner(element), held_by })
 }
 
 /// An element of somebody else's has an owner without a name.
@@ -194,7 +221,8 @@ fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     }
 }
 
-fn padded(port: u16) -> [u8; 4] {
+/// Returns a number as it lies in registers.
+pub(super) fn padded(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
 }
@@ -281,7 +309,12 @@ mod tests {
                 owner: MappingOwner::default(),
                 held_by: None,
             };
-            assert_eq!(read_hairpin((family(hairpin.target), None), &hairpin_element(&hairpin)), Some(hairpin));
+            let element = hairpin_element(&hairpin);
+            let place = (family(hairpin.target), None);
+            assert_eq!(read_hairpin(place, &hairpins(prefix), &element).as_ref(), Some(&hairpin));
+            let key = |source| [octets(source), octets(hairpin.target)].concat();
+            let older = Element { key_end: Some(key(hairpin.network.last())), ..element };
+            assert_eq!(read_hairpin(place, HAIRPIN, &older), Some(hairpin));
         }
     }
 }

@@ -9,7 +9,7 @@ mod parts;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -171,9 +171,15 @@ impl Record {
     /// Reads the records of all bundles in a directory, as far as they have one. One that is damaged is no reason to leave
     /// the others alone: it is said.
     pub fn of_bundles(directory: &Path) -> io::Result<Vec<Self>> {
+        let entries = sys::file::there(fs::read_dir(directory))?.into_iter().flatten();
+        Self::of_some(entries.map(|entry| Ok(entry?.path())))
+    }
+
+    /// Reads the records of some bundles likewise.
+    pub fn of_some(bundles: impl IntoIterator<Item = io::Result<PathBuf>>) -> io::Result<Vec<Self>> {
         let mut records = Vec::new();
-        for entry in sys::file::there(fs::read_dir(directory))?.into_iter().flatten() {
-            let bundle = entry?.path();
+        for bundle in bundles {
+            let bundle = bundle?;
             match Self::of_bundle(&bundle) {
                 _ if !sys::file::may_be_there(&bundle.join(FILE)) => {}
                 Err(Error::Read { cause, .. }) if sys::file::says_nothing(&cause) => return Err(cause),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::host;
 use crate::support::{Need, Sandbox, Test, test};
 
-const STRACE: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("strace")];
+pub(super) const STRACE: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("strace")];
 
 pub(super) fn tests() -> Vec<Test> {
     vec![

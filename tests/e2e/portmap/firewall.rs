@@ -1,5 +1,6 @@
 //! What others do to packets on their way: drops, and what the kernel remembers of connections.
 
+use super::crash::STRACE;
 use super::{NEEDS, PATHS, REACHED, host};
 use crate::support::{Need, Sandbox, Test, test};
 
@@ -10,8 +11,6 @@ const IPTABLES: &[Need] = &[
     Need::Program("iptables-legacy"),
     Need::Program("iptables-nft"),
 ];
-
-const STRACE: &[Need] = &[Need::NetNs, Need::Nft, Need::Program("python3"), Need::Program("strace")];
 
 pub(super) fn tests() -> Vec<Test> {
     vec![

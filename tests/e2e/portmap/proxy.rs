@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use super::crash::STRACE;
 use super::{NEEDS, host};
 use crate::support::{Need, Sandbox, Test, test, wait_for};
 
@@ -25,6 +26,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("the_proxy_ends_with_the_container", NEEDS, proxy_ends),
         test("a_container_in_the_hosts_network_does_not_reach_a_proxy", NEEDS, control_sockets),
         test("what_a_killed_proxy_leaves_is_swept", NEEDS, killed_proxy),
+        test("proxies_of_other_containers_are_not_asked", STRACE, asks_its_own),
         test("the_pipe_gets_a_proxy_where_there_is_no_address", NEEDS, proxy_in_the_pipe),
         test("a_port_that_is_promised_is_nobody_elses", NEEDS, promised),
         test("answers_come_from_the_address_that_was_asked", NEEDS, asked),
@@ -411,6 +413,17 @@ fn control_sockets(sandbox: &Sandbox) {
     host(sandbox, "1", script).run().ok().stdout_is(&want);
 }
 
+/// However many other containers' proxies there are, nobody connects to their sockets.
+fn asks_its_own(sandbox: &Sandbox) {
+    let script = "ip netns add lo1
+        serve() { portmap --netns /run/netns/lo1 --id $1 --detach -p $2:80 >/dev/null; }
+        connects() { strace -qq -e trace=connect -o trace \"$@\" >/dev/null; grep -c AF_UNIX trace; }
+        all() { serve web 8080; connects portmap check web; connects portmap list web; connects portmap del web; }
+        serve n.1 9001; all >one; for i in 2 3 4 5; do serve n.$i 900$i; done; serve web.1 9006; serve n.web 9007; all >many
+        cat one; cmp one many; portmap gc --keep web; portmap list -q; ip netns del lo1";
+    host(sandbox, "1", script).run().ok().stdout_is("1\n1\n3\n");
+}
+
 fn killed_proxy(sandbox: &Sandbox) {
     let script = "ip netns add lo1
         serve() { portmap --netns /run/netns/lo1 --id $1 -p $2 >$1.out & proxy=$!; until grep -q ports $1.out; do :; done; }
@@ -418,7 +431,7 @@ fn killed_proxy(sandbox: &Sandbox) {
         serve one 8080:80; kill -9 $proxy; wait $proxy 2>/dev/null
         echo $(sockets) $(portmap list | wc -l); portmap gc; echo $(sockets)
         serve two 8080:80; kill -9 $proxy; wait $proxy 2>/dev/null
-        serve three 8080:80; echo $(sockets); kill $proxy; wait $proxy; echo $(sockets)
+        serve two 8080:80; echo $(sockets); kill $proxy; wait $proxy; echo $(sockets)
         ip netns del lo1";
     host(sandbox, "1", script).run().ok().stdout_is("1 1\n0\n1\n0\n");
 }

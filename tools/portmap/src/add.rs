@@ -11,7 +11,6 @@ use record::{Input, Network, PortMapping, PortOptions, Protocol, Record};
 use serde_json::Value;
 
 use crate::beside;
-use crate::control::Sockets;
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::inherited;
@@ -91,9 +90,7 @@ fn translate(
     let directories = options.roots.directories();
     let before = beside::release(&directories, &target.owner.id, |_| true)?;
     let holds = !options.while_process.is_empty();
-    let sockets = Sockets::below(&directories);
-    let (probe, sockets, of) = (!options.no_bind_check, Some(&sockets), Some(&directories));
-    let manner = Manner { probe, sockets, directories: of, ..Manner::default() };
+    let manner = Manner { probe: !options.no_bind_check, directories: Some(&directories), ..Manner::default() };
     let mut firewall = if holds { Firewall::open_as_holder()? } else { Firewall::open()? };
     let published = publish::publish(&mut firewall, target, specs, manner);
     let published = published.inspect_err(|_| before.iter().for_each(|held| held.restart(&directories)))?;
@@ -122,7 +119,7 @@ fn translate(
     tell().inspect_err(|_| {
         children.iter().for_each(end);
         match Firewall::open() {
-            Ok(mut firewall) => published.take_back(&mut firewall),
+            Ok(mut firewall) => published.take_back(&mut firewall, &target.owner.id),
             Err(error) => warn!("{error:#}"),
         }
     })

@@ -123,7 +123,7 @@ fn manner<'a>(config: &Config, conditions: &'a Conditions) -> Manner<'a> {
         (true, true) => Masquerade::All,
     };
     // Runtimes bind to the ports themselves, in order to hold them.
-    Manner { probe: false, sockets: None, directories: None, masquerade, conditions: Some(conditions) }
+    Manner { probe: false, directories: None, masquerade, conditions: Some(conditions) }
 }
 
 fn target(owner: MappingOwner, previous: &Network) -> Target {

@@ -38,21 +38,15 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Returns those of a root.
-    pub(crate) fn below(directories: &Directories) -> Self {
-        Self { path: directories.sockets(), only: None }
+    /// Returns those of a root's proxies: of one container, or of all.
+    pub(crate) fn below(directories: &Directories, id: Option<&str>) -> Self {
+        Self { path: directories.sockets(), only: id.map(|id| id.chars().take(LONGEST).collect()) }
     }
 
-    /// Returns those of the processes that are beside translated ports: of one container, or of all.
+    /// Returns those of the processes that are beside translated ports.
     pub(crate) fn beside(directories: &Directories, id: Option<&str>) -> Self {
-        let only = id.map(|id| id.chars().take(LONGEST).collect());
-        Self { path: directories.sockets().with_file_name(BESIDE), only }
-    }
-
-    /// Returns what all those serve that may have a port of the host's.
-    pub(crate) fn holders(&self) -> anyhow::Result<Vec<Record>> {
-        let beside = Self { path: self.path.with_file_name(BESIDE), only: None };
-        Ok(self.records()?.into_iter().chain(beside.records()?).collect())
+        let below = Self::below(directories, id);
+        Self { path: below.path.with_file_name(BESIDE), ..below }
     }
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
@@ -67,7 +61,7 @@ impl Sockets {
             // Between binding and listening a socket looks like one that was left.
             flock(&directory, FlockOperation::LockExclusive)?;
             self.sweep_in(&directory);
-            let (name, listener) = bind_anew(&directory, self.only.as_deref())?;
+            let (name, listener) = self.bind_anew(&directory)?;
             Ok(Control { listener, name: Name(self.path.join(name)), record: record.to_line() + "\n" })
         };
         make().with_context(|| format!("make a control socket in {}", self.path.display()))
@@ -123,12 +117,42 @@ impl Sockets {
         }
     }
 
+    /// Returns the names of sockets. One that ends with a process's number and has no id is of an older version.
     fn names(&self) -> anyhow::Result<Vec<String>> {
-        if let Some(only) = &self.only {
-            return Ok(vec![format!("{}.{only}", own_namespace()?)]);
+        let (name, is_beside) = (self.name()?, self.path.ends_with(BESIDE));
+        if self.only.is_some() && is_beside {
+            return Ok(vec![name]);
         }
         let entries = sys::file::entries(&self.path).with_context(|| format!("read {}", self.path.display()))?;
-        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        let mut names: Vec<String> =
+            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let is_own = |other: &str| {
+            let (start, number) = other.rsplit_once('.').unwrap_or_default();
+            start == name || !start.contains('.') && number.parse::<u32>().is_ok()
+        };
+        names.retain(|name| self.only.is_none() || is_own(name));
+        Ok(names)
+    }
+
+    /// Returns how a socket's name begins.
+    fn name(&self) -> anyhow::Result<String> {
+        let id = self.only.as_ref().map(|id| format!(".{id}")).unwrap_or_default();
+        Ok(format!("{}{id}", own_namespace()?))
+    }
+
+    /// Binds to a name that is free: in another process namespace another may have this one's number.
+    fn bind_anew(&self, directory: &File) -> anyhow::Result<(String, UnixListener)> {
+        let number = std::process::id();
+        let name = self.name()?;
+        let names = [name.clone()].into_iter().filter(|_| self.path.ends_with(BESIDE));
+        for name in names.chain((number..).map(|number| format!("{name}.{number}"))) {
+            match bind(&path_in(directory, &name)) {
+                Ok(listener) => return Ok((name, listener)),
+                Err(Errno::ADDRINUSE) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        bail!("all names are taken")
     }
 
     /// Opens the directory; `None` where there is none. One that others could write to would lend them our name.
@@ -207,21 +231,6 @@ impl Control {
 fn is_one_of_us(socket: &UnixStream) -> bool {
     let own = rustix::process::geteuid();
     sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
-}
-
-/// Binds to a name that is free: in another process namespace another may have this one's number.
-fn bind_anew(directory: &File, of: Option<&str>) -> anyhow::Result<(String, UnixListener)> {
-    let of = of.map_or_else(|| std::process::id().to_string(), str::to_owned);
-    let prefix = format!("{}.{of}", own_namespace()?);
-    for index in 0_u32.. {
-        let name = if index == 0 { prefix.clone() } else { format!("{prefix}.{index}") };
-        match bind(&path_in(directory, &name)) {
-            Ok(listener) => return Ok((name, listener)),
-            Err(Errno::ADDRINUSE) => {}
-            Err(error) => return Err(io::Error::from(error).into()),
-        }
-    }
-    bail!("all names are taken")
 }
 
 fn bind(path: &str) -> rustix::io::Result<UnixListener> {

@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
     }
     let mut firewall = Firewall::open()?;
     let withdrawn = firewall.withdraw(Some(&id), leaves);
-    let sockets = Sockets::below(&directories);
+    let sockets = Sockets::below(&directories, Some(&id));
     let mut servers = sockets.records()?;
     servers.retain(|record| is_of(record, &id, whose));
     match withdrawn {

@@ -25,7 +25,7 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
         published.mappings.retain(|mapping| *id == *mapping.owner.id);
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
-    let mut proxies = Sockets::below(&options.roots.directories()).records()?;
+    let mut proxies = Sockets::below(&options.roots.directories(), options.id.as_deref()).records()?;
     // What such a process holds stands in the firewall already.
     proxies.retain(|record| record.member(HeldBy::MEMBER).is_none());
     proxies.retain(|record| {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::anyhow;
+use container::Directories;
 use record::{Id, Protocol, Record};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -48,25 +49,26 @@ pub(crate) fn bind(address: SocketAddr, protocol: Protocol) -> Result<u16, Errno
 pub(crate) fn refusal(
     address: SocketAddr,
     protocol: Protocol,
-    sockets: Option<&Sockets>,
+    directories: Option<&Directories>,
     error: Errno,
 ) -> anyhow::Error {
     if error != Errno::ADDRINUSE {
         return io::Error::from(error).into();
     }
-    let holder = holder(address, protocol, sockets);
+    let holder = holder(address, protocol, directories);
     anyhow!("port is taken by {}", holder.as_deref().unwrap_or("a process of the host"))
 }
 
 /// Names who has a port: the container that a proxy serves, or a process, as far as /proc tells: `nginx (process 12)`.
-fn holder(address: SocketAddr, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
-    proxied(address.port(), protocol, sockets).or_else(|| process(address, protocol))
+fn holder(address: SocketAddr, protocol: Protocol, directories: Option<&Directories>) -> Option<String> {
+    proxied(address.port(), protocol, directories).or_else(|| process(address, protocol))
 }
 
-fn proxied(port: u16, protocol: Protocol, sockets: Option<&Sockets>) -> Option<String> {
+fn proxied(port: u16, protocol: Protocol, directories: Option<&Directories>) -> Option<String> {
     let serves =
         |record: &Record| Served::of_record(record).unwrap_or_default().iter().any(|served| served.has(port, protocol));
-    let id = sockets?.holders().ok()?.into_iter().find(serves)?.part::<Id>().ok()?;
+    let all = [Sockets::below(directories?, None), Sockets::beside(directories?, None)];
+    let id = all.iter().filter_map(|some| some.records().ok()).flatten().find(serves)?.part::<Id>().ok()?;
     Some(format!("container {}", id.0))
 }
 

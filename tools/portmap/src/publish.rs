@@ -27,9 +27,7 @@ use crate::target::Target;
 pub(crate) struct Manner<'a> {
     /// Whether to ask the system if a process of the host has the port.
     pub(crate) probe: bool,
-    /// Where the processes are found that hold or serve ports.
-    pub(crate) sockets: Option<&'a Sockets>,
-    /// Where it is told which containers have ended: their ports are free.
+    /// Where the processes are found that hold or serve ports, and which containers have ended: their ports are free.
     pub(crate) directories: Option<&'a Directories>,
     /// Whether connections that turn back get the host's address as their source.
     pub(crate) masquerade: Masquerade,
@@ -75,12 +73,11 @@ pub(crate) struct Publication {
 
 impl Publication {
     /// Withdraws what was published, where nobody can be told of it. The error that is told says more than one of this.
-    pub(crate) fn take_back(&self, firewall: &mut Firewall) {
+    pub(crate) fn take_back(&self, firewall: &mut Firewall, id: &str) {
         let own = |mapping: &Mapping| {
             self.steps.iter().any(|step| matches!(step, Step::Publish(published) if published == mapping))
         };
-        let owner = self.mappings.first().map(|mapping| mapping.owner.id.as_str());
-        if let Err(error) = firewall.withdraw(owner, own) {
+        if let Err(error) = firewall.withdraw(Some(id), own) {
             warn!("withdraw ports again: {error:#}");
         }
     }
@@ -130,7 +127,7 @@ pub(crate) fn publish(
     // Somebody who withdrew the last port meanwhile may have turned it off.
     let done = done.and_then(|_| route());
     // The kernel may have done it, and only its answer got lost.
-    done.inspect_err(|_| publication.take_back(firewall))?;
+    done.inspect_err(|_| publication.take_back(firewall, &target.owner.id))?;
     forget_connections(&publication.steps);
     Ok(publication)
 }
@@ -138,8 +135,8 @@ pub(crate) fn publish(
 /// Ends the process that holds a port which would give way. Tells whether it did.
 fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
     let taken = error.downcast_ref::<Taken>().filter(|taken| taken.is_held);
-    let Some((taken, sockets)) = taken.zip(manner.sockets) else { return Ok(false) };
-    sockets.dismiss(|record| {
+    let Some((taken, directories)) = taken.zip(manner.directories) else { return Ok(false) };
+    Sockets::below(directories, Some(&taken.holder)).dismiss(|record| {
         let held = record.member(HeldBy::MEMBER).is_some();
         held && record.find::<Id>().ok().flatten().is_some_and(|id| id.0 == *taken.holder)
     })?;
@@ -317,7 +314,7 @@ fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Man
             }
             if let Err(error) = bound {
                 let what = format!("publish {address}/{} for {}", mapping.protocol, mapping.owner.id);
-                return Err(probe::refusal(address, mapping.protocol, manner.sockets, error).context(what));
+                return Err(probe::refusal(address, mapping.protocol, manner.directories, error).context(what));
             }
         }
     }

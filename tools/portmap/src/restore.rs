@@ -53,10 +53,10 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     let mut networks = Stage::new(Tool::Ns, ["restore"]);
     networks.option("--root", roots.argument());
     let networks_back = networks.command()?.stdin(Stdio::null()).status().with_context(|| networks.to_string())?;
-    let proxies = Sockets::below(&roots.directories()).records()?;
+    let proxies = Sockets::below(&roots.directories(), None).records()?;
     let mut firewall = Firewall::open()?;
     let mut failed = !networks_back.success();
-    for mut record in noted(&roots.directories())? {
+    for mut record in noted(&roots.directories(), None)? {
         let id = record.part::<Id>()?.0;
         // Nobody has lost what a proxy serves.
         let served = served(&proxies, &id);
@@ -83,10 +83,11 @@ pub(crate) fn is_of(record: &Record, id: Option<&ContainerId>) -> bool {
     record.find::<Id>().ok().flatten().map(|id| id.0).as_ref() == id
 }
 
-/// Returns what the bundles of containers that are there say of published ports.
-pub(crate) fn noted(directories: &Directories) -> anyhow::Result<Vec<Record>> {
+/// Returns what the bundles of containers that are there, or of one, say of published ports.
+pub(crate) fn noted(directories: &Directories, id: Option<&ContainerId>) -> anyhow::Result<Vec<Record>> {
     let bundles = directories.bundles();
-    let records = Record::of_bundles(&bundles).with_context(|| format!("read {}", bundles.display()))?;
+    let records = id.map_or_else(|| Record::of_bundles(&bundles), |id| Record::of_some([Ok(directories.bundle(id))]));
+    let records = records.with_context(|| format!("read {}", bundles.display()))?;
     let published = |record: &Record| record.member(Ports::MEMBER).is_some() && is_there(record, directories);
     Ok(records.into_iter().filter(published).collect())
 }
@@ -116,7 +117,7 @@ fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {
     // The kernel had accepted them before: who listens now does so beside them.
     let conditions = record.find::<Conditions>()?;
     conditions.iter().try_for_each(Conditions::check)?;
-    let manner = Manner { probe: false, sockets: None, directories: None, masquerade, conditions: conditions.as_ref() };
+    let manner = Manner { probe: false, directories: None, masquerade, conditions: conditions.as_ref() };
     let mappings = publish::publish(firewall, &target, &specs, manner)?.mappings;
     // Whoever reads the warning has read it when the ports were published first.
     let how = Some(forward(record)).filter(|how| *how == Forward::Insert);

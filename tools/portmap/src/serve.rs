@@ -55,12 +55,13 @@ impl Server {
     pub(crate) fn inside(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<(Self, Vec<Served>)> {
         let netns = namespace(target)?;
         let inside = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
-        let sockets = Sockets::below(&options.roots.directories());
-        let listeners = proxy::listen(wishes, &Surroundings { sockets: &sockets, root: root(target)? })?;
+        let directories = options.roots.directories();
+        let listeners = proxy::listen(wishes, &Surroundings { directories: &directories, root: root(target)? })?;
         ensure_untranslated(&listeners, &target.owner)?;
         let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
         // A port of both families has two listeners.
         served.dedup();
+        let sockets = Sockets::below(&directories, Some(&target.owner.id));
         let control = sockets.make(&proxy::record(target, &served)?)?;
         let (netns, processes, greeting) =
             (netns.to_owned(), processes(target, &options.while_process), options.proxy_protocol);
@@ -76,15 +77,14 @@ impl Server {
         held: Option<(Firewall, Vec<Mapping>)>,
     ) -> anyhow::Result<Self> {
         let wishes: Vec<Wish> = ports.iter().map(|port| Wish::Ports(port.into())).collect();
-        let sockets = Sockets::below(directories);
-        let listeners = proxy::listen(&wishes, &Surroundings { sockets: &sockets, root: None })?;
+        let listeners = proxy::listen(&wishes, &Surroundings { directories, root: None })?;
         let served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
         let listeners = listeners.into_iter().map(|listener| listener.beside(&target.addresses)).collect();
         let mut record = proxy::record(target, &served)?;
         let sockets = if let Some((firewall, mappings)) = &held {
             record.set(&Ports(add::port_mappings(mappings)));
             record.set(&HeldBy(firewall.holder().context("the socket has no number")?));
-            sockets
+            Sockets::below(directories, Some(&target.owner.id))
         } else {
             record.set(&target::network(&target.owner, &target.addresses));
             record.set(&Holds(ports.to_vec()));

@@ -35,16 +35,14 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     let published = view.as_mut().map_or(Ok(Published::default()), read)?;
     let own: Vec<&Mapping> =
         published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| *id == *mapping.owner.id)).collect();
-    let proxies = Sockets::below(&options.roots.directories()).records()?;
+    let proxies = Sockets::below(&options.roots.directories(), id.as_deref()).records()?;
     if let Some(record) = &record {
         ensure_published(record, &published.mappings, &proxies)?;
     }
-    for record in restore::noted(&options.roots.directories())? {
+    for record in restore::noted(&options.roots.directories(), id.as_ref())? {
         let noted = record.part::<Id>()?.0;
-        if id.as_ref().is_none_or(|id| *id == noted) {
-            let published = ensure_published(&record, &published.mappings, &proxies);
-            published.with_context(|| format!("{noted} has lost a port, which `portmap restore` puts back"))?;
-        }
+        let published = ensure_published(&record, &published.mappings, &proxies);
+        published.with_context(|| format!("{noted} has lost a port, which `portmap restore` puts back"))?;
     }
     let has_proxy = proxies.iter().any(|proxy| restore::is_of(proxy, id.as_ref()));
     if let (Some(id), true, false) = (&id, own.is_empty(), has_proxy) {
@@ -64,7 +62,7 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
 pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| **keep != *id);
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
-    let sockets = Sockets::below(&options.roots.directories());
+    let sockets = Sockets::below(&options.roots.directories(), None);
     let mut firewall = Firewall::open()?;
     let published = firewall.visible()?.map_or(Ok(Published::default()), View::read)?;
     let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use container::Directories;
 use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use crate::control::{self, Name};
+use crate::control::Name;
 use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
 
@@ -83,7 +84,7 @@ impl Listener {
 /// What listening needs to know beside the wishes.
 pub(crate) struct Surroundings<'a> {
     /// Where the processes are found that have ports.
-    pub(crate) sockets: &'a control::Sockets,
+    pub(crate) directories: &'a Directories,
     /// The container's root directory, where a process of it is known.
     pub(crate) root: Option<Arc<File>>,
 }
@@ -213,7 +214,7 @@ fn at_port(spec: &PortSpec, port: u16, surroundings: &Surroundings<'_>) -> anyho
             // A host without IPv6.
             Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {}
             Err(error) => {
-                let refused = probe::refusal(address, spec.protocol, Some(surroundings.sockets), error);
+                let refused = probe::refusal(address, spec.protocol, Some(surroundings.directories), error);
                 return Err(refused.context(format!("listen at {address}/{}", spec.protocol)));
             }
         }
@@ -256,8 +257,8 @@ mod tests {
 
     #[test]
     fn a_random_port_is_the_same_in_both_families_and_held() {
-        let sockets = control::Sockets::below(&container::Directories::below("/no/such".into()));
-        let surroundings = Surroundings { sockets: &sockets, root: None };
+        let directories = Directories::below("/no/such".into());
+        let surroundings = Surroundings { directories: &directories, root: None };
         let listeners = listen(&["80".parse().unwrap()], &surroundings).unwrap();
         let ports: Vec<_> = listeners.iter().filter_map(Listener::port).map(|(address, _)| address.port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0] && *port != 0));

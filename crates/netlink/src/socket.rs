@@ -76,10 +76,8 @@ impl Socket {
     /// Sends a request for one object and returns it.
     pub fn fetch(&mut self, message: &Raw) -> Result<Raw, Error> {
         let _span = transaction::span(message);
-        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK)?;
-        let mut answer = None;
-        self.receive(sequence, |raw| answer = Some(raw))?;
-        answer.ok_or(Error::NoAnswer)
+        let sequence = self.send(message, NLM_F_REQUEST)?;
+        self.answer(sequence)
     }
 
     /// Sends requests for one object each, and returns those that are there.
@@ -90,16 +88,14 @@ impl Socket {
             let mut bytes = Vec::new();
             for message in some {
                 self.sequence = self.sequence.wrapping_add(1);
-                frame::write(&mut bytes, message, NLM_F_REQUEST | NLM_F_ACK, self.sequence);
+                frame::write(&mut bytes, message, NLM_F_REQUEST, self.sequence);
             }
             self.send_bytes(&bytes)?;
             for sequence in (first..).take(some.len()) {
-                let mut answer = None;
-                match self.receive(sequence, |raw| answer = Some(raw)) {
-                    Err(error) if error.errno() == Some(Errno::NOENT) => {}
-                    received => drop(received?),
+                match self.answer(sequence) {
+                    Err(error) if error.errno() == Some(Errno::NOENT) => answers.push(None),
+                    answer => answers.push(Some(answer?)),
                 }
-                answers.push(answer);
             }
         }
         Ok(answers)
@@ -209,6 +205,22 @@ impl Socket {
         let kernel = SocketAddrNetlink::new(0, 0);
         rustix::io::retry_on_intr(|| net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel))?;
         Ok(())
+    }
+
+    /// Reads the one answer to a request for one object.
+    fn answer(&mut self, sequence: u32) -> Result<Raw, Error> {
+        loop {
+            let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
+            while let Some(frame) = frame::read(&mut datagram)? {
+                match frame.body {
+                    _ if frame.sequence != sequence => {}
+                    Body::Answer(raw) => return Ok(raw),
+                    Body::Done => return Err(Error::NoAnswer),
+                    Body::Refused(error) => return Err(error),
+                    Body::Noop => {}
+                }
+            }
+        }
     }
 
     /// Reads the answers to one request up to their end. Returns whether the picture they give is consistent.

@@ -16,7 +16,6 @@ use rustix::io::Errno;
 use crate::host;
 use crate::mapping::{self, Mapping, Step};
 
-use entry::CONDITIONAL;
 pub(crate) use entry::number as protocol_number;
 pub(crate) use view::View;
 
@@ -160,44 +159,46 @@ impl View<'_> {
     fn add_table(&mut self, batch: &mut Batch, place: Place, steps: &[Step]) -> anyhow::Result<()> {
         let name = name(place);
         let table = Table { family: place.0, name: &name };
-        let left = self.left(place, steps);
+        let count = self.left(place, steps);
         let found = self.table(place).cloned();
-        let whole = found.as_ref().filter(|found| found.is_whole && left > 0);
+        let whole = found.as_ref().filter(|found| found.is_whole && count > 0);
         if found.is_some() && whole.is_none() {
             batch.push(&table.delete(), 0);
         }
-        if left == 0 {
+        if count == 0 {
             return Ok(());
         }
-        let (mut extra, own) = match whole {
+        let (mut sets, own) = match whole {
             Some(found) => (found.sets(), steps.iter().filter(|s| entry::place(s) == place).cloned().collect()),
             None => {
                 ruleset::write(batch, table, place.1.is_some());
-                (Vec::new(), self.all_of(place, steps))
+                (ruleset::ALWAYS.map(str::to_owned).to_vec(), self.all_of(place, steps))
             }
         };
         for step in &own {
             debug!("{step}");
             let set = entry::set(step);
-            let is_missing = step.adds() && ruleset::is_extra(&set) && !extra.contains(&set);
-            if is_missing {
-                ruleset::write_extra(batch, table, &set);
-                extra.push(set);
+            if step.adds() && !sets.contains(&set) {
+                ruleset::write_set(batch, table, &set);
+                sets.push(set);
             }
             let (message, flags) = entry::message(step, table);
             batch.push(&message, flags);
         }
-        let rule = whole.and_then(|found| found.extra.iter().find(|rule| rule.comment.as_deref() == Some(CONDITIONAL)));
-        if let Some(rule) = rule.filter(|_| !self.has_conditions(place, steps)) {
-            batch.push(&table.delete_rule(rule), 0);
-            batch.push(&table.delete_set(CONDITIONAL), 0);
+        let left = self.all_of(place, steps);
+        for rule in whole.iter().flat_map(|found| &found.readers) {
+            let set = rule.comment.as_deref().filter(|set| entry::INTERVALS.contains(set));
+            if let Some(set) = set.filter(|set| left.iter().all(|step| entry::set(step) != *set)) {
+                batch.push(&table.delete_rule(rule), 0);
+                batch.push(&table.delete_set(set), 0);
+            }
         }
         // What is held is always read whole.
         let lists = if place.1.is_none() { index::changes(&own) } else { index::Changes::new() };
         for (list, changes) in lists {
             let old = if whole.is_some() { self.list(place.0, list)? } else { Vec::new() };
             let is_count = list == index::COUNT;
-            let new = if is_count { vec![index::of_count(place.0, left)] } else { index::changed(&old, changes) };
+            let new = if is_count { vec![index::of_count(place.0, count)] } else { index::changed(&old, changes) };
             index::write(batch, table, list, &old, &new);
         }
         Ok(())

@@ -14,6 +14,9 @@ use crate::spec::{Span, any};
 
 use super::Place;
 
+/// The maps whose keys are intervals. They are only there where they are needed, and always read.
+pub(super) const INTERVALS: [&str; 3] = [ADDRESS_RANGE, RANGE, CONDITIONAL];
+
 /// One address of the host, one port.
 pub(super) const ADDRESS: &str = "addr";
 /// Every address of the host, one port.
@@ -22,8 +25,7 @@ pub(super) const ANY: &str = "any";
 pub(super) const ADDRESS_RANGE: &str = "addr_range";
 /// Every address of the host, a range of ports that keep their numbers.
 pub(super) const RANGE: &str = "range";
-/// One port for some: ranges of the host's addresses and of the clients'. It is only there where somebody is choosy, since
-/// nft cannot read its rule back.
+/// One port for some: ranges of the host's addresses and of the clients'. Its rule nft cannot read back.
 pub(super) const CONDITIONAL: &str = "conditional";
 /// Begins the names of the sets of networks and containers in them: behind it stands the length of the networks' prefix.
 /// Older versions have one set, with networks as intervals.

@@ -1,5 +1,5 @@
-//! The rules that read the maps. They never change, however much is published, but for one more where a port has
-//! conditions, and one for each length of a prefix that containers' networks have:
+//! The rules that read the maps. They never change, however much is published, but for those of maps that are there only
+//! where they are needed: for ranges, for ports with conditions, and for each length of containers' networks' prefixes.
 //!
 //! - what is sent to an address of the host's own is looked up, on its way in and when the host itself sends it;
 //! - what a published port makes turn back gets the host's address as its source: from 127.0.0.0/8, where the answer
@@ -20,16 +20,13 @@ use super::index::INDEX;
 
 const NAT: &str = "nat";
 const POSTROUTING: &str = "postrouting";
-const LOOPBACK: u8 = 127;
 
-/// Adds the table, its sets, its chains and its rules to a batch.
+/// Adds the table, its chains and rules, and what every table has of maps to a batch.
 pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
     batch.push(&if is_owned { table.create_owned() } else { table.create() }, flag::CREATE);
-    let ip = address(table.family).field;
-    let key = [ip, Field::PROTOCOL, Field::PORT];
-    for set in sets(&key, &[ip, Field::PORT]) {
-        batch.push(&table.create_set(&set), flag::CREATE);
-    }
+    let key = [address(table.family).field, Field::PROTOCOL, Field::PORT];
+    let index = Set { name: INDEX, key: &[Field::MARK, Field::MARK], data: &key, interval: false };
+    batch.push(&table.create_set(&index), flag::CREATE);
     if is_owned && table.family == Family::Ip {
         // What this process holds outlives a flush, which takes the other guard away.
         guard::write(batch, table);
@@ -37,35 +34,39 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
     for (chain, hook, _) in chains(table.family) {
         batch.push(&table.create_chain(chain, hook), flag::CREATE);
     }
-    for (chain, _, rules) in chains(table.family) {
-        for rule in rules {
-            batch.push(&table.create_rule(chain, &rule, None), flag::CREATE | flag::APPEND);
-        }
+    for (chain, _, rule) in chains(table.family) {
+        let rule = rule.map(|rule| table.create_rule(chain, &rule, None));
+        rule.iter().for_each(|rule| batch.push(rule, flag::CREATE | flag::APPEND));
     }
+    ALWAYS.iter().for_each(|map| write_set(batch, table, map));
 }
 
-/// Returns the number of rules that a whole table has, beside those of [`write_extra`].
-pub(super) fn rule_count(family: Family) -> usize {
-    chains(family).iter().map(|(_, _, rules)| rules.len()).sum()
-}
+/// The maps that every table has.
+pub(super) const ALWAYS: [&str; 2] = [ADDRESS, ANY];
 
-/// Tells whether a set, and the rule that has its name as a comment, is there only where it is needed.
-pub(super) fn is_extra(set: &str) -> bool {
-    set == CONDITIONAL || set.starts_with(HAIRPIN)
-}
+/// The number of rules that a whole table has, beside those of its sets.
+pub(super) const RULES: usize = 3;
 
-/// Adds such a set and its rule to a batch.
-pub(super) fn write_extra(batch: &mut Batch, table: Table<'_>, name: &str) {
+/// Adds a set to a batch, and the rule that reads it, whose comment is the set's name.
+pub(super) fn write_set(batch: &mut Batch, table: Table<'_>, name: &str) {
     let address = address(table.family);
-    let ip = address.field;
-    let prefix = name.strip_prefix(HAIRPIN).and_then(|prefix| prefix.parse().ok());
-    let (chain, rule) = match prefix {
-        Some(prefix) => (POSTROUTING, turn_back(address, name, prefix)),
-        None => (NAT, conditional_lookup(address)),
+    let fields = [address.field, address.field, Field::PROTOCOL, Field::PORT];
+    let values = [address.field, Field::PORT];
+    let (chain, key, data, rule) = match name.strip_prefix(HAIRPIN).and_then(|prefix| prefix.parse().ok()) {
+        Some(prefix) => (POSTROUTING, &fields[..2], &[][..], turn_back(address, name, prefix)),
+        None => {
+            let (addresses, ports) = match name {
+                ADDRESS => (1, 1),
+                ANY => (0, 1),
+                ADDRESS_RANGE => (1, 0),
+                RANGE => (0, 0),
+                _ => (2, 1),
+            };
+            (NAT, &fields[2 - addresses..], &values[..1 + ports], lookup(address, name, addresses, ports > 0))
+        }
     };
-    let key = [ip, ip, Field::PROTOCOL, Field::PORT];
-    let (fields, data) = if prefix.is_some() { (2, &[][..]) } else { (4, &[ip, Field::PORT][..]) };
-    batch.push(&table.create_set(&Set { name, key: &key[..fields], data, interval: prefix.is_none() }), flag::CREATE);
+    let interval = [ADDRESS_RANGE, RANGE, CONDITIONAL].contains(&name);
+    batch.push(&table.create_set(&Set { name, key, data, interval }), flag::CREATE);
     batch.push(&table.create_rule(chain, &rule, Some(name)), flag::CREATE | flag::APPEND);
 }
 
@@ -83,7 +84,23 @@ fn turn_back(address: Address, set: &str, prefix: u32) -> Vec<Expression> {
     translated().into_iter().chain(own_network).collect()
 }
 
-type Rules = Vec<Vec<Expression>>;
+/// `dnat to [ip daddr . [ip saddr .]] meta l4proto . th dport map @…`
+fn lookup(address: Address, map: &str, addresses: usize, has_ports: bool) -> Vec<Expression> {
+    let words = address.length / 4;
+    let mut rule = Vec::new();
+    let mut start = 0;
+    for offset in [address.destination, address.source].into_iter().take(addresses) {
+        rule.push(payload(Base::Network, offset, address.length, start));
+        start += words;
+    }
+    rule.extend([
+        meta(Meta::Protocol, start),
+        payload(Base::Transport, 2, 2, start + 1),
+        look_up(map, 0),
+        translate_destination(address.family, 0, has_ports.then_some(words)),
+    ]);
+    rule
+}
 
 /// How a family's addresses lie in packets and in registers.
 #[derive(Clone, Copy)]
@@ -103,19 +120,8 @@ fn address(family: Family) -> Address {
     }
 }
 
-/// Every key is a part of the longest one: an address, the protocol and the port. Values are an address and a port.
-fn sets<'a>(key: &'a [Field; 3], value: &'a [Field; 2]) -> [Set<'a>; 5] {
-    let set = |name, key, data, interval| Set { name, key, data, interval };
-    [
-        set(ADDRESS, &key[..], &value[..], false),
-        set(ANY, &key[1..], &value[..], false),
-        set(ADDRESS_RANGE, &key[..], &value[..1], true),
-        set(RANGE, &key[1..], &value[..1], true),
-        set(INDEX, &[Field::MARK, Field::MARK], &key[..], false),
-    ]
-}
-
-fn chains(family: Family) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
+/// Returns the chains, with the rule that each always has.
+fn chains(family: Family) -> [(&'static str, Option<Hook<'static>>, Option<Vec<Expression>>); 4] {
     let address = address(family);
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     // What is sent to a link's own address is left to the process beside: nobody forwards the answer.
@@ -123,62 +129,29 @@ fn chains(family: Family) -> Vec<(&'static str, Option<Hook<'static>>, Rules)> {
         [payload(Base::Network, 24, 2, 0), mask(0, &[0xff, 0xc0]), compare(0, Comparison::Unequal, &[0xfe, 0x80])];
     let near = near.into_iter().filter(|_| family == Family::Ip6);
     let to_nat: Vec<_> = near.chain(destination_is_local()).chain([jump(NAT)]).collect();
-    vec![
-        (NAT, None, lookups(address)),
-        ("prerouting", nat(Hook::PREROUTING, -100), vec![to_nat.clone()]),
-        ("output", nat(Hook::OUTPUT, -100), output(address, to_nat)),
-        (POSTROUTING, nat(Hook::POSTROUTING, 100), masquerades(address)),
+    [
+        (NAT, None, None),
+        ("prerouting", nat(Hook::PREROUTING, -100), Some(to_nat.clone())),
+        ("output", nat(Hook::OUTPUT, -100), Some(output(address, to_nat))),
+        (POSTROUTING, nat(Hook::POSTROUTING, 100), Some(from_loopback(address))),
     ]
 }
 
 /// `::1` is left alone: IPv6 has no `route_localnet`, so a connection that was translated would hang instead of being
 /// refused, or served by a proxy.
-fn output(address: Address, to_nat: Vec<Expression>) -> Rules {
-    if address.family == Family::Ip {
-        return vec![to_nat];
-    }
+fn output(address: Address, to_nat: Vec<Expression>) -> Vec<Expression> {
     let not_loopback = [
         payload(Base::Network, address.destination, address.length, 0),
         compare(0, Comparison::Unequal, &Ipv6Addr::LOCALHOST.octets()),
     ];
-    vec![not_loopback.into_iter().chain(to_nat).collect()]
+    let not_loopback = not_loopback.into_iter().filter(|_| address.family == Family::Ip6);
+    not_loopback.chain(to_nat).collect()
 }
 
-/// `dnat to [ip daddr .] meta l4proto . th dport map @…`, for each of the maps: the narrower ones first.
-fn lookups(address: Address) -> Rules {
-    let words = address.length / 4;
-    let rule = |map, with_address: bool, with_port: bool| {
-        let start = if with_address { words } else { 0 };
-        let mut rule = Vec::new();
-        if with_address {
-            rule.push(payload(Base::Network, address.destination, address.length, 0));
-        }
-        rule.push(meta(Meta::Protocol, start));
-        rule.push(payload(Base::Transport, 2, 2, start + 1));
-        rule.push(look_up(map, 0));
-        rule.push(translate_destination(address.family, 0, with_port.then_some(words)));
-        rule
-    };
-    vec![rule(ADDRESS, true, true), rule(ANY, false, true), rule(ADDRESS_RANGE, true, false), rule(RANGE, false, false)]
-}
-
-/// `dnat to ip daddr . ip saddr . meta l4proto . th dport map @conditional`.
-fn conditional_lookup(address: Address) -> Vec<Expression> {
-    let words = address.length / 4;
-    vec![
-        payload(Base::Network, address.destination, address.length, 0),
-        payload(Base::Network, address.source, address.length, words),
-        meta(Meta::Protocol, 2 * words),
-        payload(Base::Transport, 2, 2, 2 * words + 1),
-        look_up(CONDITIONAL, 0),
-        translate_destination(address.family, 0, Some(words)),
-    ]
-}
-
-/// What comes from 127.0.0.0/8 could not be answered.
-fn masquerades(address: Address) -> Rules {
-    let from_loopback =
-        [payload(Base::Network, address.source, 1, 0), compare(0, Comparison::Equal, &[LOOPBACK]), masquerade()];
-    let rule: Vec<_> = translated().into_iter().chain(from_loopback).collect();
-    if address.family == Family::Ip { vec![rule] } else { Vec::new() }
+/// Masquerades what comes from 127.0.0.0/8 or `::1`, which nobody could answer.
+fn from_loopback(address: Address) -> Vec<Expression> {
+    let own = if address.family == Family::Ip { vec![127] } else { Ipv6Addr::LOCALHOST.octets().to_vec() };
+    let length = if address.family == Family::Ip { 1 } else { address.length };
+    let from = [payload(Base::Network, address.source, length, 0), compare(0, Comparison::Equal, &own), masquerade()];
+    translated().into_iter().chain(from).collect()
 }

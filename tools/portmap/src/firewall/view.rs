@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::host;
 use crate::mapping::{Mapping, Published, Step};
 
-use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, CONDITIONAL, HAIRPIN, RANGE};
+use super::entry::{ADDRESS, ANY, CONDITIONAL, HAIRPIN, INTERVALS};
 use super::{FAMILIES, Place, entry, generation, guard, index, name, refused, ruleset};
 
 /// Whoever wants more ports than this reads all mappings.
@@ -41,14 +41,14 @@ pub(super) struct Found {
     is_read: bool,
     /// The number of its mappings.
     pub(super) count: usize,
-    /// The rules that are there only where they are needed.
-    pub(super) extra: Vec<Rule>,
+    /// The rules that read its sets, with those sets' names as comments.
+    pub(super) readers: Vec<Rule>,
 }
 
 impl Found {
-    /// Returns the sets that are there only where they are needed.
+    /// Returns the sets that are read.
     pub(super) fn sets(&self) -> Vec<String> {
-        self.extra.iter().filter_map(|rule| rule.comment.clone()).collect()
+        self.readers.iter().filter_map(|rule| rule.comment.clone()).collect()
     }
 }
 
@@ -167,11 +167,6 @@ impl<'a> View<'a> {
         places.into_iter().any(|place| self.left(place, steps) > 0)
     }
 
-    /// Tells whether any port of a table will have conditions; those are always read.
-    pub(super) fn has_conditions(&self, place: Place, steps: &[Step]) -> bool {
-        self.all_of(place, steps).iter().any(|step| entry::set(step) == CONDITIONAL)
-    }
-
     /// Returns all that will be in a table, as steps.
     pub(super) fn all_of(&self, place: Place, steps: &[Step]) -> Vec<Step> {
         let mappings = self.known.mappings.iter().filter(|m| entry::place_of(m) == place).cloned();
@@ -246,14 +241,15 @@ impl<'a> View<'a> {
     fn read_table(&mut self, place: Place) -> anyhow::Result<()> {
         let name = name(place);
         let rules = self.dump(&Table { family: place.0, name: &name }.dump_rules(None))?.unwrap_or_default();
-        let extra = rules.iter().map(Rule::read);
-        let extra: Vec<Rule> = extra.filter(|rule| rule.comment.as_deref().is_some_and(ruleset::is_extra)).collect();
-        let has_rules = rules.len() == ruleset::rule_count(place.0) + extra.len();
-        self.tables.push(Found { place, is_whole: false, is_read: false, count: 0, extra });
-        let has_maps = self.read_maps(place, [ADDRESS_RANGE, RANGE])?;
-        self.read_maps(place, [CONDITIONAL])?;
+        let readers: Vec<Rule> = rules.iter().map(Rule::read).filter(|rule| rule.comment.is_some()).collect();
+        let found = Found { place, is_whole: false, is_read: false, count: 0, readers };
+        let sets = found.sets();
+        let is_read = |set: &&str| sets.iter().any(|other| other == set);
+        let has_rules = rules.len() == ruleset::RULES + sets.len() && ruleset::ALWAYS.iter().all(|map| is_read(map));
+        self.tables.push(found);
+        self.read_maps(place, INTERVALS.into_iter().filter(|set| !has_rules || is_read(set)))?;
         let list = if place.1.is_none() { self.list(place.0, index::COUNT)? } else { Vec::new() };
-        let count = list.first().and_then(|entry| index::count(entry)).filter(|_| has_rules && has_maps);
+        let count = list.first().and_then(|entry| index::count(entry)).filter(|_| has_rules);
         if let Some(table) = self.tables.last_mut() {
             // Nobody but its process changes what is held.
             table.is_whole = place.1.is_some() || count.is_some();
@@ -275,7 +271,7 @@ impl<'a> View<'a> {
         self.known.mappings.retain(|mapping| !is_listed(mapping));
         self.known.hairpins.retain(|hairpin| (entry::family(hairpin.target), hairpin.held_by) != place);
         let sets = self.table(place).map(Found::sets).unwrap_or_default();
-        let hairpins = sets.iter().map(String::as_str).filter(|set| *set != CONDITIONAL);
+        let hairpins = sets.iter().map(String::as_str).filter(|set| set.starts_with(HAIRPIN));
         self.read_maps(place, [ADDRESS, ANY, HAIRPIN].into_iter().chain(hairpins))?;
         let count = self.known.mappings.iter().filter(|mapping| entry::place_of(mapping) == place).count();
         if let Some(table) = self.tables.iter_mut().find(|table| table.place == place) {
@@ -284,19 +280,13 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Tells whether all maps are there.
-    fn read_maps<'m>(&mut self, place: Place, maps: impl IntoIterator<Item = &'m str>) -> anyhow::Result<bool> {
+    fn read_maps<'m>(&mut self, place: Place, maps: impl Iterator<Item = &'m str>) -> anyhow::Result<()> {
         let name = name(place);
-        let mut are_there = true;
         for map in maps {
-            match self.dump(&Element::dump(Table { family: place.0, name: &name }, map))? {
-                Some(answers) => {
-                    self.take(place, map, answers.iter().flat_map(Element::read).collect::<Vec<_>>().iter())
-                }
-                None => are_there = false,
-            }
+            let answers = self.dump(&Element::dump(Table { family: place.0, name: &name }, map))?.unwrap_or_default();
+            self.take(place, map, answers.iter().flat_map(Element::read).collect::<Vec<_>>().iter());
         }
-        Ok(are_there)
+        Ok(())
     }
 
     /// Dumps; `None` where what was asked for is not there.

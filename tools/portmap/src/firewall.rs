@@ -168,12 +168,11 @@ impl View<'_> {
         if count == 0 {
             return Ok(());
         }
-        let (mut sets, own) = match whole {
-            Some(found) => (found.sets(), steps.iter().filter(|s| entry::place(s) == place).cloned().collect()),
-            None => {
-                ruleset::write(batch, table, place.1.is_some());
-                (ruleset::ALWAYS.map(str::to_owned).to_vec(), self.all_of(place, steps))
-            }
+        let (mut sets, own) = if let Some(found) = whole {
+            (found.sets(), steps.iter().filter(|step| entry::place(step) == place).cloned().collect())
+        } else {
+            ruleset::write(batch, table, place.1.is_some());
+            (ruleset::ALWAYS.map(str::to_owned).to_vec(), self.all_of(place, steps))
         };
         for step in &own {
             debug!("{step}");

@@ -102,7 +102,7 @@ pub(crate) fn publish(
             }
             let hairpins = hairpins.iter().map(|hairpin| Hairpin { held_by: holder, ..hairpin.clone() }).collect();
             target.addresses.iter().try_for_each(|address| view.read_target(*address))?;
-            planned = mapping::publish(view.known(), &Published { mappings: chosen.clone(), hairpins })?;
+            planned = mapping::publish(&view.known, &Published { mappings: chosen.clone(), hairpins })?;
             Ok(planned.clone())
         })
     };
@@ -167,22 +167,14 @@ pub(crate) fn check(
     conditions: &Conditions,
 ) -> anyhow::Result<()> {
     let mut view = firewall.view()?;
-    for spec in specs {
-        let HostPorts::Exactly(host) = spec.host else { continue };
-        for address in target.addresses.iter().filter(|address| serves(spec, **address)) {
-            let conditions = Some(conditions);
-            let wanted = Wanted { spec, host, container: spec.container.first, owner: &target.owner, conditions };
-            for mapping in wanted.mappings(*address) {
-                let same = |other: &Mapping| {
-                    Mapping { owner: mapping.owner.clone(), held_by: None, ..other.clone() } == mapping
-                };
-                let own = |other: &&Mapping| same(other) && other.owner.id == mapping.owner.id;
-                view.read_ports(&mapping)?;
-                ensure!(view.known().mappings.iter().any(|other| own(&other)), "{mapping} is not published");
-            }
-            ensure!(view.is_whole(), "the firewall's table portmap has lost rules");
-            ensure!(forwarding::is_on(address.is_ipv4()), "the host does not forward packets to {address}");
-        }
+    for mapping in choose(&mut view, target, specs, Manner { conditions: Some(conditions), ..Manner::default() })? {
+        let same =
+            |other: &Mapping| Mapping { owner: mapping.owner.clone(), held_by: None, ..other.clone() } == mapping;
+        let own = |other: &Mapping| same(other) && other.owner.id == mapping.owner.id;
+        ensure!(view.known.mappings.iter().any(own), "{mapping} is not published");
+        ensure!(view.is_whole(), "the firewall's table portmap has lost rules");
+        let address = mapping.target;
+        ensure!(forwarding::is_on(address.is_ipv4()), "the host does not forward packets to {address}");
     }
     ensure!(!view.is_open()?, firewall::OPEN);
     Ok(())
@@ -299,7 +291,7 @@ fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Man
         }
     }
     wanted.iter().try_for_each(|mapping| view.read_ports(mapping))?;
-    mapping::publish(view.known(), &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
+    mapping::publish(&view.known, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
     if !manner.probe {
         return Ok(());
     }

@@ -204,7 +204,7 @@ fn ensure_untranslated(listeners: &[Listener], owner: &MappingOwner) -> anyhow::
         if view.read_ports(&own).is_err() {
             continue;
         }
-        let holder = view.known().mappings.iter().find(|mapping| mapping.overlaps(&own) && !mapping.owner.is_gone());
+        let holder = view.known.mappings.iter().find(|mapping| mapping.overlaps(&own) && !mapping.owner.is_gone());
         if let Some(holder) = holder {
             bail!("publish {} for {}: port is taken by container {}", listener.served(), own.owner.id, holder.owner.id);
         }

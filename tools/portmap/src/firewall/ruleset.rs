@@ -35,10 +35,13 @@ pub(super) fn write(batch: &mut Batch, table: Table<'_>, is_owned: bool) {
         batch.push(&table.create_chain(chain, hook), flag::CREATE);
     }
     for (chain, _, rule) in chains(table.family) {
-        let rule = rule.map(|rule| table.create_rule(chain, &rule, None));
-        rule.iter().for_each(|rule| batch.push(rule, flag::CREATE | flag::APPEND));
+        if let Some(rule) = rule {
+            batch.push(&table.create_rule(chain, &rule, None), flag::CREATE | flag::APPEND);
+        }
     }
-    ALWAYS.iter().for_each(|map| write_set(batch, table, map));
+    for map in ALWAYS {
+        write_set(batch, table, map);
+    }
 }
 
 /// The maps that every table has.
@@ -52,18 +55,18 @@ pub(super) fn write_set(batch: &mut Batch, table: Table<'_>, name: &str) {
     let address = address(table.family);
     let fields = [address.field, address.field, Field::PROTOCOL, Field::PORT];
     let values = [address.field, Field::PORT];
-    let (chain, key, data, rule) = match name.strip_prefix(HAIRPIN).and_then(|prefix| prefix.parse().ok()) {
-        Some(prefix) => (POSTROUTING, &fields[..2], &[][..], turn_back(address, name, prefix)),
-        None => {
-            let (addresses, ports) = match name {
-                ADDRESS => (1, 1),
-                ANY => (0, 1),
-                ADDRESS_RANGE => (1, 0),
-                RANGE => (0, 0),
-                _ => (2, 1),
-            };
-            (NAT, &fields[2 - addresses..], &values[..1 + ports], lookup(address, name, addresses, ports > 0))
-        }
+    let (addresses, ports) = match name {
+        ADDRESS => (1, 1),
+        ANY => (0, 1),
+        ADDRESS_RANGE => (1, 0),
+        RANGE => (0, 0),
+        _ => (2, 1),
+    };
+    let prefix = name.strip_prefix(HAIRPIN).and_then(|prefix| prefix.parse().ok());
+    let (chain, key, data, rule) = if let Some(prefix) = prefix {
+        (POSTROUTING, &fields[..2], &[][..], turn_back(address, name, prefix))
+    } else {
+        (NAT, &fields[2 - addresses..], &values[..=ports], lookup(address, name, addresses, ports > 0))
     };
     let interval = [ADDRESS_RANGE, RANGE, CONDITIONAL].contains(&name);
     batch.push(&table.create_set(&Set { name, key, data, interval }), flag::CREATE);
@@ -72,7 +75,7 @@ pub(super) fn write_set(batch: &mut Batch, table: Table<'_>, name: &str) {
 
 /// Masquerades packets from a container's own network, where prefixes are of this length:
 /// `ip saddr & 255.255.0.0 . ip daddr @hairpin16`. One set of networks as intervals would be copied at each change.
-fn turn_back(address: Address, set: &str, prefix: u32) -> Vec<Expression> {
+fn turn_back(address: Address, set: &str, prefix: u32) -> Rule {
     let bits = u128::MAX.checked_shl(128 - prefix).unwrap_or_default();
     let own_network = [
         payload(Base::Network, address.source, address.length, 0),
@@ -85,7 +88,7 @@ fn turn_back(address: Address, set: &str, prefix: u32) -> Vec<Expression> {
 }
 
 /// `dnat to [ip daddr . [ip saddr .]] meta l4proto . th dport map @…`
-fn lookup(address: Address, map: &str, addresses: usize, has_ports: bool) -> Vec<Expression> {
+fn lookup(address: Address, map: &str, addresses: usize, has_ports: bool) -> Rule {
     let words = address.length / 4;
     let mut rule = Vec::new();
     let mut start = 0;
@@ -101,6 +104,8 @@ fn lookup(address: Address, map: &str, addresses: usize, has_ports: bool) -> Vec
     ]);
     rule
 }
+
+type Rule = Vec<Expression>;
 
 /// How a family's addresses lie in packets and in registers.
 #[derive(Clone, Copy)]
@@ -121,7 +126,7 @@ fn address(family: Family) -> Address {
 }
 
 /// Returns the chains, with the rule that each always has.
-fn chains(family: Family) -> [(&'static str, Option<Hook<'static>>, Option<Vec<Expression>>); 4] {
+fn chains(family: Family) -> [(&'static str, Option<Hook<'static>>, Option<Rule>); 4] {
     let address = address(family);
     let nat = |number, priority| Some(Hook { kind: "nat", number, priority });
     // What is sent to a link's own address is left to the process beside: nobody forwards the answer.
@@ -139,7 +144,7 @@ fn chains(family: Family) -> [(&'static str, Option<Hook<'static>>, Option<Vec<E
 
 /// `::1` is left alone: IPv6 has no `route_localnet`, so a connection that was translated would hang instead of being
 /// refused, or served by a proxy.
-fn output(address: Address, to_nat: Vec<Expression>) -> Vec<Expression> {
+fn output(address: Address, to_nat: Rule) -> Rule {
     let not_loopback = [
         payload(Base::Network, address.destination, address.length, 0),
         compare(0, Comparison::Unequal, &Ipv6Addr::LOCALHOST.octets()),
@@ -149,7 +154,7 @@ fn output(address: Address, to_nat: Vec<Expression>) -> Vec<Expression> {
 }
 
 /// Masquerades what comes from 127.0.0.0/8 or `::1`, which nobody could answer.
-fn from_loopback(address: Address) -> Vec<Expression> {
+fn from_loopback(address: Address) -> Rule {
     let own = if address.family == Family::Ip { vec![127] } else { Ipv6Addr::LOCALHOST.octets().to_vec() };
     let length = if address.family == Family::Ip { 1 } else { address.length };
     let from = [payload(Base::Network, address.source, length, 0), compare(0, Comparison::Equal, &own), masquerade()];

@@ -23,7 +23,8 @@ pub(crate) struct View<'a> {
     pub(super) socket: &'a mut Socket,
     /// The rule set's generation when the reading began.
     pub(super) generation: Option<u32>,
-    pub(super) known: Published,
+    /// What is known so far.
+    pub(crate) known: Published,
     pub(super) tables: Vec<Found>,
     /// Whether the guard of 127.0.0.0/8 has its rule, where it is there.
     pub(super) guard: Option<bool>,
@@ -71,11 +72,6 @@ impl<'a> View<'a> {
             }
         }
         Ok(view)
-    }
-
-    /// Returns what is known so far.
-    pub(crate) fn known(&self) -> &Published {
-        &self.known
     }
 
     /// Reads all.
@@ -245,7 +241,7 @@ impl<'a> View<'a> {
         let found = Found { place, is_whole: false, is_read: false, count: 0, readers };
         let sets = found.sets();
         let is_read = |set: &&str| sets.iter().any(|other| other == set);
-        let has_rules = rules.len() == ruleset::RULES + sets.len() && ruleset::ALWAYS.iter().all(|map| is_read(map));
+        let has_rules = rules.len() == ruleset::RULES + sets.len() && ruleset::ALWAYS.iter().all(&is_read);
         self.tables.push(found);
         self.read_maps(place, INTERVALS.into_iter().filter(|set| !has_rules || is_read(set)))?;
         let list = if place.1.is_none() { self.list(place.0, index::COUNT)? } else { Vec::new() };

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command, Id, Parser};
+use clap::{Arg, ArgAction, Command, Id, Parser};
 use rustix::process::Signal;
 
 pub use duration::duration;
@@ -26,6 +26,7 @@ pub use given::given;
 pub use list::{ListForm, table};
 pub use log::log_to;
 pub use passed::{Passed, passed};
+pub use plain::boolean;
 pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
 pub use size::{Bytes, Cpus, Limit};
 
@@ -105,7 +106,7 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
         }
     };
     drop(parsing);
-    log::init(&tool, verbosity(&matches));
+    log::init(&tool, matches.get_count("verbose"));
     let command = given::keep(command, matches);
     if let Err(error) = traced {
         ::log::warn!("no trace: {error}");
@@ -175,12 +176,8 @@ fn without_numbers(text: &str) -> String {
 
 /// Returns text for one line of a list: what strangers have named neither moves the cursor nor makes lines of its own.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(escaped).collect()
-}
-
-fn escaped(c: char) -> impl Iterator<Item = char> {
-    let escaped: Vec<char> = if c.is_control() { c.escape_default().collect() } else { vec![c] };
-    escaped.into_iter()
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 fn exit_code(error: &anyhow::Error, codes: Codes) -> u8 {
@@ -253,10 +250,6 @@ fn others(command: &Command, same: &[&'static str]) -> Option<(Id, Vec<&'static 
 fn only_the_usual(arg: Arg) -> Arg {
     let is_rare = matches!(arg.get_help_heading(), Some("Limits" | "Privileges" | "Namespaces" | "Names" | "Health"));
     arg.hide_short_help(is_rare)
-}
-
-fn verbosity(matches: &ArgMatches) -> u8 {
-    matches.get_count("verbose")
 }
 
 fn usage_exit(tool: &str, error: &clap::Error, codes: Codes, tip: &str) -> ExitCode {

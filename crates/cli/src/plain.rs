@@ -119,8 +119,8 @@ pub(crate) fn is_flag(arg: &Arg) -> bool {
     !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
-/// Go's `strconv.ParseBool`.
-fn boolean(text: &str) -> Option<bool> {
+/// Parses a word as Go's `strconv.ParseBool` does.
+pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

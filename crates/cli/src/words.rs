@@ -7,46 +7,14 @@ use clap::Command;
 
 use crate::Usage;
 
-/// Words of one meaning; the first two are of what `keep` has.
+/// Words of one meaning.
 const SAME: [&[&str]; 3] = [&["rm", "remove", "delete", "del"], &["list", "ls"], &["gc", "prune"]];
-/// The tools, and those of docker's verbs that they have under docker's names.
-const TOOLS: [(&str, &[&str]); 10] = [
-    ("bundle", &["cp"]),
-    ("compose", &["down", "up"]),
-    ("keep", &["attach", "events", "inspect", "logs", "restart", "start", "stats", "stop", "top", "wait"]),
-    ("ns", &[]),
-    ("portmap", &[]),
-    ("pull", &["tag"]),
-    ("push", &[]),
-    ("run", &[]),
-    ("spawn", &["exec", "kill", "pause", "update"]),
-    ("unpack", &["commit", "diff"]),
-];
-/// What the others are; of words that are no verb anywhere, what is done instead.
-const OTHERS: [(&[&str], &str); 12] = [
-    (&["build"], "compose build, or buildah, whose image pull oci:DIR takes"),
-    (&["create"], "bundle, and then keep start"),
-    (&["images"], "pull list"),
-    (&["load"], "pull docker-archive:FILE"),
-    (&["login", "logout"], "podman's or skopeo's, whose files pull and push read"),
-    (&["network", "networks"], "ns network"),
-    (&["port"], "portmap list"),
-    (&["ps"], "keep list"),
-    (&["rmi"], "pull remove"),
-    (&["save"], "pull --to docker-archive:FILE"),
-    (&["unpause"], "spawn resume"),
-    (&["volume", "volumes"], "bundle volume"),
-];
 
-/// Returns where a verb is.
-fn place(word: &str) -> Option<String> {
-    let tool = TOOLS.iter().find_map(|(tool, verbs)| {
-        let verb = verbs.contains(&word).then(|| format!("{tool} {word}"));
-        verb.or_else(|| (*tool == word).then(|| word.to_owned()))
-    });
-    let other = || OTHERS.iter().find(|(words, _)| words.contains(&word)).map(|(_, place)| (*place).to_owned());
-    let same = || SAME[..2].iter().find(|same| same.contains(&word)).map(|same| format!("keep {}", same[0]));
-    tool.or_else(other).or_else(same)
+/// Returns where a verb is, by the table of the tools, of docker's verbs that they have under docker's names, of the others,
+/// and of what is done instead.
+fn place(word: &str) -> Option<&'static str> {
+    let mut rows = include_str!("words.txt").lines().filter_map(|row| row.split_once(": "));
+    rows.find(|(words, _)| words.split(' ').any(|known| known == word)).map(|(_, place)| place)
 }
 
 /// Puts a tool's own word for its verb in the place of another.
@@ -75,13 +43,13 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
         return Ok(());
     }
     let same = SAME.iter().filter(|same| same.contains(&text)).flat_map(|same| same.iter());
-    let place = place(text);
-    let here = place.as_deref().and_then(|place| place.strip_prefix(tool)).map(str::trim_start);
+    let there = place(text);
+    let here = there.and_then(|place| place.strip_prefix(tool)).map(str::trim_start);
     let verb = same.copied().chain(here).find(|name| command.find_subcommand(name).is_some());
-    match (verb, &place) {
+    match (verb, there) {
         (Some(verb), _) => *word = verb.into(),
-        (None, Some(place)) if TOOLS.iter().any(|(name, _)| *name == tool) => {
-            return Err(Usage(format!("{text} is no verb of {tool}: it is {place} (./{text} is a file)")));
+        (None, Some(there)) if place(tool) == Some(tool) => {
+            return Err(Usage(format!("{text} is no verb of {tool}: it is {there} (./{text} is a file)")));
         }
         _ => {}
     }

@@ -154,11 +154,8 @@ fn apply(mount: &mut Mount, key: &str, value: Option<&str>) -> Result<(), String
 }
 
 fn flag(key: &str, value: Option<&str>) -> Result<bool, String> {
-    match value {
-        None | Some("" | "1" | "true" | "t" | "T" | "True" | "TRUE") => Ok(true),
-        Some("0" | "false" | "f" | "F" | "False" | "FALSE") => Ok(false),
-        Some(other) => Err(format!("`{key}={other}`: true or false")),
-    }
+    let Some(word) = value.filter(|word| !word.is_empty()) else { return Ok(true) };
+    cli::boolean(word).ok_or_else(|| format!("`{key}={word}`: true or false"))
 }
 
 fn no_copy(mount: &mut Mount) -> Result<(), String> {

@@ -30,23 +30,8 @@ pub struct Filter {
     pub listener: Option<(PathBuf, String)>,
 }
 
-/// What can become of a call.
-pub const ACTIONS: [&str; 9] = [
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-/// How an argument can be compared.
-pub const OPERATORS: [&str; 7] =
-    ["SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"];
 /// Each flag and its bit.
-pub const FLAGS: [(&str, u64); 4] = [
+const FLAGS: [(&str, u64); 4] = [
     // One thread has nobody to synchronise with.
     ("SECCOMP_FILTER_FLAG_TSYNC", 0),
     ("SECCOMP_FILTER_FLAG_LOG", 2),
@@ -78,17 +63,16 @@ const ARCHITECTURES: [Architecture; 4] = [
     Architecture { name: "SCMP_ARCH_X32", audit: 0xc000_003e, column: 2, bit: X32_BIT },
     Architecture { name: "SCMP_ARCH_AARCH64", audit: 0xc000_00b7, column: 3, bit: 0 },
 ];
+const OWN: usize = if cfg!(target_arch = "aarch64") { 3 } else { 0 };
 
-/// Lists the architectures that filters can be made for.
-pub fn architectures() -> Vec<&'static str> {
-    ARCHITECTURES.iter().map(|architecture| architecture.name).collect()
-}
+/// This processor's architecture, as the kernel's audit numbers it.
+pub const NATIVE: u32 = ARCHITECTURES[OWN].audit;
 
 /// Compiles a filter.
 pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
     let default = action(&profile.default_action, profile.default_errno_ret)?;
     ensure!(default != NOTIFY, "SCMP_ACT_NOTIFY cannot be used as default action");
-    let native = &ARCHITECTURES[if cfg!(target_arch = "aarch64") { 3 } else { 0 }];
+    let native = &ARCHITECTURES[OWN];
     // Another processor's programs cannot run here.
     let runs = |one: &&Architecture| one.audit == native.audit || one.column == 1 && native.column == 0;
     let named = |name: &String| ARCHITECTURES.iter().find(|one| one.name == name.as_str());
@@ -169,6 +153,11 @@ fn leaves(rules: &[Rule], architecture: Architecture, default: u32) -> BTreeMap<
         leaf.rules.retain(|(_, action)| leaf.action != Some(*action));
     }
     leaves
+}
+
+/// Returns the number that this processor's programs call by a name.
+pub fn number(name: &str) -> Option<u32> {
+    u32::try_from(numbers(name)?[ARCHITECTURES[OWN].column]).ok()
 }
 
 fn numbers(name: &str) -> Option<&'static [i16; ARCHITECTURES.len()]> {

@@ -11,82 +11,8 @@ use crate::capability::Capability;
 
 pub(crate) use file::parse;
 
-/// What every container may do, by subject. Names that an architecture lacks are passed over by the runtimes.
-const ALLOWED: [&str; 12] = [
-    // Files and directories by name.
-    "access chdir chmod chown chown32 creat faccessat faccessat2 fchmodat fchmodat2 fchownat fstatat64 futimesat getcwd \
-     inotify_add_watch lchown lchown32 link linkat listmount lstat lstat64 mkdir mkdirat mknod mknodat name_to_handle_at \
-     newfstatat open openat openat2 readlink readlinkat rename renameat renameat2 rmdir stat stat64 statfs statfs64 \
-     statmount statx symlink symlinkat truncate truncate64 umask unlink unlinkat utime utimensat utimensat_time64 utimes",
-    // Open files.
-    "_llseek cachestat close close_range copy_file_range dup dup2 dup3 fadvise64 fadvise64_64 fallocate fanotify_mark \
-     fchdir fchmod fchown fchown32 fcntl fcntl64 fdatasync flock fstat fstat64 fstatfs fstatfs64 fsync ftruncate \
-     ftruncate64 getdents getdents64 inotify_init inotify_init1 inotify_rm_watch ioctl lseek pipe pipe2 pread64 preadv \
-     preadv2 pwrite64 pwritev pwritev2 read readahead readv sendfile sendfile64 splice sync sync_file_range syncfs tee \
-     vmsplice write writev",
-    // Extended attributes.
-    "fgetxattr flistxattr fremovexattr fsetxattr getxattr getxattrat lgetxattr listxattr listxattrat llistxattr \
-     lremovexattr lsetxattr removexattr removexattrat setxattr setxattrat",
-    // Waiting for events.
-    "_newselect epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old \
-     eventfd eventfd2 poll ppoll ppoll_time64 pselect6 pselect6_time64 select signalfd signalfd4",
-    // Asynchronous input and output.
-    "io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit",
-    // Memory.
-    "brk madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mmap2 mprotect \
-     mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_mrelease remap_file_pages",
-    // Processes and threads.
-    "capget capset execve execveat exit exit_group fork get_robust_list get_thread_area getcpu getpgid getpgrp getpid \
-     getppid getpriority getrlimit getrusage getsid gettid ioprio_get ioprio_set kill landlock_add_rule \
-     landlock_create_ruleset landlock_restrict_self pause pidfd_open pidfd_send_signal prctl prlimit64 \
-     restart_syscall riscv_hwprobe rseq sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam \
-     sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64 sched_setaffinity sched_setattr \
-     sched_setparam sched_setscheduler sched_yield seccomp set_robust_list set_thread_area set_tid_address setpgid \
-     setpriority setrlimit setsid sysinfo tgkill times tkill ugetrlimit uname uretprobe vfork wait4 waitid waitpid",
-    // Users and groups.
-    "getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getresgid getresgid32 getresuid \
-     getresuid32 getuid getuid32 setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 \
-     setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setuid setuid32",
-    // Signals.
-    "rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait \
-     rt_sigtimedwait_time64 rt_tgsigqueueinfo sigaltstack sigprocmask sigreturn",
-    // Clocks and timers.
-    "adjtimex alarm clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 \
-     clock_nanosleep clock_nanosleep_time64 getitimer getrandom gettimeofday nanosleep setitimer time timer_create \
-     timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create \
-     timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64",
-    // Sockets; making one is filtered below.
-    "accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmmsg_time64 recvmsg \
-     send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair",
-    // Locks, queues and memory between processes; looking into each other since Linux 4.8, where ptrace obeys seccomp.
-    "futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake ipc mq_getsetattr mq_notify mq_open \
-     mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink msgctl msgget msgrcv msgsnd \
-     process_vm_readv process_vm_writev ptrace semctl semget semop semtimedop semtimedop_time64 shmat shmctl shmdt \
-     shmget",
-];
-
-/// What comes with a capability.
-const WITH_CAPABILITY: [(&str, &str); 14] = [
-    ("BPF", "bpf"),
-    ("DAC_READ_SEARCH", "open_by_handle_at"),
-    ("PERFMON", "perf_event_open"),
-    (
-        "SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
-         lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl \
-         quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
-    ),
-    ("SYS_BOOT", "reboot"),
-    ("SYS_CHROOT", "chroot"),
-    ("SYS_MODULE", "delete_module finit_module init_module"),
-    ("SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
-    ("SYS_PACCT", "acct"),
-    ("SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
-    ("SYS_RAWIO", "ioperm iopl"),
-    ("SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
-    ("SYS_TTY_CONFIG", "vhangup"),
-    ("SYSLOG", "syslog"),
-];
+/// What is allowed whatever its arguments are, by subject, and below names what only a capability or an architecture opens.
+const CALLS: &str = include_str!("seccomp/calls.txt");
 
 /// `CLONE_NEW*`, without `CLONE_NEWTIME`: what `clone(2)` may not be asked for without `CAP_SYS_ADMIN`.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
@@ -96,25 +22,11 @@ const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
 const ENOSYS: u32 = 38;
 
-/// An architecture, as Go and as seccomp name it, with those that run on the same kernel, and what it has of its own.
-struct Architecture {
-    go: &'static str,
-    names: &'static [&'static str],
-    calls: &'static str,
-}
-
-const ARCHITECTURES: [Architecture; 3] = [
-    Architecture {
-        go: "amd64",
-        names: &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        calls: "arch_prctl modify_ldt",
-    },
-    Architecture {
-        go: "arm64",
-        names: &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-        calls: "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
-    },
-    Architecture { go: "riscv64", names: &["SCMP_ARCH_RISCV64"], calls: "riscv_flush_icache" },
+/// The architectures: as Go names them, and as seccomp names them and those that run on the same kernel.
+const ARCHITECTURES: [(&str, &[&str]); 3] = [
+    ("amd64", &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
+    ("arm64", &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+    ("riscv64", &["SCMP_ARCH_RISCV64"]),
 ];
 
 /// Returns the name that Go has for the architecture this program was built for.
@@ -122,17 +34,28 @@ pub(crate) fn host_architecture() -> String {
     layout::Platform::host().architecture
 }
 
-/// Returns docker's default profile for a set of capabilities (runtime-spec, config-linux.md, "Seccomp").
-pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
-    let architecture = ARCHITECTURES.iter().find(|architecture| architecture.go == host_architecture());
-    let mut allowed: BTreeSet<&str> = ALLOWED.iter().flat_map(|names| names.split_ascii_whitespace()).collect();
-    for (capability, names) in WITH_CAPABILITY {
-        if capability.parse().is_ok_and(|capability| capabilities.contains(&capability)) {
-            allowed.extend(names.split_ascii_whitespace());
+/// Returns the names that seccomp has for it, its own first.
+fn architectures() -> Option<&'static [&'static str]> {
+    let host = host_architecture();
+    ARCHITECTURES.iter().find(|(go, _)| *go == host).map(|(_, names)| *names)
+}
+
+/// Returns the calls that are allowed whatever their arguments are.
+fn allowed(capabilities: &BTreeSet<Capability>) -> BTreeSet<&'static str> {
+    let (host, mut open, mut allowed) = (host_architecture(), true, BTreeSet::new());
+    for line in CALLS.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            open = name == host || name.parse().is_ok_and(|capability| capabilities.contains(&capability));
+        } else if open {
+            allowed.extend(line.split_ascii_whitespace());
         }
     }
-    allowed.extend(architecture.iter().flat_map(|architecture| architecture.calls.split_ascii_whitespace()));
-    let mut rules = vec![json!({"names": allowed, "action": "SCMP_ACT_ALLOW"})];
+    allowed
+}
+
+/// Returns docker's default profile for a set of capabilities (runtime-spec, config-linux.md, "Seccomp").
+pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
+    let mut rules = vec![json!({"names": allowed(capabilities), "action": "SCMP_ACT_ALLOW"})];
     rules.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, None)));
     // All but the kernel's ciphers and the hypervisor.
     for (value, comparison) in [(AF_ALG, "SCMP_CMP_LT"), (AF_ALG + 1, "SCMP_CMP_EQ"), (AF_VSOCK, "SCMP_CMP_GT")] {
@@ -148,8 +71,8 @@ pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
     let mut profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1});
-    if let Some(architecture) = architecture {
-        profile["architectures"] = json!(architecture.names);
+    if let Some(names) = architectures() {
+        profile["architectures"] = json!(names);
     }
     profile["syscalls"] = Value::Array(rules);
     profile
@@ -168,11 +91,8 @@ fn allow_if(name: &str, index: u32, value: u64, masked: Option<u64>) -> Value {
 mod tests {
     use super::*;
 
-    fn allowed(capabilities: &[&str]) -> BTreeSet<String> {
-        let capabilities = capabilities.iter().map(|name| name.parse().unwrap()).collect();
-        let profile = default_profile(&capabilities);
-        let names = profile["syscalls"][0]["names"].as_array().unwrap();
-        names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    fn allowed(capabilities: &[&str]) -> BTreeSet<&'static str> {
+        super::allowed(&capabilities.iter().map(|name| name.parse().unwrap()).collect())
     }
 
     #[test]
@@ -184,7 +104,7 @@ mod tests {
         for name in ["read", "ptrace", "openat2", "landlock_restrict_self"] {
             assert!(without.contains(name), "{name}");
         }
-        let with: Vec<String> = allowed(&["SYS_TIME"]).difference(&without).cloned().collect();
+        let with: Vec<&str> = allowed(&["SYS_TIME"]).difference(&without).copied().collect();
         assert_eq!(with, ["clock_settime", "clock_settime64", "settimeofday", "stime"]);
         assert!(allowed(&["SYS_ADMIN"]).contains("clone3"));
     }
@@ -241,7 +161,9 @@ mod tests {
 
     #[test]
     fn the_profile_is_docker_s() {
-        let all: BTreeSet<Capability> = WITH_CAPABILITY.iter().map(|(name, _)| name.parse().unwrap()).collect();
+        let sections = CALLS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
+        let all: BTreeSet<Capability> = sections.collect();
+        assert_eq!(all.len(), 14);
         let single = all.iter().map(|capability| BTreeSet::from([*capability]));
         for capabilities in single.chain([BTreeSet::new(), all.clone()]) {
             let (ours, docker) = (facts(&default_profile(&capabilities)), docker(&capabilities));
@@ -256,7 +178,10 @@ mod tests {
 
     #[test]
     fn no_name_is_listed_twice() {
-        let names: Vec<&str> = ALLOWED.iter().flat_map(|names| names.split_ascii_whitespace()).collect();
+        let (common, _) = CALLS.split_once("\n[").unwrap();
+        let lines = common.lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<&str> = lines.flat_map(str::split_ascii_whitespace).collect();
+        assert!(names.len() > 300);
         assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn io(priority: &IoPriority) -> anyhow::Result<u64> {
 }
 
 /// `MPOL_DEFAULT` and those after it, by number.
-pub(crate) const MODES: &str = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY \
+const MODES: &str = "MPOL_DEFAULT MPOL_PREFERRED MPOL_BIND MPOL_INTERLEAVE MPOL_LOCAL MPOL_PREFERRED_MANY \
     MPOL_WEIGHTED_INTERLEAVE";
 
 /// Returns mode, node mask and the mask's size in bits for `set_mempolicy`.

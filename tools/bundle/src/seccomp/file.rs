@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use super::{ARCHITECTURES, host_architecture};
+use super::host_architecture;
 use crate::capability::Capability;
 
 /// Parses a profile for a container with these capabilities.
@@ -36,9 +36,8 @@ pub(crate) fn parse(text: &[u8], capabilities: &BTreeSet<Capability>) -> Result<
 
 /// Returns the host's architecture with those that run beside it.
 fn architectures(map: &Value) -> Result<Value> {
-    let host = host_architecture();
-    let native = ARCHITECTURES.iter().find(|one| one.go == host).map(|one| one.names[0]);
-    let native = native.with_context(|| format!("no name in seccomp for the architecture {host}"))?;
+    let names = super::architectures();
+    let native = names.with_context(|| format!("no name in seccomp for the architecture {}", host_architecture()))?[0];
     let entries = map.as_array().context("`archMap` is not a list")?;
     let entry = entries.iter().find(|entry| entry["architecture"] == native);
     let mut names = vec![json!(native)];

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::{capability, mount, priority};
+use crate::capability;
 
 /// Writes the configuration that people begin with: a shell.
 pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
@@ -63,21 +63,47 @@ fn make_rootless(spec: &mut Value) {
 pub(crate) fn features() -> anyhow::Result<()> {
     let mut features: Value = serde_json::from_str(include_str!("features.json"))?;
     features["ociVersionMax"] = crate::SPEC_VERSION.into();
-    features["mountOptions"] = mount::option_names().into();
     let linux = &mut features["linux"];
     linux["capabilities"] = capability::names().collect();
-    linux["memoryPolicy"]["modes"] = priority::MODES.split(' ').collect();
     linux["apparmor"]["enabled"] = Path::new("/sys/module/apparmor/parameters/enabled").exists().into();
     linux["selinux"]["enabled"] = Path::new("/sys/fs/selinux/enforce").exists().into();
-    let flags: Value = seccomp::FLAGS.iter().map(|(name, _)| *name).collect();
-    for (member, words) in [
-        ("actions", json!(seccomp::ACTIONS.as_slice())),
-        ("operators", json!(seccomp::OPERATORS)),
-        ("archs", json!(seccomp::architectures())),
-        ("knownFlags", flags.clone()),
-        ("supportedFlags", flags),
-    ] {
-        linux["seccomp"][member] = words;
-    }
     print(&(serde_json::to_string_pretty(&features)? + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use seccomp::{Profile, compile};
+    use serde_json::from_value;
+
+    use super::*;
+
+    #[test]
+    fn what_is_listed_is_understood() {
+        let features: Value = serde_json::from_str(include_str!("features.json")).unwrap();
+        let seccomp = &features["linux"]["seccomp"];
+        for action in seccomp["actions"].as_array().unwrap().iter().filter(|action| *action != "SCMP_ACT_NOTIFY") {
+            let profile: Profile = from_value(json!({"defaultAction": action})).unwrap();
+            compile(&profile).unwrap();
+        }
+        for operator in seccomp["operators"].as_array().unwrap() {
+            let args = json!([{"index": 0, "value": 1, "op": operator}]);
+            let rule = json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "args": args});
+            let profile: Profile = from_value(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})).unwrap();
+            compile(&profile).unwrap();
+        }
+        let (known, supported) = (&seccomp["knownFlags"], &seccomp["supportedFlags"]);
+        let profile: Profile = from_value(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": known})).unwrap();
+        compile(&profile).unwrap();
+        assert_eq!(known, supported);
+    }
+
+    #[test]
+    fn all_mount_options_are_listed() {
+        let features: Value = serde_json::from_str(include_str!("features.json")).unwrap();
+        let listed = features["mountOptions"].as_array().unwrap();
+        for word in crate::mount::words() {
+            assert!(listed.contains(&json!(word)), "{word}");
+        }
+        assert!(listed.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()), "sorted, each once");
+    }
 }

@@ -1,7 +1,8 @@
 //! Failures that pass: whether and when to try again.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use httpdate::parse_http_date;
 use ureq::http::HeaderMap;
 use ureq::http::header::RETRY_AFTER;
 
@@ -114,7 +115,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => calendar::http_date(text)?.saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH).ok()?),
+        Err(_) => parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };
     Some(pause.min(LONGEST_PAUSE))
 }

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -86,7 +87,7 @@ impl Source {
         // What cannot be read has been told by `keep`.
         while self.copy(&logs, child).is_ok() && self.restarts && !self.has_ended() {
             logs = command(Tool::Keep, &["logs", "--follow", "--since"], &self.root);
-            logs.push([&calendar::rfc3339_nanoseconds(calendar::now()), &self.id]);
+            logs.push([&humantime::format_rfc3339_nanos(SystemTime::now()).to_string(), &self.id]);
         }
     }
 

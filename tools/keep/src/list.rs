@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use container::{Condition, ContainerId, Directories, Known};
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stage::claim;
 
+use crate::clock;
 use crate::control;
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
@@ -164,7 +166,7 @@ pub(crate) fn row(directories: &Directories, known: &Known) -> Value {
 fn created(bundle: &Path) -> Option<String> {
     let metadata = fs::metadata(bundle).ok()?;
     let time = metadata.created().or_else(|_| metadata.modified()).ok()?;
-    Some(calendar::rfc3339_nanoseconds(calendar::since_1970(time)))
+    Some(clock::text(time))
 }
 
 /// Reads a file of the bundle; what is not there is not known, nor what is damaged, which is named.
@@ -223,9 +225,10 @@ fn cells(row: &Value) -> [String; 6] {
 
 /// Tells how long ago something was.
 fn age(time: Option<&str>) -> Option<String> {
-    let seconds = calendar::now().0.saturating_sub(calendar::parse_rfc3339(time?)?);
+    let then = humantime::parse_rfc3339(time?).ok()?;
+    let seconds = SystemTime::now().duration_since(then).unwrap_or_default().as_secs();
     Some(match seconds {
-        ..120 => format!("{} s", seconds.max(0)),
+        ..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
@@ -243,12 +246,13 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_row_says_what_docker_ps_says() {
-        let now = calendar::now().0;
-        let ago = |seconds| calendar::rfc3339((now - seconds, 0));
+        let ago = |seconds| clock::text(SystemTime::now() - Duration::from_secs(seconds));
         let row = json!({"id":"web","image":"nginx","command":["nginx","-g","daemon off;"],"status":"running","health":"healthy",
             "created":ago(90_000),"started":ago(300),"ports":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]});
         assert_eq!(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
 use cgroup::Cgroups;
@@ -267,7 +268,7 @@ pub(crate) fn describe(
     bundle.clone_into(&mut state.bundle);
     rootfs.clone_into(&mut state.rootfs);
     state.oci_version.clone_from(&config.oci_version);
-    state.created = calendar::rfc3339_nanoseconds(calendar::now());
+    state.created = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
     state.annotations.clone_from(&config.annotations);
     state.rootless = order.child.rootless;
     state.foreground = order.child.foreground && !order.keep;

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::options::{Global, LogFormat};
 
@@ -50,7 +51,7 @@ impl Journal {
     }
 
     fn line(&self, level: &str, message: &str) -> String {
-        let time = calendar::rfc3339_nanoseconds(calendar::now());
+        let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         match self.format {
             LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string() + "\n",
             LogFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),

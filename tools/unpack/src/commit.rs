@@ -2,6 +2,7 @@
 //! manifest that say so (image-spec, config.md and manifest.md), in the same layout.
 
 use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
 use layout::{Compression, Digester, Layout};
@@ -94,7 +95,8 @@ fn edit(
     (container, options, style): (&Container, &Commit, Style),
 ) -> anyhow::Result<()> {
     let Value::Object(config) = config else { bail!("config is no object") };
-    let created = calendar::rfc3339(style.epoch.map_or_else(calendar::now, |seconds| (seconds, 0)));
+    let since = style.epoch.map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
+    let created = humantime::format_rfc3339(since.map_or_else(SystemTime::now, |since| UNIX_EPOCH + since)).to_string();
     config.insert("created".to_owned(), json!(created));
     if let Some(author) = &options.author {
         config.insert("author".to_owned(), json!(author));

@@ -128,10 +128,14 @@ impl Commit {
     }
 }
 
+/// Of the year 9999: RFC 3339 has no later years.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 /// Reads $`SOURCE_DATE_EPOCH` (reproducible-builds.org): seconds since 1970.
 fn epoch() -> Result<Option<i64>, cli::Usage> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
-    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    let seconds =
+        text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| (0..=LAST_SECOND).contains(seconds));
     let wrong = || cli::Usage(format!("SOURCE_DATE_EPOCH={}: not seconds since 1970", text.to_string_lossy()));
     seconds.map(Some).ok_or_else(wrong)
 }

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use container::{Exit, RuntimeId};
+use humantime::format_rfc3339_nanos;
 use record::{Bundle, Id, Input, OwnedBy, Record};
 use stage::undo::{self, Made};
 use stage::{Tool, Undo};
@@ -71,13 +73,13 @@ fn live(order: &create::Order, status: Option<&OwnedFd>, note: Option<&Note>) ->
     become_subreaper();
     let signals = foreground::block_signals()?;
     let mut made = create::create(order).inspect_err(|_| note.iter().for_each(|note| note.forget()))?;
-    let started_at = calendar::rfc3339_nanoseconds(calendar::now());
+    let started_at = format_rfc3339_nanos(SystemTime::now()).to_string();
     tell(status, &serde_json::to_value(made.container.report(Status::Running))?)?;
     poststart(&made)?;
     let code = foreground::wait((made.pid, &made.pidfd), &signals, made.console.take(), made.notify.as_ref())?;
     if let Some(note) = note {
         let oom_killed = made.container.cgroups().oom_kills() > 0;
-        let finished_at = calendar::rfc3339_nanoseconds(calendar::now());
+        let finished_at = format_rfc3339_nanos(SystemTime::now()).to_string();
         note.end(&Exit { code, oom_killed, started_at, finished_at, ..Exit::default() });
     }
     finish(&made.container, Some(&made.config))?;

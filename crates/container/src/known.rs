@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, state_in};
+use crate::{ContainerId, Directories, Exit, NotedProcess, RuntimeId, State, noted, state_in};
 
 /// Where runtimes note what others than `run` have them run: from a bundle of ours, maybe.
 const OTHERS: [&str; 2] = ["/run/runc", "/run/crun"];
@@ -177,24 +177,16 @@ impl Noted {
             None => return Ok(None),
         };
         let state: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let number = |names: [&str; 2]| names.iter().find_map(|name| state.get(*name)?.as_i64());
-        let pid = number(["init_process_pid", "pid"]).and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        let birth = number(["init_process_start", "process-start-time"]).and_then(|birth| u64::try_from(birth).ok());
-        let process = NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) };
-        Ok(Some(Self { directory: directory.to_owned(), state, process }))
+        Ok(Some(Self { directory: directory.to_owned(), process: noted::process(&state), state }))
     }
 
     fn text(&self, name: &str) -> Option<String> {
         self.state.get(name)?.as_str().map(str::to_owned)
     }
 
-    /// runc notes it among its labels.
     fn bundle(&self) -> Option<PathBuf> {
-        let labels = || {
-            let mut labels = self.state.pointer("/config/labels")?.as_array()?.iter();
-            labels.find_map(|label| label.as_str()?.strip_prefix("bundle=").map(str::to_owned))
-        };
-        self.text("bundle").or_else(labels).filter(|path| !path.is_empty()).map(PathBuf::from)
+        let label = || noted::label(&self.state, "bundle").map(str::to_owned);
+        self.text("bundle").or_else(label).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     /// Tells how a container is whose process lives.

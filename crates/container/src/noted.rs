@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::{Names, NotedProcess, OWNER, Owner, RuntimeId, file, name, state_in};
+use crate::{Names, NotedProcess, OWNER, Owner, RuntimeId, State, file, name, state_in};
 
 /// A container as its runtime has noted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,27 +25,24 @@ pub struct Noted {
     pub owner: Option<Owner>,
 }
 
-/// Where a runtime notes its containers: its directory, the file in a container's own, the member with the pid.
+/// Where a runtime notes its containers: its directory, and the file in a container's own.
 #[derive(Debug)]
 struct Place {
     directory: PathBuf,
-    note: Note,
+    file: &'static str,
     /// Whose it is, where it is another user's: only processes of that user's are believed to be containers.
     user: Option<u32>,
 }
 
-/// A file's name and the name of the member with the pid.
-type Note = (&'static str, &'static str);
-
-const RUNC: Note = ("state.json", "init_process_pid");
-const CRUN: Note = ("status", "pid");
+const RUNC: &str = State::FILE;
+const CRUN: &str = "status";
 
 /// Runtimes' directories, and what is in there.
-const OTHERS: [(&str, Note); 3] = [("/run/runc", RUNC), ("/run/crun", CRUN), ("/run/docker/runtime-runc/moby", RUNC)];
+const OTHERS: [(&str, &str); 3] = [("/run/runc", RUNC), ("/run/crun", CRUN), ("/run/docker/runtime-runc/moby", RUNC)];
 
 /// Below it each user has a directory, and in that the runtimes that the user starts have theirs.
 const USERS: &str = "/run/user";
-const USERS_OWN: [(&str, Note); 3] = [("runc", RUNC), ("crun", CRUN), ("drayage/spawn", RUNC)];
+const USERS_OWN: [(&str, &str); 3] = [("runc", RUNC), ("crun", CRUN), ("drayage/spawn", RUNC)];
 
 /// Below it each namespace of containerd's has runc's directory.
 const CONTAINERD: &str = "/run/containerd/runc";
@@ -108,50 +105,55 @@ fn find_of(states: &Path, text: &str, user: Option<u32>) -> io::Result<Option<No
 }
 
 fn places(states: &Path) -> io::Result<Vec<Place>> {
-    let roots = |directory: PathBuf, note| Place { directory, note, user: None };
+    let roots = |directory: PathBuf, file| Place { directory, file, user: None };
     // Beside them are those of the other runtimes that `run` was asked for.
     let own: Vec<Place> = std::iter::once(states.to_owned())
         .chain(file::paths_in(&states.with_file_name("runtimes"))?)
-        .flat_map(|directory| [RUNC, CRUN].map(|note| roots(directory.clone(), note)))
+        .flat_map(|directory| [RUNC, CRUN].map(|file| roots(directory.clone(), file)))
         .collect();
-    let others = OTHERS.iter().map(|(directory, note)| roots(PathBuf::from(directory), *note));
+    let others = OTHERS.iter().map(|(directory, file)| roots(PathBuf::from(directory), file));
     let spaces = file::paths_in(Path::new(CONTAINERD))?.into_iter().map(|space| roots(space, RUNC));
     let users = file::paths_in(Path::new(USERS))?.into_iter();
-    let users =
-        users.filter_map(|user| Some((user.symlink_metadata().ok()?.uid(), user))).map(|(uid, user)| (user, uid));
-    let users = users.flat_map(|(directory, uid)| {
+    let users = users.filter_map(|user| Some((user.symlink_metadata().ok()?.uid(), user)));
+    let users = users.flat_map(|(uid, directory)| {
         let user = (uid != file::caller()).then_some(uid);
-        USERS_OWN.map(|(name, note)| Place { directory: directory.join(name), note, user })
+        USERS_OWN.map(|(name, file)| Place { directory: directory.join(name), file, user })
     });
     // Users come last: what another's container is called is not theirs to say.
     Ok(own.into_iter().chain(others).chain(spaces).chain(users).collect())
 }
 
 fn noted(place: &Place, id: &RuntimeId) -> io::Result<Option<Noted>> {
-    let text = file::read(&state_in(&place.directory, id).join(place.note.0), place.user)?;
-    Ok(text.and_then(|text| parse(place, id, &text)))
+    let text = file::read(&state_in(&place.directory, id).join(place.file), place.user)?;
+    Ok(text.and_then(|text| parse(place.user, id, &text)))
 }
 
-fn parse(Place { note: (_, member), user, .. }: &Place, id: &RuntimeId, text: &[u8]) -> Option<Noted> {
+fn parse(user: Option<u32>, id: &RuntimeId, text: &[u8]) -> Option<Noted> {
     let state: Value = serde_json::from_slice(text).ok()?;
-    let birth = ["init_process_start", "process-start-time"].iter().find_map(|member| state.get(member)?.as_u64());
-    let pid = state.get(member)?.as_i64().and_then(|pid| i32::try_from(pid).ok())?;
-    // Not every runtime notes it.
-    let process = NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) };
-    process.alive()?;
+    let pid = process(&state).alive()?.as_raw_pid();
     if user.is_some_and(|user| maker(pid) != Some(user)) {
         return None;
     }
-    // runc notes both among its labels.
-    let label = |name: &str| {
-        let mut labels = state.pointer("/config/labels")?.as_array()?.iter();
-        labels.find_map(|label| label.as_str()?.strip_prefix(name)?.strip_prefix('='))
-    };
-    let bundle = state.get("bundle").and_then(Value::as_str).or_else(|| label("bundle")).map(PathBuf::from);
-    let owner = state.get("annotations").and_then(|all| all.get(OWNER)?.as_str()).or_else(|| label(OWNER));
+    let bundle = state.get("bundle").and_then(Value::as_str).or_else(|| label(&state, "bundle")).map(PathBuf::from);
+    let owner = state.get("annotations").and_then(|all| all.get(OWNER)?.as_str()).or_else(|| label(&state, OWNER));
     // An ordinary user's word counts for what is the user's.
     let owner = owner.filter(|_| user.is_none()).and_then(|owner| owner.parse().ok());
-    Some(Noted { id: id.clone(), pid, bundle, user: *user, owner })
+    Some(Noted { id: id.clone(), pid, bundle, user, owner })
+}
+
+/// Reads the process that is noted: by `spawn` and runc under the first names, by crun under the second.
+pub(crate) fn process(state: &Value) -> NotedProcess {
+    let number = |names: [&str; 2]| names.iter().find_map(|name| state.get(*name)?.as_i64());
+    let pid = number(["init_process_pid", "pid"]).and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+    let birth = number(["init_process_start", "process-start-time"]).and_then(|birth| u64::try_from(birth).ok());
+    // Not every runtime notes it.
+    NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) }
+}
+
+/// Reads what runc notes among its labels.
+pub(crate) fn label<'a>(state: &'a Value, name: &str) -> Option<&'a str> {
+    let mut labels = state.pointer("/config/labels")?.as_array()?.iter();
+    labels.find_map(|label| label.as_str()?.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Who made the user namespace of a process.

@@ -5,7 +5,9 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -113,12 +115,30 @@ impl Claim {
         Ok(Self { file, path })
     }
 
-    /// Goes on with the claim that is this program's standard output.
-    pub fn from_stdout(directories: &Directories, id: &ContainerId) -> Result<Self> {
-        let path = directories.claim(id);
+    /// Returns the command that executes this program again under a name, in the background, to go on with the claim, which
+    /// is its standard output; it has `more` descriptors of this program's after the three standard ones.
+    pub fn executed_as(&self, name: &str, directories: &Directories, id: &ContainerId, more: u32) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe().context("find this executable")?);
+        // The id is for people who list processes, too.
+        command.arg0(name).args([directories.data(), directories.run()]).arg(id);
+        command.stdout(self.file.try_clone().context("the claim")?);
+        if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
+            // Its working directory is another one.
+            command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
+        }
+        sys::child::apart(&mut command, more);
+        Ok(command)
+    }
+
+    /// Goes on with the claim of the program that has executed this one with [`Claim::executed_as`].
+    pub fn from_stdout() -> Result<(Directories, Self)> {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let [data, run, id] = arguments.as_slice() else { bail!("not three arguments") };
+        let directories = Directories::new(data.into(), run.into());
+        let path = directories.claim(&ContainerId::of_path(id.as_ref())?);
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("the claim")?);
         ensure!(is_named(&file, &path)?, "standard output is not the claim {}", path.display());
-        Ok(Self { file, path })
+        Ok((directories, Self { file, path }))
     }
 
     /// Writes down what is to be undone.

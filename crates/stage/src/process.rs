@@ -8,7 +8,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 use sys::clone::{Cloned, How, clone, exit_now};
 
@@ -78,9 +77,7 @@ impl Process {
 
     /// Waits for its end no longer than that; what takes longer is killed.
     pub fn wait_within(&self, limit: Duration) -> Result<Option<Status>> {
-        let timeout = limit.try_into().ok();
-        let ended = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(self, PollFlags::IN)], timeout.as_ref()));
-        if ended.context("wait for a process")? > 0 {
+        if sys::child::ends_within(self, Some(limit)).context("wait for a process")? {
             return self.wait().map(Some);
         }
         self.signal(Signal::KILL);

@@ -5,7 +5,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, set_parent_process_death_signal};
 
 use crate::raw::{done, opened};
@@ -25,14 +28,17 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
     unsafe { command.pre_exec(arrange) }
 }
 
-/// Puts the program that `command` starts into a session of its own, with no signal blocked: `setsid(2)`.
-pub fn in_own_session(command: &mut Command) -> &mut Command {
-    let arrange = || {
-        crate::signal::unblock_all()?;
-        rustix::process::setsid().map(|_session: Pid| ()).map_err(io::Error::from)
-    };
-    // SAFETY: between fork and exec the closure makes two system calls; it neither allocates nor takes a lock.
-    unsafe { command.pre_exec(arrange) }
+/// Waits for the end of a process, for as long as `limit` at most. Returns true if it has ended.
+pub fn ends_within(process: impl AsFd, limit: Option<Duration>) -> io::Result<bool> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| left.try_into().ok());
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            ended => return Ok(ended? > 0),
+        }
+    }
 }
 
 /// Sets the program that `command` starts apart from this one's surroundings: a session of its own, `/` as working

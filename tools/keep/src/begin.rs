@@ -4,9 +4,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories};
@@ -85,15 +84,8 @@ fn of_bundle(bundle: &Path) -> Result<Record> {
 pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Result<(Report, Option<OwnedFd>)> {
     exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
-    let mut command = Command::new(std::env::current_exe().context("find this executable")?);
-    // The id is for people who list processes.
-    command.arg0(keeper::NAME).args([directories.data(), directories.run()]).arg(&job.id);
-    command.stdin(OwnedFd::from(theirs)).stdout(claim.file().try_clone().context("the claim")?);
-    if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
-        command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
-    }
-    command.envs(trace::variable());
-    sys::child::apart(&mut command, job.wishes.preserve_fds);
+    let mut command = claim.executed_as(keeper::NAME, directories, &job.id, job.wishes.preserve_fds)?;
+    command.stdin(OwnedFd::from(theirs)).envs(trace::variable());
     let mut keeper = command.spawn().context("execute the keeper")?;
     // With it goes this process's copy of the keeper's end.
     drop(command);

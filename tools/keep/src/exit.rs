@@ -15,12 +15,6 @@ pub(crate) use container::Exit;
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = Exit::FILE;
 
-/// Takes over what waiting for the process has told.
-pub(crate) fn set_status(exit: &mut Exit, status: WaitStatus) {
-    exit.signal = status.terminating_signal();
-    exit.code = code(status);
-}
-
 /// Reads a file of the bundle; `None` if there is none. One that is damaged is named.
 pub(crate) fn read<T: DeserializeOwned>(bundle: &Path, name: &str) -> Result<Option<T>> {
     let path = bundle.join(name);

@@ -5,10 +5,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::container::Directories;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::FdFlags;
@@ -63,9 +61,7 @@ fn keep() -> Result<()> {
         return Ok(());
     }
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
-    let mut paths = std::env::args_os().skip(1).map(PathBuf::from);
-    let (data, run) = paths.next().zip(paths.next()).context("no directories")?;
-    let claim = Claim::from_stdout(&Directories::new(data, run), &job.id)?;
+    let (_, claim) = Claim::from_stdout()?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
     if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
         // The caller was killed, and what it has left is being undone.
@@ -92,7 +88,7 @@ fn keep() -> Result<()> {
                     crate::notify::ending(&job);
                     let undone = undo::carry_out_at_last(&job.undo);
                     lifetime.settle();
-                    lifetime.remove_control();
+                    lifetime.control.remove();
                     // Who sees the socket's end, with the keeper's, may start it again at once.
                     drop(held);
                     // A claim that is not released is swept by the next run.
@@ -101,7 +97,7 @@ fn keep() -> Result<()> {
                 First::Failed(code) => {
                     // Before the socket's end is seen: who sees it waits for the name then.
                     claim.is_ending();
-                    lifetime.remove_control();
+                    lifetime.control.remove();
                     code
                 }
             }

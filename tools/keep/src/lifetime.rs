@@ -33,7 +33,7 @@ pub(crate) struct Lifetime<'a> {
     job: Job,
     claim: &'a Claim,
     signals: SignalFd,
-    control: Control,
+    pub(crate) control: Control,
     log: Log,
     restarts: Restarts,
     phase: Phase,
@@ -141,11 +141,6 @@ impl<'a> Lifetime<'a> {
         }
     }
 
-    /// Takes the socket's name away.
-    pub(crate) fn remove_control(&self) {
-        self.control.remove();
-    }
-
     /// One turn of the loop: waits until there is something to do, and does it.
     fn turn(&mut self) {
         let ready = self.wait();
@@ -228,7 +223,8 @@ impl<'a> Lifetime<'a> {
         match &mut self.phase {
             Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
             Phase::Running(container) if container.pid == pid => {
-                exit::set_status(&mut container.exit, status);
+                container.exit.signal = status.terminating_signal();
+                container.exit.code = exit::code(status);
                 self.ended();
             }
             Phase::Running(container) => {
@@ -271,19 +267,14 @@ impl<'a> Lifetime<'a> {
             Phase::Running(container) => {
                 container.deadline = Some(deadline);
                 let signal = signal.unwrap_or(&self.job.stop_signal).to_owned();
-                self.signal(&signal);
+                // One that spawn does not know, or that cannot be sent now, is made up for by the KILL that follows.
+                self.begin_errand("kill", &signal);
             }
             // When what the container has left is gone.
             Phase::Pausing(until, _) if wanted == Wanted::Restart => *until = Instant::now(),
             Phase::Pausing(..) | Phase::Ended => self.pause(None),
         }
         self.wanted = wanted;
-    }
-
-    /// Sends a signal through `spawn`, which knows what the container consists of. A signal that it does not know, or that
-    /// cannot be sent now, is made up for by the KILL that follows.
-    fn signal(&mut self, signal: &str) {
-        self.begin_errand("kill", signal);
     }
 
     /// Begins a command of `spawn` that ends the container or takes it away.
@@ -305,7 +296,7 @@ impl<'a> Lifetime<'a> {
                 if container.deadline.is_some_and(|deadline| deadline <= now) {
                     // It may be frozen, or have processes beside the first: spawn knows. And it may not be able to.
                     container.kill();
-                    self.signal("KILL");
+                    self.begin_errand("kill", "KILL");
                 }
             }
             Phase::Pausing(until, clearing) if *until <= now => {
@@ -400,7 +391,7 @@ impl<'a> Lifetime<'a> {
         container.deadline = deadline.or(container.deadline);
         self.phase = Phase::Running(container);
         if deadline.is_some() {
-            self.signal(&self.job.stop_signal.clone());
+            self.begin_errand("kill", &self.job.stop_signal.clone());
         }
     }
 

@@ -22,23 +22,10 @@ pub(crate) enum Ready {
     /// The container, which has the manager's socket.
     Container,
     /// Its keeper, when it has started.
+    #[serde(alias = "keeper")]
     Conmon,
     /// Its keeper, when the first health check has passed.
     Healthy,
-}
-
-impl std::str::FromStr for Ready {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "ignore" => Ok(Self::Ignore),
-            "container" => Ok(Self::Container),
-            "conmon" | "keeper" => Ok(Self::Conmon),
-            "healthy" => Ok(Self::Healthy),
-            _ => Err("not one of container, conmon, healthy, ignore".to_owned()),
-        }
-    }
 }
 
 /// The container has started.

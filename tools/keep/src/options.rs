@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use container::ContainerId;
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -64,12 +65,17 @@ pub(crate) struct Wishes {
     pub(crate) timeout: Option<u64>,
     /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
     /// which does so itself
-    #[arg(long, value_name = "WHO", default_value = "ignore")]
+    #[arg(long, value_name = "WHO", default_value = "ignore", value_parser = word::<Ready>)]
     #[serde(default, rename = "ready")]
     pub(crate) sdnotify: Ready,
     /// Pass N more descriptors after stderr on
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+}
+
+/// Parses a value that is one of a few words, which are those of `keep.json`.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    T::deserialize(text.into_deserializer()).map_err(|error: serde::de::value::Error| error.to_string())
 }
 
 /// Where the output goes.
@@ -106,9 +112,7 @@ impl Log {
             let wrong = || cli::Usage(format!("log option `{option}` is not {form}"));
             let (key, value) = option.split_once('=').ok_or_else(wrong)?;
             match (key, value) {
-                ("format", "plain") => options.format = Format::Plain,
-                ("format", "cri") => options.format = Format::Cri,
-                ("format", "json") => options.format = Format::Json,
+                ("format", format) => options.format = word(format).map_err(|_| wrong())?,
                 ("max-size", size) => {
                     let size: cli::Bytes = size.parse().map_err(|_| wrong())?;
                     options.max_size = Some(size.0.unsigned_abs()).filter(|size| *size > 0);

@@ -19,12 +19,14 @@ pub(crate) fn stats(options: &Stats, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
     let is_live = !options.no_stream && options.form.is_table() && io::stdout().is_terminal();
     loop {
-        let (rows, table) = counted(options, &directories)?;
+        let rows = counted(options, &directories)?;
         if is_live {
             // Over what was printed before: to the left upper corner, and what is below goes.
             write!(io::stdout().lock(), "\x1b[H\x1b[J")?;
         }
-        options.form.print(&rows, "id", || cli::table(&table))?;
+        let head = ["ID", "CPU", "MEMORY", "LIMIT", "PIDS"].map(str::to_owned);
+        let lines = std::iter::once(head).chain(rows.iter().map(cells));
+        options.form.print(&rows, "id", || cli::table(&lines.collect::<Vec<_>>()))?;
         if !is_live {
             return Ok(ExitCode::SUCCESS);
         }
@@ -32,62 +34,35 @@ pub(crate) fn stats(options: &Stats, roots: &cli::Roots) -> Result<ExitCode> {
     }
 }
 
-/// Returns the rows for programs and for people.
-fn counted(options: &Stats, directories: &Directories) -> Result<(Vec<Value>, Vec<[String; 5]>)> {
-    let counted = if options.ids.is_empty() {
+/// Returns a row for each container.
+fn counted(options: &Stats, directories: &Directories) -> Result<Vec<Value>> {
+    if options.ids.is_empty() {
         // One that has ended meanwhile uses nothing.
         let ids = list::ids(directories, Condition::is_up)?.into_iter();
-        ids.filter_map(|id| numbers(directories, &id).ok()).collect()
-    } else {
-        options.ids.iter().map(|id| numbers(directories, id)).collect::<Result<Vec<_>>>()?
-    };
-    let head = ["ID", "CPU", "MEMORY", "LIMIT", "PIDS"].map(str::to_owned);
-    let lines = std::iter::once(head).chain(counted.iter().map(|(id, numbers)| numbers.row(id)));
-    Ok((counted.iter().map(|(id, numbers)| numbers.json(id)).collect(), lines.collect()))
+        return Ok(ids.filter_map(|id| row(directories, &id).ok()).collect());
+    }
+    options.ids.iter().map(|id| row(directories, id)).collect()
 }
 
-/// Counts for a container that runs.
-fn numbers(directories: &Directories, id: &ContainerId) -> Result<(ContainerId, Numbers)> {
+/// Counts for a container that runs; null is what no group counts.
+fn row(directories: &Directories, id: &ContainerId) -> Result<Value> {
     let (id, _) = list::named(directories, id)?;
     let Some(cgroups) = exit::cgroups(&directories.states(), &id) else { bail!("container {id} does not run") };
-    Ok((id, Numbers::of(&cgroups.stats())))
+    let stats = cgroups.stats();
+    let number = |pointer: &str| stats.pointer(pointer).and_then(Value::as_u64);
+    let time = number("/cpu/usage/total").map(|nanoseconds| nanoseconds / 1000);
+    // v1 says "no limit" by the largest number of pages.
+    let limit = number("/memory/usage/limit").filter(|limit| *limit < 1 << 62);
+    let (memory, pids) = (number("/memory/usage/usage"), number("/pids/current"));
+    Ok(json!({"id": id, "cpuMicroseconds": time, "memory": memory, "memoryLimit": limit, "pids": pids}))
 }
 
-/// What is counted; absent where no group counts it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Numbers {
-    cpu_microseconds: Option<u64>,
-    memory: Option<u64>,
-    /// None for no limit.
-    memory_limit: Option<u64>,
-    pids: Option<u64>,
-}
-
-impl Numbers {
-    /// Takes them from [`cgroup::Cgroups::stats`].
-    fn of(stats: &Value) -> Self {
-        let number = |pointer: &str| stats.pointer(pointer).and_then(Value::as_u64);
-        Self {
-            cpu_microseconds: number("/cpu/usage/total").map(|nanoseconds| nanoseconds / 1000),
-            memory: number("/memory/usage/usage"),
-            // v1 says "no limit" by the largest number of pages.
-            memory_limit: number("/memory/usage/limit").filter(|limit| *limit < 1 << 62),
-            pids: number("/pids/current"),
-        }
-    }
-
-    fn json(&self, id: &str) -> Value {
-        json!({"id": id, "cpuMicroseconds": self.cpu_microseconds, "memory": self.memory, "memoryLimit": self.memory_limit, "pids": self.pids})
-    }
-
-    fn row(&self, id: &str) -> [String; 5] {
-        let size = |bytes: Option<u64>| bytes.map_or("-".to_owned(), size);
-        let cpu = self
-            .cpu_microseconds
-            .map_or("-".to_owned(), |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
-        let pids = self.pids.map_or("-".to_owned(), |count| count.to_string());
-        [id.to_owned(), cpu, size(self.memory), size(self.memory_limit), pids]
-    }
+/// Returns a row for people.
+fn cells(row: &Value) -> [String; 5] {
+    let cell = |name: &str, show: fn(u64) -> String| row[name].as_u64().map_or("-".to_owned(), show);
+    let cpu = cell("cpuMicroseconds", |time| format!("{}.{:03} s", time / 1_000_000, time / 1000 % 1000));
+    let id = row["id"].as_str().unwrap_or_default().to_owned();
+    [id, cpu, cell("memory", size), cell("memoryLimit", size), cell("pids", |count| count.to_string())]
 }
 
 fn size(bytes: u64) -> String {
@@ -105,10 +80,8 @@ mod tests {
 
     #[test]
     fn a_row_has_units() {
-        let numbers =
-            Numbers { cpu_microseconds: Some(1_234_567), memory: Some(3 << 20), memory_limit: None, pids: Some(4) };
-        let row = numbers.row("web");
-        assert_eq!(row, ["web", "1.234 s", "3.0 MiB", "-", "4"]);
+        let row = json!({"id": "web", "cpuMicroseconds": 1_234_567, "memory": 3 << 20, "memoryLimit": null, "pids": 4});
+        assert_eq!(cells(&row), ["web", "1.234 s", "3.0 MiB", "-", "4"]);
         assert_eq!(size(1536), "1.5 KiB");
     }
 }

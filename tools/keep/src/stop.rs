@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Known, State};
 use record::{OwnedBy, Record};
-use rustix::event::{PollFd, PollFlags, poll};
 use stage::claim::{self, Duty};
 use stage::undo::{self, Made};
 use stage::{Claim, Stage, Tool};
+use sys::child::ends_within;
 
 use crate::control::{self, Answer, Request};
 use crate::exit::{self, Exit};
@@ -105,7 +105,7 @@ pub(crate) fn wait(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
             }
         }
         if let Some(process) = process(&directories, id)? {
-            has_ended(&process, None)?;
+            ends_within(&process, None)?;
             let code = after_its_end(bundle)?;
             return say(&code.with_context(|| format!("container {id} has ended, and nobody knows how"))?.to_string());
         }
@@ -202,11 +202,11 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
     };
     let job = Job::plain(id, &bundle, directories)?;
     kill(directories, id, signal.unwrap_or(&job.stop_signal))?;
-    if !has_ended(&process, Some(grace.unwrap_or_else(|| job.grace())))? {
+    if !ends_within(&process, Some(grace.unwrap_or_else(|| job.grace())))? {
         // It may end in this moment, and cannot be killed then.
         kill(directories, id, "KILL")
-            .or_else(|error| if has_ended(&process, Some(Duration::ZERO))? { Ok(()) } else { Err(error) })?;
-        has_ended(&process, None)?;
+            .or_else(|error| if ends_within(&process, Some(Duration::ZERO))? { Ok(()) } else { Err(error) })?;
+        ends_within(&process, None)?;
     }
     // The `run` that it belongs to undoes the rest.
     let begun = Instant::now();
@@ -227,12 +227,6 @@ pub(crate) fn process(directories: &Directories, id: &ContainerId) -> Result<Opt
         io::Result::Ok(state.map(|state| state.process().open()).transpose()?.flatten())
     };
     Ok(open().with_context(|| format!("look at container {id}"))?.map(|(_, process)| process))
-}
-
-fn has_ended(process: &OwnedFd, limit: Option<Duration>) -> Result<bool> {
-    let limit = limit.and_then(|limit| limit.try_into().ok());
-    let count = rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], limit.as_ref()));
-    Ok(count.context("wait for the container")? > 0)
 }
 
 /// Does it to each.

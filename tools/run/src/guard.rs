@@ -5,11 +5,9 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context, Result, bail};
-use container::{ContainerId, Directories};
+use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stage::{Claim, Process, claim, undo};
@@ -31,17 +29,9 @@ impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
     pub(crate) fn start(claim: &Claim, plan: &Plan) -> Result<Self> {
         let _span = trace::span("start the guard", "");
-        let mut command = Command::new(std::env::current_exe().context("find this executable")?);
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
-        let directories = &plan.directories;
-        command.arg0(NAME).args([directories.data(), directories.run()]).arg(&plan.id);
+        let mut command = claim.executed_as(NAME, &plan.directories, &plan.id, 0)?;
         command.stdin(read).stderr(Stdio::null());
-        command.stdout(claim.file().try_clone().context("the claim")?);
-        if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
-            // Its working directory is another one.
-            command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
-        }
-        sys::child::apart(&mut command, 0);
         let _guard = Process::start(command)?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
         // it, like every descriptor that was not asked for, before a container can see it.
@@ -74,10 +64,7 @@ pub(crate) fn main() -> ExitCode {
 fn guard() -> Result<()> {
     // A socket of the caller's would be taken as long as this process lives, which ends after `run`.
     sys::child::close_inherited(3, &[])?;
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let [data, run, id] = arguments.as_slice() else { bail!("not three arguments") };
-    let directories = Directories::new(data.into(), run.into());
-    let claim = Claim::from_stdout(&directories, &ContainerId::of_path(id.as_ref())?)?;
+    let (directories, claim) = Claim::from_stdout()?;
     // While there is nothing to do: what others have left whose guards were killed with them.
     let _later = claim::sweep(&directories);
     match io::stdin().lock().lines().next().and_then(Result::ok).as_deref() {

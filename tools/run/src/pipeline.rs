@@ -83,8 +83,11 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
         // As above.
         wait_all(&mut running, copies, signals).inspect_err(|_| running.iter().for_each(kill))?
     };
-    let completed =
-        running.iter().filter(|stage| succeeded(stage) || was_killed(stage)).map(|stage| stage.tool).collect();
+    let completed = running
+        .iter()
+        .filter(|stage| matches!(stage.status, Some(Status::Exited(0) | Status::Killed(_))))
+        .map(|stage| stage.tool)
+        .collect();
     let failed = report(&mut running)?;
     let ending = match interrupted {
         Some(signal) => Ending::Interrupted(signal),
@@ -158,10 +161,6 @@ fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) 
 
 fn succeeded(stage: &Running) -> bool {
     stage.status == Some(Status::Exited(0))
-}
-
-fn was_killed(stage: &Running) -> bool {
-    matches!(stage.status, Some(Status::Killed(_)))
 }
 
 /// Passes on the warnings of the stages that were done, and the words of the first one that failed.

@@ -71,19 +71,6 @@ pub(crate) fn wait(
     reap(pid)
 }
 
-/// Waits for the end of a process, but no longer than `limit`; tells whether it has ended.
-pub(crate) fn ends_within(pidfd: &OwnedFd, limit: Duration) -> anyhow::Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left.try_into()?)) {
-            Ok(ended) => return Ok(ended > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("wait for the process"),
-        }
-    }
-}
-
 /// Collects the exit status of a process that has ended.
 pub(crate) fn reap(pid: Pid) -> anyhow::Result<u8> {
     let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED))

@@ -108,7 +108,7 @@ pub(crate) fn checkpoint(global: &Global, options: &options::Checkpoint) -> anyh
         return Ok(());
     }
     if let Some((_, pidfd)) = process {
-        ensure!(foreground::ends_within(&pidfd, Duration::from_secs(10))?, "container init still running");
+        ensure!(sys::child::ends_within(&pidfd, Some(Duration::from_secs(10)))?, "container init still running");
     }
     finish(&container, container.config().ok().as_ref())
 }
@@ -265,6 +265,6 @@ fn end(container: &Container) -> anyhow::Result<()> {
     // It may end by itself at this moment.
     let _gone = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
     container.cgroups().thaw_for_death()?;
-    ensure!(foreground::ends_within(&pidfd, Duration::from_secs(10))?, "container init still running");
+    ensure!(sys::child::ends_within(&pidfd, Some(Duration::from_secs(10)))?, "container init still running");
     Ok(())
 }

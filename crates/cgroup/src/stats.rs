@@ -56,7 +56,7 @@ impl Files<'_> {
 }
 
 /// An object of the members that are there.
-fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
+fn object<'a>(members: impl IntoIterator<Item = (&'a str, Option<Value>)>) -> Value {
     Value::Object(members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
 }
 
@@ -116,24 +116,14 @@ impl Cgroups {
     }
 
     fn cpuset_stats(&self) -> Value {
-        let (cpuset, v1) = self.files("cpuset");
-        let list = |name: &str| cpuset.text(name).map(|list| json!(numbers(&list)));
-        if !v1 {
-            return object([("cpus", list("cpuset.cpus")), ("mems", list("cpuset.mems"))]);
-        }
-        let flag = |name: &str| number(cpuset.number(name));
-        object([
-            ("cpus", list("cpuset.cpus")),
-            ("cpu_exclusive", flag("cpuset.cpu_exclusive")),
-            ("mems", list("cpuset.mems")),
-            ("mem_hardwall", flag("cpuset.mem_hardwall")),
-            ("mem_exclusive", flag("cpuset.mem_exclusive")),
-            ("memory_migrate", flag("cpuset.memory_migrate")),
-            ("memory_spread_page", flag("cpuset.memory_spread_page")),
-            ("memory_spread_slab", flag("cpuset.memory_spread_slab")),
-            ("memory_pressure", flag("cpuset.memory_pressure")),
-            ("sched_load_balance", flag("cpuset.sched_load_balance")),
-        ])
+        let (cpuset, _) = self.files("cpuset");
+        let list =
+            |name: &'static str| (name, cpuset.text(&format!("cpuset.{name}")).map(|list| json!(numbers(&list))));
+        // v2 has none of these.
+        let flags = "cpu_exclusive mem_hardwall mem_exclusive memory_migrate memory_spread_page memory_spread_slab \
+                     memory_pressure sched_load_balance";
+        let flags = flags.split(' ').map(|name| (name, number(cpuset.number(&format!("cpuset.{name}")))));
+        object([list("cpus"), list("mems")].into_iter().chain(flags))
     }
 
     fn memory_stats(&self) -> Value {

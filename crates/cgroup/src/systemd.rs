@@ -70,11 +70,9 @@ impl Scope {
             ("PIDs", Value::Pids(vec![pid])),
             ("Delegate", Value::Flag(true)),
             ("DefaultDependencies", Value::Flag(false)),
-            ("CPUAccounting", Value::Flag(true)),
-            ("MemoryAccounting", Value::Flag(true)),
-            ("TasksAccounting", Value::Flag(true)),
-            ("IOAccounting", Value::Flag(true)),
         ];
+        let accounts = ["CPUAccounting", "MemoryAccounting", "TasksAccounting", "IOAccounting"];
+        properties.extend(accounts.map(|name| (name, Value::Flag(true))));
         properties.extend(limits_of(resources)?);
         let mut body = Writer::of(&[&self.unit, "fail"]);
         body.properties(&properties);

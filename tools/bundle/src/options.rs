@@ -123,10 +123,7 @@ pub(crate) enum Volume {
 
 /// `cp`.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  bundle cp web:/etc/nginx/nginx.conf .
-  bundle cp ./site/. web:/usr/share/nginx/html
-  bundle cp web:/var/log - | tar -t")]
+#[command(after_help = include_str!("cp/examples.txt"))]
 pub(crate) struct Cp {
     /// Keep owners, attributes and the bits to become others, instead of making all the caller's or the container's root's
     #[arg(long, short)]

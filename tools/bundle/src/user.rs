@@ -18,68 +18,49 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
-/// The image's accounts.
+/// The image's accounts: the fields of the lines of passwd(5) and of group(5), which have the same three first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accounts {
-    users: Vec<Account>,
-    groups: Vec<Group>,
+    users: Vec<Vec<String>>,
+    groups: Vec<Vec<String>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Account {
-    name: Vec<u8>,
-    uid: u32,
-    gid: u32,
-    home: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
-    name: Vec<u8>,
-    gid: u32,
-    members: Vec<Vec<u8>>,
-}
+const NAME: usize = 0;
+const ID: usize = 2;
+const GROUP: usize = 3;
+const MEMBERS: usize = 3;
+const HOME: usize = 5;
 
 impl Accounts {
-    /// Reads passwd(5) and group(5), which are bytes. As docker does, what a line has no field for is empty, and a group
-    /// that is no number is 0. A user that is none is passed over: it would be root.
+    /// Reads passwd(5) and group(5). As docker does, what a line has no field for is empty, and a group that is no number is
+    /// 0. A user that is none is passed over: it would be root.
     pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
-        let users = fields(passwd).filter_map(|line| {
-            let [name, _, uid, rest @ ..] = line.as_slice() else { return None };
-            let gid = rest.first().and_then(|gid| number(gid)).unwrap_or_default();
-            let home = rest.get(2).map(|home| String::from_utf8_lossy(home).into_owned());
-            Some(Account { name: name.to_vec(), uid: number(uid)?, gid, home: home.unwrap_or_default() })
-        });
-        let groups = fields(group).filter_map(|line| {
-            let [name, _, gid, members @ ..] = line.as_slice() else { return None };
-            let members = members.first().map(|names| names.split(|&byte| byte == b',')).into_iter().flatten();
-            let members = members.filter(|member| !member.is_empty()).map(<[u8]>::to_vec).collect();
-            Some(Group { name: name.to_vec(), gid: number(gid)?, members })
-        });
-        Self { users: users.collect(), groups: groups.collect() }
+        let lines = |text| fields(text).filter(|line| number(line, ID).is_some()).collect();
+        Self { users: lines(passwd), groups: lines(group) }
     }
 
     /// Resolves `USER[:GROUP]`, each a name or a number, and the groups given beside it. Without a user it is root.
     pub(crate) fn resolve(&self, spec: &str, further: &[String]) -> Result<User> {
         let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+        let with_id = |uid| self.users.iter().find(|line| number(line, ID) == Some(uid));
         let (uid, account) = match Name::of(user).with_context(|| format!("user `{spec}`"))? {
-            Name::None => (0, self.users.iter().find(|account| account.uid == 0)),
-            Name::Number(uid) => (uid, self.users.iter().find(|account| account.uid == uid)),
+            Name::None => (0, with_id(0)),
+            Name::Number(uid) => (uid, with_id(uid)),
             Name::Text(name) => {
-                let account = self.users.iter().find(|account| account.name == name.as_bytes());
-                let account = account.ok_or_else(|| anyhow!("user `{name}` is not in the image's /etc/passwd"))?;
-                (check(account.uid).with_context(|| format!("user `{name}`"))?, Some(account))
+                let (uid, account) = named(&self.users, name, "user", "passwd")?;
+                (uid, Some(account))
             }
         };
         let mut groups = Vec::new();
         let gid = if group.is_empty() {
             // Of a number, too, if a name has it: so docker, umoci, and the image specification's config.md ("user",
             // "uid"). Its conversion.md would have none.
-            if let Some(account) = account {
-                let member_of = |group: &&Group| group.members.contains(&account.name);
-                groups.extend(self.groups.iter().filter(member_of).map(|group| group.gid));
-            }
-            check(account.map_or(0, |account| account.gid)).with_context(|| format!("group of user `{spec}`"))?
+            let name = account.map(|account| account[NAME].as_str()).filter(|name| !name.is_empty());
+            let has_it =
+                |line: &&Vec<String>| line.get(MEMBERS).is_some_and(|all| all.split(',').any(|one| Some(one) == name));
+            groups.extend(self.groups.iter().filter(has_it).filter_map(|line| number(line, ID)));
+            let gid = account.and_then(|account| number(account, GROUP));
+            check(gid.unwrap_or_default()).with_context(|| format!("group of user `{spec}`"))?
         } else {
             self.group(group)?
         };
@@ -89,21 +70,25 @@ impl Accounts {
         groups.insert(0, gid);
         let mut seen = BTreeSet::new();
         groups.retain(|gid| seen.insert(*gid));
-        let home = account.map(|account| account.home.clone()).filter(|home| home.starts_with('/'));
-        Ok(User { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
+        let home = account.and_then(|account| account.get(HOME)).filter(|home| home.starts_with('/'));
+        Ok(User { uid, gid, groups, home: home.cloned().unwrap_or_else(|| "/".to_owned()) })
     }
 
     fn group(&self, group: &str) -> Result<u32> {
         match Name::of(group).with_context(|| format!("group `{group}`"))? {
             Name::Number(gid) => Ok(gid),
-            Name::Text(name) => {
-                let group = self.groups.iter().find(|group| group.name == name.as_bytes());
-                let group = group.ok_or_else(|| anyhow!("group `{name}` is not in the image's /etc/group"))?;
-                check(group.gid).with_context(|| format!("group `{name}`"))
-            }
+            Name::Text(name) => named(&self.groups, name, "group", "group").map(|(gid, _)| gid),
             Name::None => bail!("empty name of a group"),
         }
     }
+}
+
+/// Finds the line of a name, and its id.
+fn named<'a>(lines: &'a [Vec<String>], name: &str, kind: &str, file: &str) -> Result<(u32, &'a Vec<String>)> {
+    let line = lines.iter().find(|line| line[NAME] == name);
+    let line = line.with_context(|| format!("{kind} `{name}` is not in the image's /etc/{file}"))?;
+    let id = number(line, ID).ok_or_else(out_of_range).and_then(check);
+    Ok((id.with_context(|| format!("{kind} `{name}`"))?, line))
 }
 
 /// Tells whether the image's account files are needed to resolve `USER[:GROUP]` at all.
@@ -141,15 +126,16 @@ fn out_of_range() -> anyhow::Error {
     anyhow!("the number is not between 0 and {LARGEST_ID}")
 }
 
-fn number(field: &[u8]) -> Option<u32> {
-    std::str::from_utf8(field).ok()?.parse().ok()
+fn number(line: &[String], field: usize) -> Option<u32> {
+    line.get(field)?.parse().ok()
 }
 
-fn fields(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+/// Splits the lines that are neither empty nor comments at their colons.
+fn fields(text: &[u8]) -> impl Iterator<Item = Vec<String>> {
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     lines
         .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
-        .map(|line| line.split(|&byte| byte == b':').collect())
+        .map(|line| String::from_utf8_lossy(line).split(':').map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -289,7 +289,7 @@ fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prep
     };
     let ids = mount.id_map.map(|_| id_namespace(config, entry)).transpose()?;
     let rootfs = bundle.join(config.root.as_ref().map_or(Path::new(""), |root| &root.path));
-    let path = source_path(bundle, &mount.source);
+    let path = bundle.join(&mount.source);
     if path.starts_with(&rootfs) {
         // What is mounted there before it, only the child sees.
         return Ok(match ids {
@@ -330,9 +330,4 @@ fn id_namespace(config: &Config, entry: &crate::config::Mount) -> anyhow::Result
 fn map_ids(tree: BorrowedFd<'_>, mount: &Mount, ids: BorrowedFd<'_>) -> anyhow::Result<()> {
     set_attributes(tree, mount.id_map == Some(Depth::Tree), &Attributes::default().mapped(ids))
         .with_context(|| format!("map the ids of {}", mount.source))
-}
-
-/// Relative sources of bind mounts count from the bundle.
-fn source_path(bundle: &Path, source: &str) -> PathBuf {
-    bundle.join(source)
 }

@@ -12,15 +12,8 @@ const LEAST_MEMORY: i64 = 6 << 20;
 /// The window in which CPU time is counted, microseconds.
 const CPU_PERIOD: i64 = 100_000;
 /// null, zero, full, random, urandom, tty, console, and nothing of fuse unless it is asked for.
-const DEVICES: [(&str, u32, u32, bool); 7] = [
-    ("c", 1, 5, true),
-    ("c", 1, 3, true),
-    ("c", 1, 9, true),
-    ("c", 1, 8, true),
-    ("c", 5, 0, true),
-    ("c", 5, 1, true),
-    ("c", 10, 229, false),
-];
+const DEVICES: [(u32, u32); 6] = [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)];
+const FUSE: (u32, u32) = (10, 229);
 
 /// Returns `linux.resources`.
 pub(super) fn resources(limits: &Limits, rules: Vec<Value>, block_io: Option<&Value>) -> Result<Value> {
@@ -52,9 +45,9 @@ pub(super) fn rules(privileged: bool, devices: &[Device], further: &[CgroupRule]
         return vec![json!({"allow": true, "access": "rwm"})];
     }
     let mut rules = vec![json!({"allow": false, "access": "rwm"})];
-    rules.extend(DEVICES.map(|(kind, major, minor, allow)| {
-        json!({"allow": allow, "type": kind, "major": major, "minor": minor, "access": "rwm"})
-    }));
+    let rule = |allow: bool, (major, minor): (u32, u32)| json!({"allow": allow, "type": "c", "major": major, "minor": minor, "access": "rwm"});
+    rules.extend(DEVICES.map(|device| rule(true, device)));
+    rules.push(rule(false, FUSE));
     rules.extend(devices.iter().map(Device::rule));
     rules.extend(further.iter().map(CgroupRule::rule));
     rules

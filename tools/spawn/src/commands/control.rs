@@ -39,16 +39,7 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
     let mut table = vec![titles.map(str::to_owned)];
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     table.extend(rows.iter().map(|row| titles.map(|title| text(&row[title.to_lowercase()]))));
-    let mut widths = [12, 11, 11, 11, 11, 0];
-    for row in &table {
-        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.len() + 1));
-    }
-    widths[5] = 0;
-    let line = |row: &[String; 6]| {
-        let line = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>().concat();
-        line.trim_end().to_owned() + "\n"
-    };
-    print(&table.iter().map(line).collect::<String>())
+    print(&cli::table(&table))
 }
 
 fn row(container: &Container) -> anyhow::Result<serde_json::Value> {

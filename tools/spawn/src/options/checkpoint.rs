@@ -84,8 +84,8 @@ pub(crate) struct CriuOptions {
     #[arg(long, value_name = "MODE", default_value = "soft")]
     pub manage_cgroups_mode: CgroupMode,
     /// Namespace whose content is left out
-    #[arg(long, value_name = "network")]
-    pub empty_ns: Vec<EmptyNamespace>,
+    #[arg(long, value_name = "network", value_parser = ["network"])]
+    pub empty_ns: Vec<String>,
 }
 
 /// `criu_cg_mode`.
@@ -95,9 +95,4 @@ pub(crate) enum CgroupMode {
     Soft = 3,
     Full = 4,
     Strict = 5,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum EmptyNamespace {
-    Network,
 }

@@ -190,10 +190,6 @@ impl Rootfs<'_> {
     pub(super) fn existing(&self, path: &Path) -> anyhow::Result<OwnedFd> {
         root::open(self.root(), path).with_context(|| format!("open {}", path.display()))
     }
-
-    pub(super) fn keep_read_only(&mut self, mount: OwnedFd) {
-        self.read_only_later.push(mount);
-    }
 }
 
 fn is_read_only_later(mount: &Mount) -> bool {

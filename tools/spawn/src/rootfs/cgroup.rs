@@ -46,7 +46,7 @@ impl Rootfs<'_> {
             let mut others = self.config.mounts.iter().map(|other| &other.destination).filter(|other| *other != place);
             if others.any(|other| other.starts_with(place)) {
                 set_attributes(base.as_fd(), false, &Attributes::new(0, RDONLY)).context("set options")?;
-                self.keep_read_only(base);
+                self.read_only_later.push(base);
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
 //! The invariants of docs/architecture.md that a look at the source tree can hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,38 @@ const TOOLS: [&str; 10] = ["pull", "push", "unpack", "bundle", "spawn", "keep", 
 /// A crate that makes threads and wakes tasks has no place in any tool.
 const ASYNC_RUNTIMES: [&str; 4] = ["tokio", "async-std", "smol", "async-executor"];
 
+/// What imports itself by way of others, as it was when the test came: there shall be none.
+const IN_CIRCLES: [&str; 28] = [
+    "tools/bundle/src/cp.rs",
+    "tools/bundle/src/options.rs",
+    "tools/compose/src/action.rs",
+    "tools/compose/src/logs.rs",
+    "tools/compose/src/order.rs",
+    "tools/compose/src/project.rs",
+    "tools/compose/src/service.rs",
+    "tools/ns/src/network/created.rs",
+    "tools/ns/src/network/plan.rs",
+    "tools/ns/src/network/pool.rs",
+    "tools/ns/src/network/removal.rs",
+    "tools/ns/src/network/restore.rs",
+    "tools/ns/src/options/add.rs",
+    "tools/ns/src/options/connect.rs",
+    "tools/ns/src/options/membership.rs",
+    "tools/portmap/src/add.rs",
+    "tools/portmap/src/beside.rs",
+    "tools/portmap/src/proxy/door.rs",
+    "tools/portmap/src/proxy/listener.rs",
+    "tools/portmap/src/publish.rs",
+    "tools/portmap/src/serve.rs",
+    "tools/push/src/compress.rs",
+    "tools/push/src/image.rs",
+    "tools/unpack/src/interrupt.rs",
+    "tools/unpack/src/lower.rs",
+    "tools/unpack/src/node.rs",
+    "tools/unpack/src/parents.rs",
+    "tools/unpack/src/tree.rs",
+];
+
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("no_tool_depends_on_a_tool_or_an_async_runtime", &[], dependencies),
@@ -19,6 +51,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("only_layout_digests_blobs", &[], digests),
         test("paths_of_ours_are_joined_in_one_crate", &[], paths),
         test("no_source_file_is_over_its_budget", &[], file_length),
+        test("no_file_imports_what_imports_it", &[], circles),
         test("the_tests_that_documents_name_exist", &[], named_tests),
         test("links_of_documents_lead_to_files", &[], links),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
@@ -91,6 +124,52 @@ fn file_length(_: &Sandbox) {
         let lines = code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         assert!(lines <= 400, "{} has {lines} lines of code", path.display());
     }
+}
+
+fn circles(_: &Sandbox) {
+    let mut imports: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+    let files: BTreeMap<PathBuf, String> = sources().into_iter().collect();
+    for (path, text) in &files {
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let root = path.ancestors().find(|directory| directory.ends_with("src")).unwrap();
+        // `use crate::a::{b::C, D}` is a's file and b's, where there are such; `super` is the directory's.
+        let parent = path.parent().unwrap().strip_prefix(root).unwrap().to_str().unwrap().replace('/', "::");
+        let lines: Vec<&str> = code.lines().map(str::trim).filter(|line| !line.starts_with("//")).collect();
+        let uses = lines.join(" ").replace("use super::", &format!("use crate::{parent}::"));
+        let trees = uses.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next());
+        let file = |name: String| {
+            let parts: Vec<&str> = name.split("::").collect();
+            (1..=parts.len())
+                .rev()
+                .map(|count| root.join(parts[..count].join("/")).with_extension("rs"))
+                .find(|file| files.contains_key(file))
+        };
+        imports.insert(path.clone(), trees.flat_map(|tree| expand(&tree.replace(' ', ""))).filter_map(file).collect());
+    }
+    let in_circles =
+        imports.keys().filter(|path| reached(&imports, path).contains(path)).filter_map(|path| path.to_str());
+    let new: Vec<&str> = in_circles.filter(|path| !IN_CIRCLES.contains(path)).collect();
+    assert!(new.is_empty(), "these import, by way of others, themselves: {new:?}");
+}
+
+/// Returns what a file imports, directly or by way of others.
+fn reached<'a>(imports: &'a BTreeMap<PathBuf, BTreeSet<PathBuf>>, from: &'a PathBuf) -> BTreeSet<&'a PathBuf> {
+    let (mut found, mut pending) = (BTreeSet::new(), vec![from]);
+    while let Some(path) = pending.pop() {
+        pending.extend(imports[path].iter().filter(|next| *next != path && found.insert(*next)));
+    }
+    found
+}
+
+/// Returns the paths that a `use` has in braces.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((head, inner)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let (mut depth, inner) = (0, inner.strip_suffix('}').unwrap());
+    let parts = inner.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    parts.filter(|part| !part.is_empty()).flat_map(expand).map(|path| format!("{head}{path}")).collect()
 }
 
 fn named_tests(_: &Sandbox) {

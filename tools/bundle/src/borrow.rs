@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::container;
 use crate::mount::{Mount, Source, is_below};
-use crate::options::Mounts;
 
 /// `CONTAINER[:ro|rw]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +30,10 @@ impl FromStr for VolumesFrom {
     }
 }
 
-/// Returns the mounts of the containers that `given` names, but those on whose places it mounts something itself.
-pub(crate) fn mounts(given: &Mounts, directories: &Directories) -> Result<Vec<Mount>> {
-    let own = given.volume.iter().map(|flag| &flag.0).chain(given.mount.iter().map(|flag| &flag.0));
-    let taken: Vec<&Mount> = own.chain(given.tmpfs.iter().map(|flag| &flag.0)).collect();
+/// Returns the mounts of the containers that `given` names, but those on whose places its `own` are.
+pub(crate) fn mounts(given: &[VolumesFrom], own: &[&Mount], directories: &Directories) -> Result<Vec<Mount>> {
     let mut borrowed: Vec<Mount> = Vec::new();
-    for from in &given.volumes_from {
+    for from in given {
         let bundle = directories.bundle(&from.id);
         let path = bundle.join(container::CONFIG);
         ensure!(path.exists(), "no container {} to take volumes from", from.id);
@@ -44,7 +41,7 @@ pub(crate) fn mounts(given: &Mounts, directories: &Directories) -> Result<Vec<Mo
         let config: Value = serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))?;
         let entries = config["mounts"].as_array().into_iter().flatten();
         for mount in entries.filter_map(|entry| borrow(entry, &bundle, from.read_only)) {
-            if !taken.iter().copied().chain(&borrowed).any(|other| other.destination == mount.destination) {
+            if !own.iter().copied().chain(&borrowed).any(|other| other.destination == mount.destination) {
                 borrowed.push(mount);
             }
         }

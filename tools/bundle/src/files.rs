@@ -4,10 +4,10 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::str::FromStr;
 
 use record::HOST_GATEWAY;
 
+use crate::hosts::HostEntry;
 use crate::options::Names;
 
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
@@ -18,29 +18,6 @@ const PUBLIC_RESOLVERS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), Ip
 
 /// Stands for the gateway until `ns add` has chosen the network: RFC 5737, an address that nobody has.
 const UNKNOWN: &str = "192.0.2.1";
-
-/// `--add-host NAME:ADDRESS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostEntry {
-    name: String,
-    /// None is the host's own, as the container reaches it: `host-gateway`.
-    address: Option<IpAddr>,
-}
-
-impl FromStr for HostEntry {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("`{text}` is not NAME:ADDRESS");
-        let (name, address) = text.split_once(['=', ':']).ok_or_else(invalid)?;
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '#') {
-            return Err(invalid());
-        }
-        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-        let address = if bare == "host-gateway" { None } else { Some(bare.parse().map_err(|_| invalid())?) };
-        Ok(Self { name: name.to_owned(), address })
-    }
-}
 
 /// What a container's network is like for its resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod environment;
 mod files;
 mod health;
 mod host;
+mod hosts;
 mod init;
 mod interrupt;
 mod mount;

@@ -10,13 +10,12 @@ use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
 use crate::cdi::{DeviceOption, Gpus};
 use crate::cp;
-use crate::device::CgroupRule;
+use crate::device::{self, CgroupRule, OnDevice};
 use crate::environment::Variable;
-use crate::files::HostEntry;
+use crate::hosts::HostEntry;
 use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
 use crate::namespace::Namespace;
 use crate::security::SecurityOption;
-use crate::throttle::{self, OnDevice};
 use crate::ulimit::Ulimit;
 
 /// Turn an image's config and your options into an OCI runtime bundle
@@ -259,7 +258,7 @@ groups! {
 
     /// Block devices.
     struct Blocks {
-        #[arg(value_parser = throttle::weight)]
+        #[arg(value_parser = device::weight)]
         blkio_weight: Option<u16>,
         #[arg(value_parser = OnDevice::weight)]
         blkio_weight_device: Vec<OnDevice>,

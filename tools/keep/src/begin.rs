@@ -16,8 +16,9 @@ use crate::attach;
 use crate::control::{self, Request};
 use crate::exit;
 use crate::job::{self, Job};
-use crate::keeper::{self, Report};
+use crate::keeper;
 use crate::options::{Begin, Join};
+use crate::report::Report;
 use crate::restart::Policy;
 
 /// Starts the container of a record or bundle, and its keeper.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use rustix::process::{Pid, WaitStatus};
 use stage::{Process, Stage};
 
-use crate::container::Output;
 use crate::output::Stream;
+use crate::pipe::Output;
 
 /// How much is kept of what a command has said: docker keeps so much of a probe's output.
 const WORDS: usize = 4096;

@@ -4,15 +4,16 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::container::Output;
+use crate::check::Check;
 use crate::errand::Errand;
 use crate::exit;
 use crate::job::Job;
 use crate::notify;
+use crate::pipe::Output;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "health.json";
@@ -20,44 +21,6 @@ pub(crate) const FILE: &str = "health.json";
 const KEPT: usize = 5;
 /// The file's name in the bundle in which `spawn` tells of the probe's process.
 const PID: &str = ".health.pid";
-
-/// A health check as images have it (docker's image specification, "Healthcheck"); times in nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct Check {
-    test: Vec<String>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    start_interval: u64,
-    retries: u32,
-}
-
-impl Check {
-    /// Parses an image's check; `None` where it says that there is none.
-    pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
-        let check: Self = serde_json::from_str(text).context("not a health check")?;
-        Ok((!check.command().is_empty()).then_some(check))
-    }
-
-    /// Returns the command, empty for none.
-    fn command(&self) -> Vec<&str> {
-        let words = || self.test.iter().skip(1).map(String::as_str);
-        match self.test.first().map(String::as_str) {
-            Some("CMD") => words().collect(),
-            Some("CMD-SHELL") => ["/bin/sh", "-c"].into_iter().chain(words()).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn retries(&self) -> u32 {
-        if self.retries == 0 { 3 } else { self.retries }
-    }
-}
-
-fn or_default(nanoseconds: u64, seconds: u64) -> Duration {
-    if nanoseconds == 0 { Duration::from_secs(seconds) } else { Duration::from_nanos(nanoseconds) }
-}
 
 /// What is known of a container's health.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -126,7 +89,7 @@ impl Watch {
             // Its status comes as that of any other child; nobody asks for it any more.
             let _ended = kill_process(running.errand.pid, Signal::KILL);
             self.abandoned = (!running.executed).then_some(running.errand.pid);
-            let limit = self.timeout();
+            let limit = self.check.timeout();
             let output = format!("Health check exceeded timeout ({limit:?}): {}", running.errand.words());
             self.judge(job, Probe { start: running.begun, end: crate::clock::now(), exit_code: -1, output });
             return;
@@ -134,7 +97,7 @@ impl Watch {
         match self.probe(job) {
             Ok(running) => {
                 self.running = Some(running);
-                self.due = Instant::now() + self.timeout();
+                self.due = Instant::now() + self.check.timeout();
             }
             Err(error) => {
                 let now = crate::clock::now();
@@ -184,18 +147,14 @@ impl Watch {
         self.judge(job, Probe { start: running.begun, end: crate::clock::now(), exit_code, output });
     }
 
-    fn timeout(&self) -> Duration {
-        or_default(self.check.timeout, 30)
-    }
-
     fn pause(&self) -> Duration {
         let starting = self.health.status == Status::Starting && self.in_start_period();
-        let interval = or_default(self.check.interval, 30);
-        if starting { interval.min(or_default(self.check.start_interval, 5)) } else { interval }
+        let interval = self.check.interval();
+        if starting { interval.min(self.check.start_interval()) } else { interval }
     }
 
     fn in_start_period(&self) -> bool {
-        self.started.elapsed() < Duration::from_nanos(self.check.start_period)
+        self.started.elapsed() < self.check.start_period()
     }
 
     fn probe(&self, job: &Job) -> Result<Running> {
@@ -212,7 +171,7 @@ impl Watch {
     fn judge(&mut self, job: &Job, probe: Probe) {
         if probe.exit_code == 0 {
             if self.health.status == Status::Starting {
-                notify::healthy(job);
+                notify::healthy(job.wishes.sdnotify);
             }
             self.health.status = Status::Healthy;
             self.health.failing_streak = 0;
@@ -241,20 +200,4 @@ fn save(bundle: &Path, health: &Health) {
 fn is_own_child(pid: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     rustix::process::waitid(WaitId::Pid(pid), look).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_are_images() {
-        let check = Check::parse(r#"{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}"#);
-        let check = check.unwrap().unwrap();
-        assert_eq!(check.command(), ["/bin/sh", "-c", "curl -f localhost"]);
-        assert_eq!((check.retries(), or_default(check.interval, 30)), (2, Duration::from_secs(5)));
-        assert_eq!(Check::parse(r#"{"Test":["NONE"]}"#).unwrap(), None);
-        assert_eq!(Check::parse("{}").unwrap(), None);
-        assert!(Check::parse("x").is_err());
-    }
 }

@@ -7,8 +7,9 @@ use anyhow::Result;
 use container::{Directories, Known};
 use serde_json::{Value, json};
 
-use crate::job::{Driver, Job};
+use crate::job::Job;
 use crate::options::Containers;
+use crate::output::Driver;
 use crate::{health, job, list, output};
 
 /// Prints an array with an object for each container: its row of `list`, and what that has no room for (docs/record.md).

@@ -12,9 +12,10 @@ use serde_json::Value;
 use stage::undo::{self, Made};
 use stage::{Stage, Tool, Undo};
 
+use crate::check::Check;
 use crate::exit;
-use crate::health::Check;
 use crate::options::Wishes;
+use crate::output::LogOptions;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "keep.json";
@@ -53,45 +54,6 @@ pub(crate) struct Job {
     pub(crate) undo: Vec<Undo>,
     /// The record of the stages before.
     pub(crate) record: Value,
-}
-
-/// Where the output goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LogOptions {
-    /// To whom.
-    pub(crate) driver: Driver,
-    /// In which form, where it is a file.
-    pub(crate) format: Format,
-    /// When a new file begins.
-    pub(crate) max_size: Option<u64>,
-    /// How many files there may be.
-    pub(crate) max_file: Option<u32>,
-}
-
-/// Who gets the output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Driver {
-    /// The file `<bundle>/log`.
-    #[default]
-    File,
-    /// Nobody.
-    None,
-    /// systemd's journal.
-    Journald,
-}
-
-/// The form of a log file's lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Format {
-    /// As they come.
-    #[default]
-    Plain,
-    /// `TIME stdout F LINE`: Kubernetes' container logs.
-    Cri,
-    /// docker's json-file.
-    Json,
 }
 
 impl Job {

@@ -2,7 +2,7 @@
 //! `keep-keeper`, apart from its caller: it takes over what is to be undone, and undoes it at the end.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -10,33 +10,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::FdFlags;
-use serde::{Deserialize, Serialize};
 use stage::claim::Duty;
 use stage::{Claim, undo};
 
 use crate::job::Job;
 use crate::lifetime::{First, Lifetime};
+use crate::report::Report;
 
 /// The name by which the keeper is executed.
 pub(crate) const NAME: &str = "keep-keeper";
-
-/// What the keeper tells its caller, once.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Report {
-    /// Who wants to see all of the container can join it now.
-    Open,
-    /// The container runs as this process.
-    Running(i32),
-    /// It does not; the reason is on stderr, and this is the exit code for it.
-    Failed(u8),
-}
-
-impl Report {
-    /// Sends it as a line, in one piece: half a line is none.
-    pub(crate) fn send(&self, mut caller: &UnixStream) -> Result<()> {
-        caller.write_all((serde_json::to_string(self)? + "\n").as_bytes()).context("report")
-    }
-}
 
 /// The keeper's main.
 pub(crate) fn main() -> ExitCode {
@@ -85,7 +67,7 @@ fn keep() -> Result<()> {
                         lifetime.stay();
                     }
                     claim.is_ending();
-                    crate::notify::ending(&job);
+                    crate::notify::ending(job.wishes.sdnotify);
                     let undone = undo::carry_out_at_last(&job.undo);
                     lifetime.settle();
                     lifetime.control.remove();

@@ -12,12 +12,13 @@ use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 use stage::Process;
 
 use crate::clock;
-use crate::container::{Container, Output};
+use crate::container::Container;
 use crate::control::Input;
 use crate::exit::{self, Exit};
 use crate::health::Watch;
 use crate::job::Job;
 use crate::output::Stream;
+use crate::pipe::Output;
 
 /// The socket's name in the bundle by which `spawn` hands the terminal over.
 const CONSOLE: &str = "console.sock";
@@ -102,7 +103,7 @@ impl Launch {
             self.input = Some(master.try_clone().context("the terminal")?);
             self.outputs = vec![Output::new(master, Stream::Stdout)];
         }
-        crate::notify::started(job, pid);
+        crate::notify::started(job.wishes.sdnotify, pid);
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
         let deadline = job.wishes.timeout.map(|seconds| since + Duration::from_secs(seconds));

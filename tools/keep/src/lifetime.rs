@@ -19,9 +19,9 @@ use crate::errand::Errand;
 use crate::exit::{self, Exit};
 use crate::health::Watch;
 use crate::job::{self, Job};
-use crate::keeper::Report;
 use crate::launch::{Launch, Launched};
 use crate::output::{Log, Stream};
+use crate::report::Report;
 use crate::restart::Restarts;
 
 /// When a system call of the loop's own that has failed is tried again.
@@ -81,7 +81,7 @@ impl<'a> Lifetime<'a> {
             SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
         // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
         set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
-        let log = Log::open(&job)?;
+        let log = Log::open(&job.log, &job.bundle, &job.id)?;
         let control = Control::open(&job.bundle)?;
         let restarts = Restarts::default();
         let (first, again, unwritten) = (None, None, None);

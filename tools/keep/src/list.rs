@@ -1,13 +1,14 @@
 //! `list`: the containers that are there, whoever has made them.
 
 use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
-use container::{Condition, ContainerId, Directories, Known};
+use container::{Condition, ContainerId, Directories, Known, State};
 use record::Record;
 use rustix::termios::tcgetwinsize;
 use serde::de::DeserializeOwned;
@@ -17,51 +18,10 @@ use stage::claim;
 use crate::clock;
 use crate::control;
 use crate::exit::{self, Exit};
+use crate::filter::Filter;
 use crate::health::{self, Health};
 use crate::job;
 use crate::options::Form;
-
-/// What a container must have to be listed.
-#[derive(Clone, Debug)]
-pub(crate) enum Filter {
-    /// One member of its row.
-    Member(&'static str, String),
-    /// A part of its id.
-    Name(String),
-    /// A label, with that value if one is given.
-    Label(String, Option<String>),
-}
-
-impl Filter {
-    fn holds(&self, row: &Value, directories: &Directories) -> bool {
-        match self {
-            Self::Member(member, value) => row[*member] == **value,
-            Self::Name(part) => text(&row["id"]).contains(part),
-            Self::Label(name, value) => {
-                let id = text(&row["id"]).parse().map(|id: ContainerId| directories.bundle(&id));
-                let config: Option<Value> = id.ok().and_then(|bundle| parse(&bundle, "config.json"));
-                let label = config.as_ref().and_then(|config| config["annotations"].get(name));
-                label.is_some_and(|label| value.as_ref().is_none_or(|value| label == value))
-            }
-        }
-    }
-}
-
-impl FromStr for Filter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').filter(|(_, value)| !value.is_empty()).unwrap_or_default();
-        let label = || value.split_once('=').map_or((value, None), |(name, value)| (name, Some(value.to_owned())));
-        match name {
-            "name" => Ok(Self::Name(value.to_owned())),
-            "health" => Ok(Self::Member("health", value.to_owned())),
-            "status" => Ok(Self::Member("status", value.to_owned())),
-            "label" => Ok(Self::Label(label().0.to_owned(), label().1)),
-            _ => Err("not health=STATUS, status=STATUS, name=PART or label=NAME[=VALUE]".to_owned()),
-        }
-    }
-}
 
 /// Prints the containers.
 pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
@@ -69,7 +29,7 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
     let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
     let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
-    rows.retain(|row| form.filter.iter().all(|filter| filter.holds(row, directories)));
+    rows.retain(|row| form.filter.iter().all(|filter| has(filter, row, directories)));
     if let Some(last) = form.last {
         rows.sort_by(|one, other| text(&other["created"]).cmp(&text(&one["created"])));
         rows.truncate(last);
@@ -78,6 +38,20 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let width = || tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
     form.list.print(&rows, "id", || table(&rows, width()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whether a container has what a filter asks for.
+fn has(filter: &Filter, row: &Value, directories: &Directories) -> bool {
+    match filter {
+        Filter::Member(member, value) => row[*member] == **value,
+        Filter::Name(part) => text(&row["id"]).contains(part),
+        Filter::Label(name, value) => {
+            let id = text(&row["id"]).parse().map(|id: ContainerId| directories.bundle(&id));
+            let config: Option<Value> = id.ok().and_then(|bundle| parse(&bundle, "config.json"));
+            let label = config.as_ref().and_then(|config| config["annotations"].get(name));
+            label.is_some_and(|label| value.as_ref().is_none_or(|value| label == value))
+        }
+    }
 }
 
 /// Returns a container's bundle, if there is one of this id.
@@ -92,6 +66,30 @@ pub(crate) fn named(directories: &Directories, text: &str) -> Result<(ContainerI
     let known = Known::named(directories, text).context("look for containers")?;
     let known = known.with_context(|| format!("no container {text}"))?;
     Ok((String::from(known.id.clone()).try_into()?, known))
+}
+
+/// Returns a descriptor of a container's process, if it has one that lives.
+pub(crate) fn process(directories: &Directories, id: &ContainerId) -> Result<Option<OwnedFd>> {
+    let open = || {
+        let state = sys::file::known(State::read(&directories.states(), &id.into()))?.flatten();
+        io::Result::Ok(state.map(|state| state.process().open()).transpose()?.flatten())
+    };
+    Ok(open().with_context(|| format!("look at container {id}"))?.map(|(_, process)| process))
+}
+
+/// Does it to each.
+pub(crate) fn each(
+    directories: &Directories,
+    ids: &[ContainerId],
+    mut one: impl FnMut(&ContainerId, &Known) -> Result<()>,
+) -> Result<ExitCode> {
+    cli::each("keep", ids, |text| named(directories, text).and_then(|(id, known)| one(&id, &known)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a line.
+pub(crate) fn say(line: &str) -> Result<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
 }
 
 /// Returns the ids of the containers that are as is asked for.

@@ -13,10 +13,10 @@ use rustix::fs::inotify;
 use serde_json::Value;
 
 use crate::control::{self, Answer, Request};
-use crate::job::{self, Driver, Format, Job};
+use crate::job::{self, Job};
 use crate::list;
 use crate::options::Logs;
-use crate::output::{self, generation};
+use crate::output::{self, Driver, Format, generation};
 
 /// Prints a log.
 pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {

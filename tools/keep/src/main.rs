@@ -5,12 +5,14 @@
 
 mod attach;
 mod begin;
+mod check;
 mod clock;
 mod container;
 mod control;
 mod errand;
 mod events;
 mod exit;
+mod filter;
 mod health;
 mod inspect;
 mod job;
@@ -22,6 +24,8 @@ mod logs;
 mod notify;
 mod options;
 mod output;
+mod pipe;
+mod report;
 mod restart;
 mod start;
 mod stats;

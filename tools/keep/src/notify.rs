@@ -7,8 +7,6 @@ use rustix::net::SendFlags;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Job;
-
 /// The variable that names the manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
@@ -29,9 +27,9 @@ pub(crate) enum Ready {
 }
 
 /// The container has started.
-pub(crate) fn started(job: &Job, container: Pid) {
+pub(crate) fn started(ready: Ready, container: Pid) {
     let keeper = rustix::process::getpid().as_raw_pid();
-    match job.wishes.sdnotify {
+    match ready {
         Ready::Ignore => {}
         Ready::Container => tell(&format!("MAINPID={}", container.as_raw_pid())),
         Ready::Conmon => tell(&format!("MAINPID={keeper}\nREADY=1")),
@@ -40,15 +38,15 @@ pub(crate) fn started(job: &Job, container: Pid) {
 }
 
 /// It has become healthy.
-pub(crate) fn healthy(job: &Job) {
-    if job.wishes.sdnotify == Ready::Healthy {
+pub(crate) fn healthy(ready: Ready) {
+    if ready == Ready::Healthy {
         tell("READY=1");
     }
 }
 
 /// It has ended for good.
-pub(crate) fn ending(job: &Job) {
-    if matches!(job.wishes.sdnotify, Ready::Conmon | Ready::Healthy) {
+pub(crate) fn ending(ready: Ready) {
+    if matches!(ready, Ready::Conmon | Ready::Healthy) {
         tell("STOPPING=1");
     }
 }

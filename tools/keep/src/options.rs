@@ -8,9 +8,9 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::job::{Driver, Format, LogOptions};
-use crate::list::Filter;
+use crate::filter::Filter;
 use crate::notify::Ready;
+use crate::output::{Driver, Format, LogOptions};
 use crate::restart::Policy;
 
 const EXAMPLES: &str = include_str!("examples.txt");

@@ -8,15 +8,54 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::job::{Driver, Format, Job, LogOptions};
 
 /// The file's name in the bundle; older ones have a number.
 pub(crate) const FILE: &str = "log";
 /// A line that is longer comes in parts.
 const LINE: usize = 16 << 10;
 const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// Where the output goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogOptions {
+    /// To whom.
+    pub(crate) driver: Driver,
+    /// In which form, where it is a file.
+    pub(crate) format: Format,
+    /// When a new file begins.
+    pub(crate) max_size: Option<u64>,
+    /// How many files there may be.
+    pub(crate) max_file: Option<u32>,
+}
+
+/// Who gets the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Driver {
+    /// The file `<bundle>/log`.
+    #[default]
+    File,
+    /// Nobody.
+    None,
+    /// systemd's journal.
+    Journald,
+}
+
+/// The form of a log file's lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// As they come.
+    #[default]
+    Plain,
+    /// `TIME stdout F LINE`: Kubernetes' container logs.
+    Cri,
+    /// docker's json-file.
+    Json,
+}
 
 /// Where bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +88,12 @@ enum Sink {
 }
 
 impl Log {
-    /// Opens the log that the job asks for.
-    pub(crate) fn open(job: &Job) -> Result<Self> {
-        let sink = match job.log.driver {
+    /// Opens the log of a container that the options ask for.
+    pub(crate) fn open(options: &LogOptions, bundle: &Path, id: &str) -> Result<Self> {
+        let sink = match options.driver {
             Driver::None => Sink::None,
             Driver::File => {
-                let path = job.bundle.join(FILE);
+                let path = bundle.join(FILE);
                 let (file, size) = open(&path)?;
                 Sink::File { path, file, size }
             }
@@ -62,10 +101,10 @@ impl Log {
                 let socket = UnixDatagram::unbound().context("socket")?;
                 socket.connect(JOURNAL).with_context(|| format!("connect to {JOURNAL}"))?;
                 socket.set_nonblocking(true)?;
-                Sink::Journal { socket, id: job.id.to_string() }
+                Sink::Journal { socket, id: id.to_owned() }
             }
         };
-        Ok(Self { options: job.log.clone(), sink, begun: [Vec::new(), Vec::new()], gathered: Vec::new() })
+        Ok(Self { options: options.clone(), sink, begun: [Vec::new(), Vec::new()], gathered: Vec::new() })
     }
 
     /// Takes what the container has said. A full disk must not stop it: what cannot be written is lost.

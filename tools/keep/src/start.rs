@@ -15,10 +15,10 @@ use stage::claim::{self, Duty};
 use stage::{Claim, Stage, Tool, undo};
 
 use crate::job::{self, Job};
-use crate::keeper::Report;
 use crate::options::{Join, Start, Wishes};
+use crate::report::Report;
 use crate::restart::Policy;
-use crate::{attach, begin, exit, list, stop};
+use crate::{attach, begin, exit, list};
 
 /// Starts containers. One that runs is no failure, as with docker.
 pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
@@ -38,9 +38,9 @@ pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
         ids.retain(|id| comes_back(&directories, id));
     }
     let mut failed = false;
-    let done = stop::each(&directories, &ids, |id, _| {
+    let done = list::each(&directories, &ids, |id, _| {
         if start_one(&directories, roots, id)? {
-            return stop::say(id);
+            return list::say(id);
         }
         failed = true;
         Ok(())
@@ -57,7 +57,7 @@ pub(crate) fn start_one(directories: &Directories, roots: &cli::Roots, id: &Cont
 /// Tells whether a container runs, or somebody lives who will start it.
 fn is_there(directories: &Directories, id: &ContainerId) -> Result<bool> {
     let held = || Ok(claim::holder_of(directories, id)?.is_some_and(|duty| !duty.ending));
-    if stop::process(directories, id)?.is_some() { Ok(true) } else { held() }
+    if list::process(directories, id)?.is_some() { Ok(true) } else { held() }
 }
 
 /// Tells whether a boot starts a container, as docker's daemon does when it begins.

@@ -1,14 +1,12 @@
 //! `stop`, `restart`, `wait` and `rm`: what is done to a container, by its keeper where it has one. A container that
 //! `run` has in the foreground has none; it gets its signals directly.
 
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use container::{ContainerId, Directories, Known, State};
+use container::{ContainerId, Directories, Known};
 use record::{OwnedBy, Record};
 use stage::claim::{self, Duty};
 use stage::undo::{self, Made};
@@ -18,8 +16,9 @@ use sys::child::ends_within;
 use crate::control::{self, Answer, Request};
 use crate::exit::{self, Exit};
 use crate::job::{self, GRACE, Job};
+use crate::list::{self, each, process, say};
 use crate::options::{Containers, Stop};
-use crate::{list, start};
+use crate::start;
 
 /// How long whoever has started a container may take to write down how it has ended.
 const BEING_WRITTEN: Duration = Duration::from_secs(2);
@@ -218,27 +217,4 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
 
 fn kill(directories: &Directories, id: &ContainerId, signal: &str) -> Result<()> {
     job::spawn(&directories.states(), ["kill", id, signal]).execute()
-}
-
-/// Returns a descriptor of a container's process, if it has one that lives.
-pub(crate) fn process(directories: &Directories, id: &ContainerId) -> Result<Option<OwnedFd>> {
-    let open = || {
-        let state = sys::file::known(State::read(&directories.states(), &id.into()))?.flatten();
-        io::Result::Ok(state.map(|state| state.process().open()).transpose()?.flatten())
-    };
-    Ok(open().with_context(|| format!("look at container {id}"))?.map(|(_, process)| process))
-}
-
-/// Does it to each.
-pub(crate) fn each(
-    directories: &Directories,
-    ids: &[ContainerId],
-    mut one: impl FnMut(&ContainerId, &Known) -> Result<()>,
-) -> Result<ExitCode> {
-    cli::each("keep", ids, |text| list::named(directories, text).and_then(|(id, known)| one(&id, &known)))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) fn say(line: &str) -> Result<()> {
-    Ok(writeln!(io::stdout(), "{line}")?)
 }

@@ -5,7 +5,7 @@
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// What a member holds.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,8 @@ pub enum Shape {
     Entries,
 }
 
-/// A member of an object: its usual name, what it holds, and what it is where it is missing and must not be.
+/// Members of an object that are alike: their usual names, what they hold, and what they are where
+/// they are missing and must not be.
 #[derive(Clone, Copy, Debug)]
 pub struct Member(pub &'static str, pub Shape, pub Option<Empty>);
 
@@ -51,70 +52,55 @@ pub trait Lenient: DeserializeOwned {
     const MEMBERS: &'static [Member];
 }
 
-/// Makes a member that may be missing.
-pub const fn any(name: &'static str) -> Member {
-    Member(name, Shape::Any, None)
+/// Makes members that may be missing.
+pub const fn any(names: &'static str) -> Member {
+    Member(names, Shape::Any, None)
 }
 
-const fn word(name: &'static str) -> Member {
-    Member(name, Shape::Any, Some(Empty::Word))
+const fn word(names: &'static str) -> Member {
+    Member(names, Shape::Any, Some(Empty::Word))
 }
 
-const PLATFORM: &[Member] =
-    &[word("architecture"), word("os"), any("os.version"), any("os.features"), any("variant"), any("features")];
+const PLATFORM: &[Member] = &[word("architecture os"), any("os.version os.features variant features")];
 
 const EXECUTION: &[Member] = &[
-    any("User"),
-    Member("ExposedPorts", Shape::Set, None),
-    any("Env"),
-    Member("Entrypoint", Shape::Words, None),
-    Member("Cmd", Shape::Words, None),
-    Member("Volumes", Shape::Set, None),
-    any("WorkingDir"),
+    any("User Env WorkingDir StopSignal OnBuild"),
+    Member("Entrypoint Cmd Shell", Shape::Words, None),
+    Member("ExposedPorts Volumes", Shape::Set, None),
     Member("Labels", Shape::Texts, None),
-    any("StopSignal"),
-    Member("Shell", Shape::Words, None),
-    any("OnBuild"),
     Member("Healthcheck", Shape::Object(HEALTH), None),
 ];
 
-const HEALTH: &[Member] =
-    &[any("Test"), any("Interval"), any("Timeout"), any("StartPeriod"), any("StartInterval"), any("Retries")];
+const HEALTH: &[Member] = &[any("Test Interval Timeout StartPeriod StartInterval Retries")];
 
 const ROOTFS: &[Member] = &[word("type"), Member("diff_ids", Shape::Any, Some(Empty::List))];
 
-const HISTORY: &[Member] = &[any("created"), any("author"), any("created_by"), any("comment"), any("empty_layer")];
+const HISTORY: &[Member] = &[any("created author created_by comment empty_layer")];
 
 impl Lenient for Descriptor {
     const MEMBERS: &'static [Member] = &[
+        any("digest urls artifactType data"),
         word("mediaType"),
-        any("digest"),
         Member("size", Shape::Any, Some(Empty::Number(0))),
-        any("urls"),
         Member("annotations", Shape::Texts, None),
         Member("platform", Shape::Platform, None),
-        any("artifactType"),
-        any("data"),
     ];
 }
 
 impl Lenient for ImageManifest {
     const MEMBERS: &'static [Member] = &[
+        any("mediaType artifactType"),
         Member("schemaVersion", Shape::Any, Some(Empty::Number(2))),
-        any("mediaType"),
-        any("artifactType"),
-        Member("config", Shape::Object(Descriptor::MEMBERS), None),
+        Member("config subject", Shape::Object(Descriptor::MEMBERS), None),
         Member("layers", Shape::List(Descriptor::MEMBERS), Some(Empty::List)),
-        Member("subject", Shape::Object(Descriptor::MEMBERS), None),
         Member("annotations", Shape::Texts, None),
     ];
 }
 
 impl Lenient for ImageIndex {
     const MEMBERS: &'static [Member] = &[
+        any("mediaType artifactType"),
         Member("schemaVersion", Shape::Any, Some(Empty::Number(2))),
-        any("mediaType"),
-        any("artifactType"),
         Member("manifests", Shape::Entries, Some(Empty::List)),
         Member("subject", Shape::Object(Descriptor::MEMBERS), None),
         Member("annotations", Shape::Texts, None),
@@ -123,13 +109,8 @@ impl Lenient for ImageIndex {
 
 impl Lenient for ImageConfiguration {
     const MEMBERS: &'static [Member] = &[
-        any("created"),
-        any("author"),
-        word("architecture"),
-        word("os"),
-        any("os.version"),
-        any("os.features"),
-        any("variant"),
+        any("created author os.version os.features variant"),
+        word("architecture os"),
         Member("config", Shape::Object(EXECUTION), None),
         Member("rootfs", Shape::Object(ROOTFS), Some(Empty::Object)),
         Member("history", Shape::List(HISTORY), None),
@@ -156,15 +137,18 @@ pub fn read<T: Lenient>(bytes: &[u8]) -> Result<T, serde_json::Error> {
 }
 
 /// Brings the members of an object into the form of its type.
-fn members(object: &mut Map<String, Value>, wanted: &[Member]) {
-    let usual = |key: &str| wanted.iter().map(|member| member.0).find(|name| name.eq_ignore_ascii_case(key));
+fn in_form(value: Value, wanted: &[Member]) -> Value {
+    let Value::Object(mut object) = value else { return value };
+    let usual = |key: &str| wanted.iter().flat_map(names).find(|name| name.eq_ignore_ascii_case(key));
     if object.keys().any(|key| usual(key).is_some_and(|name| name != key)) {
         // The later one counts where a name comes twice.
-        let named = std::mem::take(object).into_iter();
+        let named = std::mem::take(&mut object).into_iter();
         object.extend(named.map(|(key, value)| (usual(&key).map_or(key, str::to_owned), value)));
     }
-    for Member(name, shape, empty) in wanted {
-        let mut value = object.get_mut(*name).map(Value::take).unwrap_or_default();
+    for (name, Member(_, shape, empty)) in
+        wanted.iter().flat_map(|member| names(member).map(move |name| (name, member)))
+    {
+        let mut value = object.get_mut(name).map(Value::take).unwrap_or_default();
         if value.is_null() {
             value = match empty {
                 None => Value::Null,
@@ -175,16 +159,15 @@ fn members(object: &mut Map<String, Value>, wanted: &[Member]) {
             };
         }
         match shape.apply(value) {
-            Value::Null => drop(object.shift_remove(*name)),
-            value => drop(object.insert((*name).to_owned(), value)),
+            Value::Null => drop(object.shift_remove(name)),
+            value => drop(object.insert(name.to_owned(), value)),
         }
     }
+    Value::Object(object)
 }
 
-fn in_form(value: Value, wanted: &[Member]) -> Value {
-    let Value::Object(mut object) = value else { return value };
-    members(&mut object, wanted);
-    Value::Object(object)
+fn names(member: &Member) -> impl Iterator<Item = &'static str> {
+    member.0.split(' ')
 }
 
 impl Shape {

@@ -9,9 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, getppid, set_parent_process_death_signal};
 
 use crate::raw::{done, opened};
+
+/// Returns an exit code for how a process has ended, as a shell does.
+pub fn exit_code(status: WaitStatus) -> u8 {
+    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
+}
 
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.

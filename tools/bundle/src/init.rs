@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use sys::child::exit_code;
 use sys::signal::SignalFd;
 
 /// Where it stands in the container: on a tmpfs, so that it leaves nothing in the container's layer.
@@ -62,15 +63,10 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
 fn reap(child: Pid) -> Result<Option<u8>> {
     loop {
         match wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid == child => return Ok(Some(code(status))),
+            Ok(Some((pid, status))) if pid == child => return Ok(Some(exit_code(status))),
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(Errno::CHILD) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn code(status: WaitStatus) -> u8 {
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

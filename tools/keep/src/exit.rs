@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cgroup::Cgroups;
 use container::{ContainerId, State};
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -39,12 +39,6 @@ pub(crate) fn read_pid(path: &Path) -> Result<Pid> {
     let text = sys::file::read_regular(path).with_context(|| format!("read {}", path.display()))?;
     let text = String::from_utf8_lossy(&text);
     text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
-}
-
-/// Returns an exit code for a status, as a shell does.
-pub(crate) fn code(status: WaitStatus) -> u8 {
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
 }
 
 /// Finds the control groups of a container by `spawn`'s state, while that is there.

@@ -129,7 +129,7 @@ impl Watch {
             return;
         }
         let Some(mut running) = self.running.take_if(|running| running.errand.pid == pid) else { return };
-        let mut exit_code = status.exit_status().or(status.terminating_signal().map(|n| 128 + n)).unwrap_or(-1);
+        let mut exit_code = i32::from(sys::child::exit_code(status));
         let mut output = running.errand.words();
         if !running.executed {
             match probe {

@@ -91,7 +91,7 @@ impl Launch {
         if status.exit_status() != Some(0) {
             let mut words = Vec::new();
             self.outputs.iter_mut().for_each(|output| output.drain(&mut |_, bytes| words.extend_from_slice(bytes)));
-            return Ok(Launched::Failed(exit::code(status), words));
+            return Ok(Launched::Failed(sys::child::exit_code(status), words));
         }
         self.exit.started_at = clock::now();
         let pid = exit::read_pid(&job.bundle.join(PID))?;

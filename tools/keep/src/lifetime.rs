@@ -224,7 +224,7 @@ impl<'a> Lifetime<'a> {
             Phase::Starting(start) if start.pid == pid => self.spawn_ended(status),
             Phase::Running(container) if container.pid == pid => {
                 container.exit.signal = status.terminating_signal();
-                container.exit.code = exit::code(status);
+                container.exit.code = sys::child::exit_code(status);
                 self.ended();
             }
             Phase::Running(container) => {

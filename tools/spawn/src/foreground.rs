@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use sys::signal::SignalFd;
 use sys::terminal::{Raw, write_all};
 
@@ -73,11 +73,10 @@ pub(crate) fn wait(
 
 /// Collects the exit status of a process that has ended.
 pub(crate) fn reap(pid: Pid) -> anyhow::Result<u8> {
-    let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED))
+    let (_, status) = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))
         .context("wait for the container")?
         .context("wait for the container: no status")?;
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
-    Ok(u8::try_from(code.unwrap_or(255)).unwrap_or(255))
+    Ok(sys::child::exit_code(status))
 }
 
 fn forward(signal: i32, pidfd: &OwnedFd, relay: Option<&Relay>, interrupts: &mut Vec<Instant>) -> anyhow::Result<()> {

@@ -7,11 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, getppid, set_parent_process_death_signal};
 
 use crate::raw::{done, opened};
+use crate::ready::readable;
 
 /// Returns an exit code for how a process has ended, as a shell does.
 pub fn exit_code(status: WaitStatus) -> u8 {
@@ -36,15 +35,7 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
 
 /// Waits for the end of a process, for as long as `limit` at most. Returns true if it has ended.
 pub fn ends_within(process: impl AsFd, limit: Option<Duration>) -> io::Result<bool> {
-    let deadline = limit.map(|limit| Instant::now() + limit);
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| left.try_into().ok());
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], left.as_ref()) {
-            Err(Errno::INTR) => {}
-            ended => return Ok(ended? > 0),
-        }
-    }
+    Ok(readable([process.as_fd()], limit.map(|limit| Instant::now() + limit))?[0])
 }
 
 /// Sets the program that `command` starts apart from this one's surroundings: a session of its own, `/` as working

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod network;
 pub mod packet;
 mod raw;
+pub mod ready;
 pub mod signal;
 pub mod sockets;
 pub mod terminal;

@@ -3,13 +3,14 @@
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use sys::child::exit_code;
+use sys::ready::readable;
 use sys::signal::SignalFd;
 
 /// Where it stands in the container: on a tmpfs, so that it leaves nothing in the container's layer.
@@ -44,7 +45,7 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
     })?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
     loop {
-        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&signals, PollFlags::IN)], None))?;
+        readable([signals.as_fd()], None)?;
         while let Some(received) = signals.read()? {
             let signal = awaited.iter().find(|signal| u32::try_from(signal.as_raw()) == Ok(received.signal));
             // What the terminal sends reaches the command without us.

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use container::ContainerId;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use stage::{Stage, Tool};
+use sys::ready::readable;
 use sys::signal::SignalFd;
 use sys::terminal::{Raw, write_all};
 
@@ -68,13 +68,9 @@ impl Joined<'_> {
     fn stay(&mut self, signals: &SignalFd) -> Result<ExitCode> {
         let mut ended = None;
         loop {
-            let mut polled = vec![PollFd::new(&self.keeper, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-            if self.input.is_some() {
-                polled.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
-            }
-            rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
-            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
-            drop(polled);
+            let stdin = self.input.as_ref().map(|_| rustix::stdio::stdin());
+            let fds = [self.keeper.as_fd(), signals.as_fd()].into_iter().chain(stdin);
+            let ready = readable(fds, None).context("poll")?;
             if ready[0] {
                 match control::answer(&self.keeper)? {
                     Answer::Output(2, bytes) => io::stderr().write_all(&bytes)?,

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use serde_json::Value;
+use sys::ready::readable;
 
 use crate::control::{self, Answer, Request};
 use crate::job::{self, Job};
@@ -93,16 +93,14 @@ impl Printer<'_> {
             if ended {
                 return Ok(());
             }
-            let mut polled = [PollFd::new(keeper, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
-            rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
-            let [from_keeper, from_watch] = polled.map(|fd| !fd.revents().is_empty());
-            if from_watch {
+            let ready = readable([keeper.as_fd(), watch.as_fd()], None).context("poll")?;
+            if ready[1] {
                 let mut events = [0; 4096];
                 // Only that something happened counts.
                 let _events = rustix::io::read(watch, &mut events);
             }
             // A container that starts again is another one's log: docker follows to the first end, too.
-            ended = from_keeper && matches!(control::answer(keeper)?, Answer::Ended(_) | Answer::Closed);
+            ended = ready[0] && matches!(control::answer(keeper)?, Answer::Ended(_) | Answer::Closed);
         }
     }
 

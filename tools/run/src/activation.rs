@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::socket_acceptconn;
+use sys::ready::readable;
 use sys::signal::SignalFd;
 
 /// The first descriptor that is handed over.
@@ -50,10 +50,8 @@ pub(crate) fn wait(sockets: &[u32], signals: &SignalFd) -> Result<Option<u32>> {
     log::debug!("wait until somebody comes to a socket");
     let sockets: Vec<OwnedFd> = sockets.iter().map(|number| open(*number)).collect::<Result<_>>()?;
     loop {
-        let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-        fds.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("poll")?;
-        let come = fds.iter().skip(1).any(|socket| !socket.revents().is_empty());
+        let fds = std::iter::once(signals.as_fd()).chain(sockets.iter().map(AsFd::as_fd));
+        let come = readable(fds, None).context("poll")?.iter().skip(1).any(|ready| *ready);
         if let Some(received) = signals.read()? {
             return Ok(Some(received.signal));
         }

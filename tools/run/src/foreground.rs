@@ -5,10 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::process::Signal;
 use stage::{Process, Stage, Status};
+use sys::ready::readable;
 use sys::signal::SignalFd;
 
 use crate::options::{Options, Stream};
@@ -56,13 +55,7 @@ pub(crate) fn hide(command: &mut Command, options: &Options) {
 pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
     let mut deadline = manner.limit.map(|limit| Instant::now() + limit);
     loop {
-        let mut fds =
-            [PollFd::from_borrowed_fd(manner.signals.as_fd(), PollFlags::IN), PollFd::new(process, PollFlags::IN)];
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match poll(&mut fds, left.and_then(|left| left.try_into().ok()).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error).context("poll"),
-        }
+        readable([manner.signals.as_fd(), process.as_fd()], deadline).context("poll")?;
         while let Some(received) = manner.signals.read()? {
             if manner.proxy && received.from_process {
                 // It may have ended by now.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
+use sys::ready::readable;
 use sys::signal::SignalFd;
 use sys::terminal::{Raw, write_all};
 
@@ -183,10 +184,7 @@ impl Relay {
 
     /// Copies the container's last words.
     fn drain(&mut self) {
-        let ready = |master: &OwnedFd| {
-            let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-            poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&zero)).is_ok_and(|count| count > 0)
-        };
+        let ready = |master: &OwnedFd| readable([master.as_fd()], Some(Instant::now())).is_ok_and(|ready| ready[0]);
         while self.master_open && ready(&self.master) {
             self.master_open = self.copy_out();
         }

@@ -4,10 +4,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Context;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
+use sys::ready::readable;
 
 use crate::config::{Config, Mount, NamespaceKind};
 use crate::state::Container;
@@ -64,9 +64,7 @@ impl Notify {
     /// Waits until a container that is left alone is ready or has ended, and names its process in our place.
     pub(crate) fn wait(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> anyhow::Result<()> {
         loop {
-            let mut polled = [PollFd::new(self, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-            rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
-            if polled[0].revents().is_empty() {
+            if !readable([self.as_fd(), pidfd], None).context("poll")?[0] {
                 return Ok(());
             }
             if self.pass_on() {

@@ -57,7 +57,8 @@ pub(crate) struct Project {
 /// What a service's keys refer to outside of the service.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
-    name: &'a str,
+    /// Begins the names of what the file gives none.
+    pub(crate) name: &'a str,
     file: &'a Node<'a>,
     /// An ordinary user has no bridges, and so no names.
     pub(crate) rootless: bool,
@@ -71,11 +72,6 @@ impl Context<'_> {
     /// Returns the id of a service's container where the file gives it none.
     pub(crate) fn container(&self, service: &str) -> Result<ContainerId> {
         Ok(format!("{}-{service}-1", self.name).parse()?)
-    }
-
-    /// Returns the name of a service's image where the file gives it none.
-    pub(crate) fn image(&self, service: &str) -> String {
-        format!("{}-{service}", self.name)
     }
 
     /// Returns the id of a service's container.

@@ -81,8 +81,7 @@ pub(crate) struct Service {
 
 /// Keys that other functions than the table read.
 const READ: &str = "image build command entrypoint container_name depends_on profiles environment env_file pull_policy gpus \
-    ports volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale \
-    runtime";
+    ports volumes volumes_from networks network_mode healthcheck logging ulimits deploy secrets configs links scale";
 
 /// The label by which a container is known to be what the file says now: the same as docker's.
 pub(crate) const CONFIG_HASH: &str = "com.docker.compose.config-hash";
@@ -109,8 +108,11 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
         }
         build => build.transpose()?,
     };
-    let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| context.image(&name));
-    node.only_or_named(&(field::keys(field::SERVICE) + READ), "develop attach")?;
+    let own_image = build.as_ref().filter(|_| node.get("image").is_none()).map(|_| format!("{}-{name}", context.name));
+    // The one that docker takes anyway is no wish for another.
+    let runs_as_usual = node.get("runtime").is_some_and(|runtime| runtime.value == "runc");
+    let named = if runs_as_usual { "develop attach runtime" } else { "develop attach" };
+    node.only_or_named(&(field::keys(field::SERVICE) + READ), named)?;
     let container = match node.get("container_name") {
         Some(container) => container.name()?,
         None => context.container(&name).map_err(|what| node.error(what))?,
@@ -123,7 +125,6 @@ pub(crate) fn read(outline: Outline, node: &Node<'_>, context: &Context<'_>) -> 
         Some(policy) => policy.has_no_effect(),
         None => options.extend(field::pull(node)?),
     }
-    field::runtime(node)?;
     options.extend(field::limits(node)?);
     let (joining, networks) = network::options(&name, node, context)?;
     options.extend(joining);

@@ -251,7 +251,7 @@ fn what_is_wrong_is_told_by_its_place() {
         ("services: {a: {image: x, gpus: [{driver: x}]}}", "services.a.gpus[0]: neither a GPU nor a device of CDI"),
         ("services: {a: {image: x, scale: 2}}", "services.a.scale: a service has one container here"),
         ("services: {a: {image: x, secrets: [s]}}", "services.a.secrets[0]: no s under secrets"),
-        ("services: {a: {image: x, runtime: kata}}", "services.a.runtime: kata is not supported: spawn starts it"),
+        ("services: {a: {image: x, runtime: kata}}", "services.a.runtime: not supported"),
         (
             "services: {a: {image: x, configs: [c]}}\nconfigs: {c: {file: ./x, content: y}}",
             "services.a.configs[0]: configs.c: one of file environment content is expected",

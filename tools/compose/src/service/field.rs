@@ -62,16 +62,6 @@ pub(super) fn pull(service: &Node<'_>) -> Result<Vec<String>> {
     Ok(vec!["--pull".to_owned(), policy])
 }
 
-/// Refuses another runtime. The one that docker takes anyway is no wish for another.
-pub(super) fn runtime(service: &Node<'_>) -> Result<()> {
-    let Some(node) = service.get("runtime") else { return Ok(()) };
-    match node.text()?.as_str() {
-        "runc" | "io.containerd.runc.v2" => node.has_no_effect(),
-        other => return Err(node.error(format!("{other} is not supported: spawn starts it (gpus: all gives it GPUs)"))),
-    }
-    Ok(())
-}
-
 /// Returns the options of `gpus` and of the devices that `deploy` reserves, which are GPUs or, by name, those of CDI.
 fn devices(requests: &Node<'_>) -> Result<Vec<String>> {
     if !requests.value.is_array() {

@@ -15,6 +15,9 @@ use super::owner::PortAlias;
 use super::plan::Step;
 use super::{firewall, host_local, named, outward};
 
+/// What is said of a bridge that the kernel takes no more ports for.
+const FULL: &str = "has all its 1,023 ports: `ns network create --driver routed NAME` makes one without a limit";
+
 /// The sockets that steps work with, and the steps that are done.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -103,12 +106,13 @@ impl Work {
             Step::Firewall { rules, first } => self.flushed |= firewall::add(rules, *first)?,
             Step::Pair { port, bridge, peer } => {
                 let controller = bridge.as_ref().map(|bridge| self.on_host(bridge)).transpose()?;
+                // In a routed network the host alone is a neighbour, and each namespace whose settings are looked up makes
+                // looking up any others' longer.
+                controller.map_or(Ok(()), |_| self.expect_neighbours())?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 let joined = self.host.add_veth(port, controller, peer, netns.as_fd());
-                let full =
-                    "has all its 1,023 ports: `ns network create --driver routed NAME` makes one without a limit";
                 joined.map_err(|error| match (error.errno(), bridge) {
-                    (Some(Errno::XFULL), Some(bridge)) => anyhow!("{bridge} {full}"),
+                    (Some(Errno::XFULL), Some(bridge)) => anyhow!("{bridge} {FULL}"),
                     _ => error.into(),
                 })?;
             }
@@ -118,6 +122,7 @@ impl Work {
             }
             Step::Macvlan { link, parent } => {
                 let lower = self.on_host(parent).with_context(|| format!("find {parent}"))?;
+                self.expect_neighbours()?;
                 let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
                 self.host.add_macvlan(link, lower, netns.as_fd())?;
             }
@@ -139,12 +144,27 @@ impl Work {
             }
             Step::Up(link) => self.inside(link, Router::set_up)?,
             Step::Announce { link, mac, way } => self.announce(link, *mac, way)?,
-            Step::Outward { id, netns } => outward::start(&self.directories, id, netns)?,
+            Step::Outward { id, netns } => {
+                self.expect_neighbours()?;
+                outward::start(&self.directories, id, netns)?;
+            }
             Step::Route { gateway, link, metric } => {
                 let all = Cidr { address: if gateway.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, prefix: 0 };
                 let route = |index| Route { metric: *metric, ..route_to(all, Some(*gateway), index) };
                 self.inside(link, |router, index| router.add_route(&route(index)))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Nobody on a bridge may talk a container into other routes. And neighbours are told who has an address now: they may
+    /// know another one who had it before.
+    fn expect_neighbours(&self) -> Result<()> {
+        let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
+        let settings = [("accept_ra", "0"), ("ndisc_notify", "1")];
+        let set = named::within(netns.as_fd(), || Ok(forwarding::set_all("ipv6/conf/default", &settings)));
+        if let Err(error) = set? {
+            log::debug!("{error}");
         }
         Ok(())
     }
@@ -202,12 +222,6 @@ impl Work {
 /// Makes a network namespace that says whose it is.
 fn make_namespace(of: &PortAlias) -> Result<(OwnedFd, Router)> {
     named::create(&of.id, || {
-        // Nobody on a bridge may talk a container into other routes. And neighbours are told who has an address now: they
-        // may know another one who had it before.
-        let settings = [("accept_ra", "0"), ("ndisc_notify", "1")];
-        if let Err(error) = forwarding::set_all("ipv6/conf/default", &settings) {
-            log::debug!("{error}");
-        }
         let mut router = Router::open()?;
         router.set_alias("lo", &of.to_string())?;
         Ok(router)

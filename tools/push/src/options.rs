@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) referrers: bool,
     /// Compress layers that are not, which changes the image's digest
-    #[arg(long, alias = "compression", conflicts_with = "referrers", default_value = "none",
+    #[arg(long, alias = "compression", value_name = "COMPRESSION", conflicts_with = "referrers", default_value = "none",
         value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
     pub(crate) compress: Compression,
     #[command(flatten)]

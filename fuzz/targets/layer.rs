@@ -9,7 +9,6 @@ mod checksum;
 
 #[path = "../../tools/unpack/src"]
 mod unpack {
-    pub(crate) mod compression;
     pub(crate) mod entry;
     pub(crate) mod form;
     pub(crate) mod interrupt;
@@ -19,9 +18,7 @@ mod unpack {
     pub(crate) mod node;
     pub(crate) mod parents;
     pub(crate) mod path;
-    pub(crate) mod removal;
     pub(crate) mod stream;
-    pub(crate) mod time;
     pub(crate) mod tree;
     pub(crate) mod xattr;
 }
@@ -37,8 +34,7 @@ use libfuzzer_sys::fuzz_target;
 use stream::Limits;
 // The modules know each other by these paths.
 use unpack::{
-    compression, entry, form, interrupt, layer, lock, lower, node, parents, path, removal, stream, time,
-    tree, xattr,
+    entry, form, interrupt, layer, lock, lower, node, parents, path, stream, tree, xattr,
 };
 
 /// A directory of the process's own, with the victim in it that the seeds' paths lead to.
@@ -93,7 +89,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert_eq!(victim(), before);
         let parent = File::open(place()).expect("it is there");
-        removal::remove(parent.as_fd(), c"root").expect("remove the tree");
+        root::remove(parent.as_fd(), c"root").expect("remove the tree");
         DirBuilder::new().mode(0o700).create(&root).expect("it was removed");
     }
     fs::remove_dir(&root).expect("it is empty");

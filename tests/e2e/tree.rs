@@ -54,6 +54,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_file_imports_what_imports_it", &[], circles),
         test("the_tests_that_documents_name_exist", &[], named_tests),
         test("links_of_documents_lead_to_files", &[], links),
+        test("fuzz_targets_include_modules_and_crates_that_exist", &[], fuzz_targets),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
         test("the_picture_of_the_pipe_is_what_its_script_draws", &[Need::Program("python3")], picture),
     ]
@@ -198,6 +199,24 @@ fn links(_: &Sandbox) {
         }
     }
     assert!(seen > 15, "{seen} links");
+}
+
+/// Nothing here builds them, as libFuzzer needs a compiler for C++.
+fn fuzz_targets(_: &Sandbox) {
+    let read = |path: &str| fs::read_to_string(source().join(path)).unwrap();
+    let (target, known, tool) =
+        (read("fuzz/targets/layer.rs"), read("fuzz/Cargo.toml"), read("tools/unpack/Cargo.toml"));
+    let modules: Vec<&str> =
+        target.lines().filter_map(|line| line.strip_prefix("    pub(crate) mod ")?.strip_suffix(';')).collect();
+    assert!(modules.len() > 5, "{modules:?}");
+    for module in modules {
+        let text = read(&format!("tools/unpack/src/{module}.rs"));
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for crate_name in tool.lines().filter_map(|line| line.strip_suffix(".workspace = true")) {
+            let is_used = text.contains(&format!("{}::", crate_name.replace('-', "_")));
+            assert!(!is_used || known.contains(&format!("\n{crate_name} = ")), "fuzz lacks {crate_name} of {module}");
+        }
+    }
 }
 
 fn is_test(area: &str, name: &str) -> bool {

@@ -1,8 +1,9 @@
 //! What a test may not leave behind: mounts, named network namespaces, interfaces, firewall tables, processes, control
-//! groups. Listed before and after each test, and the two must be equal.
+//! groups, changes to the host's device nodes. Listed before and after each test, and the two must be equal.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ fn things(sandbox: &Sandbox) -> BTreeSet<String> {
     if super::needs::find_program("nft").is_some() {
         let tables = sandbox.run(&["nft", "list", "tables"]);
         things.extend(tables.stdout.lines().map(|line| format!("firewall {line}")));
+    }
+    // What may be changed of the host's own nodes is as bad as what is left.
+    for node in ["null", "zero", "full", "random", "urandom"] {
+        if let Ok(status) = fs::metadata(Path::new("/dev").join(node)) {
+            things.insert(format!("/dev/{node} of {}:{}, {:o}", status.uid(), status.gid(), status.mode()));
+        }
     }
     things.extend(processes(init));
     let cgroups = sandbox.name().map(cgroups).unwrap_or_default().into_iter();

@@ -194,7 +194,7 @@ fn pid_again(sandbox: &Sandbox) {
             kill $p; wait; ip netns del c1
             echo $((p - 1)) >/proc/sys/kernel/ns_last_pid; sleep 300 & again=$!
             [ $again = $p ] || echo another number
-            portmap gc; ! portmap list | grep old; kill $again
+            portmap gc; ! portmap list | grep old || exit 1; kill $again
             umount -R /run/netns 2>/dev/null || true; rmdir /run/netns 2>/dev/null || true; portmap gc; nft delete table ip portmap 2>/dev/null || true")
         .run()
         .ok();

@@ -73,7 +73,7 @@ fn add_and_delete(sandbox: &Sandbox) {
         nft list table ip drayage-net | grep -q 'ip saddr 10.213.0.0/16 oifname != \"drayage0\" masquerade'
         test $(cat /proc/sys/net/ipv4/ip_forward) = 1
         test $(ip netns exec web cat /proc/sys/net/ipv6/conf/eth0/accept_ra) = 0
-        ! ns add web 2>err; grep -qx 'ns: add web: network namespace web exists: .*' err
+        ! ns add web 2>err || exit 1; grep -qx 'ns: add web: network namespace web exists: .*' err
         ns del web; ns del web
         ip link show drayage0 >/dev/null
         ns del db never-there",
@@ -119,7 +119,7 @@ fn exhaustion(sandbox: &Sandbox) {
         sandbox,
         "for id in a b c d e; do ns add --subnet 10.9.0.0/29 $id >/dev/null; done
         for id in a b c d e; do ip -n $id -o -4 addr show eth0 | awk '{print $4}'; done | sort -u | wc -l | grep -qx 5
-        ! ns add --subnet 10.9.0.0/29 f 2>err; grep -qx 'ns: add f: no address is free in 10.9.0.0/29' err
+        ! ns add --subnet 10.9.0.0/29 f 2>err || exit 1; grep -qx 'ns: add f: no address is free in 10.9.0.0/29' err
         ns del c; ns add f >/dev/null
         ns del a b d e f",
     );
@@ -131,11 +131,11 @@ fn undo(sandbox: &Sandbox) {
     script(
         sandbox,
         "! ns add web >/dev/full 2>err; grep -q 'print the record' err
-        ! ns add ./b 2>err; grep -q 'linux is not an object' err
+        ! ns add ./b 2>err || exit 1; grep -q 'linux is not an object' err
         ip link add taken type dummy 2>/dev/null || ip link add taken type veth peer name taken2
         ip addr add 10.213.9.9/24 dev taken
-        ! ns add --subnet 10.213.0.0/16 web 2>err; grep -q 'network 10.213.0.0/16 is in use: taken has address 10.213.9.9/24' err
-        ! ns add --bridge taken web 2>err; grep -q 'taken is not a bridge' err
+        ! ns add --subnet 10.213.0.0/16 web 2>err || exit 1; grep -q 'network 10.213.0.0/16 is in use: taken has address 10.213.9.9/24' err
+        ! ns add --bridge taken web 2>err || exit 1; grep -q 'taken is not a bridge' err
         ip link del taken",
     );
     assert_eq!(sandbox.read("b/config.json"), r#"{"linux":[]}"#);
@@ -381,7 +381,7 @@ fn enter_record(sandbox: &Sandbox) {
         ns enter -t web -n -- ip -br addr show eth0 | grep -q 10.213
         ns enter -n -- ip -br addr show eth0 <web.json | grep -q 10.213
         echo \"{\\\"id\\\":\\\"x\\\",\\\"bundle\\\":\\\"/\\\",\\\"pid\\\":$$}\" | ns enter -n -- cat >out; test ! -s out
-        ! ns enter -t nobody -n true 2>err; grep -qx 'ns: no process, container or named namespace is called nobody' err
+        ! ns enter -t nobody -n true 2>err || exit 1; grep -qx 'ns: no process, container or named namespace is called nobody' err
         ns del web",
     );
 }

@@ -309,7 +309,7 @@ fn named_network(sandbox: &Sandbox) {
             "set -e
             run -d --name near --network lab --network-alias shop -e NAME=near -p 8080:80 {serve}
             {print} | grep -q 'ns add --network rear | keep'; {print} | sh
-            ! ip link show drayage0 2>/dev/null
+            ! ip link show drayage0 2>/dev/null || exit 1
             for bridge in lab rear; do ip -4 -o addr show $bridge | awk '{{print $4}}'; done | sort -u | wc -l | grep -qx 2"
         ))
         .run()

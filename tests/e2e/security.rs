@@ -96,12 +96,12 @@ fn localnet(sandbox: &Sandbox) {
             nft list table ip portmap-guard | grep -q 'iifname != \"lo\" ip daddr 127.0.0.0/8 drop'
             run -d --rm --name more -p 8081:80 {busybox} sleep 1000; keep rm -f more; portmap check
             nft delete table ip portmap-guard
-            for check in 'portmap check' 'portmap check web'; do ! $check 2>err; grep -q 127.0.0.0/8 err; done
+            for check in 'portmap check' 'portmap check web'; do ! $check 2>err || exit 1; grep -q 127.0.0.0/8 err; done
             portmap list --json | portmap restore; portmap check
-            nft flush ruleset; ! portmap check 2>err
+            nft flush ruleset; ! portmap check 2>err || exit 1
             portmap gc; test $(cat {switch}) = 0
             keep rm -f web; run -d --rm --name web -p 8080:80 {busybox} sleep 1000; keep rm -f web
-            test $(cat {switch}) = 0; ! nft list table ip portmap-guard 2>/dev/null
+            test $(cat {switch}) = 0; ! nft list table ip portmap-guard 2>/dev/null || exit 1
             echo 1 >{switch}; run -d --rm --name web -p 8080:80 {busybox} sleep 1000; keep rm -f web; test $(cat {switch}) = 1
             pid=$(spawn state idle | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')
             portmap --while $pid -p 8082:80 idle >&2; keep rm -f idle
@@ -140,8 +140,8 @@ fn notes(sandbox: &Sandbox) {
             {user} unshare -U -r -m --propagation private sh -c 'mount --bind bin/id /usr/bin/id; exec sleep 1000' & pid=$!
             until [ \"$(readlink /proc/$pid/exe | grep -o sleep)\" ]; do :; done
             {user} sh -c 'echo \"{{\\\"init_process_pid\\\":'$pid',\\\"id\\\":\\\"web\\\"}}\" >{notes}/web/state.json'
-            ! ns enter -m -t web id 2>err; grep -q 'called web' err
-            ! ns enter -m -t nobody/web id 2>err; grep -q -e 'user 65534: .*-U' err
+            ! ns enter -m -t web id 2>err || exit 1; grep -q 'called web' err
+            ! ns enter -m -t nobody/web id 2>err || exit 1; grep -q -e 'user 65534: .*-U' err
             test \"$(ns enter -a -t 65534/web readlink /proc/self/ns/user)\" = \"$(readlink /proc/$pid/ns/user)\"
             ns list -o NS,CONTAINER | grep -q nobody/web
             {user} mkdir {notes}/fifo {notes}/zero {notes}/link; {user} mkfifo {notes}/fifo/state.json
@@ -183,9 +183,9 @@ fn words(sandbox: &Sandbox) {
             "set -e
             run -d --name web --network none {check} {busybox} sh -c ': \"(healthy)\"; exec sleep 1000'
             until keep list --quiet --filter health=unhealthy | grep -qx web; do :; done
-            test -z \"$(keep list --quiet --filter health=healthy)\"; ! keep list --filter name=web 2>err
-            ! spawn exec web --preserve-fds 2>err; grep -q -e '--preserve-fds.*executable file not found' err
-            ! spawn exec --no-such web true 2>err; grep -q 'unexpected argument .--no-such' err
+            test -z \"$(keep list --quiet --filter health=healthy)\"; ! keep list --filter image=web 2>err || exit 1
+            ! spawn exec web --preserve-fds 2>err || exit 1; grep -q -e '--preserve-fds.*executable file not found' err
+            ! spawn exec --no-such web true 2>err || exit 1; grep -q 'unexpected argument .--no-such' err
             keep rm -f web"
         ))
         .run()
@@ -206,7 +206,7 @@ index['manifests'][0].setdefault('annotations', {{}})['org.opencontainers.image.
 json.dump(index, open('lay/index.json', 'w'))
 P
             pull list --layout lay >out; unpack diff web >>out; keep list >>out; bundle list >>out; cat out >&2
-            grep -q 'u{{1b}}' out; ! grep -q \"$(printf '\\033')\" out; ! grep -q ^nginx out; keep rm -f web"
+            grep -q 'u{{1b}}' out; ! grep -q \"$(printf '\\033')\" out || exit 1; ! grep -q ^nginx out || exit 1; keep rm -f web"
         ))
         .run()
         .ok();
@@ -245,7 +245,7 @@ fn deep(sandbox: &Sandbox) {
             "set -e; dive='{dive}'; mkdir out
             run --name deep --network none --volume data:/v {debian} perl -e \"chdir '/var'; $dive; chdir '/v'; $dive\"
             bundle cp deep:/var/d out; test -d out/d/d/d
-            bundle cp out/d deep:/srv; ! unpack diff deep 2>err; test $(wc -l <err) = 1; test $(wc -c <err) -lt 1000
+            bundle cp out/d deep:/srv; ! unpack diff deep 2>err || exit 1; test $(wc -l <err) = 1; test $(wc -c <err) -lt 1000
             bundle delete deep; run --rm --name deep --network none {debian} perl -e \"chdir '/var'; $dive\"
             run --name deep --network none {debian} perl -e \"chdir '/var'; $dive\"; run --name flat --network none {debian} true
             bundle prune --all; test -z \"$(ls -A state/containers)\"
@@ -283,7 +283,7 @@ fn locks(sandbox: &Sandbox) {
             done
             flock state/oci/ingest sh -c 'touch held; sleep 5' & until [ -e held ]; do :; done; pull gc 2>err; grep -q 'wait for the lock' err; wait
             cp -r state/oci lay; rm lay/oci-layout; mkfifo lay/oci-layout
-            ! timeout 20 pull oci:lay 2>err; grep -q 'not a regular file' err"
+            ! timeout 20 pull oci:lay 2>err || exit 1; grep -q 'not a regular file' err"
         ))
         .run()
         .ok();

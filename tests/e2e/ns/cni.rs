@@ -28,7 +28,7 @@ EOF
         mkdir -p plugins; ln -s /usr/lib/cni/* plugins; export CNI_PATH=$PWD/plugins
         lease() {{ ls leases/lab 2>/dev/null | grep ^10 || echo none; }}
         nothing() {{ test "$(lease)" = none; test ! -e /run/netns/web; test -z "$(ls $DRAYAGE_ROOT/run/cni)"
-            ! ip link | grep -q veth; ip link del cni-lab0; }}
+            ! ip link | grep -q veth || exit 1; ip link del cni-lab0; }}
         "#
     )
 }
@@ -44,7 +44,7 @@ fn plugins(sandbox: &Sandbox) {
             ip -n web addr show net7 | grep -q \"inet $address\"; test \"$(lease)\" = ${{address%/*}}
             jq -e '.linux.namespaces[0].path == \"/run/netns/web\"' b/config.json >/dev/null; grep -q ${{address%/*}} b/hosts
             ip -n web link show lo | grep -q LOOPBACK,UP
-            ! ns add --cni lab.conflist web 2>err; grep -q 'network namespace web exists' err; test \"$(lease)\" = ${{address%/*}}
+            ! ns add --cni lab.conflist web 2>err || exit 1; grep -q 'network namespace web exists' err; test \"$(lease)\" = ${{address%/*}}
             portmap -p 8080:80 record >/dev/null; portmap del web
             ns del web; nothing; ns del web",
             list(r#", {"type": "tuning", "sysctl": {"net.ipv4.conf.net7.forwarding": "0"}}"#)
@@ -67,7 +67,7 @@ fn host_local(sandbox: &Sandbox) {
         for name in one web two db; do address $name; done | sort -u | grep -c 10.88.0 | grep -qx 4
         test "$(leases)" = 4
         tr -d '\r' </var/lib/cni/networks/lab/$(address web | sed s,/.*,,) | tr '\n' ' ' | grep -qx 'web eth0'
-        ip netns add three; plugin ADD three; ! ns add --bridge cni-lab0 --host-local lab none 2>err
+        ip netns add three; plugin ADD three; ! ns add --bridge cni-lab0 --host-local lab none 2>err || exit 1
         grep -q 'no address is free in 10.88.0.0/29' err; ns del web; test "$(leases)" = 4
         for name in one two three; do plugin DEL $name; ip netns del $name; done
         ns del db; test "$(leases)" = 0; ns del db; ip link del cni-lab0; umount /var/lib/cni"#,
@@ -84,13 +84,13 @@ fn failing(sandbox: &Sandbox) {
         sandbox,
         &format!(
             "{}
-            ! ns add --cni lab.conflist web 2>err; grep -qx 'ns: add web: no plugin bad in .*/plugins' err; rm err
+            ! ns add --cni lab.conflist web 2>err || exit 1; grep -qx 'ns: add web: no plugin bad in .*/plugins' err; rm err
             # It cannot be undone by what is not there either: that is said, and del does the rest later.
             cp bad plugins/bad; chmod +x plugins/bad
             ns del web; nothing
-            ! ns add --cni lab.conflist web 2>err; grep -qx 'ns: add web: plugin bad: ADD: two lines' err; nothing
+            ! ns add --cni lab.conflist web 2>err || exit 1; grep -qx 'ns: add web: plugin bad: ADD: two lines' err; nothing
             printf '#!/bin/sh\\ncat >/dev/null; echo ok\\n' >plugins/bad
-            ! ns add --cni lab.conflist web 2>err; grep -q 'ns: add web: result of bad: ' err; nothing",
+            ! ns add --cni lab.conflist web 2>err || exit 1; grep -q 'ns: add web: result of bad: ' err; nothing",
             list(r#", {"type": "bad"}"#)
         ),
     );
@@ -135,8 +135,8 @@ fn macvlan(sandbox: &Sandbox) {
         ip netns exec web busybox ping -c 1 -w 5 192.0.2.1 >/dev/null
         ip -n web route | grep -q 'default via 192.0.2.1 dev eth0'
         jq -e '.network.interfaces[0].mac == \"02:00:00:00:00:07\"' record >/dev/null
-        ! ns add --macvlan ext0 db 2>err; grep -q 'ns: add db: macvlan ext0: --ip and --subnet are needed' err
-        ! ns add --macvlan nolink --subnet 192.0.2.0/24 --ip 192.0.2.8 db 2>err; grep -q 'nolink: no such link' err
+        ! ns add --macvlan ext0 db 2>err || exit 1; grep -q 'ns: add db: macvlan ext0: --ip and --subnet are needed' err
+        ! ns add --macvlan nolink --subnet 192.0.2.0/24 --ip 192.0.2.8 db 2>err || exit 1; grep -q 'nolink: no such link' err
         test ! -e /run/netns/db
         ns del web; ip netns del lan",
     );

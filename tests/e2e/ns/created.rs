@@ -46,8 +46,8 @@ fn internal(sandbox: &Sandbox) {
             ip -n web route add default via 10.9.0.1; ip -n web route add default via fd00:9::1
             sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
             ip -n other route show default | grep -q 10.8.0.1
-            for there in 192.0.2.9 fd00:2::9 10.8.0.8; do ! reaches web $there; done
-            for there in 10.9.0.7 fd00:9::7; do ! reaches out $there; ! reaches other $there; done
+            for there in 192.0.2.9 fd00:2::9 10.8.0.8; do ! reaches web $there || exit 1; done
+            for there in 10.9.0.7 fd00:9::7; do ! reaches out $there || exit 1; ! reaches other $there || exit 1; done
             # It was the rules that kept them in.
             nft flush ruleset; reaches web 192.0.2.9; reaches out fd00:9::7
             ns del web db other; ip netns del out
@@ -67,12 +67,12 @@ fn shut(sandbox: &Sandbox) {
         nft list chain ip drayage-net lab/guard >before; grep -q 'iifname \"lab\" oifname != \"lab\" drop' before
         ns del --root $SANDBOX/other db
         ns add --network open --subnet 10.8.0.0/24 far >/dev/null
-        ! ns add --network open --internal near 2>err
+        ! ns add --network open --internal near 2>err || exit 1
         grep -qx 'ns: add near: open leads outwards already' err
         # A container is inside one and outside by another.
         ns add --network lab --network open both >both.json; ip -n both route | grep '^default' | grep -q 'via 10.8.0.1 dev eth1'
         python3 -c 'import json; n = json.load(open(\"both.json\"))[\"network\"]; assert n[\"ips\"][0][\"gateway\"] == \"10.8.0.1\" and n[\"ips\"][1][\"internal\"], n'
-        ns add --none quiet >/dev/null; ! ns add --join both --internal x 2>/dev/null
+        ns add --none quiet >/dev/null; ! ns add --join both --internal x 2>/dev/null || exit 1
         ns del web far both quiet",
     );
 }
@@ -85,14 +85,14 @@ fn ports(sandbox: &Sandbox) {
             "ns network create --internal back
             run -d --name web --network back -p 8080:80 {image} httpd -f -h / 2>err >/dev/null
             grep -q 'web is in internal networks alone: its ports are not published' err
-            ! busybox wget -T 1 -qO- http://127.0.0.1:8080/etc/hostname 2>/dev/null
+            ! busybox wget -T 1 -qO- http://127.0.0.1:8080/etc/hostname 2>/dev/null || exit 1
             run --rm --network back {image} sh -c 'until wget -qO- http://web/etc/hostname; do :; done; ! ip route | grep default' | grep -q .
             # Flushed rules come back, and so does the container, where it was.
-            before=$(nft list ruleset); ns check; nft flush ruleset; ! ns check 2>/dev/null; ns restore; ns check
+            before=$(nft list ruleset); ns check; nft flush ruleset; ! ns check 2>/dev/null || exit 1; ns restore; ns check
             test \"$before\" = \"$(nft list ruleset)\"
             ip link del back; ns restore; ns check; ip -d link show back | grep -q 'drayage internal'
-            keep restart web 2>/dev/null; ip netns exec web ip route | grep -q '^10'; ! ip -n web route | grep default
-            keep stop -t 0 web; ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by web' err
+            keep restart web 2>/dev/null; ip netns exec web ip route | grep -q '^10'; ! ip -n web route | grep default || exit 1
+            keep stop -t 0 web; ! ns network rm back 2>err || exit 1; grep -qx 'ns: rm back: network back is in use by web' err
             keep rm web; ns network rm back
             # By a network that is not internal they are reached.
             ns network create --internal back
@@ -109,13 +109,13 @@ fn created(sandbox: &Sandbox) {
         "long=a-network-with-a-long-name
         test \"$(ns network create --subnet 10.9.0.0/24 --subnet fd00:9::/64 --gateway 10.9.0.254 --ip-range 10.9.0.64/30 -o com.docker.network.driver.mtu=1400 lab)\" = lab
         ns network create $long; ns network create --no-masquerade plain >/dev/null
-        ! ip link show lab 2>/dev/null
+        ! ip link show lab 2>/dev/null || exit 1
         for id in a b c d; do ns add --network lab $id >/dev/null; done
         for id in a b c d; do ip -n $id -4 -o addr show eth0 | grep -o '10.9.0.6[4-7]/24'; done | sort -u | wc -l | grep -qx 4
-        ! ns add --network lab e 2>err; grep -qx 'ns: add e: no address is free in 10.9.0.64/30' err
+        ! ns add --network lab e 2>err || exit 1; grep -qx 'ns: add e: no address is free in 10.9.0.64/30' err
         ns add --network lab:ip=10.9.0.9 e >/dev/null
         ip -n a route | grep -q 'default via 10.9.0.254'; ip -n a link show eth0 | grep -q 'mtu 1400'
-        ns add --network plain f >/dev/null; ! nft list ruleset | grep -q 'oifname != \"plain\" masq'
+        ns add --network plain f >/dev/null; ! nft list ruleset | grep -q 'oifname != \"plain\" masq' || exit 1
         ns add --network $long g >/dev/null; ns add --network implicit h >/dev/null
         ns network ls -q | sort | tr '\\n' ' ' | grep -qx \"$long implicit lab plain \"
         ns network list --json >list.json; ns network inspect lab $long >some.json
@@ -133,8 +133,8 @@ END
         # Its networks are its own while nobody is there.
         subnet=$(python3 -c 'import json; print({r[\"name\"]: r for r in json.load(open(\"list.json\"))}[\"plain\"][\"subnets\"][0])')
         ns del --wait a b c d e f g h
-        ! ns network create --subnet $subnet twice 2>err; grep -q \"ns: create twice: network $subnet is in use: plain has\" err
-        ! ns add --network other --subnet 10.9.0.0/25 x 2>err; grep -q 'is in use: lab has address 10.9.0.254/24' err
+        ! ns network create --subnet $subnet twice 2>err || exit 1; grep -q \"ns: create twice: network $subnet is in use: plain has\" err
+        ! ns add --network other --subnet 10.9.0.0/25 x 2>err || exit 1; grep -q 'is in use: lab has address 10.9.0.254/24' err
         ns add --network lab a >/dev/null; ip -n a route | grep -q 'default via 10.9.0.254'; ns del --wait a
         # A bridge that only waits for the sweep is in nobody's way.
         ns add --network back a >/dev/null; ns del a; ns network create --internal back
@@ -166,13 +166,13 @@ fn refused(sandbox: &Sandbox) {
         fails 'rm none-such: no network none-such$' 1 rm none-such
         fails 'no network none-such$' 1 inspect lab none-such
         ns network rm -f none-such | grep -qx none-such
-        ! ns add --network lab --subnet 10.8.0.0/24 web 2>err
+        ! ns add --network lab --subnet 10.8.0.0/24 web 2>err || exit 1
         grep -q 'ns: add web: network lab: its subnets and the like are given to .ns network create.' err
         # Damaged, it might have been an internal one.
-        echo '{' >$DRAYAGE_ROOT/networks/lab; ! ns add --network lab web 2>err; grep -q 'read .*networks/lab: EOF' err
+        echo '{' >$DRAYAGE_ROOT/networks/lab; ! ns add --network lab web 2>err || exit 1; grep -q 'read .*networks/lab: EOF' err
         ns network rm lab
         chmod 755 $SANDBOX; mkdir -m 777 $SANDBOX/own
-        ! setpriv --reuid 1000 --regid 1000 --clear-groups ns network create --root $SANDBOX/own x 2>err
+        ! setpriv --reuid 1000 --regid 1000 --clear-groups ns network create --root $SANDBOX/own x 2>err || exit 1
         grep -q \"ns: networks are bridges, which are root's\" err; test -z \"$(ls $SANDBOX/own)\"",
     );
 }
@@ -184,14 +184,14 @@ fn in_use(sandbox: &Sandbox) {
         &format!(
             "ns network create back; run -d --name web --network name=back,alias=w {image} sleep 300 >/dev/null
             ns add --network back db >/dev/null
-            ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by db, web' err
+            ! ns network rm back 2>err || exit 1; grep -qx 'ns: rm back: network back is in use by db, web' err
             test -z \"$(ns network prune)\"; ns del db; keep stop -t 0 web
-            ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by web' err
+            ! ns network rm back 2>err || exit 1; grep -qx 'ns: rm back: network back is in use by web' err
             keep start web; ns network list | grep '^back ' | grep -q web; keep rm -f web
             # What somebody flushes comes back as the network was created, a damaged one beside it or not.
             ns network create --no-masquerade quiet; run -d --name calm --network quiet {image} sleep 300 >/dev/null
             echo x >$DRAYAGE_ROOT/networks/odd; nft flush ruleset; ns restore 2>/dev/null; ns check
-            ! nft list ruleset | grep -q masquerade; ns network list 2>err | grep -q calm; grep -q 'read .*/networks/odd: ' err
+            ! nft list ruleset | grep -q masquerade || exit 1; ns network list 2>err | grep -q calm; grep -q 'read .*/networks/odd: ' err
             keep rm -f calm; ns network rm quiet odd
             # Removed while containers start: either of the two comes first, and an internal network lets nobody out.
             for turn in 1 2 3 4 5 6; do
@@ -218,11 +218,11 @@ fn macvlan(sandbox: &Sandbox) {
         ns network list | grep '^lan ' | grep -q 'macvlan *192.0.2.0/24 *false *web'
         ns network inspect lan | tr -d ' \\n' | grep -q '\"containers\":{\"web\":\\[\"192.0.2.7\"\\]}'
         ns network list | grep '^other ' | grep -vq web
-        ! ns network rm lan 2>err; grep -qx 'ns: rm lan: network lan is in use by web' err
+        ! ns network rm lan 2>err || exit 1; grep -qx 'ns: rm lan: network lan is in use by web' err
         ns connect other:ip=198.51.100.7 web; ns network list | grep '^other ' | grep -q web
-        ! ns disconnect --root $SANDBOX/other lan web 2>err; grep -q 'container web is not on lan' err
+        ! ns disconnect --root $SANDBOX/other lan web 2>err || exit 1; grep -q 'container web is not on lan' err
         ns disconnect lan web; ip -n web link | grep -c eth0 | grep -qx 0; ip -n web addr show eth1 | grep -q 198.51.100.7
-        ! ns disconnect lan web 2>err; grep -qx 'ns: disconnect web: container web is not on lan' err
+        ! ns disconnect lan web 2>err || exit 1; grep -qx 'ns: disconnect web: container web is not on lan' err
         ns network rm lan; ns disconnect other web; ip -n web -o link | wc -l | grep -qx 1
         ns del web; ns network rm other; ip link del lan0",
     );

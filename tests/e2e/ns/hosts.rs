@@ -51,7 +51,7 @@ fn bridges(sandbox: &Sandbox) {
             test \"$(names a)\" = 'a b plain '; test \"$(names b)\" = 'a b plain '
             test \"$(names other)\" = 'far far other '
             grep -q '^fd00:9::.*far' other/hosts; grep -q 'b bee b.lab' a/hosts
-            ! ns add --alias 'no name' x 2>err; grep -q 'letters' err
+            ! ns add --alias 'no name' x 2>err || exit 1; grep -q 'letters' err
             ns del b; test \"$(names a)\" = 'a plain '
             add one --subnet 10.8.0.0/24; add two; test \"$(names one)\" = 'one '; test \"$(names two)\" = 'two '
             add x --alias y; add z --alias v; test \"$(names z)\" = 'x z '; test \"$(names x)\" = 'x z '
@@ -86,7 +86,7 @@ fn hostile(sandbox: &Sandbox) {
             echo 'precious' >precious; ln -sf $PWD/precious a/hosts; truncate -s 1G b/hosts; printf '\\377\\n' >c/hosts
             printf '10.213.0.66\\td\\t# ns: d\\n' >>c/hosts
             lab e 2>err; grep -c 'tell [ab] of e' err | grep -qx 2
-            grep -q e c/hosts; test \"$(names e)\" = 'a b c d e '; ! grep -q 66 d/hosts e/hosts
+            grep -q e c/hosts; test \"$(names e)\" = 'a b c d e '; ! grep -q 66 d/hosts e/hosts || exit 1
             grep -qx precious precious; test $(stat -c %s b/hosts) = 1073741824
             ns del a b c d e 2>/dev/null"
         ),

@@ -25,7 +25,7 @@ fn long_name(sandbox: &Sandbox) {
         bridge=$(ip -o link show $name | cut -d' ' -f2); case $bridge in br-????????????:) ;; *) exit 1;; esac
         grep -q 'db shop' web/hosts; address=$(ip -n db -4 -o addr show eth0 | sed 's/.*inet \\([^/]*\\).*/\\1/')
         ip netns exec web busybox ping -c 1 -w 5 $address >/dev/null
-        ! ns add --bridge $name-which-is-longer-than-a-hundred-and-twenty-seven-bytes-and-so-no-name-of-any-link-that-the-kernel-would-take x 2>said
+        ! ns add --bridge $name-which-is-longer-than-a-hundred-and-twenty-seven-bytes-and-so-no-name-of-any-link-that-the-kernel-would-take x 2>said || exit 1
         grep -q 'at most 127' said; ns del --wait web; ns del --wait db; ! ip link show $name 2>/dev/null",
     );
 }
@@ -70,7 +70,7 @@ fn own_networks(sandbox: &Sandbox) {
         ns del --wait c1; ip route add unreachable $(echo $first | sed 's/1\\/20$/0\\/20/')
         ns add --bridge lab1 c1 >/dev/null; test \"$(net lab1 4)\" != $first; ns del --wait c1
         for net in 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16; do ip route add unreachable $net; done
-        ! ns add --bridge lab1 c1 2>err; grep -qx 'ns: add c1: no network is free for lab1: --subnet chooses one' err
+        ! ns add --bridge lab1 c1 2>err || exit 1; grep -qx 'ns: add c1: no network is free for lab1: --subnet chooses one' err
         ns add --bridge lab2 d2 >/dev/null; ns del d2 c2 c3 c4 c5 c6 c7 c8 plain",
     );
 }

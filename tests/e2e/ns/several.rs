@@ -74,7 +74,7 @@ fn names(sandbox: &Sandbox) {
         add app --network front --network back:alias=app.back
         test \"$(names web)\" = 'app web '; test \"$(names db)\" = 'app db '; test \"$(names far)\" = 'far '
         test \"$(names app)\" = 'app db web '
-        grep -q 'app app.back' db/hosts; ! grep -q app.back web/hosts
+        grep -q 'app app.back' db/hosts; ! grep -q app.back web/hosts || exit 1
         ns del app; test \"$(names web)$(names db)\" = 'web db '
         ns del web db far; ls $DRAYAGE_ROOT/run/hosts | wc -l | grep -qx 0",
     );
@@ -88,7 +88,7 @@ fn run(sandbox: &Sandbox) {
             "run -d --name db --network back --network-alias sql {image} sleep 300 >/dev/null
             out=$(run --rm --network front --network back:alias=app {image} sh -c 'ping -c 1 -W 2 sql >/dev/null && ip -o link | wc -l')
             test \"$out\" = 3
-            ! run --rm --network front --network host {image} true 2>err; grep -q 'of several --network each is' err
+            ! run --rm --network front --network host {image} true 2>err || exit 1; grep -q 'of several --network each is' err
             run -d --name web --network front --network back -p 8080:80 {image} httpd -f -h / >/dev/null
             until busybox wget -qO- http://127.0.0.1:8080/etc/hostname; do :; done >/dev/null
             keep rm -f web db"
@@ -104,7 +104,7 @@ fn restore(sandbox: &Sandbox) {
             "ns add --network back first >/dev/null
             run -d --name web --network front --network back {image} sleep 300 >/dev/null
             ns check; before=$(nft list ruleset | sort)
-            nft flush ruleset; ip link del back; ! ns check 2>/dev/null; ns restore; ns check
+            nft flush ruleset; ip link del back; ! ns check 2>/dev/null || exit 1; ns restore; ns check
             test \"$before\" = \"$(nft list ruleset | sort)\"
             keep rm -f web; ns del first"
         ),
@@ -115,7 +115,7 @@ fn undo(sandbox: &Sandbox) {
     script(
         sandbox,
         "ip addr add 10.9.0.1/24 dev lo
-        ! ns add --network front --network back:ip=10.4.0.1 web 2>err
+        ! ns add --network front --network back:ip=10.4.0.1 web 2>err || exit 1
         grep -qx 'ns: add web: address 10.4.0.1 is not in .*' err
         ip addr del 10.9.0.1/24 dev lo; test -z \"$(ls $DRAYAGE_ROOT/run/hosts 2>/dev/null)\"",
     );
@@ -136,10 +136,10 @@ ips = [ip['address'] for ip in record['network']['ips']]
 assert ips[0].startswith('10.8.0.') and ips[1] == '10.9.0.7/24' and len(ips) == 3, ips
 END
         ip -n web route | grep '^default' | head -1 | grep -q 'via 10.8.0.1 dev eth0'; ip -n web route | grep -c '^default' | grep -qx 3
-        ! ns add --network more --subnet 10.7.0.0/24 <web.json 2>err; grep -q 'ns: --subnet=10.7.0.0/24: not with further networks' err
-        ! ns add --network back <web.json 2>err; grep -qx 'ns: add web: container web is on back already' err
-        ! ns add --network more <web.json >/dev/full 2>err; ! ip link show more 2>/dev/null
-        ! ns add web 2>err; grep -q 'network namespace web exists' err
+        ! ns add --network more --subnet 10.7.0.0/24 <web.json 2>err || exit 1; grep -q 'ns: --subnet=10.7.0.0/24: not with further networks' err
+        ! ns add --network back <web.json 2>err || exit 1; grep -qx 'ns: add web: container web is on back already' err
+        ! ns add --network more <web.json >/dev/full 2>err || exit 1; ! ip link show more 2>/dev/null || exit 1
+        ! ns add web 2>err || exit 1; grep -q 'network namespace web exists' err
         ip -n web -br link | grep -c '^eth' | grep -qx 3
         ns del --wait web; ns network rm back",
     );
@@ -153,24 +153,24 @@ fn connect(sandbox: &Sandbox) {
             "run -d --name web --network front {image} sleep 300 >/dev/null
             run -d --name db --network back --network-alias sql {image} sleep 300 >/dev/null
             inside() {{ spawn exec web \"$@\"; }}
-            ! inside ping -c 1 -W 1 sql 2>/dev/null
+            ! inside ping -c 1 -W 1 sql 2>/dev/null || exit 1
             ns connect back:ip=$(ip -4 -o addr show back | awk '{{print $4}}' | cut -d. -f1-3).77,alias=app web
             inside ping -c 1 -W 5 sql; spawn exec db ping -c 1 -W 5 app; ip -n web addr show eth1 | grep -q '\\.77/'
             inside ip route | grep '^default' | head -1 | grep -q eth0
             grep -q 'networkOptions.*--network=back:ip=[0-9.]*77,alias=app' $DRAYAGE_ROOT/containers/web/record.json
-            ! ns network rm back 2>err; grep -qx 'ns: rm back: network back is in use by db, web' err
+            ! ns network rm back 2>err || exit 1; grep -qx 'ns: rm back: network back is in use by db, web' err
             # Started again it is in both, and in one when it has left the other.
             keep restart web 2>/dev/null; inside ping -c 1 -W 5 sql; spawn exec db ping -c 1 -W 5 app
             before=$(nft list ruleset | sort); nft flush ruleset; ns restore; test \"$before\" = \"$(nft list ruleset | sort)\"
             ns disconnect front web
-            ! ip -n web link show eth0 2>/dev/null; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
+            ! ip -n web link show eth0 2>/dev/null || exit 1; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
             until ! ip link show front 2>/dev/null; do :; done
             keep restart web 2>/dev/null; inside ip -o link | wc -l | grep -qx 2; inside ping -c 1 -W 5 sql
-            ns disconnect back web; ! grep -v '^#' $DRAYAGE_ROOT/containers/db/hosts | grep -q app
-            ! grep -v '^#' $DRAYAGE_ROOT/containers/web/hosts | grep -q sql; inside ip -o link | wc -l | grep -qx 1
+            ns disconnect back web; ! grep -v '^#' $DRAYAGE_ROOT/containers/db/hosts | grep -q app || exit 1
+            ! grep -v '^#' $DRAYAGE_ROOT/containers/web/hosts | grep -q sql || exit 1; inside ip -o link | wc -l | grep -qx 1
             keep restart web 2>/dev/null; inside ip -o link | wc -l | grep -qx 1
             # One that lives leaves nothing, wherever it has been.
-            ns network create --internal inner; ns connect inner web; ! inside ip route | grep default
+            ns network create --internal inner; ns connect inner web; ! inside ip route | grep default || exit 1
             ns connect back web; inside ip route | grep '^default' | grep -q eth1; inside ping -c 1 -W 5 sql
             ns disconnect inner web; ns disconnect back web
             # Two at once: the record has both.
@@ -188,7 +188,7 @@ fn connect(sandbox: &Sandbox) {
 fn unconnected(sandbox: &Sandbox) {
     script(
         sandbox,
-        "fails() { want=$1; shift; ! ns \"$@\" 2>err; grep -qx \"ns: $want\" err || { cat err; exit 1; }; test $(wc -l <err) = 1; }
+        "fails() { want=$1; shift; ! ns \"$@\" 2>err || exit 1; grep -qx \"ns: $want\" err || { cat err; exit 1; }; test $(wc -l <err) = 1; }
         ns add --network front web >/dev/null
         fails 'connect none: network namespace none is gone: does it run?' connect front none
         fails 'connect web: container web is on front already' connect front web
@@ -197,7 +197,7 @@ fn unconnected(sandbox: &Sandbox) {
         fails 'disconnect web: container web is not on front' disconnect --root $SANDBOX/other front web
         fails 'connect web: address 192.0.2.1 is not in .*' connect back:ip=192.0.2.1 web
         fails 'x is no address.*' connect back:ip=x web
-        ! ip link show back 2>/dev/null; ip -n web -br link | grep -c '^eth' | grep -qx 1
+        ! ip link show back 2>/dev/null || exit 1; ip -n web -br link | grep -c '^eth' | grep -qx 1
         ns disconnect front web; ns connect back web; ip -n web link show eth0; ip -n web route | grep -q '^default'
         ns del web",
     );

@@ -87,7 +87,7 @@ fn firewalls(sandbox: &Sandbox) {
             nft list ruleset >before
             reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
             ns add -v web >record 2>said; grep -q 'through chain FORWARD of table filter' said; reached web 192.0.2.1
-            ns add --ip 10.213.0.7 db >/dev/null; reached web 10.213.0.7; ! reached lan 10.213.0.7
+            ns add --ip 10.213.0.7 db >/dev/null; reached web 10.213.0.7; ! reached lan 10.213.0.7 || exit 1
             iptables-nft -S FORWARD | grep -q 'drayage0 .*-j ACCEPT'
             portmap -p 8080:80 record >/dev/null 2>said; test ! -s said; portmap del web
             ns del web; nft list ruleset | grep -q 'containers on drayage0'; ns del --wait db
@@ -104,7 +104,7 @@ fn legacy_firewall(sandbox: &Sandbox) {
         &format!(
             "{LAN} iptables-legacy -P FORWARD DROP; iptables-legacy -N DOCKER-USER; iptables-legacy -S >before
             reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
-            ns add --forward=warn web >/dev/null 2>said; ! reached web 192.0.2.1; ns del --wait web
+            ns add --forward=warn web >/dev/null 2>said; ! reached web 192.0.2.1 || exit 1; ns del --wait web
             test \"$(cat said)\" = \"ns: warning: chain FORWARD of table filter (docker's) drops forwarded packets: containers \\
 on drayage0 reach nobody beyond the host; --forward=insert lets them\"
             ns add --no-masquerade web >/dev/null 2>again; diff said again; ns del --wait web
@@ -123,7 +123,7 @@ fn full_bridge(sandbox: &Sandbox) {
         "ip link add full0 type bridge; ip addr add 10.9.0.1/16 dev full0
         for i in $(seq 512); do echo link add a$i type veth peer name b$i; echo link set a$i master full0; done >links
         for i in $(seq 511); do echo link set b$i master full0; done >>links; ip -batch links
-        ! ns add --bridge full0 web 2>said
+        ! ns add --bridge full0 web 2>said || exit 1
         grep -qx 'ns: add web: join eth0 to full0 through veth[0-9a-f]*: full0 has all its 1,023 ports: .ns network create --driver routed NAME. makes one without a limit' said
         test ! -e /run/netns/web; ip link del b512; ns add --bridge full0 web >/dev/null; ns del --wait web
         for i in $(seq 511); do echo link del a$i; done >links; ip -batch links; ip link del full0",

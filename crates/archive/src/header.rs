@@ -5,24 +5,25 @@ use anyhow::{Context, bail, ensure};
 use super::BLOCK;
 use super::sparse::Segment;
 
-/// What an entry is.
+/// What an entry is, by its type flag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// A file.
     #[default]
-    Regular,
+    Regular = b'0',
     /// Another name of a file.
-    HardLink,
+    HardLink = b'1',
     /// A symbolic link.
-    Symlink,
+    Symlink = b'2',
     /// A character device.
-    CharacterDevice,
+    CharacterDevice = b'3',
     /// A block device.
-    BlockDevice,
+    BlockDevice = b'4',
     /// A directory.
-    Directory,
+    Directory = b'5',
     /// A named pipe.
-    Fifo,
+    Fifo = b'6',
 }
 
 impl Kind {

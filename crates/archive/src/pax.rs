@@ -35,7 +35,7 @@ pub(super) struct Sparse {
     pub(super) name: Option<Vec<u8>>,
     pub(super) real_size: Option<u64>,
     /// Offsets and lengths in turn.
-    numbers: Option<Vec<u64>>,
+    numbers: Vec<u64>,
     blocks: Option<u64>,
 }
 
@@ -133,11 +133,11 @@ impl Pax {
 impl Sparse {
     /// Tells whether the records describe a sparse file.
     pub(super) fn is_some(&self) -> bool {
-        self.major.is_some() || self.numbers.is_some() || self.blocks.is_some()
+        self.major.is_some() || !self.numbers.is_empty() || self.blocks.is_some()
     }
 
     fn set(&mut self, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
-        let numbers = self.numbers.get_or_insert_default();
+        let numbers = &mut self.numbers;
         match name {
             b"major" => self.major = Some(sparse::decimal(value)?),
             b"minor" => self.minor = Some(sparse::decimal(value)?),
@@ -158,15 +158,12 @@ impl Sparse {
             }
             _ => {}
         }
-        if self.numbers.as_ref().is_some_and(Vec::is_empty) {
-            self.numbers = None;
-        }
         Ok(())
     }
 
     /// Returns the map of formats 0.0 and 0.1.
     pub(super) fn segments(&self) -> anyhow::Result<Vec<Segment>> {
-        let segments = sparse::pairs(self.numbers.as_deref().unwrap_or_default())?;
+        let segments = sparse::pairs(&self.numbers)?;
         let stated = self.blocks.unwrap_or(segments.len() as u64);
         ensure!(stated == segments.len() as u64, "sparse map has {} pieces, not {stated}", segments.len());
         Ok(segments)

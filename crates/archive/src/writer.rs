@@ -138,15 +138,7 @@ fn header(entry: &Entry, stored: u64, records: &mut Records) -> anyhow::Result<[
     if let Some(atime) = entry.atime {
         records.add(b"atime", time(atime).as_bytes());
     }
-    block[156] = match entry.kind {
-        Kind::Regular => b'0',
-        Kind::HardLink => b'1',
-        Kind::Symlink => b'2',
-        Kind::CharacterDevice => b'3',
-        Kind::BlockDevice => b'4',
-        Kind::Directory => b'5',
-        Kind::Fifo => b'6',
-    };
+    block[156] = entry.kind as u8;
     octal(&mut block[329..337], entry.device.0.into());
     octal(&mut block[337..345], entry.device.1.into());
     Ok(sealed(block))

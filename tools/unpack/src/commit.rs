@@ -35,12 +35,8 @@ pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> a
     let config = layout.write(config.to_string().as_bytes(), MediaType::ImageConfig)?;
     let mut layers: Vec<Descriptor> = manifest.layers().iter().map(to_oci).collect();
     layers.extend(layer.map(|layer| layer.blob));
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MediaType::ImageManifest,
-        "config": config,
-        "layers": layers,
-    });
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": layers});
     let mut descriptor = layout.write(manifest.to_string().as_bytes(), MediaType::ImageManifest)?;
     descriptor.set_platform(base_descriptor.platform().clone());
     for tag in &options.tag {
@@ -102,7 +98,8 @@ fn edit(
         config.insert("author".to_owned(), json!(author));
     }
     if let Some(layer) = layer {
-        list(&mut config["rootfs"], "diff_ids")?.push(json!(layer.diff_id));
+        let rootfs = config["rootfs"].as_object_mut().context("diff_ids of the config are nowhere")?;
+        list(rootfs, "diff_ids")?.push(json!(layer.diff_id));
     }
     let by = options.created_by.as_ref().or(container.command.as_ref());
     let entry = [
@@ -113,7 +110,7 @@ fn edit(
         ("empty_layer", layer.is_none().then_some(json!(true))),
     ];
     let entry: Value = entry.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let history = list_of(config, "history")?;
+    let history = list(config, "history")?;
     let told = history.iter().filter(|entry| entry["empty_layer"] != json!(true)).count();
     // Readers count the entries against the layers, and an image need not have had a history.
     history.extend(std::iter::repeat_with(|| json!({})).take(layers.saturating_sub(told)));
@@ -129,12 +126,7 @@ fn edit(
     Ok(())
 }
 
-fn list<'a>(object: &'a mut Value, member: &str) -> anyhow::Result<&'a mut Vec<Value>> {
-    let Value::Object(object) = object else { bail!("{member} of the config are nowhere") };
-    list_of(object, member)
-}
-
-fn list_of<'a>(object: &'a mut Map<String, Value>, member: &str) -> anyhow::Result<&'a mut Vec<Value>> {
+fn list<'a>(object: &'a mut Map<String, Value>, member: &str) -> anyhow::Result<&'a mut Vec<Value>> {
     let list = object.entry(member).or_insert_with(|| json!([]));
     if list.is_null() {
         *list = json!([]);

@@ -97,7 +97,7 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
     let container = find(options.container.as_deref(), args)?;
     let out = BufWriter::new(io::stdout().lock());
     if options.tar {
-        diff::write(&container, options.style()?, out)?.0.flush()?;
+        diff::write(&container, options::style(options.sparse)?, out)?.0.flush()?;
     } else {
         diff::list(&container, options.json, out)?;
     }
@@ -108,7 +108,7 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
 fn make_image(options: &Commit, args: &Args) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
     let mut container = find(options.container.as_deref(), args)?;
-    let image = commit::commit(&container, options, options.style()?).context("commit")?;
+    let image = commit::commit(&container, options, options::style(options.sparse)?).context("commit")?;
     container.record.set(&image);
     // It is the old image's.
     container.record.remove("rootfs");

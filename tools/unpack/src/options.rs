@@ -61,10 +61,7 @@ pub(crate) enum Verb {
 ///
 /// A line for each file: A for one that is new, C for one that is changed, D for one that is gone.
 #[derive(Arguments, Debug)]
-#[command(after_help = "Examples:
-  unpack diff web
-  unpack diff web --json | jq -r '.[] | select(.kind == \"added\") | .path'
-  unpack diff web --tar | tar -t")]
+#[command(after_help = include_str!("diff/examples.txt"))]
 pub(crate) struct Diff {
     /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
     pub(crate) container: Option<PathBuf>,
@@ -76,7 +73,7 @@ pub(crate) struct Diff {
     pub(crate) tar: bool,
     /// Leave the holes of files out, which not every reader understands
     #[arg(long, requires = "tar")]
-    sparse: bool,
+    pub(crate) sparse: bool,
 }
 
 /// Make an image of a container: its own image with its changes as a layer on top
@@ -84,10 +81,7 @@ pub(crate) struct Diff {
 /// The image goes into the layout that the container's image is in; the record with it is printed. With
 /// $`SOURCE_DATE_EPOCH` in the environment the same changes make the same image.
 #[derive(Arguments, Debug)]
-#[command(after_help = "Examples:
-  unpack commit web --tag web:1
-  unpack commit web --tag web:2 --change 'CMD [\"nginx\", \"-g\", \"daemon off;\"]' --change 'EXPOSE 80'
-  unpack commit web --tag web:3 | unpack | bundle --id next | spawn")]
+#[command(after_help = include_str!("commit/examples.txt"))]
 pub(crate) struct Commit {
     /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
     pub(crate) container: Option<PathBuf>,
@@ -114,18 +108,9 @@ pub(crate) struct Commit {
     pub(crate) sparse: bool,
 }
 
-impl Diff {
-    /// Returns how the layer is written.
-    pub(crate) fn style(&self) -> Result<Style, cli::Usage> {
-        Ok(Style { sparse: self.sparse, epoch: epoch()? })
-    }
-}
-
-impl Commit {
-    /// Returns how the layer is written.
-    pub(crate) fn style(&self) -> Result<Style, cli::Usage> {
-        Ok(Style { sparse: self.sparse, epoch: epoch()? })
-    }
+/// Returns how a layer is written.
+pub(crate) fn style(sparse: bool) -> Result<Style, cli::Usage> {
+    Ok(Style { sparse, epoch: epoch()? })
 }
 
 /// Of the year 9999: RFC 3339 has no later years.

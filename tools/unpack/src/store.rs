@@ -66,8 +66,9 @@ impl Store {
         self.path.join(layer.diff_id.algorithm().as_ref()).join(layer.diff_id.digest())
     }
 
-    fn temporary_path(&self, layer: &Layer) -> PathBuf {
-        self.path.join("tmp").join(layer.diff_id.digest())
+    /// Returns where what gets a name is made.
+    fn temporary_path(&self, path: &Path) -> PathBuf {
+        self.path.join("tmp").join(path.file_name().unwrap_or_default())
     }
 
     /// Extracts the layers of an image that are not there yet, several at once, and returns the directories to stack,
@@ -181,14 +182,10 @@ impl Store {
         for (number, layer) in image.layers.iter().enumerate() {
             let mut path = self.layer_path(layer);
             if parents::is_dependent(&path, &lower)? {
-                let key = key(&image.layers[..=number]);
-                path = self.path.join("chains").join(&key);
+                path = self.path.join("chains").join(key(&image.layers[..=number]));
                 log::debug!("layer {} depends on those below it", layer.diff_id);
                 let source = Source { image, layer, lower: Some(&lower) };
-                let extracted = self
-                    .extract_once(&source, &path, &self.path.join("tmp").join(&key), limits)
-                    .with_context(|| format!("extract layer {}", layer.blob.digest()))?;
-                self.keep(extracted.into_iter().collect())?;
+                self.keep(self.extract_once(&source, &path, limits)?.into_iter().collect())?;
             }
             lower.push(&path)?;
             paths.push(path);
@@ -204,9 +201,8 @@ impl Store {
         stack: &Stack,
         wanted: &BTreeMap<Inner, usize>,
     ) -> anyhow::Result<PathBuf> {
-        let key = key(layers);
-        let path = self.path.join("parents").join(&key);
-        let temporary_path = self.path.join("tmp").join(&key);
+        let path = self.path.join("parents").join(key(layers));
+        let temporary_path = self.temporary_path(&path);
         let lock = Lock::wait(&temporary_path.with_extension("lock"))?;
         if !path.try_exists()? {
             let temporary = Temporary::new(temporary_path);
@@ -242,10 +238,20 @@ impl Store {
         &self,
         source: &Source<'_>,
         path: &Path,
-        temporary_path: &Path,
+        limits: &Arc<Limits>,
+    ) -> anyhow::Result<Option<Extracted>> {
+        let extracted = self.extract_if_missing(source, path, limits);
+        extracted.with_context(|| format!("extract layer {}", source.layer.blob.digest()))
+    }
+
+    fn extract_if_missing(
+        &self,
+        source: &Source<'_>,
+        path: &Path,
         limits: &Arc<Limits>,
     ) -> anyhow::Result<Option<Extracted>> {
         let layer = source.layer;
+        let temporary_path = self.temporary_path(path);
         let there = || path.try_exists().with_context(|| format!("look for {}", path.display()));
         if there()? {
             log::debug!("layer {} is there", layer.diff_id);
@@ -260,7 +266,7 @@ impl Store {
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         let _span = trace::span("extract", layer.blob.digest());
         loop {
-            let temporary = Temporary::new(temporary_path.to_owned());
+            let temporary = Temporary::new(temporary_path.clone());
             interrupt::remove_tree(temporary.path());
             match self.extract_to(&temporary, source, limits) {
                 Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
@@ -341,11 +347,7 @@ impl Job {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = self.image.layers.get(number) else { return };
             let source = Source { image: &self.image, layer, lower: None };
-            let (path, temporary) = (self.store.layer_path(layer), self.store.temporary_path(layer));
-            let result = self
-                .store
-                .extract_once(&source, &path, &temporary, &self.limits)
-                .with_context(|| format!("extract layer {}", layer.blob.digest()));
+            let result = self.store.extract_once(&source, &self.store.layer_path(layer), &self.limits);
             let failed = result.is_err();
             if done.send(result).is_err() || failed {
                 return;

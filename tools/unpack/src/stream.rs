@@ -49,15 +49,10 @@ impl Limits {
     }
 }
 
-enum Message {
-    Data(Vec<u8>),
-    End,
-    Failed(io::Error),
-}
-
 /// The tar stream of one layer.
 pub(crate) struct Stream {
-    full: Receiver<Message>,
+    /// Filled buffers; an empty one is the end.
+    full: Receiver<io::Result<Vec<u8>>>,
     empty: SyncSender<Vec<u8>>,
     buffer: Vec<u8>,
     position: usize,
@@ -80,12 +75,9 @@ impl Stream {
             empty.send(vec![0; BUFFER])?;
         }
         let inflate = move || {
-            let message = match inflate(blob, compression, &full_sender, &empty_receiver) {
-                Ok(()) => Message::End,
-                Err(error) => Message::Failed(error),
-            };
+            let end = inflate(blob, compression, &full_sender, &empty_receiver).map(|()| Vec::new());
             // Nobody listens where the extraction has failed, which is told there.
-            let _gone = full_sender.send(message);
+            let _gone = full_sender.send(end);
         };
         std::thread::Builder::new().name("inflate".to_owned()).spawn(inflate)?;
         Ok(Self {
@@ -101,13 +93,7 @@ impl Stream {
 
     /// Reads what is behind the archive's end, which the diffID covers too, and compares.
     pub(crate) fn finish(mut self, diff_id: &Digest) -> anyhow::Result<()> {
-        loop {
-            let count = self.fill_buf()?.len();
-            if count == 0 {
-                break;
-            }
-            self.consume(count);
-        }
+        io::copy(&mut self, &mut io::sink())?;
         let got = self.digester.finish();
         ensure!(got == *diff_id, "its diffID is {got}, not {diff_id} as the config says");
         Ok(())
@@ -120,16 +106,10 @@ impl Stream {
             let _gone = self.empty.send(used);
         }
         self.position = 0;
-        match self.full.recv() {
-            Ok(Message::Data(buffer)) => {
-                self.limits.add_size(buffer.len())?;
-                self.digester.update(&buffer);
-                self.buffer = buffer;
-            }
-            Ok(Message::End) => self.ended = true,
-            Ok(Message::Failed(error)) => return Err(error),
-            Err(mpsc::RecvError) => return Err(io::Error::other("inflating stopped")),
-        }
+        self.buffer = self.full.recv().map_err(|_| io::Error::other("inflating stopped"))??;
+        self.ended = self.buffer.is_empty();
+        self.limits.add_size(self.buffer.len())?;
+        self.digester.update(&self.buffer);
         Ok(())
     }
 }
@@ -160,7 +140,7 @@ impl BufRead for Stream {
 fn inflate(
     blob: impl Read + Send,
     compression: Compression,
-    full: &SyncSender<Message>,
+    full: &SyncSender<io::Result<Vec<u8>>>,
     empty: &Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let mut decoder = compression.decoder(BufReader::with_capacity(BLOB_BUFFER, blob))?;
@@ -172,7 +152,7 @@ fn inflate(
             fill(&mut decoder, &mut buffer)?
         };
         buffer.truncate(filled);
-        if filled == 0 || full.send(Message::Data(buffer)).is_err() {
+        if filled == 0 || full.send(Ok(buffer)).is_err() {
             break;
         }
     }

@@ -181,9 +181,7 @@ impl<'a> Tree<'a> {
             }
             Err(Errno::NOENT) => {
                 if let Some(target) = self.lower_file(&real)?.map_or(Ok(None), |found| found.link())? {
-                    walk.links += 1;
-                    ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(&real));
-                    return self.follow(parent, &target, walk);
+                    return self.follow(parent, (&real, &target), walk);
                 }
                 if walk.make { self.make_implicit(parent, name_c, real).map(Some) } else { Ok(None) }
             }
@@ -199,13 +197,11 @@ impl<'a> Tree<'a> {
     fn through(&mut self, parent: usize, name: &CStr, stat: &Stat, walk: &mut Walk) -> anyhow::Result<Option<usize>> {
         let real = join(&self.slots[parent].path, name.to_bytes());
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            walk.links += 1;
-            ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(&real));
             if walk.make {
                 self.mark(parent, name.to_bytes());
             }
             let target = readlinkat(&self.slots[parent].fd, name, Vec::new())?;
-            return self.follow(parent, target.as_bytes(), walk);
+            return self.follow(parent, (&real, target.as_bytes()), walk);
         }
         if !walk.make {
             return Ok(None);
@@ -229,8 +225,16 @@ impl<'a> Tree<'a> {
         if hides(&self.root, parent, self.form)? { Ok(None) } else { lower.find(path) }
     }
 
-    /// Follows a symbolic link's target inside the root, as `RESOLVE_IN_ROOT` does, but makes what is missing.
-    fn follow(&mut self, parent: usize, target: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+    /// Follows a symbolic link, of this path and target, inside the root, as `RESOLVE_IN_ROOT` does, but makes what is
+    /// missing.
+    fn follow(
+        &mut self,
+        parent: usize,
+        (link, target): (&[u8], &[u8]),
+        walk: &mut Walk,
+    ) -> anyhow::Result<Option<usize>> {
+        walk.links += 1;
+        ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(link));
         let mut path = if target.starts_with(b"/") { Vec::new() } else { self.slots[parent].path.clone() };
         for component in target.split(|&byte| byte == b'/') {
             match component {
@@ -247,7 +251,6 @@ impl<'a> Tree<'a> {
     }
 
     fn make_implicit(&mut self, parent: usize, name: &CStr, real: Inner) -> anyhow::Result<usize> {
-        let time = self.implicit_time;
         mkdirat(&self.slots[parent].fd, name, Mode::from_raw_mode(0o755))
             .with_context(|| format!("make directory {}", Name(&real)))?;
         self.limits.add_entry()?;
@@ -255,19 +258,14 @@ impl<'a> Tree<'a> {
         self.note(b'-', &real)?;
         let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
         let place = self.insert(real, fd)?;
-        self.set_times(place, &Entry { mtime: time, ..Entry::default() });
+        self.set_times(place, &Entry { mtime: self.implicit_time, ..Entry::default() });
         Ok(place)
     }
 
     /// Notes a directory that no entry describes (`-`), or that one describes after all (`+`).
     pub(crate) fn note(&mut self, sign: u8, path: &[u8]) -> anyhow::Result<()> {
         let Some(implicit) = &mut self.implicit else { return Ok(()) };
-        let mut write = || -> std::io::Result<()> {
-            implicit.write_all(&[sign])?;
-            implicit.write_all(path)?;
-            implicit.write_all(&[0])
-        };
-        write().context("write the list of directories")
+        implicit.write_all(&[&[sign], path, b"\0"].concat()).context("write the list of directories")
     }
 
     /// Notes a directory with whiteouts; once for many.
@@ -286,9 +284,7 @@ impl<'a> Tree<'a> {
             return Ok(place);
         }
         let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
-        let place = self.insert(real.clone(), fd)?;
-        self.places.insert(real, place);
-        Ok(place)
+        self.insert(real, fd)
     }
 
     fn insert(&mut self, path: Inner, fd: OwnedFd) -> anyhow::Result<usize> {
@@ -361,7 +357,7 @@ impl<'a> Tree<'a> {
         let names = root::list(&self.slots[place].fd)?;
         for (name, kind) in names {
             let place = self.directory(&path)?;
-            if !self.made.contains(&self.key(place, name.to_bytes())) {
+            if !self.has_made(place, name.to_bytes()) {
                 self.remove(place, &name)?;
             } else if kind == FileType::Directory {
                 let child = self.open_child(place, &name)?;

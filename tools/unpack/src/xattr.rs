@@ -51,25 +51,20 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
         Object::Open(fd) => fsetxattr(fd, &name_c, value, XattrFlags::empty()),
         Object::Named(directory, file) => lsetxattr(path_of(*directory, file)?, &name_c, value, XattrFlags::empty()),
     };
-    match done {
-        Ok(()) => Ok(()),
+    let why = match done {
+        Ok(()) => return Ok(()),
         // Docker, podman and umoci go on too: not every file system can hold every attribute.
-        Err(Errno::OPNOTSUPP) => {
-            log::warn!("file system cannot hold extended attribute {}", Name(name));
-            Ok(())
-        }
+        Err(Errno::OPNOTSUPP) => "file system cannot hold",
         // In a user namespace nobody may set these, and links, devices and FIFOs have none of user.*.
         Err(Errno::PERM) if [&b"trusted."[..], b"security.", b"user."].iter().any(|kind| name.starts_with(kind)) => {
-            log::warn!("no permission for extended attribute {}", Name(name));
-            Ok(())
+            "no permission for"
         }
         // What new entries get is a directory's to say.
-        Err(Errno::ACCESS) if name == DEFAULT_ACL.to_bytes() => {
-            log::warn!("only a directory can have extended attribute {}", Name(name));
-            Ok(())
-        }
-        Err(errno) => Err(errno.into()),
-    }
+        Err(Errno::ACCESS) if name == DEFAULT_ACL.to_bytes() => "only a directory can have",
+        Err(errno) => return Err(errno.into()),
+    };
+    log::warn!("{why} extended attribute {}", Name(name));
+    Ok(())
 }
 
 /// There are no `*xattrat` calls before Linux 6.13.

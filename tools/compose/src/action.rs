@@ -1,7 +1,7 @@
 //! What `compose` does: it executes `sh` with the project's script, and `keep`.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, IsTerminal, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -37,16 +37,11 @@ pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) ->
 /// Names the project's containers whose services the file does not have any more, or removes them.
 pub(crate) fn orphans(project: &Project, root: &[OsString], remove: bool) -> Result<()> {
     let of_project = format!("--filter=label=com.docker.compose.project={}", project.name);
-    let own = |id: &&String| project.containers.iter().any(|container| **container == **id);
     let mut orphans: Vec<String> = known(root, &["list", "--quiet", &of_project])?.into_iter().collect();
-    orphans.retain(|id| !own(&id));
+    orphans.retain(|id| project.containers.iter().all(|container| **container != **id));
     orphans.sort();
     if remove {
-        return each(
-            command(Tool::Keep, &["rm", "--force"], root),
-            &orphans.iter().map(String::as_str).collect::<Vec<_>>(),
-            "removed",
-        );
+        return each(command(Tool::Keep, &["rm", "--force"], root), &orphans, "removed");
     }
     for id in &orphans {
         log::warn!("container {id} is of no service of the file any more: --remove-orphans removes it");
@@ -132,12 +127,12 @@ fn some<'a>(project: &'a Project, root: &[OsString]) -> Result<Vec<&'a str>> {
 }
 
 /// Has `keep` do something to each container, and says of each that it is done.
-fn each(mut stage: Stage, ids: &[&str], done: &str) -> Result<()> {
+fn each(mut stage: Stage, ids: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
     stage.push(["--"]);
-    stage.push(ids);
+    stage.push(ids.iter().map(AsRef::as_ref));
     let mut child = stage.command()?.stdout(Stdio::piped()).spawn().context("execute keep")?;
     for id in BufReader::new(child.stdout.take().context("keep's output")?).lines() {
         cli::eprint_line(&format!("{} {done}", id?));
@@ -183,7 +178,7 @@ pub(crate) fn pull(project: &Project, root: &[OsString]) -> Result<()> {
         pull.push(platform);
         pull.push(&service.operands[..2]);
         if fetched.insert(pull.to_string()) {
-            quietly(&pull)?;
+            execute(&pull, Stdio::null())?;
         }
     }
     Ok(())
@@ -202,10 +197,8 @@ pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
 
 /// Removes the networks that were created for the project.
 pub(crate) fn remove_networks(project: &Project, root: &[OsString]) -> Result<()> {
-    each_quietly(
-        command(Tool::Ns, &["network", "rm", "--force"], root),
-        created(project).iter().map(|network| &*network.name),
-    )
+    let created = created(project);
+    each_quietly(command(Tool::Ns, &["network", "rm", "--force"], root), created.iter().map(|network| &*network.name))
 }
 
 /// Removes the files that were made for the project.
@@ -225,22 +218,20 @@ fn each_quietly<'a>(mut stage: Stage, names: impl ExactSizeIterator<Item = &'a s
         return Ok(());
     }
     stage.push(names);
-    quietly(&stage)
+    execute(&stage, Stdio::null())
 }
 
-/// Executes a stage whose output nobody needs.
-fn quietly(stage: &Stage) -> Result<()> {
-    let status = stage.command()?.stdout(Stdio::null()).status().with_context(|| stage.to_string())?;
+fn execute(stage: &Stage, output: Stdio) -> Result<()> {
+    let status = stage.command()?.stdout(output).status().with_context(|| stage.to_string())?;
     succeeded(stage, status)
 }
 
 /// Lists the services' containers as `keep list` does.
-pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<ExitCode> {
+pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> {
     let mut list = command(Tool::Keep, &["list"], root);
     list.push([(ps.json, "--json"), (ps.quiet, "--quiet")].into_iter().filter(|(set, _)| *set).map(|(_, form)| form));
     list.push(project.services.iter().map(|service| &*service.container));
-    let status = list.command()?.status().with_context(|| list.to_string())?;
-    succeeded(&list, status).map(|()| ExitCode::SUCCESS)
+    execute(&list, Stdio::inherit())
 }
 
 /// Returns the ids that `keep` knows.

@@ -75,7 +75,7 @@ fn run(options: &Options) -> Result<ExitCode> {
             }
             networks?;
         }
-        Command::Ps(ps) => return action::list(&alone(&ps.services.services)?, &root, ps),
+        Command::Ps(ps) => action::list(&alone(&ps.services.services)?, &root, ps)?,
         Command::Logs(logs) => {
             let texts =
                 [("--tail", Some(&logs.tail)), ("--since", logs.since.as_ref()), ("--until", logs.until.as_ref())];

@@ -1,9 +1,10 @@
 //! The files as a project: read, interpolated, merged, and turned into services in the order in which they can start.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use container::{ContainerId, Directories, NetworkName, VolumeName};
+use container::{ContainerId, Directories, NameError, NetworkName, VolumeName};
 use serde_json::Value;
 
 use crate::interpolate::{Variables, interpolate};
@@ -143,12 +144,10 @@ pub(crate) struct ProjectNetwork {
 
 /// Reads a network: compose-spec, 06.
 fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> {
-    let own = |name: &str| name.parse().map_err(|what| node.error(what));
-    let named = format!("{project}_{key}");
-    if node.value.is_null() {
-        return Ok(ProjectNetwork { name: own(&named)?, settings: Vec::new() });
+    let (external, mut name) = named(project, key, node)?;
+    if !node.value.is_null() {
+        node.only_or_named("name external driver driver_opts ipam internal enable_ipv6", "labels attachable")?;
     }
-    node.only_or_named("name external driver driver_opts ipam internal enable_ipv6", "labels attachable")?;
     let mut settings = Vec::new();
     if let Some(driver) = node.get("driver").filter(|driver| driver.value != "bridge") {
         settings.push(format!("--driver={}", driver.text()?));
@@ -158,11 +157,6 @@ fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> 
         settings.extend(set.then(|| option.to_owned()));
     }
     settings.extend(subnets(node)?);
-    let (external, given) = outside(node)?;
-    let mut name = match given {
-        Some(given) => own(&given.text()?)?,
-        None => own(if external { key } else { &named })?,
-    };
     for (key, node) in node.get("driver_opts").map(|node| node.members()).transpose()?.unwrap_or_default() {
         if key == BRIDGE_NAME {
             name = node.name()?;
@@ -176,16 +170,19 @@ fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> 
     Ok(ProjectNetwork { name, settings })
 }
 
-/// Tells whether somebody else makes a network or a volume, and returns the name that the file gives it: in version 3.4 as
-/// `external: {name: NAME}`.
-fn outside<'a>(node: &Node<'a>) -> Result<(bool, Option<Node<'a>>)> {
-    match node.get("external") {
+/// Tells whether somebody else makes a network or a volume, and returns its name, which the file may give: in version 3.4
+/// as `external: {name: NAME}`.
+fn named<T: FromStr<Err = NameError>>(project: &str, key: &str, node: &Node<'_>) -> Result<(bool, T)> {
+    let (external, given) = match node.get("external") {
         Some(external) if external.value.is_object() => {
             external.only("name")?;
-            Ok((true, external.get("name")))
+            (true, external.get("name"))
         }
-        external => Ok((external.map_or(Ok(false), |node| node.flag())?, node.get("name"))),
-    }
+        external => (external.map_or(Ok(false), |node| node.flag())?, node.get("name")),
+    };
+    let own = if external { key.to_owned() } else { format!("{project}_{key}") };
+    let own = || own.parse().map_err(|what| node.error(what));
+    Ok((external, given.map_or_else(own, |given| given.name())?))
 }
 
 /// Returns the settings in a network's `ipam`.
@@ -208,23 +205,13 @@ fn subnets(network: &Node<'_>) -> Result<Vec<String>> {
 
 /// Returns a volume's name, and whether it is the project's own.
 fn volume_name(project: &str, key: &str, node: &Node<'_>) -> Result<(VolumeName, bool)> {
-    if node.value.is_null() {
-        let name = format!("{project}_{key}").parse().map_err(|what| node.error(what))?;
-        return Ok((name, true));
+    if !node.value.is_null() {
+        node.only_or_named("name external driver", "labels")?;
     }
-    node.only_or_named("name external driver", "labels")?;
-    if let Some(driver) = node.get("driver") {
-        if driver.text()? != "local" {
-            return Err(driver.error("not supported"));
-        }
+    if let Some(driver) = node.get("driver").filter(|driver| driver.value != "local") {
+        return Err(driver.error("not supported"));
     }
-    let (external, name) = outside(node)?;
-    let name = match name {
-        Some(name) => name.name()?,
-        None if external => key.parse().map_err(|what| node.error(what))?,
-        None => format!("{project}_{key}").parse().map_err(|what| node.error(what))?,
-    };
-    Ok((name, !external))
+    named(project, key, node).map(|(external, name)| (name, !external))
 }
 
 /// Reads the files.
@@ -341,11 +328,9 @@ fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &
     let read = |index: usize| service::read(outlines[index].clone(), &services[index].1, &context);
     let services = ordered.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let mut volumes = Vec::new();
-    if let Some(node) = file.get("volumes") {
-        for (key, node) in node.members()? {
-            let (name, own) = volume_name(&name, &key, &node)?;
-            volumes.extend(own.then_some(name));
-        }
+    for (key, node) in file.get("volumes").map(|node| node.members()).transpose()?.unwrap_or_default() {
+        let (name, own) = volume_name(&name, &key, &node)?;
+        volumes.extend(own.then_some(name));
     }
     let containers = outlines.iter().filter_map(|outline| context.container_of(&outline.name).ok()).collect();
     let mut file = merged.clone();
@@ -380,16 +365,13 @@ fn extend(services: &Members, name: &str, variables: &Variables, depth: usize) -
     } else {
         (node.text()?, None)
     };
-    let mut whole = if let Some(path) = file.map(PathBuf::from) {
-        let directory = files::directory(&path)?;
-        let other = Source { directory: &directory, variables, depth }
-            .read(&[path])
-            .map_err(|what| node.error(format!("{what:#}")))?;
-        let others = other.get("services").and_then(Value::as_object).cloned().unwrap_or_default();
-        extend(&others, &base, variables, depth + 1)?
-    } else {
-        extend(services, &base, variables, depth + 1)?
-    };
+    let mut others = None;
+    if let Some(path) = file.map(PathBuf::from) {
+        let source = Source { directory: &files::directory(&path)?, variables, depth };
+        let other = source.read(&[path]).map_err(|what| node.error(format!("{what:#}")))?;
+        others = Some(other.get("services").and_then(Value::as_object).cloned().unwrap_or_default());
+    }
+    let mut whole = extend(others.as_ref().unwrap_or(services), &base, variables, depth + 1)?;
     let mut own = service.clone();
     if let (Some(own), Some(whole)) = (own.as_object_mut(), whole.as_object_mut()) {
         own.shift_remove("extends");

@@ -9,31 +9,12 @@ use crate::project::{Project, ProjectNetwork};
 use crate::service::{CONFIG_HASH, Condition, Service};
 
 /// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
-const IS: &str = r#"is() { LIST ${2-} | grep -xF -- "$1" >/dev/null; }
-"#;
+const IS: &str = "is() { LIST ${2-} | grep -xF -- \"$1\" >/dev/null; }\n";
 /// What waits until it is healthy.
-const HEALTHY: &str = r#"healthy() {
-  until is "$1" --filter=health=healthy; do
-    if is "$1" --filter=health=unhealthy || is "$1" --filter=status=exited || ! is "$1"; then
-      echo "$1 is not healthy" >&2; exit 1
-    fi
-    sleep 0.2
-  done
-}
-"#;
+const HEALTHY: &str = include_str!("script/healthy.txt");
 
 /// What builds an image: the builder writes an archive, which gets into the layout under the name of the image.
-const BUILD: &str = r#"build() {
-  image=$1 dir=$(mktemp -d); shift
-  trap 'rm -rf "$dir"' EXIT; trap 'exit 130' INT; trap 'exit 143' HUP TERM
-  case ${image##*/} in *:*) ;; *) image=$image:latest ;; esac
-  ${DRAYAGE_BUILD:-buildah build} --tag "oci-archive:$dir/image:$image" "$@" >&2 || {
-    echo "$image is not built: \$DRAYAGE_BUILD, or buildah build, does it" >&2; exit 1
-  }
-  PULL "oci-archive:$dir/image" >/dev/null
-  rm -r "$dir"
-}
-"#;
+const BUILD: &str = include_str!("script/build.txt");
 
 /// Returns what builds the images of services that say how; with `missing` those alone that are not there and have no name
 /// by which they could be fetched.

@@ -202,8 +202,7 @@ fn quoted(characters: &mut std::str::Chars<'_>, mark: char, word: &mut String) -
 fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
     let mut found: Vec<Dependency> = Vec::new();
     for link in node.get("links").map(|node| node.texts()).transpose()?.unwrap_or_default() {
-        let service = link.split(':').next().unwrap_or_default().to_owned();
-        found.push(Dependency::on(service));
+        found.push(Dependency::on(link.split(':').next().unwrap_or_default().to_owned()));
     }
     for (service, node) in node.get("depends_on").map(|node| node.named()).transpose()?.unwrap_or_default() {
         found.retain(|dependency| dependency.service != service);

@@ -49,10 +49,9 @@ fn read_file(file: &Node<'_>, context: &Context<'_>, read: &mut Variables) -> Re
     let text = files::read(&path).map_err(|what| file.error(format!("{what:#}")))?;
     if is_raw {
         let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        let pairs = lines.filter_map(|line| valued(line.to_owned(), context.variables));
-        read.extend(
-            pairs.filter_map(|pair| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))),
-        );
+        let pairs: Vec<String> = lines.filter_map(|line| valued(line.to_owned(), context.variables)).collect();
+        let pairs = pairs.iter().filter_map(|pair| pair.split_once('='));
+        read.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         return Ok(());
     }
     dotenv::parse(&text, context.variables, read).map_err(|what| file.error(format!("{}: {what:#}", path.display())))

@@ -1,5 +1,6 @@
 //! Authentication (distribution's "Token Authentication Specification"): challenges, and the tokens that answer them.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
@@ -42,18 +43,9 @@ impl Challenge {
         for header in headers {
             let (scheme, parameters) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
             if scheme.eq_ignore_ascii_case("bearer") {
-                let mut realm = None;
-                let (mut service, mut scope) = (None, None);
-                for (name, value) in parse_parameters(parameters) {
-                    match name.to_ascii_lowercase().as_str() {
-                        "realm" => realm = Some(value),
-                        "service" => service = Some(value),
-                        "scope" => scope = Some(value),
-                        _ => {}
-                    }
-                }
-                if let Some(realm) = realm {
-                    return Some(Self::Bearer { realm, service, scope });
+                let mut said = parse_parameters(parameters);
+                if let Some(realm) = said.remove("realm") {
+                    return Some(Self::Bearer { realm, service: said.remove("service"), scope: said.remove("scope") });
                 }
             } else if scheme.eq_ignore_ascii_case("basic") {
                 basic = Some(Self::Basic);
@@ -74,21 +66,22 @@ impl Challenge {
     }
 }
 
-fn parse_parameters(mut text: &str) -> Vec<(String, String)> {
-    let mut parameters = Vec::new();
+/// Returns the values by their names in small letters.
+fn parse_parameters(mut text: &str) -> BTreeMap<String, String> {
+    let mut parameters = BTreeMap::new();
     while let Some((name, rest)) = text.split_once('=') {
-        let name = name.trim_matches([' ', ',', '\t']).to_owned();
+        let name = name.trim_matches([' ', ',', '\t']).to_ascii_lowercase();
         let (value, rest) = match rest.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
             None => rest.split_once(',').unwrap_or((rest, "")),
         };
-        parameters.push((name, value.to_owned()));
+        parameters.insert(name, value.to_owned());
         text = rest;
     }
     parameters
 }
 
-/// An `Authorization` header's value, and until when it is good.
+/// An `Authorization` header's value, and until when it is good. No `Debug`: it is a secret.
 #[derive(Clone)]
 pub(crate) struct Authorization {
     /// The header.
@@ -97,9 +90,10 @@ pub(crate) struct Authorization {
     pub(crate) until: Option<Instant>,
 }
 
-impl std::fmt::Debug for Authorization {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Authorization")
+impl Authorization {
+    /// Returns the header while it is good.
+    pub(crate) fn good(&self) -> Option<&str> {
+        self.until.is_none_or(|until| Instant::now() < until).then_some(&self.header)
     }
 }
 
@@ -136,7 +130,7 @@ pub(crate) fn answer(
     });
     log::debug!("get a token from {}", host(&realm));
     let response =
-        client.patience().retry(|| client.send_once(&mut request(&realm, service.as_deref(), scope, credentials)));
+        client.patience.retry(|| client.send_once(&mut request(&realm, service.as_deref(), scope, credentials)));
     let response = response.context("get a token")?;
     if !response.status().is_success() {
         bail!("get a token: {} answers {}{}", host(&realm), response.status(), words(response));

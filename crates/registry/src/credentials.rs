@@ -84,7 +84,8 @@ pub(crate) fn find(reference: &Reference, file: Option<&PathBuf>) -> anyhow::Res
     Ok(None)
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
+/// Returns the path in a variable of the environment that is set.
+pub(crate) fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 

@@ -28,7 +28,8 @@ const WORDS: usize = 300;
 /// Asks servers, one agent for each.
 #[derive(Debug)]
 pub(crate) struct Client {
-    patience: Patience,
+    /// The user's.
+    pub(crate) patience: Patience,
     trust: Trust,
     agents: Mutex<HashMap<String, Agent>>,
     reached: AtomicBool,
@@ -88,11 +89,6 @@ impl Client {
     pub(crate) fn new(patience: Patience, trust: Trust) -> Self {
         let [reached, warned, careful] = [const { AtomicBool::new(false) }; 3];
         Self { patience, trust, agents: Mutex::default(), reached, warned, careful }
-    }
-
-    /// Returns the user's patience.
-    pub(crate) fn patience(&self) -> Patience {
-        self.patience
     }
 
     /// Sends a request and follows redirects. Any status but those that ask to come again is a success here.
@@ -188,7 +184,8 @@ impl Client {
             | ureq::Error::ConnectionFailed
             | ureq::Error::ConnectProxyFailed(_)
             | ureq::Error::Timeout(_) => first,
-            ureq::Error::Io(error) => is_tls(error) || (first && !is_interruption(error)),
+            // TLS that fails is invalid data.
+            ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData || (first && !is_interruption(error)),
             _ => true,
         };
         let way =
@@ -309,24 +306,12 @@ pub(crate) fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
 }
 
 fn passing(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
+    matches!(status.as_u16(), 408 | 429 | 500 | 502..=504)
 }
 
 fn is_interruption(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
-}
-
-fn is_tls(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidData
 }
 
 /// ureq's words without its own prefixes.

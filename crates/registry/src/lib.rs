@@ -20,7 +20,7 @@ mod upload;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use flate2::read::GzDecoder;
@@ -52,7 +52,6 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
 type Received = (Vec<u8>, String, Option<String>);
 
 /// How registries are reached.
-#[derive(Debug)]
 pub struct Access {
     /// The user's decisions.
     pub network: RegistryOptions,
@@ -92,7 +91,6 @@ impl Access {
 }
 
 /// One repository of a registry.
-#[derive(Debug)]
 pub struct Registry {
     client: Client,
     base: Uri,
@@ -109,10 +107,7 @@ impl Registry {
     pub fn connect(endpoint: &Endpoint, access: &Access) -> anyhow::Result<Self> {
         let reference = &endpoint.reference;
         let insecure = !access.network.tls_verify || endpoint.insecure;
-        let host = match reference.registry.as_str() {
-            DOCKER_HUB => "registry-1.docker.io",
-            other => other,
-        };
+        let host = if reference.registry == DOCKER_HUB { "registry-1.docker.io" } else { &reference.registry };
         let directory = access.network.cert_dir.clone();
         let trust = Trust { registry: host.to_owned(), anybody: insecure, directory };
         let client = Client::new(access.network.patience(), trust);
@@ -129,7 +124,7 @@ impl Registry {
 
     /// Returns the user's patience.
     pub fn patience(&self) -> Patience {
-        self.client.patience()
+        self.client.patience
     }
 
     /// Fetches the manifest or index that the reference names.
@@ -285,17 +280,14 @@ impl Registry {
 
     fn held_authorization(&self) -> Option<String> {
         let held = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = |held: &&Authorization| held.until.is_none_or(|until| Instant::now() < until);
-        held.as_ref().filter(good).map(|held| held.header.clone())
+        held.as_ref().and_then(Authorization::good).map(str::to_owned)
     }
 
     fn authorize(&self, challenge: &Challenge, refused: Option<&str>, scope: &str) -> anyhow::Result<String> {
         let mut held = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have got a new token while this one was refused.
-        if let Some(newer) = held.as_ref().filter(|held| Some(held.header.as_str()) != refused) {
-            if newer.until.is_none_or(|until| Instant::now() < until) {
-                return Ok(newer.header.clone());
-            }
+        if let Some(newer) = held.as_ref().and_then(Authorization::good).filter(|held| Some(*held) != refused) {
+            return Ok(newer.to_owned());
         }
         let new = auth::answer(&self.client, challenge, &self.base, self.credentials.as_ref(), scope)?;
         Ok(held.insert(new).header.clone())
@@ -338,7 +330,7 @@ pub fn is_loopback(host: &str) -> bool {
 /// for the registry. Whose certificate it is does not matter yet.
 fn find_scheme(client: &Client, host: &str) -> &'static str {
     // Who is asked something strange may wait for more of it.
-    let patience = Patience { timeout: client.patience().timeout.min(PROBE), ..client.patience() };
+    let patience = Patience { timeout: client.patience.timeout.min(PROBE), ..client.patience };
     let anybody = Client::new(patience, Trust { anybody: true, ..Trust::default() });
     let Err(error) = anybody.probe(&format!("https://{host}/v2/")) else { return "https" };
     log::debug!("no https: {:#}", error.into_error());

@@ -34,12 +34,10 @@ impl FromStr for Form {
             None if text == "auto" => Ok(Self::Auto),
             None if text == "none" => Ok(Self::None),
             None if text == "json" => Ok(Self::Json(2)),
-            Some(("json", fd)) => fd
-                .parse()
-                .ok()
-                .filter(|fd| *fd > 0)
-                .map(Self::Json)
-                .ok_or_else(|| format!("{fd:?} is no file descriptor")),
+            Some(("json", fd)) => match fd.parse() {
+                Ok(fd) if fd > 0 => Ok(Self::Json(fd)),
+                _ => Err(format!("{fd:?} is no file descriptor")),
+            },
             _ => Err("say auto, none, json or json:FD".to_owned()),
         }
     }

@@ -2,7 +2,6 @@
 //! is blocked, and short names.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
 use layout::Reference;
+
+use crate::credentials::variable;
 
 /// What all files say together.
 #[derive(Debug, Default)]
@@ -68,14 +69,11 @@ enum Use {
 impl Registries {
     /// Reads `file`, or `$CONTAINERS_REGISTRIES_CONF`, or else the user's or the system's file and the directories beside both.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let chosen = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let chosen = file.map(Path::to_owned).or_else(|| variable("CONTAINERS_REGISTRIES_CONF"));
         let mut all = Self::default();
-        for path in file.map(Path::to_owned).or(chosen).map_or_else(usual_files, |file| Ok(vec![file]))? {
-            let mut read = || -> anyhow::Result<()> {
-                let text = fs::read_to_string(&path)?;
-                all.add(&text)
-            };
-            read().with_context(|| format!("read {}", path.display()))?;
+        for path in chosen.map_or_else(usual_files, |file| Ok(vec![file]))? {
+            let text = fs::read_to_string(&path).map_err(anyhow::Error::from);
+            text.and_then(|text| all.add(&text)).with_context(|| format!("read {}", path.display()))?;
         }
         Ok(all)
     }
@@ -129,10 +127,8 @@ impl Registries {
 
     /// Returns where to ask, in order: the mirrors, then the registry itself.
     pub fn endpoints(&self, reference: &Reference) -> anyhow::Result<Vec<Endpoint>> {
-        let matching = self.by_prefix.iter().filter_map(|(prefix, entry)| {
-            let length = match_prefix(prefix, reference)?;
-            Some((length, prefix, entry))
-        });
+        let prefixes = self.by_prefix.iter();
+        let matching = prefixes.filter_map(|(prefix, entry)| Some((match_prefix(prefix, reference)?, prefix, entry)));
         let Some((length, prefix, entry)) = matching.max_by_key(|(_, prefix, _)| prefix.len()) else {
             return Ok(vec![Endpoint { reference: reference.clone(), insecure: false }]);
         };
@@ -156,12 +152,9 @@ impl Registries {
             Use::DigestOnly => digest,
             Use::TagOnly => !digest,
         };
-        let mut endpoints = Vec::new();
-        for mirror in entry.mirror.iter().filter(fits) {
-            endpoints.push(place(&mirror.location, mirror.insecure)?);
-        }
-        endpoints.push(place(&entry.location, entry.insecure)?);
-        Ok(endpoints)
+        let mirrors = entry.mirror.iter().filter(fits).map(|mirror| (&mirror.location, mirror.insecure));
+        let places = mirrors.chain([(&entry.location, entry.insecure)]);
+        places.map(|(location, insecure)| place(location, insecure)).collect()
     }
 }
 

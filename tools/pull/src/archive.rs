@@ -79,10 +79,8 @@ impl Archive {
         }
         let names = |descriptor: &Descriptor| {
             let annotations = descriptor.annotations().iter().flatten();
-            annotations
-                .filter(|(key, _)| *key == REF_NAME || *key == layout::IMAGE_NAME)
-                .map(|(_, name)| name.clone())
-                .collect()
+            let names = annotations.filter(|(key, _)| *key == REF_NAME || *key == layout::IMAGE_NAME);
+            names.map(|(_, name)| name.clone()).collect()
         };
         self.images = index.manifests().iter().map(|descriptor| (names(descriptor), descriptor.clone())).collect();
         Ok(self)
@@ -105,12 +103,8 @@ impl Archive {
                 let media_type = self.layer_type(place)?;
                 layers.push(self.add(place, media_type)?);
             }
-            let manifest = json!({
-                "schemaVersion": 2,
-                "mediaType": MediaType::ImageManifest,
-                "config": config,
-                "layers": layers,
-            });
+            let manifest =
+                json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": layers});
             let bytes = manifest.to_string().into_bytes();
             let digest = layout::sha256(&bytes);
             let descriptor = Descriptor::new(MediaType::ImageManifest, bytes.len() as u64, digest.clone());
@@ -165,10 +159,7 @@ impl Archive {
 
     /// Finds an image by its name; without one, the only image.
     pub(crate) fn resolve(&self, name: Option<&str>) -> anyhow::Result<Descriptor> {
-        let known = || {
-            let names: Vec<String> = self.images.iter().flat_map(|(names, _)| names.clone()).collect();
-            names.join(", ")
-        };
+        let known = || self.images.iter().flat_map(|(names, _)| names.clone()).collect::<Vec<_>>().join(", ");
         let same = |known: &String, name: &str| {
             let normal = |text: &str| text.parse::<Reference>().ok();
             known == name || (normal(name).is_some() && normal(known) == normal(name))
@@ -272,15 +263,5 @@ impl Read for Slice {
 
 /// Names in an archive are keys, never paths: `./x/../y` is `y`.
 fn normal(path: &Path) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for component in path.components() {
-        match component {
-            std::path::Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
-            std::path::Component::ParentDir => {
-                parts.pop();
-            }
-            _ => {}
-        }
-    }
-    parts.join("/")
+    root::clean(path).to_string_lossy().into_owned()
 }

@@ -35,11 +35,8 @@ fn fetch(
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let mut meter = progress.blob(blob);
-    if layout.has(blob) {
-        meter.present();
-        return Ok(());
-    }
-    let Some(mut ingest) = layout.ingest(blob)? else {
+    let ingest = if layout.has(blob) { None } else { layout.ingest(blob)? };
+    let Some(mut ingest) = ingest else {
         meter.present();
         return Ok(());
     };

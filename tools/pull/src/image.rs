@@ -51,11 +51,9 @@ impl Job<'_> {
             let root = self.layout.resolve(Some(&reference))?;
             let descriptor = self.layout.image(&root, &self.platform())?;
             let manifest = self.layout.manifest(&descriptor)?;
-            let children = std::iter::once(manifest.config()).chain(manifest.layers());
-            for blob in children {
-                if !self.layout.has(blob) {
-                    bail!(layout::Error::Missing(blob.digest().clone()));
-                }
+            let mut children = std::iter::once(manifest.config()).chain(manifest.layers());
+            if let Some(blob) = children.find(|blob| !self.layout.has(blob)) {
+                bail!(layout::Error::Missing(blob.digest().clone()));
             }
             let requirements = self.rules.of(name)?;
             if !requirements.is_empty() {

@@ -10,7 +10,6 @@ use registry::{Access, Body, Endpoint, Failure, Fetched, Patience, Registry};
 use crate::reference::Reference;
 
 /// The places that may have an image, from the first that gave its manifest on.
-#[derive(Debug)]
 pub(crate) struct Remote<'a> {
     access: &'a Access,
     places: Vec<Place>,
@@ -19,7 +18,6 @@ pub(crate) struct Remote<'a> {
     root: Fetched,
 }
 
-#[derive(Debug)]
 struct Place {
     endpoint: Endpoint,
     registry: OnceLock<Registry>,

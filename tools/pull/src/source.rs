@@ -152,18 +152,14 @@ impl<'a> Source<'a> {
 
     /// Fetches a manifest or index by its descriptor, checked. An index need not say its size.
     pub(crate) fn child(&self, descriptor: &Descriptor) -> anyhow::Result<Fetched> {
+        let bytes = match self {
+            Self::Registry(remote) => remote.document(descriptor)?,
+            Self::Layout(layout, _) => layout.read_document(descriptor)?,
+            Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT)?,
+        };
         let mut descriptor = descriptor.clone();
-        let bytes = self.document(&descriptor)?;
         descriptor.set_size(bytes.len() as u64);
         Ok(Fetched { bytes, descriptor })
-    }
-
-    fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-        match self {
-            Self::Registry(remote) => remote.document(descriptor),
-            Self::Layout(layout, _) => Ok(layout.read_document(descriptor)?),
-            Self::Archive(archive, _) => archive.read(descriptor, MANIFEST_LIMIT),
-        }
     }
 
     /// Fetches the manifests that have a tag beside the image's; a layout holds several repositories.

@@ -13,11 +13,12 @@ use container::Directories;
 use layout::{Kind, Layout};
 use oci_spec::image::Descriptor;
 use record::{Image, Record, Rootfs};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::reference::Reference;
 
 /// An image of the layout.
+#[derive(Serialize)]
 struct Listed {
     name: String,
     digest: String,
@@ -41,11 +42,7 @@ pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyho
 /// Prints the images.
 pub(crate) fn list(layout: Option<&Layout>, form: cli::ListForm) -> anyhow::Result<()> {
     let images = layout.map(listed).transpose()?.unwrap_or_default();
-    let row = |image: &Listed| {
-        let Listed { name, digest, platform, created, size } = image;
-        json!({"name": name, "digest": digest, "platform": platform, "created": created, "size": size})
-    };
-    let rows: Vec<_> = images.iter().map(row).collect();
+    let rows = images.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     Ok(form.print(&rows, "digest", || table(&images))?)
 }
 
@@ -139,23 +136,22 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
         needed_layers.extend(container.layers);
     }
     let (mut count, mut size) = (0_u64, 0_u64);
+    let mut remove = |path: &Path| {
+        count += 1;
+        size += fs::metadata(path).map_or(0, |file| file.len());
+        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+    };
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
             needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(layout, digest.as_ref())?));
             continue;
         }
-        let path = layout.blob_path(&digest);
-        size += fs::metadata(&path).map_or(0, |file| file.len());
         log::debug!("remove blob {digest}");
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        count += 1;
+        remove(&layout.blob_path(&digest))?;
     }
     let ingest = layout.path().join("ingest");
     for entry in fs::read_dir(&ingest).with_context(|| format!("list {}", ingest.display()))? {
-        let path = entry?.path();
-        size += fs::metadata(&path).map_or(0, |file| file.len());
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        count += 1;
+        remove(&entry?.path())?;
     }
     // Which layers a container has whose record is damaged, nobody knows.
     let swept = if damaged { 0 } else { layers::collect(&directories.layers(), &needed_layers, grace)? };

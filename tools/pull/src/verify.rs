@@ -12,10 +12,10 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use layout::{Document, Layout};
-use oci_spec::image::{Descriptor, Digest, ImageIndexBuilder, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, Digest, ImageManifest, MediaType};
 use registry::Fetched;
 use registry::progress::Progress;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::blob;
 use crate::source::{Name, Source};
@@ -84,13 +84,17 @@ impl Rules {
         Ok(Self { signed, policy: Policy::read(policy)? })
     }
 
-    /// Returns all that an image must satisfy.
-    pub(crate) fn of(&self, name: &Name) -> anyhow::Result<Vec<Requirement>> {
-        let mut all = self.policy.as_ref().map(|policy| policy.requirements(name)).transpose()?.unwrap_or_default();
-        if all.iter().any(|one| matches!(one, Requirement::Reject)) {
-            bail!("the policy rejects {name}");
+    /// Returns all signatures that an image must have.
+    pub(crate) fn of(&self, name: &Name) -> anyhow::Result<Vec<Signed>> {
+        let mut all = Vec::new();
+        for one in self.policy.as_ref().map(|policy| policy.requirements(name)).transpose()?.unwrap_or_default() {
+            match one {
+                Requirement::Accept => {}
+                Requirement::Reject => bail!("the policy rejects {name}"),
+                Requirement::Signed(signed) => all.push(signed),
+            }
         }
-        all.extend(self.signed.clone().map(Requirement::Signed));
+        all.extend(self.signed.clone());
         Ok(all)
     }
 }
@@ -109,14 +113,8 @@ pub(crate) struct Subject<'a> {
 
 impl Subject<'_> {
     /// Checks all requirements; returns the signatures that did it.
-    pub(crate) fn check(&self, requirements: &[Requirement]) -> anyhow::Result<Vec<Proof>> {
-        let mut proofs = Vec::new();
-        for requirement in requirements {
-            if let Requirement::Signed(signed) = requirement {
-                proofs.push(self.prove(signed)?);
-            }
-        }
-        Ok(proofs)
+    pub(crate) fn check(&self, requirements: &[Signed]) -> anyhow::Result<Vec<Proof>> {
+        requirements.iter().map(|signed| self.prove(signed)).collect()
     }
 
     fn prove(&self, signed: &Signed) -> anyhow::Result<Proof> {
@@ -210,10 +208,7 @@ impl Subject<'_> {
         if image != subject.as_ref() {
             bail!("one is for {image:?}");
         }
-        let wanted = match self.name {
-            Name::Reference(reference) => Some(Written::from(reference)),
-            _ => None,
-        };
+        let wanted = if let Name::Reference(reference) = self.name { Some(Written::from(reference)) } else { None };
         if !identity.accepts(wanted.as_ref(), name) {
             bail!("one is for the name {name:?}");
         }
@@ -238,12 +233,8 @@ pub(crate) fn keep(subject: &Subject, proofs: Vec<Proof>) -> anyhow::Result<()> 
     }
     if let Some((image, _)) = referring.first() {
         let manifests: Vec<Descriptor> = referring.iter().map(|(_, descriptor)| descriptor.clone()).collect();
-        let index = ImageIndexBuilder::default()
-            .schema_version(2_u32)
-            .media_type(MediaType::ImageIndex)
-            .manifests(manifests)
-            .build()?;
-        let index = layout.write(serde_json::to_string(&index)?.as_bytes(), MediaType::ImageIndex)?;
+        let index = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": manifests});
+        let index = layout.write(index.to_string().as_bytes(), MediaType::ImageIndex)?;
         layout.tag(&name_in_layout(subject.name, &layout::referrers_tag(image)), &index)?;
     }
     Ok(())

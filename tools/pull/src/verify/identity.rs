@@ -87,10 +87,7 @@ impl Identity {
 
     /// Tells whether a signature that carries the name `signed` is good for the image `wanted`.
     pub(crate) fn accepts(&self, wanted: Option<&Written>, signed: &str) -> bool {
-        if *self == Self::Any {
-            return true;
-        }
-        let Some(signed) = Written::parse(signed) else { return false };
+        let Some(signed) = Written::parse(signed) else { return *self == Self::Any };
         match self {
             Self::Any => true,
             Self::ExactReference { docker_reference } => Written::parse(docker_reference).as_ref() == Some(&signed),

@@ -27,10 +27,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(super) fn has_data(self) -> bool {
-        self == Self::Regular
-    }
-
     /// Tells whether it has a device's numbers.
     pub fn is_device(self) -> bool {
         matches!(self, Self::CharacterDevice | Self::BlockDevice)

@@ -176,12 +176,6 @@ impl<R: BufRead> Archive<R> {
         Ok(true)
     }
 
-    fn expected_block(&mut self, block: &mut [u8; BLOCK]) -> anyhow::Result<()> {
-        let whole = self.block(block)?;
-        ensure!(whole, "tar: archive ends inside an entry");
-        Ok(())
-    }
-
     /// Reads an extended header's data. Its size is its own header's, whatever an extended header before it says.
     fn extended(&mut self, header: &Header) -> anyhow::Result<Vec<u8>> {
         let size = header.size()?;
@@ -226,22 +220,18 @@ impl<R: BufRead> Archive<R> {
         let kind = header.kind(&path)?;
         let stored = match pax.size {
             // Links, directories and devices have no data, whatever size they claim.
-            _ if !kind.has_data() => 0,
+            _ if kind != Kind::Regular => 0,
             Some(size) => size,
             None => header.size()?,
         };
         self.set_data(stored);
-        let mut size = stored;
-        let mut sparse = None;
-        if header.is_old_sparse() {
-            let (segments, real_size) = self.old_sparse(header)?;
-            size = real_size;
-            sparse = Some(segments);
-        } else if kind.has_data() && pax.sparse.is_some() {
-            let (segments, real_size) = self.pax_sparse(&pax.sparse, stored)?;
-            size = real_size;
-            sparse = Some(segments);
-        }
+        let (sparse, size) = if header.is_old_sparse() {
+            self.old_sparse(header).map(|(segments, size)| (Some(segments), size))?
+        } else if kind == Kind::Regular && pax.sparse.is_some() {
+            self.pax_sparse(&pax.sparse, stored).map(|(segments, size)| (Some(segments), size))?
+        } else {
+            (None, stored)
+        };
         Ok(Entry {
             kind,
             mode: header.mode()?,
@@ -265,7 +255,7 @@ impl<R: BufRead> Archive<R> {
         let real_size = header.sparse_real_size()?;
         while more {
             let mut block = [0; BLOCK];
-            self.expected_block(&mut block)?;
+            ensure!(self.block(&mut block)?, "tar: archive ends inside an entry");
             more = header::extension_segments(&block, &mut segments)?;
             sparse::check_count(segments.len())?;
         }
@@ -293,7 +283,7 @@ impl<R: BufRead> Archive<R> {
         while !map.is_complete() {
             ensure!(left >= BLOCK as u64, "sparse map is longer than the entry");
             let mut block = [0; BLOCK];
-            self.expected_block(&mut block)?;
+            ensure!(self.block(&mut block)?, "tar: archive ends inside an entry");
             left -= BLOCK as u64;
             map.feed(&block)?;
         }

@@ -115,10 +115,8 @@ impl Registry {
     }
 
     fn location(&self, from: &Uri, response: &Response<ureq::Body>) -> Result<Uri, Failure> {
-        let next = redirect(from, response.headers()).and_then(|next| {
-            self.client.check_clear(&self.base, &next)?;
-            Ok(next)
-        });
+        let next = redirect(from, response.headers());
+        let next = next.and_then(|next| self.client.check_clear(&self.base, &next).map(|()| next));
         next.map_err(|error| Failure::Final(error.context("where to upload")))
     }
 
@@ -138,14 +136,11 @@ impl Registry {
     /// it can be found.
     fn stored(&self, response: Response<ureq::Body>, path: &str, digest: &Digest) -> Result<(), Failure> {
         let status = response.status();
-        if status != StatusCode::CREATED {
-            if !status.is_success() {
-                return Err(unexpected(response));
-            }
-            if !self.has(path)? {
-                let error = anyhow!("the registry answers {status}, and has it not");
-                return Err(Failure::Passing(error, None));
-            }
+        if !status.is_success() {
+            return Err(unexpected(response));
+        }
+        if status != StatusCode::CREATED && !self.has(path)? {
+            return Err(Failure::Passing(anyhow!("the registry answers {status}, and has it not"), None));
         }
         check(&response, digest)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -20,11 +19,9 @@ pub(crate) struct LockFile {
 impl LockFile {
     /// Reads the file; one that is not there yet is empty.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let digests = match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        let read = || format!("read {}", path.display());
+        let text = sys::file::there(fs::read(path)).with_context(read)?;
+        let digests = text.map_or(Ok(BTreeMap::new()), |text| serde_json::from_slice(&text)).with_context(read)?;
         Ok(Self { path: path.to_owned(), digests })
     }
 

@@ -211,13 +211,9 @@ impl Container {
 /// stop the collection for all.
 fn containers(directories: &Directories) -> anyhow::Result<(Vec<Container>, bool)> {
     let directory = directories.bundles();
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
-        Err(error) => return Err(error).with_context(|| format!("list {}", directory.display())),
-    };
     let (mut containers, mut damaged) = (Vec::new(), false);
-    for entry in entries {
+    let entries = sys::file::there(fs::read_dir(&directory));
+    for entry in entries.with_context(|| format!("list {}", directory.display()))?.into_iter().flatten() {
         let name = entry?.file_name();
         match Container::read(&directory.join(&name)) {
             Ok(container) => containers.push(container),

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
 
 use crate::entry;
@@ -74,7 +74,7 @@ pub(crate) fn tell(
     }
     let mut report = Report { lower: &lower, mount_points, sink, open: Vec::new(), links: HashMap::new() };
     match place {
-        Place::Upper(_) => upper::tell(&root, &mut report).with_context(named),
+        Place::Upper(_) => upper::directory(&root, &[], &mut report).with_context(named),
         Place::Flat(_) => compare::tell(&root, &mut report).with_context(named),
     }
 }
@@ -232,13 +232,20 @@ impl std::fmt::Display for At {
     }
 }
 
-fn at(error: anyhow::Error, path: &[u8]) -> anyhow::Error {
-    if error.is::<At>() { error } else { error.context(At(Name(path).to_string())) }
+/// Names the place in an error, which is none where the container, which may still run, has removed the file while it was
+/// read.
+fn unless_vanished(told: anyhow::Result<()>, path: &[u8]) -> anyhow::Result<()> {
+    match told {
+        Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => Ok(()),
+        Err(error) if !error.is::<At>() => Err(error.context(At(Name(path).to_string()))),
+        told => told,
+    }
 }
 
-/// Tells whether the container, which may still run, has removed a file while it was read.
-fn has_vanished(error: &anyhow::Error) -> bool {
-    error.downcast_ref() == Some(&Errno::NOENT)
+/// Looks at what a name stands for, if it is there.
+fn look<'a>(directory: &'a OwnedFd, name: &'a CStr) -> anyhow::Result<Option<Node<'a>>> {
+    let stat = sys::file::there(statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    Ok(stat.map(|stat| Node { directory: directory.as_fd(), name, stat }))
 }
 
 /// Opens a regular file for reading. The container may still run: what has taken the file's place meanwhile, such as a

@@ -54,12 +54,11 @@ pub(crate) fn extract(
 pub(crate) fn describe_root(root: &File, entry: Option<&Entry>) -> anyhow::Result<()> {
     let _pass = interrupt::pass();
     let describe = || -> anyhow::Result<()> {
-        let Some(entry) = entry else {
-            fchmod(root, Mode::from_raw_mode(ROOT_MODE))?;
-            return Ok(futimens(root, &Entry::default().times())?);
-        };
-        node::describe_directory(root.as_fd(), entry)?;
-        Ok(futimens(root, &entry.times())?)
+        match entry {
+            Some(entry) => node::describe_directory(root.as_fd(), entry)?,
+            None => fchmod(root, Mode::from_raw_mode(ROOT_MODE))?,
+        }
+        Ok(futimens(root, &entry.unwrap_or(&Entry::default()).times())?)
     };
     describe().context("describe the root directory")
 }

@@ -6,8 +6,9 @@ use std::io::BufRead;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, bail, ensure};
-use rustix::fs::{AtFlags, FileType, Mode, linkat, mkdirat, mknodat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, linkat, mkdirat, mknodat, statat, unlinkat};
 use rustix::io::Errno;
+use sys::file::there;
 
 use crate::interrupt;
 use crate::node::{self, Place};
@@ -120,11 +121,8 @@ fn add_node<R: BufRead>(
 
 /// Makes room for an entry: removes what is at its name. Returns the parent's new place.
 fn clear(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Result<usize> {
-    let stat = match statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(parent),
-        Err(errno) => return Err(errno.into()),
-    };
+    let stat = there(statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW))?;
+    let Some(stat) = stat else { return Ok(parent) };
     match FileType::from_raw_mode(stat.st_mode) {
         // Open directories may be below it, or may have been reached through it.
         FileType::Directory | FileType::Symlink => tree.remove(parent, name),
@@ -273,13 +271,9 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
 
 /// Opens what is at a name if it is a directory.
 fn directory_at(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Result<Option<usize>> {
-    match statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-            tree.open_child(parent, name).map(Some)
-        }
-        Ok(_) | Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
+    let stat = there(statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW))?;
+    let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    stat.filter(is_directory).map(|_| tree.open_child(parent, name)).transpose()
 }
 
 fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {

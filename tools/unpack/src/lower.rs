@@ -11,6 +11,7 @@ use std::rc::Rc;
 use anyhow::{Context, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
+use sys::file::there;
 
 use crate::entry;
 use crate::form::Form;
@@ -58,13 +59,9 @@ impl Lower {
         let Some((parent, name)) = split(path) else { return Ok(None) };
         for directory in self.merged(parent)?.iter() {
             let name = Component::new(name)?;
-            match statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => {
-                    let found = Found { directory: Rc::clone(directory), name, stat };
-                    return Ok((!is_whiteout(&stat)).then_some(found));
-                }
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno.into()),
+            if let Some(stat) = there(statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW))? {
+                let found = Found { directory: Rc::clone(directory), name, stat };
+                return Ok((!is_whiteout(&stat)).then_some(found));
             }
         }
         Ok(None)

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
+use sys::file::there;
 
 /// Where layers are kept.
 const KINDS: [&str; 4] = ["sha256", "sha512", "chains", "parents"];
@@ -73,18 +74,11 @@ fn remove(layers: &Path, path: &Path) -> io::Result<()> {
 fn remove_notes(layer: &Path) -> io::Result<()> {
     let mut notes = layer.as_os_str().to_owned();
     notes.push(NOTES);
-    none_is_fine(fs::remove_file(notes))
+    there(fs::remove_file(notes)).map(drop)
 }
 
 fn remove_file(path: &Path) -> anyhow::Result<()> {
-    none_is_fine(fs::remove_file(path)).with_context(|| format!("remove {}", path.display()))
-}
-
-fn none_is_fine(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    there(fs::remove_file(path)).map(drop).with_context(|| format!("remove {}", path.display()))
 }
 
 fn is_young(path: &Path, grace: Duration) -> bool {

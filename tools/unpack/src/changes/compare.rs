@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, statat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::{Change, Node, Report, at, children, has_vanished, open_regular};
+use super::{Change, Node, Report, children, look, open_regular, unless_vanished};
 use crate::lower::{Found, Lower};
 use crate::parents::open_below;
 use crate::path::join;
@@ -61,10 +61,7 @@ fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>, changed: &C
             (None, Some(_)) => report.tell(Change::Removed(path.clone())),
             (Some(node), below) => child(&node, &path, below.as_ref(), (report, changed)),
         };
-        match told {
-            Err(error) if has_vanished(&error) => {}
-            told => told.map_err(|error| at(error, &path))?,
-        }
+        unless_vanished(told, &path)?;
     }
     Ok(())
 }
@@ -89,13 +86,6 @@ fn child(
     report.enter(entry, different, below.is_none());
     directory(&fd, path, report, changed)?;
     report.leave()
-}
-
-fn look<'a>(directory: &'a OwnedFd, name: &'a std::ffi::CStr) -> anyhow::Result<Option<Node<'a>>> {
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(None),
-        stat => Ok(Some(Node { directory: directory.as_fd(), name, stat: stat? })),
-    }
 }
 
 /// Opens a directory of the same file system.

@@ -1,13 +1,12 @@
 //! The upper directory of an overlay: all that is in it has changed. A device 0:0 stands for a file that is gone, and an
 //! attribute says that a directory hides the image's (the kernel's overlayfs.rst, "whiteouts and opaque directories").
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::ensure;
-use rustix::fs::{AtFlags, FileType, statat};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 
-use super::{Change, Node, Report, at, children, has_vanished};
+use super::{Change, Node, Report, children, look, unless_vanished};
 use crate::form::Form;
 use crate::lower::Found;
 use crate::parents::open_below;
@@ -15,22 +14,11 @@ use crate::path::Inner;
 use crate::tree::is_whiteout;
 use crate::xattr::{self, Object};
 
-pub(super) fn tell(root: &OwnedFd, report: &mut Report<'_, '_>) -> anyhow::Result<()> {
-    directory(root, &[], report)
-}
-
-fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) -> anyhow::Result<()> {
+pub(super) fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) -> anyhow::Result<()> {
     for (name, path) in children(fd, path)? {
-        let stat = match statat(fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
-            // The container runs, and has removed it meanwhile.
-            Err(Errno::NOENT) => continue,
-            stat => stat?,
-        };
-        let node = Node { directory: fd.as_fd(), name: &name, stat };
-        match child(&node, path.clone(), report) {
-            Err(error) if has_vanished(&error) => {}
-            told => told.map_err(|error| at(error, &path))?,
-        }
+        // Where the container runs, it may have removed it meanwhile.
+        let Some(node) = look(fd, &name)? else { continue };
+        unless_vanished(child(&node, path.clone(), report), &path)?;
     }
     Ok(())
 }

@@ -89,6 +89,11 @@ impl Attribute<'_> {
     }
 }
 
+/// Returns the first of the attributes that stand in `bytes` which is of that type.
+pub fn find(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
+    parse(bytes).find(|attribute| attribute.kind == kind)
+}
+
 /// Reads the attributes that stand in `bytes`, up to the first whose length is impossible.
 pub fn parse(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     let mut rest = bytes;

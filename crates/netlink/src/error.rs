@@ -1,14 +1,12 @@
 //! What the kernel answers where it does not do what it was asked.
 
-use std::fmt;
-
 use rustix::io::Errno;
 
 /// Why a request was not done. Callers decide on [`Error::errno`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a message.
-    #[error("{}", Refusal(*errno, message.as_deref()))]
+    #[error("{}", refusal(*errno, message.as_deref()))]
     Refused {
         /// The reason's number.
         errno: Errno,
@@ -38,20 +36,22 @@ impl From<Errno> for Error {
 impl Error {
     /// Returns the system's reason, where there is one.
     pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Refused { errno, .. } | Self::Socket(errno) => Some(*errno),
-            Self::Interrupted | Self::NoAnswer | Self::Malformed(_) => None,
-        }
+        let (Self::Refused { errno, .. } | Self::Socket(errno)) = self else { return None };
+        Some(*errno)
     }
 }
 
-struct Refusal<'a>(Errno, Option<&'a str>);
-
-impl fmt::Display for Refusal<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // "Operation not permitted (os error 1)" says the number to people who did not ask for it.
-        let text = std::io::Error::from(self.0).to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))?;
-        self.1.map_or(Ok(()), |message| write!(f, " ({message})"))
+/// Returns what was done, or `None` where the kernel's reason not to do it is this one.
+pub fn unless<T>(reason: Errno, done: Result<T, Error>) -> Result<Option<T>, Error> {
+    match done {
+        Err(error) if error.errno() == Some(reason) => Ok(None),
+        done => done.map(Some),
     }
+}
+
+/// "Operation not permitted (os error 1)" says the number to people who did not ask for it.
+fn refusal(errno: Errno, message: Option<&str>) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    message.map_or_else(|| text.to_owned(), |message| format!("{text} ({message})"))
 }

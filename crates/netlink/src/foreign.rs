@@ -12,7 +12,7 @@ use log::{info, warn};
 use rustix::io::Errno;
 
 use crate::nft::{Chain, Expression, Family, Hook, Rule, Table, TableAnswer};
-use crate::{Batch, Error, Socket, flag};
+use crate::{Batch, Error, Socket, flag, unless};
 
 pub use legacy::is_there as has_legacy;
 
@@ -122,19 +122,14 @@ pub fn close(socket: &mut Socket, passage: &Passage) -> Result<()> {
 
 /// Sends a transaction that changes what is there, unless somebody has flushed that meanwhile.
 pub fn send(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
-    match if batch.is_empty() { Ok(()) } else { socket.batch(&batch.end()) } {
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-        done => done,
-    }
+    let done = if batch.is_empty() { Ok(()) } else { socket.batch(&batch.end()) };
+    unless(Errno::NOENT, done).map(Option::unwrap_or_default)
 }
 
 /// Returns the rules of a chain; none where it is not there.
 pub fn rules_in(socket: &mut Socket, table: Table<'_>, chain: &str) -> Result<Vec<Rule>, Error> {
-    match socket.dump(&table.dump_rules(Some(chain))) {
-        Ok(answers) => Ok(answers.iter().map(Rule::read).filter(|rule| rule.chain == chain).collect()),
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(vec![]),
-        Err(error) => Err(error),
-    }
+    let answers = unless(Errno::NOENT, socket.dump(&table.dump_rules(Some(chain))))?.unwrap_or_default();
+    Ok(answers.iter().map(Rule::read).filter(|rule| rule.chain == chain).collect())
 }
 
 fn insert(socket: &mut Socket, kind: &Kind, passage: &Passage) -> Result<()> {

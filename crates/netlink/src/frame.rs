@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::{Error, Raw, parse};
+use crate::{Error, Raw, find};
 
 pub(crate) const HEADER: usize = 16;
 
@@ -100,7 +100,7 @@ fn code(message: &[u8]) -> Option<i32> {
 
 fn refused(code: i32, attributes: &[u8]) -> Error {
     let errno = Errno::from_raw_os_error(code.saturating_neg());
-    let message = parse(attributes).find(|a| a.kind == NLMSGERR_ATTR_MSG).map(|a| a.text());
+    let message = find(attributes, NLMSGERR_ATTR_MSG).map(|a| a.text());
     Error::Refused { errno, message }
 }
 

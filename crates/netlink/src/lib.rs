@@ -17,8 +17,8 @@ pub mod route;
 mod socket;
 mod transaction;
 
-pub use attribute::{Attribute, Attributes, parse};
-pub use error::Error;
+pub use attribute::{Attribute, Attributes, find, parse};
+pub use error::{Error, unless};
 pub use raw::Raw;
 pub use socket::{Batch, Family, Socket};
 

@@ -5,7 +5,7 @@ pub mod element;
 pub mod expression;
 mod rule;
 
-use crate::{Attributes, Raw, parse};
+use crate::{Attributes, Raw, find, parse};
 
 pub use element::Element;
 pub use expression::Expression;
@@ -284,7 +284,7 @@ impl Chain {
             match attribute.kind {
                 1 => chain.table = attribute.text(),
                 3 => chain.name = attribute.text(),
-                4 => chain.hook = parse(attribute.payload).find(|a| a.kind == 1).and_then(|a| a.be32()),
+                4 => chain.hook = find(attribute.payload, 1).and_then(|number| number.be32()),
                 5 => chain.drops = attribute.be32() == Some(0),
                 _ => {}
             }
@@ -300,5 +300,5 @@ pub fn generation_request() -> Raw {
 
 /// Reads the generation.
 pub fn generation(answer: &Raw) -> Option<u32> {
-    parse(answer.payload.get(HEADER..)?).find(|attribute| attribute.kind == 1)?.be32()
+    find(answer.payload.get(HEADER..)?, 1)?.be32()
 }

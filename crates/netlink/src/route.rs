@@ -16,7 +16,7 @@ use libc::{
 };
 use rustix::io::Errno;
 
-use crate::{Attributes, Error, Family, Raw, Socket, flag};
+use crate::{Attributes, Error, Family, Raw, Socket, flag, unless};
 
 pub use cidr::Cidr;
 pub use entry::{Address, Link, Route};
@@ -115,11 +115,8 @@ impl Router {
 
     fn find(&mut self, index: u32, attributes: Attributes) -> Result<Option<Link>, Error> {
         let attributes = attributes.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        match self.0.fetch(&link_message(RTM_GETLINK, index, false, attributes)) {
-            Ok(raw) => Ok(Link::parse(&raw.payload)),
-            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = self.0.fetch(&link_message(RTM_GETLINK, index, false, attributes));
+        Ok(unless(Errno::NODEV, found)?.and_then(|raw| Link::parse(&raw.payload)))
     }
 
     /// Gives a link further names, which no other link of the namespace has: `EEXIST`.
@@ -175,8 +172,7 @@ impl Router {
 
     /// Gives a link its alias: a text that `ip link` shows.
     pub fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
-        let attributes = Attributes::new().text(IFLA_IFNAME, name).bytes(IFLA_IFALIAS, alias.as_bytes());
-        self.0.request(&link_message(RTM_NEWLINK, 0, false, attributes), 0)
+        self.change(0, Attributes::new().text(IFLA_IFNAME, name).bytes(IFLA_IFALIAS, alias.as_bytes()))
     }
 
     /// Lets a bridge send a packet back through the port that it came from.
@@ -184,22 +180,19 @@ impl Router {
         let info = Attributes::new()
             .text(IFLA_INFO_SLAVE_KIND, "bridge")
             .nest(IFLA_INFO_SLAVE_DATA, &Attributes::new().bytes(IFLA_BRPORT_MODE, &[1]));
-        let attributes = Attributes::new().text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, &info);
-        self.0.request(&link_message(RTM_NEWLINK, 0, false, attributes), 0)
+        self.change(0, Attributes::new().text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, &info))
     }
 
     /// Moves a link into another network namespace and gives it the name `name` there, which may be a pattern such as
     /// `eth%d`. It arrives down and without addresses.
     pub fn move_link(&mut self, index: u32, name: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
-        let attributes =
-            Attributes::new().bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes()).text(IFLA_IFNAME, name);
-        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
+        let netns = netns.as_raw_fd().to_ne_bytes();
+        self.change(index, Attributes::new().bytes(IFLA_NET_NS_FD, &netns).text(IFLA_IFNAME, name))
     }
 
     /// Makes a link a port of the link `controller`.
     pub fn set_controller(&mut self, index: u32, controller: u32) -> Result<(), Error> {
-        let attributes = Attributes::new().number(IFLA_MASTER, controller);
-        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
+        self.change(index, Attributes::new().number(IFLA_MASTER, controller))
     }
 
     /// Brings a link up.
@@ -212,18 +205,14 @@ impl Router {
     pub fn announce(&mut self, index: u32, mac: &[u8]) -> Result<(), Error> {
         let notify = Attributes::new().number(IPV4_DEVCONF_ARP_NOTIFY, 1);
         let ipv4 = Attributes::new().nest(u16::from(AF_INET), &Attributes::new().nest(IFLA_INET_CONF, &notify));
-        let attributes = Attributes::new().nest(IFLA_AF_SPEC, &ipv4);
-        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)?;
-        let attributes = Attributes::new().bytes(IFLA_ADDRESS, mac);
-        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
+        self.change(index, Attributes::new().nest(IFLA_AF_SPEC, &ipv4))?;
+        self.change(index, Attributes::new().bytes(IFLA_ADDRESS, mac))
     }
 
     /// Removes a link, and with it its peer. One that is gone is no error.
     pub fn delete_link(&mut self, index: u32) -> Result<(), Error> {
-        match self.0.request(&link_message(RTM_DELLINK, index, false, Attributes::new()), 0) {
-            Err(error) if error.errno() == Some(Errno::NODEV) => Ok(()),
-            done => done,
-        }
+        let done = self.0.request(&link_message(RTM_DELLINK, index, false, Attributes::new()), 0);
+        unless(Errno::NODEV, done).map(Option::unwrap_or_default)
     }
 
     /// Gives a link an address; the same one again is no error. `on_link`: the others of its network are the link's neighbours.
@@ -239,10 +228,7 @@ impl Router {
         let attributes = attributes.number(IFA_FLAGS, flags);
         let header = [family(address.address), address.prefix, IFA_F_NODAD, 0];
         let payload = [&header[..], &index.to_ne_bytes(), &attributes.into_bytes()].concat();
-        match self.create(&Raw { kind: RTM_NEWADDR, payload }) {
-            Err(error) if error.errno() == Some(Errno::EXIST) => Ok(()),
-            done => done,
-        }
+        unless(Errno::EXIST, self.create(&Raw { kind: RTM_NEWADDR, payload })).map(Option::unwrap_or_default)
     }
 
     /// Returns the addresses of all links.
@@ -315,14 +301,18 @@ impl Router {
     pub fn namespace_id(&mut self, netns: BorrowedFd<'_>) -> Result<Option<u32>, Error> {
         let attributes = Attributes::new().bytes(NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
         let payload = [&[0; 4][..], &attributes.into_bytes()].concat();
-        let answer: Raw = self.0.fetch(&Raw { kind: RTM_GETNSID, payload })?;
-        let id = crate::parse(answer.payload.get(4..).unwrap_or_default()).find(|a| a.kind == NETNSA_NSID);
-        let id = id.and_then(|a| Some(i32::from_ne_bytes(a.payload.try_into().ok()?)));
-        Ok(id.and_then(|id| u32::try_from(id).ok()))
+        let answer = self.0.fetch(&Raw { kind: RTM_GETNSID, payload })?;
+        let id = crate::find(answer.payload.get(4..).unwrap_or_default(), NETNSA_NSID);
+        Ok(id.and_then(|a| u32::try_from(i32::from_ne_bytes(a.payload.try_into().ok()?)).ok()))
     }
 
     fn create(&mut self, message: &Raw) -> Result<(), Error> {
         self.0.request(message, flag::CREATE | flag::EXCL)
+    }
+
+    /// Changes a link of that number; with number 0, the one that the attributes name.
+    fn change(&mut self, index: u32, attributes: Attributes) -> Result<(), Error> {
+        self.0.request(&link_message(RTM_NEWLINK, index, false, attributes), 0)
     }
 }
 

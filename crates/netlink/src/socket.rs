@@ -1,6 +1,7 @@
 //! The socket: one request at a time, answers matched by sequence number.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::slice;
 
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -8,7 +9,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 use sys::netlink::{NetlinkOption, enable};
 
 use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use crate::{Attributes, Error, Raw, transaction};
+use crate::{Attributes, Error, Raw, transaction, unless};
 
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
 const DATAGRAM_LIMIT: usize = 1 << 16;
@@ -68,15 +69,14 @@ impl Socket {
     /// Sends a request and waits for its acknowledgement. `flags`: see [`crate::flag`].
     pub fn request(&mut self, message: &Raw, flags: u16) -> Result<(), Error> {
         let _span = transaction::span(message);
-        let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
-        self.receive(sequence, drop)?;
-        Ok(())
+        let sequence = self.send(slice::from_ref(message), NLM_F_REQUEST | NLM_F_ACK | flags)?;
+        self.receive(sequence, usize::MAX).map(drop)
     }
 
     /// Sends a request for one object and returns it.
     pub fn fetch(&mut self, message: &Raw) -> Result<Raw, Error> {
         let _span = transaction::span(message);
-        let sequence = self.send(message, NLM_F_REQUEST)?;
+        let sequence = self.send(slice::from_ref(message), NLM_F_REQUEST)?;
         self.answer(sequence)
     }
 
@@ -84,18 +84,9 @@ impl Socket {
     pub fn fetch_each(&mut self, messages: &[Raw]) -> Result<Vec<Option<Raw>>, Error> {
         let mut answers = Vec::with_capacity(messages.len());
         for some in messages.chunks(AT_ONCE) {
-            let first = self.sequence.wrapping_add(1);
-            let mut bytes = Vec::new();
-            for message in some {
-                self.sequence = self.sequence.wrapping_add(1);
-                frame::write(&mut bytes, message, NLM_F_REQUEST, self.sequence);
-            }
-            self.send_bytes(&bytes)?;
+            let first = self.send(some, NLM_F_REQUEST)?;
             for sequence in (first..).take(some.len()) {
-                match self.answer(sequence) {
-                    Err(error) if error.errno() == Some(Errno::NOENT) => answers.push(None),
-                    answer => answers.push(Some(answer?)),
-                }
+                answers.push(unless(Errno::NOENT, self.answer(sequence))?);
             }
         }
         Ok(answers)
@@ -106,9 +97,8 @@ impl Socket {
     pub fn dump(&mut self, message: &Raw) -> Result<Vec<Raw>, Error> {
         let _span = transaction::span(message);
         for _ in 0..DUMP_TRIES {
-            let sequence = self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
-            let mut answers = Vec::new();
-            if self.receive(sequence, |answer| answers.push(answer))? {
+            let sequence = self.send(slice::from_ref(message), NLM_F_REQUEST | NLM_F_DUMP)?;
+            if let (answers, true) = self.receive(sequence, usize::MAX)? {
                 return Ok(answers);
             }
         }
@@ -117,7 +107,7 @@ impl Socket {
 
     /// Asks for a list and returns its beginning, as much as the kernel has put into one datagram.
     pub fn begin_dump(&mut self, message: &Raw) -> Result<Vec<Raw>, Error> {
-        self.send(message, NLM_F_REQUEST | NLM_F_DUMP)?;
+        self.send(slice::from_ref(message), NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
         let mut answers = Vec::new();
         while let Some(Frame { body: Body::Answer(answer), .. }) = frame::read(&mut datagram)? {
@@ -193,12 +183,16 @@ impl Socket {
         }
     }
 
-    fn send(&mut self, message: &Raw, flags: u16) -> Result<u32, Error> {
-        self.sequence = self.sequence.wrapping_add(1);
+    /// Sends messages in one datagram. Returns the first one's number.
+    fn send(&mut self, messages: &[Raw], flags: u16) -> Result<u32, Error> {
+        let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        frame::write(&mut bytes, message, flags, self.sequence);
+        for message in messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            frame::write(&mut bytes, message, flags, self.sequence);
+        }
         self.send_bytes(&bytes)?;
-        Ok(self.sequence)
+        Ok(first)
     }
 
     fn send_bytes(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -209,23 +203,13 @@ impl Socket {
 
     /// Reads the one answer to a request for one object.
     fn answer(&mut self, sequence: u32) -> Result<Raw, Error> {
-        loop {
-            let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
-            while let Some(frame) = frame::read(&mut datagram)? {
-                match frame.body {
-                    _ if frame.sequence != sequence => {}
-                    Body::Answer(raw) => return Ok(raw),
-                    Body::Done => return Err(Error::NoAnswer),
-                    Body::Refused(error) => return Err(error),
-                    Body::Noop => {}
-                }
-            }
-        }
+        self.receive(sequence, 1)?.0.pop().ok_or(Error::NoAnswer)
     }
 
-    /// Reads the answers to one request up to their end. Returns whether the picture they give is consistent.
-    fn receive(&mut self, sequence: u32, mut answer: impl FnMut(Raw)) -> Result<bool, Error> {
-        let mut consistent = true;
+    /// Reads the answers to one request up to their end, or so many. Returns them, and whether the picture they give is
+    /// consistent.
+    fn receive(&mut self, sequence: u32, most: usize) -> Result<(Vec<Raw>, bool), Error> {
+        let (mut answers, mut consistent) = (Vec::new(), true);
         loop {
             let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
             while let Some(frame) = frame::read(&mut datagram)? {
@@ -235,11 +219,14 @@ impl Socket {
                 }
                 consistent &= !frame.interrupted;
                 match frame.body {
-                    Body::Answer(raw) => answer(raw),
-                    Body::Done => return Ok(consistent),
-                    Body::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok(false),
+                    Body::Answer(answer) => answers.push(answer),
+                    Body::Done => return Ok((answers, consistent)),
+                    Body::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok((answers, false)),
                     Body::Refused(error) => return Err(error),
                     Body::Noop => {}
+                }
+                if answers.len() == most {
+                    return Ok((answers, consistent));
                 }
             }
         }

@@ -232,7 +232,7 @@ fn killed(sandbox: &Sandbox) {
     script(
         sandbox,
         "for turn in $(seq 30); do
-            ns network create --internal lab >/dev/null 2>&1 & test $((turn % 3)) = 0 || kill -9 $!; wait $! || true
+            ns network create --internal lab >/dev/null 2>&1 & test $((turn % 3)) = 0 || kill -9 $! || true; wait $! || true
             test ! -e $DRAYAGE_ROOT/networks/lab || ns network inspect lab | grep -q '\"internal\": true'
             ns network rm -f lab >/dev/null
         done

@@ -155,7 +155,7 @@ fn killed(sandbox: &Sandbox) {
         sandbox,
         "ns network create -d routed --internal lab
         for turn in $(seq 40); do
-            ns add --network lab web >/dev/null 2>&1 & test $((turn % 4)) = 0 || kill -9 $!; wait $! || true
+            ns add --network lab web >/dev/null 2>&1 & test $((turn % 4)) = 0 || kill -9 $! || true; wait $! || true
             # By nobody's help the next one is inside, too.
             ns add --network lab db >/dev/null; ip -n db route show default | wc -l | grep -qx 0
             test -z \"$(ip -o link show master lab)\"

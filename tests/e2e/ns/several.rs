@@ -208,7 +208,7 @@ fn killed(sandbox: &Sandbox) {
         sandbox,
         "ns add --network front web >/dev/null
         for turn in $(seq 40); do
-            ns connect back web 2>/dev/null & test $((turn % 4)) = 0 || kill -9 $!; wait $! || true
+            ns connect back web 2>/dev/null & test $((turn % 4)) = 0 || kill -9 $! || true; wait $! || true
             ns disconnect back web 2>/dev/null || true
             ip -n web -br link | grep -c '^eth' | grep -qx 1 || { ip -n web link; exit 1; }
         done

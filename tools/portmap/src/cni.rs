@@ -18,6 +18,7 @@ use crate::firewall::Firewall;
 use crate::mapping::Mapping;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
+use crate::spec::PortSpec;
 use crate::target::Target;
 
 use config::Config;
@@ -103,15 +104,21 @@ fn answer(command: &str, config: &Config) -> Result<Option<Value>, Failure> {
     }
 }
 
-fn add(config: &Config) -> Result<Option<Value>, Failure> {
+/// Reads for whom `ADD` and `CHECK` are, what the plugins before have done, and the ports.
+fn asked(config: &Config) -> Result<(Target, Network, Vec<PortSpec>), Failure> {
     let owner = owner(config).map_err(Failure::of(INVALID_ENVIRONMENT))?;
     let previous = config.previous().map_err(Failure::of(INVALID_CONFIG))?;
     let specs = config.specs().map_err(Failure::of(INVALID_CONFIG))?;
+    let addresses = Target::one_of_each_family(&previous.addresses());
+    Ok((Target { owner, addresses, pid: None, bundle: None }, previous, specs))
+}
+
+fn add(config: &Config) -> Result<Option<Value>, Failure> {
+    let (target, previous, specs) = asked(config)?;
     if !specs.is_empty() {
         let conditions = config.conditions().map_err(Failure::of(INVALID_CONFIG))?;
-        let target = target(owner, &previous);
-        let mut firewall = Firewall::open().map_err(Failure::of(FAILED))?;
-        publish::publish(&mut firewall, &target, &specs, manner(config, &conditions)).map_err(Failure::of(FAILED))?;
+        let publish = |mut firewall| publish::publish(&mut firewall, &target, &specs, manner(config, &conditions));
+        Firewall::open().and_then(publish).map_err(Failure::of(FAILED))?;
     }
     Ok(Some(Value::Object(previous.0)))
 }
@@ -126,21 +133,10 @@ fn manner<'a>(config: &Config, conditions: &'a Conditions) -> Manner<'a> {
     Manner { probe: false, directories: None, masquerade, conditions: Some(conditions) }
 }
 
-fn target(owner: MappingOwner, previous: &Network) -> Target {
-    Target { owner, addresses: Target::one_of_each_family(&previous.addresses()), pid: None, bundle: None }
-}
-
 /// Succeeds if there is nothing any more: runtimes call it more than once, and after the namespace is gone.
 fn del(config: &Config) -> Result<(), Failure> {
     let owner = owner(config).map_err(Failure::of(INVALID_ENVIRONMENT))?;
-    withdraw(Some(&owner.id), |mapping| is_of(mapping, &owner)).map_err(Failure::of(FAILED))
-}
-
-fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
-    let mut firewall = Firewall::open()?;
-    let steps = firewall.withdraw(owner, leaves)?;
-    publish::finish_withdrawal(firewall, &steps);
-    Ok(())
+    publish::withdraw(Some(&owner.id), |mapping| is_of(mapping, &owner)).map_err(Failure::of(FAILED))
 }
 
 fn is_of(mapping: &Mapping, owner: &MappingOwner) -> bool {
@@ -149,19 +145,16 @@ fn is_of(mapping: &Mapping, owner: &MappingOwner) -> bool {
 }
 
 fn check(config: &Config) -> Result<(), Failure> {
-    let owner = owner(config).map_err(Failure::of(INVALID_ENVIRONMENT))?;
-    let previous = config.previous().map_err(Failure::of(INVALID_CONFIG))?;
-    let specs = config.specs().map_err(Failure::of(INVALID_CONFIG))?;
+    let (target, _, specs) = asked(config)?;
     let conditions = config.conditions().map_err(Failure::of(INVALID_CONFIG))?;
-    let target = target(owner, &previous);
-    let mut firewall = Firewall::open().map_err(Failure::of(FAILED))?;
-    publish::check(&mut firewall, &target, &specs, &conditions).map_err(Failure::of(FAILED))
+    let check = |mut firewall| publish::check(&mut firewall, &target, &specs, &conditions);
+    Firewall::open().and_then(check).map_err(Failure::of(FAILED))
 }
 
 /// Removes what belongs to attachments of this network that are no more.
 fn gc(config: &Config) -> anyhow::Result<()> {
     let valid = config.valid_attachments();
-    withdraw(None, |mapping| {
+    publish::withdraw(None, |mapping| {
         let attachment = mapping.owner.attachment.as_ref().filter(|attachment| attachment.network == config.name);
         attachment
             .is_some_and(|attachment| !valid.contains(&(mapping.owner.id.as_str(), attachment.interface.as_str())))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 use log::debug;
 use netlink::route::Router;
-use netlink::{Attribute, Attributes, Family, Raw, Socket, parse};
+use netlink::{Attribute, Attributes, Family, Raw, Socket, find, parse, unless};
 use record::Protocol;
 use rustix::io::Errno;
 
@@ -63,7 +63,7 @@ fn is_empty() -> bool {
 }
 
 fn answer_is_stale(answer: &Raw, step: &Step, own: &[IpAddr]) -> bool {
-    let flow = |kind| attributes(answer).find(|attribute| attribute.kind == kind).and_then(|tuple| flow(&tuple));
+    let flow = |kind| find(attributes(answer), kind).and_then(|tuple| flow(&tuple));
     match (flow(CTA_TUPLE_ORIG), flow(CTA_TUPLE_REPLY)) {
         (Some(original), Some(reply)) => is_stale(original, reply, step, own),
         _ => false,
@@ -86,36 +86,32 @@ fn is_stale(original: Flow, reply: Flow, step: &Step, own: &[IpAddr]) -> bool {
 }
 
 fn delete(socket: &mut Socket, answer: &Raw) -> anyhow::Result<()> {
-    let named = attributes(answer).filter(|attribute| matches!(attribute.kind, CTA_TUPLE_ORIG | CTA_ID));
+    let named = parse(attributes(answer)).filter(|attribute| matches!(attribute.kind, CTA_TUPLE_ORIG | CTA_ID));
     let nested = |kind| if kind == CTA_ID { kind } else { kind | 0x8000 };
     let name = named.fold(Attributes::new(), |name, a| name.bytes(nested(a.kind), a.payload));
     let header = answer.payload.get(..4).unwrap_or_default();
     debug!("forget a connection");
-    match socket.request(&Raw { kind: DELETE, payload: [header, &name.into_bytes()].concat() }, 0) {
-        // It has ended by itself.
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-        result => result.context("forget a connection"),
-    }
+    let done = socket.request(&Raw { kind: DELETE, payload: [header, &name.into_bytes()].concat() }, 0);
+    // It may have ended by itself.
+    unless(Errno::NOENT, done).map(Option::unwrap_or_default).context("forget a connection")
 }
 
-fn attributes(answer: &Raw) -> impl Iterator<Item = Attribute<'_>> {
-    parse(answer.payload.get(4..).unwrap_or_default())
+fn attributes(answer: &Raw) -> &[u8] {
+    answer.payload.get(4..).unwrap_or_default()
 }
 
 fn flow(tuple: &Attribute<'_>) -> Option<Flow> {
-    let part = |kind| parse(tuple.payload).find(|attribute| attribute.kind == kind);
-    let (ip, transport) = (part(CTA_TUPLE_IP)?, part(CTA_TUPLE_PROTO)?);
+    let (ip, transport) = (find(tuple.payload, CTA_TUPLE_IP)?, find(tuple.payload, CTA_TUPLE_PROTO)?);
     let address = |kinds: [u16; 2]| {
         let attribute = parse(ip.payload).find(|attribute| kinds.contains(&attribute.kind))?;
         let v4 = <[u8; 4]>::try_from(attribute.payload).ok().map(IpAddr::from);
         v4.or_else(|| <[u8; 16]>::try_from(attribute.payload).ok().map(IpAddr::from))
     };
-    let field = |kind| parse(transport.payload).find(|attribute| attribute.kind == kind);
     Some(Flow {
         source: address([1, 3])?,
         destination: address([2, 4])?,
-        protocol: *field(1)?.payload.first()?,
-        destination_port: u16::from_be_bytes(field(3)?.payload.try_into().ok()?),
+        protocol: *find(transport.payload, 1)?.payload.first()?,
+        destination_port: u16::from_be_bytes(find(transport.payload, 3)?.payload.try_into().ok()?),
     })
 }
 

@@ -9,7 +9,7 @@ use record::{Id, OwnedBy, Record};
 use crate::add;
 use crate::beside;
 use crate::control::Sockets;
-use crate::firewall::{self, Firewall};
+use crate::firewall;
 use crate::mapping::Mapping;
 use crate::options::Del;
 use crate::publish;
@@ -38,16 +38,14 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
         held.retain(|port| !is_named(&Served::Port(port), &options.publish));
         held.restart(&directories);
     }
-    let mut firewall = Firewall::open()?;
-    let withdrawn = firewall.withdraw(Some(&id), leaves);
+    let withdrawn = publish::withdraw(Some(&id), leaves);
     let sockets = Sockets::below(&directories, Some(&id));
     let mut servers = sockets.records()?;
     servers.retain(|record| is_of(record, &id, whose));
     match withdrawn {
-        Ok(steps) => publish::finish_withdrawal(firewall, &steps),
         // Who may not translate has proxies, or has none yet.
         Err(error) if firewall::is_denied(&error) && (cli::is_rootless() || !servers.is_empty()) => {}
-        Err(error) => return Err(error),
+        done => done?,
     }
     ensure_whole(&servers, &id, &options.publish)?;
     sockets.dismiss(|record| {

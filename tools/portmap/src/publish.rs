@@ -196,14 +196,10 @@ fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAd
 }
 
 fn hairpins(target: &Target, ways: &[(IpAddr, Option<Way>)], masquerade: Masquerade) -> Vec<Hairpin> {
-    let network = |address: IpAddr, way: &Option<Way>| {
-        let alone = Cidr { address, prefix: if address.is_ipv4() { 32 } else { 128 } };
-        let everybody = Cidr { address: any(address.is_ipv4()), prefix: 0 };
-        match masquerade {
-            Masquerade::Nothing => None,
-            Masquerade::OwnNetwork => Some(way.as_ref().and_then(|way| way.network).unwrap_or(alone)),
-            Masquerade::All => Some(everybody),
-        }
+    let network = |address: IpAddr, way: &Option<Way>| match masquerade {
+        Masquerade::Nothing => None,
+        Masquerade::OwnNetwork => way.as_ref().and_then(|way| way.network).or(Some(Cidr::of(address))),
+        Masquerade::All => Some(Cidr { address: any(address.is_ipv4()), prefix: 0 }),
     };
     let hairpin = |(address, way): &(IpAddr, Option<Way>)| {
         let network = network(*address, way)?;
@@ -221,7 +217,7 @@ pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
     }
 }
 
-/// Chooses the host's ports and writes each wish as mappings, as few as there can be.
+/// Chooses the host's ports and writes each wish as mappings.
 fn choose(
     view: &mut View<'_>,
     target: &Target,
@@ -234,10 +230,10 @@ fn choose(
         let taken = spec.choose(|host, container| {
             let random = || random_port(spec.host_ip, &addresses, spec.protocol).map(Span::one);
             let host = if host.first == 0 { random()? } else { host };
-            let wanted = Wanted { spec, host, container, owner: &target.owner, conditions: manner.conditions };
-            let mappings: Vec<_> = addresses.iter().flat_map(|address| wanted.mappings(*address)).collect();
-            free(view, &chosen, &mappings, manner)?;
-            chosen.extend(mappings);
+            let at = |address: &IpAddr| mappings(spec, host, container, *address, &target.owner, manner.conditions);
+            let wanted: Vec<_> = addresses.iter().flat_map(at).collect();
+            free(view, &chosen, &wanted, manner)?;
+            chosen.extend(wanted);
             Ok(())
         });
         let is_exact = matches!(spec.host, HostPorts::Exactly(_));
@@ -248,39 +244,27 @@ fn choose(
     Ok(chosen)
 }
 
-/// A wish with its host ports chosen.
-struct Wanted<'a> {
-    spec: &'a PortSpec,
+/// Writes a wish at an address of the container as mappings, as few as there can be.
+fn mappings(
+    spec: &PortSpec,
     host: Span,
-    container: u16,
-    owner: &'a MappingOwner,
-    conditions: Option<&'a Conditions>,
-}
-
-impl Wanted<'_> {
-    fn mappings(&self, target: IpAddr) -> Vec<Mapping> {
-        // 0.0.0.0 and :: say the family and nothing more.
-        let host_ip = self.spec.host_ip.filter(|ip| !ip.is_unspecified());
-        let mapping = |host: Span, port: u16| Mapping {
-            host_ip,
-            protocol: self.spec.protocol,
-            host,
-            target,
-            port,
-            condition: None,
-            owner: self.owner.clone(),
-            held_by: None,
-        };
-        let single = |port: u16| mapping(Span::one(port), self.container + (port - self.host.first));
-        if let Some(conditions) = self.conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4())) {
-            let with = |mapping: Mapping| conditions.iter().map(move |condition| mapping.clone().under(*condition));
-            return self.host.ports().map(single).flat_map(with).collect();
-        }
-        if self.host.first == self.container {
-            return vec![mapping(self.host, self.container)];
-        }
-        self.host.ports().map(single).collect()
+    port: u16,
+    target: IpAddr,
+    owner: &MappingOwner,
+    conditions: Option<&Conditions>,
+) -> Vec<Mapping> {
+    // 0.0.0.0 and :: say the family and nothing more.
+    let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
+    let (protocol, owner) = (spec.protocol, owner.clone());
+    let whole = Mapping { host_ip, protocol, host, target, port, condition: None, owner, held_by: None };
+    let conditions = conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4()));
+    if conditions.is_none() && host.first == port {
+        return vec![whole];
     }
+    let single = |at: u16| Mapping { host: Span::one(at), port: port + (at - host.first), ..whole.clone() };
+    let Some(conditions) = conditions else { return host.ports().map(single).collect() };
+    let with = |mapping: Mapping| conditions.iter().map(move |condition| mapping.clone().under(*condition));
+    host.ports().map(single).flat_map(with).collect()
 }
 
 /// An error if somebody has one of the ports.
@@ -322,14 +306,17 @@ fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) 
     probe::bind(address, protocol).with_context(|| format!("find a free port on {}", address.ip()))
 }
 
-/// Ends the work on the firewall after ports were withdrawn: closing it waits until the kernel has thrown them away, some
-/// ten milliseconds, in which [`forget_connections`] does its part.
-pub(crate) fn finish_withdrawal(firewall: Firewall, steps: &[Step]) {
+/// Withdraws those mappings of an owner, or of all, that `leaves` says. Closing the firewall waits until the kernel has
+/// thrown them away, some ten milliseconds, in which [`forget_connections`] does its part.
+pub(crate) fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
+    let mut firewall = Firewall::open()?;
+    let steps = firewall.withdraw(owner, leaves)?;
     std::thread::scope(|scope| {
         // Without a thread the firewall is closed here and now.
         let _waited = std::thread::Builder::new().spawn_scoped(scope, || drop(firewall));
-        forget_connections(steps);
+        forget_connections(&steps);
     });
+    Ok(())
 }
 
 /// Ends what the connection tracking remembers of the ports from before.

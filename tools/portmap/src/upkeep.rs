@@ -63,8 +63,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| **keep != *id);
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
     let sockets = Sockets::below(&options.roots.directories(), None);
-    let mut firewall = Firewall::open()?;
-    let published = firewall.visible()?.map_or(Ok(Published::default()), View::read)?;
+    let published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
     let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
     sockets.dismiss(|record| {
@@ -73,11 +72,10 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     })?;
     sockets.sweep()?;
     beside::sweep(&options.roots.directories(), is_unwanted)?;
-    match firewall.withdraw(None, leaves) {
-        Ok(steps) => publish::finish_withdrawal(firewall, &steps),
+    match publish::withdraw(None, leaves) {
         // That was said already.
         Err(error) if firewall::is_denied(&error) => {}
-        Err(error) => return Err(error),
+        done => done?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! Elements of sets and maps.
 
 use super::{HEADER, LIST_ELEM, SUBSYSTEM, Table, message};
-use crate::{Attribute, Attributes, Raw, parse};
+use crate::{Attribute, Attributes, Raw, find, parse};
 
 const NEWSETELEM: u16 = SUBSYSTEM + 12;
 const GETSETELEM: u16 = SUBSYSTEM + 13;
@@ -52,7 +52,7 @@ impl Element {
     fn parse(attribute: &Attribute<'_>) -> Self {
         let mut element = Self::default();
         for attribute in parse(attribute.payload) {
-            let value = || parse(attribute.payload).find(|a| a.kind == 1).map(|a| a.payload.to_vec());
+            let value = || find(attribute.payload, 1).map(|value| value.payload.to_vec());
             match attribute.kind {
                 1 => element.key = value().unwrap_or_default(),
                 2 => element.data = value(),
@@ -87,8 +87,7 @@ pub(super) fn comment(userdata: &[u8]) -> Option<String> {
         let (kind, length) = (*rest.first()?, usize::from(*rest.get(1)?));
         let value = rest.get(2..2 + length)?;
         if kind == 0 {
-            let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-            return value.get(..end).map(|text| String::from_utf8_lossy(text).into_owned());
+            return Some(Attribute { kind: 0, payload: value }.text());
         }
         rest = rest.get(2 + length..)?;
     }

@@ -2,7 +2,7 @@
 
 use super::{HEADER, element};
 use crate::nft::expression::{Comparison, IPS_DST_NAT, NF_ACCEPT, NF_DROP, NFT_CT_STATUS};
-use crate::{Attribute, Raw, parse};
+use crate::{Attribute, Raw, find, parse};
 
 /// A rule, as a dump answers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,10 +58,9 @@ enum Part {
 
 impl Part {
     fn read(part: &Attribute<'_>) -> Self {
-        let find = |kind| parse(part.payload).find(|attribute| attribute.kind == kind);
-        let name = find(1).map(|name| name.text()).unwrap_or_default();
-        let data = find(2).map(|data| data.payload).unwrap_or_default();
-        let value = |kind| parse(data).find(|attribute| attribute.kind == kind);
+        let name = find(part.payload, 1).map(|name| name.text()).unwrap_or_default();
+        let data = find(part.payload, 2).map(|data| data.payload).unwrap_or_default();
+        let value = |kind| find(data, kind);
         match name.as_str() {
             "counter" | "log" => Self::Note,
             "reject" => Self::Refuse,
@@ -82,16 +81,13 @@ impl Part {
 
 /// Reads what iptables writes for `-m comment`: a match of this name, its text filled up with zero bytes.
 fn remark(part: &Attribute<'_>) -> Option<String> {
-    let data = parse(part.payload).find(|attribute| attribute.kind == 2)?.payload;
-    let value = |kind| parse(data).find(|attribute| attribute.kind == kind);
-    value(1).filter(|name| name.text() == "comment")?;
-    let text = value(3)?.payload.split(|byte| *byte == 0).next()?;
-    Some(String::from_utf8_lossy(text).into_owned())
+    let data = find(part.payload, 2)?.payload;
+    find(data, 1).filter(|name| name.text() == "comment")?;
+    Some(find(data, 3)?.text())
 }
 
 fn verdict(data: &[u8]) -> Part {
-    let code = parse(data).find(|attribute| attribute.kind == 2);
-    let code = code.and_then(|verdict| parse(verdict.payload).find(|attribute| attribute.kind == 1)?.be32());
+    let code = find(data, 2).and_then(|verdict| find(verdict.payload, 1)?.be32());
     match code.map(|code| i32::from_ne_bytes(code.to_ne_bytes())) {
         Some(NF_DROP) => Part::Refuse,
         Some(NF_ACCEPT) => Part::Accept,

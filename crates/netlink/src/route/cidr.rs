@@ -24,7 +24,7 @@ impl Cidr {
 
     /// Returns the number of bits of an address of this family.
     pub fn bits(self) -> u8 {
-        if self.address.is_ipv4() { 32 } else { 128 }
+        Self::of(self.address).prefix
     }
 
     /// Returns the network: the prefix, then zeros.
@@ -90,7 +90,7 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, prefix) = text.split_once('/').ok_or("no prefix length: ADDRESS/LENGTH is expected")?;
         let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = Self::of(address).prefix;
         match prefix.parse() {
             Ok(prefix) if prefix <= bits => Ok(Self { address, prefix }),
             _ => Err(format!("{prefix:?} is not a prefix length of 0 to {bits}")),

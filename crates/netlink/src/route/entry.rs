@@ -7,7 +7,7 @@ use super::{
     IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_PROP_LIST,
     RT_SCOPE_UNIVERSE, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PREFSRC, RTA_PRIORITY,
 };
-use crate::{Attribute, parse};
+use crate::{Attribute, find, parse};
 
 /// A link: an interface, a bridge, one end of a pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,9 +56,7 @@ impl Link {
                 IFLA_MASTER => link.controller = native(attribute.payload),
                 IFLA_LINK => link.peer = native(attribute.payload).filter(|index| *index != 0),
                 IFLA_LINK_NETNSID => link.peer_namespace = Some(i32::from_ne_bytes(attribute.payload.try_into().ok()?)),
-                IFLA_LINKINFO => {
-                    link.kind = parse(attribute.payload).find(|a| a.kind == IFLA_INFO_KIND).map(|a| a.text());
-                }
+                IFLA_LINKINFO => link.kind = find(attribute.payload, IFLA_INFO_KIND).map(|kind| kind.text()),
                 _ => {}
             }
         }
@@ -93,10 +91,9 @@ impl Address {
 
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [family, prefix, flags, scope, ..] = *payload else { return None };
-        let attributes = || parse(payload.get(8..).unwrap_or_default());
+        let attributes = payload.get(8..).unwrap_or_default();
         // Where the two differ, the address is the other end of a point-to-point link.
-        let own =
-            attributes().find(|a| a.kind == IFA_LOCAL).or_else(|| attributes().find(|a| a.kind == IFA_ADDRESS))?;
+        let own = find(attributes, IFA_LOCAL).or_else(|| find(attributes, IFA_ADDRESS))?;
         let address = Cidr { address: ip(family, own)?, prefix };
         Some(Self { index: native(payload.get(4..8)?)?, address, flags, scope })
     }

@@ -1,6 +1,6 @@
 //! Mappings as elements of maps, and back.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use netlink::nft::{Element, Family, Table};
 use netlink::route::{Cidr, octets};
@@ -85,6 +85,15 @@ pub(super) fn map(mapping: &Mapping) -> &'static str {
     }
 }
 
+/// Returns how many addresses a map's keys begin with: the host's, then the client's.
+pub(super) fn addresses(map: &str) -> usize {
+    match map {
+        ANY | RANGE => 0,
+        ADDRESS | ADDRESS_RANGE => 1,
+        _ => 2,
+    }
+}
+
 /// Returns the number of bytes of a family's addresses.
 pub(super) fn address_length(family: Family) -> usize {
     if family == Family::Ip { 4 } else { 16 }
@@ -102,35 +111,20 @@ pub(super) fn full_key(mapping: &Mapping, port: u16) -> Vec<u8> {
 }
 
 fn mapping_element(mapping: &Mapping) -> Element {
-    let key = |port| match mapping.host_ip {
-        Some(_) => full_key(mapping, port),
-        None => port_key(mapping.protocol, port),
+    let key = |port, end: fn(Range) -> IpAddr| {
+        let some = mapping.condition.map(|condition| [end(condition.destination), end(condition.source)]);
+        let addresses = some.map_or_else(|| mapping.host_ip.into_iter().collect(), Vec::from);
+        [addresses.into_iter().flat_map(octets).collect(), port_key(mapping.protocol, port)].concat()
     };
-    if let Some(condition) = &mapping.condition {
-        return conditional_element(mapping, condition);
-    }
     let is_range = mapping.host.len() > 0;
     let mut data = octets(mapping.target);
     if !is_range {
         data.extend(padded(mapping.port));
     }
     Element {
-        key: key(mapping.host.first),
-        key_end: is_range.then(|| key(mapping.host.last)),
+        key: key(mapping.host.first, |range| range.0),
+        key_end: (is_range || mapping.condition.is_some()).then(|| key(mapping.host.last, |range| range.1)),
         data: Some(data),
-        comment: Some(mapping.owner.to_string()),
-    }
-}
-
-fn conditional_element(mapping: &Mapping, condition: &Condition) -> Element {
-    let key = |destination: IpAddr, source: IpAddr| {
-        [octets(destination), octets(source), port_key(mapping.protocol, mapping.host.first)].concat()
-    };
-    let Condition { source, destination } = condition;
-    Element {
-        key: key(destination.0, source.0),
-        key_end: Some(key(destination.1, source.1)),
-        data: Some([&octets(mapping.target)[..], &padded(mapping.port)].concat()),
         comment: Some(mapping.owner.to_string()),
     }
 }
@@ -143,18 +137,17 @@ fn hairpin_element(hairpin: &Hairpin) -> Element {
 /// Reads an element of a map of ports; what is none of ours is passed over.
 pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option<Mapping> {
     let (family, held_by) = place;
-    let (host_ip, key) = if map == ADDRESS || map == ADDRESS_RANGE {
-        let (address, key) = split_address(family, &element.key)?;
-        (Some(address), key)
-    } else {
-        (None, &element.key[..])
-    };
+    let (mut key, mut end) = (&element.key[..], element.key_end.as_ref().unwrap_or(&element.key).as_slice());
+    let mut ranges = Vec::new();
+    for _ in 0..addresses(map) {
+        let ((first, rest), (last, end_rest)) = (split_address(family, key)?, split_address(family, end)?);
+        ranges.push(Range(first, last));
+        (key, end) = (rest, end_rest);
+    }
     let (target, data) = split_address(family, element.data.as_deref()?)?;
-    let first = port(key.get(4..6)?)?;
-    let end = element.key_end.as_deref().unwrap_or(&element.key);
-    let last = port(end.get(end.len().checked_sub(4)?..end.len() - 2)?)?;
-    Some(Mapping {
-        host_ip,
+    let (first, last) = (port(key.get(4..6)?)?, port(end.get(4..6)?)?);
+    let mapping = Mapping {
+        host_ip: ranges.first().map(|range| range.0),
         protocol: protocol(*key.first()?)?,
         host: Span { first, last },
         target,
@@ -162,29 +155,11 @@ pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option
         condition: None,
         owner: owner(element),
         held_by,
-    })
-}
-
-/// Reads an element of [`CONDITIONAL`].
-pub(super) fn read_conditional(place: Place, element: &Element) -> Option<Mapping> {
-    let (family, held_by) = place;
-    let (first, rest) = split_address(family, &element.key)?;
-    let (source, rest) = split_address(family, rest)?;
-    let (last, end) = split_address(family, element.key_end.as_deref()?)?;
-    let (source_last, _) = split_address(family, end)?;
-    let (target, data) = split_address(family, element.data.as_deref()?)?;
-    let host = port(rest.get(4..6)?)?;
-    let mapping = Mapping {
-        host_ip: None,
-        protocol: protocol(*rest.first()?)?,
-        host: Span::one(host),
-        target,
-        port: port(data.get(..2)?)?,
-        condition: None,
-        owner: owner(element),
-        held_by,
     };
-    Some(mapping.under(Condition { source: Range(source, source_last), destination: Range(first, last) }))
+    Some(match ranges[..] {
+        [destination, source] => mapping.under(Condition { source, destination }),
+        _ => mapping,
+    })
 }
 
 /// Reads an element of a set of hairpins.
@@ -205,21 +180,18 @@ fn owner(element: &Element) -> MappingOwner {
 }
 
 fn network(first: IpAddr, last: IpAddr) -> Cidr {
-    let differing = match (first, last) {
-        (IpAddr::V4(first), IpAddr::V4(last)) => 32 - (first.to_bits() ^ last.to_bits()).leading_zeros(),
-        (IpAddr::V6(first), IpAddr::V6(last)) => 128 - (first.to_bits() ^ last.to_bits()).leading_zeros(),
-        _ => 0,
+    let prefix = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits() ^ last.to_bits()).leading_zeros(),
+        _ => Cidr::of(first).prefix.into(),
     };
-    let bits = if first.is_ipv4() { 32 } else { 128 };
-    Cidr { address: first, prefix: u8::try_from(bits - differing).unwrap_or_default() }
+    Cidr { address: first, prefix: u8::try_from(prefix).unwrap_or_default() }
 }
 
 fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     match family {
-        Family::Ip => bytes.split_first_chunk::<4>().map(|(octets, rest)| (Ipv4Addr::from(*octets).into(), rest)),
-        Family::Ip6 | Family::Inet => {
-            bytes.split_first_chunk::<16>().map(|(octets, rest)| (Ipv6Addr::from(*octets).into(), rest))
-        }
+        Family::Ip => bytes.split_first_chunk::<4>().map(|(octets, rest)| ((*octets).into(), rest)),
+        Family::Ip6 | Family::Inet => bytes.split_first_chunk::<16>().map(|(octets, rest)| ((*octets).into(), rest)),
     }
 }
 
@@ -296,7 +268,7 @@ mod tests {
             };
             assert_eq!(map(&mapping), CONDITIONAL);
             let element = mapping_element(&mapping);
-            assert_eq!(read_conditional((family(mapping.target), None), &element), Some(mapping));
+            assert_eq!(read_mapping((family(mapping.target), None), CONDITIONAL, &element), Some(mapping));
         }
     }
 

@@ -14,7 +14,7 @@ use netlink::nft::expression::{
 use netlink::nft::{Expression, Family, Field, Hook, Set, Table};
 use netlink::{Batch, flag};
 
-use super::entry::{ADDRESS, ADDRESS_RANGE, ANY, CONDITIONAL, HAIRPIN, RANGE};
+use super::entry::{self, ADDRESS, ADDRESS_RANGE, ANY, HAIRPIN, INTERVALS, RANGE};
 use super::guard;
 use super::index::INDEX;
 
@@ -55,20 +55,16 @@ pub(super) fn write_set(batch: &mut Batch, table: Table<'_>, name: &str) {
     let address = address(table.family);
     let fields = [address.field, address.field, Field::PROTOCOL, Field::PORT];
     let values = [address.field, Field::PORT];
-    let (addresses, ports) = match name {
-        ADDRESS => (1, 1),
-        ANY => (0, 1),
-        ADDRESS_RANGE => (1, 0),
-        RANGE => (0, 0),
-        _ => (2, 1),
-    };
+    // A range's ports keep their numbers.
+    let has_ports = ![ADDRESS_RANGE, RANGE].contains(&name);
+    let addresses = entry::addresses(name);
     let prefix = name.strip_prefix(HAIRPIN).and_then(|prefix| prefix.parse().ok());
     let (chain, key, data, rule) = if let Some(prefix) = prefix {
         (POSTROUTING, &fields[..2], &[][..], turn_back(address, name, prefix))
     } else {
-        (NAT, &fields[2 - addresses..], &values[..=ports], lookup(address, name, addresses, ports > 0))
+        (NAT, &fields[2 - addresses..], &values[..=usize::from(has_ports)], lookup(address, name, addresses, has_ports))
     };
-    let interval = [ADDRESS_RANGE, RANGE, CONDITIONAL].contains(&name);
+    let interval = INTERVALS.contains(&name);
     batch.push(&table.create_set(&Set { name, key, data, interval }), flag::CREATE);
     batch.push(&table.create_rule(chain, &rule, Some(name)), flag::CREATE | flag::APPEND);
 }

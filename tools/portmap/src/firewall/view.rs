@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use netlink::nft::{Element, Family, Rule, Table, TableAnswer};
-use netlink::{Raw, Socket};
+use netlink::{Raw, Socket, unless};
 use rustix::io::Errno;
 
 use crate::host;
 use crate::mapping::{Mapping, Published, Step};
 
-use super::entry::{ADDRESS, ANY, CONDITIONAL, HAIRPIN, INTERVALS};
+use super::entry::{ADDRESS, ANY, HAIRPIN, INTERVALS};
 use super::{FAMILIES, Place, entry, generation, guard, index, name, refused, ruleset};
 
 /// Whoever wants more ports than this reads all mappings.
@@ -59,10 +59,10 @@ impl<'a> View<'a> {
         let generation = generation(socket)?;
         let (known, tables, guard, asked, lists) = Default::default();
         let mut view = Self { socket, generation, known, tables, guard, asked, lists };
-        for answer in view.dump(&Table::dump())?.unwrap_or_default() {
+        for answer in view.dump(&Table::dump())? {
             let answer = TableAnswer::read(&answer);
             if (answer.family, answer.name.as_str()) == (guard::TABLE.family.number(), guard::TABLE.name) {
-                let rules = view.dump(&guard::TABLE.dump_rules(None))?.unwrap_or_default();
+                let rules = view.dump(&guard::TABLE.dump_rules(None))?;
                 view.guard = Some(rules.len() == guard::RULES);
             }
             let family = FAMILIES.into_iter().find(|family| family.number() == answer.family);
@@ -76,7 +76,7 @@ impl<'a> View<'a> {
 
     /// Reads all.
     pub(crate) fn read_all(&mut self) -> anyhow::Result<&Published> {
-        FAMILIES.into_iter().try_for_each(|family| self.read_family(family))?;
+        FAMILIES.into_iter().try_for_each(|family| self.read_rest((family, None)))?;
         Ok(&self.known)
     }
 
@@ -109,7 +109,7 @@ impl<'a> View<'a> {
     pub(crate) fn read_ports(&mut self, mapping: &Mapping) -> anyhow::Result<()> {
         let family = entry::family(mapping.target);
         if mapping.host.len() > MANY {
-            return self.read_family(family);
+            return self.read_rest((family, None));
         }
         let everywhere = Mapping { host_ip: None, ..mapping.clone() };
         let mut keys = Vec::new();
@@ -143,7 +143,7 @@ impl<'a> View<'a> {
     pub(super) fn count(&mut self, steps: &[Step]) -> anyhow::Result<()> {
         for family in FAMILIES {
             if self.left((family, None), steps) == 0 {
-                self.read_family(family)?;
+                self.read_rest((family, None))?;
             }
         }
         Ok(())
@@ -224,19 +224,17 @@ impl<'a> View<'a> {
     }
 
     fn take<'e>(&mut self, place: Place, map: &str, elements: impl Iterator<Item = &'e Element>) {
-        match map {
-            CONDITIONAL => self.known.mappings.extend(elements.filter_map(|e| entry::read_conditional(place, e))),
-            _ if map.starts_with(HAIRPIN) => {
-                self.known.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(place, map, e)));
-            }
-            _ => self.known.mappings.extend(elements.filter_map(|e| entry::read_mapping(place, map, e))),
+        if map.starts_with(HAIRPIN) {
+            self.known.hairpins.extend(elements.filter_map(|e| entry::read_hairpin(place, map, e)));
+        } else {
+            self.known.mappings.extend(elements.filter_map(|e| entry::read_mapping(place, map, e)));
         }
     }
 
     /// Reads what a table is like. Of one that is not whole, or that a process holds, all is read.
     fn read_table(&mut self, place: Place) -> anyhow::Result<()> {
         let name = name(place);
-        let rules = self.dump(&Table { family: place.0, name: &name }.dump_rules(None))?.unwrap_or_default();
+        let rules = self.dump(&Table { family: place.0, name: &name }.dump_rules(None))?;
         let readers: Vec<Rule> = rules.iter().map(Rule::read).filter(|rule| rule.comment.is_some()).collect();
         let found = Found { place, is_whole: false, is_read: false, count: 0, readers };
         let sets = found.sets();
@@ -254,15 +252,11 @@ impl<'a> View<'a> {
         if count.is_none() { self.read_rest(place) } else { Ok(()) }
     }
 
-    fn read_family(&mut self, family: Family) -> anyhow::Result<()> {
-        if self.table((family, None)).is_none_or(|table| table.is_read) {
+    /// Reads what an index finds, unless that was done.
+    fn read_rest(&mut self, place: Place) -> anyhow::Result<()> {
+        if self.table(place).is_none_or(|table| table.is_read) {
             return Ok(());
         }
-        self.read_rest((family, None))
-    }
-
-    /// Reads what an index finds.
-    fn read_rest(&mut self, place: Place) -> anyhow::Result<()> {
         let is_listed = |mapping: &Mapping| entry::place_of(mapping) == place && index::is_listed(mapping);
         self.known.mappings.retain(|mapping| !is_listed(mapping));
         self.known.hairpins.retain(|hairpin| (entry::family(hairpin.target), hairpin.held_by) != place);
@@ -279,18 +273,15 @@ impl<'a> View<'a> {
     fn read_maps<'m>(&mut self, place: Place, maps: impl Iterator<Item = &'m str>) -> anyhow::Result<()> {
         let name = name(place);
         for map in maps {
-            let answers = self.dump(&Element::dump(Table { family: place.0, name: &name }, map))?.unwrap_or_default();
+            let answers = self.dump(&Element::dump(Table { family: place.0, name: &name }, map))?;
             self.take(place, map, answers.iter().flat_map(Element::read).collect::<Vec<_>>().iter());
         }
         Ok(())
     }
 
-    /// Dumps; `None` where what was asked for is not there.
-    fn dump(&mut self, request: &Raw) -> anyhow::Result<Option<Vec<Raw>>> {
-        match self.socket.dump(request) {
-            Ok(answers) => Ok(Some(answers)),
-            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(None),
-            Err(error) => Err(refused(error)).context("read nftables' rule set"),
-        }
+    /// Dumps; nothing where what was asked for is not there.
+    fn dump(&mut self, request: &Raw) -> anyhow::Result<Vec<Raw>> {
+        let answers = unless(Errno::NOENT, self.socket.dump(request));
+        answers.map(Option::unwrap_or_default).map_err(refused).context("read nftables' rule set")
     }
 }

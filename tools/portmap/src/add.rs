@@ -1,5 +1,6 @@
 //! `portmap add`: as a filter in the pipe, or on a container that runs already.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,13 +38,14 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     let has_wishes = options.publish_all || !wishes.is_empty();
     ensure!(has_wishes, cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
-    if target.shares_the_hosts_network() {
-        warn!("{} is in the host's network: its ports are the host's", target.owner.id);
-        record.hand_on()?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if record.find::<Network>()?.is_some_and(|network| network.is_internal()) {
-        warn!("{} is in internal networks alone: its ports are not published", target.owner.id);
+    let unneeded = if target.shares_the_hosts_network() {
+        Some("in the host's network: its ports are the host's")
+    } else {
+        let is_internal = record.find::<Network>()?.is_some_and(|network| network.is_internal());
+        is_internal.then_some("in internal networks alone: its ports are not published")
+    };
+    if let Some(place) = unneeded {
+        warn!("{} is {place}", target.owner.id);
         record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -188,14 +190,9 @@ fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpe
 
 /// Returns mappings port by port: one that holds in both families is one port.
 pub(crate) fn port_mappings(mappings: &[Mapping]) -> Vec<PortMapping> {
-    let (ipv4, ipv6): (Vec<_>, Vec<_>) = mappings.iter().partition(|mapping| mapping.target.is_ipv4());
-    let mut ports: Vec<PortMapping> = ipv4.into_iter().flat_map(Mapping::port_mappings).collect();
-    // A port with several conditions is several mappings.
-    ports.dedup();
-    for port in ipv6.into_iter().flat_map(Mapping::port_mappings) {
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    ports
+    let of = |is_ipv4| mappings.iter().filter(move |mapping| mapping.target.is_ipv4() == is_ipv4);
+    let ports = of(true).chain(of(false)).flat_map(Mapping::port_mappings);
+    // A port with several conditions is several mappings, too.
+    let mut known = HashSet::new();
+    ports.filter(|port| known.insert((port.host_ip, port.host_port, port.container_port, port.protocol))).collect()
 }

@@ -5,10 +5,10 @@
 use anyhow::Result;
 use container::Directories;
 use log::warn;
-use record::{Id, Network, OwnedBy, PortMapping, Protocol, Record};
+use record::{Network, OwnedBy, PortMapping, Protocol, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::control::Sockets;
+use crate::control::{Sockets, id_of};
 use crate::owner::MappingOwner;
 use crate::serve::Server;
 use crate::spec::{PortSpec, Wish, any};
@@ -33,7 +33,7 @@ impl Held {
     fn of_record(record: &Record) -> Option<Self> {
         let network = record.find::<Network>().ok()??;
         let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
-        let owner = MappingOwner::new(&record.find::<Id>().ok()??.0, owner, network.namespace());
+        let owner = MappingOwner::new(&id_of(record)?, owner, network.namespace());
         let ports = record.find::<Holds>().ok()??.0;
         Some(Self { target: Target { owner, addresses: network.addresses(), pid: None, bundle: None }, ports })
     }
@@ -70,8 +70,7 @@ pub(crate) fn release(directories: &Directories, id: &str, leaves: impl Fn(&Reco
 pub(crate) fn sweep(directories: &Directories, is_unwanted: impl Fn(&str) -> bool) -> Result<()> {
     let sockets = Sockets::beside(directories, None);
     let is_gone = |record: &Record| Held::of_record(record).is_none_or(|held| held.target.owner.is_gone());
-    sockets
-        .dismiss(|record| is_gone(record) || record.find::<Id>().ok().flatten().is_some_and(|id| is_unwanted(&id.0)))?;
+    sockets.dismiss(|record| is_gone(record) || id_of(record).is_some_and(|id| is_unwanted(&id)))?;
     sockets.sweep()
 }
 

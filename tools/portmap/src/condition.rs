@@ -118,10 +118,8 @@ impl Conditions {
     /// Refuses what [`Conditions::parse`] does not make: a list may come from anywhere.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let unsound = self.0.iter().find(|condition| !condition.is_sound());
-        unsound.map_or(Ok(()), |condition| {
-            let Condition { source, destination } = condition;
-            bail!("conditions: {}-{} to {}-{} is no range", source.0, source.1, destination.0, destination.1)
-        })
+        let Some(Condition { source, destination }) = unsound else { return Ok(()) };
+        bail!("conditions: {}-{} to {}-{} is no range", source.0, source.1, destination.0, destination.1)
     }
 
     /// Returns those for a port on this address of the host, or on every one; `None` where it is open to all.
@@ -129,16 +127,9 @@ impl Conditions {
         let mut own = self.0.iter().filter(|condition| condition.is_ipv4() == is_ipv4).peekable();
         own.peek()?;
         let here = host_ip.map_or_else(|| Range::all(is_ipv4), |host_ip| Range(host_ip, host_ip));
-        let mut at = Vec::new();
-        for condition in own {
-            let Some(destination) = condition.destination.common(here) else { continue };
-            let condition = Condition { destination, ..*condition };
-            // A list has those of every address of the host, one of which may be part of another.
-            if !at.contains(&condition) {
-                at.push(condition);
-            }
-        }
-        Some(at)
+        let at = own.filter_map(|own| Some(Condition { destination: own.destination.common(here)?, ..*own }));
+        // A list has those of every address of the host, one of which may be part of another.
+        Some(distinct(at))
     }
 }
 
@@ -146,15 +137,24 @@ impl Conditions {
 fn ranges(list: &str, is_ipv4: bool) -> anyhow::Result<Vec<Range>> {
     let mut ranges: Vec<Range> = Vec::new();
     for text in list.split(',').map(str::trim) {
-        let host = if is_ipv4 { "32" } else { "128" };
-        let whole = if text.contains('/') { text.to_owned() } else { format!("{text}/{host}") };
+        let alone = format!("{text}/{}", if is_ipv4 { 32 } else { 128 });
+        let whole = if text.contains('/') { text } else { &alone };
         let cidr: Cidr = whole.parse().map_err(anyhow::Error::msg)?;
         ensure!(cidr.address.is_ipv4() == is_ipv4, "{text} is an address of the other family");
-        let new = without(&[cidr.into()], &ranges);
-        ranges.extend(new);
+        ranges.extend(without(&[cidr.into()], &ranges));
     }
     ranges.sort_by_key(|range| range.0);
     Ok(ranges)
+}
+
+/// Returns what is there, each once, in the order in which it comes.
+pub(crate) fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.fold(Vec::new(), |mut distinct, one| {
+        if !distinct.contains(&one) {
+            distinct.push(one);
+        }
+        distinct
+    })
 }
 
 fn common(ranges: &[Range], others: &[Range]) -> Vec<Range> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use container::Directories;
+use container::{ContainerId, Directories};
 use record::{Id, Record};
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
@@ -168,6 +168,11 @@ impl Sockets {
         ensure!(!is_open, "{} is open to others: {need}", self.path.display());
         Ok(Some(directory))
     }
+}
+
+/// Returns the container of a record, if it names one.
+pub(crate) fn id_of(record: &Record) -> Option<ContainerId> {
+    record.find::<Id>().ok().flatten().map(|id| id.0)
 }
 
 /// A server's end.

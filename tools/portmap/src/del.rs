@@ -8,7 +8,7 @@ use record::{Id, OwnedBy, Record};
 
 use crate::add;
 use crate::beside;
-use crate::control::Sockets;
+use crate::control::{Sockets, id_of};
 use crate::firewall;
 use crate::mapping::Mapping;
 use crate::options::Del;
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
 
 fn is_of(record: &Record, id: &ContainerId, whose: Ownership) -> bool {
     let owner = record.find::<OwnedBy>().ok().flatten().map(|owned| owned.0);
-    record.find::<Id>().ok().flatten().is_some_and(|owner| owner.0 == *id) && whose.covers(owner)
+    id_of(record).as_ref() == Some(id) && whose.covers(owner)
 }
 
 fn is_named(served: &Served, wishes: &[Wish]) -> bool {

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use record::{Id, Part, Ports, Record};
+use record::{Part, Ports, Record};
 
 use crate::add;
-use crate::condition::Conditions;
-use crate::control::Sockets;
+use crate::condition::{Conditions, distinct};
+use crate::control::{Sockets, id_of};
 use crate::firewall::{Firewall, View};
 use crate::mapping::{Mapping, Published};
 use crate::options::List;
@@ -28,13 +28,11 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     let mut proxies = Sockets::below(&options.roots.directories(), options.id.as_deref()).records()?;
     // What such a process holds stands in the firewall already.
     proxies.retain(|record| record.member(HeldBy::MEMBER).is_none());
-    proxies.retain(|record| {
-        record.find::<Id>().ok().flatten().is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id.0))
-    });
+    proxies.retain(|record| id_of(record).is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id)));
     let rows = rows(&published.mappings, &proxies);
     let text = match (options.json, options.quiet) {
         (true, _) => records(&published, &proxies),
-        (_, true) => distinct(rows[1..].iter().map(|[.., id]| id.to_owned() + "\n").collect()).concat(),
+        (_, true) => distinct(rows[1..].iter().map(|[.., id]| id.to_owned() + "\n")).concat(),
         _ => cli::table(&rows),
     };
     let mut stdout = io::stdout().lock();
@@ -45,7 +43,7 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
 
 /// What people read.
 fn rows(mappings: &[Mapping], proxies: &[Record]) -> Vec<[String; 4]> {
-    let head = ["HOST".to_owned(), "CONTAINER".to_owned(), "PROTOCOL".to_owned(), "ID".to_owned()];
+    let head = ["HOST", "CONTAINER", "PROTOCOL", "ID"].map(str::to_owned);
     let row = |mapping: &Mapping| {
         [mapping.host_side(), mapping.container_side(), mapping.protocol.to_string(), mapping.owner.id.clone()]
     };
@@ -58,7 +56,7 @@ fn rows(mappings: &[Mapping], proxies: &[Record]) -> Vec<[String; 4]> {
 
 /// A proxy serves all of a container, without an address of its own.
 fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
-    let id = record.find::<Id>().ok().flatten().map(|id| id.0.to_string()).unwrap_or_default();
+    let id = id_of(record).map(|id| id.to_string()).unwrap_or_default();
     let row = |served: Served| {
         let port = match served {
             Served::Port(port) => port,
@@ -79,18 +77,9 @@ fn proxy_rows(record: &Record) -> Vec<[String; 4]> {
 
 /// One record for each container, such as `portmap add` would read and print.
 fn records(published: &Published, proxies: &[Record]) -> String {
-    let owners = distinct(published.mappings.iter().map(|mapping| (&mapping.owner, mapping.held_by)).collect());
+    let owners = distinct(published.mappings.iter().map(|mapping| (&mapping.owner, mapping.held_by)));
     let translated = owners.into_iter().map(|(owner, held_by)| record(published, owner, held_by));
     translated.chain(proxies.iter().cloned()).map(|record| record.to_line() + "\n").collect()
-}
-
-fn distinct<T: PartialEq>(all: Vec<T>) -> Vec<T> {
-    all.into_iter().fold(Vec::new(), |mut distinct, one| {
-        if !distinct.contains(&one) {
-            distinct.push(one);
-        }
-        distinct
-    })
 }
 
 fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> Record {
@@ -108,9 +97,9 @@ fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> 
     if masquerade != Masquerade::default() {
         record.set(&masquerade);
     }
-    let conditions: Vec<_> = own.iter().filter_map(|mapping| mapping.condition).collect();
+    let conditions = distinct(own.iter().filter_map(|mapping| mapping.condition));
     if !conditions.is_empty() {
-        record.set(&Conditions(distinct(conditions)));
+        record.set(&Conditions(conditions));
     }
     if let Some(holder) = held_by {
         record.set(&HeldBy(holder));

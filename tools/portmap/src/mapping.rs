@@ -9,7 +9,7 @@ use record::{PortMapping, Protocol};
 
 use crate::condition::{Condition, Range};
 use crate::owner::MappingOwner;
-use crate::spec::{Span, any};
+use crate::spec::{Span, any, endpoint};
 
 /// Ports of the host that lead to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +72,6 @@ impl Mapping {
     pub(crate) fn container_side(&self) -> String {
         endpoint(self.target, Span { first: self.port, last: self.port + self.host.len() })
     }
-}
-
-fn endpoint(address: IpAddr, ports: Span) -> String {
-    if address.is_ipv4() { format!("{address}:{ports}") } else { format!("[{address}]:{ports}") }
 }
 
 impl fmt::Display for Mapping {
@@ -144,12 +140,9 @@ pub(crate) struct Taken {
 /// Plans how to publish what is wanted. What the same container had on these ports is replaced, and what containers
 /// left that are no more.
 pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Step>, Taken> {
-    let mut withdrawn: Vec<&Mapping> = Vec::new();
+    let is_outdated = |mapping: &&Mapping| is_outdated(mapping, &wanted.mappings);
+    let mut withdrawn: Vec<&Mapping> = present.mappings.iter().filter(is_outdated).collect();
     let mut steps = Vec::new();
-    for mapping in present.mappings.iter().filter(|mapping| is_outdated(mapping, &wanted.mappings)) {
-        withdrawn.push(mapping);
-        steps.push(Step::Withdraw(mapping.clone()));
-    }
     for mapping in &wanted.mappings {
         if present.mappings.contains(mapping) {
             continue;
@@ -164,7 +157,6 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
             }
             if !withdrawn.contains(&holder) {
                 withdrawn.push(holder);
-                steps.push(Step::Withdraw(holder.clone()));
             }
         }
         steps.push(Step::Publish(mapping.clone()));
@@ -180,7 +172,7 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
     }
     // Removing first: a map takes a key once.
     steps.sort_by_key(Step::adds);
-    Ok(steps)
+    Ok(withdrawn.into_iter().cloned().map(Step::Withdraw).chain(steps).collect())
 }
 
 /// What a port's conditions were does not add up with what they are now.

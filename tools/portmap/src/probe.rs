@@ -55,15 +55,11 @@ pub(crate) fn refusal(
     if error != Errno::ADDRINUSE {
         return io::Error::from(error).into();
     }
-    let holder = holder(address, protocol, directories);
+    let holder = proxied(address.port(), protocol, directories).or_else(|| process(address, protocol));
     anyhow!("port is taken by {}", holder.as_deref().unwrap_or("a process of the host"))
 }
 
-/// Names who has a port: the container that a proxy serves, or a process, as far as /proc tells: `nginx (process 12)`.
-fn holder(address: SocketAddr, protocol: Protocol, directories: Option<&Directories>) -> Option<String> {
-    proxied(address.port(), protocol, directories).or_else(|| process(address, protocol))
-}
-
+/// Names the container for which a proxy serves a port.
 fn proxied(port: u16, protocol: Protocol, directories: Option<&Directories>) -> Option<String> {
     let serves =
         |record: &Record| Served::of_record(record).unwrap_or_default().iter().any(|served| served.has(port, protocol));
@@ -72,6 +68,7 @@ fn proxied(port: u16, protocol: Protocol, directories: Option<&Directories>) -> 
     Some(format!("container {}", id.0))
 }
 
+/// Names the process that has a port, as far as /proc tells: `nginx (process 12)`.
 fn process(address: SocketAddr, protocol: Protocol) -> Option<String> {
     let table = match protocol {
         Protocol::Tcp => "tcp",
@@ -105,7 +102,7 @@ mod tests {
         for taken in [address, wildcard] {
             assert_eq!(bind(taken, Protocol::Tcp), Err(Errno::ADDRINUSE));
         }
-        assert!(holder(address, Protocol::Tcp, None).unwrap().ends_with(&format!("(process {})", std::process::id())));
+        assert!(process(address, Protocol::Tcp).unwrap().ends_with(&format!("(process {})", std::process::id())));
         drop(listener);
         assert_eq!(bind(address, Protocol::Tcp).unwrap(), address.port());
     }

@@ -7,12 +7,12 @@ use container::{Condition, Directories, Known, Owner};
 use log::warn;
 use netlink::forwarding;
 use netlink::route::Cidr;
-use record::{Id, Part, Protocol};
+use record::{Part, Protocol, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::beside;
 use crate::condition::Conditions;
-use crate::control::Sockets;
+use crate::control::{Sockets, id_of};
 use crate::firewall::{self, Firewall, View};
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
@@ -136,10 +136,9 @@ pub(crate) fn publish(
 fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
     let taken = error.downcast_ref::<Taken>().filter(|taken| taken.is_held);
     let Some((taken, directories)) = taken.zip(manner.directories) else { return Ok(false) };
-    Sockets::below(directories, Some(&taken.holder)).dismiss(|record| {
-        let held = record.member(HeldBy::MEMBER).is_some();
-        held && record.find::<Id>().ok().flatten().is_some_and(|id| id.0 == *taken.holder)
-    })?;
+    let holds = |record: &Record| record.member(HeldBy::MEMBER).is_some();
+    let is_holders = |record: &Record| id_of(record).is_some_and(|id| *id == *taken.holder);
+    Sockets::below(directories, Some(&taken.holder)).dismiss(|record| holds(record) && is_holders(record))?;
     Ok(true)
 }
 

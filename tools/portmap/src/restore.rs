@@ -13,7 +13,7 @@ use record::{Bundle, Id, Network, OwnedBy, Part, PortMapping, PortOptions, Ports
 use stage::{Stage, Tool};
 
 use crate::condition::Conditions;
-use crate::control::Sockets;
+use crate::control::{Sockets, id_of};
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::options::Restore;
@@ -80,7 +80,7 @@ pub(crate) fn served(proxies: &[Record], id: &ContainerId) -> Vec<Served> {
 
 /// Tells whether a record is a container's.
 pub(crate) fn is_of(record: &Record, id: Option<&ContainerId>) -> bool {
-    record.find::<Id>().ok().flatten().map(|id| id.0).as_ref() == id
+    id_of(record).as_ref() == id
 }
 
 /// Returns what the bundles of containers that are there, or of one, say of published ports.

@@ -59,12 +59,17 @@ pub(crate) enum HostPorts {
 }
 
 impl HostPorts {
+    /// Returns those that are asked for, unless any are.
+    fn span(self) -> Option<Span> {
+        match self {
+            Self::Random => None,
+            Self::Exactly(span) | Self::FirstFree(span) => Some(span),
+        }
+    }
+
     /// Returns the first that is asked for, or 0 where any is.
     pub(crate) fn first(self) -> u16 {
-        match self {
-            Self::Random => 0,
-            Self::Exactly(span) | Self::FirstFree(span) => span.first,
-        }
+        self.span().map_or(0, |span| span.first)
     }
 }
 
@@ -82,10 +87,7 @@ impl PortSpec {
     /// Tells whether a published port is one of those that this asks for.
     pub(crate) fn names(&self, port: &PortMapping) -> bool {
         let within = |span: Span, number| span.overlaps(Span::one(number));
-        let host = match self.host {
-            HostPorts::Random => true,
-            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => within(span, port.host_port),
-        };
+        let host = self.host.span().is_none_or(|span| within(span, port.host_port));
         let address = self.host_ip.is_none_or(|ip| ip.is_unspecified() || port.host_ip == Some(ip));
         self.protocol == port.protocol && host && within(self.container, port.container_port) && address
     }
@@ -101,29 +103,17 @@ impl PortSpec {
             }
             // What is free in one family may be taken in the other.
             HostPorts::Random => self.container.ports().try_for_each(|port| {
-                let mut last = take(Span::one(0), port);
-                for _ in 1..RANDOM_TRIES {
-                    if last.is_ok() {
-                        break;
-                    }
-                    last = take(Span::one(0), port);
-                }
-                last.with_context(|| format!("find a port for its port {port}"))
+                let mut take = || take(Span::one(0), port);
+                let is_found = (1..RANDOM_TRIES).any(|_| take().is_ok());
+                if is_found { Ok(()) } else { take().with_context(|| format!("find a port for its port {port}")) }
             }),
         }
     }
 
     /// Returns what stands before the last colon: the host's address and ports.
     fn host_side(&self) -> String {
-        let ports = match self.host {
-            HostPorts::Random => String::new(),
-            HostPorts::Exactly(span) | HostPorts::FirstFree(span) => span.to_string(),
-        };
-        match self.host_ip {
-            Some(IpAddr::V6(ip)) => format!("[{ip}]:{ports}"),
-            Some(IpAddr::V4(ip)) => format!("{ip}:{ports}"),
-            None => ports,
-        }
+        let ports = self.host.span().map(|span| span.to_string()).unwrap_or_default();
+        self.host_ip.map_or_else(|| ports.clone(), |ip| endpoint(ip, &ports))
     }
 }
 
@@ -138,6 +128,11 @@ impl From<&PortMapping> for PortSpec {
         let (host, container) = (HostPorts::Exactly(Span::one(port.host_port)), Span::one(port.container_port));
         Self { host_ip: port.host_ip, host, container, protocol: port.protocol }
     }
+}
+
+/// Writes an address with ports as people do.
+pub(crate) fn endpoint(address: IpAddr, ports: impl fmt::Display) -> String {
+    if address.is_ipv4() { format!("{address}:{ports}") } else { format!("[{address}]:{ports}") }
 }
 
 /// Returns the address that stands for all of a family.
@@ -161,30 +156,21 @@ impl FromStr for PortSpec {
             Some((ports, protocol)) => (ports, protocol.parse().map_err(Malformed)?),
             None => (text, Protocol::Tcp),
         };
-        let (rest, container) = match ports.rsplit_once(':') {
-            Some((rest, container)) => (Some(rest), span(container)?),
-            None => (None, span(ports)?),
-        };
-        let (host_ip, host) = match rest {
-            None => (None, ""),
-            Some(rest) => host_part(rest)?,
-        };
+        let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+        let (container, (host_ip, host)) = (span(container)?, host_part(rest)?);
         Ok(Self { host_ip, host: host_ports(host, container)?, container, protocol })
     }
 }
 
 /// Splits `ip:port`, `[ip]:port` or `port`. A bare IPv6 address is taken too, since docker takes `::1:8080:80`.
 fn host_part(text: &str) -> Result<(Option<IpAddr>, &str), Malformed> {
-    let Some((ip, port)) = text.rsplit_once(':') else {
-        return Ok((None, text));
-    };
+    let Some((ip, port)) = text.rsplit_once(':') else { return Ok((None, text)) };
     let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
     if bare.is_empty() {
         return Ok((None, port));
     }
-    bare.parse()
-        .map(|ip: IpAddr| (Some(ip.to_canonical()), port))
-        .map_err(|_| Malformed("the host's address is not an IP address"))
+    let ip: IpAddr = bare.parse().map_err(|_| Malformed("the host's address is not an IP address"))?;
+    Ok((Some(ip.to_canonical()), port))
 }
 
 fn host_ports(text: &str, container: Span) -> Result<HostPorts, Malformed> {

@@ -8,7 +8,7 @@ use record::{Id, PortMapping, Record};
 
 use crate::add;
 use crate::beside;
-use crate::control::Sockets;
+use crate::control::{Sockets, id_of};
 use crate::firewall::{self, Firewall, View};
 use crate::mapping::{Mapping, Published};
 use crate::options::{Check, Gc};
@@ -66,10 +66,8 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
     let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
-    sockets.dismiss(|record| {
-        let id = record.find::<Id>().ok().flatten();
-        id.is_some_and(|id| is_unwanted(&id.0) || dead.iter().any(|dead| id.0 == **dead))
-    })?;
+    sockets
+        .dismiss(|record| id_of(record).is_some_and(|id| is_unwanted(&id) || dead.iter().any(|dead| *id == **dead)))?;
     sockets.sweep()?;
     beside::sweep(&options.roots.directories(), is_unwanted)?;
     match publish::withdraw(None, leaves) {

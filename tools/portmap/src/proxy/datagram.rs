@@ -41,19 +41,13 @@ struct Flow {
 }
 
 /// The clients that send datagrams.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Flows {
     by_index: HashMap<u32, Flow>,
     of_ends: HashMap<Ends, u32>,
     next: u32,
-    swept: Instant,
+    swept: Option<Instant>,
     buffer: Vec<u8>,
-}
-
-impl Default for Flows {
-    fn default() -> Self {
-        Self { by_index: HashMap::new(), of_ends: HashMap::new(), next: 0, swept: Instant::now(), buffer: Vec::new() }
-    }
 }
 
 impl Flows {
@@ -102,15 +96,12 @@ impl Flows {
 
     /// Closes what is not used any more.
     pub(super) fn expire(&mut self) {
-        if self.by_index.is_empty() || self.swept.elapsed() < SWEEP {
+        if self.by_index.is_empty() || self.swept.is_some_and(|swept| swept.elapsed() < SWEEP) {
             return;
         }
-        self.swept = Instant::now();
-        let idle: Vec<_> =
-            self.by_index.iter().filter(|(_, flow)| flow.used.elapsed() > IDLE).map(|(index, _)| *index).collect();
-        for index in idle {
-            self.remove(index);
-        }
+        self.swept = Some(Instant::now());
+        self.by_index.retain(|_, flow| flow.used.elapsed() <= IDLE);
+        self.of_ends.retain(|_, index| self.by_index.contains_key(index));
     }
 
     pub(super) fn interval(&self) -> Option<Duration> {

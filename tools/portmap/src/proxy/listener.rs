@@ -104,18 +104,16 @@ pub(crate) fn listen(wishes: &[Wish], surroundings: &Surroundings<'_>) -> anyhow
 
 fn at_ports(spec: &PortSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
-    let mut take = |host_port: u16, container_port: u16| -> anyhow::Result<()> {
-        let taken = at_port(spec, host_port, surroundings)?;
-        listeners.extend(taken.into_iter().map(|(socket, address)| {
-            let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
-            let port = PortMapping { host_ip, host_port: address.port(), container_port, protocol: spec.protocol };
-            let inside = Inside::Port(container_port);
-            Listener::new(socket, Origin::Port(address), Served::Port(port), inside)
-        }));
+    let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
+    spec.choose(|host, first| {
+        for (host_port, container_port) in host.ports().zip(first..) {
+            let taken = at_port(spec, host_port, surroundings)?;
+            listeners.extend(taken.into_iter().map(|(socket, at)| {
+                let port = PortMapping { host_ip, host_port: at.port(), container_port, protocol: spec.protocol };
+                Listener::new(socket, Origin::Port(at), Served::Port(port), Inside::Port(container_port))
+            }));
+        }
         Ok(())
-    };
-    spec.choose(|host, container| {
-        host.ports().zip(container..).try_for_each(|(host, container)| take(host, container))
     })?;
     Ok(listeners)
 }

@@ -48,18 +48,11 @@ impl Token {
 
     pub(super) fn read(data: EventData) -> Option<Self> {
         let number = data.u64() & ((1 << NUMBER_BITS) - 1);
-        let index = || u32::try_from(number).ok();
-        match data.u64() >> NUMBER_BITS {
-            1 => index().map(Self::Door),
-            2 => Some(Self::Relay { side: Side::Client, number }),
-            3 => Some(Self::Relay { side: Side::Server, number }),
-            4 => index().map(Self::Flow),
-            5 => Some(Self::Control),
-            6 => Some(Self::End),
-            7 => Some(Self::Shut),
-            8 => index().map(Self::Datagrams),
-            _ => None,
-        }
+        let relay = |side| Self::Relay { side, number };
+        let indexed =
+            u32::try_from(number).ok().map(|index| [Self::Door(index), Self::Flow(index), Self::Datagrams(index)]);
+        let others = [relay(Side::Client), relay(Side::Server), Self::Control, Self::End, Self::Shut];
+        others.into_iter().chain(indexed.into_iter().flatten()).find(|token| token.data().u64() == data.u64())
     }
 }
 

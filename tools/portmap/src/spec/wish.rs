@@ -11,7 +11,7 @@ use anyhow::Context;
 use record::{PortMapping, Ports, Protocol, Record};
 use serde::{Deserialize, Serialize};
 
-use super::{HostPorts, Malformed, PortSpec, host_part, host_ports, port, span};
+use super::{HostPorts, Malformed, PortSpec, Span, host_part, host_ports, port};
 
 /// One `-p`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +85,7 @@ impl FromStr for SocketSpec {
 }
 
 fn host_port(text: &str) -> Result<PortSpec, Malformed> {
-    let (host_ip, host) = host_part(text)?;
-    let one = span("1")?;
+    let ((host_ip, host), one) = (host_part(text)?, Span::one(1));
     match host_ports(host, one)? {
         HostPorts::FirstFree(_) => Err(Malformed("a range of ports leads to a range of ports")),
         host => Ok(PortSpec { host_ip, host, container: one, protocol: Protocol::Tcp }),
@@ -135,11 +134,8 @@ impl Served {
     /// Returns what a record says is served; each socket stands there as `-p` takes it.
     pub(crate) fn of_record(record: &Record) -> anyhow::Result<Vec<Self>> {
         let ports = record.find::<Ports>()?.unwrap_or_default().0;
-        let sockets = record.find::<Sockets>()?.unwrap_or_default().0;
-        let sockets = sockets.iter().map(|text| {
-            let spec = text.parse().with_context(|| format!("socket {text}"))?;
-            Ok(Self::Socket(spec))
-        });
+        let sockets = record.find::<Sockets>()?.unwrap_or_default().0.into_iter();
+        let sockets = sockets.map(|text| text.parse().map(Self::Socket).with_context(|| format!("socket {text}")));
         ports.into_iter().map(|port| Ok(Self::Port(port))).chain(sockets).collect()
     }
 

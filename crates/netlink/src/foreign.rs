@@ -68,6 +68,12 @@ pub struct Passage {
     pub loss: String,
 }
 
+impl Passage {
+    fn owns(&self, rule: &Rule) -> bool {
+        rule.comment.as_ref() == Some(&self.comment)
+    }
+}
+
 /// A chain that drops what no rule accepts.
 #[derive(Debug)]
 struct Barrier {
@@ -111,8 +117,7 @@ pub fn close(socket: &mut Socket, passage: &Passage) -> Result<()> {
     let chains: Vec<Chain> = socket.dump(&Chain::dump())?.iter().map(Chain::read).collect();
     for chain in chains.iter().filter(|chain| chain.hook == Some(Hook::FORWARD)) {
         let Some(table) = chain.table() else { continue };
-        let own = |rule: &&Rule| rule.comment.as_deref() == Some(passage.comment.as_str());
-        for rule in rules_in(socket, table, &chain.name)?.iter().filter(own) {
+        for rule in rules_in(socket, table, &chain.name)?.iter().filter(|rule| passage.owns(rule)) {
             batch.push(&table.delete_rule(rule), 0);
         }
     }

@@ -76,12 +76,9 @@ fn refusal(flags: u16, message: &[u8]) -> Result<Body, Error> {
     if code == 0 {
         return Ok(Body::Done);
     }
-    let echoed = if flags & NLM_F_CAPPED == 0 {
-        let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
-        (length.ok_or_else(short)? as usize).max(HEADER).next_multiple_of(4)
-    } else {
-        HEADER
-    };
+    let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let echoed = if flags & NLM_F_CAPPED == 0 { length.ok_or_else(short)? as usize } else { HEADER };
+    let echoed = echoed.max(HEADER).next_multiple_of(4);
     let attributes = message.get(4 + echoed..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
     Ok(Body::Refused(refused(code, attributes)))
 }

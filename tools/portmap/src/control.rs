@@ -51,11 +51,8 @@ impl Sockets {
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
     pub(crate) fn make(&self, record: &Record) -> anyhow::Result<Control> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .with_context(|| format!("make {}", self.path.display()))?;
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
+        created.with_context(|| format!("make {}", self.path.display()))?;
         let directory = self.open()?.with_context(|| format!("open {}", self.path.display()))?;
         let make = || -> anyhow::Result<Control> {
             // Between binding and listening a socket looks like one that was left.
@@ -85,13 +82,7 @@ impl Sockets {
         let Some(directory) = self.open()? else { return Ok(()) };
         for (name, record) in self.servers()? {
             let Some(id) = record.find::<Id>()?.filter(|_| leaves(&record)) else { continue };
-            let end = || -> io::Result<()> {
-                let mut server = connect(&directory, &name)?;
-                server.write_all(&[DISMISS])?;
-                server.read_to_end(&mut Vec::new())?;
-                Ok(())
-            };
-            end().with_context(|| format!("end the server of {}", id.0))?;
+            say(&directory, &name, DISMISS).with_context(|| format!("end the server of {}", id.0))?;
         }
         Ok(())
     }
@@ -124,14 +115,12 @@ impl Sockets {
             return Ok(vec![name]);
         }
         let entries = sys::file::entries(&self.path).with_context(|| format!("read {}", self.path.display()))?;
-        let mut names: Vec<String> =
-            entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
         let is_own = |other: &str| {
             let (start, number) = other.rsplit_once('.').unwrap_or_default();
             start == name || !start.contains('.') && number.parse::<u32>().is_ok()
         };
-        names.retain(|name| self.only.is_none() || is_own(name));
-        Ok(names)
+        Ok(names.filter(|name| self.only.is_none() || is_own(name)).collect())
     }
 
     /// Returns how a socket's name begins.
@@ -157,8 +146,7 @@ impl Sockets {
 
     /// Opens the directory; `None` where there is none. One that others could write to would lend them our name.
     fn open(&self) -> anyhow::Result<Option<File>> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let flags = i32::try_from((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits()).unwrap_or_default();
         let opened = sys::file::there(File::options().read(true).custom_flags(flags).open(&self.path));
         let opened = opened.with_context(|| format!("open {}", self.path.display()))?;
         let Some(directory) = opened else { return Ok(None) };
@@ -216,11 +204,7 @@ impl Control {
             return false;
         }
         let mut word = [0];
-        let heard = asker
-            .set_nonblocking(false)
-            .and_then(|()| asker.set_read_timeout(Some(SHORT_PATIENCE)))
-            .and_then(|()| asker.set_write_timeout(Some(SHORT_PATIENCE)))
-            .and_then(|()| asker.read(&mut word));
+        let heard = wait_at_most(&asker, SHORT_PATIENCE).and_then(|()| asker.read(&mut word));
         if matches!(heard, Ok(1)) && word == [DISMISS] {
             // The asker waits for the end of this connection, which is the end of the process.
             std::mem::forget(OwnedFd::from(asker));
@@ -239,8 +223,7 @@ fn is_one_of_us(socket: &UnixStream) -> bool {
 }
 
 fn bind(path: &str) -> rustix::io::Result<UnixListener> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = stream_socket(AddressFamily::UNIX)?;
     // The file gets the socket's own mode.
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     net::bind(&socket, &SocketAddrUnix::new(path)?)?;
@@ -249,14 +232,7 @@ fn bind(path: &str) -> rustix::io::Result<UnixListener> {
 }
 
 fn ask(directory: &File, name: &str) -> io::Result<Option<Record>> {
-    let answer = || -> io::Result<Vec<u8>> {
-        let mut server = connect(directory, name)?;
-        server.write_all(b"?")?;
-        let mut line = Vec::new();
-        server.read_to_end(&mut line)?;
-        Ok(line)
-    };
-    match answer() {
+    match say(directory, name, b'?') {
         Ok(line) => Ok(Record::parse(&line, name).ok()),
         // One that is stopped does not answer in time.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -264,23 +240,35 @@ fn ask(directory: &File, name: &str) -> io::Result<Option<Record>> {
     }
 }
 
-fn connect(directory: &File, name: &str) -> io::Result<UnixStream> {
-    let server = open_connection(directory, name)?;
+/// Says a word to a server, and returns what that says until the connection ends.
+fn say(directory: &File, name: &str, word: u8) -> io::Result<Vec<u8>> {
+    let mut server = open_connection(directory, name)?;
     if !is_one_of_us(&server) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    server.set_nonblocking(false)?;
-    server.set_read_timeout(Some(PATIENCE))?;
-    server.set_write_timeout(Some(PATIENCE))?;
-    Ok(server)
+    wait_at_most(&server, PATIENCE)?;
+    server.write_all(&[word])?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn wait_at_most(socket: &UnixStream, patience: Duration) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))
 }
 
 /// Connects without waiting: a server that was stopped may have its queue full.
 fn open_connection(directory: &File, name: &str) -> rustix::io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = stream_socket(AddressFamily::UNIX)?;
     net::connect(&socket, &SocketAddrUnix::new(path_in(directory, name))?)?;
     Ok(UnixStream::from(socket))
+}
+
+/// Makes a socket for a stream; nobody waits at it.
+pub(crate) fn stream_socket(family: AddressFamily) -> rustix::io::Result<OwnedFd> {
+    net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
 /// The address of a socket has 108 bytes; a directory's path may have more.

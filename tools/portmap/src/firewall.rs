@@ -26,7 +26,7 @@ const TABLE: &str = "portmap";
 pub(crate) const OPEN: &str = "127.0.0.0/8 is open to neighbours and containers, since the firewall's table portmap-guard has lost \
                                its rule: `portmap restore` or `portmap gc` mends that";
 
-const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
+pub(crate) const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
 
 /// Somebody else changed the rule set while a plan was made from it: so many times it is made anew.
 const TRIES: usize = 64;

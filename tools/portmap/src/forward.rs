@@ -5,6 +5,7 @@ use netlink::foreign::{self, Forward, Passage};
 use netlink::nft::expression::{accept, translated};
 use netlink::nft::{Family, Rule};
 
+use crate::firewall::FAMILIES;
 use crate::mapping::Mapping;
 
 /// The comment of the rule that is put into such a chain.
@@ -19,7 +20,7 @@ pub(crate) fn open(how: Forward, mappings: &[Mapping]) -> anyhow::Result<()> {
         is_plain: false,
         options: vec![["-m", "conntrack", "--ctstate", "DNAT"].map(str::to_owned).to_vec()],
         is_open,
-        families: [Family::Ip, Family::Ip6].into_iter().filter(has).collect(),
+        families: FAMILIES.into_iter().filter(has).collect(),
         legacy: true,
         loss: "other machines will not reach the ports".to_owned(),
     };

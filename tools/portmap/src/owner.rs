@@ -55,10 +55,8 @@ impl MappingOwner {
 
     /// Returns the owner that a comment names, or `None` where somebody else wrote it.
     pub(crate) fn parse(comment: &str) -> Option<Self> {
-        let (words, netns) = match comment.split_once(" netns=") {
-            Some((words, netns)) => (words, Some(PathBuf::from(netns))),
-            None => (comment, None),
-        };
+        let (words, netns) =
+            comment.split_once(" netns=").map_or((comment, None), |(words, netns)| (words, Some(PathBuf::from(netns))));
         let named = || words.split(' ').any(|word| word == NAMED);
         let value = |name: &str| words.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         let attachment = value("if")
@@ -74,9 +72,8 @@ impl MappingOwner {
     /// whose name is only seen in another mount namespace (`run` makes one for itself) still has its link to the host.
     pub(crate) fn is_gone(&self) -> bool {
         let other = |netns: &Path| {
-            let noted =
-                self.birth.map(|_| NotedProcess { pid: process_of(netns).unwrap_or_default(), birth: self.birth });
-            noted.is_some_and(|noted| noted.alive().is_none())
+            let noted = NotedProcess { pid: process_of(netns).unwrap_or_default(), birth: self.birth };
+            self.birth.is_some() && noted.alive().is_none()
         };
         self.netns.as_deref().is_some_and(|netns| !is_at(netns) || other(netns)) && !self.has_link()
     }

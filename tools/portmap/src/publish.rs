@@ -96,10 +96,8 @@ pub(crate) fn publish(
     let (mut chosen, mut planned) = (Vec::new(), Vec::new());
     let mut change = |firewall: &mut Firewall| {
         firewall.change(|view| {
-            chosen = choose(view, target, specs, manner)?;
-            for mapping in &mut chosen {
-                mapping.held_by = holder;
-            }
+            let mappings = choose(view, target, specs, manner)?.into_iter();
+            chosen = mappings.map(|mapping| Mapping { held_by: holder, ..mapping }).collect();
             let hairpins = hairpins.iter().map(|hairpin| Hairpin { held_by: holder, ..hairpin.clone() }).collect();
             target.addresses.iter().try_for_each(|address| view.read_target(*address))?;
             planned = mapping::publish(&view.known, &Published { mappings: chosen.clone(), hairpins })?;
@@ -116,12 +114,11 @@ pub(crate) fn publish(
     }
     let mut done = change(firewall);
     for _ in specs {
-        match done {
-            Err(error) if let_go(&error, manner)? || withdraw_ended(firewall, &error, manner)? => {
-                done = change(firewall);
-            }
-            _ => break,
+        let Err(error) = &done else { break };
+        if !let_go(error, manner)? && !withdraw_ended(firewall, error, manner)? {
+            break;
         }
+        done = change(firewall);
     }
     let publication = Publication { mappings: chosen, steps: planned };
     // Somebody who withdrew the last port meanwhile may have turned it off.
@@ -226,10 +223,17 @@ fn choose(
     let mut chosen: Vec<Mapping> = Vec::new();
     for spec in specs {
         let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
-        let taken = spec.choose(|host, container| {
-            let random = || random_port(spec.host_ip, &addresses, spec.protocol).map(Span::one);
+        let protocol = spec.protocol;
+        // 0.0.0.0 and :: say the family and nothing more.
+        let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
+        let taken = spec.choose(|host, port| {
+            let random = || random_port(spec.host_ip, &addresses, protocol).map(Span::one);
             let host = if host.first == 0 { random()? } else { host };
-            let at = |address: &IpAddr| mappings(spec, host, container, *address, &target.owner, manner.conditions);
+            let at = |address: &IpAddr| {
+                let (target, owner) = (*address, target.owner.clone());
+                let whole = Mapping { host_ip, protocol, host, target, port, condition: None, owner, held_by: None };
+                split(whole, manner.conditions)
+            };
             let wanted: Vec<_> = addresses.iter().flat_map(at).collect();
             free(view, &chosen, &wanted, manner)?;
             chosen.extend(wanted);
@@ -243,19 +247,9 @@ fn choose(
     Ok(chosen)
 }
 
-/// Writes a wish at an address of the container as mappings, as few as there can be.
-fn mappings(
-    spec: &PortSpec,
-    host: Span,
-    port: u16,
-    target: IpAddr,
-    owner: &MappingOwner,
-    conditions: Option<&Conditions>,
-) -> Vec<Mapping> {
-    // 0.0.0.0 and :: say the family and nothing more.
-    let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
-    let (protocol, owner) = (spec.protocol, owner.clone());
-    let whole = Mapping { host_ip, protocol, host, target, port, condition: None, owner, held_by: None };
+/// Returns the mappings that the firewall has for one, as few as there can be.
+fn split(whole: Mapping, conditions: Option<&Conditions>) -> Vec<Mapping> {
+    let Mapping { host_ip, host, target, port, .. } = whole;
     let conditions = conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4()));
     if conditions.is_none() && host.first == port {
         return vec![whole];

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Server {
     /// Takes the ports that a proxy serves from inside the container. Returns what it serves, too.
     pub(crate) fn inside(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<(Self, Vec<Served>)> {
         let netns = namespace(target)?;
-        let inside = File::open(netns).with_context(|| format!("open network namespace {}", netns.display()))?;
+        let inside = File::open(&netns).with_context(|| format!("open network namespace {}", netns.display()))?;
         let directories = options.roots.directories();
         let listeners = proxy::listen(wishes, &Surroundings { directories: &directories, root: root(target)? })?;
         ensure_untranslated(&listeners, &target.owner)?;
@@ -63,8 +63,7 @@ impl Server {
         served.dedup();
         let sockets = Sockets::below(&directories, Some(&target.owner.id));
         let control = sockets.make(&proxy::record(target, &served)?)?;
-        let (netns, processes, greeting) =
-            (netns.to_owned(), processes(target, &options.while_process), options.proxy_protocol);
+        let (processes, greeting) = (processes(target, &options.while_process), options.proxy_protocol);
         Ok((Self { listeners, control, netns, inside: Some(inside), processes, greeting, held: None }, served))
     }
 
@@ -90,21 +89,21 @@ impl Server {
             record.set(&Holds(ports.to_vec()));
             Sockets::beside(directories, Some(&target.owner.id))
         };
-        let (control, netns) = (sockets.make(&record)?, namespace(target)?.to_owned());
+        let (control, netns) = (sockets.make(&record)?, namespace(target)?);
         let processes = processes(target, while_processes);
         Ok(Self { listeners, control, netns, inside: None, processes, greeting: None, held })
     }
 
     /// Serves until the container ends or somebody says so; `ready` is called when it does.
     pub(crate) fn serve(self, ready: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-        call_itself_portmap();
-        let pause = if self.inside.is_some() { Duration::from_secs(1) } else { Duration::from_secs(10) };
-        let watch = Watch::new(&self.processes, Some(&self.netns), pause)?;
+        // Started as /proc/self/exe, it would be called `exe`: that is only for people who list processes.
+        let _name = rustix::thread::set_name(c"portmap");
+        // What is beside translation has little to do.
+        let (pause, threads) = if self.inside.is_some() { (1, proxy::MOST_THREADS) } else { (10, 1) };
+        let watch = Watch::new(&self.processes, &self.netns, Duration::from_secs(pause))?;
         if let Some(inside) = &self.inside {
             proxy::move_into(inside)?;
         }
-        // What is beside translation has little to do.
-        let threads = if self.inside.is_some() { proxy::MOST_THREADS } else { 1 };
         let mut proxy = Proxy::new(self.listeners, self.control, watch, self.greeting, threads)?;
         ready()?;
         if self.held.is_none() {
@@ -163,19 +162,13 @@ pub(crate) fn end(child: &OwnedFd) {
     let _ended = pidfd_send_signal(child, Signal::TERM);
 }
 
-fn namespace(target: &Target) -> anyhow::Result<&Path> {
-    target.owner.netns.as_deref().context("the container has no network namespace")
+fn namespace(target: &Target) -> anyhow::Result<PathBuf> {
+    target.owner.netns.clone().context("the container has no network namespace")
 }
 
 /// Returns the processes that what serves a container does not outlive.
 fn processes(target: &Target, others: &[Pid]) -> Vec<Pid> {
     target.pid.into_iter().chain(others.iter().copied()).collect()
-}
-
-/// Started as /proc/self/exe, it would be called `exe`.
-fn call_itself_portmap() {
-    // It is only for people who list processes.
-    let _name = rustix::thread::set_name(c"portmap");
 }
 
 /// Opens the container's root directory, where a process of it is known.

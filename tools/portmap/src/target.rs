@@ -32,7 +32,7 @@ impl Target {
     /// namespace.
     pub(crate) fn of_record(record: &Record, id: Option<&ContainerId>, root: Owner) -> anyhow::Result<Self> {
         let state = record.member("pid").map(|_| record.part::<State>()).transpose()?;
-        let pid = state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
+        let pid = state.and_then(|state| state.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
         let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
         let id = id.cloned().map_or_else(|| record.part::<Id>().map(|id| id.0), Ok)?;
         let owner = record.find::<OwnedBy>()?.map_or(root, |owned| owned.0);

@@ -26,13 +26,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches processes and, if it is a name and no process's, the namespace.
-    pub(crate) fn new(processes: &[Pid], netns: Option<&Path>, pause: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(processes: &[Pid], netns: &Path, pause: Duration) -> anyhow::Result<Self> {
         let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP]).context("read signals")?;
         let open = |pid: &Pid| {
             pidfd_open(*pid, PidfdFlags::empty()).with_context(|| format!("watch process {}", pid.as_raw_nonzero()))
         };
         let processes = processes.iter().map(open).collect::<anyhow::Result<_>>()?;
-        let name = netns.filter(|netns| !netns.starts_with("/proc")).map(|netns| {
+        let name = Some(netns).filter(|netns| !netns.starts_with("/proc")).map(|netns| {
             let metadata = fs::metadata(netns).with_context(|| format!("watch {}", netns.display()))?;
             anyhow::Ok((netns.to_owned(), identity(&metadata)))
         });

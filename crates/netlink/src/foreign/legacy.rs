@@ -58,10 +58,7 @@ pub(super) fn barriers(passage: &Passage) -> Vec<Barrier> {
 /// Takes rules back that [`change`] has inserted.
 pub(super) fn close(passage: &Passage) -> Result<()> {
     for (program, listed) in tables(passage) {
-        if listed
-            .lines()
-            .any(|line| read_rule(line).is_some_and(|rule| rule.comment.as_deref() == Some(passage.comment.as_str())))
-        {
+        if listed.lines().filter_map(read_rule).any(|rule| passage.owns(&rule)) {
             change(program, "-D", passage)?;
         }
     }

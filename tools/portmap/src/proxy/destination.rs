@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{self, AddressFamily, SocketAddrUnix};
+
+use crate::control::stream_socket;
 
 /// Where somebody listens in the container.
 #[derive(Clone, Debug)]
@@ -33,8 +35,7 @@ impl Destination {
             Self::Address(SocketAddr::V6(_)) => AddressFamily::INET6,
             Self::Path(_) => AddressFamily::UNIX,
         };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let socket = stream_socket(family)?;
         let connected = match self {
             Self::Address(address) => net::connect(&socket, address),
             Self::Path(path) => path.connect(&socket),

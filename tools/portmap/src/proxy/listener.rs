@@ -10,9 +10,9 @@ use anyhow::{Context, bail, ensure};
 use container::Directories;
 use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
-use crate::control::Name;
+use crate::control::{Name, stream_socket};
 use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
 
@@ -162,9 +162,7 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
 /// Takes a name in the file system; one that a killed process has left is taken over.
 fn at_path(path: &Path) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
-    let open = || {
-        net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
-    };
+    let open = || stream_socket(AddressFamily::UNIX);
     let socket = open()?;
     match net::bind(&socket, &address) {
         Err(Errno::ADDRINUSE) if net::connect(open()?, &address) == Err(Errno::CONNREFUSED) => {

@@ -49,7 +49,8 @@ fn run(options: &Options) -> Result<ExitCode> {
     let read = |services: &options::Services| read_of(&services.services, false);
     let to_start = |print: &options::Print| read_of(&print.services.services, print.no_deps);
     let alone = |services: &[String]| read_of(services, true);
-    let root = root(options);
+    // What makes the other tools use the same directory.
+    let root = file.roots.argument().map_or_else(Vec::new, |root| vec![OsString::from("--root"), root.into()]);
     match &options.command {
         Command::Print(print) => {
             let script = script::script(&to_start(print)?, &root, print);
@@ -97,9 +98,4 @@ fn run(options: &Options) -> Result<ExitCode> {
         Command::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns what makes the other tools use the same directory.
-fn root(options: &Options) -> Vec<OsString> {
-    options.file.roots.argument().map_or_else(Vec::new, |root| vec!["--root".into(), root.into()])
 }

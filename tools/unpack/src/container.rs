@@ -43,7 +43,9 @@ impl Container {
         if let Some(bundle) = by_id {
             return Self::of_bundle(&bundle, Record::default());
         }
-        match Input::read(argument).with_context(|| format!("container {}", shown(argument)))? {
+        let shown =
+            || argument.map_or("container of the record".into(), |path| format!("container {}", path.display()));
+        match Input::read(argument).with_context(shown)? {
             Input::Directory(path) => Self::of_bundle(&std::path::absolute(&path)?, Record::default()),
             Input::Record(record) => match record.find::<Bundle>()? {
                 Some(Bundle(bundle)) => Self::of_bundle(&bundle, record),
@@ -88,10 +90,6 @@ impl Container {
         let (place, layers) = (Place::Flat(path), Vec::new());
         Ok(Self { record, place, layers, mount_points: HashSet::new(), command: None })
     }
-}
-
-fn shown(argument: Option<&Path>) -> String {
-    argument.map_or_else(|| "of the record".to_owned(), |path| path.display().to_string())
 }
 
 /// Returns the mount points and the command line of a bundle's config.json.

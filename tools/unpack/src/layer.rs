@@ -25,15 +25,13 @@ const AUFS: &[u8] = b".wh..wh.";
 /// But for these: what AUFS had several names for is there once, and the names are hard links to it.
 const PSEUDO_LINKS: &[u8] = b".wh..wh.plnk";
 
-/// What is known about the root, which gets its mode last: until then nobody else may enter the tree.
-pub(crate) type Root = Option<Entry>;
-
-/// Applies a layer. Returns the entry of the root directory, which is the caller's to apply.
+/// Applies a layer. Returns the entry of the root directory, which is the caller's to apply: the root gets its mode last, as
+/// until then nobody else may enter the tree.
 pub(crate) fn apply<R: BufRead>(
     archive: &mut Archive<R>,
     tree: &mut Tree<'_>,
     limits: &Limits,
-) -> anyhow::Result<Root> {
+) -> anyhow::Result<Option<Entry>> {
     let (mut root, mut pseudo_links) = (None, false);
     while let Some(entry) = archive.advance()? {
         limits.add_entry()?;

@@ -65,10 +65,10 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let layout = image.layout.path().to_owned();
     let rootfs = if let Some(path) = &args.flat {
         stay(&[parent(path)?.as_path()], &layout)?;
-        let path = flat::unpack(&image, path, &Arc::new(args.limits()), args.sync())?;
+        let path = flat::unpack(&image, path, &Arc::new(args.limits()), !args.no_sync)?;
         Rootfs { path: Some(path), ..Rootfs::default() }
     } else {
-        let store = Store::open(&args.roots.directories(), Form::overlay(), args.sync())?;
+        let store = Store::open(&args.roots.directories(), Form::overlay(), !args.no_sync)?;
         stay(&[store.path()], &layout)?;
         Rootfs { layers: Some(store.unpack(image, args.limits())?), ..Rootfs::default() }
     };
@@ -120,7 +120,7 @@ fn make_image(options: &Commit, args: &Args) -> anyhow::Result<ExitCode> {
 fn find(name: Option<&Path>, args: &Args) -> anyhow::Result<Container> {
     let mut container = Container::find(name, &args.roots.directories())?;
     if container.layers.is_empty() {
-        let store = Store::open(&args.roots.directories(), Form::overlay(), args.sync())?;
+        let store = Store::open(&args.roots.directories(), Form::overlay(), !args.no_sync)?;
         container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
     }
     Ok(container)

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     max_entries: u64,
     /// Do not wait until the disk has it: a crash of the machine may leave damaged layers
     #[arg(long)]
-    no_sync: bool,
+    pub(crate) no_sync: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
@@ -128,10 +128,6 @@ fn epoch() -> Result<Option<i64>, cli::Usage> {
 impl Args {
     pub(crate) fn limits(&self) -> Limits {
         Limits::new(self.max_size.0.unsigned_abs(), self.max_entries)
-    }
-
-    pub(crate) fn sync(&self) -> bool {
-        !self.no_sync
     }
 
     /// A record names its image.

@@ -22,18 +22,12 @@ const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const EDWARDS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// A key that signatures are checked with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct PublicKey {
     name: String,
     /// cosign signs a SHA-256 whatever the curve; other signers take the curve's own hash.
     algorithms: Vec<&'static dyn VerificationAlgorithm>,
     bytes: Vec<u8>,
-}
-
-impl std::fmt::Debug for PublicKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
-    }
 }
 
 impl PublicKey {

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Arg, ArgAction, Command, Id, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, Id, Parser};
 use rustix::process::Signal;
 
 pub use duration::duration;
@@ -79,10 +79,7 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     // Whose caller ignores it would never hear how a child has ended.
     sys::signal::restore(Signal::CHILD);
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let mut command = with_common_options(A::command());
-    if arguments.iter().any(|word| word == "-h") {
-        command = command.mut_args(only_the_usual);
-    }
+    let command = with_common_options(A::command());
     let tool = command.get_name().to_owned();
     let traced = trace::begin(&tool);
     let parsing = trace::span("arguments", "");
@@ -90,14 +87,17 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
         return generate(command, &what);
     }
-    let mut arguments = plain::plain(&command, arguments);
-    if let Err(error) = words::own(&command, &mut arguments) {
-        return end(&tool, codes, Err(error.into()));
+    // To give options their other names takes longer than the rest, and few command lines have one.
+    let is_other = arguments.iter().any(|word| is_other_name(&command, word));
+    let mut line = read(if is_other { with_other_names(command) } else { command }, &arguments);
+    if matches!(&line, Ok((.., Err(error))) if error.kind() == ErrorKind::UnknownArgument) {
+        line = read(with_other_names(with_common_options(A::command())), &arguments);
     }
-    let word = arguments.get(1).cloned();
-    let parsed = command
-        .try_get_matches_from_mut(arguments)
-        .and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, matches)));
+    let (command, word, matches) = match line {
+        Ok(line) => line,
+        Err(error) => return end(&tool, codes, Err(error)),
+    };
+    let parsed = matches.and_then(|matches| A::from_arg_matches(&matches).map(|args| (args, matches)));
     let (args, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -114,6 +114,21 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     let done = run(args);
     let almost = word.filter(|_| done.is_err()).and_then(|word| words::almost(command, &word));
     ended(&tool, codes, done, almost.as_deref().unwrap_or_default())
+}
+
+/// Reads a command line. Returns its first word, too.
+fn read(
+    mut command: Command,
+    arguments: &[OsString],
+) -> anyhow::Result<(Command, Option<OsString>, Result<ArgMatches, clap::Error>)> {
+    if arguments.iter().any(|word| word == "-h") {
+        command = command.mut_args(only_the_usual);
+    }
+    let mut arguments = plain::plain(&command, arguments.to_vec());
+    words::own(&command, &mut arguments)?;
+    let word = arguments.get(1).cloned();
+    let matches = command.try_get_matches_from_mut(arguments);
+    Ok((command, word, matches))
 }
 
 /// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.
@@ -219,20 +234,31 @@ const SAME: [&[&str]; 6] = [
     &["timeout", "time"],
 ];
 
-/// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do, and by its other names.
+/// Takes an option that is given twice by its last value, as getopt(3) and docker's command line do.
 fn alike(command: Command) -> Command {
-    let others: Vec<_> = SAME.iter().filter_map(|same| others(&command, same)).collect();
-    let add = |arg: Arg| match others.iter().find(|(id, _)| id == arg.get_id()) {
-        Some((_, names)) => arg.aliases(names),
-        None => arg,
-    };
-    let command = if others.is_empty() { command } else { command.mut_args(add) };
     command
         .disable_help_subcommand(true)
         .args_override_self(true)
         .help_template(HELP)
         .term_width(0)
         .mut_subcommands(alike)
+}
+
+/// Takes options by their other names, too.
+fn with_other_names(command: Command) -> Command {
+    let others: Vec<_> = SAME.iter().filter_map(|same| others(&command, same)).collect();
+    let add = |arg: Arg| match others.iter().find(|(id, _)| id == arg.get_id()) {
+        Some((_, names)) => arg.aliases(names),
+        None => arg,
+    };
+    command.mut_args(add).mut_subcommands(with_other_names)
+}
+
+/// Tells whether a word is the other name of an option, as far as the command itself tells: its verbs may have more.
+fn is_other_name(command: &Command, word: &OsString) -> bool {
+    let name = word.to_str().and_then(|word| word.strip_prefix("--")?.split('=').next());
+    let is_same = |name: &&str| SAME.iter().any(|same| same.contains(name));
+    name.filter(is_same).is_some_and(|name| !command.get_arguments().any(|arg| arg.get_long() == Some(name)))
 }
 
 /// Returns the option of a command that has one of these names, with the names that are free for it.

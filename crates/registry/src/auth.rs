@@ -143,9 +143,10 @@ pub(crate) fn answer(
     let token =
         ["token", "access_token"].iter().find_map(|name| answer.get(name)?.as_str().filter(|it| !it.is_empty()));
     let token = token.with_context(|| format!("get a token: {} gives none", host(&realm)))?;
+    // One that no clock has does not end.
     let life =
         answer.get("expires_in").and_then(Value::as_u64).map_or(LIFE, |life| LIFE.max(Duration::from_secs(life)));
-    Ok(Authorization { header: format!("Bearer {token}"), until: Some(Instant::now() + life.mul_f64(0.9)) })
+    Ok(Authorization { header: format!("Bearer {token}"), until: Instant::now().checked_add(life.mul_f64(0.9)) })
 }
 
 /// Credentials go to a token server over TLS, or where the registry itself is plain and on the same machine.

@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, getppid, set_parent_process_death_signal};
 
 use crate::raw::{done, opened};
-use crate::ready::readable;
+use crate::ready::{after, readable};
 
 /// Returns an exit code for how a process has ended, as a shell does.
 pub fn exit_code(status: WaitStatus) -> u8 {
@@ -35,7 +35,7 @@ pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
 
 /// Waits for the end of a process, for as long as `limit` at most. Returns true if it has ended.
 pub fn ends_within(process: impl AsFd, limit: Option<Duration>) -> io::Result<bool> {
-    Ok(readable([process.as_fd()], limit.map(|limit| Instant::now() + limit))?[0])
+    Ok(readable([process.as_fd()], limit.map(after))?[0])
 }
 
 /// Sets the program that `command` starts apart from this one's surroundings: a session of its own, `/` as working

@@ -127,6 +127,7 @@ fn named(sandbox: &Sandbox) {
     // What ends without a keeper is waited for, too.
     sandbox.run(&["keep", "wait", "done"]).ok().stdout_is("4\n");
     let waiting = sandbox.sh("exec keep wait front").start();
+    sandbox.run(&["keep", "stop", "--signal", "KILL", "--time", "18446744073709551615", "hand"]).ok();
     sandbox.run(&["keep", "stop", "-t", "0", "front", "hand", "done", "fresh"]).ok();
     front.wait().fails(137);
     waiting.wait().ok().stdout_is("137\n");

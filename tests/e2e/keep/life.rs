@@ -143,7 +143,9 @@ fn waiters(sandbox: &Sandbox) {
 
 fn stops(sandbox: &Sandbox) {
     let command = |end: &str| format!("trap '{end}' USR1; echo ready; while :; do read -t 1 x </dev/zero; done");
-    for (end, options, code) in [("exit 9", "", "9"), ("", "--time=0", "137")] {
+    for (end, options, code) in
+        [("exit 9", "", "9"), ("", "--time=0", "137"), ("exit 9", "--time=18446744073709551615", "9")]
+    {
         start(sandbox, "web", "--stop-signal SIGUSR1", "", &command(end));
         wait_for("the trap", || sandbox.read("state/containers/web/log").contains("ready").then_some(()));
         sandbox.sh(&format!("keep stop {options} web")).run().ok().stdout_is("web\n");

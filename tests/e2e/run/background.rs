@@ -73,7 +73,7 @@ fn keep_options(sandbox: &Sandbox) {
     run("--log-driver none --timeout 1", "sleep 1000").ok();
     sandbox.run(&["keep", "wait", "web"]).ok().stdout_is("137\n");
     sandbox.run(&["keep", "rm", "web"]).ok();
-    run("-i --rm", "cat").ok();
+    run("-i --rm --timeout 18446744073709551615", "cat").ok();
     let mut attach = sandbox.cmd(&["keep", "attach", "web"]).open_stdin().start();
     attach.write_stdin("typed\n");
     attach.wait_stdout("typed\n");
@@ -98,6 +98,8 @@ fn replace(sandbox: &Sandbox) {
 
 fn limited(sandbox: &Sandbox) {
     sandbox.sh(&busybox("--timeout 1", "sleep 1000")).run().fails(128 + 9);
+    // More seconds than a clock has are for ever.
+    sandbox.sh(&busybox("--timeout 18446744073709551615", "echo done")).run().ok().stdout_is("done\n");
     let both = "sh -c 'echo out; echo err >&2; cat'";
     sandbox.sh(&busybox("-a stdout", both)).stdin("in").run().ok().stdout_is("out\n").stderr_is("");
     sandbox.sh(&busybox("-a stderr -a stdin", both)).stdin("in").run().ok().stdout_is("").stderr_is("err\n");

@@ -180,6 +180,10 @@ fn odd_hooks(sandbox: &Sandbox) {
         config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo loud >&2; exec cat /dev/zero >&2"], "timeout": 1}]});
     });
     self::run(sandbox, "odd").fails(1).one_error_line("spawn", &["createRuntime hook #0", "timeout of 1.0s"]);
+    change(sandbox, "odd", |config| {
+        config["hooks"] = json!({"createRuntime": [{"path": "/bin/true", "timeout": i64::MAX}]});
+    });
+    self::run(sandbox, "odd").ok();
 }
 
 fn undone_hooks(sandbox: &Sandbox) {

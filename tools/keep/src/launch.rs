@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 use stage::Process;
+use sys::ready::after;
 
 use crate::clock;
 use crate::container::Container;
@@ -106,7 +107,7 @@ impl Launch {
         crate::notify::started(job.wishes.sdnotify, pid);
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
-        let deadline = job.wishes.timeout.map(|seconds| since + Duration::from_secs(seconds));
+        let deadline = job.wishes.timeout.map(|seconds| after(Duration::from_secs(seconds)));
         let (exit, outputs, input) = (self.exit, self.outputs, self.input);
         Ok(Launched::Running(Box::new(Container { pid, since, exit, outputs, input, health, deadline })))
     }

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper};
 use stage::Claim;
+use sys::ready::after;
 use sys::signal::SignalFd;
 
 use crate::container::Container;
@@ -259,7 +260,7 @@ impl<'a> Lifetime<'a> {
 
     /// Asks the container to end; it is killed when its time is over.
     fn stop(&mut self, grace: Option<Duration>, signal: Option<&str>, wanted: Wanted) {
-        let deadline = Instant::now() + grace.unwrap_or_else(|| self.job.grace());
+        let deadline = after(grace.unwrap_or_else(|| self.job.grace()));
         match &mut self.phase {
             // It will be as good as started again.
             Phase::Starting(_) if wanted == Wanted::Restart => return,

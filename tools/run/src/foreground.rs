@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 use stage::{Process, Stage, Status};
-use sys::ready::readable;
+use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
 use crate::options::{Options, Stream};
@@ -53,7 +53,7 @@ pub(crate) fn hide(command: &mut Command, options: &Options) {
 
 /// Waits for a process.
 pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
-    let mut deadline = manner.limit.map(|limit| Instant::now() + limit);
+    let mut deadline = manner.limit.map(after);
     loop {
         readable([manner.signals.as_fd(), process.as_fd()], deadline).context("poll")?;
         while let Some(received) = manner.signals.read()? {

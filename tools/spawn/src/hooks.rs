@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
+use sys::ready::after;
 
 use crate::config::Hook;
 use crate::journal;
@@ -62,8 +63,7 @@ pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launc
     // Nobody would wait for the hook of a runtime that was killed.
     sys::child::die_with_parent(&mut command, Signal::KILL);
     let report = launcher.map(|launcher| launch(&mut command, hook, launcher)).transpose()?;
-    let deadline =
-        hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    let deadline = hook.timeout.map(|seconds| after(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))));
     let mut child = command.spawn().with_context(|| format!("exec {}", hook.path.display()))?;
     // With it goes our copy of the hook's end.
     drop(command);

@@ -211,6 +211,9 @@ fn macvlan(sandbox: &Sandbox) {
         sandbox,
         "ip link add lan0 type veth peer name lan1; ip link set lan0 up; ip link set lan1 up
         ns network create -d macvlan -o parent=lan0 --subnet 192.0.2.0/24 --gateway 192.0.2.254 lan
+        # Earlier versions noted no driver.
+        sed -i 's/,\"driver\":\"macvlan\"//' $DRAYAGE_ROOT/networks/lan; ! grep driver $DRAYAGE_ROOT/networks/lan || exit 1
+        ns network create --exist-ok -d macvlan -o parent=lan0 --subnet 192.0.2.0/24 --gateway 192.0.2.254 lan
         ns add --network lan:ip=192.0.2.7 web >/dev/null
         ip -n web -d link show eth0 | grep -q macvlan; ip -n web route | grep -q 'default via 192.0.2.254'
         ns network create -d macvlan -o parent=lan0 --subnet 198.51.100.0/24 other

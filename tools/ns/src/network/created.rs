@@ -139,7 +139,9 @@ fn row(name: &NetworkName, settings: &Settings, members: Vec<PortAlias>) -> Resu
 pub(crate) fn settings_of(directories: &Directories, network: &str) -> Result<Option<Settings>> {
     let Ok(name) = network.parse::<NetworkName>() else { return Ok(None) };
     // What cannot be read may say that nobody gets out of it.
-    note::read(&directories.network(&name))
+    let noted: Option<Settings> = note::read(&directories.network(&name))?;
+    // Earlier versions noted the link alone.
+    Ok(noted.map(|noted| if noted.macvlan.is_some() { Settings { driver: Driver::Macvlan, ..noted } } else { noted }))
 }
 
 /// Returns the networks that were created, by name.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde_json::Value;
+
 /// What a container must have to be listed.
 #[derive(Clone, Debug)]
 pub(crate) enum Filter {
@@ -11,6 +13,19 @@ pub(crate) enum Filter {
     Name(String),
     /// A label, with that value if one is given.
     Label(String, Option<String>),
+}
+
+impl Filter {
+    /// Tells whether a container has that, by its row and its labels.
+    pub(crate) fn holds(&self, row: &Value, labels: &Value) -> bool {
+        match self {
+            Self::Member(member, value) => row[*member] == **value,
+            Self::Name(part) => row["id"].as_str().is_some_and(|id| id.contains(part)),
+            Self::Label(name, value) => {
+                labels.get(name).is_some_and(|label| value.as_ref().is_none_or(|value| label == value))
+            }
+        }
+    }
 }
 
 impl FromStr for Filter {

@@ -18,7 +18,6 @@ use stage::claim;
 use crate::clock;
 use crate::control;
 use crate::exit::{self, Exit};
-use crate::filter::Filter;
 use crate::health::{self, Health};
 use crate::job;
 use crate::options::Form;
@@ -28,8 +27,12 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).context("look for containers")?;
     let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
     let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
-    let mut rows: Vec<Value> = known.map(|known| row(directories, &known)).collect();
-    rows.retain(|row| form.filter.iter().all(|filter| has(filter, row, directories)));
+    let listed = known.filter_map(|known| {
+        let config = config(&known);
+        let row = row(directories, &known, &config);
+        form.filter.iter().all(|filter| filter.holds(&row, &config["annotations"])).then_some(row)
+    });
+    let mut rows: Vec<Value> = listed.collect();
     if let Some(last) = form.last {
         rows.sort_by(|one, other| text(&other["created"]).cmp(&text(&one["created"])));
         rows.truncate(last);
@@ -38,20 +41,6 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let width = || tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
     form.list.print(&rows, "id", || table(&rows, width()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Tells whether a container has what a filter asks for.
-fn has(filter: &Filter, row: &Value, directories: &Directories) -> bool {
-    match filter {
-        Filter::Member(member, value) => row[*member] == **value,
-        Filter::Name(part) => text(&row["id"]).contains(part),
-        Filter::Label(name, value) => {
-            let id = text(&row["id"]).parse().map(|id: ContainerId| directories.bundle(&id));
-            let config: Option<Value> = id.ok().and_then(|bundle| parse(&bundle, "config.json"));
-            let label = config.as_ref().and_then(|config| config["annotations"].get(name));
-            label.is_some_and(|label| value.as_ref().is_none_or(|value| label == value))
-        }
-    }
 }
 
 /// Returns a container's bundle, if there is one of this id.
@@ -120,10 +109,14 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
     }
 }
 
+/// Returns a container's config.json, as far as it can be read.
+pub(crate) fn config(known: &Known) -> Value {
+    parse(&known.bundle, "config.json").unwrap_or_default()
+}
+
 /// Returns what a list says of a container.
-pub(crate) fn row(directories: &Directories, known: &Known) -> Value {
+pub(crate) fn row(directories: &Directories, known: &Known, config: &Value) -> Value {
     let bundle = &known.bundle;
-    let config: Value = parse(bundle, "config.json").unwrap_or_default();
     // In a bundle that somebody else has made there is none.
     let record = Record::of_bundle(bundle).unwrap_or_default();
     let member = |name: &str| record.member(name).cloned().unwrap_or_default();
@@ -147,7 +140,8 @@ pub(crate) fn row(directories: &Directories, known: &Known) -> Value {
         row["started"] = json!(started);
     }
     if !up {
-        let mut exit: Option<Exit> = parse(bundle, exit::FILE);
+        // What could not be read is named here.
+        let mut exit = known.exit.clone().or_else(|| parse::<Exit>(bundle, exit::FILE));
         let ending = |id: ContainerId| matches!(claim::holder_of(directories, &id), Ok(Some(duty)) if duty.ending);
         if exit.is_none() && String::from(known.id.clone()).parse().is_ok_and(ending) {
             // Its keeper could not write it.

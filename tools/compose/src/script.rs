@@ -1,5 +1,6 @@
 //! The project as a shell script: `compose print`. It is what `compose up` executes.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use stage::{Stage, Tool};
@@ -58,7 +59,9 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         create.push([&*network.name]);
         script.push(format!("{create} >/dev/null\n"));
     }
-    script.extend(project.services.iter().flat_map(|service| &service.files).map(|file| file.line.clone()));
+    // Services may have the same one.
+    let files = project.services.iter().flat_map(|service| &service.files);
+    script.extend(files.map(|file| file.line.clone()).collect::<BTreeSet<_>>());
     for service in &project.services {
         for wait in &service.dependencies {
             if let Some(needed) = project.services.iter().find(|other| other.name == wait.service) {
@@ -137,7 +140,7 @@ pub(crate) fn word(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::options::Services;
-    use crate::service::Dependency;
+    use crate::service::{Dependency, MadeFile};
 
     #[test]
     fn a_script_waits_for_what_a_service_needs() {
@@ -154,7 +157,7 @@ mod tests {
                 })
                 .collect(),
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
-            files: vec![],
+            files: vec![MadeFile { line: "make it\n".to_owned(), variable: None }],
             networks: vec![],
             operands: vec!["img".to_owned(), "it's".to_owned()],
             build: None,
@@ -181,6 +184,7 @@ mod tests {
         assert_eq!(
             lines,
             [
+                "make it".to_owned(),
                 "keep stop --root /r -- p-init-1 >/dev/null 2>&1 || :".to_owned(),
                 format!("  {}", run("db")),
                 run("init"),

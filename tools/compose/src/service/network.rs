@@ -48,11 +48,12 @@ fn joined(
     if members.is_empty() {
         members.push(("default".to_owned(), default));
     }
+    let links = context.linked_as(name)?;
     let mut joined = Vec::new();
     for (key, member) in &members {
         let network = context.network(key).map_err(|what| member.error(what))?;
         let mut what = vec![format!("alias={name}")];
-        what.extend(context.linked_as(name)?.iter().map(|name| format!("alias={name}")));
+        what.extend(links.iter().map(|link| format!("alias={link}")));
         let mut priority = 0;
         if member.value.is_object() {
             member.only("aliases ipv4_address ipv6_address mac_address interface_name gw_priority priority")?;

@@ -8,21 +8,20 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::Signal;
 use stage::{Stage, Tool};
+use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
 use crate::action::known;
 use crate::project::Project;
 use crate::script::command;
 
-/// How often it is looked whether all have ended, while nobody interrupts. Nanoseconds.
-const LOOK: i64 = 100_000_000;
+/// How often it is looked whether all have ended, while nobody interrupts.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How logs are printed.
 pub(crate) struct Look {
@@ -112,11 +111,7 @@ type Follower = (Arc<Mutex<Option<Child>>>, JoinHandle<()>);
 
 fn wait(signals: &SignalFd, followers: &[Follower]) -> Result<Option<u8>> {
     while followers.iter().any(|(_, copy)| !copy.is_finished()) {
-        let mut polled = [PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-        match poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK })) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
+        readable([signals.as_fd()], Some(after(LOOK))).context("poll")?;
         if let Some(received) = signals.read()? {
             return Ok(Some(u8::try_from(received.signal).unwrap_or_default()));
         }

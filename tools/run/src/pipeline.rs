@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use stage::{Process, Stage, Status, Tool};
+use sys::ready::readable;
 use sys::signal::SignalFd;
 
 use crate::folder::{Copy, Folder};
@@ -131,15 +131,11 @@ fn kill(stage: &Running) {
 fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) -> Result<Option<u32>> {
     let mut interrupted = None;
     while running.iter().any(|stage| stage.status.is_none()) {
-        let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
-        fds.extend(copies.iter().map(|copy| PollFd::new(copy, PollFlags::IN)));
         let unfinished = running.iter().filter(|stage| stage.status.is_none());
-        fds.extend(unfinished.map(|stage| PollFd::new(&stage.process, PollFlags::IN)));
-        rustix::io::retry_on_intr(|| poll(&mut fds, None)).context("poll")?;
-        let ready: Vec<bool> = fds[1..=copies.len()].iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
+        let open_ends = copies.iter().map(AsFd::as_fd).chain(unfinished.map(|stage| stage.process.as_fd()));
+        let ready = readable([signals.as_fd()].into_iter().chain(open_ends), None).context("poll")?;
         let mut open = Vec::new();
-        for (mut copy, ready) in copies.into_iter().zip(ready) {
+        for (mut copy, ready) in copies.into_iter().zip(ready.into_iter().skip(1)) {
             if !ready || copy.turn()? {
                 open.push(copy);
             }

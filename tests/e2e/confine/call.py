@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """call.py PID CALL [ARGUMENT]...: has another process make a system call, and prints what the kernel answers: `ok` or the
-name of the error. Arguments are numbers or texts. The process goes on as if nothing had happened: ptrace(2), x86-64."""
+name of the error. Arguments are numbers or texts. The process goes on as if nothing had happened: ptrace(2), x86-64.
+A process that runs is let go and stopped again, until it is stopped in a system call."""
 
 import ctypes
 import errno
 import os
 import sys
+import time
 
 NUMBERS = {
     "open": 2, "listen": 50, "socket": 41, "execve": 59, "kill": 62, "mkdir": 83, "rmdir": 84, "unlink": 87, "ptrace": 101,
@@ -42,10 +44,20 @@ def write(pid, place, text):
         ptrace(POKEDATA, pid, place + at, int.from_bytes(text[at:at + 8], "little"))
 
 
-def call(pid, number, arguments):
-    before = Registers()
-    ptrace(GETREGS, pid, 0, ctypes.addressof(before))
-    assert ptrace(PEEKDATA, pid, before.rip - 2) & 0xFFFF == SYSCALL, "the process is not in a system call"
+def stop_in_a_call(pid):
+    for _ in range(1000):
+        ptrace(ATTACH, pid)
+        os.waitpid(pid, WALL)
+        registers = Registers()
+        ptrace(GETREGS, pid, 0, ctypes.addressof(registers))
+        if ptrace(PEEKDATA, pid, registers.rip - 2) & 0xFFFF == SYSCALL:
+            return registers
+        ptrace(DETACH, pid)
+        time.sleep(0.01)
+    sys.exit("the process is never in a system call")
+
+
+def call(pid, number, arguments, before):
     words, place = [], before.rsp - 4096
     for argument in arguments:
         try:
@@ -69,10 +81,9 @@ def call(pid, number, arguments):
 
 def main():
     pid, name, arguments = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    ptrace(ATTACH, pid)
-    os.waitpid(pid, WALL)
+    before = stop_in_a_call(pid)
     try:
-        answer = call(pid, NUMBERS[name], arguments)
+        answer = call(pid, NUMBERS[name], arguments, before)
     finally:
         ptrace(DETACH, pid)
     print("ok" if answer >= 0 else errno.errorcode[-answer])

@@ -335,8 +335,12 @@ fn find_scheme(client: &Client, host: &str) -> &'static str {
     let Err(error) = anybody.probe(&format!("https://{host}/v2/")) else { return "https" };
     log::debug!("no https: {:#}", error.into_error());
     let plain = || client.probe(&format!("http://{host}/v2/"));
-    // An answer that was cut off says nothing, and nobody asks for the scheme again.
-    match plain().or_else(|_| plain()) {
+    let asked = match plain() {
+        // An answer that was cut off says nothing, and nobody asks for the scheme again.
+        Err(Failure::Passing(..)) => plain(),
+        asked => asked,
+    };
+    match asked {
         // So a TLS server answers http on its port: what keeps it from speaking TLS with us is the thing to tell.
         Ok(StatusCode::BAD_REQUEST) | Err(_) => "https",
         Ok(_) => "http",

@@ -2,16 +2,16 @@
 //! its own process, volumes and all; one that does not through an overlay that is mounted nowhere.
 
 mod archive;
+pub(crate) mod end;
 mod place;
 
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 
-use ::container::{ContainerId, Directories, NameError};
+use ::container::{ContainerId, Directories};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags};
@@ -22,44 +22,14 @@ use crate::interrupt::Interrupt;
 use crate::options::Cp;
 use crate::state::runner;
 use crate::tree::{Entry, Manner, copy_content, copy_entry};
+use end::CopyEnd;
 use place::{Found, Object, Place};
-
-/// What is written for a source or a destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
-    /// `CONTAINER:PATH`.
-    Inside { id: ContainerId, path: PathBuf },
-    /// A path of the host's.
-    Local(PathBuf),
-    /// `-`: a tar archive.
-    Stream,
-}
-
-impl FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "-" {
-            return Ok(Self::Stream);
-        }
-        // As with docker: who means a file with a colon in its name writes ./ before it.
-        match text.split_once(':').filter(|_| !text.starts_with(['/', '.'])) {
-            Some((_, "") | ("", _)) => Err("not CONTAINER:PATH".to_owned()),
-            Some((id, path)) => {
-                let id = id.parse().map_err(|error: NameError| error.to_string())?;
-                Ok(Self::Inside { id, path: Path::new("/").join(path) })
-            }
-            None if text.is_empty() => Err("an empty path".to_owned()),
-            None => Ok(Self::Local(text.into())),
-        }
-    }
-}
 
 /// Makes an ordinary user root of the namespace that the container's files belong to.
 pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
     let directories = &roots.directories();
     let named = [&options.source, &options.destination].into_iter().find_map(|name| match name {
-        Name::Inside { id, .. } => Some(id),
+        CopyEnd::Inside { id, .. } => Some(id),
         _ => None,
     });
     let bundle = named.map(|id| directories.bundle(id));
@@ -88,28 +58,28 @@ pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
         links: RefCell::default(),
     };
     let done = match (&options.source, &options.destination) {
-        (Name::Inside { id, path }, Name::Stream) => {
+        (CopyEnd::Inside { id, path }, CopyEnd::Stream) => {
             let source = open(id)?.look(path, options.follow_link)?;
             archive::write(&source, &interrupt, io::stdout().lock())
         }
-        (Name::Stream, Name::Inside { id, path }) => {
+        (CopyEnd::Stream, CopyEnd::Inside { id, path }) => {
             let place = open(id)?;
             archive::read(io::stdin().lock(), &place, path, &manner(&place))
         }
-        (Name::Inside { id, path }, Name::Local(to)) => {
+        (CopyEnd::Inside { id, path }, CopyEnd::Local(to)) => {
             let here = Place::host();
             copy(&open(id)?, path, &here, to, (options, &manner(&here)))
         }
-        (Name::Local(from), Name::Inside { id, path }) => {
+        (CopyEnd::Local(from), CopyEnd::Inside { id, path }) => {
             let there = open(id)?;
             copy(&Place::host(), from, &there, path, (options, &manner(&there)))
         }
         _ => return Err(cli_usage("one of the two has to be CONTAINER:PATH, the other a path or -".to_owned())),
     };
-    let shown = |name: &Name| match name {
-        Name::Inside { id, path } => format!("{id}:{}", path.display()),
-        Name::Local(path) => path.display().to_string(),
-        Name::Stream => "-".to_owned(),
+    let shown = |name: &CopyEnd| match name {
+        CopyEnd::Inside { id, path } => format!("{id}:{}", path.display()),
+        CopyEnd::Local(path) => path.display().to_string(),
+        CopyEnd::Stream => "-".to_owned(),
     };
     done.with_context(|| format!("copy {} to {}", shown(&options.source), shown(&options.destination)))
 }
@@ -162,28 +132,4 @@ impl Object {
 /// Makes a name for a directory's entry.
 fn c_name(name: &std::ffi::OsStr) -> Result<CString> {
     CString::new(name.as_encoded_bytes()).context("a name with NUL")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_docker_s() {
-        let inside = |id: &str, path: &str| Ok(Name::Inside { id: id.parse().unwrap(), path: path.into() });
-        for (text, want) in [
-            ("web:/etc/hosts", inside("web", "/etc/hosts")),
-            ("web:etc/hosts", inside("web", "/etc/hosts")),
-            ("web:/a:b/.", inside("web", "/a:b/.")),
-            ("./web:x", Ok(Name::Local("./web:x".into()))),
-            ("/a:b", Ok(Name::Local("/a:b".into()))),
-            ("plain", Ok(Name::Local("plain".into()))),
-            ("-", Ok(Name::Stream)),
-            ("web:", Err(())),
-            (":/x", Err(())),
-            ("", Err(())),
-        ] {
-            assert_eq!(text.parse::<Name>().map_err(|_| ()), want, "{text}");
-        }
-    }
 }

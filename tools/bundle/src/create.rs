@@ -19,7 +19,7 @@ use crate::files::{self, Reach};
 use crate::interrupt::Interrupt;
 use crate::mount::{Mount, Source, VolumeFlag};
 use crate::namespace::Namespace;
-use crate::options::{Create, Mounts};
+use crate::options::Create;
 use crate::overlay::{self, Mounted, Overlay};
 use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
@@ -66,10 +66,8 @@ pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> 
         given => given,
     };
     let mut options = options.clone();
-    let Mounts { volume, mount: given, tmpfs, volumes_from, .. } = &options.mounts;
-    let own = volume.iter().map(|flag| &flag.0).chain(given.iter().map(|flag| &flag.0));
-    let own: Vec<&Mount> = own.chain(tmpfs.iter().map(|flag| &flag.0)).collect();
-    let borrowed = borrow::mounts(volumes_from, &own, directories)?;
+    let own: Vec<&Mount> = options.mounts.given().collect();
+    let borrowed = borrow::mounts(&options.mounts.volumes_from, &own, directories)?;
     options.mounts.volume.extend(borrowed.into_iter().map(VolumeFlag));
     let mut labels = label_files(&options.names.label_file)?;
     labels.append(&mut options.names.label);

@@ -9,11 +9,11 @@ use cli::{Bytes, Cpus, Limit};
 use crate::borrow::VolumesFrom;
 use crate::capability::Choice;
 use crate::cdi::{DeviceOption, Gpus};
-use crate::cp;
+use crate::cp::end::CopyEnd;
 use crate::device::{self, CgroupRule, OnDevice};
 use crate::environment::Variable;
 use crate::hosts::HostEntry;
-use crate::mount::{MountFlag, TmpfsFlag, VolumeFlag};
+use crate::mount::{Mount, MountFlag, TmpfsFlag, VolumeFlag};
 use crate::namespace::Namespace;
 use crate::security::SecurityOption;
 use crate::ulimit::Ulimit;
@@ -132,10 +132,10 @@ pub(crate) struct Cp {
     pub(crate) follow_link: bool,
     /// `CONTAINER:PATH`, a path, or `-` for a tar archive
     #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
-    pub(crate) source: cp::Name,
+    pub(crate) source: CopyEnd,
     /// The same
     #[arg(value_name = "DESTINATION", allow_hyphen_values = true)]
-    pub(crate) destination: cp::Name,
+    pub(crate) destination: CopyEnd,
 }
 
 /// What a bundle is made of.
@@ -325,6 +325,14 @@ groups! {
         retries = "health-retries": Option<u32>,
         #[arg(conflicts_with_all = ["probe", "interval", "timeout", "start_period", "start_interval", "retries"])]
         no_healthcheck: bool,
+    }
+}
+
+impl Mounts {
+    /// Returns what the options themselves mount.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Mount> {
+        let given = self.volume.iter().map(|flag| &flag.0).chain(self.mount.iter().map(|flag| &flag.0));
+        given.chain(self.tmpfs.iter().map(|flag| &flag.0))
     }
 }
 

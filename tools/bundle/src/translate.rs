@@ -245,10 +245,7 @@ fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
 /// Returns every mount, parents before what is mounted in them: the user's, then the image's volumes where the user
 /// has mounted nothing.
 pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Result<Vec<Mount>> {
-    let given = &options.mounts;
-    let mut mounts: Vec<Mount> = given.volume.iter().map(|flag| flag.0.clone()).collect();
-    mounts.extend(given.mount.iter().map(|flag| flag.0.clone()));
-    mounts.extend(given.tmpfs.iter().map(|flag| flag.0.clone()));
+    let mut mounts: Vec<Mount> = options.mounts.given().cloned().collect();
     for (number, mount) in mounts.iter().enumerate() {
         if mounts[..number].iter().any(|other| other.destination == mount.destination) {
             bail!(cli::Usage(format!("two mounts on {}", mount.destination)));

@@ -18,11 +18,11 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
-/// The image's accounts: the fields of the lines of passwd(5) and of group(5), which have the same three first.
+/// The image's accounts: passwd(5) and group(5), whose lines have the same three fields first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accounts {
-    users: Vec<Vec<String>>,
-    groups: Vec<Vec<String>>,
+    users: String,
+    groups: String,
 }
 
 const NAME: usize = 0;
@@ -35,14 +35,14 @@ impl Accounts {
     /// Reads passwd(5) and group(5). As docker does, what a line has no field for is empty, and a group that is no number is
     /// 0. A user that is none is passed over: it would be root.
     pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
-        let lines = |text| fields(text).filter(|line| number(line, ID).is_some()).collect();
-        Self { users: lines(passwd), groups: lines(group) }
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Self { users: text(passwd), groups: text(group) }
     }
 
     /// Resolves `USER[:GROUP]`, each a name or a number, and the groups given beside it. Without a user it is root.
     pub(crate) fn resolve(&self, spec: &str, further: &[String]) -> Result<User> {
         let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-        let with_id = |uid| self.users.iter().find(|line| number(line, ID) == Some(uid));
+        let with_id = |uid| lines(&self.users).find(|line| number(line, ID) == Some(uid));
         let (uid, account) = match Name::of(user).with_context(|| format!("user `{spec}`"))? {
             Name::None => (0, with_id(0)),
             Name::Number(uid) => (uid, with_id(uid)),
@@ -55,10 +55,10 @@ impl Accounts {
         let gid = if group.is_empty() {
             // Of a number, too, if a name has it: so docker, umoci, and the image specification's config.md ("user",
             // "uid"). Its conversion.md would have none.
-            let name = account.map(|account| account[NAME].as_str()).filter(|name| !name.is_empty());
+            let name = account.and_then(|account| field(account, NAME)).filter(|name| !name.is_empty());
             let has_it =
-                |line: &&Vec<String>| line.get(MEMBERS).is_some_and(|all| all.split(',').any(|one| Some(one) == name));
-            groups.extend(self.groups.iter().filter(has_it).filter_map(|line| number(line, ID)));
+                |line: &&str| field(line, MEMBERS).is_some_and(|all| all.split(',').any(|one| Some(one) == name));
+            groups.extend(lines(&self.groups).filter(has_it).filter_map(|line| number(line, ID)));
             let gid = account.and_then(|account| number(account, GROUP));
             check(gid.unwrap_or_default()).with_context(|| format!("group of user `{spec}`"))?
         } else {
@@ -70,8 +70,8 @@ impl Accounts {
         groups.insert(0, gid);
         let mut seen = BTreeSet::new();
         groups.retain(|gid| seen.insert(*gid));
-        let home = account.and_then(|account| account.get(HOME)).filter(|home| home.starts_with('/'));
-        Ok(User { uid, gid, groups, home: home.cloned().unwrap_or_else(|| "/".to_owned()) })
+        let home = account.and_then(|account| field(account, HOME)).filter(|home| home.starts_with('/'));
+        Ok(User { uid, gid, groups, home: home.unwrap_or("/").to_owned() })
     }
 
     fn group(&self, group: &str) -> Result<u32> {
@@ -84,8 +84,8 @@ impl Accounts {
 }
 
 /// Finds the line of a name, and its id.
-fn named<'a>(lines: &'a [Vec<String>], name: &str, kind: &str, file: &str) -> Result<(u32, &'a Vec<String>)> {
-    let line = lines.iter().find(|line| line[NAME] == name);
+fn named<'a>(text: &'a str, name: &str, kind: &str, file: &str) -> Result<(u32, &'a str)> {
+    let line = lines(text).find(|line| field(line, NAME) == Some(name));
     let line = line.with_context(|| format!("{kind} `{name}` is not in the image's /etc/{file}"))?;
     let id = number(line, ID).ok_or_else(out_of_range).and_then(check);
     Ok((id.with_context(|| format!("{kind} `{name}`"))?, line))
@@ -126,16 +126,17 @@ fn out_of_range() -> anyhow::Error {
     anyhow!("the number is not between 0 and {LARGEST_ID}")
 }
 
-fn number(line: &[String], field: usize) -> Option<u32> {
-    line.get(field)?.parse().ok()
+/// Returns the lines that have an id and are no comments.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').map(str::trim_ascii).filter(|line| !line.starts_with('#') && number(line, ID).is_some())
 }
 
-/// Splits the lines that are neither empty nor comments at their colons.
-fn fields(text: &[u8]) -> impl Iterator<Item = Vec<String>> {
-    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    lines
-        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
-        .map(|line| String::from_utf8_lossy(line).split(':').map(str::to_owned).collect())
+fn field(line: &str, at: usize) -> Option<&str> {
+    line.split(':').nth(at)
+}
+
+fn number(line: &str, at: usize) -> Option<u32> {
+    field(line, at)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::tree::{Entry, Manner};
 pub(crate) fn write(source: &Object, interrupt: &Interrupt, out: impl Write) -> Result<()> {
     let mut writer = Tree { archive: Writer::new(out), linked: HashMap::new(), interrupt };
     if let Some(directory) = writer.entry(source.entry(), &source.stat, source.name.to_bytes())? {
-        writer.content(directory, source.name.to_bytes().to_vec())?;
+        writer.content(directory, source.name.to_bytes())?;
     }
     Ok(writer.archive.finish()?.flush()?)
 }
@@ -63,19 +63,17 @@ impl<W: Write> Tree<'_, W> {
         Ok(None)
     }
 
-    fn content(&mut self, directory: OwnedFd, mut path: Vec<u8>) -> Result<()> {
+    /// Writes what is below a directory, whose name is `top` in the archive.
+    fn content(&mut self, directory: OwnedFd, top: &[u8]) -> Result<()> {
         let mut walk = Walk::new(directory)?;
         while let Some(met) = walk.advance()? {
-            let Met::Entry(name) = met else {
-                path.truncate(path.iter().rposition(|&byte| byte == b'/').unwrap_or_default());
-                continue;
-            };
-            let child = [path.as_slice(), b"/", name.to_bytes()].concat();
+            let Met::Entry(name) = met else { continue };
+            let below = walk.path().iter().chain([&name]).map(|name| name.to_bytes());
+            let child = std::iter::once(top).chain(below).collect::<Vec<_>>().join(&b'/');
             let entry = Entry { directory: walk.directory(), name: &name };
             let written = entry.stat().map_err(Into::into).and_then(|stat| self.entry(entry, &stat, &child));
             if let Some(directory) = written.with_context(|| Name(&child).to_string())? {
                 walk.enter(name, directory)?;
-                path = child;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, IsTerminal, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use stage::{Stage, Tool};
@@ -13,8 +13,9 @@ use stage::{Stage, Tool};
 use crate::logs;
 use crate::options::{Config, Exec, Ps, Up};
 use crate::project::Project;
-use crate::script::{self, command, created};
+use crate::script::{self, created};
 use crate::service::Service;
+use crate::tool::{command, known, succeeded};
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
 pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
@@ -140,10 +141,6 @@ fn each(mut stage: Stage, ids: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
     succeeded(&stage, child.wait().context("wait for keep")?)
 }
 
-fn succeeded(stage: &Stage, status: ExitStatus) -> Result<()> {
-    if status.success() { Ok(()) } else { bail!("{stage}: {status}") }
-}
-
 /// Executes a command in the one service's container; the exit code is the command's.
 pub(crate) fn exec(project: &Project, root: &[OsString], states: Option<&Path>, exec: &Exec) -> Result<ExitCode> {
     let [service] = project.services.as_slice() else { bail!("no service {}", exec.words[0]) };
@@ -232,12 +229,4 @@ pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> 
     list.push([(ps.json, "--json"), (ps.quiet, "--quiet")].into_iter().filter(|(set, _)| *set).map(|(_, form)| form));
     list.push(project.services.iter().map(|service| &*service.container));
     execute(&list, Stdio::inherit())
-}
-
-/// Returns the ids that `keep` knows.
-pub(crate) fn known(root: &[OsString], arguments: &[&str]) -> Result<HashSet<String>> {
-    let list = command(Tool::Keep, arguments, root);
-    let output = list.command()?.stderr(Stdio::inherit()).output().with_context(|| list.to_string())?;
-    succeeded(&list, output.status)?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }

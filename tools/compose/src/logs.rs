@@ -16,9 +16,8 @@ use stage::{Stage, Tool};
 use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
-use crate::action::known;
 use crate::project::Project;
-use crate::script::command;
+use crate::tool::{command, known};
 
 /// How often it is looked whether all have ended, while nobody interrupts.
 const LOOK: Duration = Duration::from_millis(100);

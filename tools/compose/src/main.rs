@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod context;
 mod dotenv;
 mod files;
 mod interpolate;
@@ -16,6 +17,7 @@ mod paths;
 mod project;
 mod script;
 mod service;
+mod tool;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use stage::{Stage, Tool};
+use stage::Tool;
 
+use crate::context::ProjectNetwork;
 use crate::options::Print;
-use crate::project::{Project, ProjectNetwork};
+use crate::project::Project;
 use crate::service::{CONFIG_HASH, Condition, Service};
+use crate::tool::command;
 
 /// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
 const IS: &str = "is() { LIST ${2-} | grep -xF -- \"$1\" >/dev/null; }\n";
@@ -106,13 +108,6 @@ pub(crate) fn created(project: &Project) -> Vec<&ProjectNetwork> {
     created.sort_by_key(|network| &network.name);
     created.dedup_by_key(|network| &network.name);
     created
-}
-
-/// Begins a command line of a tool; `root` stands behind the verb.
-pub(crate) fn command(tool: Tool, arguments: &[&str], root: &[OsString]) -> Stage {
-    let mut stage = Stage::new(tool, arguments.iter().copied());
-    stage.push(root.iter().cloned());
-    stage
 }
 
 /// A container that runs is what most wait for, and it runs when its own line is done.

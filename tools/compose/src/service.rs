@@ -3,8 +3,8 @@
 use anyhow::Result;
 use container::ContainerId;
 
+use crate::context::{Context, ProjectNetwork};
 use crate::node::Node;
-use crate::project::{Context, ProjectNetwork};
 
 mod build;
 mod environment;

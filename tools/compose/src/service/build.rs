@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::field;
+use crate::context::Context;
 use crate::node::Node;
-use crate::project::Context;
 
 const FIELDS: &str = include_str!("build.txt");
 

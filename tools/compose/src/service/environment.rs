@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::context::Context;
 use crate::interpolate::Variables;
 use crate::node::Node;
-use crate::project::Context;
 use crate::{dotenv, files};
 
 /// Returns the options of `env_file` and `environment`.

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
+use crate::context::Context;
 use crate::node::Node;
-use crate::project::Context;
 
 /// Keys of a service.
 pub(super) const SERVICE: &str = include_str!("fields.txt");

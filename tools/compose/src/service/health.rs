@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::field;
+use crate::context::Context;
 use crate::node::Node;
-use crate::project::Context;
 
 const FIELDS: &str = include_str!("health.txt");
 

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::fnv;
+use crate::context::Context;
 use crate::node::Node;
-use crate::project::Context;
 use crate::script::word;
 
 /// A secret or config that is made of a text: a file below the project's directory.

@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use serde_json::Value;
 
 use super::field::namespace;
+use crate::context::{Context, ProjectNetwork};
 use crate::node::Node;
-use crate::project::{Context, ProjectNetwork};
 
 /// Returns the options of `network_mode`, `networks` and `ports`, and the networks.
 pub(super) fn options(

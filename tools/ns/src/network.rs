@@ -13,6 +13,7 @@ mod lock;
 mod macvlan;
 mod named;
 mod note;
+mod observed;
 mod outward;
 mod owner;
 mod plan;
@@ -20,6 +21,7 @@ mod pool;
 mod removal;
 mod restore;
 mod result;
+mod settings;
 mod work;
 
 use std::fs::File;
@@ -38,10 +40,11 @@ pub(crate) use created::{create, list, remove};
 use hosts::Note;
 pub(crate) use lock::lock;
 pub(crate) use named::within;
+use observed::{Bridge, Observed};
 use owner::PortAlias;
 pub(crate) use owner::bridge_of;
 pub(crate) use plan::Request;
-use plan::{Bridge, Observed, Plan, Step};
+use plan::{Plan, Step};
 pub(crate) use pool::DEFAULT_BRIDGE;
 pub(crate) use removal::{SWEEP, delete, disconnect, sweep_all};
 pub(crate) use restore::{check, restore};
@@ -141,7 +144,7 @@ fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Reques
 
 /// Makes one network.
 fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Result<Plan> {
-    if let Some(created) = created::settings_of(directories, &request.network)? {
+    if let Some(created) = settings::settings_of(directories, &request.network)? {
         let is_plain = request.settings == Settings::default();
         ensure!(is_plain, "network {}: its subnets and the like are given to `ns network create`", request.network);
         request.bridge.take_if(|_| created.macvlan.is_some());
@@ -283,7 +286,7 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
     let others = others.iter().filter(|other| other.is_routed() && Some(other.index) != index);
     let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));
     let mut named: Vec<_> = named.collect();
-    let reserved = if bridge.is_none() { created::created(directories)? } else { vec![] };
+    let reserved = if bridge.is_none() { settings::created(directories)? } else { vec![] };
     for (network, settings) in reserved.iter().filter(|(network, _)| bridge_of(network) != name) {
         let addresses = settings.subnets.iter().zip(&settings.gateways);
         named.extend(addresses.map(|(subnet, at)| (network.to_string(), Cidr { address: *at, ..*subnet })));

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, anyhow};
 use netlink::route::Cidr;
 
+use super::observed::Observed;
 use super::owner::hash;
-use super::plan::Observed;
 use crate::options::Settings;
 
 /// The bridge that is meant where none is named.
@@ -76,7 +76,7 @@ const fn ipv4([a, b, c, d]: [u8; 4], prefix: u8) -> Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::plan::Bridge;
+    use crate::network::observed::Bridge;
 
     fn chosen(bridge: &str, ipv6: bool, observed: &Observed) -> Result<Vec<Cidr>> {
         networks(bridge, &Settings { ipv6, ..Settings::default() }, observed)

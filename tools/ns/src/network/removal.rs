@@ -16,7 +16,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::lock::{lock, lock_file, lock_quietly};
 use super::owner::{self, PortAlias};
-use super::{Target, created, firewall, macvlan, named};
+use super::settings::settings_of;
+use super::{Target, firewall, macvlan, named};
 
 /// The name by which the process in the background is executed.
 pub(crate) const SWEEP: &str = "ns-sweep";
@@ -80,7 +81,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
 pub(crate) fn disconnect(target: &mut Target, network: &str, _lock: &File) -> Result<()> {
     let (id, bridge) = (&target.id, owner::bridge_of(network));
     let mut host = Router::open().context("open a routing socket")?;
-    let settings = created::settings_of(&target.directories, network)?.unwrap_or_default();
+    let settings = settings_of(&target.directories, network)?.unwrap_or_default();
     let left = if settings.macvlan.is_some() {
         let member = macvlan::member(&mut host, &settings, id).context("look into the container")?;
         let member = member.filter(|member| member.port.owner == Some(target.owner));

@@ -12,13 +12,13 @@ use netlink::route::{Cidr, Link, NewLink, Router};
 use record::{Id, Network, NetworkOptions, OwnedBy, Record};
 use serde_json::Value;
 
-use super::created::settings_of;
 use super::firewall::{self, Rules};
 use super::lock::lock_quietly;
 use super::named;
 use super::owner::{self, PortAlias};
 use super::plan::{Step, forwards, mac};
 use super::result::{interface_of, mac_text};
+use super::settings::settings_of;
 use super::work::Work;
 
 /// How a container is on a bridge.

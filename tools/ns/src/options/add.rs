@@ -11,8 +11,7 @@ use netlink::route::Mac;
 use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
-use super::connect::join;
-use super::membership::{Membership, metrics};
+use super::membership::{Membership, host_name, join, mac, metrics};
 use super::settings::{Settings, link_name};
 use crate::network::{self, Request, Target, cni};
 
@@ -229,41 +228,9 @@ fn is_id(input: &Path) -> bool {
     plain && !input.is_file() && !input.join("config.json").is_file()
 }
 
-/// A name of `hosts(5)`: letters, digits and - . _, as docker allows them.
-pub(super) fn host_name(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if text.is_empty() || text.len() > 253 || text.starts_with(['-', '.']) || !text.chars().all(plain) {
-        return Err("a host's name has 1 to 253 letters, digits and - . _".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-pub(super) fn mac(text: &str) -> Result<Mac, String> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
-        .collect();
-    let mac: Mac =
-        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or("six bytes as 0a:58:0a:d5:00:05 are expected")?;
-    if mac[0] & 1 != 0 || mac == [0; 6] {
-        return Err("a multicast address or none".to_owned());
-    }
-    Ok(mac)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_link_layer_address_has_six_bytes_and_is_one_stations() {
-        assert_eq!(mac("0a:58:0A:d5:00:05"), Ok([0x0a, 0x58, 0x0a, 0xd5, 0, 5]));
-        for text in
-            ["", "0a:58:0a:d5:00", "0a:58:0a:d5:00:05:06", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+a:0:0:0:0:0"]
-        {
-            assert!(mac(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_path_is_no_id() {

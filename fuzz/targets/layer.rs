@@ -16,6 +16,7 @@ mod unpack {
     pub(crate) mod lock;
     pub(crate) mod lower;
     pub(crate) mod node;
+    pub(crate) mod overlay;
     pub(crate) mod parents;
     pub(crate) mod path;
     pub(crate) mod stream;
@@ -34,7 +35,7 @@ use libfuzzer_sys::fuzz_target;
 use stream::Limits;
 // The modules know each other by these paths.
 use unpack::{
-    entry, form, interrupt, layer, lock, lower, node, parents, path, stream, tree, xattr,
+    entry, form, interrupt, layer, lock, lower, node, overlay, parents, path, stream, tree, xattr,
 };
 
 /// A directory of the process's own, with the victim in it that the seeds' paths lead to.

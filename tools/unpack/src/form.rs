@@ -1,6 +1,7 @@
 //! The two forms of what is written: a directory that overlayfs stacks on others, or one merged tree.
 
 use std::ffi::CStr;
+use std::path::{Path, PathBuf};
 
 /// How whiteouts are carried out, and what extended attributes mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,4 +33,13 @@ impl Form {
             _ => c"trusted.overlay.opaque",
         }
     }
+}
+
+/// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each and a sign before: `-`
+/// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `o` for one of which all in
+/// lower layers is hidden, `h` for a hard link whose target is in a lower layer. The root's path is empty.
+pub(crate) fn list_path(layer: &Path) -> PathBuf {
+    let mut path = layer.as_os_str().to_owned();
+    path.push(".implicit");
+    path.into()
 }

@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
-use crate::{lock, parents};
+use crate::form::list_path;
+use crate::lock;
 
 /// Whoever writes has it shared; the end of the program takes it for good.
 static GATE: RwLock<()> = RwLock::new(());
@@ -56,7 +57,7 @@ impl Drop for Temporary {
 /// Removes a temporary directory and the list beside it.
 fn remove_all(path: &Path) {
     remove_tree(path);
-    remove_tree(&parents::list_path(path));
+    remove_tree(&list_path(path));
 }
 
 /// Removes a tree; what cannot be removed is left to the next run, which sweeps.

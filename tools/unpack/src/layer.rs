@@ -12,9 +12,10 @@ use sys::file::there;
 
 use crate::interrupt;
 use crate::node::{self, Place};
+use crate::overlay::is_whiteout;
 use crate::path::{Component, inner, join, split};
 use crate::stream::Limits;
-use crate::tree::{Tree, is_whiteout};
+use crate::tree::Tree;
 use crate::xattr;
 use archive::{Archive, Entry, Kind, Name};
 

@@ -16,9 +16,8 @@ use sys::file::there;
 use crate::entry;
 use crate::form::Form;
 use crate::node::{self, Place};
-use crate::parents::{hides, open_below};
+use crate::overlay::{hides, is_whiteout, open_below};
 use crate::path::{Component, Inner, split};
-use crate::tree::is_whiteout;
 use archive::{Entry, Kind};
 
 /// The layers below, the lowest first.

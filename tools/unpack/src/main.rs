@@ -18,6 +18,7 @@ mod lock;
 mod lower;
 mod node;
 mod options;
+mod overlay;
 mod parents;
 mod path;
 mod store;

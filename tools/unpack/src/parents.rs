@@ -9,13 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use rustix::fs::{Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, futimens, mkdirat, openat2};
+use rustix::fs::{Gid, Mode, Stat, Uid, fchmod, fchown, fstat, futimens, mkdirat};
 use rustix::io::Errno;
 
-use crate::form::Form;
+use crate::form::{Form, list_path};
 use crate::lower::Lower;
+use crate::overlay::{absent_or, open_below};
 use crate::path::{Inner, split};
-use crate::tree::RESOLVE;
 use crate::xattr::{self, Object};
 use archive::Name;
 
@@ -23,15 +23,6 @@ use archive::Name;
 const LIST_LIMIT: u64 = 4 << 20;
 /// So many directories of a layer are remembered.
 const KNOWN: usize = 4096;
-
-/// Returns where the list of a layer's undescribed directories is: paths with a NUL behind each and a sign before: `-`
-/// for an undescribed one, `+` where an entry described it later, `w` for one with whiteouts, `o` for one of which all in
-/// lower layers is hidden, `h` for a hard link whose target is in a lower layer. The root's path is empty.
-pub(crate) fn list_path(layer: &Path) -> PathBuf {
-    let mut path = layer.as_os_str().to_owned();
-    path.push(".implicit");
-    path.into()
-}
 
 struct Layer {
     path: PathBuf,
@@ -197,12 +188,6 @@ impl Stack {
     }
 }
 
-pub(crate) fn open_below(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let path = if path.is_empty() { b"." } else { path };
-    openat2(root, path, flags, Mode::empty(), RESOLVE)
-}
-
 impl Layer {
     fn open(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
         open_below(&self.root, path)
@@ -232,29 +217,6 @@ impl Layer {
             hiding.insert(directory.to_vec(), hides);
         }
         Ok(hides)
-    }
-}
-
-/// Tells whether a layer's directory or one on the way to it is opaque.
-pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> rustix::io::Result<bool> {
-    let mut directory = open_below(root, b"")?;
-    let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
-    loop {
-        if xattr::is_opaque(&directory, form)? {
-            return Ok(true);
-        }
-        let Some(name) = names.next() else { return Ok(false) };
-        let Some(child) = absent_or(open_below(&directory, name))? else { return Ok(false) };
-        directory = child;
-    }
-}
-
-/// Tells a directory that is not there from one that cannot be looked at.
-fn absent_or(opened: rustix::io::Result<OwnedFd>) -> rustix::io::Result<Option<OwnedFd>> {
-    match opened {
-        Ok(directory) => Ok(Some(directory)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        Err(errno) => Err(errno),
     }
 }
 

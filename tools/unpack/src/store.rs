@@ -16,7 +16,7 @@ use ::container::Directories;
 use anyhow::Context;
 
 use crate::extraction::{Manner, extract};
-use crate::form::Form;
+use crate::form::{Form, list_path};
 use crate::image::{Image, Layer};
 use crate::interrupt::{self, Temporary};
 use crate::lock::Lock;
@@ -167,7 +167,7 @@ impl Store {
     }
 
     fn stack_path(&self, layers: &[Layer]) -> PathBuf {
-        parents::list_path(&self.path.join("parents").join(key(layers)))
+        list_path(&self.path.join("parents").join(key(layers)))
     }
 
     /// Returns what a stack depends on beside the layers: these rules and the form.
@@ -228,7 +228,7 @@ impl Store {
             if let Ok(Some(_lock)) = Lock::try_take(&stem.with_extension("lock")) {
                 log::debug!("sweep {}", stem.display());
                 interrupt::remove_tree(&stem);
-                interrupt::remove_tree(&parents::list_path(&stem));
+                interrupt::remove_tree(&list_path(&stem));
             }
         }
     }
@@ -279,7 +279,7 @@ impl Store {
     fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> anyhow::Result<File> {
         let path = temporary.path();
         let made = || format!("make directory {}", path.display());
-        let list = parents::list_path(path);
+        let list = list_path(path);
         let (root, implicit) = {
             let _pass = interrupt::pass();
             DirBuilder::new().mode(0o700).create(path).with_context(made)?;
@@ -304,8 +304,8 @@ impl Store {
         for Extracted { temporary, path, _lock, .. } in extracted {
             let renamed = || format!("rename to {}", path.display());
             // First, since it is the directory that says the layer is there.
-            let list = parents::list_path(temporary.path());
-            sys::file::there(fs::rename(list, parents::list_path(&path))).with_context(renamed)?;
+            let list = list_path(temporary.path());
+            sys::file::there(fs::rename(list, list_path(&path))).with_context(renamed)?;
             fs::rename(temporary.path(), &path).with_context(renamed)?;
             temporary.keep();
         }

@@ -14,14 +14,13 @@ use std::rc::Rc;
 
 use anyhow::{Context, ensure};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timestamps, fstat, futimens, mkdirat, openat2, readlinkat,
-    statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timestamps, fstat, futimens, mkdirat, openat2, readlinkat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::form::Form;
 use crate::lower::{Found, Lower};
-use crate::parents::hides;
+use crate::overlay::{RESOLVE, hides, is_whiteout};
 use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
 use crate::xattr;
@@ -37,12 +36,6 @@ const PLACES: usize = 1024;
 const LINKS: usize = 40;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Nothing that a single component could be leads elsewhere.
-pub(crate) const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
 
 /// An open directory of the tree.
 pub(crate) struct Directory {
@@ -383,12 +376,13 @@ impl<'a> Tree<'a> {
 
     /// Remembers that this layer has made `name`, so that its whiteouts spare it.
     pub(crate) fn mark(&mut self, parent: usize, name: &[u8]) {
-        let key = self.key(parent, name);
         if self.form.is_flat() {
-            self.made.insert(key)
-        } else {
-            self.copied.remove(&key)
-        };
+            let key = self.key(parent, name);
+            self.made.insert(key);
+        } else if self.lower.is_some() {
+            let key = self.key(parent, name);
+            self.copied.remove(&key);
+        }
     }
 
     /// Remembers that `name` is a lower layer's file, and here only for a link's sake.
@@ -425,9 +419,4 @@ impl Directory {
         let Some(times) = self.times else { return Ok(()) };
         futimens(&self.fd, &times).with_context(|| format!("set times of {}", Name(&self.path)))
     }
-}
-
-/// Tells whether a file is overlayfs's mark of a removed one.
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::{Change, Node, Report, children, look, open_regular, unless_vanished};
 use crate::lower::{Found, Lower};
-use crate::parents::open_below;
+use crate::overlay::open_below;
 use crate::path::join;
 use archive::{Entry, Kind};
 

@@ -9,9 +9,8 @@ use rustix::fs::FileType;
 use super::{Change, Node, Report, children, look, unless_vanished};
 use crate::form::Form;
 use crate::lower::Found;
-use crate::parents::open_below;
+use crate::overlay::{is_whiteout, open_below};
 use crate::path::Inner;
-use crate::tree::is_whiteout;
 use crate::xattr::{self, Object};
 
 pub(super) fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) -> anyhow::Result<()> {

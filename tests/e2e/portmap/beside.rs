@@ -67,7 +67,7 @@ fn held_until_withdrawn(sandbox: &Sandbox) {
 fn goes_with_container(sandbox: &Sandbox) {
     let script = r#"
         holder() { for p in /proc/[0-9]*; do [ $(cat $p/comm) != portmap ] || echo ${p#/proc/}; done 2>/dev/null; }
-        serves() { until grep -q "^Seccomp:.*2" /proc/$(holder)/status; do :; done 2>/dev/null; }
+        serves() { until grep -q "^Seccomp_filters:.*2" /proc/$(holder)/status; do :; done 2>/dev/null; }
         gone() { ip netns add dead; record old c2 | sed s,/c2,/dead, | portmap -p 8080:80 >/dev/null; serves; ip netns del dead; }
         gone; bind 10 1 8080; v4 | portmap -p 8080:80 >/dev/null; get ::1 8080; portmap del web
         gone; portmap gc; bind 10 1 8080

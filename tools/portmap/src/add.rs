@@ -1,6 +1,5 @@
 //! `portmap add`: as a filter in the pipe, or on a container that runs already.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,14 +7,14 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use container::{ContainerId, Owner};
 use log::warn;
-use record::{Input, Network, PortMapping, PortOptions, Protocol, Record};
+use record::{Input, Network, PortOptions, Protocol, Record};
 use serde_json::Value;
 
 use crate::beside;
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::inherited;
-use crate::mapping::Mapping;
+use crate::mapping::port_mappings;
 use crate::options::Add;
 use crate::publish::{self, Manner};
 use crate::serve::{Server, end};
@@ -186,13 +185,4 @@ fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpe
     let list = annotation.as_ref().and_then(Value::as_str).unwrap_or_default();
     let ports = list.split(',').map(str::trim).filter(|port| !port.is_empty());
     ports.map(|port| port.parse().with_context(|| format!("the image's exposed port {port}"))).collect()
-}
-
-/// Returns mappings port by port: one that holds in both families is one port.
-pub(crate) fn port_mappings(mappings: &[Mapping]) -> Vec<PortMapping> {
-    let of = |is_ipv4| mappings.iter().filter(move |mapping| mapping.target.is_ipv4() == is_ipv4);
-    let ports = of(true).chain(of(false)).flat_map(Mapping::port_mappings);
-    // A port with several conditions is several mappings, too.
-    let mut known = HashSet::new();
-    ports.filter(|port| known.insert((port.host_ip, port.host_port, port.container_port, port.protocol))).collect()
 }

@@ -6,9 +6,9 @@ use anyhow::Result;
 use container::Directories;
 use log::warn;
 use record::{Network, OwnedBy, PortMapping, Protocol, Record};
-use serde::{Deserialize, Serialize};
 
 use crate::control::{Sockets, id_of};
+use crate::held::Holds;
 use crate::owner::MappingOwner;
 use crate::serve::Server;
 use crate::spec::{PortSpec, Wish, any};
@@ -16,12 +16,6 @@ use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
 pub(crate) const MOST: usize = 256;
-
-/// In the record of such a process: what it holds. 0.0.0.0 or `::` keeps a port to a family.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Holds(pub(crate) Vec<PortMapping>);
-
-record::part! { Holds: "holds" by "portmap"; }
 
 /// What such a process holds, and for whom.
 pub(crate) struct Held {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::Context;
-use log::debug;
+use log::{debug, warn};
 use netlink::route::Router;
 use netlink::{Attribute, Attributes, Family, Raw, Socket, find, parse, unless};
 use record::Protocol;
@@ -33,8 +33,14 @@ struct Flow {
 }
 
 /// Ends connections that the steps leave with a wrong translation: those to what was withdrawn, and datagrams to the
-/// host itself that now go to a container.
-pub(crate) fn forget(steps: &[Step]) -> anyhow::Result<()> {
+/// host itself that now go to a container. That they are not ended is no reason to fail.
+pub(crate) fn forget(steps: &[Step]) {
+    if let Err(error) = delete_stale(steps) {
+        warn!("forget old connections: {error:#}");
+    }
+}
+
+fn delete_stale(steps: &[Step]) -> anyhow::Result<()> {
     let stale = |step: &&Step| match step {
         Step::Withdraw(_) => true,
         Step::Publish(mapping) => mapping.protocol != Protocol::Tcp,

@@ -6,15 +6,14 @@ use std::process::ExitCode;
 
 use record::{Part, Ports, Record};
 
-use crate::add;
 use crate::condition::{Conditions, distinct};
 use crate::control::{Sockets, id_of};
 use crate::firewall::{Firewall, View};
-use crate::mapping::{Mapping, Published};
+use crate::held::HeldBy;
+use crate::mapping::{self, Mapping, Published};
 use crate::options::List;
 use crate::owner::MappingOwner;
 use crate::publish::Masquerade;
-use crate::serve::HeldBy;
 use crate::spec::{HostEnd, Served};
 use crate::target;
 
@@ -92,7 +91,7 @@ fn record(published: &Published, owner: &MappingOwner, held_by: Option<u32>) -> 
     // An element of somebody else's names no container.
     let _named = owner.name(&mut record);
     record.set(&target::network(owner, &addresses));
-    record.set(&Ports(add::port_mappings(&own)));
+    record.set(&Ports(mapping::port_mappings(&own)));
     let masquerade = Masquerade::of(published, owner);
     if masquerade != Masquerade::default() {
         record.set(&masquerade);

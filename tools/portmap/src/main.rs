@@ -11,6 +11,7 @@ mod control;
 mod del;
 mod firewall;
 mod forward;
+mod held;
 mod host;
 mod inherited;
 mod list;

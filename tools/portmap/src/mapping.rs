@@ -1,6 +1,6 @@
 //! What is published, and the plan that leads from what is there to what is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -212,6 +212,15 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
     }
     steps.sort_by_key(Step::adds);
     steps
+}
+
+/// Returns mappings port by port: one that holds in both families is one port.
+pub(crate) fn port_mappings(mappings: &[Mapping]) -> Vec<PortMapping> {
+    let of = |is_ipv4| mappings.iter().filter(move |mapping| mapping.target.is_ipv4() == is_ipv4);
+    let ports = of(true).chain(of(false)).flat_map(Mapping::port_mappings);
+    // A port with several conditions is several mappings, too.
+    let mut known = HashSet::new();
+    ports.filter(|port| known.insert((port.host_ip, port.host_port, port.container_port, port.protocol))).collect()
 }
 
 #[cfg(test)]

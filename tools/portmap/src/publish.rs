@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::beside;
 use crate::condition::Conditions;
+use crate::conntrack;
 use crate::control::{Sockets, id_of};
 use crate::firewall::{self, Firewall, View};
+use crate::held::HeldBy;
 use crate::host::{self, Way};
 use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
 use crate::owner::MappingOwner;
 use crate::probe;
-use crate::serve::HeldBy;
 use crate::spec::{HostPorts, PortSpec, Span, any};
 use crate::target::Target;
 
@@ -125,7 +126,7 @@ pub(crate) fn publish(
     let done = done.and_then(|_| route());
     // The kernel may have done it, and only its answer got lost.
     done.inspect_err(|_| publication.take_back(firewall, &target.owner.id))?;
-    forget_connections(&publication.steps);
+    conntrack::forget(&publication.steps);
     Ok(publication)
 }
 
@@ -300,21 +301,14 @@ fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) 
 }
 
 /// Withdraws those mappings of an owner, or of all, that `leaves` says. Closing the firewall waits until the kernel has
-/// thrown them away, some ten milliseconds, in which [`forget_connections`] does its part.
+/// thrown them away, some ten milliseconds, in which [`conntrack::forget`] does its part.
 pub(crate) fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
     let mut firewall = Firewall::open()?;
     let steps = firewall.withdraw(owner, leaves)?;
     std::thread::scope(|scope| {
         // Without a thread the firewall is closed here and now.
         let _waited = std::thread::Builder::new().spawn_scoped(scope, || drop(firewall));
-        forget_connections(&steps);
+        conntrack::forget(&steps);
     });
     Ok(())
-}
-
-/// Ends what the connection tracking remembers of the ports from before.
-pub(crate) fn forget_connections(steps: &[Step]) {
-    if let Err(error) = crate::conntrack::forget(steps) {
-        warn!("forget old connections: {error:#}");
-    }
 }

@@ -16,10 +16,10 @@ use crate::condition::Conditions;
 use crate::control::{Sockets, id_of};
 use crate::firewall::Firewall;
 use crate::forward;
+use crate::held::HeldBy;
 use crate::options::Restore;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
-use crate::serve::HeldBy;
 use crate::spec::{HostPorts, PortSpec, Served};
 use crate::target::Target;
 

@@ -12,28 +12,19 @@ use record::{PortMapping, Ports};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
-use serde::{Deserialize, Serialize};
 use sys::clone::{Cloned, How, clone, exit_now};
 
-use crate::add;
-use crate::beside::Holds;
+use crate::conntrack;
 use crate::control::{Control, Sockets};
 use crate::firewall::Firewall;
-use crate::mapping::{Mapping, Step};
+use crate::held::{HeldBy, Holds};
+use crate::mapping::{self, Mapping, Step};
 use crate::options::{Add, ProxyProtocol};
 use crate::owner::MappingOwner;
 use crate::proxy::{self, Listener, Proxy, Surroundings};
-use crate::publish;
 use crate::spec::{Served, Span, Wish};
 use crate::target::{self, Target};
 use crate::watch::Watch;
-
-/// In `portmap list`: the number of the socket that holds the ports. A table of its own has them (nftables' `owner` flag),
-/// which the kernel deletes with the socket, however its process ends.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct HeldBy(pub(crate) u32);
-
-record::part! { HeldBy: "heldBy" by "portmap"; }
 
 /// What serves a container's ports.
 pub(crate) struct Server {
@@ -81,7 +72,7 @@ impl Server {
         let listeners = listeners.into_iter().map(|listener| listener.beside(&target.addresses)).collect();
         let mut record = proxy::record(target, &served)?;
         let sockets = if let Some((firewall, mappings)) = &held {
-            record.set(&Ports(add::port_mappings(mappings)));
+            record.set(&Ports(mapping::port_mappings(mappings)));
             record.set(&HeldBy(firewall.holder().context("the socket has no number")?));
             Sockets::below(directories, Some(&target.owner.id))
         } else {
@@ -115,7 +106,7 @@ impl Server {
         // Whoever said so waits for this process's end, and wants the ports then.
         drop(firewall);
         Firewall::open()?.change(|_| Ok(Vec::new()))?;
-        publish::forget_connections(&mappings.into_iter().map(Step::Withdraw).collect::<Vec<_>>());
+        conntrack::forget(&mappings.into_iter().map(Step::Withdraw).collect::<Vec<_>>());
         Ok(())
     }
 

@@ -13,8 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::Token;
-use super::door::{Door, Doors};
-use super::listener::Inside;
+use super::door::{Door, Doors, Inside};
 use super::readiness;
 
 /// As long as connection tracking keeps a flow that goes both ways.

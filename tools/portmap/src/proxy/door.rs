@@ -1,6 +1,7 @@
 //! The host's sockets, as all threads that accept at them share them. A door is open only while somebody in the container
 //! listens.
 
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,12 +15,30 @@ use rustix::net::{self, Shutdown, SocketFlags, sockopt};
 
 use crate::spec::Served;
 
-use super::destination::Destination;
-use super::listener::{Inside, Origin, hold_alone, relay_well};
+use super::destination::{Destination, SocketPath};
 use super::token::Token;
 
 /// Connections that wait while all are being served; the kernel takes net.core.somaxconn if that is less.
 pub(super) const BACKLOG: i32 = 4096;
+
+/// How a socket came to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    Port(SocketAddr),
+    Path,
+    Inherited,
+}
+
+/// What it leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Inside {
+    Port(u16),
+    Path(SocketPath),
+    /// Where the container is reached from outside, whether somebody listens or not.
+    Address(SocketAddr),
+    /// Nothing: the port is only held.
+    Nothing,
+}
 
 /// One socket of the host's.
 #[derive(Debug)]
@@ -192,4 +211,17 @@ impl Doors {
             }
         }
     }
+}
+
+/// Keeps others from binding to the port of a socket that does not listen: the kernel lets them share it as long as both
+/// may be bound anew and nobody listens (`socket(7)`, `SO_REUSEADDR`). While it listens it is alone anyway, and then
+/// connections, which inherit the option, must not keep the next proxy from the port when they have ended.
+pub(super) fn hold_alone(socket: &OwnedFd, alone: bool) -> Result<(), Errno> {
+    sockopt::set_socket_reuseaddr(socket, !alone)
+}
+
+/// Has what is sent go at once, and what is dead end. Neither changes what arrives.
+pub(super) fn relay_well(socket: &OwnedFd) {
+    let _sooner = sockopt::set_tcp_nodelay(socket, true);
+    let _kept = sockopt::set_socket_keepalive(socket, true);
 }

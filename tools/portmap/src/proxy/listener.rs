@@ -17,32 +17,13 @@ use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
 
 use super::destination::SocketPath;
-use super::door::{BACKLOG, Door};
+use super::door::{BACKLOG, Door, Inside, Origin, hold_alone, relay_well};
 
 /// A socket at the host's side.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(super) door: Door,
     pub(super) name: Option<Name>,
-}
-
-/// How a socket came to be.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Origin {
-    Port(SocketAddr),
-    Path,
-    Inherited,
-}
-
-/// What it leads to.
-#[derive(Clone, Debug)]
-pub(super) enum Inside {
-    Port(u16),
-    Path(SocketPath),
-    /// Where the container is reached from outside, whether somebody listens or not.
-    Address(SocketAddr),
-    /// Nothing: the port is only held.
-    Nothing,
 }
 
 impl Listener {
@@ -232,19 +213,6 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<(OwnedFd, SocketAddr)
     }
     let bound = SocketAddr::try_from(net::getsockname(&socket)?)?;
     Ok((socket, bound))
-}
-
-/// Keeps others from binding to the port of a socket that does not listen: the kernel lets them share it as long as both
-/// may be bound anew and nobody listens (`socket(7)`, `SO_REUSEADDR`). While it listens it is alone anyway, and then
-/// connections, which inherit the option, must not keep the next proxy from the port when they have ended.
-pub(super) fn hold_alone(socket: &OwnedFd, alone: bool) -> Result<(), Errno> {
-    sockopt::set_socket_reuseaddr(socket, !alone)
-}
-
-/// Has what is sent go at once, and what is dead end. Neither changes what arrives.
-pub(super) fn relay_well(socket: &OwnedFd) {
-    let _sooner = sockopt::set_tcp_nodelay(socket, true);
-    let _kept = sockopt::set_socket_keepalive(socket, true);
 }
 
 #[cfg(test)]

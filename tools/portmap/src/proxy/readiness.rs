@@ -9,8 +9,7 @@ use rustix::io::Errno;
 use sys::sockets;
 
 use super::destination::{Destination, unix_table};
-use super::door::Doors;
-use super::listener::Inside;
+use super::door::{Doors, Inside};
 
 const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);

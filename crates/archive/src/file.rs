@@ -22,6 +22,8 @@ static ZEROS: [u8; PIECE] = [0; PIECE];
 impl Entry {
     /// Describes a name in a directory, but for extended attributes; `None` for a socket, which no archive can hold and
     /// nobody would listen on.
+    ///
+    /// The times of access are left out: they change by looking, and the same tree must give the same archive.
     pub fn of(directory: BorrowedFd<'_>, name: &CStr, path: Vec<u8>, stat: &Stat) -> anyhow::Result<Option<Self>> {
         let Some(kind) = Kind::of(stat) else { return Ok(None) };
         let is = |this: Kind| kind == this;
@@ -165,6 +167,8 @@ impl<W: Write> Writer<W> {
 }
 
 /// Returns where a file has data; holes are not read, however large they are.
+///
+/// `SEEK_DATA` and `SEEK_HOLE` (lseek(2)) move the file's offset, which all of its descriptors share.
 pub fn segments(file: impl AsFd, size: u64) -> anyhow::Result<Vec<Segment>> {
     let (mut segments, mut end) = (Vec::new(), 0);
     while end < size {

@@ -42,6 +42,8 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+/// By the magic: what stands in the last 155 bytes depends on it. star keeps times behind a shorter prefix, GNU
+/// sparse maps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     V7,
@@ -61,13 +63,14 @@ impl Header {
         let stated = octal(&block[148..156]).context("tar: header's checksum")?;
         let bytes = || block[..148].iter().chain(&[b' '; 8]).chain(&block[156..]);
         let unsigned: u64 = bytes().map(|&byte| u64::from(byte)).sum();
-        // Some old writers summed signed bytes.
+        // Some old writers summed signed bytes, which differs where a name is not ASCII.
         let signed: i64 = bytes().map(|&byte| i64::from(i8::from_ne_bytes([byte]))).sum();
         ensure!(stated == unsigned || i64::try_from(stated) == Ok(signed), "tar: wrong header checksum");
         let dialect = match &block[257..265] {
             b"ustar  \0" => Dialect::Gnu,
             magic if magic.starts_with(b"ustar\0") && block[508..] == *b"tar\0" => Dialect::Star,
             magic if magic.starts_with(b"ustar\0") => Dialect::Ustar,
+            // What has no magic is the oldest form, which has neither prefix nor devices' numbers.
             _ => Dialect::V7,
         };
         Ok(Self { block: *block, dialect })
@@ -81,6 +84,8 @@ impl Header {
         Ok(match self.type_flag() {
             // Before ustar a directory was a file whose name ends with a slash.
             0 if path.ends_with(b"/") => Kind::Directory,
+            // '7' is a "contiguous" file, which no file system here knows; POSIX has readers treat it as a regular
+            // one.
             0 | b'0' | b'7' => Kind::Regular,
             b'S' if self.dialect == Dialect::Gnu => Kind::Regular,
             b'1' => Kind::HardLink,
@@ -171,6 +176,8 @@ fn add_segments(fields: &[u8], segments: &mut Vec<Segment>) -> anyhow::Result<()
 }
 
 /// Cuts ids to 32 bits, as docker has it: the system call takes no more. -1 leaves the owner to chown(2), who is root.
+///
+/// (`uid_t`) -1 means "leave it" to chown(2).
 pub(super) fn owner(id: i64) -> u32 {
     u32::try_from(id & i64::from(u32::MAX)).ok().filter(|&id| id != u32::MAX).unwrap_or_default()
 }

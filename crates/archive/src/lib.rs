@@ -1,6 +1,23 @@
 //! Tar archives as image layers use them (image-spec, layer.md), read and written as a stream: ustar, PAX (pax(1)), and the
 //! GNU and star dialects. Three rules keep it in step with every other reader: the size of an entry's data is decided once,
 //! extended headers count for the next entry only, and an extended header is never itself extended.
+//!
+//! Readers that disagree about where an entry ends see different files in one archive: one that was checked, and one
+//! that is extracted (CVE-2025-62518 and its like). So what is ambiguous is an error here, and not a guess.
+//!
+//! ```
+//! use archive::{Archive, Entry, Kind, Writer};
+//!
+//! let mut writer = Writer::new(Vec::new());
+//! writer.entry(&Entry { path: b"etc/motd".to_vec(), size: 3, mode: 0o644, ..Entry::default() })?;
+//! writer.data(b"hi\n")?;
+//! let bytes = writer.finish()?;
+//! let mut archive = Archive::new(bytes.as_slice());
+//! let entry = archive.advance()?.expect("there is one");
+//! assert_eq!((entry.path.as_slice(), entry.kind), (&b"etc/motd"[..], Kind::Regular));
+//! assert_eq!(archive.data()?, b"hi\n");
+//! # Ok::<(), anyhow::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -78,6 +78,8 @@ impl Pax {
         Ok(())
     }
 
+    /// `SCHILY.xattr` is star's and what image builders write; where libarchive wrote both, they say the same, and
+    /// star's wins.
     fn add_xattr(&mut self, name: Vec<u8>, value: Vec<u8>, replace: bool) -> anyhow::Result<()> {
         ensure!(!name.is_empty(), "extended attribute without a name");
         ensure!(name.len() <= 255 && value.len() <= XATTR_LIMIT, "extended attribute is too large");
@@ -173,6 +175,7 @@ impl Sparse {
 type Record<'a> = (&'a [u8], &'a [u8]);
 
 fn split_record(text: &[u8]) -> Option<(Record<'_>, &[u8])> {
+    // A length of more than twenty digits has no end in 64 bits.
     let space = text.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(sparse::decimal(&text[..space]).ok()?).ok()?;
     let record = text.get(space + 1..length)?.strip_suffix(b"\n")?;

@@ -25,6 +25,8 @@ pub(super) fn check_count(count: usize) -> anyhow::Result<()> {
 }
 
 /// Checks that the pieces are in order, lie inside the file, and are all of the stored data and no more.
+///
+/// A map that lies could make one entry's data another's, or a file larger than its header says.
 pub(super) fn check(segments: &[Segment], stored: u64, real_size: u64) -> anyhow::Result<()> {
     check_count(segments.len())?;
     let (mut end, mut total) = (0, 0_u64);

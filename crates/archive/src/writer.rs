@@ -17,6 +17,9 @@ const NAME: usize = 100;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// An archive that is being written.
+///
+/// What is written depends on the entries alone, neither on the clock nor on the order of a map: a layer made twice
+/// has one digest.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -34,6 +37,9 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes an entry's headers. A regular file's data follow; of a sparse one only the segments.
+    ///
+    /// # Errors
+    /// An empty name or one with a NUL; less data than the entry before had; and those of the sink.
     pub fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.end_entry()?;
         let mut records = Records::default();
@@ -68,6 +74,8 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes the end of the archive and gives the sink back.
+    ///
+    /// Two blocks of zeros are the end (tar(5)); what they are padded to is the medium's affair.
     pub fn finish(mut self) -> anyhow::Result<W> {
         self.end_entry()?;
         self.out.write_all(&ZEROS)?;
@@ -125,6 +133,8 @@ fn header(entry: &Entry, stored: u64, records: &mut Records) -> anyhow::Result<[
         octal(&mut block[124..136], stored);
     } else {
         octal(&mut block[124..136], 0);
+        // The field is 0 then: readers that know the record do not look at it, and others must not take a cut number
+        // for the size.
         records.add(b"size", stored.to_string().as_bytes());
     }
     let Time { seconds, nanoseconds } = entry.mtime;

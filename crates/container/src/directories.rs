@@ -1,4 +1,14 @@
 //! Where everything of ours is. No other code joins a path of ours.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! let directories = container::Directories::below("/srv/drayage".into());
+//! let id: container::ContainerId = "web".parse()?;
+//! assert_eq!(directories.bundle(&id), Path::new("/srv/drayage/containers/web"));
+//! assert!("../web".parse::<container::ContainerId>().is_err());
+//! # Ok::<(), container::NameError>(())
+//! ```
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -110,6 +120,8 @@ impl Directories {
     }
 
     /// Returns the directory of the claims on names.
+    ///
+    /// Below the run directory: after a boot nothing of a run is left to be undone, as the kernel has forgotten it.
     pub fn claims(&self) -> PathBuf {
         self.run.join("claims")
     }
@@ -163,12 +175,16 @@ impl Directories {
     }
 
     /// Returns a number that tells this root from others.
+    ///
+    /// A hash of the run directory's path: 32 bits, since it stands in names that the kernel limits.
     pub fn mark(&self) -> u32 {
         hash(self.run.as_os_str().as_encoded_bytes())
     }
 
     /// Returns the name of a container's control group. Ids are unique below one root only, control groups are the
     /// machine's, so below another root than the system's own the name tells which.
+    ///
+    /// The name of a cgroup is seen by everybody on the machine, by systemd-cgls for one.
     pub fn cgroup(&self, id: &ContainerId) -> String {
         if self.run == Path::new(MACHINE) { id.to_string() } else { format!("{id}-{:08x}", self.mark()) }
     }

@@ -31,6 +31,8 @@ impl Exit {
     pub const FILE: &'static str = "exit.json";
 
     /// Reads how a container has ended; `None` if it never did.
+    ///
+    /// A file that is damaged is none, so that a list shows the container all the same.
     pub fn of(bundle: &Path) -> io::Result<Option<Self>> {
         let text = sys::file::known(sys::file::read_regular(&bundle.join(Self::FILE)))?;
         Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
@@ -43,6 +45,10 @@ impl Exit {
 }
 
 /// Writes a file of a bundle as JSON, whole or not at all.
+///
+/// There is no fsync: a power cut ends the container as well, and whoever reads finds no file, or the one before.
+/// # Errors
+/// Those of the file system; the old file is still there then.
 pub fn write_json<T: Serialize>(bundle: &Path, name: &str, value: &T) -> io::Result<()> {
     let temporary = bundle.join(format!(".{name}"));
     let text = serde_json::to_string(value)? + "\n";

@@ -17,6 +17,8 @@ pub(crate) fn read(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>
 }
 
 fn read_believed(path: &Path, user: Option<u32>) -> io::Result<Option<Vec<u8>>> {
+    // Root reads what a user has put into /run/user: a FIFO would hang it, a link lead it to a file of root's, a
+    // terminal become its own.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let found = file.metadata()?;

@@ -1,4 +1,7 @@
 //! Names that become parts of paths. A text turns into one of these types where it comes in, or is refused there.
+//!
+//! The types differ because their rules do, and because a volume's name must not be passed where a container's is
+//! meant. None of them allows a slash, or a full stop in front: joined to a directory of ours, it is one name in it.
 
 use std::fmt;
 use std::ops::Deref;

@@ -53,6 +53,8 @@ pub struct Known {
     /// Its bundle's directory, which need not be there any more.
     pub bundle: PathBuf,
     /// How it is.
+    ///
+    /// As at some moment of the call: nothing is locked for it.
     pub condition: Condition,
     /// Its process, while that lives.
     pub pid: Option<i32>,
@@ -64,6 +66,10 @@ pub struct Known {
 
 impl Known {
     /// Returns the containers of a root, by id.
+    ///
+    /// # Errors
+    /// Where a directory or file cannot be read for want of descriptors, memory or disk: a list that leaves one out
+    /// because of that would have `prune` remove what lives.
     pub fn all(directories: &Directories) -> io::Result<Vec<Self>> {
         let mut ids = BTreeSet::new();
         for directory in directories.all_states()?.iter().chain([&directories.bundles()]) {
@@ -105,6 +111,8 @@ impl Known {
     }
 
     /// Returns the container that a person means, by its id or the beginning of one that `run` has made up.
+    ///
+    /// Whoever removes or stops acts on this answer; a name is never completed.
     pub fn named(directories: &Directories, text: &str) -> io::Result<Option<Self>> {
         let exact = text.parse().map_or(Ok(None), |id| Self::of(directories, id))?;
         if exact.is_some() {

@@ -1,4 +1,7 @@
 //! The containers that runtimes have noted: one directory a container, with the process that it began with.
+//!
+//! An ordinary user's notes say anything. Of a user other than the caller only those count whose process is in a user
+//! namespace which that user has made: the user cannot have chosen another's process then.
 
 use std::fs;
 use std::io;

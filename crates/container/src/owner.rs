@@ -1,5 +1,8 @@
 //! Whose a thing is that the kernel or a file holds for a container: a token in an interface's alias, in the comment of a
 //! firewall's element, in a note, in a record and in the annotations of config.json. The container's id stands beside it.
+//!
+//! Names are given again, owners never. `ns del web` of a guard that was slow finds the port of the next `web` with
+//! another owner, and leaves it.
 
 use std::fmt;
 use std::io;
@@ -25,6 +28,9 @@ pub struct Owner {
 
 impl Owner {
     /// Makes an owner that nobody was before.
+    ///
+    /// 32 random bits beside the root's mark: of two containers of one name, one pair in four thousand million has
+    /// the same.
     pub fn new(directories: &Directories) -> io::Result<Self> {
         let claim = u32::try_from(random()? >> 32).unwrap_or_default();
         Ok(Self { claim: claim.max(1), ..Self::of_root(directories) })
@@ -102,6 +108,8 @@ impl Ownership {
     }
 
     /// Tells whether the verb acts on what `owner` has; `None` has no owner that is known.
+    ///
+    /// Without a named owner, things of unknown owners count as ours: older versions wrote none.
     pub fn covers(self, owner: Option<Owner>) -> bool {
         match self {
             Self::Exactly(named) => owner == Some(named),

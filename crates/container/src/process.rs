@@ -1,4 +1,7 @@
 //! A process as a note has it: by its number and by when it was born, since numbers are given again.
+//!
+//! The birth is the 22nd field of /proc/PID/stat (`proc_pid_stat(5)`), in clock ticks since boot: numbers come round
+//! after some four million processes at the earliest, or 32,768 on small machines, which takes more than one tick.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,6 +43,8 @@ impl NotedProcess {
     }
 
     /// Opens it while it lives: the descriptor is this one's, whoever gets its number next.
+    ///
+    /// The process is looked at before and behind the opening: only if both are this one, so is the descriptor.
     pub fn open(self) -> io::Result<Option<(Pid, OwnedFd)>> {
         let Some(pid) = self.look()? else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {

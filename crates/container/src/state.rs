@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{NotedProcess, OWNER, Owner, RuntimeId, state_in};
 
 /// `state.json`.
+///
+/// Members are added, never renamed: a container may have been made by an older version, and be deleted by this one.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct State {
     /// The container's id.

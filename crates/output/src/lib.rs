@@ -1,5 +1,18 @@
 //! Files that are written where others may write too, a service's user in `/run/app`, say: under a random name that must be new,
 //! and renamed when they are whole. What is there and is no regular file, `/dev/null` or a pipe, is written to as it is.
+//!
+//! A fixed name such as `x.tmp` could be a link that another user has put there, or be held by another writer.
+//!
+//! ```
+//! let directory = tempfile::tempdir()?;
+//! let path = directory.path().join("ready");
+//! let mut output = output::Output::create(&path)?;
+//! std::io::Write::write_all(&mut output, b"whole\n")?;
+//! assert!(!path.exists());
+//! output.commit()?;
+//! assert_eq!(std::fs::read(&path)?, b"whole\n");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +55,8 @@ impl Output {
     }
 
     /// Gives the file its name.
+    ///
+    /// Nothing is synced to the disk: what a crash loses is written again by whoever needs it.
     pub fn commit(&mut self) -> io::Result<()> {
         let Some(draft) = &self.draft else { return Ok(()) };
         fs::rename(draft, &self.path)?;
@@ -77,6 +92,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes a whole file in the place of one that is there, with its mode.
+///
+/// The owner becomes the caller's. Who reads the old file meanwhile keeps it.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions();
     let mut output = Output::create(path)?;
@@ -99,6 +116,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let link = if is_descriptor(path) { OFlags::empty() } else { OFlags::NOFOLLOW };
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | link;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
+    // O_NONBLOCK was for opening alone; the file description may be somebody's stderr.
     fcntl_setfl(&file, OFlags::APPEND)?;
     Ok(file.into())
 }

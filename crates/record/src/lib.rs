@@ -1,6 +1,15 @@
 //! The record: one JSON object per container, on one line, that grows from stage to stage. Every stage adds the member
 //! that it made and passes every other one on as it came, known or not. `docs/record.md` is the contract; members use
 //! the types of the OCI and CNI specifications wherever those have one.
+//!
+//! ```
+//! use record::{Bundle, Record};
+//!
+//! let mut record = Record::parse(br#"{"image": {"other": 1}, "mine": true}"#, "an example")?;
+//! record.set(&Bundle("/srv/web".into()));
+//! assert_eq!(record.to_line(), r#"{"image":{"other":1},"mine":true,"bundle":"/srv/web"}"#);
+//! # Ok::<(), record::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -159,6 +168,9 @@ impl Record {
     }
 
     /// Reads the record that `bundle` has left in its bundle; `None` where there is none, or a damaged one.
+    ///
+    /// # Errors
+    /// Where it cannot be read for want of descriptors, memory or disk.
     pub fn known_of(bundle: &Path) -> Result<Option<Self>, Error> {
         match Self::of_bundle(bundle) {
             Err(Error::Read { origin, cause }) => {
@@ -213,6 +225,8 @@ impl Record {
 
     /// Writes down in the bundle what this run has. In somebody else's bundle nothing is written: only where there is a
     /// record of the same container.
+    ///
+    /// A stage of an earlier run may have left its members: those of this run replace them.
     pub fn note(&self) -> io::Result<()> {
         if let Ok(Some(Bundle(bundle))) = self.find::<Bundle>() {
             let same = |known: &Self| ["bundle", "id"].iter().all(|member| known.member(member) == self.member(member));
@@ -226,6 +240,9 @@ impl Record {
     }
 
     /// Writes the record on stdout as one line: all that a stage's stdout ever carries.
+    ///
+    /// # Errors
+    /// `EPIPE` where the next stage is gone: nobody will use what this stage has made, so it undoes that.
     pub fn print(&self) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all((self.to_line() + "\n").as_bytes())?;

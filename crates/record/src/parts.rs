@@ -69,6 +69,8 @@ pub struct OwnedBy(pub Owner);
 pub const HOST_GATEWAY: &str = "\t# host-gateway";
 
 /// `network`: a CNI result (CNI specification 1.1.0, section 5), kept as it came.
+///
+/// Whoever calls other CNI plugins gives it to them as `prevResult`, so nothing may be lost of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Network(pub Map<String, Value>);

@@ -1,5 +1,22 @@
 //! Paths that a container's files could lead astray: each is resolved by the kernel inside an open root, and what is
 //! found is used by its descriptor. No path is ever resolved twice.
+//!
+//! # Example
+//!
+//! ```
+//! use std::os::fd::AsFd;
+//! use std::path::Path;
+//!
+//! let directory = std::env::temp_dir().join(format!("root-{}", std::process::id()));
+//! std::fs::create_dir(&directory)?;
+//! std::os::unix::fs::symlink("/etc", directory.join("link"))?;
+//! let root = std::fs::File::open(&directory)?;
+//! // The image's link leads to the root's own /etc, which is made, not to the host's.
+//! root::make_directory(root.as_fd(), Path::new("/link/app"), 0o755)?;
+//! assert!(directory.join("etc/app").is_dir());
+//! root::remove_tree(&directory)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +43,9 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 const MAX_LINKS: u32 = 40;
 
 /// Returns a path as it counts from a root, out of which no `..` leads, without the leading slash.
+///
+/// `/a/../../b` is `b`. It works on the text alone, without asking what is a link: a path that is looked up
+/// afterwards may lead elsewhere than the same path before.
 pub fn clean(path: impl AsRef<Path>) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for part in path.as_ref().components() {
@@ -53,6 +73,11 @@ pub fn open(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Opens `path` inside `root`.
+///
+/// `RESOLVE_IN_ROOT` treats `root` as `/` for absolute links and for `..`; `RESOLVE_NO_MAGICLINKS` refuses links such
+/// as `/proc/PID/root`, which lead out of any root (openat2(2)).
+/// # Errors
+/// Those of openat2(2); `ELOOP` for a magic link, and for any with `NO_SYMLINKS` in `more`.
 pub fn open_with(root: BorrowedFd<'_>, path: &Path, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let mut tries = 0;
@@ -67,6 +92,9 @@ pub fn open_with(root: BorrowedFd<'_>, path: &Path, flags: OFlags, more: Resolve
 
 /// Opens the file `path` inside `root`, making an empty one (and directories above it) if nothing is there. Dangling
 /// symbolic links are followed inside too.
+///
+/// # Errors
+/// `EISDIR` where the path has no last name; `ELOOP` behind forty links.
 pub fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     make_file_through(root, path, MAX_LINKS)
 }
@@ -98,6 +126,9 @@ fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Resul
 }
 
 /// Opens the directory `path` inside `root`, making what is missing. Dangling symbolic links are followed inside too.
+///
+/// It must not be `mkdir -p` on joined text: between two components a container that shares a volume may exchange one
+/// for a link (CVE-2024-45310). Here each is opened in the root anew, and what is made is made in an open directory.
 pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let open_directory = |path: &Path| open_with(root, path, flags, ResolveFlags::empty());
@@ -109,6 +140,8 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Resul
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
         let last = open(root, parent).and_then(|parent| {
             rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
+            // What was just made is a directory, unless somebody has replaced it in this moment: then this fails, and
+            // the long way below looks again.
             let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = rustix::fs::openat(&parent, name, flags, Mode::empty());
             leave_open(parent);
@@ -138,6 +171,7 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Resul
         let parent = open(root, &reached)?;
         match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(mode)) {
             Ok(()) => reached = next,
+            // `open` found nothing, and yet the name is taken: a dangling link, whose target is made in the root.
             Err(Errno::EXIST) => {
                 links += 1;
                 if links > MAX_LINKS {

@@ -1,4 +1,8 @@
 //! Removing a tree of any depth with a bounded number of open directories.
+//!
+//! A container can nest directories deeper than a process may have descriptors, and longer than a path may be.
+//! Instead of recursing, what is deeper than 32 levels is renamed to the top, where it is 0 levels deep. A rename
+//! within one tree is cheap, and each directory is moved at most once for every 32 levels of its depth.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -15,6 +19,10 @@ use rustix::io::Errno;
 const DEPTH: usize = 32;
 
 /// Removes whatever `name` in `parent` is, with all that is below it. It is no error if nothing is there.
+///
+/// Nothing is followed: a link is removed, and a mount point is EBUSY.
+/// # Errors
+/// `EBUSY` for a mount point in there; `EACCES` and `EPERM` as unlink(2) has them.
 pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
     let Some(top) = unlink_or_open(parent, name)? else { return Ok(()) };
     // What was moved up while the directory was read is met the next time round.
@@ -35,6 +43,8 @@ fn remove_directory(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(
 fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        // Linux's own answer (POSIX allows EPERM): unlink first, since most names are files, and a look before costs
+        // a call for each.
         Err(Errno::ISDIR) => {}
         Err(errno) => return Err(errno),
     }

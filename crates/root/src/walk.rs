@@ -8,6 +8,9 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek};
 use rustix::io::Errno;
 
 /// So many directories are kept open: those in which we are and those above it. The others are opened again from below.
+/// So many directories are kept open: those in which we are and those above it. Those that are farther up are opened
+/// again by `..` from below, and recognised by device and inode, because a container may move a directory while we
+/// are in it.
 const OPEN: usize = 64;
 
 /// The directories from a tree's top to where we are.

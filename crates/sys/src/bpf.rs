@@ -53,13 +53,21 @@ struct Query {
 }
 
 /// Attaches a program of device rules to a cgroup2 directory, and detaches those that were attached before.
+///
+/// # Errors
+/// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` or `CAP_SYS_ADMIN` in the first user namespace; `EINVAL` where the kernel
+/// has no such programs or the verifier refuses this one.
 pub fn attach_device_program(cgroup: impl AsFd, instructions: &[u64]) -> io::Result<()> {
     let target = number(cgroup.as_fd().as_raw_fd());
+    // What systemd or an older `update` has attached. With BPF_F_ALLOW_MULTI all programs of a cgroup must allow an
+    // access (bpf-cgroup: `BPF_PROG_RUN_ARRAY` combines them by "and"), so the new one is attached first and the old
+    // ones go then: at no moment is there none.
     let before = attached(target)?;
     let mut load = Load {
         kind: TYPE_CGROUP_DEVICE,
         count: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
         instructions: instructions.as_ptr() as u64,
+        // No helper of the kernel's that asks for the GPL is called.
         license: c"Apache".as_ptr() as u64,
         ..Load::default()
     };

@@ -13,6 +13,8 @@ use crate::raw::{done, opened};
 use crate::ready::{after, readable};
 
 /// Returns an exit code for how a process has ended, as a shell does.
+///
+/// 128 + N for a process killed by signal N; 255 where it cannot be told.
 pub fn exit_code(status: WaitStatus) -> u8 {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
@@ -20,6 +22,9 @@ pub fn exit_code(status: WaitStatus) -> u8 {
 
 /// Lets the kernel send `signal` to the program that `command` starts as soon as the thread that starts it is gone,
 /// however it went: `PR_SET_PDEATHSIG(2const)`.
+///
+/// The signal is bound to the *thread* that starts the program, not to its process, and is lost when the program's
+/// ids change or it is set-user-ID.
 pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
     let parent = rustix::process::getpid();
     let arrange = move || {
@@ -53,6 +58,9 @@ pub fn apart(command: &mut Command, more: u32) -> &mut Command {
 }
 
 /// Reaps the children that have ended, up to `own`: its status is for who waits for it.
+///
+/// `waitid` with `WNOWAIT` only looks at who is next. If that is `own` it returns, and so leaves others behind it for
+/// the next SIGCHLD: a status that is taken here would be lost for its waiter.
 pub fn reap_orphans(own: Pid) {
     loop {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -69,12 +77,20 @@ pub fn reap_orphans(own: Pid) {
 }
 
 /// Has execve close all descriptors from `first` on.
+///
+/// `close_range(2)` with `CLOSE_RANGE_CLOEXEC` needs Linux 5.11.
+/// # Errors
+/// `ENOSYS` and `EINVAL` before that version.
 pub fn close_on_exec(first: u32) -> io::Result<()> {
     // SAFETY: the flag only marks descriptors; none is closed under its owner.
     done(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
 
 /// Returns a descriptor that this program was started with, by its number there.
+///
+/// It is a copy; the number itself stays open, for a program that is started later. See [`taken`].
+/// # Errors
+/// `EBADF` where the caller has opened nothing there.
 pub fn inherited(number: u32) -> io::Result<OwnedFd> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the call only makes a new descriptor; a number that is not open is answered with EBADF.
@@ -90,6 +106,8 @@ pub fn taken(number: u32) -> io::Result<OwnedFd> {
 }
 
 /// Tells whether this program was started with a descriptor of that number. Its own are all close-on-exec, from birth.
+///
+/// So a descriptor that is not, was opened by the caller for this program, or by mistake.
 pub fn is_inherited(number: u32) -> bool {
     // SAFETY: F_GETFD takes no memory, and says so if the descriptor is not open.
     let flags = i32::try_from(number).map_or(-1, |number| unsafe { libc::fcntl(number, libc::F_GETFD) });
@@ -97,6 +115,8 @@ pub fn is_inherited(number: u32) -> bool {
 }
 
 /// How many descriptors after stderr are sockets that were opened for this process: `sd_listen_fds(3)`.
+///
+/// `LISTEN_PID` must name this process: variables that an ancestor was given mean the ancestor's descriptors.
 pub fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
@@ -131,6 +151,9 @@ pub fn afresh(command: &mut Command) -> &mut Command {
 }
 
 /// Has `program`, a [`crate::launch::Launch`] whose failures go to `report`, execute what `command` is to start.
+///
+/// It must be the last step that `command` is given: it does not return where it succeeds, so that no step behind it
+/// runs.
 pub fn by_launch(command: &mut Command, program: OwnedFd, report: OwnedFd) -> &mut Command {
     let arrange = move || {
         rustix::io::fcntl_setfd(&report, rustix::io::FdFlags::empty())?;

@@ -1,5 +1,9 @@
 //! `clone3(2)` for a program that makes containers: the child goes straight into its namespaces and its cgroup, and
 //! the parent gets a pidfd, so that no pid is ever guessed.
+//!
+//! It is made by syscall(2), not by libc's fork(3): no `pthread_atfork` handler runs in the child, and libc does not
+//! learn there that the thread has another id. What the child does before its execve or [`exit_now`] is therefore
+//! plain system calls and ordinary code of one thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -28,13 +32,23 @@ pub struct How<'a> {
     /// A cgroup2 directory to be born in: `CLONE_INTO_CGROUP`.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Be born in the caller's own cgroup if that one is closed to it.
+    ///
+    /// For users who may write to a cgroup but have no right at the common ancestor (cgroups(7), "Delegation
+    /// containment").
     pub or_outside: bool,
     /// The child becomes a child of the caller's parent: `CLONE_PARENT`.
+    ///
+    /// Then the caller's parent is sent the signal that the caller's own end would send, and waits for both.
     pub sibling: bool,
 }
 
 /// Makes a child process. Refuses with `EDEADLK` while the process has a second thread: the child could find any lock
 /// taken for ever, and ordinary Rust would not be sound in it.
+///
+/// # Errors
+/// `EDEADLK` as said; `EBUSY` where the cgroup has controllers for its children, `EOPNOTSUPP` where it is "domain
+/// invalid" (cgroups(7)), `EACCES` where it is closed to the caller; `EPERM`, `ENOSPC` and `EAGAIN` as clone(2) has
+/// them.
 pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     // A directory has one link for itself, one for its name, and one for each subdirectory: one for each thread.
     if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
@@ -52,6 +66,7 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     }
     if how.sibling {
         arguments.flags |= CLONE_PARENT;
+        // The kernel refuses any other with CLONE_PARENT (EINVAL): it takes the caller's.
         arguments.exit_signal = 0;
     }
     // SAFETY: the stack is null and CLONE_VM is unset, so the child runs on its own copy of our stack; the process has
@@ -73,6 +88,8 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGCHLD: u64 = 17;
 
 /// Ends the calling process at once, without running anything that the parent has registered: `_exit(2)`.
+///
+/// The parent's buffers, which the child has a copy of, are not written twice, and its temporary files not removed.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code) }

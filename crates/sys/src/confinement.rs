@@ -6,6 +6,11 @@ use crate::raw::done;
 
 /// Has a filter, `struct sock_filter`s of eight bytes each, decide on the calling thread's system calls from here on, and
 /// on those of the threads that it makes.
+///
+/// The caller has `no_new_privs`, or `CAP_SYS_ADMIN` in its user namespace. A filter stays for good, through `execve`.
+/// # Errors
+/// `EINVAL` for one that the kernel's verifier refuses or that has more than 4,096 instructions; `EACCES` without
+/// that right.
 pub fn filter(program: &[u8]) -> io::Result<()> {
     load(&mut instructions(program), 0)
 }

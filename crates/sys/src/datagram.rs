@@ -26,6 +26,7 @@ pub fn tell_destination(socket: BorrowedFd<'_>, is_ipv4: bool) -> io::Result<()>
 
 /// Receives a datagram: its length, who sent it, and which address of the host it came to, where the kernel tells.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+    // The larger of both families' addresses; an IPv4 one leaves its end as it is.
     let mut name = [0_u8; size_of::<libc::sockaddr_in6>()];
     let mut control = Control([0; CONTROL]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -33,6 +34,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     // SAFETY: `message` names `name`, `buffer` and `control` with their lengths; all of them live as long as the call.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    // The kernel has replaced the room that was offered by what it has used.
     let told = control.0.get(..message.msg_controllen).unwrap_or_default();
     let from = address(&name).ok_or(io::ErrorKind::InvalidData)?;
     Ok((length, from, destination(told)))
@@ -106,6 +108,8 @@ fn destination(mut control: &[u8]) -> Option<IpAddr> {
         let (level, kind) = (i32::from_ne_bytes(array(control, 8)?), i32::from_ne_bytes(array(control, 12)?));
         let data = control.get(HEADER..length)?;
         match (level, kind) {
+            // `ipi_spec_dst`, not `ipi_addr` behind it: for a broadcast or multicast the latter is no address to
+            // answer from.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => return Some(Ipv4Addr::from(array::<4>(data, 4)?).into()),
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => return Some(Ipv6Addr::from(array::<16>(data, 0)?).into()),
             _ => control = control.get(length.next_multiple_of(ALIGNMENT)..)?,

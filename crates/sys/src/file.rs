@@ -29,6 +29,7 @@ fn read_whole(file: &mut File) -> io::Result<String> {
     let mut buffer = [0; 4096];
     let count = file.read(&mut buffer)?;
     let mut text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+    // A short read is the whole file: procfs and cgroup files fill the buffer as long as there is more.
     if count == buffer.len() {
         file.read_to_string(&mut text)?;
     }
@@ -43,6 +44,10 @@ pub fn read_all(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Opens a file, if it is one: what else has its name, a FIFO above all, is not waited for.
+///
+/// `O_NONBLOCK` keeps a FIFO from waiting for its writer; for regular files it means nothing (open(2)).
+/// # Errors
+/// Those of open(2), and one that says that it is not a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
@@ -56,6 +61,7 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Tells whether an error says nothing of the file itself: no descriptor, no memory, a disk that cannot be read.
+/// It must not be taken for the answer "it is not there": that has removed what lived.
 pub fn says_nothing(error: &io::Error) -> bool {
     let nothing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::IO, Errno::INTR, Errno::AGAIN];
     Errno::from_io_error(error).is_some_and(|errno| nothing.contains(&errno))
@@ -111,6 +117,8 @@ pub fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 /// Takes a lock on a file (`flock(2)`), however long that takes. Who waits for two seconds is `told` so.
+///
+/// flock(2) has no time limit, and a thread that speaks needs no signal to interrupt the wait.
 pub fn lock(file: &File, operation: FlockOperation, told: impl FnOnce() + Send + 'static) -> rustix::io::Result<()> {
     let at_once = match operation {
         FlockOperation::LockShared => FlockOperation::NonBlockingLockShared,
@@ -135,6 +143,8 @@ pub fn lock(file: &File, operation: FlockOperation, told: impl FnOnce() + Send +
 
 /// Leaves a descriptor to `execve` or to the end of the process, which close it together with all others. Not if it is
 /// one of many, since a process may have a thousand only, or much less.
+///
+/// Closing costs a system call each; `spawn` has some fifty descriptors that are close-on-exec anyway.
 pub fn leave_open(descriptor: impl Into<OwnedFd>) {
     static MANY: OnceLock<u64> = OnceLock::new();
     let descriptor = descriptor.into();

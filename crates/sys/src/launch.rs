@@ -2,10 +2,10 @@
 //! sealed memfd, executes one after another, the last of them being the `execve` of the container's program.
 //!
 //! What this is for: until its `execve` succeeds, the process that enters a container is one that the container's
-//! processes may see, and `/proc/PID/exe` is the program that it runs (CVE-2019-5736; `#!/proc/self/exe` makes even the
-//! kernel execute it again). Here that program is not the runtime on the host's disk but a copy of nothing worth having,
-//! which nobody can write to. It costs one more `execve` of one page instead of a copy of the runtime, and it needs no
-//! memory allocator, no stack and no file of the container.
+//! processes may see, and `/proc/PID/exe` is the program that it runs (CVE-2019-5736; `#!/proc/self/exe` makes even
+//! the kernel execute it again). Here that is not the runtime's file on the host's disk but a sealed page with
+//! nothing of value. It costs one more `execve` of one page instead of a copy of the runtime, and it needs no memory
+//! allocator, no stack and no file of the container.
 
 use std::ffi::CStr;
 use std::io;
@@ -24,13 +24,19 @@ pub struct Launch {
     calls: Vec<[Word; CALL_WORDS]>,
 }
 
+/// Words of one entry. The code in `launch/*.s` counts in them, too.
 const CALL_WORDS: usize = 11;
+/// Where code and data are loaded: any addresses that do not overlap, since nothing else is in the process but its
+/// stack.
 const CODE_BASE: u64 = 0x40_0000;
 const DATA_BASE: u64 = 0x80_0000;
+/// A segment's address and its place in the file must agree modulo the page's size, which is up to 64 KiB on ARM
+/// (elf(5), `p_align`); so there the data begins that far into the file.
 #[cfg(target_arch = "x86_64")]
 const PAGE: usize = 0x1000;
 #[cfg(not(target_arch = "x86_64"))]
 const PAGE: usize = 0x1_0000;
+/// The file's header and three program headers; the code follows them in the same segment.
 const ELF_HEADERS: usize = 64 + 3 * 56;
 /// Where the descriptor for a failure's message stands: the first word of the data.
 const REPORT: u64 = DATA_BASE;
@@ -77,6 +83,9 @@ impl Launch {
     }
 
     /// Adds a call. Its failure ends the process and is reported as `name`.
+    ///
+    /// Up to six arguments; those that are not given are 0. `tag` is the message's first word, for its reader to tell
+    /// it from others.
     pub fn call(&mut self, name: &str, tag: u32, call: libc::c_long, arguments: &[Word]) {
         let mut message = tag.to_ne_bytes().to_vec();
         message.extend_from_slice(&[0; 4]);
@@ -101,6 +110,9 @@ impl Launch {
     }
 
     /// Stores the result of the call added last (32 bits of it) at `address`.
+    ///
+    /// The address is one that [`Self::bytes`] or [`Self::words`] has returned. A result of 0 is stored like any
+    /// other.
     pub fn store_result(&mut self, address: Word) {
         if let Some(last) = self.calls.last_mut() {
             last[7] = address;
@@ -113,12 +125,18 @@ impl Launch {
     }
 
     /// Makes the result of the call added last the argument `argument` of the call that will be added next but `calls`.
+    ///
+    /// `calls` 0 is the next one; arguments count from 0. It is how a descriptor gets from `openat` to `write`: no
+    /// number is known when the list is made.
     pub fn pass_result(&mut self, calls: usize, argument: usize) {
         let word = (self.calls.len() + calls) * CALL_WORDS + 1 + argument;
         self.store_result(PASSED | word as u64);
     }
 
     /// Has the process end when it gets `signal`, until its `execve`.
+    ///
+    /// The first process of a pid namespace ignores signals that have the default action (`pid_namespaces(7)`), so it
+    /// needs a handler to be ended by its own kind.
     pub fn end_on(&mut self, signal: i32) {
         unsafe extern "C" {
             static drayage_launch_end_it: u8;
@@ -131,6 +149,9 @@ impl Launch {
     }
 
     /// Builds the program into a sealed memfd.
+    ///
+    /// # Errors
+    /// Those of `memfd_create(2)`: `EACCES` where the sysctl `vm.memfd_noexec` is 2.
     pub fn seal(mut self) -> io::Result<OwnedFd> {
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         let first = DATA_BASE + self.data.len() as u64;
@@ -147,12 +168,15 @@ impl Launch {
         self.data.extend_from_slice(&u64::MAX.to_ne_bytes());
         let mut image = elf_headers(code().len(), self.data.len());
         image.extend_from_slice(code());
+        // The code has to fit into the first page with the headers; it is some hundred bytes.
         image.resize(PAGE, 0);
         image.extend_from_slice(&self.data);
         let memfd = executable_memfd()?;
         let file = std::fs::File::from(memfd);
         file.write_all_at(&image, 0)?;
         let memfd = OwnedFd::from(file);
+        // F_SEAL_SEAL makes the others final. While the file is executed, writing would fail with ETXTBSY; the seals
+        // are for the time before and after that.
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&memfd, seals)?;
         Ok(memfd)
@@ -160,6 +184,8 @@ impl Launch {
 }
 
 /// Executes a program by descriptor; returns only on failure. Descriptors without close-on-exec reach it.
+///
+/// execveat(2) with `AT_EMPTY_PATH`: the program needs no name in any file system, so it works in a root without /proc.
 pub fn execute(program: BorrowedFd<'_>, arguments: &[&CStr], environment: &[&CStr]) -> io::Error {
     let argv: Vec<*const libc::c_char> =
         arguments.iter().map(|argument| argument.as_ptr()).chain([std::ptr::null()]).collect();
@@ -182,6 +208,9 @@ fn execute_arrays(program: BorrowedFd<'_>, argv: &[*const libc::c_char], envp: &
 }
 
 /// Copies the running program into a sealed memfd, for the rare container that may look into the processes entering it.
+///
+/// `/proc/self/exe` is opened as the kernel knows it, not by a path: what has replaced the file meanwhile is not
+/// meant.
 pub fn sealed_self() -> io::Result<OwnedFd> {
     let program = std::fs::File::open("/proc/self/exe")?;
     let memfd = executable_memfd()?;
@@ -199,6 +228,8 @@ pub fn sealed_self() -> io::Result<OwnedFd> {
 }
 
 /// Tells whether the running program is such a copy.
+///
+/// It ends the recursion: the copy executes the same `main`. Files that are no memfd have no seals (`EINVAL`).
 pub fn is_sealed_self() -> bool {
     std::fs::File::open("/proc/self/exe").is_ok_and(|program| {
         rustix::fs::fcntl_get_seals(program.as_fd()).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
@@ -241,9 +272,11 @@ fn elf_headers(code: usize, data: usize) -> Vec<u8> {
         .collect()
 }
 
-// For each call: load its number and six arguments, execute it; on failure, unless that is to be ignored, put the error
-// number into the call's message, write that to the report descriptor and exit with 127; else store the result, if it
-// is wanted, and go on.
+// Each entry of the list has eleven words: the call's number; six arguments; where to store its result, or 0; whether
+// a failure is to be ignored; address and length of its message. For each the code loads number and arguments and
+// executes the call. On failure, unless that is to be ignored, it puts the error number behind the message's tag,
+// writes the message to the report descriptor and exits with 127; else it stores the result, if that is wanted, and
+// goes on.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(include_str!("launch/x86_64.s"), data = const DATA_BASE);
 

@@ -6,6 +6,9 @@ use crate::raw::done;
 
 /// Forgets the pages of this program's code that were used so far: those that are used again come back from the page
 /// cache. After a start that is most of what a small process has resident (`madvise(2)`, `MADV_DONTNEED`).
+///
+/// # Errors
+/// Failure only costs memory, so callers ignore it.
 pub fn forget_code() -> io::Result<()> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     for (start, length) in maps.lines().filter_map(code) {

@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::raw::done;
 
 /// What [`set_attributes`] changes: `struct mount_attr`.
+///
+/// The kernel tells versions of the structure apart by its size, `MOUNT_ATTR_SIZE_VER0`, 32 bytes: nothing may be
+/// added here without asking for a newer kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Attributes {
@@ -45,6 +48,11 @@ impl Attributes {
 }
 
 /// Changes the mount that `mount` is the root of, or with `recursive` all mounts below it too: `mount_setattr(2)`.
+///
+/// `clear` of an access time needs the whole field, `MOUNT_ATTR__ATIME`, because its values are numbers and not bits.
+/// # Errors
+/// `EINVAL` where `mount` is not the root of a mount; `EPERM` for what a more privileged namespace has locked
+/// (`mount_namespaces(7)`).
 pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (attributes, size) = (&raw const *attributes, size_of::<Attributes>());
@@ -54,6 +62,10 @@ pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attri
 
 /// Clones the mount that holds the open file `source`, detached, with all mounts below it if `recursive`:
 /// `open_tree(2)`. Unlike a path, the descriptor cannot be exchanged between check and use.
+///
+/// Mount propagation comes along: a clone of a shared mount is shared, of a slave a slave.
+/// # Errors
+/// `EINVAL` where the mount is in another mount namespace, or unbindable.
 pub fn clone_tree(source: BorrowedFd<'_>, recursive: bool) -> io::Result<std::os::fd::OwnedFd> {
     use rustix::mount::OpenTreeFlags as Flags;
     let flags = Flags::OPEN_TREE_CLONE | Flags::OPEN_TREE_CLOEXEC | Flags::AT_EMPTY_PATH;
@@ -62,6 +74,10 @@ pub fn clone_tree(source: BorrowedFd<'_>, recursive: bool) -> io::Result<std::os
 }
 
 /// Attaches the detached mount `mount` on the open file or directory `target`: `move_mount(2)`.
+///
+/// # Errors
+/// `EINVAL` where one is a directory and the other is not, where the mount is attached already and shared there, or
+/// where the target is in another mount namespace.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     use rustix::mount::MoveMountFlags as Flags;
     let flags = Flags::MOVE_MOUNT_F_EMPTY_PATH | Flags::MOVE_MOUNT_T_EMPTY_PATH;

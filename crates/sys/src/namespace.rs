@@ -70,6 +70,9 @@ impl Kind {
 const NSFS_MAGIC: FsWord = 0x6e73_6673;
 
 /// Tells whether a namespace is at a path, or may be: what is left of a named one that was unmounted is an empty file.
+///
+/// An error that says nothing of the path counts as "may be": a caller that removes things must not take it for
+/// absence.
 pub fn is_at(path: &Path) -> bool {
     let looked_at = file::known(statfs(path).map_err(Into::into));
     looked_at.map_or(true, |found| found.is_some_and(|found| found.f_type == NSFS_MAGIC))
@@ -86,21 +89,32 @@ pub fn is_own_network(path: &Path) -> bool {
 }
 
 /// Moves the calling thread into the namespace that `fd` refers to, which must be of type `kind`: `setns(2)`.
+///
+/// # Errors
+/// `EINVAL` where `fd` is of another type, is the caller's own user namespace, or where a user or mount namespace is
+/// to be joined with several threads; `EPERM` without `CAP_SYS_ADMIN` in the owner.
 pub fn enter(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
     enter_process(fd, kind.flag())
 }
 
 /// Moves the calling thread into all the namespaces of `kinds` that the process of `pidfd` is in, in one call.
+///
+/// It is all or nothing, and the kernel finds the order in which rights suffice (`setns(2)` with a pidfd, Linux 5.8).
+/// # Errors
+/// As [`enter`]; `ESRCH` where the process has ended.
 pub fn enter_process(pidfd: BorrowedFd<'_>, kinds: ThreadNameSpaceType) -> io::Result<()> {
     Ok(rustix::thread::move_into_thread_name_spaces(pidfd, kinds)?)
 }
 
 /// Gives the calling thread a new namespace of type `kind`: `unshare(2)`.
+///
+/// A new pid or time namespace is for the children that are made afterwards; the caller stays where it is.
 pub fn unshare(kind: Kind) -> io::Result<()> {
     // SAFETY: a `Kind` is a namespace's flag, never CLONE_FILES, so the descriptor table stays shared.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::from_bits_retain(kind.flag().bits())) }?)
 }
 
+/// Requests of include/uapi/linux/nsfs.h; `SIOCGSKNS` is a socket's (include/uapi/linux/sockios.h).
 const NS_GET_USERNS: libc::Ioctl = 0xb701;
 const NS_GET_PARENT: libc::Ioctl = 0xb702;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
@@ -139,6 +153,10 @@ pub fn owner_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// Returns the number that never is used twice in one boot, unlike the inode number (since Linux 6.18).
+///
+/// # Errors
+/// `ENOTTY` on older kernels: callers go on with the inode number, which is another namespace's some time after this
+/// one's end.
 pub fn unique_id(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut id = 0_u64;
     // SAFETY: NS_GET_ID writes one `u64` to its argument.

@@ -52,6 +52,7 @@ pub fn loopback_up() -> io::Result<()> {
     // SAFETY: the kernel has just written the flags, and a c_short has no invalid values.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let up = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
+    // SIOCSIFFLAGS takes CAP_NET_ADMIN even where nothing changes.
     if flags & up != 0 {
         return Ok(());
     }

@@ -25,6 +25,8 @@ pub fn hear<T>(mut receive: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// Waits for a packet, and the descriptor that may come with it: `SCM_RIGHTS`. Nothing is the end.
+///
+/// The descriptor is close-on-exec. If more than one came, the kernel closes those that have no room (`MSG_CTRUNC`).
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -38,6 +40,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
 }
 
 /// Sends a packet that consists of `parts`, and a descriptor with it: `SCM_RIGHTS`.
+///
+/// No SIGPIPE is sent: a receiver that is gone is the error `EPIPE`.
 pub fn send(socket: impl AsFd, parts: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> Result<()> {
     let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -49,6 +53,8 @@ pub fn send(socket: impl AsFd, parts: &[&[u8]], fd: Option<BorrowedFd<'_>>) -> R
 }
 
 /// Returns the address that `NOTIFY_SOCKET` names: `sd_notify(3)`.
+///
+/// A name that begins with `@` is an abstract one: the rest of it, behind a NUL (unix(7)).
 pub fn manager(text: &OsStr) -> Result<SocketAddrUnix> {
     match text.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddrUnix::new_abstract_name(name),

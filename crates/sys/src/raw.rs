@@ -1,4 +1,7 @@
 //! What system calls answer: a number, or -1 and `errno`.
+//!
+//! `libc::syscall` returns a long and `ioctl` an int; both have -1 for a failure, and the reason in `errno`, which
+//! the next call may change. So the answer is looked at here, before anything else happens.
 
 use std::io;
 use std::mem::size_of;

@@ -16,6 +16,9 @@ pub fn after(limit: Duration) -> Instant {
 }
 
 /// Waits until one of them can be read, or until that moment; returns which can.
+///
+/// An end or an error counts as readable, because the next read returns at once. With `until` in the past it only
+/// looks.
 pub fn readable<'a>(fds: impl IntoIterator<Item = BorrowedFd<'a>>, until: Option<Instant>) -> io::Result<Vec<bool>> {
     let mut polled: Vec<_> = fds.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     loop {

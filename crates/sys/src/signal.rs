@@ -57,6 +57,7 @@ impl SignalFd {
         let info = unsafe { info.assume_init() };
         let signal = info.ssi_signo;
         // A pipe that nobody reads any more sends it to its writer; the write tells the same.
+        // SIGPIPE is blocked with all others and so arrives here, though nobody has sent it.
         if signal == libc::SIGPIPE.unsigned_abs() && info.ssi_pid == std::process::id() {
             return self.read();
         }
@@ -96,9 +97,12 @@ pub fn restore(signal: Signal) {
 }
 
 /// Does so for every signal that the caller ignored. SIGPIPE stays as it is: the Rust runtime ignores that.
+///
+/// It is written for the process between `clone` and `execve`, before any file of the container's is in reach.
 pub fn restore_ignored() {
     let ignored = crate::file::read_once("/proc/self/status").unwrap_or_default();
     let ignored = ignored.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // `SigIgn` in proc_pid_status(5): bit N-1 is signal N.
     let ignored = ignored.unwrap_or(0) & !(1 << (libc::SIGPIPE - 1));
     (1..=64).filter(|number| ignored >> (number - 1) & 1 == 1).for_each(restore_number);
 }

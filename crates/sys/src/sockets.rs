@@ -27,6 +27,8 @@ pub fn with_port(table: &str) -> Vec<PortSocket> {
 }
 
 /// Returns the numbers of a process's sockets, as far as they may be seen.
+///
+/// Those that may not be seen (`EACCES`) are left out: the caller asks about its own processes, or is root.
 pub fn of_process(pid: i32) -> impl Iterator<Item = u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -37,6 +39,8 @@ pub fn of_process(pid: i32) -> impl Iterator<Item = u64> {
 fn parse(table: impl BufRead, is_tcp: bool) -> Vec<PortSocket> {
     let line = |line: &str| {
         let mut words = line.split_ascii_whitespace();
+        // The columns of net/ipv4/tcp_ipv4.c and udp.c: number, local address, remote address, state, …, inode as the
+        // tenth.
         let (address, port) = words.nth(1)?.split_once(':')?;
         let is_open = words.nth(1)? == if is_tcp { LISTENS } else { RECEIVES };
         let address = SocketAddr::new(ip(address)?, u16::from_str_radix(port, 16).ok()?);

@@ -17,6 +17,8 @@ impl Raw {
         let before = tcgetattr(rustix::stdio::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
+        // The container's terminal has turned newlines into carriage returns and newlines already; ours must not do
+        // so again.
         raw.output_modes.set(OutputModes::OPOST, alone);
         tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).ok()?;
         Some(Self(before))

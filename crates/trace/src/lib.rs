@@ -2,6 +2,10 @@
 //! Chrome's and Perfetto's viewers show as a flame chart. `$DRAYAGE_TRACE` names it. Every program appends what it has
 //! done, an event a line and a write, so that the lines of several do not mix. Where there is no trace, a span costs a
 //! look at a flag.
+//!
+//! A span that is dropped is written: by one write(2) with `O_APPEND`, which the kernel does not mix with others' on a
+//! file. A process that is killed leaves its spans unwritten, and the file without its closing bracket, which viewers
+//! accept.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +44,8 @@ struct Trace {
 }
 
 /// Microseconds of the clock that all processes share.
+///
+/// `CLOCK_MONOTONIC` is the same for all processes outside of time namespaces.
 #[derive(Clone, Copy)]
 struct Moment(f64);
 
@@ -91,6 +97,8 @@ fn open(path: &Path) -> io::Result<File> {
     let mut temporary = path.to_owned().into_os_string();
     temporary.push(format!(".{}", std::process::id()));
     let made = File::create_new(&temporary).and_then(|mut file| file.write_all(b"[\n")).and_then(|()| {
+        // link(2) fails where the name is taken, unlike rename(2): of two that begin at once, one gives the first
+        // line.
         match fs::hard_link(&temporary, path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
@@ -125,6 +133,8 @@ pub fn track(name: &str) {
 }
 
 /// Begins something that takes time, and ends when it is dropped. `of` is what it is done to.
+///
+/// The text of `of` is made only if there is a trace.
 #[must_use]
 pub fn span(name: &'static str, of: impl Display) -> Span {
     Span(ON.load(Ordering::Relaxed).then(|| Begun { name, of: of.to_string(), at: Moment::now() }))

@@ -16,6 +16,7 @@ impl Cgroups {
     /// may fail.
     pub fn apply(&self, resources: &Resources, devices: bool) -> anyhow::Result<()> {
         self.check_memory(resources.memory.as_ref())?;
+        // No rules at all are no rules: runc then leaves the cgroup's as they are, and so do we.
         if devices && !resources.devices.is_empty() {
             self.apply_devices(resources)?;
         }
@@ -25,6 +26,7 @@ impl Cgroups {
                 .as_deref()
                 .context("limits cannot be set: no cgroup file system is mounted on /sys/fs/cgroup")?;
             let lines = limits::v2(resources)?;
+            // After the lines are computed: nothing is enabled for a configuration that is wrong.
             let refusals = enable_controllers(directory);
             return lines.iter().try_for_each(|line| write_line(directory, line, &refusals));
         }
@@ -53,6 +55,7 @@ impl Cgroups {
 
     fn apply_devices(&self, resources: &Resources) -> anyhow::Result<()> {
         let mut rules = resources.devices.clone();
+        // Last, since the last rule that matches decides: whatever the configuration denies, /dev/null works.
         rules.extend(default_rules());
         let Some(directory) = self.controller("devices") else {
             return self.unified.as_deref().map_or(Ok(()), |directory| device::attach(directory, &rules));
@@ -61,6 +64,7 @@ impl Cgroups {
             let path = directory.join(name);
             File::options().write(true).open(&path).with_context(|| format!("open {}", path.display()))
         };
+        // Both are kept open for all the rules: thirty of them would else be thirty look-ups.
         let (mut allow, mut deny) = (open("devices.allow")?, open("devices.deny")?);
         for (name, value) in device::lines(&rules)? {
             let file = if name == "devices.allow" { &mut allow } else { &mut deny };
@@ -106,6 +110,7 @@ impl Cgroups {
 /// Why a controller could not be enabled, and where.
 type Refusals = BTreeMap<String, String>;
 
+/// Writes one limit. A file that is missing is an error only where the limit was asked for.
 fn write_line(directory: &Path, line: &Line, refusals: &Refusals) -> anyhow::Result<()> {
     let path = directory.join(&line.file);
     match write(&path, &line.value) {
@@ -125,6 +130,9 @@ fn write_line(directory: &Path, line: &Line, refusals: &Refusals) -> anyhow::Res
 
 /// Has each cgroup above give its children what controllers it has. What is refused matters only to a limit that then
 /// has no file.
+///
+/// A controller has files in a cgroup only if the parent lists it in `cgroup.subtree_control` (cgroup-v2.rst,
+/// "Enabling and Disabling"), so the walk begins at the top. A parent with processes of its own refuses with EBUSY.
 fn enable_controllers(directory: &Path) -> Refusals {
     let mut refusals = Refusals::new();
     let above: Vec<&Path> = directory.ancestors().skip(1).take_while(|path| path.starts_with(super::MOUNT)).collect();

@@ -44,6 +44,8 @@ const MKNOD: u32 = 1;
 const READ: u32 = 2;
 const WRITE: u32 = 4;
 
+/// # Errors
+/// An unknown type or letter: a rule that was dropped for it would open or close more than was said.
 fn parse(rule: &DeviceRule) -> anyhow::Result<Rule> {
     let kind = match rule.kind.as_str() {
         "" | "a" => None,
@@ -78,7 +80,8 @@ pub(super) fn lines(rules: &[DeviceRule]) -> anyhow::Result<Vec<(&'static str, S
 
 fn line(rule: &Rule) -> (&'static str, String) {
     let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-    // v1 takes `a` as all devices and all access, and the rest of the line is not read.
+    // v1 takes `a` as all devices and all access, and does not read the rest of the line (cgroup-v1/devices.rst): "a
+    // 8:* r" would allow everything there, as it does with runc.
     let Some(kind) = rule.kind else { return (file, "a".to_owned()) };
     let kind = if kind == CHARACTER { 'c' } else { 'b' };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
@@ -96,6 +99,12 @@ pub(super) fn attach(directory: &Path, rules: &[DeviceRule]) -> anyhow::Result<(
 
 /// Compiles rules: the last one that matches decides; without a match the answer is no. Access that only partly
 /// matches a denying rule is denied; an allowing rule must cover it whole.
+///
+/// Register 0 is the answer, 1 allows. The context is `struct bpf_cgroup_dev_ctx`: `access_type` has the type of the
+/// device in its lower half and the access in the upper one.
+///
+/// Each rule is a block of code that either returns or falls to the next one, and the rules stand in reverse: the
+/// last one that matches is asked first.
 fn program(rules: &[Rule]) -> Vec<u64> {
     // r1: the context {type and access, major, minor}; r2: type, r3: access, r4: major, r5: minor.
     let mut code = vec![

@@ -3,6 +3,11 @@
 //! A process that is to be limited from its first instruction joins by itself: writing `0` to a v1 hierarchy's `tasks`
 //! moves the writer alone and takes no lock of the whole system, which a foreign pid in `cgroup.procs` does; into the
 //! unified hierarchy the child is born.
+//!
+//! The life of a container's [`Cgroups`]: [`locate`](Cgroups::locate) only computes where they will be;
+//! `create_unified` and `create_v1` make them; [`apply`](Cgroups::apply) sets the limits while nobody is inside; the
+//! process joins; and [`destroy`](Cgroups::destroy) kills what is left and removes them. Between two commands they
+//! are kept as [`paths`](Cgroups::paths).
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +36,7 @@ pub use oom::Killer;
 pub use resources::*;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// Of linux/magic.h: how statfs(2) tells a v1 hierarchy, the unified one, and a plain directory in their place apart.
 const CGROUP_MAGIC: i64 = 0x27_e0eb;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
@@ -42,14 +48,20 @@ pub struct Cgroups {
     /// The cgroup2 directory.
     pub unified: Option<PathBuf>,
     /// Those of them that were not there before.
+    ///
+    /// What was there belongs to somebody else, and stays on failure.
     made: Vec<PathBuf>,
 }
 
 impl Cgroups {
     /// Finds the directories for `linux.cgroupsPath`: an absolute path counts from each hierarchy's root, a relative
     /// one from the caller's own cgroup, and none means one named like the container. Never leaves the hierarchy.
+    ///
+    /// What is found is not necessarily there yet: nothing is made.
     pub fn locate(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
         let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
+        // `..` is resolved as if the path began at the hierarchy's root: `/../../x` made a directory on the host's
+        // root for youki.
         let (absolute, path) = (wanted.starts_with('/'), clean(wanted));
         ensure!(!path.as_os_str().is_empty(), "cgroupsPath {wanted:?} names no cgroup");
         let own = sys::file::read_once("/proc/self/cgroup").context("read /proc/self/cgroup")?;
@@ -58,6 +70,7 @@ impl Cgroups {
         for line in own.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+            // A hierarchy that is not mounted, or in another place than is usual, is left out.
             let Some(base) = hierarchy(controllers, unified_only) else { continue };
             let own = clean(own);
             // On v2 the caller's own cgroup has processes, so it can have no child with controllers: its parent may.
@@ -75,6 +88,8 @@ impl Cgroups {
     }
 
     /// Finds the cgroup2 directory that a process is in, which may be below its container's.
+    ///
+    /// As `/proc/PID/cgroup` names it; the path counts from the caller's cgroup namespace, which must be the host's.
     pub fn unified_of(pid: i32) -> Option<PathBuf> {
         let own = sys::file::read(format!("/proc/{pid}/cgroup")).ok()?;
         let place = own.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -107,10 +122,14 @@ impl Cgroups {
 
     /// Makes the unified directory, in which the container's process is born. It must be unused if it exists; without
     /// privilege it is left out if it is not delegated. `ours` is one in which only what we have put there lives.
+    ///
+    /// # Errors
+    /// Where processes live in it already, or it is frozen: a container that begins in there would never run.
     pub fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
         let Some(directory) = self.unified.clone() else { return Ok(()) };
         match self.make(&directory, "", rootless, ours)? {
             None => self.unified = None,
+            // With v1 hierarchies the freezer is one of those, which are looked at when they are made.
             Some(existed) if existed && self.v1.is_empty() => self.check_thawed()?,
             Some(_) => {}
         }
@@ -158,6 +177,8 @@ impl Cgroups {
     }
 
     /// Opens the unified cgroup, for `CLONE_INTO_CGROUP`. One that cannot be opened is left out if `lenient`.
+    ///
+    /// It holds the directory: whatever becomes of the path, the child is born in the cgroup that was made.
     pub fn open_unified(&self, lenient: bool) -> anyhow::Result<Option<OwnedFd>> {
         let Some(directory) = &self.unified else { return Ok(None) };
         match rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -168,6 +189,10 @@ impl Cgroups {
 
     /// Moves the calling process, which must have one thread, into the v1 cgroups, while the host's are in sight. Those
     /// that cannot be opened are left out if `lenient`.
+    ///
+    /// `tasks` takes a thread's id, and `0` is the writer (cgroup-v1/cgroups.rst). The kernel moves a thread that
+    /// moves itself without `cgroup_threadgroup_rwsem`, whose writers wait for an RCU grace period: milliseconds,
+    /// where this takes microseconds.
     pub fn join(&self, lenient: bool) -> anyhow::Result<()> {
         for directory in self.v1.values() {
             let context =
@@ -184,6 +209,8 @@ impl Cgroups {
     }
 
     /// Moves a process into all of them.
+    ///
+    /// That is for processes of others: it writes `cgroup.procs`, and pays for that lock.
     pub fn put(&self, pid: Pid) -> anyhow::Result<()> {
         let pid = pid.as_raw_pid();
         self.directories().try_for_each(|directory| {
@@ -223,6 +250,9 @@ impl Cgroups {
     }
 
     /// Sends a signal to every process.
+    ///
+    /// A process that forks meanwhile may be missed; who must have all of them dead repeats it until the directory
+    /// can be removed, as [`Self::destroy`] does.
     pub fn signal(&self, signal: i32) -> anyhow::Result<()> {
         let kill = self.unified.as_deref().filter(|_| signal == libc::SIGKILL);
         // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
@@ -239,6 +269,8 @@ impl Cgroups {
     }
 
     /// A frozen v1 cgroup would keep even SIGKILL waiting.
+    ///
+    /// v2 kills frozen processes at once (cgroup-v2.rst, "cgroup.freeze").
     pub fn thaw_for_death(&self) -> anyhow::Result<()> {
         let v1 = self.freezer().is_some_and(|(_, v1)| v1);
         if v1 && self.is_frozen().unwrap_or(true) { self.freeze(false) } else { Ok(()) }
@@ -253,6 +285,9 @@ impl Cgroups {
     }
 
     /// Stops or continues all processes at once.
+    ///
+    /// # Errors
+    /// Where no freezer is there, or processes do not stop within two seconds: one in uninterruptible sleep, say.
     pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
         let Some((directory, v1)) = self.freezer() else { bail!("no freezer cgroup") };
         let (file, words) = if v1 { ("freezer.state", ["THAWED", "FROZEN"]) } else { ("cgroup.freeze", ["0", "1"]) };
@@ -260,6 +295,8 @@ impl Cgroups {
         let deadline = Instant::now() + Duration::from_secs(2);
         loop {
             write(&path, value).with_context(|| format!("write {value} to {}", path.display()))?;
+            // v1 has to be asked, and sometimes told, again: it stays FREEZING while a process forks. v2 says in
+            // cgroup.events when all have stopped.
             let reached = if v1 {
                 sys::file::read(&path).is_ok_and(|state| state.trim_end() == value)
             } else {
@@ -304,12 +341,17 @@ impl Cgroups {
     }
 
     /// Kills what is left and removes the directories.
+    ///
+    /// # Errors
+    /// Where a cgroup is still in use after ten seconds: by a process that even SIGKILL does not end.
     pub fn destroy(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         for directory in self.directories() {
             while let Err(error) = remove(directory) {
                 let busy = error.raw_os_error() == Some(libc::EBUSY);
                 ensure!(busy && Instant::now() < deadline, "remove cgroup {}: {error}", directory.display());
+                // rmdir(2) gives EBUSY while a process is inside or not yet reaped; so the attempt itself tells when
+                // all is over, and what was forked between two looks is killed at the next.
                 self.signal(libc::SIGKILL)?;
                 std::thread::sleep(Duration::from_micros(500));
             }
@@ -319,6 +361,8 @@ impl Cgroups {
 }
 
 /// Tells whether cgroup v2 is all there is.
+///
+/// A hybrid system has v1 hierarchies in /sys/fs/cgroup and cgroup2 in `unified` beside them; there the answer is no.
 pub fn is_unified() -> bool {
     file_system(Path::new(MOUNT)) == Some(CGROUP2_MAGIC)
 }
@@ -362,6 +406,8 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
     }
     // Below a cgroup of threads there can only be others; right below the root there is none of them.
     let roots = [Path::new(MOUNT), &Path::new(MOUNT).join("unified")];
+    // cgroups(7), "Creating a threaded subtree": below a threaded cgroup a new one is "domain invalid", and clone3
+    // into it fails with EOPNOTSUPP, until it is made threaded too.
     let nested = controllers.is_empty() && !directory.parent().is_some_and(|parent| roots.contains(&parent));
     let kind = directory.join("cgroup.type");
     if nested && sys::file::read(&kind).is_ok_and(|kind| kind == "domain invalid\n") {
@@ -395,6 +441,8 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
 }
 
 /// Removes a cgroup and those below it, the deepest first.
+///
+/// A container with a cgroup namespace may have made some below its own.
 fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

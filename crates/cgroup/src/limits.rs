@@ -1,4 +1,7 @@
 //! `linux.resources` as lines to write into cgroup files: pure, so that both versions are tested anywhere.
+//!
+//! The order of lines matters to the kernel: a quota may not exceed what its period allows, realtime runtime needs
+//! its period first, and memory must not exceed memory and swap together at any moment.
 
 use crate::resources::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
@@ -10,6 +13,8 @@ pub(super) struct Line {
     pub file: String,
     pub value: String,
     /// The kernel may lack the file; then the limit is not to be had, and nobody asked for it by name.
+    ///
+    /// The kernel was built without it, or swap accounting is off (`swapaccount=0`).
     pub optional: bool,
 }
 
@@ -146,9 +151,11 @@ pub(super) fn v2(resources: &Resources) -> anyhow::Result<Vec<Line>> {
 
 fn v2_cpu(lines: &mut Lines, cpu: &Cpu) {
     lines.maybe("cpu.idle", cpu.idle);
+    // `cpu.weight` cannot be written while `cpu.idle` is 1 (EINVAL).
     lines.maybe("cpu.weight", cpu.shares.filter(|_| cpu.idle.is_none_or(|idle| idle == 0)).map(weight));
     if cpu.quota.is_some() || cpu.period.is_some() {
         let quota = cpu.quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
+        // The kernel's default, 100 ms; `cpu.max` takes both numbers in one line.
         let period = cpu.period.unwrap_or(100_000);
         lines.add("cpu.max", format!("{quota} {period}"));
     }
@@ -176,6 +183,7 @@ fn v2_memory(lines: &mut Lines, memory: &Memory) -> anyhow::Result<()> {
         }
     }
     lines.maybe("memory.max", limit.map(text));
+    // A best-effort protection, as v1's soft limit; `memory.min` would be a promise.
     lines.maybe("memory.low", memory.reservation.map(text));
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! Processes that the kernel has killed for want of memory (cgroup-v2.rst, "memory.events"; cgroup-v1/memory.rst, "OOM
 //! Control").
+//!
+//! v1 signals an eventfd that was registered in `cgroup.event_control`; v2 marks the file `memory.events` as changed,
+//! which poll(2) tells as POLLPRI until it is read again. Both can tell of more than kills, so the counter decides.
 
 use std::fs::File;
 use std::io::Write;
@@ -32,6 +35,9 @@ impl Cgroups {
 
 impl Killer {
     /// None where memory is not counted.
+    ///
+    /// # Errors
+    /// Where the kernel takes no registration; not where memory is not counted, which is `None`.
     pub fn watch(cgroups: &Cgroups) -> anyhow::Result<Option<Self>> {
         let Some((counter, v1)) = cgroups.oom_file() else { return Ok(None) };
         let opened = sys::file::there(File::open(&counter)).with_context(|| format!("open {}", counter.display()))?;

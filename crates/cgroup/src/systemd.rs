@@ -1,5 +1,8 @@
 //! `--systemd-cgroup`: systemd makes the container's cgroup, as a transient scope that it delegates to us, and so leaves
 //! alone (systemd.scope(5), systemd.resource-control(5); <https://systemd.io/CGROUP_DELEGATION>).
+//!
+//! systemd would move or limit anew what is in a cgroup that it has not been told of, at `daemon-reload` for one, so
+//! hosts that run it ask for this driver. Runtimes agree on the form of `cgroupsPath` for it, `SLICE:PREFIX:NAME`.
 
 mod bus;
 
@@ -60,6 +63,8 @@ impl Scope {
     }
 
     /// Makes the scope with its limits, and returns its path below the root of every hierarchy.
+    ///
+    /// A unit of that name that is there already is another container's, and an error.
     pub fn start(&self, resources: Option<&Resources>) -> anyhow::Result<(Placeholder, PathBuf)> {
         let mut bus = connect()?;
         let placeholder = Placeholder::new()?;
@@ -68,7 +73,10 @@ impl Scope {
             ("Description", Value::Text(format!("container {}", self.unit.trim_end_matches(".scope")))),
             ("Slice", Value::Text(self.slice.clone())),
             ("PIDs", Value::Pids(vec![pid])),
+            // Without it systemd takes controllers away again that it does not know to be in use below the scope.
             ("Delegate", Value::Flag(true)),
+            // With them the scope conflicts with shutdown.target (systemd.scope(5)): systemd would end the container
+            // before its engine can stop it. runc leaves them out, too.
             ("DefaultDependencies", Value::Flag(false)),
         ];
         let accounts = ["CPUAccounting", "MemoryAccounting", "TasksAccounting", "IOAccounting"];
@@ -140,6 +148,8 @@ fn connect() -> anyhow::Result<Bus> {
 }
 
 /// Returns the limits as systemd names them, as far as it has them; the files get them all.
+///
+/// The files get all limits all the same; a property keeps systemd from writing its own idea over them.
 fn limits_of(resources: Option<&Resources>) -> anyhow::Result<Vec<(&'static str, Value)>> {
     let Some(resources) = resources else { return Ok(vec![]) };
     let lines = if super::is_unified() { limits::v2(resources)? } else { limits::v1(resources) };
@@ -186,6 +196,8 @@ impl Placeholder {
         let (ours, theirs) = UnixStream::pair().context("make a socket pair")?;
         match clone(How::default()).context("clone the scope's first process")? {
             Cloned::Parent { pid, .. } => Ok(Self { pid, alive: Some(ours.into()) }),
+            // A process that only waits: the scope's cgroup needs one until the container's first process is born
+            // into it.
             Cloned::Child => {
                 drop(ours);
                 // Nothing is ever sent: it returns when the parent has closed its end, or is dead.

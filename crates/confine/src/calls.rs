@@ -57,12 +57,13 @@ impl Calls {
         let mut leaves: BTreeMap<u32, Leaf> =
             self.refused().into_iter().map(|call| (call, leaf(errno(libc::EPERM)))).collect();
         if !self.namespaces {
-            // The flags of clone3 are in memory, which a filter does not see: the C library then takes clone.
+            // docker's profile does the same; glibc falls back to clone(2) on ENOSYS alone, not on EPERM.
             leaves.extend(seccomp::number("clone3").map(|call| (call, leaf(errno(libc::ENOSYS)))));
             let none = Test { argument: 0, comparison: Comparison::Masked(NEW_NAMESPACES), value: 0, negated: false };
             let by_flags = Leaf { rules: vec![(vec![none], seccomp::ALLOW)], action: Some(errno(libc::EPERM)) };
             leaves.extend(seccomp::number("clone").map(|call| (call, by_flags)));
         }
+        // Calls by another architecture's entry (`int 0x80`) are all refused: their numbers would be other calls'.
         Program::compile(&[(seccomp::NATIVE, 0, leaves)], seccomp::ALLOW, None, errno(libc::ENOSYS)).bytes()
     }
 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 /// Gives up the other files, as far as the kernel knows them, and says what was given up.
 pub(crate) fn restrict(writes: &[&Path], reads: Option<&[&Path]>) -> Result<&'static str> {
     let reading = if reads.is_some() { AccessFs::ReadFile | AccessFs::ReadDir } else { BitFlags::EMPTY };
+    // Up to version 3, which has truncation; what newer kernels know beside it is about devices, sockets and signals.
     let writing = AccessFs::from_write(ABI::V3);
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     // The first version refuses to rename between directories.
@@ -31,6 +32,7 @@ pub(crate) fn restrict(writes: &[&Path], reads: Option<&[&Path]>) -> Result<&'st
         };
         ruleset = ruleset.add_rule(PathBeneath::new(below, rights)).with_context(|| path.display().to_string())?;
     }
+    // It sets no_new_privs as well, which landlock_restrict_self(2) asks for. Files that are open stay open.
     ruleset.restrict_self()?;
     Ok(if reads.is_some() { "files but its own" } else { "files to write but its own" })
 }

@@ -53,14 +53,18 @@ pub fn enter(roots: &cli::Roots) -> Result<bool> {
     let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&run);
     make().with_context(|| format!("make {}", run.display()))?;
     // Until the namespaces are ready: two programs that start together must not make them twice.
+    // flock(2) on the directory itself: it ends with the last copy of the descriptor, so a killed program leaves no
+    // lock.
     let lock = File::open(&run).with_context(|| format!("open {}", run.display()))?;
     flock(&lock, FlockOperation::LockExclusive).with_context(|| format!("lock {}", run.display()))?;
+    // setns(2) to a mount namespace moves the working directory to its root.
     let directory = std::env::current_dir().context("the working directory")?;
     if !join(&run)? {
         return create(&lock);
     }
     drop(lock);
     std::env::set_current_dir(&directory).with_context(|| format!("enter {}", directory.display()))?;
+    // What was read until here, paths above all, was the host's: from the first line again, inside.
     let mut again = Command::new("/proc/self/exe");
     again.arg0(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(cli::ROOTLESS, "1");
     Err(again.exec()).context("execute this program again")
@@ -78,6 +82,7 @@ fn join(run: &Path) -> Result<bool> {
         if entry.metadata().ok().map(|metadata| metadata.uid()) != Some(user) {
             continue;
         }
+        // Opened before it is looked at: if it ends and its number goes to another one, joining fails.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         let there = entry.path().join("root").join(RUN);
         // One that ends in this moment, and one of the host's own, cannot be joined.
@@ -91,6 +96,9 @@ fn join(run: &Path) -> Result<bool> {
 
 /// Executes this program again in new namespaces, which hear of the host's later mounts. It has the lock then. Returns
 /// only why it cannot.
+///
+/// unshare(1) is used, not the system call: it waits for newuidmap(1) and newgidmap(1), which have to be executed
+/// from outside of the new namespace while the process waits inside.
 fn create(lock: &File) -> Result<bool> {
     let words = |way: &[&'static str]| [&["--user", "--mount", "--propagation", "slave"], way].concat();
     let attempt = |way: &[&'static str]| -> Result<Option<String>> {
@@ -140,6 +148,8 @@ pub fn in_user_namespace() -> bool {
     !numbers.is_empty() && numbers != ["0", "0", "4294967295"]
 }
 
+/// A user cannot write to the host's `/run`, where `ip netns` and our own tools look for names. It cannot be covered
+/// by an overlay either: sockets of daemons in it must go on working, so each entry is bound into a new tmpfs.
 fn own_run(own: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(own)?;
     // By its descriptor: its path may be below either.

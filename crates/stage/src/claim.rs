@@ -1,6 +1,19 @@
 //! Who is responsible for a container: a file with its id's name under a lock (`flock(2)`) that the responsible
 //! process and those that it starts hold together. The file says what is to be undone. A lock that is free while the
 //! file has a duty means that all of them were killed: whoever finds it, does the duty.
+//!
+//! # Two locks
+//!
+//! flock(2) belongs to the open file, which `run`, the guard and the keeper share by inheritance: it says *whether*
+//! anybody is responsible, and is free when the last of them is dead, however they died. A lock of fcntl(2) belongs
+//! to the process: it is held for moments, by the one of them that changes the duty ([`Claim::take_over`],
+//! [`Claim::falls_to_us`]).
+//!
+//! # Who undoes
+//!
+//! `run` writes its own process into the duty before the first stage makes anything. A keeper takes the duty over
+//! before it starts the container. The guard, woken by the end of its pipe, asks `falls_to_us`: of it and a keeper
+//! that is just taking over, the one that has the process lock first wins, and the other one does nothing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -78,6 +91,9 @@ pub struct Claim {
 
 impl Claim {
     /// Takes the claim on `id`. What a killed owner has left is undone first; one that is just ending is waited for.
+    ///
+    /// # Errors
+    /// Where a living process is responsible, or somebody holds the lock without a readable duty for two seconds.
     pub fn take(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let _span = trace::span("claim", id);
         make_directory(&directories.claims())?;
@@ -86,9 +102,12 @@ impl Claim {
         loop {
             let (file, is_new) = open(&path, true).with_context(|| format!("open {}", path.display()))?;
             if lock(&file).with_context(|| format!("lock {}", path.display()))? {
+                // Between open and lock the file may have been released, and another made under the name: then the
+                // lock is on a file that nobody will ever look at.
                 if is_named(&file, &path).with_context(|| format!("look at {}", path.display()))? {
                     let claim = Self { file, path };
                     if !is_new {
+                        // Under the lock: two that come at once must not undo, and then make, side by side.
                         claim.do_what_is_left(directories, id)?;
                     }
                     return Ok(claim);
@@ -170,6 +189,8 @@ impl Claim {
 
     /// Makes this process the responsible one, in the place of another that has handed it over; false if what that one
     /// has left is being undone already.
+    ///
+    /// It must be asked before the container is started: a guard that undoes already would take its bundle away.
     pub fn take_over(&self, duty: &Duty) -> Result<bool> {
         let _alone = self.alone()?;
         if self.duty()?.is_some_and(|duty| duty.ending) {
@@ -180,6 +201,7 @@ impl Claim {
 
     /// Tells whether the duty falls to this process, because who had it is gone; the end has come then. Otherwise
     /// somebody else took it over, and lives.
+    /// Returns true if the former owner is dead, and marks the claim as ending. False: a live process owns it.
     pub fn falls_to_us(&self) -> Result<bool> {
         let _alone = self.alone()?;
         if self.duty()?.is_some_and(|duty| !duty.is_own() && duty.is_alive()) {
@@ -205,6 +227,8 @@ impl Claim {
     }
 
     /// Gives the name back: everything is undone.
+    ///
+    /// The file goes while the lock is still held.
     pub fn release(self) {
         // Whoever finds the file later finds nothing to do in it.
         let _found_later = self.give_back();
@@ -224,7 +248,8 @@ impl Claim {
     fn do_what_is_left(&self, directories: &Directories, id: &ContainerId) -> Result<bool> {
         let undo = match read(&self.file).with_context(|| format!("read {}", self.path.display()))? {
             Content::Duty(duty) => duty.undo,
-            // A bundle of which nothing was started is not theirs.
+            // An empty file is one of a claim that was taken and not written yet, so its owner has made nothing.
+            // Without a state of the runtime the bundle is one that was made by hand, and not theirs to undo.
             Content::Empty if !sys::file::may_be_there(&state_in(&directories.states(), &id.into())) => vec![],
             Content::Empty => undo::of_bundle(directories, id)?,
             Content::Unreadable => {
@@ -262,6 +287,8 @@ pub struct Swept {
 
 impl Swept {
     /// Takes a claim that nobody holds, and has it done what there is to do.
+    ///
+    /// Claims that are held are passed over: somebody is responsible.
     fn add(&mut self, directories: &Directories, id: ContainerId, undo: impl Fn(&Claim) -> Result<bool>) {
         let path = directories.claim(&id);
         let sweep = || {
@@ -315,6 +342,9 @@ pub fn sweep_ended(directories: &Directories) -> Result<Swept> {
 }
 
 /// Returns who is responsible for a container that is alive.
+///
+/// # Errors
+/// Where the file cannot be read for want of descriptors, memory or disk: that is no "nobody".
 pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<Duty>> {
     let path = directories.claim(id);
     let content = sys::file::known(open(&path, false)).and_then(|claim| claim.map(|(file, _)| read(&file)).transpose());
@@ -323,6 +353,9 @@ pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<D
 }
 
 /// Tells whether somebody holds the claim on a name, whatever it says.
+///
+/// It takes the shared lock for a moment, and lets go of it with the file. Another one that tries for the claim in
+/// that moment sees it taken, and tries again.
 pub fn is_held(directories: &Directories, id: &ContainerId) -> Result<bool> {
     let path = directories.claim(id);
     let opened = sys::file::there(open(&path, false)).with_context(|| format!("open {}", path.display()))?;

@@ -49,6 +49,14 @@ impl Tool {
 }
 
 /// A tool and its arguments. It displays as a command line for a POSIX shell.
+///
+/// ```
+/// use stage::{Stage, Tool};
+///
+/// let mut stage = Stage::new(Tool::Portmap, ["--publish", "8080:80"]);
+/// stage.option("--comment", ["two words"]);
+/// assert_eq!(stage.to_string(), "portmap --publish 8080:80 --comment 'two words'");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     /// The tool's name.
@@ -88,6 +96,10 @@ impl Stage {
     }
 
     /// Executes it without a word, unless it fails: then the error has its words.
+    ///
+    /// # Errors
+    /// Where it cannot be executed, ends with another code than 0, or takes longer than two minutes: then it is
+    /// killed.
     pub fn execute(&self) -> anyhow::Result<()> {
         undo::Begun::start(self)?.end()
     }

@@ -1,4 +1,7 @@
 //! A stage that runs. It is started without waiting for the execve, so that several of them begin side by side.
+//!
+//! std's `Command::spawn` waits until the child has executed its program, to tell an error; five stages would wait
+//! for each other's loading. Here the child itself says why it could not.
 
 use std::ffi::OsStr;
 use std::io;
@@ -48,6 +51,8 @@ impl Process {
     /// Starts a program. Where it cannot be executed it says so on its stderr, and exits with 127.
     ///
     /// This process must have one thread; what `command` says of pipes does not work.
+    ///
+    /// Steps that `command` has between fork and exec (`pre_exec`) run in the child, before the program.
     pub fn start(mut command: Command) -> Result<Self> {
         let program = command.get_program().to_owned();
         match clone(How::default()).with_context(|| format!("start {}", name(&program)))? {
@@ -66,6 +71,8 @@ impl Process {
     }
 
     /// Returns how it ended, if it has.
+    ///
+    /// Once it has returned a status, the process is reaped and its number may be given to another one.
     pub fn try_wait(&self) -> Result<Option<Status>> {
         self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }

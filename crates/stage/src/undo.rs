@@ -48,6 +48,9 @@ pub struct Made<'a> {
 
 impl Made<'_> {
     /// Returns what undoes the stages of those tools for which `made` holds, in the order in which it is done.
+    ///
+    /// The runtime first: what runs holds mounts, addresses and ports. Then the ports, which name the container's
+    /// address, then the network, and the bundle last.
     pub fn undo(&self, made: impl Fn(Tool) -> bool) -> Vec<Undo> {
         let tools = [Tool::Spawn, Tool::Portmap, Tool::Ns, Tool::Bundle].into_iter().filter(|tool| made(*tool));
         tools.map(|of| Undo { of, stage: self.command(of) }).collect()
@@ -142,6 +145,8 @@ pub fn carry_out(undo: &[Undo]) -> Result<()> {
 }
 
 /// Carries the steps out as the last who can: what fails for want of anything is tried again for some seconds.
+///
+/// A guard or keeper that gives up leaves the undoing to the next `run`, which may be days away.
 pub fn carry_out_at_last(undo: &[Undo]) -> Result<()> {
     let (mut pause, begun) = (Duration::from_millis(100), Instant::now());
     loop {
@@ -165,6 +170,7 @@ impl<'a> Begun<'a> {
     pub(crate) fn start(stage: &'a Stage) -> Result<Self> {
         log::debug!("{stage}");
         let _span = trace::span("execute", stage);
+        // A file in memory, not a pipe: nobody has to read it while the command runs, and it never blocks.
         let words = File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?);
         let mut command = stage.command()?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words.try_clone()?);

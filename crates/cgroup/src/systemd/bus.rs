@@ -157,6 +157,7 @@ impl Bus {
     /// Connects to the manager that listens at `path`.
     pub(crate) fn connect(path: &Path) -> anyhow::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
+        // systemd may be busy with a reload for seconds; without a limit a hung manager would hang every container.
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // The kernel tells who we are, and the number has to agree: its digits' codes, in hexadecimal 30 to 39.
@@ -182,6 +183,7 @@ impl Bus {
         self.stream.write_all(&message).with_context(|| format!("call {member}"))?;
         loop {
             let message = self.receive().with_context(|| format!("answer to {member}"))?;
+            // Signals of other jobs come on a private connection without being asked for.
             if message.answers != self.serial {
                 continue;
             }
@@ -195,6 +197,9 @@ impl Bus {
     }
 
     /// Waits until a job has ended, and returns how (org.freedesktop.systemd1(5), "`JobRemoved`").
+    ///
+    /// No signal is lost between the call and this: the manager answers before it begins the job, and both come in
+    /// order.
     pub(crate) fn wait_for_job(&mut self, job: &str) -> anyhow::Result<String> {
         loop {
             let message = self.receive().with_context(|| format!("end of {job}"))?;

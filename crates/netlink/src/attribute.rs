@@ -6,6 +6,15 @@ const MARKS: u16 = 0xc000;
 const NESTED: u16 = 0x8000;
 
 /// Attributes under construction.
+///
+/// ```
+/// use netlink::{Attributes, find};
+///
+/// let inner = Attributes::new().text(1, "veth");
+/// let bytes = Attributes::new().number(4, 1500).nest(18, &inner).into_bytes();
+/// let nested = find(&bytes, 18).expect("it was just written");
+/// assert_eq!(find(nested.payload, 1).map(|kind| kind.text()).as_deref(), Some("veth"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes(Vec<u8>);
 
@@ -16,6 +25,9 @@ impl Attributes {
     }
 
     /// Appends bytes.
+    ///
+    /// The length that is written counts the header of four bytes and not the padding to the next multiple of four.
+    /// What is longer than 64 KiB has no form; nothing here is.
     #[must_use]
     pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
@@ -51,6 +63,8 @@ impl Attributes {
     }
 
     /// Appends attributes as the value of one.
+    ///
+    /// `NLA_F_NESTED` marks it: the kernel's strict parsers ask for the mark since 5.2, older ones pass over it.
     #[must_use]
     pub fn nest(self, kind: u16, inner: &Self) -> Self {
         self.bytes(kind | NESTED, &inner.0)
@@ -95,6 +109,8 @@ pub fn find(bytes: &[u8], kind: u16) -> Option<Attribute<'_>> {
 }
 
 /// Reads the attributes that stand in `bytes`, up to the first whose length is impossible.
+///
+/// Unknown types are the reader's to pass over: newer kernels add some.
 pub fn parse(bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

@@ -35,6 +35,9 @@ impl From<Errno> for Error {
 
 impl Error {
     /// Returns the system's reason, where there is one.
+    ///
+    /// It is what callers decide on: `EEXIST` for an address or a port that another one has, `ENOENT` for what
+    /// somebody has flushed meanwhile, `ENODEV` for a link that is gone.
     pub fn errno(&self) -> Option<Errno> {
         let (Self::Refused { errno, .. } | Self::Socket(errno)) = self else { return None };
         Some(*errno)

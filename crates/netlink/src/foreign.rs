@@ -1,5 +1,8 @@
 //! Other firewalls' chains for forwarded packets: an accept in our own tables does not overrule somebody else's drop. Where
 //! docker, ufw or firewalld drop what they do not know, rules at the head of their chain have to let through what is ours.
+//!
+//! In netfilter a packet has to be accepted by every base chain of a hook; a drop in one of them is final. So there
+//! is no place in our own tables from which docker's policy could be overruled, whatever its priority.
 
 mod legacy;
 
@@ -90,6 +93,9 @@ enum Kind {
 }
 
 /// Lets packets through the chains that would drop them, or says which do. A chain that its owner alone may change is said.
+///
+/// # Errors
+/// Where a rule cannot be inserted. That a chain drops the packets is a warning only: others may be served by it.
 pub fn open(socket: &mut Socket, how: Forward, passage: &Passage) -> Result<()> {
     let barriers = if how == Forward::Off { vec![] } else { barriers(socket, passage)? };
     for Barrier { place, kind, .. } in barriers {
@@ -112,6 +118,9 @@ pub fn is_shut(socket: &mut Socket, passage: &Passage) -> Result<bool> {
 }
 
 /// Takes the rules of [`open`] back.
+///
+/// It looks for rules with the passage's comment in every chain, as the chain in which they were may have been
+/// remade.
 pub fn close(socket: &mut Socket, passage: &Passage) -> Result<()> {
     let mut batch = Batch::nftables(None);
     let chains: Vec<Chain> = socket.dump(&Chain::dump())?.iter().map(Chain::read).collect();
@@ -126,6 +135,8 @@ pub fn close(socket: &mut Socket, passage: &Passage) -> Result<()> {
 }
 
 /// Sends a transaction that changes what is there, unless somebody has flushed that meanwhile.
+///
+/// `ENOENT` is no error: what was to be changed is gone, and with it the reason.
 pub fn send(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
     let done = if batch.is_empty() { Ok(()) } else { socket.batch(&batch.end()) };
     unless(Errno::NOENT, done).map(Option::unwrap_or_default)
@@ -143,6 +154,8 @@ fn insert(socket: &mut Socket, kind: &Kind, passage: &Passage) -> Result<()> {
         Kind::Nftables { chain, .. } => (chain, chain.table().context("a table of an unknown family")?),
     };
     // A rule that iptables cannot read would keep it from reading the chain.
+    // iptables-nft keeps its rules in an nftables table; a native expression in there makes it say "incompatible, use
+    // nft".
     if let Some(program) = legacy::program_of(chain).filter(|_| !passage.is_plain) {
         match legacy::change(program, "-I", passage) {
             Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound) => {}
@@ -164,6 +177,7 @@ fn barriers(socket: &mut Socket, passage: &Passage) -> Result<Vec<Barrier>> {
         let concerns = |table: &Table<'_>| table.family == Family::Inet || passage.families.contains(&table.family);
         let Some(table) = chain.table().filter(concerns) else { continue };
         let rules = rules_in(socket, table, &chain.name)?;
+        // firewalld ends its chain with a reject instead of a policy.
         if chain.drops || rules.last().is_some_and(|rule| rule.ends_all) {
             let beside = all.iter().filter(|other| other.table == chain.table && other.family == chain.family);
             let beside: Vec<&str> = beside.map(|other| other.name.as_str()).collect();

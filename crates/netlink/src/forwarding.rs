@@ -41,6 +41,9 @@ pub fn is_set(name: &str) -> bool {
 }
 
 /// Writes a setting. Errors name the file.
+///
+/// It counts for the network namespace of the calling thread, whatever `/proc` is mounted: the kernel looks at the
+/// opener.
 pub fn set(name: &str, value: &str) -> io::Result<()> {
     let path = Path::new(SETTINGS).join(name);
     log::debug!("write {value} to {}", path.display());

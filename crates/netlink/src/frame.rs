@@ -77,6 +77,8 @@ fn refusal(flags: u16, message: &[u8]) -> Result<Body, Error> {
         return Ok(Body::Done);
     }
     let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    // The refused message is repeated in the answer, unless NETLINK_CAP_ACK is on; the kernel's words stand behind
+    // it.
     let echoed = if flags & NLM_F_CAPPED == 0 { length.ok_or_else(short)? as usize } else { HEADER };
     let echoed = echoed.max(HEADER).next_multiple_of(4);
     let attributes = message.get(4 + echoed..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();

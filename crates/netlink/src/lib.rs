@@ -3,6 +3,14 @@
 //!
 //! A socket stays in the network namespace in which it was opened, so a caller that works in two namespaces opens two
 //! sockets and changes back.
+//!
+//! ```no_run
+//! // Whether the link `br0` is up. A request for one object; the kernel's answer is read without trusting any length.
+//! let mut router = netlink::route::Router::open()?;
+//! let link = router.link("br0")?;
+//! println!("{:?}", link.map(|link| link.up));
+//! # Ok::<(), netlink::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

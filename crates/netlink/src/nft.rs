@@ -1,5 +1,8 @@
 //! nftables by netlink (`nf_tables.h`): tables, chains, rules, sets and their elements as
 //! messages for a [`Batch`](crate::Batch), and as what a dump answers.
+//!
+//! Numbers of attributes are those of `enum nft_table_attributes` and its like in `linux/netfilter/nf_tables.h`, which
+//! begin with 1. All numbers are in network byte order, but for those that rules compare with registers.
 
 pub mod element;
 pub mod expression;
@@ -67,6 +70,8 @@ pub struct Table<'a> {
 
 impl Table<'_> {
     /// Makes the table.
+    ///
+    /// It is no error if the table is there; with [`flag::EXCL`](crate::flag::EXCL) it is `EEXIST`.
     pub fn create(self) -> Raw {
         message(NEWTABLE, self.family.number(), Attributes::new().text(1, self.name))
     }
@@ -84,6 +89,8 @@ impl Table<'_> {
     }
 
     /// Deletes the table with all that is in it.
+    ///
+    /// `ENOENT` where it is not there. Making and deleting it in one batch makes that harmless.
     pub fn delete(self) -> Raw {
         message(DELTABLE, self.family.number(), Attributes::new().text(1, self.name))
     }
@@ -104,11 +111,15 @@ impl Table<'_> {
     }
 
     /// Deletes all rules of a chain.
+    ///
+    /// The chain itself stays, with its hook: packets pass through it in the moment between.
     pub fn flush_chain(self, chain: &str) -> Raw {
         message(DELRULE, self.family.number(), Attributes::new().text(1, self.name).text(2, chain))
     }
 
     /// Adds a rule: at the chain's head, or at its end with [`flag::APPEND`](crate::flag::APPEND).
+    ///
+    /// A rule's comment is what tells whose it is: rules have no names.
     pub fn create_rule(self, chain: &str, expressions: &[Expression], comment: Option<&str>) -> Raw {
         let list = expressions.iter().fold(Attributes::new(), |list, e| list.nest(LIST_ELEM, e.attributes()));
         let attributes = Attributes::new().text(1, self.name).text(2, chain).nest(4, &list);
@@ -146,6 +157,7 @@ impl Table<'_> {
             flags |= MAP;
             attributes = attributes.be32(6, concatenation(set.data)).be32(7, length(set.data));
         }
+        // An interval of several fields is kept in the set type `pipapo`, which has to know each field's length.
         if set.interval {
             flags |= INTERVAL | CONCAT;
             let size = |field: &Field| Attributes::new().be32(1, field.size);
@@ -299,6 +311,9 @@ pub fn generation_request() -> Raw {
 }
 
 /// Reads the generation.
+///
+/// A batch that names a generation is refused with `ERESTART` where another transaction came between reading and
+/// sending, so that "read, decide, write" is atomic ([`Batch`](crate::Batch)).
 pub fn generation(answer: &Raw) -> Option<u32> {
     find(answer.payload.get(HEADER..)?, 1)?.be32()
 }

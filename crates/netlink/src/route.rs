@@ -90,6 +90,8 @@ impl Router {
     }
 
     /// Returns all links, or those that are ports of the link `controller`.
+    ///
+    /// Statistics are left out of the answers, which with thousands of links are long.
     pub fn links(&mut self, controller: Option<u32>) -> Result<Vec<Link>, Error> {
         let attributes = Attributes::new().number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         Ok(links(&self.0.dump(&list_message(controller, attributes))?))
@@ -140,6 +142,10 @@ impl Router {
 
     /// Makes a pair of virtual Ethernet links: `link`, up, as a port of `controller` if one is given, and `peer` in another
     /// namespace.
+    ///
+    /// One message makes both ends where they belong: no end is ever seen in a namespace that is not its own.
+    /// # Errors
+    /// `EEXIST` where either name is taken, `ENODEV` where the controller is gone.
     pub fn add_veth(
         &mut self,
         link: &NewLink,
@@ -176,6 +182,9 @@ impl Router {
     }
 
     /// Lets a bridge send a packet back through the port that it came from.
+    ///
+    /// Without it a container that asks for its own published port gets no answer where `br_netfilter` passes bridged
+    /// packets through netfilter: the packet is translated and has to leave by the port by which it came.
     pub fn set_hairpin(&mut self, name: &str) -> Result<(), Error> {
         let info = Attributes::new()
             .text(IFLA_INFO_SLAVE_KIND, "bridge")
@@ -185,6 +194,9 @@ impl Router {
 
     /// Moves a link into another network namespace and gives it the name `name` there, which may be a pattern such as
     /// `eth%d`. It arrives down and without addresses.
+    ///
+    /// # Errors
+    /// `EEXIST` where the name is taken there; `EINVAL` for a link that is bound to its namespace, such as `lo`.
     pub fn move_link(&mut self, index: u32, name: &str, netns: BorrowedFd<'_>) -> Result<(), Error> {
         let netns = netns.as_raw_fd().to_ne_bytes();
         self.change(index, Attributes::new().bytes(IFLA_NET_NS_FD, &netns).text(IFLA_IFNAME, name))
@@ -210,6 +222,8 @@ impl Router {
     }
 
     /// Removes a link, and with it its peer. One that is gone is no error.
+    ///
+    /// What is known by the link goes with it: its addresses, routes and neighbours.
     pub fn delete_link(&mut self, index: u32) -> Result<(), Error> {
         let done = self.0.request(&link_message(RTM_DELLINK, index, false, Attributes::new()), 0);
         unless(Errno::NODEV, done).map(Option::unwrap_or_default)
@@ -246,6 +260,8 @@ impl Router {
     }
 
     /// Adds a route to the main table, in the place of one that has the same destination and metric.
+    ///
+    /// An existing one with the same destination and metric is replaced, so that a repeated call is no error.
     pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
         let Cidr { address, prefix } = route.destination;
         let is_direct = route.gateway.is_none();
@@ -265,6 +281,9 @@ impl Router {
 
     /// Says for good which link-layer address a neighbour of a link has. Nobody is asked for it then, and it does not count
     /// towards the kernel's limit of neighbours.
+    ///
+    /// The limit is `net.ipv4.neigh.default.gc_thresh3`, 1,024 unless it is raised (arp(7)); permanent entries are
+    /// not counted since Linux 5.0.
     pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
         let attributes = Attributes::new().bytes(NDA_DST, &octets(address)).bytes(NDA_LLADDR, &mac);
         let header = [&[family(address), 0, 0, 0][..], &index.to_ne_bytes(), &NUD_PERMANENT.to_ne_bytes(), &[0; 2]];
@@ -273,6 +292,8 @@ impl Router {
     }
 
     /// Returns the route that packets to an address take, if one leads beyond the host.
+    ///
+    /// `None` covers every refusal of the kernel: unreachable, prohibited, no route.
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, Error> {
         // IPv6 names the table unasked, and refuses the flag.
         let flags = if address.is_ipv4() { RTM_F_LOOKUP_TABLE } else { 0 };

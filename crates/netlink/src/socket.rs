@@ -30,6 +30,9 @@ pub enum Family {
 }
 
 /// A netlink socket in the network namespace in which it was opened.
+///
+/// Requests are sent one after the other and answered before `send` returns or soon after, so there is no event loop.
+/// Notifications are not subscribed to.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -94,6 +97,9 @@ impl Socket {
 
     /// Sends a request for all objects and returns them. A dump that a change came between is begun again, so what is
     /// returned is one consistent picture.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after sixteen attempts: on a host where links come and go all the time.
     pub fn dump(&mut self, message: &Raw) -> Result<Vec<Raw>, Error> {
         let _span = transaction::span(message);
         for _ in 0..DUMP_TRIES {
@@ -118,6 +124,10 @@ impl Socket {
 
     /// Sends all messages of a batch in one datagram. The kernel works on it before it returns from sending, so that its
     /// answers are all there then: none is waited for. If one message is refused, nothing is done.
+    ///
+    /// # Errors
+    /// The first refusal in the order of the messages, with the kernel's words. `EEXIST` and `ENOENT` are decided on
+    /// by callers; `ERESTART` asks for the whole to be read and computed again.
     pub fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
         let Some(count) = u32::try_from(batch.ends.len()).ok().filter(|count| *count > 0) else {
             return Ok(());
@@ -147,6 +157,8 @@ impl Socket {
             let mut datagram = match datagram(&self.fd, &mut self.buffer, RecvFlags::DONTWAIT) {
                 Ok(datagram) => datagram,
                 Err(Error::Socket(Errno::AGAIN)) => break,
+                // The receive buffer overflowed: answers were lost, but the transaction was done or refused as a
+                // whole, and what was kept tells which.
                 Err(Error::Socket(Errno::NOBUFS)) => {
                     lost = true;
                     continue;
@@ -213,7 +225,8 @@ impl Socket {
         loop {
             let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
             while let Some(frame) = frame::read(&mut datagram)? {
-                // An answer to an earlier request that ended in an error.
+                // An answer to an earlier request that was given up, or the rest of a dump that was begun: sequence
+                // numbers tell them apart.
                 if frame.sequence != sequence {
                     continue;
                 }
@@ -242,6 +255,7 @@ fn datagram<'a>(fd: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> Result<
         if from.is_none_or(|address| address.pid() != 0) {
             continue;
         }
+        // With MSG_TRUNC the length is the datagram's own, even where the buffer had no room for it (recv(2)).
         return buffer.get(..length).ok_or_else(|| Error::Malformed(format!("{length} bytes in one datagram")));
     }
 }

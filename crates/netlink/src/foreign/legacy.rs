@@ -41,6 +41,7 @@ fn tables(passage: &Passage) -> Vec<(&'static str, String)> {
 
 /// Lists the table filter as the program's arguments; `None` where there is no such program.
 fn list(program: &str) -> Option<String> {
+    // `-w` waits for xtables' lock, which a firewall that is being loaded holds for seconds.
     let listed = Command::new(program).args(["-w", "-S"]).output().ok()?;
     listed.status.success().then(|| String::from_utf8_lossy(&listed.stdout).into_owned())
 }

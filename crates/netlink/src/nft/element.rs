@@ -8,6 +8,9 @@ const GETSETELEM: u16 = SUBSYSTEM + 13;
 const DELSETELEM: u16 = SUBSYSTEM + 14;
 
 /// An element: bytes in the kernel's registers, each field filled up to four bytes.
+///
+/// A key of several fields is their bytes one after another, each padded to four: `tcp . 80` is `06 00 00 00 00 50 00
+/// 00`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
     /// The key, or the least one of an interval.
@@ -28,6 +31,8 @@ impl Element {
     }
 
     /// Deletes the element from a set.
+    ///
+    /// `ENOENT` where it is not there, and then the whole batch is refused.
     pub fn delete(&self, table: Table<'_>, set: &str) -> Raw {
         let key = Self { data: None, comment: None, ..self.clone() };
         key.message(DELSETELEM, table, set)
@@ -39,6 +44,9 @@ impl Element {
     }
 
     /// Asks for the element of a set that has a key, or that such a key is within.
+    ///
+    /// `ENOENT` is the answer where there is none. The kernel finds it by hash, or tree, however many elements there
+    /// are.
     pub fn find(key: &[u8], table: Table<'_>, set: &str) -> Raw {
         Self { key: key.to_vec(), ..Self::default() }.message(GETSETELEM, table, set)
     }

@@ -129,6 +129,8 @@ pub fn is_in(set: &str, word: u32) -> Expression {
 }
 
 /// Replaces the key in the registers from `word` on by the map's value; goes on only if there is one.
+///
+/// One expression for any number of ports: a rule for each would be walked through by every packet.
 pub fn look_up(map: &str, word: u32) -> Expression {
     let attributes = Attributes::new().text(1, map).be32(2, register(word)).be32(3, register(word));
     Expression::new("lookup", &attributes)
@@ -143,6 +145,8 @@ pub fn translate_destination(family: super::Family, address: u32, port: Option<u
 }
 
 /// Translates the source to the address of the interface by which the packet goes.
+///
+/// Only in a `nat` chain at the hook `postrouting`.
 pub fn masquerade() -> Expression {
     Expression::new("masq", &Attributes::new())
 }

@@ -7,6 +7,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// An address and the length of its network's prefix.
+///
+/// ```
+/// use netlink::route::Cidr;
+///
+/// let own: Cidr = "10.213.0.5/16".parse()?;
+/// assert_eq!(own.network().to_string(), "10.213.0.0/16");
+/// assert!(own.overlaps("10.213.7.0/24".parse()?));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Cidr {
@@ -34,6 +43,8 @@ impl Cidr {
     }
 
     /// Returns the network's last address, which in IPv4 is the broadcast address.
+    ///
+    /// IPv6 has no broadcast: there it is an address like any other.
     pub fn last(self) -> IpAddr {
         self.at(number(self.address) | self.host_mask())
     }

@@ -33,6 +33,8 @@ pub struct Link {
     /// The link that it is a port of.
     pub controller: Option<u32>,
     /// The other end, or the link below.
+    ///
+    /// `peer_namespace` tells where that number counts; without it, in this namespace.
     pub peer: Option<u32>,
     /// The namespace of `peer`, as this namespace numbers others.
     pub peer_namespace: Option<i32>,

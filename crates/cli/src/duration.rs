@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 /// Parses `1h30m`, `90s`, `100ms`: Go's durations, as docker takes them.
+///
+/// Units are `h`, `m`, `s`, `ms`, `us` and `ns`; a number without one is refused but for 0, since Go's
+/// `time.ParseDuration` takes none. Never negative.
 pub fn duration(text: &str) -> Result<Duration, String> {
     span(text).ok_or_else(|| "not a duration such as 1m30s".to_owned())
 }

@@ -16,6 +16,8 @@ type Given = Vec<(String, OsString)>;
 static LINE: OnceLock<(Command, ArgMatches)> = OnceLock::new();
 
 /// Returns the options that this program's verb was given, a word each, but for those that all tools have and `others`.
+///
+/// Options that had their default or came from the environment are left out: a later call has its own.
 pub fn given(others: &[&str]) -> anyhow::Result<Vec<String>> {
     let all = LINE.get().into_iter().flat_map(|(command, matches)| options(command, matches));
     let own = all.filter(|(name, _)| name != "root" && !others.contains(&name.as_str()));
@@ -35,6 +37,7 @@ fn options(command: &Command, matches: &ArgMatches) -> Given {
     let mut given = Given::new();
     for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
         let id = arg.get_id().as_str();
+        // Operands have no long name, and what was not given has another source.
         let (Some(name), Some(ValueSource::CommandLine)) = (arg.get_long(), matches.value_source(id)) else { continue };
         for value in matches.get_raw(id).into_iter().flatten() {
             let mut word = OsString::from(format!("--{name}"));

@@ -31,6 +31,9 @@ pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
 pub use size::{Bytes, Cpus, Limit};
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.
+///
+/// The two are constants of a tool, never chosen at run time: scripts tell by them whether a container has run at
+/// all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codes {
     /// The operation failed.
@@ -75,6 +78,9 @@ impl Exit {
 ///
 /// Adds `-v` (steps) and `-vv` (all) to the tool's options; `--verbose` alone where the tool has a `-v` of its own. `run` gets the parsed arguments and returns the exit code;
 /// an error is printed once, as `tool: operation object: cause`. A closed pipe ends the tool quietly, with code 0.
+///
+/// The logger is there before `run` is called; before the command line is parsed nothing may be logged, since `-v` is
+/// not known.
 pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> ExitCode {
     // Whose caller ignores it would never hear how a child has ended.
     sys::signal::restore(Signal::CHILD);
@@ -121,9 +127,12 @@ fn read(
     mut command: Command,
     arguments: &[OsString],
 ) -> anyhow::Result<(Command, Option<OsString>, Result<ArgMatches, clap::Error>)> {
+    // `-h` is the short help and `--help` the long one: clap decides so by the option's spelling alone, after the
+    // parsing, when nothing can be hidden any more.
     if arguments.iter().any(|word| word == "-h") {
         command = command.mut_args(only_the_usual);
     }
+    // Spelling first, so that the word in front is a verb wherever one was meant.
     let mut arguments = plain::plain(&command, arguments.to_vec());
     words::own(&command, &mut arguments)?;
     let word = arguments.get(1).cloned();
@@ -132,6 +141,8 @@ fn read(
 }
 
 /// Ends a tool as `main` ends it: for a command line that is so plain that a tool has read it without a parser.
+///
+/// It writes the end of the trace, too, and so is called once, last.
 pub fn end(tool: &str, codes: Codes, done: anyhow::Result<ExitCode>) -> ExitCode {
     ended(tool, codes, done, "")
 }
@@ -161,6 +172,8 @@ fn line(tool: &str, error: &anyhow::Error) -> String {
 }
 
 /// Does something to each. All are tried; of several failures the last is returned, and the others are told.
+///
+/// One verb with several operands goes on as docker's verbs do: `rm a b c` removes c where b is not there.
 pub fn each<T>(
     tool: &str,
     things: impl IntoIterator<Item = T>,
@@ -190,7 +203,11 @@ fn without_numbers(text: &str) -> String {
 }
 
 /// Returns text for one line of a list: what strangers have named neither moves the cursor nor makes lines of its own.
+///
+/// The same text for programs goes into JSON, which has its own escapes: it must not pass through here.
 pub fn printable(text: &str) -> String {
+    // Unicode's control characters (C0, DEL, C1) and no more: a terminal acts on these; what only looks strange is
+    // shown.
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect()
 }

@@ -11,6 +11,8 @@ type Sink = Box<dyn Fn(&Record<'_>) + Send + Sync>;
 static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// Has every line go to `sink`, and none to stderr, which may be the container's. The first call counts.
+///
+/// The sink is called from every thread that logs, and it must not log itself.
 pub fn log_to(sink: Sink) {
     let _first = SINK.set(sink);
 }

@@ -14,6 +14,7 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
     let has_value = |text: &str| text.split_once('=').is_some_and(|(_, value)| boolean(value).is_some());
     let is_verb_first = !command.is_args_conflicts_with_subcommands_set();
     let as_is = |text: &str| !is_attached(text) && !has_value(text) && (is_verb_first || !text.starts_with('-'));
+    // Nearly every command line: to look options up costs more than to parse what is plain.
     if given.iter().filter_map(|word| word.to_str()).all(as_is) {
         return given;
     }
@@ -26,13 +27,16 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         let text = word.to_str().unwrap_or_default();
         let Some(dashless) = text.strip_prefix('-').filter(|rest| !rest.is_empty() && *rest != "-") else {
             let Some(below) = command.find_subcommand(text) else {
-                // What follows is somebody else's.
+                // The first operand, behind which a program's own words may come (`run IMAGE ls -la`): what follows
+                // is somebody else's.
                 plain.push(word);
                 break;
             };
             let has = |arg: &Arg| {
                 arg.is_global_set() || arg.get_long().is_some_and(|name| long(below.get_arguments(), name).is_some())
             };
+            // A verb is one only if it has all the options before it: `keep --rm list` runs a bundle that is called
+            // `list`.
             let moves = !is_verb_first && before.iter().all(|arg| arg.is_some_and(has));
             verbs += 1;
             plain.insert(if moves { verbs } else { plain.len() }, word);
@@ -42,6 +46,7 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         };
         let known = || command.get_arguments().chain(globals.iter().copied());
         let short = |name: char| known().find(|arg| arg.get_short() == Some(name));
+        // By its long name and with `=`: clap takes that for a value wherever it stands, and whatever it begins with.
         if let Some((flags, arg, value)) = attached(dashless, short) {
             plain.extend((!flags.is_empty()).then(|| format!("-{flags}").into()));
             plain.push(format!("--{}={value}", arg.get_long().unwrap_or_default()).into());
@@ -55,7 +60,9 @@ pub(crate) fn plain(command: &Command, given: Vec<OsString>) -> Vec<OsString> {
         };
         before.push(arg);
         match (arg, value.map(boolean)) {
+            // `--rm=false` leaves no word: a flag that is not given is false.
             (Some(arg), Some(Some(set))) if is_flag(arg) => plain.extend(set.then(|| format!("-{name}").into())),
+            // The value is a word of its own, which may look like a verb or an option: it is not looked at.
             (Some(arg), None) if !is_flag(arg) && needs_next(name, arg) => {
                 plain.push(word);
                 plain.extend(arguments.next());
@@ -120,6 +127,8 @@ pub(crate) fn is_flag(arg: &Arg) -> bool {
 }
 
 /// Parses a word as Go's `strconv.ParseBool` does.
+///
+/// `None` for all other words: `yes` and `on` are none of Go's.
 pub fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

@@ -17,11 +17,16 @@ pub struct Roots {
 
 impl Roots {
     /// Returns the directories as `--root DIR` has them.
+    ///
+    /// Relative paths are made absolute where they are used, not here.
     pub fn at(directory: &Path) -> Self {
         Self { root: Some(directory.to_owned()) }
     }
 
     /// Returns where everything is, absolute.
+    ///
+    /// The order: `--root`, then `DRAYAGE_ROOT`, then the usual places, which are root's or the user's. With one of
+    /// the first two everything is below that directory, also what ends with a boot.
     pub fn directories(&self) -> Directories {
         self.chosen().map_or_else(
             || {
@@ -33,6 +38,8 @@ impl Roots {
     }
 
     /// Returns the directory that `--root` names, so that it can be passed on to another tool.
+    ///
+    /// `None` also where `DRAYAGE_ROOT` chose: the other tool inherits the environment.
     pub fn argument(&self) -> Option<&Path> {
         self.root.as_deref()
     }
@@ -62,12 +69,15 @@ pub fn home() -> Option<PathBuf> {
 }
 
 /// Returns the directory of the user's configuration files.
+///
+/// XDG Base Directory Specification: `XDG_CONFIG_HOME`, or `~/.config`; empty is as good as unset.
 pub fn config_home() -> PathBuf {
     let from_home = || home().unwrap_or_default().join(".config");
     env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map_or_else(from_home, PathBuf::from)
 }
 
 fn user_directory(variable: &str, below_home: &str, system: &str) -> PathBuf {
+    // Root of a user namespace has id 0, too: but /var/lib is not its to write.
     if rustix::process::geteuid().is_root() && !is_rootless() {
         return Path::new(system).join("drayage");
     }

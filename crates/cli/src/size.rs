@@ -3,6 +3,9 @@
 use std::str::FromStr;
 
 /// A number of bytes: `512m`, `1.5g`, `64k`, `100`.
+///
+/// Units are powers of 1024, as docker's go-units has them for memory: `m`, `mb` and `mib` are the same. A number
+/// without a unit is bytes; never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub i64);
 
@@ -19,12 +22,16 @@ impl FromStr for Bytes {
             .find_map(|(unit, shift)| Some((without_b.strip_suffix(*unit)?, *shift)))
             .unwrap_or((without_b, 0));
         let thousandths = thousandths(number.trim_end()).ok_or_else(invalid)?;
+        // 18 digits and three more are below 2^70, and the shift adds 50 bits: 128 bits hold them.
         let bytes = (thousandths << shift) / 1000;
         i64::try_from(bytes).map(Self).map_err(|_| invalid())
     }
 }
 
 /// A limit that may be absent: `-1` means none.
+///
+/// docker and runc write it so, and cgroups call it `max`. 0 is a limit of 0 here: what it means is its reader's to
+/// say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit(pub i64);
 
@@ -37,6 +44,8 @@ impl FromStr for Limit {
 }
 
 /// A number of CPUs, in thousandths: `1.5` is 1500.
+///
+/// The kernel's smallest quota is 1 ms in a period of 100 ms (sched-bwc.rst), hence 0.01 is the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpus(pub i64);
 

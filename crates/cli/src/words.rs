@@ -24,6 +24,7 @@ fn place(word: &str) -> Option<&'static str> {
 /// The word is a verb, and none of this tool's.
 pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), Usage> {
     let Some(word) = arguments.get_mut(1) else { return Ok(()) };
+    // Verbs are of small letters alone: an option, a path, an image with a tag is none.
     let Some(text) = word.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_lowercase())) else {
         return Ok(());
     };
@@ -63,6 +64,7 @@ pub(crate) fn almost(command: &Command, word: &OsStr) -> Option<String> {
     let verbs = command.get_subcommands().flat_map(Command::get_name_and_visible_aliases);
     let is_near = |verb: &&str| {
         let distance = strsim::osa_distance(verb, word);
+        // One letter of a short word, two of a long one. Two letters alone resemble everything.
         (1..=1 + usize::from(word.len() > 5)).contains(&distance) && word.len() > 2
     };
     verbs.into_iter().find(is_near).map(|verb| format!(" (did you mean `{} {verb}`?)", command.get_name()))

@@ -15,6 +15,8 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> any
         |file: &str| root::open_with(root, Path::new(file), FLAGS, ResolveFlags::empty()).into_iter().flat_map(entries);
     let find = |file: &str, name: &str| read(file).find(|fields| fields.first().is_some_and(|known| known == name));
     let (name, group) = words.split_once(':').map_or((words, None), |(name, group)| (name, Some(group)));
+    // A number needs no entry in /etc/passwd, as with docker's `--user`: an image without that file has no other
+    // users.
     if let Ok(uid) = name.parse() {
         user.uid = uid;
     } else {
@@ -24,6 +26,7 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, words: &str, user: &mut User) -> any
         (user.uid, user.gid) = numbers.with_context(missing)?;
         let member =
             |fields: &Vec<String>| fields.get(3).is_some_and(|members| members.split(',').any(|one| one == name));
+        // A group that is named stands alone: initgroups(3) belongs to a user's name without one.
         let groups = read("/etc/group").filter(|fields| group.is_none() && member(fields));
         user.additional_gids = groups.filter_map(|fields| fields.get(2)?.parse().ok()).collect();
     }

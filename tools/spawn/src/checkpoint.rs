@@ -44,14 +44,20 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
     let mounts = mounts::external(&config, pid)?;
     let descriptors = descriptors(pid, &mounts)?;
     let (images, work) = directories(&options.criu)?;
+    // The numbers are the fields of `criu_opts` in criu's images/rpc.proto. Here: pid 2, leave_running 3, ps 11 (the
+    // page server), root 13, parent_img 14, track_mem 15, link_remap 18, external 37, tcp_skip_in_flight 46,
+    // status_fd 49.
     let mut request = request(&options.criu, &images, &work, "dump.log");
     own_settings(&mut request, &config);
     request.number(2, u64::from(pid.as_raw_pid().unsigned_abs()));
+    // A dump before the dump writes memory only: its processes must go on.
     request.flag(3, options.leave_running || options.pre_dump);
     request.text(13, &container.state.rootfs.to_string_lossy());
     request.flag(18, options.link_remap);
     request.flag(46, options.tcp_skip_in_flight);
     options.parent_path.iter().for_each(|parent| request.text(14, &parent.to_string_lossy()));
+    // The kernel marks pages that are written to from now on (soft-dirty): the next dump has only those. It has to be
+    // on in every dump of a chain, or the next one would find no marks.
     request.flag(15, options.parent_path.is_some() || options.pre_dump);
     options.status_fd.iter().for_each(|fd| request.number(49, u64::from(*fd)));
     if let Some(server) = &options.page_server {
@@ -59,6 +65,8 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
     }
     for (name, path) in joined_namespaces(&config) {
         let inode = rustix::fs::stat(path).with_context(|| format!("stat {}", path.display()))?.st_ino;
+        // External resources are named by what they are outside: TYPE[INODE]:KEY. The key alone is in the images, and
+        // `restore` says what it stands for then.
         request.text(37, &format!("{name}[{inode}]:{}", key_of(name)));
     }
     mounts.found.keys().for_each(|place| request.text(37, &format!("mnt[{place}]:{place}")));
@@ -106,7 +114,8 @@ impl Restoring<'_> {
         let (cgroups, scope) = create::make_cgroups(order, config, container)?;
         container.write_first("config.json", text)?;
         enter_own_mounts(&rootfs)?;
-        // criu mounts in them, which descriptors of the mounts before would not allow.
+        // Opened in the new namespace: criu makes mounts by descriptors of what it is given, and the kernel refuses
+        // those of a mount in another namespace (`check_mnt()` in fs/namespace.c).
         let (images, work) = directories(&self.options.criu)?;
         let mut request = self.request(&cgroups, (&images, &work), &rootfs)?;
         let namespaces = self.inherit_namespaces(&mut request)?;
@@ -116,6 +125,8 @@ impl Restoring<'_> {
         criu.pid().map_or(Ok(()), |pid| cgroups.put(pid))?;
         let mut console = None;
         let restored = criu.call(Kind::Restore, &request, |mut notice| match notice.script {
+            // criu's point after the namespaces are there and before processes of the container run in them: the one
+            // moment that corresponds to `createRuntime`.
             "setup-namespaces" => self.run_hooks(container, notice.pid),
             "orphan-pts-master" => {
                 let master = notice.fd.take().context("criu gives no terminal")?;
@@ -146,11 +157,15 @@ impl Restoring<'_> {
         let mut request = request(&self.options.criu, images, work, "restore.log");
         own_settings(&mut request, self.config);
         request.text(13, &rootfs.to_string_lossy());
+        // `rst_sibling`: the restored process becomes our child and not criu's, so that we can wait for it and hear how
+        // it ends.
         request.flag(26, true);
         for (controllers, directory) in cgroups.below_roots() {
             let mut root = Message::default();
             root.text(1, &controllers);
             root.text(2, &directory);
+            // `cg_root`: the cgroups of the images are looked for below these. The container's may have another name
+            // now.
             request.message(25, &root);
         }
         let read = |name: &str| {
@@ -159,6 +174,7 @@ impl Restoring<'_> {
         };
         let found = serde_json::from_slice(&read(MOUNTS)?).context(MOUNTS)?;
         for (place, source) in mounts::sources(&found, self.config, self.bundle, cgroups)? {
+            // `external` once more, and below `lsm_profile` (53) and `lsm_mount_context` (63).
             request.text(37, &format!("mnt[{place}]:{}", source.display()));
         }
         let descriptors: Vec<String> = serde_json::from_slice(&read(DESCRIPTORS)?).context(DESCRIPTORS)?;
@@ -175,6 +191,7 @@ impl Restoring<'_> {
     fn inherit_namespaces(&self, request: &mut Message) -> anyhow::Result<Vec<OwnedFd>> {
         let inherit = |(name, path): (&str, &Path)| {
             let namespace = file::open(path, OFlags::RDONLY)?;
+            // criu is executed below, and finds the namespace by this number.
             rustix::io::fcntl_setfd(&namespace, rustix::io::FdFlags::empty())?;
             inherit(request, &key_of(name), namespace.as_raw_fd());
             Ok(namespace)
@@ -232,6 +249,9 @@ fn keep_time_namespace(container: &Container, text: &[u8], pid: Pid) -> anyhow::
 /// Begins a request with what both verbs say.
 fn request(options: &CriuOptions, images: &OwnedFd, work: &OwnedFd, log: &str) -> Message {
     let mut request = Message::default();
+    // images_dir_fd, ext_unix_sk, tcp_established, evasive_devices, shell_job, file_locks, log_level, log_file,
+    // notify_scripts, auto_dedup, work_dir_fd, manage_cgroups, manage_cgroups_mode, empty_ns, lazy_pages,
+    // orphan_pts_master: by number.
     request.fd(1, images);
     request.flag(4, options.ext_unix_sk);
     request.flag(5, options.tcp_established);
@@ -247,9 +267,12 @@ fn request(options: &CriuOptions, images: &OwnedFd, work: &OwnedFd, log: &str) -
     request.flag(24, true);
     request.number(34, options.manage_cgroups_mode as u64);
     if !options.empty_ns.is_empty() {
+        // An empty network namespace: the interfaces are neither written nor made, since the engine above makes them.
         request.number(38, libc::CLONE_NEWNET as u64);
     }
     request.flag(48, options.lazy_pages);
+    // The terminal's master is outside of the container: criu makes one and gives it to us by a notice,
+    // `orphan-pts-master`.
     request.flag(50, true);
     request
 }
@@ -325,9 +348,11 @@ fn descriptors(pid: Pid, mounts: &mounts::External) -> anyhow::Result<Vec<String
 /// Gives this process, and so criu, a mount namespace of its own, in which the rootfs is a mount, as criu wants it to be.
 fn enter_own_mounts(rootfs: &Path) -> anyhow::Result<()> {
     sys::namespace::unshare(NamespaceType::Mount).context("make a mount namespace")?;
+    // A slave, not private: what the host unmounts meanwhile must not be kept busy by this copy of its mounts.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("make / a slave")?;
     let root = rootfs::clone_root(rootfs)?;
+    // criu restores a mount namespace only below a directory that is a mount point, as pivot_root(2) wants it.
     let target = file::open(rootfs, OFlags::PATH | OFlags::DIRECTORY)?;
     sys::mount::attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", rootfs.display()))
 }

@@ -1,5 +1,10 @@
 //! The container's process from `clone3` to the launch of its program. It runs on a copy of the parent's memory, so it
 //! needs nothing told; it says how it went through `sync`, and prints nothing itself.
+//!
+//! The order of its steps is not free. Namespaces come before the root, because mounts and sysctls act on the
+//! caller's own. The root is filled before hooks see it and before `pivot_root(2)`, with the host's `/proc` in sight.
+//! The program is looked up after it, as the container's paths lead. Users, capabilities and the filter come last, in
+//! `identity`: each step before needs some right that they take away.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -26,11 +31,16 @@ use crate::{file, stdio, tty};
 
 /// Everything the child works with, made by the parent.
 pub(crate) struct Child<'a> {
+    /// The configuration, checked; `process` is its member, which `create` may have filled in.
     pub config: &'a Config,
     pub process: &'a Process,
+    /// Absolute, without a slash at its end, as the host sees it.
     pub rootfs: &'a Path,
+    /// What hooks are told, but for the status and the pid at that moment.
     pub state: &'a record::State,
+    /// The container's; those of v1 do not exist yet when this is made.
     pub cgroups: Cgroups,
+    /// One for each of the configuration's `mounts`, in their order.
     pub prepared: Vec<Prepared>,
     /// The clone of the rootfs, where there is no mount namespace.
     pub root: Option<OwnedFd>,
@@ -38,13 +48,17 @@ pub(crate) struct Child<'a> {
     pub namespaces: Vec<(Kind, OwnedFd)>,
     /// Whether it was born in a user namespace that it had to join.
     pub in_user_namespace: bool,
+    /// The connection to the parent (`sync`). Its end says, by being closed, that the program runs.
     pub socket: OwnedFd,
     /// The socket to wait on for `start`.
     pub start: Option<OwnedFd>,
+    /// The connected console socket, which gets the terminal's master; without one the parent gets it.
     pub console: Option<OwnedFd>,
+    /// The compiled filter, which the last calls load.
     pub filter: Option<Filter>,
     /// The host's `/proc`, if there is a label to write.
     pub proc: Option<OwnedFd>,
+    /// The name of a new session keyring: without it, the container would have the caller's keys (keyrings(7)).
     pub keyring: Option<CString>,
     pub options: Options,
 }
@@ -57,7 +71,10 @@ pub(crate) const UMASK: u32 = 0o022;
 pub(crate) struct Options {
     /// Its paths are absolute.
     pub common: Common,
+    /// The container ends with `spawn`, and its terminal is the caller's.
     pub foreground: bool,
+    /// The caller is an ordinary user, or root of a user namespace: what it has no right to is left out where it may
+    /// be.
     pub rootless: bool,
     /// Nobody's stdin: the record was read from it.
     pub null_stdin: bool,
@@ -68,6 +85,8 @@ impl Child<'_> {
     pub(crate) fn run(&mut self, begun: anyhow::Result<()>) -> ! {
         // The log's path would soon be one of the container's own.
         log::set_max_level(log::LevelFilter::Off);
+        // The process shares the parent's heap image, not its duties: no destructor of the parent's may run here,
+        // hence `exit_now`.
         let error = match begun.and_then(|()| self.become_program()) {
             Ok(never) => match never {},
             Err(error) => error,
@@ -77,23 +96,30 @@ impl Child<'_> {
     }
 
     fn become_program(&mut self) -> anyhow::Result<Infallible> {
-        // Until its ids are mapped its files in /proc have to be its maker's, who may be an ordinary user; nobody is in its
-        // namespaces yet.
+        // An undumpable process's files in /proc belong to root (proc(5)), and its maker, who writes its id maps
+        // there, may be an ordinary user. So in a new user namespace this has to wait for `become_root`; nobody else
+        // is in there before.
         if !self.config.linux.makes(NamespaceKind::User) {
             become_undumpable()?;
         }
-        // Devices have the modes that they are given.
+        // mknod(2) applies the umask, and the nodes of /dev get exactly the modes that the configuration names.
         begin_afresh(0)?;
         self.enter_namespaces()?;
+        // While /proc is the host's: one that the image brings could lead the label to another file (CVE-2025-52881).
         self.proc = identity::proc_for_label(self.process)?;
-        // A process that joins a session's terminal or none must lead a session of its own.
+        // TIOCSCTTY is for session leaders only (ioctl_tty(2)), and without a terminal the program must not keep the
+        // caller's, into which it could type.
         rustix::process::setsid().context("setsid")?;
         if !self.config.linux.has(NamespaceKind::User) {
             adjust_oom_score("self", self.process, self.options.rootless)?;
         }
+        // sethostname(2) takes CAP_SYS_ADMIN in the user namespace that owns the UTS namespace: root of the new one
+        // has it by now.
         self.name_host()?;
         self.sysctls()?;
         self.fill_root()?;
+        // The last thing that looks at paths with the container's root and without its user: errors of the search
+        // have the words and codes that hosts expect, which those of a failed execve would not.
         let (program, chdir) = find_program(self.process)?;
         self.start_hooks(chdir)?;
         launch(self.process, self.config, &program, &self.surroundings(self.socket.as_fd(), chdir))
@@ -116,7 +142,9 @@ impl Child<'_> {
     fn enter_namespaces(&mut self) -> anyhow::Result<()> {
         let linux = &self.config.linux;
         if linux.makes(NamespaceKind::Network) {
-            // What takes longest is done beside the parent, unless that has devices to put there.
+            // A network namespace takes as long to make as all others together, so it is made while the parent makes
+            // the v1 cgroups; clone3 would make the parent wait for it. Devices that are to be moved there need it
+            // earlier.
             if linux.net_devices.is_empty() {
                 let _span = trace::span("make the net namespace", "");
                 sys::namespace::unshare(Kind::Network).context("make the net namespace")?;
@@ -125,21 +153,29 @@ impl Child<'_> {
             sys::network::loopback_up().context("bring lo up")?;
         }
         wait_for_parent(self.socket.as_fd())?;
+        // Which of them exist is known only now: the parent made, while this process was cloned, what the user may
+        // make.
         if self.options.rootless {
             self.cgroups.keep_existing();
         }
         {
             let _span = trace::span("join the cgroups", "");
+            // By its own write to the v1 `tasks` files: a process with one thread that moves itself skips the lock
+            // which a move from outside takes (cgroup_threadgroup_rwsem), and that costs 1.5 to 13 ms.
             self.cgroups.join(self.options.rootless)?;
         }
+        // After the cgroups: the kernel cuts a mask down to the cpuset that the process is in at that moment.
         reset_affinity();
-        // Its maker owns the files of this process in /proc, root of the user namespace does not.
+        // /proc/self/timens_offsets is owned by whoever made the process; root of the user namespace, which it is
+        // about to become, is somebody else.
         if linux.makes(NamespaceKind::Time) {
             self.make_time_namespace()?;
         }
         if linux.makes(NamespaceKind::User) || self.in_user_namespace {
             become_root(self.options.rootless)?;
         }
+        // As root of the user namespace, which owns them: what belongs to the host was joined before
+        // (`create::join_user_namespace`).
         for (kind, namespace) in &self.namespaces {
             linux.enter(*kind, namespace.as_fd())?;
         }
@@ -160,6 +196,8 @@ impl Child<'_> {
             let text = offsets.iter().map(line).collect::<Vec<_>>().concat();
             std::fs::write("/proc/self/timens_offsets", &text).with_context(|| format!("set time offsets {text:?}"))?;
         }
+        // Like a pid namespace, unshare(2) gives a new time namespace to children only (time_namespaces(7)); setns(2)
+        // moves the caller itself, and freezes the offsets.
         let namespace = file::open("/proc/self/ns/time_for_children", OFlags::RDONLY)?;
         sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
     }
@@ -192,7 +230,10 @@ impl Child<'_> {
         let _span = trace::span("fill the root", self.rootfs.display());
         let config = self.config;
         let mut rootfs = Rootfs::bind(config, self.rootfs, &self.cgroups, self.socket.as_fd(), self.root.take())?;
+        // The hooks below see everything mounted; masks and read-only roots come behind them (`finish`), since hooks
+        // may still have to write.
         rootfs.fill(std::mem::take(&mut self.prepared))?;
+        // Nodes are made; what is made from here on is made as the program itself would make it.
         rustix::process::umask(Mode::from_raw_mode(UMASK));
         if self.process.cwd != "/" {
             rootfs.make_cwd(&self.process.cwd)?;
@@ -202,11 +243,14 @@ impl Child<'_> {
             let size = self.process.console_size;
             tty::become_own(rootfs.root(), size, self.console.as_ref(), self.socket.as_fd())?;
             tty::mount_console(rootfs.root(), rustix::stdio::stdin())?;
+        // The host's node is opened for now; `leave_host_null` exchanges it, as any other that the caller passed on.
         } else if self.options.null_stdin {
             let null = file::open("/dev/null", OFlags::RDONLY)?;
             rustix::stdio::dup2_stdin(&null)?;
         }
         stdio::give(self.process.user.uid);
+        // The null device that masks were made of is kept open: after pivot_root(2) it is looked up by nobody any
+        // more.
         let null = rootfs.finish()?;
         rootfs.enter(self.options.common.no_pivot)?;
         stdio::leave_host_null(null)
@@ -216,6 +260,8 @@ impl Child<'_> {
     fn hooks(&self, root: BorrowedFd<'_>) -> anyhow::Result<()> {
         let hooks = &self.config.hooks;
         if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+            // They run outside, in the runtime's namespaces (runtime-spec, config.md, "POSIX-platform Hooks"), while
+            // the container's exist and are filled: nvidia's toolkit, for one, mounts its files into them then.
             sync::send(self.socket.as_fd(), &Message::Hooks)?;
             wait_for_parent(self.socket.as_fd())?;
         }
@@ -243,7 +289,8 @@ impl Child<'_> {
         if hooks.is_empty() {
             return Ok(());
         }
-        // That they get the process's variables is older than the specification, and images count on it.
+        // The specification gives a hook the variables that it lists, and none otherwise. runc passed the process's
+        // own here before there was a specification, and images count on it.
         let environment = crate::environment::complete(self.process);
         let launch = |child: &Self, hook: &Hook, report: BorrowedFd<'_>| {
             let program = Program::of_hook(hook, &environment)?;
@@ -259,6 +306,8 @@ impl Child<'_> {
             hooks::execute(&Hook::default(), self.state, Some(&|hook, report| launch(self, hook, report)))?;
             // The parent ends now; from here on this process lives on its own.
             rustix::process::set_parent_process_death_signal(None)?;
+            // Behind it `create` ends with success: whatever fails from here on is heard by `start`, on the socket
+            // accepted below.
             sync::send(self.socket.as_fd(), &Message::Ready).context("report")?;
             self.socket =
                 rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC).context("wait for start")?;
@@ -276,11 +325,16 @@ pub(crate) fn report(socket: BorrowedFd<'_>, error: anyhow::Error) {
 }
 
 /// Nothing in the container may look into this process while it has the host's sight.
+///
+/// Such a process can be neither traced nor read through /proc/PID/mem, fd, root or exe without `CAP_SYS_PTRACE` in the
+/// user namespace that its memory was made in: `PR_SET_DUMPABLE(2const)`, ptrace(2). `execve` makes it dumpable again.
 pub(crate) fn become_undumpable() -> anyhow::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("become undumpable")
 }
 
 /// Leaves what the caller's process handed down: signals blocked and ignored (`nohup`), the umask. Peers do the same.
+///
+/// The parent may have died before the first call here. `wait_for_parent` notices that, by the end of the socket.
 pub(crate) fn begin_afresh(umask: u32) -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("die with the parent")?;
     rustix::process::umask(Mode::from_raw_mode(umask));
@@ -293,6 +347,7 @@ pub(crate) fn keyring(id: &str, none: bool) -> anyhow::Result<Option<CString>> {
     Ok((!none).then(|| CString::new(format!("_ses.{id}"))).transpose()?)
 }
 
+/// Waits for the parent's one byte. An end instead is a dead parent: nobody is left who would undo what comes.
 pub(crate) fn wait_for_parent(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     let _span = trace::span("wait for the parent", "");
     let mut answer = [0];
@@ -320,6 +375,8 @@ pub(crate) fn adjust_oom_score(number: &str, process: &Process, lenient: bool) -
 }
 
 /// Becomes root of the user namespace just entered.
+/// The groups go first: setgroups(2) takes a right that the change of the user may end. The group before the user,
+/// likewise.
 pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
     match rustix::thread::set_thread_groups(&[]) {
         Err(rustix::io::Errno::PERM) if lenient => {}
@@ -331,7 +388,8 @@ pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
     let (root, group) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(group, group, group).context("become group 0 of the user namespace")?;
     rustix::thread::set_thread_res_uid(root, root, root).context("become root of the user namespace")?;
-    // A change of ids allows dumps and ends the bond to the parent.
+    // A change of ids sets "dumpable" to what /proc/sys/fs/suid_dumpable says, which may be 1, and clears the signal
+    // at the parent's death (PR_SET_PDEATHSIG(2const)).
     become_undumpable()?;
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
@@ -370,12 +428,15 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
             .map(|()| name.into())
             .map_err(|(code, cause)| Exit::new(code, anyhow!("exec: {name:?}: stat {name}: {cause}")).into());
     }
+    // The container's PATH, not the caller's; the default is that of execvp(3), in glibc since 2.24.
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
     let mut refused = None;
     for directory in path.unwrap_or("/bin:/usr/bin").split(':') {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match check_program(&candidate) {
             Ok(()) => return Ok(candidate),
+            // execvp(3): the search goes on behind a file that may not be executed, and EACCES is the answer if
+            // nothing else is found.
             Err((NOT_EXECUTABLE, cause)) if candidate.is_file() => refused = Some(cause),
             Err(_) => {}
         }
@@ -386,6 +447,8 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
     ))
 }
 
+/// Tells why a path cannot be executed, with the exit code for that. Whether this user may is left to execve(2): only
+/// a file that nobody may execute is refused here.
 fn check_program(path: &Path) -> Result<(), (u8, String)> {
     let code = |error: &std::io::Error| sync::code_of(error.raw_os_error().unwrap_or(0));
     let found = std::fs::metadata(path).map_err(|error| (code(&error), sync::in_lower_case(&error)))?;
@@ -396,6 +459,9 @@ fn check_program(path: &Path) -> Result<(), (u8, String)> {
 }
 
 /// Executes the list of last calls, which ends with the container's program.
+///
+/// The descriptors that the launching program needs lose close-on-exec here and get it back by its first calls, so
+/// that they survive exactly one execve.
 pub(crate) fn launch(
     process: &Process,
     config: &Config,

@@ -33,6 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // Where states are is the caller's matter, not that of who he becomes.
         let root = state_root(&global);
         userns::become_root_for(&root, id);
+        // Fixed before the change: as root of a user namespace the default would be another directory.
         global.root = Some(root);
     }
     dispatch(&global, command).map_err(|error| {

@@ -85,6 +85,7 @@ impl Config {
 
     /// Parses the file's bytes.
     pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        // What `resources` means depends on the version of the specification that the file names (see `of_version`).
         let mut config: Self = lenient(text)?;
         config.linux.resources.iter_mut().for_each(|resources| resources.of_version(&config.oci_version));
         Ok(config)
@@ -98,7 +99,9 @@ impl Config {
 
 /// Parses as Go's programs do: the last of several members with one name counts, and `null` is the member's absence.
 pub(crate) fn lenient<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
-    // The error of the first attempt says where it is.
+    // serde's readers refuse a member that stands twice and a `null` where a value belongs; Go's `encoding/json`
+    // takes both, and so do the engines that write these files. The tree of values keeps the last of several members.
+    // The error of the first attempt is the better one to show: it has the line and the column.
     serde_json::from_slice(text).or_else(|error| of_value(&without_nulls(text)?).map_err(|_| error))
 }
 

@@ -1,4 +1,10 @@
 //! Making a container: directory, cgroups, the process, and what the parent does for it meanwhile.
+//!
+//! The parent and the child work side by side. What the child may not do until the parent is ready, it waits for on
+//! their socket (`sync`): first for `release`, which says that ids are mapped, cgroups exist and limits are set, then
+//! for an answer to each of its messages. The names of what is made are on disk before it exists (the directory,
+//! then the cgroups), so that a `kill -9` at any line leaves only what the next `create` of this id or
+//! `delete --force` finds.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,6 +69,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
         process.env.extend([format!("LISTEN_FDS={}", order.listen_fds), "LISTEN_PID=1".to_owned()]);
     }
     // A record on stdin has been read, and a second process could not read it.
+    // The copy is made here, before anything exists that a second start would find.
     if !order.child.null_stdin {
         guard::seal_if_watched(&config, false)?;
     }
@@ -70,6 +77,8 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let detached = order.wait || !order.child.foreground;
     tty::check_console(process.terminal, detached, order.child.common.console_socket.is_some())?;
     process.capabilities.iter().for_each(capability::warn_of_unknown);
+    // The lock of this directory is held until `unlock` below. `state` shows "creating" as long as it is held and no
+    // process is noted, so that a host that polls does not take a half-made container for a stopped one.
     let mut container = Container::create(&order.root, &order.id)?;
     let notify = if order.wait { Ok(None) } else { Notify::prepare(&container, &mut config) };
     let notify = notify.inspect_err(|_| clean_up(&container, &config.hooks))?;
@@ -86,8 +95,11 @@ pub(crate) fn clean_up(container: &Container, hooks: &Hooks) {
     hooks::run_poststop(&hooks.poststop, &container.report(Status::Stopped));
 }
 
+/// The child: its pid as this process numbers it, its pidfd, and the terminal's master where the caller keeps that.
 type Process = (Pid, OwnedFd, Option<OwnedFd>);
 
+/// Clones the child and does the parent's part. An error after the clone kills and reaps the child here; what is on
+/// disk and in the cgroups is for `clean_up`.
 fn make(
     order: &Order,
     config: &Config,
@@ -99,14 +111,19 @@ fn make(
     let rootfs: PathBuf =
         bundle.join(&config.root.as_ref().context("config.json: no root")?.path).components().collect();
     describe(container, order, config, bundle, &rootfs)?;
+    // The clone is made by the parent because only the mount's number, noted in the state, tells `delete` later which
+    // mount at that path is ours.
     let root = (!config.linux.has(NamespaceKind::Mount)).then(|| rootfs::clone_root(&rootfs)).transpose()?;
     container.state.root_mount = root.as_ref().and_then(|root| rootfs::mount_id(root, Path::new("")));
     let made = trace::span("make the unified cgroup", "");
     let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
+    // Born in it by CLONE_INTO_CGROUP: no instant outside of the limits, and no write to `cgroup.procs`, which takes
+    // a lock of all processes of the machine (cgroup_threadgroup_rwsem) and waits for an RCU grace period.
     let unified = cgroups.open_unified(order.child.rootless)?;
     drop(made);
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     if !config.linux.makes(NamespaceKind::Pid) {
+        // Nobody else is in a new pid namespace, so nobody can stop the child there.
         sync::be_patient(ours.as_fd())?;
     }
     let state = container.report(Status::Creating);
@@ -117,6 +134,7 @@ fn make(
         rootfs: &rootfs,
         state: &state,
         cgroups: cgroups.clone(),
+        // With the host's root in sight and the caller's rights; a child in a user namespace has neither.
         prepared: rootfs::prepare(config, bundle)?,
         root,
         namespaces: namespaces(config)?,
@@ -129,6 +147,8 @@ fn make(
         keyring: child::keyring(&order.id, order.child.common.no_new_keyring)?,
         options: order.child.clone(),
     };
+    // Before the clone, so that the child inherits it: relative sources of mounts count from the bundle
+    // (runtime-spec, config.md, "Mounts"), and hooks begin there.
     rustix::process::chdir(bundle).with_context(|| format!("enter {}", bundle.display()))?;
     let cgroup = unified.as_ref().map(AsFd::as_fd);
     let lenient = order.child.rootless;
@@ -153,13 +173,17 @@ fn make(
     }
     // The child makes its network namespace meanwhile.
     let span = trace::span("make the other cgroups", "");
+    // The child is alone in its unified cgroup until then, and does not join these before `release`: limits come
+    // first.
     let made = cgroups.create_v1(order.child.rootless, scope.is_some()).inspect_err(|_| {
         end(pid, &pidfd);
         give_up(&cgroups, container);
     });
     drop(span);
     let attended = made.and_then(|()| {
-        // Nobody else is in there: what cannot have its limits is removed.
+        // All of them are new and nobody else's from here on, so `clean_up` may destroy them if a limit cannot be
+        // set. `config.json` marks that: before it is there, `Container::release` removes only cgroups that are
+        // empty.
         container.state.cgroup_paths = cgroups.paths();
         limit(order, config, &cgroups)?;
         container.write_first("config.json", text)?;
@@ -168,6 +192,7 @@ fn make(
     // The container's own process keeps the scope from here on.
     drop(scope);
     let console = attended.inspect_err(|_| end(pid, &pidfd))?;
+    // Only now, behind the last error: a closed socket would tell the child that its parent is gone.
     unified.into_iter().chain([ours]).for_each(file::leave_open);
     log::debug!("process {} {}", pid.as_raw_pid(), if order.wait { "waits for the start" } else { "has its program" });
     Ok((pid, pidfd, console))
@@ -235,6 +260,8 @@ fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> 
 fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> anyhow::Result<()> {
     let Some(resources) = &config.linux.resources else { return Ok(()) };
     let _span = trace::span("set the limits", "");
+    // Device rules of cgroup2 are a BPF program, which an ordinary user may not load; the kernel gives a user
+    // namespace no nodes anyway.
     let devices = !config.linux.has(NamespaceKind::User) || !order.child.rootless;
     cgroups.apply(resources, devices).context("apply cgroup configuration")
 }
@@ -248,6 +275,8 @@ fn give_up(cgroups: &Cgroups, container: &mut Container) {
 /// Ends a process that was made, unless it has ended by itself.
 pub(crate) fn end(pid: Pid, pidfd: &OwnedFd) {
     let _gone = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+    // Not left as a zombie: its number would go on to mean it, and its cgroups could not be removed while it is in
+    // them.
     let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }
 
@@ -298,9 +327,15 @@ fn attend(
         child::adjust_oom_score(&pid.as_raw_pid().to_string(), process, order.child.rootless)?;
         priority::raise_limits(process, Some(pid))?;
     }
+    // The child has made its network namespace before it waits, unless devices come: then clone3 made it, since it
+    // has to exist by now.
     net_device::move_all(&config.linux, pid)?;
     release(socket)?;
+    // After `release`, though nothing waits for it: the child fills its root meanwhile. A child that reports a
+    // failure before is heard by `release`.
     enter_in_state(container, pid)?;
+    // conmon and containerd's shim read this file as soon as `create` has ended, and take the number for the
+    // container.
     if let Some(file) = &order.child.common.pid_file {
         write_pid_file(file, pid)?;
     }
@@ -313,7 +348,10 @@ fn attend(
                 let cause = if starved { ": its memory limit is too low" } else { "" };
                 bail!("the container's process was killed before it was ready{cause}")
             }
+            // `Ready` comes with `create`; with `run` the program's successful execve closes the socket, which is
+            // `End`.
             Message::Ready | Message::End => break,
+            // The order is the specification's (runtime.md, "Lifecycle"): prestart is deprecated, and still first.
             Message::Hooks => {
                 let state = container.report(Status::Creating);
                 hooks::run("prestart", None, &config.hooks.prestart, &state)?;
@@ -346,6 +384,7 @@ pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Res
     container.save()
 }
 
+/// Lets the child go on from where it waits: one byte, whatever it is.
 pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
     rustix::net::send(socket, b"!", rustix::net::SendFlags::NOSIGNAL).context("answer the container's process")?;
     Ok(())
@@ -369,6 +408,9 @@ pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
 }
 
 /// Opens the namespaces to join, the user namespace first: it gives the right to join the others.
+///
+/// A mount namespace comes last: joining it exchanges root and working directory (setns(2)). Each file is checked to
+/// be a namespace of the named type here, where an error can name its path.
 fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
     let mut joined: Vec<_> = config.linux.namespaces.iter().filter(|one| !one.path.as_os_str().is_empty()).collect();
     joined.sort_by_key(|one| (one.kind != NamespaceKind::User, one.kind == NamespaceKind::Mount));
@@ -395,6 +437,8 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
     }
     let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
     let join = || child.config.linux.enter(Kind::Pid, pids.as_fd());
+    // setns(2) to a pid namespace only turns later children; the caller's own stays, and is the one that it may
+    // return to. It takes CAP_SYS_ADMIN over both.
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     // Who is root of a user namespace only might not turn back.
     if sys::namespace::enter(own.as_fd(), Kind::Pid).is_err() {
@@ -402,6 +446,7 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
     }
     join()?;
     let cloned = clone(how);
+    // The child has no need to: what it forks later belongs where it is.
     if !matches!(cloned, Ok(Cloned::Child)) {
         sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
     }
@@ -410,6 +455,9 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
 
 /// Joins what belongs to the host while that is allowed, then the user namespace, and then its pid namespace; leaves the
 /// others to the child.
+///
+/// A namespace whose owner is not the joined user namespace can only be entered with the caller's present rights, so
+/// that is tried first; what is refused belongs to the user namespace, and is left for afterwards.
 fn join_user_namespace(linux: &Linux, namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<()> {
     namespaces.retain(|(kind, namespace)| {
         matches!(kind, Kind::User | Kind::Mount) || sys::namespace::enter(namespace.as_fd(), *kind).is_err()
@@ -430,6 +478,9 @@ fn take(namespaces: &mut Vec<(Kind, OwnedFd)>, wanted: Kind) -> Option<OwnedFd> 
 /// The flags for `clone3`: all new namespaces but those that the child has to make by itself.
 fn new_namespaces(config: &Config) -> u32 {
     let flag = |namespace: &crate::config::Namespace| match namespace.kind {
+        // The child makes these two when it has joined its cgroups and has been given its offsets; the network,
+        // because that takes as long as all others together, while the parent is at the v1 cgroups (architecture.md,
+        // "spawn").
         NamespaceKind::Cgroup | NamespaceKind::Time => 0,
         _ if !namespace.path.as_os_str().is_empty() => 0,
         NamespaceKind::Network if config.linux.net_devices.is_empty() => 0,
@@ -447,8 +498,10 @@ fn namespace_paths(pid: Pid) -> std::collections::BTreeMap<String, PathBuf> {
 /// have 107 bytes only.
 fn listen(container: &Container) -> anyhow::Result<OwnedFd> {
     let listen = || -> std::io::Result<OwnedFd> {
+        // SEQPACKET, since `start` hears the same packets on it that `create` heard from the child.
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::net::bind(&socket, &container.socket_address("start")?)?;
+        // The directory is 0700, so that only its owner can connect: that is all that guards `start`.
         rustix::net::listen(&socket, 1)?;
         Ok(socket)
     };

@@ -13,6 +13,8 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
     let mut places = BTreeMap::new();
     for variable in &process.env {
         let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
+        // execve(2) takes the same name twice, and libc's getenv(3) would find the first: but the last is what a
+        // caller of `--env` has added. It keeps the first one's place.
         if let Some(place) = places.get(name) {
             complete[*place] = variable.as_str();
         } else {

@@ -1,4 +1,8 @@
 //! `exec`: another process in a container that exists.
+//!
+//! The container's own processes may be hostile and watch this one as soon as it is in their pid namespace. So it is
+//! undumpable from its first line, takes what it needs of the host's /proc before it joins, and opens nothing in the
+//! container by a name that could lead out.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,11 +36,14 @@ pub(crate) struct Running {
 struct Child<'a> {
     process: &'a Process,
     options: &'a Exec,
+    /// The container's configuration, as it was when the container was made: which namespaces there are.
     config: &'a Config,
     container: &'a Container,
     /// The container's first process.
     init: OwnedFd,
     /// What it still has to join.
+    ///
+    /// The pid namespace is left out as soon as the process has been born in it.
     namespaces: ThreadNameSpaceType,
     /// Whether a user namespace is among those that it joins.
     becomes_root: bool,
@@ -56,10 +63,13 @@ pub(crate) fn exec(container: &Container, process: &Process, options: &Exec) -> 
         _ => {}
     }
     let config = container.config()?;
+    // Before anything is opened or made: it may execute this program anew, from its first line.
     guard::seal_if_watched(&config, true)?;
     process.check()?;
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     tty::check_console(process.terminal, options.detach, options.console_socket.is_some())?;
+    // Everything below is asked of this pidfd. If the first process ends meanwhile, joining fails with ESRCH; a
+    // number could lead into a stranger's namespaces.
     let (init, init_fd) = container.open_process()?.context("cannot exec in a container that has stopped")?;
     let cgroups = below(container.cgroups(), &options.cgroup)?;
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
@@ -79,12 +89,15 @@ pub(crate) fn exec(container: &Container, process: &Process, options: &Exec) -> 
         filter: filter::of(&config.linux)?,
     };
     let affinity = process.exec_cpu_affinity.as_ref();
+    // Before the clone, whose child inherits it: "initial" is for the time until it is in the container's cgroups,
+    // "final" for afterwards (runtime-spec, config.md, "execCPUAffinity").
     set_affinity(affinity.map(|affinity| affinity.initial.as_str()))?;
     let (pid, pidfd) = start(&mut child)?;
     if let Some(unit) = child.scope() {
         let attached = systemd::attach(unit, pid).and_then(|()| create::answer(ours.as_fd()));
         attached.inspect_err(|_| create::end(pid, &pidfd))?;
     }
+    // With it goes our copy of the child's end of the socket; without that, its end would never be heard.
     drop(child);
     let known = options.pid_file.as_deref().map_or(Ok(()), |file| write_pid_file(file, pid));
     let state = container.report(Status::Running);
@@ -98,6 +111,8 @@ fn start(child: &mut Child<'_>) -> anyhow::Result<(Pid, OwnedFd)> {
     let unified = child.cgroups.open_unified(child.is_lenient())?;
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     let refused = |error: &anyhow::Error| {
+        // EBUSY: it distributes controllers to children ("no internal process" rule, cgroups(7)). EOPNOTSUPP: it is
+        // "domain invalid", beside threaded ones.
         matches!(error.downcast_ref().and_then(std::io::Error::raw_os_error), Some(libc::EBUSY | libc::EOPNOTSUPP))
     };
     let mut cloned = clone_into(child, unified.as_ref(), &own);
@@ -128,6 +143,7 @@ fn clone_into(child: &mut Child<'_>, cgroup: Option<&OwnedFd>, own: &OwnedFd) ->
     let how = How { cgroup: cgroup.map(AsFd::as_fd), ..How::default() };
     let before = child.namespaces;
     let pids = child.namespaces.intersection(ThreadNameSpaceType::PROCESS_ID);
+    // Children are born there; the process itself must not join it again, which would only turn its own children.
     child.namespaces.remove(pids);
     let entered = if pids.is_empty() { Ok(()) } else { sys::namespace::enter_process(child.init.as_fd(), pids) };
     let cloned = match entered {
@@ -185,6 +201,8 @@ impl Child<'_> {
     }
 
     fn become_program(&self) -> anyhow::Result<Infallible> {
+        // The first call, even before the socket is read: by the clone the process is visible in the container's pid
+        // namespace.
         child::become_undumpable()?;
         child::begin_afresh(child::UMASK)?;
         if self.scope().is_some() {
@@ -195,15 +213,21 @@ impl Child<'_> {
         if process.exec_cpu_affinity.is_none() {
             child::reset_affinity();
         }
+        // The host's, before the container's mount namespace is joined (CVE-2025-52881).
         let proc = identity::proc_for_label(process)?;
         rustix::process::setsid().context("setsid")?;
+        // In the host's /proc, and with the host's rights: the container's root may not lower it.
         child::adjust_oom_score("self", process, self.container.state.rootless)?;
         priority::raise_limits(process, None)?;
         // A mount namespace brings its root along.
         let root = PathBuf::from("/proc").join(self.container.state.init_process_pid.to_string()).join("root");
         let host_mounts = !self.config.linux.has(NamespaceKind::Mount);
+        // By the host's /proc, where the number is the host's, and entered by chroot(2): there is no mount namespace
+        // to join.
         let root = host_mounts.then(|| file::open(root, OFlags::PATH | OFlags::DIRECTORY)).transpose()?;
         if !self.namespaces.is_empty() {
+            // All of them in one call: setns(2) with a pidfd joins every one or none, and in the right order by
+            // itself.
             sys::namespace::enter_process(self.init.as_fd(), self.namespaces).context("join the namespaces")?;
         }
         if let Some(root) = root {
@@ -218,6 +242,8 @@ impl Child<'_> {
             tty::become_own(root.as_fd(), size, self.console.as_ref(), self.socket.as_fd())?;
         }
         stdio::give(process.user.uid);
+        // Here the container's /dev may be anything by now; what is not the null device is not used
+        // (`stdio::open_null`).
         stdio::leave_host_null(None)?;
         let (program, chdir) = child::find_program(process)?;
         let keyring = child::keyring(&self.container.state.id, self.container.state.no_new_keyring)?;
@@ -257,7 +283,7 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
     let mut joined = ThreadNameSpaceType::empty();
     for namespace in &config.linux.namespaces {
         let kind = namespace.kind;
-        // Entering the own user namespace again is an error.
+        // setns(2): EINVAL for the user namespace that the caller is in. It would give all capabilities back.
         if kind == Kind::User && userns::is_own(init, kind) {
             continue;
         }
@@ -271,6 +297,9 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
 }
 
 /// Finds the cgroups below the container's that were asked for.
+///
+/// On v1 each controller has its path. On v2 there is one; the hybrid form has no controllers there, so the paths of
+/// v1 count.
 fn below(mut cgroups: Cgroups, wanted: &[String]) -> anyhow::Result<Cgroups> {
     for word in wanted {
         let (controllers, path) = word.split_once(':').unwrap_or(("", word));

@@ -31,6 +31,8 @@ pub(crate) fn pass_listener(
     number: i32,
 ) -> anyhow::Result<()> {
     let Some(profile) = &config.linux.seccomp else { return Ok(()) };
+    // The launching program cannot send a descriptor, and its filter might not let it: write(2) of a number is all it
+    // takes.
     let listener = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).context("fetch the seccomp listener")?;
     let message = serde_json::json!({
         "ociVersion": crate::SPEC_VERSION,

@@ -33,6 +33,8 @@ pub(crate) fn wait(
     notify: Option<&Notify>,
 ) -> anyhow::Result<u8> {
     let _span = trace::span("wait for the container's end", pid.as_raw_pid());
+    // Raw mode only with a terminal of the container's own: keys are interpreted there, ^C included. Without one, the
+    // user's terminal goes on to make signals of them.
     let raw = console.as_ref().and_then(|_| Raw::enter(!rustix::termios::isatty(rustix::stdio::stdout())));
     let mut relay = console.map(Relay::new);
     let mut interrupts = Vec::new();
@@ -43,6 +45,8 @@ pub(crate) fn wait(
         if let Some(relay) = &relay {
             polled.extend(relay.polled());
         }
+        // A pidfd becomes readable when the process ends (pidfd_open(2)): no SIGCHLD can be lost between a check and
+        // a wait, which is how youki hangs, and runc has hung.
         rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("poll")?;
         let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         drop(polled);
@@ -59,6 +63,8 @@ pub(crate) fn wait(
             while let Some(received) = signals.read().context("read a signal")? {
                 match i32::try_from(received.signal).unwrap_or(0) {
                     // Where no first process of a pid namespace reaps them.
+                    // As a subreaper this process inherits what a container in the host's pid namespace leaves
+                    // behind.
                     libc::SIGCHLD => sys::child::reap_orphans(pid),
                     signal => forward(signal, pidfd, relay.as_ref(), &mut interrupts)?,
                 }
@@ -107,6 +113,8 @@ fn forward(signal: i32, pidfd: &OwnedFd, relay: Option<&Relay>, interrupts: &mut
 struct Relay {
     master: OwnedFd,
     /// What the user typed and the terminal has not taken yet.
+    ///
+    /// While there is some, stdin is not read: at most one buffer is ever held, however much is pasted.
     typed: Vec<u8>,
     stdin_open: bool,
     master_open: bool,
@@ -115,6 +123,8 @@ struct Relay {
 impl Relay {
     fn new(master: OwnedFd) -> Self {
         // Without this a container that does not read would stop us from reading it.
+        // O_NONBLOCK is the open file's, shared with nobody here: the master was opened for us alone. stdin and
+        // stdout may be shared with the user's shell, so they are left as they are.
         let _blocking = rustix::io::ioctl_fionbio(&master, true);
         Self { master, typed: Vec::new(), stdin_open: true, master_open: true }
     }
@@ -182,7 +192,8 @@ impl Relay {
         }
     }
 
-    /// Copies the container's last words.
+    /// Copies the container's last words: they stay readable at the master after the last program has closed the
+    /// slave.
     fn drain(&mut self) {
         let ready = |master: &OwnedFd| readable([master.as_fd()], Some(Instant::now())).is_ok_and(|ready| ready[0]);
         while self.master_open && ready(&self.master) {

@@ -33,6 +33,7 @@ pub(crate) fn seal_if_watched(config: &Config, entering: bool) -> anyhow::Result
 fn is_watched(config: &Config, entering: bool) -> bool {
     let linux = &config.linux;
     // A pid namespace that others are in already may have a watcher of any kind.
+    // No pid namespace in the configuration at all is the caller's own: those who could look there are the host's.
     let joined = linux.has(NamespaceKind::Pid) && !linux.makes(NamespaceKind::Pid);
     let may_trace = |set: &Capabilities| {
         let sets = [&set.bounding, &set.permitted, &set.effective];
@@ -41,6 +42,8 @@ fn is_watched(config: &Config, entering: bool) -> bool {
     let tracer = config.process.as_ref().and_then(|process| process.capabilities.as_ref()).is_some_and(may_trace);
     // Capabilities of a user namespace say nothing about a process from outside.
     let watched = entering || !config.hooks.start_container.is_empty();
+    // A process that enters from outside is undumpable, and its memory was made in another user namespace: only
+    // CAP_SYS_PTRACE in that one would open it.
     !linux.has(NamespaceKind::User) && (joined || watched && tracer)
 }
 

@@ -62,6 +62,7 @@ pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launc
     sys::child::afresh(&mut command);
     // Nobody would wait for the hook of a runtime that was killed.
     sys::child::die_with_parent(&mut command, Signal::KILL);
+    // Registered last, so that it runs behind the other steps between fork and exec: it does not return.
     let report = launcher.map(|launcher| launch(&mut command, hook, launcher)).transpose()?;
     let deadline = hook.timeout.map(|seconds| after(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))));
     let mut child = command.spawn().with_context(|| format!("exec {}", hook.path.display()))?;
@@ -72,6 +73,7 @@ pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launc
         // It may have ended by itself.
         let _gone = child.kill();
     }
+    // Only the hook itself: what it has left in the background may go on, and keeps its end of the pipe.
     let status = child.wait()?;
     if let Some(Message::Failed(_, error)) = report.map(|report| sync::receive(report.as_fd())).transpose()? {
         return Err(error);
@@ -124,6 +126,8 @@ fn talk(child: &mut Child, mut state: &[u8], deadline: Option<Instant>) -> anyho
             }
             stdin = stdin.filter(|_| !state.is_empty());
         }
+        // While the hook runs one read each time is enough, since poll(2) comes back; when it has ended, all that is
+        // there is read.
         let mut more = true;
         while let (Some(pipe), true) = (&mut stderr, more) {
             let mut buffer = [0; 4096];

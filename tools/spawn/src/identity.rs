@@ -1,5 +1,9 @@
 //! Who the container's program is: user, groups, capabilities, limits, and everything else that is given up or taken on
 //! between the finished file system and `execve`. It becomes a list of system calls for `sys::launch`.
+//!
+//! The order is fixed by what each call needs. Limits, scheduling and the bounding set take capabilities, so they
+//! precede the user; groups precede the user for the same reason. The working directory follows the user, whose
+//! access is what counts. The filter is as late as it can be, so that a profile need not allow what is called here.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -89,9 +93,11 @@ pub(crate) fn list(
 ) -> anyhow::Result<Launch> {
     let mut list = List { launch: Launch::new(surroundings.report), surroundings };
     list.guard();
+    // Raising a hard limit takes CAP_SYS_RESOURCE (getrlimit(2)).
     list.rlimits(process)?;
     list.scheduling(process, linux)?;
     let sets = capability::sets(process.capabilities.as_ref());
+    // PR_CAPBSET_DROP takes CAP_SETPCAP, which the change of the user takes out of the effective set.
     list.bounding(sets);
     list.user(process);
     if surroundings.chdir {
@@ -101,6 +107,7 @@ pub(crate) fn list(
     if process.no_new_privileges {
         list.call("set no_new_privs", libc::SYS_prctl, &[number(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0, 0]);
     }
+    // Behind the user: a change of ids clears it (PR_SET_PDEATHSIG(2const)).
     let death_signal = if surroundings.foreground { number(libc::SIGKILL) } else { 0 };
     list.call("choose life after the parent", libc::SYS_prctl, &[number(libc::PR_SET_PDEATHSIG), death_signal]);
     // What the process cannot be given fails `create`; its filter need not allow what waiting takes.
@@ -116,6 +123,7 @@ pub(crate) fn list(
         filter.filter(|_| !listened).into_iter().for_each(|filter| list.load(filter));
         list.set_capabilities(sets);
     }
+    // Last of the sets: a capability can be ambient only while it is permitted and inheritable (capabilities(7)).
     list.raise_ambient(sets);
     filter.filter(|_| !listened && !privileged).into_iter().for_each(|filter| list.load(filter));
     let Some(program) = program else {
@@ -139,6 +147,7 @@ impl List<'_> {
     }
 
     fn guard(&mut self) {
+        // The execve that brought us here has made the process dumpable again.
         self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
         // Until here whoever writes hears by the write itself that nobody reads.
         let default = self.launch.words(&[0; 4]);
@@ -195,6 +204,8 @@ impl List<'_> {
         Ok(())
     }
 
+    /// Drops what the configuration does not list. A capability that is not bounding cannot come back by a file's
+    /// capabilities.
     fn bounding(&mut self, sets: Sets) {
         for capability in capability::present().filter(|capability| sets.bounding & (1 << capability) == 0) {
             self.call("drop a capability", libc::SYS_prctl, &[number(libc::PR_CAPBSET_DROP), capability, 0, 0, 0]);
@@ -206,6 +217,7 @@ impl List<'_> {
         let groups: Vec<u8> = user.additional_gids.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
         let arguments = [user.additional_gids.len() as u64, self.launch.bytes(&groups)];
         if groups.is_empty() && self.surroundings.lenient_groups {
+            // Where the namespace denies setgroups(2), the groups are its maker's, who is the same user.
             self.launch.try_call(libc::SYS_setgroups, &arguments);
         } else {
             let some = &user.additional_gids[..user.additional_gids.len().min(MENTIONED)];
@@ -215,6 +227,8 @@ impl List<'_> {
         let (uid, gid) = (u64::from(user.uid), u64::from(user.gid));
         self.call(&format!("set the group: setresgid({gid})"), libc::SYS_setresgid, &[gid, gid, gid]);
         if uid != 0 {
+            // Without it a change from user 0 to another empties the permitted set (capabilities(7)), and `capset`
+            // could give the program nothing. The effective set is emptied all the same, and execve clears the flag.
             self.call("keep capabilities", libc::SYS_prctl, &[number(libc::PR_SET_KEEPCAPS), 1, 0, 0, 0]);
         }
         self.call(&format!("set the user: setresuid({uid})"), libc::SYS_setresuid, &[uid, uid, uid]);
@@ -227,6 +241,7 @@ impl List<'_> {
     fn enter_cwd(&mut self, process: &Process) -> anyhow::Result<()> {
         let cwd = self.launch.string(&CString::new(process.cwd.as_str()).context("cwd")?);
         let flags = number(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        // `struct open_how`, whose size, 24 bytes, is the last argument: openat2(2).
         let how = self.launch.words(&[flags, 0, ResolveFlags::NO_MAGICLINKS.bits()]);
         let name = format!("chdir to cwd ({:?}) set in config.json failed", process.cwd);
         // The path is absolute, so that it does not matter from where it counts.
@@ -245,6 +260,8 @@ impl List<'_> {
         }
         let ready = self.launch.words(&[READY.into()]);
         self.call("report", libc::SYS_write, &[report, ready, 8]);
+        // Nothing else has to happen at `start`: connecting is the signal, and the socket's end tells `start` that
+        // execve succeeded.
         self.call("wait for start", libc::SYS_accept4, &[number(start.as_raw_fd()), 0, 0, number(libc::SOCK_CLOEXEC)]);
         self.launch.pass_result(0, 0);
         // Under the listener's number, which is known here.
@@ -283,12 +300,15 @@ impl List<'_> {
         let sets = [effective, permitted, inheritable].map(u64::to_le_bytes);
         // The lower halves of all, then the upper ones.
         let data = [0..4, 4..8].map(|half| sets.map(|set| set[half.clone()].to_vec()).concat()).concat();
+        // _LINUX_CAPABILITY_VERSION_3, and 0 for the calling thread: capset(2).
         let header = self.launch.bytes(&[&0x2008_0522_u32.to_ne_bytes()[..], &[0; 4]].concat());
         let data = self.launch.bytes(&data);
         let sets = format!("effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x}");
         self.call(&format!("set capabilities: capset({sets})"), libc::SYS_capset, &[header, data]);
     }
 
+    /// `struct sock_fprog` has a count of eight-byte instructions and a pointer. Its first member is 16 bits wide; on
+    /// a machine of little byte order the word's lower half is that.
     fn load(&mut self, filter: &Filter) {
         let code = self.launch.bytes(&filter.program);
         let program = self.launch.words(&[(filter.program.len() / 8) as u64, code]);

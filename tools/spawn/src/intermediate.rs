@@ -1,5 +1,9 @@
 //! A child by way of an intermediate process. Who is privileged inside a user namespace only may not turn to its pid
 //! namespace and come back, so somebody goes there, leaves a process, and ends.
+//!
+//! The child is nevertheless a child of this process, not of the intermediate one (`CLONE_PARENT`), so that this
+//! process can wait for it, and its death signal is bound to it. Its pid arrives as a number in the sender's pid
+//! namespace: the intermediate process turned only its children to the new one, so its own numbering is still ours.
 
 use std::os::fd::AsFd;
 
@@ -26,6 +30,7 @@ pub(crate) fn clone(how: How<'_>, join: impl FnOnce() -> anyhow::Result<()>) -> 
     };
     drop(theirs);
     let news = sync::receive(ours.as_fd());
+    // Reaped before the news are read, so that no path below leaves a zombie.
     rustix::process::waitid(WaitId::Pid(intermediate), WaitIdOptions::EXITED)
         .context("wait for the intermediate process")?;
     match news? {

@@ -45,6 +45,7 @@ impl Journal {
         let line = self.line(level, message);
         match &self.file {
             None => io::stderr().write_all(line.as_bytes()),
+            // One write for a line: several commands of a host append to the same file.
             Some((_, Ok(file))) => (&*file).write_all(line.as_bytes()),
             Some((_, Err(error))) => Err(error.kind().into()),
         }

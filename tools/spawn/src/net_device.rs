@@ -46,7 +46,10 @@ fn move_one(
     let link = host.link(name)?.context("there is no such device")?;
     let pattern = wanted.contains("%d");
     ensure!(pattern || container.link(wanted)?.is_none(), "the container has a device {wanted} already");
+    // With a pattern (`eth%d`) the kernel chooses the name, and an index may change with the namespace: what is new
+    // is ours.
     let before: Vec<u32> = container.links(None)?.iter().map(|link| link.index).collect();
+    // The kernel drops a device's addresses when it changes its network namespace, so they are read before.
     let addresses = host.addresses()?;
     host.move_link(link.index, wanted, namespace)?;
     let moved = container
@@ -59,5 +62,6 @@ fn move_one(
             .add_address(moved.index, address.address, true)
             .with_context(|| format!("address {}", address.address))?;
     }
+    // The move has taken it down.
     Ok(container.set_up(moved.index)?)
 }

@@ -1,5 +1,8 @@
 //! `NOTIFY_SOCKET` of a service (`sd_notify(3)`): the container gets a socket of its own, and of what its program says
 //! there, that is passed on which cannot name processes or files. runc and crun do so with `READY=1`.
+//!
+//! `MAINPID=`, `FDSTORE=` and the like are not passed on: by them a container could have systemd watch, or keep files
+//! of, processes of the host.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -35,6 +38,8 @@ impl Notify {
             let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
             rustix::net::bind(&socket, &container.socket_address("notify.sock")?)?;
             // Whoever the program runs as has something to say.
+            // By its path, which is in a directory of ours with mode 0700: fchmod(2) on a socket does not change its
+            // file.
             rustix::fs::chmod(&path, Mode::from_raw_mode(0o777))?;
             Ok(socket)
         };

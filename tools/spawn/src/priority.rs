@@ -12,11 +12,15 @@ pub(crate) fn scheduler(scheduler: &Scheduler) -> anyhow::Result<Vec<u8>> {
     const POLICIES: &str = "SCHED_OTHER SCHED_FIFO SCHED_RR SCHED_BATCH SCHED_ISO SCHED_IDLE SCHED_DEADLINE";
     const FLAGS: &str = "SCHED_FLAG_RESET_ON_FORK SCHED_FLAG_RECLAIM SCHED_FLAG_DL_OVERRUN SCHED_FLAG_KEEP_POLICY \
         SCHED_FLAG_KEEP_PARAMS SCHED_FLAG_UTIL_CLAMP_MIN SCHED_FLAG_UTIL_CLAMP_MAX";
+    // Each name's place in the list is its number in linux/sched.h, and so with the flags' bits. 4, `SCHED_ISO`, is
+    // reserved there and was never made: the kernel refuses it.
     let policy = position(POLICIES, &scheduler.policy).context("scheduler policy")?;
     let mut flags = 0_u64;
     for flag in &scheduler.flags {
         flags |= 1 << position(FLAGS, flag).context("scheduler flag")?;
     }
+    // `SCHED_ATTR_SIZE_VER1`: the eight bytes at the end are the clamps of utilization. A kernel that knows fewer
+    // bytes takes the rest if they are 0, or says E2BIG.
     let head = [56_u32.to_ne_bytes(), policy.to_ne_bytes()].concat();
     let (nice, priority) = (scheduler.nice.to_ne_bytes(), scheduler.priority.to_ne_bytes());
     let times = [scheduler.runtime, scheduler.deadline, scheduler.period, 0].map(u64::to_ne_bytes).concat();
@@ -28,6 +32,7 @@ pub(crate) fn io(priority: &IoPriority) -> anyhow::Result<u64> {
     const CLASSES: &str = "IOPRIO_CLASS_NONE IOPRIO_CLASS_RT IOPRIO_CLASS_BE IOPRIO_CLASS_IDLE";
     let class = position(CLASSES, &priority.class).context("ioPriority.class")?;
     ensure!(priority.priority < 8, "ioPriority.priority {} is not within 0–7", priority.priority);
+    // `IOPRIO_CLASS_SHIFT`.
     Ok(u64::from(class) << 13 | priority.priority)
 }
 
@@ -51,12 +56,15 @@ pub(crate) fn memory_policy(policy: &MemoryPolicy) -> anyhow::Result<(u64, Vec<u
     let (name, count) = (policy.mode.as_str(), nodes.len());
     let takes_nodes = !matches!(name, "MPOL_DEFAULT" | "MPOL_LOCAL");
     ensure!(takes_nodes, "invalid memory policy: {name} mode requires 0 nodes but got {count}");
+    // `MAX_NUMNODES` is 1024 at most (`CONFIG_NODES_SHIFT`); the number comes from a file and is the size of what is
+    // allocated below.
     ensure!(*highest < 1024, "invalid memory policy nodes: {highest} is too high");
     let mut mask = vec![0_u64; highest / 64 + 1];
     for node in &nodes {
         mask[node / 64] |= 1 << (node % 64);
     }
-    // The kernel takes one bit less than it is told.
+    // The kernel takes one bit less than it is told (`get_nodes()` in mm/mempolicy.c begins with `--maxnode`), which
+    // its man page does not say; libnuma adds the one, too.
     let bits = (mask.len() * 64) as u64 + 1;
     Ok((mode, mask, bits))
 }
@@ -109,6 +117,7 @@ fn numbers(list: &str) -> anyhow::Result<Vec<usize>> {
     for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let (low, high) = range.split_once('-').unwrap_or((range, range));
         let (low, high): (usize, usize) = (low.trim().parse()?, high.trim().parse()?);
+        // A range is written out: without an end to it, a list of ten letters would fill the memory.
         ensure!(low <= high && high < 65_536, "range {range:?}");
         found.extend(low..=high);
     }

@@ -66,11 +66,13 @@ impl<'a> Rootfs<'a> {
         root: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let (propagation, recursive) = root_propagation(&config.linux.rootfs_propagation)?;
+        // Opened before the propagation changes and never again by its path.
         let (target, on_host) = (open_root(path)?, root.is_some());
         // What volumes are cloned of decides what the host hears of them: as with runc, that is for the word to say, too. The
         // host's own mounts are its own affair.
         let shared = propagation == libc::MS_SHARED;
         if !on_host {
+            // An unbindable `/` could not be cloned below; the rootfs alone becomes so, by `first`.
             let unbindable = propagation == libc::MS_UNBINDABLE;
             let kept =
                 if unbindable || recursive { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
@@ -83,9 +85,12 @@ impl<'a> Rootfs<'a> {
         }
         let root = match root {
             Some(root) => root,
+            // pivot_root(2) wants a mount point, which the rootfs need not be; a clone of it attached on itself is
+            // one. Whole, so that what the caller has mounted below comes along.
             None => clone_tree(target.as_fd(), true).with_context(|| format!("clone {}", path.display()))?,
         };
-        // pivot_root(2) takes no shared mount: that comes afterwards.
+        // pivot_root(2) is refused with EINVAL while the new root, its parent or the old root's parent is shared;
+        // `enter` makes the root shared afterwards.
         let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
         // What is cloned of slaves is slaves.
         if on_host || (propagation, recursive) != (libc::MS_SLAVE, true) {
@@ -121,6 +126,8 @@ impl<'a> Rootfs<'a> {
             }
             let from = if parsed.bind.is_some() { &parsed.source } else { &parsed.kind };
             log::trace!("mount {from} on {}", parsed.destination.display());
+            // In the configuration's order, which decides what covers what (runtime-spec, config.md, "Mounts": "MUST
+            // be mounted in the listed order").
             let _span = trace::span("mount", parsed.destination.display());
             self.mount(&parsed, prepared).with_context(|| self.frozen(mount, &parsed))?;
         }
@@ -168,6 +175,8 @@ impl<'a> Rootfs<'a> {
             set_attributes(mount.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make a mount read-only")?;
         }
         if self.config.root.as_ref().is_some_and(|root| root.readonly) {
+            // The mount alone, not the tree: volumes in it have attributes of their own. The file system stays
+            // writable for the host.
             set_attributes(self.root.as_fd(), false, &Attributes::new(RDONLY, 0))
                 .context("make the rootfs read-only")?;
         }
@@ -178,10 +187,13 @@ impl<'a> Rootfs<'a> {
     pub(crate) fn enter(self, no_pivot: bool) -> anyhow::Result<()> {
         let _span = trace::span("pivot_root", "");
         let (propagation, recursive) = root_propagation(&self.config.linux.rootfs_propagation)?;
+        // pivot_root(".", ".") puts the old root over the new one, at ".", from where it is unmounted: no directory
+        // in the image is needed for it (pivot_root(2), "NOTES").
         rustix::process::fchdir(&self.root).context("enter the rootfs")?;
         if self.on_host {
             rustix::process::chroot(".").context("chroot")?;
         } else if no_pivot {
+            // With an initramfs as root there is no other way (pivot_root(2): "The rootfs cannot be pivot_root()ed").
             host::hide_kernel_files(&self.path)?;
             let slash = file::open("/", OFlags::PATH)?;
             attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
@@ -196,6 +208,7 @@ impl<'a> Rootfs<'a> {
                 set_attributes(old.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE))
                     .context("make the old root a slave")?;
             }
+            // Lazily: this process still has descriptors in there, until its execve closes them.
             rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
         }
         if propagation == libc::MS_SHARED {
@@ -217,6 +230,9 @@ pub(crate) fn clone_root(path: &Path) -> anyhow::Result<OwnedFd> {
 }
 
 /// Returns the number of the mount that holds a file.
+///
+/// The kernel may give the number to another mount as soon as this one is gone (statx(2), `STX_MNT_ID`); so it only
+/// means something together with the path.
 pub(crate) fn mount_id(at: impl AsFd, path: &Path) -> Option<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     rustix::fs::statx(at, path, flags, StatxFlags::MNT_ID).ok().map(|found| found.stx_mnt_id)
@@ -243,6 +259,7 @@ fn make_holder_private(path: &Path, slash_is_shared: bool) -> anyhow::Result<()>
         match set_attributes(opened.as_fd(), false, &Attributes::propagation(libc::MS_PRIVATE)) {
             // Not where a mount begins.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            // The first ancestor that is a mount point is the one that holds the path.
             result => return result.with_context(|| format!("make {} private", holder.display())),
         }
     }
@@ -292,6 +309,9 @@ fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prep
     let path = bundle.join(&mount.source);
     if path.starts_with(&rootfs) {
         // What is mounted there before it, only the child sees.
+        // A source inside of the rootfs may lie on what an earlier entry mounts there, which exists in the child's
+        // mount namespace alone. To map ids takes CAP_SYS_ADMIN over the file system's owner, which a child in a user
+        // namespace lacks: it sends the tree back to the parent.
         return Ok(match ids {
             Some(_) if in_user_namespace => Prepared::AskParent(at),
             Some(ids) => Prepared::Ids(ids),
@@ -327,6 +347,7 @@ fn id_namespace(config: &Config, entry: &crate::config::Mount) -> anyhow::Result
     }
 }
 
+/// `MOUNT_ATTR_IDMAP` is for mounts that are attached nowhere yet, and only once for each (`mount_setattr(2)`).
 fn map_ids(tree: BorrowedFd<'_>, mount: &Mount, ids: BorrowedFd<'_>) -> anyhow::Result<()> {
     set_attributes(tree, mount.id_map == Some(Depth::Tree), &Attributes::default().mapped(ids))
         .with_context(|| format!("map the ids of {}", mount.source))

@@ -1,6 +1,9 @@
 //! What is known of a container between two commands: `<root>/<id>/`, with `state.json`, a copy of the `config.json`
 //! that it was made from, and, until it is started, the socket `start` on which its process waits. The directory
 //! itself is the container's lock. Files are replaced whole, so that a crash leaves the old or the new one.
+//!
+//! Every command that changes a container takes the lock (`open_locked`); those that only look do not, and may see
+//! the moment before or after. flock(2) locks end with their open file, so a killed `spawn` leaves none.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -41,6 +44,8 @@ impl Status {
 #[derive(Debug)]
 pub(crate) struct Container {
     pub directory: PathBuf,
+    /// The open directory. It is the lock, and every file is opened relative to it: the path may meanwhile be
+    /// another's.
     handle: OwnedFd,
     pub state: State,
 }
@@ -57,12 +62,16 @@ impl Container {
         }
         let taken = || format!("container with given ID already exists: {id}");
         let fresh = made.is_ok();
+        // Whoever has just made the directory may wait for its lock, since only another `create` of this id can have
+        // it for long. An existing one that is locked is being made or changed: taken.
         let operation = match made {
             Ok(()) => FlockOperation::LockExclusive,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => FlockOperation::NonBlockingLockExclusive,
             Err(error) => return Err(error).with_context(|| format!("make {}", directory.display())),
         };
         let handle = open(&directory)?;
+        // Between mkdir and this another creator may have locked it. Then it is that one's container, and what is
+        // read below says so.
         rustix::io::retry_on_intr(|| rustix::fs::flock(&handle, operation)).ok().with_context(taken)?;
         // Only what is read under the lock counts: another creator may have found the directory before it was locked.
         let found = Self { state: read(root, id)?, directory, handle };
@@ -97,6 +106,7 @@ impl Container {
         let _span = trace::span("remove the cgroups", "");
         let config = self.directory.join("config.json");
         if self.state.init_process_pid != 0 || config.try_exists().unwrap_or(true) {
+            // `config.json` is written when all cgroups were made by us, so whatever is in them is the container's.
             self.cgroups().destroy()?;
         } else {
             self.cgroups().remove_unused();
@@ -213,13 +223,15 @@ impl Container {
 
     /// Writes one of the container's files.
     pub(crate) fn write(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
+        // No fsync: all of it is below /run, which no power cut outlives.
         let temporary = format!(".{name}");
         self.write_first(&temporary, text)?;
         rustix::fs::renameat(&self.handle, &temporary, &self.handle, name)
             .with_context(|| format!("write {}/{name}", self.directory.display()))
     }
 
-    /// Writes a file that nobody reads before the container is there.
+    /// Writes a file that nobody reads before the container is there, in place: half of it is found by nobody,
+    /// because the state names no process yet.
     pub(crate) fn write_first(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
@@ -257,10 +269,13 @@ impl Container {
     pub(crate) fn status(&self) -> anyhow::Result<Status> {
         if self.process().is_none() {
             let creator = rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockShared);
+            // A shared lock that is had at once shows that the creator is dead; it is given back with the handle.
             let creating = self.state.init_process_pid == 0 && creator == Err(Errno::WOULDBLOCK);
             return Ok(if creating { Status::Creating } else { Status::Stopped });
         }
         let look = || -> io::Result<Status> {
+            // `start` removes this socket, and nothing else tells "created" from "running": the process itself looks
+            // the same.
             if sys::file::known(self.directory.join("start").symlink_metadata())?.is_some() {
                 return Ok(Status::Created);
             }
@@ -284,6 +299,7 @@ impl Container {
 
     /// Removes the container's directory: the last step of `delete`.
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        // By name and through the open directory, so that a directory made anew under this path is not emptied.
         for name in ["config.json", State::FILE] {
             // What else there is, and what cannot be removed, is found by the next call.
             let _absent = rustix::fs::unlinkat(&self.handle, name, rustix::fs::AtFlags::empty());
@@ -314,6 +330,9 @@ pub(crate) fn list(root: &Path) -> anyhow::Result<Vec<RuntimeId>> {
 }
 
 /// Tells whether a process is stopped by a signal.
+///
+/// The name in parentheses may have any bytes, a parenthesis too, so the fields are counted from the last one:
+/// `proc_pid_stat(5)`.
 pub(crate) fn is_stopped(pid: Pid) -> bool {
     let stat = crate::file::read(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))

@@ -15,6 +15,8 @@ pub(crate) fn give(uid: u32) {
     for fd in all().into_iter().filter(|_| uid != 0) {
         if rustix::fs::fstat(fd).is_ok_and(|stat| !is_null(&stat) && stat.st_uid != uid) {
             // Sockets and files of others cannot be given away, and need not be.
+            // As runc does: /dev/stdout is opened anew by many images (nginx logs there), which checks the owner of
+            // the pipe.
             let _refused = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None);
         }
     }
@@ -35,6 +37,8 @@ pub(crate) fn leave_host_null(own: Option<OwnedFd>) -> anyhow::Result<()> {
         Err(error) if error.downcast_ref() == Some(&Errno::PERM) => return Ok(()),
         null => null.context("open a null device of the container's own")?,
     };
+    // Opened without blocking, so that a pipe in its place could not hang us; the program expects descriptors that
+    // block.
     rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
     if stdin {
         rustix::stdio::dup2_stdin(&null)?;
@@ -59,6 +63,7 @@ pub(crate) fn open_null(root: BorrowedFd<'_>) -> Option<OwnedFd> {
 
 /// Makes a null device for a container that has put something else there.
 fn make_null() -> anyhow::Result<OwnedFd> {
+    // One inode for the root, one for the node; the mount is attached nowhere and goes with the last descriptor.
     let memory = new_mount("tmpfs", &["nr_blocks=1", "nr_inodes=2"], 0).context("mount tmpfs")?;
     let umask = rustix::process::umask(Mode::empty());
     let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(1, 3));

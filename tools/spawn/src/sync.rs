@@ -1,5 +1,12 @@
 //! What the parent and the child say to each other: packets over a socket pair. The child's last words may come from
 //! the launching program of `sys::launch`, which writes the same form.
+//!
+//! The sockets are SEQPACKET: packets keep their bounds, so the launching program can send one by a single write(2),
+//! and unlike datagrams they have an end, which is how a dead child or a running program is noticed.
+//!
+//! A packet is a tag and a value, four bytes each in the machine's byte order, and then text; a descriptor comes with
+//! it as `SCM_RIGHTS`. Parent and child are one executable, but for `start`: the child that it hears from may be an
+//! older one's, which says `CALL_FAILED` and nothing else.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,6 +63,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &Message) -> io::Result<()> 
         Message::Console(fd) => return send_fd(socket, 4, 0, fd.as_fd()),
         Message::Born(pid, fd) => return send_fd(socket, 7, pid.as_raw_pid().unsigned_abs(), fd.as_fd()),
         Message::Failed(code, error) => (6, u32::from(*code), format!("{error:#}")),
+        // The first is written by the launching program, the second by `ask`, and the third is the socket's end.
         Message::Listener(_) | Message::Map(..) | Message::End => return Ok(()),
     };
     let packet = [&tag.to_ne_bytes()[..], &value.to_ne_bytes(), text.as_bytes()].concat();
@@ -73,6 +81,8 @@ fn send_fd(socket: BorrowedFd<'_>, tag: u32, value: u32, fd: BorrowedFd<'_>) -> 
 }
 
 /// Has [`hear`] look at the child each second: in a pid namespace that others have, too, they can stop it.
+///
+/// runc waits for ever there.
 pub(crate) fn be_patient(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(set_socket_timeout(socket, Timeout::Recv, Some(Duration::from_secs(1)))?)
 }
@@ -92,6 +102,8 @@ pub(crate) fn hear(socket: BorrowedFd<'_>, (pid, pidfd): (Pid, &OwnedFd)) -> any
         stopped += 1;
         ensure!(stopped < PATIENCE, "the container's process is kept stopped by another one in its pid namespace");
         // It may have ended in this moment.
+        // A stop by accident (a ^Z that reached the group) is over with this; one by a neighbour comes again, and
+        // runs into PATIENCE.
         let _ended = rustix::process::pidfd_send_signal(pidfd, Signal::CONT);
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn become_own(
     if console.is_none() {
         fit(slave.as_fd());
     }
+    // Behind `fit`: a program that a hook has started may write as soon as it has the terminal.
     take(slave.as_fd()).context("take the terminal")?;
     match console {
         Some(connection) => hand_over(connection.as_fd(), master.as_fd()),
@@ -43,9 +44,13 @@ fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<(Owne
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = root::open_with(root, Path::new("/dev/pts/ptmx"), flags, ResolveFlags::NO_SYMLINKS)
         .context("open /dev/pts/ptmx of the container")?;
+    // A ptmx of some other file system would be the host's terminals, or a file that the image feeds
+    // (CVE-2025-52565).
     let magic = rustix::fs::fstatfs(&master)?.f_type;
     ensure!(magic == DEVPTS_MAGIC, "/dev/pts of the container is not a devpts");
     rustix::pty::unlockpt(&master).context("unlock the terminal")?;
+    // TIOCGPTPEER opens the other side by the master itself (ioctl_tty(2)): the name /dev/pts/N could be another
+    // mount's.
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .context("open the terminal")?;
     if let Some(size) = size {
@@ -60,11 +65,13 @@ pub(crate) fn mount_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> anyh
     let dev = root::open_with(root, Path::new("/dev"), OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)
         .context("open /dev of the container")?;
     let place = crate::rootfs::place_for(dev.as_fd(), "console").context("/dev/console")?;
+    // A bind mount of the open slave, as runc has it: /dev/console then is that terminal under its own name.
     let tree = clone_tree(slave, false).context("clone the terminal")?;
     attach(tree.as_fd(), place.as_fd()).context("mount /dev/console")
 }
 
 fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
+    // `child::become_program` has made this process a session's leader without a terminal, or this would be EPERM.
     rustix::process::ioctl_tiocsctty(slave)?;
     rustix::stdio::dup2_stdin(slave)?;
     rustix::stdio::dup2_stdout(slave)?;
@@ -72,6 +79,8 @@ fn take(slave: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Refuses a terminal that nobody would have, and a socket for none.
+///
+/// The words are runc's: its conformance tests, and hosts, compare them.
 pub(crate) fn check_console(terminal: bool, detached: bool, socket: bool) -> anyhow::Result<()> {
     let nobody = terminal && detached && !socket;
     ensure!(!nobody, "cannot allocate tty if runc will detach without setting console socket");

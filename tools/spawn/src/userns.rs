@@ -23,8 +23,11 @@ pub(crate) fn write_mappings(pid: Pid, uids: &[IdMapping], gids: &[IdMapping]) -
         with_helper("newgidmap", pid, gids)?;
     } else {
         if !root {
+            // user_namespaces(7): without CAP_SETGID above, gid_map can only be written after this. Else a user could
+            // drop a group that is denied access to a file.
             write(&format!("/proc/{number}/setgroups"), "deny")?;
         }
+        // One write for the whole map: the kernel takes a map once, and only in a single write(2).
         write(&format!("/proc/{number}/gid_map"), &text(gids))?;
     }
     if !root && !single_own(uids, rustix::process::geteuid().as_raw()) {
@@ -38,6 +41,8 @@ fn single_own(mappings: &[IdMapping], own: u32) -> bool {
     matches!(mappings, [only] if only.size == 1 && only.host_id == own)
 }
 
+/// newuidmap(1) and newgidmap(1) have the right to write maps, and check /etc/subuid and /etc/subgid. newgidmap
+/// denies `setgroups` by itself where the user's own group is mapped without leave of /etc/subgid (CVE-2018-7169).
 fn with_helper(helper: &str, pid: Pid, mappings: &[IdMapping]) -> anyhow::Result<()> {
     let mut command = Command::new(helper);
     command.arg(pid.as_raw_pid().to_string());
@@ -82,6 +87,9 @@ pub(crate) fn become_root_for(states: &Path, id: &RuntimeId) {
 }
 
 /// Makes a user namespace with these mappings that no process stays in.
+///
+/// `mount_setattr(2)` wants a namespace whose maps are written, and holds it itself afterwards; it need not be the
+/// container's.
 pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::Result<OwnedFd> {
     let how = How { namespaces: libc::CLONE_NEWUSER.unsigned_abs(), ..How::default() };
     let parent = rustix::process::getpid();
@@ -100,6 +108,7 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
         let path = format!("/proc/{}/ns/user", pid.as_raw_pid());
         crate::file::open(&path, OFlags::RDONLY)
     });
+    // The open file keeps the namespace alive.
     rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("end the user namespace's process")?;
     rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)
         .context("wait for the user namespace's process")?;

@@ -72,6 +72,7 @@ enum Value<'a> {
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
+    // At most ten bytes: a longer number than 64 bits would shift out of itself.
     for shift in (0..64).step_by(7) {
         let (first, rest) = bytes.split_first()?;
         *bytes = rest;
@@ -87,6 +88,8 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Value<'_>)> {
     let mut found = Vec::new();
     while let Some(key) = varint(&mut bytes) {
+        // Wire types 0, a number, and 2, bytes with their length before them. The others (1 and 5, of fixed length)
+        // rpc.proto does not use.
         let value = match key & 7 {
             0 => varint(&mut bytes).map(Value::Number),
             2 => varint(&mut bytes).and_then(|length| {
@@ -132,7 +135,10 @@ pub(super) struct Notice<'a> {
 impl Criu {
     /// Starts a worker; it has the caller's standard descriptors.
     pub(super) fn start(program: &Path) -> anyhow::Result<Self> {
+        // A socket of packets (unix(7), `SOCK_SEQPACKET`): each message is one packet, so that no length stands
+        // before it.
         let (ours, theirs) = sync::pair().context("make a socket pair")?;
+        // `swrk` takes the number of a descriptor that it inherits: this one must survive execve(2).
         rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())?;
         let process = Command::new(program)
             .arg("swrk")
@@ -172,6 +178,7 @@ impl Criu {
             let heard = hear(Notice { script: &script, pid: process(&notice, 2), fd });
             let mut reply = Message::default();
             reply.number(1, NOTIFY);
+            // notify_success: criu stops there if it is 0, and undoes what it has made.
             reply.number(3, u64::from(heard.is_ok()));
             self.send(&reply)?;
             heard?;

@@ -36,6 +36,7 @@ struct Line {
 pub(super) fn external(config: &Config, pid: Pid) -> anyhow::Result<External> {
     let process = PathBuf::from("/proc").join(pid.as_raw_pid().to_string());
     let lines = lines(&file::read(process.join("mountinfo")).context("read the container's mounts")?);
+    // The container's paths are looked up in its root: they mean nothing in ours, and a link in it must not lead out.
     let root = file::open(process.join("root"), OFlags::PATH | OFlags::DIRECTORY)?;
     let mut bound = BTreeMap::new();
     for mount in config.mounts.iter().map(Mount::parse).filter(|mount| mount.bind.is_some()) {
@@ -53,6 +54,8 @@ pub(super) fn external(config: &Config, pid: Pid) -> anyhow::Result<External> {
                 bound.get(&line.id).map(|(mount, below)| format!("bind {mount}\0{below}"))
             }
             "cgroup" | "cgroup2" => line.place.rsplit('/').next().map(|name| format!("cgroup {name}")),
+            // The file system of the host's devices has one instance: a container that has a part of it got it by a
+            // bind mount.
             "devtmpfs" => Some(format!("file /dev{}", line.root)),
             _ => {
                 // What was mounted below a source came along with it.
@@ -76,6 +79,7 @@ pub(super) fn external(config: &Config, pid: Pid) -> anyhow::Result<External> {
 
 fn lines(text: &str) -> Vec<Line> {
     let parse = |line: &str| {
+        // The optional fields before ` - ` are of any number: proc_pid_mountinfo(5) has the mark for this reason.
         let (mount, file_system) = line.split_once(" - ")?;
         let fields: Vec<&str> = mount.split(' ').collect();
         let plain = |field: &str| String::from_utf8_lossy(&file::unescape(field.as_bytes())).into_owned();
@@ -124,6 +128,7 @@ pub(super) fn sources(
 pub(super) fn make_places(config: &Config, bundle: &Path, rootfs: &Path) -> anyhow::Result<()> {
     let mounts: Vec<Mount> = config.mounts.iter().map(Mount::parse).collect();
     for (at, mount) in mounts.iter().enumerate() {
+        // Only mounts that come earlier in the list can lie under this one: the list is in the order of mounting.
         let above = mounts[..at].iter().rfind(|above| mount.destination.starts_with(&above.destination));
         let (root, place) = match above {
             None => (rootfs.to_owned(), mount.destination.as_path()),

@@ -31,6 +31,7 @@ pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Resu
             Err(error) => log::warn!("{error:#}"),
         }
     }
+    // `null` and not `[]` for an empty list: so Go writes a slice that is nil, and callers of runc know it.
     if format == Format::Json {
         let text = if rows.is_empty() { "null".to_owned() } else { serde_json::to_string(&rows)? };
         return print(&(text + "\n"));

@@ -15,6 +15,8 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> anyhow::Result<()> {
     let path = bundle.join("config.json");
     let mut file = OpenOptions::new()
         .write(true)
+        // Never over a configuration that somebody has changed; and no check first, between which and the writing a
+        // file may appear.
         .create_new(true)
         .open(&path)
         .with_context(|| format!("File {} exists or cannot be made. Remove it first", path.display()))?;
@@ -39,6 +41,8 @@ fn without_namespace(spec: &mut Value, kind: &str) {
 
 /// Changes what an ordinary user cannot have.
 fn make_rootless(spec: &mut Value) {
+    // A user may map its own id and no other without help: user_namespaces(7), "Defining user and group ID mappings".
+    // A user may map its own id and no other without help: user_namespaces(7), "Defining user and group ID mappings".
     let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
     spec["linux"]["uidMappings"] = map(rustix::process::geteuid().as_raw());
     spec["linux"]["gidMappings"] = map(rustix::process::getegid().as_raw());
@@ -47,13 +51,18 @@ fn make_rootless(spec: &mut Value) {
         namespaces.push(json!({"type": "user"}));
     }
     if let Some(linux) = spec["linux"].as_object_mut() {
+        // An ordinary user has no cgroup of its own unless one was delegated.
         linux.remove("resources");
     }
     for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
         if let Some(options) = mount["options"].as_array_mut() {
+            // tty's group: with one mapped id there is no group 5 in the namespace, and devpts refuses a gid that is
+            // not mapped.
             options.retain(|option| option != "gid=5");
         }
         if mount["destination"] == "/sys" {
+            // sysfs can be mounted only by the owner of the network namespace (`sysfs_init_fs_context()`), which is
+            // the host's here.
             *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
         }
     }

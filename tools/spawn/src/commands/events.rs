@@ -26,6 +26,7 @@ pub(crate) fn events(global: &Global, options: &Events) -> anyhow::Result<()> {
     if options.stats {
         return tell("stats", id, Some(stats(&cgroups, pid)));
     }
+    // Before the first wait: what is killed after this line is told, what was killed before is not.
     let mut killer = Killer::watch(&cgroups)?;
     let mut next = Instant::now() + interval;
     loop {
@@ -38,6 +39,7 @@ pub(crate) fn events(global: &Global, options: &Events) -> anyhow::Result<()> {
         }
         if Instant::now() >= next {
             tell("stats", id, Some(stats(&cgroups, pid)))?;
+            // From the time that was meant and not from now: the times do not drift by what the reading takes.
             next += interval;
         }
     }
@@ -49,6 +51,8 @@ fn wait(pidfd: &OwnedFd, killer: Option<&Killer>, next: Instant) -> anyhow::Resu
     polled.extend(killer.map(Killer::polled));
     let left = next.saturating_duration_since(Instant::now());
     match poll(&mut polled, Some(&left.try_into().context("interval")?)) {
+        // A pidfd becomes readable when its process ends (pidfd_open(2)); the other descriptor is asked for what it
+        // has to say by the caller.
         Ok(_) => Ok(!polled.first().is_some_and(|pidfd| pidfd.revents().is_empty())),
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error).context("poll"),
@@ -74,6 +78,8 @@ fn interfaces(text: &str) -> Value {
     let line = |line: &str| {
         let (name, counts) = line.split_once(':')?;
         let counts: Vec<u64> = counts.split_ascii_whitespace().filter_map(|count| count.parse().ok()).collect();
+        // Sixteen numbers a line, eight of them received: bytes, packets, errs, drop, fifo, frame, compressed,
+        // multicast; then the eight sent.
         let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
             counts.as_slice()
         else {

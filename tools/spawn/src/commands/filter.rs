@@ -38,12 +38,16 @@ pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> 
         None => record.part::<Id>()?.0.into(),
     };
     let note = Note::of(&bundle, &id);
+    // Only where this stage stays till the end: a container that goes on alone is cleaned up after by `keep` or by
+    // hand.
     let undo = if is_record && !options.detach { undo_of(&record, &id, options.rm)? } else { vec![] };
     let status = options.status_fd.map(open_status).transpose()?;
     let mut order = order(global, &Create { id, bundle, common: options.common })?;
     order.child.foreground = !options.detach;
     order.child.null_stdin = from_stdin;
     if let Some(note) = &note {
+        // Before the start: a reader who finds no end and a process knows that the container runs, never the end of
+        // the run before.
         note.begin();
         order.child.common.pid_file.get_or_insert_with(|| note.bundle.join(PID));
     }

@@ -52,6 +52,7 @@ pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Resul
 
 /// Refuses to pass on descriptors that the caller has not: they would be our own, or whatever is opened next.
 pub(super) fn check_preserved(count: u32) -> anyhow::Result<u32> {
+    // The range begins behind the standard three, as `LISTEN_FDS` does (sd_listen_fds(3)).
     let missing = (3..=count.saturating_add(2)).find(|number| !sys::child::is_inherited(*number));
     ensure!(missing.is_none(), "--preserve-fds {count}: descriptor {} is not open", missing.unwrap_or_default());
     Ok(count)
@@ -94,7 +95,7 @@ fn live(
     if !life.keep {
         finish(&made.container, Some(&made.config))?;
     }
-    // The end of this process closes what it has.
+    // The end of this process closes what it has: the kernel is faster at it than destructors that run one by one.
     std::mem::forget((made, signals));
     Ok(ExitCode::from(code))
 }
@@ -157,6 +158,8 @@ fn kill_all(container: &Container) -> anyhow::Result<()> {
 
 /// Removes a container that has ended, with all that it had.
 pub(super) fn finish(container: &Container, config: Option<&Config>) -> anyhow::Result<()> {
+    // In this order: the cgroups and mounts first, while the state still says where they are, then the state, and the
+    // hooks last: what they call finds no container any more (runtime-spec, runtime.md, "Lifecycle", 12 and 13).
     container.release()?;
     let hooks = config.map(|config| config.hooks.poststop.as_slice()).unwrap_or_default();
     let report = container.report(Status::Stopped);
@@ -177,11 +180,15 @@ pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let connect = || -> io::Result<_> {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::net::connect(&socket, &container.socket_address("start")?)?;
+        // The connection is there: the name goes, so that a second `start` finds none, and is told so, instead of
+        // waiting at a queue that nobody empties.
         fs::remove_file(container.directory.join("start"))?;
         Ok(socket)
     };
     let socket = connect().with_context(|| format!("connect to {}/start", container.directory.display()))?;
     let heard = exec::hear(socket.as_fd(), &config, &container.report(Status::Created), (pid, &pidfd));
+    // A program that cannot be executed leaves a stopped container to be looked at and deleted. Where it may have
+    // been a hook that failed, the container goes.
     let hooked = heard.is_ok() || !config.hooks.start_container.is_empty();
     let started = heard.and_then(|_| run_poststart(&container, &config));
     if started.is_err() && hooked {
@@ -203,6 +210,8 @@ pub(crate) fn state(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
 pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<()> {
     let signal = crate::signal::parse(&options.signal)?;
     let container = Container::open(&state_root(global), &options.id)?;
+    // The end of the first process of a pid namespace ends the others (pid_namespaces(7)); without a namespace of its
+    // own nothing does but their cgroup.
     let shared_pids = !container.config().is_ok_and(|config| config.linux.makes(NamespaceKind::Pid));
     let Some((pid, pidfd)) = container.open_process()? else {
         // Without a pid namespace of its own the rest lives on after the first process.
@@ -216,6 +225,7 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
         return container.cgroups().signal(signal);
     }
     sys::signal::send(pidfd.as_fd(), signal).with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
+    // A frozen process of a v1 hierarchy dies only once it is thawed; v2 kills frozen ones by itself.
     if signal == libc::SIGKILL { container.cgroups().thaw_for_death() } else { Ok(()) }
 }
 

@@ -78,12 +78,16 @@ fn from_options(mut process: Process, options: &mut options::Exec, container: &C
     if let Some(user) = &options.user {
         let (init, _) = container.open_process()?.context("cannot exec in a container that has stopped")?;
         let root = file::open(format!("/proc/{}/root", init.as_raw_pid()), OFlags::PATH | OFlags::DIRECTORY)?;
+        // Asked again after the directory is open: the number could have passed to another process, whose /etc/passwd
+        // would be read.
         ensure!(container.process().is_some(), "cannot exec in a container that has stopped");
         accounts::look_up(root.as_fd(), user, &mut process.user)?;
     }
     process.user.additional_gids.append(&mut options.additional_gids);
     if options.privileged {
         let all = capability::names().collect::<Vec<_>>();
+        // Inheritable and ambient stay empty: a program of the image that gives up root must not keep what it had
+        // (CVE-2022-29162 was the inheritable set).
         let [bounding, effective, permitted] = [all.clone(), all.clone(), all];
         process.capabilities = Some(Capabilities { bounding, effective, permitted, ..Capabilities::default() });
     }
@@ -93,7 +97,8 @@ fn from_options(mut process: Process, options: &mut options::Exec, container: &C
             for set in [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted] {
                 set.push(capability.clone());
             }
-            // What is not inheritable stays out of the ambient set.
+            // The kernel raises an ambient capability only where it is permitted and inheritable (capabilities(7),
+            // "Ambient"): what is not inheritable stays out of that set, too.
             if !capabilities.inheritable.is_empty() {
                 capabilities.ambient.push(capability.clone());
             }
@@ -115,7 +120,7 @@ fn same_pid_namespace(init: Pid) -> Vec<i32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(&init.as_raw_pid().to_string());
     if wanted == namespace("self") {
-        // The host's.
+        // It shares the host's namespace: the rest there are not the container's.
         return vec![init.as_raw_pid()];
     }
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -141,6 +146,8 @@ pub(crate) fn ps(global: &Global, id: &RuntimeId, format: Format, options: &[Str
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let title = lines.next().unwrap_or_default();
+    // The caller chooses ps's options, and with them where the column is. Words are counted: a column that has blanks
+    // in it, such as lstart, must stand behind PID.
     let column = title.split_ascii_whitespace().position(|word| word == "PID").context("ps prints no PID column")?;
     let pid = |line: &str| -> Option<i32> { line.split_ascii_whitespace().nth(column)?.parse().ok() };
     let own = |line: &&str| pid(line).is_some_and(|pid| pids.contains(&pid));

@@ -23,6 +23,7 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
         None => from_options(options)?,
     };
     let mut resources: Resources = config::of_value(&wanted).context("resources")?;
+    // The numbers mean what they meant in the container's own configuration, whatever this runtime would write today.
     resources.of_version(&container.state.oci_version);
     let path = container.directory.join("config.json");
     let text = sys::file::read_regular(&path).with_context(|| format!("read {}", path.display()))?;
@@ -31,10 +32,13 @@ pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Resu
     if !kept.is_null() {
         complete(&mut resources, &config::of_value(kept)?);
     }
+    // systemd comes second, and is told the same: it writes what it knows of a unit again at each `daemon-reload`,
+    // and would take a limit back that only the cgroup had.
     container.cgroups().apply(&resources, true)?;
     if let Some(unit) = &container.state.systemd_scope {
         systemd::update(unit, &resources)?;
     }
+    // Last: where the kernel refuses a limit, the note must not say that it holds.
     merge(kept, wanted);
     container.write("config.json", config.to_string().as_bytes())
 }

@@ -22,10 +22,14 @@ impl Config {
         for map in mappings.chain(&linux.uid_mappings).chain(&linux.gid_mappings) {
             check_ids([map.container_id, map.host_id])?;
             let last = u64::from(map.container_id.max(map.host_id)) + u64::from(map.size);
+            // Id 4294967295 cannot be mapped (user_namespaces(7)): it is the -1 of chown(2) and setresuid(2). The
+            // kernel would say no more than EINVAL.
             ensure!(u32::try_from(last).is_ok(), "config.json: a mapping of {} ids reaches id -1", map.size);
         }
         check_ids(linux.devices.iter().flat_map(|device| device.uid.into_iter().chain(device.gid)))?;
         for (index, namespace) in linux.namespaces.iter().enumerate() {
+            // runtime-spec, config-linux.md, "Namespaces": a runtime has to refuse a type that is named twice. Which
+            // path would be joined is open otherwise.
             let again = linux.namespaces[..index].iter().any(|other| other.kind == namespace.kind);
             ensure!(!again, "config.json: malformed spec file: duplicated ns {:?}", namespace.kind);
             let length = namespace.path.as_os_str().len();
@@ -44,6 +48,7 @@ impl Config {
         ] {
             ensure!(!given || linux.has(kind), words);
         }
+        // To run on without the limits that somebody asked for would be worse than not to run.
         let rdt = linux.intel_rdt.is_some();
         ensure!(!rdt, "intelRdt is specified in config, but Intel RDT is not supported or enabled");
         for (name, device) in &linux.net_devices {
@@ -54,6 +59,8 @@ impl Config {
             ensure!(valid, "config.json: netDevices {name}: {wanted:?} is not a name for a network device");
         }
         let maps = [&linux.uid_mappings, &linux.gid_mappings];
+        // Without a map every id in the namespace is the overflow id, and nobody there can become root to build the
+        // container.
         let unmapped = linux.makes(Kind::User) && maps.into_iter().any(Vec::is_empty);
         ensure!(!unmapped, "config.json: a new user namespace needs uidMappings and gidMappings");
         linux.sysctl.keys().try_for_each(|key| check_sysctl(linux, key, &self.hostname))?;
@@ -64,6 +71,7 @@ impl Config {
         let mut numbers = self.oci_version.split(['-', '+']).next().unwrap_or("").split('.');
         let valid = numbers.clone().count() == 3 && numbers.clone().all(|number| number.parse::<u32>().is_ok());
         ensure!(valid, "config.json: ociVersion: {:?} is not a version", self.oci_version);
+        // The specification is versioned semantically: every 1.x is meant to be readable by a runtime that knows 1.0.
         ensure!(numbers.next() == Some("1"), "config.json: ociVersion {} is not supported", self.oci_version);
         Ok(())
     }
@@ -84,13 +92,17 @@ impl Process {
     /// Refuses what no process can be made of.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.args.is_empty(), "config.json: args must not be empty");
+        // runtime-spec, config.md, "Process": cwd has to be absolute. It cannot be looked for here: it is a path of
+        // the container's.
         ensure!(Path::new(&self.cwd).has_root(), "config.json: cwd must be an absolute path");
         check_ids(self.user.additional_gids.iter().copied().chain([self.user.uid, self.user.gid]))?;
         let strings = self.args.iter().chain(&self.env);
         ensure!(!strings.into_iter().any(|string| string.contains('\0')), "config.json: args or env contain a NUL");
+        // A variable that begins with `=` has no name, and programs differ in what they make of it.
         let nameless = self.env.iter().find(|variable| variable.starts_with('='));
         ensure!(nameless.is_none(), "invalid environment variable {:?}", nameless.map_or("", String::as_str));
         let known = |label: &str, file: &str| label.is_empty() || Path::new(file).exists();
+        // A profile that nobody enforces would be a container with less confinement than its configuration says.
         let apparmor = known(&self.apparmor_profile, "/sys/module/apparmor/parameters/enabled");
         ensure!(apparmor, "apparmor: config provided but apparmor not supported");
         let selinux = known(&self.selinux_label, "/sys/fs/selinux/enforce");
@@ -116,15 +128,20 @@ fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> 
                        kernel.shm_rmid_forced";
     let path = sysctl_path(key);
     let dotted = path.replace('/', ".");
+    // A key becomes a path below /proc/sys, which is written with this process's rights: `..` must not lead out of
+    // it.
     let only_names = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_)));
     ensure!(only_names, "sysctl {key:?} is not a name");
     if IPC.split(' ').any(|own| own == dotted) || dotted.starts_with("fs.mqueue.") {
         ensure!(linux.has(NamespaceKind::Ipc), "sysctl {key:?} is not allowed in the hosts ipc namespace");
     } else if dotted.starts_with("net.") {
         let joined = linux.joins(NamespaceKind::Network);
+        // A container may join a namespace by a path, and that path may be the host's own.
         let is_hosts = joined.is_some_and(|path| same_file(path, Path::new("/proc/self/ns/net")));
         let own = linux.has(NamespaceKind::Network) && !is_hosts;
         ensure!(own, "sysctl {key:?} not allowed in host network namespace");
+    // The configuration has a member for the host name: with both, which of them counts would depend on the order of
+    // writing.
     } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" && hostname.is_empty() {
         ensure!(linux.has(NamespaceKind::Uts), "sysctl {key:?} is not allowed in the hosts uts namespace");
     } else if dotted.starts_with("user.") {

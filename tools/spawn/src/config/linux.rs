@@ -14,18 +14,27 @@ pub(crate) use sys::namespace::Kind as NamespaceKind;
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Linux {
     pub namespaces: Vec<Namespace>,
+    /// Neither may overlap itself, and the kernel takes 340 lines at most: `user_namespaces(7)`.
     pub uid_mappings: Vec<IdMapping>,
     pub gid_mappings: Vec<IdMapping>,
+    /// By clock, `monotonic` or `boottime`: `time_namespaces(7)` has no others.
     pub time_offsets: BTreeMap<String, TimeOffset>,
     pub devices: Vec<Device>,
+    /// Interfaces of the host's that move into the container, by their names on the host.
     pub net_devices: BTreeMap<String, NetDevice>,
+    /// Absolute means below the mount points of the hierarchies; with systemd's driver `SLICE:PREFIX:NAME`.
     pub cgroups_path: String,
     pub resources: Option<Resources>,
+    /// Read so that it can be refused: see `check.rs`.
     pub intel_rdt: Option<IgnoredAny>,
     pub memory_policy: Option<MemoryPolicy>,
+    /// Keys as sysctl(8) takes them, values as they are written to /proc/sys.
     pub sysctl: BTreeMap<String, String>,
     pub seccomp: Option<Profile>,
+    /// `shared`, `slave`, `private` or `unbindable`; empty is the runtime's own choice.
     pub rootfs_propagation: String,
+    /// Absolute paths of the container's. Those that are not there are passed over: the list is the same for all
+    /// kernels.
     pub masked_paths: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub mount_label: String,
@@ -53,6 +62,7 @@ pub(crate) struct IdMapping {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct TimeOffset {
+    /// May be negative, as long as the clock itself does not become so.
     pub secs: i64,
     pub nanosecs: u32,
 }
@@ -65,6 +75,7 @@ pub(crate) struct Device {
     pub kind: String,
     pub major: i64,
     pub minor: i64,
+    /// Permission bits; the file in JSON has them as a decimal number.
     pub file_mode: Option<u32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -80,6 +91,7 @@ pub(crate) struct NetDevice {
 #[serde(default)]
 pub(crate) struct MemoryPolicy {
     pub mode: String,
+    /// NUMA nodes as a list, such as `0-3,7`.
     pub nodes: String,
     pub flags: Vec<String>,
 }
@@ -97,6 +109,8 @@ fn namespace_kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Namespac
     let found = match word.as_str() {
         "mount" => Some(NamespaceKind::Mount),
         "network" => Some(NamespaceKind::Network),
+        // `from_name` takes the names of /proc/PID/ns; the specification has two words of its own, and runc knows no
+        // others.
         "mnt" | "net" => None,
         other => NamespaceKind::from_name(other),
     };

@@ -1,4 +1,7 @@
 //! Mounting one entry of `mounts`.
+//!
+//! Each is made detached, or cloned, given its attributes, and attached last: at no moment does a mount stand in the
+//! container's tree with fewer restrictions than it was to have.
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -17,6 +20,8 @@ use crate::file::{self, leave_open};
 use crate::mount::{ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODIRATIME, RDONLY, STRICTATIME};
 
 /// The longest string that fsconfig(2) takes.
+///
+/// It copies 256 bytes with the final NUL (fs/fsopen.c).
 const LONGEST_WORD: usize = 255;
 const PROC_MAGIC: i64 = 0x9fa0;
 /// The inode of each procfs's root: `PROC_ROOT_INO`.
@@ -29,9 +34,12 @@ const REPLACEABLE: &str = "cpuinfo diskstats meminfo stat swaps uptime loadavg s
 impl Rootfs<'_> {
     pub(super) fn mount(&mut self, mount: &Mount, prepared: Prepared) -> anyhow::Result<()> {
         let is_inside = |place: &Path| mount.destination.starts_with(place) && mount.destination.as_path() != place;
+        // As soon as one is mounted elsewhere, the tmpfs may be covered, or a bind may have put names of others into
+        // it.
         if let Some((_, left)) = self.last.take_if(|(place, _)| !is_inside(place)) {
             leave_open(left);
         }
+        // No new mount: the attributes of the one that is there change. runc does the same.
         if mount.remount {
             let target = self.existing(&mount.destination)?;
             return change(target.as_fd(), mount);
@@ -50,12 +58,14 @@ impl Rootfs<'_> {
             Prepared::Tree(tree) => tree,
             prepared => self.own_tree(mount, depth, &prepared)?,
         };
+        // A file can only be mounted on a file, and a directory on a directory (move_mount(2) answers EINVAL).
         let target = if file::is_directory(&tree)? {
             root::make_directory(self.root(), &mount.destination, 0o755)
         } else {
             root::make_file(self.root(), &mount.destination)
         }
         .context("make the mount point")?;
+        // On the open target, not on its path: a link, or a directory that was exchanged, is judged by where it led.
         check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
         let attributes = if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { Change::default() };
         change(tree.as_fd(), &Mount { attributes, ..mount.clone() })?;
@@ -75,7 +85,10 @@ impl Rootfs<'_> {
         Ok(tree)
     }
 
-    /// Returns the change of a bind mount's attributes. In a user namespace those that protect the host stay.
+    /// Returns the change of a bind mount's attributes. In a user namespace those that protect the host stay: there
+    /// the kernel locks the attributes of mounts that came from a more privileged namespace, and refuses a change
+    /// with EPERM (`mount_namespaces(7)`, "Restrictions on mount namespaces"). What was only not asked for is kept
+    /// without a word, so that volumes from a `nosuid` file system work; what the user asked to clear is an error.
     fn of_bind(&self, mount: &Mount, tree: BorrowedFd<'_>) -> anyhow::Result<Change> {
         let mut change = mount.attributes.of_bind();
         if self.config.linux.has(NamespaceKind::User) {
@@ -93,7 +106,8 @@ impl Rootfs<'_> {
         let mut mount = Cow::Borrowed(mount);
         let mut words = mount.data.iter().flat_map(|word| word.split(','));
         if mount.kind == "tmpfs" && !words.any(|word| word.starts_with("mode=")) {
-            // It keeps the mode of the directory that it covers.
+            // runc and crun do the same. tmpfs itself would begin with 1777, and open a directory that the image has
+            // with 0700.
             if let Ok(covered) = root::open(self.root(), &mount.destination) {
                 let mode = rustix::fs::fstat(&covered)?.st_mode & 0o7777;
                 mount.to_mut().data.push(format!("mode={mode:o}"));
@@ -102,6 +116,7 @@ impl Rootfs<'_> {
         let mount = mount.as_ref();
         let label = self.config.linux.mount_label.as_str();
         let label = (!label.is_empty() && !matches!(mount.kind.as_str(), "proc" | "sysfs" | "mqueue"))
+            // runc gives these three no such option either: kernels refuse it for /proc and /sys.
             .then(|| format!("context={label}"));
         let words: Vec<&str> = mount.data.iter().chain(&label).map(String::as_str).collect();
         let is_long = words.iter().chain([&mount.source.as_str()]).any(|word| word.len() > LONGEST_WORD);
@@ -140,6 +155,8 @@ impl Rootfs<'_> {
         let (Some((place, tmpfs)), Some(name)) = (&self.last, path.file_name()) else { return false };
         path.parent() == Some(place)
             && !mount.copy_up
+            // mkdir(2) succeeds only where nothing had the name, not even a link: that replaces a lookup in the
+            // container's root.
             && rustix::fs::mkdirat(tmpfs, name, Mode::from_raw_mode(0o755)).is_ok()
             && rustix::mount::move_mount(made, c"", tmpfs, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok()
     }
@@ -148,6 +165,7 @@ impl Rootfs<'_> {
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // Opened before it is covered: afterwards the path leads into the tmpfs.
         let below = |path| root::open_with(self.root(), path, flags, ResolveFlags::empty());
         let covered = mount.copy_up.then(|| below(&mount.destination)).transpose()?;
         let made = if let Some(made) = detached {
@@ -155,6 +173,9 @@ impl Rootfs<'_> {
             made
         } else {
             mount_at(target.as_fd(), mount, words)?;
+            // mount(2) gives no descriptor. The path leads to the topmost mount, which is the one just made: only
+            // this process mounts in here, but a neighbour that shares a volume may have exchanged a directory above
+            // it. Then the attributes are set on what is in the container's own root all the same.
             let made = self.existing(&mount.destination)?;
             let attributes = Attributes::new(first_attributes(mount), 0);
             set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
@@ -192,11 +213,14 @@ impl Rootfs<'_> {
     }
 }
 
+/// Tells whether a mount has to stay writable until everything has its mount point: /dev with nodes and /dev/pts in
+/// it.
 fn is_read_only_later(mount: &Mount) -> bool {
     let set = mount.attributes.set | mount.recursive_attributes.set;
     set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
 }
 
+/// Returns the attributes with which a mount begins, read-only left out where that comes last.
 fn first_attributes(mount: &Mount) -> u64 {
     let set = mount.attributes.set | mount.recursive_attributes.set;
     if is_read_only_later(mount) { set & !RDONLY } else { set }
@@ -206,6 +230,8 @@ fn first_attributes(mount: &Mount) -> u64 {
 fn attributes_of(mount: BorrowedFd<'_>) -> anyhow::Result<u64> {
     use rustix::fs::StatVfsMountFlags as Flags;
     let flags = rustix::fs::fstatvfs(mount)?.f_flag;
+    // statvfs(3) and mount_setattr(2) name the times in different ways: relatime is a flag there, and 0 of a field
+    // here.
     let no_directories = if flags.contains(Flags::NODIRATIME) { NODIRATIME } else { 0 };
     let times = match () {
         () if flags.contains(Flags::NOATIME) => NOATIME,
@@ -235,6 +261,7 @@ pub(super) fn detached(mount: &Mount, words: &[&str], attributes: u64) -> anyhow
     let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
         .with_context(|| format!("file system {}", mount.kind))?;
     configure(context.as_fd(), mount, words).map_err(|error| explained(context.as_fd(), error))?;
+    // fsmount(2) takes the attributes of the new mount at once; a later mount_setattr(2) would be one more call.
     let attributes = MountAttrFlags::from_bits_retain(u32::try_from(attributes)?);
     let made = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("mount")?;
     leave_open(context);
@@ -284,6 +311,8 @@ fn mount_at(target: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Re
     rustix::mount::mount(source_name(mount), path, mount.kind.as_str(), flags, data.as_c_str()).context("mount")
 }
 
+/// A block device has two layers of read-only: the mount, and the superblock, which the file system must be told (it
+/// would replay its journal).
 fn is_read_only_device(mount: &Mount) -> bool {
     mount.source.starts_with("/dev/") && mount.attributes.set & RDONLY != 0
 }
@@ -315,6 +344,9 @@ fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>
 }
 
 /// `tmpcopyup`: the tmpfs begins with what the directory held.
+///
+/// Names are only ever opened in an open directory and not through links; it is the image's content, which nobody
+/// runs yet.
 fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
     use rustix::fs::{AtFlags, FileType};
     for entry in rustix::fs::Dir::read_from(from)? {
@@ -345,6 +377,8 @@ fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> anyhow::Result<()> {
         let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
         rustix::fs::chownat(to, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            // After chown(2), which clears the set-user-ID and set-group-ID bits; and again, because the umask cut
+            // the mode.
             rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
         }
     }

@@ -24,6 +24,7 @@ impl Rootfs<'_> {
         attach(base.as_fd(), target.as_fd()).context("attach tmpfs")?;
         leave_open(target);
         let cgroups = self.cgroups;
+        // The names under which systemd's hybrid form has them on the host, which programs inside look for.
         let unified = cgroups.unified.iter().map(|directory| ("unified", directory));
         for (controllers, directory) in cgroups.v1.iter().map(|(name, path)| (name.as_str(), path)).chain(unified) {
             rustix::fs::mkdirat(&base, controllers, Mode::from_raw_mode(0o755))
@@ -33,12 +34,15 @@ impl Rootfs<'_> {
                 .with_context(|| format!("attach {controllers}"))?;
             leave_open(hierarchy);
             if controllers.contains(',') {
+                // `cpu` beside `cpu,cpuacct`: programs open hierarchies by a single controller's name.
                 for one in controllers.split(',') {
                     rustix::fs::symlinkat(controllers, &base, one).with_context(|| format!("link {one}"))?;
                 }
             }
         }
         let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
+        // Recursively: the tmpfs and all hierarchies in it. A writable one would let the container's root change its
+        // own limits.
         set_attributes(base.as_fd(), true, &change).context("set options")?;
         if mount.attributes.set & RDONLY != 0 {
             // Only the hierarchies yet, if what is mounted beside them needs a place.
@@ -61,6 +65,7 @@ impl Rootfs<'_> {
             let named = format!("name={controllers}");
             let (kind, words) = match (v2, controllers) {
                 (true, _) => ("cgroup2", Vec::new()),
+                // A named hierarchy without controllers (cgroups(7), "Named hierarchies").
                 (false, "systemd") => ("cgroup", vec!["none", named.as_str()]),
                 (false, _) => ("cgroup", controllers.split(',').collect()),
             };

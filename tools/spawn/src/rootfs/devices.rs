@@ -33,6 +33,8 @@ impl Rootfs<'_> {
         let core = Some(("core", "/proc/kcore")).filter(|(_, target)| Path::new(target).exists());
         for (name, target) in LINKS.into_iter().chain(core) {
             match rustix::fs::symlinkat(target, &dev, name) {
+                // Other names that the image has stay as they are, as with runc: they lead nowhere but into the
+                // container.
                 Err(Errno::EXIST) if name == "ptmx" => replace_ptmx(dev.as_fd())?,
                 Err(Errno::EXIST) => {}
                 other => other.with_context(|| format!("link /dev/{name}"))?,
@@ -77,10 +79,15 @@ impl Rootfs<'_> {
     }
 
     /// Makes a node. A user namespace may make none, so it gets the one that the host has under this path, mounted.
+    ///
+    /// mknod(2) of devices takes `CAP_MKNOD` in the first user namespace, and gives EPERM in all others. The same
+    /// answer comes where a device cgroup of the caller's forbids it; then the host's node may still be mounted.
     fn make_node(&self, parent: BorrowedFd<'_>, name: &str, path: &Path, node: &Node) -> anyhow::Result<()> {
         if self.config.linux.has(NamespaceKind::User) {
             return bind_node(parent, name, path, node);
         }
+        // Relative to an open directory, and mknod(2) follows no link in the last part: nothing can lead it out of
+        // the root.
         match rustix::fs::mknodat(parent, name, node.kind, Mode::from_raw_mode(node.mode), node.number) {
             Ok(()) if node.owner == (None, None) => Ok(()),
             Ok(()) => {
@@ -142,7 +149,8 @@ fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path, node: &Node) -> 
     let source = crate::file::open(source, OFlags::PATH).context("the host's")?;
     node.compare(&rustix::fs::fstat(&source)?).context("the host's")?;
     let tree = clone_tree(source.as_fd(), false).context("clone the host's")?;
-    // The device works all the same; the host's node keeps its mode, owner and times.
+    // A read-only mount forbids changes to the node, not writes to the device behind it: special files are exempt
+    // (`special_file` in the kernel's fs/open.c).
     set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make it read-only")?;
     let target = place_for(parent, name)?;
     Ok(attach(tree.as_fd(), target.as_fd())?)
@@ -155,6 +163,8 @@ pub(crate) fn place_for(parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<Ow
         Ok(_) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error).with_context(|| format!("make {name}")),
     }
+    // Opened anew rather than kept from above: O_CREAT with O_PATH does nothing, and a file that exists is not opened
+    // for writing, which a FIFO of the image would hang.
     let place = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
     ensure!(!matches!(kind, FileType::Symlink | FileType::Directory), "{name} is not a file");

@@ -26,16 +26,20 @@ pub(super) fn split(source: &Path) -> Option<(Pid, PathBuf)> {
 
 /// Clones the tree that the process has at that path, detached.
 pub(super) fn clone_of(pid: Pid, path: &Path, whole: bool) -> anyhow::Result<OwnedFd> {
+    // open_tree(2) answers EINVAL for a mount of another mount namespace, although /proc/PID/root leads there.
     let process = userns::pidfd(pid)?;
     let (ours, theirs) = sync::pair()?;
     let child = match clone(How::default()).context("start a process")? {
         Cloned::Parent { pid, .. } => pid,
         Cloned::Child => {
             let send = || -> io::Result<()> {
+                // setns(2) refuses a mount namespace to a process that shares its root and working directory with
+                // another (CLONE_FS), as threads do; this one has just been cloned.
                 sys::namespace::enter_process(process.as_fd(), ThreadNameSpaceType::MOUNT)?;
                 let source = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 Ok(sys::packet::send(&theirs, &[&[0]], Some(clone_tree(source.as_fd(), whole)?.as_fd()))?)
             };
+            // The exit code is the error number: the child says nothing in words, because the log is the parent's.
             exit_now(send().map_or_else(|error| error.raw_os_error().unwrap_or(1), |()| 0))
         }
     };

@@ -1,4 +1,7 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths` (runtime-spec, config-linux.md).
+//!
+//! Both work on what is there now. A path that does not exist is left alone, as the specification and peers have it:
+//! the default list names files that not every kernel has.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -54,6 +57,7 @@ impl Rootfs<'_> {
             // What is mounted over the root nobody sees whose root it is.
             return Ok(set_attributes(self.root(), false, &Attributes::new(RDONLY, 0))?);
         }
+        // With what is mounted below, or /proc/sys would lose binfmt_misc; read-only is the top alone, as in runc.
         let tree = clone_tree(target.as_fd(), true)?;
         set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0))?;
         Ok(settle(tree, target)?)
@@ -62,12 +66,15 @@ impl Rootfs<'_> {
     fn hide(&self, path: &Path, masks: &mut Masks) -> anyhow::Result<()> {
         let Some(target) = self.find(path)? else { return Ok(()) };
         if file::is_directory(&target)? {
+            // A tmpfs without room for one file, read-only: the container's root cannot put anything there, and
+            // nothing of the host shows through.
             let mask = masks.directory()?;
             attach(mask.as_fd(), target.as_fd())?;
             leave_open(target);
             masks.directory.replace(mask).into_iter().for_each(leave_open);
             return Ok(());
         }
+        // Clones of the first, without another lookup of /dev/null for each path.
         let mask = if let Some(first) = &masks.null {
             clone_tree(first.as_fd(), false)?
         } else {

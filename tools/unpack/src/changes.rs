@@ -107,6 +107,8 @@ struct Open {
     changed: bool,
     added: bool,
     /// Something in it was left out that a runtime has made.
+    ///
+    /// Then its new time is the runtime's doing, and alone is no change.
     touched: bool,
 }
 
@@ -152,6 +154,8 @@ impl Report<'_, '_> {
     }
 
     /// Tells a change, behind those of the directories that lead to it.
+    /// Tells a change, behind those of the directories that lead to it: a layer describes each directory on the way,
+    /// or an extraction would make it up (`parents.rs`).
     fn tell(&mut self, change: Change) -> anyhow::Result<()> {
         for open in &mut self.open {
             if let Some(entry) = open.entry.take() {
@@ -168,6 +172,8 @@ impl Report<'_, '_> {
             return Ok(());
         }
         if node.stat.st_nlink > 1 {
+            // The same file under a second name: a hard link's entry, whose header says nothing else (image-spec,
+            // layer.md, "Hardlinks").
             if let Some(first) = self.links.get(&node.inode()) {
                 entry.kind = Kind::HardLink;
                 entry.link.clone_from(first);

@@ -24,6 +24,7 @@ struct Written {
 pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> anyhow::Result<record::Image> {
     let base: record::Image = container.record.part()?;
     let layout = Layout::open(&base.layout)?;
+    // A shared lock, so that `pull gc` does not take the base's blobs before the new manifest names them.
     let _kept = layout.share()?;
     let base_descriptor: Descriptor = base.manifest()?;
     let manifest = layout.manifest(&base_descriptor)?;
@@ -39,6 +40,7 @@ pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> a
         json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": layers});
     let mut descriptor = layout.write(manifest.to_string().as_bytes(), MediaType::ImageManifest)?;
     descriptor.set_platform(base_descriptor.platform().clone());
+    // Last: a name appears when all that it leads to is on disk.
     for tag in &options.tag {
         layout.tag(&tag.to_string(), &descriptor)?;
         log::info!("tag {tag} {}", descriptor.digest());
@@ -57,6 +59,7 @@ fn write_layer(
         let (digesting, entries) = diff::write(container, style, Digesting { out, digester: Digester::sha256() })?;
         anyhow::Ok((digesting.digester, entries))
     })?;
+    // The draft goes with its owner.
     if entries == 0 {
         return Ok(None);
     }
@@ -84,6 +87,9 @@ impl<W: Write> Write for Digesting<W> {
 }
 
 /// Brings the config up to date.
+///
+/// A new history entry belongs to each new layer, and one that is marked `empty_layer` to a change of the config
+/// alone.
 fn edit(
     config: &mut Value,
     layer: Option<&Written>,

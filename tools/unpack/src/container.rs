@@ -67,6 +67,8 @@ impl Container {
         }
         let rootfs: Rootfs = record.part()?;
         let upper = bundle.join("upper");
+        // By what is in the bundle and not by what the record says: the record of a stage before `bundle` knows of no
+        // upper directory.
         let (place, layers) = match (upper.is_dir(), rootfs.layers, rootfs.path) {
             (true, Some(layers), _) => (Place::Upper(upper), layers),
             (true, None, Some(path)) => (Place::Upper(upper), vec![path]),
@@ -98,6 +100,8 @@ fn config(path: &Path) -> anyhow::Result<(HashSet<Inner>, Option<String>)> {
     let config: Value =
         serde_json::from_slice(&sys::file::read_regular(path).with_context(named)?).with_context(named)?;
     let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Directories that the runtime has made for mounts are in the upper directory, but are no changes of the
+    // container's.
     let destinations = mounts.iter().filter_map(|mount| mount["destination"].as_str());
     let mount_points = destinations.filter_map(|path| inner(path.as_bytes()).ok()).collect();
     let words = config["process"]["args"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -64,6 +64,8 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow
             let (directory, name) = split(&path).context("the root is gone")?;
             (mark(join(directory, &[WHITEOUT, name].concat())), None)
         }
+        // The specification has readers accept both forms; this one is a single entry where whiteouts would be one
+        // for each name.
         Change::Replaced(path) => (mark(join(&path, OPAQUE)), None),
     };
     if entry.kind == Kind::Directory {
@@ -73,6 +75,7 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow
         entry.mtime = Time { seconds: epoch, nanoseconds: 0 };
     }
     entry.xattrs.retain(|(name, _)| {
+        // A PAX record is `KEYWORD=VALUE`, and the name is part of the keyword (pax, "Extended Header").
         let fits = !name.contains(&b'=');
         if !fits {
             log::warn!("{}: no layer can hold extended attribute {}", Name(&entry.path), Name(name));
@@ -82,6 +85,8 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow
     let Some(content) = content else { return writer.entry(&entry) };
     let path = entry.path.clone();
     let is_whole = writer.file(entry, &content.into(), style.sparse).with_context(|| Name(&path).to_string())?;
+    // The container may run. A file that grew is cut at the size that its header says; one that shrank cannot be made
+    // whole.
     ensure!(is_whole, "{}: became shorter while it was read", Name(&path));
     Ok(())
 }

@@ -17,6 +17,8 @@ pub(crate) fn of(directory: BorrowedFd<'_>, name: &CStr, path: Inner, stat: &Sta
 }
 
 /// Opens what a handle (`O_PATH`) stands for.
+///
+/// By procfs's link, which leads to the open file itself: the name that was looked at is not used again.
 pub(crate) fn reopen(handle: &OwnedFd) -> anyhow::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)

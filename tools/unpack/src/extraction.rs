@@ -41,6 +41,7 @@ pub(crate) fn extract(
     tree.lower = manner.lower;
     let mut archive = Archive::new(stream);
     let entry = layer::apply(&mut archive, &mut tree, limits)?;
+    // Before anything is kept: until here the content is what somebody sent, not what the manifest names.
     archive.into_inner().finish(&layer.diff_id)?;
     let _pass = interrupt::pass();
     if entry.is_none() {

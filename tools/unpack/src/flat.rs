@@ -42,6 +42,8 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
                 if sync {
                     rustix::fs::syncfs(&root).with_context(|| format!("write {} to the disk", path.display()))?;
                 }
+                // rename(2) replaces an empty directory, and nothing else: what has come there meanwhile stays, and
+                // the rename fails.
                 fs::rename(temporary.path(), &path).with_context(|| format!("rename to {}", path.display()))?;
                 temporary.keep();
                 return Ok(path);
@@ -67,6 +69,7 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>, sync: 
         let stream = streams.take(number).with_context(named)?;
         entry = extract(stream, layer, &root, Manner { form: Form::Flat, implicit: None, lower: None }, limits)
             .with_context(named)?
+            // The topmost layer that describes the root decides.
             .or(entry);
         if sync && writer.as_ref().is_none_or(JoinHandle::is_finished) {
             writer = write_ahead(path);
@@ -100,6 +103,8 @@ impl Ahead<'_> {
             None => self.image.stream(&self.image.layers[number], self.limits)?,
         };
         if let Some(layer) = self.image.layers.get(number + 1) {
+            // One ahead and no more: layers of one tree are written in order, and each stream holds a megabyte of
+            // buffers.
             self.next = Some(self.image.stream(layer, self.limits)?);
         }
         Ok(stream)
@@ -115,6 +120,8 @@ fn check_vacant(path: &Path, parent: &Path) -> anyhow::Result<()> {
     ensure!(there.is_dir(), "{} is there already", path.display());
     let mut entries = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
     ensure!(entries.next().is_none(), "{} is not empty", path.display());
+    // A rename onto a mount point is EBUSY, and from another file system EXDEV: said before the work and not after
+    // it.
     ensure!(there.dev() == above.dev(), "{} is a mount point: name a directory below it", path.display());
     Ok(())
 }

@@ -57,6 +57,7 @@ impl Image {
         let (blobs, diff_ids) = (document.layers(), config.rootfs().diff_ids());
         let (layers, diffs) = (blobs.len(), diff_ids.len());
         let digest = manifest.digest();
+        // umoci panics here, and containers' storage goes on.
         ensure!(layers == diffs, "image {digest}: manifest has {layers} layers, config has {diffs} diffIDs");
         let layer = |(blob, diff_id): (&Descriptor, &String)| -> anyhow::Result<Layer> {
             let named = || format!("layer {}", blob.digest());
@@ -74,6 +75,9 @@ impl Image {
     }
 
     /// Starts to read a layer's tar archive out of its blob, which is checked on the way, and may still be arriving.
+    ///
+    /// While `source` is open, a blob that is missing may still come; its end without the blob is the fetching
+    /// stage's failure.
     pub(crate) fn stream(&self, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<Stream> {
         let blob = self.layout.follow(&layer.blob, self.source)?;
         Stream::start(blob, layer.compression, &layer.diff_id, Arc::clone(limits))

@@ -112,6 +112,7 @@ fn command(text: &str, config: &Map<String, Value>) -> Value {
     if let Some(words) = list(text) {
         return json!(words);
     }
+    // The image's `SHELL`, which docker keeps in its config, an extension of the image-spec.
     let shell = config.get("Shell").and_then(Value::as_array).filter(|shell| !shell.is_empty());
     let mut words = shell.cloned().unwrap_or_else(|| vec![json!("/bin/sh"), json!("-c")]);
     words.push(json!(text));
@@ -168,6 +169,7 @@ fn ports(text: &str) -> Result<Vec<String>, String> {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
     let (first, last) = (number(first)?, number(last)?);
+    // Each port is a member of the config: a range of all would make one of a megabyte.
     if first > last || last - first >= RANGE {
         return Err(wrong());
     }

@@ -28,6 +28,7 @@ pub(crate) struct Temporary(PathBuf);
 impl Temporary {
     /// Takes charge of a directory that is about to be made.
     pub(crate) fn new(path: PathBuf) -> Self {
+        // Before the directory is there: one that was made and not listed would stay.
         TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner).push(path.clone());
         Self(path)
     }
@@ -49,6 +50,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
+        // Removed first, forgotten then: an interruption between the two removes what is not there, which does no
+        // harm.
         remove_all(&self.0);
         self.forget();
     }

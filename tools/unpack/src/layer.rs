@@ -1,5 +1,9 @@
 //! One layer's entries into a tree (image-spec, layer.md, "Applying Changesets"). Entries replace what is at their path;
 //! whiteouts touch lower layers only, wherever in the archive they stand.
+//!
+//! The order of entries decides what a layer means, and archives come from anywhere: an entry may come twice, be a
+//! file first and a directory later, or go through a symbolic link that the same layer has made. What the
+//! specification leaves open is done as docker, podman and umoci do; tests/images has the cases.
 
 use std::ffi::CStr;
 use std::io::BufRead;
@@ -94,6 +98,8 @@ fn add_node<R: BufRead>(
     name: &CStr,
     entry: &Entry,
 ) -> anyhow::Result<()> {
+    // Most names are new, so a file is made without looking first; only EEXIST makes room, once. A second EEXIST
+    // would be somebody else in the tree.
     for attempt in 0.. {
         let directory = tree.at(parent);
         let place = Place { directory: directory.as_fd(), name, inherits: directory.inherits };
@@ -123,7 +129,8 @@ fn clear(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Result<usiz
     let stat = there(statat(tree.at(parent), name, AtFlags::SYMLINK_NOFOLLOW))?;
     let Some(stat) = stat else { return Ok(parent) };
     match FileType::from_raw_mode(stat.st_mode) {
-        // Open directories may be below it, or may have been reached through it.
+        // A directory that goes may be open itself, or be the way to one that is; a link may be in the paths by which
+        // open ones are known. `Tree::remove` forgets them all.
         FileType::Directory | FileType::Symlink => tree.remove(parent, name),
         _ => {
             unlinkat(tree.at(parent), name, AtFlags::empty())?;
@@ -137,7 +144,8 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
     // Whether a directory of a lower layer shows through.
     let mut opaque = false;
     let mut fresh = true;
-    // Nobody else enters before the owner is right.
+    // Mode 0700 until the entry's own is set: a set-user-ID program in a directory that others may enter would be
+    // theirs while its owner is still ours.
     match mkdirat(tree.at(parent), name, Mode::RWXU) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
@@ -154,6 +162,8 @@ fn add_directory(tree: &mut Tree<'_>, mut parent: usize, name: &CStr, entry: &En
         Err(errno) => return Err(errno.into()),
     }
     tree.mark(parent, name.to_bytes());
+    // A directory with a default ACL or the set-group-ID bit passes these on (acl(5), mkdir(2)); a layer's entry says
+    // all that its file has, so what was inherited goes.
     let inherits = tree.at(parent).inherits;
     let place = tree.open_child(parent, name)?;
     if fresh && inherits {
@@ -187,6 +197,7 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
         tree.existing_directory(target_directory)?
     };
     let Some(target_place) = target_place else { return later(tree, &path, missing) };
+    // Held open by its own count: the look-ups below may close the place.
     let from = tree.fd(target_place);
     let same = join(tree.at(target_place).path(), target_name) == path;
     let target_name = Component::new(target_name)?;
@@ -194,6 +205,8 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
     let stat = match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => {
             let target = join(tree.at(target_place).path(), target_name.to_bytes());
+            // overlayfs cannot link across layers, so the lower file is copied up and linked here, under its old
+            // name, too.
             let Some(found) = tree.lower_file(&target)? else { return later(tree, &path, missing) };
             let inherits = tree.at(target_place).inherits;
             found.copy(&Place { directory: from.as_fd(), name: target_name, inherits })?;
@@ -203,6 +216,7 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
         found => found?,
     };
     ensure!(FileType::from_raw_mode(stat.st_mode) != FileType::Directory, "hard link to a directory");
+    // A link to a whiteout of our own would make a second file vanish.
     ensure!(tree.form.is_flat() || !is_whiteout(&stat), missing());
     if same {
         // An entry that links to itself changes nothing.
@@ -228,6 +242,8 @@ fn later(tree: &mut Tree<'_>, path: &[u8], missing: impl FnOnce() -> String) -> 
     tree.note(b'h', path)
 }
 
+/// In the flat form a whiteout removes at once what lower layers have left, and spares what this layer has made,
+/// wherever it stands in the archive (image-spec, layer.md, "Whiteouts": they apply to lower layers only).
 fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Result<()> {
     let _pass = interrupt::pass();
     if name == OPAQUE {
@@ -251,6 +267,7 @@ fn whiteout(tree: &mut Tree<'_>, directory: &[u8], name: &[u8]) -> anyhow::Resul
         return Ok(());
     }
     let parent = tree.directory(directory)?;
+    // Everything below is hidden already, and overlayfs would show a whiteout in an opaque directory as a device.
     if xattr::is_opaque(tree.at(parent), tree.form)? {
         return Ok(());
     }
@@ -275,6 +292,7 @@ fn directory_at(tree: &mut Tree<'_>, parent: usize, name: &CStr) -> anyhow::Resu
     stat.filter(is_directory).map(|_| tree.open_child(parent, name)).transpose()
 }
 
+/// `.wh..wh..opq`: nothing of lower layers is in this directory.
 fn opaque(tree: &mut Tree<'_>, directory: &[u8]) -> anyhow::Result<()> {
     if tree.form.is_flat() {
         let place = tree.existing_directory(directory)?;

@@ -1,4 +1,8 @@
 //! Lock files: who holds one is alive, and what belongs to one that nobody holds is left over.
+//!
+//! A lock's file is removed by its holder, under the lock. So whoever gets the lock must look whether the file that
+//! it has locked is still the one of that name (`Lock::take`): else two runs would hold two files, each believing to
+//! be alone.
 
 use std::fs::{self, File};
 use std::io;

@@ -56,6 +56,7 @@ impl Lower {
     /// Returns what overlayfs shows at a path without symbolic links.
     pub(crate) fn find(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
         let Some((parent, name)) = split(path) else { return Ok(None) };
+        // The topmost that has the name decides, a whiteout among them.
         for directory in self.merged(parent)?.iter() {
             let name = Component::new(name)?;
             if let Some(stat) = there(statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW))? {
@@ -98,6 +99,7 @@ impl Lower {
                 Err(Errno::NOTDIR | Errno::LOOP) => break,
                 Err(errno) => return Err(errno.into()),
             }
+            // Asked behind the layer's own directory: an opaque one is shown itself and hides those below it.
             if hides(layer, path, self.form)? {
                 break;
             }

@@ -54,6 +54,7 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         // There are files with others' ids.
         rootless::enter_if_possible(&args.roots);
     }
+    // Before anything of an image is read: what is parsed from here on comes from strangers.
     confine::enter(&ROOM)?;
     match args.verb.take() {
         Some(Verb::Diff(options)) => return show(&options, &args),

@@ -33,6 +33,8 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
         let _pass = interrupt::pass();
         openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?
     };
+    // Each write asks for leave: a signal that ends the program stops it between two writes and never within a change
+    // of names.
     archive.extract(entry, fd.as_fd(), || Ok(interrupt::pass())).context("write")?;
     describe(fd.as_fd(), entry, place.inherits)
 }
@@ -46,10 +48,12 @@ pub(crate) fn copy(place: &Place<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::
         seek(&fd, SeekFrom::Start(offset))?;
         while offset < end {
             let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(1 << 30);
+            // The kernel copies, or shares the blocks where the file system can (copy_file_range(2)).
             let count = copy_file_range(from, Some(&mut offset), &fd, None, most).context("copy")?;
             ensure!(count > 0, "copy: the file has shrunk");
         }
     }
+    // A hole at the end has no segment.
     ftruncate(&fd, entry.size)?;
     describe(fd.as_fd(), entry, place.inherits)
 }
@@ -60,9 +64,12 @@ fn describe(fd: BorrowedFd<'_>, entry: &Entry, inherits: bool) -> anyhow::Result
         xattr::remove_inherited_acls(fd)?;
     }
     let foreign = entry.uid != geteuid().as_raw() || entry.gid != getegid().as_raw();
+    // chown(2) is the dearest of these calls; most entries belong to root, who we are.
     if foreign || inherits {
         fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(|e| unmapped(e, entry))?;
     }
+    // open(2) has set the permission bits, the umask being 0; only the upper three are left, which a chown would have
+    // cleared.
     if inherits || entry.mode & 0o7000 != 0 {
         fchmod(fd, Mode::from_raw_mode(entry.mode)).context("set mode")?;
     }

@@ -1,4 +1,7 @@
 //! How overlayfs reads a layer's directory: what it opens there, and what hides what is in the layers below.
+//!
+//! The rules are those of the kernel's Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories".
+//! `redirect_dir` and `metacopy` are not used here, and refused where they are met.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,6 +12,8 @@ use crate::form::Form;
 use crate::xattr;
 
 /// Nothing that a single component could be leads elsewhere.
+///
+/// A layer's content is hostile. It was resolved once when it was written; the same flags hold when it is read again.
 pub(crate) const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -27,6 +32,8 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 }
 
 /// Tells whether a layer's directory or one on the way to it is opaque.
+///
+/// An opaque directory above hides the path as well: overlayfs does not look into lower layers from there on.
 pub(crate) fn hides(root: impl AsFd, path: &[u8], form: Form) -> rustix::io::Result<bool> {
     let mut directory = open_below(root, b"")?;
     let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());

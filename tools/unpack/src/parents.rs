@@ -38,6 +38,8 @@ struct Notes {
     /// Directories that no entry describes.
     implicit: HashSet<Inner>,
     /// Directories that were needed before an entry described them, if one did.
+    ///
+    /// `implicit` loses those that are described after all; whether a link was in the way is asked of both.
     made_up: HashSet<Inner>,
     /// Directories with whiteouts.
     whiteouts: HashSet<Inner>,
@@ -54,6 +56,8 @@ pub(crate) fn is_dependent(layer: &Path, lower: &Lower) -> anyhow::Result<bool> 
         return Ok(true);
     }
     for path in &notes.made_up {
+        // Where a lower layer has a symbolic link, a merged extraction goes through it; here a directory was made up
+        // that would hide the link. So the layer is extracted again with that one in sight.
         if let Some(found) = lower.find(path)? {
             if found.link()?.is_some() {
                 return Ok(true);
@@ -82,6 +86,7 @@ impl Stack {
     /// Returns the directories that the top layer must describe, each with the number of the layer that it is to be like.
     pub(crate) fn wanted(&self) -> anyhow::Result<BTreeMap<Inner, usize>> {
         let mut wanted = BTreeMap::new();
+        // Only these can be wrong: a directory that an entry describes is right by itself, and hides the rest.
         let implicit: HashSet<&Inner> = self.layers.iter().flat_map(|layer| &layer.notes.implicit).collect();
         for path in implicit {
             let Some((top, source)) = self.find(path)? else { continue };
@@ -174,6 +179,8 @@ impl Stack {
                 }
                 let (fd, like) = (open_below(root, path)?, self.layers[source].open(path)?);
                 let stat = fstat(&like)?;
+                // Owner, then mode, then attributes, as in `node.rs`; times in a pass of their own below, from the
+                // leaves upwards, because making a directory changes the time of the one that it is in.
                 fchown(&fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
                 fchmod(&fd, Mode::from_raw_mode(stat.st_mode))?;
                 xattr::clear(fd.as_fd())?;

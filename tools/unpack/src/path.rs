@@ -13,6 +13,9 @@ pub(crate) type Inner = Vec<u8>;
 
 /// Normalises a path of a layer. `.` and `..` are resolved by name alone, as all of Docker's family does; a path that
 /// leads out of the root is refused.
+///
+/// A text like `a/../b` means `b` here even where `a` is a symbolic link. The way through links that are in the tree
+/// is `Tree::find`'s.
 pub(crate) fn inner(path: &[u8]) -> anyhow::Result<Inner> {
     let mut components: Vec<&[u8]> = Vec::new();
     for component in path.split(|&byte| byte == b'/') {
@@ -48,6 +51,9 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Inner {
 }
 
 /// A single name for system calls. On the stack, since there is one for each entry.
+///
+/// It has no NUL, no slash, and is neither `.` nor `..`: given to a `*at` call it stays in the directory, unless it
+/// is a link that the call follows.
 pub(crate) struct Component([u8; NAME_LIMIT + 1]);
 
 impl Component {

@@ -75,8 +75,11 @@ impl Store {
     /// the lowest first.
     pub(crate) fn unpack(self, image: Image, limits: Limits) -> anyhow::Result<Vec<PathBuf>> {
         self.sweep();
+        // Threads that are not joined: after an error the process ends, and they with it, which `interrupt` makes
+        // safe.
         let job = Arc::new(Job { store: self, image, limits: Arc::new(limits), next: AtomicUsize::new(0) });
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Layers of an image go into directories of their own, so their order does not matter until they are stacked.
         let workers = processors.max(WORKERS).min(job.image.layers.len());
         let (done, results) = mpsc::channel();
         for number in 0..workers {
@@ -107,6 +110,7 @@ impl Store {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(count),
             };
+            // One syncfs(2) for all of them: it writes the whole file system, whoever has dirtied it.
             let batch: Vec<_> = std::iter::once(first).chain(results.try_iter()).collect();
             count += batch.len();
             let extracted: anyhow::Result<Vec<_>> = batch.into_iter().collect();
@@ -127,6 +131,7 @@ impl Store {
         let mut seen = HashSet::new();
         let mut stack = Vec::new();
         for path in paths.iter().rev() {
+            // overlayfs refuses a directory that is in the list twice with ELOOP.
             if seen.insert(path) {
                 let look = || xattr::is_opaque(File::open(path)?, self.form).map_err(io::Error::from);
                 let opaque = look().with_context(|| format!("look into {}", path.display()))?;
@@ -203,6 +208,8 @@ impl Store {
     ) -> anyhow::Result<PathBuf> {
         let path = self.path.join("parents").join(key(layers));
         let temporary_path = self.temporary_path(&path);
+        // The lock's file is beside the temporary directory, which another run would only see half made; the second
+        // look below is under the lock.
         let lock = Lock::wait(&temporary_path.with_extension("lock"))?;
         if !path.try_exists()? {
             let temporary = Temporary::new(temporary_path);
@@ -269,6 +276,8 @@ impl Store {
             let temporary = Temporary::new(temporary_path.clone());
             interrupt::remove_tree(temporary.path());
             match self.extract_to(&temporary, source, limits) {
+                // The digest is known only at the blob's end, when the whole layer has been written. `pull` fetches a
+                // corrupt blob anew, once.
                 Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
                 Err(error) => return Err(error),
                 Ok(root) => return Ok(Some(Extracted { temporary, root, path: path.to_owned(), _lock: lock })),
@@ -294,11 +303,15 @@ impl Store {
     }
 
     /// Gives whole layers their names. A machine that crashes may lose them, but must not come up with half of one.
+    ///
+    /// A directory has to be durable as a whole, and fsync(2) for each of its files would wait for the disk as often.
     fn keep(&self, extracted: Vec<Extracted>) -> anyhow::Result<()> {
         let Some(first) = extracted.first() else { return Ok(()) };
         let _pass = interrupt::pass();
         let _span = trace::span("keep the layers", first.path.display());
         if self.sync {
+            // Before the rename: ext4 may write a rename earlier than the data of the files in the directory that is
+            // renamed.
             rustix::fs::syncfs(&first.root).with_context(|| format!("write {} to the disk", first.path.display()))?;
         }
         for Extracted { temporary, path, _lock, .. } in extracted {
@@ -342,6 +355,7 @@ struct Job {
 }
 
 impl Job {
+    /// Extracts layers until none is left, the lowest first.
     fn work(&self, done: &mpsc::Sender<anyhow::Result<Option<Extracted>>>) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);

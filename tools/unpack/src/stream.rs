@@ -1,5 +1,8 @@
 //! A layer's tar stream out of its blob. Inflating runs in a thread of its own, a bounded number of buffers ahead of
 //! whoever takes them, and the buffers go round; the stream's digest, the diffID, is computed on the way.
+//!
+//! The digest is computed in the thread that takes the buffers: inflating is the slowest part, and has its processor
+//! alone.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ const BLOB_BUFFER: usize = 64 << 10;
 pub(crate) struct Limits {
     pub(crate) size: u64,
     pub(crate) entries: u64,
+    /// Both counters are shared by the threads of all layers; their order does not matter, so `Relaxed` is enough.
     used_size: AtomicU64,
     used_entries: AtomicU64,
 }
@@ -63,6 +67,8 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Starts the thread that reads and inflates `blob`.
+    ///
+    /// One more thread for each layer at work. It ends by itself when either channel is closed.
     pub(crate) fn start(
         blob: impl Read + Send + 'static,
         compression: Compression,
@@ -108,6 +114,7 @@ impl Stream {
         self.position = 0;
         self.buffer = self.full.recv().map_err(|_| io::Error::other("inflating stopped"))??;
         self.ended = self.buffer.is_empty();
+        // Of what was inflated: a bomb is stopped after one buffer too much, 128 KiB, whatever the blob's size is.
         self.limits.add_size(self.buffer.len())?;
         self.digester.update(&self.buffer);
         Ok(())
@@ -159,6 +166,8 @@ fn inflate(
     Ok(())
 }
 
+/// Reads until the buffer is full or the end: decoders return as little as one block, and each buffer passed on
+/// costs.
 fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

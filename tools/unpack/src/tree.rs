@@ -130,7 +130,8 @@ impl<'a> Tree<'a> {
 
     fn find(&mut self, path: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
         self.clock += 1;
-        // From the nearest directory that is open; not by recursion, as a path may have thousands of components.
+        // From the nearest directory that is open, upwards by its text: not by recursion, since a path may have
+        // thousands of components, and not from the root, since layers list a directory's entries one after another.
         let mut known = path;
         let mut place = loop {
             if let Some(&place) = self.places.get(known) {
@@ -157,6 +158,8 @@ impl<'a> Tree<'a> {
     /// Opens a directory's child, which is a directory, a symbolic link to one, or missing.
     fn child(&mut self, parent: usize, name: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
         let real = join(&self.slots[parent].path, name);
+        // Reached by another name, a link's for one: two descriptors of one directory would each set its times when
+        // closed.
         if let Some(&place) = self.places.get(&real) {
             self.slots[place].used = self.clock;
             return Ok(Some(place));
@@ -178,6 +181,7 @@ impl<'a> Tree<'a> {
                 }
                 if walk.make { self.make_implicit(parent, name_c, real).map(Some) } else { Ok(None) }
             }
+            // openat2(2) with NO_SYMLINKS answers ELOOP for a link, and with O_DIRECTORY ENOTDIR for any other file.
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let stat = statat(directory, name_c, AtFlags::SYMLINK_NOFOLLOW)?;
                 self.through(parent, name_c, &stat, walk)
@@ -203,8 +207,10 @@ impl<'a> Tree<'a> {
         let lower = self.form.is_flat() && !self.has_made(parent, name.to_bytes());
         let replaceable = lower || (whiteout && !self.form.is_flat());
         ensure!(replaceable, "{} is not a directory", Name(&real));
+        // A lower layer's file, or a whiteout, gives way to the directory that this layer needs in its place.
         unlinkat(&self.slots[parent].fd, name, AtFlags::empty())?;
         let place = self.make_implicit(parent, name, real)?;
+        // The whiteout has hidden a lower directory; the one that replaces it must go on hiding it.
         if whiteout && !self.form.is_flat() {
             self.make_opaque(place)?;
         }
@@ -243,6 +249,8 @@ impl<'a> Tree<'a> {
         self.find(&path, walk)
     }
 
+    /// Makes a directory that the layer needs and that no entry has described, or not yet: `parents.rs` puts right
+    /// how it looks.
     fn make_implicit(&mut self, parent: usize, name: &CStr, real: Inner) -> anyhow::Result<usize> {
         mkdirat(&self.slots[parent].fd, name, Mode::from_raw_mode(0o755))
             .with_context(|| format!("make directory {}", Name(&real)))?;
@@ -298,6 +306,7 @@ impl<'a> Tree<'a> {
             self.slots.len() - 1
         } else {
             let oldest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.used).map_or(0, |(place, _)| place);
+            // Every name that led to it, links too: the slot is another directory's from here on.
             self.places.retain(|_, place| *place != oldest);
             std::mem::replace(&mut self.slots[oldest], directory).close()?;
             oldest
@@ -345,6 +354,8 @@ impl<'a> Tree<'a> {
     }
 
     /// Removes a directory's entries that this layer has not made: what an opaque whiteout hides.
+    ///
+    /// Removing closes all directories, so each name is looked up anew.
     pub(crate) fn purge(&mut self, place: usize) -> anyhow::Result<()> {
         let path = self.slots[place].path.clone();
         let names = root::list(&self.slots[place].fd)?;
@@ -404,6 +415,8 @@ impl<'a> Tree<'a> {
         self.made.contains(&self.key(parent, name))
     }
 
+    /// The inode stands for the directory, whatever path led to it. If one is given again after a removal, then to a
+    /// directory that this layer makes, in which everything is this layer's.
     fn key(&self, parent: usize, name: &[u8]) -> u64 {
         self.hasher.hash_one((self.slots[parent].inode, name))
     }
@@ -415,6 +428,7 @@ impl Directory {
         &self.path
     }
 
+    /// Sets the times that entries coming and going have spoilt, as the last thing that happens to the directory.
     fn close(self) -> anyhow::Result<()> {
         let Some(times) = self.times else { return Ok(()) };
         futimens(&self.fd, &times).with_context(|| format!("set times of {}", Name(&self.path)))

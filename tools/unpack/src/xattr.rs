@@ -53,7 +53,7 @@ fn set(object: &Object<'_>, name: &[u8], value: &[u8]) -> anyhow::Result<()> {
     };
     let why = match done {
         Ok(()) => return Ok(()),
-        // Docker, podman and umoci go on too: not every file system can hold every attribute.
+        // Docker, podman and umoci go on too: tmpfs had no user.* before Linux 6.6, and an image is not wrong for it.
         Err(Errno::OPNOTSUPP) => "file system cannot hold",
         // In a user namespace nobody may set these, and links, devices and FIFOs have none of user.*.
         Err(Errno::PERM) if [&b"trusted."[..], b"security.", b"user."].iter().any(|kind| name.starts_with(kind)) => {

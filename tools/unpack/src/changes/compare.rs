@@ -81,7 +81,8 @@ fn child(
         let wanted = different || (node.stat.st_nlink > 1 && changed.contains(&node.inode()));
         return if wanted { report.file(node, entry, below.is_none()) } else { Ok(()) };
     }
-    // Another file system is mounted there: the image's is out of sight.
+    // Another file system is mounted there (NO_XDEV): what the image has below is out of sight, so nothing is told of
+    // it.
     let Some(fd) = open(node)? else { return Ok(()) };
     report.enter(entry, different, below.is_none());
     directory(&fd, path, report, changed)?;
@@ -103,6 +104,8 @@ fn differs(node: &Node<'_>, entry: &Entry, below: &Found) -> anyhow::Result<bool
     Ok(entry.kind == Kind::Regular && entry.size > 0 && !same_content(open_regular(node)?, below.open()?)?)
 }
 
+/// Compares two files of the same size; what one has more at the end is noticed, because a container may write
+/// meanwhile.
 fn same_content(one: OwnedFd, other: OwnedFd) -> anyhow::Result<bool> {
     let (mut one, mut other) = (File::from(one), File::from(other));
     let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);

@@ -25,6 +25,7 @@ pub(super) fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>) 
 fn child(node: &Node<'_>, path: Inner, report: &mut Report<'_, '_>) -> anyhow::Result<()> {
     let below = report.lower.find(&path)?;
     if is_whiteout(&node.stat) {
+        // A whiteout of what the image never had stands for a file that came and went in the container.
         return if below.is_some() { report.tell(Change::Removed(path)) } else { Ok(()) };
     }
     let partial = xattr::refers_to_lower(&Object::Named(node.directory, node.name))?;

@@ -47,6 +47,8 @@ impl<'a> Words<'a> {
                 ('\'' | '"', None) => quote = Some(character),
                 (character, Some(open)) if character == open => quote = None,
                 (character, Some('\'')) => word.push(character),
+                // Outside of quotes a backslash takes the next character as it is, whatever it is; inside of double
+                // quotes only those that mean something there.
                 ('\\', None) => word.extend(self.rest.next()),
                 ('\\', Some(_)) => {
                     word.push(self.rest.next_if(|next| matches!(next, '"' | '$' | '\\')).unwrap_or('\\'));

@@ -44,6 +44,8 @@ pub(crate) fn join(
     options: &Join,
     (states, signals): (&Path, &SignalFd),
 ) -> Result<ExitCode> {
+    // The descriptor itself comes over the socket (`SCM_RIGHTS`), so that what is typed does not pass through the
+    // keeper.
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
     let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(|_| Raw::enter(false));
     let keys = Pressed::new(&options.detach_keys);
@@ -101,6 +103,8 @@ impl Joined<'_> {
                 let root = self.states.as_os_str();
                 let kill = ["--root".as_ref(), root, "kill".as_ref(), self.id.as_ref(), number.as_ref()];
                 // It may have ended in this moment.
+                // By `spawn`, not by the keeper: its number may have become another process's, which `spawn` looks
+                // at.
                 let _ended = Stage::new(Tool::Spawn, kill).command()?.output();
             } else {
                 bail!("interrupted; container {} goes on", self.id);

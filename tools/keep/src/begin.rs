@@ -46,6 +46,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         Some(descriptor) => Claim::inherited(&directories, &job.id, descriptor)?,
         None => Claim::take(&directories, &job.id)?,
     };
+    // Before the container is started: none that comes meanwhile is lost.
     let signals = wishes.attach.then(|| attach::block_signals(&options.join)).transpose()?;
     let begun = launch(&job, &claim, &directories);
     if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
@@ -83,6 +84,7 @@ fn of_bundle(bundle: &Path) -> Result<Record> {
 /// Executes the keeper and waits for its report; joins the container before its start, where that is wanted. The keeper's
 /// standard input is a socket, for the job and the reports; its standard output is the claim, which so becomes its own.
 pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Result<(Report, Option<OwnedFd>)> {
+    // Before the keeper: `start` and `rm` have to know the container's options although its keeper is killed at once.
     exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
     let mut command = claim.executed_as(keeper::NAME, directories, &job.id, job.wishes.preserve_fds)?;
@@ -92,6 +94,7 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
     drop(command);
     let mut heard = || {
         ours.write_all(&serde_json::to_vec(job)?).context("write to the keeper")?;
+        // The job's end. If this process is killed before it, the keeper reads nothing, or what is no JSON, and ends.
         ours.shutdown(std::net::Shutdown::Write).context("write to the keeper")?;
         let _span = trace::span("wait for the keeper", "");
         let mut reports = BufReader::new(&ours);
@@ -99,6 +102,7 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
         if !matches!(report, Report::Open) {
             return Ok((report, None));
         }
+        // The keeper waits for this before it starts the container, or its first words would be missed.
         let joined = control::ask(&job.bundle, &job.id, &Request::Attach)?;
         Ok((next(&mut reports)?, joined))
     };

@@ -3,6 +3,10 @@
 //! Requests are words: `stop SECONDS [SIGNAL]`, `restart SECONDS [SIGNAL]`, `wait`, `attach`. An answer's first byte says what
 //! follows: output of stdout (1) or stderr (2), or (0) how the container ended, as JSON. To `attach` the first answer is
 //! empty and carries, if there is one, the descriptor of the container's standard input.
+//!
+//! SEQPACKET keeps requests and answers apart without a length before them, and has an end, which tells both sides
+//! that the other is gone. The socket is in the bundle's directory, which is its owner's alone: no other check of who
+//! asks is made.
 
 use std::fs::{self, File};
 use std::io;
@@ -86,6 +90,8 @@ pub(crate) struct Control {
     /// When new clients are taken again, where there was no descriptor for one.
     closed: Option<Instant>,
     /// So many clients leave descriptors for the next start.
+    ///
+    /// Without the limit, a thousand `keep logs -f` would keep the container from being started again.
     most: usize,
 }
 
@@ -149,12 +155,15 @@ impl Control {
         Ok(!polled[0].revents().is_empty())
     }
 
+    /// Takes those who wait. The listener does not block: one who has gone again meanwhile must not be waited for.
     fn accept(&mut self) {
         while self.takes_more() {
             self.closed = None;
             match accept_with(&self.listener, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     // A client that does not listen must not stop the container for long.
+                    // A full socket's buffer blocks the one thread that reads the container's output; after two
+                    // seconds the client is dropped.
                     let _unlimited = set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE));
                     self.clients.push(Client { socket, request: None, joined: false, told: false, gone: false });
                 }
@@ -274,6 +283,8 @@ pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<O
 }
 
 /// Asks a keeper that is ending how the container has ended; one that does not say so soon does not know.
+///
+/// That is for `list` and `start`, where exit.json could not be written: a full disk, say.
 pub(crate) fn how_it_ended(bundle: &Path, id: &str) -> Option<Exit> {
     let keeper = ask(bundle, id, &Request::Wait).ok()??;
     set_socket_timeout(&keeper, Timeout::Recv, Some(PATIENCE)).ok()?;
@@ -296,6 +307,7 @@ fn deliver(socket: &OwnedFd, request: &Request) -> io::Result<()> {
 pub(crate) fn answer(socket: &OwnedFd) -> Result<Answer> {
     let mut packet = vec![0; PACKET + 1];
     match sys::packet::hear(|| recv(socket, packet.as_mut_slice(), RecvFlags::empty())) {
+        // Nobody sends empty packets (`send`), so this is the end.
         Ok((0, _)) | Err(Errno::PIPE) => Ok(Answer::Closed),
         Ok((count, _)) if packet[0] == ENDED => {
             Ok(Answer::Ended(serde_json::from_slice(&packet[1..count]).context("the keeper's answer")?))

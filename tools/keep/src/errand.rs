@@ -1,4 +1,7 @@
 //! A command of `spawn` that the keeper's loop does not wait for: it ends as any other child.
+//!
+//! A container decides how long `spawn exec` and `spawn kill` take: its processes may be stopped, and its cgroup
+//! frozen. So none of them is waited for; each is one more child whose end the loop hears of.
 
 use std::process::Stdio;
 
@@ -37,6 +40,7 @@ impl Errand {
 
     /// Reads what it says, which nobody else does: it must not wait, nor fill anything.
     pub(crate) fn hear(&mut self) {
+        // The pipe is read on when enough is known: else a probe that talks much would be stuck, and time out.
         let (Some(output), words) = (&mut self.output, &mut self.words) else { return };
         match output.read(&mut |_, bytes| words.extend(bytes.iter().take(WORDS - words.len()))) {
             Some(0) => self.output = None,

@@ -29,6 +29,7 @@ pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
     let bundles = directories.bundles();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
     made.with_context(|| format!("make {}", bundles.display()))?;
+    // Watched first, listed then: what comes between the two is in both, and nothing is in neither.
     let inotify = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
     let come_and_go = WatchFlags::CREATE | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
     let above = inotify::add_watch(&inotify, &bundles, come_and_go).with_context(|| bundles.display().to_string())?;
@@ -67,7 +68,10 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Watches a bundle; it may be gone by now.
     fn follow(&mut self, id: &ContainerId) {
+        // Files get their names by rename(2) when they are whole, so that `MOVED_TO` is the moment at which they can
+        // be read.
         let flags = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+        // A watch ends by itself with its directory, and its number comes again after all others only: inotify(7).
         if let Ok(wd) = inotify::add_watch(self.inotify, self.directories.bundle(id), flags) {
             self.ids.insert(wd, id.clone());
         }
@@ -109,6 +113,7 @@ impl Watch<'_> {
                 let health: Option<Health> = list::parse(&bundle, health::FILE);
                 let status = health.map_or(Value::Null, |health| json!(health.status));
                 let status = status.as_str().unwrap_or_default().to_owned();
+                // The file is written after every check; an event is only the change.
                 if self.health.insert(id.clone(), status.clone()).as_ref() == Some(&status) {
                     return Ok(());
                 }

@@ -29,12 +29,17 @@ pub(crate) fn write<T: Serialize>(bundle: &Path, name: &str, value: &T) -> Resul
 }
 
 /// Takes room on the disk for the file, before the container can fill that.
+///
+/// A kilobyte of blanks under the temporary name; `container::write_json` does not empty it first, so its blocks are
+/// there when the container has filled the disk.
 pub(crate) fn reserve(bundle: &Path) {
     // Without it the file needs room at the end.
     let _full = fs::write(bundle.join(format!(".{FILE}")), [b' '; 1024]);
 }
 
 /// Reads a file with the number of a process.
+///
+/// `spawn` renames the file into place, so that it is never half there.
 pub(crate) fn read_pid(path: &Path) -> Result<Pid> {
     let text = sys::file::read_regular(path).with_context(|| format!("read {}", path.display()))?;
     let text = String::from_utf8_lossy(&text);
@@ -48,6 +53,8 @@ pub(crate) fn cgroups(states: &Path, id: &ContainerId) -> Option<Cgroups> {
 }
 
 /// Tells whether the kernel has killed in the container for want of memory.
+///
+/// It is asked before `spawn delete` removes the cgroups, which count it.
 pub(crate) fn was_out_of_memory(states: &Path, id: &ContainerId) -> bool {
     cgroups(states, id).is_some_and(|cgroups| cgroups.oom_kills() > 0)
 }

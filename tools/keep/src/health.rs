@@ -59,6 +59,8 @@ pub(crate) struct Watch {
     pub(crate) due: Instant,
     running: Option<Running>,
     /// `spawn` that was killed, and may have left a probe behind.
+    ///
+    /// The probe's own number is in the pid file, which it has written, or not.
     abandoned: Option<Pid>,
 }
 
@@ -87,6 +89,7 @@ impl Watch {
         }
         if let Some(mut running) = self.running.take() {
             // Its status comes as that of any other child; nobody asks for it any more.
+            // Its number is its own: it is a child of this process, which has not reaped it.
             let _ended = kill_process(running.errand.pid, Signal::KILL);
             self.abandoned = (!running.executed).then_some(running.errand.pid);
             let limit = self.check.timeout();

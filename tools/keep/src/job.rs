@@ -46,6 +46,9 @@ pub(crate) struct Job {
     /// How its health is looked at.
     pub(crate) health: Option<Check>,
     /// Whether somebody has stopped it: a boot leaves it alone then.
+    ///
+    /// Written before the container is told to stop, so that a machine that goes down meanwhile does not bring it
+    /// back.
     #[serde(default)]
     pub(crate) stopped: bool,
     /// Where `spawn` keeps the states.

@@ -1,5 +1,9 @@
 //! The keeper: the process that stays with a container. It is this program, executed again under the name
 //! `keep-keeper`, apart from its caller: it takes over what is to be undone, and undoes it at the end.
+//!
+//! Its order at the end is what others rely on: the claim says "ending" before anybody hears of the end, so that
+//! whoever hears of it waits for the name instead of finding it taken; the stages are undone; the exit status is on
+//! disk; the socket and the lock go; and the claim is released last.
 
 use std::fs::File;
 use std::io::Read;
@@ -34,6 +38,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn keep() -> Result<()> {
+    // A copy, since standard input is given up when the container runs, and the caller waits for the end of this
+    // socket.
     let caller = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("the caller")?;
     let mut caller = UnixStream::from(caller);
     let mut text = Vec::new();
@@ -53,11 +59,14 @@ fn keep() -> Result<()> {
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
     let _shared = flock(&held, FlockOperation::NonBlockingLockShared);
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    // While `spawn` makes the container nobody may take this process for gone, though it be killed: the container
+    // could still be starting when its stages are undone.
     let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
     let begun = Lifetime::begin(job.clone(), &claim, &caller);
     let code = match begun {
         Ok(mut lifetime) => {
             let first = lifetime.first_start();
+            // The container runs: from here on the keeper's own end counts.
             drop(shared);
             match first {
                 First::Running(pid) => {
@@ -68,6 +77,8 @@ fn keep() -> Result<()> {
                     }
                     claim.is_ending();
                     crate::notify::ending(job.wishes.sdnotify);
+                    // The network is gone before the status is written: `keep wait` that returns may be followed by a
+                    // start.
                     let undone = undo::carry_out_at_last(&job.undo);
                     lifetime.settle();
                     lifetime.control.remove();
@@ -91,6 +102,7 @@ fn keep() -> Result<()> {
         }
     };
     claim.is_ending();
+    // Once only: the caller lives, hears of the failure, and leaves the claim with its duty for the next run.
     undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
     if tell(caller, &Report::Failed(code)).is_err() {
         // It cannot give the name back any more.

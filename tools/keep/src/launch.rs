@@ -60,6 +60,8 @@ impl Launch {
         let mut command = spawn.command()?;
         let ((output, stdout), (errors, stderr)) = (Output::pipe(Stream::Stdout)?, Output::pipe(Stream::Stderr)?);
         let outputs = vec![output, errors];
+        // The container's own streams, but for a terminal, are pipes that `spawn` passes on. What `spawn` itself says
+        // comes by them, too: it speaks only where it fails.
         command.stdout(stdout).stderr(stderr).stdin(Stdio::null());
         let mut input = None;
         if job.wishes.interactive && !job.terminal {
@@ -70,6 +72,7 @@ impl Launch {
         // Of a keeper that is killed meanwhile nobody would know the container.
         sys::child::die_with_parent(&mut command, Signal::KILL);
         let trace = trace::span("start the container", &spawn);
+        // Not waited for: a container can delay its own start as long as it likes, by a hook or a stopped process.
         let pid = Process::start(command)?.pid();
         Ok(Self { pid, deadline: None, exit, outputs, input, listener, trace })
     }
@@ -100,6 +103,7 @@ impl Launch {
             let master = receive_console(&listener)?;
             // The next start makes its own.
             let _gone = fs::remove_file(job.bundle.join(CONSOLE));
+            // One that nobody reads from would stop the whole loop.
             rustix::io::ioctl_fionbio(&master, true).context("the terminal")?;
             self.input = Some(master.try_clone().context("the terminal")?);
             self.outputs = vec![Output::new(master, Stream::Stdout)];

@@ -39,6 +39,8 @@ pub(crate) struct Lifetime<'a> {
     restarts: Restarts,
     phase: Phase,
     /// The commands that end the container, and have not ended themselves: the next one has the same name.
+    ///
+    /// A `kill` that came too late would end the next start.
     errands: Vec<Pid>,
     /// Who wanted the end, if it was not the container itself.
     wanted: Wanted,
@@ -47,6 +49,8 @@ pub(crate) struct Lifetime<'a> {
     /// When the loop looks at everything again, after a system call has failed.
     again: Option<Instant>,
     /// How it ended, where that could not be written.
+    ///
+    /// Until it is, the keeper stays: it is the only one who knows.
     unwritten: Option<Exit>,
 }
 
@@ -81,6 +85,8 @@ impl<'a> Lifetime<'a> {
         let signals =
             SignalFd::block(&[Signal::TERM, Signal::INT, Signal::HUP, Signal::CHILD]).context("block signals")?;
         // The container's process becomes this one's child when spawn has ended, so that it can be waited for.
+        // PR_SET_CHILD_SUBREAPER(2const). `spawn` ends when the container runs, and its children come to the nearest
+        // subreaper; the status of a process goes to its parent alone.
         set_child_subreaper(Some(rustix::process::getpid())).context("become a subreaper")?;
         let log = Log::open(&job.log, &job.bundle, &job.id)?;
         let control = Control::open(&job.bundle)?;
@@ -94,6 +100,7 @@ impl<'a> Lifetime<'a> {
                 Report::Open.send(caller)?;
                 ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller has gone");
             }
+            // Before the container can write anything.
             exit::reserve(&lifetime.job.bundle);
             Launch::begin(&lifetime.job, 0)
         })();
@@ -154,6 +161,7 @@ impl<'a> Lifetime<'a> {
                 watch.hear();
             }
         }
+        // Output before ends: a container's last words are read while its pipes are known.
         self.heed_signals();
         let requests = self.control.serve(input(&self.phase));
         for request in requests {
@@ -164,6 +172,7 @@ impl<'a> Lifetime<'a> {
 
     /// Waits until there is something to do, and returns which outputs have something.
     fn wait(&mut self) -> Vec<bool> {
+        // Made anew each time: clients and outputs come and go, and there are few of them.
         let mut polled = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
         polled.extend(self.control.polled().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let first = polled.len();
@@ -211,6 +220,7 @@ impl<'a> Lifetime<'a> {
         }
         loop {
             // One SIGCHLD may stand for several ends.
+            // Any child: orphans of the container, which come to this subreaper, are reaped here, too.
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.child_ended(pid, status),
                 Ok(None) | Err(Errno::CHILD) => return,
@@ -264,11 +274,13 @@ impl<'a> Lifetime<'a> {
         match &mut self.phase {
             // It will be as good as started again.
             Phase::Starting(_) if wanted == Wanted::Restart => return,
+            // `spawn` is killed then, and what it has made is deleted with the container.
             Phase::Starting(start) => start.deadline = Some(deadline),
             Phase::Running(container) => {
                 container.deadline = Some(deadline);
                 let signal = signal.unwrap_or(&self.job.stop_signal).to_owned();
                 // One that spawn does not know, or that cannot be sent now, is made up for by the KILL that follows.
+                // `spawn kill` signals the first process alone; that it is heeded is for the deadline to see.
                 self.begin_errand("kill", &signal);
             }
             // When what the container has left is gone.
@@ -296,6 +308,7 @@ impl<'a> Lifetime<'a> {
                 }
                 if container.deadline.is_some_and(|deadline| deadline <= now) {
                     // It may be frozen, or have processes beside the first: spawn knows. And it may not be able to.
+                    // By the keeper itself first: this needs neither memory nor a descriptor.
                     container.kill();
                     self.begin_errand("kill", "KILL");
                 }
@@ -316,11 +329,14 @@ impl<'a> Lifetime<'a> {
             self.log.write(stream, bytes);
             self.control.show(stream, bytes);
         });
+        // Both pipes have been read to what was there; the rest belongs to processes that outlive the container's
+        // first.
         self.log.finish();
         let ran = container.since.elapsed();
         let mut ended = container.exit.clone();
         ended.finished_at = crate::clock::now();
         ended.oom_killed = exit::was_out_of_memory(&self.job.states, &self.job.id);
+        // A stop wins over any policy, as with docker.
         let pause = match self.wanted {
             Wanted::Stop => None,
             Wanted::Restart => Some(Duration::ZERO),
@@ -330,6 +346,8 @@ impl<'a> Lifetime<'a> {
     }
 
     /// What was to end a container that has ended must not meet the next one of its name.
+    /// What was to end a container that has ended must not meet the next one of its name. They are our children:
+    /// their numbers are theirs until the loop has reaped them.
     fn kill_errands(&mut self) {
         for errand in self.errands.drain(..) {
             // That it has ended is heard as of any other child.
@@ -344,6 +362,7 @@ impl<'a> Lifetime<'a> {
         if let Err(error) = &written {
             self.note(&format!("{error:#}"));
         }
+        // Before `tell`: who hears of the end and looks at the claim has to find it ending.
         self.pause(pause);
         self.control.tell(&ended);
         self.unwritten = written.is_err().then_some(ended);

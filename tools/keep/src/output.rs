@@ -76,6 +76,8 @@ pub(crate) struct Log {
     options: LogOptions,
     sink: Sink,
     /// The beginnings of lines whose ends have not come, where lines count.
+    ///
+    /// Sixteen KiB at most: a program that never ends a line does not fill the keeper's memory.
     begun: [Vec<u8>; 2],
     /// Lines that are still to be written, together.
     gathered: Vec<u8>,
@@ -100,6 +102,7 @@ impl Log {
             Driver::Journald => {
                 let socket = UnixDatagram::unbound().context("socket")?;
                 socket.connect(JOURNAL).with_context(|| format!("connect to {JOURNAL}"))?;
+                // A journal that is stuck must not stop the container's output.
                 socket.set_nonblocking(true)?;
                 Sink::Journal { socket, id: id.to_owned() }
             }
@@ -113,6 +116,7 @@ impl Log {
         if matches!(self.sink, Sink::None) {
             return;
         }
+        // Cut at line ends, so that no line is in two generations.
         if plain && self.options.max_size.is_some() {
             bytes.split_inclusive(|byte| *byte == b'\n').for_each(|piece| self.put(piece));
             return;
@@ -177,6 +181,7 @@ impl Log {
     fn put(&mut self, bytes: &[u8]) {
         let Sink::File { path, file, size } = &mut self.sink else { return };
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        // An empty file takes a piece of any length: one longer than the limit would begin new files for ever.
         if self.options.max_size.is_some_and(|limit| *size > 0 && *size + length > limit) {
             match rotate(path, self.options.max_file.unwrap_or(1)) {
                 Ok((fresh, length)) => (*file, *size) = (fresh, length),
@@ -202,6 +207,8 @@ pub(crate) fn generation(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Makes place for a new file: the oldest of `count` goes.
+///
+/// From the oldest on, by rename(2): whoever follows the log has the file open, and reads it to its end.
 fn rotate(path: &Path, count: u32) -> Result<(File, u64)> {
     for number in (0..count).rev() {
         let from = generation(path, number);

@@ -1,4 +1,7 @@
 //! What a program says, as it comes from a pipe or its terminal.
+//!
+//! Reads never block, and are as large as a pipe's usual writes; what a container says faster than it is written to
+//! the log stops the container, as a full pipe does everywhere.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -12,6 +12,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The pause after a start that could not even be tried: what was wanting may be back soon.
 const WANTING: Duration = Duration::from_secs(1);
 /// A container that ran this long has not failed in a row.
+///
+/// docker resets its back-off after ten seconds, too.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// What happens when the container ends by itself.
@@ -60,6 +62,8 @@ pub(crate) struct Restarts {
 impl Restarts {
     /// Returns the pause before the next start, or `None` if there shall be none. Without a code the container was not
     /// started, by no fault of its own: that does not count.
+    ///
+    /// The pause doubles from 100 ms to a minute.
     pub(crate) fn after(&mut self, policy: Policy, code: Option<u8>, ran: Duration) -> Option<Duration> {
         let again = match policy {
             Policy::No => false,

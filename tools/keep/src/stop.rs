@@ -35,6 +35,8 @@ pub(crate) fn stop(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
 /// `restart`.
 pub(crate) fn restart(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
+    // A container with a keeper is restarted by that, which is in the user's namespaces already; to enter them
+    // executes this program again, and is only done for the others.
     let holder = |text| claim::holder_of(&directories, &list::named(&directories, text)?.0);
     let kept = |text| holder(text).is_ok_and(|holder| holder.is_some());
     if !options.these.ids.iter().all(|id| kept(id)) {
@@ -50,6 +52,7 @@ pub(crate) fn restart(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
         let mut ended = false;
         loop {
             match control::answer(&keeper)? {
+                // The keeper closes the connection when the container runs again. Its end was told before.
                 Answer::Closed if ended => return say(id),
                 Answer::Closed => bail!("the keeper of {id} is gone"),
                 Answer::Ended(exit) if exit.never_ran() => bail!("container {id} does not start: see `keep logs {id}`"),
@@ -103,6 +106,7 @@ pub(crate) fn wait(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
                 }
             }
         }
+        // A pidfd: the process may end and its number be another's before it is waited for.
         if let Some(process) = process(&directories, id)? {
             ends_within(&process, None)?;
             let code = after_its_end(bundle)?;
@@ -132,10 +136,13 @@ pub(crate) fn remove(these: &Containers, force: bool, roots: &cli::Roots) -> Res
     let directories = roots.directories();
     each(&directories, &these.ids, |id, _| {
         let holder = claim::holder_of(&directories, id)?;
+        // Between two starts there is no process, but a keeper.
         let runs = holder.is_some_and(|duty| !duty.ending) || process(&directories, id)?.is_some();
         ensure!(force || !runs, "container {id} runs: stop it first, or use --force");
         let begun = Instant::now();
-        // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked again.
+        // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked
+        // again. The claim is what makes the removal exclusive: with it nobody can start or remove the container
+        // meanwhile.
         let claim = loop {
             if claim::holder_of(&directories, id)?.is_some() && sys::file::may_be_there(&directories.bundle(id)) {
                 end(&directories, id, Some(0), Some("KILL"))?;
@@ -148,6 +155,7 @@ pub(crate) fn remove(these: &Containers, force: bool, roots: &cli::Roots) -> Res
                 claim => break claim?,
             }
         };
+        // The claim is released in any case. What was not removed can be seen, and be removed again.
         let removed = take_away(&directories, id, roots.argument().map(|_| directories.data()));
         claim.release();
         removed?;
@@ -186,6 +194,8 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
     let grace = time.map(Duration::from_secs);
     let request = Request::Stop(grace, signal.map(str::to_owned));
     let (_, Known { bundle, pid, .. }) = list::named(directories, id)?;
+    // The keeper stops the container itself, and knows then that the end was wanted: a signal from elsewhere would be
+    // a crash that its policy answers with a restart.
     if let Some(keeper) = control::ask(&bundle, id, &request)? {
         while !matches!(control::answer(&keeper)?, Answer::Closed) {}
         return Ok(());
@@ -200,6 +210,7 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
         };
     };
     let job = Job::plain(id, &bundle, directories)?;
+    // By `spawn`, which looks whether the number is still the container's process.
     kill(directories, id, signal.unwrap_or(&job.stop_signal))?;
     if !ends_within(&process, Some(grace.unwrap_or_else(|| job.grace())))? {
         // It may end in this moment, and cannot be killed then.

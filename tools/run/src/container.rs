@@ -1,4 +1,8 @@
 //! A container's life from outside: the stages, the start, the end, and what is undone then.
+//!
+//! The claim comes first and goes last. Between the two there is at no moment a thing that nobody would undo: the
+//! duty is on disk before the first stage starts, and says what would be undone even of stages that were never
+//! reached.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -33,6 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let id = options.name.clone().map_or_else(ContainerId::random, Ok).context("a random id")?;
     let directories = options.roots().directories();
     // What is only described is the same for the same words.
+    // Chosen before the first stage, and given to all of them: what is undone later is found by it alone.
     let owner = if options.print || options.dry_run {
         Owner::of_name(&directories, &id)
     } else {
@@ -52,9 +57,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(file) = options.trace() {
         trace::create("run", &file).with_context(|| format!("trace {}", file.display()))?;
     }
+    // Before anything is made. From here on a signal is read where it is convenient, and never ends this process by
+    // itself.
     let signals = SignalFd::block(&[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2])
         .context("block signals")?;
     if !options.sockets.is_empty() {
+        // Nothing has been made for a container that nobody wants yet.
         if let Some(signal) = activation::wait(&options.sockets, &signals)? {
             return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(125)));
         }
@@ -68,6 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let claim = Claim::take(&plan.directories, &id)?;
     let prepare = || -> Result<_> {
+        // Under the claim: before it, another `run` of this name could be about to make it.
         ensure!(!exists()?, "container {id} is there already: `bundle delete {id}` frees its name");
         claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
         Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim, &plan)?))
@@ -83,12 +92,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let Ended { code, started, rest } = execute(&plan, options, folder.as_ref(), (&claim, &signals));
     cid_file.keep_if(started);
     match rest {
+        // The claim's file stays, with the keeper's duty in it.
         Rest::Kept => guard.dismiss(),
         Rest::Undone => {
             guard.dismiss();
             claim.release();
         }
         // The name stays taken until that is done, by the guard or by the next run.
+        // It tries for seconds more, while this process ends with the exit code that the user waits for.
         Rest::Left => guard.take_over(),
     }
     code.map(ExitCode::from)
@@ -193,6 +204,8 @@ fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Ended {
     let ended = foreground::run(&plan.spawn, options, signals);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
+        // A `spawn delete` of a container that is gone takes as long as any execution of a program; it is saved in
+        // each ordinary run.
         Ok(Status::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
         _ => plan.undo.clone(),
     };

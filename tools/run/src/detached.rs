@@ -1,4 +1,8 @@
 //! A container that is left running: `keep` starts it, and takes the duty of undoing the stages over.
+//!
+//! `keep` gets the claim's descriptor, and with it the lock. Its keeper writes itself into the duty. Which of both
+//! has the duty, if `keep` or its keeper is killed in between, is asked of the claim, never concluded from an exit
+//! status.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -34,6 +38,7 @@ pub(crate) fn hand_over(
     let keep = &plan.keep;
     let mut command = keep.command()?;
     // By its number: no stage before had it.
+    // Only now: a stage that inherited it could outlive this process and keep the name taken.
     rustix::io::fcntl_setfd(claim.file(), FdFlags::empty()).context("the claim")?;
     command.arg("--claim-fd").arg(claim.file().as_raw_fd().to_string());
     if options.is_attached() {
@@ -56,6 +61,8 @@ pub(crate) fn hand_over(
     match status {
         Status::Exited(0) => Ok(HandedOver::Kept(0)),
         Status::Exited(_) if kept => Ok(HandedOver::Kept(code)),
+        // `keep` may have been killed before its keeper took over; then the keeper, which asks the same question
+        // under the same lock, finds that it is being undone, and ends.
         Status::Killed(_) if kept || !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
         _ => Ok(HandedOver::Failed(code)),
     }

@@ -25,6 +25,8 @@ pub(crate) fn run(plan: &Plan, detach: bool) -> Result<ExitCode> {
 
 /// Executes a stage without a record, so that it can do nothing, and looks at its exit code only.
 fn check(stage: &Stage) -> Result<()> {
+    // A stage that gets no record can do nothing: it parses its options, finds stdin empty, and fails with another
+    // code than 2.
     let mut harmless = stage.clone();
     match stage.tool {
         // It asks nobody: what is not in the layout is not wrong.

@@ -33,6 +33,8 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     let process = Process::start(command)?;
     let limit = options.timeout.map(Duration::from_secs);
     // From here on every signal is the container's.
+    // Before, only those that end a program were blocked; real-time signals and the rest mean something to the
+    // container alone.
     let all = options.sig_proxy.then(|| SignalFd::block_all_but(&[Signal::CHILD, Signal::URG])).transpose()?;
     let signals = all.as_ref().unwrap_or(signals);
     wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
@@ -57,6 +59,7 @@ pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
     loop {
         readable([manner.signals.as_fd(), process.as_fd()], deadline).context("poll")?;
         while let Some(received) = manner.signals.read()? {
+            // A key on the terminal (^C) signals the whole foreground group, of which the container's `spawn` is one.
             if manner.proxy && received.from_process {
                 // It may have ended by now.
                 let _ended = sys::signal::send(process.as_fd(), i32::try_from(received.signal)?);

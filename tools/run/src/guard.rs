@@ -2,6 +2,9 @@
 //! program, executed again under the name `run-guard`. Its standard input is a pipe whose other end `run` and its stages
 //! hold: end of file tells that all of them are gone. Its standard output is the claim on the container's name
 //! (`stage::claim`), which says what is to be undone, and which is the guard's own as long as it lives.
+//!
+//! A signal at the death of `run` (`PR_SET_PDEATHSIG`) would come when `run` is gone and its stages still work. The
+//! pipe ends with the last of them, so that nothing is made behind the guard's back.
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};
@@ -31,10 +34,14 @@ impl Guard {
         let _span = trace::span("start the guard", "");
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
         let mut command = claim.executed_as(NAME, &plan.directories, &plan.id, 0)?;
+        // stderr may be a terminal or a pipe whose reader waits for its end, which must not come later than that of
+        // `run`.
         command.stdin(read).stderr(Stdio::null());
+        // Not a child to be waited for: if it outlives `run`, it is init's.
         let _guard = Process::start(command)?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
         // it, like every descriptor that was not asked for, before a container can see it.
+        // After the guard has been started, which must not hold its own other end: it would wait for ever.
         rustix::io::fcntl_setfd(&pipe, FdFlags::empty()).context("the guard's pipe")?;
         Ok(Self(pipe.into()))
     }
@@ -74,6 +81,8 @@ fn guard() -> Result<()> {
         _ if !claim.falls_to_us()? => return Ok(()),
         _ => {}
     }
+    // The duty of the moment, not the one that `run` had at first: a keeper that is gone again may have written
+    // another.
     let undone = claim.duty()?.map_or(Ok(()), |duty| undo::carry_out_at_last(&duty.undo));
     // Released only if nothing is left.
     undone.map(|()| claim.release())

@@ -77,12 +77,15 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
             }
         }
     }
+    // The last stage's reader: else it would never see its own end.
     drop(input);
     let interrupted = {
         let _span = trace::span("wait for the stages", "");
         // As above.
         wait_all(&mut running, copies, signals).inspect_err(|_| running.iter().for_each(kill))?
     };
+    // One that was killed may have finished its work: undoing what is not there is no failure, and leaving it would
+    // be.
     let completed = running
         .iter()
         .filter(|stage| matches!(stage.status, Some(Status::Exited(0) | Status::Killed(_))))
@@ -112,10 +115,12 @@ fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<Running> {
     command.stdin(input).stdout(output);
     // pull draws its progress on the terminal while it works; with --verbose every stage speaks for itself.
     let direct = log::max_level() > log::LevelFilter::Warn || (stage.tool == Tool::Pull && io::stderr().is_terminal());
+    // In memory: a pipe would have to be read while the stage works, or stop it when it is full.
     let words = if direct { None } else { Some(File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?)) };
     if let Some(words) = &words {
         command.stderr(words.try_clone()?);
     }
+    // TERM, so that a stage undoes what it has begun; one that is killed leaves that to the guard.
     sys::child::die_with_parent(&mut command, Signal::TERM);
     log::debug!("start {stage}");
     let _span = trace::span("execute", stage);

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
 }
 
 /// Computes the plan for a container named `id`, all of which will be the owner's.
+///
+/// It asks the file system for nothing but another runtime's program, so that the same words give the same plan.
 pub(crate) fn plan(options: &Options, id: &ContainerId, owner: Owner) -> Result<Plan, cli::Usage> {
     let image = options.image()?;
     for network in &options.network {

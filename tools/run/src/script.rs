@@ -59,6 +59,7 @@ fn steps(plan: &Plan, options: &Options) -> String {
         return script;
     }
     line(&mut script, &format!("trap {} EXIT", word(format!("code=$?; {undo}; exit $code").as_ref())));
+    // A shell that a signal ends runs no EXIT trap in every sh (dash does not); `exit` does.
     line(&mut script, "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP");
     if options.shows(Stream::Stdin) || options.runtime.is_some() {
         // The record would be the container's standard input, and another runtime reads none.

@@ -36,6 +36,8 @@ pub(crate) enum Identity {
 }
 
 /// What is entered, and how.
+///
+/// nsenter's options one by one; what contradicts itself was refused when they were read.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
 pub(crate) struct Request {
@@ -72,12 +74,17 @@ pub(crate) fn enter(request: &Request, mut program: Program) -> Result<ExitCode>
     }
     let user = entry.kinds.contains(&Kind::User) || request.user_parent || entry.files_have(Kind::User);
     let identity = identity(request, user)?;
-    // In a user namespace of ours it is allowed only before; in another's only after.
+    // setgroups(2) is refused in a user namespace whose `setgroups` file says deny, as it does where an ordinary user
+    // wrote the map (user_namespaces(7)): so it is tried out here, before; in a namespace of another's root it is
+    // allowed only inside, after.
     let cleared = identity.1.is_some() && rustix::thread::set_thread_groups(&[]).is_ok();
     entry.enter()?;
     entry.change_directory(request)?;
+    // setns(2) into a pid namespace changes where children are born, never the caller: without the fork the program
+    // would stand outside.
     let fork = (entry.kinds.contains(&Kind::Pid) || entry.files_have(Kind::Pid)) && !request.no_fork;
-    // What a user namespace has given stays; what was the caller's own goes with the caller's id.
+    // Entering a user namespace gives all capabilities in it; those may be kept. Without one the capabilities are the
+    // caller's own, and go with the caller's id.
     become_user(identity, cleared, request.keep_caps && user)?;
     if fork { program.run() } else { program.replace() }
 }
@@ -101,6 +108,8 @@ impl Entry {
         let mut pidfd = None;
         match &request.target {
             Some(Target::Network(path)) => {
+                // A name in /run/netns is kept by a mount alone: no process need be there whose other namespaces
+                // could be entered.
                 if let Some(kind) = kinds.iter().find(|kind| **kind != Kind::Network) {
                     bail!("{} is a network namespace only: there is no {} namespace", path.display(), kind.name());
                 }
@@ -112,6 +121,8 @@ impl Entry {
                 if request.all {
                     let named = |kind: &Kind| request.files.iter().any(|(other, _)| other == kind);
                     kinds = Kind::ALL.into_iter().filter(|kind| !named(kind)).collect();
+                    // The kernel refuses to enter the user namespace in which the caller is already: EINVAL,
+                    // setns(2).
                     if own_user_namespace(target.pid()?) {
                         kinds.retain(|kind| *kind != Kind::User);
                     }
@@ -129,6 +140,8 @@ impl Entry {
         }
         if let Some(descriptor) = request.net_socket {
             let process = pidfd.as_ref().ok_or_else(|| anyhow!("a socket needs a target process"))?;
+            // A socket belongs for ever to the namespace it was made in, wherever its process has gone since:
+            // `SIOCGSKNS` asks for that.
             let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())
                 .with_context(|| format!("take descriptor {descriptor} of the target"))?;
             let netns = namespace::of_socket(socket.as_fd()).with_context(|| format!("descriptor {descriptor}"))?;
@@ -139,6 +152,8 @@ impl Entry {
             let parent = namespace::parent(user.as_fd()).context("open the user namespace's parent")?;
             files.push((Kind::User, parent, "the user namespace's parent".to_owned()));
         }
+        // Before the namespaces: in a cgroup namespace the path to the target's cgroup would be another one, and in
+        // its mount namespace there may be none.
         if request.join_cgroup {
             join_cgroup(request.pid()?)?;
         }
@@ -166,6 +181,7 @@ impl Entry {
         for file in &self.files {
             if file.0 == Kind::User {
                 user_files.push(file);
+            // No error yet: what is refused now may be allowed once the user namespace has been entered.
             } else if namespace::enter(file.1.as_fd(), file.0).is_err() {
                 later.push(file);
             }
@@ -179,6 +195,8 @@ impl Entry {
 
     fn enter_process(&self) -> Result<()> {
         let Some(pidfd) = &self.pidfd else { return Ok(()) };
+        // setns(2) takes a pidfd and several types at once since Linux 5.8: all or none, so that no half of them is
+        // entered.
         let mask = self.kinds.iter().fold(ThreadNameSpaceType::empty(), |mask, kind| mask | kind.flag());
         if mask.is_empty() {
             return Ok(());
@@ -197,6 +215,8 @@ impl Entry {
 
     fn change_directory(&self, request: &Request) -> Result<()> {
         if let Some(root) = &self.root {
+            // By the descriptor and not by a path: the mount namespace is the target's by now, where the path leads
+            // elsewhere.
             fchdir(root).and_then(|()| chroot(".")).context("change the root directory")?;
             if self.directory.is_none() {
                 chdir("/").context("change to /")?;
@@ -274,9 +294,12 @@ fn identity(request: &Request, user: bool) -> Result<(Option<u32>, Option<u32>)>
 }
 
 fn become_user((uid, gid): (Option<u32>, Option<u32>), cleared: bool, keep_caps: bool) -> Result<()> {
+    // `PR_SET_KEEPCAPS`: a change of all uids from 0 to others would clear the permitted set (capabilities(7),
+    // "Effect of user ID changes").
     if keep_caps && uid.is_some() {
         rustix::thread::set_keep_capabilities(true).context("keep capabilities")?;
     }
+    // Groups before the user: without `CAP_SETGID`, which goes with uid 0, no group could be changed any more.
     if let Some(gid) = gid {
         let again = rustix::thread::set_thread_groups(&[]);
         if !cleared {
@@ -302,6 +325,7 @@ fn raise_ambient() -> Result<()> {
     use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
     let mut sets = capabilities(None)?;
     sets.effective = sets.permitted;
+    // The kernel raises an ambient capability only where it is permitted and inheritable.
     sets.inheritable = sets.permitted;
     set_capabilities(None, sets)?;
     for bit in 0..64 {
@@ -323,6 +347,8 @@ fn join_cgroup(pid: i32) -> Result<()> {
         .find(|root| Path::new(root).join("cgroup.procs").exists())
         .context("no cgroup file system of version 2 is mounted")?;
     let procs = Path::new(mounted).join(path).join("cgroup.procs");
+    // 0 stands for the process that writes (cgroup-v2.rst, "Processes"), whatever number it has in this pid
+    // namespace.
     std::fs::write(&procs, "0").with_context(|| format!("write {}", procs.display()))
 }
 
@@ -332,5 +358,6 @@ fn follow_context(pid: i32) -> Result<()> {
         bail!("follow the target's context: SELinux is not enabled");
     }
     let context = std::fs::read(format!("/proc/{pid}/attr/current")).context("read the target's context")?;
+    // Takes effect with the next execve(2), and only of this thread: proc_pid_attr(5).
     std::fs::write("/proc/self/attr/exec", context).context("set the program's context")
 }

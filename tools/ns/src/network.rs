@@ -1,5 +1,8 @@
 //! `ns add` and `ns del`: a container's network, made of a named namespace, a bridge and a pair of links, all by
 //! netlink. The kernel is the only state. What fails half-way is undone in reverse.
+//!
+//! One lock covers each verb from looking to the last change. The kernel's own refusals (EEXIST for a name, a further
+//! name, an nftables element) catch what others do without the lock.
 
 pub(crate) mod cni;
 mod config;
@@ -75,6 +78,8 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
     let is_further = is_further(&target)?;
     let config = target.bundle.as_deref().filter(|_| !is_further).map(Config::read).transpose()?;
     let id = target.id.clone();
+    // lo has the number 1 in each network namespace, and its alias says whose the namespace is: what cannot be told
+    // apart by name, a container's namespace and somebody else's, is by this.
     let inside = named::links(&id)?;
     let whose = inside.iter().find(|link| link.index == 1).map(|lo| owner::of_namespace(lo, &id));
     let is_ours = is_further && whose == Some(Some(target.owner));
@@ -86,6 +91,7 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
     let done = attach(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
         let netns = container::namespace(&id);
         finish(&mut target, config.as_ref(), &netns, &network)?;
+        // When the network is made: a name that is told earlier would lead to an address that nobody has.
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
         hand_on(&target, &signals)
     });
@@ -96,6 +102,7 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
         tell_of_flush(&target.directories);
     }
     if done.is_err() {
+        // Links go with their namespace or peer; what others may use by now, forwarding and the tables, stays.
         work.undo();
         let bridges = requests.iter().filter_map(|request| request.bridge.as_deref());
         let whose = Ownership::Exactly(target.owner);

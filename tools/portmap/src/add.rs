@@ -50,6 +50,8 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     }
     inherited::take(options, &mut wishes)?;
     let (sockets, specs) = separate(&wishes);
+    // Three reasons for a process between: it is asked for, a header has to be written before the first byte, or the
+    // kernel's firewall is not ours to change (an ordinary user's network).
     let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable()?;
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
         let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
@@ -66,6 +68,8 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    // What translation cannot do for these addresses, such as ::1 or IPv6 to a container with IPv4 alone, a proxy
+    // does: the user need not know.
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
     let proxied: Vec<Wish> = proxied.into_iter().map(Wish::Ports).chain(sockets).collect();
@@ -89,6 +93,7 @@ fn translate(
     proxied: &[Wish],
 ) -> anyhow::Result<()> {
     let directories = options.roots.directories();
+    // Before the probe below: the sockets that an earlier call holds for this container would look like another's.
     let before = beside::release(&directories, &target.owner.id, |_| true)?;
     let holds = !options.while_process.is_empty();
     let manner = Manner { probe: !options.no_bind_check, directories: Some(&directories), ..Manner::default() };
@@ -97,6 +102,8 @@ fn translate(
     let published = published.inspect_err(|_| before.iter().for_each(|held| held.restart(&directories)))?;
     let (mut children, mut firewall) = (Vec::new(), Some(firewall));
     let tell = || {
+        // After the mappings, since it says what other firewalls would drop of them; before the record, which
+        // promises that they are reached.
         forward::open(options.forward, &published.mappings)?;
         let ports = port_mappings(&published.mappings);
         let mut held = if options.no_bind_check { vec![] } else { beside::ports(&ports, specs, proxied) };
@@ -107,7 +114,8 @@ fn translate(
         if !proxied.is_empty() {
             let (proxy, served) = Server::inside(options, target, proxied)?;
             Served::add_to(&mut record, &served)?;
-            // The kernel deletes the holder's table with the last copy of its socket.
+            // The process is a copy of this one: as long as it has a copy of the socket, the holder's table stays,
+            // although nobody knows it any more.
             children.push(proxy.go_on(true, || drop(firewall.take()))?);
         }
         if holds || !held.is_empty() {
@@ -119,6 +127,7 @@ fn translate(
     };
     tell().inspect_err(|_| {
         children.iter().for_each(end);
+        // A new socket: the old one may have failed, or was given away.
         match Firewall::open() {
             Ok(mut firewall) => published.take_back(&mut firewall, &target.owner.id),
             Err(error) => warn!("{error:#}"),

@@ -15,6 +15,8 @@ use crate::spec::{PortSpec, Wish, any};
 use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
+///
+/// docker starts a process for each published port; here one process has all of a container's.
 pub(crate) const MOST: usize = 256;
 
 /// What such a process holds, and for whom.

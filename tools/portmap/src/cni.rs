@@ -120,6 +120,8 @@ fn add(config: &Config) -> Result<Option<Value>, Failure> {
         let publish = |mut firewall| publish::publish(&mut firewall, &target, &specs, manner(config, &conditions));
         Firewall::open().and_then(publish).map_err(Failure::of(FAILED))?;
     }
+    // A chained plugin prints the result of the one before, changed or not: without it the container's addresses
+    // would be lost to the runtime (section 3).
     Ok(Some(Value::Object(previous.0)))
 }
 
@@ -173,6 +175,7 @@ fn owner(config: &Config) -> anyhow::Result<MappingOwner> {
     let id: ContainerId = id.parse().context("CNI_CONTAINERID")?;
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     ensure!(plain(&interface), "CNI_IFNAME is no name of an interface");
+    // Both become words of the comment in the firewall, between which there are blanks.
     ensure!(plain(&config.name), "the network's name has spaces");
     let attachment = Some(Attachment { interface, network: config.name.clone() });
     let netns = variable("CNI_NETNS").map(PathBuf::from);

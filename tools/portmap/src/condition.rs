@@ -105,6 +105,8 @@ impl Conditions {
             };
             let list = words.next().with_context(|| format!("nothing follows {option}"))?;
             let ranges = ranges(list, is_ipv4).with_context(|| format!("{option} {list}"))?;
+            // iptables takes each option once, and all of them have to be met: so several become what they have in
+            // common.
             *side = if is_negated { without(side, &ranges) } else { common(side, &ranges) };
         }
         ensure!(!sources.is_empty() && !destinations.is_empty(), "nothing meets all of them");
@@ -141,6 +143,8 @@ fn ranges(list: &str, is_ipv4: bool) -> anyhow::Result<Vec<Range>> {
         let whole = if text.contains('/') { text } else { &alone };
         let cidr: Cidr = whole.parse().map_err(anyhow::Error::msg)?;
         ensure!(cidr.address.is_ipv4() == is_ipv4, "{text} is an address of the other family");
+        // An element stands in the firewall once: what two networks of the list share would be refused the second
+        // time.
         ranges.extend(without(&[cidr.into()], &ranges));
     }
     ranges.sort_by_key(|range| range.0);

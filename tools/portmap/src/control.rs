@@ -90,6 +90,8 @@ impl Sockets {
     /// Asks each server of this network namespace what it serves; one that has ended meanwhile is none.
     fn servers(&self) -> anyhow::Result<Vec<(String, Record)>> {
         let Some(directory) = self.open()? else { return Ok(Vec::new()) };
+        // The directory is the run directory's, which containers' network namespaces share: a port of another
+        // namespace is no port of ours.
         let prefix = format!("{}.", own_namespace()?);
         let mut names = self.names()?;
         names.retain(|name| name.starts_with(&prefix));
@@ -151,6 +153,7 @@ impl Sockets {
         let opened = opened.with_context(|| format!("open {}", self.path.display()))?;
         let Some(directory) = opened else { return Ok(None) };
         let metadata = directory.metadata().with_context(|| format!("look at {}", self.path.display()))?;
+        // On the open directory, not on the path: what is looked at is what is used.
         let is_open = metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0;
         let need = "control sockets need a directory of the user's own, mode 0700";
         ensure!(!is_open, "{} is open to others: {need}", self.path.display());
@@ -190,6 +193,7 @@ impl Control {
 
     /// Closes the socket, which a child has from now on, and leaves the name to that.
     pub(crate) fn hand_on(self) {
+        // The destructor would remove the name that the child answers at.
         std::mem::forget(self.name);
     }
 
@@ -204,6 +208,7 @@ impl Control {
             return false;
         }
         let mut word = [0];
+        // The server serves connections meanwhile: an asker who says nothing must not hold them up for long.
         let heard = wait_at_most(&asker, SHORT_PATIENCE).and_then(|()| asker.read(&mut word));
         if matches!(heard, Ok(1)) && word == [DISMISS] {
             // The asker waits for the end of this connection, which is the end of the process.
@@ -225,6 +230,8 @@ fn is_one_of_us(socket: &UnixStream) -> bool {
 fn bind(path: &str) -> rustix::io::Result<UnixListener> {
     let socket = stream_socket(AddressFamily::UNIX)?;
     // The file gets the socket's own mode.
+    // Before bind(2), which makes the file with the socket's mode and the umask: no moment in which others could
+    // connect.
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     net::listen(&socket, BACKLOG)?;

@@ -33,6 +33,8 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
             && (options.publish.is_empty()
                 || mapping.port_mappings().any(|port| is_named(&Served::Port(port), &options.publish)))
     };
+    // First those who hold sockets at the ports: while they are there, a new container could not have them even
+    // though the firewall is clear.
     let held = beside::release(&directories, &id, |record| is_of(record, &id, whose))?;
     if let Some(mut held) = held.filter(|_| !options.publish.is_empty()) {
         held.retain(|port| !is_named(&Served::Port(port), &options.publish));
@@ -47,6 +49,7 @@ pub(crate) fn run(options: &Del) -> anyhow::Result<ExitCode> {
         Err(error) if firewall::is_denied(&error) && (cli::is_rootless() || !servers.is_empty()) => {}
         done => done?,
     }
+    // Before anybody is dismissed: half a withdrawal would have to be explained.
     ensure_whole(&servers, &id, &options.publish)?;
     sockets.dismiss(|record| {
         let served = Served::of_record(record).unwrap_or_default();

@@ -161,6 +161,7 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
         }
         steps.push(Step::Publish(mapping.clone()));
     }
+    // The firewall has one element for an address, whoever asked first.
     for hairpin in &wanted.hairpins {
         let same_target = |other: &&Hairpin| other.target == hairpin.target && other.held_by == hairpin.held_by;
         let serves = |other: &Hairpin| other.network == hairpin.network && !other.owner.is_gone();
@@ -186,6 +187,8 @@ fn is_outdated(mapping: &Mapping, wanted: &[Mapping]) -> bool {
 /// A mapping gives way to another of its own container, and to any if its container is gone: its namespace is no more,
 /// or its address is another one's by now.
 fn gives_way(holder: &MappingOwner, holder_target: IpAddr, owner: &MappingOwner, target: IpAddr) -> bool {
+    // An address belongs to one container at a time: who has it now shows that the earlier one is gone, whatever its
+    // namespace's name says.
     let readdressed = holder_target == target && holder.netns.is_some() && holder.netns != owner.netns;
     holder.is_same_container(owner) || readdressed || holder.is_gone()
 }
@@ -206,6 +209,8 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
             continue;
         }
         steps.push(Step::Unloop(hairpin.clone()));
+        // The rule serves all ports at this address, and only its comment says whose it is: it goes over to one that
+        // stays.
         if let Some(heir) = heirs.first() {
             steps.push(Step::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
         }

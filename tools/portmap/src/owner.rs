@@ -64,6 +64,8 @@ impl MappingOwner {
             .map(|(interface, network)| Attachment { interface: interface.to_owned(), network: network.to_owned() });
         let id = value("id")?.to_owned();
         let netns = netns.or_else(|| id.parse().ok().filter(|_| named()).map(|id| container::namespace(&id)));
+        // Comments of older versions lack words: what is not there is not known, and never a reason to throw a
+        // mapping away.
         let owner = value("own").and_then(|owner| owner.parse().ok());
         Some(Self { id, owner, attachment, netns, birth: value("born").and_then(|birth| birth.parse().ok()) })
     }
@@ -75,6 +77,7 @@ impl MappingOwner {
             let noted = NotedProcess { pid: process_of(netns).unwrap_or_default(), birth: self.birth };
             self.birth.is_some() && noted.alive().is_none()
         };
+        // The link last: to ask for all links costs more than to look at a file.
         self.netns.as_deref().is_some_and(|netns| !is_at(netns) || other(netns)) && !self.has_link()
     }
 

@@ -26,10 +26,13 @@ pub(crate) fn bound(address: SocketAddr, protocol: Protocol) -> Result<OwnedFd, 
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(family, kind, flags, Some(number))?;
     if address.is_ipv6() {
+        // Otherwise a socket on `::` takes the port of IPv4, too, and meets the one that was bound for it just
+        // before: ipv6(7), `IPV6_V6ONLY`.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     if protocol == Protocol::Tcp {
-        // Connections of a server that has gone are no hindrance; one that listens still is.
+        // socket(7), `SO_REUSEADDR`: connections in TIME_WAIT of a server that has gone are no hindrance; one that
+        // listens still is. UDP has no such states, and two that set the option there have one port.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     net::bind(&socket, &address)?;

@@ -4,6 +4,10 @@
 //!
 //! A port is held from the start, but listened at only while something in the container listens: a client that comes
 //! early is refused at once and can try again, as if the container's program were the host's.
+//!
+//! The process has one thread when it enters the container's namespace, so that all later ones are there, too:
+//! setns(2) moves a thread, and new threads have their maker's namespaces. Sockets stay in the namespace in which
+//! they were made.
 
 mod datagram;
 mod destination;
@@ -50,6 +54,8 @@ use worker::{EVENTS, Worker};
 /// Descriptors that are no connection's, at least.
 const SPARE_DESCRIPTORS: u64 = 64;
 /// The two sockets of a connection, and the two pipes' ends while neither side takes what the other sent.
+///
+/// Both directions of one connection may need a pipe at the same time.
 const DESCRIPTORS_EACH: u64 = 6;
 /// More connections than this wait in the kernel's queues.
 const MOST_RELAYS: usize = 16_384;
@@ -101,6 +107,7 @@ impl Proxy {
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(threads);
         let doors = Arc::new(Doors::new(doors, threads, relay_limit()).context("wait for connections")?);
         let epoll = doors.epoll(0);
+        // The container's end comes first in each turn: a proxy that outlives it would hold the port of the next one.
         watch.register(epoll, Token::End.data())?;
         epoll::add(epoll, control.socket(), Token::Control.data(), EventFlags::IN)?;
         for (index, door) in doors.iter().filter(|(_, door)| door.is_for_datagrams()) {
@@ -140,6 +147,7 @@ impl Proxy {
         }
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         loop {
+            // The first thread relays as the others do, and alone looks after the rest; that is seldom anything.
             let events = self.worker.wait(&mut buffer, self.timeout()).context("wait for connections")?;
             for event in events {
                 match Token::read(event.data) {
@@ -176,6 +184,8 @@ fn relay_limit() -> usize {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
     let most = if setrlimit(Resource::Nofile, raised).is_ok() { limits.maximum } else { limits.current };
+    // Counted beforehand: accept(2) that fails with EMFILE leaves the connection in the queue, where it is found
+    // again at once.
     let relays = most.unwrap_or(u64::MAX).saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_EACH;
     usize::try_from(relays).unwrap_or(MOST_RELAYS).clamp(1, MOST_RELAYS)
 }

@@ -113,7 +113,10 @@ pub(crate) fn publish(
     if !interfaces.iter().all(|interface| host::is_localnet_routed(interface)) && firewall.guard().is_ok() {
         let _later = route();
     }
+    // The plan is made from what the kernel has, and made again if somebody else was faster (`Firewall::change`).
     let mut done = change(firewall);
+    // At most as often as there are wishes: each round ends one holder, and a holder that comes back each time must
+    // not keep us here.
     for _ in specs {
         let Err(error) = &done else { break };
         if !let_go(error, manner)? && !withdraw_ended(firewall, error, manner)? {
@@ -126,6 +129,8 @@ pub(crate) fn publish(
     let done = done.and_then(|_| route());
     // The kernel may have done it, and only its answer got lost.
     done.inspect_err(|_| publication.take_back(firewall, &target.owner.id))?;
+    // After the rules: a connection that is tracked keeps the translation it began with, which for UDP may be none,
+    // for as long as packets come.
     conntrack::forget(&publication.steps);
     Ok(publication)
 }
@@ -229,6 +234,8 @@ fn choose(
         let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
         let taken = spec.choose(|host, port| {
             let random = || random_port(spec.host_ip, &addresses, protocol).map(Span::one);
+            // Asked of the system and tried like any other: between its answer and the rule somebody may bind the
+            // port, as with docker.
             let host = if host.first == 0 { random()? } else { host };
             let at = |address: &IpAddr| {
                 let (target, owner) = (*address, target.owner.clone());
@@ -252,6 +259,8 @@ fn choose(
 fn split(whole: Mapping, conditions: Option<&Conditions>) -> Vec<Mapping> {
     let Mapping { host_ip, host, target, port, .. } = whole;
     let conditions = conditions.and_then(|conditions| conditions.at(host_ip, target.is_ipv4()));
+    // Only equal numbers fit in one element of the firewall: the rule leaves the port as it is, and a range is one
+    // key. All others are one element a port.
     if conditions.is_none() && host.first == port {
         return vec![whole];
     }

@@ -52,6 +52,7 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     let _none = fs::remove_file(container::flush_note());
     let mut networks = Stage::new(Tool::Ns, ["restore"]);
     networks.option("--root", roots.argument());
+    // Networks before ports: the rules of a port name the bridge's addresses, and packets need the way there first.
     let networks_back = networks.command()?.stdin(Stdio::null()).status().with_context(|| networks.to_string())?;
     let proxies = Sockets::below(&roots.directories(), None).records()?;
     let mut firewall = Firewall::open()?;
@@ -63,6 +64,7 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
         let mut ports = record.find::<Ports>()?.unwrap_or_default();
         ports.0.retain(|port| !served.contains(&Served::Port(port.clone())));
         record.set(&ports);
+        // One container's ports that cannot be had keep no other's away.
         if let Err(error) = put_back(&mut firewall, &record) {
             warn!("{id}: {error:#}");
             failed = true;

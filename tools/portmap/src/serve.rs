@@ -93,17 +93,20 @@ impl Server {
         let (pause, threads) = if self.inside.is_some() { (1, proxy::MOST_THREADS) } else { (10, 1) };
         let watch = Watch::new(&self.processes, &self.netns, Duration::from_secs(pause))?;
         if let Some(inside) = &self.inside {
+            // After the sockets of the host are bound, which stay there, and before there is a second thread.
             proxy::move_into(inside)?;
         }
         let mut proxy = Proxy::new(self.listeners, self.control, watch, self.greeting, threads)?;
         ready()?;
         if self.held.is_none() {
+            // Not with a table of its own, which it has to take away at the end.
             proxy.confine()?;
         }
         shrink();
         proxy.serve()?;
         let Some((firewall, mappings)) = self.held else { return Ok(()) };
         // Whoever said so waits for this process's end, and wants the ports then.
+        // Closing the socket deletes the table that belongs to it (`NFT_TABLE_F_OWNER`).
         drop(firewall);
         Firewall::open()?.change(|_| Ok(Vec::new()))?;
         conntrack::forget(&mappings.into_iter().map(Step::Withdraw).collect::<Vec<_>>());
@@ -114,6 +117,7 @@ impl Server {
     /// of what is another's by `leave`.
     pub(crate) fn go_on(self, wait: bool, leave: impl FnOnce()) -> anyhow::Result<OwnedFd> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
+        // A clone, not an execution: all that it needs is in memory, and its sockets are bound.
         match clone(How::default()).context("start a server")? {
             Cloned::Child => {
                 drop(read);

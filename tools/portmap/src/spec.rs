@@ -97,6 +97,8 @@ impl PortSpec {
         match self.host {
             HostPorts::Exactly(host) => take(host, self.container.first),
             HostPorts::FirstFree(range) => {
+                // A number of ports is tried one after another and not all at once: each attempt is a change of the
+                // plan alone, and the firewall sees the one that fits.
                 let free = range.ports().any(|port| take(Span::one(port), self.container.first).is_ok());
                 ensure!(free, "{range}/{}: all of these ports are taken", self.protocol);
                 Ok(())
@@ -149,6 +151,7 @@ impl FromStr for PortSpec {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
+        // The long form is the only one with `=`: `published=8080,target=80`.
         if text.contains('=') {
             return long::parse(text);
         }
@@ -156,6 +159,7 @@ impl FromStr for PortSpec {
             Some((ports, protocol)) => (ports, protocol.parse().map_err(Malformed)?),
             None => (text, Protocol::Tcp),
         };
+        // From the right: the container's port is always the last, and an address of IPv6 has colons of its own.
         let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
         let (container, (host_ip, host)) = (span(container)?, host_part(rest)?);
         Ok(Self { host_ip, host: host_ports(host, container)?, container, protocol })
@@ -170,6 +174,7 @@ fn host_part(text: &str) -> Result<(Option<IpAddr>, &str), Malformed> {
         return Ok((None, port));
     }
     let ip: IpAddr = bare.parse().map_err(|_| Malformed("the host's address is not an IP address"))?;
+    // `::ffff:10.0.0.1` is an address of IPv4, and the kernel's rules for IPv6 would never see a packet to it.
     Ok((Some(ip.to_canonical()), port))
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
         ensure!(!mapping.owner.is_gone(), "{} has {mapping}, but is gone: `portmap gc` withdraws it", mapping.owner.id);
         ensure!(forwarding::is_on(mapping.target.is_ipv4()), "{mapping}: the host does not forward packets");
     }
+    // Last, since it is true of the host and not of a container: the others say more.
     ensure!(!view.map_or(Ok(false), |view| view.is_open())?, firewall::OPEN);
     Ok(ExitCode::SUCCESS)
 }
@@ -65,6 +66,8 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     let sockets = Sockets::below(&options.roots.directories(), None);
     let published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
     let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
+    // What a process holds can be taken away by that process alone (the table's owner, nft(8), "owner"): so it is
+    // ended.
     let dead: Vec<String> = held.filter(leaves).map(|mapping| mapping.owner.id).collect();
     sockets
         .dismiss(|record| id_of(record).is_some_and(|id| is_unwanted(&id) || dead.iter().any(|dead| *id == **dead)))?;

@@ -32,6 +32,8 @@ impl Watch {
             pidfd_open(*pid, PidfdFlags::empty()).with_context(|| format!("watch process {}", pid.as_raw_nonzero()))
         };
         let processes = processes.iter().map(open).collect::<anyhow::Result<_>>()?;
+        // A path in /proc goes with its process, which a pidfd tells at once; for a name that is unmounted nothing
+        // wakes a poll, so that it is looked at.
         let name = Some(netns).filter(|netns| !netns.starts_with("/proc")).map(|netns| {
             let metadata = fs::metadata(netns).with_context(|| format!("watch {}", netns.display()))?;
             anyhow::Ok((netns.to_owned(), identity(&metadata)))
@@ -60,6 +62,7 @@ impl Watch {
             return false;
         }
         self.looked = Instant::now();
+        // The file stays where the mount was, with another identity: that it is there says nothing.
         fs::metadata(path).map_or(true, |now| identity(&now) != *was)
     }
 }

@@ -36,6 +36,7 @@ impl Program {
         loop {
             let waited = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::UNTRACED)).context("wait")?;
             let Some((_, status)) = waited else { continue };
+            // Ctrl-Z reaches the child; the shell watches this process, and would wait on if it did not stop, too.
             if status.stopped() {
                 // Whoever watches us sees us stop, and wakes the child by waking us.
                 kill_process(getpid(), Signal::STOP)?;
@@ -56,6 +57,7 @@ impl Program {
             (command, name.clone())
         } else {
             let shell = shell();
+            // A hyphen before its name makes a shell a login shell: login(1) has it so.
             let mut login = OsString::from("-");
             login.push(Path::new(&shell).file_name().unwrap_or(OsStr::new("sh")));
             let mut command = Command::new(&shell);
@@ -71,9 +73,11 @@ impl Program {
 
 /// Ends as a process that the signal has killed, without a second core file.
 fn die_of(signal: i32) -> Result<ExitCode> {
+    // The child has written one if it was to: a second, of this program, would overwrite it.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, no_core).context("limit core files")?;
     if let Some(signal) = Signal::from_named_raw(signal) {
+        // Rust's start has SIGPIPE ignored: without this a death by it could not be imitated.
         sys::signal::restore(Signal::PIPE);
         kill_process(getpid(), signal)?;
     }

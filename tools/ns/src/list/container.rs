@@ -79,6 +79,8 @@ fn in_path(path: &str) -> Option<String> {
     path.split('/').find_map(|segment| {
         let name = without_scope(segment);
         let below = std::mem::replace(&mut parent, segment);
+        // Any segment of 64 digits, not only behind a known prefix: docker's cgroupfs driver and kubelet's have the
+        // bare id.
         if is_digest(name) {
             return Some(name.to_owned());
         }

@@ -42,11 +42,14 @@ impl Process {
             process.ppid = ppid(&String::from_utf8_lossy(buffer)).unwrap_or_default();
         }
         if wanted.uid {
+            // The directory belongs to the effective user; that of a process which may not be dumped belongs to root
+            // (proc_pid(5)). lsns shows it as this does.
             process.uid = statat(proc, pid.to_string(), AtFlags::empty()).map_or(0, |stat| stat.st_uid);
         }
         if wanted.command {
             read_into(proc, &format!("{pid}/cmdline"), buffer);
             process.command = command(buffer);
+            // Threads of the kernel and zombies have no command line: their name stands for it.
             if process.command.is_empty() {
                 read_into(proc, &format!("{pid}/comm"), buffer);
                 process.command = String::from_utf8_lossy(buffer.trim_ascii_end()).into_owned();

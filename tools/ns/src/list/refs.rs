@@ -55,6 +55,8 @@ pub(crate) fn all(proc: BorrowedFd<'_>, scan: &mut Scan, kinds: &[Kind]) {
 }
 
 fn threads(proc: BorrowedFd<'_>, pid: i32, own: &[u64; 8], scan: &mut Scan, kinds: &[Kind]) {
+    // unshare(2) and setns(2) are a thread's: one of a process's threads may be the only one in a namespace. Types
+    // that belong to all threads (user, pid for itself) never differ.
     let Ok(tasks) = open_directory(proc, &format!("{pid}/task")) else { return };
     let Ok(threads) = numbers(&tasks) else { return };
     for thread in threads.into_iter().filter(|thread| *thread != pid) {
@@ -91,6 +93,7 @@ fn descriptors(proc: BorrowedFd<'_>, pid: i32, scan: &mut Scan, kinds: &[Kind]) 
 
 /// Opens the network namespace of another process's socket: the descriptor is duplicated by `pidfd_getfd(2)`.
 pub(crate) fn socket_namespace(pid: i32, descriptor: i32) -> Option<OwnedFd> {
+    // pidfd_getfd(2) needs the rights of ptrace(2) over the process: where they lack, the socket is not seen.
     let pidfd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
     let socket = pidfd_getfd(&pidfd, descriptor, PidfdGetfdFlags::empty()).ok()?;
     namespace::of_socket(socket.as_fd()).ok()
@@ -107,6 +110,7 @@ fn what(directory: &OwnedFd, name: &str) -> Descriptor {
     if let Some((kind, inode)) = link(directory, name) {
         return Descriptor::Namespace(kind, inode);
     }
+    // Eight bytes tell `socket:[` from all the others: the number in it is not wanted.
     let mut buffer = [MaybeUninit::uninit(); 8];
     let Ok((text, _)) = readlinkat_raw(directory, name, &mut buffer) else { return Descriptor::Other };
     if text.starts_with(b"socket:") {
@@ -116,6 +120,7 @@ fn what(directory: &OwnedFd, name: &str) -> Descriptor {
     if !text.starts_with(b"/") || !is_nsfs(directory, name) {
         return Descriptor::Other;
     }
+    // Only after the device has shown that it is a namespace: to open a FIFO could hang, and a tape could rewind.
     let opened = openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let known = opened.ok().and_then(|fd| Some((namespace::kind(fd.as_fd()).ok()??, inode(fd.as_fd())?)));
     known.map_or(Descriptor::Other, |(kind, inode)| Descriptor::Namespace(kind, inode))

@@ -80,6 +80,8 @@ fn ask(fd: BorrowedFd<'_>, inode: u64, kind: Kind, scan: &mut Scan, relations: &
 
 fn follow(fd: &OwnedFd, kind: Kind, scan: &mut Scan, relations: &mut HashMap<u64, Relation>) -> u64 {
     let Some(inode) = inode(fd.as_fd()) else { return 0 };
+    // The walk upwards ends at one that is known, and at the first namespace of all, which has no owner that may be
+    // seen.
     if !scan.namespaces.contains_key(&inode) {
         scan.entry(inode, kind).held.related = true;
         ask(fd.as_fd(), inode, kind, scan, relations);

@@ -70,6 +70,8 @@ impl Scan {
             for (inode, kind) in inodes.iter().zip(Kind::ALL).filter(|(inode, _)| **inode != 0) {
                 let namespace = scan.namespaces.entry(*inode).or_insert_with(|| Namespace::empty(*inode, kind));
                 namespace.nprocs += 1;
+                // lsns calls the lowest pid the namespace's process. It need not be the oldest: numbers start anew at
+                // `pid_max`.
                 namespace.lead = Some(namespace.lead.map_or(*pid, |lead| lead.min(*pid)));
             }
         }
@@ -108,6 +110,7 @@ pub(crate) fn open_proc() -> Result<OwnedFd> {
 
 /// Returns the entries of an open directory that are numbers, in its order.
 pub(crate) fn numbers(directory: impl AsFd) -> std::io::Result<Vec<i32>> {
+    // getdents64(2) with a large buffer: a call for some four thousand processes.
     let mut buffer = vec![MaybeUninit::uninit(); 1 << 17];
     let mut entries = RawDir::new(directory, &mut buffer);
     let mut found = vec![];
@@ -128,6 +131,8 @@ fn links(proc: BorrowedFd<'_>, pids: &[i32], kinds: &[Kind]) -> Vec<(i32, [u64; 
 
 /// Reads the links in a `ns` directory. A process that is gone, or whose links we may not read, has none.
 pub(crate) fn process_links(proc: BorrowedFd<'_>, path: &str, kinds: &[Kind]) -> Option<[u64; 8]> {
+    // `O_PATH`: the links are read relative to one look-up of /proc/PID/ns, and all are of the same process, even if
+    // its number passes on.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(proc, path, flags, Mode::empty()).ok()?;
     let mut inodes = [0; 8];

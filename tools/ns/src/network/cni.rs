@@ -87,6 +87,8 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
 impl Attachment {
     /// Runs the plugins in their order, each with the result of the one before.
     fn add(&mut self) -> Result<()> {
+        // CNI specification, section 3, "Adding an attachment": one after another, each with `prevResult`. A failure
+        // leaves the rest out, and the runtime calls DEL for all.
         for plugin in self.plugins() {
             let printed = self.execute("ADD", &plugin)?;
             let result = serde_json::from_slice(&printed).with_context(|| format!("result of {}", name(&plugin)))?;
@@ -98,6 +100,8 @@ impl Attachment {
     /// Runs them in reverse, each with the last one's result. What is gone already is no error for a plugin.
     fn delete(&self) -> Result<()> {
         let mut first = Ok(());
+        // All are called although one fails, and the file stays, so that it can be tried again: a plugin has to take
+        // what is gone already for deleted (section 2, "DEL").
         for plugin in self.plugins().iter().rev() {
             first = first.and(self.execute("DEL", plugin).map(|_| ()));
         }
@@ -129,6 +133,8 @@ impl Attachment {
             let mut child = Command::new(&program)
                 .env("CNI_COMMAND", command)
                 .env("CNI_CONTAINERID", &*self.id)
+                // Empty where the namespace is gone: a plugin then releases what it has outside, addresses and rules
+                // (section 2, "DEL").
                 .env("CNI_NETNS", if netns.exists() { netns.as_os_str() } else { "".as_ref() })
                 .env("CNI_IFNAME", &self.interface)
                 .env("CNI_PATH", &paths)
@@ -147,6 +153,7 @@ impl Attachment {
         if output.status.success() {
             return Ok(output.stdout);
         }
+        // An error comes on stdout too, as JSON: section 5, "Error". stderr is for people, and goes through.
         let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let member = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let told: Vec<&str> = ["msg", "details"].into_iter().filter_map(member).collect();
@@ -187,6 +194,7 @@ fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
     for plugin in plugins.ok_or_else(|| anyhow!("it has no plugins"))? {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
         let is_name = !kind.is_empty() && !kind.contains('/') && kind != "..";
+        // The type is joined to a directory of `CNI_PATH`, and executed as root. Section 1 allows no slash in it.
         ensure!(is_name, "a plugin's type {kind:?} is no program's name");
     }
     Ok(list)

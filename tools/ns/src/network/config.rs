@@ -54,6 +54,7 @@ impl Config {
     }
 
     fn replace(&self, text: &[u8]) -> Result<()> {
+        // A whole file or the old one: the runtime that reads it may be started at any moment.
         output::replace(&self.path, text).with_context(|| format!("write {}", self.path.display()))
     }
 }

@@ -41,11 +41,13 @@ pub(crate) fn create(
     removal::sweep(&mut host)?;
     let bridge = bridge_of(name);
     let link = host.link(&bridge).with_context(|| format!("look for {bridge}"))?;
+    // Also one that is no bridge of ours: the first container would find it, and be refused, much later.
     ensure!(link.is_none(), "network {name} exists already: a link has its name");
     if settings.macvlan.is_none() {
         let observed = observe(&mut host, directories, &bridge, &settings)?;
         let gateways = gateways(&bridge, &settings, &observed)?;
         settings.subnets = gateways.iter().map(|gateway| gateway.network()).collect();
+        // What was a wish is a network by now, which stays the same at each start, whoever has come meanwhile.
         settings.ipv6 = false;
         settings.gateways = gateways.iter().map(|gateway| gateway.address).collect();
     }

@@ -63,6 +63,7 @@ pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
     let mut batch = Batch::nftables(None);
     for (table, chain) in missing {
         batch.push(&table.create(), flag::CREATE);
+        // Made, emptied and filled in one transaction: at no moment is there a chain without its rules.
         batch.push(&table.create_chain(&chain.name, Some(chain.hook)), flag::CREATE);
         batch.push(&table.flush_chain(&chain.name), 0);
         for (comment, rule) in &chain.rules {
@@ -106,6 +107,7 @@ fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wa
         let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
         let wanted = if networks.is_empty() { vec![] } else { chains(rules, &networks) };
         for chain in wanted {
+            // A rule is known by its comment: what it says exactly, the kernel gives back in another form.
             let present = rules_in(socket, table, &chain.name)?;
             let wanted = chain.rules.iter().map(|(comment, _)| Some(comment.as_str()));
             if !present.iter().map(|rule| rule.comment.as_deref()).eq(wanted) {
@@ -160,6 +162,8 @@ fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
     if rules.masquerade {
         chains.push(Wanted {
             name: rules.bridge.clone(),
+            // 100 is `srcnat` (nft(8), "Standard priority names"): where the kernel itself expects translation of
+            // sources.
             hook: hook("nat", Hook::POSTROUTING, 100),
             rules: networks.iter().map(leaving).collect(),
         });
@@ -189,6 +193,8 @@ fn of_family(network: &Cidr, family: Family) -> bool {
 }
 
 /// `ip saddr NETWORK oifname != BRIDGE masquerade`
+///
+/// Packets to a bridge's own containers keep their source, so that these know each other.
 fn masquerade_rule(links: &[u8], network: Cidr) -> Vec<Expression> {
     let source = octets(network.network().address);
     let ones = Cidr { address: if network.address.is_ipv4() { [255; 4].into() } else { [255; 16].into() }, ..network };

@@ -26,6 +26,7 @@ impl Network {
         let directory = Path::new(NETWORKS).join(&**name);
         let open = || -> std::io::Result<File> {
             fs::create_dir_all(&directory)?;
+            // The plugin's own lock file, and its way of locking (flock(2)): both see each other's addresses.
             let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
             flock(&lock, FlockOperation::LockExclusive)?;
             Ok(lock)
@@ -44,6 +45,7 @@ impl Network {
 /// Notes that a container has an address. The network is locked by who has chosen it.
 pub(super) fn note(network: &NetworkName, address: IpAddr, id: &ContainerId, interface: &str) -> Result<()> {
     let path = Path::new(NETWORKS).join(&**network).join(address.to_string());
+    // `O_EXCL` is the allocation itself, as with the plugin: of two that write, one gets EEXIST.
     let write = || File::options().write(true).create_new(true).open(&path)?.write_all(text(id, interface).as_bytes());
     write().with_context(|| format!("write {}", path.display()))
 }
@@ -63,6 +65,7 @@ pub(super) fn withdraw(id: &ContainerId, kept: &[IpAddr]) -> Result<()> {
 }
 
 fn text(id: &str, interface: &str) -> String {
+    // The plugin writes a line end of two bytes, and compares the whole text.
     format!("{id}\r\n{interface}")
 }
 

@@ -185,12 +185,14 @@ fn add(file: &mut File, new: &[String]) -> Result<()> {
         };
         let line = format!("{line:width$}", width = known.len() - 1);
         // It stays a comment until all of it is there.
+        // Two writes of bytes in place: a reader between them sees a comment, never half a name.
         file.write_all_at(&line.as_bytes()[1..], begin + 1)?;
         file.write_all_at(&line.as_bytes()[..1], begin)?;
     }
     if more.trim_end().is_empty() {
         return Ok(());
     }
+    // At the end that was read: what a container appends in this moment may be written over, which is its own affair.
     Ok(file.write_all_at(more.as_bytes(), known.len() as u64)?)
 }
 

@@ -51,6 +51,8 @@ pub(crate) fn choose(
     // The network's own address is number 0; in IPv4 the last one is for broadcasts.
     let first = u128::from(range == network);
     let count = range.size().saturating_add(1).saturating_sub(2 * first);
+    // Not the lowest free one: an address that was just given back is not given to another at once, whose neighbours
+    // and connections would be taken for the old one's.
     let start = if count == 0 { 0 } else { u128::from(hash(id)) % count };
     (0..count.min(TRIES))
         .map(|step| range.nth(first + (start + step) % count))

@@ -1,5 +1,8 @@
 //! The lock that whoever changes a network holds: looking and acting must be one thing, since nobody else may choose an
 //! address, or remove the bridge, between the two. The roots of a machine share it, because they share the network.
+//!
+//! A lock in /run/drayage, not below a root: two roots of one machine choose addresses on the same bridges. The
+//! file's time says when the lock was last taken, by which the sweep knows whether containers come and go.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

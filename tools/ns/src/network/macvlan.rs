@@ -1,5 +1,8 @@
 //! A container directly on the network of one of the host's interfaces, by a macvlan link: no bridge, no rules. The host
 //! itself cannot be reached over it, which is the kernel's way.
+//!
+//! Its notes are the links themselves, seen from inside: a macvlan link has no end on the host that could have an
+//! alias.
 
 use std::os::fd::AsFd;
 

@@ -43,7 +43,8 @@ pub(crate) fn of_process(pid: i32) -> io::Result<PathBuf> {
 pub(crate) fn create<T: Send>(id: &ContainerId, inside: impl FnOnce() -> Result<T> + Send) -> Result<(OwnedFd, T)> {
     make_directory().with_context(|| format!("make {NAMESPACES} a mount point"))?;
     let path = namespace(id);
-    // `exists` has told that nothing is mounted on it.
+    // `exists` has told that nothing is mounted on it: what is left is the empty file of a killed process, or of `ip
+    // netns` in another mount namespace.
     let _none = fs::remove_file(&path);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
     let made = in_other(
@@ -83,6 +84,8 @@ pub(crate) fn remove(id: &ContainerId) -> io::Result<()> {
     sys::file::there(fs::remove_file(&path)).map(drop)
 }
 
+/// Does something in another network namespace. A socket that it opens stays there, so that this is all that ever
+/// happens inside.
 fn in_other<T: Send>(
     leave: impl FnOnce() -> io::Result<()> + Send,
     inside: impl FnOnce() -> Result<T> + Send,
@@ -98,6 +101,7 @@ fn in_other<T: Send>(
     let own = File::open(OWN_NETWORK)?;
     leave()?;
     let done = inside();
+    // Even after an error: whatever this process does next is meant for the host's network.
     enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
     done
 }

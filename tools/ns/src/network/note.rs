@@ -8,6 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Writes a note, one that is to `last` on the disk.
+///
+/// What is below /run need not last; a created network's settings are below /var/lib, and are synced before the
+/// rename.
 pub(super) fn write(path: &Path, note: &impl Serialize, last: bool) -> Result<()> {
     let draft = draft_of(path);
     let write = || -> Result<()> {

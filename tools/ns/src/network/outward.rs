@@ -39,7 +39,8 @@ pub(super) fn stop(directories: &Directories, id: &ContainerId) {
         line.split(|byte| *byte == 0).any(|word| word == netns.as_os_str().as_encoded_bytes())
     };
     if let Some(pid) = pid.filter(|pid| *pid > 0).filter(is_ours).and_then(Pid::from_raw) {
-        // It may end by itself in this moment.
+        // It may end by itself in this moment. A pidfd would not help: the number was noted by pasta itself, and is
+        // looked at here.
         let _ended = kill_process(pid, Signal::TERM);
     }
     let _gone = fs::remove_file(note);
@@ -48,6 +49,8 @@ pub(super) fn stop(directories: &Directories, id: &ContainerId) {
 /// It goes into the background once the namespace is configured.
 fn pasta(note: &Path, netns: &Path) -> Result<bool> {
     let mut command = Command::new("pasta");
+    // No ports by pasta: `portmap` has them. Without --no-map-gw the gateway's address would lead to the host's
+    // loopback.
     command.args("--config-net --no-map-gw --quiet -t none -u none -T none -U none --pid".split(' '));
     command.arg(note).arg("--netns").arg(netns).stdin(Stdio::null());
     let done = sys::file::there(sys::child::apart(&mut command, 0).output()).context("execute pasta")?;

@@ -168,6 +168,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     let gateways = gateways(bridge, &request.settings, observed)?;
     let leases = leases(request, &gateways, holder)?;
     steps.extend(notes(request, &leases));
+    // Given, not the kernel's choice: a bridge without an address of its own takes the lowest of its ports', and
+    // changes it when a container comes, which containers' neighbour tables do not hear of.
     let bridge_mac = match &observed.bridge {
         Some(known) => known.mac,
         None => Some(mac(leases.first().map(|lease| lease.gateway), bridge)),
@@ -190,11 +192,14 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     let has = |gateway: &Cidr| observed.bridge.as_ref().is_some_and(|known| known.addresses.contains(gateway));
     let missing = gateways.iter().filter(|gateway| !has(gateway));
     steps.extend(missing.map(|address| Step::HostAddress { link: bridge.clone(), address: *address }));
+    // Also where it was up before: somebody may have taken it down.
     steps.push(Step::HostUp(bridge.clone()));
     let rules = firewall(request, observed, bridge, &gateways);
     if !rules.internal || routed {
         steps.extend(forwards(&gateways));
     }
+    // What iptables-legacy has is looked for with the first container of a bridge alone: it takes the execution of
+    // that program.
     let first = observed.bridge.as_ref().is_none_or(|known| known.free);
     if rules.internal || rules.masquerade || rules.forward != Forward::Off {
         steps.push(Step::Firewall { rules, first });
@@ -206,11 +211,13 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     let port = NewLink { name: port_name.clone(), mac: Some(port_mac), mtu, group: Some(owner::GROUP) };
     let peer = NewLink { name: request.interface.clone(), mac: Some(mac), mtu, group: None };
     let controller = Some(bridge.clone()).filter(|_| !routed);
+    // The firewall is there before: no packet of the new container's finds a bridge without its guard.
     steps.push(Step::Pair { port, bridge: controller.clone(), peer });
     // A bridge's port speaks for nobody.
     steps.push(Step::HostIpv6 { link: port_name.clone(), enabled: enabled && routed });
     let alias = request.alias(&addresses);
     // Only one link has the container's own name.
+    // The further names are the addresses' reservations: from here on the kernel refuses them to another port.
     let names = alias.names().into_iter().skip(usize::from(request.is_further)).collect();
     steps.push(Step::Alias { link: port_name.clone(), alias: alias.to_string(), names });
     let link = request.interface.clone();
@@ -221,6 +228,8 @@ pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) 
     steps.extend(leases.iter().map(address));
     steps.push(Step::Up(link.clone()));
     let way = [port_name.clone()].into_iter().chain(controller).collect();
+    // Neighbours may still have the address of the container that had it before, with another hardware address, for a
+    // minute.
     steps.push(Step::Announce { link: link.clone(), mac: Some(mac), way });
     // What was known of neighbours before that is forgotten.
     let ends = [(&port_name, port_mac), (&link, mac)];

@@ -58,6 +58,7 @@ fn free(bridge: &str, pools: &[(Cidr, u8)], observed: &Observed) -> Result<Cidr>
     let cut = |(pool, prefix): &(Cidr, u8)| {
         let (pool, prefix) = (*pool, *prefix);
         let count = 1_u128 << (prefix - pool.prefix);
+        // The same bridge gets the same network again after a boot, so that what refers to addresses goes on to work.
         let start = u128::from(hash(bridge)) % count;
         let size = 1_u128 << (pool.bits() - prefix);
         (0..count).map(move |step| Cidr { address: pool.nth((start + step) % count * size), prefix })

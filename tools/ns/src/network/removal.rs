@@ -35,7 +35,8 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     let theirs: Vec<PortAlias> = others.iter().filter_map(PortAlias::of).filter(|port| port.id == *id).collect();
     // Of a name without a namespace somebody else's may be mounted in another mount namespace.
     let is_ours = match inside.iter().find(|link| link.index == 1) {
-        // Whoever is root in there may have made anything of what it says.
+        // The alias of lo can be changed by root of the namespace, which may be the container's. The port on the host
+        // cannot, and the kernel says of both ends that they belong together.
         Some(lo) => whose.covers(owner::of_namespace(lo, id)) || ports.iter().any(|port| leads_to(port, &inside)),
         None => theirs.is_empty(),
     };
@@ -64,6 +65,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
         // It may be gone in earnest. By its names first: one that is marked is known by nothing else.
         for name in PortAlias::of(port).iter().flat_map(PortAlias::names) {
             // That of a further network has not the container's own.
+            // The addresses are free at once, though the links live until the kernel gets to them.
             let _free = host.remove_names(port.index, &[name]);
         }
         let _gone = host.set_alias(&port.name, &owner::gone(id));
@@ -157,6 +159,7 @@ fn is_last(host: &mut Router, port: &Link) -> Result<bool> {
 /// Removes, when nothing has happened for a moment, our bridges that have no port, and what a killed process has left.
 pub(crate) fn sweep_all() -> Result<()> {
     let turn = lock_file("sweep.lock")?;
+    // One sweep at a time is enough: it looks at all there is when it comes to work.
     if flock(&turn, FlockOperation::NonBlockingLockExclusive).is_err() {
         // Another one waits already.
         return Ok(());
@@ -189,6 +192,8 @@ pub(super) fn sweep(host: &mut Router) -> Result<()> {
         delete_link(host, port)?;
     }
     for link in idle(&links) {
+        // Rules before the link: a bridge without its guard would be open for a moment. The socket is closed after
+        // the link is deleted, since both wait for the same RCU grace period.
         let rules = firewall::remove(&link.name, owner::routed_ports_of(link).as_deref());
         let rules = rules.with_context(|| format!("remove the rules of {}", link.name))?;
         delete_link(host, link)?;
@@ -206,6 +211,8 @@ fn idle(links: &[Link]) -> Vec<&Link> {
     links.iter().filter(|link| is_half_made(link) || owner::is_bridge(link) && !has_port(link)).collect()
 }
 
+/// The group is given in the message that makes the link, the alias in a later one; between the two its maker was
+/// killed.
 fn is_half_made(link: &Link) -> bool {
     link.group == owner::GROUP && link.alias.is_none() && !owner::is_bridge(link)
 }

@@ -1,5 +1,8 @@
 //! `ns check` and `ns restore`: what others have taken from the networks of containers that are there, by flushing a
 //! firewall or an interface. What they had says each bundle's record.
+//!
+//! The bundles' records say what was there; links and their aliases say what still is. What is missing is put back by
+//! the same steps that made it. A container's own end is never touched: only its own start makes that anew.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -100,6 +103,8 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
             let link = links.iter().find(|link| link.name == attachment.port);
             let Attachment { alias, port, .. } = &attachment;
             if link.and_then(PortAlias::of).as_ref() == Some(alias) {
+                // Only where the port's alias says exactly this container, owner and addresses: a record may be older
+                // than the network.
                 found.push(attachment);
             } else if link.is_none() && named::exists(&alias.id) {
                 log::warn!("{} has lost its link {port}, which only a new start makes again", alias.id);

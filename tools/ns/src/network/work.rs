@@ -24,6 +24,8 @@ pub(crate) struct Work {
     pub(crate) host: Router,
     container: Option<(OwnedFd, Router)>,
     /// The numbers of links: whether in the container, and the name.
+    ///
+    /// Each look-up by name is a request of its own.
     indexes: HashMap<(bool, String), u32>,
     done: Vec<Step>,
     /// Where it is noted.
@@ -62,6 +64,7 @@ impl Work {
             let _span = trace::span("step", step);
             let done = self.step(step).with_context(|| step.to_string());
             // The kernel may have made a link whose answer was not heard. What is there already it refuses.
+            // A link that is refused with EEXIST is somebody else's: undoing it would take theirs.
             let is_refused = |error: &anyhow::Error| {
                 error.downcast_ref::<netlink::Error>().is_some_and(|error| error.errno() == Some(Errno::EXIST))
             };
@@ -161,6 +164,8 @@ impl Work {
     /// know another one who had it before.
     fn expect_neighbours(&self) -> Result<()> {
         let (netns, _) = self.container.as_ref().ok_or_else(no_namespace)?;
+        // In `default`, before the link is made, since a link takes its settings from there at its birth: an
+        // advertisement may arrive as soon as it is up.
         let settings = [("accept_ra", "0"), ("ndisc_notify", "1")];
         let set = named::within(netns.as_fd(), || Ok(forwarding::set_all("ipv6/conf/default", &settings)));
         if let Err(error) = set? {
@@ -171,6 +176,8 @@ impl Work {
 
     fn announce(&mut self, link: &str, mac: Option<Mac>, way: &[String]) -> Result<()> {
         for link in way {
+            // A port that came up forwards only when the kernel's link watch has run, up to a second later; asking
+            // runs it. An announcement before that is lost.
             sys::network::has_carrier(link).with_context(|| format!("look at {link}"))?;
         }
         self.inside(link, |router, index| -> Result<()> {

@@ -17,6 +17,8 @@ use crate::network::{mac_text, within};
 /// Describes the network namespace at `path`.
 pub(super) fn describe(path: &Path, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let netns = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    // The socket stays of the namespace in which it was made, so that only the making happens inside; /proc/net,
+    // which shows the reader's own namespace, has to be read there, too.
     let (mut inside, tables) = within(netns.as_fd(), || Ok((Router::open()?, tables())))
         .with_context(|| format!("enter {}", path.display()))?;
     let host = Router::open()?.links(None)?;
@@ -54,6 +56,8 @@ pub(super) fn describe(path: &Path, proc: BorrowedFd<'_>, scan: &Scan) -> Result
 /// The other end of a pair, where it is on the host: its name there.
 fn peer(link: &Link, host: &[Link]) -> Option<Value> {
     let index = link.peer?;
+    // Indexes are each namespace's own: that both name each other, and are of one kind, is as sure as it gets without
+    // entering.
     let is_it = |other: &&Link| other.index == index && other.peer == Some(link.index) && other.kind == link.kind;
     let name = host.iter().find(is_it).map(|other| other.name.clone());
     Some(json!({"index": index, "netnsid": link.peer_namespace, "name": name}))

@@ -72,6 +72,7 @@ impl Config {
         let mut value: Value = serde_json::from_slice(text)?;
         let previous = value.as_object_mut().and_then(|members| members.shift_remove("prevResult"));
         drop_nulls(&mut value);
+        // Without `prevResult`, whose nulls are another plugin's to mean something.
         let config: Self = serde_json::from_value(value)?;
         // What other plugins have written is handed on as it is.
         Ok(Self { prev_result: previous.map(serde_json::from_value).transpose()?.unwrap_or_default(), ..config })
@@ -94,6 +95,7 @@ impl Config {
         self.check_keys()?;
         let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();
         let mut specs: Vec<PortSpec> = Vec::new();
+        // Kubernetes writes 0 for a container port that is only declared.
         for port in ports.iter().filter(|port| port.host > 0) {
             let spec = spec(port)?;
             // Runtimes repeat a port, or ask for it at one address beside all: the standard plugin takes both.

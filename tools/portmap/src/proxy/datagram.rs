@@ -59,6 +59,8 @@ impl Flows {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
                 Err(_) => return,
             };
+            // Each client has its own socket, since the answer's only address is the port that the container answers
+            // to.
             let Ok(flow) = self.flow(Ends { door: index, client, host }, &door.inside, epoll) else { continue };
             let socket = self.by_index.get_mut(&flow).map(|flow| {
                 flow.used = Instant::now();
@@ -84,6 +86,8 @@ impl Flows {
                     let datagram = self.buffer.get(..length).unwrap_or_default();
                     let Ends { door, client, host } = flow.ends;
                     let socket = doors.get(door).map(|door| door.socket.as_fd());
+                    // From the address that the client asked: on a host with several, any other would be thrown away
+                    // by it.
                     let _lost = socket.map(|socket| sys::datagram::send(socket, datagram, client, host));
                 }
                 Err(Errno::AGAIN) => return,
@@ -125,6 +129,8 @@ impl Flows {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        // A connected socket gets answers from that address alone, and hears of ICMP's "port unreachable" as
+        // ECONNREFUSED (udp(7)).
         net::connect(&socket, &to)?;
         let index = self.next;
         self.next = self.next.wrapping_add(1);

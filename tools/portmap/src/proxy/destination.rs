@@ -50,6 +50,8 @@ impl Destination {
 impl SocketPath {
     fn connect(&self, socket: &OwnedFd) -> Result<(), Errno> {
         let found = self.open()?;
+        // By the open file: between a look-up and a connect by path the container could exchange it for a link to the
+        // host's.
         net::connect(socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd()))?)
     }
 

@@ -1,5 +1,8 @@
 //! The host's sockets, as all threads that accept at them share them. A door is open only while somebody in the container
 //! listens.
+//!
+//! Opening and shutting race between threads: one that has just accepted finds that nobody listens, while the first
+//! opens the door for a new listener. Both hold the door's lock, so that the socket and `to` always agree.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -86,6 +89,7 @@ impl Door {
 
     fn watch(&self, index: u32, epoll: &OwnedFd) -> Result<(), Errno> {
         // One of those who wait is woken, not all of them.
+        // Level-triggered: what one thread leaves in the queue wakes another one.
         let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
         match epoll::add(epoll, &self.socket, Token::Door(index).data(), flags) {
             Err(Errno::EXIST) => Ok(()),
@@ -157,6 +161,7 @@ impl Doors {
         let Some(door) = self.get(index) else { return Ok(()) };
         let mut led = door.lock();
         if !sockopt::socket_acceptconn(&door.socket)? {
+            // Before listen(2), since the sockets that it accepts inherit the option.
             hold_alone(&door.socket, false)?;
             net::listen(&door.socket, BACKLOG)?;
         }
@@ -182,6 +187,8 @@ impl Doors {
             let _left = epoll::delete(epoll, &door.socket);
         }
         if matches!(door.origin, Origin::Port(_)) {
+            // shutdown(2) ends listening on Linux, keeps the port bound, and resets those who wait in the queue;
+            // close(2) would give the port away.
             if let Err(error) = net::shutdown(&door.socket, Shutdown::Read) {
                 warn!("stop listening for {}: {error}", door.served);
             }

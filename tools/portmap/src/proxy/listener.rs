@@ -44,6 +44,7 @@ impl Listener {
 
     /// Closes the socket, which a child has from now on, and leaves the name to that.
     pub(crate) fn hand_on(self) {
+        // Its drop would remove the socket's file, which is the child's now.
         std::mem::forget(self.name);
     }
 
@@ -152,7 +153,8 @@ fn at_path(path: &Path) -> Result<OwnedFd, Errno> {
         }
         bound => bound?,
     }
-    // Where it is not listened at, it looks like one that was left.
+    // A socket that nobody listens at answers ECONNREFUSED, which is how a left one is told above. So it listens from
+    // the start, and clients wait in its queue.
     net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -184,6 +186,7 @@ fn at_port(spec: &PortSpec, port: u16, surroundings: &Surroundings<'_>) -> anyho
     let addresses = spec.host_ip.map_or_else(|| vec![any(true), any(false)], |ip| vec![ip]);
     let mut taken: Vec<(OwnedFd, SocketAddr)> = Vec::new();
     for ip in addresses {
+        // Port 0 lets the kernel choose; the second family then takes the same number.
         let port = taken.first().map_or(port, |(_, first)| first.port());
         let address = SocketAddr::new(ip, port);
         match bind(address, spec.protocol) {

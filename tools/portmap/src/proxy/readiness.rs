@@ -1,5 +1,9 @@
 //! Whether somebody listens in the container: read from the namespace's own table of sockets, since trying to connect
 //! would be seen by the container's program.
+//!
+//! The kernel tells nobody that a socket begins to listen, so the table is read again and again: from 5 ms on, each
+//! time twice as long, up to 100 ms, and up to a second after a minute. Once all listen, nothing is read any more,
+//! until a connection fails.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -57,6 +61,7 @@ impl Readiness {
                 Inside::Address(address) => Some(Destination::Address(*address)),
                 Inside::Nothing => continue,
                 Inside::Port(port) => {
+                    // One reading for all doors, however many there are.
                     let to = tcp.get_or_insert_with(listening).iter().find(|address| address.port() == *port);
                     to.map(|to| Destination::Address(reachable(*to)))
                 }

@@ -65,6 +65,7 @@ impl Relay {
     pub(super) fn turn(&mut self, stores: &mut Stores) -> Result<Turn, Failure> {
         self.pump(stores).map_err(|error| {
             // What one side broke off must not look like an end to the other.
+            // A close would send FIN, which says "this was all". SO_LINGER with 0 sends RST instead (socket(7)).
             reset(&self.client);
             reset(&self.server);
             match error {

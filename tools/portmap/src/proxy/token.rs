@@ -1,4 +1,6 @@
 //! What an event is about, in the number that epoll carries for us.
+//!
+//! Numbers are never used twice, because an event may be for a socket that was closed earlier in the same turn.
 
 use rustix::event::epoll::EventData;
 

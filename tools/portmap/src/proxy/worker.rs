@@ -99,6 +99,7 @@ impl Worker {
     /// Does what was left to do when the events were done.
     pub(super) fn go_on(&mut self) {
         let mut unfinished = std::mem::take(&mut self.unfinished);
+        // Two events of one connection in one turn may have put it there twice.
         unfinished.sort_unstable();
         unfinished.dedup();
         for number in unfinished {
@@ -119,6 +120,8 @@ impl Worker {
         let Some(to) = door.destination() else { return };
         let client = match door.accept() {
             Ok(client) => client,
+            // The connection stays in the kernel's queue, and the socket readable: waiting at it would be a busy
+            // loop.
             Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return self.leave(),
             // Another thread was faster, or the client is gone.
             Err(_) => return,

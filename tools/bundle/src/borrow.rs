@@ -55,6 +55,7 @@ fn borrow(entry: &Value, bundle: &Path, read_only: bool) -> Option<Mount> {
     let options: Vec<&str> = entry["options"].as_array()?.iter().filter_map(Value::as_str).collect();
     let recursive = options.contains(&"rbind");
     let kernel_s = ["/dev", "/proc", "/sys"].iter().any(|own| is_below(destination, own));
+    // Its hosts file and the like are that container's own.
     let bundle_s = Path::new(source).starts_with(bundle) && !Path::new(source).starts_with(bundle.join("volumes"));
     if kernel_s || bundle_s || !(recursive || options.contains(&"bind")) {
         return None;

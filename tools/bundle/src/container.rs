@@ -1,5 +1,8 @@
 //! The bundle's directory: claimed by making it, whole once config.json is in it, and locked
 //! while it is in between, so that nobody takes a bundle being made for what a killed process has left.
+//!
+//! flock(2) on the directory itself needs no file that could be left over. mkdir(2) is what claims the name: it
+//! succeeds once.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
@@ -79,6 +82,8 @@ impl Claim {
             let mut file = File::options().write(true).create_new(true).mode(0o644).open(&temporary)?;
             rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o644))?;
             file.write_all(text)?;
+            // No fsync: a bundle that a power cut has spoilt has no config.json, or is made again; layers are what is
+            // synced.
             drop(file);
             fs::rename(&temporary, &path)
         };
@@ -146,6 +151,9 @@ pub(crate) fn is_whole(path: &Path) -> Result<bool> {
 }
 
 /// Removes a bundle: unmounted, then out of the way in one step, then piece by piece.
+///
+/// The rename is the moment at which the name is free. What it leaves is swept by the next `bundle`, if this one is
+/// killed.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     // Others can tell that somebody is at work on it. Its keeper has it locked, too; it may be gone already.
     let at_work = File::open(path);

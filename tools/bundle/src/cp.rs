@@ -34,6 +34,7 @@ pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
     });
     let bundle = named.map(|id| directories.bundle(id));
     match bundle.and_then(|bundle| runner(&bundle, directories).ok().flatten().and_then(Pid::from_raw)) {
+        // The process's own namespace: another one with the same map would not have power over its mounts.
         Some(pid) if !rustix::process::geteuid().is_root() => {
             let joined = rustix::process::pidfd_open(pid, PidfdFlags::empty())
                 .and_then(|process| move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::USER));
@@ -48,6 +49,7 @@ pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
 /// Copies.
 pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
     let open = |id: &ContainerId| Place::of_container(id, directories).with_context(|| format!("container {id}"));
+    // Before anything is made, so that a copy ends between two files, and an overlay is let go.
     let interrupt = Interrupt::watch()?;
     // Modes are the originals'.
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -104,6 +106,7 @@ fn copy(from: &Place, path: &Path, to: &Place, target: &Path, (options, manner):
         Found::Object(object) => (object.directory, object.name),
     };
     if source.only_content {
+        // docker cp: `DIR/.` to a name that is not there makes the directory, as `DIR` would.
         let made = Entry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
         return copy_content(source.open_directory()?, made, manner);
     }

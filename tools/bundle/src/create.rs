@@ -1,4 +1,9 @@
 //! A bundle is made: inputs are read, config.json is computed, and then everything is written, whole or not at all.
+//!
+//! The order: the directory is claimed; the overlay is made but attached nowhere; config.json is computed from what
+//! the image has inside; files and volumes are made; the overlay is attached; the record is written; and config.json
+//! is written last, which makes the directory a bundle (`container::is_whole`). Whatever fails before undoes all of
+//! it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -91,6 +96,7 @@ pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> 
     if let Some(mounted) = mounted {
         let target = claim.path.join("rootfs");
         log::debug!("mount the overlay on {}", target.display());
+        // Late: a detached mount vanishes with this process, one that is attached has to be found and unmounted.
         mounted.attach(&target).with_context(|| format!("mount the overlay on {}", target.display()))?;
     }
     origin.record.set(&Bundle(claim.path.clone()));

@@ -25,6 +25,7 @@ impl FromStr for DeviceFlag {
         let parts: Vec<&str> = text.split(':').collect();
         let (host, container, access) = match parts.as_slice() {
             [host] => (*host, *host, "rwm"),
+            // Letters of `rwm` before a path: docker's order, by which a container path needs its slash.
             [host, access] if is_access(access) => (*host, *host, *access),
             [host, container] => (*host, *container, "rwm"),
             [host, container, access] if is_access(access) => (*host, *container, *access),
@@ -135,6 +136,7 @@ impl Device {
 
 /// Looks a device up on the host. A directory stands for the devices in it.
 pub(crate) fn look_up(flag: &DeviceFlag) -> Result<Vec<Device>> {
+    // Links are followed: /dev/disk/by-id/ has nothing else, and the container gets the node itself.
     let metadata = fs::metadata(&flag.host).with_context(|| format!("device {}", flag.host.display()))?;
     if !metadata.is_dir() {
         let device = Device::of(flag.container.clone(), &metadata, &flag.access);

@@ -78,6 +78,7 @@ pub(crate) fn environment(defaults: &Defaults<'_>, image: &[String], user: &[Var
             None => variables.retain(|(present, _)| present != name),
         }
     }
+    // Last, from the account that the program runs as: only where neither the image nor the user has said.
     if !variables.iter().any(|(name, _)| name == "HOME") {
         variables.push(("HOME".into(), defaults.home.into()));
     }

@@ -59,6 +59,7 @@ pub(crate) fn resolv_conf(reach: Reach, host: &str, names: &Names) -> String {
             Some(line) if line[0] == "domain" => owned(&line[1..line.len().min(2)]),
             line => owned(line.map_or(&[], |line| &line[1..])),
         },
+        // docker's way to say "no search list at all".
         [none] if none == "." => Vec::new(),
         domains => domains.to_vec(),
     };

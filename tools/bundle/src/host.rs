@@ -21,6 +21,8 @@ pub(crate) fn held_capabilities() -> u64 {
 
 fn bounding_set() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // The bounding set and not the permitted one: `spawn` gets its capabilities by an execve(2) as root, which gives
+    // those in the bounding set (capabilities(7), "Capabilities and execution of programs by root").
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
@@ -53,6 +55,7 @@ pub(crate) fn namespaces(options: &Namespaces, directories: &Directories) -> Res
     };
     let cgroup = match &options.cgroupns {
         Some(namespace) => namespace.clone(),
+        // docker's defaults: on v1 a namespace of its own would hide from the container what limits it.
         None if cgroup::is_unified() => Namespace::Private,
         None => Namespace::Host,
     };

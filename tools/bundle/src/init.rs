@@ -36,8 +36,12 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
     let (program, arguments) = command.split_first().context("no command")?;
     let mut awaited = HANDED_ON.to_vec();
     awaited.push(Signal::CHILD);
+    // Before the child is there: its end, or a signal, that comes earlier would be lost. What the child inherits, the
+    // mask, its start clears.
     let signals = SignalFd::block(&awaited)?;
     let mut command = Command::new(program);
+    // Killed with us: as the first process of the pid namespace that is so anyway, but `--pid host` has another
+    // first.
     let child = sys::child::die_with_parent(command.args(arguments), Signal::KILL).spawn();
     let child = child.map_err(|error| {
         let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
@@ -49,6 +53,8 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
         while let Some(received) = signals.read()? {
             let signal = awaited.iter().find(|signal| u32::try_from(signal.as_raw()) == Ok(received.signal));
             // What the terminal sends reaches the command without us.
+            // `si_code` is `SI_KERNEL` for Ctrl-C: the terminal sends to the whole foreground group, which the
+            // command is in, and twice would be once too often.
             if let Some(signal) = signal.filter(|signal| received.from_process && **signal != Signal::CHILD) {
                 // It may have ended just now.
                 let _gone = kill_process(child, *signal);

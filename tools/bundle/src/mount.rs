@@ -55,6 +55,8 @@ impl Mount {
         }
         let mut options = vec![if self.recursive { "rbind" } else { "bind" }.to_owned()];
         options.extend(self.read_only.then(|| "ro".to_owned()));
+        // Said in any case: a bind mount inherits the propagation of its source, which systemd makes shared, and a
+        // mount in the container would appear on the host.
         options.push(self.propagation.clone().unwrap_or_else(|| "rprivate".to_owned()));
         entry(&self.destination, "bind", source, &options)
     }
@@ -83,6 +85,7 @@ pub(crate) fn entry<S: AsRef<str>>(destination: &str, kind: &str, source: &str, 
 
 /// Returns the mounts that docker gives to every container.
 pub(crate) fn defaults(shm_size: i64, privileged: bool) -> Vec<Value> {
+    // gid 5 is the group tty of nearly all images, and of glibc's grantpt(3). The kernel's own mode of ptmx is 0000.
     const PTS: [&str; 6] = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     const GUARDED: [&str; 3] = ["nosuid", "noexec", "nodev"];
     let kernel = |options: &[&str]| -> Vec<String> {
@@ -92,6 +95,7 @@ pub(crate) fn defaults(shm_size: i64, privileged: bool) -> Vec<Value> {
     let shm = format!("size={shm_size}");
     vec![
         entry("/proc", "proc", "proc", &GUARDED),
+        // 64 MiB: docker's number, which keeps a program that writes to /dev from filling the memory.
         entry("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         entry("/dev/pts", "devpts", "devpts", &PTS),
         entry("/sys", "sysfs", "sysfs", &kernel(&GUARDED)),

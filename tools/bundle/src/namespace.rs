@@ -64,6 +64,8 @@ impl Shared {
             match namespace {
                 Namespace::Private | Namespace::None => namespaces.push(json!({"type": name})),
                 Namespace::Path(path) => namespaces.push(json!({"type": name, "path": path})),
+                // What is not in the list is the runtime's own, and so the host's; a container has become a path by
+                // now.
                 Namespace::Host | Namespace::Container(_) => {}
             }
         }

@@ -64,7 +64,7 @@ impl Root {
 
 /// Opens a path inside `root`; `None` where nothing is.
 fn open(root: impl AsFd, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
-    // NONBLOCK: an image may have a FIFO there.
+    // The image may have a FIFO there, which would not open without a writer, or a terminal, which would become ours.
     let careful = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
     sys::file::there(root::open_with(root.as_fd(), Path::new(path), flags | careful, ResolveFlags::empty()))
 }

@@ -19,7 +19,8 @@ fn adapt_to(config: &mut Value, groups: &str) {
     if let Some(linux) = config["linux"].as_object_mut() {
         linux.shift_remove("cgroupsPath");
         let resources = linux.get_mut("resources").and_then(Value::as_object_mut);
-        // Which devices there are is all that limits them: the user could make none.
+        // Nothing but the devices that are there limits their use: in a user namespace mknod(2) of a device is
+        // refused (user_namespaces(7)), and no file system that is mounted there has devices of its own.
         if resources.is_some_and(|resources| resources.shift_remove("devices").is_some() && resources.is_empty()) {
             linux.shift_remove("resources");
         }

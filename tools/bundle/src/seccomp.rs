@@ -58,6 +58,7 @@ pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
     let mut rules = vec![json!({"names": allowed(capabilities), "action": "SCMP_ACT_ALLOW"})];
     rules.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, None)));
     // All but the kernel's ciphers and the hypervisor.
+    // A filter compares numbers and cannot say "none of these": below, between and above are three rules.
     for (value, comparison) in [(AF_ALG, "SCMP_CMP_LT"), (AF_ALG + 1, "SCMP_CMP_EQ"), (AF_VSOCK, "SCMP_CMP_GT")] {
         rules.push(json!({
             "names": ["socket"],
@@ -66,12 +67,16 @@ pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
         }));
     }
     if !capabilities.contains(&Capability::SYS_ADMIN) {
+        // None of the bits may be set. The flags are the first argument on all architectures here; s390 has them
+        // second.
         rules.push(allow_if("clone", 0, NEW_NAMESPACES, Some(0)));
         // Its flags lie in memory, where a filter cannot look. ENOSYS makes libc fall back on clone.
         rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
     let mut profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1});
     if let Some(names) = architectures() {
+        // A call by another architecture's numbers kills its thread: the 32-bit ones have to be named, or their
+        // programs would die in an image that has them.
         profile["architectures"] = json!(names);
     }
     profile["syscalls"] = Value::Array(rules);

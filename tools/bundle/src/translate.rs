@@ -74,6 +74,7 @@ pub(crate) fn translate(image: &ImageConfiguration, options: &Create, facts: &Fa
         "process": process(config, options, facts)?,
         "root": {"path": facts.root, "readonly": options.mounts.read_only},
     });
+    // Runtimes refuse a host name in a UTS namespace that is joined or the host's.
     if facts.namespaces.uts == Namespace::Private {
         spec["hostname"] = json!(facts.hostname);
     }
@@ -105,6 +106,7 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
     } else {
         json!({"bounding": names})
     };
+    // The last of several counts, as everywhere on the command line.
     let no_new_privileges = options.security.confinement.iter().rev().find_map(|option| match option {
         SecurityOption::NoNewPrivileges(set) => Some(*set),
         _ => None,
@@ -149,6 +151,7 @@ fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String
     let nothing = "nothing to run: the image names no command; give one after `--`";
     ensure!(!words.is_empty(), cli::Usage(nothing.to_owned()));
     if init {
+        // `--` ends our own options: a command may begin with a hyphen.
         words.splice(..0, [init::PATH, "init", "--"].map(str::to_owned));
     }
     Ok(words)
@@ -224,9 +227,13 @@ fn root_propagation(mounts: &[(Mount, String)]) -> Option<&'static str> {
 fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
     let mut parameters = Map::new();
     if matches!(facts.namespaces.network, Namespace::Private | Namespace::None) {
+        // Both ends of the range have to be mapped in the user namespace of the process that writes it, or the
+        // kernel says EINVAL.
         if facts.namespaces.user == Namespace::Host {
             parameters.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
         }
+        // Every port is free for every user: whoever is in the container's network is in the container, and images'
+        // servers run without root.
         parameters.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
     }
     // Nothing that these runtimes read names it otherwise: docker has it so, too.
@@ -260,6 +267,7 @@ pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Re
             mounts.push(volume);
         }
     }
+    // By depth, and stable: a mount on /a would hide an earlier one on /a/b.
     mounts.sort_by_key(|mount| mount.destination.matches('/').count());
     Ok(mounts)
 }

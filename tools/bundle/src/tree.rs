@@ -113,16 +113,21 @@ impl Entry<'_> {
 
     /// Makes a file.
     pub(crate) fn create(&self) -> Result<File> {
+        // 0600 until its owner is set: nobody else may read a copy that is not theirs yet. `O_EXCL` follows no link,
+        // whoever put one there just now.
         let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(openat(self.directory, self.name, create, Mode::RUSR | Mode::WUSR)?.into())
     }
 
     /// Makes a directory, and opens it; one that is there is as good where that is said.
     pub(crate) fn make_directory(&self, merge: bool) -> Result<OwnedFd> {
+        // 0700 until all is in it; `finish` gives it its mode.
         match mkdirat(self.directory, self.name, Mode::RWXU) {
             Err(Errno::EXIST) if merge => {}
             made => made?,
         }
+        // Not what mkdirat(2) made but what is there now: a container may have put a link in its place, which
+        // `O_NOFOLLOW` refuses.
         match self.open_directory() {
             Err(Errno::NOTDIR | Errno::LOOP) => bail!("something else than a directory is there"),
             opened => Ok(opened?),
@@ -185,6 +190,8 @@ fn copy_one(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) ->
         to.clear()?;
     }
     if stat.st_nlink > 1 {
+        // By walking down from the root again: the first copy may have been renamed by a container that runs, and
+        // then it is copied once more.
         if manner.links.borrow().link(stat, to) {
             return Ok(None);
         }

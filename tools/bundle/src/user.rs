@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, anyhow, bail};
 
 /// The kernel keeps ids above this for itself, and programs have read them as negative numbers (CVE-2024-40635).
+///
+/// -1 means "leave it as it is" to setresuid(2).
 const LARGEST_ID: u32 = i32::MAX as u32;
 
 /// A user as the runtime wants it.

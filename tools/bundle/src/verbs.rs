@@ -74,6 +74,7 @@ fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
     }
     let path = std::path::absolute(bundle)?;
     let path: PathBuf = path.components().collect();
+    // A path is as good as an id only where a bundle can be: `bundle delete /home` must find nothing to do.
     let in_place = path.parent() == Some(&directories.bundles());
     let ours = Directories::is_place_of_bundle(&path) && path.join(container::RECORD).is_file();
     ensure!(in_place || ours, cli_usage("that is not a bundle made by `bundle`".to_owned()));

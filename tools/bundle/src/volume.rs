@@ -39,6 +39,7 @@ pub(crate) fn prepare(
         None => None,
     };
     if path.is_dir() {
+        // docker fills a volume as long as it is empty, not only when it is made.
         let empty = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?.next().is_none();
         if let Some(content) = content.filter(|_| empty) {
             let target = open_directory(path)?;
@@ -54,6 +55,7 @@ pub(crate) fn prepare(
             let target = open_directory(&temporary)?;
             copy(content, target, interrupt).with_context(|| format!("copy the image's {image}"))?;
         }
+        // Plain rename(2) would replace an empty directory: another container's volume that was made in this moment.
         match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             // Another bundle was faster; the volume is theirs and ours.
@@ -122,6 +124,8 @@ pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Di
             return Ok(());
         }
         let (path, removed) = (directories.volume(name), parent.join(format!("{REMOVED}{name}")));
+        // Looked at twice: a bundle that is being made may choose the volume between this and the rename. After it,
+        // its source is not there under the name, and it fails or makes a new one.
         ensure_unused(name, &path, directories)?;
         let rename = |from: &Path, to: &Path| {
             renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)

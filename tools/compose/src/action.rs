@@ -19,6 +19,7 @@ use crate::tool::{command, known, succeeded};
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
 pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
+    // Before the start: an orphan may have the name, the address or the port that a service wants.
     orphans(project, root, up.remove_orphans)?;
     let fetched = |service: &&Service| service.build.is_some() && !service.has_own_image && !up.print.build;
     for service in project.services.iter().filter(fetched) {
@@ -57,6 +58,7 @@ fn shell(script: &str, doing: &str, project: &Project) -> Result<()> {
     let directories = own.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&path));
     let status = Command::new("sh")
         .args(["-c", script])
+        // The tools beside this one come first: a script must not find those of another version.
         .env("PATH", std::env::join_paths(directories).context("PATH")?)
         .envs(project.services.iter().flat_map(|service| &service.files).filter_map(|file| file.variable.clone()))
         .stdin(Stdio::null())
@@ -135,6 +137,7 @@ fn each(mut stage: Stage, ids: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
     stage.push(["--"]);
     stage.push(ids.iter().map(AsRef::as_ref));
     let mut child = stage.command()?.stdout(Stdio::piped()).spawn().context("execute keep")?;
+    // Line by line as `keep` prints them: each container takes its time to stop, and the user sees which.
     for id in BufReader::new(child.stdout.take().context("keep's output")?).lines() {
         cli::eprint_line(&format!("{} {done}", id?));
     }

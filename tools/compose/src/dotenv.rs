@@ -8,6 +8,7 @@ use crate::interpolate::{Variables, expand};
 /// Reads the lines of `text` into `read`, each later value over an earlier one. `$NAME` in a value is a variable of the
 /// `outer` ones, or one that an earlier line has set. A name without `=` takes the outer value, if there is one.
 pub(crate) fn parse(text: &str, outer: &Variables, read: &mut Variables) -> Result<()> {
+    // A byte order mark, which editors on Windows put first: it would become part of the first name.
     let mut rest = text.trim_start_matches('\u{feff}');
     loop {
         rest = rest.trim_start();
@@ -50,6 +51,7 @@ fn statement<'a>(text: &'a str, outer: &Variables, read: &mut Variables) -> Resu
         (if mark == '"' { expanded(&unescaped(inner), outer, read)? } else { inner.to_owned() }, next)
     } else {
         let (value, next) = of_line(value);
+        // A `#` begins a comment only behind a blank: passwords and colours have some.
         let comment = value.match_indices('#').find(|(at, _)| *at == 0 || value[..*at].ends_with([' ', '\t']));
         let value = comment.map_or(value, |(at, _)| &value[..at]).trim_end();
         (expanded(value, outer, read)?, next)

@@ -23,6 +23,7 @@ pub(crate) fn find(given: &[PathBuf], env_files: &[PathBuf]) -> Result<Vec<PathB
         return Ok(given.to_vec());
     }
     let here = std::env::current_dir().context("current directory")?;
+    // Before the file is found, .env is looked for here; once it is found, in its directory.
     let variables = variables(env_files, &here)?;
     if let Some(list) = variables.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
         let separator = variables.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
@@ -30,6 +31,7 @@ pub(crate) fn find(given: &[PathBuf], env_files: &[PathBuf]) -> Result<Vec<PathB
     }
     for directory in here.ancestors() {
         if let Some(name) = NAMES.iter().find(|name| directory.join(name).is_file()) {
+            // An override belongs to files that were found: who names one with -f gets that alone.
             let over = OVERRIDES.iter().map(|name| directory.join(name)).find(|path| path.is_file());
             return Ok([directory.join(name)].into_iter().chain(over).collect());
         }
@@ -69,6 +71,7 @@ pub(crate) fn variables(files: &[PathBuf], directory: &Path) -> Result<Variables
         (files, _) => files,
     };
     let mut variables = below(&outer, files)?;
+    // The environment is laid over the files: compose-spec, "Interpolation", has the shell's value win.
     variables.extend(outer);
     Ok(variables)
 }

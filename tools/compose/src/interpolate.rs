@@ -25,6 +25,8 @@ pub(crate) fn interpolate(value: &mut Value, place: &str, variables: &Variables)
             }
         }
         Value::Object(members) => {
+            // Only values: the specification has no variables in keys, and a key that changed would be another
+            // service.
             for (key, member) in members {
                 let dot = if place.is_empty() { "" } else { "." };
                 interpolate(member, &format!("{place}{dot}{key}"), variables)?;
@@ -44,6 +46,7 @@ pub(crate) fn expand(text: &str, meaning: Meaning<'_>) -> Result<String> {
 }
 
 fn expand_at(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
+    // Each level is a call: a file that nests without end must be an error and no overflow of the stack.
     if depth > MAX_DEPTH {
         bail!("variables are nested more than {MAX_DEPTH} deep");
     }
@@ -55,6 +58,7 @@ fn expand_at(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
             out.push('$');
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
+            // Braces are counted, because a default may have variables of its own: `${A:-${B}}`.
             let end = closing(after).ok_or_else(|| anyhow!("{text}: ${{ without its }}"))?;
             out.push_str(&braced(depth, &after[..end], meaning)?);
             rest = &after[end + 1..];

@@ -37,12 +37,14 @@ pub(crate) fn remove(value: &mut Value, place: &[String]) {
 }
 
 fn merge_member(key: &str, base: &mut Value, mut over: Value) {
+    // The words of a command are one thing: joined with those of another file they would be a third command.
     if REPLACED.contains(&key) || over.is_null() {
         *base = over;
         return;
     }
     let separator = PAIRS.iter().find(|(pairs, _)| *pairs == key);
     let is_mapping = base.is_object() || over.is_object();
+    // Both are brought into the same form first: one file may have a list where the other has a mapping.
     for value in [&mut *base, &mut over] {
         match separator {
             Some((_, separator)) => mapping(value, *separator),
@@ -67,6 +69,7 @@ fn merge_member(key: &str, base: &mut Value, mut over: Value) {
                 if let Some(target) = target(key, &item) {
                     base.retain(|other| self::target(key, other).as_deref() != Some(&target));
                 }
+                // The same port or mount in both files is meant once.
                 if !base.contains(&item) {
                     base.push(item);
                 }

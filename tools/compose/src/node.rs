@@ -66,6 +66,7 @@ impl<'a> Node<'a> {
 
     /// Returns permissions in octal digits: in YAML they are a number, whose digits were octal.
     pub(crate) fn mode(&self) -> Result<String> {
+        // yaml reads `0440` as the number 288: to print it in octal gives back what was written.
         self.value.as_u64().map_or_else(|| self.text(), |mode| Ok(format!("{mode:o}")))
     }
 
@@ -140,6 +141,7 @@ impl<'a> Node<'a> {
     pub(crate) fn only_or_named(&self, keys: &str, without_effect: &str) -> Result<()> {
         let has = |keys: &str, key: &str| keys.split_whitespace().any(|known| known == key);
         for (key, node) in self.members()? {
+            // Refused is what would change the container; what only describes it is passed over with a word.
             if has(without_effect, &key) {
                 node.has_no_effect();
             } else if !key.starts_with("x-") && !has(keys, &key) {

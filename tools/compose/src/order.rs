@@ -37,6 +37,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let service = &self.services[index];
+        // The path and not what was visited: two services may need the same third.
         if self.path.contains(&index) {
             let names: Vec<&str> = self.path.iter().map(|index| &*self.services[*index].name).collect();
             bail!("services depend on each other in a circle: {} -> {}", names.join(" -> "), service.name);
@@ -44,6 +45,8 @@ impl Walk<'_> {
         self.path.push(index);
         for dependency in &service.dependencies {
             match self.services.iter().position(|other| other.name == dependency.service) {
+                // A dependency does not turn a profile on (compose-spec, 15): one that is off is an error, unless it
+                // is not required.
                 Some(other) if on(&self.services[other]) => self.visit(other, on)?,
                 _ if !dependency.required => {}
                 Some(_) => bail!("service {} needs {}, whose profile is not on", service.name, dependency.service),

@@ -87,6 +87,8 @@ impl Source<'_> {
 
     /// Returns what a file says, and the places whose value in the files before it replaces.
     fn document(&self, text: &str) -> Result<(Value, Vec<Vec<String>>)> {
+        // Files may include each other in a circle: a number is simpler than to compare what links and mounts give
+        // many names.
         if self.depth > MOST_FILES {
             bail!("more than {MOST_FILES} files lead here: do they include each other?");
         }
@@ -96,6 +98,8 @@ impl Source<'_> {
         }
         let mut replaced = Vec::new();
         merge::take_marks(&mut value, &mut Vec::new(), &mut replaced);
+        // Before the files become one: an included file has other variables and another directory than the one that
+        // includes it.
         interpolate(&mut value, "", self.variables)?;
         paths::resolve(&mut value, self.directory);
         let included = value.as_object_mut().and_then(|members| members.shift_remove("include"));
@@ -130,6 +134,8 @@ impl Source<'_> {
         for (kind, members) in other.as_object().into_iter().flatten().filter(|(_, value)| value.is_object()) {
             for (name, member) in members.as_object().into_iter().flatten() {
                 let old = into.get(kind).and_then(|own| own.get(name));
+                // compose-spec, 14: a conflict is an error and nothing is merged; the same declaration by two ways is
+                // none.
                 if old.is_some_and(|old| old != member) {
                     return Err(node.error(format!("{kind}.{name} is declared twice")));
                 }

@@ -44,6 +44,7 @@ pub(crate) fn build(project: &Project, root: &[OsString], missing: bool) -> Stri
 pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> String {
     let anew = print.force_recreate;
     let list = command(Tool::Keep, &["list", "--quiet"], root);
+    // -e: a service that does not start must not have those started that need it.
     let mut script = vec!["set -eu\n".to_owned()];
     if !print.no_build {
         script.push(build(project, root, !print.build));
@@ -63,6 +64,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
     }
     // Services may have the same one.
     let files = project.services.iter().flat_map(|service| &service.files);
+    // In the order of the lines themselves, so that the same project gives the same script.
     script.extend(files.map(|file| file.line.clone()).collect::<BTreeSet<_>>());
     for service in &project.services {
         for wait in &service.dependencies {
@@ -82,15 +84,18 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
             // One that the file has changed meanwhile is made anew.
             let hash = service.options.iter().find(|option| option.starts_with(CONFIG_HASH));
             running.push(hash.map(|hash| format!("--filter=label={hash}")));
+            // Looked at while the script runs, not when it is written: a printed script may be run later, and again.
             script.push(format!("if ! {running} | grep -xF -- {id} >/dev/null; then\n  "));
         }
         let restarts = |other: &&Service| other.dependencies.iter().any(|on| on.restart && on.service == service.name);
         let restarted: Vec<&str> = project.services.iter().filter(restarts).map(|other| &*other.container).collect();
+        // Stopped here, before what they need is made anew; their own lines, which come later, start them again.
         if !restarted.is_empty() {
             let mut stop = command(Tool::Keep, &["stop"], root);
             stop.push(["--"].into_iter().chain(restarted));
             script.push(format!("{stop} >/dev/null 2>&1 || :\n  "));
         }
+        // `--replace`: what is there under the name has ended, or has other settings now.
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(&service.options);
         // The last one counts.

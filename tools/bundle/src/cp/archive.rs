@@ -87,6 +87,8 @@ pub(crate) fn read(input: impl BufRead, place: &Place, path: &Path, manner: &Man
     let mut directories = Vec::new();
     while let Some(header) = archive.advance().context("read the archive")? {
         manner.interrupt.check()?;
+        // `..` is resolved by the words alone, before anything is looked up: an archive's names cannot leave the
+        // directory.
         let inner = root::clean(Path::new(std::ffi::OsStr::from_bytes(&header.path)));
         let made = extract((&mut archive, &header), place, path, (&inner, manner));
         if let Some(directory) = made.with_context(|| format!("entry {}", inner.display()))? {
@@ -124,6 +126,7 @@ fn extract(
     match header.kind {
         Kind::Symlink => symlinkat(c_name(link)?.as_c_str(), to.directory, to.name)?,
         Kind::HardLink => {
+            // A hard link's target is a name in the archive, from its top, and not relative to the entry: tar(5).
             let (from, first) = place.parent(&base.join(root::clean(Path::new(link))))?;
             linkat(&from, &first, to.directory, to.name, AtFlags::empty())?;
             return Ok(None);
@@ -167,6 +170,7 @@ fn own(to: Entry<'_>, header: &Header, manner: &Manner<'_>) -> Result<()> {
     if header.kind == Kind::Symlink {
         return Ok(());
     }
+    // Bits that make a program somebody else's are worth something only with the owner they were given for.
     let kept = if manner.owner.is_some() { 0o1777 } else { 0o7777 };
     Ok(chmodat(to.directory, to.name, Mode::from_raw_mode(header.mode & kept), AtFlags::empty())?)
 }

@@ -58,6 +58,8 @@ impl Place {
         let bundle = directories.bundle(&directories.in_full(id.clone())?);
         let Ok(text) = sys::file::read_regular(&bundle.join(container::RECORD)) else { bail!("no such container") };
         if let Some(pid) = runner(&bundle, directories)? {
+            // The root as the process has it, with all mounts of its namespace (proc_pid_root(5)): volumes are there,
+            // which the rootfs on the host has not.
             let path = format!("/proc/{pid}/root");
             let root = rustix::fs::open(&path, root_flags(), Mode::empty()).with_context(|| format!("open {path}"))?;
             let first = |map| fs::read_to_string(format!("/proc/{pid}/{map}")).map(|map| first_id(&map)).context(map);
@@ -73,9 +75,12 @@ impl Place {
 
     /// Opens a path, and follows links on the way.
     pub(crate) fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // To open a FIFO would wait for its other end.
         let flags = flags | OFlags::NONBLOCK;
         match &self.root {
             None => rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()),
+            // openat2(2) in the root, so that links of the container's, absolute ones too, stay inside while it runs
+            // and changes them.
             Some(root) => root::open_with(root.as_fd(), path, flags, ResolveFlags::empty()),
         }
     }

@@ -14,6 +14,7 @@ pub(crate) fn parse(text: &[u8], capabilities: &BTreeSet<Capability>) -> Result<
     let Value::Object(mut profile) = serde_json::from_slice(text)? else { bail!("not a JSON object") };
     ensure!(profile.get("defaultAction").is_some_and(Value::is_string), "no `defaultAction`");
     if let Some(map) = profile.remove("archMap").filter(|map| !map.is_null()) {
+        // Docker refuses the two together, as they say the same.
         ensure!(!profile.contains_key("architectures"), "both `architectures` and `archMap`");
         profile.insert("architectures".into(), architectures(&map)?);
     }

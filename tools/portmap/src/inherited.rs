@@ -37,6 +37,7 @@ pub(crate) fn take(options: &Add, wishes: &mut [Wish]) -> anyhow::Result<()> {
 
 /// Returns what `$LISTEN_FDS` counts, where `$LISTEN_PID` says that it is for this process.
 fn handed_over() -> impl Iterator<Item = u32> {
+    // The variables pass on to children, the pid in them does not fit there: sd_listen_fds(3) has both checked.
     let variable = |name| env::var(name).ok()?.parse::<u32>().ok();
     let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == Some(process::id())).unwrap_or_default();
     FIRST..FIRST.saturating_add(count)

@@ -36,6 +36,8 @@ impl Target {
         let bundle = record.find::<Bundle>()?.map(|bundle| bundle.0);
         let id = id.cloned().map_or_else(|| record.part::<Id>().map(|id| id.0), Ok)?;
         let owner = record.find::<OwnedBy>()?.map_or(root, |owned| owned.0);
+        // A record without a network is one of a runtime's that made its own, such as `spawn` by a config.json with a
+        // new namespace.
         let Some(network) = record.find::<Network>()? else {
             let missing = record::Error::Missing { member: "network", stage: "ns add" };
             let pid = pid.ok_or(missing)?;
@@ -58,6 +60,8 @@ impl Target {
     pub(crate) fn of_namespace(path: &Path, id: &ContainerId, owner: Owner) -> anyhow::Result<Self> {
         let open = || format!("open network namespace {}", path.display());
         let file = File::open(path).with_context(open)?;
+        // A name in /run/netns may be the empty file that a mount has left: to enter it would say EINVAL, and no
+        // more.
         if !is_at(path) {
             return Err(anyhow!("not a namespace")).with_context(open);
         }
@@ -75,6 +79,7 @@ impl Target {
         let owner = noted.as_ref().and_then(|noted| noted.owner).unwrap_or_else(|| Owner::of_root(directories));
         let bundle = noted.and_then(|noted| noted.bundle);
         let named = container::namespace(id);
+        // The name first: it outlives the process, and is what the namespace is found by when the port is withdrawn.
         let found = if is_at(&named) {
             Self::of_namespace(&named, id, owner)?
         } else {

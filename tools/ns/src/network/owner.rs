@@ -84,6 +84,7 @@ pub(crate) fn gone(id: &str) -> String {
 
 /// Returns the link that the bridge of a network is: by the network's name, where a link may have it.
 pub(crate) fn bridge_of(network: &str) -> String {
+    // `br-` and twelve digits are the fifteen bytes of a link's name (`IFNAMSIZ` less the NUL).
     if network.len() > LONGEST { format!("br-{:012x}", hash(network) >> 16) } else { network.to_owned() }
 }
 
@@ -101,6 +102,8 @@ pub(crate) fn network_of(bridge: &Link) -> &str {
 
 /// Returns how the names of a routed network's ports begin.
 pub(crate) fn routed_ports(bridge: &str) -> String {
+    // Eight of fifteen bytes, so that seven are left for the port's own. Two networks of one hash exclude each other,
+    // since the kernel gives a further name once.
     format!("{ROUTED}{:06x}", hash(bridge) >> 40)
 }
 
@@ -146,6 +149,7 @@ pub(crate) fn is_gone(link: &Link) -> bool {
 
 /// Tells whether a link is a bridge that we have made.
 pub(crate) fn is_bridge(link: &Link) -> bool {
+    // A bridge without an alias is one whose maker was killed between its birth and the message after it.
     let marked = link.alias.as_deref().map_or(link.group == GROUP, |alias| [BRIDGE, INTERNAL].contains(&alias));
     marked && link.kind.as_deref() == Some("bridge")
 }

@@ -24,6 +24,7 @@ pub(crate) fn created(directories: &Directories) -> Result<Vec<(NetworkName, Set
     let names: BTreeSet<NetworkName> =
         entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let known = |name: NetworkName| {
+        // One damaged note hides its own network alone.
         let settings = settings_of(directories, &name).map_err(|error| log::warn!("{error:#}"));
         Some((name, settings.ok()??))
     };

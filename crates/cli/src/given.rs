@@ -18,6 +18,10 @@ static LINE: OnceLock<(Command, ArgMatches)> = OnceLock::new();
 /// Returns the options that this program's verb was given, a word each, but for those that all tools have and `others`.
 ///
 /// Options that had their default or came from the environment are left out: a later call has its own.
+///
+/// # Errors
+///
+/// A value that is no UTF-8: it is to be written to a record, which is JSON.
 pub fn given(others: &[&str]) -> anyhow::Result<Vec<String>> {
     let all = LINE.get().into_iter().flat_map(|(command, matches)| options(command, matches));
     let own = all.filter(|(name, _)| name != "root" && !others.contains(&name.as_str()));

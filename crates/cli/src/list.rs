@@ -19,6 +19,10 @@ pub struct ListForm {
 
 impl ListForm {
     /// Prints rows. `id` is the member that stands for a row where only that is wanted, each once; `table` is for people.
+    ///
+    /// # Errors
+    ///
+    /// Those of the write. `BrokenPipe` is one of them: `main` takes it for a reader who has seen enough.
     pub fn print(self, rows: &[Value], id: &str, table: impl FnOnce() -> String) -> io::Result<()> {
         let mut seen = HashSet::new();
         let text = match self {

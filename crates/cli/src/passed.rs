@@ -8,6 +8,8 @@ use clap::Arg;
 static PASSED: LazyLock<Vec<Passed>> = LazyLock::new(|| read(include_str!("passed.txt")));
 
 /// One of the options.
+///
+/// It is a line of `passed.txt`, whose head describes the form.
 #[derive(Debug)]
 pub struct Passed {
     heading: &'static str,
@@ -30,6 +32,8 @@ impl Passed {
 }
 
 /// Returns the options, in the order of their help.
+///
+/// They are read once a process, at the first call.
 pub fn passed() -> &'static [Passed] {
     &PASSED
 }

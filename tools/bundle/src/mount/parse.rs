@@ -47,6 +47,7 @@ impl FromStr for VolumeFlag {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // docker's grammar has no way to write a colon in a path here; `--mount` has.
         let parts: Vec<&str> = text.split(':').collect();
         let (source, destination, options) = match parts.as_slice() {
             [destination] => ("", *destination, ""),
@@ -55,6 +56,7 @@ impl FromStr for VolumeFlag {
             _ => return Err(format!("`{text}` is not [SOURCE:]DESTINATION[:OPTIONS]")),
         };
         let source = if is_path(source) {
+            // docker makes a directory where the source of `-v` is not there; of `--mount` it is an error.
             Source::Host { path: host_path(source)?, create: true }
         } else {
             Source::Volume { name: volume(source)?, copy: true }
@@ -188,6 +190,8 @@ fn fields(text: &str) -> Result<Vec<String>, String> {
     while let Some(c) = chars.next() {
         let Some(field) = fields.last_mut() else { break };
         match c {
+            // RFC 4180, 2.7: a quote in a quoted field is written twice. Docker's client reads the value as a line of
+            // such a file.
             '"' if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
             '"' if quoted => quoted = false,
             '"' if field.is_empty() => quoted = true,

@@ -34,6 +34,7 @@ pub(super) fn annotations(image: &ImageConfiguration, config: &Config, options: 
     // The parser's order is random; by number, then protocol, is the reader's.
     ports.sort_by_key(|port| (port.split(['/', '-']).next().and_then(|port| port.parse::<u16>().ok()), port.clone()));
     implicit("exposedPorts", Some(ports.join(",")));
+    // An image comes from strangers: its labels must not tell a runtime which program to run, or systemd what to set.
     let labels = config.labels().iter().flatten().filter(|(key, _)| !is_order(key));
     annotations.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
     let timeout = options.process.stop_timeout.map(|seconds| seconds.to_string());

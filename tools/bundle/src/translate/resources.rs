@@ -66,6 +66,8 @@ fn memory(limits: &Limits) -> Result<Option<Value>> {
             bail!(wrong("--memory-swap is memory and swap together: it is below --memory"))
         }
         (Some(swap), _) => Some(swap),
+        // As docker: as much swap as memory. The number is both together, as v1's memsw has it; cgroup v2 gets the
+        // difference.
         (None, limit) => limit.map(|limit| limit.saturating_mul(2)),
     };
     Ok(object([
@@ -78,6 +80,7 @@ fn memory(limits: &Limits) -> Result<Option<Value>> {
 }
 
 fn cpu(limits: &Limits) -> Option<Value> {
+    // Thousandths of a processor times the period in milliseconds are microseconds.
     let quota = limits.cpus.map(|cpus| json!(cpus.0 * (CPU_PERIOD / 1000)));
     let period = limits.cpus.map(|_| json!(CPU_PERIOD));
     object([

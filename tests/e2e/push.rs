@@ -205,6 +205,12 @@ fn through(sandbox: &Sandbox) {
     let cut = format!("pull --retries 0 {PORT}/stall/image --timeout 1 2>/dev/null | push {OWN}/cut");
     sandbox.sh(&cut).run().fails(1).one_error_line("push", &["never arrived"]);
     sandbox.run(&["pull", &format!("{OWN}/cut")]).fails(1);
+    // Nor is one with a wrong byte: while it arrives it is pull that hashes it.
+    for (fault, ends) in [("corrupt1", 0), ("corrupt", 1)] {
+        let line = format!("rm -rf of back; pull --layout of {PORT}/{fault}/image 2>/dev/null | push {OWN}/{fault}");
+        assert_eq!(sandbox.sh(&line).run().code(), ends, "{fault}");
+        assert_eq!(sandbox.run(&["pull", "--layout", "back", &format!("{OWN}/{fault}")]).code(), ends, "{fault}");
+    }
 }
 
 fn all_tags(sandbox: &Sandbox) {

@@ -29,7 +29,10 @@ pub struct Follow<'a> {
     file: Option<File>,
     /// The file is the blob in its place, not the partial one.
     whole: bool,
+    /// `None` where the fetching process is trusted to put it in its place only if it is right.
     digester: Option<Digester>,
+    trusting: bool,
+    checked: bool,
     delivered: u64,
     replay: Option<Replay>,
 }
@@ -48,6 +51,8 @@ impl Layout {
         let digest = descriptor.digest().clone();
         Ok(Follow {
             digester: Some(Digester::like(&digest)?),
+            trusting: false,
+            checked: false,
             size: descriptor.size(),
             blob: self.blob_path(&digest),
             partial: self.partial_path(&digest),
@@ -90,6 +95,12 @@ impl Read for Follow<'_> {
 }
 
 impl Follow<'_> {
+    /// Does not hash what arrives meanwhile, but ends when it is in its place: for what somebody else will hash, too.
+    #[must_use]
+    pub fn trusting(self) -> Self {
+        Self { trusting: true, ..self }
+    }
+
     fn deliver(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(digester) = &mut self.digester {
             digester.update(bytes);
@@ -99,26 +110,30 @@ impl Follow<'_> {
     }
 
     fn verify(&mut self) -> io::Result<()> {
-        let Some(Err(wrong)) = self.digester.take().map(|digester| digester.verify(&self.digest)) else {
+        let checked = self.digester.take().map(|digester| digester.verify(&self.digest));
+        if std::mem::replace(&mut self.checked, true) || matches!(checked, Some(Ok(()))) {
             return Ok(());
-        };
-        // Who fetches the blob has found the same, and may begin anew.
-        while self.source.is_some() {
-            if self.open()? {
-                return Err(Error::Replaced(self.digest.clone()).into());
-            }
-            if self.whole || self.wait()? {
-                break;
-            }
         }
-        let wrong = if self.whole { removed_if_wrong(wrong, &self.blob, &self.partial) } else { wrong };
-        Err(wrong.into())
+        let wrong = checked.and_then(Result::err);
+        let mut source_ended = self.source.is_none();
+        // Who fetches the blob finds the same. If it is wrong, it may come anew.
+        while !self.open()? {
+            if self.whole || source_ended {
+                return match wrong {
+                    None if self.whole => Ok(()),
+                    None => Err(Error::NeverArrived(self.digest.clone()).into()),
+                    Some(wrong) if self.whole => Err(removed_if_wrong(wrong, &self.blob, &self.partial).into()),
+                    Some(wrong) => Err(wrong.into()),
+                };
+            }
+            source_ended = self.wait()?;
+        }
+        Err(Error::Replaced(self.digest.clone()).into())
     }
 
     /// Opens the file, or another one that has taken its place; tells whether there is something new.
     fn open(&mut self) -> io::Result<bool> {
         // The partial file becomes the blob by a rename: look at the blob last, and nothing slips through.
-        let mut opened = None;
         for (path, whole) in [(&self.blob, true), (&self.partial, false), (&self.blob, true)] {
             let Some(there) = sys::file::there(fs::metadata(path))? else { continue };
             if whole && there.len() != self.size {
@@ -128,21 +143,17 @@ impl Follow<'_> {
                 self.whole = whole;
                 return Ok(false);
             }
-            opened = sys::file::there(sys::file::open_regular(path))?;
-            if opened.is_some() {
-                self.whole = whole;
-                break;
+            let Some(file) = sys::file::there(sys::file::open_regular(path))? else { continue };
+            let digester = Digester::like(&self.digest)?;
+            (self.file, self.whole, self.watch) = (Some(file), whole, None);
+            if self.delivered > 0 {
+                self.replay = Some(Replay { digester, position: 0 });
+            } else {
+                self.digester = (whole || !self.trusting).then_some(digester);
             }
+            return Ok(true);
         }
-        opened.map_or(Ok(false), |file| self.read_from(file).map(|()| true))
-    }
-
-    fn read_from(&mut self, file: File) -> io::Result<()> {
-        self.file = Some(file);
-        self.watch = None;
-        let replay = || Digester::like(&self.digest).map(|digester| Replay { digester, position: 0 });
-        self.replay = (self.delivered > 0).then(replay).transpose()?;
-        Ok(())
+        Ok(false)
     }
 
     fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -174,20 +185,19 @@ impl Follow<'_> {
         let Some(source) = self.source else {
             return Err(Error::Missing(self.digest.clone()).into());
         };
-        if self.watch.is_none() {
+        let Some(watch) = &self.watch else {
             // Look once more before the first sleep: what came before the watch has no event.
             self.watch = Some(self.watch()?);
             return Ok(false);
-        }
-        let mut fds = vec![PollFd::from_borrowed_fd(source, PollFlags::IN)];
-        fds.extend(self.watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)));
+        };
+        let mut fds = [PollFd::from_borrowed_fd(source, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
         let timeout = Timespec::try_from(LOOK_AGAIN).map_err(io::Error::other)?;
         match rustix::event::poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let (source_events, watch_events) = (fds[0].revents(), fds[1].revents());
-        if let (true, Some(watch)) = (watch_events.contains(PollFlags::IN), &self.watch) {
+        if watch_events.contains(PollFlags::IN) {
             drain(watch);
         } else if source_events == PollFlags::IN && !is_at_end(source) {
             // Something else is waiting in the pipe: do not spin over it.
@@ -306,6 +316,11 @@ mod tests {
 
     #[test]
     fn a_wrong_blob_that_is_fetched_again_is_read_again() {
+        read_again(false);
+        read_again(true);
+    }
+
+    fn read_again(trusting: bool) {
         let (_directory, layout, blob) = setup();
         let (source, _far_end) = rustix::pipe::pipe().unwrap();
         let mut ingest = layout.ingest(&blob).unwrap().unwrap();
@@ -313,7 +328,7 @@ mod tests {
         let (done, told) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
-                let mut follow = layout.follow(&blob, Some(source.as_fd())).unwrap();
+                let mut follow = Follow { trusting, ..layout.follow(&blob, Some(source.as_fd())).unwrap() };
                 follow.read_exact(&mut [0; 5]).unwrap();
                 done.send(()).unwrap();
                 let error = follow.read(&mut [0; 5]).unwrap_err().to_string();
@@ -327,6 +342,27 @@ mod tests {
             assert!(error.contains("was replaced"), "{error}");
             assert_eq!(read, Ok(b"abcdef".to_vec()));
         });
+    }
+
+    #[test]
+    fn only_what_arrives_is_trusted_and_ends_in_its_place() {
+        let (_directory, layout, blob) = setup();
+        let (source, far_end) = rustix::pipe::pipe().unwrap();
+        let trusting = || layout.follow(&blob, Some(source.as_fd())).unwrap().trusting();
+        let read = |mut follow: Follow| {
+            let mut bytes = Vec::new();
+            follow.read_to_end(&mut bytes).map(|_| bytes).map_err(|error| error.to_string())
+        };
+        layout.ingest(&blob).unwrap().unwrap().write(b"abcdeX").unwrap();
+        let mut arriving = trusting();
+        arriving.read_exact(&mut [0; 3]).unwrap();
+        // What a fetcher does that has found it right.
+        fs::rename(layout.partial_path(blob.digest()), layout.blob_path(blob.digest())).unwrap();
+        assert_eq!(read(arriving), Ok(b"deX".to_vec()));
+        assert_eq!(read(trusting()).map_err(|error| error.contains("content has digest")), Err(true));
+        layout.ingest(&blob).unwrap().unwrap().write(b"abcdef").unwrap();
+        drop(far_end);
+        assert_eq!(read(trusting()), Err(format!("blob {} never arrived", blob.digest())));
     }
 
     #[test]

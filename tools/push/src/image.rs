@@ -55,7 +55,8 @@ impl Job<'_> {
         blobs.retain(|blob| blob.urls().as_ref().is_none_or(Vec::is_empty) || self.layout.has(blob));
         several(&blobs, self.jobs, |blob, stop| match compress::media_type(blob, self.compression) {
             Some(media_type) => self.upload_compressed(blob, media_type?, stop),
-            None => self.upload(blob, &|| Ok(Box::new(self.layout.follow(blob, self.pipe)?)), stop),
+            // The registry hashes it, too.
+            None => self.upload(blob, &|| Ok(Box::new(self.layout.follow(blob, self.pipe)?.trusting())), stop),
         })?;
         for document in &documents {
             let digest = document.digest();

@@ -31,7 +31,7 @@ pub enum Shape {
 /// Members of an object that are alike: their usual names, what they hold, and what they are where
 /// they are missing and must not be.
 #[derive(Clone, Copy, Debug)]
-pub struct Member(pub &'static str, pub Shape, pub Option<Empty>);
+pub struct Member(pub &'static [&'static str], pub Shape, pub Option<Empty>);
 
 /// What is as good as nothing.
 #[derive(Clone, Copy, Debug)]
@@ -53,67 +53,68 @@ pub trait Lenient: DeserializeOwned {
 }
 
 /// Makes members that may be missing.
-pub const fn any(names: &'static str) -> Member {
+pub const fn any(names: &'static [&'static str]) -> Member {
     Member(names, Shape::Any, None)
 }
 
-const fn word(names: &'static str) -> Member {
+const fn word(names: &'static [&'static str]) -> Member {
     Member(names, Shape::Any, Some(Empty::Word))
 }
 
-const PLATFORM: &[Member] = &[word("architecture os"), any("os.version os.features variant features")];
+const PLATFORM: &[Member] =
+    &[word(&["architecture", "os"]), any(&["os.version", "os.features", "variant", "features"])];
 
 const EXECUTION: &[Member] = &[
-    any("User Env WorkingDir StopSignal OnBuild"),
-    Member("Entrypoint Cmd Shell", Shape::Words, None),
-    Member("ExposedPorts Volumes", Shape::Set, None),
-    Member("Labels", Shape::Texts, None),
-    Member("Healthcheck", Shape::Object(HEALTH), None),
+    any(&["User", "Env", "WorkingDir", "StopSignal", "OnBuild"]),
+    Member(&["Entrypoint", "Cmd", "Shell"], Shape::Words, None),
+    Member(&["ExposedPorts", "Volumes"], Shape::Set, None),
+    Member(&["Labels"], Shape::Texts, None),
+    Member(&["Healthcheck"], Shape::Object(HEALTH), None),
 ];
 
-const HEALTH: &[Member] = &[any("Test Interval Timeout StartPeriod StartInterval Retries")];
+const HEALTH: &[Member] = &[any(&["Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"])];
 
-const ROOTFS: &[Member] = &[word("type"), Member("diff_ids", Shape::Any, Some(Empty::List))];
+const ROOTFS: &[Member] = &[word(&["type"]), Member(&["diff_ids"], Shape::Any, Some(Empty::List))];
 
-const HISTORY: &[Member] = &[any("created author created_by comment empty_layer")];
+const HISTORY: &[Member] = &[any(&["created", "author", "created_by", "comment", "empty_layer"])];
 
 impl Lenient for Descriptor {
     const MEMBERS: &'static [Member] = &[
-        any("digest urls artifactType data"),
-        word("mediaType"),
-        Member("size", Shape::Any, Some(Empty::Number(0))),
-        Member("annotations", Shape::Texts, None),
-        Member("platform", Shape::Platform, None),
+        any(&["digest", "urls", "artifactType", "data"]),
+        word(&["mediaType"]),
+        Member(&["size"], Shape::Any, Some(Empty::Number(0))),
+        Member(&["annotations"], Shape::Texts, None),
+        Member(&["platform"], Shape::Platform, None),
     ];
 }
 
 impl Lenient for ImageManifest {
     const MEMBERS: &'static [Member] = &[
-        any("mediaType artifactType"),
-        Member("schemaVersion", Shape::Any, Some(Empty::Number(2))),
-        Member("config subject", Shape::Object(Descriptor::MEMBERS), None),
-        Member("layers", Shape::List(Descriptor::MEMBERS), Some(Empty::List)),
-        Member("annotations", Shape::Texts, None),
+        any(&["mediaType", "artifactType"]),
+        Member(&["schemaVersion"], Shape::Any, Some(Empty::Number(2))),
+        Member(&["config", "subject"], Shape::Object(Descriptor::MEMBERS), None),
+        Member(&["layers"], Shape::List(Descriptor::MEMBERS), Some(Empty::List)),
+        Member(&["annotations"], Shape::Texts, None),
     ];
 }
 
 impl Lenient for ImageIndex {
     const MEMBERS: &'static [Member] = &[
-        any("mediaType artifactType"),
-        Member("schemaVersion", Shape::Any, Some(Empty::Number(2))),
-        Member("manifests", Shape::Entries, Some(Empty::List)),
-        Member("subject", Shape::Object(Descriptor::MEMBERS), None),
-        Member("annotations", Shape::Texts, None),
+        any(&["mediaType", "artifactType"]),
+        Member(&["schemaVersion"], Shape::Any, Some(Empty::Number(2))),
+        Member(&["manifests"], Shape::Entries, Some(Empty::List)),
+        Member(&["subject"], Shape::Object(Descriptor::MEMBERS), None),
+        Member(&["annotations"], Shape::Texts, None),
     ];
 }
 
 impl Lenient for ImageConfiguration {
     const MEMBERS: &'static [Member] = &[
-        any("created author os.version os.features variant"),
-        word("architecture os"),
-        Member("config", Shape::Object(EXECUTION), None),
-        Member("rootfs", Shape::Object(ROOTFS), Some(Empty::Object)),
-        Member("history", Shape::List(HISTORY), None),
+        any(&["created", "author", "os.version", "os.features", "variant"]),
+        word(&["architecture", "os"]),
+        Member(&["config"], Shape::Object(EXECUTION), None),
+        Member(&["rootfs"], Shape::Object(ROOTFS), Some(Empty::Object)),
+        Member(&["history"], Shape::List(HISTORY), None),
     ];
 }
 
@@ -139,14 +140,14 @@ pub fn read<T: Lenient>(bytes: &[u8]) -> Result<T, serde_json::Error> {
 /// Brings the members of an object into the form of its type.
 fn in_form(value: Value, wanted: &[Member]) -> Value {
     let Value::Object(mut object) = value else { return value };
-    let usual = |key: &str| wanted.iter().flat_map(names).find(|name| name.eq_ignore_ascii_case(key));
-    if object.keys().any(|key| usual(key).is_some_and(|name| name != key)) {
+    let usual = |key: &str| wanted.iter().flat_map(|member| member.0).find(|name| name.eq_ignore_ascii_case(key));
+    if object.keys().any(|key| usual(key).is_some_and(|name| *name != key)) {
         // The later one counts where a name comes twice.
         let named = std::mem::take(&mut object).into_iter();
-        object.extend(named.map(|(key, value)| (usual(&key).map_or(key, str::to_owned), value)));
+        object.extend(named.map(|(key, value)| (usual(&key).map_or(key, |name| (*name).to_owned()), value)));
     }
-    for (name, Member(_, shape, empty)) in
-        wanted.iter().flat_map(|member| names(member).map(move |name| (name, member)))
+    for (name, shape, empty) in
+        wanted.iter().flat_map(|Member(names, shape, empty)| names.iter().map(move |name| (*name, shape, empty)))
     {
         let mut value = object.get_mut(name).map(Value::take).unwrap_or_default();
         if value.is_null() {
@@ -164,10 +165,6 @@ fn in_form(value: Value, wanted: &[Member]) -> Value {
         }
     }
     Value::Object(object)
-}
-
-fn names(member: &Member) -> impl Iterator<Item = &'static str> {
-    member.0.split(' ')
 }
 
 impl Shape {

@@ -53,9 +53,9 @@ struct Saved {
 
 impl Lenient for Saved {
     const MEMBERS: &'static [Member] = &[
-        lenient::any("Config"),
-        Member("RepoTags", Shape::Words, Some(Empty::List)),
-        Member("Layers", Shape::Words, Some(Empty::List)),
+        lenient::any(&["Config"]),
+        Member(&["RepoTags"], Shape::Words, Some(Empty::List)),
+        Member(&["Layers"], Shape::Words, Some(Empty::List)),
     ];
 }
 
@@ -178,8 +178,7 @@ impl Archive {
 
     /// Returns the images that have a tag.
     pub(crate) fn tagged(&self, tag: &str) -> Vec<Descriptor> {
-        let of = |name: &String| name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag);
-        let images = self.images.iter().filter(|(names, _)| names.iter().any(of));
+        let images = self.images.iter().filter(|(names, _)| names.iter().any(|name| has_tag(name, tag)));
         images.map(|(_, descriptor)| descriptor.clone()).collect()
     }
 
@@ -260,6 +259,11 @@ impl Read for Slice {
         self.left -= count as u64;
         Ok(count)
     }
+}
+
+/// Tells whether a name is a tag, or ends with it.
+pub(crate) fn has_tag(name: &str, tag: &str) -> bool {
+    name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag)
 }
 
 /// Names in an archive are keys, never paths: `./x/../y` is `y`.

@@ -10,7 +10,7 @@ use layout::{Document, Layout, MANIFEST_LIMIT};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 use registry::{Access, Body, Failure, Fetched, Patience};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, has_tag};
 use crate::reference::Reference;
 use crate::remote::Remote;
 
@@ -167,9 +167,8 @@ impl<'a> Source<'a> {
         let descriptors = match self {
             Self::Registry(remote) => return Ok(remote.tagged(tag)?.into_iter().collect()),
             Self::Layout(layout, _) => {
-                let of = |name: &String| name == tag || name.rsplit_once(':').is_some_and(|(_, own)| own == tag);
                 let mut entries = layout.entries()?;
-                entries.retain(|entry| entry.reference.iter().chain(&entry.tag).any(of));
+                entries.retain(|entry| entry.reference.iter().chain(&entry.tag).any(|name| has_tag(name, tag)));
                 entries.into_iter().map(|entry| entry.descriptor).collect()
             }
             Self::Archive(archive, _) => archive.tagged(tag),

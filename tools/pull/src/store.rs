@@ -52,8 +52,8 @@ fn listed(layout: &Layout) -> anyhow::Result<Vec<Listed>> {
     for entry in layout.entries()? {
         let mut blobs = HashSet::new();
         mark(layout, &entry.descriptor, &mut blobs)?;
-        let size: u64 =
-            blobs.iter().filter_map(|digest| fs::metadata(blob_path(layout, digest)).ok()).map(|file| file.len()).sum();
+        let size = |digest: &String| Some(fs::metadata(layout.blob_path(&digest.parse().ok()?)).ok()?.len());
+        let size: u64 = blobs.iter().filter_map(size).sum();
         // What is broken or no image of this machine's is listed all the same.
         let manifest = layout.image(&entry.descriptor, &layout::Platform::host()).and_then(|it| layout.manifest(&it));
         let config = manifest.and_then(|manifest| layout.config(&manifest)).ok();
@@ -143,7 +143,7 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
     };
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
-            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(layout, digest.as_ref())?));
+            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(&layout.blob_path(&digest))?));
             continue;
         }
         log::debug!("remove blob {digest}");
@@ -175,16 +175,11 @@ fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) 
     }
 }
 
-fn blob_path(layout: &Layout, digest: &str) -> PathBuf {
-    layout.path().join("blobs").join(digest.replacen(':', "/", 1))
-}
-
 /// Returns the diffIDs of a config; a blob that is none has none.
-fn diff_ids(layout: &Layout, digest: &str) -> anyhow::Result<Vec<String>> {
-    let path = blob_path(layout, digest);
+fn diff_ids(path: &Path) -> anyhow::Result<Vec<String>> {
     let read = || {
-        let there = fs::metadata(&path)?;
-        if there.is_file() && there.len() <= layout::CONFIG_LIMIT { fs::read(&path) } else { Ok(Vec::new()) }
+        let there = fs::metadata(path)?;
+        if there.is_file() && there.len() <= layout::CONFIG_LIMIT { fs::read(path) } else { Ok(Vec::new()) }
     };
     let text = read().with_context(|| format!("read {}", path.display()))?;
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();

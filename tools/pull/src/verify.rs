@@ -121,8 +121,9 @@ impl Subject<'_> {
         let mut reasons: Vec<String> = Vec::new();
         for tagged in [true, false] {
             for subject in self.chain.iter().map(Descriptor::digest) {
-                let manifests = if tagged { self.tagged(subject)? } else { self.referring(subject, &mut reasons)? };
-                for manifest in manifests {
+                let found =
+                    if tagged { self.source.tagged(&tag(subject)) } else { self.referring(subject, &mut reasons) };
+                for manifest in found.context("find signatures")? {
                     match self.judge(&manifest, subject, signed) {
                         Ok(()) => return Ok(Proof { subject: subject.clone(), manifest, tagged }),
                         Err(reason) => reasons.push(format!("{reason:#}")),
@@ -141,13 +142,9 @@ impl Subject<'_> {
         bail!("verify {digest}: no signature that {} is good for: {}", keys.join(" or "), reasons.join("; "))
     }
 
-    fn tagged(&self, subject: &Digest) -> anyhow::Result<Vec<Fetched>> {
-        self.source.tagged(&tag(subject)).context("find signatures")
-    }
-
     fn referring(&self, subject: &Digest, reasons: &mut Vec<String>) -> anyhow::Result<Vec<Fetched>> {
         let mut manifests = Vec::new();
-        for bytes in self.source.referrers(subject).context("find signatures")? {
+        for bytes in self.source.referrers(subject)? {
             let media_type = Document::media_type(&bytes).to_string();
             let Document::Index(index) = Document::parse(&bytes, &media_type, "the referrers")? else { continue };
             for entry in index.manifests() {

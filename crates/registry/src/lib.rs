@@ -247,7 +247,7 @@ impl Registry {
         ask.authorization = self.held_authorization();
         let mut response = self.client.send_once(ask)?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let challenge = challenge(&response).map_err(Failure::Final)?;
+            let challenge = challenge(&response);
             let mut failed = None;
             for scope in challenge.scopes(&self.scope) {
                 match self.authorize(&challenge, ask.authorization.as_deref(), &scope) {
@@ -298,10 +298,11 @@ fn unexpected(response: Response<ureq::Body>) -> Failure {
     Failure::Refused(anyhow!("the registry answers {}{}", response.status(), words(response)))
 }
 
-fn challenge(response: &Response<ureq::Body>) -> anyhow::Result<Challenge> {
+/// A registry that wants credentials and does not say which takes user and password: what others learn at /v2/.
+fn challenge(response: &Response<ureq::Body>) -> Challenge {
     let challenges = response.headers().get_all(WWW_AUTHENTICATE);
     let challenge = Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
-    challenge.with_context(|| "the registry wants credentials and does not say which")
+    challenge.unwrap_or(Challenge::Basic)
 }
 
 /// Tells a layer that comes compressed, where its length does not show that it is compressed once more.

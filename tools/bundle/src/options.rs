@@ -43,13 +43,13 @@ pub(crate) enum Verb {
     Cp(Cp),
     /// Unmount bundles and remove them
     Delete {
-        /// Also when a container of it seems to run; and say nothing of what is not there
+        /// Delete it even if its container seems to run, and ignore bundles that do not exist
         #[arg(long, short)]
         force: bool,
-        /// Only where it is this owner's, as the record's `owner` names it
+        /// Act only on bundles of this owner, the record's `owner`
         #[arg(long, value_name = "OWNER")]
         owner: Option<Owner>,
-        /// Ids, or paths of bundles; with --force also none: what killed removals have left goes with any
+        /// Ids, or paths of bundles; may be empty with --force, to remove the rest of killed removals
         #[arg(required_unless_present = "force", value_name = "ID|PATH")]
         bundles: Vec<String>,
     },
@@ -62,28 +62,28 @@ pub(crate) enum Verb {
     },
     /// List the bundles
     List(cli::ListForm),
-    /// Mount the root file system of a bundle again, whose container has ended, and print the bundle's record
+    /// Mount the root file system of an ended container again, and print its record
     Mount {
         /// Id or path
         #[arg(value_name = "BUNDLE")]
         bundle: String,
     },
-    /// Unmount the root file systems of bundles whose containers have ended; what is half-made goes altogether
+    /// Unmount the root file systems of ended containers, and remove half-made bundles
     Unmount {
-        /// Only where it is this owner's, as the record's `owner` names it
+        /// Act only on bundles of this owner, the record's `owner`
         #[arg(long, value_name = "OWNER")]
         owner: Option<Owner>,
         /// Ids or paths
         #[arg(value_name = "BUNDLE", required = true)]
         bundles: Vec<String>,
     },
-    /// Remove what no container runs from: half-made bundles and those whose root file system is not mounted
+    /// Remove unused bundles: half-made ones, and those whose root file system is not mounted
     Prune {
-        /// Every bundle that no container runs from
+        /// Remove every bundle without a running container
         #[arg(long, short)]
         all: bool,
     },
-    /// List, make and remove volumes that have names
+    /// List, make and remove named volumes
     #[command(subcommand)]
     Volume(Volume),
 }
@@ -97,7 +97,7 @@ pub(crate) enum Volume {
         #[arg(value_name = "VOLUME", required = true)]
         names: Vec<VolumeName>,
     },
-    /// List volumes, and the containers that have them
+    /// List volumes and the containers that use them
     #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
@@ -106,12 +106,12 @@ pub(crate) enum Volume {
         #[arg(value_name = "VOLUME")]
         names: Vec<VolumeName>,
     },
-    /// Remove all volumes that no container has
+    /// Remove all volumes that no container uses
     Prune,
-    /// Remove volumes that no container has
+    /// Remove volumes that no container uses
     #[command(visible_alias = "remove")]
     Rm {
-        /// Say nothing of what is not there
+        /// Ignore volumes that do not exist
         #[arg(long, short)]
         force: bool,
         /// Names
@@ -124,16 +124,16 @@ pub(crate) enum Volume {
 #[derive(Args, Debug)]
 #[command(after_help = include_str!("cp/examples.txt"))]
 pub(crate) struct Cp {
-    /// Keep owners, attributes and the bits to become others, instead of making all the caller's or the container's root's
+    /// Keep owners, attributes and set-id bits, instead of giving all files to the caller or the container's root
     #[arg(long, short)]
     pub(crate) archive: bool,
-    /// Copy what a source that is a link leads to
+    /// Follow a source that is a link
     #[arg(long, short = 'L')]
     pub(crate) follow_link: bool,
     /// `CONTAINER:PATH`, a path, or `-` for a tar archive
     #[arg(value_name = "SOURCE", allow_hyphen_values = true)]
     pub(crate) source: CopyEnd,
-    /// The same
+    /// The destination, in the same forms
     #[arg(value_name = "DESTINATION", allow_hyphen_values = true)]
     pub(crate) destination: CopyEnd,
 }
@@ -144,13 +144,13 @@ pub(crate) struct Create {
     /// A record's file, `-`, or a directory: a root file system [default: the record on stdin]
     #[arg(value_name = "RECORD|ROOTFS")]
     pub(crate) input: Option<PathBuf>,
-    /// Command instead of the image's Cmd; the image's Entrypoint stays
+    /// Command that replaces the image's Cmd; the image's Entrypoint stays
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
     /// Name of the container [default: twelve random hexadecimal digits]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<ContainerId>,
-    /// Whose it is, as the record's `owner` names it [default: a new owner]
+    /// Owner, as the record's `owner` names it [default: a new owner]
     #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<Owner>,
     /// Image config (JSON) for a root file system that comes without one
@@ -162,10 +162,10 @@ pub(crate) struct Create {
     /// JSON merge patches.
     #[arg(long)]
     pub(crate) patch: Vec<PathBuf>,
-    /// Lay a writable layer over a flat root file system, so that it stays as it is
+    /// Lay a writable layer over a flat root file system, so that it stays unchanged
     #[arg(long)]
     pub(crate) overlay: bool,
-    /// Never wait until its changes are on the disk: for a container that leaves nothing
+    /// Skip syncing to disk (for containers that are thrown away)
     #[arg(long)]
     pub(crate) volatile: bool,
     #[command(flatten)]

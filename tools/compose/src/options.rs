@@ -20,7 +20,7 @@ pub(crate) struct Options {
 /// Which project is meant.
 #[derive(Args, Debug)]
 pub(crate) struct File {
-    /// The file; later ones are laid on earlier ones [default: compose.yaml here or above]
+    /// The file; later files override earlier ones [default: compose.yaml here or above]
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// The project's name [default: the file's, or the directory's]
@@ -38,31 +38,31 @@ pub(crate) struct File {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Start services, and follow what they say until they end
+    /// Start services, and follow their output until they end
     Up(Up),
     /// Stop services and remove their containers
     Down(Down),
     /// List the services' containers
     Ps(Ps),
-    /// Print what services have said
+    /// Print services' output
     Logs(Logs),
     /// Print the shell script that `up --detach` executes
     Print(Print),
-    /// Print the files as one, as they are understood: in JSON, which is YAML, too
+    /// Print the merged files as compose understands them, in JSON
     Config(Config),
     /// Execute a command in a service's container, as `spawn exec` does
     Exec(Exec),
-    /// Build the images of services that say how, by $`DRAYAGE_BUILD` [default: buildah build]
+    /// Build the images of services with `build`, by $`DRAYAGE_BUILD` [default: buildah build]
     Build(Services),
-    /// Fetch the services' images, whether they are there or not
+    /// Fetch the services' images, even if they exist
     Pull(Services),
-    /// Start services' containers again, and those they need
+    /// Start ended containers of services and of the services that they need
     Start(Services),
-    /// Stop services' containers, which stay
+    /// Stop services' containers and keep them
     Stop(Stop),
     /// Stop services' containers and start them again
     Restart(Stop),
-    /// Remove services' containers that have ended
+    /// Remove services' ended containers
     Rm(Rm),
 }
 
@@ -72,10 +72,10 @@ pub(crate) struct Up {
     /// Return when all have started
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Remove the containers of services that the file does not have any more
+    /// Remove the containers of services that are no longer in the file
     #[arg(long)]
     pub(crate) remove_orphans: bool,
-    /// What is so in any case.
+    /// Has no effect.
     #[arg(long = "quiet-pull", alias = "no-color", hide = true)]
     as_it_is: bool,
     #[command(flatten)]
@@ -86,19 +86,19 @@ pub(crate) struct Up {
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose up")]
 pub(crate) struct Print {
-    /// Build the images of services that say how: those that are there, too, and those that have a name
+    /// Build the images of services with `build`, even if they exist or have a name
     #[arg(long)]
     pub(crate) build: bool,
-    /// Build none, not even those that are missing
+    /// Build no images, not even missing ones
     #[arg(long, conflicts_with = "build")]
     pub(crate) no_build: bool,
-    /// Also start those anew that run: what the file says now may be something else
+    /// Recreate running containers too, because the file may have changed
     #[arg(long)]
     pub(crate) force_recreate: bool,
-    /// Start the services that are named, and none that they need
+    /// Start only the named services, not those that they need
     #[arg(long)]
     pub(crate) no_deps: bool,
-    /// When to fetch images, instead of what the file says
+    /// When to fetch images, whatever the file says
     #[arg(long, value_name = "WHEN", value_parser = ["always", "missing", "never"])]
     pub(crate) pull: Option<String>,
     #[command(flatten)]
@@ -111,7 +111,7 @@ pub(crate) struct Down {
     /// Remove the project's volumes too
     #[arg(short, long)]
     pub(crate) volumes: bool,
-    /// Remove the containers of services that the file does not have any more, too
+    /// Remove the containers of services that are no longer in the file, too
     #[arg(long)]
     pub(crate) remove_orphans: bool,
     /// Seconds until KILL [default: each container's own, or 10]
@@ -130,7 +130,7 @@ pub(crate) struct Ps {
     /// Print ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// What is so in any case.
+    /// Has no effect.
     #[arg(short, long, hide = true)]
     all: bool,
     #[command(flatten)]
@@ -140,10 +140,10 @@ pub(crate) struct Ps {
 /// `config`.
 #[derive(Args, Debug)]
 pub(crate) struct Config {
-    /// What is so in any case.
+    /// Has no effect.
     #[arg(long, value_parser = ["json"], hide = true)]
     format: Option<String>,
-    /// Print nothing: only look whether they are right
+    /// Only check the files, and print nothing
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Print the names of services, a line each, in the order of their start
@@ -163,7 +163,7 @@ pub(crate) struct Exec {
     /// Give it no terminal, although this is one
     #[arg(short = 'T', long, alias = "no-TTY")]
     pub(crate) no_tty: bool,
-    /// Nothing more: it has the terminal that this has, and standard input
+    /// Has no effect: the command has this terminal and standard input
     #[arg(short, long, visible_alias = "tty", short_alias = 't')]
     pub(crate) interactive: bool,
     /// Do not wait for it
@@ -189,10 +189,10 @@ pub(crate) struct Exec {
 /// `rm`.
 #[derive(Args, Debug)]
 pub(crate) struct Rm {
-    /// Stop those first that run
+    /// Stop running containers first
     #[arg(short, long)]
     pub(crate) stop: bool,
-    /// What is so in any case: nobody is asked, and volumes without a name go.
+    /// Has no effect: `rm` never asks, and always removes anonymous volumes.
     #[arg(short, long, short_alias = 'v', hide = true)]
     force: bool,
     /// Services [default: all]
@@ -214,22 +214,22 @@ pub(crate) struct Stop {
 /// `logs`.
 #[derive(Args, Debug)]
 pub(crate) struct Logs {
-    /// Go on with what they say until they end
+    /// Follow their output until they end
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only the last lines of each: a number, or all
+    /// Only the last lines of each service: a number, or all
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
     pub(crate) tail: String,
-    /// Only what was said since a time (2026-01-31T10:00:00Z), or for a span (10m)
+    /// Only lines since a time (2026-01-31T10:00:00Z), or of the last span (10m)
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
-    /// Only what was said before
+    /// Only lines before such a time
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
     /// Show the time of each line
     #[arg(short, long)]
     pub(crate) timestamps: bool,
-    /// Print lines as they are, without the service's name
+    /// Print lines without the service's name
     #[arg(long)]
     pub(crate) no_log_prefix: bool,
     #[command(flatten)]
@@ -239,7 +239,7 @@ pub(crate) struct Logs {
 /// Services by name.
 #[derive(Args, Debug)]
 pub(crate) struct Services {
-    /// Services, with what they need [default: all]
+    /// Services, and those that they need [default: all]
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
 }

@@ -57,14 +57,14 @@ pub(crate) struct Wishes {
     #[arg(long)]
     #[serde(default, rename = "attached")]
     pub(crate) attach: bool,
-    /// Keep its standard input open for who attaches
+    /// Keep its standard input open for clients that attach
     #[arg(long, short)]
     pub(crate) interactive: bool,
-    /// Kill it after so many seconds
+    /// Kill it after this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
-    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
-    /// which does so itself
+    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container
+    /// (which does so itself)
     #[arg(long, value_name = "WHO", default_value = "ignore", value_parser = word::<Ready>)]
     #[serde(default, rename = "ready")]
     pub(crate) sdnotify: Ready,
@@ -81,13 +81,13 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 /// Where the output goes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Log {
-    /// Where its output goes: file, json-file, k8s-file, journald or none
+    /// Destination of its output: file, json-file, k8s-file, journald or none
     #[arg(long = "log-driver", value_name = "DRIVER", default_value = "file")]
     driver: String,
-    /// The form of a file's lines, as format= among the options has it [default: cri, Kubernetes' form with times]
+    /// Form of a file's lines, like the option format= [default: cri, Kubernetes' form with times]
     #[arg(long = "log-format", value_name = "plain|cri|json")]
     format: Option<String>,
-    /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
+    /// Option of the log: format=plain|cri|json, max-size=SIZE, max-file=NUMBER
     #[arg(long = "log-opt", value_name = "KEY=VALUE")]
     more: Vec<String>,
 }
@@ -130,41 +130,41 @@ impl Log {
 /// What can be done with containers that are there.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Print what a container has said
+    /// Print a container's output
     Logs(Logs),
     /// Join a container's terminal, or its output and input
     Attach(Attach),
     /// Wait until containers end, print their exit codes
     Wait(Containers),
-    /// Start containers that have ended, as they were: with their network, ports, log and restart policy
+    /// Start ended containers with the same network, ports, log and restart policy
     Start(Start),
-    /// Stop containers: by their stop signal, then by KILL
+    /// Stop containers by their stop signal, then by KILL
     Stop(Stop),
-    /// Stop containers and start them again; those that have ended are started
+    /// Stop containers if they run, and start them again
     Restart(Stop),
     /// Remove containers
     Rm {
-        /// Also one that runs: it is killed
+        /// Kill a running one first
         #[arg(long, short)]
         force: bool,
-        /// Also its volumes without a name, which always go with it: as docker's
+        /// Has no effect: its anonymous volumes are always removed
         #[arg(long)]
         volumes: bool,
         #[command(flatten)]
         these: Containers,
     },
-    /// List containers, those that have ended too
+    /// List containers, including ended ones
     List(Form),
-    /// Print all that is known of containers, as JSON: state, health, limits, mounts, log, paths, the record
+    /// Print everything about containers as JSON: state, health, limits, mounts, log, paths, the record
     Inspect(Containers),
     /// List the processes of a container
     Top {
         /// The container's id
         id: ContainerId,
     },
-    /// Print what happens to containers: that they come, start, end, go, and how healthy they are
+    /// Print events of containers: creation, start, end, removal and health
     Events(Events),
-    /// Print what containers use, on a terminal anew each second
+    /// Print the resources that containers use, each second anew on a terminal
     Stats(Stats),
 }
 
@@ -173,13 +173,13 @@ pub(crate) enum Verb {
 pub(crate) struct Form {
     #[command(flatten)]
     pub(crate) list: cli::ListForm,
-    /// Only those that run
+    /// List only running containers
     #[arg(long)]
     pub(crate) running: bool,
-    /// Only those with that health, status (exited, running, ...) or label
+    /// List only containers with this health, status (exited, running, ...) or label
     #[arg(long, short, value_name = "health|status|name|label=VALUE")]
     pub(crate) filter: Vec<Filter>,
-    /// Only so many, those made last, the newest first
+    /// List only the newest NUMBER containers, the newest first
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub(crate) last: Option<usize>,
     /// Only these containers
@@ -211,10 +211,10 @@ pub(crate) struct Events {
 pub(crate) struct Stats {
     #[command(flatten)]
     pub(crate) form: cli::ListForm,
-    /// Print it once, on a terminal, too
+    /// Print them once, even on a terminal
     #[arg(long)]
     pub(crate) no_stream: bool,
-    /// Only these containers [default: all that run]
+    /// Only these containers [default: all running ones]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
 }
@@ -224,16 +224,16 @@ pub(crate) struct Stats {
 pub(crate) struct Logs {
     /// The container's id
     pub(crate) id: ContainerId,
-    /// Go on with what it says until it ends
+    /// Follow its output until it ends
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Only the last lines: a number, or all
     #[arg(long, short = 'n', value_name = "LINES", default_value = "all", value_parser = tail)]
     pub(crate) tail: Tail,
-    /// Only what was said since a time (2026-01-31T10:00:00Z), or for a span (10m)
+    /// Only lines since a time (2026-01-31T10:00:00Z), or of the last span (10m)
     #[arg(long, value_name = "TIME", value_parser = clock::moment)]
     pub(crate) since: Option<String>,
-    /// Only what was said before
+    /// Only lines before such a time
     #[arg(long, value_name = "TIME", value_parser = clock::moment)]
     pub(crate) until: Option<String>,
     /// Show the time of each line
@@ -264,13 +264,13 @@ pub(crate) struct Attach {
 /// How a container is joined.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Join {
-    /// Show its output only
+    /// Show only its output
     #[arg(long)]
     pub(crate) no_stdin: bool,
     /// Pass signals on to the container
     #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) sig_proxy: bool,
-    /// Keys that leave it running
+    /// Keys that detach from it and leave it running
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = keys)]
     pub(crate) detach_keys: Keys,
 }
@@ -301,7 +301,7 @@ pub(crate) struct Start {
     pub(crate) attach: bool,
     #[command(flatten)]
     pub(crate) join: Join,
-    /// All that a boot starts: those with --restart always, and those with unless-stopped that nobody has stopped
+    /// Start containers with --restart always, and those with unless-stopped that were not stopped, as at a boot
     #[arg(long, conflicts_with_all = ["ids", "attach"])]
     pub(crate) boot: bool,
     /// Ids

@@ -37,22 +37,22 @@ pub(crate) struct Options {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Add(Box<Add>),
-    /// Check that the containers' networks have all that they need on the host
+    /// Check that the containers' networks have everything they need on the host
     ///
-    /// Bridges with their ports and addresses, forwarding, and the firewall's rules, by what the records in the bundles say.
+    /// It compares bridges with their ports and addresses, forwarding and the firewall's rules with the records in the bundles.
     Check(Upkeep),
-    /// Connect a container that runs to one more network
+    /// Connect a running container to one more network
     ///
-    /// The others lead outwards before this one. Started again, the container is in all of them.
+    /// The others lead outwards before this one. After a restart the container is in all of them.
     Connect(Connection),
     Del(Del),
     Diff(Diff),
-    /// Disconnect a container that runs from a network
+    /// Disconnect a running container from a network
     Disconnect(Connection),
     Enter(Box<Enter>),
     List(List),
     Network(Networks),
-    /// Put back what somebody has taken from the containers' networks, as by flushing the firewall or an interface
+    /// Restore what the containers' networks have lost, as by a flush of the firewall or an interface
     Restore(Upkeep),
     Show(Show),
     Tree(Draw),

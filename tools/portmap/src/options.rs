@@ -34,15 +34,15 @@ pub(crate) enum Command {
     Restore(Restore),
 }
 
-/// Publish ports; this is what `portmap` does without a verb
+/// Publish ports, as `portmap` does without a verb
 #[derive(Args, Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Add {
     /// A record, or a container's id [default: a record on stdin]
     #[arg(value_name = "RECORD|ID")]
     pub(crate) target: Option<PathBuf>,
-    /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], ranges as 7000-7010:7000-7010; at either side of a proxy
-    /// also unix:PATH, and as the host's side fd:N, a socket that was inherited; or target=80,published=8080,protocol=tcp
+    /// Publish a port: [IP:][HOST-PORT:]PORT[/tcp|udp|sctp], a range 7000-7010:7000-7010, or
+    /// target=80,published=8080,protocol=tcp; a proxy takes unix:PATH at either side, and fd:N, an inherited socket, at the host's
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<Wish>,
     /// Publish every port that the image exposes on a random port
@@ -57,16 +57,16 @@ pub(crate) struct Add {
     /// Name the container that the ports belong to [default: the record's id]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<ContainerId>,
-    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets published ports through, off
+    /// If another firewall drops forwarded packets: warn, insert a rule that accepts published ports, off
     #[arg(long, default_value_t = Forward::Warn, value_name = "HOW")]
     pub(crate) forward: Forward,
-    /// Publish a port even where a process of the host has it
+    /// Publish a port even if a process of the host has it
     #[arg(long)]
     pub(crate) no_bind_check: bool,
-    /// Serve the ports by a proxy that connects from inside the container [default where it has no address, or nftables may not be used]
+    /// Serve the ports by a proxy that connects from inside the container [default if it has no address, or nftables may not be used]
     #[arg(long)]
     pub(crate) proxy: bool,
-    /// Serve the -p for the port that this inherited socket is at by the socket, and so for those of `$LISTEN_FDS`
+    /// Inherited socket, which serves the -p for its port; those of `$LISTEN_FDS` need no option
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(u32).range(3..))]
     pub(crate) listen_fd: Vec<u32>,
     /// Tell the container each client's address, by the PROXY protocol; implies --proxy
@@ -75,14 +75,14 @@ pub(crate) struct Add {
     /// Serve in the background; in a pipe a proxy always does
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Publish only as long as this process lives; however it ends, nothing is left
+    /// Publish only while this process lives; nothing is left, however it ends
     #[arg(long = "while", value_name = "PID", value_parser = pid)]
     pub(crate) while_process: Vec<rustix::process::Pid>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
-/// How the container learns whom a connection is from.
+/// How the container learns a client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProxyProtocol {
     /// A line of text
@@ -97,56 +97,56 @@ pub(crate) struct Del {
     /// A container's id, or the path of a record, with a slash [default: a record on stdin]
     #[arg(value_name = "ID|RECORD")]
     pub(crate) target: Option<PathBuf>,
-    /// Only this port, as it was published; without HOST-PORT, all that lead to PORT
+    /// Only this port, as it was published; without HOST-PORT, all ports that lead to PORT
     #[arg(short, long, value_name = "SPEC")]
     pub(crate) publish: Vec<Wish>,
-    /// Only what this owner has, as the record's `owner` names it
+    /// Withdraw only ports of this owner, the record's `owner`
     #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<Owner>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
-/// List what is published
+/// List published ports
 #[derive(Args, Debug)]
 pub(crate) struct List {
-    /// Only this container's
+    /// Only this container's ports
     #[arg(value_name = "ID")]
     pub(crate) id: Option<ContainerId>,
-    /// One record for each container, one a line
+    /// Print one record for each container, one a line
     #[arg(long)]
     pub(crate) json: bool,
-    /// Only the containers' ids
+    /// Print only the containers' ids
     #[arg(long, short)]
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
-/// Check that everything is there that published ports need
+/// Check that published ports have everything they need
 #[derive(Args, Debug)]
 pub(crate) struct Check {
-    /// A container's id, or the path of a record, with a slash [default: all that is published]
+    /// A container's id, or the path of a record, with a slash [default: all published ports]
     #[arg(value_name = "ID|RECORD")]
     pub(crate) target: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
-/// Withdraw the ports of containers that are no more
+/// Withdraw the ports of containers that are gone
 #[derive(Args, Debug)]
 pub(crate) struct Gc {
-    /// Also of every container but these
+    /// Withdraw also the ports of every container but these
     #[arg(long, value_name = "ID")]
     pub(crate) keep: Vec<ContainerId>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
-/// Publish again what containers had, after a firewall was flushed, and have `ns restore` put back their networks
+/// Publish containers' ports again after a flush of the firewall, and have `ns restore` put back their networks
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    /// What `portmap list --json` has listed [default: stdin, or where that is empty what the bundles say]
+    /// Output of `portmap list --json` [default: stdin, or the bundles' records if stdin is empty]
     #[arg(value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     #[command(flatten)]

@@ -18,7 +18,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
-    /// What to fetch
+    /// The image to fetch
     #[arg(value_name = "REF", required = true)]
     pub(crate) names: Vec<Name>,
     /// The layout to fetch into [default: oci in the directory of all state]
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     pub(crate) trust: Trust,
     #[command(flatten)]
     pub(crate) network: RegistryOptions,
-    /// Keep the digests of references in this file, and fetch what it says
+    /// Keep the digests of references in this file, and fetch the images that it names
     #[arg(long, value_name = "FILE")]
     pub(crate) lock: Option<PathBuf>,
     /// Write the image also to an archive: oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]
@@ -50,15 +50,15 @@ pub(crate) enum Verb {
         #[command(flatten)]
         form: cli::ListForm,
     },
-    /// Look at an image where it is: manifest, config and layers as JSON
+    /// Print an image's manifest, config and layers as JSON, without fetching it
     Inspect {
-        /// What to look at
+        /// The image to look at
         #[arg(value_name = "REF")]
         name: Name,
-        /// The manifest or index as it is
+        /// Print the manifest or index unchanged
         #[arg(long)]
         raw: bool,
-        /// The config as it is
+        /// Print the config unchanged
         #[arg(long, conflicts_with = "raw")]
         config: bool,
         /// The platform of an index [default: this machine's]
@@ -67,12 +67,12 @@ pub(crate) enum Verb {
         #[command(flatten)]
         network: RegistryOptions,
     },
-    /// Print the digest of what a reference names
+    /// Print the digest of an image
     Digest {
-        /// What to look at
+        /// The image to look at
         #[arg(value_name = "REF")]
         name: Name,
-        /// The digest of the image for a platform, where an index is named
+        /// Print the digest of an index's image for this platform
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<Platform>,
         #[command(flatten)]
@@ -95,7 +95,7 @@ pub(crate) enum Verb {
         #[arg(value_name = "REF", required = true)]
         targets: Vec<Reference>,
     },
-    /// Take images out of the layout; gc frees their space
+    /// Remove images from the layout; gc frees their space
     #[command(visible_alias = "rm")]
     Remove {
         /// References, tags or digests
@@ -104,7 +104,7 @@ pub(crate) enum Verb {
     },
     /// Remove blobs and extracted layers that no image and no container needs
     Gc {
-        /// Keep extracted layers that are younger: a container may just be made of them
+        /// Keep extracted layers that are younger, because a container may be about to use them
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         grace: u64,
     },
@@ -116,13 +116,13 @@ pub(crate) struct Choice {
     /// The platform, such as linux/arm64 or linux/arm/v7 [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<Platform>,
-    /// Fetch the images of all platforms; the record names the chosen one's
+    /// Fetch the images of all platforms; the record names that of the chosen one
     #[arg(long)]
     pub(crate) all_platforms: bool,
     /// Fetch all tags of the repository, or all images of the archive
     #[arg(long)]
     pub(crate) all_tags: bool,
-    /// Fetch also what refers to the image: signatures, attestations, bills of materials
+    /// Fetch also signatures, attestations and bills of materials that refer to the image
     #[arg(long)]
     pub(crate) referrers: bool,
     /// When to ask the registry
@@ -133,25 +133,25 @@ pub(crate) struct Choice {
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Policy {
-    /// Each time; blobs that are there are not fetched again
+    /// Always; blobs that already exist are not fetched again
     #[default]
     Always,
-    /// Only when the layout does not have the whole image
+    /// Only if the layout lacks part of the image
     Missing,
-    /// Never: the image is in the layout, or that is an error
+    /// Never; it is an error if the image is not in the layout
     Never,
 }
 
 /// Whose images are used.
 #[derive(Block, Clone, Debug)]
 pub(crate) struct Trust {
-    /// Use only what has a cosign signature by this public key (PEM), or by one of several
+    /// Use only images with a cosign signature by this public key (PEM), or by one of several
     #[arg(long, value_name = "KEY")]
     verify: Vec<PathBuf>,
     /// The name that signatures must carry: a repository, a reference, or * for any [default: the image's own]
     #[arg(long, value_name = "NAME", requires = "verify", value_parser = Identity::parse)]
     verify_identity: Option<Identity>,
-    /// Which images may be used and who must have signed them [default: policy.json of containers]
+    /// Policy file: the images that may be used, and the keys that must have signed them [default: policy.json of containers]
     #[arg(long, value_name = "FILE")]
     signature_policy: Option<PathBuf>,
 }

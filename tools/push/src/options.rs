@@ -16,27 +16,27 @@ pub(crate) struct Args {
     /// A reference, tag or digest in the layout, or - for the record on stdin
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<String>,
-    /// Where to
+    /// The reference to send it to
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: Reference,
-    /// The layout that has the image, if it is no record's [default: oci in the directory of all state]
+    /// The layout that has the image, without a record [default: oci in the directory of all state]
     #[arg(long, value_name = "DIR")]
     layout: Option<PathBuf>,
     #[command(flatten)]
     roots: cli::Roots,
-    /// The image for a platform, of an index
+    /// Send an index's image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with_all = ["all_platforms", "all_tags"])]
     pub(crate) platform: Option<Platform>,
-    /// The images of all platforms, where a record names one: what `pull --all-platforms` fetches
+    /// Send the images of all platforms, as `pull --all-platforms` fetches, though the record names one
     #[arg(long)]
     pub(crate) all_platforms: bool,
-    /// All tags of the repository that the layout has
+    /// Send all tags of the repository that the layout has
     #[arg(long, short)]
     pub(crate) all_tags: bool,
-    /// Send also what refers to the image: signatures, attestations, bills of materials
+    /// Send also signatures, attestations and bills of materials that refer to the image
     #[arg(long)]
     pub(crate) referrers: bool,
-    /// Compress layers that are not, which changes the image's digest
+    /// Compress uncompressed layers, which changes the image's digest
     #[arg(long, alias = "compression", value_name = "COMPRESSION", conflicts_with = "referrers", default_value = "none",
         value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
     pub(crate) compress: Compression,

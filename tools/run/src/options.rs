@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Remove the container when it ends
     #[arg(long)]
     pub(crate) rm: bool,
-    /// Leave it running, print its id
+    /// Run it in the background, and print its id
     #[arg(short, long)]
     pub(crate) detach: bool,
     /// Give it this standard input
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     /// Publish every port that the image exposes, on random ports of the host
     #[arg(short = 'P', long)]
     pub(crate) publish_all: bool,
-    /// Start it when somebody comes to one of the sockets that systemd hands over: each serves the -p for its port
+    /// Start it at the first connection to a socket from systemd; each socket serves the -p for its port
     #[arg(long, requires = "publish")]
     pub(crate) socket_activate: bool,
     /// Whether an ordinary user runs it.
@@ -51,8 +51,8 @@ pub(crate) struct Options {
     /// The socket of a service manager that wants to be told.
     #[arg(skip)]
     pub(crate) notify_socket: Option<OsString>,
-    /// Its network: bridge, none, host, container:ID, or another one's name, whose bridge is made if it is not there; repeat it
-    /// for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
+    /// Network: bridge, none, host, container:ID, or a name, whose bridge is made if it is missing; repeat it for more:
+    /// NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(crate) network: Vec<Network>,
     /// Network of a named bridge; repeat it for IPv6 [default: the bridge's, or a free one]
@@ -64,19 +64,19 @@ pub(crate) struct Options {
     /// The container's address on the bridge
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip: Option<String>,
-    /// The same, for IPv6
+    /// The container's IPv6 address on the bridge
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) ip6: Option<String>,
-    /// The hardware address of its interface
+    /// The hardware address of the container's interface
     #[arg(long, value_name = "MAC")]
     pub(crate) mac_address: Option<String>,
-    /// One more name by which the other containers on the bridge find it
+    /// Another name by which the other containers on the bridge find it
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     pub(crate) network_alias: Vec<String>,
-    /// What to do where another firewall drops forwarded packets: warn, insert rules that let the container's through, off
+    /// If another firewall drops forwarded packets: warn, insert rules that accept the container's, off
     #[arg(long, value_name = "HOW", value_parser = ["warn", "insert", "off"])]
     pub(crate) forward: Option<String>,
-    /// Another OCI runtime with runc's command line in the place of spawn, by name or path: runc, crun. In the foreground only
+    /// OCI runtime instead of spawn, by name or path: runc, crun or another with runc's command line; only in the foreground
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) runtime: Option<PathBuf>,
     /// When to fetch the image
@@ -85,16 +85,16 @@ pub(crate) struct Options {
     /// The image's platform: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
-    /// No progress on stderr
+    /// Show no progress on stderr
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Write the container's id to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Remove the container that has the name, first
+    /// First remove an existing container of this name
     #[arg(long, requires = "name")]
     pub(crate) replace: bool,
-    /// Kill it after so many seconds
+    /// Kill it after this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) timeout: Option<u64>,
     /// Pass N more descriptors after stderr on
@@ -114,32 +114,31 @@ pub(crate) struct Options {
         default_missing_value = "true"
     )]
     pub(crate) sig_proxy: bool,
-    /// Keys that leave it running, in the background from then on: ctrl-p,ctrl-q
+    /// Keys that detach from it and leave it in the background: ctrl-p,ctrl-q
     #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<String>,
     #[command(flatten)]
     pub(crate) keep: Keep,
-    /// IMAGE is the path of a root file system
+    /// Take IMAGE as the path of a root file system
     #[arg(long)]
     pub(crate) rootfs: bool,
     /// Print the shell pipeline that does the same, and do nothing
     #[arg(long)]
     pub(crate) print: bool,
-    /// Check the command lines of all stages, print them and what undoes them, and do nothing
+    /// Check the command lines of all stages, print them and the commands that undo them, and do nothing
     #[arg(long, conflicts_with = "print")]
     pub(crate) dry_run: bool,
-    /// Leave everything in this directory, which is used in the place of --root: image, layers, bundle, the stages'
-    /// records, the script that does the same, and a trace
+    /// Use this directory instead of --root, and keep everything in it: image, layers, bundle, the stages' records, the
+    /// script that does the same, and a trace
     #[arg(long = "keep", value_name = "DIR", conflicts_with = "root")]
     pub(crate) folder: Option<PathBuf>,
-    /// Write what every program does, and when, to a file for Chrome's and Perfetto's viewers
+    /// Write a trace of every program to a file for Chrome's and Perfetto's viewers
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Execute a command instead, as root of the namespaces that an ordinary user's containers are made in: for stages by
-    /// hand
+    /// Execute a command as root of the namespaces in which an ordinary user's containers are made, for hand-typed stages
     #[arg(long, conflicts_with_all = ["print", "dry_run", "gc"])]
     pub(crate) unshare: bool,
-    /// Undo what killed runs have left, print their containers' ids, and run nothing
+    /// Undo the remains of killed runs, print their containers' ids, and run nothing
     #[arg(long, conflicts_with = "image_and_command")]
     pub(crate) gc: bool,
     #[command(flatten)]
@@ -253,14 +252,14 @@ pub(crate) struct Keep {
     /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = restart)]
     pub(crate) restart: Option<String>,
-    /// Where its output goes: file, json-file, k8s-file, journald or none
+    /// Destination of its output: file, json-file, k8s-file, journald or none
     #[arg(long, value_name = "DRIVER")]
     pub(crate) log_driver: Option<String>,
-    /// format=plain|cri|json, max-size=SIZE, max-file=NUMBER
+    /// Option of the log: format=plain|cri|json, max-size=SIZE, max-file=NUMBER
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) log_opt: Vec<String>,
-    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container,
-    /// which gets the socket
+    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container
+    /// (which gets the socket)
     #[arg(long, value_name = "WHO", value_parser = ["container", "conmon", "healthy", "ignore"])]
     pub(crate) sdnotify: Option<String>,
 }

@@ -11,7 +11,7 @@ pub(crate) use checkpoint::{Checkpoint, CriuOptions, Restore};
 
 /// Run containers from OCI bundles
 ///
-/// Without a command it runs the container of the record on stdin (or in FILE), or of the bundle DIR, in the foreground.
+/// Without a command it runs the container of the record on stdin or in FILE, or of the bundle DIR, in the foreground.
 #[derive(Debug, Parser)]
 #[command(name = "spawn", version = crate::VERSION, disable_version_flag = true, after_help = EXAMPLES)]
 #[command(subcommand_negates_reqs = true)]
@@ -40,7 +40,7 @@ pub(crate) struct Global {
     /// Form of the lines in the log
     #[arg(long, value_name = "text|json", default_value = "text", global = true)]
     pub log_format: LogFormat,
-    /// Say each step
+    /// Log each step
     #[arg(long, global = true)]
     pub debug: bool,
     /// Use cgroups by systemd, over D-Bus
@@ -75,7 +75,7 @@ pub(crate) struct Filter {
     /// Leave the container running and print the record
     #[arg(long, short)]
     pub detach: bool,
-    /// Remove the bundle, too, when the container has ended: its network and ports go in any case
+    /// Remove the bundle too when the container has ended; its network and ports are always removed
     #[arg(long, conflicts_with = "detach")]
     pub rm: bool,
     /// With --detach: print no record
@@ -201,10 +201,10 @@ pub(crate) struct Id {
 #[derive(Args, Debug)]
 pub(crate) struct Delete {
     pub id: RuntimeId,
-    /// Kill it if it still runs; be content if it does not exist
+    /// Kill it if it still runs, and ignore one that does not exist
     #[arg(long, short)]
     pub force: bool,
-    /// Only if it is this owner's, as the annotation `org.drayage.owner` of its config.json names it
+    /// Delete it only if this is its owner, the annotation `org.drayage.owner` of its config.json
     #[arg(long, value_name = "OWNER")]
     pub owner: Option<Owner>,
 }
@@ -246,7 +246,7 @@ pub(crate) struct Spec {
     /// Directory to write to
     #[arg(long, short, default_value = ".")]
     pub bundle: PathBuf,
-    /// Write one for an ordinary user
+    /// Write a config for an ordinary user
     #[arg(long)]
     pub rootless: bool,
 }
@@ -302,7 +302,7 @@ pub(crate) struct Kill {
 #[derive(Args, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Exec {
-    /// The container's id, the program and its arguments; no option of ours stands behind the id
+    /// The container's id, the program and its arguments; options of `exec` stand before the id
     // One operand, or words of an image's health check that begin with - would be options.
     #[arg(value_name = "ID [COMMAND]", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub operands: Vec<String>,
@@ -318,10 +318,10 @@ pub(crate) struct Exec {
     /// Environment variable NAME=VALUE, or NAME with the caller's value
     #[arg(long, short)]
     pub env: Vec<String>,
-    /// File with such lines
+    /// File of environment variables, one a line
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Nothing more: stdin is the process's in any case
+    /// Has no effect: the process always has stdin
     #[arg(long, short)]
     pub interactive: bool,
     /// Give it a terminal, joined with the caller's
@@ -371,7 +371,7 @@ pub(crate) struct Exec {
 #[derive(Args, Debug)]
 pub(crate) struct Update {
     pub id: RuntimeId,
-    /// File with `linux.resources`, or - for stdin; other options are ignored then
+    /// File with `linux.resources`, or - for stdin; replaces all other options
     #[arg(long, short, value_name = "FILE")]
     pub resources: Option<PathBuf>,
     /// Weight of block I/O
@@ -395,7 +395,7 @@ pub(crate) struct Update {
     /// Realtime CPU time in a period in microseconds
     #[arg(long, allow_negative_numbers = true)]
     pub cpu_rt_runtime: Option<i64>,
-    /// Whether to be scheduled as idle
+    /// Schedule it as idle (1), or not (0)
     #[arg(long, allow_negative_numbers = true)]
     pub cpu_idle: Option<i64>,
     /// CPUs to use
@@ -404,7 +404,7 @@ pub(crate) struct Update {
     /// Memory nodes to use
     #[arg(long)]
     pub cpuset_mems: Option<String>,
-    /// Ignored: kernels have no such limit any more
+    /// Ignored, because kernels no longer have this limit
     #[arg(long, hide = true)]
     pub kernel_memory: Option<String>,
     /// Kernel memory for TCP

@@ -15,21 +15,21 @@ const ENTRIES_LIMIT: u64 = 10_000_000;
 
 /// Extract an image's layers into directories for overlayfs
 ///
-/// Reads a record with `image`, or a directory that is an OCI image layout, and adds `rootfs` to the record: `layers`,
-/// shared by all images and extracted once, or with --flat `path`, one merged tree. Layers are extracted while `pull`
-/// is still fetching them.
+/// It reads a record with `image`, or an OCI image layout's directory, and adds `rootfs` to the record. `rootfs` has
+/// `layers`, shared by all images and extracted once, or, with --flat, `path`, one merged tree. Layers are extracted while
+/// `pull` is still fetching them.
 #[derive(Debug, Parser)]
 #[command(name = "unpack", version, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) verb: Option<Verb>,
-    /// A directory: an OCI image layout; a file, - or nothing: a record
+    /// An OCI image layout's directory, or a record: a file, - or nothing for stdin
     pub(crate) input: Option<PathBuf>,
-    /// Which image of the layout: a tag, a full reference or a digest [default: the only one]
+    /// Image of the layout: a tag, a full reference or a digest [default: the only one]
     #[arg(long = "ref", value_name = "NAME")]
     pub(crate) reference: Option<String>,
-    /// Which platform's image of the layout [default: this machine's]
+    /// Platform of the layout's image [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<Platform>,
     /// Make one merged tree at DIR, which must not exist or be empty
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Refuse an image of more entries than this
     #[arg(long, value_name = "COUNT", default_value_t = ENTRIES_LIMIT)]
     max_entries: u64,
-    /// Do not wait until the disk has it: a crash of the machine may leave damaged layers
+    /// Skip syncing to disk; a crash of the machine may leave damaged layers
     #[arg(long)]
     pub(crate) no_sync: bool,
     #[command(flatten)]
@@ -57,29 +57,29 @@ pub(crate) enum Verb {
     Commit(Commit),
 }
 
-/// Show what a container has changed, or write it as a layer
+/// Show a container's changes, or write them as a layer
 ///
-/// A line for each file: A for one that is new, C for one that is changed, D for one that is gone.
+/// It prints a line for each file: A if it was added, C if it was changed, D if it was deleted.
 #[derive(Arguments, Debug)]
 #[command(after_help = include_str!("diff/examples.txt"))]
 pub(crate) struct Diff {
     /// A container's id, a bundle's directory, a file with a record, or - or nothing for a record on stdin
     pub(crate) container: Option<PathBuf>,
-    /// One JSON array
+    /// Print one JSON array
     #[arg(long, short = 'J', conflicts_with = "tar")]
     pub(crate) json: bool,
-    /// The changes as a layer, uncompressed
+    /// Write the changes as a layer, uncompressed
     #[arg(long)]
     pub(crate) tar: bool,
-    /// Leave the holes of files out, which not every reader understands
+    /// Omit the holes of sparse files, which not every reader understands
     #[arg(long, requires = "tar")]
     pub(crate) sparse: bool,
 }
 
 /// Make an image of a container: its own image with its changes as a layer on top
 ///
-/// The image goes into the layout that the container's image is in; the record with it is printed. With
-/// $`SOURCE_DATE_EPOCH` in the environment the same changes make the same image.
+/// The new image goes into the layout of the container's image, and its record is printed. With $`SOURCE_DATE_EPOCH` in
+/// the environment the same changes make the same image.
 #[derive(Arguments, Debug)]
 #[command(after_help = include_str!("commit/examples.txt"))]
 pub(crate) struct Commit {
@@ -91,19 +91,19 @@ pub(crate) struct Commit {
     /// Change the config: CMD ENTRYPOINT ENV EXPOSE LABEL STOPSIGNAL USER VOLUME WORKDIR, as in a Dockerfile
     #[arg(long, short, value_name = "INSTRUCTION")]
     pub(crate) change: Vec<Instruction>,
-    /// Who has made it
+    /// Author of the image
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) author: Option<String>,
-    /// What it is about
+    /// Comment on the image
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) message: Option<String>,
-    /// What has made the layer [default: the container's command line]
+    /// Command that made the layer [default: the container's command line]
     #[arg(long, value_name = "TEXT")]
     pub(crate) created_by: Option<String>,
-    /// What the layer is compressed with
+    /// Compression of the layer
     #[arg(long, alias = "compress", default_value = "gzip", value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
     pub(crate) compression: Compression,
-    /// Leave the holes of files out, which not every reader understands
+    /// Omit the holes of sparse files, which not every reader understands
     #[arg(long)]
     pub(crate) sparse: bool,
 }

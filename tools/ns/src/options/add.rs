@@ -36,8 +36,8 @@ pub(super) fn room(room: confine::Room) -> confine::Room {
 
 /// Make a container's network: a named namespace on a bridge
 ///
-/// The namespace is /run/netns/ID, as `ip netns` has it. Its path is written into the bundle's config.json, so that any
-/// runtime joins it; the record gets the member `network`, a CNI result.
+/// The namespace is /run/netns/ID, as `ip netns` names it. Its path is written into the bundle's config.json, so that any
+/// runtime joins it. The record gets the member `network`, a CNI result.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   bundle --id web | ns add | spawn
@@ -54,12 +54,12 @@ pub(crate) struct Add {
     /// Container's id, which names the namespace [default: the record's]
     #[arg(long, value_name = "ID")]
     id: Option<ContainerId>,
-    /// Network to join, whose bridge is made if it is not there; repeat it for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
+    /// Network to join; its bridge is made if it is missing; repeat it for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
     #[arg(long, visible_alias = "bridge", value_name = "NAME[:KEY=VALUE,…]", default_value = network::DEFAULT_BRIDGE)]
     network: Vec<Membership>,
     #[command(flatten)]
     settings: Settings,
-    /// What to do where another firewall drops forwarded packets: warn, insert a rule that lets these through, off [default: insert on our bridges]
+    /// If another firewall drops forwarded packets: warn, insert a rule that accepts these, off [default: insert on our bridges]
     #[arg(long, value_name = "HOW", conflicts_with = "macvlan")]
     forward: Option<Forward>,
     /// Container's address in a network [default: a free one]
@@ -71,22 +71,22 @@ pub(crate) struct Add {
     /// Name of the container's interface [default: eth0; eth1 and so on in further networks]
     #[arg(long, value_name = "NAME", value_parser = link_name)]
     ifname: Option<String>,
-    /// Let the CNI plugins of that list make the network: they are found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni
+    /// Let the CNI plugins of this list make the network (found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "Settings", "ip", "mac", "alias", "forward"])]
     cni: Option<PathBuf>,
-    /// No network but a loopback interface
+    /// Make only a loopback interface
     #[arg(long, conflicts_with_all = ["network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     none: bool,
-    /// A loopback interface, and outwards pasta or slirp4netns if one is installed: for users without privilege
+    /// Make a loopback interface, and lead outwards by pasta or slirp4netns if one is installed, for users without privilege
     #[arg(long, conflicts_with_all = ["none", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     user_mode: bool,
-    /// Share the network of that container
+    /// Share the network of this container
     #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     join: Option<ContainerId>,
-    /// One more name by which the other containers on the bridge find this one
+    /// Another name by which the other containers on the bridge find this one
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     alias: Vec<String>,
-    /// Note addresses as CNI's plugin host-local does for the network of that name, whose containers are on the bridge too
+    /// Note addresses as CNI's plugin host-local does for this network, whose containers share the bridge
     #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
     host_local: Option<NetworkName>,
     #[command(flatten)]
@@ -171,7 +171,7 @@ impl Add {
 
 /// Delete containers' networks: namespace, links, and the bridge with its last port
 ///
-/// What is gone already is no error.
+/// Networks that are already gone are no error.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ns del web
@@ -180,10 +180,10 @@ pub(crate) struct Del {
     /// Containers' ids, a file with a record, or `-` for a record on stdin
     #[arg(value_name = "RECORD|ID")]
     inputs: Vec<PathBuf>,
-    /// Return when all is gone, the bridge too; else the kernel and a process in the background finish it
+    /// Return when everything is gone, the bridge too, instead of finishing in the background
     #[arg(long)]
     wait: bool,
-    /// Only what this owner has, as the record's `owner` names it
+    /// Delete only networks of this owner, the record's `owner`
     #[arg(long, value_name = "OWNER")]
     owner: Option<Owner>,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use crate::network::{self, Target};
 /// A container that runs, and a network.
 #[derive(Args, Debug)]
 pub(crate) struct Connection {
-    /// The network: NAME[:KEY=VALUE,…], as `ns add --network` has it
+    /// The network: NAME[:KEY=VALUE,…], as `ns add --network` takes it
     network: String,
     /// The container
     id: ContainerId,

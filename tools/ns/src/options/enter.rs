@@ -14,7 +14,7 @@ use crate::enter::{self, Identity, Place, Program, Request, Target};
 
 /// Run a program in the namespaces of a process or a container
 ///
-/// Without a type it enters all of them; without -t the target is what a record on stdin tells.
+/// Without a type it enters all of them. Without -t it reads the target from a record on stdin.
 #[derive(Args, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
 #[command(after_help = "Examples:
@@ -44,7 +44,7 @@ pub(crate) struct Enter {
     /// Enter the network namespace of the target's socket
     #[arg(short = 'N', long, value_name = "FD")]
     net_socket: Option<i32>,
-    /// Enter the pid namespace: the program is a child then
+    /// Enter the pid namespace, with the program as a child
     #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pid: Option<OsString>,
     /// Enter the cgroup namespace

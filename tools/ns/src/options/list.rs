@@ -32,7 +32,7 @@ pub(crate) struct List {
     /// Write rows one after the other, not as a tree
     #[arg(short, long)]
     list: bool,
-    /// No line with the columns' names
+    /// Print no line with the columns' names
     #[arg(short, long)]
     noheadings: bool,
     /// Columns, with commas between; `+` in front keeps the default ones
@@ -50,13 +50,13 @@ pub(crate) struct List {
     /// Only this process's namespaces
     #[arg(short = 'p', long, value_name = "PID")]
     task: Option<i32>,
-    /// Only rows for which the expression holds: scols-filter(5)
+    /// Only rows that match the expression: scols-filter(5)
     #[arg(short = 'Q', long, value_name = "EXPR")]
     filter: Option<Filter>,
     /// Write one line a row, for programs
     #[arg(short, long, conflicts_with = "json")]
     raw: bool,
-    /// Cut nothing
+    /// Do not cut long lines
     #[arg(short = 'u', long)]
     notruncate: bool,
     /// One line for each row
@@ -65,10 +65,10 @@ pub(crate) struct List {
     /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
     #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')]
     r#type: Vec<Kind>,
-    /// What makes a row stand below another: process, parent or owner
+    /// Relation that puts a row below another: process, parent or owner
     #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = PossibleValuesParser::new(["process", "parent", "owner"]).map(|name| tree(&name)))]
     tree: Option<Tree>,
-    /// Those, too, that only a thread, an open descriptor or a socket keeps
+    /// List also namespaces that only a thread, an open descriptor or a socket keeps
     #[arg(long)]
     refs: bool,
     /// List the columns

@@ -11,7 +11,7 @@ use super::add::{ROOM, room};
 use super::settings::{Driver, Settings, link_name};
 use crate::network;
 
-/// Create, list, inspect and remove networks that are there without a container
+/// Create, list, inspect and remove networks that exist without a container
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ns network create --internal back
@@ -28,7 +28,7 @@ pub(crate) struct Networks {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Create(Box<Create>),
-    /// List networks, those that were not created but have containers too
+    /// List networks, both created ones and those of containers
     #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
@@ -39,18 +39,18 @@ enum Verb {
         #[arg(required = true, value_name = "NETWORK")]
         names: Vec<NetworkName>,
     },
-    /// Remove networks that no container is in, nor would be in when it is started again
+    /// Remove networks that no container belongs to, not even an ended one
     #[command(visible_aliases = ["remove", "delete"])]
     Rm {
         #[arg(required = true, value_name = "NETWORK")]
         names: Vec<NetworkName>,
-        /// One that is not there is no error
+        /// Ignore networks that do not exist
         #[arg(long, short)]
         force: bool,
     },
 }
 
-/// Create a network, which is there until it is removed
+/// Create a network, which exists until it is removed
 ///
 /// Its subnets are chosen now. Its bridge is made with the first container on it.
 #[derive(Args, Debug)]
@@ -59,13 +59,13 @@ struct Create {
     name: NetworkName,
     #[command(flatten)]
     settings: Settings,
-    /// What joins its containers: a bridge, 1,023 at most; routes of the host's, any number; macvlan, on --macvlan LINK or -o parent=LINK
+    /// How it joins its containers: bridge (1,023 at most), routed (any number), or macvlan (on --macvlan LINK or -o parent=LINK)
     #[arg(long, short, default_value = "bridge", hide_possible_values = true)]
     driver: Driver,
     /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
     #[arg(long, short, value_name = "KEY=VALUE")]
     opt: Vec<String>,
-    /// One that was created before with these settings is no error
+    /// Accept a network that already exists with these settings
     #[arg(long)]
     exist_ok: bool,
 }

@@ -13,10 +13,10 @@ pub(crate) struct Settings {
     /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
     #[arg(long = "subnet", value_name = "CIDR")]
     pub(crate) subnets: Vec<Cidr>,
-    /// Where in a network containers' addresses are chosen [default: all of it]
+    /// Part of a network for containers' addresses [default: all of it]
     #[arg(long = "ip-range", value_name = "CIDR", conflicts_with = "macvlan")]
     pub(crate) ip_ranges: Vec<Cidr>,
-    /// A network of IPv6 too, a free one if the bridge has none and --subnet names none
+    /// Add an IPv6 network, a free one if neither the bridge nor --subnet has one
     #[arg(long)]
     pub(crate) ipv6: bool,
     /// Bridge's address in a network [default: the network's first]
@@ -25,13 +25,13 @@ pub(crate) struct Settings {
     /// Longest packet of the container's interface, and of the bridge if it is made
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
     pub(crate) mtu: Option<u32>,
-    /// On the network of that link of the host, without a bridge; --ip and --subnet are needed
+    /// Join the network of this link of the host, without a bridge; needs --ip and --subnet
     #[arg(long, value_name = "LINK", conflicts_with_all = ["no_masquerade", "ipv6"], value_parser = link_name)]
     pub(crate) macvlan: Option<String>,
-    /// Packets that leave the networks keep the container's address
+    /// Keep the container's address in packets that leave the networks
     #[arg(long)]
     pub(crate) no_masquerade: bool,
-    /// No packet leaves or enters: containers reach each other and the bridge's address
+    /// Let no packet leave or enter; containers reach each other and the bridge's address
     #[arg(long, conflicts_with_all = ["macvlan", "no_masquerade"])]
     pub(crate) internal: bool,
     /// What joins the containers: `ns network create --driver` says that.
@@ -43,12 +43,12 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Driver {
-    /// A bridge: 1,023 at most
+    /// A bridge, for at most 1,023
     #[default]
     Bridge,
-    /// The host routes to each: any number, and no broadcasts
+    /// Routes of the host to each container, for any number, without broadcasts
     Routed,
-    /// A link of the host's, which --macvlan LINK or -o parent=LINK names
+    /// A link of the host, named by --macvlan LINK or -o parent=LINK
     Macvlan,
 }
 

@@ -5,8 +5,8 @@ use clap::Args;
 
 /// Show the inside of a process, a container or a namespace
 ///
-/// Namespaces, interfaces with their peers, addresses, routes, who listens; user maps, mounts, processes with the pids
-/// that they have inside; cgroup, capabilities, seccomp.
+/// It shows namespaces, interfaces with their peers, addresses, routes, listening processes, user maps, mounts, processes
+/// with their pids inside, cgroup, capabilities and seccomp.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ns show web

@@ -6,7 +6,7 @@ use sys::namespace::Kind;
 
 use crate::list::{self, Column, Format, Look, Request, Tree};
 
-/// Draw who owns which namespace
+/// Draw which namespace owns which
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ns tree
@@ -16,7 +16,7 @@ pub(crate) struct Draw {
     /// Write a graph for dot(1), with a frame for each container
     #[arg(long)]
     dot: bool,
-    /// Below each namespace stand its children, not what it owns
+    /// Draw each namespace's children below it, not the namespaces that it owns
     #[arg(long)]
     parent: bool,
     /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
@@ -45,10 +45,10 @@ impl Draw {
     }
 }
 
-/// Compare two processes: the namespaces that they share, and what differs
+/// Compare two processes: the namespaces that they share, and the differences
 ///
-/// Namespaces, user maps, mounts, interfaces, routes, cgroups, capabilities, seccomp. `-` marks what only the first has,
-/// `+` what only the second has.
+/// It compares namespaces, user maps, mounts, interfaces, routes, cgroups, capabilities and seccomp. `-` marks things that
+/// only the first has, `+` things that only the second has.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ns diff web db

@@ -13,19 +13,19 @@ pub(crate) struct Checkpoint {
     pub id: RuntimeId,
     #[command(flatten)]
     pub criu: CriuOptions,
-    /// Images of an earlier `--pre-dump`, relative to those of now
+    /// Images of an earlier `--pre-dump`, relative to the new ones
     #[arg(long, value_name = "DIR")]
     pub parent_path: Option<PathBuf>,
-    /// Let the container go on
+    /// Leave the container running
     #[arg(long)]
     pub leave_running: bool,
-    /// Write the memory only, and let the container go on
+    /// Write only the memory, and leave the container running
     #[arg(long)]
     pub pre_dump: bool,
-    /// Leave TCP connections out that are not established yet
+    /// Leave out TCP connections that are not established yet
     #[arg(long)]
     pub tcp_skip_in_flight: bool,
-    /// Give files without a name one for the time being
+    /// Give files without a name a temporary one
     #[arg(long)]
     pub link_remap: bool,
     /// Descriptor that gets a byte when pages are served
@@ -68,22 +68,22 @@ pub(crate) struct CriuOptions {
     /// Allow sockets whose other end is outside
     #[arg(long)]
     pub ext_unix_sk: bool,
-    /// Allow a terminal of somebody else's
+    /// Allow a terminal from outside the container
     #[arg(long)]
     pub shell_job: bool,
     /// Allow locked files
     #[arg(long)]
     pub file_locks: bool,
-    /// Remove what is double in the images
+    /// Remove duplicate pages from the images
     #[arg(long)]
     pub auto_dedup: bool,
-    /// Move pages when they are wanted
+    /// Move pages on demand
     #[arg(long)]
     pub lazy_pages: bool,
-    /// What becomes of the cgroups
+    /// Treatment of the cgroups
     #[arg(long, value_name = "MODE", default_value = "soft")]
     pub manage_cgroups_mode: CgroupMode,
-    /// Namespace whose content is left out
+    /// Namespace to leave empty
     #[arg(long, value_name = "network", value_parser = ["network"])]
     pub empty_ns: Vec<String>,
 }

@@ -25,7 +25,7 @@ pub struct RegistryOptions {
     /// Certificates: *.crt are authorities, X.cert with X.key is ours [default: certs.d of containers and docker]
     #[arg(long, value_name = "DIR")]
     pub(crate) cert_dir: Option<PathBuf>,
-    /// Mirrors, aliases and what is blocked [default: registries.conf of containers]
+    /// Mirrors, aliases and blocked registries [default: registries.conf of containers]
     #[arg(long, value_name = "FILE")]
     pub(crate) registries_conf: Option<PathBuf>,
     /// Check certificates; false also allows plain http, for storage and token servers, too
@@ -43,7 +43,7 @@ impl RegistryOptions {
 /// How progress is shown.
 #[derive(Args, Clone, Debug)]
 pub struct ProgressOptions {
-    /// No progress
+    /// Show no progress
     #[arg(long, short)]
     quiet: bool,
     /// Progress as auto (bars while stderr is a terminal), none, json (lines on stderr) or json:FD

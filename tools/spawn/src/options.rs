@@ -145,14 +145,14 @@ commands! {
     "exec" Exec(Exec) "Execute another process in a container",
     "ps" Ps(Ps) "List the processes of a container",
     "list" List(List) "List containers",
-    "pause" Pause(Id) "Stop all processes of a container for a while",
-    "resume" Resume(Id) "Let a paused container go on",
+    "pause" Pause(Id) "Pause all processes of a container",
+    "resume" Resume(Id) "Resume a paused container",
     "update" Update(Update) "Change a container's limits",
     "events" Events(Events) "Print statistics and out-of-memory events",
     "checkpoint" Checkpoint(Checkpoint) "Write a container's processes to files, by criu",
-    "restore" Restore(Restore) "Make a container of such files and start it",
-    "spec" Spec(Spec) "Write a config.json to begin with",
-    "features" Features(Nothing) "Print what this runtime can do",
+    "restore" Restore(Restore) "Make a container from such files and start it",
+    "spec" Spec(Spec) "Write a default config.json",
+    "features" Features(Nothing) "Print the features of this runtime",
 }
 
 impl Subcommand for Command {

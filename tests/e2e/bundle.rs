@@ -186,7 +186,7 @@ fn failures(sandbox: &Sandbox) {
     let cases: [(&[&str], &[&str]); 6] = [
         (&["-u", "nobody-knows"], &["nobody-knows", "/etc/passwd"]),
         (&["-u", "4294967296"], &["4294967296"]),
-        (&["-v", "./made/by/us:/x", "--mount", &mount], &["/nope", "not there"]),
+        (&["-v", "./made/by/us:/x", "--mount", &mount], &["/nope", "does not exist"]),
         (&["--env-file", "nope.env"], &["nope.env"]),
         (&["--pid", "container:nope"], &["nope", "does not run"]),
         (&["--patch", "busybox.json", "--device", "/dev/nope"], &["/dev/nope"]),
@@ -348,7 +348,7 @@ fn named_volumes(sandbox: &Sandbox) {
     assert!(data[0]["path"].as_str().unwrap().ends_with("state/volumes/data"), "{data}");
     sandbox.run(&["bundle", "volume", "ls", "none"]).fails(1).one_error_line("bundle", &["no volume `none`"]);
     let removed = sandbox.run(&["bundle", "volume", "rm", "data", "zero", "none"]).fails(1);
-    removed.stdout_is("zero\n").stderr_has("volume `data`: container web has it").stderr_has("no volume `none`");
+    removed.stdout_is("zero\n").stderr_has("volume `data`: container web uses it").stderr_has("no volume `none`");
     sandbox
         .run(&["bundle", "volume", "rm", "../containers"])
         .fails(1)
@@ -359,7 +359,7 @@ fn named_volumes(sandbox: &Sandbox) {
         .sh("ln -s state other; DRAYAGE_ROOT=$PWD/other bundle volume rm data")
         .run()
         .fails(1)
-        .stderr_has("container web has it");
+        .stderr_has("container web uses it");
     // What cannot be read may have any, and so may what is being made.
     sandbox.sh("cp state/containers/web/config.json saved; echo '{' >state/containers/web/config.json").run().ok();
     let unknown = sandbox.run(&["bundle", "volume", "prune"]).fails(1);

@@ -215,7 +215,7 @@ fn networks_with_settings(sandbox: &Sandbox) {
     sandbox.write("compose.yaml", one(""));
     sandbox.run(&["compose", "up", "-d"]).ok();
     sandbox.write("compose.yaml", one("internal: true"));
-    sandbox.run(&["compose", "up", "-d"]).fails(1).stderr_has("network lab_default exists already");
+    sandbox.run(&["compose", "up", "-d"]).fails(1).stderr_has("network lab_default already exists");
     sandbox.run(&["compose", "down"]).ok();
     sandbox.run(&["compose", "up", "-d"]).ok().stderr_is("lab-db-1 started\n");
     inside("lab-db-1", "ip route | grep -c default || :").stdout_is("0\n");
@@ -292,7 +292,7 @@ fn changed(sandbox: &Sandbox) {
     let (a, b) = (pids().lines().next().map(str::to_owned), pids().lines().nth(1).map(str::to_owned));
     assert!(first.lines().next().map(str::to_owned) != a && first.lines().nth(1).map(str::to_owned) == b);
     file("");
-    up("2").stderr_has("container lab-b-1 is of no service");
+    up("2").stderr_has("container lab-b-1 belongs to no service");
     sandbox
         .sh("V=2 compose up -d --remove-orphans; keep list -q")
         .run()
@@ -430,7 +430,7 @@ fn verbs(sandbox: &Sandbox) {
     let image = image("busybox").reference;
     sandbox.write("built.yaml", format!("services: {{a: {{image: {image}, build: ., command: 'true'}}}}"));
     let built = sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "up", "-d"]).ok();
-    built.stderr_has("service a: nothing is built, its image");
+    built.stderr_has("service a: fetching its image");
     sandbox.run(&["compose", "-f", "built.yaml", "-p", "lab", "down"]).ok();
 }
 

@@ -356,7 +356,7 @@ fn enter_as_nsenter(sandbox: &Sandbox) {
         .run()
         .stdout_is("0000000000000000\n2\n")
         .stderr_has("ns: open net namespace number ")
-        .stderr_has("ns: web is no namespace's number\n");
+        .stderr_has("ns: web is not a namespace's number\n");
 }
 
 fn mirror(sandbox: &Sandbox) {

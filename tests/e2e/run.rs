@@ -92,7 +92,7 @@ os.execvp('run', ['run'] + sys.argv[1:])
         .sh("export LISTEN_FDS=1; exec 3<log; LISTEN_PID=$$ exec run --socket-activate -p 8080:80 nginx")
         .run()
         .fails(125)
-        .one_error_line("run", &["descriptor 3", "no listening socket"]);
+        .one_error_line("run", &["descriptor 3", "not a listening socket"]);
     let refused = sandbox.sh("run --socket-activate -p 8080:80 nginx").run();
     refused.fails(125).one_error_line("run", &["--socket-activate", "$LISTEN_FDS"]);
 }
@@ -216,7 +216,7 @@ fn ctrl_c(sandbox: &Sandbox) {
 fn taken_name(sandbox: &Sandbox) {
     let held = sandbox.sh(&format!("exec {}", busybox("--name held", "sh -c 'echo ready; sleep 100'"))).start();
     held.wait_stdout("ready");
-    sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("run", &["held", "there already"]);
+    sandbox.sh(&busybox("--name held", "true")).run().fails(125).one_error_line("run", &["held", "already exists"]);
     assert!(sandbox.exists("state/containers/held/config.json"));
     sandbox.run(&["spawn", "kill", "held", "KILL"]).ok();
     held.wait().fails(128 + 9);

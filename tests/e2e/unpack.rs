@@ -291,7 +291,7 @@ fn in_use(sandbox: &Sandbox) {
     let busybox = layout("busybox");
     sandbox.write("tree/file", "mine");
     sandbox.run(&["unpack", "--flat", "tree", &busybox]).fails(1).one_error_line("unpack", &["tree", "not empty"]);
-    sandbox.run(&["unpack", "--flat", "tree/file", &busybox]).fails(1).one_error_line("unpack", &["there already"]);
+    sandbox.run(&["unpack", "--flat", "tree/file", &busybox]).fails(1).one_error_line("unpack", &["already exists"]);
     sandbox.run(&["unpack", "--flat", "no/tree", &busybox]).fails(1).one_error_line("unpack", &["no"]);
     sandbox.run(&["mkdir", "empty"]).ok();
     sandbox.run(&["unpack", "--flat", "empty", &busybox]).ok();

@@ -299,7 +299,7 @@ def lies():
     case("digest-short", [tar], "", change=blob(lambda layer, *_: layer.update(digest="sha256:abcd")))
     case("digest-unknown", [tar], "", change=blob(lambda layer, *_: layer.update(digest="md5:" + "0" * 32)))
     case("diffid-wrong", [tar], "as the config says", change=lambda _, m, c: c["rootfs"].update(diff_ids=["sha256:" + "1" * 64]))
-    case("diffid-path", [tar], "is no digest", change=lambda _, m, c: c["rootfs"].update(diff_ids=["sha256:../../" + "1" * 58]))
+    case("diffid-path", [tar], "is not a digest", change=lambda _, m, c: c["rootfs"].update(diff_ids=["sha256:../../" + "1" * 58]))
     case("diffid-missing", [tar, plain().file("g")], "manifest has 2 layers, config has 1 diffIDs",
          change=lambda _, m, c: c["rootfs"]["diff_ids"].pop())
     case("diffid-too-many", [tar], "manifest has 1 layers, config has 2 diffIDs",

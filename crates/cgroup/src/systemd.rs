@@ -51,9 +51,9 @@ impl Scope {
         for (what, name) in [("slice", slice), ("unit", unit.as_str())] {
             let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
             let is_unit = name.chars().all(plain) && name.len() < 256;
-            ensure!(is_unit, "cgroupsPath {cgroups_path:?}: {what} {name:?} is no unit");
+            ensure!(is_unit, "cgroupsPath {cgroups_path:?}: {what} {name:?} is not a unit");
         }
-        ensure!(slice.strip_suffix(".slice").is_some(), "cgroupsPath {cgroups_path:?}: {slice:?} is no slice");
+        ensure!(slice.strip_suffix(".slice").is_some(), "cgroupsPath {cgroups_path:?}: {slice:?} is not a slice");
         Ok(Self { unit, slice: slice.to_owned() })
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn own(command: &Command, arguments: &mut [OsString]) -> Result<(), U
     match (verb, there) {
         (Some(verb), _) => *word = verb.into(),
         (None, Some(there)) if place(tool) == Some(tool) => {
-            return Err(Usage(format!("{text} is no verb of {tool}: it is {there} (./{text} is a file)")));
+            return Err(Usage(format!("{text} is not a verb of {tool}: it is {there} (./{text} is a file)")));
         }
         _ => {}
     }
@@ -89,10 +89,10 @@ mod tests {
             (keep(), "logs", Ok("logs")),
             (keep(), "./ps", Ok("./ps")),
             (keep(), "help", Ok("--help")),
-            (keep(), "exec", Err("exec is no verb of keep: it is spawn exec (./exec is a file)")),
+            (keep(), "exec", Err("exec is not a verb of keep: it is spawn exec (./exec is a file)")),
             (Command::new("run"), "help", Ok("--help")),
             (Command::new("run"), "nginx", Ok("nginx")),
-            (Command::new("run"), "ps", Err("ps is no verb of run: it is keep list (./ps is a file)")),
+            (Command::new("run"), "ps", Err("ps is not a verb of run: it is keep list (./ps is a file)")),
             (Command::new("lsns"), "ps", Ok("ps")),
         ] {
             let mut arguments = ["tool", word].map(OsString::from);

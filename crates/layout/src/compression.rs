@@ -85,7 +85,7 @@ impl Compression {
             Self::Zstd => {
                 let window = window(content).unwrap_or_default();
                 if window > 1 << WINDOW_LOG_LIMIT {
-                    return Err(io::Error::other(format!("zstd window of {window} bytes: at most 128 MiB are given")));
+                    return Err(io::Error::other(format!("zstd window of {window} bytes: the limit is 128 MiB")));
                 }
                 if window > USUAL_WINDOW {
                     log::info!("the layer's zstd window takes {} MiB of memory", window >> 20);

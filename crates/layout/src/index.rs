@@ -158,7 +158,7 @@ impl Layout {
         }
         match manifests {
             Value::Array(manifests) => change(manifests),
-            _ => return Err(self.malformed(&"`manifests` is no list")),
+            _ => return Err(self.malformed(&"`manifests` is not a list")),
         }
         self.replace("index.json", Value::Object(index).to_string().as_bytes())
     }

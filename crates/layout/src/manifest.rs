@@ -197,7 +197,7 @@ impl Layout {
         );
         // What is named otherwise is an image if it looks like one.
         if !is_image && !config.as_ref().is_ok_and(|config| member(config, "rootfs").is_some()) {
-            return Err(wrong(format!("no image's config, but {said}: an artifact")));
+            return Err(wrong(format!("not an image's config but {said}: an artifact")));
         }
         let config = config.map(lenient::normal::<ImageConfiguration>);
         let config = config.and_then(|config| ImageConfiguration::deserialize(&config).map(|_| config));

@@ -102,7 +102,7 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split('/').collect();
-        let wrong = || format!("{text:?} is no platform: say OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64");
+        let wrong = || format!("{text:?} is not a platform: say OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64");
         let well_formed = |part: &&str| {
             !part.is_empty()
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))

@@ -108,7 +108,7 @@ fn split_registry(text: &str) -> (&str, &str) {
 }
 
 fn check_registry(registry: &str) -> Result<(), String> {
-    let wrong = || format!("{registry:?} is no registry's host");
+    let wrong = || format!("{registry:?} is not a registry's host");
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
@@ -142,18 +142,18 @@ fn check_repository(path: &str) -> Result<(), String> {
         edges
             && separators.all(|between| matches!(between, "" | "." | "_" | "__") || between.bytes().all(|b| b == b'-'))
     };
-    if path.split('/').all(component) { Ok(()) } else { Err(format!("{path:?} is no repository's name")) }
+    if path.split('/').all(component) { Ok(()) } else { Err(format!("{path:?} is not a repository's name")) }
 }
 
 fn parse_tag(tag: &str) -> Result<String, String> {
     let mut bytes = tag.bytes();
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let well_formed = bytes.next().is_some_and(word) && bytes.all(|byte| word(byte) || matches!(byte, b'.' | b'-'));
-    if well_formed && tag.len() <= LONGEST_TAG { Ok(tag.to_owned()) } else { Err(format!("{tag:?} is no tag")) }
+    if well_formed && tag.len() <= LONGEST_TAG { Ok(tag.to_owned()) } else { Err(format!("{tag:?} is not a tag")) }
 }
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
-    let digest = Digest::from_str(text).map_err(|_| format!("{text:?} is no digest"))?;
+    let digest = Digest::from_str(text).map_err(|_| format!("{text:?} is not a digest"))?;
     match digest.algorithm().as_ref() {
         "sha256" | "sha512" => Ok(digest),
         other => Err(format!("digest algorithm {other} is not supported")),

@@ -157,7 +157,7 @@ impl std::str::FromStr for Protocol {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = PROTOCOLS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word));
-        found.map(|(_, protocol)| *protocol).ok_or("the protocol is none of tcp, udp and sctp")
+        found.map(|(_, protocol)| *protocol).ok_or("the protocol is not one of tcp, udp and sctp")
     }
 }
 

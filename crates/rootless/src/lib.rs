@@ -114,10 +114,10 @@ fn create(lock: &File) -> Result<bool> {
         bail!("an ordinary user needs a user namespace, which the machine denies (sysctl {by}): {why}");
     }
     let way = attempt(ALL_IDS)?.map_or(ALL_IDS, |why| {
-        log::info!("there is one id only, the user's own: {why}");
+        log::info!("only the user's own id is mapped: {why}");
         OWN_ID
     });
-    rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("hand the lock on")?;
+    rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("pass the lock on")?;
     let mut command = Command::new("unshare");
     command.args(words(way)).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
     let error = command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec();

@@ -116,10 +116,10 @@ impl Claim {
             }
             match read(&file) {
                 Ok(Content::Duty(duty)) if !duty.ending && duty.is_alive() || begun.elapsed() > PATIENCE => {
-                    bail!("container {id} is there already (process {})", duty.process.pid);
+                    bail!("container {id} already exists (owned by process {})", duty.process.pid);
                 }
                 Ok(Content::Empty | Content::Unreadable) | Err(_) if begun.elapsed() > BEING_WRITTEN => {
-                    bail!("container {id} is there already: somebody holds {}", path.display());
+                    bail!("container {id} already exists: another process holds {}", path.display());
                 }
                 _ => std::thread::sleep(Duration::from_millis(2)),
             }
@@ -253,12 +253,12 @@ impl Claim {
             Content::Empty if !sys::file::may_be_there(&state_in(&directories.states(), &id.into())) => vec![],
             Content::Empty => undo::of_bundle(directories, id)?,
             Content::Unreadable => {
-                log::warn!("{} is damaged: what the bundle says is undone", self.path.display());
+                log::warn!("{} is damaged: undoing what the bundle lists", self.path.display());
                 undo::of_bundle(directories, id)?
             }
         };
         if !undo.is_empty() {
-            log::debug!("undo what a killed process has left: {}", self.path.display());
+            log::debug!("undo the remains of a killed process: {}", self.path.display());
             undo::carry_out(&undo)?;
         }
         self.file.set_len(0).with_context(|| format!("write {}", self.path.display()))?;
@@ -430,7 +430,7 @@ mod tests {
         let claim = Claim::take(&directories, &id).unwrap();
         claim.write(&Duty::own(Path::new("/b"), &[])).unwrap();
         let taken = Claim::take(&directories, &id).unwrap_err().to_string();
-        assert_eq!(taken, format!("container web is there already (process {})", std::process::id()));
+        assert_eq!(taken, format!("container web already exists (owned by process {})", std::process::id()));
         assert!(sweep(&directories).unwrap().ids.is_empty());
         // As a kill would: the lock goes, the file stays. One that cannot be undone stays, too.
         let undo = Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["x"]).by(Path::new("/no/such")) };

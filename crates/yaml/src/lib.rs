@@ -125,7 +125,7 @@ impl<'a> Loader<'a> {
             Event::Alias(anchor) => {
                 let known = self.anchors.get(&anchor).cloned();
                 // An anchor's own value is not known yet while it is read.
-                let (value, size) = known.ok_or_else(|| self.error("an alias inside of what it stands for"))?;
+                let (value, size) = known.ok_or_else(|| self.error("an alias inside the value that it stands for"))?;
                 // What an alias repeats is counted again, since it is copied: JSON has no sharing.
                 self.count(size)?;
                 return Ok(value);
@@ -171,7 +171,7 @@ impl<'a> Loader<'a> {
             let key = match self.next()? {
                 Event::MappingEnd => break,
                 Event::Scalar(text, ..) => text.into_owned(),
-                _ => return Err(self.error("a key that is no scalar")),
+                _ => return Err(self.error("a key that is not a scalar")),
             };
             let line = self.line;
             let event = self.next()?;
@@ -179,7 +179,7 @@ impl<'a> Loader<'a> {
             if key == "<<" {
                 merged.push((line, value));
             } else if own.insert(key.clone(), value).is_some() {
-                return Err(Error { line, what: format!("{key} stands twice") });
+                return Err(Error { line, what: format!("{key} occurs twice") });
             }
         }
         // After all own keys, wherever `<<` stood: own ones win.
@@ -340,12 +340,12 @@ mod tests {
             "a0: &a0 x\n".to_owned() + &(1..levels).map(line).collect::<String>()
         };
         for (text, line, what) in [
-            ("a: 1\na: 2\n".to_owned(), 2, "a stands twice"),
+            ("a: 1\na: 2\n".to_owned(), 2, "a occurs twice"),
             ("a: b: c\n".to_owned(), 1, ""),
             ("a: 1\n---\nb: 2\n".to_owned(), 3, "a second document begins"),
             ("a: &x [*x]\n".to_owned(), 1, ""),
             ("<<: 1\n".to_owned(), 1, "<< takes a mapping"),
-            ("? [a]\n: b\n".to_owned(), 1, "a key that is no scalar"),
+            ("? [a]\n: b\n".to_owned(), 1, "a key that is not a scalar"),
             ("a: !!int x\n".to_owned(), 1, "x is no int"),
             (laughs(9), 6, "more than 100000 values"),
             ("[".repeat(80), 1, ""),

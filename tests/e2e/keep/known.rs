@@ -131,7 +131,7 @@ fn named(sandbox: &Sandbox) {
     sandbox.run(&["keep", "stop", "-t", "0", "front", "hand", "done", "fresh"]).ok();
     front.wait().fails(137);
     waiting.wait().ok().stdout_is("137\n");
-    sandbox.run(&["keep", "wait", "hand"]).fails(1).one_error_line("keep", &["hand", "nobody knows how"]);
+    sandbox.run(&["keep", "wait", "hand"]).fails(1).one_error_line("keep", &["hand", "exit code unknown"]);
     sandbox.run(&["keep", "rm", "front", "hand", "fresh", "done"]).ok();
 }
 

@@ -259,7 +259,7 @@ fn rm_at_the_end(sandbox: &Sandbox) {
 fn one_keeper(sandbox: &Sandbox) {
     start(sandbox, "web", "", "", "sleep 1000");
     let second = sandbox.run(&["keep", &sandbox.at("state/containers/web")]);
-    second.fails(125).one_error_line("keep", &["web", "there already"]);
+    second.fails(125).one_error_line("keep", &["web", "already exists"]);
     sandbox.run(&["keep", "list", "--running", "--quiet"]).ok().stdout_is("web\n");
     remove(sandbox, "web");
 }

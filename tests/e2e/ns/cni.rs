@@ -115,7 +115,7 @@ fn lists(sandbox: &Sandbox) {
     for (text, words) in [
         ("[]", "not an object"),
         ("{\"name\":\"x\"", "EOF"),
-        ("{\"name\":\"x\",\"plugins\":[{\"type\":\"../../bin/sh\"}]}", "no program's name"),
+        ("{\"name\":\"x\",\"plugins\":[{\"type\":\"../../bin/sh\"}]}", "is not a program"),
     ] {
         sandbox.write("odd.conflist", text);
         let outcome = sandbox.run(&["ns", "add", "--cni", "odd.conflist", "web"]).fails(1);

@@ -68,7 +68,7 @@ fn shut(sandbox: &Sandbox) {
         ns del --root $SANDBOX/other db
         ns add --network open --subnet 10.8.0.0/24 far >/dev/null
         ! ns add --network open --internal near 2>err || exit 1
-        grep -qx 'ns: add near: open leads outwards already' err
+        grep -qx 'ns: add near: open already leads outwards' err
         # A container is inside one and outside by another.
         ns add --network lab --network open both >both.json; ip -n both route | grep '^default' | grep -q 'via 10.8.0.1 dev eth1'
         python3 -c 'import json; n = json.load(open(\"both.json\"))[\"network\"]; assert n[\"ips\"][0][\"gateway\"] == \"10.8.0.1\" and n[\"ips\"][1][\"internal\"], n'
@@ -84,7 +84,7 @@ fn ports(sandbox: &Sandbox) {
         &format!(
             "ns network create --internal back
             run -d --name web --network back -p 8080:80 {image} httpd -f -h / 2>err >/dev/null
-            grep -q 'web is in internal networks alone: its ports are not published' err
+            grep -q 'web is in internal networks only: its ports are not published' err
             ! busybox wget -T 1 -qO- http://127.0.0.1:8080/etc/hostname 2>/dev/null || exit 1
             run --rm --network back {image} sh -c 'until wget -qO- http://web/etc/hostname; do :; done; ! ip route | grep default' | grep -q .
             # Flushed rules come back, and so does the container, where it was.
@@ -149,9 +149,9 @@ fn refused(sandbox: &Sandbox) {
         "fails() { want=$1 code=$2; shift 2; status=0; ns network \"$@\" 2>err >/dev/null || status=$?
             grep -q \"^ns: $want\" err && test $(wc -l <err) = 1 && test $status = $code || { cat err; exit 1; }; }
         ns network create --subnet 10.9.0.0/24 lab >/dev/null
-        fails 'create lab: network lab exists already$' 1 create lab
+        fails 'create lab: network lab already exists$' 1 create lab
         fails 'create bridge: network bridge is predefined$' 1 create bridge
-        fails 'create lo: network lo exists already: a link has its name$' 1 create lo
+        fails 'create lo: network lo already exists: a link has its name$' 1 create lo
         fails 'create x: gateway 10.7.0.1 is in none' 1 create --subnet 10.8.0.0/24 --gateway 10.7.0.1 x
         fails 'create x: range 10.7.0.0/25 is in none' 1 create --subnet 10.8.0.0/24 --ip-range 10.7.0.0/25 x
         fails 'create x: network 10.9.0.0/16 is in use: lab has' 1 create --subnet 10.9.0.0/16 x
@@ -167,13 +167,13 @@ fn refused(sandbox: &Sandbox) {
         fails 'no network none-such$' 1 inspect lab none-such
         ns network rm -f none-such | grep -qx none-such
         ! ns add --network lab --subnet 10.8.0.0/24 web 2>err || exit 1
-        grep -q 'ns: add web: network lab: its subnets and the like are given to .ns network create.' err
+        grep -q 'ns: add web: network lab: give its subnets and other settings to .ns network create.' err
         # Damaged, it might have been an internal one.
         echo '{' >$DRAYAGE_ROOT/networks/lab; ! ns add --network lab web 2>err || exit 1; grep -q 'read .*networks/lab: EOF' err
         ns network rm lab
         chmod 755 $SANDBOX; mkdir -m 777 $SANDBOX/own
         ! setpriv --reuid 1000 --regid 1000 --clear-groups ns network create --root $SANDBOX/own x 2>err || exit 1
-        grep -q \"ns: networks are bridges, which are root's\" err; test -z \"$(ls $SANDBOX/own)\"",
+        grep -q \"ns: networks are bridges, and only root can make bridges\" err; test -z \"$(ls $SANDBOX/own)\"",
     );
 }
 

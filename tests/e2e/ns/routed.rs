@@ -126,7 +126,7 @@ fn connected(sandbox: &Sandbox) {
         ns connect lab:ip=10.9.0.7 web; ns connect side web
         ip -n web route show default | head -1 | grep -q 10.8.0.1; ip -n web route get 10.9.0.8 | grep -q 'via 10.9.0.1 dev eth1'
         ip netns exec db python3 -c 'import socket; socket.create_connection((\"10.9.0.7\", 9), 5)' 2>&1 | grep -q refused
-        ns connect lab web 2>err && exit 1; grep -qx 'ns: connect web: container web is on lab already' err
+        ns connect lab web 2>err && exit 1; grep -qx 'ns: connect web: container web is already on lab' err
         ns disconnect lab web; ip -n web -br link | grep -c eth | grep -qx 2; ip route | grep -c 10.9.0.7 | grep -qx 0
         ns disconnect lab web 2>err && exit 1; grep -qx 'ns: disconnect web: container web is not on lab' err
         ns disconnect front web; ns add --network front web 2>err && exit 1; grep -q 'namespace web exists' err

@@ -88,7 +88,7 @@ fn run(sandbox: &Sandbox) {
             "run -d --name db --network back --network-alias sql {image} sleep 300 >/dev/null
             out=$(run --rm --network front --network back:alias=app {image} sh -c 'ping -c 1 -W 2 sql >/dev/null && ip -o link | wc -l')
             test \"$out\" = 3
-            ! run --rm --network front --network host {image} true 2>err || exit 1; grep -q 'of several --network each is' err
+            ! run --rm --network front --network host {image} true 2>err || exit 1; grep -q 'several --network must all be bridges' err
             run -d --name web --network front --network back -p 8080:80 {image} httpd -f -h / >/dev/null
             until busybox wget -qO- http://127.0.0.1:8080/etc/hostname; do :; done >/dev/null
             keep rm -f web db"
@@ -136,8 +136,8 @@ ips = [ip['address'] for ip in record['network']['ips']]
 assert ips[0].startswith('10.8.0.') and ips[1] == '10.9.0.7/24' and len(ips) == 3, ips
 END
         ip -n web route | grep '^default' | head -1 | grep -q 'via 10.8.0.1 dev eth0'; ip -n web route | grep -c '^default' | grep -qx 3
-        ! ns add --network more --subnet 10.7.0.0/24 <web.json 2>err || exit 1; grep -q 'ns: --subnet=10.7.0.0/24: not with further networks' err
-        ! ns add --network back <web.json 2>err || exit 1; grep -qx 'ns: add web: container web is on back already' err
+        ! ns add --network more --subnet 10.7.0.0/24 <web.json 2>err || exit 1; grep -q 'ns: --subnet=10.7.0.0/24 excludes further networks' err
+        ! ns add --network back <web.json 2>err || exit 1; grep -qx 'ns: add web: container web is already on back' err
         ! ns add --network more <web.json >/dev/full 2>err || exit 1; ! ip link show more 2>/dev/null || exit 1
         ! ns add web 2>err || exit 1; grep -q 'network namespace web exists' err
         ip -n web -br link | grep -c '^eth' | grep -qx 3
@@ -191,12 +191,12 @@ fn unconnected(sandbox: &Sandbox) {
         "fails() { want=$1; shift; ! ns \"$@\" 2>err || exit 1; grep -qx \"ns: $want\" err || { cat err; exit 1; }; test $(wc -l <err) = 1; }
         ns add --network front web >/dev/null
         fails 'connect none: network namespace none is gone: does it run?' connect front none
-        fails 'connect web: container web is on front already' connect front web
+        fails 'connect web: container web is already on front' connect front web
         fails 'connect web: network namespace web exists: .*' connect --root $SANDBOX/other back web
         fails 'disconnect web: container web is not on back' disconnect back web
         fails 'disconnect web: container web is not on front' disconnect --root $SANDBOX/other front web
         fails 'connect web: address 192.0.2.1 is not in .*' connect back:ip=192.0.2.1 web
-        fails 'x is no address.*' connect back:ip=x web
+        fails 'bad address x.*' connect back:ip=x web
         ! ip link show back 2>/dev/null || exit 1; ip -n web -br link | grep -c '^eth' | grep -qx 1
         ns disconnect front web; ns connect back web; ip -n web link show eth0; ip -n web route | grep -q '^default'
         ns del web",

@@ -106,7 +106,7 @@ fn legacy_firewall(sandbox: &Sandbox) {
             reached() {{ ip netns exec $1 busybox ping -c 1 -w 2 $2 >/dev/null; }}
             ns add --forward=warn web >/dev/null 2>said; ! reached web 192.0.2.1 || exit 1; ns del --wait web
             test \"$(cat said)\" = \"ns: warning: chain FORWARD of table filter (docker's) drops forwarded packets: containers \\
-on drayage0 reach nobody beyond the host; --forward=insert lets them\"
+on drayage0 cannot reach beyond the host; --forward=insert lets them\"
             ns add --no-masquerade web >/dev/null 2>again; diff said again; ns del --wait web
             ns add --forward=off web >/dev/null 2>said; test ! -s said; ns del --wait web
             ns add web >record 2>said; ns add db >/dev/null 2>>said; test ! -s said; reached web 192.0.2.1

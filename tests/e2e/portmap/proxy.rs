@@ -166,7 +166,7 @@ s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); s.sendall(b\"ping
     let outcome = host(sandbox, "1", script).run();
     outcome
         .stdout_is(want)
-        .stderr_has("portmap: publish 53:53/udp: --proxy-protocol is for connections, and udp has none");
+        .stderr_has("portmap: publish 53:53/udp: --proxy-protocol is for connections, but udp has none");
 }
 
 /// The container's root is a directory of ours; a link in it leads to a socket of the host's, and must not.
@@ -261,7 +261,7 @@ os.execvp('portmap', ['portmap', '--netns', '/run/netns/lo1', '--id', 'lone', '-
         .ok()
         .stdout_is(&want)
         .stderr_has("portmap: take descriptor 4: it is at 127.0.0.1:8081/tcp, which no -p publishes\n")
-        .stderr_has("portmap: take descriptor 5: it is at no port\n")
+        .stderr_has("portmap: take descriptor 5: it has no port\n")
         .stderr_has("portmap: take descriptor 9: Bad file descriptor\n");
 }
 

@@ -66,10 +66,13 @@ fn put_back(sandbox: &Sandbox) {
     let (first, last) = lines.split_at(lines.len() - 2);
     assert_eq!((first.len(), last), (7, &["the same", "0"][..]));
     for (line, wants) in first.iter().zip([
-        &["has lost a port, which `portmap restore` puts back", "masquerade what leaves drayage0", "what leaves lab0"]
-            [..],
+        &[
+            "has lost a port, which `portmap restore` puts back",
+            "masquerade packets of drayage0",
+            "masquerade packets of lab0",
+        ][..],
         &["has lost a port", "is not published"],
-        &["masquerade what leaves drayage0", "masquerade what leaves lab0"],
+        &["masquerade packets of drayage0", "masquerade packets of lab0"],
         &["`ns restore` has to give drayage0 address 10.213.0.1/16"],
         &["`ns restore` has to bring lab0 up"],
         &["make bridge drayage0", "mark drayage0", "give drayage0 address", "bring drayage0 up", "a port of drayage0"],
@@ -86,7 +89,7 @@ fn by_others(sandbox: &Sandbox) {
         nft flush ruleset; run --rm --name new IMAGE true 2>&1; whole run; ls /run/drayage/flushed 2>/dev/null
         nft flush ruleset; run --gc; whole swept
         nft flush ruleset; run -d --rm --name new -p 9090:80 IMAGE sh -c "$serve" 2>&1; whole detached; keep rm -f new"#;
-    let warned = "ns: warning: the firewall has been flushed: networks are put back, and ports by `portmap restore`";
+    let warned = "ns: warning: the firewall was flushed: restoring the networks (`portmap restore` restores the ports)";
     let seen = host(sandbox, &script.replace("IMAGE", &image("busybox").reference));
     let near = "web lab hand";
     let want =

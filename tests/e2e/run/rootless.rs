@@ -178,7 +178,7 @@ fn verbs(sandbox: &Sandbox) {
         ""
     );
     let named = user(sandbox, "run --rm --network lab busybox true").run();
-    named.fails(125).one_error_line("run", &["--network lab: bridges are root's"]);
+    named.fails(125).one_error_line("run", &["--network lab: only root can make bridges"]);
     let by_runc = format!("run --rm --network none --runtime runc {} id -u", image("busybox").reference);
     user(sandbox, &by_runc).run().ok().stdout_is("0\n");
     user(sandbox, "run --unshare ./no-such-program").run().fails(127).one_error_line("run", &["no-such-program"]);

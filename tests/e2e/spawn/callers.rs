@@ -264,8 +264,8 @@ fn docker_exec(sandbox: &Sandbox) {
     for (words, says) in [
         ("-u nobody e2e-dex true", "no user \"nobody\""),
         ("-u root:nobody e2e-dex true", "no group \"nobody\""),
-        ("-u 4294967295 e2e-dex true", "4294967295 is none"),
-        ("-g 2147483648 e2e-dex true", "2147483648 is none"),
+        ("-u 4294967295 e2e-dex true", "4294967295 is too large"),
+        ("-g 2147483648 e2e-dex true", "2147483648 is too large"),
         ("-it e2e-dex sh", "not a terminal"),
         ("-t e2e-dex sh", "not a terminal"),
         ("--env-file none e2e-dex true", "read none"),

@@ -280,7 +280,7 @@ fn immovable_device(sandbox: &Sandbox) {
     sandbox.sh("ip link add e2e0 type veth peer name e2e1").run().ok();
     for (devices, words) in [
         (json!({"nope": {}}), "no such device"),
-        (json!({"e2e0": {"name": "lo"}}), "has a device lo already"),
+        (json!({"e2e0": {"name": "lo"}}), "already has a device lo"),
         (json!({"e2e0": {"name": "a/b"}}), "netDevices e2e0: \"a/b\""),
     ] {
         bundle(sandbox, "imm", "true", |config| config["linux"]["netDevices"] = devices.clone());

@@ -74,7 +74,7 @@ fn absent(sandbox: &Sandbox) {
     for (path, words) in [
         (":drayage:abs", "--systemd-cgroup: no systemd answers at /run/systemd/private"),
         ("/drayage/abs", "is not slice:prefix:name"),
-        ("lab:drayage:abs", "\"lab\" is no slice"),
+        ("lab:drayage:abs", "\"lab\" is not a slice"),
     ] {
         bundle(sandbox, "abs", "true", |config| config["linux"]["cgroupsPath"] = json!(path));
         let outcome = spawn(sandbox, "--systemd-cgroup run -b abs e2e-abs").fails(1);

@@ -207,8 +207,8 @@ fn full_disk(sandbox: &Sandbox) {
 fn wrong(sandbox: &Sandbox) {
     for (arguments, code, words) in [
         ("diff nosuch", 1, "container nosuch"),
-        ("commit --change 'RUN x' web", 2, "RUN is none of CMD"),
-        ("commit --tag 'a b' web", 2, "no repository's name"),
+        ("commit --change 'RUN x' web", 2, "RUN is not one of CMD"),
+        ("commit --tag 'a b' web", 2, "not a repository's name"),
         ("diff --json --tar web", 2, "--tar"),
     ] {
         sandbox.sh(&format!("unpack {arguments}")).run().fails(code).one_error_line("unpack", &[words]);

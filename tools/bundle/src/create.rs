@@ -57,7 +57,7 @@ struct Place<'a> {
 pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> {
     let mut origin = read(options)?;
     for key in translate::dropped_annotations(&origin.image) {
-        log::warn!("label {key} of the image would give orders to the runtime: left out");
+        log::warn!("label {key} of the image is left out, because it would control the runtime");
     }
     let id = match (&options.id, options.print) {
         (Some(id), _) => id.clone(),
@@ -350,7 +350,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
             if fs::metadata(source).is_ok() {
                 return Ok(());
             }
-            ensure!(*create, "mount source {} is not there", source.display());
+            ensure!(*create, "mount source {} does not exist", source.display());
             log::debug!("make directory {}", source.display());
             for directory in missing(source) {
                 fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;

@@ -192,7 +192,7 @@ impl OnDevice {
     fn parse(text: &str, number: impl Fn(&str) -> Option<u64>) -> Result<Self, String> {
         let (device, value) =
             text.rsplit_once(':').filter(|(device, _)| device.starts_with('/')).ok_or("not DEVICE:NUMBER")?;
-        let number = number(value).ok_or_else(|| format!("`{value}` is out of range, or no number"))?;
+        let number = number(value).ok_or_else(|| format!("`{value}` is out of range, or not a number"))?;
         Ok(Self { device: device.into(), number })
     }
 
@@ -232,7 +232,7 @@ fn is_weight(weight: u64) -> bool {
 /// Parses a weight that is no device's.
 pub(crate) fn weight(text: &str) -> Result<u16, String> {
     let weight: Option<u16> = text.parse().ok().filter(|weight| is_weight(u64::from(*weight)));
-    weight.ok_or_else(|| format!("`{text}` is no weight from 10 to 1000"))
+    weight.ok_or_else(|| format!("`{text}` is not a weight from 10 to 1000"))
 }
 
 #[cfg(test)]

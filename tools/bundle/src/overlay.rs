@@ -65,7 +65,7 @@ pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
     let _span = trace::span("make the overlay", overlay.target.display());
     let top = overlay.layers.last().context("the record's rootfs has no layers")?;
     for layer in overlay.layers {
-        ensure!(layer.is_dir(), "layer {} is not there", layer.display());
+        ensure!(layer.is_dir(), "layer {} does not exist", layer.display());
     }
     // Before the mount: overlayfs shows the upper directory's own attributes for the root, and caches them.
     look_like(overlay.upper, top).with_context(|| format!("prepare {}", overlay.upper.display()))?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 /// Returns the process that runs from a bundle. A container of that id that another bundle is noted for is another's.
 pub(crate) fn runner(bundle: &Path, directories: &Directories) -> Result<Option<i32>> {
     let Ok(id) = ContainerId::of_path(bundle) else { return Ok(None) };
-    let noted = ::container::of_id(&directories.states(), &id.into()).context("look whether its container runs")?;
+    let noted = ::container::of_id(&directories.states(), &id.into()).context("check whether its container runs")?;
     Ok(noted.filter(|noted| noted.bundle.as_ref().is_none_or(|noted| noted == bundle)).map(|noted| noted.pid))
 }
 

@@ -129,7 +129,7 @@ impl Entry<'_> {
         // Not what mkdirat(2) made but what is there now: a container may have put a link in its place, which
         // `O_NOFOLLOW` refuses.
         match self.open_directory() {
-            Err(Errno::NOTDIR | Errno::LOOP) => bail!("something else than a directory is there"),
+            Err(Errno::NOTDIR | Errno::LOOP) => bail!("something other than a directory is there"),
             opened => Ok(opened?),
         }
     }

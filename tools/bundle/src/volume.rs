@@ -146,9 +146,9 @@ pub(crate) fn remove(names: Option<&[VolumeName]>, force: bool, directories: &Di
 fn ensure_unused(name: &VolumeName, at: &Path, directories: &Directories) -> Result<()> {
     for (id, sources) in sources(directories)? {
         let sources = sources.with_context(|| {
-            format!("volume `{name}`: container {id} is half-made (`bundle prune` removes what nobody makes any more)")
+            format!("volume `{name}`: container {id} is half-made (`bundle prune` removes abandoned ones)")
         })?;
-        ensure!(!lead_into(&sources, &directories.volume(name), at), "volume `{name}`: container {id} has it");
+        ensure!(!lead_into(&sources, &directories.volume(name), at), "volume `{name}`: container {id} uses it");
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) ->
     let fetched = |service: &&Service| service.build.is_some() && !service.has_own_image && !up.print.build;
     for service in project.services.iter().filter(fetched) {
         let (name, image) = (&service.name, &service.operands[1]);
-        log::warn!("service {name}: nothing is built, its image {image} is fetched (--build builds it)");
+        log::warn!("service {name}: fetching its image {image} instead of building it (--build builds it)");
     }
     shell(script, "start", project)?;
     if up.detach {
@@ -46,7 +46,7 @@ pub(crate) fn orphans(project: &Project, root: &[OsString], remove: bool) -> Res
         return each(command(Tool::Keep, &["rm", "--force"], root), &orphans, "removed");
     }
     for id in &orphans {
-        log::warn!("container {id} is of no service of the file any more: --remove-orphans removes it");
+        log::warn!("container {id} belongs to no service of the file: --remove-orphans removes it");
     }
     Ok(())
 }

@@ -124,7 +124,7 @@ fn network(project: &str, key: &str, node: &Node<'_>) -> Result<ProjectNetwork> 
         }
     }
     if external && !settings.is_empty() {
-        return Err(node.error("it is external: others have made it"));
+        return Err(node.error("it is external, so its settings are not ours"));
     }
     Ok(ProjectNetwork { name, settings })
 }

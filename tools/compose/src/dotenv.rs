@@ -33,7 +33,7 @@ fn statement<'a>(text: &'a str, outer: &Variables, read: &mut Variables) -> Resu
     }
     let (name, rest) = text.split_at(text.find(|c: char| !is_of_name(c)).unwrap_or(text.len()));
     if name.is_empty() {
-        bail!("{}: no name of a variable", line.trim_end());
+        bail!("{}: not the name of a variable", line.trim_end());
     }
     let rest = rest.trim_start_matches([' ', '\t', '\r']);
     let Some(value) = rest.strip_prefix(['=', ':']) else {
@@ -47,7 +47,7 @@ fn statement<'a>(text: &'a str, outer: &Variables, read: &mut Variables) -> Resu
     };
     let value = value.trim_start_matches([' ', '\t']);
     let (value, next) = if let Some(mark @ ('\'' | '"')) = value.chars().next() {
-        let (inner, next) = quoted(value, mark).ok_or_else(|| anyhow!("{name}: a quotation mark has no partner"))?;
+        let (inner, next) = quoted(value, mark).ok_or_else(|| anyhow!("{name}: a quotation mark is not closed"))?;
         (if mark == '"' { expanded(&unescaped(inner), outer, read)? } else { inner.to_owned() }, next)
     } else {
         let (value, next) = of_line(value);
@@ -142,9 +142,9 @@ mod tests {
     fn what_is_wrong_is_told_by_its_line() {
         for (text, want) in [
             ("A=1\nB c", "line 2: B c: no ="),
-            ("\n\nA=\"x", "line 3: A: a quotation mark has no partner"),
-            ("A='x", "line 1: A: a quotation mark has no partner"),
-            ("=x", "line 1: =x: no name of a variable"),
+            ("\n\nA=\"x", "line 3: A: a quotation mark is not closed"),
+            ("A='x", "line 1: A: a quotation mark is not closed"),
+            ("=x", "line 1: =x: not the name of a variable"),
             ("A=${B:?no}", "line 1: B: no"),
         ] {
             assert_eq!(read(text), Err(want.to_owned()), "{text}");

@@ -49,7 +49,7 @@ impl Walk<'_> {
                 // is not required.
                 Some(other) if on(&self.services[other]) => self.visit(other, on)?,
                 _ if !dependency.required => {}
-                Some(_) => bail!("service {} needs {}, whose profile is not on", service.name, dependency.service),
+                Some(_) => bail!("service {} needs {}, whose profile is not enabled", service.name, dependency.service),
                 None => bail!("service {} needs {}, which does not exist", service.name, dependency.service),
             }
         }
@@ -103,7 +103,7 @@ mod tests {
             ("a:; b: @dev", &[], &["dev"], Ok("a b")),
             ("a:; b: @dev", &["b"], &[], Ok("b")),
             ("a: ?b; b: @dev", &[], &[], Ok("a")),
-            ("a: b; b: @dev", &[], &[], Err("service a needs b, whose profile is not on")),
+            ("a: b; b: @dev", &[], &[], Err("service a needs b, whose profile is not enabled")),
             ("a: x", &[], &[], Err("service a needs x, which does not exist")),
             ("a: b; b: a", &[], &[], Err("services depend on each other in a circle: a -> b -> a")),
             ("a:", &["x"], &[], Err("no service x")),

@@ -162,7 +162,7 @@ fn words(node: &Node<'_>) -> Result<Vec<String>> {
     if node.value.is_array() {
         return node.texts();
     }
-    split(&node.text()?).ok_or_else(|| node.error("a quotation mark has no partner"))
+    split(&node.text()?).ok_or_else(|| node.error("a quotation mark is not closed"))
 }
 
 /// Splits at blanks outside of quotation marks: POSIX, Shell Command Language, 2.2.
@@ -229,7 +229,7 @@ fn dependency(service: String, node: &Node<'_>) -> Result<Dependency> {
             "service_started" => Condition::Started,
             "service_healthy" => Condition::Healthy,
             "service_completed_successfully" => Condition::Completed,
-            other => return Err(condition.error(format!("{other} is no condition"))),
+            other => return Err(condition.error(format!("{other} is not a condition"))),
         },
     };
     let required = node.get("required").map_or(Ok(true), |node| node.flag())?;

@@ -83,7 +83,7 @@ impl Joined<'_> {
                     // What the keeper undoes now has to be gone for whoever waits for us.
                     Answer::Ended(exit) => ended = Some(exit.code),
                     Answer::Closed if ended.is_some() => return Ok(ExitCode::from(ended.unwrap_or_default())),
-                    Answer::Closed => bail!("container {} has no keeper any more", self.id),
+                    Answer::Closed => bail!("container {} no longer has a keeper", self.id),
                 }
             }
             self.heed(signals)?;

@@ -67,7 +67,7 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
             attach::join(keeper, &job.id, &how, (&job.states, &signals))
         }
         (Report::Failed(code), _) => Ok(ExitCode::from(code)),
-        (Report::Open, _) => bail!("the keeper of {} says nothing", job.id),
+        (Report::Open, _) => bail!("the keeper of {} does not answer", job.id),
     }
 }
 

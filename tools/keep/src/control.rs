@@ -151,7 +151,7 @@ impl Control {
     pub(crate) fn wait_for_client(&self, caller: BorrowedFd<'_>) -> Result<bool> {
         let mut polled =
             [PollFd::new(&self.listener, PollFlags::IN), PollFd::from_borrowed_fd(caller, PollFlags::empty())];
-        rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("wait for who joins")?;
+        rustix::io::retry_on_intr(|| poll(&mut polled, None)).context("wait for clients")?;
         Ok(!polled[0].revents().is_empty())
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn reserve(bundle: &Path) {
 pub(crate) fn read_pid(path: &Path) -> Result<Pid> {
     let text = sys::file::read_regular(path).with_context(|| format!("read {}", path.display()))?;
     let text = String::from_utf8_lossy(&text);
-    text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is no process id"))
+    text.trim().parse().ok().and_then(Pid::from_raw).with_context(|| format!("{text:?} is not a process id"))
 }
 
 /// Finds the control groups of a container by `spawn`'s state, while that is there.

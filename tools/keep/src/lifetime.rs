@@ -98,7 +98,7 @@ impl<'a> Lifetime<'a> {
         let begun = (|| {
             if lifetime.job.wishes.attach {
                 Report::Open.send(caller)?;
-                ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller has gone");
+                ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller is gone");
             }
             // Before the container can write anything.
             exit::reserve(&lifetime.job.bundle);

@@ -97,7 +97,7 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
             format!("container {id} has ended with code {}: {start}", exit.code)
         }
         (Condition::Exited | Condition::Restarting, None) => {
-            format!("container {id} has ended, and nobody knows how: {start}")
+            format!("container {id} has ended, exit code unknown: {start}")
         }
         (Condition::Running | Condition::Paused, _) => match claim::holder_of(directories, id).ok().flatten() {
             Some(duty) => format!("container {id} runs in the foreground of process {}", duty.process.pid),

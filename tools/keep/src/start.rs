@@ -75,7 +75,7 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
     let lost = job.wishes.preserve_fds;
-    ensure!(lost == 0, "container {id} had {lost} more descriptors of its caller: they are gone");
+    ensure!(lost == 0, "container {id} has lost {lost} descriptors that its caller had passed");
     let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.
@@ -94,7 +94,7 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
         Ok((Report::Running(_), keeper)) => keeper,
         Ok((report, _)) => {
             claim.release();
-            let Report::Failed(code) = report else { bail!("the keeper of {id} says nothing") };
+            let Report::Failed(code) = report else { bail!("the keeper of {id} does not answer") };
             return Ok(ExitCode::from(code));
         }
         Err(error) => {

@@ -86,7 +86,7 @@ fn restart_without_keeper(
     id: &ContainerId,
 ) -> Result<()> {
     if let Some(duty) = claim::holder_of(directories, id)?.filter(Duty::removes_the_bundle) {
-        bail!("container {id} is in the foreground of process {}, and goes when it ends (--rm)", duty.process.pid);
+        bail!("container {id} is in the foreground of process {}: --rm removes it at its end", duty.process.pid);
     }
     end(directories, id, options.time, options.signal.as_deref())?;
     if start::start_one(directories, roots, id)? { say(id) } else { bail!("container {id} does not start") }
@@ -110,7 +110,7 @@ pub(crate) fn wait(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
         if let Some(process) = process(&directories, id)? {
             ends_within(&process, None)?;
             let code = after_its_end(bundle)?;
-            return say(&code.with_context(|| format!("container {id} has ended, and nobody knows how"))?.to_string());
+            return say(&code.with_context(|| format!("container {id} has ended, exit code unknown"))?.to_string());
         }
         match exit::read::<Exit>(bundle, exit::FILE)? {
             Some(exit) => say(&exit.code.to_string()),

@@ -253,7 +253,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
 /// Opens the namespace of a file, or of a unique number, which is written with a colon in front.
 fn namespace_at(kind: Kind, path: &Path) -> Result<OwnedFd> {
     let Some(number) = path.to_str().and_then(|text| text.strip_prefix(':')) else { return open(path) };
-    let id: u64 = number.parse().map_err(|_| cli::Usage(format!("{number} is no namespace's number")))?;
+    let id: u64 = number.parse().map_err(|_| cli::Usage(format!("{number} is not a namespace's number")))?;
     crate::list::by_id(kind, id).with_context(|| format!("open {} namespace number {id}", kind.name()))
 }
 

@@ -130,7 +130,7 @@ fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Reques
     for request in requests {
         let is_taken = |name: &String| names.contains(name);
         if let Some(bridge) = request.bridge.as_ref().filter(|bridge| is_taken(bridge)) {
-            bail!("container {} is on {bridge} already", target.id);
+            bail!("container {} is already on {bridge}", target.id);
         }
         let mut numbered = (0..=names.len()).map(|number| request.interface.replace("%d", &number.to_string()));
         let interface = numbered.find(|name| !is_taken(name));
@@ -153,7 +153,7 @@ fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Reques
 fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Result<Plan> {
     if let Some(created) = settings::settings_of(directories, &request.network)? {
         let is_plain = request.settings == Settings::default();
-        ensure!(is_plain, "network {}: its subnets and the like are given to `ns network create`", request.network);
+        ensure!(is_plain, "network {}: give its subnets and other settings to `ns network create`", request.network);
         request.bridge.take_if(|_| created.macvlan.is_some());
         request.settings = created;
     }
@@ -166,7 +166,7 @@ fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Re
     if let Some(bridge) = &observed.bridge {
         // Whoever was to mark it may have been killed.
         if bridge.half_made.is_none() {
-            ensure!(bridge.internal || !request.settings.internal, "{} leads outwards already", request.network);
+            ensure!(bridge.internal || !request.settings.internal, "{} already leads outwards", request.network);
             request.settings.internal = bridge.internal;
         }
         if bridge.routed_ports.is_some() {
@@ -189,7 +189,7 @@ fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Re
 
 /// Somebody has taken our rules away: the other containers' networks come back here, their ports by whoever reads the note.
 fn tell_of_flush(directories: &Directories) {
-    log::warn!("the firewall has been flushed: networks are put back, and ports by `portmap restore`");
+    log::warn!("the firewall was flushed: restoring the networks (`portmap restore` restores the ports)");
     let note = container::flush_note();
     let noted = std::fs::write(&note, "").with_context(|| format!("write {}", note.display()));
     if let Err(error) = noted.and_then(|()| restore::restore_locked(directories)) {
@@ -289,7 +289,7 @@ fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &
     let ways = if is_needed { host.all_routes().context("list routes")? } else { vec![] };
     let others = if is_needed { host.addresses().context("list addresses")? } else { vec![] };
     let default = ways.iter().filter(|way| way.is_main && way.destination.prefix == 0).find_map(|way| way.index);
-    let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the way outwards")?;
+    let outwards = default.map(|index| host.link_at(index)).transpose().context("look at the route outwards")?;
     let others = others.iter().filter(|other| other.is_routed() && Some(other.index) != index);
     let named = others.filter_map(|other| Some((host.link_at(other.index).ok()??.name, other.address)));
     let mut named: Vec<_> = named.collect();

@@ -78,7 +78,7 @@ fn one(namespace: &Namespace, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value
 /// A process: all of it.
 fn process(pid: i32, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let own = scan.processes.iter().find(|(other, _)| *other == pid).map(|(_, inodes)| *inodes);
-    let own = own.ok_or_else(|| anyhow!("process {pid} is gone, or its namespaces are not ours to see"))?;
+    let own = own.ok_or_else(|| anyhow!("process {pid} is gone, or its namespaces may not be read"))?;
     let names: Map<String, Value> =
         Kind::ALL.iter().zip(own).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
     let wanted = Wanted { command: true, uid: true, ppid: true, cgroups: false };

@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
         Some("in the host's network: its ports are the host's")
     } else {
         let is_internal = record.find::<Network>()?.is_some_and(|network| network.is_internal());
-        is_internal.then_some("in internal networks alone: its ports are not published")
+        is_internal.then_some("in internal networks only: its ports are not published")
     };
     if let Some(place) = unneeded {
         warn!("{} is {place}", target.owner.id);
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
     // kernel's firewall is not ours to change (an ordinary user's network).
     let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable()?;
     if let Some(spec) = specs.iter().find(|spec| options.proxy_protocol.is_some() && spec.protocol != Protocol::Tcp) {
-        let cause = format!("publish {spec}: --proxy-protocol is for connections, and {} has none", spec.protocol);
+        let cause = format!("publish {spec}: --proxy-protocol is for connections, but {} has none", spec.protocol);
         return Err(cli::Usage(cause).into());
     }
     if by_proxy || target.addresses.is_empty() || specs.is_empty() && !sockets.is_empty() {

@@ -174,7 +174,7 @@ fn owner(config: &Config) -> anyhow::Result<MappingOwner> {
     let interface = variable("CNI_IFNAME").context("CNI_IFNAME is missing")?;
     let id: ContainerId = id.parse().context("CNI_CONTAINERID")?;
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-    ensure!(plain(&interface), "CNI_IFNAME is no name of an interface");
+    ensure!(plain(&interface), "CNI_IFNAME is not the name of an interface");
     // Both become words of the comment in the firewall, between which there are blanks.
     ensure!(plain(&config.name), "the network's name has spaces");
     let attachment = Some(Attachment { interface, network: config.name.clone() });

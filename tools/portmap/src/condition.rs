@@ -109,7 +109,7 @@ impl Conditions {
             // common.
             *side = if is_negated { without(side, &ranges) } else { common(side, &ranges) };
         }
-        ensure!(!sources.is_empty() && !destinations.is_empty(), "nothing meets all of them");
+        ensure!(!sources.is_empty() && !destinations.is_empty(), "no address meets all of them");
         ensure!(sources.len() * destinations.len() <= PAIRS, "more than {PAIRS} pairs of networks");
         let pairs = sources.iter().flat_map(|source| {
             destinations.iter().map(|destination| Condition { source: *source, destination: *destination })
@@ -121,7 +121,7 @@ impl Conditions {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let unsound = self.0.iter().find(|condition| !condition.is_sound());
         let Some(Condition { source, destination }) = unsound else { return Ok(()) };
-        bail!("conditions: {}-{} to {}-{} is no range", source.0, source.1, destination.0, destination.1)
+        bail!("conditions: {}-{} to {}-{} is not a range", source.0, source.1, destination.0, destination.1)
     }
 
     /// Returns those for a port on this address of the host, or on every one; `None` where it is open to all.
@@ -220,7 +220,7 @@ mod tests {
             ("-s example.org", "-s example.org: \"example.org\" is not an IP address"),
             ("-d 10.0.0.0/33", "-d 10.0.0.0/33: \"33\" is not a prefix length of 0 to 32"),
             ("-s fd00::/8", "-s fd00::/8: fd00::/8 is an address of the other family"),
-            ("-s 10.0.0.1 ! -s 10.0.0.0/8", "nothing meets all of them"),
+            ("-s 10.0.0.1 ! -s 10.0.0.0/8", "no address meets all of them"),
         ] {
             assert_eq!(format!("{:#}", parse(text, true).unwrap_err()), want);
         }
@@ -244,7 +244,7 @@ mod tests {
         let conditions: Conditions = serde_json::from_str(text).unwrap();
         assert_eq!(
             conditions.check().unwrap_err().to_string(),
-            "conditions: 10.0.0.2-10.0.0.1 to 0.0.0.0-255.255.255.255 is no range"
+            "conditions: 10.0.0.2-10.0.0.1 to 0.0.0.0-255.255.255.255 is not a range"
         );
         assert!(parse("! -d 192.0.2.0/24", true).unwrap().check().is_ok());
     }

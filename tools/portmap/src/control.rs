@@ -98,7 +98,7 @@ impl Sockets {
         names.sort();
         let asked =
             names.into_iter().filter_map(|name| Some(ask(&directory, &name).transpose()?.map(|record| (name, record))));
-        asked.collect::<io::Result<_>>().with_context(|| format!("ask who serves in {}", self.path.display()))
+        asked.collect::<io::Result<_>>().with_context(|| format!("ask the servers in {}", self.path.display()))
     }
 
     fn sweep_in(&self, directory: &File) {

@@ -21,7 +21,7 @@ pub(crate) fn way_to(address: IpAddr) -> anyhow::Result<Option<Way>> {
     // A route by a gateway leads to another machine, where 127.0.0.1 is that machine's own.
     let route = router.route_to(address).context("look for a route")?.filter(|route| route.gateway.is_none());
     let Some(index) = route.and_then(|route| route.index) else { return Ok(None) };
-    let Some(link) = router.link_at(index).context("look at the way")? else { return Ok(None) };
+    let Some(link) = router.link_at(index).context("look at the route")? else { return Ok(None) };
     let addresses = router.addresses_of(index).context("list addresses")?;
     let network = addresses.iter().filter(|own| own.address.contains(address));
     // The longest prefix is the most exact network: two of the host's may contain each other.

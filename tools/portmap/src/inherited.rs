@@ -19,7 +19,7 @@ const FIRST: u32 = 3;
 pub(crate) fn take(options: &Add, wishes: &mut [Wish]) -> anyhow::Result<()> {
     for number in options.listen_fd.iter().copied() {
         let mut took = || -> anyhow::Result<()> {
-            let (address, protocol) = proxy::inherited_port(number)?.context("it is at no port")?;
+            let (address, protocol) = proxy::inherited_port(number)?.context("it has no port")?;
             let is_given = give(number, address, protocol, wishes);
             ensure!(is_given, "it is at {address}/{protocol}, which no -p publishes");
             Ok(())

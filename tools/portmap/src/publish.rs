@@ -150,7 +150,7 @@ fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
 fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
     let Some((taken, directories)) = error.downcast_ref::<Taken>().zip(manner.directories) else { return Ok(false) };
     let known = taken.holder.parse().map_or(Ok(None), |id| Known::of(directories, id));
-    let known = known.with_context(|| format!("look whether {} runs", taken.holder))?;
+    let known = known.with_context(|| format!("check whether {} runs", taken.holder))?;
     if known.is_none_or(|known| known.condition != Condition::Exited) {
         return Ok(false);
     }

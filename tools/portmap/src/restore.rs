@@ -70,7 +70,7 @@ fn restore_noted(roots: &cli::Roots) -> anyhow::Result<ExitCode> {
             failed = true;
         }
     }
-    ensure!(!failed, "not all could be put back");
+    ensure!(!failed, "some ports could not be restored");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -124,12 +124,12 @@ fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
             Ok(Router::open()?)
         };
         if let Ok(thread) = std::thread::Builder::new().spawn_scoped(scope, open) {
-            return thread.join().map_err(|_| anyhow!("a thread broke off"))?;
+            return thread.join().map_err(|_| anyhow!("a thread panicked"))?;
         }
         // There may be no more threads: this one goes, and comes back.
         let own = File::open(OWN_NETWORK)?;
         let opened = open();
-        sys::namespace::enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+        sys::namespace::enter(own.as_fd(), Kind::Network).context("return to our own network namespace")?;
         opened
     });
     let addresses = inside?.addresses()?;

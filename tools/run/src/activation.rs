@@ -19,7 +19,7 @@ pub(crate) fn handed_over() -> Result<Vec<u32>, cli::Usage> {
     let listens = |number: u32| open(number).is_ok_and(|socket| socket_acceptconn(socket).unwrap_or(false));
     // What is open at such a number later may be this program's own.
     match sockets.iter().find(|number| !listens(**number)) {
-        Some(number) => Err(cli::Usage(format!("--socket-activate: descriptor {number} is no listening socket"))),
+        Some(number) => Err(cli::Usage(format!("--socket-activate: descriptor {number} is not a listening socket"))),
         None => Ok(sockets),
     }
 }
@@ -28,7 +28,7 @@ pub(crate) fn handed_over() -> Result<Vec<u32>, cli::Usage> {
 pub(crate) fn manager() -> Result<Option<OsString>, cli::Usage> {
     let socket = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
     if socket.as_ref().is_some_and(|socket| !socket.as_encoded_bytes().starts_with(b"/")) {
-        let what = "--sdnotify container: $NOTIFY_SOCKET is no path; conmon and healthy can do";
+        let what = "--sdnotify container: $NOTIFY_SOCKET is not a path; use conmon or healthy";
         return Err(cli::Usage(what.to_owned()));
     }
     Ok(socket)
@@ -40,14 +40,14 @@ fn open(number: u32) -> Result<OwnedFd> {
 
 fn numbers() -> Result<Vec<u32>, cli::Usage> {
     match sys::child::listen_fds() {
-        0 => Err(cli::Usage("--socket-activate: no sockets were handed over ($LISTEN_FDS, $LISTEN_PID)".to_owned())),
+        0 => Err(cli::Usage("--socket-activate: no sockets were passed ($LISTEN_FDS, $LISTEN_PID)".to_owned())),
         count => Ok((FIRST..FIRST.saturating_add(count)).collect()),
     }
 }
 
 /// Waits until somebody comes to one of the sockets, or a signal does, which is returned.
 pub(crate) fn wait(sockets: &[u32], signals: &SignalFd) -> Result<Option<u32>> {
-    log::debug!("wait until somebody comes to a socket");
+    log::debug!("wait until a client connects to a socket");
     let sockets: Vec<OwnedFd> = sockets.iter().map(|number| open(*number)).collect::<Result<_>>()?;
     loop {
         let fds = std::iter::once(signals.as_fd()).chain(sockets.iter().map(AsFd::as_fd));

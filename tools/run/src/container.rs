@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let claim = Claim::take(&plan.directories, &id)?;
     let prepare = || -> Result<_> {
         // Under the claim: before it, another `run` of this name could be about to make it.
-        ensure!(!exists()?, "container {id} is there already: `bundle delete {id}` frees its name");
+        ensure!(!exists()?, "container {id} already exists: `bundle delete {id}` frees its name");
         claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
         Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim, &plan)?))
     };
@@ -109,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn check(options: &Options) -> Result<()> {
     if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN) {
         let without = "pull, unpack --flat and bundle --print work without it";
-        bail!("CAP_SYS_ADMIN is missing: docker run --privileged, say, gives it to a container; {without}");
+        bail!("CAP_SYS_ADMIN is missing (docker run --privileged gives it to a container); {without}");
     }
     if options.interactive && options.bundle.has("tty") && !options.detach && !io::stdin().is_terminal() {
         return Err(cli::Usage("--interactive --tty: the input device is not a terminal".to_owned()).into());

@@ -14,7 +14,7 @@ const USAGE: i32 = 2;
 /// Checks the plan and prints it: the stages, the start, and what undoes them.
 pub(crate) fn run(plan: &Plan, detach: bool) -> Result<ExitCode> {
     let (id, is_free) = (&plan.id, !plan.bundle.exists() || plan.replace.is_some());
-    ensure!(is_free, "container {id} is there already: `bundle delete {id}` frees its name");
+    ensure!(is_free, "container {id} already exists: `bundle delete {id}` frees its name");
     plan.stages.iter().try_for_each(check)?;
     let mut stdout = io::stdout().lock();
     let steps = plan.replace.iter().chain(&plan.stages).chain([if detach { &plan.keep } else { &plan.spawn }]);

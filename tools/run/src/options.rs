@@ -332,7 +332,7 @@ impl std::str::FromStr for Network {
             "host" => Ok(Self::Host),
             // What is asked for there is looked at by `ns add`.
             _ if is_name(name) && options.split(',').all(|word| word.contains('=')) => Ok(Self::Named(text.to_owned())),
-            _ => Err("not one of bridge, none, host, container:ID, and no network's name".to_owned()),
+            _ => Err("not one of bridge, none, host, container:ID, nor a network's name".to_owned()),
         }
     }
 }

@@ -41,15 +41,15 @@ pub(crate) fn plan(options: &Options, id: &ContainerId, owner: Owner) -> Result<
     let image = options.image()?;
     for network in &options.network {
         if let (true, Network::Named(name)) = (options.rootless, network) {
-            let instead = "bridges are root's; --network container:ID shares another container's network";
+            let instead = "only root can make bridges; --network container:ID shares another container's network";
             return Err(cli::Usage(format!("--network {name}: {instead}")));
         }
         if options.network.len() > 1 && !network.is_bridge() {
-            return Err(cli::Usage("of several --network each is a bridge's".to_owned()));
+            return Err(cli::Usage("several --network must all be bridges".to_owned()));
         }
     }
     if let Some(option) = options.option_of_a_bridge() {
-        return Err(cli::Usage(format!("{option}: there is no bridge with this --network")));
+        return Err(cli::Usage(format!("{option}: this --network has no bridge")));
     }
     let runtime = runtime(options)?;
     // Absolute, because what is undone later may be undone from another directory.
@@ -213,9 +213,7 @@ fn runtime(options: &Options) -> Result<Option<PathBuf>, cli::Usage> {
     let Some(wanted) = &options.runtime else { return Ok(None) };
     let refused = |why: &str| cli::Usage(format!("--runtime {}: {why}", wanted.display()));
     if options.detach || options.is_attached() {
-        return Err(refused(
-            "in the foreground only: what goes on with keep, as by -d, --restart or --log-driver, needs spawn",
-        ));
+        return Err(refused("in the foreground only: -d, --restart, --log-driver and other uses of keep need spawn"));
     }
     stage::executable(wanted).map(Some).ok_or_else(|| refused("no such program"))
 }
@@ -274,12 +272,12 @@ mod tests {
     #[test]
     fn options_of_a_bridge_are_refused_without_one() {
         for (line, want) in [
-            ("run --network none --ip 10.0.0.2 x", Err("--ip: there is no bridge with this --network")),
-            ("run --network host --network-alias a x", Err("--network-alias: there is no bridge with this --network")),
-            ("run --network none --forward off x", Err("--forward: there is no bridge with this --network")),
+            ("run --network none --ip 10.0.0.2 x", Err("--ip: this --network has no bridge")),
+            ("run --network host --network-alias a x", Err("--network-alias: this --network has no bridge")),
+            ("run --network none --forward off x", Err("--forward: this --network has no bridge")),
             ("run --network lab --subnet 10.0.0.0/24 x", Ok(())),
             ("run --network lab --network back:alias=db,mac=02:00:00:00:00:07,ip6=fd00::7 x", Ok(())),
-            ("run --network lab --network host x", Err("of several --network each is a bridge's")),
+            ("run --network lab --network host x", Err("several --network must all be bridges")),
         ] {
             let planned = planned(&Options::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);
             assert_eq!(planned, want.map_err(str::to_owned), "{line}");

@@ -448,7 +448,7 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
     let cloned = clone(how);
     // The child has no need to: what it forks later belongs where it is.
     if !matches!(cloned, Ok(Cloned::Child)) {
-        sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to the own pid namespace")?;
+        sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to our own pid namespace")?;
     }
     cloned.context(context)
 }

@@ -162,7 +162,7 @@ fn clone_into(child: &mut Child<'_>, cgroup: Option<&OwnedFd>, own: &OwnedFd) ->
                 // Another one may be tried, and the program is to run once.
                 create::end(*pid, pidfd);
             }
-            back.context("return to the own pid namespace").and_then(|()| cloned.context("clone the process"))
+            back.context("return to our own pid namespace").and_then(|()| cloned.context("clone the process"))
         }
     };
     if cloned.is_err() {

@@ -26,7 +26,7 @@ pub(crate) fn move_all(linux: &Linux, pid: Pid) -> anyhow::Result<()> {
     // A socket stays where it was opened.
     enter(theirs.as_fd(), Kind::Network).context("enter the network namespace")?;
     let container = Router::open();
-    enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+    enter(own.as_fd(), Kind::Network).context("return to our own network namespace")?;
     let mut container = container?;
     for (name, device) in &linux.net_devices {
         let wanted = if device.name.is_empty() { name } else { &device.name };
@@ -45,7 +45,7 @@ fn move_one(
 ) -> anyhow::Result<()> {
     let link = host.link(name)?.context("there is no such device")?;
     let pattern = wanted.contains("%d");
-    ensure!(pattern || container.link(wanted)?.is_none(), "the container has a device {wanted} already");
+    ensure!(pattern || container.link(wanted)?.is_none(), "the container already has a device {wanted}");
     // With a pattern (`eth%d`) the kernel chooses the name, and an index may change with the namespace: what is new
     // is ours.
     let before: Vec<u32> = container.links(None)?.iter().map(|link| link.index).collect();

@@ -45,7 +45,7 @@ pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> a
         layout.tag(&tag.to_string(), &descriptor)?;
         log::info!("tag {tag} {}", descriptor.digest());
     }
-    let Value::Object(manifest) = serde_json::to_value(&descriptor)? else { bail!("descriptor is no object") };
+    let Value::Object(manifest) = serde_json::to_value(&descriptor)? else { bail!("descriptor is not an object") };
     Ok(record::Image { reference: options.tag.first().map(ToString::to_string), manifest, ..base })
 }
 
@@ -96,7 +96,7 @@ fn edit(
     layers: usize,
     (container, options, style): (&Container, &Commit, Style),
 ) -> anyhow::Result<()> {
-    let Value::Object(config) = config else { bail!("config is no object") };
+    let Value::Object(config) = config else { bail!("config is not an object") };
     let since = style.epoch.map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
     let created = humantime::format_rfc3339(since.map_or_else(SystemTime::now, |since| UNIX_EPOCH + since)).to_string();
     config.insert("created".to_owned(), json!(created));
@@ -104,7 +104,7 @@ fn edit(
         config.insert("author".to_owned(), json!(author));
     }
     if let Some(layer) = layer {
-        let rootfs = config["rootfs"].as_object_mut().context("diff_ids of the config are nowhere")?;
+        let rootfs = config["rootfs"].as_object_mut().context("the config has no diff_ids")?;
         list(rootfs, "diff_ids")?.push(json!(layer.diff_id));
     }
     let by = options.created_by.as_ref().or(container.command.as_ref());
@@ -126,7 +126,7 @@ fn edit(
         if execution.is_null() {
             *execution = json!({});
         }
-        let Value::Object(execution) = execution else { bail!("config of the config is no object") };
+        let Value::Object(execution) = execution else { bail!("config of the config is not an object") };
         Instruction::apply_all(&options.change, execution).map_err(|error| anyhow!("--change: {error}"))?;
     }
     Ok(())
@@ -137,7 +137,7 @@ fn list<'a>(object: &'a mut Map<String, Value>, member: &str) -> anyhow::Result<
     if list.is_null() {
         *list = json!([]);
     }
-    list.as_array_mut().with_context(|| format!("{member} of the config is no list"))
+    list.as_array_mut().with_context(|| format!("{member} of the config is not a list"))
 }
 
 /// Docker's media types of what is the same in the OCI's: one manifest has those of one family.

@@ -73,7 +73,7 @@ impl Container {
             (true, Some(layers), _) => (Place::Upper(upper), layers),
             (true, None, Some(path)) => (Place::Upper(upper), vec![path]),
             (false, _, Some(path)) => (Place::Flat(path), Vec::new()),
-            _ => bail!("bundle {}: its record says nothing of its root file system", bundle.display()),
+            _ => bail!("bundle {}: its record has no root file system", bundle.display()),
         };
         let (mount_points, command) = config(&bundle.join("config.json"))?;
         Ok(Self { record, place, layers, mount_points, command })
@@ -82,9 +82,7 @@ impl Container {
     fn of_tree(mut record: Record) -> anyhow::Result<Self> {
         let rootfs: Rootfs = record.part()?;
         let Some(path) = rootfs.path else {
-            bail!(cli::Usage(
-                "the record has no container: layers are all there is, and nothing has changed".to_owned()
-            ));
+            bail!(cli::Usage("the record has no container, so its layers have no changes".to_owned()));
         };
         for member in OWN {
             record.remove(member);

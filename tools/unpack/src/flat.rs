@@ -22,7 +22,7 @@ use crate::stream::{Limits, Stream};
 pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        bail!("{}: not a directory that can be made", path.display())
+        bail!("{}: a directory of this name cannot be made", path.display())
     };
     check_vacant(&path, parent)?;
     let prefix: OsString = [OsString::from("."), name.to_owned(), ".unpack-".into()].into_iter().collect();
@@ -117,7 +117,7 @@ fn check_vacant(path: &Path, parent: &Path) -> anyhow::Result<()> {
         (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         (there, above) => (there.with_context(|| format!("find {}", path.display()))?, above?),
     };
-    ensure!(there.is_dir(), "{} is there already", path.display());
+    ensure!(there.is_dir(), "{} already exists", path.display());
     let mut entries = fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
     ensure!(entries.next().is_none(), "{} is not empty", path.display());
     // A rename onto a mount point is EBUSY, and from another file system EXDEV: said before the work and not after

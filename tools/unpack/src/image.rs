@@ -66,8 +66,8 @@ impl Image {
                 .with_context(|| format!("{}: not a layer's media type: {media_type}", named()))?;
             let foreign = media_type.contains("nondistributable") || media_type.contains("foreign");
             let there = !foreign || source.is_some() || layout.has(blob);
-            ensure!(there, "{}: foreign layer, to be had from elsewhere only: {media_type}", named());
-            let Ok(diff_id) = diff_id.parse() else { bail!("{}: diffID {diff_id:?} is no digest", named()) };
+            ensure!(there, "{}: foreign layer, which must be fetched from elsewhere: {media_type}", named());
+            let Ok(diff_id) = diff_id.parse() else { bail!("{}: diffID {diff_id:?} is not a digest", named()) };
             Ok(Layer { blob: blob.clone(), compression, diff_id })
         };
         let layers = blobs.iter().zip(diff_ids).map(layer).collect::<anyhow::Result<_>>()?;
@@ -86,7 +86,7 @@ impl Image {
 
 /// Returns the record's member for an image that came out of a layout by hand.
 pub(crate) fn part(image: &Image, name: Option<&str>, manifest: &Descriptor) -> anyhow::Result<record::Image> {
-    let serde_json::Value::Object(manifest) = serde_json::to_value(manifest)? else { bail!("descriptor is no object") };
+    let serde_json::Value::Object(manifest) = serde_json::to_value(manifest)? else { bail!("not a descriptor") };
     Ok(record::Image {
         reference: name.map(str::to_owned),
         layout: image.layout.path().to_owned(),

@@ -29,10 +29,10 @@ impl FromStr for Instruction {
         let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         let keyword = keyword.to_ascii_uppercase();
         if !KEYWORDS.split(' ').any(|known| known == keyword) {
-            return Err(format!("{keyword} is none of {KEYWORDS}"));
+            return Err(format!("{keyword} is not one of {KEYWORDS}"));
         }
         if rest.trim().is_empty() {
-            return Err(format!("{keyword:?} needs something behind it"));
+            return Err(format!("{keyword:?} needs a value"));
         }
         let instruction = Self { keyword, text: rest.trim().to_owned() };
         // What an image's variables decide is told when they are known; that a word has no end is told now.
@@ -160,7 +160,7 @@ fn object<'a>(config: &'a mut Map<String, Value>, member: &str) -> &'a mut Map<S
 
 /// Returns `PORT/PROTOCOL` for each port of `PORT[-PORT][/PROTOCOL]`.
 fn ports(text: &str) -> Result<Vec<String>, String> {
-    let wrong = || format!("{text:?} is no port: PORT[-PORT][/tcp|udp|sctp]");
+    let wrong = || format!("{text:?} is not a port: PORT[-PORT][/tcp|udp|sctp]");
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
@@ -183,7 +183,7 @@ fn signal(text: &str) -> Result<String, String> {
     if named || text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number)) {
         return Ok(name);
     }
-    Err(format!("{text:?} is no signal"))
+    Err(format!("{text:?} is not a signal"))
 }
 
 /// Resolves a working directory against the present one, by name.
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn what_is_no_instruction_is_told() {
         for (text, want) in [
-            ("RUN true", "RUN is none of CMD"),
-            ("run $A", "RUN is none of CMD"),
-            ("CMD", "\"CMD\" needs something"),
-            ("EXPOSE 0", "\"0\" is no port"),
-            ("EXPOSE 9-8", "\"9-8\" is no port"),
-            ("EXPOSE 1-60000", "is no port"),
-            ("EXPOSE 80/icmp", "is no port"),
+            ("RUN true", "RUN is not one of CMD"),
+            ("run $A", "RUN is not one of CMD"),
+            ("CMD", "\"CMD\" needs a value"),
+            ("EXPOSE 0", "\"0\" is not a port"),
+            ("EXPOSE 9-8", "\"9-8\" is not a port"),
+            ("EXPOSE 1-60000", "is not a port"),
+            ("EXPOSE 80/icmp", "is not a port"),
             ("ENV A", "has no value"),
             ("ENV A=1 B", "every word must be NAME=VALUE"),
             ("ENV =1", "every word must be NAME=VALUE"),

@@ -133,7 +133,7 @@ impl Args {
     /// A record names its image.
     pub(crate) fn refuse_layout_options(&self) -> Result<(), cli::Usage> {
         if self.reference.is_some() || self.platform.is_some() {
-            return Err(cli::Usage("--ref and --platform choose from a layout, and the input is a record".to_owned()));
+            return Err(cli::Usage("--ref and --platform choose from a layout, but the input is a record".to_owned()));
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Store {
         drop(done);
         // The first error ends it all; the others wait at the gate until the program has ended.
         let count = job.store.name(&results).inspect_err(|_| interrupt::abandon())?;
-        anyhow::ensure!(count == job.image.layers.len(), "a thread has died");
+        anyhow::ensure!(count == job.image.layers.len(), "a thread panicked");
         job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
     }
 
@@ -267,7 +267,7 @@ impl Store {
         let lock_path = temporary_path.with_extension("lock");
         let lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
         if there()? {
-            log::debug!("layer {} has come", layer.diff_id);
+            log::debug!("layer {} has arrived", layer.diff_id);
             return Ok(None);
         }
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());

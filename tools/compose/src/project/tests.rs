@@ -230,7 +230,7 @@ fn what_is_wrong_is_told_by_its_place() {
         ("services: {a: {image: x, ports: [{published: 1}]}}", "services.a.ports[0]: no target"),
         ("services: {a: {image: x, volumes: ['v:/v']}}", "services.a.volumes[0]: no volume v under volumes"),
         ("services: {a: {image: x, tty: 2}}", "services.a.tty: true or false is expected"),
-        ("services: {a: {image: x, command: 'it''s'}}", "services.a.command: a quotation mark has no partner"),
+        ("services: {a: {image: x, command: 'it''s'}}", "services.a.command: a quotation mark is not closed"),
         ("services: {a: {image: '${NONE:?}'}}", "services.a.image: NONE: not set"),
         (
             "services: {a: {image: x, healthcheck: {test: [x]}}}",
@@ -239,7 +239,7 @@ fn what_is_wrong_is_told_by_its_place() {
         ("services: {a: {image: x, networks: [b]}}", "services.a.networks[0]: no network b under networks"),
         (
             "networks: {b: {internal: true, external: true}}\nservices: {a: {image: x, networks: [b]}}",
-            "services.a.networks[0]: networks.b: it is external: others have made it",
+            "services.a.networks[0]: networks.b: it is external, so its settings are not ours",
         ),
         (
             "networks: {default: {ipam: {config: [{subnet: 10.0.0.0/8, aux_addresses: {}}]}}}\nservices: {a: {image: x}}",

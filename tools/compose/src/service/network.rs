@@ -73,7 +73,7 @@ fn joined(
         let isolated =
             joined.iter().find(|(.., network)| network.settings.iter().any(|setting| setting == "--internal"));
         if let Some((_, key, ..)) = isolated {
-            return Err(anyhow!("services.{name}: network {key} is internal, which an ordinary user's cannot be"));
+            return Err(anyhow!("services.{name}: network {key} is internal, which needs root"));
         }
         joined.clear();
     }

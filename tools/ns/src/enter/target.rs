@@ -65,13 +65,13 @@ impl Target {
     /// Opens the process, so that its number cannot pass to another one meanwhile.
     pub(crate) fn open(&self) -> Result<OwnedFd> {
         let pid = self.pid()?;
-        let raw = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(|| anyhow!("{pid} is no pid"))?;
+        let raw = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(|| anyhow!("bad pid {pid}"))?;
         // Since Linux 6.9 a pidfd is a file of its own file system, with an inode number that no other process gets
         // before the next boot (pidfs); before that all have the same.
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).with_context(|| format!("open process {pid}"))?;
         if let Self::Process { inode: Some(inode), .. } = self {
             if fstat(&pidfd)?.st_ino != *inode {
-                bail!("process {pid} is another one than {inode}");
+                bail!("process {pid} is not the one with pidfd inode {inode}");
             }
         }
         Ok(pidfd)

@@ -195,7 +195,7 @@ fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
         let is_name = !kind.is_empty() && !kind.contains('/') && kind != "..";
         // The type is joined to a directory of `CNI_PATH`, and executed as root. Section 1 allows no slash in it.
-        ensure!(is_name, "a plugin's type {kind:?} is no program's name");
+        ensure!(is_name, "a plugin's type {kind:?} is not a program");
     }
     Ok(list)
 }
@@ -211,8 +211,8 @@ mod tests {
             (r#"{"name":"lab","type":"macvlan"}"#, Ok(1)),
             (r#"{"name":"lab","plugins":[]}"#, Err("it has no plugins")),
             (r#"{"plugins":[{"type":"bridge"}]}"#, Err("it has no name")),
-            (r#"{"name":"lab","plugins":[{"type":"../sh"}]}"#, Err("a plugin's type \"../sh\" is no program's name")),
-            (r#"{"name":"lab","plugins":[{"kind":"x"}]}"#, Err("a plugin's type \"\" is no program's name")),
+            (r#"{"name":"lab","plugins":[{"type":"../sh"}]}"#, Err("a plugin's type \"../sh\" is not a program")),
+            (r#"{"name":"lab","plugins":[{"kind":"x"}]}"#, Err("a plugin's type \"\" is not a program")),
             ("[]", Err("not an object")),
         ] {
             let list = parse_list(text.as_bytes()).map_err(|error| error.to_string());

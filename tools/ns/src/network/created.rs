@@ -33,7 +33,7 @@ pub(crate) fn create(
     ensure!(!PREDEFINED.contains(&&**name), "network {name} is predefined");
     let _lock = lock()?;
     if let Some(there) = settings_of(directories, name)? {
-        ensure!(exist_ok, "network {name} exists already");
+        ensure!(exist_ok, "network {name} already exists");
         ensure!(is_like(&there, settings), "network {name} exists with other settings, until it is removed");
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(crate) fn create(
     let bridge = bridge_of(name);
     let link = host.link(&bridge).with_context(|| format!("look for {bridge}"))?;
     // Also one that is no bridge of ours: the first container would find it, and be refused, much later.
-    ensure!(link.is_none(), "network {name} exists already: a link has its name");
+    ensure!(link.is_none(), "network {name} already exists: a link has its name");
     if settings.macvlan.is_none() {
         let observed = observe(&mut host, directories, &bridge, &settings)?;
         let gateways = gateways(&bridge, &settings, &observed)?;
@@ -77,7 +77,7 @@ pub(crate) fn remove(directories: &Directories, name: &NetworkName, force: bool)
     match fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound && force => {}
         Err(error) if error.kind() == ErrorKind::NotFound => bail!("no network {name}"),
-        done => done.context("remove what is noted of it")?,
+        done => done.context("remove the notes about it")?,
     }
     removal::sweep(&mut host)
 }

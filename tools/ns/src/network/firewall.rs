@@ -96,7 +96,7 @@ fn passage(bridge: &str, ports: Option<&str>, has: impl Fn(Family) -> bool) -> P
         is_open: |comment, rule| rule.comment.as_deref() == Some(comment),
         families: [Family::Ip, Family::Ip6].into_iter().filter(|family| has(*family)).collect(),
         legacy: true,
-        loss: format!("containers on {bridge} reach nobody beyond the host"),
+        loss: format!("containers on {bridge} cannot reach beyond the host"),
     }
 }
 

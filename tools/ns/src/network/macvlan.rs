@@ -21,7 +21,7 @@ use crate::options::Settings;
 /// network, so it must be given.
 pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
     let has_addresses = !request.addresses.is_empty();
-    ensure!(has_addresses, "macvlan {parent}: --ip and --subnet are needed: who gives addresses there?");
+    ensure!(has_addresses, "macvlan {parent}: --ip and --subnet are needed, because ns cannot know its free addresses");
     let sandbox = Some(container::namespace(&request.id).display().to_string());
     let name = request.interface.clone();
     let link = NewLink { name: name.clone(), mac: request.mac, mtu: request.settings.mtu, group: None };

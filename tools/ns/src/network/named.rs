@@ -95,14 +95,14 @@ fn in_other<T: Send>(
         let gone = || leave().map_err(anyhow::Error::from).and_then(|()| inside());
         return thread::scope(|scope| {
             let thread = thread::Builder::new().spawn_scoped(scope, gone).context("start a thread")?;
-            thread.join().map_err(|_| anyhow!("a thread broke off"))?
+            thread.join().map_err(|_| anyhow!("a thread panicked"))?
         });
     }
     let own = File::open(OWN_NETWORK)?;
     leave()?;
     let done = inside();
     // Even after an error: whatever this process does next is meant for the host's network.
-    enter(own.as_fd(), Kind::Network).context("return to the own network namespace")?;
+    enter(own.as_fd(), Kind::Network).context("return to our own network namespace")?;
     done
 }
 

@@ -24,7 +24,7 @@ pub(super) fn start(directories: &Directories, id: &ContainerId, netns: &Path) -
             Err(error) => log::warn!("{error:#}"),
         }
     }
-    log::warn!("{id} reaches nobody outside: neither pasta (package passt) nor slirp4netns serves it");
+    log::warn!("{id} cannot reach outside: neither pasta (package passt) nor slirp4netns serves it");
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl fmt::Display for Step {
             Self::HostUp(link) => write!(f, "bring {link} up"),
             Self::Forward { ipv4 } => write!(f, "forward packets of IPv{}", if *ipv4 { 4 } else { 6 }),
             Self::Firewall { rules, .. } if rules.internal => write!(f, "keep packets of {} inside", rules.bridge),
-            Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade what leaves {}", rules.bridge),
+            Self::Firewall { rules, .. } if rules.masquerade => write!(f, "masquerade packets of {}", rules.bridge),
             Self::Firewall { rules, .. } => write!(f, "let packets of {} through", rules.bridge),
             Self::Pair { port, bridge, peer } => {
                 let to = bridge.as_deref().unwrap_or("the host");
@@ -310,7 +310,7 @@ pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -
                 bail!("the bridge has address {present}, which is not in {}", subnet.network())
             }
             (Some(present), Some(wanted)) if present.address != wanted => {
-                bail!("the bridge has address {present} already, not {wanted}")
+                bail!("the bridge already has address {present}, not {wanted}")
             }
             (Some(present), _) => present,
             (None, wanted) => Cidr { address: wanted.unwrap_or_else(|| subnet.nth(1)), prefix: subnet.prefix },
@@ -406,7 +406,7 @@ pub(super) mod tests {
                 "give drayage0 address 10.213.0.1/16",
                 "bring drayage0 up",
                 "forward packets of IPv4",
-                "masquerade what leaves drayage0",
+                "masquerade packets of drayage0",
                 "join eth0 to drayage0 through veth0",
                 "leave veth0 without IPv6",
                 "mark veth0 as \"ctr=web own=0000001a-00000002 ip=10.213.0.5\"",
@@ -457,7 +457,7 @@ pub(super) mod tests {
         let (gateway, moved) = (by("10.9.0.1"), by("10.1.0.2"));
         for (request, observed, want) in [
             (&subnets("10.1.0.0/16"), &there, "the bridge has address 10.1.0.1/24, which is not in 10.1.0.0/16"),
-            (&moved, &there, "the bridge has address 10.1.0.1/24 already, not 10.1.0.2"),
+            (&moved, &there, "the bridge already has address 10.1.0.1/24, not 10.1.0.2"),
             (&subnets("10.1.0.0/16"), &lan, "network 10.1.0.0/16 is in use: lan0 has address 10.1.7.7/24"),
             (&address, &none, "address 10.9.0.1 is not in 10.213.0.0/16"),
             (&gateway, &none, "gateway 10.9.0.1 is in none of the networks"),

@@ -107,7 +107,7 @@ fn attachments(directories: &Directories, links: &[Link]) -> Result<Vec<Attachme
                 // than the network.
                 found.push(attachment);
             } else if link.is_none() && named::exists(&alias.id) {
-                log::warn!("{} has lost its link {port}, which only a new start makes again", alias.id);
+                log::warn!("{} has lost its link {port}: only a restart makes it again", alias.id);
             }
         }
     }
@@ -192,7 +192,7 @@ fn bridge_steps(
     let link = links.iter().find(|link| link.name == bridge);
     let internal = attached.iter().any(|attachment| attachment.internal) || link.is_some_and(owner::is_internal);
     if link.is_none() && !attached.iter().any(|attachment| attachment.own) {
-        log::warn!("bridge {bridge} is gone, which somebody else had made");
+        log::warn!("bridge {bridge} is gone: another program had made it");
         return steps;
     }
     let routed = attached.iter().any(|attachment| attachment.port.starts_with(&owner::routed_ports(bridge)));
@@ -276,7 +276,7 @@ mod tests {
             ..Link::default()
         };
         let port = Link { index: 6, name: "veth1".into(), controller: Some(5), ..Link::default() };
-        let asked = ["forward packets of IPv4", "masquerade what leaves b0"];
+        let asked = ["forward packets of IPv4", "masquerade packets of b0"];
         assert_eq!(lines(&[bridge.clone(), port.clone()], &[("b0", "10.1.0.1/24")]), asked);
         let down = Link { up: false, ..bridge };
         let all = ["give b0 address 10.1.0.1/24", "bring b0 up"];

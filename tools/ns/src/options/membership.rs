@@ -65,12 +65,12 @@ impl FromStr for Membership {
         for option in options.split(',').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').ok_or_else(|| format!("{option}: KEY=VALUE is expected"))?;
             match key {
-                "ip" | "ip6" => membership.addresses.push(value.parse().map_err(|_| format!("{value} is no address"))?),
+                "ip" | "ip6" => membership.addresses.push(value.parse().map_err(|_| format!("bad address {value}"))?),
                 "mac" | "mac-address" => membership.mac = Some(mac(value)?),
                 "alias" => membership.names.push(host_name(value)?),
                 "interface_name" => membership.interface = Some(link_name(value)?),
-                "gw-priority" => membership.priority = value.parse().map_err(|_| format!("{value} is no number"))?,
-                _ => return Err(format!("{key} is none of ip, ip6, mac, alias, interface_name, gw-priority")),
+                "gw-priority" => membership.priority = value.parse().map_err(|_| format!("bad number {value}"))?,
+                _ => return Err(format!("{key} is not one of ip, ip6, mac, alias, interface_name, gw-priority")),
             }
         }
         Ok(membership)
@@ -121,7 +121,7 @@ pub(super) fn join(target: &mut Target, further: &[String]) -> anyhow::Result<()
     let NetworkOptions(mut words) = target.record.find()?.unwrap_or_default();
     let is_alone = |word: &&String| ["--cni=", "--join=", "--user-mode"].iter().any(|way| word.starts_with(way));
     let odd = words.iter().find(is_alone).or_else(|| further.iter().find(|word| !is_network(word)));
-    ensure!(odd.is_none(), cli::Usage(format!("{}: not with further networks", odd.map_or("", String::as_str))));
+    ensure!(odd.is_none(), cli::Usage(format!("{} excludes further networks", odd.map_or("", String::as_str))));
     if words.first().is_some_and(|word| word == "--none") {
         words.clear();
     } else if !words.iter().any(|word| is_network(word)) {
@@ -168,8 +168,8 @@ mod tests {
         assert_eq!("bridge".parse::<Membership>().unwrap().network, DEFAULT_BRIDGE);
         for (text, want) in [
             ("lab:ip", "ip: KEY=VALUE is expected"),
-            ("lab:ip=x", "x is no address"),
-            ("lab:speed=9", "speed is none of ip, ip6, mac, alias, interface_name, gw-priority"),
+            ("lab:ip=x", "bad address x"),
+            ("lab:speed=9", "speed is not one of ip, ip6, mac, alias, interface_name, gw-priority"),
         ] {
             assert_eq!(text.parse::<Membership>(), Err(want.to_owned()));
         }

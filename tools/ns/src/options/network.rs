@@ -76,7 +76,7 @@ impl Networks {
         let directories = self.roots.directories();
         if matches!(self.verb, Verb::Create(_) | Verb::Rm { .. }) {
             let is_root = rustix::process::geteuid().is_root() && !cli::is_rootless();
-            ensure!(is_root, "networks are bridges, which are root's: an ordinary user's containers have none");
+            ensure!(is_root, "networks are bridges, and only root can make bridges");
             confine::enter(&room(ROOM))?;
         }
         match self.verb {

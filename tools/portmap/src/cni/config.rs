@@ -126,7 +126,7 @@ impl Config {
         let bit = self.mark_masq_bit.unwrap_or_default();
         ensure!((0..32).contains(&bit), "markMasqBit {bit} is not between 0 and 31");
         let backend = self.backend.as_deref().unwrap_or("nftables");
-        ensure!(matches!(backend, "iptables" | "nftables"), "backend {backend} is none of iptables and nftables");
+        ensure!(matches!(backend, "iptables" | "nftables"), "backend {backend} is neither iptables nor nftables");
         Ok(())
     }
 
@@ -168,7 +168,7 @@ fn spec(port: &Port) -> anyhow::Result<PortSpec> {
     };
     let number = |number: i64| {
         let port = u16::try_from(number).ok().filter(|port| *port > 0);
-        port.with_context(|| format!("portMappings: {number} is no port"))
+        port.with_context(|| format!("portMappings: {number} is not a port"))
     };
     let host_ip = Some(&port.host_ip).filter(|text| !text.is_empty()).map(|text| text.parse::<IpAddr>());
     let host_ip = host_ip.transpose().with_context(|| format!("portMappings: hostIP {}", port.host_ip))?;
@@ -256,7 +256,7 @@ mod tests {
                 Some("markMasqBit and externalSetMarkChain exclude each other"),
             ),
             (r#""markMasqBit":32"#, Some("markMasqBit 32 is not between 0 and 31")),
-            (r#""backend":"pf""#, Some("backend pf is none of iptables and nftables")),
+            (r#""backend":"pf""#, Some("backend pf is neither iptables nor nftables")),
         ] {
             let got = config(&format!(r#"{{"name":"x",{keys}}}"#)).specs().err().map(|error| error.to_string());
             assert_eq!(got.as_deref(), want, "{keys}");

@@ -172,10 +172,10 @@ fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
     let protocol = match sockopt::socket_type(&socket)? {
         SocketType::STREAM => Protocol::Tcp,
         SocketType::DGRAM => Protocol::Udp,
-        _ => bail!("neither a stream's socket nor one of datagrams"),
+        _ => bail!("neither a stream socket nor a datagram socket"),
     };
     let receives = protocol == Protocol::Udp || sockopt::socket_acceptconn(&socket)?;
-    ensure!(receives, "nobody listens at that socket");
+    ensure!(receives, "that socket does not listen");
     let address = SocketAddr::try_from(net::getsockname(&socket)?).ok();
     ensure!(address.is_some() || protocol == Protocol::Tcp, "datagrams come to a port");
     Ok((socket, address.map(|address| (address, protocol))))

@@ -15,8 +15,8 @@ pub(super) fn parse(text: &str) -> Result<PortSpec, Malformed> {
             "protocol" => over = value.parse().map_err(Malformed)?,
             "host_ip" => host_ip = Some(value.parse().map_err(|_| Malformed("host_ip is not an IP address"))?),
             "mode" if matches!(value, "host" | "ingress") => {}
-            "mode" => return Err(Malformed("the mode is none of host and ingress")),
-            _ => return Err(Malformed("a word is none of target, published, protocol, host_ip and mode")),
+            "mode" => return Err(Malformed("the mode is neither host nor ingress")),
+            _ => return Err(Malformed("a word is not one of target, published, protocol, host_ip and mode")),
         }
     }
     let container = target.ok_or(Malformed("the target is missing: the container's port"))?;

@@ -100,7 +100,7 @@ fn interfaces(text: &str) -> Value {
 fn duration(text: &str) -> anyhow::Result<Duration> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let parsed = seconds.or_else(|| cli::duration(text).ok()).filter(|parsed| *parsed < LONGEST);
-    let parsed = parsed.with_context(|| format!("interval {text:?} is no duration"))?;
+    let parsed = parsed.with_context(|| format!("interval {text:?} is not a duration"))?;
     ensure!(!parsed.is_zero(), "interval must be greater than 0");
     Ok(parsed)
 }

@@ -118,7 +118,7 @@ impl Process {
 /// Beyond these the kernel reads -1 as "no change", which leaves a process root, and programs read negative numbers.
 fn check_ids(ids: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
     let wrong = ids.into_iter().find(|id| i32::try_from(*id).is_err());
-    ensure!(wrong.is_none(), "user and group ids end at {}: {} is none", i32::MAX, wrong.unwrap_or_default());
+    ensure!(wrong.is_none(), "user and group ids end at {}: {} is too large", i32::MAX, wrong.unwrap_or_default());
     Ok(())
 }
 
@@ -213,11 +213,11 @@ mod tests {
             (r#""process":{"args":["a\u0000b"],"cwd":"/"}"#, "NUL"),
             (r#""process":{"args":["a"],"cwd":"x"}"#, "absolute"),
             (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967296}}"#, "u32"),
-            (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967295}}"#, "4294967295 is none"),
-            (r#""process":{"args":["a"],"cwd":"/","user":{"gid":2147483648}}"#, "2147483648 is none"),
-            (r#""process":{"args":["a"],"cwd":"/","user":{"additionalGids":[0,4294967295]}}"#, "4294967295 is none"),
-            (r#""linux":{"devices":[{"path":"/a","type":"c","uid":4294967295}]}"#, "4294967295 is none"),
-            (r#""linux":{"uidMappings":[{"containerID":0,"hostID":4294967295,"size":1}]}"#, "4294967295 is none"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"uid":4294967295}}"#, "4294967295 is too large"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"gid":2147483648}}"#, "2147483648 is too large"),
+            (r#""process":{"args":["a"],"cwd":"/","user":{"additionalGids":[0,4294967295]}}"#, "4294967295 is too"),
+            (r#""linux":{"devices":[{"path":"/a","type":"c","uid":4294967295}]}"#, "4294967295 is too large"),
+            (r#""linux":{"uidMappings":[{"containerID":0,"hostID":4294967295,"size":1}]}"#, "4294967295 is too large"),
             (r#""linux":{"gidMappings":[{"containerID":2147483647,"hostID":0,"size":2147483649}]}"#, "reaches id -1"),
         ] {
             let got = check(&format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},{members}}}"#));

@@ -95,7 +95,7 @@ impl Rootfs<'_> {
             let locked = attributes_of(tree)?;
             let times = change.clear & ATIME_MASK != 0 && (change.set ^ locked) & (ATIME_MASK | NODIRATIME) != 0;
             if times || mount.attributes.clear & locked & LOCKABLE != 0 {
-                return Err(rustix::io::Errno::PERM).context("change what the source's mount is protected by");
+                return Err(rustix::io::Errno::PERM).context("change the protection of the source's mount");
             }
             change.clear &= !(locked & LOCKABLE);
         }

@@ -72,41 +72,48 @@ impl Known {
     /// because of that would have `prune` remove what lives.
     pub fn all(directories: &Directories) -> io::Result<Vec<Self>> {
         let mut ids = BTreeSet::new();
-        for directory in directories.all_states()?.iter().chain([&directories.bundles()]) {
+        let states = directories.all_states()?;
+        for directory in states.iter().chain([&directories.bundles()]) {
             ids.extend(names(directory)?.iter().filter_map(|name| name.parse::<RuntimeId>().ok()));
         }
         // What is on its way out has a full stop in front.
         let ids = ids.into_iter().filter(|id| !id.starts_with('.'));
-        ids.filter_map(|id| Self::of(directories, id).transpose()).collect()
+        ids.filter_map(|id| Self::in_states(&states, directories, id).transpose()).collect()
     }
 
     /// Returns the container of that id.
     pub fn of(directories: &Directories, id: RuntimeId) -> io::Result<Option<Self>> {
+        Self::in_states(&directories.all_states()?, directories, id)
+    }
+
+    fn in_states(states: &[PathBuf], directories: &Directories, id: RuntimeId) -> io::Result<Option<Self>> {
         let own = ContainerId::try_from(String::from(id.clone())).ok().map(|id| directories.bundle(&id));
         let noted_in = |states: &[PathBuf]| -> io::Result<Option<Noted>> {
             states.iter().find_map(|states| Noted::read(&state_in(states, &id)).transpose()).transpose()
         };
-        let noted = match noted_in(&directories.all_states()?)? {
-            None => noted_in(&OTHERS.map(PathBuf::from))?.filter(|noted| own.is_some() && noted.bundle() == own),
+        let noted = match noted_in(states)? {
+            None => noted_in(&OTHERS.map(PathBuf::from))?.filter(|noted| own.is_some() && noted.bundle == own),
             noted => noted,
         };
-        let Some(bundle) = noted.as_ref().and_then(Noted::bundle).or_else(|| own.clone()) else { return Ok(None) };
+        let its = noted.as_ref().and_then(|noted| noted.bundle.clone());
+        let Some(bundle) = its.or_else(|| own.clone()) else { return Ok(None) };
         let exit = Exit::of(&bundle)?;
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
         let there = |name: &str| io::Result::Ok(sys::file::known(bundle.join(name).metadata())?.is_some());
         let condition = match &noted {
             Some(noted) if process.is_some() => noted.condition()?,
             Some(noted) if noted.process.pid == 0 => Condition::Created,
-            None if !sys::file::known(bundle.metadata())?.is_some_and(|found| found.is_dir()) => return Ok(None),
+            None if exit.is_none() && !is_directory(&bundle)? => return Ok(None),
             // One whose config.json is gone has other files still.
             _ if own.as_ref() == Some(&bundle) && !there("config.json")? && !there("keep.json")? => {
                 Condition::Incomplete
             }
-            _ if there(Exit::FILE)? && is_held(directories, &bundle) => Condition::Restarting,
-            None if !there(Exit::FILE)? && !there("pid")? => Condition::Created,
+            _ if (exit.is_some() || there(Exit::FILE)?) && is_held(directories, &bundle) => Condition::Restarting,
+            None if exit.is_none() && !there(Exit::FILE)? && !there("pid")? => Condition::Created,
             _ => Condition::Exited,
         };
-        let started = noted.as_ref().and_then(|noted| noted.text("created")).filter(|_| process.is_some());
+        let created = |noted: Noted| noted.state.get("created")?.as_str().map(str::to_owned);
+        let started = noted.filter(|_| process.is_some()).and_then(created);
         Ok(Some(Self { id, bundle, condition, pid: process.map(Pid::as_raw_pid), started, exit }))
     }
 
@@ -155,6 +162,10 @@ pub(crate) fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(sys::file::entries(directory)?.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
 
+fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(sys::file::known(path.metadata())?.is_some_and(|found| found.is_dir()))
+}
+
 /// Tells whether somebody lives who is responsible for the container and is not ending: what its claim says.
 fn is_held(directories: &Directories, bundle: &Path) -> bool {
     #[derive(Deserialize)]
@@ -171,30 +182,23 @@ fn is_held(directories: &Directories, bundle: &Path) -> bool {
 /// What a runtime has noted in a container's directory: `spawn` and runc in `state.json`, crun in `status`.
 struct Noted {
     directory: PathBuf,
-    state: Value,
+    bundle: Option<PathBuf>,
     process: NotedProcess,
+    state: Value,
 }
 
 impl Noted {
     fn read(directory: &Path) -> io::Result<Option<Self>> {
+        // Among thousands that have ended, what is not there costs one call.
+        if !is_directory(directory)? {
+            return Ok(None);
+        }
         let read = |name: &str| sys::file::known(sys::file::read_regular(&directory.join(name)));
-        let text = match read(State::FILE)?.map_or_else(|| read("status"), |text| Ok(Some(text)))? {
-            Some(text) => text,
-            // Its creator has just begun, or was killed while beginning.
-            None if directory.is_dir() => Vec::new(),
-            None => return Ok(None),
-        };
-        let state: Value = serde_json::from_slice(&text).unwrap_or_default();
-        Ok(Some(Self { directory: directory.to_owned(), process: noted::process(&state), state }))
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.state.get(name)?.as_str().map(str::to_owned)
-    }
-
-    fn bundle(&self) -> Option<PathBuf> {
-        let label = || noted::label(&self.state, "bundle").map(str::to_owned);
-        self.text("bundle").or_else(label).filter(|path| !path.is_empty()).map(PathBuf::from)
+        let text = read(State::FILE)?.map_or_else(|| read("status"), |text| Ok(Some(text)))?;
+        // Without a text, its creator has just begun, or was killed while beginning.
+        let state: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
+        let (bundle, process) = (noted::bundle(&state), noted::process(&state));
+        Ok(Some(Self { directory: directory.to_owned(), bundle, process, state }))
     }
 
     /// Tells how a container is whose process lives.

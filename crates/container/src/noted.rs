@@ -137,7 +137,7 @@ fn parse(user: Option<u32>, id: &RuntimeId, text: &[u8]) -> Option<Noted> {
     if user.is_some_and(|user| maker(pid) != Some(user)) {
         return None;
     }
-    let bundle = state.get("bundle").and_then(Value::as_str).or_else(|| label(&state, "bundle")).map(PathBuf::from);
+    let bundle = bundle(&state);
     let owner = state.get("annotations").and_then(|all| all.get(OWNER)?.as_str()).or_else(|| label(&state, OWNER));
     // An ordinary user's word counts for what is the user's.
     let owner = owner.filter(|_| user.is_none()).and_then(|owner| owner.parse().ok());
@@ -153,8 +153,14 @@ pub(crate) fn process(state: &Value) -> NotedProcess {
     NotedProcess { pid, birth: birth.filter(|birth| *birth > 0) }
 }
 
+/// Reads the bundle, which runc notes among its labels.
+pub(crate) fn bundle(state: &Value) -> Option<PathBuf> {
+    let path = state.get("bundle").and_then(Value::as_str).or_else(|| label(state, "bundle"));
+    path.filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// Reads what runc notes among its labels.
-pub(crate) fn label<'a>(state: &'a Value, name: &str) -> Option<&'a str> {
+fn label<'a>(state: &'a Value, name: &str) -> Option<&'a str> {
     let mut labels = state.pointer("/config/labels")?.as_array()?.iter();
     labels.find_map(|label| label.as_str()?.strip_prefix(name)?.strip_prefix('='))
 }

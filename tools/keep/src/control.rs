@@ -88,7 +88,7 @@ pub(crate) struct Control {
     path: PathBuf,
     clients: Vec<Client>,
     /// When new clients are taken again, where there was no descriptor for one.
-    closed: Option<Instant>,
+    pub(crate) closed: Option<Instant>,
     /// So many clients leave descriptors for the next start.
     ///
     /// Without the limit, a thousand `keep logs -f` would keep the container from being started again.
@@ -136,11 +136,6 @@ impl Control {
     pub(crate) fn polled(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listener = self.takes_more().then(|| self.listener.as_fd());
         listener.into_iter().chain(self.clients.iter().map(|client| client.socket.as_fd()))
-    }
-
-    /// Returns when the listener is to be looked at again.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.closed
     }
 
     fn takes_more(&self) -> bool {
@@ -288,10 +283,8 @@ pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<O
 pub(crate) fn how_it_ended(bundle: &Path, id: &str) -> Option<Exit> {
     let keeper = ask(bundle, id, &Request::Wait).ok()??;
     set_socket_timeout(&keeper, Timeout::Recv, Some(PATIENCE)).ok()?;
-    match answer(&keeper) {
-        Ok(Answer::Ended(exit)) => Some(exit),
-        _ => None,
-    }
+    let Ok(Answer::Ended(exit)) = answer(&keeper) else { return None };
+    Some(exit)
 }
 
 /// Sends a request. A keeper that ends at this moment has told everybody who was connected what it had to tell, so that

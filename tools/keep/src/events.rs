@@ -13,7 +13,7 @@ use container::{Condition, ContainerId, Directories};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
@@ -47,9 +47,9 @@ pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
         };
         let Some(name) = event.file_name().and_then(|name| name.to_str().ok().map(str::to_owned)) else { continue };
         let (wd, flags) = (event.wd(), event.events());
-        if wd != above {
-            watch.file(wd, &name)?;
-        } else if let (Ok(id), true) = (name.parse(), flags.contains(ReadFlags::ISDIR)) {
+        if let Some(id) = watch.ids.get(&wd).cloned() {
+            watch.happened(&id, &name)?;
+        } else if let (true, Ok(id), true) = (wd == above, name.parse(), flags.contains(ReadFlags::ISDIR)) {
             watch.bundle(&id, flags.contains(ReadFlags::CREATE))?;
         }
     }
@@ -93,11 +93,6 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn file(&mut self, wd: i32, name: &str) -> Result<()> {
-        let Some(id) = self.ids.get(&wd).cloned() else { return Ok(()) };
-        self.happened(&id, name)
-    }
-
     fn happened(&mut self, id: &ContainerId, file: &str) -> Result<()> {
         let bundle = self.directories.bundle(id);
         match file {
@@ -110,9 +105,8 @@ impl Watch<'_> {
                 self.say("die", id, json!({"exitCode": exit.code, "oomKilled": exit.oom_killed}))
             }
             health::FILE => {
-                let health: Option<Health> = list::parse(&bundle, health::FILE);
-                let status = health.map_or(Value::Null, |health| json!(health.status));
-                let status = status.as_str().unwrap_or_default().to_owned();
+                let health = list::parse::<Health>(&bundle, health::FILE).map(|health| json!(health.status));
+                let status = health.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
                 // The file is written after every check; an event is only the change.
                 if self.health.insert(id.clone(), status.clone()).as_ref() == Some(&status) {
                     return Ok(());
@@ -131,10 +125,9 @@ impl Watch<'_> {
         let mut out = io::stdout().lock();
         let Value::Object(more) = more else { return Ok(()) };
         if self.options.json {
-            let mut line = Map::from_iter([("time".to_owned(), json!(time)), ("event".to_owned(), json!(event))]);
-            line.insert("id".to_owned(), json!(id));
-            line.extend(more);
-            writeln!(out, "{}", Value::Object(line))?;
+            let line = [("time", json!(time)), ("event", json!(event)), ("id", json!(id))];
+            let line = line.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(more);
+            writeln!(out, "{}", Value::Object(line.collect()))?;
         } else {
             let more = more.iter().map(|(name, value)| format!("{name}={}", shown(value)));
             let words: Vec<String> = [time, event.to_owned(), id.to_string()].into_iter().chain(more).collect();

@@ -116,9 +116,7 @@ impl Watch {
 
     /// Reads what the probe says.
     pub(crate) fn hear(&mut self) {
-        if let Some(running) = &mut self.running {
-            running.errand.hear();
-        }
+        self.running.iter_mut().for_each(|running| running.errand.hear());
     }
 
     /// Takes note of a child's end, if it was a probe, or `spawn` that has executed one.
@@ -194,9 +192,7 @@ impl Watch {
 
 fn save(bundle: &Path, health: &Health) {
     // A full disk must not end the container.
-    if let Err(error) = exit::write(bundle, FILE, health) {
-        log::warn!("{error:#}");
-    }
+    let _full = exit::write(bundle, FILE, health).inspect_err(|error| log::warn!("{error:#}"));
 }
 
 /// Tells whether a process is a child of this one, which has not been waited for.

@@ -206,7 +206,7 @@ impl<'a> Lifetime<'a> {
             Phase::Pausing(until, Some(_)) => Some(*until + CLEARING),
             Phase::Ended => None,
         };
-        own.into_iter().chain(self.again).chain(self.control.due()).min()
+        own.into_iter().chain(self.again).chain(self.control.closed).min()
     }
 
     fn heed_signals(&mut self) {

@@ -1,7 +1,7 @@
 //! `list`: the containers that are there, whoever has made them.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use container::{Condition, ContainerId, Directories, Known, State};
 use record::Record;
 use rustix::termios::tcgetwinsize;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stage::claim;
@@ -18,6 +19,7 @@ use stage::claim;
 use crate::clock;
 use crate::control;
 use crate::exit::{self, Exit};
+use crate::filter::Filter;
 use crate::health::{self, Health};
 use crate::job;
 use crate::options::Form;
@@ -27,10 +29,12 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).context("look for containers")?;
     let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
     let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
+    let with_labels = form.filter.iter().any(|filter| matches!(filter, Filter::Label(..)));
     let listed = known.filter_map(|known| {
-        let config = config(&known);
-        let row = row(directories, &known, &config);
-        form.filter.iter().all(|filter| filter.holds(&row, &config["annotations"])).then_some(row)
+        let outline = Outline::of_beginning(&known.bundle, with_labels);
+        let outline = outline.or_else(|| parse(&known.bundle, "config.json")).unwrap_or_default();
+        let row = row(directories, &known, outline.process.args.unwrap_or_default());
+        form.filter.iter().all(|filter| filter.holds(&row, &outline.annotations)).then_some(row)
     });
     let mut rows: Vec<Value> = listed.collect();
     if let Some(last) = form.last {
@@ -109,13 +113,33 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
     }
 }
 
-/// Returns a container's config.json, as far as it can be read.
-pub(crate) fn config(known: &Known) -> Value {
-    parse(&known.bundle, "config.json").unwrap_or_default()
+/// What a list needs of a container's config.json, whose greater part says which system calls it may make.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct Outline {
+    process: Process,
+    annotations: Value,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+struct Process {
+    args: Option<Value>,
+}
+
+impl Outline {
+    /// Reads it off the beginning of a file as `bundle` writes it, which parses only where all members before one are whole.
+    fn of_beginning(bundle: &Path, with_labels: bool) -> Option<Self> {
+        let (length, next) = if with_labels { (8192, ",\n  \"linux\"") } else { (4096, ",\n  \"root\"") };
+        let mut text = Vec::new();
+        sys::file::open_regular(&bundle.join("config.json")).ok()?.take(length).read_to_end(&mut text).ok()?;
+        let members = String::from_utf8_lossy(&text).split_once(next)?.0.to_owned() + "}";
+        let outline: Self = serde_json::from_str(&members).ok()?;
+        (outline.process.args.is_some() && outline.annotations.is_null() != with_labels).then_some(outline)
+    }
 }
 
 /// Returns what a list says of a container.
-pub(crate) fn row(directories: &Directories, known: &Known, config: &Value) -> Value {
+pub(crate) fn row(directories: &Directories, known: &Known, command: Value) -> Value {
     let bundle = &known.bundle;
     // In a bundle that somebody else has made there is none.
     let record = Record::of_bundle(bundle).unwrap_or_default();
@@ -125,15 +149,14 @@ pub(crate) fn row(directories: &Directories, known: &Known, config: &Value) -> V
     let mut row = json!({
         "id": known.id,
         "image": if image["reference"].is_null() { &image["manifest"]["digest"] } else { &image["reference"] },
-        "command": config["process"]["args"],
+        "command": command,
         "status": known.condition,
         "pid": known.pid,
         "created": created(bundle).or_else(|| known.started.clone()),
         "ports": member("ports").as_array().filter(|_| up).cloned().unwrap_or_default(),
         "bundle": bundle,
     });
-    let health: Option<Health> = parse(bundle, health::FILE);
-    if let Some(health) = health.filter(|_| up) {
+    if let Some(health) = up.then(|| parse::<Health>(bundle, health::FILE)).flatten() {
         row["health"] = json!(health.status);
     }
     if let Some(started) = &known.started {
@@ -157,8 +180,7 @@ pub(crate) fn row(directories: &Directories, known: &Known, config: &Value) -> V
 /// Returns when a bundle was made, where its file system knows it.
 fn created(bundle: &Path) -> Option<String> {
     let metadata = fs::metadata(bundle).ok()?;
-    let time = metadata.created().or_else(|_| metadata.modified()).ok()?;
-    Some(clock::text(time))
+    metadata.created().or_else(|_| metadata.modified()).ok().map(clock::text)
 }
 
 /// Reads a file of the bundle; what is not there is not known, nor what is damaged, which is named.
@@ -241,6 +263,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_list_reads_the_beginning_of_a_config_where_that_is_enough() {
+        let bundle = tempfile::tempdir().unwrap();
+        let (process, labels) = (json!({"args": ["true"], "cwd": "/"}), json!({"a": "b"}));
+        let whole = format!("{:#}", json!({"process": process, "root": {}, "annotations": labels, "linux": {}}));
+        let up_to = |end: &str| whole.split_once(end).unwrap().0.to_owned() + end;
+        let reordered = format!("{:#}", json!({"root": {}, "process": process, "linux": {}, "annotations": labels}));
+        for (text, want) in [
+            (&whole, [true, true]),
+            (&up_to("\"linux\""), [true, true]),
+            (&up_to("\"annotations\""), [true, false]),
+            (&up_to("\"cwd\""), [false, false]),
+            (&reordered, [false, false]),
+            (&whole.replace('\n', ""), [false, false]),
+            (&"[]".to_owned(), [false, false]),
+        ] {
+            fs::write(bundle.path().join("config.json"), text).unwrap();
+            for (with_labels, want) in [false, true].into_iter().zip(want) {
+                let annotations = if with_labels { labels.clone() } else { Value::Null };
+                let outline = Outline { process: Process { args: Some(json!(["true"])) }, annotations };
+                let read = Outline::of_beginning(bundle.path(), with_labels);
+                assert_eq!(read, want.then_some(outline), "{text}");
+            }
+        }
+    }
 
     #[test]
     fn a_row_says_what_docker_ps_says() {

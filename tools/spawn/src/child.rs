@@ -8,6 +8,8 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, ensure};
 use cgroup::Cgroups;
 use cli::Exit;
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
 use seccomp::Filter;
@@ -116,7 +118,6 @@ impl Child<'_> {
         // sethostname(2) takes CAP_SYS_ADMIN in the user namespace that owns the UTS namespace: root of the new one
         // has it by now.
         self.name_host()?;
-        self.sysctls()?;
         self.fill_root()?;
         // The last thing that looks at paths with the container's root and without its user: errors of the search
         // have the words and codes that hosts expect, which those of a failed execve would not.
@@ -215,13 +216,18 @@ impl Child<'_> {
         Ok(())
     }
 
-    /// Written through the host's procfs, which no container can have replaced; the kernel looks at the namespaces of
-    /// the writer.
-    fn sysctls(&self) -> anyhow::Result<()> {
+    /// Written through a procfs that no container can have replaced: its own as it was made, or the host's. The kernel looks
+    /// at the namespaces of the writer, and among thousands it finds a name of theirs in the host's procfs late: one chain
+    /// has that name of all of them.
+    fn sysctls(&self, own: Option<&OwnedFd>) -> anyhow::Result<()> {
         for (key, value) in &self.config.linux.sysctl {
-            let path = Path::new("/proc/sys").join(sysctl_path(key));
-            std::fs::write(&path, value)
-                .with_context(|| format!("write sysctl {key}: {value:?} to {}", path.display()))?;
+            let below = Path::new("sys").join(sysctl_path(key));
+            let path = Path::new("/proc").join(&below);
+            let beside = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+            let found = own.and_then(|own| root::open_with(own.as_fd(), &below, OFlags::WRONLY, beside).ok());
+            let written =
+                found.map_or_else(|| std::fs::write(&path, value), |file| File::from(file).write_all(value.as_bytes()));
+            written.with_context(|| format!("write sysctl {key}: {value:?} to {}", path.display()))?;
         }
         Ok(())
     }
@@ -233,6 +239,7 @@ impl Child<'_> {
         // The hooks below see everything mounted; masks and read-only roots come behind them (`finish`), since hooks
         // may still have to write.
         rootfs.fill(std::mem::take(&mut self.prepared))?;
+        self.sysctls(rootfs.proc.as_ref())?;
         // Nodes are made; what is made from here on is made as the program itself would make it.
         rustix::process::umask(Mode::from_raw_mode(UMASK));
         if self.process.cwd != "/" {

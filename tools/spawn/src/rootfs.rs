@@ -45,6 +45,8 @@ pub(crate) struct Rootfs<'a> {
     root: OwnedFd,
     /// The tmpfs that was mounted last, and where: nothing is in it but what was mounted there since.
     last: Option<(PathBuf, OwnedFd)>,
+    /// The container's own procfs, made by this process.
+    pub(crate) proc: Option<OwnedFd>,
     /// Read-only at the end, when nothing has to be made in them any more.
     read_only_later: Vec<OwnedFd>,
     cgroups: &'a Cgroups,
@@ -107,6 +109,7 @@ impl<'a> Rootfs<'a> {
             path: path.to_owned(),
             root,
             last: None,
+            proc: None,
             read_only_later: Vec::new(),
             cgroups,
             parent,

@@ -140,6 +140,8 @@ impl Rootfs<'_> {
         }
         if is_read_only_later(mount) {
             self.read_only_later.push(made);
+        } else if mount.kind == "proc" {
+            self.proc = Some(made);
         } else if mount.kind == "tmpfs" && !mount.copy_up && self.last.is_none() {
             self.last = Some((mount.destination.clone(), made));
         } else {

@@ -191,7 +191,7 @@ impl Directories {
 }
 
 /// Returns a number that is the same for the same bytes, on every machine and in every version (FNV-1a).
-pub(crate) fn hash(bytes: &[u8]) -> u32 {
+pub fn hash(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -16,7 +16,7 @@ mod owner;
 mod process;
 mod state;
 
-pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, machine, namespace, state_in};
+pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, hash, machine, namespace, state_in};
 pub use exit::{Exit, write_json};
 pub use id::{ContainerId, NameError, NetworkName, RuntimeId, VolumeName};
 pub use known::{Condition, Known, in_full};

@@ -184,10 +184,9 @@ impl View<'_> {
             let (message, flags) = entry::message(step, table);
             batch.push(&message, flags);
         }
-        let left = self.all_of(place, steps);
         for rule in whole.iter().flat_map(|found| &found.readers) {
             let set = rule.comment.as_deref().filter(|set| entry::INTERVALS.contains(set));
-            if let Some(set) = set.filter(|set| left.iter().all(|step| entry::set(step) != *set)) {
+            if let Some(set) = set.filter(|set| self.all_of(place, steps).iter().all(|step| entry::set(step) != *set)) {
                 batch.push(&table.delete_rule(rule), 0);
                 batch.push(&table.delete_set(set), 0);
             }

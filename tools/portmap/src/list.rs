@@ -26,8 +26,8 @@ pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
     let mut proxies = Sockets::below(&options.roots.directories(), options.id.as_deref()).records()?;
     // What such a process holds stands in the firewall already.
-    proxies.retain(|record| record.member(HeldBy::MEMBER).is_none());
-    proxies.retain(|record| id_of(record).is_some_and(|id| options.id.as_ref().is_none_or(|wanted| *wanted == id)));
+    let is_wanted = |id| options.id.as_ref().is_none_or(|wanted| *wanted == id);
+    proxies.retain(|record| record.member(HeldBy::MEMBER).is_none() && id_of(record).is_some_and(is_wanted));
     let rows = rows(&published.mappings, &proxies);
     let text = match (options.json, options.quiet) {
         (true, _) => records(&published, &proxies),

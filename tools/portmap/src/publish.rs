@@ -277,7 +277,7 @@ fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Man
             bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
         }
     }
-    wanted.iter().try_for_each(|mapping| view.read_ports(mapping))?;
+    view.read_ports(wanted)?;
     mapping::publish(&view.known, &Published { mappings: wanted.to_vec(), hairpins: Vec::new() })?;
     if !manner.probe {
         return Ok(());

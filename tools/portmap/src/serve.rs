@@ -189,7 +189,7 @@ fn ensure_untranslated(listeners: &[Listener], owner: &MappingOwner) -> anyhow::
         let host_ip = Some(ip).filter(|ip| !ip.is_unspecified());
         let (owner, condition, held_by) = (owner.clone(), None, None);
         let own = Mapping { host_ip, protocol, host, target: ip, port: 0, condition, owner, held_by };
-        if view.read_ports(&own).is_err() {
+        if view.read_ports(std::slice::from_ref(&own)).is_err() {
             continue;
         }
         let holder = view.known.mappings.iter().find(|mapping| mapping.overlaps(&own) && !mapping.owner.is_gone());

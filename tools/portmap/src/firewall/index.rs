@@ -21,10 +21,9 @@ pub(super) const INDEX: &str = "lists";
 /// The list whose one entry is the number of mappings.
 pub(super) const COUNT: u32 = 0;
 
-/// What is listed together: FNV-1a of what it is called.
+/// What is listed together, by what it is called.
 fn list(kind: u8, name: &[u8]) -> u32 {
-    let hash = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-    [kind].iter().chain(name).fold(0x811c_9dc5, hash).max(COUNT + 1)
+    container::hash(&[&[kind], name].concat()).max(COUNT + 1)
 }
 
 /// Returns the list of an owner's mappings.

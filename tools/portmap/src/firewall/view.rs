@@ -15,7 +15,7 @@ use super::entry::{ADDRESS, ANY, HAIRPIN, INTERVALS};
 use super::{FAMILIES, Place, entry, generation, guard, index, name, refused, ruleset};
 
 /// Whoever wants more ports than this reads all mappings.
-const MANY: u16 = 256;
+const MANY: usize = 256;
 
 /// What of ours is there, as far as it was asked for.
 #[derive(Debug)]
@@ -105,22 +105,26 @@ impl<'a> View<'a> {
         self.find(family, &list, Some(target))
     }
 
-    /// Reads what could have one of a mapping's ports.
-    pub(crate) fn read_ports(&mut self, mapping: &Mapping) -> anyhow::Result<()> {
-        let family = entry::family(mapping.target);
-        if mapping.host.len() > MANY {
-            return self.read_rest((family, None));
-        }
-        let everywhere = Mapping { host_ip: None, ..mapping.clone() };
-        let mut keys = Vec::new();
-        for port in mapping.host.ports() {
-            keys.push(entry::full_key(&everywhere, port));
-            match mapping.host_ip {
-                Some(_) => keys.push(entry::full_key(mapping, port)),
-                None => keys.extend(self.list(family, index::of_port(mapping.protocol, port))?),
+    /// Reads what could have one of the mappings' ports.
+    pub(crate) fn read_ports(&mut self, mappings: &[Mapping]) -> anyhow::Result<()> {
+        for family in FAMILIES {
+            let own = || mappings.iter().filter(|mapping| entry::family(mapping.target) == family);
+            let ports = || own().flat_map(|mapping| mapping.host.ports().map(move |port| (mapping, port)));
+            if ports().count() > MANY {
+                self.read_rest((family, None))?;
+                continue;
             }
+            let mut keys = Vec::new();
+            for (mapping, port) in ports() {
+                keys.push(entry::full_key(&Mapping { host_ip: None, ..mapping.clone() }, port));
+                match mapping.host_ip {
+                    Some(_) => keys.push(entry::full_key(mapping, port)),
+                    None => keys.extend(self.list(family, index::of_port(mapping.protocol, port))?),
+                }
+            }
+            self.find(family, &keys, None)?;
         }
-        self.find(family, &keys, None)
+        Ok(())
     }
 
     /// Tells whether all tables of ports have their rules.
@@ -158,8 +162,8 @@ impl<'a> View<'a> {
 
     /// Tells whether anything of IPv4 will be published.
     pub(super) fn has_ipv4(&self, steps: &[Step]) -> bool {
-        let added = steps.iter().map(entry::place);
-        let places = self.tables.iter().map(|table| table.place).chain(added).filter(|place| place.0 == Family::Ip);
+        let places = self.tables.iter().map(|table| table.place).chain(steps.iter().map(entry::place));
+        let places: BTreeSet<Place> = places.filter(|place| place.0 == Family::Ip).collect();
         places.into_iter().any(|place| self.left(place, steps) > 0)
     }
 
@@ -170,8 +174,8 @@ impl<'a> View<'a> {
         let mut all: Vec<Step> = mappings.map(Step::Publish).chain(hairpins.map(Step::Loop)).collect();
         for step in steps.iter().filter(|step| entry::place(step) == place) {
             match step {
-                Step::Withdraw(gone) => all.retain(|step| *step != Step::Publish(gone.clone())),
-                Step::Unloop(gone) => all.retain(|step| *step != Step::Loop(gone.clone())),
+                Step::Withdraw(gone) => all.retain(|step| !matches!(step, Step::Publish(there) if there == gone)),
+                Step::Unloop(gone) => all.retain(|step| !matches!(step, Step::Loop(there) if there == gone)),
                 Step::Publish(_) | Step::Loop(_) => all.push(step.clone()),
             }
         }
@@ -188,7 +192,7 @@ impl<'a> View<'a> {
             return Ok(entries);
         }
         loop {
-            let some = if list == index::COUNT { 1 } else { entries.len().clamp(2, usize::from(MANY)) };
+            let some = if list == index::COUNT { 1 } else { entries.len().clamp(2, MANY) };
             let keys = entries.len()..entries.len() + some;
             let keys: Vec<_> = keys.map(|number| (index::INDEX.to_owned(), index::key(list, number))).collect();
             let read: Vec<_> = self.elements(family, &keys)?.into_iter().map_while(|e| e?.data).collect();

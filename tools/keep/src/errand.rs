@@ -20,7 +20,7 @@ pub(crate) struct Errand {
     pub(crate) pid: Pid,
     stage: String,
     /// Until all who have it have closed it.
-    output: Option<Output>,
+    pub(crate) output: Option<Output>,
     /// What it has said at first.
     words: Vec<u8>,
 }
@@ -49,11 +49,6 @@ impl Errand {
         }
     }
 
-    /// Returns the end of what it writes to, to be waited for.
-    pub(crate) fn output(&self) -> Option<&Output> {
-        self.output.as_ref()
-    }
-
     /// Returns what it has said.
     pub(crate) fn words(&mut self) -> String {
         self.hear();
@@ -62,8 +57,7 @@ impl Errand {
 
     /// Returns why it failed, if it has.
     pub(crate) fn failure(mut self, status: WaitStatus) -> Option<String> {
-        let failed = status.exit_status() != Some(0);
         let words = self.words();
-        failed.then(|| format!("{}: {}", self.stage, words.trim_end()))
+        (status.exit_status() != Some(0)).then(|| format!("{}: {}", self.stage, words.trim_end()))
     }
 }

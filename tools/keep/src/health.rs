@@ -111,7 +111,7 @@ impl Watch {
 
     /// Returns the probe's output, which is heard as it comes.
     pub(crate) fn probe_output(&self) -> Option<&Output> {
-        self.running.as_ref().and_then(|running| running.errand.output())
+        self.running.as_ref().and_then(|running| running.errand.output.as_ref())
     }
 
     /// Reads what the probe says.

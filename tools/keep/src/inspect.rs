@@ -23,7 +23,7 @@ pub(crate) fn inspect(these: &Containers, roots: &cli::Roots) -> Result<ExitCode
 fn whole(directories: &Directories, known: &Known) -> Value {
     let bundle = &known.bundle;
     let config: Value = list::parse(bundle, "config.json").unwrap_or_default();
-    let mut whole = list::row(directories, known, config["process"]["args"].clone());
+    let mut whole = list::row(directories, known, &config["process"]["args"]);
     whole["labels"] = config["annotations"].clone();
     whole["limits"] = config["linux"]["resources"].clone();
     whole["mounts"] = config["mounts"].clone();

@@ -33,7 +33,7 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let listed = known.filter_map(|known| {
         let outline = Outline::of_beginning(&known.bundle, with_labels);
         let outline = outline.or_else(|| parse(&known.bundle, "config.json")).unwrap_or_default();
-        let row = row(directories, &known, outline.process.args.unwrap_or_default());
+        let row = row(directories, &known, &outline.process.args.unwrap_or_default());
         form.filter.iter().all(|filter| filter.holds(&row, &outline.annotations)).then_some(row)
     });
     let mut rows: Vec<Value> = listed.collect();
@@ -139,7 +139,7 @@ impl Outline {
 }
 
 /// Returns what a list says of a container.
-pub(crate) fn row(directories: &Directories, known: &Known, command: Value) -> Value {
+pub(crate) fn row(directories: &Directories, known: &Known, command: &Value) -> Value {
     let bundle = &known.bundle;
     // In a bundle that somebody else has made there is none.
     let record = Record::of_bundle(bundle).unwrap_or_default();

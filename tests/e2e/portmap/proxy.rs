@@ -191,6 +191,7 @@ fn unix_sockets(sandbox: &Sandbox) {
         portmap --pid $box -p unix:$PWD/web.sock:80 > left & left=$!; until grep -q web.sock left; do :; done
         portmap --pid $box -p unix:$PWD/web.sock:80 2>&1 | dir; kill -9 $left; wait $left 2>/dev/null
         serve --detach >/dev/null; get $PWD/web.sock; portmap del lone
+        echo mine >file; portmap --pid $box -p unix:$PWD/file:80 2>&1 | dir; cat file
         portmap --netns /run/netns/lo1 -p 8080:unix:/run/app.sock
         kill $box $inside; wait $box $inside 2>/dev/null; rm evil.sock rootfs/run/app.sock; ip netns del lo1";
     let want = "{\"id\":\"lone\",\"ports\":[],\"sockets\":[\"unix:DIR/web.sock:80\",\"8080:unix:/run/app.sock\",\
@@ -207,7 +208,8 @@ fn unix_sockets(sandbox: &Sandbox) {
         evil.sock\n\
         portmap: unix:DIR/web.sock:80 is not served\n\
         portmap: publish unix:DIR/web.sock:80: listen at DIR/web.sock: Address already in use\n\
-        ::1\n";
+        ::1\n\
+        portmap: publish unix:DIR/file:80: listen at DIR/file: Address already in use\nmine\n";
     host(sandbox, "1", script).run().ok().stdout_is(want).stderr_has(
         "publish 8080:unix:/run/app.sock: no process of the container is known, whose file system has the socket",
     );

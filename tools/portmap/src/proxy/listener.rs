@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -147,7 +148,11 @@ fn at_path(path: &Path) -> Result<OwnedFd, Errno> {
     let open = || stream_socket(AddressFamily::UNIX);
     let socket = open()?;
     match net::bind(&socket, &address) {
-        Err(Errno::ADDRINUSE) if net::connect(open()?, &address) == Err(Errno::CONNREFUSED) => {
+        // Of any other file connect(2) says ECONNREFUSED, too: that is somebody's, and stays.
+        Err(Errno::ADDRINUSE)
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+                && net::connect(open()?, &address) == Err(Errno::CONNREFUSED) =>
+        {
             rustix::fs::unlink(path)?;
             net::bind(&socket, &address)?;
         }

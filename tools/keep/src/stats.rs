@@ -71,7 +71,7 @@ fn size(bytes: u64) -> String {
         0x10_0000..0x4000_0000 => (20, "MiB"),
         _ => (30, "GiB"),
     };
-    format!("{}.{} {unit}", bytes >> shift, ((bytes * 10) >> shift) % 10)
+    format!("{}.{} {unit}", bytes >> shift, (((bytes % (1 << shift)) * 10) >> shift))
 }
 
 #[cfg(test)]
@@ -83,5 +83,6 @@ mod tests {
         let row = json!({"id": "web", "cpuMicroseconds": 1_234_567, "memory": 3 << 20, "memoryLimit": null, "pids": 4});
         assert_eq!(cells(&row), ["web", "1.234 s", "3.0 MiB", "-", "4"]);
         assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size((1 << 62) - 1), "4294967295.9 GiB");
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use rustix::thread::ThreadNameSpaceType;
 use sys::clone::{Cloned, How, clone, exit_now};
@@ -46,7 +47,8 @@ pub(super) fn clone_of(pid: Pid, path: &Path, whole: bool) -> anyhow::Result<Own
     drop(theirs);
     let (_, tree) = sys::packet::receive(&ours, &mut [0])?;
     let status = waitid(WaitId::Pid(child), WaitIdOptions::EXITED).context("wait for the process")?;
-    let code = status.and_then(|status| status.exit_status()).unwrap_or_default();
-    tree.ok_or_else(|| io::Error::from_raw_os_error(code))
+    let code = status.and_then(|status| status.exit_status());
+    // Without a code a signal has killed it.
+    tree.ok_or_else(|| code.map_or_else(|| Errno::INTR.into(), io::Error::from_raw_os_error))
         .with_context(|| format!("clone {} of process {pid}", path.display()))
 }

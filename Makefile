@@ -11,6 +11,8 @@
 # make bench        the tools against their peers
 # make docs         man pages and completions, into target/man and target/completions
 # make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, and drayage.service for systemd
+# make uninstall    removes what make install has put there; images, containers and volumes stay
+# make deb tarball  packages of the programs, a list of their crates and SHA256SUMS, into target/packages (either word makes all)
 # make clean
 
 PREFIX  = /usr/local
@@ -25,7 +27,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs install clean
+.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs install uninstall deb tarball clean
 all: build
 
 build:
@@ -70,8 +72,8 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run .ci/run
-	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe tests/images/make tests/images/*.py tests/e2e/faults/disk.py
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install .ci/run
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py
 
 bench: build
 	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run
@@ -97,6 +99,15 @@ install:
 	sed 's|@PREFIX@|$(PREFIX)|' front/drayage.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"; \
 	test ! -d target/man || install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/man/man1" target/man/*.1; \
 	echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
+
+uninstall:
+	@rm -rf "$(DESTDIR)$(PREFIX)/lib/drayage"
+	@rm -f "$(DESTDIR)$(PREFIX)/bin/drayage" "$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"
+	@for tool in $(TOOLS); do rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/drayage-$$tool.1"; done
+	@echo "removed from $(DESTDIR)$(PREFIX); images, containers and volumes are in /var/lib/drayage"
+
+deb tarball: build
+	front/package "$(BIN)" $(TARGET)/packages
 
 clean:
 	cargo clean

@@ -24,6 +24,7 @@ mod interchange;
 mod keep;
 mod kill;
 mod ns;
+mod package;
 mod pipe;
 mod portmap;
 mod pull;
@@ -63,6 +64,7 @@ fn tests() -> Vec<Test> {
         ("unpack", unpack::tests()),
         ("bundle", bundle::tests()),
         ("ns", ns::tests()),
+        ("package", package::tests()),
         ("portmap", portmap::tests()),
         ("spawn", spawn::tests()),
         ("confine", confine::tests()),

@@ -1,0 +1,49 @@
+//! What `make deb tarball` makes: the same each time, whole, and gone again when it is removed.
+
+use std::process::Command;
+
+use crate::support::{Need, Sandbox, Test, image, programs_directory, source, test};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let needs: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("dpkg-deb"), Need::Program("strip")];
+    vec![test("packages_are_reproduced_installed_used_and_removed", needs, packages)]
+}
+
+fn packages(sandbox: &Sandbox) {
+    sandbox.write("programs/.keep", "");
+    // As a release's are: those under test may have all that a debugger wants.
+    let strip = "for tool in pull push unpack bundle ns portmap spawn keep run compose; do
+        strip -o programs/$tool $1/$tool; done";
+    sandbox.run(&["sh", "-ec", strip, "sh", programs_directory().to_str().unwrap()]).ok();
+    for out in ["first", "second"] {
+        // Not in the sandbox, which has none of cargo's files.
+        let made = Command::new(source().join("front/package"))
+            .args([sandbox.outside("programs"), sandbox.outside(out)])
+            .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
+            .env("DPKG_DEB_COMPRESSOR_LEVEL", "1")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    sandbox.sh("diff -r first second; cd first; sha256sum -c SHA256SUMS").run().ok().stderr_is("");
+    let tarball = "set -e; tar xzf first/*.tar.gz; drayage-*/install $SANDBOX/opt >/dev/null
+        opt/bin/drayage run --version | cut -d' ' -f1; grep ^ExecStart= opt/lib/systemd/system/drayage.service
+        opt/bin/drayage run --rm --network none $1 echo used
+        drayage-*/install --remove $SANDBOX/opt >/dev/null; find opt -type f";
+    let busybox = image("busybox").reference;
+    let unit = format!("ExecStart={}/bin/drayage keep start --boot\n", sandbox.at("opt"));
+    sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\n"));
+    // Another Debian's root, which knows nothing of this machine's packages. The package asks for none.
+    let deb = r#"set -e
+        pull $1 | unpack --flat root >/dev/null; mkdir -p root/proc root/sys/fs/cgroup root/dev root/old
+        dpkg --root=$SANDBOX/root -i first/*.deb >/dev/null; dpkg --root=$SANDBOX/root -V drayage
+        cat >use <<'USE'
+            mount --rbind root root; cd root; mount -t proc proc proc; mount --rbind /dev dev; mount --rbind /sys sys
+            pivot_root . old; umount -l old
+            unset DRAYAGE_ROOT; exec /usr/bin/drayage run --rm --network none $1 echo used
+USE
+        unshare -m sh -e use $2
+        dpkg --root=$SANDBOX/root -P drayage >/dev/null; find root/etc root/usr root/var -name '*drayage*'"#;
+    let debian = image("debian").reference;
+    sandbox.run(&["sh", "-c", deb, "sh", &debian, &busybox]).ok().stdout_is("used\nroot/var/lib/drayage\n");
+}

@@ -34,7 +34,7 @@ fn packages(sandbox: &Sandbox) {
     let unit = format!("ExecStart={}/bin/drayage keep start --boot\n", sandbox.at("opt"));
     sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\n"));
     // Another Debian's root, which knows nothing of this machine's packages. The package asks for none.
-    let deb = r#"set -e
+    let deb = r"set -e
         pull $1 | unpack --flat root >/dev/null; mkdir -p root/proc root/sys/fs/cgroup root/dev root/old
         dpkg --root=$SANDBOX/root -i first/*.deb >/dev/null; dpkg --root=$SANDBOX/root -V drayage
         cat >use <<'USE'
@@ -43,7 +43,7 @@ fn packages(sandbox: &Sandbox) {
             unset DRAYAGE_ROOT; exec /usr/bin/drayage run --rm --network none $1 echo used
 USE
         unshare -m sh -e use $2
-        dpkg --root=$SANDBOX/root -P drayage >/dev/null; find root/etc root/usr root/var -name '*drayage*'"#;
+        dpkg --root=$SANDBOX/root -P drayage >/dev/null; find root/etc root/usr root/var -name '*drayage*'";
     let debian = image("debian").reference;
     sandbox.run(&["sh", "-c", deb, "sh", &debian, &busybox]).ok().stdout_is("used\nroot/var/lib/drayage\n");
 }

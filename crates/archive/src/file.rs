@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use rustix::fs::{FileType, SeekFrom, Stat, Timespec, Timestamps, ftruncate, major, minor, readlinkat, seek};
 use rustix::io::{Errno, pwrite};
 
-use super::{Archive, Entry, Kind, Segment, Time, Writer};
+use super::{Archive, Entry, EntryKind, Segment, Time, Writer};
 
 /// How much of a file is copied at once.
 const PIECE: usize = 128 << 10;
@@ -24,9 +24,10 @@ impl Entry {
     /// nobody would listen on.
     ///
     /// The times of access are left out: they change by looking, and the same tree must give the same archive.
-    pub fn of(directory: BorrowedFd<'_>, name: &CStr, path: Vec<u8>, stat: &Stat) -> anyhow::Result<Option<Self>> {
-        let Some(kind) = Kind::of(stat) else { return Ok(None) };
-        let is = |this: Kind| kind == this;
+    pub fn of(directory: BorrowedFd<'_>, name: &CStr, path: Vec<u8>, stat: &Stat) -> Result<Option<Self>> {
+        let Some(kind) = EntryKind::of(stat) else { return Ok(None) };
+        let is = |this: EntryKind| kind == this;
+        let link = if is(EntryKind::Symlink) { readlinkat(directory, name, Vec::new())?.into_bytes() } else { vec![] };
         Ok(Some(Self {
             path,
             kind,
@@ -34,8 +35,8 @@ impl Entry {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: Time::new(stat.st_mtime, stat.st_mtime_nsec),
-            link: if is(Kind::Symlink) { readlinkat(directory, name, Vec::new())?.into_bytes() } else { Vec::new() },
-            size: if is(Kind::Regular) { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 },
+            link,
+            size: if is(EntryKind::Regular) { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 },
             device: if kind.is_device() { (major(stat.st_rdev), minor(stat.st_rdev)) } else { (0, 0) },
             ..Self::default()
         }))
@@ -48,7 +49,7 @@ impl Entry {
     }
 }
 
-impl Kind {
+impl EntryKind {
     /// Returns a file's type, unless it is a socket.
     pub fn of(stat: &Stat) -> Option<Self> {
         Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -83,12 +84,7 @@ impl Time {
 impl<R: BufRead> Archive<R> {
     /// Writes the present entry's data into its file, which is new. `pass` is asked before each piece, and what it gives is
     /// held while that is written.
-    pub fn extract<P>(
-        &mut self,
-        entry: &Entry,
-        file: BorrowedFd<'_>,
-        pass: impl Fn() -> anyhow::Result<P>,
-    ) -> anyhow::Result<()> {
+    pub fn extract<P>(&mut self, entry: &Entry, file: BorrowedFd<'_>, pass: impl Fn() -> Result<P>) -> Result<()> {
         let whole = [Segment { offset: 0, length: entry.size }];
         for segment in entry.sparse.as_deref().unwrap_or(&whole) {
             let (mut offset, mut left) = (segment.offset, segment.length);
@@ -110,7 +106,7 @@ impl<R: BufRead> Archive<R> {
 impl<W: Write> Writer<W> {
     /// Writes an entry with the content of its file; with holes, where `sparse` says so and there are any. Tells whether the
     /// file had all of it: what has become shorter is filled up.
-    pub fn file(&mut self, mut entry: Entry, file: &File, sparse: bool) -> anyhow::Result<bool> {
+    pub fn file(&mut self, mut entry: Entry, file: &File, sparse: bool) -> Result<bool> {
         let mut segments = segments(file, entry.size)?;
         let whole = segments.iter().map(|segment| segment.length).sum::<u64>() == entry.size;
         if sparse && !whole && segments.len() < SEGMENTS {
@@ -140,7 +136,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Copies so many bytes; returns how many there were not.
-    fn copy(&mut self, mut file: &File, mut left: u64) -> anyhow::Result<u64> {
+    fn copy(&mut self, mut file: &File, mut left: u64) -> Result<u64> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(PIECE, 0);
         while left > 0 {
@@ -156,7 +152,7 @@ impl<W: Write> Writer<W> {
         Ok(left)
     }
 
-    fn zeros(&mut self, mut count: u64) -> anyhow::Result<()> {
+    fn zeros(&mut self, mut count: u64) -> Result<()> {
         while count > 0 {
             let most = ZEROS.len().min(usize::try_from(count).unwrap_or(usize::MAX));
             self.data(&ZEROS[..most])?;
@@ -169,7 +165,7 @@ impl<W: Write> Writer<W> {
 /// Returns where a file has data; holes are not read, however large they are.
 ///
 /// `SEEK_DATA` and `SEEK_HOLE` (lseek(2)) move the file's offset, which all of its descriptors share.
-pub fn segments(file: impl AsFd, size: u64) -> anyhow::Result<Vec<Segment>> {
+pub fn segments(file: impl AsFd, size: u64) -> Result<Vec<Segment>> {
     let (mut segments, mut end) = (Vec::new(), 0);
     while end < size {
         let offset = match seek(&file, SeekFrom::Data(end)) {

@@ -8,7 +8,7 @@ use super::sparse::Segment;
 /// What an entry is, by its type flag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum EntryKind {
     /// A file.
     #[default]
     Regular = b'0',
@@ -26,7 +26,7 @@ pub enum Kind {
     Fifo = b'6',
 }
 
-impl Kind {
+impl EntryKind {
     /// Tells whether it has a device's numbers.
     pub fn is_device(self) -> bool {
         matches!(self, Self::CharacterDevice | Self::BlockDevice)
@@ -80,20 +80,20 @@ impl Header {
         self.block[156]
     }
 
-    pub(super) fn kind(&self, path: &[u8]) -> anyhow::Result<Kind> {
+    pub(super) fn kind(&self, path: &[u8]) -> anyhow::Result<EntryKind> {
         Ok(match self.type_flag() {
             // Before ustar a directory was a file whose name ends with a slash.
-            0 if path.ends_with(b"/") => Kind::Directory,
+            0 if path.ends_with(b"/") => EntryKind::Directory,
             // '7' is a "contiguous" file, which no file system here knows; POSIX has readers treat it as a regular
             // one.
-            0 | b'0' | b'7' => Kind::Regular,
-            b'S' if self.dialect == Dialect::Gnu => Kind::Regular,
-            b'1' => Kind::HardLink,
-            b'2' => Kind::Symlink,
-            b'3' => Kind::CharacterDevice,
-            b'4' => Kind::BlockDevice,
-            b'5' => Kind::Directory,
-            b'6' => Kind::Fifo,
+            0 | b'0' | b'7' => EntryKind::Regular,
+            b'S' if self.dialect == Dialect::Gnu => EntryKind::Regular,
+            b'1' => EntryKind::HardLink,
+            b'2' => EntryKind::Symlink,
+            b'3' => EntryKind::CharacterDevice,
+            b'4' => EntryKind::BlockDevice,
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
             flag => bail!("unknown tar entry type {:?}", char::from(flag)),
         })
     }

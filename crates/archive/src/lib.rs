@@ -6,7 +6,7 @@
 //! that is extracted (CVE-2025-62518 and its like). So what is ambiguous is an error here, and not a guess.
 //!
 //! ```
-//! use archive::{Archive, Entry, Kind, Writer};
+//! use archive::{Archive, Entry, EntryKind, Writer};
 //!
 //! let mut writer = Writer::new(Vec::new());
 //! writer.entry(&Entry { path: b"etc/motd".to_vec(), size: 3, mode: 0o644, ..Entry::default() })?;
@@ -38,7 +38,7 @@ use anyhow::{Context, bail, ensure};
 
 pub use self::file::segments;
 use self::header::Header;
-pub use self::header::{Kind, Time};
+pub use self::header::{EntryKind, Time};
 pub use self::name::Name;
 use self::pax::Pax;
 pub use self::sparse::Segment;
@@ -56,7 +56,7 @@ pub struct Entry {
     /// As the archive has it: any bytes but NUL.
     pub path: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The permission bits, setuid, setgid and sticky; no file type.
     pub mode: u32,
     /// The owner.
@@ -237,14 +237,14 @@ impl<R: BufRead> Archive<R> {
         let kind = header.kind(&path)?;
         let stored = match pax.size {
             // Links, directories and devices have no data, whatever size they claim.
-            _ if kind != Kind::Regular => 0,
+            _ if kind != EntryKind::Regular => 0,
             Some(size) => size,
             None => header.size()?,
         };
         self.set_data(stored);
         let (sparse, size) = if header.is_old_sparse() {
             self.old_sparse(header).map(|(segments, size)| (Some(segments), size))?
-        } else if kind == Kind::Regular && pax.sparse.is_some() {
+        } else if kind == EntryKind::Regular && pax.sparse.is_some() {
             self.pax_sparse(&pax.sparse, stored).map(|(segments, size)| (Some(segments), size))?
         } else {
             (None, stored)

@@ -88,7 +88,7 @@ fn a_ustar_entry_has_all_its_fields() {
     let (got, data) = only(&[entry(b"name", b'0', b"data", &[(345, b"some/prefix"), (100, b"0104755\0")])]);
     let want = Entry {
         path: b"some/prefix/name".to_vec(),
-        kind: Kind::Regular,
+        kind: EntryKind::Regular,
         mode: 0o4755,
         uid: 7,
         gid: 8,
@@ -106,16 +106,16 @@ fn a_ustar_entry_has_all_its_fields() {
 #[test]
 fn types_are_told_by_flag_and_name() {
     for (kind, name, want) in [
-        (0, &b"f"[..], Kind::Regular),
-        (0, b"d/", Kind::Directory),
-        (b'0', b"f", Kind::Regular),
-        (b'7', b"f", Kind::Regular),
-        (b'1', b"l", Kind::HardLink),
-        (b'2', b"l", Kind::Symlink),
-        (b'3', b"c", Kind::CharacterDevice),
-        (b'4', b"b", Kind::BlockDevice),
-        (b'5', b"d", Kind::Directory),
-        (b'6', b"p", Kind::Fifo),
+        (0, &b"f"[..], EntryKind::Regular),
+        (0, b"d/", EntryKind::Directory),
+        (b'0', b"f", EntryKind::Regular),
+        (b'7', b"f", EntryKind::Regular),
+        (b'1', b"l", EntryKind::HardLink),
+        (b'2', b"l", EntryKind::Symlink),
+        (b'3', b"c", EntryKind::CharacterDevice),
+        (b'4', b"b", EntryKind::BlockDevice),
+        (b'5', b"d", EntryKind::Directory),
+        (b'6', b"p", EntryKind::Fifo),
     ] {
         assert_eq!(only(&[header(name, kind, 0, &[])]).0.kind, want);
     }

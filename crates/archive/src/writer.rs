@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::{Context, ensure};
 
-use super::{BLOCK, Entry, Kind, Segment, Time};
+use super::{BLOCK, Entry, EntryKind, Segment, Time};
 
 /// What 11 octal digits hold.
 const SIZE_LIMIT: u64 = 1 << 33;
@@ -43,7 +43,7 @@ impl<W: Write> Writer<W> {
     pub fn entry(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.end_entry()?;
         let mut records = Records::default();
-        let mut stored = if entry.kind == Kind::Regular { entry.size } else { 0 };
+        let mut stored = if entry.kind == EntryKind::Regular { entry.size } else { 0 };
         let mut map = Vec::new();
         if let Some(segments) = &entry.sparse {
             map = sparse_map(segments);

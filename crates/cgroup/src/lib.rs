@@ -26,7 +26,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use root::clean;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -58,7 +58,7 @@ impl Cgroups {
     /// one from the caller's own cgroup, and none means one named like the container. Never leaves the hierarchy.
     ///
     /// What is found is not necessarily there yet: nothing is made.
-    pub fn locate(cgroups_path: &str, id: &str) -> anyhow::Result<Self> {
+    pub fn locate(cgroups_path: &str, id: &str) -> Result<Self> {
         let wanted = if cgroups_path.is_empty() { id } else { cgroups_path };
         // `..` is resolved as if the path began at the hierarchy's root: `/../../x` made a directory on the host's
         // root for youki.
@@ -125,7 +125,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// Where processes live in it already, or it is frozen: a container that begins in there would never run.
-    pub fn create_unified(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
+    pub fn create_unified(&mut self, rootless: bool, ours: bool) -> Result<()> {
         let Some(directory) = self.unified.clone() else { return Ok(()) };
         match self.make(&directory, "", rootless, ours)? {
             None => self.unified = None,
@@ -137,7 +137,7 @@ impl Cgroups {
     }
 
     /// Makes the v1 directories, as [`Self::create_unified`] does the other.
-    pub fn create_v1(&mut self, rootless: bool, ours: bool) -> anyhow::Result<()> {
+    pub fn create_v1(&mut self, rootless: bool, ours: bool) -> Result<()> {
         let mut existed = false;
         for (controllers, directory) in self.v1.clone() {
             match self.make(&directory, &controllers, rootless, ours)? {
@@ -149,13 +149,7 @@ impl Cgroups {
     }
 
     /// Makes a directory, or tells that one that may be another's was there; `None` if it is denied.
-    fn make(
-        &mut self,
-        directory: &Path,
-        controllers: &str,
-        rootless: bool,
-        ours: bool,
-    ) -> anyhow::Result<Option<bool>> {
+    fn make(&mut self, directory: &Path, controllers: &str, rootless: bool, ours: bool) -> Result<Option<bool>> {
         match create(directory, controllers) {
             Ok(true) => self.made.push(directory.to_owned()),
             Ok(_) if ours => {}
@@ -171,7 +165,7 @@ impl Cgroups {
         self.v1.retain(|_, directory| directory.is_dir());
     }
 
-    fn check_thawed(&self) -> anyhow::Result<()> {
+    fn check_thawed(&self) -> Result<()> {
         ensure!(!self.is_frozen().context("look at the freezer")?, "container's cgroup unexpectedly frozen");
         Ok(())
     }
@@ -179,7 +173,7 @@ impl Cgroups {
     /// Opens the unified cgroup, for `CLONE_INTO_CGROUP`. One that cannot be opened is left out if `lenient`.
     ///
     /// It holds the directory: whatever becomes of the path, the child is born in the cgroup that was made.
-    pub fn open_unified(&self, lenient: bool) -> anyhow::Result<Option<OwnedFd>> {
+    pub fn open_unified(&self, lenient: bool) -> Result<Option<OwnedFd>> {
         let Some(directory) = &self.unified else { return Ok(None) };
         match rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Err(_) if lenient => Ok(None),
@@ -193,7 +187,7 @@ impl Cgroups {
     /// `tasks` takes a thread's id, and `0` is the writer (cgroup-v1/cgroups.rst). The kernel moves a thread that
     /// moves itself without `cgroup_threadgroup_rwsem`, whose writers wait for an RCU grace period: milliseconds,
     /// where this takes microseconds.
-    pub fn join(&self, lenient: bool) -> anyhow::Result<()> {
+    pub fn join(&self, lenient: bool) -> Result<()> {
         for directory in self.v1.values() {
             let context =
                 || format!("adding pid {} to {}", rustix::process::getpid().as_raw_pid(), directory.display());
@@ -211,7 +205,7 @@ impl Cgroups {
     /// Moves a process into all of them.
     ///
     /// That is for processes of others: it writes `cgroup.procs`, and pays for that lock.
-    pub fn put(&self, pid: Pid) -> anyhow::Result<()> {
+    pub fn put(&self, pid: Pid) -> Result<()> {
         let pid = pid.as_raw_pid();
         self.directories().try_for_each(|directory| {
             write(&directory.join("cgroup.procs"), &pid.to_string())
@@ -253,7 +247,7 @@ impl Cgroups {
     ///
     /// A process that forks meanwhile may be missed; who must have all of them dead repeats it until the directory
     /// can be removed, as [`Self::destroy`] does.
-    pub fn signal(&self, signal: i32) -> anyhow::Result<()> {
+    pub fn signal(&self, signal: i32) -> Result<()> {
         let kill = self.unified.as_deref().filter(|_| signal == libc::SIGKILL);
         // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
         let _left = kill.map(|directory| write(&directory.join("cgroup.kill"), "1"));
@@ -271,7 +265,7 @@ impl Cgroups {
     /// A frozen v1 cgroup would keep even SIGKILL waiting.
     ///
     /// v2 kills frozen processes at once (cgroup-v2.rst, "cgroup.freeze").
-    pub fn thaw_for_death(&self) -> anyhow::Result<()> {
+    pub fn thaw_for_death(&self) -> Result<()> {
         let v1 = self.freezer().is_some_and(|(_, v1)| v1);
         if v1 && self.is_frozen().unwrap_or(true) { self.freeze(false) } else { Ok(()) }
     }
@@ -288,7 +282,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// Where no freezer is there, or processes do not stop within two seconds: one in uninterruptible sleep, say.
-    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
         let Some((directory, v1)) = self.freezer() else { bail!("no freezer cgroup") };
         let (file, words) = if v1 { ("freezer.state", ["THAWED", "FROZEN"]) } else { ("cgroup.freeze", ["0", "1"]) };
         let (path, value) = (directory.join(file), words[usize::from(frozen)]);
@@ -344,7 +338,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// Where a cgroup is still in use after ten seconds: by a process that even SIGKILL does not end.
-    pub fn destroy(&self) -> anyhow::Result<()> {
+    pub fn destroy(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         for directory in self.directories() {
             while let Err(error) = remove(directory) {
@@ -417,7 +411,7 @@ fn create(directory: &Path, controllers: &str) -> io::Result<bool> {
 }
 
 /// Refuses a cgroup that others live in: limits and kills would reach the wrong processes.
-fn check_unused(directory: &Path) -> anyhow::Result<()> {
+fn check_unused(directory: &Path) -> Result<()> {
     let count = sys::file::read(directory.join("cgroup.procs")).unwrap_or_default().lines().count();
     ensure!(count == 0, "container's cgroup is not empty: {count} process(es) found in {}", directory.display());
     Ok(())

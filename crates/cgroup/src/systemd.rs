@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
 
-use self::bus::{Bus, Value, Writer};
+use self::bus::{BodyWriter, Bus, Value};
 use super::limits::{self, Line};
 use crate::resources::Resources;
 
@@ -82,7 +82,7 @@ impl Scope {
         let accounts = ["CPUAccounting", "MemoryAccounting", "TasksAccounting", "IOAccounting"];
         properties.extend(accounts.map(|name| (name, Value::Flag(true))));
         properties.extend(limits_of(resources)?);
-        let mut body = Writer::of(&[&self.unit, "fail"]);
+        let mut body = BodyWriter::of(&[&self.unit, "fail"]);
         body.properties(&properties);
         body.array(8, &[(); 0], |_, ()| {});
         let failed = || format!("start {}", self.unit);
@@ -101,11 +101,11 @@ impl Scope {
 /// Ends a scope, so that systemd forgets it. One that is gone is no error.
 pub fn stop(unit: &str) -> anyhow::Result<()> {
     let mut bus = connect()?;
-    if let Ok(Some(job)) = bus.call("StopUnit", "ss", &Writer::of(&[unit, "replace"])) {
+    if let Ok(Some(job)) = bus.call("StopUnit", "ss", &BodyWriter::of(&[unit, "replace"])) {
         bus.wait_for_job(&job).with_context(|| format!("stop {unit}"))?;
     }
     // Mostly it has not failed, and is forgotten already.
-    let _forgotten = bus.call("ResetFailedUnit", "s", &Writer::of(&[unit]));
+    let _forgotten = bus.call("ResetFailedUnit", "s", &BodyWriter::of(&[unit]));
     Ok(())
 }
 
@@ -115,7 +115,7 @@ pub fn update(unit: &str, resources: &Resources) -> anyhow::Result<()> {
     if properties.is_empty() {
         return Ok(());
     }
-    let mut body = Writer::of(&[unit]);
+    let mut body = BodyWriter::of(&[unit]);
     body.u32(u32::from(true));
     body.properties(&properties);
     connect()?.call("SetUnitProperties", "sba(sv)", &body).with_context(|| format!("set properties of {unit}"))?;
@@ -130,7 +130,7 @@ pub fn attach(unit: &str, pid: Pid) -> anyhow::Result<()> {
     if own.lines().any(|line| line.ends_with(unit)) {
         return Ok(());
     }
-    let mut body = Writer::of(&[unit, ""]);
+    let mut body = BodyWriter::of(&[unit, ""]);
     body.array(4, &[number], |w, number| w.u32(*number));
     connect()?.call("AttachProcessesToUnit", "ssau", &body).with_context(|| format!("join {unit}"))?;
     Ok(())

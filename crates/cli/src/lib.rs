@@ -54,15 +54,15 @@ impl Codes {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// An error with an exit code of its own: `cli::Exit::new(127, error).into()`.
+/// An error with an exit code of its own: `cli::ExitError::new(127, error).into()`.
 #[derive(Debug, thiserror::Error)]
 #[error("{error:#}")]
-pub struct Exit {
+pub struct ExitError {
     code: u8,
     error: anyhow::Error,
 }
 
-impl Exit {
+impl ExitError {
     /// Gives `error` the exit code `code`. The code is not part of the message.
     pub fn new(code: u8, error: anyhow::Error) -> Self {
         Self { code, error }
@@ -213,7 +213,7 @@ pub fn printable(text: &str) -> String {
 }
 
 fn exit_code(error: &anyhow::Error, codes: Codes) -> u8 {
-    if let Some(exit) = error.downcast_ref::<Exit>() {
+    if let Some(exit) = error.downcast_ref::<ExitError>() {
         return exit.code;
     }
     let usage = error.downcast_ref::<Usage>().is_some()
@@ -354,7 +354,7 @@ mod tests {
             (Err::<(), _>(Usage("x".into())).context("y").unwrap_err(), 2),
             (Err::<(), _>(missing).context("y").unwrap_err(), 2),
             (record::Error::Empty.into(), 1),
-            (anyhow::Error::from(Exit::new(127, anyhow!("x"))).context("y"), 127),
+            (anyhow::Error::from(ExitError::new(127, anyhow!("x"))).context("y"), 127),
         ] {
             assert_eq!(exit_code(&error, Codes::OWN), want, "{error:?}");
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use seccomp::{Comparison, Leaf, Program, Test, errno};
+use seccomp::{ArgumentComparison, FilterProgram, Leaf, Test, errno};
 
 /// The groups of system calls that a tool needs; the filter refuses the others, and what no tool ever needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,12 +59,13 @@ impl Calls {
         if !self.namespaces {
             // docker's profile does the same; glibc falls back to clone(2) on ENOSYS alone, not on EPERM.
             leaves.extend(seccomp::number("clone3").map(|call| (call, leaf(errno(libc::ENOSYS)))));
-            let none = Test { argument: 0, comparison: Comparison::Masked(NEW_NAMESPACES), value: 0, negated: false };
+            let none =
+                Test { argument: 0, comparison: ArgumentComparison::Masked(NEW_NAMESPACES), value: 0, negated: false };
             let by_flags = Leaf { rules: vec![(vec![none], seccomp::ALLOW)], action: Some(errno(libc::EPERM)) };
             leaves.extend(seccomp::number("clone").map(|call| (call, by_flags)));
         }
         // Calls by another architecture's entry (`int 0x80`) are all refused: their numbers would be other calls'.
-        Program::compile(&[(seccomp::NATIVE, 0, leaves)], seccomp::ALLOW, None, errno(libc::ENOSYS)).bytes()
+        FilterProgram::compile(&[(seccomp::NATIVE, 0, leaves)], seccomp::ALLOW, None, errno(libc::ENOSYS)).bytes()
     }
 }
 

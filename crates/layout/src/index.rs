@@ -18,7 +18,7 @@ pub(crate) const EMPTY: &[u8] =
 
 /// One line of index.json.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// The short name.
     pub tag: Option<String>,
     /// The full reference.
@@ -27,7 +27,7 @@ pub struct Entry {
     pub descriptor: Descriptor,
 }
 
-impl Entry {
+impl IndexEntry {
     /// Returns the best name that the image has.
     pub fn name(&self) -> String {
         let named = self.reference.as_ref().or(self.tag.as_ref());
@@ -58,10 +58,10 @@ impl Layout {
     }
 
     /// Returns the images of index.json.
-    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub fn entries(&self) -> Result<Vec<IndexEntry>, Error> {
         let entry = |descriptor: &Descriptor| {
             let annotation = |key: &str| descriptor.annotations().as_ref()?.get(key).cloned();
-            Entry { tag: annotation(REF_NAME), reference: annotation(IMAGE_NAME), descriptor: descriptor.clone() }
+            IndexEntry { tag: annotation(REF_NAME), reference: annotation(IMAGE_NAME), descriptor: descriptor.clone() }
         };
         Ok(self.index()?.manifests().iter().map(entry).collect())
     }
@@ -70,24 +70,25 @@ impl Layout {
     /// that does not belong to another.
     pub fn resolve(&self, name: Option<&str>) -> Result<Descriptor, Error> {
         let entries = self.entries()?;
-        let known = |entries: &[Entry]| {
-            let mut names: Vec<String> = entries.iter().map(Entry::name).collect();
+        let known = |entries: &[IndexEntry]| {
+            let mut names: Vec<String> = entries.iter().map(IndexEntry::name).collect();
             names.dedup();
             names
         };
-        let found: Vec<Entry> = match name {
+        let found: Vec<IndexEntry> = match name {
             None => {
-                let images: Vec<Entry> = entries.iter().filter(|entry| entry.subject().is_none()).cloned().collect();
+                let images: Vec<IndexEntry> =
+                    entries.iter().filter(|entry| entry.subject().is_none()).cloned().collect();
                 if images.is_empty() { entries.clone() } else { images }
             }
             Some(name) => [
-                |entry: &Entry| entry.reference.clone(),
-                |entry: &Entry| entry.tag.clone(),
-                |entry: &Entry| Some(entry.descriptor.digest().to_string()),
+                |entry: &IndexEntry| entry.reference.clone(),
+                |entry: &IndexEntry| entry.tag.clone(),
+                |entry: &IndexEntry| Some(entry.descriptor.digest().to_string()),
             ]
             .iter()
             .map(|key| entries.iter().filter(|entry| key(entry).as_deref() == Some(name)).cloned().collect())
-            .find(|found: &Vec<Entry>| !found.is_empty())
+            .find(|found: &Vec<IndexEntry>| !found.is_empty())
             .unwrap_or_default(),
         };
         match found.as_slice() {

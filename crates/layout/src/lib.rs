@@ -28,9 +28,9 @@ pub use digest::{Digester, Verified, sha256, verify};
 pub use draft::Draft;
 pub use error::Error;
 pub use follow::Follow;
-pub use index::{Entry, IMAGE_NAME, REF_NAME, referrers_tag};
+pub use index::{IMAGE_NAME, IndexEntry, REF_NAME, referrers_tag};
 pub use ingest::Ingest;
-pub use manifest::{CONFIG_LIMIT, Document, Kind, MANIFEST_LIMIT};
+pub use manifest::{CONFIG_LIMIT, Document, DocumentKind, MANIFEST_LIMIT};
 pub use platform::Platform;
 pub use reference::Reference;
 
@@ -45,7 +45,7 @@ pub struct Layout {
 
 /// Keeps [`Layout::exclusive`] callers out for as long as it lives.
 #[derive(Debug)]
-pub struct Guard(#[expect(dead_code, reason = "closing it unlocks")] File);
+pub struct LayoutGuard(#[expect(dead_code, reason = "closing it unlocks")] File);
 
 impl Layout {
     /// Opens a layout, and makes one where nothing or an empty directory is.
@@ -143,21 +143,21 @@ impl Layout {
     }
 
     /// Keeps blobs that no image names yet from being collected while this process brings them.
-    pub fn share(&self) -> Result<Guard, Error> {
+    pub fn share(&self) -> Result<LayoutGuard, Error> {
         self.lock("ingest", FlockOperation::LockShared)
     }
 
     /// Waits until nobody brings blobs, and keeps it so.
-    pub fn exclusive(&self) -> Result<Guard, Error> {
+    pub fn exclusive(&self) -> Result<LayoutGuard, Error> {
         self.lock("ingest", FlockOperation::LockExclusive)
     }
 
-    pub(crate) fn lock_index(&self) -> Result<Guard, Error> {
+    pub(crate) fn lock_index(&self) -> Result<LayoutGuard, Error> {
         self.lock(INDEX_LOCK, FlockOperation::LockExclusive)
     }
 
     /// Locks a directory that is closed to all who may not write to the layout: whoever can open it can keep it locked.
-    fn lock(&self, directory: &str, operation: FlockOperation) -> Result<Guard, Error> {
+    fn lock(&self, directory: &str, operation: FlockOperation) -> Result<LayoutGuard, Error> {
         let path = self.path.join(directory);
         let open = || {
             let writers = fs::metadata(&self.path)?.mode() & 0o022;
@@ -178,7 +178,7 @@ impl Layout {
         let shown = path.display().to_string();
         let told = move || log::warn!("wait for the lock on {shown}, which another process holds");
         sys::file::lock(&file, operation, told).map_err(|errno| failed()(errno.into()))?;
-        Ok(Guard(file))
+        Ok(LayoutGuard(file))
     }
 
     /// Replaces one of the layout's own small files; whoever reads meanwhile sees the old one or the new one.

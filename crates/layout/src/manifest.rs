@@ -19,7 +19,7 @@ const DEPTH: usize = 4;
 
 /// What a media type says of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DocumentKind {
     /// An image manifest, the OCI's or docker's.
     Manifest,
     /// An image index or docker's manifest list.
@@ -28,7 +28,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl DocumentKind {
     /// Returns what a media type says, without its parameters.
     pub fn of(media_type: &str) -> Self {
         match media_type.split(';').next().unwrap_or_default().trim() {
@@ -71,11 +71,13 @@ impl Document {
         }
         let manifest = is_there("config") || is_there("layers");
         let index = is_there("manifests");
-        match (Kind::of(said), manifest, index) {
+        match (DocumentKind::of(said), manifest, index) {
             (_, true, true) => Err(wrong("both a manifest and an index".to_owned())),
-            (Kind::Manifest, _, false) => Ok(Self::Manifest(Box::new(typed(value, object)?))),
-            (Kind::Index, false, _) => Ok(Self::Index(Box::new(typed(value, object)?))),
-            (Kind::Other, ..) => Err(wrong(format!("media type {said} is neither a manifest's nor an index's"))),
+            (DocumentKind::Manifest, _, false) => Ok(Self::Manifest(Box::new(typed(value, object)?))),
+            (DocumentKind::Index, false, _) => Ok(Self::Index(Box::new(typed(value, object)?))),
+            (DocumentKind::Other, ..) => {
+                Err(wrong(format!("media type {said} is neither a manifest's nor an index's")))
+            }
             _ => Err(wrong(format!("its form is not that of {said}"))),
         }
     }
@@ -83,13 +85,13 @@ impl Document {
     /// Chooses the image for a platform: the best variant, and among equals the first. Without one, an index in the index,
     /// or the only image that names no platform.
     pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Descriptor, Error> {
-        let kind = |entry: &Descriptor| Kind::of(entry.media_type().as_ref());
-        let images = index.manifests().iter().filter(|entry| kind(entry) == Kind::Manifest);
+        let kind = |entry: &Descriptor| DocumentKind::of(entry.media_type().as_ref());
+        let images = index.manifests().iter().filter(|entry| kind(entry) == DocumentKind::Manifest);
         let of = |entry: &&Descriptor| entry.platform().as_ref().map(Platform::from);
         if let Some(chosen) = platform.choose(&images, of) {
             return Ok(chosen);
         }
-        let nested = index.manifests().iter().find(|entry| kind(entry) == Kind::Index);
+        let nested = index.manifests().iter().find(|entry| kind(entry) == DocumentKind::Index);
         let mut unnamed = images.clone().filter(|entry| entry.platform().is_none());
         let only = unnamed.next().filter(|_| unnamed.next().is_none());
         nested.or(only).ok_or_else(|| {
@@ -161,7 +163,7 @@ impl Layout {
         if !seen.insert(root.digest().to_string()) {
             return Ok(());
         }
-        if Kind::of(root.media_type().as_ref()) != Kind::Other {
+        if DocumentKind::of(root.media_type().as_ref()) != DocumentKind::Other {
             self.document(root)?.children().into_iter().try_for_each(|child| self.collect(child, seen, parts))?;
         }
         parts.push(root.clone());
@@ -230,14 +232,18 @@ mod tests {
         let hex = "0".repeat(64);
         let config = format!(r#""config":{{"mediaType":"a/b","digest":"sha256:{hex}","size":2}},"layers":[]"#);
         for (text, media_type, want) in [
-            (format!(r#"{{"schemaVersion":2,{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
+            (format!(r#"{{"schemaVersion":2,{config}}}"#), MANIFEST, Ok(DocumentKind::Manifest)),
             (
                 format!(r#"{{"schemaVersion":2,{config}}}"#),
                 "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
-                Ok(Kind::Manifest),
+                Ok(DocumentKind::Manifest),
             ),
-            (format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
-            (r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(), LIST, Ok(Kind::Index)),
+            (
+                format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{config}}}"#),
+                MANIFEST,
+                Ok(DocumentKind::Manifest),
+            ),
+            (r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(), LIST, Ok(DocumentKind::Index)),
             (
                 format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}",{config}}}"#),
                 INDEX,
@@ -251,7 +257,7 @@ mod tests {
                 MANIFEST,
                 Err("both a manifest and an index"),
             ),
-            (format!(r#"{{"mediaType":null,"manifests":null,{config}}}"#), MANIFEST, Ok(Kind::Manifest)),
+            (format!(r#"{{"mediaType":null,"manifests":null,{config}}}"#), MANIFEST, Ok(DocumentKind::Manifest)),
             (
                 r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
                 MANIFEST,
@@ -270,8 +276,8 @@ mod tests {
             ),
         ] {
             let got = Document::parse(text.as_bytes(), media_type, "m").map(|document| match document {
-                Document::Manifest(_) => Kind::Manifest,
-                Document::Index(_) => Kind::Index,
+                Document::Manifest(_) => DocumentKind::Manifest,
+                Document::Index(_) => DocumentKind::Index,
             });
             assert_eq!(got.map_err(|error| error.to_string()), want.map_err(|cause| format!("m: {cause}")), "{text}");
         }

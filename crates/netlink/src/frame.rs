@@ -23,13 +23,13 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// One message out of a datagram.
 pub(crate) struct Frame {
     pub(crate) sequence: u32,
-    pub(crate) body: Body,
+    pub(crate) body: FrameBody,
     /// The kernel says that what it dumps has changed meanwhile.
     pub(crate) interrupted: bool,
 }
 
 /// What a message is to the socket.
-pub(crate) enum Body {
+pub(crate) enum FrameBody {
     Answer(Raw),
     /// An acknowledgement, or the end of a dump.
     Done,
@@ -59,22 +59,22 @@ pub(crate) fn read(datagram: &mut &[u8]) -> Result<Option<Frame>, Error> {
     let message = datagram.get(HEADER..length).ok_or_else(|| Error::Malformed(format!("length {length}")))?;
     *datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     let body = match kind {
-        NLMSG_NOOP => Body::Noop,
-        NLMSG_OVERRUN => Body::Refused(Error::Socket(Errno::NOBUFS)),
+        NLMSG_NOOP => FrameBody::Noop,
+        NLMSG_OVERRUN => FrameBody::Refused(Error::Socket(Errno::NOBUFS)),
         NLMSG_ERROR => refusal(flags, message)?,
         NLMSG_DONE => end_of_dump(message),
-        _ => Body::Answer(Raw { kind, payload: message.to_vec() }),
+        _ => FrameBody::Answer(Raw { kind, payload: message.to_vec() }),
     };
     let sequence = u32::from_ne_bytes([s0, s1, s2, s3]);
     Ok(Some(Frame { sequence, body, interrupted: flags & NLM_F_DUMP_INTR != 0 }))
 }
 
 /// `struct nlmsgerr`: the number, the refused message (its header only if capped), then attributes.
-fn refusal(flags: u16, message: &[u8]) -> Result<Body, Error> {
+fn refusal(flags: u16, message: &[u8]) -> Result<FrameBody, Error> {
     let short = || Error::Malformed("a short error message".to_owned());
     let code = code(message).ok_or_else(short)?;
     if code == 0 {
-        return Ok(Body::Done);
+        return Ok(FrameBody::Done);
     }
     let length = message.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
     // The refused message is repeated in the answer, unless NETLINK_CAP_ACK is on; the kernel's words stand behind
@@ -82,14 +82,14 @@ fn refusal(flags: u16, message: &[u8]) -> Result<Body, Error> {
     let echoed = if flags & NLM_F_CAPPED == 0 { length.ok_or_else(short)? as usize } else { HEADER };
     let echoed = echoed.max(HEADER).next_multiple_of(4);
     let attributes = message.get(4 + echoed..).filter(|_| flags & NLM_F_ACK_TLVS != 0).unwrap_or_default();
-    Ok(Body::Refused(refused(code, attributes)))
+    Ok(FrameBody::Refused(refused(code, attributes)))
 }
 
 /// A dump's end carries a number too: 0, or why the dump broke off.
-fn end_of_dump(message: &[u8]) -> Body {
+fn end_of_dump(message: &[u8]) -> FrameBody {
     match code(message) {
-        Some(code) if code < 0 => Body::Refused(refused(code, message.get(4..).unwrap_or_default())),
-        _ => Body::Done,
+        Some(code) if code < 0 => FrameBody::Refused(refused(code, message.get(4..).unwrap_or_default())),
+        _ => FrameBody::Done,
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
             payload.extend(&attribute);
             let datagram = error_message(flags | NLM_F_ACK_TLVS, &payload);
             let frame = read(&mut &datagram[..]).unwrap().unwrap();
-            let Body::Refused(error) = frame.body else { panic!("refused") };
+            let FrameBody::Refused(error) = frame.body else { panic!("refused") };
             assert_eq!(error.to_string(), "File exists (no such)");
             assert_eq!(error.errno(), Some(Errno::EXIST));
         }

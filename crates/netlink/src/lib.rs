@@ -28,7 +28,7 @@ mod transaction;
 pub use attribute::{Attribute, Attributes, find, parse};
 pub use error::{Error, unless};
 pub use raw::Raw;
-pub use socket::{Batch, Family, Socket};
+pub use socket::{Batch, NetlinkFamily, Socket};
 
 /// Flags of a request (include/uapi/linux/netlink.h) beside those that the socket sets itself.
 pub mod flag {

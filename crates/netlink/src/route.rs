@@ -16,7 +16,7 @@ use libc::{
 };
 use rustix::io::Errno;
 
-use crate::{Attributes, Error, Family, Raw, Socket, flag, unless};
+use crate::{Attributes, Error, NetlinkFamily, Raw, Socket, flag, unless};
 
 pub use cidr::Cidr;
 pub use entry::{Address, Link, Route};
@@ -86,7 +86,7 @@ pub struct Router(Socket);
 impl Router {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self(Socket::open(Family::Route)?))
+        Ok(Self(Socket::open(NetlinkFamily::Route)?))
     }
 
     /// Returns all links, or those that are ports of the link `controller`.

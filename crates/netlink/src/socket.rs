@@ -8,7 +8,7 @@ use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use sys::netlink::{NetlinkOption, enable};
 
-use crate::frame::{self, Body, Frame, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use crate::frame::{self, Frame, FrameBody, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use crate::{Attributes, Error, Raw, transaction, unless};
 
 /// The kernel never makes a dump's datagram longer than 32 KiB; one answer can be longer, on cards with many functions.
@@ -22,7 +22,7 @@ const DUMP_TRIES: usize = 16;
 
 /// What the kernel offers by netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum NetlinkFamily {
     /// Links, addresses, routes (rtnetlink(7)).
     Route,
     /// nftables and connection tracking (nfnetlink).
@@ -49,15 +49,15 @@ impl AsFd for Socket {
 
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
-    pub fn open(family: Family) -> Result<Self, Error> {
+    pub fn open(family: NetlinkFamily) -> Result<Self, Error> {
         // NETLINK_ROUTE is 0, which is what no protocol means.
-        let protocol = (family == Family::Netfilter).then_some(NETFILTER);
+        let protocol = (family == NetlinkFamily::Netfilter).then_some(NETFILTER);
         let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         // All three only make answers better; kernels without them (before 4.12, 4.20) still answer.
         let _older = enable(fd.as_fd(), NetlinkOption::ExtendedAck);
         let _older = enable(fd.as_fd(), NetlinkOption::CapAck);
-        if family == Family::Route {
+        if family == NetlinkFamily::Route {
             let _older = enable(fd.as_fd(), NetlinkOption::StrictCheck);
         }
         Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM_LIMIT] })
@@ -116,7 +116,7 @@ impl Socket {
         self.send(slice::from_ref(message), NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut datagram = datagram(&self.fd, &mut self.buffer, RecvFlags::empty())?;
         let mut answers = Vec::new();
-        while let Some(Frame { body: Body::Answer(answer), .. }) = frame::read(&mut datagram)? {
+        while let Some(Frame { body: FrameBody::Answer(answer), .. }) = frame::read(&mut datagram)? {
             answers.push(answer);
         }
         Ok(answers)
@@ -171,10 +171,10 @@ impl Socket {
                     continue;
                 }
                 match frame.body {
-                    Body::Refused(error) if refused.as_ref().is_none_or(|(known, _)| index < *known) => {
+                    FrameBody::Refused(error) if refused.as_ref().is_none_or(|(known, _)| index < *known) => {
                         refused = Some((index, error));
                     }
-                    Body::Done => acknowledged = true,
+                    FrameBody::Done => acknowledged = true,
                     _ => {}
                 }
             }
@@ -232,11 +232,11 @@ impl Socket {
                 }
                 consistent &= !frame.interrupted;
                 match frame.body {
-                    Body::Answer(answer) => answers.push(answer),
-                    Body::Done => return Ok((answers, consistent)),
-                    Body::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok((answers, false)),
-                    Body::Refused(error) => return Err(error),
-                    Body::Noop => {}
+                    FrameBody::Answer(answer) => answers.push(answer),
+                    FrameBody::Done => return Ok((answers, consistent)),
+                    FrameBody::Refused(Error::Refused { errno: Errno::INTR, .. }) => return Ok((answers, false)),
+                    FrameBody::Refused(error) => return Err(error),
+                    FrameBody::Noop => {}
                 }
                 if answers.len() == most {
                     return Ok((answers, consistent));
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_dump_a_fetch_and_a_refusal_share_one_socket() {
-        let mut socket = Socket::open(Family::Route).unwrap();
+        let mut socket = Socket::open(NetlinkFamily::Route).unwrap();
         assert!(socket.dump(&link(None)).unwrap().iter().any(|link| name(link) == "lo"));
         assert_eq!(name(&socket.fetch(&link(Some("lo"))).unwrap()), "lo");
         let refused = socket.fetch(&link(Some("nosuchlink"))).unwrap_err();
@@ -353,7 +353,7 @@ mod tests {
             if sys::namespace::unshare(sys::namespace::Kind::Network).is_err() {
                 return; // Not root: the end-to-end tests say so where they need it.
             }
-            let mut socket = Socket::open(Family::Netfilter).unwrap();
+            let mut socket = Socket::open(NetlinkFamily::Netfilter).unwrap();
             let mut batch = Batch::nftables(None);
             for index in 0..3000 {
                 batch.push(&table(&format!("t{index}")), flag::CREATE);

@@ -8,7 +8,7 @@ use crate::Raw;
 const NAMES: &str = include_str!("names.txt");
 
 /// Begins the span of a request and its answers.
-pub(crate) fn span(message: &Raw) -> trace::Span {
+pub(crate) fn span(message: &Raw) -> trace::Timed {
     trace::span("netlink", Kind(message.kind))
 }
 

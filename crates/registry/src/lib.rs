@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use flate2::read::GzDecoder;
 use layout::reference::DOCKER_HUB;
-use layout::{Document, Kind, MANIFEST_LIMIT, Reference};
+use layout::{Document, DocumentKind, MANIFEST_LIMIT, Reference};
 use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use ureq::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, WARNING, WWW_AUTHENTICATE};
 use ureq::http::{Response, StatusCode, Uri};
@@ -150,7 +150,7 @@ impl Registry {
         let limit = if descriptor.size() == 0 { MANIFEST_LIMIT } else { descriptor.size() };
         let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), limit)?;
         let said = essence(&media_type);
-        if Kind::of(&said) != Kind::Other && said != descriptor.media_type().as_ref() {
+        if DocumentKind::of(&said) != DocumentKind::Other && said != descriptor.media_type().as_ref() {
             bail!("manifest {} is said to be {} and comes as {said}", descriptor.digest(), descriptor.media_type());
         }
         let size = if descriptor.size() == 0 { bytes.len() as u64 } else { descriptor.size() };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::progress::{Form, Progress};
+use crate::progress::{Progress, ProgressForm};
 use crate::retry::Patience;
 
 /// How registries are reached.
@@ -48,12 +48,12 @@ pub struct ProgressOptions {
     quiet: bool,
     /// Progress as auto (bars while stderr is a terminal), none, json (lines on stderr) or json:FD
     #[arg(long, value_name = "FORM", default_value = "auto")]
-    progress: Form,
+    progress: ProgressForm,
 }
 
 impl ProgressOptions {
     /// Opens where progress goes.
     pub fn open(&self) -> anyhow::Result<Progress> {
-        Progress::open(if self.quiet { Form::None } else { self.progress })
+        Progress::open(if self.quiet { ProgressForm::None } else { self.progress })
     }
 }

@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// `--progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum ProgressForm {
     /// Bars while stderr is a terminal, else nothing.
     #[default]
     Auto,
@@ -26,7 +26,7 @@ pub enum Form {
     Json(i32),
 }
 
-impl FromStr for Form {
+impl FromStr for ProgressForm {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -55,13 +55,13 @@ pub enum Progress {
 
 impl Progress {
     /// Opens what the form says.
-    pub fn open(form: Form) -> anyhow::Result<Self> {
+    pub fn open(form: ProgressForm) -> anyhow::Result<Self> {
         Ok(match form {
-            Form::Auto if io::stderr().is_terminal() => {
+            ProgressForm::Auto if io::stderr().is_terminal() => {
                 Self::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)))
             }
-            Form::Auto | Form::None => Self::None,
-            Form::Json(fd) => {
+            ProgressForm::Auto | ProgressForm::None => Self::None,
+            ProgressForm::Json(fd) => {
                 let path = format!("/proc/self/fd/{fd}");
                 let file =
                     File::options().append(true).open(&path).with_context(|| format!("write progress to fd {fd}"))?;

@@ -32,7 +32,7 @@ pub struct Test {
     /// Which one, from 0 to 5.
     pub argument: u32,
     /// What is asked of it.
-    pub comparison: Comparison,
+    pub comparison: ArgumentComparison,
     /// What it is compared with.
     pub value: u64,
     /// Whether the contrary is asked.
@@ -42,9 +42,9 @@ pub struct Test {
 impl Test {
     fn code(&self) -> u16 {
         match self.comparison {
-            Comparison::Equal | Comparison::Masked(_) => EQUAL,
-            Comparison::Greater => GREATER,
-            Comparison::GreaterOrEqual => GREATER_OR_EQUAL,
+            ArgumentComparison::Equal | ArgumentComparison::Masked(_) => EQUAL,
+            ArgumentComparison::Greater => GREATER,
+            ArgumentComparison::GreaterOrEqual => GREATER_OR_EQUAL,
         }
     }
 
@@ -60,7 +60,7 @@ type Rest<'a> = (&'a [Test], u32);
 
 /// How an argument is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Comparison {
+pub enum ArgumentComparison {
     /// It is the value.
     Equal,
     /// It is greater.
@@ -99,7 +99,7 @@ type Place = usize;
 
 /// Code under construction, its last instruction first.
 #[derive(Debug, Default)]
-pub struct Program {
+pub struct FilterProgram {
     reversed: Vec<Instruction>,
     returns: BTreeMap<u32, Place>,
     leaves: BTreeMap<Leaf, Place>,
@@ -108,7 +108,7 @@ pub struct Program {
 /// The kernel's name for the processor, the bit that marks a second numbering on it, and the calls.
 pub type Section = (u32, u32, BTreeMap<u32, Leaf>);
 
-impl Program {
+impl FilterProgram {
     /// Writes the whole filter. `stub` is for calls beyond the last one that a section knows, `other` for processors and
     /// numberings that have no section.
     ///
@@ -281,7 +281,7 @@ impl Program {
     /// Writes what comes before the test of an argument's lower half: that of the upper one, and loading both.
     fn upper_half(&mut self, test: &Test, yes: Place, no: Place) -> Place {
         let (low_at, high) = (ARGUMENTS + 8 * test.argument, halves(test.value).1);
-        let mask = if let Comparison::Masked(mask) = test.comparison { Some(halves(mask)) } else { None };
+        let mask = if let ArgumentComparison::Masked(mask) = test.comparison { Some(halves(mask)) } else { None };
         if let Some((mask, _)) = mask {
             self.add(AND, 0, 0, mask);
         }

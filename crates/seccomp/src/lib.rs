@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 
-pub use bpf::{Comparison, Leaf, Program, Section, Test};
+pub use bpf::{ArgumentComparison, FilterProgram, Leaf, Section, Test};
 pub use profile::{Profile, SyscallArgument, SyscallRule};
 
 /// A compiled filter.
@@ -88,7 +88,7 @@ pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
         notifies |= leaves.values().any(Leaf::notifies);
         sections.push((one.audit, one.bit, leaves));
     }
-    let program = Program::compile(&sections, default, stub(default), KILL_THREAD);
+    let program = FilterProgram::compile(&sections, default, stub(default), KILL_THREAD);
     Ok(Filter { program: program.bytes()?, flags: flags(profile, notifies)?, listener: listener(profile, notifies)? })
 }
 
@@ -180,16 +180,16 @@ fn tests(arguments: &[SyscallArgument]) -> anyhow::Result<Vec<Vec<Test>>> {
 fn test(argument: &SyscallArgument) -> anyhow::Result<Test> {
     ensure!(argument.index < 6, "seccomp: argument {} does not exist", argument.index);
     let (comparison, negated) = match argument.op.as_str() {
-        "SCMP_CMP_EQ" => (Comparison::Equal, false),
-        "SCMP_CMP_NE" => (Comparison::Equal, true),
-        "SCMP_CMP_GT" => (Comparison::Greater, false),
-        "SCMP_CMP_LE" => (Comparison::Greater, true),
-        "SCMP_CMP_GE" => (Comparison::GreaterOrEqual, false),
-        "SCMP_CMP_LT" => (Comparison::GreaterOrEqual, true),
-        "SCMP_CMP_MASKED_EQ" => (Comparison::Masked(argument.value), false),
+        "SCMP_CMP_EQ" => (ArgumentComparison::Equal, false),
+        "SCMP_CMP_NE" => (ArgumentComparison::Equal, true),
+        "SCMP_CMP_GT" => (ArgumentComparison::Greater, false),
+        "SCMP_CMP_LE" => (ArgumentComparison::Greater, true),
+        "SCMP_CMP_GE" => (ArgumentComparison::GreaterOrEqual, false),
+        "SCMP_CMP_LT" => (ArgumentComparison::GreaterOrEqual, true),
+        "SCMP_CMP_MASKED_EQ" => (ArgumentComparison::Masked(argument.value), false),
         other => bail!("seccomp: invalid operator {other:?}"),
     };
-    let value = if let Comparison::Masked(_) = comparison { argument.value_two } else { argument.value };
+    let value = if let ArgumentComparison::Masked(_) = comparison { argument.value_two } else { argument.value };
     Ok(Test { argument: argument.index, comparison, value, negated })
 }
 
@@ -380,11 +380,11 @@ mod tests {
                     };
                     let tests = (0..=below(3)).map(|_| {
                         let comparison = match below(6) {
-                            0 => Comparison::Greater,
-                            1 => Comparison::GreaterOrEqual,
-                            2 => Comparison::Masked(1 << 32 | 3),
-                            3 => Comparison::Masked(3),
-                            _ => Comparison::Equal,
+                            0 => ArgumentComparison::Greater,
+                            1 => ArgumentComparison::GreaterOrEqual,
+                            2 => ArgumentComparison::Masked(1 << 32 | 3),
+                            3 => ArgumentComparison::Masked(3),
+                            _ => ArgumentComparison::Equal,
                         };
                         test(comparison, below(5) == 0, below(2), below(6))
                     });
@@ -395,10 +395,10 @@ mod tests {
                 let argument = arguments[test.argument as usize];
                 test.negated
                     != match test.comparison {
-                        Comparison::Equal => argument == test.value,
-                        Comparison::Greater => argument > test.value,
-                        Comparison::GreaterOrEqual => argument >= test.value,
-                        Comparison::Masked(mask) => argument & mask == test.value,
+                        ArgumentComparison::Equal => argument == test.value,
+                        ArgumentComparison::Greater => argument > test.value,
+                        ArgumentComparison::GreaterOrEqual => argument >= test.value,
+                        ArgumentComparison::Masked(mask) => argument & mask == test.value,
                     }
             };
             let leaf = Leaf { rules: rules.clone(), action: Some(ALLOW) };
@@ -406,7 +406,7 @@ mod tests {
                 (X86_64, 0, BTreeMap::from([(5, leaf.clone())])),
                 (X86_64, X32_BIT, BTreeMap::from([(7 | X32_BIT, leaf)])),
             ];
-            let program = Program::compile(&sections, ALLOW, None, KILL_THREAD).bytes().unwrap();
+            let program = FilterProgram::compile(&sections, ALLOW, None, KILL_THREAD).bytes().unwrap();
             for first in VALUES {
                 for second in VALUES {
                     let arguments = [first, second, 0, 0, 0, 0];

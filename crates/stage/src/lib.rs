@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use claim::Claim;
-pub use process::{Process, Status};
+pub use process::{Process, ProcessEnd};
 pub use sibling::executable;
 pub use undo::Undo;
 

@@ -23,14 +23,14 @@ pub struct Process {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum ProcessEnd {
     /// With this code.
     Exited(i32),
     /// By this signal.
     Killed(i32),
 }
 
-impl Status {
+impl ProcessEnd {
     /// Returns the exit code that a shell has for it.
     pub fn code(self) -> i32 {
         match self {
@@ -73,17 +73,17 @@ impl Process {
     /// Returns how it ended, if it has.
     ///
     /// Once it has returned a status, the process is reaped and its number may be given to another one.
-    pub fn try_wait(&self) -> Result<Option<Status>> {
+    pub fn try_wait(&self) -> Result<Option<ProcessEnd>> {
         self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
 
     /// Waits for its end.
-    pub fn wait(&self) -> Result<Status> {
+    pub fn wait(&self) -> Result<ProcessEnd> {
         self.wait_with(WaitIdOptions::EXITED)?.context("it did not end")
     }
 
     /// Waits for its end no longer than that; what takes longer is killed.
-    pub fn wait_within(&self, limit: Duration) -> Result<Option<Status>> {
+    pub fn wait_within(&self, limit: Duration) -> Result<Option<ProcessEnd>> {
         if sys::child::ends_within(self, Some(limit)).context("wait for a process")? {
             return self.wait().map(Some);
         }
@@ -91,9 +91,9 @@ impl Process {
         self.wait().map(|_| None)
     }
 
-    fn wait_with(&self, options: WaitIdOptions) -> Result<Option<Status>> {
+    fn wait_with(&self, options: WaitIdOptions) -> Result<Option<ProcessEnd>> {
         let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
-        Ok(status.context("wait for a process")?.as_ref().map(Status::of))
+        Ok(status.context("wait for a process")?.as_ref().map(ProcessEnd::of))
     }
 
     /// Sends a signal. One that has ended does not mind.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_takes_too_long_is_killed() {
-        for (program, limit_ms, want) in [("true", 60_000, Some(Status::Exited(0))), ("yes", 20, None)] {
+        for (program, limit_ms, want) in [("true", 60_000, Some(ProcessEnd::Exited(0))), ("yes", 20, None)] {
             let mut command = Command::new(program);
             command.stdout(std::process::Stdio::null());
             // Like `Process::start`, which needs a process with one thread.

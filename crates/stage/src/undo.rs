@@ -13,7 +13,7 @@ use record::{OwnedBy, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::{Process, Stage, Status, Tool};
+use crate::{Process, ProcessEnd, Stage, Tool};
 
 /// How long a step may take. A hook that never ends, or a plugin, is a container's or an administrator's.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -181,7 +181,7 @@ impl<'a> Begun<'a> {
     pub(crate) fn end(mut self) -> Result<()> {
         let _span = trace::span("undo", self.stage);
         match self.process.wait_within(LIMIT)? {
-            Some(Status::Exited(0)) => return Ok(()),
+            Some(ProcessEnd::Exited(0)) => return Ok(()),
             Some(_) => {}
             None => bail!("{}: killed, since it took more than {LIMIT:?}", self.stage),
         }

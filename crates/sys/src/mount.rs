@@ -12,7 +12,7 @@ use crate::raw::done;
 /// added here without asking for a newer kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Attributes {
+pub struct MountAttributes {
     /// `MOUNT_ATTR_*` to set.
     pub set: u64,
     /// `MOUNT_ATTR_*` to clear.
@@ -22,7 +22,7 @@ pub struct Attributes {
     user_namespace: u64,
 }
 
-impl Attributes {
+impl MountAttributes {
     /// Sets and clears `MOUNT_ATTR_*`.
     pub const fn new(set: u64, clear: u64) -> Self {
         Self { set, clear, propagation: 0, user_namespace: 0 }
@@ -53,9 +53,9 @@ impl Attributes {
 /// # Errors
 /// `EINVAL` where `mount` is not the root of a mount; `EPERM` for what a more privileged namespace has locked
 /// (`mount_namespaces(7)`).
-pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &Attributes) -> io::Result<()> {
+pub fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    let (attributes, size) = (&raw const *attributes, size_of::<Attributes>());
+    let (attributes, size) = (&raw const *attributes, size_of::<MountAttributes>());
     // SAFETY: the path is NUL-terminated, and `attributes` has the layout and size of `struct mount_attr`.
     done(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, attributes, size) })
 }

@@ -8,9 +8,9 @@ use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetatt
 
 /// The user's terminal in raw mode; as it was again when this is dropped.
 #[derive(Debug)]
-pub struct Raw(Termios);
+pub struct RawTerminal(Termios);
 
-impl Raw {
+impl RawTerminal {
     /// Switches stdin, if it is a terminal, to hand every key to the container. With `alone`, whoever reads our output may
     /// write on this terminal, and expects it to begin lines at the left.
     pub fn enter(alone: bool) -> Option<Self> {
@@ -25,7 +25,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawTerminal {
     fn drop(&mut self) {
         // The terminal may be gone; then nobody sees how it is left.
         let _gone = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.0);

@@ -136,13 +136,13 @@ pub fn track(name: &str) {
 ///
 /// The text of `of` is made only if there is a trace.
 #[must_use]
-pub fn span(name: &'static str, of: impl Display) -> Span {
-    Span(ON.load(Ordering::Relaxed).then(|| Begun { name, of: of.to_string(), at: Moment::now() }))
+pub fn span(name: &'static str, of: impl Display) -> Timed {
+    Timed(ON.load(Ordering::Relaxed).then(|| Begun { name, of: of.to_string(), at: Moment::now() }))
 }
 
 /// Something that takes time: see [`span`].
 #[derive(Default)]
-pub struct Span(Option<Begun>);
+pub struct Timed(Option<Begun>);
 
 struct Begun {
     name: &'static str,
@@ -150,7 +150,7 @@ struct Begun {
     at: Moment,
 }
 
-impl Drop for Span {
+impl Drop for Timed {
     fn drop(&mut self) {
         let Some(Begun { name, of, at }) = &self.0 else { return };
         if !NAMED.replace(true) {

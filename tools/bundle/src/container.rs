@@ -23,24 +23,24 @@ pub(crate) const RECORD: &str = record::FILE;
 /// Directories on their way out.
 const REMOVED: &str = ".removed-";
 
-/// A bundle being made. Dropped before [`Claim::commit`], it undoes everything.
-pub(crate) struct Claim {
+/// A bundle being made. Dropped before [`BundleClaim::commit`], it undoes everything.
+pub(crate) struct BundleClaim {
     pub(crate) path: PathBuf,
     /// Made elsewhere, for undoing.
-    pub(crate) made: Vec<Made>,
+    pub(crate) made: Vec<MadeOutside>,
     committed: bool,
     _lock: File,
 }
 
 /// Something outside of the bundle that would not be there without it.
-pub(crate) enum Made {
+pub(crate) enum MadeOutside {
     /// An empty directory of the user's.
     Directory(PathBuf),
     /// A volume, filled by us.
     Volume(PathBuf),
 }
 
-impl Claim {
+impl BundleClaim {
     /// Takes an id, also from a bundle that a killed process has left half-made.
     pub(crate) fn new(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let (parent, path) = (directories.bundles(), directories.bundle(id));
@@ -49,7 +49,7 @@ impl Claim {
         loop {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => match Lock::half_made(&path)? {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => match BundleLock::half_made(&path)? {
                     Some(_lock) => {
                         log::debug!("sweep {}: left half-made", path.display());
                         remove(&path)?;
@@ -60,7 +60,7 @@ impl Claim {
                 Err(error) => return Err(error).with_context(|| format!("make {}", path.display())),
             }
             // A sweeper may have come between; then the name is free again.
-            if let Some(Lock(lock)) = Lock::take(&path).inspect_err(|_| drop(fs::remove_dir(&path)))? {
+            if let Some(BundleLock(lock)) = BundleLock::take(&path).inspect_err(|_| drop(fs::remove_dir(&path)))? {
                 return Ok(Self { path, made: Vec::new(), committed: false, _lock: lock });
             }
         }
@@ -96,7 +96,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for BundleClaim {
     fn drop(&mut self) {
         if self.committed {
             return;
@@ -104,8 +104,8 @@ impl Drop for Claim {
         for made in self.made.iter().rev() {
             // What cannot be undone is no news after an error: it is in use.
             let _undone = match made {
-                Made::Directory(path) => fs::remove_dir(path),
-                Made::Volume(path) => root::remove_tree(path),
+                MadeOutside::Directory(path) => fs::remove_dir(path),
+                MadeOutside::Volume(path) => root::remove_tree(path),
             };
         }
         if let Err(error) = remove(&self.path) {
@@ -115,9 +115,9 @@ impl Drop for Claim {
 }
 
 /// A lock on a bundle's directory: held by who makes it, and shared by who runs from it.
-pub(crate) struct Lock(File);
+pub(crate) struct BundleLock(File);
 
-impl Lock {
+impl BundleLock {
     /// Locks the directory; `None` while somebody else does, or when it is gone.
     pub(crate) fn take(path: &Path) -> Result<Option<Self>> {
         let opened = sys::file::there(File::open(path)).with_context(|| format!("open {}", path.display()))?;
@@ -169,7 +169,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 /// Removes what killed removals have left.
 pub(crate) fn sweep_removed(directories: &Directories) -> Result<()> {
     for path in paths(directories)?.iter().filter(|path| is_removed(path)) {
-        if let Some(_nobody) = Lock::take(path)? {
+        if let Some(_nobody) = BundleLock::take(path)? {
             log::debug!("sweep {}", path.display());
             sweep(path)?;
         }
@@ -222,27 +222,27 @@ mod tests {
     fn a_claim_is_undone_unless_it_is_committed() {
         let data = std::env::temp_dir().join(format!("bundle-claim-{}", std::process::id()));
         let (directories, id) = (Directories::new(data.clone(), data.join("run")), "a".parse().unwrap());
-        let claim = Claim::new(&directories, &id).unwrap();
+        let claim = BundleClaim::new(&directories, &id).unwrap();
         claim.write("hosts", b"x").unwrap();
-        assert!(Claim::new(&directories, &id).is_err());
+        assert!(BundleClaim::new(&directories, &id).is_err());
         drop(claim);
         assert!(!data.join("containers/a").exists());
         // What a killed process leaves has no config and no lock.
         fs::create_dir_all(data.join("containers/a/upper")).unwrap();
-        let claim = Claim::new(&directories, &id).unwrap();
+        let claim = BundleClaim::new(&directories, &id).unwrap();
         claim.write(CONFIG, b"{}").unwrap();
         claim.commit();
-        let error = Claim::new(&directories, &id).err().unwrap().to_string();
+        let error = BundleClaim::new(&directories, &id).err().unwrap().to_string();
         assert!(error.starts_with("id `a` is taken"), "{error}");
         remove(&data.join("containers/a")).unwrap();
         // What a killed removal has left goes with the next bundle; not what somebody is still at.
         let left = data.join("containers/.removed-a-1");
         fs::create_dir_all(left.join("upper")).unwrap();
-        let held = Lock::take(&left).unwrap();
-        drop(Claim::new(&directories, &"b".parse().unwrap()).unwrap());
+        let held = BundleLock::take(&left).unwrap();
+        drop(BundleClaim::new(&directories, &"b".parse().unwrap()).unwrap());
         assert!(left.is_dir());
         drop(held);
-        drop(Claim::new(&directories, &"b".parse().unwrap()).unwrap());
+        drop(BundleClaim::new(&directories, &"b".parse().unwrap()).unwrap());
         assert_eq!(fs::read_dir(data.join("containers")).unwrap().count(), 0);
         assert!(entries(&directories).unwrap().is_empty());
         fs::remove_dir_all(data).unwrap();

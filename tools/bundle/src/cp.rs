@@ -21,9 +21,9 @@ use crate::cli_usage;
 use crate::interrupt::Interrupt;
 use crate::options::Cp;
 use crate::state::runner;
-use crate::tree::{Entry, Manner, copy_content, copy_entry};
+use crate::tree::{CopyMode, TreeEntry, copy_content, copy_entry};
 use end::CopyEnd;
-use place::{Found, Object, Place};
+use place::{Found, FoundFile, Side};
 
 /// Makes an ordinary user root of the namespace that the container's files belong to.
 pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
@@ -48,12 +48,12 @@ pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
 
 /// Copies.
 pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
-    let open = |id: &ContainerId| Place::of_container(id, directories).with_context(|| format!("container {id}"));
+    let open = |id: &ContainerId| Side::of_container(id, directories).with_context(|| format!("container {id}"));
     // Before anything is made, so that a copy ends between two files, and an overlay is let go.
     let interrupt = Interrupt::watch()?;
     // Modes are the originals'.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let manner = |place: &Place| Manner {
+    let manner = |place: &Side| CopyMode {
         owner: (!options.archive).then_some(place.owner),
         merge: true,
         interrupt: &interrupt,
@@ -69,12 +69,12 @@ pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
             archive::read(io::stdin().lock(), &place, path, &manner(&place))
         }
         (CopyEnd::Inside { id, path }, CopyEnd::Local(to)) => {
-            let here = Place::host();
+            let here = Side::host();
             copy(&open(id)?, path, &here, to, (options, &manner(&here)))
         }
         (CopyEnd::Local(from), CopyEnd::Inside { id, path }) => {
             let there = open(id)?;
-            copy(&Place::host(), from, &there, path, (options, &manner(&there)))
+            copy(&Side::host(), from, &there, path, (options, &manner(&there)))
         }
         _ => return Err(cli_usage("one of the two has to be CONTAINER:PATH, the other a path or -".to_owned())),
     };
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
     done.with_context(|| format!("copy {} to {}", shown(&options.source), shown(&options.destination)))
 }
 
-fn copy(from: &Place, path: &Path, to: &Place, target: &Path, (options, manner): (&Cp, &Manner<'_>)) -> Result<()> {
+fn copy(from: &Side, path: &Path, to: &Side, target: &Path, (options, manner): (&Cp, &CopyMode<'_>)) -> Result<()> {
     let source = from.look(path, options.follow_link)?;
     ensure!(source.is_directory() || !ends_with_slash(path), "{}: not a directory", path.display());
     let (directory, name) = match to.find(target, true)? {
@@ -107,10 +107,10 @@ fn copy(from: &Place, path: &Path, to: &Place, target: &Path, (options, manner):
     };
     if source.only_content {
         // docker cp: `DIR/.` to a name that is not there makes the directory, as `DIR` would.
-        let made = Entry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
+        let made = TreeEntry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
         return copy_content(source.open_directory()?, made, manner);
     }
-    let entry = Entry { directory: directory.as_fd(), name: &name };
+    let entry = TreeEntry { directory: directory.as_fd(), name: &name };
     copy_entry(source.entry(), entry, &source.stat, manner)
 }
 
@@ -118,13 +118,13 @@ fn ends_with_slash(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
-impl Object {
+impl FoundFile {
     fn is_directory(&self) -> bool {
         FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
     }
 
-    fn entry(&self) -> Entry<'_> {
-        Entry { directory: self.directory.as_fd(), name: &self.name }
+    fn entry(&self) -> TreeEntry<'_> {
+        TreeEntry { directory: self.directory.as_fd(), name: &self.name }
     }
 
     fn open_directory(&self) -> Result<std::os::fd::OwnedFd> {

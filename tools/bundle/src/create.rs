@@ -18,7 +18,7 @@ use rustix::fs::Mode;
 use serde_json::Value;
 
 use crate::cdi::DeviceOption;
-use crate::container::{self, Claim, Made};
+use crate::container::{self, BundleClaim, MadeOutside};
 use crate::environment::{self, Variable};
 use crate::files::{self, Reach};
 use crate::interrupt::Interrupt;
@@ -85,7 +85,7 @@ pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> 
     let interrupt = Interrupt::watch()?;
     // Directories that are made for the container are everybody's to enter there, whatever the caller's shell says.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    let mut claim = Claim::new(directories, &id)?;
+    let mut claim = BundleClaim::new(directories, &id)?;
     let (root, mounted) = mount(&origin.rootfs, options, &claim)?;
     let config = config(&origin, options, &place, &root)?;
     interrupt.check()?;
@@ -190,7 +190,7 @@ fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Optio
 }
 
 /// Makes the container's root file system; a flat one is used where it is, unless a layer shall lie over it.
-fn mount(rootfs: &Rootfs, options: &Create, claim: &Claim) -> Result<(Root, Option<Mounted>)> {
+fn mount(rootfs: &Rootfs, options: &Create, claim: &BundleClaim) -> Result<(Root, Option<Mounted>)> {
     let flat;
     let layers = match (&rootfs.layers, &rootfs.path) {
         (Some(layers), _) => layers.as_slice(),
@@ -343,7 +343,7 @@ fn text(path: &Path) -> String {
 }
 
 /// Sees to it that a mount's source is there.
-fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interrupt: &Interrupt) -> Result<()> {
+fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut BundleClaim, interrupt: &Interrupt) -> Result<()> {
     match &mount.source {
         Source::Tmpfs { .. } => Ok(()),
         Source::Host { create, .. } => {
@@ -354,7 +354,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
             log::debug!("make directory {}", source.display());
             for directory in missing(source) {
                 fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
-                claim.made.push(Made::Directory(directory));
+                claim.made.push(MadeOutside::Directory(directory));
             }
             Ok(())
         }
@@ -363,7 +363,7 @@ fn prepare(mount: &Mount, source: &Path, root: &Root, claim: &mut Claim, interru
             let _span = trace::span("make the volume", source.display());
             let content = copy.then_some(root);
             let made = volume::prepare(source, &claim.path, &mount.destination, content, interrupt)?;
-            claim.made.extend(made.map(Made::Volume));
+            claim.made.extend(made.map(MadeOutside::Volume));
             Ok(())
         }
     }
@@ -378,7 +378,7 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes the files that are mounted into the container.
-fn write_files(claim: &Claim, options: &Create, config: &Value) -> Result<()> {
+fn write_files(claim: &BundleClaim, options: &Create, config: &Value) -> Result<()> {
     let reach = match options.namespaces.network {
         Some(Namespace::Host) => Reach::Host,
         Some(Namespace::None) => Reach::Nothing,

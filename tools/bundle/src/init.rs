@@ -45,7 +45,7 @@ pub(crate) fn run(command: &[OsString]) -> Result<ExitCode> {
     let child = sys::child::die_with_parent(command.args(arguments), Signal::KILL).spawn();
     let child = child.map_err(|error| {
         let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-        cli::Exit::new(code, anyhow!("run {}: {error}", program.to_string_lossy()))
+        cli::ExitError::new(code, anyhow!("run {}: {error}", program.to_string_lossy()))
     })?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a child without a pid")?;
     loop {

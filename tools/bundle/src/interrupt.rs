@@ -17,6 +17,6 @@ impl Interrupt {
     pub(crate) fn check(&self) -> Result<()> {
         let Some(received) = self.0.read()? else { return Ok(()) };
         let code = u8::try_from(received.signal).ok().and_then(|signal| signal.checked_add(128)).unwrap_or(1);
-        Err(cli::Exit::new(code, anyhow!("interrupted by signal {}", received.signal)).into())
+        Err(cli::ExitError::new(code, anyhow!("interrupted by signal {}", received.signal)).into())
     }
 }

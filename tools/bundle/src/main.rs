@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use rustix::thread::CapabilitySet;
 
-use crate::options::{Arguments, Verb, Volume};
+use crate::options::{BundleArgs, BundleVerb, Volume};
 use crate::verbs::Delete;
 
 /// There is no network, and nothing is executed; the overlay is mounted.
@@ -48,8 +48,8 @@ const ROOM: confine::Room = confine::Room {
 };
 
 /// A container that runs is looked into through its process.
-fn room(verb: Option<&Verb>) -> confine::Room {
-    let more = if matches!(verb, Some(Verb::Cp(_))) { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() };
+fn room(verb: Option<&BundleVerb>) -> confine::Room {
+    let more = if matches!(verb, Some(BundleVerb::Cp(_))) { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() };
     confine::Room { capabilities: ROOM.capabilities | more, ..ROOM }
 }
 
@@ -57,18 +57,20 @@ fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { create, verb, roots } = arguments;
-    if let Some(Verb::Init { command }) = verb {
+fn run(arguments: BundleArgs) -> anyhow::Result<ExitCode> {
+    let BundleArgs { create, verb, roots } = arguments;
+    if let Some(BundleVerb::Init { command }) = verb {
         return init::run(&command);
     }
     // There are files with others' ids.
     let directories = roots.directories();
     match &verb {
-        Some(Verb::Delete { .. } | Verb::Unmount { .. } | Verb::Prune { .. } | Verb::Volume(_)) => {
+        Some(
+            BundleVerb::Delete { .. } | BundleVerb::Unmount { .. } | BundleVerb::Prune { .. } | BundleVerb::Volume(_),
+        ) => {
             ::rootless::enter_if_possible(&roots);
         }
-        Some(Verb::Cp(options)) => cp::enter(options, &roots),
+        Some(BundleVerb::Cp(options)) => cp::enter(options, &roots),
         _ => {}
     }
     // What the container may have is more than what this needs.
@@ -76,23 +78,23 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     confine::enter(&room(verb.as_ref()))?;
     match verb {
         None => create::create(&create, &directories)?,
-        Some(Verb::Init { .. }) => {}
-        Some(Verb::Cp(options)) => cp::run(&options, &directories)?,
-        Some(Verb::Delete { force, owner, bundles }) => {
+        Some(BundleVerb::Init { .. }) => {}
+        Some(BundleVerb::Cp(options)) => cp::run(&options, &directories)?,
+        Some(BundleVerb::Delete { force, owner, bundles }) => {
             let how = Delete { force, owner };
             container::sweep_removed(&directories)?;
             verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, how, &directories))?;
         }
-        Some(Verb::Unmount { owner, bundles }) => {
+        Some(BundleVerb::Unmount { owner, bundles }) => {
             verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, owner, &directories))?;
         }
-        Some(Verb::List(form)) => verbs::list(form, &directories)?,
-        Some(Verb::Mount { bundle }) => verbs::mount(&bundle, &directories)?,
-        Some(Verb::Prune { all }) => verbs::prune(all, &directories)?,
-        Some(Verb::Volume(Volume::Create { names })) => volume::create(&names, &directories)?,
-        Some(Verb::Volume(Volume::List { form, names })) => volume::list(&names, form, &directories)?,
-        Some(Verb::Volume(Volume::Prune)) => volume::remove(None, false, &directories)?,
-        Some(Verb::Volume(Volume::Rm { force, names })) => volume::remove(Some(&names), force, &directories)?,
+        Some(BundleVerb::List(form)) => verbs::list(form, &directories)?,
+        Some(BundleVerb::Mount { bundle }) => verbs::mount(&bundle, &directories)?,
+        Some(BundleVerb::Prune { all }) => verbs::prune(all, &directories)?,
+        Some(BundleVerb::Volume(Volume::Create { names })) => volume::create(&names, &directories)?,
+        Some(BundleVerb::Volume(Volume::List { form, names })) => volume::list(&names, form, &directories)?,
+        Some(BundleVerb::Volume(Volume::Prune)) => volume::remove(None, false, &directories)?,
+        Some(BundleVerb::Volume(Volume::Rm { force, names })) => volume::remove(Some(&names), force, &directories)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -27,18 +27,18 @@ use crate::ulimit::Ulimit;
     mut_args = described,
     after_help = include_str!("examples.txt")
 )]
-pub(crate) struct Arguments {
+pub(crate) struct BundleArgs {
     #[command(flatten)]
     pub(crate) create: Create,
     #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
+    pub(crate) verb: Option<BundleVerb>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
 
 /// What can be done with bundles that are there.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum BundleVerb {
     /// Copy files between a container and the host
     Cp(Cp),
     /// Unmount bundles and remove them
@@ -379,16 +379,19 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        BundleArgs::command().debug_assert();
     }
 
     #[test]
     fn what_follows_the_dashes_is_the_command() {
-        let arguments = Arguments::parse_from(["bundle", "-e", "A=1", "--", "sh", "-c", "--id"]);
+        let arguments = BundleArgs::parse_from(["bundle", "-e", "A=1", "--", "sh", "-c", "--id"]);
         assert_eq!(arguments.create.command, ["sh", "-c", "--id"]);
         assert_eq!(arguments.create.input, None);
-        let arguments = Arguments::parse_from(["bundle", "./rootfs", "-m", "64m", "--", "true"]);
+        let arguments = BundleArgs::parse_from(["bundle", "./rootfs", "-m", "64m", "--", "true"]);
         assert_eq!(arguments.create.input, Some("./rootfs".into()));
-        assert!(matches!(Arguments::parse_from(["bundle", "delete", "-f", "x"]).verb, Some(Verb::Delete { .. })));
+        assert!(matches!(
+            BundleArgs::parse_from(["bundle", "delete", "-f", "x"]).verb,
+            Some(BundleVerb::Delete { .. })
+        ));
     }
 }

@@ -23,7 +23,7 @@ use crate::interrupt::Interrupt;
 const SET_ID: u32 = 0o6000;
 
 /// How a tree is copied.
-pub(crate) struct Manner<'a> {
+pub(crate) struct CopyMode<'a> {
     /// Whom the copies belong to; nobody: whom the originals do, with their attributes. Another's bits to become somebody
     /// are not given to them.
     pub(crate) owner: Option<(Uid, Gid)>,
@@ -44,7 +44,7 @@ pub(crate) struct Links {
 
 impl Links {
     /// Makes a name of a file that was copied before; `false` where there is none, or no longer.
-    fn link(&self, stat: &Stat, to: Entry<'_>) -> bool {
+    fn link(&self, stat: &Stat, to: TreeEntry<'_>) -> bool {
         let (Some(names), Some(root)) = (self.first.get(&(stat.st_dev, stat.st_ino)), &self.root) else { return false };
         let Some((name, parents)) = names.split_last() else { return false };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -61,7 +61,7 @@ impl Links {
     }
 }
 
-impl Manner<'_> {
+impl CopyMode<'_> {
     fn owner(&self, stat: &Stat) -> (Uid, Gid) {
         self.owner.unwrap_or((Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)))
     }
@@ -73,12 +73,12 @@ impl Manner<'_> {
 
 /// An entry of a directory.
 #[derive(Clone, Copy)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct TreeEntry<'a> {
     pub(crate) directory: BorrowedFd<'a>,
     pub(crate) name: &'a CStr,
 }
 
-impl Entry<'_> {
+impl TreeEntry<'_> {
     /// Returns what it is; a link is not followed.
     pub(crate) fn stat(&self) -> Result<Stat, Errno> {
         statat(self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW)
@@ -136,7 +136,7 @@ impl Entry<'_> {
 }
 
 /// Copies what is in a directory, and the directory's own mode, owner and attributes.
-pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &Manner<'_>) -> Result<()> {
+pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &CopyMode<'_>) -> Result<()> {
     if manner.links.borrow().root.is_none() {
         manner.links.borrow_mut().root = Some(target.try_clone()?);
     }
@@ -152,8 +152,8 @@ pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &Manner<'_>
             }
             continue;
         };
-        let from = Entry { directory: walk.directory(), name: &name };
-        let to = Entry { directory: targets.directory(), name: &name };
+        let from = TreeEntry { directory: walk.directory(), name: &name };
+        let to = TreeEntry { directory: targets.directory(), name: &name };
         let copied = from.stat().map_err(Into::into).and_then(|stat| copy_one(from, to, &stat, manner));
         if let Some((from, to)) = copied.with_context(|| shown(walk.path(), Some(&name)))? {
             targets.enter(to)?;
@@ -173,15 +173,18 @@ fn shown(path: &[CString], name: Option<&CString>) -> String {
 }
 
 /// Copies an entry, whatever it is.
-pub(crate) fn copy_entry(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+pub(crate) fn copy_entry(from: TreeEntry<'_>, to: TreeEntry<'_>, stat: &Stat, manner: &CopyMode<'_>) -> Result<()> {
     match copy_one(from, to, stat, manner)? {
         Some((source, target)) => copy_content(source, target, manner),
         None => Ok(()),
     }
 }
 
+/// A directory and its copy.
+type Pair = (OwnedFd, OwnedFd);
+
 /// Copies an entry; a directory is only made, and both are returned.
-fn copy_one(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
+fn copy_one(from: TreeEntry<'_>, to: TreeEntry<'_>, stat: &Stat, manner: &CopyMode<'_>) -> Result<Option<Pair>> {
     let kind = FileType::from_raw_mode(stat.st_mode);
     if kind == FileType::Directory {
         return Ok(Some((from.open_directory()?, to.make_directory(manner.merge)?)));
@@ -218,7 +221,7 @@ fn copy_one(from: Entry<'_>, to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) ->
     Ok(None)
 }
 
-fn own(to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+fn own(to: TreeEntry<'_>, stat: &Stat, manner: &CopyMode<'_>) -> Result<()> {
     let (uid, gid) = manner.owner(stat);
     chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(utimensat(to.directory, to.name, &root::times(stat), AtFlags::SYMLINK_NOFOLLOW)?)
@@ -226,7 +229,7 @@ fn own(to: Entry<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
 
 /// Gives a file or directory the look of its original: the owner first, since changing it clears bits of the mode and
 /// capabilities, the times last.
-fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat, manner: &Manner<'_>) -> Result<()> {
+fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat, manner: &CopyMode<'_>) -> Result<()> {
     let (uid, gid) = manner.owner(stat);
     fchown(target, Some(uid), Some(gid))?;
     fchmod(target, manner.mode(stat))?;

@@ -10,7 +10,7 @@ use record::{Image, OwnedBy, Record, Rootfs};
 use serde_json::json;
 
 use crate::cli_usage;
-use crate::container::{self, Lock};
+use crate::container::{self, BundleLock};
 use crate::overlay::{self, Overlay};
 use crate::state::runner;
 
@@ -44,7 +44,7 @@ pub(crate) fn unmount(bundle: &str, owner: Option<Owner>, directories: &Director
         return Ok(());
     }
     ensure_ended(&path, directories)?;
-    if let Some(_lock) = Lock::half_made(&path)? {
+    if let Some(_lock) = BundleLock::half_made(&path)? {
         return container::remove(&path);
     }
     overlay::unmount(&path.join("rootfs")).context("rootfs")
@@ -87,7 +87,7 @@ fn locate(bundle: &str, directories: &Directories) -> Result<PathBuf> {
 fn is_others(path: &Path, owner: Option<Owner>) -> Result<bool> {
     let Some(owner) = owner else { return Ok(false) };
     let record = Record::known_of(path)?.and_then(|record| record.find::<OwnedBy>().ok()?);
-    Ok(record != Some(OwnedBy(owner)) && Lock::half_made(path)?.is_none())
+    Ok(record != Some(OwnedBy(owner)) && BundleLock::half_made(path)?.is_none())
 }
 
 /// Tells whether somebody has the claim on a container's name: `run` that is starting it, or its keeper.
@@ -133,7 +133,7 @@ pub(crate) fn prune(all: bool, directories: &Directories) -> Result<()> {
         if is_used()? {
             return Ok(());
         }
-        let Some(_lock) = Lock::take(&path)? else { return Ok(()) };
+        let Some(_lock) = BundleLock::take(&path)? else { return Ok(()) };
         // It may have begun before it was locked.
         if !is_used()? {
             log::debug!("remove {}", path.display());
@@ -153,7 +153,7 @@ pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
     // Networks and ports of the run before are no more.
     record.forget_the_run();
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
-    let lock = Lock::take(&path)?;
+    let lock = BundleLock::take(&path)?;
     ensure!(lock.is_some() && runner(&path, directories)?.is_none(), "container `{bundle}` is in use: stop it first");
     if has_lost_its_mount(&path)? {
         let Rootfs { layers, path: tree, .. } = record.part()?;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::container::{entries, make_private};
 use crate::interrupt::Interrupt;
 use crate::rootfs::{Root, open_directory};
-use crate::tree::{Manner, copy_content};
+use crate::tree::{CopyMode, copy_content};
 
 /// What the name begins with of a volume that is being removed.
 const REMOVED: &str = ".removed-";
@@ -72,7 +72,7 @@ pub(crate) fn prepare(
 
 /// The volume belongs to those whom the image's directory belongs to.
 fn copy(source: OwnedFd, target: OwnedFd, interrupt: &Interrupt) -> Result<()> {
-    copy_content(source, target, &Manner { owner: None, merge: false, interrupt, links: RefCell::default() })
+    copy_content(source, target, &CopyMode { owner: None, merge: false, interrupt, links: RefCell::default() })
 }
 
 /// Makes volumes; one that exists stays as it is, as with docker.

@@ -30,7 +30,7 @@ pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) ->
     if up.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let look = logs::Look { follow: true, restarts: true, lines: Vec::new(), prefix: true };
+    let look = logs::LogView { follow: true, restarts: true, lines: Vec::new(), prefix: true };
     let ended = logs::print(project, root, &look)?;
     stop(project, root, None)?;
     Ok(ended)

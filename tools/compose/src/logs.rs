@@ -23,7 +23,7 @@ use crate::tool::{command, known};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How logs are printed.
-pub(crate) struct Look {
+pub(crate) struct LogView {
     /// Until the containers end.
     pub(crate) follow: bool,
     /// And go on when they are started again.
@@ -36,7 +36,7 @@ pub(crate) struct Look {
 
 /// Prints the logs of the services that have a container, until they end or a signal comes: the exit code is 128 and its
 /// number then.
-pub(crate) fn print(project: &Project, root: &[OsString], look: &Look) -> Result<ExitCode> {
+pub(crate) fn print(project: &Project, root: &[OsString], look: &LogView) -> Result<ExitCode> {
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let there = known(root, &["list", "--quiet"])?;
     let services = project.services.iter().filter(|service| there.contains(&*service.container));

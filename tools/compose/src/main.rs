@@ -25,18 +25,18 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use options::{Command, Options};
-use project::Request;
+use options::{ComposeArgs, ComposeVerb};
+use project::ProjectRequest;
 
 fn main() -> ExitCode {
-    cli::main(cli::Codes::OWN, |options: Options| run(&options))
+    cli::main(cli::Codes::OWN, |options: ComposeArgs| run(&options))
 }
 
-fn run(options: &Options) -> Result<ExitCode> {
+fn run(options: &ComposeArgs) -> Result<ExitCode> {
     let file = &options.file;
-    let restarts = matches!(options.command, Command::Restart(_));
+    let restarts = matches!(options.command, ComposeVerb::Restart(_));
     let read_of = |services: &[String], alone| {
-        project::read(&Request {
+        project::read(&ProjectRequest {
             files: &file.files,
             name: file.project_name.as_deref(),
             rootless: !rustix::process::geteuid().is_root(),
@@ -54,16 +54,16 @@ fn run(options: &Options) -> Result<ExitCode> {
     // What makes the other tools use the same directory.
     let root = file.roots.argument().map_or_else(Vec::new, |root| vec![OsString::from("--root"), root.into()]);
     match &options.command {
-        Command::Print(print) => {
+        ComposeVerb::Print(print) => {
             let script = script::script(&to_start(print)?, &root, print);
             std::io::stdout().write_all(script.as_bytes())?;
         }
-        Command::Up(up) => {
+        ComposeVerb::Up(up) => {
             let project = to_start(&up.print)?;
             let script = script::script(&project, &root, &up.print);
             return action::up(&project, &root, &script, up);
         }
-        Command::Down(down) => {
+        ComposeVerb::Down(down) => {
             let project = read(&down.services)?;
             action::down(&project, &root, down.timeout)?;
             let mut networks = Ok(());
@@ -78,26 +78,26 @@ fn run(options: &Options) -> Result<ExitCode> {
             }
             networks?;
         }
-        Command::Ps(ps) => action::list(&alone(&ps.services.services)?, &root, ps)?,
-        Command::Logs(logs) => {
+        ComposeVerb::Ps(ps) => action::list(&alone(&ps.services.services)?, &root, ps)?,
+        ComposeVerb::Logs(logs) => {
             let texts =
                 [("--tail", Some(&logs.tail)), ("--since", logs.since.as_ref()), ("--until", logs.until.as_ref())];
             let texts = texts.into_iter().filter_map(|(option, value)| Some(format!("{option}={}", value?)));
             let lines = texts.chain(logs.timestamps.then(|| "--timestamps".to_owned())).collect();
-            let look = logs::Look { follow: logs.follow, restarts: false, lines, prefix: !logs.no_log_prefix };
+            let look = logs::LogView { follow: logs.follow, restarts: false, lines, prefix: !logs.no_log_prefix };
             return logs::print(&alone(&logs.services.services)?, &root, &look);
         }
-        Command::Config(config) => action::config(&read(&config.services)?, config)?,
-        Command::Exec(exec) => {
+        ComposeVerb::Config(config) => action::config(&read(&config.services)?, config)?,
+        ComposeVerb::Exec(exec) => {
             let states = file.roots.argument().map(|_| file.roots.directories().states());
             return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
         }
-        Command::Build(services) => action::build(&alone(&services.services)?, &root)?,
-        Command::Pull(services) => action::pull(&read(services)?, &root)?,
-        Command::Start(services) => action::start(&read(services)?, &root)?,
-        Command::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,
-        Command::Rm(rm) => action::remove(&alone(&rm.services)?, &root, rm.stop)?,
-        Command::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
+        ComposeVerb::Build(services) => action::build(&alone(&services.services)?, &root)?,
+        ComposeVerb::Pull(services) => action::pull(&read(services)?, &root)?,
+        ComposeVerb::Start(services) => action::start(&read(services)?, &root)?,
+        ComposeVerb::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,
+        ComposeVerb::Rm(rm) => action::remove(&alone(&rm.services)?, &root, rm.stop)?,
+        ComposeVerb::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
     }
     Ok(ExitCode::SUCCESS)
 }

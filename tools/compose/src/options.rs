@@ -10,9 +10,9 @@ const EXAMPLES: &str = include_str!("examples.txt");
 #[derive(Parser, Debug)]
 #[command(name = "compose", version, about, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Options {
+pub(crate) struct ComposeArgs {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: ComposeVerb,
     #[command(flatten)]
     pub(crate) file: File,
 }
@@ -37,7 +37,7 @@ pub(crate) struct File {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Command {
+pub(crate) enum ComposeVerb {
     /// Start services, and follow their output until they end
     Up(Up),
     /// Stop services and remove their containers

@@ -62,7 +62,7 @@ impl Walk<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Condition, Dependency};
+    use crate::service::{Dependency, DependencyCondition};
 
     /// `name: needs…`, with `?` before what is not required and `@profile` for a profile.
     fn services(text: &str) -> Vec<Outline> {
@@ -72,7 +72,7 @@ mod tests {
                 let words: Vec<&str> = rest.split_whitespace().collect();
                 let dependency = |word: &&str| Dependency {
                     service: word.trim_start_matches('?').to_owned(),
-                    condition: Condition::Started,
+                    condition: DependencyCondition::Started,
                     required: !word.starts_with('?'),
                     restart: false,
                 };

@@ -17,7 +17,7 @@ const MOST_FILES: usize = 32;
 
 /// What is asked of the files.
 #[derive(Debug, Default)]
-pub(crate) struct Request<'a> {
+pub(crate) struct ProjectRequest<'a> {
     /// Files in the order in which they are laid on each other; none: those of the usual names.
     pub(crate) files: &'a [PathBuf],
     /// The project's name, instead of the file's or the directory's.
@@ -54,7 +54,7 @@ pub(crate) struct Project {
 }
 
 /// Reads the files.
-pub(crate) fn read(request: &Request<'_>) -> Result<Project> {
+pub(crate) fn read(request: &ProjectRequest<'_>) -> Result<Project> {
     let files = files::find(request.files, request.env_files)?;
     let directory = files::directory(&files[0])?;
     let variables = files::variables(request.env_files, &directory)?;
@@ -147,10 +147,10 @@ impl Source<'_> {
 }
 
 /// Turns merged files into services.
-fn project(request: &Request<'_>, merged: &Value, directory: &Path, variables: &Variables) -> Result<Project> {
+fn project(request: &ProjectRequest<'_>, merged: &Value, directory: &Path, variables: &Variables) -> Result<Project> {
     let file = Node::top(merged);
     file.only_or_named("name services volumes networks secrets configs", "version")?;
-    let name = project_name(request, &file, directory, variables)?;
+    let name = name_of(request, &file, directory, variables)?;
     let merged = extended(merged, variables)?;
     let file = Node::top(&merged);
     let made = request.directories.project(&name);
@@ -229,7 +229,7 @@ fn extend(services: &Members, name: &str, variables: &Variables, depth: usize) -
     Ok(whole)
 }
 
-fn project_name(request: &Request<'_>, file: &Node<'_>, directory: &Path, variables: &Variables) -> Result<String> {
+fn name_of(request: &ProjectRequest<'_>, file: &Node<'_>, directory: &Path, variables: &Variables) -> Result<String> {
     if let Some(name) = request.name.or_else(|| variables.get("COMPOSE_PROJECT_NAME").map(String::as_str)) {
         return checked(name);
     }

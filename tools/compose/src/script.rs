@@ -8,7 +8,7 @@ use stage::Tool;
 use crate::context::ProjectNetwork;
 use crate::options::Print;
 use crate::project::Project;
-use crate::service::{CONFIG_HASH, Condition, Service};
+use crate::service::{CONFIG_HASH, DependencyCondition, Service};
 use crate::tool::command;
 
 /// What a script begins with where a service waits for another: tells whether that is listed, with an option perhaps.
@@ -50,10 +50,10 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         script.push(build(project, root, !print.build));
     }
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
-    if waits.clone().any(|wait| wait.condition != Condition::Started) {
+    if waits.clone().any(|wait| wait.condition != DependencyCondition::Started) {
         script.push(IS.replace("LIST", &list.to_string()));
     }
-    if waits.clone().any(|wait| wait.condition == Condition::Healthy) {
+    if waits.clone().any(|wait| wait.condition == DependencyCondition::Healthy) {
         script.push(HEALTHY.to_owned());
     }
     for network in created(project) {
@@ -116,12 +116,12 @@ pub(crate) fn created(project: &Project) -> Vec<&ProjectNetwork> {
 }
 
 /// A container that runs is what most wait for, and it runs when its own line is done.
-fn wait(needed: &Service, condition: Condition, root: &[OsString]) -> String {
+fn wait(needed: &Service, condition: DependencyCondition, root: &[OsString]) -> String {
     let id = word(&needed.container);
     match condition {
-        Condition::Started => String::new(),
-        Condition::Healthy => format!("healthy {id}"),
-        Condition::Completed => {
+        DependencyCondition::Started => String::new(),
+        DependencyCondition::Healthy => format!("healthy {id}"),
+        DependencyCondition::Completed => {
             let mut wait = command(Tool::Keep, &["wait"], root);
             wait.push(["--", &*needed.container]);
             // A job that is started again has not ended.
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_script_waits_for_what_a_service_needs() {
-        let service = |name: &str, dependencies: &[(&str, Condition)]| Service {
+        let service = |name: &str, dependencies: &[(&str, DependencyCondition)]| Service {
             name: name.to_owned(),
             container: format!("p-{name}-1").parse().unwrap(),
             dependencies: dependencies
@@ -153,7 +153,7 @@ mod tests {
                     service: (*service).to_owned(),
                     condition: *condition,
                     required: *service != "init",
-                    restart: *condition == Condition::Started,
+                    restart: *condition == DependencyCondition::Started,
                 })
                 .collect(),
             options: vec!["--name".to_owned(), format!("p-{name}-1")],
@@ -163,8 +163,9 @@ mod tests {
             build: None,
             has_own_image: false,
         };
-        let needs = [("db", Condition::Healthy), ("init", Condition::Completed)];
-        let services = vec![service("db", &[]), service("init", &[("db", Condition::Started)]), service("web", &needs)];
+        let needs = [("db", DependencyCondition::Healthy), ("init", DependencyCondition::Completed)];
+        let services =
+            vec![service("db", &[]), service("init", &[("db", DependencyCondition::Started)]), service("web", &needs)];
         let project = Project {
             file: serde_json::Value::Null,
             name: "p".to_owned(),

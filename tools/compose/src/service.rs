@@ -17,7 +17,7 @@ pub(crate) use mount::MadeFile;
 
 /// When a service counts as ready for those that depend on it: compose-spec, 05, `depends_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
+pub(crate) enum DependencyCondition {
     /// Its container runs.
     Started,
     /// Its health check passes.
@@ -32,7 +32,7 @@ pub(crate) struct Dependency {
     /// The service's name.
     pub(crate) service: String,
     /// What it has to have reached.
-    pub(crate) condition: Condition,
+    pub(crate) condition: DependencyCondition,
     /// Without it the other one cannot start.
     pub(crate) required: bool,
     /// When `compose` makes it anew or restarts it, the other one restarts.
@@ -41,7 +41,7 @@ pub(crate) struct Dependency {
 
 impl Dependency {
     fn on(service: String) -> Self {
-        Self { service, condition: Condition::Started, required: true, restart: false }
+        Self { service, condition: DependencyCondition::Started, required: true, restart: false }
     }
 }
 
@@ -224,11 +224,11 @@ fn dependencies(node: &Node<'_>) -> Result<Vec<Dependency>> {
 fn dependency(service: String, node: &Node<'_>) -> Result<Dependency> {
     node.only("condition required restart")?;
     let condition = match node.get("condition") {
-        None => Condition::Started,
+        None => DependencyCondition::Started,
         Some(condition) => match condition.text()?.as_str() {
-            "service_started" => Condition::Started,
-            "service_healthy" => Condition::Healthy,
-            "service_completed_successfully" => Condition::Completed,
+            "service_started" => DependencyCondition::Started,
+            "service_healthy" => DependencyCondition::Healthy,
+            "service_completed_successfully" => DependencyCondition::Completed,
             other => return Err(condition.error(format!("{other} is not a condition"))),
         },
     };

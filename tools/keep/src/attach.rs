@@ -12,7 +12,7 @@ use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use stage::{Stage, Tool};
 use sys::ready::readable;
 use sys::signal::SignalFd;
-use sys::terminal::{Raw, write_all};
+use sys::terminal::{RawTerminal, write_all};
 
 use crate::control::{self, Answer, Request};
 use crate::list;
@@ -47,7 +47,7 @@ pub(crate) fn join(
     // The descriptor itself comes over the socket (`SCM_RIGHTS`), so that what is typed does not pass through the
     // keeper.
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
-    let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(|_| Raw::enter(false));
+    let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(|_| RawTerminal::enter(false));
     let keys = Pressed::new(&options.detach_keys);
     let mut joined = Joined { id, sig_proxy: options.sig_proxy, states, keeper, input, keys };
     joined.copy_size();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A health check as images have it (docker's image specification, "Healthcheck"); times in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(crate) struct Check {
+pub(crate) struct HealthCheck {
     test: Vec<String>,
     interval: u64,
     timeout: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Check {
     retries: u32,
 }
 
-impl Check {
+impl HealthCheck {
     /// Parses an image's check; `None` where it says that there is none.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
         let check: Self = serde_json::from_str(text).context("not a health check")?;
@@ -65,12 +65,13 @@ mod tests {
 
     #[test]
     fn checks_are_images() {
-        let check = Check::parse(r#"{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}"#);
+        let check =
+            HealthCheck::parse(r#"{"Test":["CMD-SHELL","curl -f localhost"],"Interval":5000000000,"Retries":2}"#);
         let check = check.unwrap().unwrap();
         assert_eq!(check.command(), ["/bin/sh", "-c", "curl -f localhost"]);
         assert_eq!((check.retries(), check.interval()), (2, Duration::from_secs(5)));
-        assert_eq!(Check::parse(r#"{"Test":["NONE"]}"#).unwrap(), None);
-        assert_eq!(Check::parse("{}").unwrap(), None);
-        assert!(Check::parse("x").is_err());
+        assert_eq!(HealthCheck::parse(r#"{"Test":["NONE"]}"#).unwrap(), None);
+        assert_eq!(HealthCheck::parse("{}").unwrap(), None);
+        assert!(HealthCheck::parse("x").is_err());
     }
 }

@@ -8,18 +8,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::exit::Exit;
 use crate::health::Watch;
 use crate::output::Stream;
-use crate::pipe::Output;
+use crate::pipe::PipeEnd;
 
 /// How long after it was killed it is killed again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// A container that runs.
-pub(crate) struct Container {
+pub(crate) struct RunningContainer {
     pub(crate) pid: Pid,
     pub(crate) since: Instant,
     /// How it ends, as far as that is known.
     pub(crate) exit: Exit,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) outputs: Vec<PipeEnd>,
     /// What an attached client may write to.
     pub(crate) input: Option<OwnedFd>,
     pub(crate) health: Option<Watch>,
@@ -27,7 +27,7 @@ pub(crate) struct Container {
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Container {
+impl RunningContainer {
     /// Kills its first process, again and again until it has ended. That is a child of this process, so that its number
     /// is nobody else's.
     pub(crate) fn kill(&mut self) {

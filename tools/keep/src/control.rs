@@ -97,7 +97,7 @@ pub(crate) struct Control {
 
 /// What an attached client may write to.
 #[derive(Clone, Copy)]
-pub(crate) enum Input<'a> {
+pub(crate) enum ClientInput<'a> {
     /// It is not known yet whether there is any.
     Awaited,
     /// This, if anything.
@@ -170,7 +170,7 @@ impl Control {
     }
 
     /// Takes new clients and their requests. `input` is for those who attach.
-    pub(crate) fn serve(&mut self, input: Input<'_>) -> Vec<Request> {
+    pub(crate) fn serve(&mut self, input: ClientInput<'_>) -> Vec<Request> {
         self.accept();
         let mut requests = Vec::new();
         for client in &mut self.clients {
@@ -180,7 +180,7 @@ impl Control {
                 Ok((count, _)) if count > 0 => {
                     let request = std::str::from_utf8(&packet[..count]).ok().and_then(Request::parse);
                     client.request.clone_from(&request);
-                    if let (Some(Request::Attach), Input::Known(input)) = (&request, input) {
+                    if let (Some(Request::Attach), ClientInput::Known(input)) = (&request, input) {
                         client.join(input);
                     }
                     client.gone |= request.is_none();

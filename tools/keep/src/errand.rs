@@ -10,7 +10,7 @@ use rustix::process::{Pid, WaitStatus};
 use stage::{Process, Stage};
 
 use crate::output::Stream;
-use crate::pipe::Output;
+use crate::pipe::PipeEnd;
 
 /// How much is kept of what a command has said: docker keeps so much of a probe's output.
 const WORDS: usize = 4096;
@@ -20,7 +20,7 @@ pub(crate) struct Errand {
     pub(crate) pid: Pid,
     stage: String,
     /// Until all who have it have closed it.
-    pub(crate) output: Option<Output>,
+    pub(crate) output: Option<PipeEnd>,
     /// What it has said at first.
     words: Vec<u8>,
 }
@@ -29,7 +29,7 @@ impl Errand {
     /// Begins it.
     pub(crate) fn begin(stage: &Stage) -> Result<Self> {
         let begin = || {
-            let (output, end) = Output::pipe(Stream::Stdout)?;
+            let (output, end) = PipeEnd::pipe(Stream::Stdout)?;
             let mut command = stage.command()?;
             command.stdin(Stdio::null()).stdout(end.try_clone()?).stderr(end);
             let pid = Process::start(command)?.pid();

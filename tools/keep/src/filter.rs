@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// What a container must have to be listed.
 #[derive(Clone, Debug)]
-pub(crate) enum Filter {
+pub(crate) enum ContainerFilter {
     /// One member of its row.
     Member(&'static str, String),
     /// A part of its id.
@@ -15,7 +15,7 @@ pub(crate) enum Filter {
     Label(String, Option<String>),
 }
 
-impl Filter {
+impl ContainerFilter {
     /// Tells whether a container has that, by its row and its labels.
     pub(crate) fn holds(&self, row: &Value, labels: &Value) -> bool {
         match self {
@@ -28,7 +28,7 @@ impl Filter {
     }
 }
 
-impl FromStr for Filter {
+impl FromStr for ContainerFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

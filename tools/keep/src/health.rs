@@ -8,12 +8,12 @@ use anyhow::Result;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitStatus, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::check::Check;
+use crate::check::HealthCheck;
 use crate::errand::Errand;
 use crate::exit;
 use crate::job::Job;
 use crate::notify;
-use crate::pipe::Output;
+use crate::pipe::PipeEnd;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "health.json";
@@ -26,7 +26,7 @@ const PID: &str = ".health.pid";
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Health {
-    pub(crate) status: Status,
+    pub(crate) status: HealthStatus,
     failing_streak: u32,
     log: Vec<Probe>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Health {
 /// Docker's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+pub(crate) enum HealthStatus {
     #[default]
     Starting,
     Healthy,
@@ -52,7 +52,7 @@ struct Probe {
 
 /// Looks after the health of one run of a container.
 pub(crate) struct Watch {
-    check: Check,
+    check: HealthCheck,
     health: Health,
     started: Instant,
     /// When the next probe begins, or the one that runs has taken too long.
@@ -73,7 +73,7 @@ struct Running {
 
 impl Watch {
     /// Begins with a container that has just been started.
-    pub(crate) fn begin(check: &Check, bundle: &Path) -> Self {
+    pub(crate) fn begin(check: &HealthCheck, bundle: &Path) -> Self {
         let health = Health::default();
         save(bundle, &health);
         let started = Instant::now();
@@ -110,7 +110,7 @@ impl Watch {
     }
 
     /// Returns the probe's output, which is heard as it comes.
-    pub(crate) fn probe_output(&self) -> Option<&Output> {
+    pub(crate) fn probe_output(&self) -> Option<&PipeEnd> {
         self.running.as_ref().and_then(|running| running.errand.output.as_ref())
     }
 
@@ -149,7 +149,7 @@ impl Watch {
     }
 
     fn pause(&self) -> Duration {
-        let starting = self.health.status == Status::Starting && self.in_start_period();
+        let starting = self.health.status == HealthStatus::Starting && self.in_start_period();
         let interval = self.check.interval();
         if starting { interval.min(self.check.start_interval()) } else { interval }
     }
@@ -171,15 +171,15 @@ impl Watch {
     /// Draws the conclusion: docker counts failures in a row, and none while the container may still be starting.
     fn judge(&mut self, job: &Job, probe: Probe) {
         if probe.exit_code == 0 {
-            if self.health.status == Status::Starting {
+            if self.health.status == HealthStatus::Starting {
                 notify::healthy(job.wishes.sdnotify);
             }
-            self.health.status = Status::Healthy;
+            self.health.status = HealthStatus::Healthy;
             self.health.failing_streak = 0;
-        } else if self.health.status != Status::Starting || !self.in_start_period() {
+        } else if self.health.status != HealthStatus::Starting || !self.in_start_period() {
             self.health.failing_streak += 1;
             if self.health.failing_streak >= self.check.retries() {
-                self.health.status = Status::Unhealthy;
+                self.health.status = HealthStatus::Unhealthy;
             }
         }
         let surplus = (self.health.log.len() + 1).saturating_sub(KEPT);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use stage::undo::{self, Made};
 use stage::{Stage, Tool, Undo};
 
-use crate::check::Check;
+use crate::check::HealthCheck;
 use crate::exit;
 use crate::options::Wishes;
 use crate::output::LogOptions;
@@ -44,7 +44,7 @@ pub(crate) struct Job {
     /// How long it may take to end, in seconds.
     pub(crate) stop_timeout: u64,
     /// How its health is looked at.
-    pub(crate) health: Option<Check>,
+    pub(crate) health: Option<HealthCheck>,
     /// Whether somebody has stopped it: a boot leaves it alone then.
     ///
     /// Written before the container is told to stop, so that a machine that goes down meanwhile does not bring it
@@ -79,7 +79,7 @@ impl Job {
             log: LogOptions::default(),
             stop_signal: annotation(STOP_SIGNAL).unwrap_or("SIGTERM").to_owned(),
             stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()).unwrap_or(GRACE),
-            health: annotation(HEALTH).map(Check::parse).transpose().context(HEALTH)?.flatten(),
+            health: annotation(HEALTH).map(HealthCheck::parse).transpose().context(HEALTH)?.flatten(),
             stopped: false,
             states: directories.states(),
             undo: Vec::new(),

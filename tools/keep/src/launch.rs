@@ -13,13 +13,13 @@ use stage::Process;
 use sys::ready::after;
 
 use crate::clock;
-use crate::container::Container;
-use crate::control::Input;
+use crate::container::RunningContainer;
+use crate::control::ClientInput;
 use crate::exit::{self, Exit};
 use crate::health::Watch;
 use crate::job::Job;
 use crate::output::Stream;
-use crate::pipe::Output;
+use crate::pipe::PipeEnd;
 
 /// The socket's name in the bundle by which `spawn` hands the terminal over.
 const CONSOLE: &str = "console.sock";
@@ -27,27 +27,27 @@ const CONSOLE: &str = "console.sock";
 const PID: &str = "pid";
 
 /// A start that has begun.
-pub(crate) struct Launch {
+pub(crate) struct BegunStart {
     /// `spawn`.
     pub(crate) pid: Pid,
     /// When it is given up: somebody wants the container's end.
     pub(crate) deadline: Option<Instant>,
     exit: Exit,
-    outputs: Vec<Output>,
+    outputs: Vec<PipeEnd>,
     input: Option<OwnedFd>,
     listener: Option<UnixListener>,
     #[expect(dead_code, reason = "its end is the span's")]
-    trace: trace::Span,
+    trace: trace::Timed,
 }
 
 /// How a start went.
 pub(crate) enum Launched {
     /// `spawn` ended with this code, and said this.
     Failed(u8, Vec<u8>),
-    Running(Box<Container>),
+    Running(Box<RunningContainer>),
 }
 
-impl Launch {
+impl BegunStart {
     /// Starts the container.
     pub(crate) fn begin(job: &Job, restarts: u32) -> Result<Self> {
         let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
@@ -58,7 +58,7 @@ impl Launch {
         spawn.push([&job.bundle]);
         let exit = Exit { started_at: clock::now(), restart_count: restarts, ..Exit::default() };
         let mut command = spawn.command()?;
-        let ((output, stdout), (errors, stderr)) = (Output::pipe(Stream::Stdout)?, Output::pipe(Stream::Stderr)?);
+        let ((output, stdout), (errors, stderr)) = (PipeEnd::pipe(Stream::Stdout)?, PipeEnd::pipe(Stream::Stderr)?);
         let outputs = vec![output, errors];
         // The container's own streams, but for a terminal, are pipes that `spawn` passes on. What `spawn` itself says
         // comes by them, too: it speaks only where it fails.
@@ -78,8 +78,12 @@ impl Launch {
     }
 
     /// Returns what an attached client may write to. A terminal comes with the container.
-    pub(crate) fn input(&self) -> Input<'_> {
-        if self.listener.is_some() { Input::Awaited } else { Input::Known(self.input.as_ref().map(AsFd::as_fd)) }
+    pub(crate) fn input(&self) -> ClientInput<'_> {
+        if self.listener.is_some() {
+            ClientInput::Awaited
+        } else {
+            ClientInput::Known(self.input.as_ref().map(AsFd::as_fd))
+        }
     }
 
     /// Gives the start up, if it has taken too long.
@@ -106,14 +110,14 @@ impl Launch {
             // One that nobody reads from would stop the whole loop.
             rustix::io::ioctl_fionbio(&master, true).context("the terminal")?;
             self.input = Some(master.try_clone().context("the terminal")?);
-            self.outputs = vec![Output::new(master, Stream::Stdout)];
+            self.outputs = vec![PipeEnd::new(master, Stream::Stdout)];
         }
         crate::notify::started(job.wishes.sdnotify, pid);
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
         let deadline = job.wishes.timeout.map(|seconds| after(Duration::from_secs(seconds)));
         let (exit, outputs, input) = (self.exit, self.outputs, self.input);
-        Ok(Launched::Running(Box::new(Container { pid, since, exit, outputs, input, health, deadline })))
+        Ok(Launched::Running(Box::new(RunningContainer { pid, since, exit, outputs, input, health, deadline })))
     }
 }
 

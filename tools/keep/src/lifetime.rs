@@ -14,13 +14,13 @@ use stage::Claim;
 use sys::ready::after;
 use sys::signal::SignalFd;
 
-use crate::container::Container;
-use crate::control::{Control, Input, Request};
+use crate::container::RunningContainer;
+use crate::control::{ClientInput, Control, Request};
 use crate::errand::Errand;
 use crate::exit::{self, Exit};
 use crate::health::Watch;
 use crate::job::{self, Job};
-use crate::launch::{Launch, Launched};
+use crate::launch::{BegunStart, Launched};
 use crate::output::{Log, Stream};
 use crate::report::Report;
 use crate::restart::Restarts;
@@ -64,8 +64,8 @@ pub(crate) enum First {
 }
 
 enum Phase {
-    Starting(Box<Launch>),
-    Running(Box<Container>),
+    Starting(Box<BegunStart>),
+    Running(Box<RunningContainer>),
     /// Ended, to be started again at this moment; what it has left is being taken away.
     Pausing(Instant, Option<Errand>),
     Ended,
@@ -102,7 +102,7 @@ impl<'a> Lifetime<'a> {
             }
             // Before the container can write anything.
             exit::reserve(&lifetime.job.bundle);
-            Launch::begin(&lifetime.job, 0)
+            BegunStart::begin(&lifetime.job, 0)
         })();
         lifetime.phase = Phase::Starting(Box::new(begun.inspect_err(|_| lifetime.control.remove())?));
         Ok(lifetime)
@@ -142,7 +142,7 @@ impl<'a> Lifetime<'a> {
             }
             self.again = Some(Instant::now() + AGAIN * 10);
             self.wait();
-            let requests = self.control.serve(Input::Known(None));
+            let requests = self.control.serve(ClientInput::Known(None));
             if requests.iter().any(|request| matches!(request, Request::Stop(..))) {
                 return;
             }
@@ -387,7 +387,7 @@ impl<'a> Lifetime<'a> {
         self.wanted = Wanted::Nothing;
         self.kill_errands();
         exit::reserve(&self.job.bundle);
-        match Launch::begin(&self.job, self.restarts.count) {
+        match BegunStart::begin(&self.job, self.restarts.count) {
             Ok(start) => self.phase = Phase::Starting(Box::new(start)),
             Err(error) => self.failed(125, format!("keep: {error:#}\n").as_bytes()),
         }
@@ -404,7 +404,7 @@ impl<'a> Lifetime<'a> {
     }
 
     /// `deadline` is when it has to have ended, where that was asked for while it was being started.
-    fn running(&mut self, mut container: Box<Container>, deadline: Option<Instant>) {
+    fn running(&mut self, mut container: Box<RunningContainer>, deadline: Option<Instant>) {
         self.first.get_or_insert(First::Running(container.pid));
         self.control.join(container.input.as_ref().map(AsFd::as_fd));
         self.control.restarted();
@@ -453,11 +453,11 @@ impl<'a> Lifetime<'a> {
 }
 
 /// Returns what an attached client may write to.
-fn input(phase: &Phase) -> Input<'_> {
+fn input(phase: &Phase) -> ClientInput<'_> {
     match phase {
         Phase::Starting(start) => start.input(),
-        Phase::Running(container) => Input::Known(container.input.as_ref().map(AsFd::as_fd)),
-        _ => Input::Known(None),
+        Phase::Running(container) => ClientInput::Known(container.input.as_ref().map(AsFd::as_fd)),
+        _ => ClientInput::Known(None),
     }
 }
 

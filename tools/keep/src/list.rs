@@ -19,7 +19,7 @@ use stage::claim;
 use crate::clock;
 use crate::control;
 use crate::exit::{self, Exit};
-use crate::filter::Filter;
+use crate::filter::ContainerFilter;
 use crate::health::{self, Health};
 use crate::job;
 use crate::options::Form;
@@ -29,7 +29,7 @@ pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).context("look for containers")?;
     let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
     let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
-    let with_labels = form.filter.iter().any(|filter| matches!(filter, Filter::Label(..)));
+    let with_labels = form.filter.iter().any(|filter| matches!(filter, ContainerFilter::Label(..)));
     let listed = known.filter_map(|known| {
         let outline = Outline::of_beginning(&known.bundle, with_labels);
         let outline = outline.or_else(|| parse(&known.bundle, "config.json")).unwrap_or_default();

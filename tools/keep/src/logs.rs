@@ -16,7 +16,7 @@ use crate::control::{self, Answer, Request};
 use crate::job::{self, Job};
 use crate::list;
 use crate::options::Logs;
-use crate::output::{self, Driver, Format, generation};
+use crate::output::{self, Driver, LogFormat, generation};
 
 /// Prints a log.
 pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
@@ -32,7 +32,7 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
         Driver::Journald => bail!("its log is in the journal: journalctl CONTAINER_ID={id}"),
     }
     let timed = options.timestamps || options.since.is_some() || options.until.is_some();
-    let is_timed = job.log.format != Format::Plain;
+    let is_timed = job.log.format != LogFormat::Plain;
     ensure!(is_timed || !timed, "a plain log has no times: start the container with --log-opt format=cri or json");
     // Before anything is read, so that nothing is missed between.
     let keeper = if options.follow { control::ask(&bundle, &id, &Request::Wait)? } else { None };
@@ -48,7 +48,7 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
 
 struct Printer<'a> {
     options: &'a Logs,
-    format: Format,
+    format: LogFormat,
     /// The last lines, while it is not known which are the last.
     held: VecDeque<Vec<u8>>,
     /// Whether lines are printed as they come.
@@ -125,9 +125,9 @@ impl Printer<'_> {
 
     fn print(&self, line: &[u8]) -> Result<()> {
         let said = match self.format {
-            Format::Plain => Said { time: String::new(), stderr: false, text: line.to_vec() },
-            Format::Cri => cri(line),
-            Format::Json => json(line),
+            LogFormat::Plain => Said { time: String::new(), stderr: false, text: line.to_vec() },
+            LogFormat::Cri => cri(line),
+            LogFormat::Json => json(line),
         };
         let early = self.options.since.as_deref().is_some_and(|since| said.time.as_str() < since);
         let late = self.options.until.as_deref().is_some_and(|until| said.time.as_str() > until);

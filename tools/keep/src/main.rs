@@ -33,7 +33,7 @@ mod stop;
 
 use std::process::ExitCode;
 
-use options::{Arguments, Verb};
+use options::{KeepArgs, KeepVerb};
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
@@ -42,27 +42,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { begin, verb, roots } = arguments;
+fn run(arguments: KeepArgs) -> anyhow::Result<ExitCode> {
+    let KeepArgs { begin, verb, roots } = arguments;
     let Some(verb) = verb else { return begin::begin(&begin, &roots) };
-    if let Verb::Rm { .. } = &verb {
+    if let KeepVerb::Rm { .. } = &verb {
         // An ordinary user's mounts and networks are in namespaces.
         rootless::enter_if_possible(&roots);
     }
     let done = match verb {
-        Verb::Logs(options) => logs::logs(&options, &roots),
-        Verb::Attach(options) => attach::attach(&options, &roots),
-        Verb::Wait(these) => stop::wait(&these, &roots),
-        Verb::Start(options) => start::start(&options, &roots),
-        Verb::Stop(options) => stop::stop(&options, &roots),
-        Verb::Restart(options) => stop::restart(&options, &roots),
-        Verb::Rm { force, these, .. } => stop::remove(&these, force, &roots),
-        Verb::List(form) => list::list(&form, &roots.directories()),
-        Verb::Inspect(these) => inspect::inspect(&these, &roots),
-        Verb::Top { id } => stop::top(&id, &roots.directories()),
-        Verb::Events(options) => events::events(&options, &roots),
-        Verb::Stats(options) => stats::stats(&options, &roots),
+        KeepVerb::Logs(options) => logs::logs(&options, &roots),
+        KeepVerb::Attach(options) => attach::attach(&options, &roots),
+        KeepVerb::Wait(these) => stop::wait(&these, &roots),
+        KeepVerb::Start(options) => start::start(&options, &roots),
+        KeepVerb::Stop(options) => stop::stop(&options, &roots),
+        KeepVerb::Restart(options) => stop::restart(&options, &roots),
+        KeepVerb::Rm { force, these, .. } => stop::remove(&these, force, &roots),
+        KeepVerb::List(form) => list::list(&form, &roots.directories()),
+        KeepVerb::Inspect(these) => inspect::inspect(&these, &roots),
+        KeepVerb::Top { id } => stop::top(&id, &roots.directories()),
+        KeepVerb::Events(options) => events::events(&options, &roots),
+        KeepVerb::Stats(options) => stats::stats(&options, &roots),
     };
     // A verb's own failure is 1, as docker's, also where it returns the container's code.
-    done.map_err(|error| cli::Exit::new(1, error).into())
+    done.map_err(|error| cli::ExitError::new(1, error).into())
 }

@@ -8,9 +8,9 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::filter::Filter;
+use crate::filter::ContainerFilter;
 use crate::notify::Ready;
-use crate::output::{Driver, Format, LogOptions};
+use crate::output::{Driver, LogFormat, LogOptions};
 use crate::restart::Policy;
 
 const EXAMPLES: &str = include_str!("examples.txt");
@@ -18,11 +18,11 @@ const EXAMPLES: &str = include_str!("examples.txt");
 /// Start a container, stay with it in the background, print the record
 #[derive(Debug, Parser)]
 #[command(name = "keep", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
-pub(crate) struct Arguments {
+pub(crate) struct KeepArgs {
     #[command(flatten)]
     pub(crate) begin: Begin,
     #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
+    pub(crate) verb: Option<KeepVerb>,
     #[command(flatten)]
     pub(crate) roots: cli::Roots,
 }
@@ -96,10 +96,10 @@ impl Log {
     /// Returns what the options mean.
     pub(crate) fn options(&self) -> Result<LogOptions, cli::Usage> {
         let (driver, format) = match self.driver.as_str() {
-            "file" | "local" | "k8s-file" => (Driver::File, Format::Cri),
-            "json-file" => (Driver::File, Format::Json),
-            "journald" => (Driver::Journald, Format::Plain),
-            "none" => (Driver::None, Format::Plain),
+            "file" | "local" | "k8s-file" => (Driver::File, LogFormat::Cri),
+            "json-file" => (Driver::File, LogFormat::Json),
+            "journald" => (Driver::Journald, LogFormat::Plain),
+            "none" => (Driver::None, LogFormat::Plain),
             other => {
                 let names = "file, json-file, k8s-file, journald or none";
                 return Err(cli::Usage(format!("log driver `{other}` is not one of {names}")));
@@ -129,7 +129,7 @@ impl Log {
 
 /// What can be done with containers that are there.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum KeepVerb {
     /// Print a container's output
     Logs(Logs),
     /// Join a container's terminal, or its output and input
@@ -178,7 +178,7 @@ pub(crate) struct Form {
     pub(crate) running: bool,
     /// List only containers with this health, status (exited, running, ...) or label
     #[arg(long, short, value_name = "health|status|name|label=VALUE")]
-    pub(crate) filter: Vec<Filter>,
+    pub(crate) filter: Vec<ContainerFilter>,
     /// List only the newest NUMBER containers, the newest first
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub(crate) last: Option<usize>,
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        KeepArgs::command().debug_assert();
     }
 
     #[test]

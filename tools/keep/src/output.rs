@@ -24,7 +24,7 @@ pub(crate) struct LogOptions {
     /// To whom.
     pub(crate) driver: Driver,
     /// In which form, where it is a file.
-    pub(crate) format: Format,
+    pub(crate) format: LogFormat,
     /// When a new file begins.
     pub(crate) max_size: Option<u64>,
     /// How many files there may be.
@@ -47,7 +47,7 @@ pub(crate) enum Driver {
 /// The form of a log file's lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Format {
+pub(crate) enum LogFormat {
     /// As they come.
     #[default]
     Plain,
@@ -112,7 +112,7 @@ impl Log {
 
     /// Takes what the container has said. A full disk must not stop it: what cannot be written is lost.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let plain = matches!(self.sink, Sink::File { .. }) && self.options.format == Format::Plain;
+        let plain = matches!(self.sink, Sink::File { .. }) && self.options.format == LogFormat::Plain;
         if matches!(self.sink, Sink::None) {
             return;
         }
@@ -161,7 +161,7 @@ impl Log {
             return;
         }
         let text = match self.options.format {
-            Format::Json => json_line(stream, line, whole),
+            LogFormat::Json => json_line(stream, line, whole),
             _ => cri_line(stream, line, whole),
         };
         self.gathered.extend(text);
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn lines_are_whole_in_their_stream() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = log(directory.path(), LogOptions { format: Format::Cri, ..LogOptions::default() });
+        let mut log = log(directory.path(), LogOptions { format: LogFormat::Cri, ..LogOptions::default() });
         log.write(Stream::Stdout, b"one\ntw");
         log.write(Stream::Stderr, b"err\n");
         log.write(Stream::Stdout, b"o\nend");

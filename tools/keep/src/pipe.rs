@@ -16,12 +16,12 @@ use crate::output::Stream;
 const LAST_WORDS: usize = 1 << 20;
 
 /// One end of a pipe or terminal.
-pub(crate) struct Output {
+pub(crate) struct PipeEnd {
     file: File,
     pub(crate) stream: Stream,
 }
 
-impl Output {
+impl PipeEnd {
     pub(crate) fn new(file: OwnedFd, stream: Stream) -> Self {
         Self { file: file.into(), stream }
     }
@@ -61,7 +61,7 @@ impl Output {
     }
 }
 
-impl AsFd for Output {
+impl AsFd for PipeEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

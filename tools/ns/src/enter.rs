@@ -14,12 +14,12 @@ use rustix::process::{PidfdGetfdFlags, chdir, chroot, fchdir, getgid, getuid, pi
 use rustix::thread::{Gid, ThreadNameSpaceType, Uid};
 use sys::namespace::{self, Kind};
 
-pub(crate) use program::Program;
-pub(crate) use target::Target;
+pub(crate) use program::EnterProgram;
+pub(crate) use target::EnterTarget;
 
 /// A file's own place in the target, or one that is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum EnterPlace {
     /// The target's.
     Target,
     /// This one.
@@ -28,7 +28,7 @@ pub(crate) enum Place {
 
 /// Who the program runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
+pub(crate) enum EnterIdentity {
     /// This id.
     Is(u32),
     /// The target's.
@@ -40,8 +40,8 @@ pub(crate) enum Identity {
 /// nsenter's options one by one; what contradicts itself was refused when they were read.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
-pub(crate) struct Request {
-    pub(crate) target: Option<Target>,
+pub(crate) struct EnterRequest {
+    pub(crate) target: Option<EnterTarget>,
     /// The target's namespaces of these types.
     pub(crate) kinds: Vec<Kind>,
     /// All that differ from ours.
@@ -52,12 +52,12 @@ pub(crate) struct Request {
     pub(crate) net_socket: Option<i32>,
     /// The parent of the target's user namespace.
     pub(crate) user_parent: bool,
-    pub(crate) uid: Option<Identity>,
-    pub(crate) gid: Option<Identity>,
+    pub(crate) uid: Option<EnterIdentity>,
+    pub(crate) gid: Option<EnterIdentity>,
     pub(crate) preserve_credentials: bool,
     pub(crate) keep_caps: bool,
-    pub(crate) root: Option<Place>,
-    pub(crate) directory: Option<Place>,
+    pub(crate) root: Option<EnterPlace>,
+    pub(crate) directory: Option<EnterPlace>,
     /// The directory, looked up inside.
     pub(crate) inner_directory: Option<PathBuf>,
     pub(crate) environment: bool,
@@ -67,7 +67,7 @@ pub(crate) struct Request {
 }
 
 /// Enters and runs the program. Returns only if there is a child or an error.
-pub(crate) fn enter(request: &Request, mut program: Program) -> Result<ExitCode> {
+pub(crate) fn enter(request: &EnterRequest, mut program: EnterProgram) -> Result<ExitCode> {
     let entry = Entry::open(request)?;
     if request.environment {
         program.environment = Some(environment(request.pid()?)?);
@@ -99,7 +99,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn open(request: &Request) -> Result<Self> {
+    fn open(request: &EnterRequest) -> Result<Self> {
         let mut kinds = request.kinds.clone();
         let mut files = vec![];
         for (kind, path) in &request.files {
@@ -107,7 +107,7 @@ impl Entry {
         }
         let mut pidfd = None;
         match &request.target {
-            Some(Target::Network(path)) => {
+            Some(EnterTarget::Network(path)) => {
                 // A name in /run/netns is kept by a mount alone: no process need be there whose other namespaces
                 // could be entered.
                 if let Some(kind) = kinds.iter().find(|kind| **kind != Kind::Network) {
@@ -129,7 +129,7 @@ impl Entry {
                 }
                 // Otherwise that user's files would be executed with the caller's own rights.
                 let with_user = kinds.contains(&Kind::User) || files.iter().any(|(kind, ..)| *kind == Kind::User);
-                if let (Target::Foreign { pid, user }, false) = (target, with_user) {
+                if let (EnterTarget::Foreign { pid, user }, false) = (target, with_user) {
                     bail!(
                         "process {pid} is in a container of user {user}: it is entered with its user namespace (-U) only"
                     );
@@ -213,7 +213,7 @@ impl Entry {
         })
     }
 
-    fn change_directory(&self, request: &Request) -> Result<()> {
+    fn change_directory(&self, request: &EnterRequest) -> Result<()> {
         if let Some(root) = &self.root {
             // By the descriptor and not by a path: the mount namespace is the target's by now, where the path leads
             // elsewhere.
@@ -232,16 +232,16 @@ impl Entry {
     }
 }
 
-impl Request {
+impl EnterRequest {
     fn pid(&self) -> Result<i32> {
         self.target.as_ref().ok_or_else(|| cli::Usage("no target: -t is missing".to_owned()))?.pid()
     }
 
-    fn place(&self, place: Option<&Place>, name: &str) -> Result<Option<OwnedFd>> {
+    fn place(&self, place: Option<&EnterPlace>, name: &str) -> Result<Option<OwnedFd>> {
         Ok(match place {
             None => None,
-            Some(Place::Path(path)) => Some(open(path)?),
-            Some(Place::Target) => Some(open(Path::new(&format!("/proc/{}/{name}", self.pid()?)))?),
+            Some(EnterPlace::Path(path)) => Some(open(path)?),
+            Some(EnterPlace::Target) => Some(open(Path::new(&format!("/proc/{}/{name}", self.pid()?)))?),
         })
     }
 }
@@ -275,8 +275,8 @@ fn environment(pid: i32) -> Result<Vec<(std::ffi::OsString, std::ffi::OsString)>
 }
 
 /// Chooses the ids: in a user namespace its root's, unless ours are to be kept.
-fn identity(request: &Request, user: bool) -> Result<(Option<u32>, Option<u32>)> {
-    let default = (user && !request.preserve_credentials).then_some(Identity::Is(0));
+fn identity(request: &EnterRequest, user: bool) -> Result<(Option<u32>, Option<u32>)> {
+    let default = (user && !request.preserve_credentials).then_some(EnterIdentity::Is(0));
     let of_target = |group: bool| -> Result<u32> {
         let path = format!("/proc/{}/status", request.pid()?);
         let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -285,10 +285,10 @@ fn identity(request: &Request, user: bool) -> Result<(Option<u32>, Option<u32>)>
         // Real, effective, saved: the second counts.
         line.split_whitespace().nth(1).and_then(|id| id.parse().ok()).ok_or_else(|| anyhow!("{path}: no {name}"))
     };
-    let choose = |wanted: Option<Identity>, group| match wanted.or(default) {
+    let choose = |wanted: Option<EnterIdentity>, group| match wanted.or(default) {
         None => Ok(None),
-        Some(Identity::Is(id)) => Ok(Some(id)),
-        Some(Identity::Follow) => of_target(group).map(Some),
+        Some(EnterIdentity::Is(id)) => Ok(Some(id)),
+        Some(EnterIdentity::Follow) => of_target(group).map(Some),
     };
     Ok((choose(request.uid, false)?, choose(request.gid, true)?))
 }

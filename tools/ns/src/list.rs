@@ -23,26 +23,26 @@ use sys::namespace::Kind;
 pub(crate) use column::Column;
 pub(crate) use container::in_cgroups;
 pub(crate) use dot::COLUMNS as DOT_COLUMNS;
-pub(crate) use filter::Filter;
-pub(crate) use process::{Process, Wanted};
+pub(crate) use filter::RowFilter;
+pub(crate) use process::{ScannedProcess, Wanted};
 pub(crate) use refs::{mounts, unescape};
 pub(crate) use relation::inode;
-use row::Source;
-pub(crate) use scan::{Namespace, Scan, open_proc};
+use row::RowSource;
+pub(crate) use scan::{Scan, Scanned, open_proc};
 pub(crate) use table::Look;
-use table::{Row, Table};
+use table::{Row, RowTable};
 
 /// What is listed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
+pub(crate) struct ListRequest {
     /// The types.
     pub(crate) kinds: Vec<Kind>,
     /// The columns.
     pub(crate) columns: Vec<Column>,
     /// Which rows.
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Option<RowFilter>,
     /// What makes a row stand below another.
-    pub(crate) tree: Option<Tree>,
+    pub(crate) tree: Option<RowTree>,
     /// Only one process's namespaces, or one namespace's processes.
     pub(crate) only: Option<Only>,
     /// Only namespaces without a process.
@@ -57,7 +57,7 @@ pub(crate) struct Request {
 
 /// What makes a row stand below another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tree {
+pub(crate) enum RowTree {
     /// The lowest process is a child of the other's.
     Process,
     /// The other is its parent.
@@ -77,7 +77,7 @@ pub(crate) enum Only {
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum ListFormat {
     /// For people.
     Text(Look),
     /// One line a row.
@@ -91,44 +91,46 @@ pub(crate) enum Format {
 }
 
 /// Lists namespaces on stdout.
-pub(crate) fn list(request: &Request, format: Format) -> Result<()> {
+pub(crate) fn list(request: &ListRequest, format: ListFormat) -> Result<()> {
     let table = table(request)?;
     let text = match format {
-        Format::Text(_) if table.rows.is_empty() => String::new(),
-        Format::Text(look) => table.to_text(look),
-        Format::Raw(look) => table.to_raw(look),
-        Format::Json { no_wrap } => json::document(&table, if no_wrap { "," } else { "\n" }),
-        Format::Lines => json::lines(&table),
-        Format::Dot => dot::write(&table),
+        ListFormat::Text(_) if table.rows.is_empty() => String::new(),
+        ListFormat::Text(look) => table.to_text(look),
+        ListFormat::Raw(look) => table.to_raw(look),
+        ListFormat::Json { no_wrap } => json::document(&table, if no_wrap { "," } else { "\n" }),
+        ListFormat::Lines => json::lines(&table),
+        ListFormat::Dot => dot::write(&table),
     };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// Lists the columns that there are.
-pub(crate) fn list_columns(lsns: bool, format: Format) -> Result<()> {
+pub(crate) fn list_columns(lsns: bool, format: ListFormat) -> Result<()> {
     let columns: Vec<Column> = Column::all(lsns).collect();
     let width = columns.iter().map(|column| column.name().len()).max().unwrap_or_default();
     let line = |column: &Column| {
         let (name, holds, help) = (column.name(), column.type_name(), column.help());
         match format {
-            Format::Raw(_) => format!("{name} {holds} {}\n", table::raw(help)),
-            Format::Lines => serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n",
+            ListFormat::Raw(_) => format!("{name} {holds} {}\n", table::raw(help)),
+            ListFormat::Lines => {
+                serde_json::json!({"holder": name, "type": holds, "description": help}).to_string() + "\n"
+            }
             _ => format!("{name:>width$} {holds:<9} {help}\n"),
         }
     };
     let text = match format {
-        Format::Json { .. } => json::columns(&columns),
+        ListFormat::Json { .. } => json::columns(&columns),
         _ => columns.iter().map(line).collect(),
     };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
-fn table(request: &Request) -> Result<Table> {
+fn table(request: &ListRequest) -> Result<RowTable> {
     let proc = open_proc()?;
     let proc = proc.as_fd();
     let mut scan = Scan::read(proc, &request.kinds)?;
     let mut needed = request.columns.clone();
-    needed.extend(request.filter.iter().flat_map(Filter::columns));
+    needed.extend(request.filter.iter().flat_map(RowFilter::columns));
     let of_task = matches!(request.only, Some(Only::Task(_)));
     if !of_task || needed.contains(&Column::Nsfs) {
         mounts(&mut scan, &request.kinds);
@@ -136,27 +138,27 @@ fn table(request: &Request) -> Result<Table> {
     if !of_task && request.refs {
         refs::all(proc, &mut scan, &request.kinds);
     }
-    let related = matches!(request.tree, Some(Tree::Parent | Tree::Owner));
+    let related = matches!(request.tree, Some(RowTree::Parent | RowTree::Owner));
     let relations = if related || needed.contains(&Column::Pns) || needed.contains(&Column::Ons) {
         relation::read(proc, &mut scan)
     } else {
         std::collections::HashMap::default()
     };
-    let mut source = Source::new(proc, relations, &needed, request);
+    let mut source = RowSource::new(proc, relations, &needed, request);
     if let Some(Only::Namespace(inode)) = request.only {
         let namespace = scan.namespaces.get(&inode).filter(|namespace| request.kinds.contains(&namespace.kind));
         ensure!(namespace.is_some(), "not found namespace: {inode}");
         return Ok(processes(&scan, inode, &mut source, request));
     }
-    let mut namespaces: Vec<&Namespace> =
+    let mut namespaces: Vec<&Scanned> =
         scan.namespaces.values().filter(|namespace| wanted(namespace, &scan, request, related)).collect();
     // What is mounted where another mount covers it is out of everybody's reach.
-    let is_reached = |namespace: &Namespace| namespace.nprocs > 0 || namespace.held.related;
+    let is_reached = |namespace: &Scanned| namespace.nprocs > 0 || namespace.held.related;
     namespaces.retain(|namespace| is_reached(namespace) || relation::open(proc, namespace).is_some());
     namespaces.sort_by_key(|namespace| namespace.inode);
     source.read_processes(namespaces.iter().filter_map(|namespace| namespace.lead).collect());
     if related {
-        namespaces = related_first(&namespaces, &source, request.tree == Some(Tree::Parent));
+        namespaces = related_first(&namespaces, &source, request.tree == Some(RowTree::Parent));
     }
     Ok(rows(&namespaces, &mut source, request))
 }
@@ -175,8 +177,8 @@ pub(crate) fn by_id(kind: Kind, id: u64) -> Result<OwnedFd> {
 }
 
 /// lsns writes a namespace's owner before it, whatever their numbers, and in a tree of parents its parent too.
-fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>, parents: bool) -> Vec<&'a Namespace> {
-    let mut left: std::collections::HashMap<u64, &Namespace> =
+fn related_first<'a>(namespaces: &[&'a Scanned], source: &RowSource<'_>, parents: bool) -> Vec<&'a Scanned> {
+    let mut left: std::collections::HashMap<u64, &Scanned> =
         namespaces.iter().map(|namespace| (namespace.inode, *namespace)).collect();
     let mut ordered = vec![];
     for namespace in namespaces {
@@ -199,7 +201,7 @@ fn related_first<'a>(namespaces: &[&'a Namespace], source: &Source<'_>, parents:
     ordered
 }
 
-fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) -> bool {
+fn wanted(namespace: &Scanned, scan: &Scan, request: &ListRequest, related: bool) -> bool {
     let held = &namespace.held;
     let alive = namespace.nprocs > 0;
     let seen = !held.mounts.is_empty() || held.thread.is_some() || held.descriptor.is_some() || held.socket.is_some();
@@ -218,7 +220,7 @@ fn wanted(namespace: &Namespace, scan: &Scan, request: &Request, related: bool) 
 }
 
 /// One row a namespace.
-fn rows(namespaces: &[&Namespace], source: &mut Source<'_>, request: &Request) -> Table {
+fn rows(namespaces: &[&Scanned], source: &mut RowSource<'_>, request: &ListRequest) -> RowTable {
     let mut rows: Vec<Row> = vec![];
     // Where a process was last the lowest one of a namespace; where a namespace's own row is.
     let mut of_process = std::collections::HashMap::new();
@@ -230,12 +232,12 @@ fn rows(namespaces: &[&Namespace], source: &mut Source<'_>, request: &Request) -
             continue;
         }
         let parent = match request.tree {
-            Some(Tree::Process) => of_process.get(&described.ppid()).copied(),
+            Some(RowTree::Process) => of_process.get(&described.ppid()).copied(),
             _ => None,
         };
         above.push(match request.tree {
-            Some(Tree::Parent) => described.relation.parent,
-            Some(Tree::Owner) => described.relation.owner,
+            Some(RowTree::Parent) => described.relation.parent,
+            Some(RowTree::Owner) => described.relation.owner,
             _ => 0,
         });
         if let Some(pid) = namespace.lead {
@@ -244,21 +246,21 @@ fn rows(namespaces: &[&Namespace], source: &mut Source<'_>, request: &Request) -
         of_namespace.insert(namespace.inode, rows.len());
         rows.push(Row { cells: request.columns.iter().map(|column| described.cell(*column)).collect(), parent });
     }
-    if matches!(request.tree, Some(Tree::Parent | Tree::Owner)) {
+    if matches!(request.tree, Some(RowTree::Parent | RowTree::Owner)) {
         for (row, above) in rows.iter_mut().zip(above) {
             row.parent = of_namespace.get(&above).copied();
         }
     }
     let tree = match request.tree {
-        Some(Tree::Process) => Some(Column::Command),
-        Some(Tree::Parent | Tree::Owner) => Some(Column::Ns),
+        Some(RowTree::Process) => Some(Column::Command),
+        Some(RowTree::Parent | RowTree::Owner) => Some(Column::Ns),
         None => None,
     };
-    Table { columns: request.columns.clone(), rows, tree }
+    RowTable { columns: request.columns.clone(), rows, tree }
 }
 
 /// One row a process of one namespace.
-fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request) -> Table {
+fn processes(scan: &Scan, inode: u64, source: &mut RowSource<'_>, request: &ListRequest) -> RowTable {
     let mut pids: Vec<i32> =
         scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
     pids.sort_unstable();
@@ -267,7 +269,7 @@ fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request
     let mut rows = vec![];
     for pid in pids {
         let Some(namespace) = scan.namespaces.get(&inode) else { continue };
-        let of_process = Namespace { lead: Some(pid), ..namespace.clone() };
+        let of_process = Scanned { lead: Some(pid), ..namespace.clone() };
         let described = source.describe(&of_process);
         if request.filter.as_ref().is_none_or(|filter| filter.accepts(&|column| described.cell(column))) {
             let parent = place.get(&described.ppid()).copied();
@@ -275,5 +277,5 @@ fn processes(scan: &Scan, inode: u64, source: &mut Source<'_>, request: &Request
             rows.push(Row { cells, parent });
         }
     }
-    Table { columns: request.columns.clone(), rows, tree: request.tree.map(|_| Column::Command) }
+    RowTable { columns: request.columns.clone(), rows, tree: request.tree.map(|_| Column::Command) }
 }

@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use options::{Command, Enter, Lsns, Nsenter, Options};
+use options::{Enter, Lsns, NsArgs, NsVerb, Nsenter};
 
 fn main() -> ExitCode {
     // util-linux's programs have but one code for whatever is wrong.
@@ -42,20 +42,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> anyhow::Result<ExitCode> {
+fn run(options: NsArgs) -> anyhow::Result<ExitCode> {
     match options.command {
-        Command::Add(add) => add.run()?,
-        Command::Check(upkeep) => upkeep.run(network::check)?,
-        Command::Connect(connect) => connect.connect()?,
-        Command::Del(del) => del.run()?,
-        Command::Diff(diff) => diff.run()?,
-        Command::Disconnect(disconnect) => disconnect.disconnect()?,
-        Command::Enter(enter) => return enter.checked()?.run(false),
-        Command::List(list) => list.run(false)?,
-        Command::Network(networks) => networks.run()?,
-        Command::Restore(upkeep) => upkeep.run(network::restore)?,
-        Command::Show(show) => show.run()?,
-        Command::Tree(tree) => tree.run()?,
+        NsVerb::Add(add) => add.run()?,
+        NsVerb::Check(upkeep) => upkeep.run(network::check)?,
+        NsVerb::Connect(connect) => connect.connect()?,
+        NsVerb::Del(del) => del.run()?,
+        NsVerb::Diff(diff) => diff.run()?,
+        NsVerb::Disconnect(disconnect) => disconnect.disconnect()?,
+        NsVerb::Enter(enter) => return enter.checked()?.run(false),
+        NsVerb::List(list) => list.run(false)?,
+        NsVerb::Network(networks) => networks.run()?,
+        NsVerb::Restore(upkeep) => upkeep.run(network::restore)?,
+        NsVerb::Show(show) => show.run()?,
+        NsVerb::Tree(tree) => tree.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

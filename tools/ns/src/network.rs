@@ -38,7 +38,7 @@ use record::{Bundle, Id, Network, OwnedBy, Record};
 use rustix::process::Signal;
 use sys::signal::SignalFd;
 
-use config::Config;
+use config::BundleConfig;
 pub(crate) use created::{create, list, remove};
 use hosts::Note;
 pub(crate) use lock::lock;
@@ -46,7 +46,7 @@ pub(crate) use named::within;
 use observed::{Bridge, Observed};
 use owner::PortAlias;
 pub(crate) use owner::bridge_of;
-pub(crate) use plan::Request;
+pub(crate) use plan::NetworkRequest;
 use plan::{Plan, Step};
 pub(crate) use pool::DEFAULT_BRIDGE;
 pub(crate) use removal::{SWEEP, delete, disconnect, sweep_all};
@@ -58,7 +58,7 @@ use crate::options::{Driver, Settings};
 
 /// A container to make a network for.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct Joiner {
     /// What the stages before have made, and gets the result.
     pub(crate) record: Record,
     /// Where config.json is.
@@ -74,9 +74,9 @@ pub(crate) struct Target {
 }
 
 /// Makes networks and prints the record with them. Whatever fails, printing too, leaves nothing behind.
-pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Result<()> {
+pub(crate) fn add(mut target: Joiner, requests: &[NetworkRequest], _lock: &File) -> Result<()> {
     let is_further = is_further(&target)?;
-    let config = target.bundle.as_deref().filter(|_| !is_further).map(Config::read).transpose()?;
+    let config = target.bundle.as_deref().filter(|_| !is_further).map(BundleConfig::read).transpose()?;
     let id = target.id.clone();
     // lo has the number 1 in each network namespace, and its alias says whose the namespace is: what cannot be told
     // apart by name, a container's namespace and somebody else's, is by this.
@@ -88,7 +88,7 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
     // An interrupt must not leave half a network: it is looked at when the work is done.
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
-    let done = attach(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
+    let done = build(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
         let netns = container::namespace(&id);
         finish(&mut target, config.as_ref(), &netns, &network)?;
         // When the network is made: a name that is told earlier would lead to an address that nobody has.
@@ -107,7 +107,7 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
         let bridges = requests.iter().filter_map(|request| request.bridge.as_deref());
         let whose = Ownership::Exactly(target.owner);
         let names = bridges.map(|bridge| hosts::withdraw(&target.directories, Some(bridge), &id, whose));
-        for error in names.chain(config.as_ref().map(Config::restore)).filter_map(Result::err) {
+        for error in names.chain(config.as_ref().map(BundleConfig::restore)).filter_map(Result::err) {
             log::warn!("{error:#}");
         }
     }
@@ -115,10 +115,10 @@ pub(crate) fn add(mut target: Target, requests: &[Request], _lock: &File) -> Res
 }
 
 /// Makes the namespace and one network after the other. Returns all of them, and what others on the bridges may know.
-fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Request]) -> Result<(Network, Vec<Note>)> {
+fn build(work: &mut Work, target: &Joiner, further: bool, requests: &[NetworkRequest]) -> Result<(Network, Vec<Note>)> {
     let path = container::namespace(&target.id);
     let (mut names, mut notes, mut network, mut behind) = (Vec::new(), Vec::new(), None, 0);
-    if is_further {
+    if further {
         behind = work.enter(&target.id)?;
         let known = joined::describe(&mut work.host, &path)?;
         names = result::names(&known);
@@ -135,22 +135,22 @@ fn attach(work: &mut Work, target: &Target, is_further: bool, requests: &[Reques
         let mut numbered = (0..=names.len()).map(|number| request.interface.replace("%d", &number.to_string()));
         let interface = numbered.find(|name| !is_taken(name));
         let interface = interface.with_context(|| format!("{} is taken", request.interface))?;
-        let mut request =
-            Request { interface, is_further: network.is_some(), metric: behind + request.metric, ..request.clone() };
+        let (is_further, metric) = (network.is_some(), behind + request.metric);
+        let mut request = NetworkRequest { interface, metric, is_further, ..request.clone() };
         let plan = make(work, &target.directories, &mut request)?;
         notes.extend(note(target, &request, &plan));
         names.extend(result::names(&plan.network));
         network = Some(plan.network);
     }
     let network = match network {
-        Some(network) if requests.len() == 1 && !is_further => network,
+        Some(network) if requests.len() == 1 && !further => network,
         _ => joined::describe(&mut work.host, &path)?,
     };
     Ok((network, notes))
 }
 
 /// Makes one network.
-fn make(work: &mut Work, directories: &Directories, request: &mut Request) -> Result<Plan> {
+fn make(work: &mut Work, directories: &Directories, request: &mut NetworkRequest) -> Result<Plan> {
     if let Some(created) = settings::settings_of(directories, &request.network)? {
         let is_plain = request.settings == Settings::default();
         ensure!(is_plain, "network {}: give its subnets and other settings to `ns network create`", request.network);
@@ -198,7 +198,7 @@ fn tell_of_flush(directories: &Directories) {
 }
 
 /// Tells the record and the bundle.
-fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &Network) -> Result<()> {
+fn finish(target: &mut Joiner, config: Option<&BundleConfig>, netns: &Path, network: &Network) -> Result<()> {
     target.record.set(&Id(target.id.clone()));
     target.record.set(network);
     let Some((bundle, config)) = target.bundle.as_ref().zip(config) else { return Ok(()) };
@@ -208,7 +208,7 @@ fn finish(target: &mut Target, config: Option<&Config>, netns: &Path, network: &
 }
 
 /// Prints the record, or notes what it says of a container that runs, unless it was interrupted.
-fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
+fn hand_on(target: &Joiner, signals: &SignalFd) -> Result<()> {
     let heard = || match signals.read()? {
         Some(received) => bail!("interrupted by signal {}", received.signal),
         None => Ok(()),
@@ -224,7 +224,7 @@ fn hand_on(target: &Target, signals: &SignalFd) -> Result<()> {
 /// Returns what the other containers on the bridge may know of this one. On the default bridge only those have names that are
 /// given one: whoever comes has to tell all others, and there they are strangers to each other mostly, and many. So they are
 /// in a routed network.
-fn note(target: &Target, request: &Request, plan: &Plan) -> Option<Note> {
+fn note(target: &Joiner, request: &NetworkRequest, plan: &Plan) -> Option<Note> {
     let bridge = request.bridge.clone()?;
     if (bridge == DEFAULT_BRIDGE || request.routed_ports().is_some()) && request.names.is_empty() {
         return None;
@@ -236,7 +236,7 @@ fn note(target: &Target, request: &Request, plan: &Plan) -> Option<Note> {
 }
 
 /// Lets a container share the network of another one, which keeps it: nothing is made.
-pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
+pub(crate) fn join(mut target: Joiner, other: &ContainerId) -> Result<()> {
     let path = if named::exists(other) {
         container::namespace(other)
     } else {
@@ -245,27 +245,27 @@ pub(crate) fn join(mut target: Target, other: &ContainerId) -> Result<()> {
         named::of_process(noted.pid).with_context(|| format!("find the network of process {}", noted.pid))?
     };
     let network = joined::describe(&mut Router::open()?, &path)?;
-    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    let config = target.bundle.as_deref().map(BundleConfig::read).transpose()?;
     finish(&mut target, config.as_ref(), &path, &network)?;
     target.record.hand_on().context("print the record")
 }
 
 /// Returns what a record says about its container: the id, whose it is, and the bundle if it has one.
-pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Directories) -> Result<Target> {
+pub(crate) fn target(record: Record, id: Option<ContainerId>, directories: Directories) -> Result<Joiner> {
     let bundle: Option<Bundle> = record.find()?;
     let id = id.map_or_else(|| record.part::<Id>().map(|id| id.0), Ok)?;
     let owner = record.find::<OwnedBy>()?.map_or_else(|| Owner::of_root(&directories), |owned| owned.0);
-    Ok(Target { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories, runs: false })
+    Ok(Joiner { record, bundle: bundle.map(|bundle| bundle.0), id, owner, directories, runs: false })
 }
 
 /// Tells whether the container has its namespace already, and gets one more network.
-pub(crate) fn is_further(target: &Target) -> Result<bool> {
+pub(crate) fn is_further(target: &Joiner) -> Result<bool> {
     let noted = target.record.find::<Network>()?.and_then(|network| network.namespace());
     Ok(target.runs || noted == Some(container::namespace(&target.id)) && named::exists(&target.id))
 }
 
 /// Returns a free name for the host's end of the container's link.
-fn port_name(host: &mut Router, request: &Request) -> Result<String> {
+fn port_name(host: &mut Router, request: &NetworkRequest) -> Result<String> {
     if !request.is_further {
         let known = host.link(&owner::name_of_container(&request.id)).context("look for the container's port")?;
         ensure!(known.is_none(), "container {} has a network already", request.id);

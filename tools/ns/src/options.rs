@@ -29,13 +29,13 @@ const EXAMPLES: &str = include_str!("examples.txt");
 #[derive(Parser, Debug)]
 #[command(name = "ns", version, about, arg_required_else_help = true)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Options {
+pub(crate) struct NsArgs {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: NsVerb,
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Command {
+pub(crate) enum NsVerb {
     Add(Box<Add>),
     /// Check that the containers' networks have everything they need on the host
     ///

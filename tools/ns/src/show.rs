@@ -15,8 +15,8 @@ use anyhow::{Result, anyhow};
 use serde_json::{Map, Value, json};
 use sys::namespace::Kind;
 
-use crate::enter::Target;
-use crate::list::{Namespace, Process, Scan, Wanted, mounts, open_proc, unescape};
+use crate::enter::EnterTarget;
+use crate::list::{Scan, Scanned, ScannedProcess, Wanted, mounts, open_proc, unescape};
 
 /// Shows what a pid, a namespace's number, a container's id or a named namespace stands for.
 pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
@@ -27,9 +27,9 @@ pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
     let number = what.parse::<u64>().ok();
     let shown = match number.and_then(|inode| scan.namespaces.get(&inode)) {
         Some(namespace) => one(namespace, proc, &scan)?,
-        None => match Target::find(what, || states.to_owned())? {
-            Target::Process { pid, .. } | Target::Foreign { pid, .. } => process(pid, proc, &scan)?,
-            Target::Network(path) => json!({"path": path, "net": net::describe(&path, proc, &scan)?}),
+        None => match EnterTarget::find(what, || states.to_owned())? {
+            EnterTarget::Process { pid, .. } | EnterTarget::Foreign { pid, .. } => process(pid, proc, &scan)?,
+            EnterTarget::Network(path) => json!({"path": path, "net": net::describe(&path, proc, &scan)?}),
         },
     };
     let text = if as_json { shown.to_string() + "\n" } else { text::write(&shown) };
@@ -40,14 +40,14 @@ pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
 pub(crate) fn diff(names: [&str; 2], states: &Path, as_json: bool) -> Result<()> {
     let proc = open_proc()?;
     let scan = Scan::read(proc.as_fd(), &Kind::ALL)?;
-    let describe = |name: &str| process(Target::find(name, || states.to_owned())?.pid()?, proc.as_fd(), &scan);
+    let describe = |name: &str| process(EnterTarget::find(name, || states.to_owned())?.pid()?, proc.as_fd(), &scan);
     let compared = diff::compare(&describe(names[0])?, &describe(names[1])?);
     let text = if as_json { compared.to_string() + "\n" } else { diff::write(&compared) };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// One namespace: what its type has to show.
-fn one(namespace: &Namespace, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
+fn one(namespace: &Scanned, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let kind = namespace.kind;
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
@@ -82,7 +82,7 @@ fn process(pid: i32, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let names: Map<String, Value> =
         Kind::ALL.iter().zip(own).map(|(kind, n)| (kind.name().to_owned(), json!(n))).collect();
     let wanted = Wanted { command: true, uid: true, ppid: true, cgroups: false };
-    let [command] = Process::read_all(proc, &[pid], wanted).try_into().unwrap_or_default();
+    let [command] = ScannedProcess::read_all(proc, &[pid], wanted).try_into().unwrap_or_default();
     let status = status(pid);
     let field = |name: &str| status.get(name).cloned().unwrap_or_default();
     let seccomp = match field("Seccomp").as_str() {
@@ -171,8 +171,8 @@ fn processes(inode: u64, proc: BorrowedFd<'_>, scan: &Scan) -> Value {
         scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
     pids.sort_unstable();
     let wanted = Wanted { ppid: true, command: true, uid: true, cgroups: false };
-    let all = Process::read_all(proc, &pids, wanted);
-    let describe = |(pid, process): &(i32, Process)| {
+    let all = ScannedProcess::read_all(proc, &pids, wanted);
+    let describe = |(pid, process): &(i32, ScannedProcess)| {
         let pids = status(*pid).get("NSpid").cloned().unwrap_or_default();
         let inner: Vec<i32> = pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
         json!({"pid": pid, "pids": inner, "ppid": process.ppid, "uid": process.uid, "command": process.command})

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use container::{ContainerId, Owner};
 use log::warn;
 use record::{Input, Network, PortOptions, Protocol, Record};
@@ -28,7 +28,7 @@ const EXPOSED: &str = "org.opencontainers.image.exposedPorts";
 const HERE_ALONE: [&str; 5] = ["pid", "netns", "id", "listen-fd", "while"];
 
 /// Publishes ports and prints the record, which has them as `ports`.
-pub(crate) fn run(options: &Add) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(options: &Add) -> Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
     record.set_options(&PortOptions(cli::given(&HERE_ALONE)?))?;
     let mut wishes = options.publish.clone();
@@ -85,13 +85,7 @@ fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
 }
 
 /// Publishes ports by translation, and others by a proxy, and prints the record: what cannot be told is withdrawn.
-fn translate(
-    options: &Add,
-    target: &Target,
-    mut record: Record,
-    specs: &[PortSpec],
-    proxied: &[Wish],
-) -> anyhow::Result<()> {
+fn translate(options: &Add, target: &Target, mut record: Record, specs: &[PortSpec], proxied: &[Wish]) -> Result<()> {
     let directories = options.roots.directories();
     // Before the probe below: the sockets that an earlier call holds for this container would look like another's.
     let before = beside::release(&directories, &target.owner.id, |_| true)?;
@@ -136,7 +130,7 @@ fn translate(
 }
 
 /// Finds the container, and the record to hand on; whether that came from a stage before.
-fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
+fn find(options: &Add) -> Result<(Record, Target, bool)> {
     let id = options.id.as_ref();
     let directories = options.roots.directories();
     let owner = Owner::of_root(&directories);
@@ -159,7 +153,7 @@ fn find(options: &Add) -> anyhow::Result<(Record, Target, bool)> {
 }
 
 /// Returns the id that a word or a path's end is.
-pub(crate) fn id(name: &Path) -> anyhow::Result<ContainerId> {
+pub(crate) fn id(name: &Path) -> Result<ContainerId> {
     ContainerId::of_path(name).map_err(|error| cli::Usage(error.to_string()).into())
 }
 
@@ -170,7 +164,7 @@ pub(crate) fn is_id(name: &Path) -> bool {
 }
 
 /// Reads a record by the input rule; a directory is a bundle, which says nothing of the network but its id.
-pub(crate) fn read(input: Option<&Path>) -> anyhow::Result<Record> {
+pub(crate) fn read(input: Option<&Path>) -> Result<Record> {
     match Input::read(input)? {
         Input::Record(record) => Ok(record),
         Input::Directory(path) => {
@@ -180,7 +174,7 @@ pub(crate) fn read(input: Option<&Path>) -> anyhow::Result<Record> {
 }
 
 /// Returns what the image exposes, each on a random port.
-fn exposed(record: &Record, bundle: Option<&Path>) -> anyhow::Result<Vec<PortSpec>> {
+fn exposed(record: &Record, bundle: Option<&Path>) -> Result<Vec<PortSpec>> {
     let from_record = record.member("annotations").and_then(|annotations| annotations.get(EXPOSED)).cloned();
     let annotation = match bundle.filter(|_| from_record.is_none()) {
         Some(bundle) => {

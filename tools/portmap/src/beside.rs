@@ -20,12 +20,12 @@ use crate::target::Target;
 pub(crate) const MOST: usize = 256;
 
 /// What such a process holds, and for whom.
-pub(crate) struct Held {
+pub(crate) struct HeldPorts {
     target: Target,
     pub(crate) ports: Vec<PortMapping>,
 }
 
-impl Held {
+impl HeldPorts {
     fn of_record(record: &Record) -> Option<Self> {
         let network = record.find::<Network>().ok()??;
         let owner = record.find::<OwnedBy>().ok()?.map(|owned| owned.0);
@@ -55,9 +55,13 @@ impl Held {
 }
 
 /// Ends a container's process, so that its ports are free. Returns what it held.
-pub(crate) fn release(directories: &Directories, id: &str, leaves: impl Fn(&Record) -> bool) -> Result<Option<Held>> {
+pub(crate) fn release(
+    directories: &Directories,
+    id: &str,
+    leaves: impl Fn(&Record) -> bool,
+) -> Result<Option<HeldPorts>> {
     let sockets = Sockets::beside(directories, Some(id));
-    let held = sockets.records()?.iter().filter(|record| leaves(record)).find_map(Held::of_record);
+    let held = sockets.records()?.iter().filter(|record| leaves(record)).find_map(HeldPorts::of_record);
     sockets.dismiss(leaves)?;
     Ok(held)
 }
@@ -65,7 +69,7 @@ pub(crate) fn release(directories: &Directories, id: &str, leaves: impl Fn(&Reco
 /// Ends the processes of containers that are gone or unwanted.
 pub(crate) fn sweep(directories: &Directories, is_unwanted: impl Fn(&str) -> bool) -> Result<()> {
     let sockets = Sockets::beside(directories, None);
-    let is_gone = |record: &Record| Held::of_record(record).is_none_or(|held| held.target.owner.is_gone());
+    let is_gone = |record: &Record| HeldPorts::of_record(record).is_none_or(|held| held.target.owner.is_gone());
     sockets.dismiss(|record| is_gone(record) || id_of(record).is_some_and(|id| is_unwanted(&id)))?;
     sockets.sweep()
 }

@@ -59,12 +59,12 @@ fn beside(address: IpAddr, step: fn(u128, u128) -> u128) -> IpAddr {
 
 /// A connection meets it that comes from one of the sources and asks for one of the destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Condition {
+pub(crate) struct SourceCondition {
     pub(crate) source: Range,
     pub(crate) destination: Range,
 }
 
-impl Condition {
+impl SourceCondition {
     /// Tells whether a connection could meet both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.source.overlaps(other.source) && self.destination.overlaps(other.destination)
@@ -85,7 +85,7 @@ impl Condition {
 /// The conditions of both families, one of which has to be met. A family of which none is there is open to all. In
 /// `portmap list` where a CNI configuration had some.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Conditions(pub(crate) Vec<Condition>);
+pub(crate) struct Conditions(pub(crate) Vec<SourceCondition>);
 
 record::part! { Conditions: "conditions" by "portmap"; }
 
@@ -112,7 +112,7 @@ impl Conditions {
         ensure!(!sources.is_empty() && !destinations.is_empty(), "no address meets all of them");
         ensure!(sources.len() * destinations.len() <= PAIRS, "more than {PAIRS} pairs of networks");
         let pairs = sources.iter().flat_map(|source| {
-            destinations.iter().map(|destination| Condition { source: *source, destination: *destination })
+            destinations.iter().map(|destination| SourceCondition { source: *source, destination: *destination })
         });
         Ok(Self(pairs.collect()))
     }
@@ -120,16 +120,16 @@ impl Conditions {
     /// Refuses what [`Conditions::parse`] does not make: a list may come from anywhere.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let unsound = self.0.iter().find(|condition| !condition.is_sound());
-        let Some(Condition { source, destination }) = unsound else { return Ok(()) };
+        let Some(SourceCondition { source, destination }) = unsound else { return Ok(()) };
         bail!("conditions: {}-{} to {}-{} is not a range", source.0, source.1, destination.0, destination.1)
     }
 
     /// Returns those for a port on this address of the host, or on every one; `None` where it is open to all.
-    pub(crate) fn at(&self, host_ip: Option<IpAddr>, is_ipv4: bool) -> Option<Vec<Condition>> {
+    pub(crate) fn at(&self, host_ip: Option<IpAddr>, is_ipv4: bool) -> Option<Vec<SourceCondition>> {
         let mut own = self.0.iter().filter(|condition| condition.is_ipv4() == is_ipv4).peekable();
         own.peek()?;
         let here = host_ip.map_or_else(|| Range::all(is_ipv4), |host_ip| Range(host_ip, host_ip));
-        let at = own.filter_map(|own| Some(Condition { destination: own.destination.common(here)?, ..*own }));
+        let at = own.filter_map(|own| Some(SourceCondition { destination: own.destination.common(here)?, ..*own }));
         // A list has those of every address of the host, one of which may be part of another.
         Some(distinct(at))
     }
@@ -204,7 +204,7 @@ mod tests {
             let is_ipv4 = !text.contains(':');
             let pair = |text: &&str| {
                 let (source, destination) = text.split_once(' ').unwrap();
-                Condition { source: range(source, is_ipv4), destination: range(destination, is_ipv4) }
+                SourceCondition { source: range(source, is_ipv4), destination: range(destination, is_ipv4) }
             };
             assert_eq!(parse(text, is_ipv4).unwrap().0, want.iter().map(pair).collect::<Vec<_>>(), "{text}");
         }

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use anyhow::Context;
 use log::{debug, warn};
 use netlink::route::Router;
-use netlink::{Attribute, Attributes, Family, Raw, Socket, find, parse, unless};
+use netlink::{Attribute, Attributes, NetlinkFamily, Raw, Socket, find, parse, unless};
 use record::Protocol;
 use rustix::io::Errno;
 
 use crate::firewall::protocol_number;
-use crate::mapping::{Mapping, Step};
+use crate::mapping::{Mapping, MappingStep};
 
 // include/uapi/linux/netfilter/nfnetlink_conntrack.h
 const GET: u16 = (1 << 8) + 1;
@@ -34,17 +34,17 @@ struct Flow {
 
 /// Ends connections that the steps leave with a wrong translation: those to what was withdrawn, and datagrams to the
 /// host itself that now go to a container. That they are not ended is no reason to fail.
-pub(crate) fn forget(steps: &[Step]) {
+pub(crate) fn forget(steps: &[MappingStep]) {
     if let Err(error) = delete_stale(steps) {
         warn!("forget old connections: {error:#}");
     }
 }
 
-fn delete_stale(steps: &[Step]) -> anyhow::Result<()> {
-    let stale = |step: &&Step| match step {
-        Step::Withdraw(_) => true,
-        Step::Publish(mapping) => mapping.protocol != Protocol::Tcp,
-        Step::Unloop(_) | Step::Loop(_) => false,
+fn delete_stale(steps: &[MappingStep]) -> anyhow::Result<()> {
+    let stale = |step: &&MappingStep| match step {
+        MappingStep::Withdraw(_) => true,
+        MappingStep::Publish(mapping) => mapping.protocol != Protocol::Tcp,
+        MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
     };
     let steps: Vec<_> = steps.iter().filter(stale).collect();
     if steps.is_empty() || is_empty() {
@@ -52,7 +52,7 @@ fn delete_stale(steps: &[Step]) -> anyhow::Result<()> {
     }
     let own = Router::open()?.addresses().context("list addresses")?;
     let own: Vec<_> = own.into_iter().map(|own| own.address.address).collect();
-    let mut socket = Socket::open(Family::Netfilter)?;
+    let mut socket = Socket::open(NetlinkFamily::Netfilter)?;
     // Of every family at once: what takes the time is the kernel's walk through its whole table.
     let request = Raw { kind: GET, payload: vec![AF_UNSPEC, 0, 0, 0] };
     for answer in socket.dump(&request).context("list connections")? {
@@ -68,7 +68,7 @@ fn is_empty() -> bool {
     std::fs::read("/proc/sys/net/netfilter/nf_conntrack_count").is_ok_and(|count| count.trim_ascii() == b"0")
 }
 
-fn answer_is_stale(answer: &Raw, step: &Step, own: &[IpAddr]) -> bool {
+fn answer_is_stale(answer: &Raw, step: &MappingStep, own: &[IpAddr]) -> bool {
     let flow = |kind| find(attributes(answer), kind).and_then(|tuple| flow(&tuple));
     match (flow(CTA_TUPLE_ORIG), flow(CTA_TUPLE_REPLY)) {
         (Some(original), Some(reply)) => is_stale(original, reply, step, own),
@@ -76,18 +76,18 @@ fn answer_is_stale(answer: &Raw, step: &Step, own: &[IpAddr]) -> bool {
     }
 }
 
-fn is_stale(original: Flow, reply: Flow, step: &Step, own: &[IpAddr]) -> bool {
+fn is_stale(original: Flow, reply: Flow, step: &MappingStep, own: &[IpAddr]) -> bool {
     let came_for = |mapping: &Mapping| {
         original.protocol == protocol_number(mapping.protocol)
             && (mapping.host.first..=mapping.host.last).contains(&original.destination_port)
             && mapping.host_ip.is_none_or(|host_ip| host_ip == original.destination)
     };
     match step {
-        Step::Withdraw(mapping) => came_for(mapping) && reply.source == mapping.target,
-        Step::Publish(mapping) => {
+        MappingStep::Withdraw(mapping) => came_for(mapping) && reply.source == mapping.target,
+        MappingStep::Publish(mapping) => {
             came_for(mapping) && own.contains(&original.destination) && reply.source != mapping.target
         }
-        Step::Unloop(_) | Step::Loop(_) => false,
+        MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
     }
 }
 
@@ -156,8 +156,8 @@ mod tests {
         ] {
             let original = flow("203.0.113.2", to, 53);
             let stale = |step| is_stale(original, back(answers), &step, &own);
-            assert_eq!(stale(Step::Withdraw(mapping.clone())), withdraw, "{to} {answers}");
-            assert_eq!(stale(Step::Publish(mapping.clone())), publish, "{to} {answers}");
+            assert_eq!(stale(MappingStep::Withdraw(mapping.clone())), withdraw, "{to} {answers}");
+            assert_eq!(stale(MappingStep::Publish(mapping.clone())), publish, "{to} {answers}");
         }
     }
 }

@@ -50,16 +50,16 @@ impl Sockets {
     }
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
-    pub(crate) fn make(&self, record: &Record) -> anyhow::Result<Control> {
+    pub(crate) fn make(&self, record: &Record) -> anyhow::Result<ServerSocket> {
         let created = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
         created.with_context(|| format!("make {}", self.path.display()))?;
         let directory = self.open()?.with_context(|| format!("open {}", self.path.display()))?;
-        let make = || -> anyhow::Result<Control> {
+        let make = || -> anyhow::Result<ServerSocket> {
             // Between binding and listening a socket looks like one that was left.
             flock(&directory, FlockOperation::LockExclusive)?;
             self.sweep_in(&directory);
             let (name, listener) = self.bind_anew(&directory)?;
-            Ok(Control { listener, name: Name(self.path.join(name)), record: record.to_line() + "\n" })
+            Ok(ServerSocket { listener, name: SocketName(self.path.join(name)), record: record.to_line() + "\n" })
         };
         make().with_context(|| format!("make a control socket in {}", self.path.display()))
     }
@@ -168,24 +168,24 @@ pub(crate) fn id_of(record: &Record) -> Option<ContainerId> {
 
 /// A server's end.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ServerSocket {
     listener: UnixListener,
-    name: Name,
+    name: SocketName,
     record: String,
 }
 
 /// A socket's name in the file system, which goes with this.
 #[derive(Debug)]
-pub(crate) struct Name(pub(crate) PathBuf);
+pub(crate) struct SocketName(pub(crate) PathBuf);
 
-impl Drop for Name {
+impl Drop for SocketName {
     fn drop(&mut self) {
         // Nobody listens there any more, whoever removes it.
         let _left = fs::remove_file(&self.0);
     }
 }
 
-impl Control {
+impl ServerSocket {
     /// Returns the socket's path.
     pub(crate) fn path(&self) -> &Path {
         &self.name.0

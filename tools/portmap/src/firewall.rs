@@ -7,14 +7,14 @@ mod index;
 mod ruleset;
 mod view;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail};
 use log::{debug, warn};
 use netlink::nft::{Family, Table};
 use netlink::{Batch, Socket, flag};
 use rustix::io::Errno;
 
 use crate::host;
-use crate::mapping::{self, Mapping, Step};
+use crate::mapping::{self, Mapping, MappingStep};
 
 pub(crate) use entry::number as protocol_number;
 pub(crate) use view::View;
@@ -48,13 +48,13 @@ fn name(place: Place) -> String {
 
 impl Firewall {
     /// Opens the firewall of the calling thread's network namespace.
-    pub(crate) fn open() -> anyhow::Result<Self> {
-        let socket = Socket::open(netlink::Family::Netfilter).context("open nftables")?;
+    pub(crate) fn open() -> Result<Self> {
+        let socket = Socket::open(netlink::NetlinkFamily::Netfilter).context("open nftables")?;
         Ok(Self { socket, holder: None })
     }
 
     /// Opens it as one whose mappings the kernel removes when this is dropped, however the process ends.
-    pub(crate) fn open_as_holder() -> anyhow::Result<Self> {
+    pub(crate) fn open_as_holder() -> Result<Self> {
         let firewall = Self::open()?;
         let holder = Some(firewall.socket.number().context("open nftables")?);
         Ok(Self { holder, ..firewall })
@@ -66,7 +66,7 @@ impl Firewall {
     }
 
     /// Tells whether ports can be translated at all: it needs a privilege, and a kernel that has nftables.
-    pub(crate) fn is_usable() -> anyhow::Result<bool> {
+    pub(crate) fn is_usable() -> Result<bool> {
         match Self::open().and_then(|mut firewall| generation(&mut firewall.socket)) {
             Err(error) if reason(&error).is_some_and(|errno| sys::file::says_nothing(&errno.into())) => Err(error),
             asked => Ok(asked.is_ok()),
@@ -74,7 +74,7 @@ impl Firewall {
     }
 
     /// Looks at what is there, if this user may.
-    pub(crate) fn visible(&mut self) -> anyhow::Result<Option<View<'_>>> {
+    pub(crate) fn visible(&mut self) -> Result<Option<View<'_>>> {
         match self.view() {
             Err(error) if is_denied(&error) => {
                 warn!("only what proxies serve is looked at: {error:#}");
@@ -85,7 +85,7 @@ impl Firewall {
     }
 
     /// Looks at what is there.
-    pub(crate) fn view(&mut self) -> anyhow::Result<View<'_>> {
+    pub(crate) fn view(&mut self) -> Result<View<'_>> {
         View::open(&mut self.socket)
     }
 
@@ -94,7 +94,7 @@ impl Firewall {
         &mut self,
         owner: Option<&str>,
         leaves: impl Fn(&Mapping) -> bool,
-    ) -> anyhow::Result<Vec<Step>> {
+    ) -> Result<Vec<MappingStep>> {
         self.change(|view| {
             let present = if let Some(id) = owner { view.read_owner(id)? } else { view.read_all()? };
             Ok(mapping::withdraw(present, &leaves))
@@ -105,8 +105,8 @@ impl Firewall {
     /// changed since the plan was made. Returns the steps.
     pub(crate) fn change(
         &mut self,
-        mut plan: impl FnMut(&mut View<'_>) -> anyhow::Result<Vec<Step>>,
-    ) -> anyhow::Result<Vec<Step>> {
+        mut plan: impl FnMut(&mut View<'_>) -> Result<Vec<MappingStep>>,
+    ) -> Result<Vec<MappingStep>> {
         let holder = self.holder;
         for _ in 0..TRIES {
             let mut view = self.view()?;
@@ -128,7 +128,7 @@ impl Firewall {
     }
 
     /// Closes 127.0.0.0/8 to neighbours and containers.
-    pub(crate) fn guard(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn guard(&mut self) -> Result<()> {
         let mut batch = Batch::nftables(None);
         batch.push(&guard::TABLE.create(), flag::CREATE);
         guard::write(&mut batch, guard::TABLE);
@@ -138,7 +138,7 @@ impl Firewall {
 
 impl View<'_> {
     /// Does what is planned, in one transaction.
-    fn apply(&mut self, steps: &[Step], holder: Option<u32>) -> anyhow::Result<()> {
+    fn apply(&mut self, steps: &[MappingStep], holder: Option<u32>) -> Result<()> {
         let mut batch = Batch::nftables(self.generation);
         match (self.guard, self.has_ipv4(steps)) {
             (None | Some(false), true) => {
@@ -156,7 +156,7 @@ impl View<'_> {
     }
 
     /// Adds what the steps change in a table; one that lacks something, or that is of an older kind, is made anew.
-    fn add_table(&mut self, batch: &mut Batch, place: Place, steps: &[Step]) -> anyhow::Result<()> {
+    fn add_table(&mut self, batch: &mut Batch, place: Place, steps: &[MappingStep]) -> Result<()> {
         let name = name(place);
         let table = Table { family: place.0, name: &name };
         let count = self.left(place, steps);
@@ -203,7 +203,7 @@ impl View<'_> {
     }
 }
 
-fn generation(socket: &mut Socket) -> anyhow::Result<Option<u32>> {
+fn generation(socket: &mut Socket) -> Result<Option<u32>> {
     let answer = socket.fetch(&netlink::nft::generation_request()).map_err(refused);
     Ok(netlink::nft::generation(&answer.context("read nftables' rule set")?))
 }
@@ -227,7 +227,7 @@ fn reason(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(|cause| cause.downcast_ref::<netlink::Error>()).and_then(netlink::Error::errno)
 }
 
-fn refusal(steps: &[Step], error: anyhow::Error) -> anyhow::Error {
+fn refusal(steps: &[MappingStep], error: anyhow::Error) -> anyhow::Error {
     let what = match steps {
         [step] => step.to_string(),
         [step, ..] => format!("{step} and {} more", steps.len() - 1),

@@ -25,7 +25,7 @@ pub(crate) fn open(how: Forward, mappings: &[Mapping]) -> anyhow::Result<()> {
         loss: "other machines will not reach the ports".to_owned(),
     };
     let how = if mappings.is_empty() { Forward::Off } else { how };
-    foreign::open(&mut Socket::open(netlink::Family::Netfilter)?, how, &passage)
+    foreign::open(&mut Socket::open(netlink::NetlinkFamily::Netfilter)?, how, &passage)
 }
 
 /// Where `ns add` has let all of a bridge's packets through, those of its ports come through too.

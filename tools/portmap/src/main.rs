@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use rustix::thread::CapabilitySet;
 
-use options::{Command, Options};
+use options::{PortmapArgs, PortmapVerb};
 
 /// To translate, to enter the container's network, and to tell who has a port already; what goes on in the background
 /// gives up more when it serves.
@@ -53,15 +53,15 @@ fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
-fn run(options: Options) -> anyhow::Result<ExitCode> {
+fn run(options: PortmapArgs) -> anyhow::Result<ExitCode> {
     confine::enter(&ROOM)?;
     match options.command {
         None => add::run(&options.add),
-        Some(Command::Add(add)) => add::run(&add),
-        Some(Command::Del(del)) => del::run(&del),
-        Some(Command::List(list)) => list::run(&list),
-        Some(Command::Check(check)) => upkeep::check(&check),
-        Some(Command::Gc(gc)) => upkeep::gc(&gc),
-        Some(Command::Restore(restore)) => restore::restore(&restore),
+        Some(PortmapVerb::Add(add)) => add::run(&add),
+        Some(PortmapVerb::Del(del)) => del::run(&del),
+        Some(PortmapVerb::List(list)) => list::run(&list),
+        Some(PortmapVerb::Check(check)) => upkeep::check(&check),
+        Some(PortmapVerb::Gc(gc)) => upkeep::gc(&gc),
+        Some(PortmapVerb::Restore(restore)) => restore::restore(&restore),
     }
 }

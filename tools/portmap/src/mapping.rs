@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use netlink::route::Cidr;
 use record::{PortMapping, Protocol};
 
-use crate::condition::{Condition, Range};
+use crate::condition::{Range, SourceCondition};
 use crate::owner::MappingOwner;
 use crate::spec::{Span, any, endpoint};
 
@@ -23,7 +23,7 @@ pub(crate) struct Mapping {
     /// The first port in the container.
     pub(crate) port: u16,
     /// Who may come; one of a port's conditions makes one mapping. `None` is everybody.
-    pub(crate) condition: Option<Condition>,
+    pub(crate) condition: Option<SourceCondition>,
     pub(crate) owner: MappingOwner,
     /// The number of the process's socket that holds it; `None` where it stays until it is withdrawn.
     pub(crate) held_by: Option<u32>,
@@ -40,15 +40,15 @@ impl Mapping {
         self.protocol == other.protocol && same_family && self.host.overlaps(other.host)
     }
 
-    fn meets(&self) -> Condition {
+    fn meets(&self) -> SourceCondition {
         let all = Range::all(self.target.is_ipv4());
         let here = self.host_ip.map_or(all, |host_ip| Range(host_ip, host_ip));
-        self.condition.unwrap_or(Condition { source: all, destination: here })
+        self.condition.unwrap_or(SourceCondition { source: all, destination: here })
     }
 
     /// Returns the mapping for those who meet the condition. A single destination is the host's address, as it is when it
     /// is read from the firewall.
-    pub(crate) fn under(self, condition: Condition) -> Self {
+    pub(crate) fn under(self, condition: SourceCondition) -> Self {
         let Range(first, last) = condition.destination;
         Self { host_ip: (first == last).then_some(first), condition: Some(condition), ..self }
     }
@@ -100,21 +100,21 @@ pub(crate) struct Published {
 
 /// One change of the firewall.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum MappingStep {
     Withdraw(Mapping),
     Publish(Mapping),
     Unloop(Hairpin),
     Loop(Hairpin),
 }
 
-impl Step {
+impl MappingStep {
     /// Tells whether it puts something there.
     pub(crate) fn adds(&self) -> bool {
         matches!(self, Self::Publish(_) | Self::Loop(_))
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for MappingStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Withdraw(mapping) => write!(f, "withdraw {mapping} from {}", mapping.owner.id),
@@ -139,7 +139,7 @@ pub(crate) struct Taken {
 
 /// Plans how to publish what is wanted. What the same container had on these ports is replaced, and what containers
 /// left that are no more.
-pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Step>, Taken> {
+pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<MappingStep>, Taken> {
     let is_outdated = |mapping: &&Mapping| is_outdated(mapping, &wanted.mappings);
     let mut withdrawn: Vec<&Mapping> = present.mappings.iter().filter(is_outdated).collect();
     let mut steps = Vec::new();
@@ -159,7 +159,7 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
                 withdrawn.push(holder);
             }
         }
-        steps.push(Step::Publish(mapping.clone()));
+        steps.push(MappingStep::Publish(mapping.clone()));
     }
     // The firewall has one element for an address, whoever asked first.
     for hairpin in &wanted.hairpins {
@@ -168,12 +168,12 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Ste
         if present.hairpins.iter().filter(same_target).any(serves) {
             continue;
         }
-        steps.extend(present.hairpins.iter().filter(same_target).cloned().map(Step::Unloop));
-        steps.push(Step::Loop(hairpin.clone()));
+        steps.extend(present.hairpins.iter().filter(same_target).cloned().map(MappingStep::Unloop));
+        steps.push(MappingStep::Loop(hairpin.clone()));
     }
     // Removing first: a map takes a key once.
-    steps.sort_by_key(Step::adds);
-    Ok(withdrawn.into_iter().cloned().map(Step::Withdraw).chain(steps).collect())
+    steps.sort_by_key(MappingStep::adds);
+    Ok(withdrawn.into_iter().cloned().map(MappingStep::Withdraw).chain(steps).collect())
 }
 
 /// What a port's conditions were does not add up with what they are now.
@@ -195,10 +195,10 @@ fn gives_way(holder: &MappingOwner, holder_target: IpAddr, owner: &MappingOwner,
 
 /// Plans how to withdraw the mappings that `leaves` says, and what is only there for them. What a process holds is for
 /// that process to let go.
-pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -> Vec<Step> {
+pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -> Vec<MappingStep> {
     let (leaving, staying): (Vec<_>, Vec<_>) =
         present.mappings.iter().filter(|mapping| mapping.held_by.is_none()).partition(|mapping| leaves(mapping));
-    let mut steps: Vec<_> = leaving.into_iter().cloned().map(Step::Withdraw).collect();
+    let mut steps: Vec<_> = leaving.into_iter().cloned().map(MappingStep::Withdraw).collect();
     let mut all_heirs: BTreeMap<IpAddr, Vec<&Mapping>> = BTreeMap::new();
     for mapping in staying {
         all_heirs.entry(mapping.target).or_default().push(mapping);
@@ -208,14 +208,14 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
         if heirs.iter().any(|mapping| mapping.owner == hairpin.owner) {
             continue;
         }
-        steps.push(Step::Unloop(hairpin.clone()));
+        steps.push(MappingStep::Unloop(hairpin.clone()));
         // The rule serves all ports at this address, and only its comment says whose it is: it goes over to one that
         // stays.
         if let Some(heir) = heirs.first() {
-            steps.push(Step::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
+            steps.push(MappingStep::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
         }
     }
-    steps.sort_by_key(Step::adds);
+    steps.sort_by_key(MappingStep::adds);
     steps
 }
 
@@ -278,7 +278,7 @@ mod tests {
     fn ports_with_conditions_overlap_where_somebody_meets_both() {
         let under = |id: &str, source: &str, destination: &str| {
             let range = |cidr: &str| Range::from(cidr.parse::<Cidr>().unwrap());
-            let condition = Condition { source: range(source), destination: range(destination) };
+            let condition = SourceCondition { source: range(source), destination: range(destination) };
             mapping(id, None, (8080, 8080), "10.88.0.2").under(condition)
         };
         let web = under("web", "10.0.0.0/8", "0.0.0.0/0");
@@ -294,7 +294,7 @@ mod tests {
         let plan = |present: &[Mapping], wanted: &Mapping| {
             publish(&published(present), &published(std::slice::from_ref(wanted))).unwrap()
         };
-        let want = [Step::Withdraw(web.clone()), Step::Publish(narrow.clone())];
+        let want = [MappingStep::Withdraw(web.clone()), MappingStep::Publish(narrow.clone())];
         assert_eq!(plan(std::slice::from_ref(&web), &narrow), want);
         assert_eq!(plan(&[narrow.clone(), under("web", "10.128.0.0/9", "0.0.0.0/0")], &narrow).len(), 1);
     }
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(publish(&web, &web), Ok(vec![]));
         let moved = mapping("web", None, (8080, 8080), "10.88.0.9");
         let steps = publish(&web, &Published { mappings: vec![moved.clone()], hairpins: vec![] });
-        assert_eq!(steps, Ok(vec![Step::Withdraw(web.mappings[0].clone()), Step::Publish(moved)]));
+        assert_eq!(steps, Ok(vec![MappingStep::Withdraw(web.mappings[0].clone()), MappingStep::Publish(moved)]));
     }
 
     #[test]
@@ -318,10 +318,10 @@ mod tests {
         assert_eq!(
             steps,
             [
-                Step::Withdraw(dead.mappings[0].clone()),
-                Step::Unloop(dead.hairpins[0].clone()),
-                Step::Publish(web.mappings[0].clone()),
-                Step::Loop(web.hairpins[0].clone()),
+                MappingStep::Withdraw(dead.mappings[0].clone()),
+                MappingStep::Unloop(dead.hairpins[0].clone()),
+                MappingStep::Publish(web.mappings[0].clone()),
+                MappingStep::Loop(web.hairpins[0].clone()),
             ]
         );
     }
@@ -340,8 +340,8 @@ mod tests {
         assert_eq!(publish(&there, &there), Ok(vec![]));
         // The holder's own transaction takes the place of what was to stay.
         let steps = publish(&published(std::slice::from_ref(&web)), &there).unwrap();
-        assert_eq!(steps.first(), Some(&Step::Withdraw(web)));
-        assert!(steps.contains(&Step::Publish(held)));
+        assert_eq!(steps.first(), Some(&MappingStep::Withdraw(web)));
+        assert!(steps.contains(&MappingStep::Publish(held)));
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
             published(&[mapping("web", None, (80, 80), "10.88.0.2"), mapping("web", None, (81, 81), "10.88.0.2")]);
         both.hairpins.pop();
         let steps = withdraw(&both, |mapping| mapping.host.first == 80);
-        assert_eq!(steps, [Step::Withdraw(both.mappings[0].clone())]);
+        assert_eq!(steps, [MappingStep::Withdraw(both.mappings[0].clone())]);
         assert_eq!(withdraw(&both, |mapping| mapping.owner.id == "web").len(), 3);
     }
 }

@@ -17,15 +17,15 @@ use crate::spec::Wish;
     args_conflicts_with_subcommands = true,
     after_help = include_str!("examples.txt")
 )]
-pub(crate) struct Options {
+pub(crate) struct PortmapArgs {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<PortmapVerb>,
     #[command(flatten)]
     pub(crate) add: Add,
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Command {
+pub(crate) enum PortmapVerb {
     Add(Add),
     Del(Del),
     List(List),

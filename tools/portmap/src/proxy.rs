@@ -39,11 +39,11 @@ use sys::namespace::Kind;
 
 pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
 
-use crate::control::{Control, Name};
+use crate::control::{ServerSocket, SocketName};
 use crate::options::ProxyProtocol;
 use crate::spec::Served;
 use crate::target::Target;
-use crate::watch::Watch;
+use crate::watch::LifetimeWatch;
 
 use datagram::Flows;
 use door::Doors;
@@ -75,10 +75,10 @@ pub(crate) struct Proxy {
     others: Vec<Worker>,
     readiness: Readiness,
     flows: Flows,
-    control: Control,
-    watch: Watch,
+    control: ServerSocket,
+    watch: LifetimeWatch,
     /// They go when it ends.
-    names: Vec<Name>,
+    names: Vec<SocketName>,
 }
 
 /// Moves the process, which has one thread yet, into the container's network namespace.
@@ -97,8 +97,8 @@ impl Proxy {
     /// Takes over listening sockets.
     pub(crate) fn new(
         listeners: Vec<Listener>,
-        control: Control,
-        watch: Watch,
+        control: ServerSocket,
+        watch: LifetimeWatch,
         greeting: Option<ProxyProtocol>,
         threads: usize,
     ) -> anyhow::Result<Self> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use container::{Condition, Directories, Known, Owner};
 use log::warn;
 use netlink::forwarding;
@@ -17,7 +17,7 @@ use crate::control::{Sockets, id_of};
 use crate::firewall::{self, Firewall, View};
 use crate::held::HeldBy;
 use crate::host::{self, Way};
-use crate::mapping::{self, Hairpin, Mapping, Published, Step, Taken};
+use crate::mapping::{self, Hairpin, Mapping, MappingStep, Published, Taken};
 use crate::owner::MappingOwner;
 use crate::probe;
 use crate::spec::{HostPorts, PortSpec, Span, any};
@@ -69,14 +69,14 @@ pub(crate) struct Publication {
     /// With the ports that were chosen.
     pub(crate) mappings: Vec<Mapping>,
     /// What was done for them: some may have been there before.
-    steps: Vec<Step>,
+    steps: Vec<MappingStep>,
 }
 
 impl Publication {
     /// Withdraws what was published, where nobody can be told of it. The error that is told says more than one of this.
     pub(crate) fn take_back(&self, firewall: &mut Firewall, id: &str) {
         let own = |mapping: &Mapping| {
-            self.steps.iter().any(|step| matches!(step, Step::Publish(published) if published == mapping))
+            self.steps.iter().any(|step| matches!(step, MappingStep::Publish(published) if published == mapping))
         };
         if let Err(error) = firewall.withdraw(Some(id), own) {
             warn!("withdraw ports again: {error:#}");
@@ -90,7 +90,7 @@ pub(crate) fn publish(
     target: &Target,
     specs: &[PortSpec],
     manner: Manner<'_>,
-) -> anyhow::Result<Publication> {
+) -> Result<Publication> {
     let ways = prepare_host(target, specs)?;
     let hairpins = hairpins(target, &ways, manner.masquerade);
     let holder = firewall.holder();
@@ -136,7 +136,7 @@ pub(crate) fn publish(
 }
 
 /// Ends the process that holds a port which would give way. Tells whether it did.
-fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
+fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> Result<bool> {
     let taken = error.downcast_ref::<Taken>().filter(|taken| taken.is_held);
     let Some((taken, directories)) = taken.zip(manner.directories) else { return Ok(false) };
     let holds = |record: &Record| record.member(HeldBy::MEMBER).is_some();
@@ -147,7 +147,7 @@ fn let_go(error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
 
 /// Withdraws the ports of a container below the same root that has ended and that nobody is responsible for: stages by hand
 /// have made it. Tells whether it had any.
-fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner<'_>) -> anyhow::Result<bool> {
+fn withdraw_ended(firewall: &mut Firewall, error: &anyhow::Error, manner: Manner<'_>) -> Result<bool> {
     let Some((taken, directories)) = error.downcast_ref::<Taken>().zip(manner.directories) else { return Ok(false) };
     let known = taken.holder.parse().map_or(Ok(None), |id| Known::of(directories, id));
     let known = known.with_context(|| format!("check whether {} runs", taken.holder))?;
@@ -167,7 +167,7 @@ pub(crate) fn check(
     target: &Target,
     specs: &[PortSpec],
     conditions: &Conditions,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let mut view = firewall.view()?;
     for mapping in choose(&mut view, target, specs, Manner { conditions: Some(conditions), ..Manner::default() })? {
         let same =
@@ -183,7 +183,7 @@ pub(crate) fn check(
 }
 
 /// Lets packets through to the container's addresses.
-fn prepare_host(target: &Target, specs: &[PortSpec]) -> anyhow::Result<Vec<(IpAddr, Option<Way>)>> {
+fn prepare_host(target: &Target, specs: &[PortSpec]) -> Result<Vec<(IpAddr, Option<Way>)>> {
     let mut ways = Vec::new();
     let is_wanted = |address: &IpAddr| specs.iter().any(|spec| serves(spec, *address));
     for address in target.addresses.iter().copied().filter(is_wanted) {
@@ -220,12 +220,7 @@ pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
 }
 
 /// Chooses the host's ports and writes each wish as mappings.
-fn choose(
-    view: &mut View<'_>,
-    target: &Target,
-    specs: &[PortSpec],
-    manner: Manner<'_>,
-) -> anyhow::Result<Vec<Mapping>> {
+fn choose(view: &mut View<'_>, target: &Target, specs: &[PortSpec], manner: Manner<'_>) -> Result<Vec<Mapping>> {
     let mut chosen: Vec<Mapping> = Vec::new();
     for spec in specs {
         let addresses: Vec<_> = target.addresses.iter().copied().filter(|address| serves(spec, *address)).collect();
@@ -271,7 +266,7 @@ fn split(whole: Mapping, conditions: Option<&Conditions>) -> Vec<Mapping> {
 }
 
 /// An error if somebody has one of the ports.
-fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Manner<'_>) -> anyhow::Result<()> {
+fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Manner<'_>) -> Result<()> {
     for mapping in wanted {
         if let Some(twice) = chosen.iter().find(|other| other.overlaps(mapping)) {
             bail!(cli::Usage(format!("{}/{} is asked for twice", twice.host_side(), twice.protocol)));
@@ -301,7 +296,7 @@ fn free(view: &mut View<'_>, chosen: &[Mapping], wanted: &[Mapping], manner: Man
 }
 
 /// Asks the system for a port out of `ip_local_port_range`.
-fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) -> anyhow::Result<u16> {
+fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) -> Result<u16> {
     let is_ipv4 = targets.first().is_none_or(IpAddr::is_ipv4);
     let address = SocketAddr::new(host_ip.unwrap_or_else(|| any(is_ipv4)), 0);
     // Where the kernel has no SCTP, a free number is as good.
@@ -311,7 +306,7 @@ fn random_port(host_ip: Option<IpAddr>, targets: &[IpAddr], protocol: Protocol) 
 
 /// Withdraws those mappings of an owner, or of all, that `leaves` says. Closing the firewall waits until the kernel has
 /// thrown them away, some ten milliseconds, in which [`conntrack::forget`] does its part.
-pub(crate) fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> anyhow::Result<()> {
+pub(crate) fn withdraw(owner: Option<&str>, leaves: impl Fn(&Mapping) -> bool) -> Result<()> {
     let mut firewall = Firewall::open()?;
     let steps = firewall.withdraw(owner, leaves)?;
     std::thread::scope(|scope| {

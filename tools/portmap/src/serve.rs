@@ -15,21 +15,21 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::clone::{Cloned, How, clone, exit_now};
 
 use crate::conntrack;
-use crate::control::{Control, Sockets};
+use crate::control::{ServerSocket, Sockets};
 use crate::firewall::Firewall;
 use crate::held::{HeldBy, Holds};
-use crate::mapping::{self, Mapping, Step};
+use crate::mapping::{self, Mapping, MappingStep};
 use crate::options::{Add, ProxyProtocol};
 use crate::owner::MappingOwner;
 use crate::proxy::{self, Listener, Proxy, Surroundings};
 use crate::spec::{Served, Span, Wish};
 use crate::target::{self, Target};
-use crate::watch::Watch;
+use crate::watch::LifetimeWatch;
 
 /// What serves a container's ports.
 pub(crate) struct Server {
     listeners: Vec<Listener>,
-    control: Control,
+    control: ServerSocket,
     /// The container's network namespace.
     netns: PathBuf,
     /// The same, where it is served from inside.
@@ -91,7 +91,7 @@ impl Server {
         let _name = rustix::thread::set_name(c"portmap");
         // What is beside translation has little to do.
         let (pause, threads) = if self.inside.is_some() { (1, proxy::MOST_THREADS) } else { (10, 1) };
-        let watch = Watch::new(&self.processes, &self.netns, Duration::from_secs(pause))?;
+        let watch = LifetimeWatch::new(&self.processes, &self.netns, Duration::from_secs(pause))?;
         if let Some(inside) = &self.inside {
             // After the sockets of the host are bound, which stay there, and before there is a second thread.
             proxy::move_into(inside)?;
@@ -109,7 +109,7 @@ impl Server {
         // Closing the socket deletes the table that belongs to it (`NFT_TABLE_F_OWNER`).
         drop(firewall);
         Firewall::open()?.change(|_| Ok(Vec::new()))?;
-        conntrack::forget(&mappings.into_iter().map(Step::Withdraw).collect::<Vec<_>>());
+        conntrack::forget(&mappings.into_iter().map(MappingStep::Withdraw).collect::<Vec<_>>());
         Ok(())
     }
 

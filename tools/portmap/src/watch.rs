@@ -14,7 +14,7 @@ use sys::signal::SignalFd;
 
 /// What such a process does not outlive.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct LifetimeWatch {
     signals: SignalFd,
     processes: Vec<OwnedFd>,
     /// A name that a namespace has in the file system, and which namespace it was.
@@ -24,7 +24,7 @@ pub(crate) struct Watch {
     pause: Duration,
 }
 
-impl Watch {
+impl LifetimeWatch {
     /// Watches processes and, if it is a name and no process's, the namespace.
     pub(crate) fn new(processes: &[Pid], netns: &Path, pause: Duration) -> anyhow::Result<Self> {
         let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP]).context("read signals")?;

@@ -34,7 +34,7 @@ enum Blob {
 
 /// An opened archive.
 #[derive(Debug)]
-pub(crate) struct Archive {
+pub(crate) struct ImageArchive {
     file: File,
     name: String,
     blobs: HashMap<String, Blob>,
@@ -59,7 +59,7 @@ impl Lenient for Saved {
     ];
 }
 
-impl Archive {
+impl ImageArchive {
     /// Opens a layout or what `docker save` writes, in a tar file: as what it is said to be, if it is both. One that is
     /// compressed or a pipe needs a directory to be copied to.
     pub(crate) fn open(path: &Path, docker: bool, directory: &Path) -> anyhow::Result<Self> {

@@ -9,7 +9,7 @@ use oci_spec::image::Descriptor;
 use registry::progress::{Meter, Progress};
 use registry::{Failure, Retries};
 
-use crate::source::Source;
+use crate::source::Opened;
 
 /// Piece size of a transfer. Bytes.
 const PIECE: usize = 128 << 10;
@@ -18,7 +18,7 @@ const PROGRESS: u64 = 256 << 10;
 
 /// Brings all blobs into the layout, at most `jobs` at a time, in their order. The first failure ends the rest.
 pub(crate) fn fetch_all(
-    source: &Source,
+    source: &Opened,
     layout: &Layout,
     blobs: &[Descriptor],
     jobs: usize,
@@ -28,7 +28,7 @@ pub(crate) fn fetch_all(
 }
 
 fn fetch(
-    source: &Source,
+    source: &Opened,
     layout: &Layout,
     blob: &Descriptor,
     progress: &Progress,
@@ -67,7 +67,7 @@ fn fetch(
 
 /// One of the places that a source has.
 struct Origin<'a> {
-    source: &'a Source<'a>,
+    source: &'a Opened<'a>,
     place: usize,
 }
 

@@ -9,24 +9,24 @@ use oci_spec::image::Descriptor;
 use output::Output;
 use serde_json::json;
 
-use crate::source::Name;
+use crate::source::Named;
 
 /// Checks that a target is an archive.
-pub(crate) fn parse(text: &str) -> Result<Name, String> {
+pub(crate) fn parse(text: &str) -> Result<Named, String> {
     match text.parse()? {
-        Name::OciArchive(path, _) | Name::DockerArchive(path, _) if path == Path::new("-") => {
+        Named::OciArchive(path, _) | Named::DockerArchive(path, _) if path == Path::new("-") => {
             Err("the record goes to standard output: say /dev/fd/3 and 3>FILE, or 3>&1 >/dev/null".to_owned())
         }
-        name @ (Name::OciArchive(..) | Name::DockerArchive(..)) => Ok(name),
+        name @ (Named::OciArchive(..) | Named::DockerArchive(..)) => Ok(name),
         _ => Err("say oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]".to_owned()),
     }
 }
 
 /// Writes the image into the file that `to` names; `reference` is its name where `to` has none.
-pub(crate) fn write(layout: &Layout, image: &Descriptor, reference: &str, to: &Name) -> anyhow::Result<()> {
+pub(crate) fn write(layout: &Layout, image: &Descriptor, reference: &str, to: &Named) -> anyhow::Result<()> {
     let (path, name, docker) = match to {
-        Name::OciArchive(path, name) => (path, name, false),
-        Name::DockerArchive(path, name) => (path, name, true),
+        Named::OciArchive(path, name) => (path, name, false),
+        Named::DockerArchive(path, name) => (path, name, true),
         _ => bail!("{to} is no archive"),
     };
     let name = name.as_deref().unwrap_or(reference);

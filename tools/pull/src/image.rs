@@ -1,7 +1,7 @@
 //! One image: from its name to its manifest, its config, the record, and last its layers.
 
-use anyhow::{Context, bail};
-use layout::{CONFIG_LIMIT, Document, Kind, Layout, Platform, lenient};
+use anyhow::{Context, Result, bail};
+use layout::{CONFIG_LIMIT, Document, DocumentKind, Layout, Platform, lenient};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use record::{Image, Record};
 use registry::Fetched;
@@ -9,15 +9,15 @@ use registry::progress::Progress;
 use serde_json::{Map, Value, json};
 
 use crate::blob;
-use crate::options::{Choice, Policy};
-use crate::source::{DEPTH, Name, Source};
+use crate::options::{Choice, PullPolicy};
+use crate::source::{DEPTH, Named, Opened};
 use crate::verify::{self, Rules, Subject};
 
 /// What an index says of a manifest.
 type Entry = Option<Map<String, Value>>;
 
 /// Where to and what.
-pub(crate) struct Job<'a> {
+pub(crate) struct FetchJob<'a> {
     /// The layout.
     pub(crate) layout: &'a Layout,
     /// Which images.
@@ -38,16 +38,16 @@ struct Chosen {
     manifest: ImageManifest,
 }
 
-impl Job<'_> {
+impl FetchJob<'_> {
     /// Answers from the layout alone, if the policy allows it and the image is whole there; returns what is named there.
-    pub(crate) fn find_local(&self, name: &Name) -> anyhow::Result<Option<Descriptor>> {
+    pub(crate) fn find_local(&self, name: &Named) -> Result<Option<Descriptor>> {
         let _span = trace::span("look into the layout", name);
-        let Name::Reference(reference) = name else { return Ok(None) };
+        let Named::Reference(reference) = name else { return Ok(None) };
         let reference = reference.to_string();
-        if self.choice.policy == Policy::Always {
+        if self.choice.policy == PullPolicy::Always {
             return Ok(None);
         }
-        let local = || -> anyhow::Result<Chosen> {
+        let local = || -> Result<Chosen> {
             let root = self.layout.resolve(Some(&reference))?;
             let descriptor = self.layout.image(&root, &self.platform())?;
             let manifest = self.layout.manifest(&descriptor)?;
@@ -57,7 +57,7 @@ impl Job<'_> {
             }
             let requirements = self.rules.of(name)?;
             if !requirements.is_empty() {
-                let source = Source::Layout(self.layout.clone(), None);
+                let source = Opened::Layout(self.layout.clone(), None);
                 let chain =
                     if root.digest() == descriptor.digest() { vec![root] } else { vec![root, descriptor.clone()] };
                 Subject { source: &source, layout: self.layout, name, chain: &chain }.check(&requirements)?;
@@ -69,7 +69,7 @@ impl Job<'_> {
                 print(self.layout, &reference, &chosen)?;
                 Ok(Some(chosen.descriptor))
             }
-            Err(error) if self.choice.policy == Policy::Never => Err(error.context(format!("find {reference}"))),
+            Err(error) if self.choice.policy == PullPolicy::Never => Err(error.context(format!("find {reference}"))),
             Err(error) => {
                 log::debug!("fetch {reference}: {error:#}");
                 Ok(None)
@@ -79,7 +79,7 @@ impl Job<'_> {
 
     /// Fetches an image: prints its record when manifest and config are right, returns when all blobs are. What is
     /// returned is what the name stands for, and what is named in the layout.
-    pub(crate) fn fetch(&self, name: &Name, source: &Source) -> anyhow::Result<(Descriptor, Descriptor)> {
+    pub(crate) fn fetch(&self, name: &Named, source: &Opened) -> Result<(Descriptor, Descriptor)> {
         let requirements = self.rules.of(name)?;
         let root = source.root()?;
         let labels = labels(name, source, &root.descriptor);
@@ -118,11 +118,11 @@ impl Job<'_> {
     /// Fetches the index of what refers to the image, and collects the blobs of it all.
     fn find_referrers(
         &self,
-        source: &Source,
+        source: &Opened,
         root: &Fetched,
         blobs: &mut Vec<Descriptor>,
-    ) -> anyhow::Result<Option<Descriptor>> {
-        let Source::Registry(remote) = source else { return Ok(None) };
+    ) -> Result<Option<Descriptor>> {
+        let Opened::Registry(remote) = source else { return Ok(None) };
         if !self.choice.referrers {
             return Ok(None);
         }
@@ -137,8 +137,8 @@ impl Job<'_> {
         self.choice.platform.clone().unwrap_or_else(Platform::host)
     }
 
-    fn choose_entry<'a>(&self, index: &'a ImageIndex) -> anyhow::Result<&'a Descriptor> {
-        let image = |entry: &&Descriptor| Kind::of(entry.media_type().as_ref()) != Kind::Other;
+    fn choose_entry<'a>(&self, index: &'a ImageIndex) -> Result<&'a Descriptor> {
+        let image = |entry: &&Descriptor| DocumentKind::of(entry.media_type().as_ref()) != DocumentKind::Other;
         match Document::choose(index, &self.platform()) {
             Err(layout::Error::NoPlatform { .. }) if self.choice.all_platforms && self.choice.platform.is_none() => {
                 index.manifests().iter().find(image).context("an index without images")
@@ -148,13 +148,13 @@ impl Job<'_> {
     }
 
     /// Checks a document and writes it into the layout.
-    fn keep(&self, fetched: &Fetched) -> anyhow::Result<Document> {
+    fn keep(&self, fetched: &Fetched) -> Result<Document> {
         let document = fetched.parse()?;
         self.layout.write_as(&fetched.descriptor, &fetched.bytes)?;
         Ok(document)
     }
 
-    fn fetch_config(&self, source: &Source, manifest: &ImageManifest) -> anyhow::Result<()> {
+    fn fetch_config(&self, source: &Opened, manifest: &ImageManifest) -> Result<()> {
         let config = manifest.config();
         if is_image_config(config) && config.size() > CONFIG_LIMIT {
             bail!("config {} is said to have {} bytes: too many", config.digest(), config.size());
@@ -162,7 +162,7 @@ impl Job<'_> {
         blob::fetch_all(source, self.layout, std::slice::from_ref(config), 1, &Progress::None)
     }
 
-    fn describe(&self, mut descriptor: Descriptor, map: Entry, manifest: ImageManifest) -> anyhow::Result<Chosen> {
+    fn describe(&self, mut descriptor: Descriptor, map: Entry, manifest: ImageManifest) -> Result<Chosen> {
         let (media_type, digest, size) = (descriptor.media_type(), descriptor.digest(), descriptor.size());
         let own = || to_map(json!({"mediaType": media_type, "digest": digest, "size": size}));
         let mut map = map.unwrap_or_else(own);
@@ -188,7 +188,7 @@ impl Job<'_> {
         Ok(Chosen { descriptor, map, manifest })
     }
 
-    fn check_platform(&self, platform: &Platform) -> anyhow::Result<()> {
+    fn check_platform(&self, platform: &Platform) -> Result<()> {
         match &self.choice.platform {
             Some(wanted) if !wanted.runs(platform) => bail!("the image is for {platform}, not for {wanted}"),
             None if !Platform::host().runs(platform) => log::warn!("the image is for {platform}, not for this machine"),
@@ -198,13 +198,7 @@ impl Job<'_> {
     }
 
     /// Fetches the documents of all platforms and collects their blobs.
-    fn collect(
-        &self,
-        source: &Source,
-        fetched: &Fetched,
-        blobs: &mut Vec<Descriptor>,
-        depth: usize,
-    ) -> anyhow::Result<()> {
+    fn collect(&self, source: &Opened, fetched: &Fetched, blobs: &mut Vec<Descriptor>, depth: usize) -> Result<()> {
         match self.keep(fetched)? {
             Document::Manifest(manifest) => {
                 blobs.push(manifest.config().clone());
@@ -214,7 +208,7 @@ impl Job<'_> {
             Document::Index(index) => {
                 for entry in index.manifests() {
                     // A media type that nobody here knows is copied as it is (image-spec, "media-types.md").
-                    if Kind::of(entry.media_type().as_ref()) == Kind::Other {
+                    if DocumentKind::of(entry.media_type().as_ref()) == DocumentKind::Other {
                         blobs.push(entry.clone());
                         continue;
                     }
@@ -245,7 +239,7 @@ fn raw_entry(index: &[u8], entry: &Descriptor) -> Option<Map<String, Value>> {
     entries.iter().find(same)?.as_object().cloned()
 }
 
-fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> anyhow::Result<()> {
+fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> Result<()> {
     let mut record = Record::default();
     record.set(&Image {
         reference: Some(reference.to_owned()),
@@ -257,15 +251,15 @@ fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> anyhow::Result<()
 }
 
 /// Returns the names that the image has in the layout: what it was asked for by, or all that its source has.
-fn labels(name: &Name, source: &Source, root: &Descriptor) -> Vec<String> {
+fn labels(name: &Named, source: &Opened, root: &Descriptor) -> Vec<String> {
     let normal = |text: String| match text.parse::<crate::reference::Reference>() {
         Ok(reference) if text.contains([':', '/']) => reference.to_string(),
         _ => text,
     };
     match name {
-        Name::Reference(reference) => vec![reference.to_string()],
-        Name::DockerArchive(_, Some(tag)) => vec![normal(tag.clone())],
-        Name::Layout(_, Some(tag)) | Name::OciArchive(_, Some(tag)) => vec![tag.clone()],
+        Named::Reference(reference) => vec![reference.to_string()],
+        Named::DockerArchive(_, Some(tag)) => vec![normal(tag.clone())],
+        Named::Layout(_, Some(tag)) | Named::OciArchive(_, Some(tag)) => vec![tag.clone()],
         _ => {
             let mut names: Vec<String> = source.names_of(root).into_iter().map(normal).collect();
             names.dedup();

@@ -2,14 +2,14 @@
 
 use std::io::{self, Read, Write};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail};
 use layout::{CONFIG_LIMIT, Document, Platform, Verified, lenient};
 use oci_spec::image::{Descriptor, ImageManifest};
 use registry::{Access, Failure, Fetched};
 use serde_json::{Value, json};
 
 use crate::remote;
-use crate::source::{Name, Source};
+use crate::source::{Named, Opened};
 
 /// What of an image is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +23,15 @@ pub(crate) enum Part {
 }
 
 /// Prints a part of an image.
-pub(crate) fn inspect(name: &Name, source: &Source<'_>, part: Part, platform: Option<&Platform>) -> anyhow::Result<()> {
-    let root = source.root()?;
+pub(crate) fn inspect(name: &Named, image: &Opened<'_>, part: Part, platform: Option<&Platform>) -> Result<()> {
+    let root = image.root()?;
     let mut out = io::stdout().lock();
     if part == Part::Manifest {
-        let fetched = if platform.is_some() { choose(source, &root, platform)?.0 } else { root };
+        let fetched = if platform.is_some() { choose(image, &root, platform)?.0 } else { root };
         return Ok(out.write_all(&fetched.bytes)?);
     }
-    let (image, manifest) = choose(source, &root, platform)?;
-    let config = read(source, manifest.config())?;
+    let (fetched, manifest) = choose(image, &root, platform)?;
+    let config = read(image, manifest.config())?;
     if part == Part::Config {
         return Ok(out.write_all(&config)?);
     }
@@ -48,8 +48,8 @@ pub(crate) fn inspect(name: &Name, source: &Source<'_>, part: Part, platform: Op
         "digest": root.descriptor.digest(),
         "mediaType": root.descriptor.media_type(),
         "platforms": platforms,
-        "image": image.descriptor.digest(),
-        "manifest": lenient::parse(&image.bytes).unwrap_or_default(),
+        "image": fetched.descriptor.digest(),
+        "manifest": lenient::parse(&fetched.bytes).unwrap_or_default(),
         "config": lenient::parse(&config).unwrap_or_default(),
         "layers": layers.clone().map(|layer| json!({
             "digest": layer.digest(), "size": layer.size(), "mediaType": layer.media_type(),
@@ -60,33 +60,29 @@ pub(crate) fn inspect(name: &Name, source: &Source<'_>, part: Part, platform: Op
 }
 
 /// Prints the digest of what is named, or of the image in it for a platform.
-pub(crate) fn digest(source: &Source<'_>, platform: Option<&Platform>) -> anyhow::Result<()> {
+pub(crate) fn digest(source: &Opened<'_>, platform: Option<&Platform>) -> Result<()> {
     let root = source.root()?;
     let fetched = if platform.is_some() { choose(source, &root, platform)?.0 } else { root };
     Ok(writeln!(io::stdout(), "{}", fetched.descriptor.digest())?)
 }
 
 /// Prints the tags of a repository, one a line.
-pub(crate) fn tags(name: &Name, access: &Access) -> anyhow::Result<()> {
-    let Name::Reference(reference) = name else { bail!(cli::Usage(format!("{name} is no registry's repository"))) };
+pub(crate) fn tags(name: &Named, access: &Access) -> Result<()> {
+    let Named::Reference(reference) = name else { bail!(cli::Usage(format!("{name} is no registry's repository"))) };
     let tags = remote::tags(reference, access)?;
     let mut out = io::stdout().lock();
     tags.iter().try_for_each(|tag| writeln!(out, "{tag}")).context("print the tags")
 }
 
 /// Goes from the root to the image for a platform.
-fn choose(
-    source: &Source<'_>,
-    root: &Fetched,
-    platform: Option<&Platform>,
-) -> anyhow::Result<(Fetched, ImageManifest)> {
+fn choose(source: &Opened<'_>, root: &Fetched, platform: Option<&Platform>) -> Result<(Fetched, ImageManifest)> {
     let host = Platform::host();
     let (mut chain, manifest) = source.choose(root, |index| Ok(Document::choose(index, platform.unwrap_or(&host))?))?;
     Ok((chain.pop().unwrap_or_else(|| root.clone()), manifest))
 }
 
 /// Reads a config, checked.
-fn read(source: &Source<'_>, blob: &Descriptor) -> anyhow::Result<Vec<u8>> {
+fn read(source: &Opened<'_>, blob: &Descriptor) -> Result<Vec<u8>> {
     if blob.size() > CONFIG_LIMIT {
         bail!("config {} is said to have {} bytes: too many", blob.digest(), blob.size());
     }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use oci_spec::image::Digest;
 
 use crate::reference::Reference;
-use crate::source::Name;
+use crate::source::Named;
 
 /// The digests by reference, and the file they are kept in.
 pub(crate) struct LockFile {
@@ -26,18 +26,18 @@ impl LockFile {
     }
 
     /// Returns the name with the digest that is kept for it.
-    pub(crate) fn pin(&self, name: &Name) -> Name {
+    pub(crate) fn pin(&self, name: &Named) -> Named {
         match (name, self.digests.get(&name.to_string())) {
-            (Name::Reference(reference), Some(digest)) if reference.digest.is_none() => {
-                Name::Reference(Reference { digest: Some(digest.clone()), ..reference.clone() })
+            (Named::Reference(reference), Some(digest)) if reference.digest.is_none() => {
+                Named::Reference(Reference { digest: Some(digest.clone()), ..reference.clone() })
             }
             _ => name.clone(),
         }
     }
 
     /// Keeps a digest.
-    pub(crate) fn keep(&mut self, name: &Name, digest: &Digest) -> anyhow::Result<()> {
-        if !matches!(name, Name::Reference(reference) if reference.digest.is_none()) {
+    pub(crate) fn keep(&mut self, name: &Named, digest: &Digest) -> anyhow::Result<()> {
+        if !matches!(name, Named::Reference(reference) if reference.digest.is_none()) {
             return Ok(());
         }
         if self.digests.insert(name.to_string(), digest.clone()).as_ref() == Some(digest) {

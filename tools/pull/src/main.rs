@@ -18,29 +18,29 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use layout::{Layout, reference};
 use registry::{Access, RegistryOptions};
 
-use image::Job;
+use image::FetchJob;
 use inspection::Part;
 use lock::LockFile;
-use options::{Args, Policy, Verb};
-use room::Room;
-use source::{Name, Source};
+use options::{PullArgs, PullPolicy, PullVerb};
+use room::PullRoom;
+use source::{Named, Opened};
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
-fn run(args: Args) -> anyhow::Result<ExitCode> {
+fn run(args: PullArgs) -> Result<ExitCode> {
     match &args.verb {
         None => fetch(args)?,
-        Some(Verb::List { form }) => store::list(opened(&args)?.as_ref(), *form)?,
-        Some(Verb::Tag { source, targets }) => {
+        Some(PullVerb::List { form }) => store::list(opened(&args)?.as_ref(), *form)?,
+        Some(PullVerb::Tag { source, targets }) => {
             store::tag(&Layout::open(&args.directory())?, source, targets)?;
         }
-        Some(Verb::Inspect { name, raw, config, platform, network }) => {
+        Some(PullVerb::Inspect { name, raw, config, platform, network }) => {
             let part = match (raw, config) {
                 (true, _) => Part::Manifest,
                 (_, true) => Part::Config,
@@ -48,17 +48,17 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             };
             look(name, network, |name, source| inspection::inspect(name, source, part, platform.as_ref()))?;
         }
-        Some(Verb::Digest { name, platform, network }) => {
+        Some(PullVerb::Digest { name, platform, network }) => {
             look(name, network, |_, source| inspection::digest(source, platform.as_ref()))?;
         }
-        Some(Verb::Tags { name, network }) => {
+        Some(PullVerb::Tags { name, network }) => {
             let access = Access::new(network.clone());
             let name = expand(name.clone(), &access)?;
-            Room::looking(&access).enter(std::slice::from_ref(&name))?;
+            PullRoom::looking(&access).enter(std::slice::from_ref(&name))?;
             inspection::tags(&name, &access).with_context(|| format!("list tags of {name}"))?;
         }
-        Some(Verb::Remove { names }) => store::remove(&Layout::open(&args.directory())?, names)?,
-        Some(Verb::Gc { grace }) => {
+        Some(PullVerb::Remove { names }) => store::remove(&Layout::open(&args.directory())?, names)?,
+        Some(PullVerb::Gc { grace }) => {
             // Layers have files with others' ids.
             rootless::enter_if_possible(&args.roots);
             if let Some(layout) = opened(&args)? {
@@ -70,7 +70,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Opens the layout; there is none of its own before the first image.
-fn opened(args: &Args) -> anyhow::Result<Option<Layout>> {
+fn opened(args: &PullArgs) -> Result<Option<Layout>> {
     let directory = args.directory();
     if args.layout.is_none() && !directory.try_exists()? {
         return Ok(None);
@@ -79,27 +79,23 @@ fn opened(args: &Args) -> anyhow::Result<Option<Layout>> {
 }
 
 /// Opens an image to be looked at.
-fn look(
-    name: &Name,
-    network: &RegistryOptions,
-    then: impl FnOnce(&Name, &Source<'_>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+fn look(name: &Named, network: &RegistryOptions, then: impl FnOnce(&Named, &Opened<'_>) -> Result<()>) -> Result<()> {
     let access = Access::new(network.clone());
     let name = expand(name.clone(), &access)?;
-    Room::looking(&access).enter(std::slice::from_ref(&name))?;
-    let open = || Source::open(&name, &access, &std::env::temp_dir());
+    PullRoom::looking(&access).enter(std::slice::from_ref(&name))?;
+    let open = || Opened::open(&name, &access, &std::env::temp_dir());
     open().and_then(|source| then(&name, &source)).with_context(|| format!("look at {name}"))
 }
 
-fn fetch(args: Args) -> anyhow::Result<()> {
+fn fetch(args: PullArgs) -> Result<()> {
     let access = Access::new(args.network.clone());
     let rules = args.trust.rules()?;
     let layout = match args.choice.policy {
-        Policy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
+        PullPolicy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
         _ => Layout::create(&args.directory())?,
     };
     let progress = args.shown.open()?;
-    let job = Job {
+    let job = FetchJob {
         layout: &layout,
         choice: &args.choice,
         jobs: args.network.jobs.max(1),
@@ -107,15 +103,15 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         rules: &rules,
     };
     let mut lock = args.lock.as_deref().map(LockFile::open).transpose()?;
-    let mut limits = Room::new(&layout, &args, &access)?;
-    let names: Vec<Name> = args.names.into_iter().map(|name| expand(name, &access)).collect::<anyhow::Result<_>>()?;
+    let mut limits = PullRoom::new(&layout, &args, &access)?;
+    let names: Vec<Named> = args.names.into_iter().map(|name| expand(name, &access)).collect::<Result<_>>()?;
     if args.choice.all_tags {
         limits.enter(&names)?;
     }
-    let names: Vec<Name> = names
+    let names: Vec<Named> = names
         .into_iter()
         .map(|name| all_tags(args.choice.all_tags, name, &access))
-        .collect::<anyhow::Result<Vec<_>>>()?
+        .collect::<Result<Vec<_>>>()?
         .concat();
     if args.to.is_some() && names.len() > 1 {
         return Err(cli::Usage("--to takes one image".to_owned()).into());
@@ -132,7 +128,7 @@ fn fetch(args: Args) -> anyhow::Result<()> {
         let _kept = layout.share()?;
         let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(name));
         let doing = || format!("fetch {name}");
-        let mut source = Source::open(&pinned, &access, &layout.path().join("ingest")).with_context(doing)?;
+        let mut source = Opened::open(&pinned, &access, &layout.path().join("ingest")).with_context(doing)?;
         let several = if args.choice.all_tags { source.all() } else { Vec::new() };
         if !several.is_empty() {
             if args.to.is_some() {
@@ -164,30 +160,30 @@ fn was_damaged(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(layout::Error::Damaged { .. })))
 }
 
-fn list(names: &[Name]) -> String {
-    names.iter().map(Name::to_string).collect::<Vec<_>>().join(", ")
+fn list(names: &[Named]) -> String {
+    names.iter().map(Named::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns what an alias of the user's stands for.
-fn expand(name: Name, access: &Access) -> anyhow::Result<Name> {
+fn expand(name: Named, access: &Access) -> Result<Named> {
     match name {
-        Name::Reference(reference) if reference.short.is_some() => {
-            Ok(Name::Reference(access.registries()?.expand(&reference)?))
+        Named::Reference(reference) if reference.short.is_some() => {
+            Ok(Named::Reference(access.registries()?.expand(&reference)?))
         }
         name => Ok(name),
     }
 }
 
 /// Returns the name, or one for each tag of its repository.
-fn all_tags(all: bool, name: Name, access: &Access) -> anyhow::Result<Vec<Name>> {
+fn all_tags(all: bool, name: Named, access: &Access) -> Result<Vec<Named>> {
     match name {
-        Name::Reference(reference) if all => {
+        Named::Reference(reference) if all => {
             if reference.digest.is_some() || reference.tag.as_deref() != Some("latest") {
                 return Err(cli::Usage(format!("--all-tags takes a repository, and {reference} names a tag")).into());
             }
             let tags =
                 remote::tags(&reference, access).with_context(|| format!("list tags of {}", reference.name()))?;
-            Ok(tags.iter().map(|tag| Name::Reference(reference.with_tag(tag))).collect())
+            Ok(tags.iter().map(|tag| Named::Reference(reference.with_tag(tag))).collect())
         }
         name => Ok(vec![name]),
     }

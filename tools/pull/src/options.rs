@@ -7,7 +7,7 @@ use layout::Platform;
 use registry::{ProgressOptions, RegistryOptions};
 
 use crate::reference::Reference;
-use crate::source::Name;
+use crate::source::Named;
 use crate::verify::{Identity, Rules};
 
 const EXAMPLES: &str = include_str!("examples.txt");
@@ -15,12 +15,12 @@ const EXAMPLES: &str = include_str!("examples.txt");
 /// Fetch an image into an OCI image layout
 #[derive(Parser, Debug)]
 #[command(name = "pull", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Args {
+pub(crate) struct PullArgs {
     #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
+    pub(crate) verb: Option<PullVerb>,
     /// The image to fetch
     #[arg(value_name = "REF", required = true)]
-    pub(crate) names: Vec<Name>,
+    pub(crate) names: Vec<Named>,
     /// The layout to fetch into [default: oci in the directory of all state]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) layout: Option<PathBuf>,
@@ -37,14 +37,14 @@ pub(crate) struct Args {
     pub(crate) lock: Option<PathBuf>,
     /// Write the image also to an archive: oci-archive:FILE[:TAG] or docker-archive:FILE[:REF]
     #[arg(long, value_name = "ARCHIVE", value_parser = crate::export::parse)]
-    pub(crate) to: Option<Name>,
+    pub(crate) to: Option<Named>,
     #[command(flatten)]
     pub(crate) shown: ProgressOptions,
 }
 
 /// What to do with the layout, other than fetch into it. An image of such a name is written `docker.io/library/list`.
 #[derive(Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum PullVerb {
     /// List the images of the layout
     List {
         #[command(flatten)]
@@ -54,7 +54,7 @@ pub(crate) enum Verb {
     Inspect {
         /// The image to look at
         #[arg(value_name = "REF")]
-        name: Name,
+        name: Named,
         /// Print the manifest or index unchanged
         #[arg(long)]
         raw: bool,
@@ -71,7 +71,7 @@ pub(crate) enum Verb {
     Digest {
         /// The image to look at
         #[arg(value_name = "REF")]
-        name: Name,
+        name: Named,
         /// Print the digest of an index's image for this platform
         #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
         platform: Option<Platform>,
@@ -82,7 +82,7 @@ pub(crate) enum Verb {
     Tags {
         /// The repository
         #[arg(value_name = "REPOSITORY")]
-        name: Name,
+        name: Named,
         #[command(flatten)]
         network: RegistryOptions,
     },
@@ -127,12 +127,12 @@ pub(crate) struct Choice {
     pub(crate) referrers: bool,
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) policy: Policy,
+    pub(crate) policy: PullPolicy,
 }
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Policy {
+pub(crate) enum PullPolicy {
     /// Always; blobs that already exist are not fetched again
     #[default]
     Always,
@@ -163,7 +163,7 @@ impl Trust {
     }
 }
 
-impl Args {
+impl PullArgs {
     /// Returns the directory of the layout.
     pub(crate) fn directory(&self) -> PathBuf {
         self.layout.clone().unwrap_or_else(|| self.roots.directories().layout())

@@ -7,25 +7,25 @@ use anyhow::Context;
 use confine::{Calls, FILES};
 use registry::Access;
 
-use crate::options::Args;
-use crate::source::Name;
+use crate::options::PullArgs;
+use crate::source::Named;
 
 const ROOM: confine::Room =
     confine::Room { calls: Calls { sockets: true, ..confine::Room::EMPTY.calls }, capabilities: FILES };
 
 /// The room, which is entered when something has to be fetched.
-pub(crate) struct Room<'a> {
+pub(crate) struct PullRoom<'a> {
     access: &'a Access,
     writes: Vec<PathBuf>,
     entered: bool,
 }
 
-impl<'a> Room<'a> {
+impl<'a> PullRoom<'a> {
     /// Prepares it for a task.
-    pub(crate) fn new(layout: &layout::Layout, args: &Args, access: &'a Access) -> anyhow::Result<Self> {
+    pub(crate) fn new(layout: &layout::Layout, args: &PullArgs, access: &'a Access) -> anyhow::Result<Self> {
         let mut writes = vec![layout.path().to_owned()];
         // These are replaced by what is renamed to them.
-        for file in args.lock.iter().map(PathBuf::as_path).chain(args.to.iter().filter_map(Name::path)) {
+        for file in args.lock.iter().map(PathBuf::as_path).chain(args.to.iter().filter_map(Named::path)) {
             let file = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
             writes.push(file.parent().unwrap_or(&file).to_owned());
         }
@@ -38,12 +38,13 @@ impl<'a> Room<'a> {
     }
 
     /// Looks for the credentials that these names may take, and moves in.
-    pub(crate) fn enter(&mut self, names: &[Name]) -> anyhow::Result<()> {
+    pub(crate) fn enter(&mut self, names: &[Named]) -> anyhow::Result<()> {
         if self.entered {
             return Ok(());
         }
         self.entered = true;
-        let references = names.iter().filter_map(|name| if let Name::Reference(one) = name { Some(one) } else { None });
+        let references =
+            names.iter().filter_map(|name| if let Named::Reference(one) = name { Some(one) } else { None });
         for reference in references {
             // What may not be asked is told by whoever asks.
             for endpoint in self.access.registries()?.endpoints(reference).into_iter().flatten() {

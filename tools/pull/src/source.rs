@@ -10,7 +10,7 @@ use layout::{Document, Layout, MANIFEST_LIMIT};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 use registry::{Access, Body, Failure, Fetched, Patience};
 
-use crate::archive::{Archive, has_tag};
+use crate::archive::{ImageArchive, has_tag};
 use crate::reference::Reference;
 use crate::remote::Remote;
 
@@ -19,7 +19,7 @@ pub(crate) const DEPTH: usize = 4;
 
 /// The user's words for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum Named {
     /// A reference to a registry.
     Reference(Reference),
     /// `oci:DIR[:TAG]`.
@@ -30,7 +30,7 @@ pub(crate) enum Name {
     DockerArchive(PathBuf, Option<String>),
 }
 
-impl Name {
+impl Named {
     /// Returns the path of what is no registry's.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
@@ -40,7 +40,7 @@ impl Name {
     }
 }
 
-impl FromStr for Name {
+impl FromStr for Named {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -63,7 +63,7 @@ impl FromStr for Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, path, tag) = match self {
             Self::Reference(reference) => return reference.fmt(f),
@@ -89,24 +89,26 @@ fn split_path(text: &str) -> (&str, Option<&str>) {
 }
 
 /// An opened source.
-pub(crate) enum Source<'a> {
+pub(crate) enum Opened<'a> {
     /// A registry's repository and its mirrors.
     Registry(Box<Remote<'a>>),
     /// A layout, and the image's name in it.
     Layout(Layout, Option<String>),
     /// An archive, and the image's name in it.
-    Archive(Box<Archive>, Option<String>),
+    Archive(Box<ImageArchive>, Option<String>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> Opened<'a> {
     /// Opens a source.
-    pub(crate) fn open(name: &Name, access: &'a Access, directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(name: &Named, access: &'a Access, directory: &Path) -> anyhow::Result<Self> {
         Ok(match name {
-            Name::Reference(reference) => Self::Registry(Box::new(Remote::open(reference, access)?)),
-            Name::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
-            Name::OciArchive(path, tag) => Self::Archive(Box::new(Archive::open(path, false, directory)?), tag.clone()),
-            Name::DockerArchive(path, tag) => {
-                Self::Archive(Box::new(Archive::open(path, true, directory)?), tag.clone())
+            Named::Reference(reference) => Self::Registry(Box::new(Remote::open(reference, access)?)),
+            Named::Layout(path, tag) => Self::Layout(Layout::open(path)?, tag.clone()),
+            Named::OciArchive(path, tag) => {
+                Self::Archive(Box::new(ImageArchive::open(path, false, directory)?), tag.clone())
+            }
+            Named::DockerArchive(path, tag) => {
+                Self::Archive(Box::new(ImageArchive::open(path, true, directory)?), tag.clone())
             }
         })
     }
@@ -243,15 +245,15 @@ mod tests {
     #[test]
     fn names_of_files_and_of_registries() {
         for (text, want) in [
-            ("oci:/a/b", Name::Layout("/a/b".into(), None)),
-            ("oci:/a/b:c:d", Name::Layout("/a/b".into(), Some("c:d".to_owned()))),
-            ("oci-archive:x.tar:1", Name::OciArchive("x.tar".into(), Some("1".to_owned()))),
-            ("docker-archive:x.tar:nginx:1", Name::DockerArchive("x.tar".into(), Some("nginx:1".to_owned()))),
-            ("docker://nginx", Name::Reference("nginx".parse().unwrap())),
-            ("docker://oci", Name::Reference("oci".parse().unwrap())),
+            ("oci:/a/b", Named::Layout("/a/b".into(), None)),
+            ("oci:/a/b:c:d", Named::Layout("/a/b".into(), Some("c:d".to_owned()))),
+            ("oci-archive:x.tar:1", Named::OciArchive("x.tar".into(), Some("1".to_owned()))),
+            ("docker-archive:x.tar:nginx:1", Named::DockerArchive("x.tar".into(), Some("nginx:1".to_owned()))),
+            ("docker://nginx", Named::Reference("nginx".parse().unwrap())),
+            ("docker://oci", Named::Reference("oci".parse().unwrap())),
         ] {
-            assert_eq!(text.parse::<Name>().unwrap(), want, "{text}");
+            assert_eq!(text.parse::<Named>().unwrap(), want, "{text}");
         }
-        assert!("oci:".parse::<Name>().is_err());
+        assert!("oci:".parse::<Named>().is_err());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use container::Directories;
-use layout::{Kind, Layout};
+use layout::{DocumentKind, Layout};
 use oci_spec::image::Descriptor;
 use record::{Image, Record, Rootfs};
 use serde::Serialize;
@@ -162,7 +162,9 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
 /// Collects the digests of a document and of all that it needs. What is missing or broken needs nothing; what cannot be
 /// read now may need anything.
 fn mark(layout: &Layout, descriptor: &Descriptor, needed: &mut HashSet<String>) -> Result<(), layout::Error> {
-    if !needed.insert(descriptor.digest().to_string()) || Kind::of(descriptor.media_type().as_ref()) == Kind::Other {
+    if !needed.insert(descriptor.digest().to_string())
+        || DocumentKind::of(descriptor.media_type().as_ref()) == DocumentKind::Other
+    {
         return Ok(());
     }
     match layout.document(descriptor) {

@@ -18,10 +18,10 @@ use registry::progress::Progress;
 use serde_json::{Value, json};
 
 use crate::blob;
-use crate::source::{Name, Source};
+use crate::source::{Named, Opened};
 use identity::Written;
 use key::PublicKey;
-use policy::Policy;
+use policy::TrustPolicy;
 
 pub(crate) use identity::Identity;
 
@@ -58,7 +58,7 @@ pub(crate) struct Signed {
 #[derive(Debug)]
 pub(crate) struct Rules {
     signed: Option<Signed>,
-    policy: Option<Policy>,
+    policy: Option<TrustPolicy>,
 }
 
 /// A signature that was needed: its manifest, and whether it has the tag for signatures or merely refers to the image.
@@ -81,11 +81,11 @@ impl Rules {
         let keys = keys.iter().map(|path| PublicKey::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
         let identity = identity.cloned().unwrap_or(Identity::Asked);
         let signed = (!keys.is_empty()).then_some(Signed { keys, identity });
-        Ok(Self { signed, policy: Policy::read(policy)? })
+        Ok(Self { signed, policy: TrustPolicy::read(policy)? })
     }
 
     /// Returns all signatures that an image must have.
-    pub(crate) fn of(&self, name: &Name) -> anyhow::Result<Vec<Signed>> {
+    pub(crate) fn of(&self, name: &Named) -> anyhow::Result<Vec<Signed>> {
         let mut all = Vec::new();
         for one in self.policy.as_ref().map(|policy| policy.requirements(name)).transpose()?.unwrap_or_default() {
             match one {
@@ -102,11 +102,11 @@ impl Rules {
 /// What is to be checked.
 pub(crate) struct Subject<'a> {
     /// Where the image comes from, and its signatures with it.
-    pub(crate) source: &'a Source<'a>,
+    pub(crate) source: &'a Opened<'a>,
     /// Where payloads are put.
     pub(crate) layout: &'a Layout,
     /// What the user calls the image.
-    pub(crate) name: &'a Name,
+    pub(crate) name: &'a Named,
     /// From what the name stands for to the manifest: a signature of any of them covers the manifest.
     pub(crate) chain: &'a [Descriptor],
 }
@@ -205,7 +205,7 @@ impl Subject<'_> {
         if image != subject.as_ref() {
             bail!("one is for {image:?}");
         }
-        let wanted = if let Name::Reference(reference) = self.name { Some(Written::from(reference)) } else { None };
+        let wanted = if let Named::Reference(reference) = self.name { Some(Written::from(reference)) } else { None };
         if !identity.accepts(wanted.as_ref(), name) {
             bail!("one is for the name {name:?}");
         }
@@ -242,9 +242,9 @@ fn tag(subject: &Digest) -> String {
     format!("{}.sig", layout::referrers_tag(subject))
 }
 
-fn name_in_layout(name: &Name, tag: &str) -> String {
+fn name_in_layout(name: &Named, tag: &str) -> String {
     match name {
-        Name::Reference(reference) => reference.with_tag(tag).to_string(),
+        Named::Reference(reference) => reference.with_tag(tag).to_string(),
         _ => tag.to_owned(),
     }
 }

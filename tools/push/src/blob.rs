@@ -8,7 +8,7 @@ use oci_spec::image::Descriptor;
 use registry::progress::Meter;
 use registry::{Failure, Retries, Upload};
 
-use crate::image::Job;
+use crate::job::PushJob;
 
 /// Where a blob is sent in pieces. Bytes.
 const PIECE: u64 = 16 << 20;
@@ -80,7 +80,7 @@ impl Read for Outgoing<'_> {
     }
 }
 
-impl Job<'_> {
+impl PushJob<'_> {
     /// Sends a blob, unless the registry has it or takes it from another of its repositories.
     pub(crate) fn upload(&self, blob: &Descriptor, open: &Open<'_>, stop: &AtomicBool) -> anyhow::Result<()> {
         let meter = self.progress.blob(blob);

@@ -3,19 +3,19 @@
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::sync::{PoisonError, atomic::AtomicBool};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail};
 use layout::Compression;
 use oci_spec::image::{Descriptor, MediaType};
 use registry::Fetched;
 use serde_json::{Value, json};
 
-use crate::image::Job;
+use crate::job::PushJob;
 
 /// How much is read of a layer at once. Bytes.
 const PIECE: usize = 128 << 10;
 
 /// Returns what a layer is to become that is a plain tar archive. Others stay as they are.
-pub(crate) fn media_type(blob: &Descriptor, compression: Compression) -> Option<anyhow::Result<MediaType>> {
+pub(crate) fn media_type(blob: &Descriptor, compression: Compression) -> Option<Result<MediaType>> {
     let docker = match blob.media_type().to_string().as_str() {
         "application/vnd.oci.image.layer.v1.tar" => false,
         "application/vnd.docker.image.rootfs.diff.tar" => true,
@@ -29,7 +29,7 @@ pub(crate) fn media_type(blob: &Descriptor, compression: Compression) -> Option<
     }
 }
 
-impl Job<'_> {
+impl PushJob<'_> {
     /// Returns what a blob or a manifest has become.
     pub(crate) fn now(&self, digest: &str) -> Option<Descriptor> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
@@ -42,12 +42,7 @@ impl Job<'_> {
 
     /// Sends a layer compressed. Only then it has a digest that the registry can be asked for, so it goes by a file that has
     /// no name.
-    pub(crate) fn upload_compressed(
-        &self,
-        blob: &Descriptor,
-        media_type: MediaType,
-        stop: &AtomicBool,
-    ) -> anyhow::Result<()> {
+    pub(crate) fn upload_compressed(&self, blob: &Descriptor, media_type: MediaType, stop: &AtomicBool) -> Result<()> {
         if self.now(blob.digest().as_ref()).is_some() {
             return Ok(());
         }
@@ -77,7 +72,7 @@ impl Job<'_> {
     }
 
     /// Names in a manifest or an index what its parts have become.
-    pub(crate) fn renamed(&self, document: &Descriptor, bytes: Vec<u8>) -> anyhow::Result<Fetched> {
+    pub(crate) fn renamed(&self, document: &Descriptor, bytes: Vec<u8>) -> Result<Fetched> {
         let as_it_is = |bytes| Fetched::new(bytes, document.media_type().as_ref(), Some(document.digest()));
         if self.compression == Compression::Plain {
             return as_it_is(bytes);

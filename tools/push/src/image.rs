@@ -1,41 +1,19 @@
 //! One image: its blobs first, then its manifests, the inner ones before the outer, and last what refers to it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use anyhow::{Context, ensure};
-use layout::{Compression, Kind, Layout, Reference};
+use layout::{DocumentKind, Layout, Reference};
 use oci_spec::image::{Descriptor, Digest};
-use registry::progress::Progress;
 use registry::{Fetched, Registry, several};
-use rustix::fd::BorrowedFd;
 
 use crate::compress;
+use crate::job::PushJob;
 
 /// How the outermost manifest gets its name.
 type Put = fn(&Registry, &str, &Fetched) -> anyhow::Result<()>;
 
-/// From where to where.
-pub(crate) struct Job<'a> {
-    /// The layout.
-    pub(crate) layout: &'a Layout,
-    /// The pipe from the stage that is still fetching the blobs.
-    pub(crate) pipe: Option<BorrowedFd<'static>>,
-    /// The repository.
-    pub(crate) registry: &'a Registry,
-    /// What repositories of the same registry are known to have, by digest; and one that may have all.
-    pub(crate) origins: (HashMap<String, String>, Option<String>),
-    /// Blobs at once.
-    pub(crate) jobs: usize,
-    /// What layers are compressed with that are not.
-    pub(crate) compression: Compression,
-    /// What has become something else by that, by its digest.
-    pub(crate) changed: Mutex<HashMap<String, Descriptor>>,
-    /// Where progress goes.
-    pub(crate) progress: &'a Progress,
-}
-
-impl Job<'_> {
+impl PushJob<'_> {
     /// Sends an image, and returns the digest that it has there.
     pub(crate) fn push(&self, root: &Descriptor, to: &Reference, referrers: bool) -> anyhow::Result<Digest> {
         let other = to.digest.as_ref().filter(|digest| *digest != root.digest());
@@ -85,7 +63,7 @@ impl Job<'_> {
 }
 
 fn is_document(descriptor: &Descriptor) -> bool {
-    Kind::of(descriptor.media_type().as_ref()) != Kind::Other
+    DocumentKind::of(descriptor.media_type().as_ref()) != DocumentKind::Other
 }
 
 /// Returns what other repositories of the same registry have, as far as the layout knows.

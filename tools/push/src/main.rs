@@ -5,6 +5,7 @@
 mod blob;
 mod compress;
 mod image;
+mod job;
 mod options;
 
 use std::io;
@@ -14,15 +15,15 @@ use std::sync::Mutex;
 
 use anyhow::{Context, ensure};
 use confine::Calls;
-use layout::{Compression, Kind, Layout, Platform, Reference};
+use layout::{Compression, DocumentKind, Layout, Platform, Reference};
 use oci_spec::image::Descriptor;
 use record::{Image, Input, Record};
 use registry::{Access, Registry};
 use rustix::thread::CapabilitySet;
 use serde_json::{Map, Value};
 
-use image::Job;
-use options::Args;
+use job::PushJob;
+use options::PushArgs;
 
 /// What is left once a registry is spoken to: sockets, and files to read.
 const ROOM: confine::Room = confine::Room {
@@ -31,10 +32,10 @@ const ROOM: confine::Room = confine::Room {
 };
 
 fn main() -> ExitCode {
-    cli::main(cli::Codes::OWN, |args: Args| run(&args))
+    cli::main(cli::Codes::OWN, |args: PushArgs| run(&args))
 }
 
-fn run(args: &Args) -> anyhow::Result<ExitCode> {
+fn run(args: &PushArgs) -> anyhow::Result<ExitCode> {
     let access = Access::new(args.network.clone());
     let registries = access.registries()?;
     let destination = registries.expand(&args.destination)?;
@@ -63,7 +64,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let source = image.as_ref().and_then(|image| image.reference.as_deref());
     let origins =
         (image::origins(&layout, &destination)?, source.and_then(|name| image::other_repository(name, &destination)));
-    let job = Job {
+    let job = PushJob {
         layout: &layout,
         pipe,
         registry: &registry,
@@ -87,7 +88,7 @@ fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Finds the image that is named, or its part for a platform.
-fn named(layout: &Layout, args: &Args, destination: &Reference) -> anyhow::Result<Descriptor> {
+fn named(layout: &Layout, args: &PushArgs, destination: &Reference) -> anyhow::Result<Descriptor> {
     let root = match &args.source {
         Some(source) => layout.find(source)?,
         None => layout.resolve(Some(&destination.to_string()))?,
@@ -105,13 +106,14 @@ fn whole(layout: &Layout, image: &Image) -> anyhow::Result<Descriptor> {
     });
     // The newest, where its name does not tell.
     let found = entries.into_iter().max_by_key(|entry| {
-        (entry.reference == image.reference, Kind::of(entry.descriptor.media_type().as_ref()) == Kind::Index)
+        let kind = DocumentKind::of(entry.descriptor.media_type().as_ref());
+        (entry.reference == image.reference, kind == DocumentKind::Index)
     });
     Ok(found.with_context(|| format!("the layout has no name for {}", one.digest()))?.descriptor)
 }
 
 /// Returns the images that the layout has of a repository, and where they go.
-fn all_tags(layout: &Layout, args: &Args, to: &Reference) -> anyhow::Result<Vec<(Descriptor, Reference)>> {
+fn all_tags(layout: &Layout, args: &PushArgs, to: &Reference) -> anyhow::Result<Vec<(Descriptor, Reference)>> {
     let from: Reference = args.source.as_deref().map_or(Ok(to.clone()), str::parse).map_err(cli::Usage)?;
     for repository in [&from, to] {
         if repository.digest.is_some() || repository.tag.as_deref() != Some("latest") {

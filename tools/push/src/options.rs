@@ -12,7 +12,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 /// Send an image from a layout to a registry
 #[derive(Parser, Debug)]
 #[command(name = "push", version, after_help = EXAMPLES, allow_missing_positional = true)]
-pub(crate) struct Args {
+pub(crate) struct PushArgs {
     /// A reference, tag or digest in the layout, or - for the record on stdin
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     pub(crate) shown: ProgressOptions,
 }
 
-impl Args {
+impl PushArgs {
     /// Returns the directory of the layout.
     pub(crate) fn directory(&self) -> PathBuf {
         self.layout.clone().unwrap_or_else(|| self.roots.directories().layout())

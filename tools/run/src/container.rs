@@ -15,19 +15,19 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
 use stage::claim::{self, Claim, Duty};
-use stage::{Stage, Status, Tool, Undo, undo};
+use stage::{ProcessEnd, Stage, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
 use crate::folder::Folder;
 use crate::guard::Guard;
-use crate::options::Options;
+use crate::options::RunArgs;
 use crate::pipeline::Ending;
-use crate::plan::{self, Plan};
+use crate::plan::{self, RunPlan};
 use crate::{activation, detached, dry, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+pub(crate) fn run(options: &RunArgs) -> Result<ExitCode> {
     if options.gc {
         return sweep(options);
     }
@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Refuses what cannot be done here.
-fn check(options: &Options) -> Result<()> {
+fn check(options: &RunArgs) -> Result<()> {
     if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN) {
         let without = "pull, unpack --flat and bundle --print work without it";
         bail!("CAP_SYS_ADMIN is missing (docker run --privileged gives it to a container); {without}");
@@ -149,8 +149,8 @@ impl Rest {
 }
 
 fn execute(
-    plan: &Plan,
-    options: &Options,
+    plan: &RunPlan,
+    options: &RunArgs,
     folder: Option<&Folder<'_>>,
     (claim, signals): (&Claim, &SignalFd),
 ) -> Ended {
@@ -177,14 +177,14 @@ fn execute(
 }
 
 /// Puts back the networks and ports that containers have lost where somebody has flushed the firewall.
-fn put_ports_back(options: &Options) -> Result<()> {
+fn put_ports_back(options: &RunArgs) -> Result<()> {
     let mut restore = Stage::new(Tool::Portmap, ["restore"]);
     restore.option("--root", options.roots().argument());
     let status = restore.command()?.stdin(Stdio::null()).status().with_context(|| restore.to_string())?;
     if status.success() { Ok(()) } else { bail!("{restore}: {status}") }
 }
 
-fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> Ended {
+fn end_of(plan: &RunPlan, options: &RunArgs, handed_over: Result<HandedOver>) -> Ended {
     match handed_over {
         Ok(HandedOver::Kept(code)) if options.is_attached() => {
             Ended { code: Ok(code), started: true, rest: Rest::Kept }
@@ -200,13 +200,13 @@ fn end_of(plan: &Plan, options: &Options, handed_over: Result<HandedOver>) -> En
     }
 }
 
-fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Ended {
+fn start(plan: &RunPlan, options: &RunArgs, signals: &SignalFd) -> Ended {
     let ended = foreground::run(&plan.spawn, options, signals);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
         // A `spawn delete` of a container that is gone takes as long as any execution of a program; it is saved in
         // each ordinary run.
-        Ok(Status::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
+        Ok(ProcessEnd::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
         _ => plan.undo.clone(),
     };
     let rest = Rest::of(&undo);
@@ -214,20 +214,20 @@ fn start(plan: &Plan, options: &Options, signals: &SignalFd) -> Ended {
 }
 
 /// Returns what must be undone where `spawn` was not reached.
-fn undo_of(plan: &Plan, completed: &[Tool]) -> Vec<Undo> {
+fn undo_of(plan: &RunPlan, completed: &[Tool]) -> Vec<Undo> {
     plan.undo.iter().filter(|undo| completed.contains(&undo.of)).cloned().collect()
 }
 
 /// `--unshare`: becomes the command. Returns only why it cannot.
-fn execute_in_place(options: &Options) -> anyhow::Error {
+fn execute_in_place(options: &RunArgs) -> anyhow::Error {
     let (program, arguments) = options.words();
     let error = Command::new(program).args(arguments).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-    cli::Exit::new(code, anyhow::Error::new(error).context(program.to_string_lossy().into_owned())).into()
+    cli::ExitError::new(code, anyhow::Error::new(error).context(program.to_string_lossy().into_owned())).into()
 }
 
 /// `--gc`: undoes what killed processes have left, and puts back what others have taken.
-fn sweep(options: &Options) -> Result<ExitCode> {
+fn sweep(options: &RunArgs) -> Result<ExitCode> {
     let directories = options.roots().directories();
     let swept = [claim::sweep(&directories)?, claim::sweep_ended(&directories)?];
     for id in swept.iter().flat_map(|swept| &swept.ids) {

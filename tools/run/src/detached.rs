@@ -11,12 +11,12 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 use rustix::process::Signal;
-use stage::{Claim, Process, Status};
+use stage::{Claim, Process, ProcessEnd};
 use sys::signal::SignalFd;
 
 use crate::foreground;
-use crate::options::Options;
-use crate::plan::Plan;
+use crate::options::RunArgs;
+use crate::plan::RunPlan;
 
 /// How the hand-over went.
 pub(crate) enum HandedOver {
@@ -30,8 +30,8 @@ pub(crate) enum HandedOver {
 
 /// Starts `keep` with the stages' record and the claim on the container's name, and stays with it where that is attached.
 pub(crate) fn hand_over(
-    plan: &Plan,
-    options: &Options,
+    plan: &RunPlan,
+    options: &RunArgs,
     record: &File,
     (claim, signals): (&Claim, &SignalFd),
 ) -> Result<HandedOver> {
@@ -54,16 +54,16 @@ pub(crate) fn hand_over(
     let _span = trace::span("hand over", keep);
     let process = Process::start(command)?;
     let proxy = !options.is_attached() || options.sig_proxy;
-    let status = foreground::wait(&process, &foreground::Manner { signals, proxy, limit: None })?;
+    let status = foreground::wait(&process, &foreground::WaitManner { signals, proxy, limit: None })?;
     let code = foreground::code(status);
     // A keeper that is done has given the name back.
     let kept = options.is_attached() && claim.is_in_other_hands();
     match status {
-        Status::Exited(0) => Ok(HandedOver::Kept(0)),
-        Status::Exited(_) if kept => Ok(HandedOver::Kept(code)),
+        ProcessEnd::Exited(0) => Ok(HandedOver::Kept(0)),
+        ProcessEnd::Exited(_) if kept => Ok(HandedOver::Kept(code)),
         // `keep` may have been killed before its keeper took over; then the keeper, which asks the same question
         // under the same lock, finds that it is being undone, and ends.
-        Status::Killed(_) if kept || !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
+        ProcessEnd::Killed(_) if kept || !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
         _ => Ok(HandedOver::Failed(code)),
     }
 }

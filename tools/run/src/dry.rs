@@ -6,13 +6,13 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, Result, ensure};
 use stage::{Stage, Tool};
 
-use crate::plan::Plan;
+use crate::plan::RunPlan;
 
 /// The stages' exit code for wrong usage.
 const USAGE: i32 = 2;
 
 /// Checks the plan and prints it: the stages, the start, and what undoes them.
-pub(crate) fn run(plan: &Plan, detach: bool) -> Result<ExitCode> {
+pub(crate) fn run(plan: &RunPlan, detach: bool) -> Result<ExitCode> {
     let (id, is_free) = (&plan.id, !plan.bundle.exists() || plan.replace.is_some());
     ensure!(is_free, "container {id} already exists: `bundle delete {id}` frees its name");
     plan.stages.iter().try_for_each(check)?;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use stage::{Process, Stage, Status};
+use stage::{Process, ProcessEnd, Stage};
 use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
-use crate::options::{Options, Stream};
+use crate::options::{RunArgs, Stream};
 
 /// How a child is waited for.
-pub(crate) struct Manner<'a> {
+pub(crate) struct WaitManner<'a> {
     /// Where this process's signals come in.
     pub(crate) signals: &'a SignalFd,
     /// Whether they are passed on.
@@ -23,7 +23,7 @@ pub(crate) struct Manner<'a> {
 }
 
 /// Runs `spawn` in the foreground and returns how it ended: as the container did.
-pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Result<Status> {
+pub(crate) fn run(spawn: &Stage, options: &RunArgs, signals: &SignalFd) -> Result<ProcessEnd> {
     let mut command = spawn.command()?;
     hide(&mut command, options);
     // spawn in turn arranges that the container dies with it.
@@ -37,11 +37,11 @@ pub(crate) fn run(spawn: &Stage, options: &Options, signals: &SignalFd) -> Resul
     // container alone.
     let all = options.sig_proxy.then(|| SignalFd::block_all_but(&[Signal::CHILD, Signal::URG])).transpose()?;
     let signals = all.as_ref().unwrap_or(signals);
-    wait(&process, &Manner { signals, proxy: options.sig_proxy, limit })
+    wait(&process, &WaitManner { signals, proxy: options.sig_proxy, limit })
 }
 
 /// Takes away the standard streams that are not the container's.
-pub(crate) fn hide(command: &mut Command, options: &Options) {
+pub(crate) fn hide(command: &mut Command, options: &RunArgs) {
     if !options.shows(Stream::Stdin) {
         command.stdin(Stdio::null());
     }
@@ -54,7 +54,7 @@ pub(crate) fn hide(command: &mut Command, options: &Options) {
 }
 
 /// Waits for a process.
-pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
+pub(crate) fn wait(process: &Process, manner: &WaitManner<'_>) -> Result<ProcessEnd> {
     let mut deadline = manner.limit.map(after);
     loop {
         readable([manner.signals.as_fd(), process.as_fd()], deadline).context("poll")?;
@@ -77,6 +77,6 @@ pub(crate) fn wait(process: &Process, manner: &Manner<'_>) -> Result<Status> {
 }
 
 /// Returns the exit code for a status, as a shell does.
-pub(crate) fn code(status: Status) -> u8 {
+pub(crate) fn code(status: ProcessEnd) -> u8 {
     u8::try_from(status.code()).unwrap_or(125)
 }

@@ -15,7 +15,7 @@ use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stage::{Claim, Process, claim, undo};
 
-use crate::plan::Plan;
+use crate::plan::RunPlan;
 
 /// The name by which the guard is executed.
 pub(crate) const NAME: &str = "run-guard";
@@ -30,7 +30,7 @@ pub(crate) struct Guard(File);
 
 impl Guard {
     /// Starts the guard. What it is to undo may never have been done: undoing what is not there is no failure.
-    pub(crate) fn start(claim: &Claim, plan: &Plan) -> Result<Self> {
+    pub(crate) fn start(claim: &Claim, plan: &RunPlan) -> Result<Self> {
         let _span = trace::span("start the guard", "");
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
         let mut command = claim.executed_as(NAME, &plan.directories, &plan.id, 0)?;

@@ -17,11 +17,11 @@ mod script;
 
 use std::process::ExitCode;
 
-use options::Options;
+use options::RunArgs;
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
         Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main(cli::Codes::CONTAINER, |options: Options| container::run(&options.activated()?.entered()?)),
+        _ => cli::main(cli::Codes::CONTAINER, |options: RunArgs| container::run(&options.activated()?.entered()?)),
     }
 }

@@ -20,7 +20,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker run")]
 #[command(name = "run", version, disable_help_flag = true, after_help = EXAMPLES)]
-pub(crate) struct Options {
+pub(crate) struct RunArgs {
     /// Remove the container when it ends
     #[arg(long)]
     pub(crate) rm: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// Network: bridge, none, host, container:ID, or a name, whose bridge is made if it is missing; repeat it for more:
     /// NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(crate) network: Vec<Network>,
+    pub(crate) network: Vec<NetworkOption>,
     /// Network of a named bridge; repeat it for IPv6 [default: the bridge's, or a free one]
     #[arg(long, value_name = "CIDR")]
     pub(crate) subnet: Vec<String>,
@@ -158,7 +158,7 @@ pub(crate) struct Options {
     image_and_command: Vec<OsString>,
 }
 
-impl Options {
+impl RunArgs {
     /// Takes the sockets that were handed over, if they are to be waited at.
     pub(crate) fn activated(mut self) -> Result<Self, cli::Usage> {
         if self.socket_activate {
@@ -296,7 +296,7 @@ pub(crate) enum Stream {
 
 /// What the container is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Network {
+pub(crate) enum NetworkOption {
     /// An interface on the default bridge.
     Bridge,
     /// An interface on the bridge of that name, with what `ns add` is asked for there: `NAME[:KEY=VALUE,…]`.
@@ -309,14 +309,14 @@ pub(crate) enum Network {
     Container(ContainerId),
 }
 
-impl Network {
+impl NetworkOption {
     /// Tells whether the container has an interface on a bridge.
     pub(crate) fn is_bridge(&self) -> bool {
         matches!(self, Self::Bridge | Self::Named(_))
     }
 }
 
-impl std::str::FromStr for Network {
+impl std::str::FromStr for NetworkOption {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_options_end_at_the_image() {
-        let options = Options::parse_from(["run", "-it", "--rm", "-e", "A=-b", "debian", "sh", "-c", "--rm", "-p"]);
+        let options = RunArgs::parse_from(["run", "-it", "--rm", "-e", "A=-b", "debian", "sh", "-c", "--rm", "-p"]);
         assert_eq!(options.image().unwrap(), "debian");
         assert_eq!(options.command(), ["sh", "-c", "--rm", "-p"]);
         assert!(options.rm && options.interactive && options.publish.is_empty());
@@ -355,34 +355,34 @@ mod tests {
 
     #[test]
     fn what_docker_has_and_we_have_not_is_refused_by_name() {
-        let options = Options::parse_from(["run", "--rm", "--link", "db", "nginx"]);
+        let options = RunArgs::parse_from(["run", "--rm", "--link", "db", "nginx"]);
         assert!(options.image().unwrap_err().0.starts_with("no option --link: containers on one bridge"));
-        let options = Options::parse_from(["run", "--lnk=db", "nginx"]);
+        let options = RunArgs::parse_from(["run", "--lnk=db", "nginx"]);
         assert_eq!(options.image().unwrap_err().0, "no option --lnk: see run --help");
     }
 
     #[test]
     fn networks_have_docker_s_names() {
         for (text, want) in [
-            ("bridge", Ok(Network::Bridge)),
-            ("none", Ok(Network::None)),
-            ("host", Ok(Network::Host)),
-            ("container:web", Ok(Network::Container("web".parse().unwrap()))),
-            ("mynet", Ok(Network::Named("mynet".to_owned()))),
-            ("mynet:ip=10.0.0.2", Ok(Network::Named("mynet:ip=10.0.0.2".to_owned()))),
+            ("bridge", Ok(NetworkOption::Bridge)),
+            ("none", Ok(NetworkOption::None)),
+            ("host", Ok(NetworkOption::Host)),
+            ("container:web", Ok(NetworkOption::Container("web".parse().unwrap()))),
+            ("mynet", Ok(NetworkOption::Named("mynet".to_owned()))),
+            ("mynet:ip=10.0.0.2", Ok(NetworkOption::Named("mynet:ip=10.0.0.2".to_owned()))),
             ("container:", Err(())),
             ("pasta", Err(())),
             ("ns:/run/netns/x", Err(())),
-            ("a-name-of-sixteen", Ok(Network::Named("a-name-of-sixteen".to_owned()))),
+            ("a-name-of-sixteen", Ok(NetworkOption::Named("a-name-of-sixteen".to_owned()))),
             ("", Err(())),
             ("-x", Err(())),
         ] {
-            assert_eq!(text.parse::<Network>().map_err(|_| ()), want, "{text}");
+            assert_eq!(text.parse::<NetworkOption>().map_err(|_| ()), want, "{text}");
         }
     }
 
     #[test]
     fn the_command_line_is_consistent() {
-        <Options as clap::CommandFactory>::command().debug_assert();
+        <RunArgs as clap::CommandFactory>::command().debug_assert();
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
-use stage::{Process, Stage, Status, Tool};
+use stage::{Process, ProcessEnd, Stage, Tool};
 use sys::ready::readable;
 use sys::signal::SignalFd;
 
@@ -43,7 +43,7 @@ struct Running {
     process: Process,
     /// What it says on stderr, where it does not say it to the user directly.
     words: Option<File>,
-    status: Option<Status>,
+    status: Option<ProcessEnd>,
 }
 
 /// Runs the stages, each one's stdout the next one's stdin. A signal that comes to `signals` is passed on to them.
@@ -88,7 +88,7 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
     // be.
     let completed = running
         .iter()
-        .filter(|stage| matches!(stage.status, Some(Status::Exited(0) | Status::Killed(_))))
+        .filter(|stage| matches!(stage.status, Some(ProcessEnd::Exited(0) | ProcessEnd::Killed(_))))
         .map(|stage| stage.tool)
         .collect();
     let failed = report(&mut running)?;
@@ -161,7 +161,7 @@ fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) 
 }
 
 fn succeeded(stage: &Running) -> bool {
-    stage.status == Some(Status::Exited(0))
+    stage.status == Some(ProcessEnd::Exited(0))
 }
 
 /// Passes on the warnings of the stages that were done, and the words of the first one that failed.
@@ -176,7 +176,7 @@ fn report(running: &mut [Running]) -> Result<bool> {
         if succeeded(stage) {
             continue;
         }
-        if let (true, Some(Status::Killed(signal))) = (words.is_empty(), stage.status) {
+        if let (true, Some(ProcessEnd::Killed(signal))) = (words.is_empty(), stage.status) {
             cli::eprint_line(&format!("run: {}: killed by signal {signal}", stage.tool.name()));
         }
         return Ok(true);

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use stage::{Stage, Tool, word};
 
 use crate::folder;
-use crate::options::{Options, Stream};
-use crate::plan::Plan;
+use crate::options::{RunArgs, Stream};
+use crate::plan::RunPlan;
 
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
-pub(crate) fn script(plan: &Plan, options: &Options) -> String {
+pub(crate) fn script(plan: &RunPlan, options: &RunArgs) -> String {
     let script = steps(plan, options);
     if !options.rootless {
         return script;
@@ -20,7 +20,7 @@ pub(crate) fn script(plan: &Plan, options: &Options) -> String {
     format!("exec {unshare}\n")
 }
 
-fn steps(plan: &Plan, options: &Options) -> String {
+fn steps(plan: &RunPlan, options: &RunArgs) -> String {
     let mut script = String::new();
     if let Some(trace) = options.trace() {
         let trace = word(std::path::absolute(&trace).unwrap_or(trace).as_os_str());
@@ -73,20 +73,20 @@ fn steps(plan: &Plan, options: &Options) -> String {
 }
 
 /// Returns how `spawn` is called: with its time, and the streams that are wanted of it.
-fn start(spawn: &Stage, options: &Options) -> String {
+fn start(spawn: &Stage, options: &RunArgs) -> String {
     let limit = options.timeout.map_or_else(String::new, |time| format!("timeout --foreground -s KILL {time} "));
     hidden(&format!("{limit}{spawn}"), options)
 }
 
 /// Hides the output that is not wanted.
-fn hidden(command: &str, options: &Options) -> String {
+fn hidden(command: &str, options: &RunArgs) -> String {
     let streams = [(Stream::Stdout, " >/dev/null"), (Stream::Stderr, " 2>/dev/null")];
     let hidden = streams.iter().filter(|(stream, _)| !options.shows(*stream)).map(|(_, redirection)| *redirection);
     format!("{command}{}", hidden.collect::<String>())
 }
 
 /// Returns the stages; with `--keep` their records are copied on the way.
-fn pipeline(plan: &Plan, options: &Options) -> String {
+fn pipeline(plan: &RunPlan, options: &RunArgs) -> String {
     let stage = |(number, stage): (usize, &Stage)| match &options.folder {
         Some(folder) => format!("{stage} | tee {}", word(folder::record(folder, number, stage.tool).as_os_str())),
         None => stage.to_string(),
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_pipeline_is_the_one_that_a_person_would_type() {
-        let options = Options::parse_from(["run", "--root", "/r", "--rm", "-p", "8080:80", "nginx"]);
+        let options = RunArgs::parse_from(["run", "--root", "/r", "--rm", "-p", "8080:80", "nginx"]);
         let script =
             script(&plan(&options, &"web".parse().unwrap(), "0000001a-00000002".parse().unwrap()).unwrap(), &options);
         assert_eq!(

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use cgroup::Cgroups;
 use rustix::fs::OFlags;
 use rustix::mount::MountPropagationFlags;
@@ -18,7 +18,7 @@ use sys::namespace::Kind as NamespaceType;
 
 use self::criu::{Criu, Kind, Message};
 use crate::config::{Config, NamespaceKind};
-use crate::create::{self, Made, Order};
+use crate::create::{self, CreatedContainer, Order};
 use crate::options::{Checkpoint, CriuOptions, Restore};
 use crate::state::{Container, Status};
 use crate::{file, hooks, rootfs, tty, userns};
@@ -32,7 +32,7 @@ const MOUNTS: &str = "mounts.json";
 const RUNTIME_SETTINGS: &str = "/etc/criu/runc.conf";
 
 /// Writes a container's processes to the directory of images.
-pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &Path) -> anyhow::Result<()> {
+pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &Path) -> Result<()> {
     let status = container.status()?;
     let pid = container.process().filter(|_| matches!(status, Status::Running | Status::Paused));
     let pid = pid.with_context(|| format!("cannot checkpoint a container that is {}", status.name()))?;
@@ -84,7 +84,7 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
 }
 
 /// Makes a container of images and an order; it runs already.
-pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyhow::Result<Made> {
+pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> Result<CreatedContainer> {
     let bundle = std::path::absolute(&order.bundle)?;
     let (config, text) = Config::read(&bundle)?;
     let terminal = config.process()?.terminal;
@@ -96,7 +96,7 @@ pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> anyho
     let (pid, console) = restored.inspect_err(|_| create::clean_up(&container, &config.hooks))?;
     let pidfd = userns::pidfd(pid).inspect_err(|_| create::clean_up(&container, &config.hooks))?;
     container.unlock();
-    Ok(Made { container, config, pid, pidfd, notify: None, console })
+    Ok(CreatedContainer { container, config, pid, pidfd, notify: None, console })
 }
 
 struct Restoring<'a> {
@@ -107,7 +107,7 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    fn make(&self, container: &mut Container, text: &[u8], program: &Path) -> anyhow::Result<(Pid, Option<OwnedFd>)> {
+    fn make(&self, container: &mut Container, text: &[u8], program: &Path) -> Result<(Pid, Option<OwnedFd>)> {
         let (order, config) = (self.order, self.config);
         let rootfs = self.bundle.join(&config.root.as_ref().context("config.json: no root")?.path);
         create::describe(container, order, config, self.bundle, &rootfs)?;
@@ -148,12 +148,7 @@ impl Restoring<'_> {
         Ok((pid, console))
     }
 
-    fn request(
-        &self,
-        cgroups: &Cgroups,
-        (images, work): (&OwnedFd, &OwnedFd),
-        rootfs: &Path,
-    ) -> anyhow::Result<Message> {
+    fn request(&self, cgroups: &Cgroups, (images, work): (&OwnedFd, &OwnedFd), rootfs: &Path) -> Result<Message> {
         let mut request = request(&self.options.criu, images, work, "restore.log");
         own_settings(&mut request, self.config);
         request.text(13, &rootfs.to_string_lossy());
@@ -188,7 +183,7 @@ impl Restoring<'_> {
     }
 
     /// Has criu inherit the namespaces that the container joins.
-    fn inherit_namespaces(&self, request: &mut Message) -> anyhow::Result<Vec<OwnedFd>> {
+    fn inherit_namespaces(&self, request: &mut Message) -> Result<Vec<OwnedFd>> {
         let inherit = |(name, path): (&str, &Path)| {
             let namespace = file::open(path, OFlags::RDONLY)?;
             // criu is executed below, and finds the namespace by this number.
@@ -200,13 +195,13 @@ impl Restoring<'_> {
     }
 
     /// The hooks that the parent runs; those inside have run, long ago.
-    fn run_hooks(&self, container: &Container, pid: Option<Pid>) -> anyhow::Result<()> {
+    fn run_hooks(&self, container: &Container, pid: Option<Pid>) -> Result<()> {
         let state = record::State { pid: pid.map(Pid::as_raw_pid), ..container.report(Status::Creating) };
         hooks::run("prestart", None, &self.config.hooks.prestart, &state)?;
         hooks::run("createRuntime", None, &self.config.hooks.create_runtime, &state)
     }
 
-    fn hand_over(&self, master: OwnedFd) -> anyhow::Result<Option<OwnedFd>> {
+    fn hand_over(&self, master: OwnedFd) -> Result<Option<OwnedFd>> {
         let Some(socket) = &self.order.child.common.console_socket else { return Ok(Some(master)) };
         tty::hand_over(tty::connect(socket)?.as_fd(), master.as_fd())?;
         Ok(None)
@@ -235,7 +230,7 @@ fn inherit(request: &mut Message, key: &str, fd: i32) {
 
 /// criu restores into a time namespace of its own making, which further processes have to join, or the next checkpoint
 /// cannot be restored.
-fn keep_time_namespace(container: &Container, text: &[u8], pid: Pid) -> anyhow::Result<()> {
+fn keep_time_namespace(container: &Container, text: &[u8], pid: Pid) -> Result<()> {
     if userns::is_own(pid, NamespaceKind::Time) || container.config()?.linux.has(NamespaceKind::Time) {
         return Ok(());
     }
@@ -286,7 +281,7 @@ fn own_settings(request: &mut Message, config: &Config) {
     }
 }
 
-fn page_server(server: &str) -> anyhow::Result<Message> {
+fn page_server(server: &str) -> Result<Message> {
     let split = server.rsplit_once(':').and_then(|(address, port)| Some((address, port.parse::<u16>().ok()?)));
     let (address, port) = split.with_context(|| format!("--page-server {server:?} is not ADDRESS:PORT"))?;
     let mut message = Message::default();
@@ -296,7 +291,7 @@ fn page_server(server: &str) -> anyhow::Result<Message> {
 }
 
 /// Makes and opens the directories of images and logs.
-fn directories(options: &CriuOptions) -> anyhow::Result<(OwnedFd, OwnedFd)> {
+fn directories(options: &CriuOptions) -> Result<(OwnedFd, OwnedFd)> {
     let open = |path: &Path| {
         fs::DirBuilder::new()
             .mode(0o700)
@@ -325,7 +320,7 @@ fn explained(error: anyhow::Error, options: &CriuOptions, name: &str) -> anyhow:
 }
 
 /// Names the standard descriptors as criu does: those that are not the container's own have to be inherited again.
-fn descriptors(pid: Pid, mounts: &mounts::External) -> anyhow::Result<Vec<String>> {
+fn descriptors(pid: Pid, mounts: &mounts::External) -> Result<Vec<String>> {
     let process = PathBuf::from("/proc").join(pid.as_raw_pid().to_string());
     (0..3)
         .map(|fd: u32| {
@@ -346,7 +341,7 @@ fn descriptors(pid: Pid, mounts: &mounts::External) -> anyhow::Result<Vec<String
 }
 
 /// Gives this process, and so criu, a mount namespace of its own, in which the rootfs is a mount, as criu wants it to be.
-fn enter_own_mounts(rootfs: &Path) -> anyhow::Result<()> {
+fn enter_own_mounts(rootfs: &Path) -> Result<()> {
     sys::namespace::unshare(NamespaceType::Mount).context("make a mount namespace")?;
     // A slave, not private: what the host unmounts meanwhile must not be kept busy by this copy of its mounts.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)

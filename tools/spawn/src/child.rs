@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, ensure};
 use cgroup::Cgroups;
-use cli::Exit;
+use cli::ExitError;
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::CpuSet;
 use seccomp::Filter;
-use sys::namespace::Kind;
+use sys::namespace::Kind as NamespaceKind;
 
-use crate::config::{Config, Hook, NamespaceKind, Process, TimeOffset, sysctl_path};
+use crate::config::{Config, Hook, Process, TimeOffset, sysctl_path};
 use crate::hooks;
-use crate::identity::{self, Program, Surroundings};
+use crate::identity::{self, ContainerProgram, ProcessContext};
 use crate::options::Common;
 use crate::rootfs::{Prepared, Rootfs};
 use crate::sync::{self, Message, NOT_EXECUTABLE, NOT_FOUND};
@@ -47,7 +47,7 @@ pub(crate) struct Child<'a> {
     /// The clone of the rootfs, where there is no mount namespace.
     pub root: Option<OwnedFd>,
     /// Namespaces to join, in this order.
-    pub namespaces: Vec<(Kind, OwnedFd)>,
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
     /// Whether it was born in a user namespace that it had to join.
     pub in_user_namespace: bool,
     /// The connection to the parent (`sync`). Its end says, by being closed, that the program runs.
@@ -62,7 +62,7 @@ pub(crate) struct Child<'a> {
     pub proc: Option<OwnedFd>,
     /// The name of a new session keyring: without it, the container would have the caller's keys (keyrings(7)).
     pub keyring: Option<CString>,
-    pub options: Options,
+    pub options: ChildOptions,
 }
 
 /// That of docker, whatever the caller's is.
@@ -70,7 +70,7 @@ pub(crate) const UMASK: u32 = 0o022;
 
 /// What the command line says about the child.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Options {
+pub(crate) struct ChildOptions {
     /// Its paths are absolute.
     pub common: Common,
     /// The container ends with `spawn`, and its terminal is the caller's.
@@ -126,8 +126,8 @@ impl Child<'_> {
         launch(self.process, self.config, &program, &self.surroundings(self.socket.as_fd(), chdir))
     }
 
-    fn surroundings<'a>(&'a self, report: BorrowedFd<'a>, chdir: bool) -> Surroundings<'a> {
-        Surroundings {
+    fn surroundings<'a>(&'a self, report: BorrowedFd<'a>, chdir: bool) -> ProcessContext<'a> {
+        ProcessContext {
             report,
             start: self.start.as_ref().map(AsFd::as_fd),
             proc: self.proc.as_ref().map(AsFd::as_fd),
@@ -148,7 +148,7 @@ impl Child<'_> {
             // earlier.
             if linux.net_devices.is_empty() {
                 let _span = trace::span("make the net namespace", "");
-                sys::namespace::unshare(Kind::Network).context("make the net namespace")?;
+                sys::namespace::unshare(NamespaceKind::Network).context("make the net namespace")?;
             }
             let _span = trace::span("bring lo up", "");
             sys::network::loopback_up().context("bring lo up")?;
@@ -182,14 +182,14 @@ impl Child<'_> {
         }
         if linux.makes(NamespaceKind::Cgroup) {
             // Not by clone3: the namespace's root is where the process is at that moment.
-            sys::namespace::unshare(Kind::Cgroup).context("make the cgroup namespace")?;
+            sys::namespace::unshare(NamespaceKind::Cgroup).context("make the cgroup namespace")?;
         }
         Ok(())
     }
 
     /// The offsets can be set while the namespace is empty only, so this process enters it afterwards.
     fn make_time_namespace(&self) -> anyhow::Result<()> {
-        sys::namespace::unshare(Kind::Time).context("make the time namespace")?;
+        sys::namespace::unshare(NamespaceKind::Time).context("make the time namespace")?;
         let offsets = &self.config.linux.time_offsets;
         if !offsets.is_empty() {
             let line =
@@ -200,7 +200,7 @@ impl Child<'_> {
         // Like a pid namespace, unshare(2) gives a new time namespace to children only (time_namespaces(7)); setns(2)
         // moves the caller itself, and freezes the offsets.
         let namespace = file::open("/proc/self/ns/time_for_children", OFlags::RDONLY)?;
-        sys::namespace::enter(namespace.as_fd(), Kind::Time).context("enter the time namespace")
+        sys::namespace::enter(namespace.as_fd(), NamespaceKind::Time).context("enter the time namespace")
     }
 
     fn name_host(&self) -> anyhow::Result<()> {
@@ -300,10 +300,10 @@ impl Child<'_> {
         // own here before there was a specification, and images count on it.
         let environment = crate::environment::complete(self.process);
         let launch = |child: &Self, hook: &Hook, report: BorrowedFd<'_>| {
-            let program = Program::of_hook(hook, &environment)?;
+            let program = ContainerProgram::of_hook(hook, &environment)?;
             // Who decides about calls from outside expects the program's, and hears of no hook.
             let filter = child.filter.as_ref().filter(|filter| filter.listener.is_none());
-            let surroundings = Surroundings { filter, foreground: true, ..child.surroundings(report, chdir) };
+            let surroundings = ProcessContext { filter, foreground: true, ..child.surroundings(report, chdir) };
             Ok(identity::list(child.process, &child.config.linux, program.as_ref(), &surroundings)?.seal()?)
         };
         // What the caller happened to have open is no more theirs than the program's, and the wait may be long.
@@ -326,7 +326,7 @@ impl Child<'_> {
 
 /// Reports a failure with the exit code that it means.
 pub(crate) fn report(socket: BorrowedFd<'_>, error: anyhow::Error) {
-    let code = error.downcast_ref::<Exit>().map_or(125, Exit::code);
+    let code = error.downcast_ref::<ExitError>().map_or(125, ExitError::code);
     // The parent may be gone, and then nobody wants to know.
     let _gone = sync::send(socket, &Message::Failed(code, error));
 }
@@ -403,11 +403,11 @@ pub(crate) fn become_root(lenient: bool) -> anyhow::Result<()> {
 
 /// Enters the working directory and looks the program up, as the container sees them. The root was entered before. Tells
 /// also whether the directory is left to the container's user.
-pub(crate) fn find_program(process: &Process) -> anyhow::Result<(Program, bool)> {
+pub(crate) fn find_program(process: &Process) -> anyhow::Result<(ContainerProgram, bool)> {
     let chdir = process.cwd != "/" && !enter_cwd(&process.cwd)?;
     let environment = crate::environment::complete(process);
     let path = process.args.first().map_or(Ok(PathBuf::new()), |name| look_up(name, &environment))?;
-    let program = Program {
+    let program = ContainerProgram {
         path: CString::new(path.into_os_string().into_encoded_bytes())?,
         arguments: identity::strings(&process.args)?,
         environment: identity::strings(&environment)?,
@@ -433,7 +433,7 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
     if name.contains('/') {
         return check_program(Path::new(name))
             .map(|()| name.into())
-            .map_err(|(code, cause)| Exit::new(code, anyhow!("exec: {name:?}: stat {name}: {cause}")).into());
+            .map_err(|(code, cause)| ExitError::new(code, anyhow!("exec: {name:?}: stat {name}: {cause}")).into());
     }
     // The container's PATH, not the caller's; the default is that of execvp(3), in glibc since 2.24.
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
@@ -449,8 +449,8 @@ fn look_up(name: &str, environment: &[String]) -> anyhow::Result<PathBuf> {
         }
     }
     Err(refused.map_or_else(
-        || Exit::new(NOT_FOUND, anyhow!("exec: {name:?}: executable file not found in $PATH")).into(),
-        |cause| Exit::new(NOT_EXECUTABLE, anyhow!("exec: {name:?}: {cause}")).into(),
+        || ExitError::new(NOT_FOUND, anyhow!("exec: {name:?}: executable file not found in $PATH")).into(),
+        |cause| ExitError::new(NOT_EXECUTABLE, anyhow!("exec: {name:?}: {cause}")).into(),
     ))
 }
 
@@ -472,8 +472,8 @@ fn check_program(path: &Path) -> Result<(), (u8, String)> {
 pub(crate) fn launch(
     process: &Process,
     config: &Config,
-    program: &Program,
-    surroundings: &Surroundings<'_>,
+    program: &ContainerProgram,
+    surroundings: &ProcessContext<'_>,
 ) -> anyhow::Result<Infallible> {
     let memfd = {
         let _span = trace::span("make the launching program", "");

@@ -13,16 +13,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use cli::Exit;
+use cli::ExitError;
 use container::RuntimeId;
 
-use crate::options::{Arguments, Command, Global, Id, List, Ps, Rootless, Spec};
+use crate::options::{Command, Global, Id, List, Ps, Rootless, SpawnArgs, Spec};
 use crate::sync::{NOT_EXECUTABLE, NOT_FOUND};
 use crate::userns;
 
 /// Does what the command line says.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { mut global, filter, command, .. } = arguments;
+pub(crate) fn run(arguments: SpawnArgs) -> anyhow::Result<ExitCode> {
+    let SpawnArgs { mut global, filter, command, .. } = arguments;
     if global.debug {
         log::set_max_level(log::LevelFilter::Debug);
     }
@@ -37,13 +37,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         global.root = Some(root);
     }
     dispatch(&global, command).map_err(|error| {
-        let code = match error.downcast_ref().map(Exit::code) {
+        let code = match error.downcast_ref().map(ExitError::code) {
             // Scripts know these from docker.
             Some(code @ (NOT_EXECUTABLE | NOT_FOUND)) if is_exec => code,
             _ if is_exec => 255,
             _ => 1,
         };
-        Exit::new(code, error).into()
+        ExitError::new(code, error).into()
     })
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cgroup::Cgroups;
 use cgroup::systemd::{self, Placeholder, Scope};
 use container::{RuntimeId, birth};
@@ -20,10 +20,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use sys::clone::{Cloned, How, clone};
-use sys::namespace::Kind;
+use sys::namespace::Kind as NamespaceKind;
 
-use crate::child::{self, Child, Options};
-use crate::config::{Config, Hooks, Linux, NamespaceKind, Process as Description};
+use crate::child::{self, Child, ChildOptions};
+use crate::config::{Config, Hooks, Linux, Process as Description};
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
@@ -42,11 +42,11 @@ pub(crate) struct Order {
     pub keep: bool,
     /// Have systemd make the cgroup.
     pub systemd_cgroup: bool,
-    pub child: Options,
+    pub child: ChildOptions,
 }
 
 /// A container just made.
-pub(crate) struct Made {
+pub(crate) struct CreatedContainer {
     pub container: Container,
     pub config: Config,
     pub pid: Pid,
@@ -58,7 +58,7 @@ pub(crate) struct Made {
 }
 
 /// Makes a container. If that fails nothing is left of it.
-pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
+pub(crate) fn create(order: &Order) -> Result<CreatedContainer> {
     let bundle = std::path::absolute(&order.bundle)?;
     let (mut config, text) = Config::read(&bundle)?;
     if order.wait && config.process.is_none() {
@@ -85,7 +85,7 @@ pub(crate) fn create(order: &Order) -> anyhow::Result<Made> {
     let made = make(order, &config, &text, &bundle, &mut container);
     let (pid, pidfd, console) = made.inspect_err(|_| clean_up(&container, &config.hooks))?;
     container.unlock();
-    Ok(Made { container, config, pid, pidfd, notify, console })
+    Ok(CreatedContainer { container, config, pid, pidfd, notify, console })
 }
 
 /// Undoes what was made; the first error is the one that the user hears. What hooks have done before, the poststop hooks
@@ -100,13 +100,7 @@ type Process = (Pid, OwnedFd, Option<OwnedFd>);
 
 /// Clones the child and does the parent's part. An error after the clone kills and reaps the child here; what is on
 /// disk and in the cgroups is for `clean_up`.
-fn make(
-    order: &Order,
-    config: &Config,
-    text: &[u8],
-    bundle: &Path,
-    container: &mut Container,
-) -> anyhow::Result<Process> {
+fn make(order: &Order, config: &Config, text: &[u8], bundle: &Path, container: &mut Container) -> Result<Process> {
     // Its parts without a slash at the end, which would be followed even where it stands behind a link.
     let rootfs: PathBuf =
         bundle.join(&config.root.as_ref().context("config.json: no root")?.path).components().collect();
@@ -199,11 +193,7 @@ fn make(
 }
 
 /// Finds the container's cgroups and makes the unified one, in which its process is born.
-fn begin_cgroups(
-    order: &Order,
-    config: &Config,
-    container: &mut Container,
-) -> anyhow::Result<(Cgroups, Option<Placeholder>)> {
+fn begin_cgroups(order: &Order, config: &Config, container: &mut Container) -> Result<(Cgroups, Option<Placeholder>)> {
     let started = order.systemd_cgroup.then(|| start_scope(config, container)).transpose()?;
     let (scope, place) = started.map_or((None, config.linux.cgroups_path.clone()), |(one, place)| (Some(one), place));
     let mut cgroups = Cgroups::locate(&place, &order.id)?;
@@ -222,7 +212,7 @@ pub(crate) fn make_cgroups(
     order: &Order,
     config: &Config,
     container: &mut Container,
-) -> anyhow::Result<(Cgroups, Option<Placeholder>)> {
+) -> Result<(Cgroups, Option<Placeholder>)> {
     let (mut cgroups, scope) = begin_cgroups(order, config, container)?;
     let made = cgroups.create_v1(order.child.rootless, scope.is_some());
     made.inspect_err(|_| give_up(&cgroups, container))?;
@@ -232,7 +222,7 @@ pub(crate) fn make_cgroups(
 }
 
 /// Has systemd make the cgroup. Its name is written down before: whoever kills us then leaves nothing that nobody finds.
-fn start_scope(config: &Config, container: &mut Container) -> anyhow::Result<(Placeholder, String)> {
+fn start_scope(config: &Config, container: &mut Container) -> Result<(Placeholder, String)> {
     let scope = Scope::parse(&config.linux.cgroups_path, &container.state.id)?;
     container.state.systemd_scope = Some(scope.unit().to_owned());
     container.save()?;
@@ -244,7 +234,7 @@ fn start_scope(config: &Config, container: &mut Container) -> anyhow::Result<(Pl
 
 /// From the cgroup of his login session a user has no right to put a process into another one, though it be his: systemd
 /// does it, or else the process stays where it is.
-fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> anyhow::Result<()> {
+fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> Result<()> {
     if let Some(unit) = &container.state.systemd_scope {
         return systemd::attach(unit, pid);
     }
@@ -257,7 +247,7 @@ fn join_from_session(container: &Container, cgroups: &mut Cgroups, pid: Pid) -> 
 }
 
 /// Sets the limits before the child joins.
-fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> anyhow::Result<()> {
+fn limit(order: &Order, config: &Config, cgroups: &Cgroups) -> Result<()> {
     let Some(resources) = &config.linux.resources else { return Ok(()) };
     let _span = trace::span("set the limits", "");
     // Device rules of cgroup2 are a BPF program, which an ordinary user may not load; the kernel gives a user
@@ -292,7 +282,7 @@ pub(crate) fn describe(
     config: &Config,
     bundle: &Path,
     rootfs: &Path,
-) -> anyhow::Result<()> {
+) -> Result<()> {
     let state = &mut container.state;
     bundle.clone_into(&mut state.bundle);
     rootfs.clone_into(&mut state.rootfs);
@@ -317,7 +307,7 @@ fn attend(
     container: &mut Container,
     socket: BorrowedFd<'_>,
     (pid, pidfd): (Pid, &OwnedFd),
-) -> anyhow::Result<Option<OwnedFd>> {
+) -> Result<Option<OwnedFd>> {
     if config.linux.makes(NamespaceKind::User) {
         userns::write_mappings(pid, &config.linux.uid_mappings, &config.linux.gid_mappings)?;
     }
@@ -367,7 +357,7 @@ fn attend(
                 rootfs::map_ids_of(config, mount, tree.as_fd())?;
                 answer(socket)?;
             }
-            Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
+            Message::Failed(code, error) => return Err(cli::ExitError::new(code, error).into()),
             Message::Born(..) => bail!("the container's process has a child"),
         }
     }
@@ -376,7 +366,7 @@ fn attend(
 }
 
 /// Writes down the container's process.
-pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Result<()> {
+pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> Result<()> {
     container.state.init_process_pid = pid.as_raw_pid();
     container.state.init_process_start =
         birth(pid.as_raw_pid()).context("look at the container's process")?.unwrap_or(0);
@@ -385,25 +375,25 @@ pub(crate) fn enter_in_state(container: &mut Container, pid: Pid) -> anyhow::Res
 }
 
 /// Lets the child go on from where it waits: one byte, whatever it is.
-pub(crate) fn answer(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+pub(crate) fn answer(socket: BorrowedFd<'_>) -> Result<()> {
     rustix::net::send(socket, b"!", rustix::net::SendFlags::NOSIGNAL).context("answer the container's process")?;
     Ok(())
 }
 
 /// Lets the child go on. One that is gone has said why; another one waits for the answer, and says nothing.
-fn release(socket: BorrowedFd<'_>) -> anyhow::Result<()> {
+fn release(socket: BorrowedFd<'_>) -> Result<()> {
     let Err(error) = answer(socket) else { return Ok(()) };
     if !matches!(error.downcast_ref(), Some(&(Errno::PIPE | Errno::CONNRESET))) {
         return Err(error);
     }
     match sync::receive(socket)? {
-        Message::Failed(code, cause) => Err(cli::Exit::new(code, cause).into()),
+        Message::Failed(code, cause) => Err(cli::ExitError::new(code, cause).into()),
         _ => Err(error),
     }
 }
 
 /// Writes a pid file whole: who waits for it reads it as soon as it is there.
-pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
+pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> Result<()> {
     output::write(file, pid.as_raw_pid().to_string().as_bytes()).with_context(|| format!("write {}", file.display()))
 }
 
@@ -411,7 +401,7 @@ pub(crate) fn write_pid_file(file: &Path, pid: Pid) -> anyhow::Result<()> {
 ///
 /// A mount namespace comes last: joining it exchanges root and working directory (setns(2)). Each file is checked to
 /// be a namespace of the named type here, where an error can name its path.
-fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
+fn namespaces(config: &Config) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
     let mut joined: Vec<_> = config.linux.namespaces.iter().filter(|one| !one.path.as_os_str().is_empty()).collect();
     joined.sort_by_key(|one| (one.kind != NamespaceKind::User, one.kind == NamespaceKind::Mount));
     let open = |one: &crate::config::Namespace| {
@@ -429,26 +419,26 @@ fn namespaces(config: &Config) -> anyhow::Result<Vec<(Kind, OwnedFd)>> {
 /// Clones the container's process. A pid namespace is entered by children only, so the parent turns to it, clones, and
 /// turns back. From a user namespace there is no way back, and what is new has to belong to it: there an intermediate
 /// process goes first.
-fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
+fn clone_child(child: &mut Child<'_>, how: How<'_>) -> Result<Cloned> {
     let context = "clone the container's process";
-    if child.namespaces.first().is_some_and(|(kind, _)| *kind == Kind::User) {
+    if child.namespaces.first().is_some_and(|(kind, _)| *kind == NamespaceKind::User) {
         child.in_user_namespace = true;
         return intermediate::clone(how, || join_user_namespace(&child.config.linux, &mut child.namespaces));
     }
-    let Some(pids) = take(&mut child.namespaces, Kind::Pid) else { return clone(how).context(context) };
-    let join = || child.config.linux.enter(Kind::Pid, pids.as_fd());
+    let Some(pids) = take(&mut child.namespaces, NamespaceKind::Pid) else { return clone(how).context(context) };
+    let join = || child.config.linux.enter(NamespaceKind::Pid, pids.as_fd());
     // setns(2) to a pid namespace only turns later children; the caller's own stays, and is the one that it may
     // return to. It takes CAP_SYS_ADMIN over both.
     let own = file::open("/proc/self/ns/pid", OFlags::RDONLY)?;
     // Who is root of a user namespace only might not turn back.
-    if sys::namespace::enter(own.as_fd(), Kind::Pid).is_err() {
+    if sys::namespace::enter(own.as_fd(), NamespaceKind::Pid).is_err() {
         return intermediate::clone(how, join);
     }
     join()?;
     let cloned = clone(how);
     // The child has no need to: what it forks later belongs where it is.
     if !matches!(cloned, Ok(Cloned::Child)) {
-        sys::namespace::enter(own.as_fd(), Kind::Pid).context("return to our own pid namespace")?;
+        sys::namespace::enter(own.as_fd(), NamespaceKind::Pid).context("return to our own pid namespace")?;
     }
     cloned.context(context)
 }
@@ -458,11 +448,12 @@ fn clone_child(child: &mut Child<'_>, how: How<'_>) -> anyhow::Result<Cloned> {
 ///
 /// A namespace whose owner is not the joined user namespace can only be entered with the caller's present rights, so
 /// that is tried first; what is refused belongs to the user namespace, and is left for afterwards.
-fn join_user_namespace(linux: &Linux, namespaces: &mut Vec<(Kind, OwnedFd)>) -> anyhow::Result<()> {
+fn join_user_namespace(linux: &Linux, namespaces: &mut Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
     namespaces.retain(|(kind, namespace)| {
-        matches!(kind, Kind::User | Kind::Mount) || sys::namespace::enter(namespace.as_fd(), *kind).is_err()
+        matches!(kind, NamespaceKind::User | NamespaceKind::Mount)
+            || sys::namespace::enter(namespace.as_fd(), *kind).is_err()
     });
-    for kind in [Kind::User, Kind::Pid] {
+    for kind in [NamespaceKind::User, NamespaceKind::Pid] {
         if let Some(namespace) = take(namespaces, kind) {
             linux.enter(kind, namespace.as_fd())?;
         }
@@ -470,7 +461,7 @@ fn join_user_namespace(linux: &Linux, namespaces: &mut Vec<(Kind, OwnedFd)>) -> 
     Ok(())
 }
 
-fn take(namespaces: &mut Vec<(Kind, OwnedFd)>, wanted: Kind) -> Option<OwnedFd> {
+fn take(namespaces: &mut Vec<(NamespaceKind, OwnedFd)>, wanted: NamespaceKind) -> Option<OwnedFd> {
     let at = namespaces.iter().position(|(kind, _)| *kind == wanted)?;
     Some(namespaces.remove(at).1)
 }
@@ -490,13 +481,13 @@ fn new_namespaces(config: &Config) -> u32 {
 }
 
 fn namespace_paths(pid: Pid) -> std::collections::BTreeMap<String, PathBuf> {
-    let path = |kind: &Kind| PathBuf::from(format!("/proc/{}/ns/{}", pid.as_raw_pid(), kind.name()));
-    Kind::ALL.iter().map(|kind| (format!("NEW{}", kind.name().to_uppercase()), path(kind))).collect()
+    let path = |kind: &NamespaceKind| PathBuf::from(format!("/proc/{}/ns/{}", pid.as_raw_pid(), kind.name()));
+    NamespaceKind::ALL.iter().map(|kind| (format!("NEW{}", kind.name().to_uppercase()), path(kind))).collect()
 }
 
 /// Makes the socket that `start` connects to. It is bound through the directory's descriptor, since a socket's path may
 /// have 107 bytes only.
-fn listen(container: &Container) -> anyhow::Result<OwnedFd> {
+fn listen(container: &Container) -> Result<OwnedFd> {
     let listen = || -> std::io::Result<OwnedFd> {
         // SEQPACKET, since `start` hears the same packets on it that `create` heard from the child.
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;

@@ -15,12 +15,12 @@ use rustix::process::Pid;
 use rustix::thread::ThreadNameSpaceType;
 use seccomp::Filter;
 use sys::clone::{Cloned, How, clone};
-use sys::namespace::Kind;
+use sys::namespace::Kind as NamespaceKind;
 
 use crate::child;
-use crate::config::{Config, NamespaceKind, Process};
+use crate::config::{Config, Process};
 use crate::create::{self, write_pid_file};
-use crate::identity::{self, Surroundings};
+use crate::identity::{self, ProcessContext};
 use crate::options::Exec;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
@@ -157,7 +157,7 @@ fn clone_into(child: &mut Child<'_>, cgroup: Option<&OwnedFd>, own: &OwnedFd) ->
             entered.context("join the pid namespace")?;
             let cloned = clone(how);
             let stays = pids.is_empty() || matches!(cloned, Ok(Cloned::Child));
-            let back = if stays { Ok(()) } else { sys::namespace::enter(own.as_fd(), Kind::Pid) };
+            let back = if stays { Ok(()) } else { sys::namespace::enter(own.as_fd(), NamespaceKind::Pid) };
             if let (Err(_), Ok(Cloned::Parent { pid, pidfd })) = (&back, &cloned) {
                 // Another one may be tried, and the program is to run once.
                 create::end(*pid, pidfd);
@@ -187,7 +187,7 @@ pub(crate) fn hear(
                 filter::pass_listener(config, state, (pid, pidfd), number)?;
                 create::answer(socket)?;
             }
-            Message::Failed(code, error) => return Err(cli::Exit::new(code, error).into()),
+            Message::Failed(code, error) => return Err(cli::ExitError::new(code, error).into()),
             other => bail!("unexpected word from the process: {other:?}"),
         }
     }
@@ -247,7 +247,7 @@ impl Child<'_> {
         stdio::leave_host_null(None)?;
         let (program, chdir) = child::find_program(process)?;
         let keyring = child::keyring(&self.container.state.id, self.container.state.no_new_keyring)?;
-        let surroundings = Surroundings {
+        let surroundings = ProcessContext {
             report: self.socket.as_fd(),
             start: None,
             proc: proc.as_ref().map(AsFd::as_fd),
@@ -284,14 +284,14 @@ fn namespaces(config: &Config, init: Pid) -> ThreadNameSpaceType {
     for namespace in &config.linux.namespaces {
         let kind = namespace.kind;
         // setns(2): EINVAL for the user namespace that the caller is in. It would give all capabilities back.
-        if kind == Kind::User && userns::is_own(init, kind) {
+        if kind == NamespaceKind::User && userns::is_own(init, kind) {
             continue;
         }
         joined |= kind.flag();
     }
     // That of an ordinary user who had made one before the container, with unshare(1), say.
-    if !rustix::process::geteuid().is_root() && !userns::is_own(init, Kind::User) {
-        joined |= Kind::User.flag();
+    if !rustix::process::geteuid().is_root() && !userns::is_own(init, NamespaceKind::User) {
+        joined |= NamespaceKind::User.flag();
     }
     joined
 }

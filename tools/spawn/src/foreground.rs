@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 use sys::ready::readable;
 use sys::signal::SignalFd;
-use sys::terminal::{Raw, write_all};
+use sys::terminal::{RawTerminal, write_all};
 
 use crate::notify::Notify;
 use crate::tty;
@@ -35,7 +35,7 @@ pub(crate) fn wait(
     let _span = trace::span("wait for the container's end", pid.as_raw_pid());
     // Raw mode only with a terminal of the container's own: keys are interpreted there, ^C included. Without one, the
     // user's terminal goes on to make signals of them.
-    let raw = console.as_ref().and_then(|_| Raw::enter(!rustix::termios::isatty(rustix::stdio::stdout())));
+    let raw = console.as_ref().and_then(|_| RawTerminal::enter(!rustix::termios::isatty(rustix::stdio::stdout())));
     let mut relay = console.map(Relay::new);
     let mut interrupts = Vec::new();
     loop {

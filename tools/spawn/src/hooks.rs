@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sys::ready::after;
@@ -20,15 +20,10 @@ const LONGEST_WORDS: usize = 4096;
 
 /// Makes the launching program of a hook inside the container, which is executed as the container's process would be; it
 /// reports a failure to the socket.
-pub(crate) type Launcher<'a> = &'a dyn Fn(&Hook, BorrowedFd<'_>) -> anyhow::Result<OwnedFd>;
+pub(crate) type Launcher<'a> = &'a dyn Fn(&Hook, BorrowedFd<'_>) -> Result<OwnedFd>;
 
 /// Runs hooks in their order; the first failure ends it.
-pub(crate) fn run(
-    kind: &str,
-    launcher: Option<Launcher<'_>>,
-    hooks: &[Hook],
-    state: &record::State,
-) -> anyhow::Result<()> {
+pub(crate) fn run(kind: &str, launcher: Option<Launcher<'_>>, hooks: &[Hook], state: &record::State) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run {kind} hook {}", hook.path.display());
         run_one(hook, state, launcher).with_context(|| format!("error running {kind} hook #{index}"))?;
@@ -44,13 +39,13 @@ pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     }
 }
 
-fn run_one(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> anyhow::Result<()> {
+fn run_one(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> Result<()> {
     ensure!(hook.path.has_root(), "path {} is not absolute", hook.path.display());
     execute(hook, state, launcher)
 }
 
 /// Runs one, whatever it is called, until it has ended.
-pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> anyhow::Result<()> {
+pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launcher<'_>>) -> Result<()> {
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
@@ -91,7 +86,7 @@ pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launc
 }
 
 /// Has a hook executed by a launching program; returns the socket that hears of its failure.
-fn launch(command: &mut Command, hook: &Hook, launcher: Launcher<'_>) -> anyhow::Result<OwnedFd> {
+fn launch(command: &mut Command, hook: &Hook, launcher: Launcher<'_>) -> Result<OwnedFd> {
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
     let program = launcher(hook, theirs.as_fd())?;
     sys::child::by_launch(command, program, theirs);
@@ -100,7 +95,7 @@ fn launch(command: &mut Command, hook: &Hook, launcher: Launcher<'_>) -> anyhow:
 
 /// Gives a hook its State and hears what it says, until it has ended; returns the beginning of that, or nothing at the
 /// deadline. A hook need not read, may say more than a pipe holds, and may leave its pipes to others that live on.
-fn talk(child: &mut Child, mut state: &[u8], deadline: Option<Instant>) -> anyhow::Result<Option<String>> {
+fn talk(child: &mut Child, mut state: &[u8], deadline: Option<Instant>) -> Result<Option<String>> {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).context("watch the hook")?;
     let (mut stdin, mut stderr) = (child.stdin.take(), child.stderr.take());
     for pipe in [stdin.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)].into_iter().flatten() {

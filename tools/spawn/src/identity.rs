@@ -20,7 +20,7 @@ use crate::priority;
 use crate::sync::{CALL_FAILED, READY};
 
 /// What the list is made of beside the process's own description.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct ProcessContext<'a> {
     /// Where failures are reported: the parent.
     pub report: BorrowedFd<'a>,
     /// The socket on which to wait for `start`, which then hears of failures.
@@ -41,13 +41,13 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// The program to execute.
-pub(crate) struct Program {
+pub(crate) struct ContainerProgram {
     pub path: CString,
     pub arguments: Vec<CString>,
     pub environment: Vec<CString>,
 }
 
-impl Program {
+impl ContainerProgram {
     /// Returns a hook inside the container; the one without a path executes nothing.
     pub(crate) fn of_hook(hook: &Hook, environment: &[String]) -> anyhow::Result<Option<Self>> {
         if hook.path.as_os_str().is_empty() {
@@ -66,7 +66,7 @@ pub(crate) fn strings(strings: &[String]) -> anyhow::Result<Vec<CString>> {
 
 struct List<'a> {
     launch: Launch,
-    surroundings: &'a Surroundings<'a>,
+    surroundings: &'a ProcessContext<'a>,
 }
 
 /// Opens the host's `/proc`, while it is in sight, for a process that gets a label.
@@ -88,8 +88,8 @@ fn label(process: &Process) -> Option<String> {
 pub(crate) fn list(
     process: &Process,
     linux: &Linux,
-    program: Option<&Program>,
-    surroundings: &Surroundings<'_>,
+    program: Option<&ContainerProgram>,
+    surroundings: &ProcessContext<'_>,
 ) -> anyhow::Result<Launch> {
     let mut list = List { launch: Launch::new(surroundings.report), surroundings };
     list.guard();

@@ -35,7 +35,7 @@ mod userns;
 
 use std::process::ExitCode;
 
-use options::Arguments;
+use options::SpawnArgs;
 
 /// The version of the runtime specification that this runtime implements.
 pub(crate) const SPEC_VERSION: &str = "1.3.0";
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     cli::main(cli::Codes::CONTAINER, run)
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+fn run(arguments: SpawnArgs) -> anyhow::Result<ExitCode> {
     let journal = journal::Journal::new(&arguments.global);
     commands::run(arguments).inspect_err(|error| journal.iter().for_each(|journal| journal.error(error)))
 }

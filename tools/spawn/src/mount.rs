@@ -19,16 +19,16 @@ pub(crate) const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
 
 /// A mount, parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub(crate) struct ParsedMount {
     pub destination: PathBuf,
     pub kind: String,
     pub source: String,
     /// Attributes of this mount alone.
-    pub attributes: Change,
+    pub attributes: AttributeChange,
     /// Whether there was a word about attributes at all: a bind mount without any keeps those of its source.
     pub has_attributes: bool,
     /// Attributes of this mount and all below it (`rro` and its like).
-    pub recursive_attributes: Change,
+    pub recursive_attributes: AttributeChange,
     /// `bind` and `rbind`.
     pub bind: Option<Depth>,
     /// In their order: what is mounted later is propagated by the last word.
@@ -43,7 +43,7 @@ pub(crate) struct Mount {
 
 /// Attributes to set and to clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct AttributeChange {
     pub set: u64,
     pub clear: u64,
 }
@@ -60,7 +60,7 @@ impl Depth {
     }
 }
 
-impl Change {
+impl AttributeChange {
     fn apply(&mut self, (set, clear): (u64, u64)) {
         // The last word counts.
         self.set = self.set & !clear | set;
@@ -131,7 +131,7 @@ pub(crate) fn propagation(word: &str) -> Option<u64> {
 const NOTHING: [&str; 11] =
     ["silent", "acl", "noacl", "async", "diratime", "iversion", "noiversion", "loud", "_netdev", "nofail", "auto"];
 
-impl Mount {
+impl ParsedMount {
     pub(crate) fn parse(mount: &config::Mount) -> Self {
         let mut parsed = Self {
             destination: mount.destination.clone(),
@@ -195,8 +195,8 @@ pub(crate) fn words() -> impl Iterator<Item = &'static str> {
 mod tests {
     use super::*;
 
-    fn parse(options: &[&str]) -> Mount {
-        Mount::parse(&config::Mount {
+    fn parse(options: &[&str]) -> ParsedMount {
+        ParsedMount::parse(&config::Mount {
             options: options.iter().map(|&s| s.to_owned()).collect(),
             ..config::Mount::default()
         })
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn options_become_attributes_and_the_last_word_counts() {
-        let change = |set, clear| Change { set, clear };
+        let change = |set, clear| AttributeChange { set, clear };
         for (options, one, tree) in [
             (&["ro", "nosuid"][..], change(RDONLY | NOSUID, 0), change(0, 0)),
             (&["ro", "rw"], change(0, RDONLY), change(0, 0)),

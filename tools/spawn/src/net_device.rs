@@ -9,9 +9,9 @@ use anyhow::{Context, ensure};
 use netlink::route::Router;
 use rustix::fs::OFlags;
 use rustix::process::Pid;
-use sys::namespace::{Kind, enter};
+use sys::namespace::{Kind as NamespaceKind, enter};
 
-use crate::config::{Linux, NamespaceKind};
+use crate::config::Linux;
 use crate::file;
 
 /// Moves all of them into the network namespace of the container whose process is `pid`.
@@ -24,9 +24,9 @@ pub(crate) fn move_all(linux: &Linux, pid: Pid) -> anyhow::Result<()> {
     let theirs = file::open(linux.joins(NamespaceKind::Network).unwrap_or(&made), OFlags::RDONLY)?;
     let mut host = Router::open()?;
     // A socket stays where it was opened.
-    enter(theirs.as_fd(), Kind::Network).context("enter the network namespace")?;
+    enter(theirs.as_fd(), NamespaceKind::Network).context("enter the network namespace")?;
     let container = Router::open();
-    enter(own.as_fd(), Kind::Network).context("return to our own network namespace")?;
+    enter(own.as_fd(), NamespaceKind::Network).context("return to our own network namespace")?;
     let mut container = container?;
     for (name, device) in &linux.net_devices {
         let wanted = if device.name.is_empty() { name } else { &device.name };

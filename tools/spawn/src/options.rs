@@ -15,7 +15,7 @@ pub(crate) use checkpoint::{Checkpoint, CriuOptions, Restore};
 #[derive(Debug, Parser)]
 #[command(name = "spawn", version = crate::VERSION, disable_version_flag = true, after_help = EXAMPLES)]
 #[command(subcommand_negates_reqs = true)]
-pub(crate) struct Arguments {
+pub(crate) struct SpawnArgs {
     #[command(flatten)]
     pub global: Global,
     #[command(flatten)]
@@ -438,10 +438,10 @@ mod tests {
 
     #[test]
     fn every_command_is_described_and_read() {
-        Arguments::command().debug_assert();
+        SpawnArgs::command().debug_assert();
         for (name, ..) in COMMANDS {
             let line: &[&str] = if matches!(*name, "list" | "spec" | "features") { &[] } else { &["id"] };
-            let parsed = Arguments::try_parse_from([&["spawn", *name], line].concat()).unwrap();
+            let parsed = SpawnArgs::try_parse_from([&["spawn", *name], line].concat()).unwrap();
             let command = format!("{:?}", parsed.command.unwrap()).to_lowercase();
             assert!(command.starts_with(name), "{name}: {command}");
         }

@@ -16,11 +16,11 @@ use ::cgroup::Cgroups;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 use rustix::mount::MountPropagationFlags;
-use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
 use crate::config::{Config, NamespaceKind};
 use crate::file::{self, leave_open};
-use crate::mount::{Depth, Mount, RDONLY, propagation};
+use crate::mount::{Depth, ParsedMount, RDONLY, propagation};
 
 pub(crate) use cgroup::new_mount;
 pub(crate) use devices::place_for;
@@ -93,7 +93,7 @@ impl<'a> Rootfs<'a> {
         };
         // pivot_root(2) is refused with EINVAL while the new root, its parent or the old root's parent is shared;
         // `enter` makes the root shared afterwards.
-        let first = Attributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
+        let first = MountAttributes::propagation(if shared { libc::MS_PRIVATE } else { propagation });
         // What is cloned of slaves is slaves.
         if on_host || (propagation, recursive) != (libc::MS_SLAVE, true) {
             set_attributes(root.as_fd(), recursive, &first).with_context(|| propagated(config))?;
@@ -101,7 +101,7 @@ impl<'a> Rootfs<'a> {
         attach(root.as_fd(), target.as_fd()).with_context(|| format!("mount {}", path.display()))?;
         leave_open(target);
         let binds_dev = |mount: &crate::config::Mount| {
-            ::root::clean(&mount.destination) == Path::new("dev") && Mount::parse(mount).bind.is_some()
+            ::root::clean(&mount.destination) == Path::new("dev") && ParsedMount::parse(mount).bind.is_some()
         };
         let own_dev = !config.mounts.iter().any(binds_dev);
         Ok(Self {
@@ -122,7 +122,7 @@ impl<'a> Rootfs<'a> {
     pub(crate) fn fill(&mut self, prepared: Vec<Prepared>) -> anyhow::Result<()> {
         let config = self.config;
         for (mount, prepared) in config.mounts.iter().zip(prepared) {
-            let mut parsed = Mount::parse(mount);
+            let mut parsed = ParsedMount::parse(mount);
             if let Ok(inside) = parsed.destination.strip_prefix(&self.path) {
                 // Some hosts name the place in the rootfs as they themselves see it.
                 parsed.destination = Path::new("/").join(inside);
@@ -142,7 +142,7 @@ impl<'a> Rootfs<'a> {
     }
 
     /// Names a mount with all that the kernel was asked for: what fails is mostly one word of it.
-    fn frozen(&self, entry: &crate::config::Mount, mount: &Mount) -> String {
+    fn frozen(&self, entry: &crate::config::Mount, mount: &ParsedMount) -> String {
         let place = mount.destination.display().to_string();
         let flags: Vec<&str> =
             entry.options.iter().filter(|word| !mount.data.contains(word)).map(String::as_str).collect();
@@ -175,12 +175,12 @@ impl<'a> Rootfs<'a> {
         let _span = trace::span("mask paths", "");
         let null = self.restrict()?;
         for mount in &self.read_only_later {
-            set_attributes(mount.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make a mount read-only")?;
+            set_attributes(mount.as_fd(), false, &MountAttributes::new(RDONLY, 0)).context("make a mount read-only")?;
         }
         if self.config.root.as_ref().is_some_and(|root| root.readonly) {
             // The mount alone, not the tree: volumes in it have attributes of their own. The file system stays
             // writable for the host.
-            set_attributes(self.root.as_fd(), false, &Attributes::new(RDONLY, 0))
+            set_attributes(self.root.as_fd(), false, &MountAttributes::new(RDONLY, 0))
                 .context("make the rootfs read-only")?;
         }
         Ok(null)
@@ -208,14 +208,14 @@ impl<'a> Rootfs<'a> {
             rustix::process::pivot_root(".", ".").with_context(|| format!("pivot_root({})", self.path.display()))?;
             if let Some(old) = old {
                 // What is unmounted of it must stay mounted for the host.
-                set_attributes(old.as_fd(), true, &Attributes::propagation(libc::MS_SLAVE))
+                set_attributes(old.as_fd(), true, &MountAttributes::propagation(libc::MS_SLAVE))
                     .context("make the old root a slave")?;
             }
             // Lazily: this process still has descriptors in there, until its execve closes them.
             rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).context("leave the old root")?;
         }
         if propagation == libc::MS_SHARED {
-            set_attributes(self.root.as_fd(), recursive, &Attributes::propagation(propagation))
+            set_attributes(self.root.as_fd(), recursive, &MountAttributes::propagation(propagation))
                 .with_context(|| propagated(self.config))?;
         }
         self.read_only_later.into_iter().chain([self.root]).for_each(leave_open);
@@ -259,7 +259,7 @@ fn reaches_host(propagation: u64, recursive: bool) -> bool {
 fn make_holder_private(path: &Path, slash_is_shared: bool) -> anyhow::Result<()> {
     for holder in path.ancestors().filter(|holder| slash_is_shared || *holder != Path::new("/")) {
         let opened = file::open(holder, OFlags::PATH)?;
-        match set_attributes(opened.as_fd(), false, &Attributes::propagation(libc::MS_PRIVATE)) {
+        match set_attributes(opened.as_fd(), false, &MountAttributes::propagation(libc::MS_PRIVATE)) {
             // Not where a mount begins.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             // The first ancestor that is a mount point is the one that holds the path.
@@ -284,7 +284,7 @@ fn propagated(config: &Config) -> String {
     format!("set rootfsPropagation {:?}", config.linux.rootfs_propagation)
 }
 
-fn source_name(mount: &Mount) -> &str {
+fn source_name(mount: &ParsedMount) -> &str {
     if mount.source.is_empty() { &mount.kind } else { &mount.source }
 }
 
@@ -296,7 +296,7 @@ pub(crate) fn prepare(config: &Config, bundle: &Path) -> anyhow::Result<Vec<Prep
 
 fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prepared> {
     let entry = &config.mounts[at];
-    let mount = Mount::parse(entry);
+    let mount = ParsedMount::parse(entry);
     let in_user_namespace = config.linux.has(NamespaceKind::User);
     if let (Some(depth), Some((pid, path))) = (mount.bind, foreign::split(Path::new(&mount.source))) {
         let tree = foreign::clone_of(pid, &path, depth.is_tree())?;
@@ -336,7 +336,7 @@ fn prepare_one(config: &Config, bundle: &Path, at: usize) -> anyhow::Result<Prep
 /// Maps the ids of a tree that the child has cloned, for the mount with the number `at`.
 pub(crate) fn map_ids_of(config: &Config, at: usize, tree: BorrowedFd<'_>) -> anyhow::Result<()> {
     let entry = config.mounts.get(at).context("no such mount")?;
-    map_ids(tree, &Mount::parse(entry), id_namespace(config, entry)?.as_fd())
+    map_ids(tree, &ParsedMount::parse(entry), id_namespace(config, entry)?.as_fd())
 }
 
 /// Returns the user namespace by which a mount's ids are mapped: with its own mappings, or else the container's.
@@ -351,7 +351,7 @@ fn id_namespace(config: &Config, entry: &crate::config::Mount) -> anyhow::Result
 }
 
 /// `MOUNT_ATTR_IDMAP` is for mounts that are attached nowhere yet, and only once for each (`mount_setattr(2)`).
-fn map_ids(tree: BorrowedFd<'_>, mount: &Mount, ids: BorrowedFd<'_>) -> anyhow::Result<()> {
-    set_attributes(tree, mount.id_map == Some(Depth::Tree), &Attributes::default().mapped(ids))
+fn map_ids(tree: BorrowedFd<'_>, mount: &ParsedMount, ids: BorrowedFd<'_>) -> anyhow::Result<()> {
+    set_attributes(tree, mount.id_map == Some(Depth::Tree), &MountAttributes::default().mapped(ids))
         .with_context(|| format!("map the ids of {}", mount.source))
 }

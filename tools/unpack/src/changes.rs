@@ -20,7 +20,7 @@ use crate::layer::WHITEOUT;
 use crate::lower::Lower;
 use crate::path::{Inner, join};
 use crate::xattr::{self, Object};
-use archive::{Entry, Kind, Name};
+use archive::{Entry, EntryKind, Name};
 
 /// Directories that nest deeper are not gone into: each takes a descriptor while it is.
 const DEPTH_LIMIT: usize = 400;
@@ -37,14 +37,14 @@ pub(crate) enum Change {
 
 /// Where the changes are.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum ChangesPlace {
     /// The upper directory of an overlay.
     Upper(PathBuf),
     /// One whole tree.
     Flat(PathBuf),
 }
 
-impl Place {
+impl ChangesPlace {
     pub(crate) fn path(&self) -> &Path {
         let (Self::Upper(path) | Self::Flat(path)) = self;
         path
@@ -57,7 +57,7 @@ pub(crate) type Sink<'a> = dyn FnMut(Change) -> anyhow::Result<()> + 'a;
 /// Tells `sink` all changes. Empty files and directories at the paths in `mount_points` are a runtime's, not the
 /// container's.
 pub(crate) fn tell(
-    place: &Place,
+    place: &ChangesPlace,
     layers: &[PathBuf],
     mount_points: &HashSet<Inner>,
     sink: &mut Sink<'_>,
@@ -74,8 +74,8 @@ pub(crate) fn tell(
     }
     let mut report = Report { lower: &lower, mount_points, sink, open: Vec::new(), links: HashMap::new() };
     match place {
-        Place::Upper(_) => upper::directory(&root, &[], &mut report).with_context(named),
-        Place::Flat(_) => compare::tell(&root, &mut report).with_context(named),
+        ChangesPlace::Upper(_) => upper::directory(&root, &[], &mut report).with_context(named),
+        ChangesPlace::Flat(_) => compare::tell(&root, &mut report).with_context(named),
     }
 }
 
@@ -167,7 +167,7 @@ impl Report<'_, '_> {
 
     /// Tells of a changed file that is no directory.
     fn file(&mut self, node: &Node<'_>, mut entry: Entry, added: bool) -> anyhow::Result<()> {
-        if added && entry.size == 0 && entry.kind == Kind::Regular && self.mount_points.contains(&entry.path) {
+        if added && entry.size == 0 && entry.kind == EntryKind::Regular && self.mount_points.contains(&entry.path) {
             self.touch();
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Report<'_, '_> {
             // The same file under a second name: a hard link's entry, whose header says nothing else (image-spec,
             // layer.md, "Hardlinks").
             if let Some(first) = self.links.get(&node.inode()) {
-                entry.kind = Kind::HardLink;
+                entry.kind = EntryKind::HardLink;
                 entry.link.clone_from(first);
                 (entry.size, entry.device) = (0, (0, 0));
                 entry.xattrs.clear();
@@ -184,7 +184,7 @@ impl Report<'_, '_> {
             self.links.insert(node.inode(), entry.path.clone());
         }
         let mut content = None;
-        if entry.kind == Kind::Regular {
+        if entry.kind == EntryKind::Regular {
             let file = open_regular(node)?;
             entry.size = u64::try_from(fstat(&file)?.st_size).unwrap_or_default();
             content = Some(file);
@@ -199,7 +199,7 @@ fn open_root(path: &Path) -> anyhow::Result<OwnedFd> {
 
 fn root_entry(root: &OwnedFd) -> anyhow::Result<Entry> {
     let mut entry = entry::of(root.as_fd(), c".", Inner::new(), &fstat(root)?)?.context("a socket")?;
-    ensure!(entry.kind == Kind::Directory, "not a directory");
+    ensure!(entry.kind == EntryKind::Directory, "not a directory");
     entry.xattrs = xattr::all(&Object::Open(root.as_fd()))?;
     Ok(entry)
 }

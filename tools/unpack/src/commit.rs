@@ -9,7 +9,7 @@ use layout::{Compression, Digester, Layout};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
-use crate::container::Container;
+use crate::container::CommittedContainer;
 use crate::diff::{self, Style};
 use crate::instruction::Instruction;
 use crate::options::Commit;
@@ -21,7 +21,7 @@ struct Written {
 }
 
 /// Makes the image and returns the container's record with it in the old one's place.
-pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> anyhow::Result<record::Image> {
+pub(crate) fn commit(container: &CommittedContainer, options: &Commit, style: Style) -> anyhow::Result<record::Image> {
     let base: record::Image = container.record.part()?;
     let layout = Layout::open(&base.layout)?;
     // A shared lock, so that `pull gc` does not take the base's blobs before the new manifest names them.
@@ -52,7 +52,7 @@ pub(crate) fn commit(container: &Container, options: &Commit, style: Style) -> a
 /// Writes the layer; `None` where nothing has changed.
 fn write_layer(
     layout: &Layout,
-    container: &Container,
+    container: &CommittedContainer,
     (compression, style): (Compression, Style),
 ) -> anyhow::Result<Option<Written>> {
     let (draft, (digester, entries)) = compression.encode(layout.draft()?, |out| {
@@ -94,7 +94,7 @@ fn edit(
     config: &mut Value,
     layer: Option<&Written>,
     layers: usize,
-    (container, options, style): (&Container, &Commit, Style),
+    (container, options, style): (&CommittedContainer, &Commit, Style),
 ) -> anyhow::Result<()> {
     let Value::Object(config) = config else { bail!("config is not an object") };
     let since = style.epoch.map(|seconds| Duration::from_secs(seconds.unsigned_abs()));

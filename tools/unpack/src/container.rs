@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use record::{Bundle, Input, Record, Rootfs};
 use serde_json::Value;
 
-use crate::changes::Place;
+use crate::changes::ChangesPlace;
 use crate::path::{Inner, inner};
 
 /// Members of the record that describe a container, not what it is made from.
@@ -21,9 +21,9 @@ const OWN: [&str; 12] = [
 
 /// A container and what it stands on.
 #[derive(Debug)]
-pub(crate) struct Container {
+pub(crate) struct CommittedContainer {
     pub(crate) record: Record,
-    pub(crate) place: Place,
+    pub(crate) place: ChangesPlace,
     /// What is below it, the lowest first; empty where the image was extracted to one tree.
     pub(crate) layers: Vec<PathBuf>,
     /// Where its runtime mounts something.
@@ -32,7 +32,7 @@ pub(crate) struct Container {
     pub(crate) command: Option<String>,
 }
 
-impl Container {
+impl CommittedContainer {
     /// Finds a container by its id, its bundle's directory, or a record.
     pub(crate) fn find(argument: Option<&Path>, directories: &Directories) -> anyhow::Result<Self> {
         let by_id = argument
@@ -70,9 +70,9 @@ impl Container {
         // By what is in the bundle and not by what the record says: the record of a stage before `bundle` knows of no
         // upper directory.
         let (place, layers) = match (upper.is_dir(), rootfs.layers, rootfs.path) {
-            (true, Some(layers), _) => (Place::Upper(upper), layers),
-            (true, None, Some(path)) => (Place::Upper(upper), vec![path]),
-            (false, _, Some(path)) => (Place::Flat(path), Vec::new()),
+            (true, Some(layers), _) => (ChangesPlace::Upper(upper), layers),
+            (true, None, Some(path)) => (ChangesPlace::Upper(upper), vec![path]),
+            (false, _, Some(path)) => (ChangesPlace::Flat(path), Vec::new()),
             _ => bail!("bundle {}: its record has no root file system", bundle.display()),
         };
         let (mount_points, command) = config(&bundle.join("config.json"))?;
@@ -87,7 +87,7 @@ impl Container {
         for member in OWN {
             record.remove(member);
         }
-        let (place, layers) = (Place::Flat(path), Vec::new());
+        let (place, layers) = (ChangesPlace::Flat(path), Vec::new());
         Ok(Self { record, place, layers, mount_points: HashSet::new(), command: None })
     }
 }

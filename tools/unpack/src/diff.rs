@@ -6,10 +6,10 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::changes::{self, Change};
-use crate::container::Container;
+use crate::container::CommittedContainer;
 use crate::layer::{OPAQUE, WHITEOUT};
 use crate::path::{Inner, join, split};
-use archive::{Entry, Kind, Name, Time, Writer};
+use archive::{Entry, EntryKind, Name, Time, Writer};
 
 /// What is free in how a layer is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct Style {
 }
 
 /// Writes the changes of a container as an uncompressed layer. Returns the sink and the number of entries.
-pub(crate) fn write<W: Write>(container: &Container, style: Style, out: W) -> anyhow::Result<(W, u64)> {
+pub(crate) fn write<W: Write>(container: &CommittedContainer, style: Style, out: W) -> anyhow::Result<(W, u64)> {
     let mut writer = Writer::new(out);
     let mut count = 0;
     container.changes(&mut |change| {
@@ -32,7 +32,7 @@ pub(crate) fn write<W: Write>(container: &Container, style: Style, out: W) -> an
 }
 
 /// Prints the changes as `docker diff` does, or as one JSON array, an object a line.
-pub(crate) fn list(container: &Container, as_json: bool, mut out: impl Write) -> anyhow::Result<()> {
+pub(crate) fn list(container: &CommittedContainer, as_json: bool, mut out: impl Write) -> anyhow::Result<()> {
     let mut separator = "[";
     container.changes(&mut |change| {
         let (sign, kind, path) = match &change {
@@ -68,7 +68,7 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow
         // for each name.
         Change::Replaced(path) => (mark(join(&path, OPAQUE)), None),
     };
-    if entry.kind == Kind::Directory {
+    if entry.kind == EntryKind::Directory {
         entry.path.extend_from_slice(if entry.path.is_empty() { b"./" } else { b"/" });
     }
     if let Some(epoch) = style.epoch.filter(|epoch| entry.mtime.seconds >= *epoch) {
@@ -93,10 +93,10 @@ fn put<W: Write>(writer: &mut Writer<W>, change: Change, style: Style) -> anyhow
 
 /// An empty file that means something by its name.
 fn mark(path: Inner) -> Entry {
-    Entry { path, kind: Kind::Regular, ..Entry::default() }
+    Entry { path, kind: EntryKind::Regular, ..Entry::default() }
 }
 
-impl Container {
+impl CommittedContainer {
     /// Tells all that the container has changed.
     fn changes(&self, sink: &mut changes::Sink<'_>) -> anyhow::Result<()> {
         changes::tell(&self.place, &self.layers, &self.mount_points, sink)

@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::layer;
 use crate::lower::Lower;
 use crate::node;
-use crate::stream::{Limits, Stream};
+use crate::stream::{LayerStream, Limits};
 use crate::tree::Tree;
 use archive::{Archive, Entry};
 
@@ -21,7 +21,7 @@ use archive::{Archive, Entry};
 const ROOT_MODE: u32 = 0o755;
 
 /// How a layer is extracted.
-pub(crate) struct Manner<'a> {
+pub(crate) struct ExtractManner<'a> {
     pub(crate) form: Form,
     /// Gets the list of directories that no entry describes.
     pub(crate) implicit: Option<File>,
@@ -31,10 +31,10 @@ pub(crate) struct Manner<'a> {
 
 /// Extracts a layer below `root`. Returns the entry that describes the root itself: to be applied when all is done.
 pub(crate) fn extract(
-    stream: Stream,
+    stream: LayerStream,
     layer: &Layer,
     root: &File,
-    manner: Manner<'_>,
+    manner: ExtractManner<'_>,
     limits: &Arc<Limits>,
 ) -> anyhow::Result<Option<Entry>> {
     let mut tree = Tree::new(root.try_clone()?.into(), manner.form, limits, manner.implicit);

@@ -10,13 +10,13 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::extraction::{Manner, describe_root, extract};
+use crate::extraction::{ExtractManner, describe_root, extract};
 use crate::form::Form;
 use crate::image::Image;
 use crate::interrupt::{self, Temporary};
-use crate::lock::Lock;
+use crate::lock::StoreLock;
 use crate::store::was_replaced;
-use crate::stream::{Limits, Stream};
+use crate::stream::{LayerStream, Limits};
 
 /// Extracts an image to `path`, which is not there yet or is an empty directory. Returns it as an absolute path.
 pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<PathBuf> {
@@ -31,7 +31,7 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
     stem.push(std::process::id().to_string());
     let temporary_path = parent.join(stem);
     let lock_path = lock_of(&temporary_path);
-    let _lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
+    let _lock = StoreLock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
     loop {
         let temporary = Temporary::new(temporary_path.clone());
         match extract_to(&temporary, image, limits, sync) {
@@ -67,7 +67,7 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>, sync: 
         log::debug!("extract layer {} to {}", layer.blob.digest(), path.display());
         let named = || format!("extract layer {}", layer.blob.digest());
         let stream = streams.take(number).with_context(named)?;
-        entry = extract(stream, layer, &root, Manner { form: Form::Flat, implicit: None, lower: None }, limits)
+        entry = extract(stream, layer, &root, ExtractManner { form: Form::Flat, implicit: None, lower: None }, limits)
             .with_context(named)?
             // The topmost layer that describes the root decides.
             .or(entry);
@@ -93,11 +93,11 @@ fn write_ahead(path: &Path) -> Option<JoinHandle<()>> {
 struct Ahead<'a> {
     image: &'a Image,
     limits: &'a Arc<Limits>,
-    next: Option<Stream>,
+    next: Option<LayerStream>,
 }
 
 impl Ahead<'_> {
-    fn take(&mut self, number: usize) -> anyhow::Result<Stream> {
+    fn take(&mut self, number: usize) -> anyhow::Result<LayerStream> {
         let stream = match self.next.take() {
             Some(stream) => stream,
             None => self.image.stream(&self.image.layers[number], self.limits)?,
@@ -142,7 +142,7 @@ fn sweep(parent: &Path, prefix: &OsString) {
         let path = parent.join(&name);
         let stem =
             if path.extension().is_some_and(|extension| extension == "lock") { path.with_extension("") } else { path };
-        if let Ok(Some(_lock)) = Lock::try_take(&lock_of(&stem)) {
+        if let Ok(Some(_lock)) = StoreLock::try_take(&lock_of(&stem)) {
             if stem.exists() {
                 log::debug!("sweep {}", stem.display());
                 interrupt::remove_tree(&stem);

@@ -9,7 +9,7 @@ use oci_spec::image::{Descriptor, Digest};
 use record::Record;
 use rustix::fd::BorrowedFd;
 
-use crate::stream::{Limits, Stream};
+use crate::stream::{LayerStream, Limits};
 
 /// An image whose manifest and config are verified.
 #[derive(Debug)]
@@ -78,9 +78,9 @@ impl Image {
     ///
     /// While `source` is open, a blob that is missing may still come; its end without the blob is the fetching
     /// stage's failure.
-    pub(crate) fn stream(&self, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<Stream> {
+    pub(crate) fn stream(&self, layer: &Layer, limits: &Arc<Limits>) -> anyhow::Result<LayerStream> {
         let blob = self.layout.follow(&layer.blob, self.source)?;
-        Stream::start(blob, layer.compression, &layer.diff_id, Arc::clone(limits))
+        LayerStream::start(blob, layer.compression, &layer.diff_id, Arc::clone(limits))
     }
 }
 

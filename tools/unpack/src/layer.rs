@@ -15,13 +15,13 @@ use rustix::io::Errno;
 use sys::file::there;
 
 use crate::interrupt;
-use crate::node::{self, Place};
+use crate::node::{self, NodeName};
 use crate::overlay::is_whiteout;
 use crate::path::{Component, inner, join, split};
 use crate::stream::Limits;
 use crate::tree::Tree;
 use crate::xattr;
-use archive::{Archive, Entry, Kind, Name};
+use archive::{Archive, Entry, EntryKind, Name};
 
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -42,7 +42,7 @@ pub(crate) fn apply<R: BufRead>(
         limits.add_entry()?;
         let path = inner(&entry.path).with_context(|| shown(&entry))?;
         if path.is_empty() {
-            ensure!(entry.kind == Kind::Directory, "entry {}: the root is not a directory", Name(&entry.path));
+            ensure!(entry.kind == EntryKind::Directory, "entry {}: the root is not a directory", Name(&entry.path));
             root = Some(entry);
             continue;
         }
@@ -67,7 +67,7 @@ fn shown(entry: &Entry) -> String {
 
 fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry, path: &[u8]) -> anyhow::Result<()> {
     let Some((directory, name)) = split(path) else { return Ok(()) };
-    if directory == PSEUDO_LINKS && entry.kind == Kind::Regular {
+    if directory == PSEUDO_LINKS && entry.kind == EntryKind::Regular {
         let parent = tree.directory(directory)?;
         return add_node(archive, tree, parent, Component::new(name)?.as_c_str(), entry);
     }
@@ -76,7 +76,7 @@ fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry,
         return Ok(());
     }
     if name.starts_with(WHITEOUT) {
-        ensure!(entry.kind != Kind::Directory || name.starts_with(AUFS), "whiteout is a directory");
+        ensure!(entry.kind != EntryKind::Directory || name.starts_with(AUFS), "whiteout is a directory");
         return whiteout(tree, directory, name);
     }
     let parent = {
@@ -85,8 +85,8 @@ fn add<R: BufRead>(archive: &mut Archive<R>, tree: &mut Tree<'_>, entry: &Entry,
     };
     let name = Component::new(name)?;
     match entry.kind {
-        Kind::Directory => add_directory(tree, parent, name.as_c_str(), entry),
-        Kind::HardLink => add_hard_link(tree, parent, name.as_c_str(), entry),
+        EntryKind::Directory => add_directory(tree, parent, name.as_c_str(), entry),
+        EntryKind::HardLink => add_hard_link(tree, parent, name.as_c_str(), entry),
         _ => add_node(archive, tree, parent, name.as_c_str(), entry),
     }
 }
@@ -102,8 +102,8 @@ fn add_node<R: BufRead>(
     // would be somebody else in the tree.
     for attempt in 0.. {
         let directory = tree.at(parent);
-        let place = Place { directory: directory.as_fd(), name, inherits: directory.inherits };
-        let made = if entry.kind == Kind::Regular {
+        let place = NodeName { directory: directory.as_fd(), name, inherits: directory.inherits };
+        let made = if entry.kind == EntryKind::Regular {
             node::file(&place, entry, archive)
         } else {
             let _pass = interrupt::pass();
@@ -209,7 +209,7 @@ fn add_hard_link(tree: &mut Tree<'_>, parent: usize, name: &CStr, entry: &Entry)
             // name, too.
             let Some(found) = tree.lower_file(&target)? else { return later(tree, &path, missing) };
             let inherits = tree.at(target_place).inherits;
-            found.copy(&Place { directory: from.as_fd(), name: target_name, inherits })?;
+            found.copy(&NodeName { directory: from.as_fd(), name: target_name, inherits })?;
             tree.mark_copied(target_place, target_name.to_bytes());
             statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW)?
         }

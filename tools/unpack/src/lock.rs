@@ -15,12 +15,12 @@ use rustix::io::Errno;
 
 /// A lock file that this process holds; it goes with the lock.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub(crate) struct StoreLock {
     path: PathBuf,
     _file: File,
 }
 
-impl Lock {
+impl StoreLock {
     /// Waits for the lock.
     pub(crate) fn wait(path: &Path) -> io::Result<Self> {
         loop {
@@ -50,7 +50,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for StoreLock {
     fn drop(&mut self) {
         let mut held = held();
         if let Some(place) = held.iter().position(|path| *path == self.path) {
@@ -83,10 +83,10 @@ mod tests {
     fn a_lock_is_taken_once_and_leaves_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.lock");
-        let lock = Lock::wait(&path).unwrap();
-        assert!(Lock::try_take(&path).unwrap().is_none());
+        let lock = StoreLock::wait(&path).unwrap();
+        assert!(StoreLock::try_take(&path).unwrap().is_none());
         drop(lock);
         assert!(!path.exists());
-        assert!(Lock::try_take(&path).unwrap().is_some());
+        assert!(StoreLock::try_take(&path).unwrap().is_some());
     }
 }

@@ -15,10 +15,10 @@ use sys::file::there;
 
 use crate::entry;
 use crate::form::Form;
-use crate::node::{self, Place};
+use crate::node::{self, NodeName};
 use crate::overlay::{hides, is_whiteout, open_below};
 use crate::path::{Component, Inner, split};
-use archive::{Entry, Kind};
+use archive::{Entry, EntryKind};
 
 /// The layers below, the lowest first.
 pub(crate) struct Lower {
@@ -32,7 +32,7 @@ pub(crate) struct Lower {
 type Merged = Rc<Vec<Rc<OwnedFd>>>;
 
 /// A file of one of the layers below, in its directory.
-pub(crate) struct Found {
+pub(crate) struct LowerFile {
     directory: Rc<OwnedFd>,
     name: Component,
     stat: Stat,
@@ -54,13 +54,13 @@ impl Lower {
     }
 
     /// Returns what overlayfs shows at a path without symbolic links.
-    pub(crate) fn find(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
+    pub(crate) fn find(&self, path: &[u8]) -> anyhow::Result<Option<LowerFile>> {
         let Some((parent, name)) = split(path) else { return Ok(None) };
         // The topmost that has the name decides, a whiteout among them.
         for directory in self.merged(parent)?.iter() {
             let name = Component::new(name)?;
             if let Some(stat) = there(statat(directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW))? {
-                let found = Found { directory: Rc::clone(directory), name, stat };
+                let found = LowerFile { directory: Rc::clone(directory), name, stat };
                 return Ok((!is_whiteout(&stat)).then_some(found));
             }
         }
@@ -110,7 +110,7 @@ impl Lower {
     }
 }
 
-impl Found {
+impl LowerFile {
     /// Returns the target of a symbolic link.
     pub(crate) fn link(&self) -> anyhow::Result<Option<Vec<u8>>> {
         if FileType::from_raw_mode(self.stat.st_mode) != FileType::Symlink {
@@ -120,13 +120,13 @@ impl Found {
     }
 
     /// Copies the file up, as overlayfs does when it is changed: with all that it has but its other names.
-    pub(crate) fn copy(&self, place: &Place<'_>) -> anyhow::Result<()> {
+    pub(crate) fn copy(&self, place: &NodeName<'_>) -> anyhow::Result<()> {
         let name = self.name.as_c_str();
         let stat = &self.stat;
         let mut entry = self.entry(name.to_bytes().to_vec())?.context("hard link to a socket")?;
-        ensure!(entry.kind != Kind::Directory, "hard link to a directory");
+        ensure!(entry.kind != EntryKind::Directory, "hard link to a directory");
         entry.atime = Some(archive::Time::new(stat.st_atime, stat.st_atime_nsec));
-        if entry.kind != Kind::Regular {
+        if entry.kind != EntryKind::Regular {
             return node::special(place, &entry);
         }
         node::copy(place, &entry, &self.open()?)

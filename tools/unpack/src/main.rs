@@ -35,10 +35,10 @@ use anyhow::Context;
 use record::{Input, Record, Rootfs};
 use rustix::thread::CapabilitySet;
 
-use crate::container::Container;
+use crate::container::CommittedContainer;
 use crate::form::Form;
 use crate::image::Image;
-use crate::options::{Args, Commit, Diff, Verb};
+use crate::options::{Commit, Diff, UnpackArgs, UnpackVerb};
 use crate::store::Store;
 
 /// There is no network, and nothing is executed; an overlay's own attributes need `CAP_SYS_ADMIN`.
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)
 }
 
-fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
     if args.verb.is_some() {
         // There are files with others' ids.
         rootless::enter_if_possible(&args.roots);
@@ -57,8 +57,8 @@ fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     // Before anything of an image is read: what is parsed from here on comes from strangers.
     confine::enter(&ROOM)?;
     match args.verb.take() {
-        Some(Verb::Diff(options)) => return show(&options, &args),
-        Some(Verb::Commit(options)) => return make_image(&options, &args),
+        Some(UnpackVerb::Diff(options)) => return show(&options, &args),
+        Some(UnpackVerb::Commit(options)) => return make_image(&options, &args),
         None => {}
     }
     // Modes are the layer's own, whatever the caller's shell takes away.
@@ -94,7 +94,7 @@ fn parent(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// `unpack diff`.
-fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
+fn show(options: &Diff, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
     let container = find(options.container.as_deref(), args)?;
     let out = BufWriter::new(io::stdout().lock());
@@ -107,7 +107,7 @@ fn show(options: &Diff, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// `unpack commit`.
-fn make_image(options: &Commit, args: &Args) -> anyhow::Result<ExitCode> {
+fn make_image(options: &Commit, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
     let mut container = find(options.container.as_deref(), args)?;
     let image = commit::commit(&container, options, options::style(options.sparse)?).context("commit")?;
@@ -119,8 +119,8 @@ fn make_image(options: &Commit, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Finds a container, and what its image has: one whole tree is compared with the layers, which are extracted for that.
-fn find(name: Option<&Path>, args: &Args) -> anyhow::Result<Container> {
-    let mut container = Container::find(name, &args.roots.directories())?;
+fn find(name: Option<&Path>, args: &UnpackArgs) -> anyhow::Result<CommittedContainer> {
+    let mut container = CommittedContainer::find(name, &args.roots.directories())?;
     if container.layers.is_empty() {
         let store = Store::open(&args.roots.directories(), Form::overlay(), !args.no_sync)?;
         container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
@@ -129,7 +129,7 @@ fn find(name: Option<&Path>, args: &Args) -> anyhow::Result<Container> {
 }
 
 /// Opens the image by the input rule: a layout directory, or a record that names one.
-fn open(args: &Args) -> anyhow::Result<(Record, Image)> {
+fn open(args: &UnpackArgs) -> anyhow::Result<(Record, Image)> {
     let argument = args.input.as_deref();
     match Input::read(argument)? {
         Input::Directory(path) => {

@@ -19,7 +19,7 @@ use crate::xattr::{self, Object};
 use archive::{Archive, Entry, Segment};
 
 /// Where an entry goes: a new name in an open directory.
-pub(crate) struct Place<'a> {
+pub(crate) struct NodeName<'a> {
     pub(crate) directory: BorrowedFd<'a>,
     pub(crate) name: &'a CStr,
     /// The directory gives new entries a group or an access control list.
@@ -27,7 +27,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// Makes a regular file and writes its data. `EEXIST` comes before any data is taken.
-pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl BufRead>) -> anyhow::Result<()> {
+pub(crate) fn file(place: &NodeName<'_>, entry: &Entry, archive: &mut Archive<impl BufRead>) -> anyhow::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = {
         let _pass = interrupt::pass();
@@ -40,7 +40,7 @@ pub(crate) fn file(place: &Place<'_>, entry: &Entry, archive: &mut Archive<impl 
 }
 
 /// Makes a regular file with the content of another one, and its holes.
-pub(crate) fn copy(place: &Place<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::Result<()> {
+pub(crate) fn copy(place: &NodeName<'_>, entry: &Entry, from: &OwnedFd) -> anyhow::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(place.directory, place.name, flags, Mode::from_raw_mode(entry.mode & 0o777))?;
     for Segment { mut offset, length } in archive::segments(from, entry.size)? {
@@ -96,7 +96,7 @@ fn unmapped(errno: Errno, entry: &Entry) -> anyhow::Error {
 }
 
 /// Makes a symbolic link, a device or a FIFO.
-pub(crate) fn special(place: &Place<'_>, entry: &Entry) -> anyhow::Result<()> {
+pub(crate) fn special(place: &NodeName<'_>, entry: &Entry) -> anyhow::Result<()> {
     let kind = entry.kind.node().unwrap_or(FileType::Symlink);
     if kind == FileType::Symlink {
         ensure!(!entry.link.is_empty(), "symbolic link without a target");

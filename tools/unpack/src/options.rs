@@ -21,9 +21,9 @@ const ENTRIES_LIMIT: u64 = 10_000_000;
 #[derive(Debug, Parser)]
 #[command(name = "unpack", version, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Args {
+pub(crate) struct UnpackArgs {
     #[command(subcommand)]
-    pub(crate) verb: Option<Verb>,
+    pub(crate) verb: Option<UnpackVerb>,
     /// An OCI image layout's directory, or a record: a file, - or nothing for stdin
     pub(crate) input: Option<PathBuf>,
     /// Image of the layout: a tag, a full reference or a digest [default: the only one]
@@ -52,7 +52,7 @@ const EXAMPLES: &str = include_str!("examples.txt");
 
 /// What to do with a container's changes.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub(crate) enum UnpackVerb {
     Diff(Diff),
     Commit(Commit),
 }
@@ -125,7 +125,7 @@ fn epoch() -> Result<Option<i64>, cli::Usage> {
     seconds.map(Some).ok_or_else(wrong)
 }
 
-impl Args {
+impl UnpackArgs {
     pub(crate) fn limits(&self) -> Limits {
         Limits::new(self.max_size.0.unsigned_abs(), self.max_entries)
     }

@@ -13,13 +13,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ::container::Directories;
-use anyhow::Context;
+use anyhow::{Context, Result};
 
-use crate::extraction::{Manner, extract};
+use crate::extraction::{ExtractManner, extract};
 use crate::form::{Form, list_path};
 use crate::image::{Image, Layer};
 use crate::interrupt::{self, Temporary};
-use crate::lock::Lock;
+use crate::lock::StoreLock;
 use crate::lower::Lower;
 use crate::parents::{self, Stack};
 use crate::path::Inner;
@@ -43,7 +43,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the store below the data directory, and makes what is missing of it. Nobody else may enter: layers have
     /// setuid programs.
-    pub(crate) fn open(directories: &Directories, form: Form, sync: bool) -> anyhow::Result<Self> {
+    pub(crate) fn open(directories: &Directories, form: Form, sync: bool) -> Result<Self> {
         let (data, path) = (directories.data(), directories.layers());
         let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
@@ -73,7 +73,7 @@ impl Store {
 
     /// Extracts the layers of an image that are not there yet, several at once, and returns the directories to stack,
     /// the lowest first.
-    pub(crate) fn unpack(self, image: Image, limits: Limits) -> anyhow::Result<Vec<PathBuf>> {
+    pub(crate) fn unpack(self, image: Image, limits: Limits) -> Result<Vec<PathBuf>> {
         self.sweep();
         // Threads that are not joined: after an error the process ends, and they with it, which `interrupt` makes
         // safe.
@@ -96,7 +96,7 @@ impl Store {
 
     /// Gives layers their names as the workers hand them over; those that have come meanwhile go to the disk together.
     /// Returns how many came.
-    fn name(&self, results: &mpsc::Receiver<anyhow::Result<Option<Extracted>>>) -> anyhow::Result<usize> {
+    fn name(&self, results: &mpsc::Receiver<Result<Option<Extracted>>>) -> Result<usize> {
         // A description of its own: what goes wrong is told once for each, and whoever waits for a layer has to hear it.
         let ahead = self.sync.then(|| File::open(&self.path)).transpose()?;
         let mut count = 0;
@@ -113,7 +113,7 @@ impl Store {
             // One syncfs(2) for all of them: it writes the whole file system, whoever has dirtied it.
             let batch: Vec<_> = std::iter::once(first).chain(results.try_iter()).collect();
             count += batch.len();
-            let extracted: anyhow::Result<Vec<_>> = batch.into_iter().collect();
+            let extracted: Result<Vec<_>> = batch.into_iter().collect();
             self.keep(extracted?.into_iter().flatten().collect())?;
         }
     }
@@ -121,7 +121,7 @@ impl Store {
     /// Returns the directories that overlayfs stacks. Of a layer that comes twice only the upper one counts, as it
     /// hides the lower one entirely, and overlayfs takes no directory twice. What is below an opaque root is hidden
     /// too, which overlayfs does not look for.
-    fn stack(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
+    fn stack(&self, image: &Image, limits: &Arc<Limits>) -> Result<Vec<PathBuf>> {
         let _span = trace::span("stack the layers", "");
         let layers = &image.layers;
         if let Some(stack) = self.remembered(layers) {
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Returns each layer's directory, the lowest first. One that depends on those below is extracted again, for them.
-    fn resolve(&self, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<Vec<PathBuf>> {
+    fn resolve(&self, image: &Image, limits: &Arc<Limits>) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         let mut lower = Lower::open(&paths, self.form)?;
         for (number, layer) in image.layers.iter().enumerate() {
@@ -200,17 +200,12 @@ impl Store {
 
     /// Makes the layer with the attributes of directories that upper layers need and lower ones describe. It depends
     /// on all the layers, so that is what its name is made of.
-    fn describe_parents(
-        &self,
-        layers: &[Layer],
-        stack: &Stack,
-        wanted: &BTreeMap<Inner, usize>,
-    ) -> anyhow::Result<PathBuf> {
+    fn describe_parents(&self, layers: &[Layer], stack: &Stack, wanted: &BTreeMap<Inner, usize>) -> Result<PathBuf> {
         let path = self.path.join("parents").join(key(layers));
         let temporary_path = self.temporary_path(&path);
         // The lock's file is beside the temporary directory, which another run would only see half made; the second
         // look below is under the lock.
-        let lock = Lock::wait(&temporary_path.with_extension("lock"))?;
+        let lock = StoreLock::wait(&temporary_path.with_extension("lock"))?;
         if !path.try_exists()? {
             let temporary = Temporary::new(temporary_path);
             let pass = interrupt::pass();
@@ -232,7 +227,7 @@ impl Store {
         let stems: HashSet<PathBuf> = entries.map(|entry| entry.path().with_extension("")).collect();
         for stem in stems {
             // Whoever holds the lock is alive; an error here is met again, and told, by whoever needs the layer.
-            if let Ok(Some(_lock)) = Lock::try_take(&stem.with_extension("lock")) {
+            if let Ok(Some(_lock)) = StoreLock::try_take(&stem.with_extension("lock")) {
                 log::debug!("sweep {}", stem.display());
                 interrupt::remove_tree(&stem);
                 interrupt::remove_tree(&list_path(&stem));
@@ -241,22 +236,12 @@ impl Store {
     }
 
     /// Extracts a layer unless it is there.
-    fn extract_once(
-        &self,
-        source: &Source<'_>,
-        path: &Path,
-        limits: &Arc<Limits>,
-    ) -> anyhow::Result<Option<Extracted>> {
+    fn extract_once(&self, source: &Source<'_>, path: &Path, limits: &Arc<Limits>) -> Result<Option<Extracted>> {
         let extracted = self.extract_if_missing(source, path, limits);
         extracted.with_context(|| format!("extract layer {}", source.layer.blob.digest()))
     }
 
-    fn extract_if_missing(
-        &self,
-        source: &Source<'_>,
-        path: &Path,
-        limits: &Arc<Limits>,
-    ) -> anyhow::Result<Option<Extracted>> {
+    fn extract_if_missing(&self, source: &Source<'_>, path: &Path, limits: &Arc<Limits>) -> Result<Option<Extracted>> {
         let layer = source.layer;
         let temporary_path = self.temporary_path(path);
         let there = || path.try_exists().with_context(|| format!("look for {}", path.display()));
@@ -265,7 +250,7 @@ impl Store {
             return Ok(None);
         }
         let lock_path = temporary_path.with_extension("lock");
-        let lock = Lock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
+        let lock = StoreLock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
         if there()? {
             log::debug!("layer {} has arrived", layer.diff_id);
             return Ok(None);
@@ -285,7 +270,7 @@ impl Store {
         }
     }
 
-    fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> anyhow::Result<File> {
+    fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> Result<File> {
         let path = temporary.path();
         let made = || format!("make directory {}", path.display());
         let list = list_path(path);
@@ -296,7 +281,7 @@ impl Store {
             (File::open(path).with_context(made)?, list.with_context(made)?)
         };
         let stream = source.image.stream(source.layer, limits)?;
-        let manner = Manner { form: self.form, implicit: Some(implicit), lower: source.lower };
+        let manner = ExtractManner { form: self.form, implicit: Some(implicit), lower: source.lower };
         let entry = extract(stream, source.layer, &root, manner, limits)?;
         crate::extraction::describe_root(&root, entry.as_ref())?;
         Ok(root)
@@ -305,7 +290,7 @@ impl Store {
     /// Gives whole layers their names. A machine that crashes may lose them, but must not come up with half of one.
     ///
     /// A directory has to be durable as a whole, and fsync(2) for each of its files would wait for the disk as often.
-    fn keep(&self, extracted: Vec<Extracted>) -> anyhow::Result<()> {
+    fn keep(&self, extracted: Vec<Extracted>) -> Result<()> {
         let Some(first) = extracted.first() else { return Ok(()) };
         let _pass = interrupt::pass();
         let _span = trace::span("keep the layers", first.path.display());
@@ -331,7 +316,7 @@ struct Extracted {
     temporary: Temporary,
     root: File,
     path: PathBuf,
-    _lock: Lock,
+    _lock: StoreLock,
 }
 
 /// A layer, and what it is extracted with.
@@ -356,7 +341,7 @@ struct Job {
 
 impl Job {
     /// Extracts layers until none is left, the lowest first.
-    fn work(&self, done: &mpsc::Sender<anyhow::Result<Option<Extracted>>>) {
+    fn work(&self, done: &mpsc::Sender<Result<Option<Extracted>>>) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = self.image.layers.get(number) else { return };

@@ -54,7 +54,7 @@ impl Limits {
 }
 
 /// The tar stream of one layer.
-pub(crate) struct Stream {
+pub(crate) struct LayerStream {
     /// Filled buffers; an empty one is the end.
     full: Receiver<io::Result<Vec<u8>>>,
     empty: SyncSender<Vec<u8>>,
@@ -65,7 +65,7 @@ pub(crate) struct Stream {
     limits: Arc<Limits>,
 }
 
-impl Stream {
+impl LayerStream {
     /// Starts the thread that reads and inflates `blob`.
     ///
     /// One more thread for each layer at work. It ends by itself when either channel is closed.
@@ -121,7 +121,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for LayerStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -131,7 +131,7 @@ impl Read for Stream {
     }
 }
 
-impl BufRead for Stream {
+impl BufRead for LayerStream {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.buffer.len() && !self.ended {
             self.receive()?;

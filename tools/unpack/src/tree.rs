@@ -12,14 +12,14 @@ use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, Stat, Timestamps, fstat, futimens, mkdirat, openat2, readlinkat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::form::Form;
-use crate::lower::{Found, Lower};
+use crate::lower::{Lower, LowerFile};
 use crate::overlay::{RESOLVE, hides, is_whiteout};
 use crate::path::{Component, Inner, PATH_LIMIT, join, split};
 use crate::stream::Limits;
@@ -107,19 +107,19 @@ impl<'a> Tree<'a> {
     }
 
     /// Returns the open directory at `path`, through symbolic links, and makes what is missing of it.
-    pub(crate) fn directory(&mut self, path: &[u8]) -> anyhow::Result<usize> {
+    pub(crate) fn directory(&mut self, path: &[u8]) -> Result<usize> {
         self.bound()?;
         self.find(path, &mut Walk { make: true, links: 0 })?.context("directory is missing")
     }
 
     /// Returns the open directory at `path`, through symbolic links, if it is there.
-    pub(crate) fn existing_directory(&mut self, path: &[u8]) -> anyhow::Result<Option<usize>> {
+    pub(crate) fn existing_directory(&mut self, path: &[u8]) -> Result<Option<usize>> {
         self.bound()?;
         self.find(path, &mut Walk { make: false, links: 0 })
     }
 
     /// Keeps paths through symbolic links, of which there may be any number, from filling the memory.
-    fn bound(&mut self) -> anyhow::Result<()> {
+    fn bound(&mut self) -> Result<()> {
         if self.places.len() > PLACES { self.flush() } else { Ok(()) }
     }
 
@@ -128,7 +128,7 @@ impl<'a> Tree<'a> {
         &self.slots[place]
     }
 
-    fn find(&mut self, path: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+    fn find(&mut self, path: &[u8], walk: &mut Walk) -> Result<Option<usize>> {
         self.clock += 1;
         // From the nearest directory that is open, upwards by its text: not by recursion, since a path may have
         // thousands of components, and not from the root, since layers list a directory's entries one after another.
@@ -156,7 +156,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Opens a directory's child, which is a directory, a symbolic link to one, or missing.
-    fn child(&mut self, parent: usize, name: &[u8], walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+    fn child(&mut self, parent: usize, name: &[u8], walk: &mut Walk) -> Result<Option<usize>> {
         let real = join(&self.slots[parent].path, name);
         // Reached by another name, a link's for one: two descriptors of one directory would each set its times when
         // closed.
@@ -191,7 +191,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Goes on where a path's component is no directory.
-    fn through(&mut self, parent: usize, name: &CStr, stat: &Stat, walk: &mut Walk) -> anyhow::Result<Option<usize>> {
+    fn through(&mut self, parent: usize, name: &CStr, stat: &Stat, walk: &mut Walk) -> Result<Option<usize>> {
         let real = join(&self.slots[parent].path, name.to_bytes());
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             if walk.make {
@@ -218,7 +218,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Returns what the layers below show at a path without symbolic links where this layer has nothing.
-    pub(crate) fn lower_file(&self, path: &[u8]) -> anyhow::Result<Option<Found>> {
+    pub(crate) fn lower_file(&self, path: &[u8]) -> Result<Option<LowerFile>> {
         let Some(lower) = self.lower else { return Ok(None) };
         let parent = split(path).map_or(path, |(parent, _)| parent);
         if hides(&self.root, parent, self.form)? { Ok(None) } else { lower.find(path) }
@@ -226,12 +226,7 @@ impl<'a> Tree<'a> {
 
     /// Follows a symbolic link, of this path and target, inside the root, as `RESOLVE_IN_ROOT` does, but makes what is
     /// missing.
-    fn follow(
-        &mut self,
-        parent: usize,
-        (link, target): (&[u8], &[u8]),
-        walk: &mut Walk,
-    ) -> anyhow::Result<Option<usize>> {
+    fn follow(&mut self, parent: usize, (link, target): (&[u8], &[u8]), walk: &mut Walk) -> Result<Option<usize>> {
         walk.links += 1;
         ensure!(walk.links <= LINKS, "{}: too many symbolic links in the way", Name(link));
         let mut path = if target.starts_with(b"/") { Vec::new() } else { self.slots[parent].path.clone() };
@@ -251,7 +246,7 @@ impl<'a> Tree<'a> {
 
     /// Makes a directory that the layer needs and that no entry has described, or not yet: `parents.rs` puts right
     /// how it looks.
-    fn make_implicit(&mut self, parent: usize, name: &CStr, real: Inner) -> anyhow::Result<usize> {
+    fn make_implicit(&mut self, parent: usize, name: &CStr, real: Inner) -> Result<usize> {
         mkdirat(&self.slots[parent].fd, name, Mode::from_raw_mode(0o755))
             .with_context(|| format!("make directory {}", Name(&real)))?;
         self.limits.add_entry()?;
@@ -264,13 +259,13 @@ impl<'a> Tree<'a> {
     }
 
     /// Notes a directory that no entry describes (`-`), or that one describes after all (`+`).
-    pub(crate) fn note(&mut self, sign: u8, path: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn note(&mut self, sign: u8, path: &[u8]) -> Result<()> {
         let Some(implicit) = &mut self.implicit else { return Ok(()) };
         implicit.write_all(&[&[sign], path, b"\0"].concat()).context("write the list of directories")
     }
 
     /// Notes a directory with whiteouts; once for many.
-    pub(crate) fn note_whiteout(&mut self, place: usize) -> anyhow::Result<()> {
+    pub(crate) fn note_whiteout(&mut self, place: usize) -> Result<()> {
         if std::mem::replace(&mut self.slots[place].noted, true) {
             return Ok(());
         }
@@ -279,7 +274,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Opens a directory that has just been made or that an entry describes.
-    pub(crate) fn open_child(&mut self, parent: usize, name: &CStr) -> anyhow::Result<usize> {
+    pub(crate) fn open_child(&mut self, parent: usize, name: &CStr) -> Result<usize> {
         let real = join(&self.slots[parent].path, name.to_bytes());
         if let Some(&place) = self.places.get(&real) {
             return Ok(place);
@@ -288,7 +283,7 @@ impl<'a> Tree<'a> {
         self.insert(real, fd)
     }
 
-    fn insert(&mut self, path: Inner, fd: OwnedFd) -> anyhow::Result<usize> {
+    fn insert(&mut self, path: Inner, fd: OwnedFd) -> Result<usize> {
         self.clock += 1;
         let stat = fstat(&fd)?;
         let setgid = stat.st_mode & 0o2000 != 0;
@@ -332,19 +327,19 @@ impl<'a> Tree<'a> {
     }
 
     /// Writes everything out that is still to be done when the layer has come to its end.
-    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
         self.implicit.as_mut().map_or(Ok(()), BufWriter::flush).context("write the list of directories")
     }
 
     /// Closes all directories: their times get right, and no path leads to one that is about to go.
-    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.places.clear();
         self.slots.drain(..).try_for_each(Directory::close)
     }
 
     /// Removes what is at `name`, whatever it is. Returns the parent's new place.
-    pub(crate) fn remove(&mut self, parent: usize, name: &CStr) -> anyhow::Result<usize> {
+    pub(crate) fn remove(&mut self, parent: usize, name: &CStr) -> Result<usize> {
         let path = self.slots[parent].path.clone();
         self.flush()?;
         let parent = self.directory(&path)?;
@@ -356,7 +351,7 @@ impl<'a> Tree<'a> {
     /// Removes a directory's entries that this layer has not made: what an opaque whiteout hides.
     ///
     /// Removing closes all directories, so each name is looked up anew.
-    pub(crate) fn purge(&mut self, place: usize) -> anyhow::Result<()> {
+    pub(crate) fn purge(&mut self, place: usize) -> Result<()> {
         let path = self.slots[place].path.clone();
         let names = root::list(&self.slots[place].fd)?;
         for (name, kind) in names {
@@ -373,7 +368,7 @@ impl<'a> Tree<'a> {
 
     /// Makes a directory hide those of lower layers. Whiteouts in it have nothing left to hide, and overlayfs would
     /// list them, as it looks for them only where it merges directories.
-    pub(crate) fn make_opaque(&mut self, place: usize) -> anyhow::Result<()> {
+    pub(crate) fn make_opaque(&mut self, place: usize) -> Result<()> {
         let whiteouts =
             root::list(&self.slots[place].fd)?.into_iter().filter(|(_, kind)| *kind == FileType::CharacterDevice);
         for (name, _) in whiteouts {
@@ -403,7 +398,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Removes such a file.
-    pub(crate) fn remove_copied(&mut self, parent: usize, name: &CStr) -> anyhow::Result<()> {
+    pub(crate) fn remove_copied(&mut self, parent: usize, name: &CStr) -> Result<()> {
         if self.copied.remove(&self.key(parent, name.to_bytes())) {
             unlinkat(&self.slots[parent].fd, name, AtFlags::empty())?;
         }
@@ -429,7 +424,7 @@ impl Directory {
     }
 
     /// Sets the times that entries coming and going have spoilt, as the last thing that happens to the directory.
-    fn close(self) -> anyhow::Result<()> {
+    fn close(self) -> Result<()> {
         let Some(times) = self.times else { return Ok(()) };
         futimens(&self.fd, &times).with_context(|| format!("set times of {}", Name(&self.path)))
     }

@@ -29,9 +29,9 @@ pub(crate) enum Value {
 
 /// The body of a message, or a part of it.
 #[derive(Debug, Default)]
-pub(crate) struct Writer(Vec<u8>);
+pub(crate) struct BodyWriter(Vec<u8>);
 
-impl Writer {
+impl BodyWriter {
     /// Begins with strings.
     pub(crate) fn of(texts: &[&str]) -> Self {
         let mut writer = Self::default();
@@ -177,7 +177,7 @@ impl Bus {
     }
 
     /// Calls a method of systemd's manager and returns the first text of what it returns, if it returns one.
-    pub(crate) fn call(&mut self, member: &str, signature: &str, body: &Writer) -> anyhow::Result<Option<String>> {
+    pub(crate) fn call(&mut self, member: &str, signature: &str, body: &BodyWriter) -> anyhow::Result<Option<String>> {
         self.serial += 1;
         let message = call(self.serial, member, signature, &body.0);
         self.stream.write_all(&message).with_context(|| format!("call {member}"))?;
@@ -251,7 +251,7 @@ fn read(stream: &mut UnixStream, buffer: &mut [u8]) -> anyhow::Result<()> {
 
 /// Writes a call of a method.
 fn call(serial: u32, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
-    let mut message = Writer(vec![b'l', CALL, 0, 1]);
+    let mut message = BodyWriter(vec![b'l', CALL, 0, 1]);
     message.u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
     message.u32(serial);
     let fields = [
@@ -281,7 +281,7 @@ mod tests {
     /// What the protocol's rules say, byte by byte.
     #[test]
     fn a_call_is_aligned_as_the_protocol_wants() {
-        let mut body = Writer::default();
+        let mut body = BodyWriter::default();
         body.text("a.scope");
         body.properties(&[("Delegate", Value::Flag(true)), ("PIDs", Value::Pids(vec![7]))]);
         let want: Vec<u8> = [

@@ -7,19 +7,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use archive::{Archive, Entry as Header, Kind, Name, Writer};
+use archive::{Archive, Entry as Header, EntryKind, Name, Writer};
 use root::{Met, Walk};
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Stat, Timestamps, Uid, chmodat, chownat, linkat, makedev, mknodat, symlinkat, utimensat,
 };
 
 use super::c_name;
-use super::place::{Object, Place};
+use super::place::{FoundFile, Side};
 use crate::interrupt::Interrupt;
-use crate::tree::{Entry, Manner};
+use crate::tree::{CopyMode, TreeEntry};
 
 /// Writes an object, and what is below it.
-pub(crate) fn write(source: &Object, interrupt: &Interrupt, out: impl Write) -> Result<()> {
+pub(crate) fn write(source: &FoundFile, interrupt: &Interrupt, out: impl Write) -> Result<()> {
     let mut writer = Tree { archive: Writer::new(out), linked: HashMap::new(), interrupt };
     if let Some(directory) = writer.entry(source.entry(), &source.stat, source.name.to_bytes())? {
         writer.content(directory, source.name.to_bytes())?;
@@ -37,23 +37,23 @@ struct Tree<'a, W: Write> {
 
 impl<W: Write> Tree<'_, W> {
     /// Writes an entry; a directory is returned.
-    fn entry(&mut self, entry: Entry<'_>, stat: &Stat, path: &[u8]) -> Result<Option<OwnedFd>> {
+    fn entry(&mut self, entry: TreeEntry<'_>, stat: &Stat, path: &[u8]) -> Result<Option<OwnedFd>> {
         self.interrupt.check()?;
         // A socket is nothing without its listener.
         let Some(mut header) = Header::of(entry.directory, entry.name, path.to_vec(), stat)? else { return Ok(None) };
-        if header.kind == Kind::Directory {
+        if header.kind == EntryKind::Directory {
             header.path.push(b'/');
             self.archive.entry(&header)?;
             return Ok(Some(entry.open_directory()?));
         }
         if stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
-                self.archive.entry(&Header { kind: Kind::HardLink, link: first.clone(), ..header })?;
+                self.archive.entry(&Header { kind: EntryKind::HardLink, link: first.clone(), ..header })?;
                 return Ok(None);
             }
             self.linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
         }
-        if header.kind != Kind::Regular {
+        if header.kind != EntryKind::Regular {
             self.archive.entry(&header)?;
             return Ok(None);
         }
@@ -70,7 +70,7 @@ impl<W: Write> Tree<'_, W> {
             let Met::Entry(name) = met else { continue };
             let below = walk.path().iter().chain([&name]).map(|name| name.to_bytes());
             let child = std::iter::once(top).chain(below).collect::<Vec<_>>().join(&b'/');
-            let entry = Entry { directory: walk.directory(), name: &name };
+            let entry = TreeEntry { directory: walk.directory(), name: &name };
             let written = entry.stat().map_err(Into::into).and_then(|stat| self.entry(entry, &stat, &child));
             if let Some(directory) = written.with_context(|| Name(&child).to_string())? {
                 walk.enter(name, directory)?;
@@ -81,7 +81,7 @@ impl<W: Write> Tree<'_, W> {
 }
 
 /// Extracts an archive below a directory that is there.
-pub(crate) fn read(input: impl BufRead, place: &Place, path: &Path, manner: &Manner<'_>) -> Result<()> {
+pub(crate) fn read(input: impl BufRead, place: &Side, path: &Path, manner: &CopyMode<'_>) -> Result<()> {
     place.open(path, OFlags::RDONLY | OFlags::DIRECTORY).with_context(|| path.display().to_string())?;
     let mut archive = Archive::new(input);
     let mut directories = Vec::new();
@@ -108,15 +108,15 @@ type Made = Option<Timestamps>;
 
 fn extract(
     (archive, header): (&mut Archive<impl BufRead>, &Header),
-    place: &Place,
+    place: &Side,
     base: &Path,
-    (inner, manner): (&Path, &Manner<'_>),
+    (inner, manner): (&Path, &CopyMode<'_>),
 ) -> Result<Made> {
     let Some(name) = inner.file_name() else { return Ok(None) };
     let directory = make_parents(place, base, inner.parent().unwrap_or(Path::new("")))?;
     let name = c_name(name)?;
-    let to = Entry { directory: directory.as_fd(), name: &name };
-    if header.kind == Kind::Directory {
+    let to = TreeEntry { directory: directory.as_fd(), name: &name };
+    if header.kind == EntryKind::Directory {
         to.make_directory(true)?;
         own(to, header, manner)?;
         return Ok(Some(header.times()));
@@ -124,8 +124,8 @@ fn extract(
     to.clear()?;
     let link = std::ffi::OsStr::from_bytes(&header.link);
     match header.kind {
-        Kind::Symlink => symlinkat(c_name(link)?.as_c_str(), to.directory, to.name)?,
-        Kind::HardLink => {
+        EntryKind::Symlink => symlinkat(c_name(link)?.as_c_str(), to.directory, to.name)?,
+        EntryKind::HardLink => {
             // A hard link's target is a name in the archive, from its top, and not relative to the entry: tar(5).
             let (from, first) = place.parent(&base.join(root::clean(Path::new(link))))?;
             linkat(&from, &first, to.directory, to.name, AtFlags::empty())?;
@@ -144,7 +144,7 @@ fn extract(
     Ok(None)
 }
 
-fn make_parents(place: &Place, base: &Path, inner: &Path) -> Result<OwnedFd> {
+fn make_parents(place: &Side, base: &Path, inner: &Path) -> Result<OwnedFd> {
     let mut path = base.to_owned();
     let open = |path: &Path| place.open(path, OFlags::RDONLY | OFlags::DIRECTORY);
     let mut directory = open(&path)?;
@@ -153,7 +153,7 @@ fn make_parents(place: &Place, base: &Path, inner: &Path) -> Result<OwnedFd> {
         directory = match open(&path) {
             Err(rustix::io::Errno::NOENT) => {
                 let name = c_name(component.as_os_str())?;
-                let made = Entry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
+                let made = TreeEntry { directory: directory.as_fd(), name: &name }.make_directory(false)?;
                 rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
                 rustix::fs::fchown(&made, Some(place.owner.0), Some(place.owner.1))?;
                 made
@@ -164,10 +164,10 @@ fn make_parents(place: &Place, base: &Path, inner: &Path) -> Result<OwnedFd> {
     Ok(directory)
 }
 
-fn own(to: Entry<'_>, header: &Header, manner: &Manner<'_>) -> Result<()> {
+fn own(to: TreeEntry<'_>, header: &Header, manner: &CopyMode<'_>) -> Result<()> {
     let (uid, gid) = manner.owner.unwrap_or((Uid::from_raw(header.uid), Gid::from_raw(header.gid)));
     chownat(to.directory, to.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    if header.kind == Kind::Symlink {
+    if header.kind == EntryKind::Symlink {
         return Ok(());
     }
     // Bits that make a program somebody else's are worth something only with the owner they were given for.

@@ -12,26 +12,26 @@ use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, read
 use rustix::io::Errno;
 
 use super::c_name;
-use crate::container::{self, Lock};
+use crate::container::{self, BundleLock};
 use crate::overlay::{self, Overlay};
 use crate::state::runner;
-use crate::tree::Entry;
+use crate::tree::TreeEntry;
 use crate::verbs::has_lost_its_mount;
 
 /// As the kernel has it.
 const MOST_LINKS: usize = 40;
 
 /// A root, and whom that belongs to which is made there.
-pub(crate) struct Place {
+pub(crate) struct Side {
     /// The container's root; none for the host, where a path may begin anywhere.
     root: Option<OwnedFd>,
     pub(crate) owner: (Uid, Gid),
     /// Keeps others from mounting it meanwhile.
-    _lock: Option<Lock>,
+    _lock: Option<BundleLock>,
 }
 
 /// A file that was found: an entry of a directory.
-pub(crate) struct Object {
+pub(crate) struct FoundFile {
     pub(crate) directory: OwnedFd,
     pub(crate) name: CString,
     pub(crate) stat: Stat,
@@ -41,12 +41,12 @@ pub(crate) struct Object {
 
 /// What looking for a path has found.
 pub(crate) enum Found {
-    Object(Object),
+    Object(FoundFile),
     /// Nothing; the path is where the links have led to.
     Nothing(PathBuf),
 }
 
-impl Place {
+impl Side {
     /// Returns the host, where everything is made for the caller.
     pub(crate) fn host() -> Self {
         let owner = (rustix::process::geteuid(), rustix::process::getegid());
@@ -67,7 +67,7 @@ impl Place {
             return Ok(Self { root: Some(root), owner, _lock: None });
         }
         // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
-        let Some(lock) = Lock::take(&bundle)? else { bail!("it is in use: try again") };
+        let Some(lock) = BundleLock::take(&bundle)? else { bail!("it is in use: try again") };
         let rootfs: Rootfs = Record::parse(&text, container::RECORD)?.part()?;
         let root = stopped(&bundle, rootfs)?;
         Ok(Self { root: Some(root), owner: (Uid::ROOT, Gid::ROOT), _lock: Some(lock) })
@@ -86,7 +86,7 @@ impl Place {
     }
 
     /// Finds what has to be there.
-    pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Object> {
+    pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<FoundFile> {
         match self.find(path, follow)? {
             Found::Object(object) => Ok(object),
             Found::Nothing(_) => bail!("{}: no such file or directory", path.display()),
@@ -107,12 +107,12 @@ impl Place {
                 Err(Errno::NOENT) => return Ok(Found::Nothing(path)),
                 opened => opened.with_context(|| parent.display().to_string())?,
             };
-            let stat = match (Entry { directory: directory.as_fd(), name: &name }).stat() {
+            let stat = match (TreeEntry { directory: directory.as_fd(), name: &name }).stat() {
                 Err(Errno::NOENT) => return Ok(Found::Nothing(path)),
                 stat => stat.with_context(|| path.display().to_string())?,
             };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink || !(follow || slash) {
-                return Ok(Found::Object(Object { directory, name, stat, only_content: false }));
+                return Ok(Found::Object(FoundFile { directory, name, stat, only_content: false }));
             }
             let target = readlinkat(&directory, &name, Vec::new())?;
             // It is looked up in the root again, wherever it leads.
@@ -140,7 +140,7 @@ impl Place {
         let stat = rustix::fs::fstat(&directory)?;
         let is_root = path.components().all(|component| component == Component::RootDir);
         let only_content = dot || is_root || path.ends_with("..");
-        Ok(Found::Object(Object { directory, name: c".".to_owned(), stat, only_content }))
+        Ok(Found::Object(FoundFile { directory, name: c".".to_owned(), stat, only_content }))
     }
 }
 

@@ -5,7 +5,7 @@ mod conversion;
 use clap::Parser;
 
 use super::*;
-use crate::options::Arguments;
+use crate::options::BundleArgs;
 use crate::user::Accounts;
 
 fn image(text: &Value) -> ImageConfiguration {
@@ -17,7 +17,7 @@ fn image(text: &Value) -> ImageConfiguration {
 pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let image = image(text);
     let words = ["bundle"].iter().chain(arguments);
-    let options = Arguments::parse_from(words).create;
+    let options = BundleArgs::parse_from(words).create;
     let accounts = Accounts::parse(b"root:x:0:0::/root:\nwww:x:33:33::/var/www:\n", b"www:x:33:\nssl:x:44:www\n");
     let spec = options.process.user.clone();
     let spec = spec.or_else(|| image.config().as_ref().and_then(|config| config.user().clone())).unwrap_or_default();

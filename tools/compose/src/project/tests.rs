@@ -2,10 +2,10 @@ use super::*;
 
 fn read_text(text: &str) -> Result<Project> {
     let variables = Variables::from([("TAG".to_owned(), "1.27".to_owned())]);
-    read_with(text, &variables, &Request::default())
+    read_with(text, &variables, &ProjectRequest::default())
 }
 
-fn read_with(text: &str, variables: &Variables, request: &Request<'_>) -> Result<Project> {
+fn read_with(text: &str, variables: &Variables, request: &ProjectRequest<'_>) -> Result<Project> {
     let directory = Path::new("/src/shop");
     let value = Source { directory, variables, depth: 0 }.document(text)?.0;
     project(request, &value, directory, variables)
@@ -134,9 +134,10 @@ fn each_network_is_a_bridge_of_the_project_s() {
     }
     // An ordinary user has no bridges.
     let inner = "networks: {default: {internal: true}}\nservices: {a: {image: x}}";
-    let refused = read_with(inner, &Variables::new(), &Request { rootless: true, ..Request::default() }).unwrap_err();
+    let refused = read_with(inner, &Variables::new(), &ProjectRequest { rootless: true, ..ProjectRequest::default() })
+        .unwrap_err();
     assert!(format!("{refused:#}").contains("network default is internal"), "{refused:#}");
-    let request = Request { rootless: true, ..Request::default() };
+    let request = ProjectRequest { rootless: true, ..ProjectRequest::default() };
     let project = read_with("services: {a: {image: x}}", &Variables::new(), &request).unwrap();
     let options = &project.services[0].options;
     assert!(!options.iter().any(|option| option.starts_with("--network")), "{options:?}");
@@ -204,7 +205,7 @@ fn files_include_and_extend_others() {
     let variables = Variables::new();
     let read = |text: &str| {
         let value = Source { directory: directory.path(), variables: &variables, depth: 0 }.document(text)?.0;
-        project(&Request::default(), &value, Path::new("/src/shop"), &variables)
+        project(&ProjectRequest::default(), &value, Path::new("/src/shop"), &variables)
     };
     let lines: Vec<String> = read(text).unwrap().services.iter().map(without_hash).collect();
     let volume = format!("--volume {}/sub/d:/d -- pg", directory.path().display());
@@ -344,16 +345,19 @@ fn a_later_file_replaces_what_is_tagged() {
     let variables = Variables::new();
     let source = Source { directory: directory.path(), variables: &variables, depth: 0 };
     let value = source.read(&[file("a.yaml", base), file("b.yaml", over)]).unwrap();
-    let project = project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
+    let project = project(&ProjectRequest::default(), &value, Path::new("/src/shop"), &variables).unwrap();
     let want = " --cap-add A --cap-add B --network=shop_default:alias=a --publish 81:80 -- x";
     assert_eq!(without_hash(&project.services[0]), named("a") + want);
     // A list and a mapping of services that are needed.
     let base = "services: {a: {image: x, depends_on: [b]}, b: {image: x}, c: {image: x}}";
     let over = "services: {a: {depends_on: {c: {condition: service_healthy}}}}";
     let value = source.read(&[file("a.yaml", base), file("b.yaml", over)]).unwrap();
-    let project = super::project(&Request::default(), &value, Path::new("/src/shop"), &variables).unwrap();
+    let project = super::project(&ProjectRequest::default(), &value, Path::new("/src/shop"), &variables).unwrap();
     let needed = project.services[2].dependencies.iter().map(|on| (&*on.service, on.condition));
-    assert_eq!(needed.collect::<Vec<_>>(), [("b", service::Condition::Started), ("c", service::Condition::Healthy)]);
+    assert_eq!(
+        needed.collect::<Vec<_>>(),
+        [("b", service::DependencyCondition::Started), ("c", service::DependencyCondition::Healthy)]
+    );
 }
 
 #[test]
@@ -364,7 +368,7 @@ fn names_come_from_the_file_the_request_or_the_directory() {
     assert_eq!(project.volumes.iter().map(|name| &**name).collect::<Vec<_>>(), ["mine", "given_u"]);
     for (directory, want) in [("/src/My Shop", "myshop"), ("/", "default"), ("/x/_a", "a")] {
         let empty = Value::Null;
-        let name = project_name(&Request::default(), &Node::top(&empty), Path::new(directory), &Variables::new());
+        let name = name_of(&ProjectRequest::default(), &Node::top(&empty), Path::new(directory), &Variables::new());
         assert_eq!(name.unwrap(), want);
     }
     assert!(checked("A").is_err() && checked("").is_err() && checked("a/b").is_err());
@@ -377,7 +381,7 @@ services:
   base: {image: x, environment: [A=1, B=2], command: [a], links: [web], container_name: b, profiles: [web]}
   web: {extends: {service: base}, environment: {B: 3}, command: [b]}
 ";
-    let request = Request { profiles: &["web".to_owned()], ..Request::default() };
+    let request = ProjectRequest { profiles: &["web".to_owned()], ..ProjectRequest::default() };
     let project = read_with(text, &Variables::new(), &request).unwrap();
     let web = project.services.iter().find(|service| service.name == "web").unwrap();
     assert_eq!(web.dependencies, []);

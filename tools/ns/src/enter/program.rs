@@ -13,14 +13,14 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, getpid, kill_p
 
 /// What is run; nothing means the user's shell, as a login shell.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub(crate) struct EnterProgram {
     /// The words.
     pub(crate) words: Vec<OsString>,
     /// The environment; `None` is our own.
     pub(crate) environment: Option<Vec<(OsString, OsString)>>,
 }
 
-impl Program {
+impl EnterProgram {
     /// Becomes the program.
     pub(crate) fn replace(&self) -> Result<ExitCode> {
         let (mut command, name) = self.command();
@@ -97,5 +97,5 @@ fn shell() -> OsString {
 fn cannot_execute(name: &OsStr, error: std::io::Error) -> anyhow::Error {
     let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
     let error = anyhow::Error::from(error).context(format!("execute {}", name.to_string_lossy()));
-    cli::Exit::new(code, error).into()
+    cli::ExitError::new(code, error).into()
 }

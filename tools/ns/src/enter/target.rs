@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Whose namespaces are entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum EnterTarget {
     /// A process; its pidfd's inode number tells it from a later one of the same number.
     Process { pid: i32, inode: Option<u64> },
     /// The first process of a container that another user has noted, and who that is.
@@ -21,7 +21,7 @@ pub(crate) enum Target {
     Network(PathBuf),
 }
 
-impl Target {
+impl EnterTarget {
     /// Finds the target that a `-t` names: `PID`, `PID:INODE` or a container's id, which `states` has.
     pub(crate) fn find(text: &str, states: impl FnOnce() -> PathBuf) -> Result<Self> {
         let (pid, inode) = text.split_once(':').map_or((text, None), |(pid, inode)| (pid, Some(inode)));
@@ -78,7 +78,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for EnterTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process { pid, .. } | Self::Foreign { pid, .. } => write!(f, "process {pid}"),

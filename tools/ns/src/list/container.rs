@@ -7,7 +7,7 @@ use std::path::Path;
 use container::{Names, Noted};
 use sys::namespace::Kind;
 
-use super::process::Process;
+use super::process::ScannedProcess;
 use super::scan::process_links;
 use super::users::Users;
 
@@ -41,7 +41,7 @@ impl Containers {
     }
 
     /// Returns the container of a namespace whose lowest process is `lead`, if it has one.
-    pub(crate) fn find(&mut self, inode: u64, lead: Option<(i32, &Process)>) -> Option<String> {
+    pub(crate) fn find(&mut self, inode: u64, lead: Option<(i32, &ScannedProcess)>) -> Option<String> {
         if let Some(name) = self.by_namespace.get(&inode) {
             // Where several share it, it is the one's whose process was there first.
             let first = lead.and_then(|(pid, _)| self.by_pid.get(&pid));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::column::Column;
-use super::table::{Row, Table, one_line};
+use super::table::{Row, RowTable, one_line};
 
 /// The columns that a node shows.
 pub(crate) const COLUMNS: [Column; 6] =
@@ -13,7 +13,7 @@ pub(crate) const COLUMNS: [Column; 6] =
 const COMMAND: usize = 40;
 
 /// Writes the table, whose columns are [`COLUMNS`].
-pub(crate) fn write(table: &Table) -> String {
+pub(crate) fn write(table: &RowTable) -> String {
     let mut out = String::from("digraph namespaces {\n  rankdir=LR; node [shape=box, fontname=monospace];\n");
     let mut framed: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
     for row in &table.rows {
@@ -78,7 +78,7 @@ mod tests {
             Row { cells, parent }
         };
         let rows = vec![row(1, "", "init", None), row(2, "web", "a\"]; x\\\u{1b}", Some(0))];
-        let table = Table { columns: COLUMNS.to_vec(), rows, tree: Some(Column::Ns) };
+        let table = RowTable { columns: COLUMNS.to_vec(), rows, tree: Some(Column::Ns) };
         assert_eq!(
             write(&table).lines().skip(2).collect::<Vec<_>>(),
             [

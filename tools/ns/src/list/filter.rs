@@ -20,12 +20,12 @@ type Comparison = fn(Ordering) -> bool;
 
 /// A condition on a row.
 #[derive(Clone)]
-pub(crate) struct Filter {
+pub(crate) struct RowFilter {
     columns: Vec<Column>,
     test: Test,
 }
 
-impl fmt::Debug for Filter {
+impl fmt::Debug for RowFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Filter({:?})", self.columns)
     }
@@ -38,7 +38,7 @@ enum Operand {
     Text(String),
 }
 
-impl Filter {
+impl RowFilter {
     /// Returns the columns that the expression needs.
     pub(crate) fn columns(&self) -> Vec<Column> {
         self.columns.clone()
@@ -98,7 +98,7 @@ fn compare(left: &Value, right: &Value, holds: Comparison) -> bool {
     order.is_some_and(holds)
 }
 
-impl FromStr for Filter {
+impl FromStr for RowFilter {
     type Err = String;
 
     fn from_str(expression: &str) -> Result<Self, String> {
@@ -295,10 +295,10 @@ mod tests {
             ("NS == 4026531840 && (TYPE == \"pid\" || TYPE == \"net\")", true),
             ("true", true),
         ] {
-            let filter: Filter = text.parse().unwrap();
+            let filter: RowFilter = text.parse().unwrap();
             assert_eq!(filter.accepts(&cell), want, "{text}");
         }
-        let columns = "PID == 1 and not (TYPE =~ \"x\")".parse::<Filter>().unwrap().columns();
+        let columns = "PID == 1 and not (TYPE =~ \"x\")".parse::<RowFilter>().unwrap().columns();
         assert_eq!(columns, [Column::Pid, Column::Type]);
     }
 
@@ -308,7 +308,7 @@ mod tests {
         for text in
             ["", "PID ==", "FOO == 1", "PID == 1 TYPE", "(PID", "COMMAND =~ x", "\"x", "COMMAND =~ \"(\"", "$", &deep]
         {
-            assert!(text.parse::<Filter>().is_err(), "{text}");
+            assert!(text.parse::<RowFilter>().is_err(), "{text}");
         }
     }
 }

@@ -4,10 +4,10 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::column::Column;
-use super::table::{Cell, Row, Table};
+use super::table::{Cell, Row, RowTable};
 
 /// Writes the table as one document.
-pub(crate) fn document(table: &Table, separator: &str) -> String {
+pub(crate) fn document(table: &RowTable, separator: &str) -> String {
     let (top, below) = table.children();
     let value = |cell: &Cell| match cell {
         Cell::Lines(lines) if lines.is_empty() => Value::Null,
@@ -32,12 +32,12 @@ fn nested(rows: &[usize], below: &[Vec<usize>], nodes: &mut [Map<String, Value>]
     Value::Array(list)
 }
 
-fn named(table: &Table, values: Vec<Value>) -> Map<String, Value> {
+fn named(table: &RowTable, values: Vec<Value>) -> Map<String, Value> {
     table.columns.iter().map(|column| column.json()).zip(values).collect()
 }
 
 /// Writes each row as one line.
-pub(crate) fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &RowTable) -> String {
     let line = |row: &Row| {
         let values = row.cells.iter().map(|cell| json!(cell)).collect();
         Value::Object(named(table, values)).to_string() + "\n"
@@ -75,7 +75,7 @@ mod tests {
         let row = |inode, parent| Row { cells: vec![Cell::Number(inode), Cell::Text("a\"b\u{1}".into())], parent };
         let columns = vec![Column::Ns, Column::Command];
         let table =
-            Table { columns, rows: vec![row(1, None), row(2, Some(0)), row(3, None)], tree: Some(Column::Command) };
+            RowTable { columns, rows: vec![row(1, None), row(2, Some(0)), row(3, None)], tree: Some(Column::Command) };
         let value: Value = serde_json::from_str(&document(&table, ",")).unwrap();
         assert_eq!(
             value.to_string(),
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn no_rows_are_an_empty_list() {
-        let table = Table { columns: vec![Column::Ns], rows: vec![], tree: None };
+        let table = RowTable { columns: vec![Column::Ns], rows: vec![], tree: None };
         let value: Value = serde_json::from_str(&document(&table, ",")).unwrap();
         assert_eq!(value.to_string(), r#"{"namespaces":[]}"#);
     }

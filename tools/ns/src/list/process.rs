@@ -8,7 +8,7 @@ use super::scan::in_threads;
 
 /// A process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Process {
+pub(crate) struct ScannedProcess {
     pub(crate) ppid: i32,
     pub(crate) uid: u32,
     pub(crate) command: String,
@@ -26,7 +26,7 @@ pub(crate) struct Wanted {
     pub(crate) cgroups: bool,
 }
 
-impl Process {
+impl ScannedProcess {
     /// Reads what is wanted of each process; what one that is gone does not tell stays empty.
     pub(crate) fn read_all(proc: BorrowedFd<'_>, pids: &[i32], wanted: Wanted) -> Vec<(i32, Self)> {
         in_threads(pids, |pids| {

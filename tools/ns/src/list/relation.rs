@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fstat, openat};
 use sys::namespace::{self, Kind};
 
-use super::scan::{Namespace, Scan};
+use super::scan::{Scan, Scanned};
 
 /// What a namespace is related to; 0 where there is nothing, or nothing that we may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct Relation {
 }
 
 /// Opens a namespace through whatever holds it.
-pub(crate) fn open(proc: BorrowedFd<'_>, namespace: &Namespace) -> Option<OwnedFd> {
+pub(crate) fn open(proc: BorrowedFd<'_>, namespace: &Scanned) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     if let Some(pid) = namespace.lead {
         return openat(proc, format!("{pid}/ns/{}", namespace.kind.name()), flags, Mode::empty()).ok();
@@ -39,7 +39,7 @@ pub(crate) fn open(proc: BorrowedFd<'_>, namespace: &Namespace) -> Option<OwnedF
 /// Asks for the relations of all namespaces. Those that only are another one's parent or owner become known by it.
 pub(crate) fn read(proc: BorrowedFd<'_>, scan: &mut Scan) -> HashMap<u64, Relation> {
     let mut relations = HashMap::with_capacity(scan.namespaces.len());
-    let known: Vec<Namespace> = scan.namespaces.values().cloned().collect();
+    let known: Vec<Scanned> = scan.namespaces.values().cloned().collect();
     for namespace in known {
         if let Some(fd) = open(proc, &namespace) {
             ask(fd.as_fd(), namespace.inode, namespace.kind, scan, &mut relations);
@@ -49,7 +49,7 @@ pub(crate) fn read(proc: BorrowedFd<'_>, scan: &mut Scan) -> HashMap<u64, Relati
 }
 
 /// Asks who made the user namespace that this one belongs to, or is.
-pub(crate) fn maker(proc: BorrowedFd<'_>, namespace: &Namespace) -> Option<u32> {
+pub(crate) fn maker(proc: BorrowedFd<'_>, namespace: &Scanned) -> Option<u32> {
     let fd = open(proc, namespace)?;
     if namespace.kind == Kind::User {
         return namespace::owner_uid(fd.as_fd()).ok();

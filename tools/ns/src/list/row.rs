@@ -8,19 +8,19 @@ use sys::namespace::Kind;
 
 use super::column::Column;
 use super::container::Containers;
-use super::process::{Process, Wanted};
+use super::process::{ScannedProcess, Wanted};
 use super::relation::{self, Relation};
-use super::scan::Namespace;
+use super::scan::Scanned;
 use super::table::Cell;
 use super::users::Users;
-use super::{Request, Tree};
+use super::{ListRequest, RowTree};
 
 /// Where the values come from.
-pub(crate) struct Source<'a> {
+pub(crate) struct RowSource<'a> {
     proc: BorrowedFd<'a>,
     relations: HashMap<u64, Relation>,
     wanted: Wanted,
-    processes: HashMap<i32, Process>,
+    processes: HashMap<i32, ScannedProcess>,
     users: Users,
     router: Option<Router>,
     containers: Option<Containers>,
@@ -30,8 +30,8 @@ pub(crate) struct Source<'a> {
 /// A namespace with its values.
 #[derive(Debug)]
 pub(crate) struct Described<'a> {
-    namespace: &'a Namespace,
-    process: Option<&'a Process>,
+    namespace: &'a Scanned,
+    process: Option<&'a ScannedProcess>,
     pub(crate) relation: Relation,
     uid: Option<u32>,
     user: Option<String>,
@@ -40,20 +40,20 @@ pub(crate) struct Described<'a> {
     nsid: Option<u64>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> RowSource<'a> {
     /// Makes ready what `needed` columns need.
     pub(crate) fn new(
         proc: BorrowedFd<'a>,
         relations: HashMap<u64, Relation>,
         needed: &[Column],
-        request: &Request,
+        request: &ListRequest,
     ) -> Self {
         let needs = |column| needed.contains(&column);
         Self {
             proc,
             relations,
             wanted: Wanted {
-                ppid: needs(Column::Ppid) || request.tree == Some(Tree::Process),
+                ppid: needs(Column::Ppid) || request.tree == Some(RowTree::Process),
                 uid: needs(Column::Uid) || needs(Column::User),
                 command: needs(Column::Command),
                 cgroups: needs(Column::Container),
@@ -74,7 +74,7 @@ impl<'a> Source<'a> {
         }
         pids.sort_unstable();
         pids.dedup();
-        self.processes = Process::read_all(self.proc, &pids, self.wanted).into_iter().collect();
+        self.processes = ScannedProcess::read_all(self.proc, &pids, self.wanted).into_iter().collect();
     }
 
     /// Returns what a namespace is related to.
@@ -83,7 +83,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads a namespace's values.
-    pub(crate) fn describe<'s>(&'s mut self, namespace: &'s Namespace) -> Described<'s> {
+    pub(crate) fn describe<'s>(&'s mut self, namespace: &'s Scanned) -> Described<'s> {
         let netnsid = self.netnsid(namespace);
         let process = namespace.lead.and_then(|pid| self.processes.get(&pid));
         let relation = self.relation(namespace.inode);
@@ -108,12 +108,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn nsid(&self, namespace: &Namespace) -> Option<u64> {
+    fn nsid(&self, namespace: &Scanned) -> Option<u64> {
         let fd = self.nsids.then(|| relation::open(self.proc, namespace))??;
         sys::namespace::unique_id(fd.as_fd()).ok()
     }
 
-    fn netnsid(&mut self, namespace: &Namespace) -> Option<String> {
+    fn netnsid(&mut self, namespace: &Scanned) -> Option<String> {
         let router = self.router.as_mut().filter(|_| namespace.kind == Kind::Network)?;
         let id = relation::open(self.proc, namespace).and_then(|netns| router.namespace_id(netns.as_fd()).ok()?);
         Some(id.map_or_else(|| "unassigned".to_owned(), |id| id.to_string()))

@@ -11,7 +11,7 @@ use sys::namespace::Kind;
 
 /// One namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Namespace {
+pub(crate) struct Scanned {
     /// Its inode number, which is its name.
     pub(crate) inode: u64,
     /// Its type.
@@ -24,7 +24,7 @@ pub(crate) struct Namespace {
     pub(crate) held: Held,
 }
 
-impl Namespace {
+impl Scanned {
     /// Returns a namespace that no process is known of.
     pub(crate) fn empty(inode: u64, kind: Kind) -> Self {
         Self { inode, kind, nprocs: 0, lead: None, held: Held::default() }
@@ -52,7 +52,7 @@ pub(crate) struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     /// All that are known.
-    pub(crate) namespaces: HashMap<u64, Namespace>,
+    pub(crate) namespaces: HashMap<u64, Scanned>,
     /// The namespaces of each process, by pid, in the order of [`Kind::ALL`]; 0 where a link cannot be read.
     pub(crate) processes: Vec<(i32, [u64; 8])>,
 }
@@ -68,7 +68,7 @@ impl Scan {
         let mut scan = Self { namespaces: HashMap::with_capacity(processes.len()), processes };
         for (pid, inodes) in &scan.processes {
             for (inode, kind) in inodes.iter().zip(Kind::ALL).filter(|(inode, _)| **inode != 0) {
-                let namespace = scan.namespaces.entry(*inode).or_insert_with(|| Namespace::empty(*inode, kind));
+                let namespace = scan.namespaces.entry(*inode).or_insert_with(|| Scanned::empty(*inode, kind));
                 namespace.nprocs += 1;
                 // lsns calls the lowest pid the namespace's process. It need not be the oldest: numbers start anew at
                 // `pid_max`.
@@ -79,8 +79,8 @@ impl Scan {
     }
 
     /// Returns the namespace of that number, made known if it is not.
-    pub(crate) fn entry(&mut self, inode: u64, kind: Kind) -> &mut Namespace {
-        self.namespaces.entry(inode).or_insert_with(|| Namespace::empty(inode, kind))
+    pub(crate) fn entry(&mut self, inode: u64, kind: Kind) -> &mut Scanned {
+        self.namespaces.entry(inode).or_insert_with(|| Scanned::empty(inode, kind))
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Row {
 
 /// Rows and columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct RowTable {
     pub(crate) columns: Vec<Column>,
     pub(crate) rows: Vec<Row>,
     /// The column in which the tree's branches stand; rows stand one after the other without one.
@@ -44,7 +44,7 @@ pub(crate) struct Look {
     pub(crate) width: Option<usize>,
 }
 
-impl Table {
+impl RowTable {
     /// Returns the rows below each row, in order, and the topmost ones.
     pub(crate) fn children(&self) -> (Vec<usize>, Vec<Vec<usize>>) {
         let mut top = vec![];
@@ -204,7 +204,7 @@ mod tests {
         Row { cells: vec![Cell::Number(inode), Cell::Text(command.into())], parent }
     }
 
-    fn table(tree: Option<Column>) -> Table {
+    fn table(tree: Option<Column>) -> RowTable {
         let rows = vec![
             row(1, "init", None),
             row(20, "a\tb", Some(0)),
@@ -212,7 +212,7 @@ mod tests {
             row(4, "d", Some(0)),
             row(5, "apart", None),
         ];
-        Table { columns: vec![Column::Ns, Column::Command], rows, tree }
+        RowTable { columns: vec![Column::Ns, Column::Command], rows, tree }
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
             Row { cells: vec![Cell::Number(7), lines, Cell::Text("x".into())], parent: None },
             Row { cells: vec![Cell::Number(8), Cell::None, Cell::Text("y".into())], parent: None },
         ];
-        let table = Table { columns: vec![Column::Ns, Column::Nsfs, Column::Type], rows, tree: None };
+        let table = RowTable { columns: vec![Column::Ns, Column::Nsfs, Column::Type], rows, tree: None };
         assert_eq!(table.to_text(Look::default()), "NS NSFS   TYPE\n 7 /run/a x\n   /b     \n 8        y\n");
         let wide = Look { no_wrap: true, ..Look::default() };
         assert_eq!(table.to_text(wide), "NS NSFS      TYPE\n 7 /run/a,/b x\n 8           y\n");

@@ -20,7 +20,7 @@ use super::lock::lock;
 use super::owner::PortAlias;
 use super::plan::Step;
 use super::work::Work;
-use super::{Config, Target, finish, hand_on, named, note};
+use super::{BundleConfig, Joiner, finish, hand_on, named, note};
 
 /// Where the lists and results of containers are.
 const NOTE: NetworkNote = NetworkNote::Cni;
@@ -42,9 +42,9 @@ struct Attachment {
 }
 
 /// Makes a container's network by the plugins of the list at `path`, and prints the record with the result.
-pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()> {
+pub(crate) fn add(mut target: Joiner, path: &Path, interface: &str) -> Result<()> {
     let (id, owner) = (&target.id.clone(), target.owner);
-    let config = target.bundle.as_deref().map(Config::read).transpose()?;
+    let config = target.bundle.as_deref().map(BundleConfig::read).transpose()?;
     let list = read_list(path).with_context(|| format!("read {}", path.display()))?;
     {
         // The plugins lock what is theirs: they may take their time.
@@ -66,7 +66,7 @@ pub(crate) fn add(mut target: Target, path: &Path, interface: &str) -> Result<()
         hand_on(&target, &signals)
     });
     if done.is_err() {
-        for undone in [attachment.delete(), config.as_ref().map_or(Ok(()), Config::restore)] {
+        for undone in [attachment.delete(), config.as_ref().map_or(Ok(()), BundleConfig::restore)] {
             if let Err(error) = undone {
                 log::warn!("undo: {error:#}");
             }

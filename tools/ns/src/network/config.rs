@@ -14,13 +14,13 @@ use super::hosts;
 
 /// A bundle's config.json, read whole so that it can be put back.
 #[derive(Debug)]
-pub(crate) struct Config {
+pub(crate) struct BundleConfig {
     path: PathBuf,
     text: Vec<u8>,
     value: Value,
 }
 
-impl Config {
+impl BundleConfig {
     /// Reads the config.json of a bundle.
     pub(crate) fn read(bundle: &Path) -> Result<Self> {
         let path = bundle.join("config.json");

@@ -17,7 +17,7 @@ const TABLES: [Table<'static>; 2] =
 
 /// What a bridge's networks are given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct BridgeRules {
     /// The bridge.
     pub(crate) bridge: String,
     /// How the names of the links to the containers begin, where these are no ports of the bridge.
@@ -34,7 +34,7 @@ pub(crate) struct Rules {
     pub(crate) forward: Forward,
 }
 
-impl Rules {
+impl BridgeRules {
     fn has(&self, family: Family) -> bool {
         self.networks.iter().any(|network| of_family(network, family))
     }
@@ -51,8 +51,8 @@ impl Rules {
 /// Makes the rules what they should be. Where they are that, nothing is sent: what a transaction throws away makes the
 /// closing of its socket wait for all processors. Tells whether there was nothing of ours. The `first` container of a bridge
 /// looks for tables of iptables-legacy too, which takes the execution of that program.
-pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
-    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+pub(crate) fn add(rules: &BridgeRules, first: bool) -> Result<bool> {
+    let mut socket = Socket::open(netlink::NetlinkFamily::Netfilter)?;
     let missing = missing(&mut socket, rules)?;
     let passage = Passage { legacy: first, ..rules.passage() };
     if missing.is_empty() {
@@ -76,8 +76,8 @@ pub(crate) fn add(rules: &Rules, first: bool) -> Result<bool> {
 }
 
 /// Tells whether the rules are what they should be.
-pub(crate) fn is_there(rules: &Rules) -> Result<bool> {
-    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+pub(crate) fn is_there(rules: &BridgeRules) -> Result<bool> {
+    let mut socket = Socket::open(netlink::NetlinkFamily::Netfilter)?;
     let is_shut = rules.forward == Forward::Insert && foreign::is_shut(&mut socket, &rules.passage())?;
     Ok(!is_shut && missing(&mut socket, rules)?.is_empty())
 }
@@ -101,7 +101,7 @@ fn passage(bridge: &str, ports: Option<&str>, has: impl Fn(Family) -> bool) -> P
 }
 
 /// Returns the chains that are not what they should be.
-fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wanted)>> {
+fn missing(socket: &mut Socket, rules: &BridgeRules) -> Result<Vec<(Table<'static>, Wanted)>> {
     let mut missing = Vec::new();
     for table in TABLES {
         let networks: Vec<_> = rules.networks.iter().filter(|network| of_family(network, table.family)).collect();
@@ -121,7 +121,7 @@ fn missing(socket: &mut Socket, rules: &Rules) -> Result<Vec<(Table<'static>, Wa
 /// Removes all that [`add`] has made for `bridge`. That it is not there is no error. The socket is returned because
 /// closing it waits for what the transaction threw away: the caller has something else to wait for first.
 pub(crate) fn remove(bridge: &str, ports: Option<&str>) -> Result<Socket> {
-    let mut socket = Socket::open(netlink::Family::Netfilter)?;
+    let mut socket = Socket::open(netlink::NetlinkFamily::Netfilter)?;
     let chains: Vec<Chain> = match socket.dump(&Chain::dump()) {
         Ok(answers) => answers.iter().map(Chain::read).collect(),
         // A kernel without nftables has none.
@@ -154,7 +154,7 @@ struct Wanted {
     rules: Vec<(String, Vec<Expression>)>,
 }
 
-fn chains(rules: &Rules, networks: &[&Cidr]) -> Vec<Wanted> {
+fn chains(rules: &BridgeRules, networks: &[&Cidr]) -> Vec<Wanted> {
     let hook = |kind, number, priority| Hook { kind, number, priority };
     let leaving =
         |network: &&Cidr| (format!("masquerade {}", network.network()), masquerade_rule(&rules.links(), **network));

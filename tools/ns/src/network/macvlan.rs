@@ -13,13 +13,13 @@ use netlink::route::{Cidr, Link, NewLink, Router};
 use super::ipam::Lease;
 use super::named;
 use super::owner::PortAlias;
-use super::plan::{Plan, Request, Step};
+use super::plan::{NetworkRequest, Plan, Step};
 use super::result::{Interface, network};
 use crate::options::Settings;
 
 /// Computes what to do for a link over the host's link `parent`. Nothing on the host knows who has which address in that
 /// network, so it must be given.
-pub(crate) fn plan(request: &Request, parent: &str) -> Result<Plan> {
+pub(crate) fn plan(request: &NetworkRequest, parent: &str) -> Result<Plan> {
     let has_addresses = !request.addresses.is_empty();
     ensure!(has_addresses, "macvlan {parent}: --ip and --subnet are needed, because ns cannot know its free addresses");
     let sandbox = Some(container::namespace(&request.id).display().to_string());

@@ -10,7 +10,7 @@ use netlink::foreign::Forward;
 use netlink::route::{Cidr, Mac, NewLink};
 use record::Network;
 
-use super::firewall::Rules;
+use super::firewall::BridgeRules;
 use super::ipam::{Holders, Lease, choose};
 use super::observed::Observed;
 use super::owner::{self, PortAlias, hash};
@@ -20,7 +20,7 @@ use crate::options::{Driver, Settings};
 
 /// A container's network as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct NetworkRequest {
     /// The container's id, which names the namespace.
     pub(crate) id: ContainerId,
     /// Whose the network is.
@@ -51,7 +51,7 @@ pub(crate) struct Request {
     pub(crate) is_further: bool,
 }
 
-impl Request {
+impl NetworkRequest {
     /// Returns what links of the container say of themselves.
     pub(crate) fn alias(&self, addresses: &[IpAddr]) -> PortAlias {
         PortAlias { id: self.id.clone(), owner: Some(self.owner), addresses: addresses.to_vec() }
@@ -89,7 +89,7 @@ pub(crate) enum Step {
     /// Let the kernel forward packets.
     Forward { ipv4: bool },
     /// Give packets that leave the networks the host's address, and close what is not published.
-    Firewall { rules: Rules, first: bool },
+    Firewall { rules: BridgeRules, first: bool },
     /// Make the pair of links that joins container and bridge.
     Pair { port: NewLink, bridge: Option<String>, peer: NewLink },
     /// Make the host's end of a container's link a port of a bridge again.
@@ -157,7 +157,7 @@ pub(crate) struct Plan {
 }
 
 /// Computes what to do; `holder` says who has an address.
-pub(crate) fn plan(request: &Request, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
+pub(crate) fn plan(request: &NetworkRequest, observed: &Observed, holder: Holders<'_>) -> Result<Plan> {
     let sandbox = Some(namespace(&request.id).display().to_string());
     let mut steps = vec![];
     if let Some(parent) = &request.settings.macvlan {
@@ -251,7 +251,7 @@ fn neighbours(lease: &Lease, [(port, port_mac), (link, mac)]: [(&String, Mac); 2
 }
 
 /// Returns the bridge's rules.
-fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Cidr]) -> Rules {
+fn firewall(request: &NetworkRequest, observed: &Observed, bridge: &str, gateways: &[Cidr]) -> BridgeRules {
     let known = observed.bridge.as_ref();
     let internal = request.settings.internal;
     let masquerade = !request.settings.no_masquerade && !internal;
@@ -269,7 +269,7 @@ fn firewall(request: &Request, observed: &Observed, bridge: &str, gateways: &[Ci
     networks.sort_unstable();
     networks.dedup();
     let (ports, bridge, guard) = (request.routed_ports(), bridge.to_owned(), masquerade && is_own);
-    Rules { bridge, ports, networks, guard, masquerade, internal, forward }
+    BridgeRules { bridge, ports, networks, guard, masquerade, internal, forward }
 }
 
 /// Returns the steps that forward packets of the families that have a gateway.
@@ -280,14 +280,14 @@ pub(super) fn forwards(gateways: &[Cidr]) -> impl Iterator<Item = Step> {
 }
 
 /// Nothing but a loopback interface, and whatever leads outwards.
-fn without_bridge(request: &Request) -> Plan {
+fn without_bridge(request: &NetworkRequest) -> Plan {
     let outward = || Step::Outward { id: request.id.clone(), netns: namespace(&request.id) };
     let steps = request.user_mode.then(outward).into_iter().collect();
     Plan { steps, network: loopback(&namespace(&request.id)), addresses: vec![] }
 }
 
 /// Notes addresses in the network that is shared with CNI's host-local, if one is.
-fn notes<'a>(request: &'a Request, leases: &'a [Lease]) -> impl Iterator<Item = Step> + 'a {
+fn notes<'a>(request: &'a NetworkRequest, leases: &'a [Lease]) -> impl Iterator<Item = Step> + 'a {
     request.host_local.iter().flat_map(move |network| {
         leases.iter().map(move |lease| Step::Lease {
             network: network.clone(),
@@ -333,7 +333,7 @@ pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -
     Ok(gateways)
 }
 
-fn leases(request: &Request, gateways: &[Cidr], holder: Holders<'_>) -> Result<Vec<Lease>> {
+fn leases(request: &NetworkRequest, gateways: &[Cidr], holder: Holders<'_>) -> Result<Vec<Lease>> {
     let wanted = |gateway: &Cidr| request.addresses.iter().find(|address| gateway.contains(**address)).copied();
     for address in &request.addresses {
         let inside = gateways.iter().any(|gateway| gateway.contains(*address));
@@ -366,8 +366,8 @@ pub(super) mod tests {
     use super::super::observed::Bridge;
     use super::*;
 
-    pub(in super::super) fn request() -> Request {
-        Request {
+    pub(in super::super) fn request() -> NetworkRequest {
+        NetworkRequest {
             id: "web".parse().unwrap(),
             owner: "0000001a-00000002".parse().unwrap(),
             names: vec![],
@@ -385,7 +385,7 @@ pub(super) mod tests {
         }
     }
 
-    fn plan(request: &Request, observed: &Observed) -> Result<Plan> {
+    fn plan(request: &NetworkRequest, observed: &Observed) -> Result<Plan> {
         super::plan(request, &Observed { port: "veth0".to_owned(), ..observed.clone() }, &mut |_| None)
     }
 
@@ -395,7 +395,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_container_makes_the_bridge() {
-        let request = Request { addresses: vec!["10.213.0.5".parse().unwrap()], ..request() };
+        let request = NetworkRequest { addresses: vec!["10.213.0.5".parse().unwrap()], ..request() };
         let plan = plan(&request, &Observed::default()).unwrap();
         assert_eq!(
             lines(&plan),
@@ -438,7 +438,7 @@ pub(super) mod tests {
 
     #[test]
     fn without_a_bridge_there_is_only_lo() {
-        let plan = plan(&Request { bridge: None, ..request() }, &Observed::default()).unwrap();
+        let plan = plan(&NetworkRequest { bridge: None, ..request() }, &Observed::default()).unwrap();
         assert!(plan.steps.is_empty());
         assert_eq!(plan.network.namespace(), Some("/run/netns/web".into()));
     }
@@ -450,9 +450,9 @@ pub(super) mod tests {
         let there = Observed { bridge: Some(bridge), ..Observed::default() };
         let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();
-        let with = |settings| Request { settings, ..request() };
+        let with = |settings| NetworkRequest { settings, ..request() };
         let subnets = |text: &str| with(Settings { subnets: vec![text.parse().unwrap()], ..Settings::default() });
-        let address = Request { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
+        let address = NetworkRequest { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
         let by = |text: &str| with(Settings { gateways: vec![text.parse().unwrap()], ..Settings::default() });
         let (gateway, moved) = (by("10.9.0.1"), by("10.1.0.2"));
         for (request, observed, want) in [

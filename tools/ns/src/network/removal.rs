@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::lock::{lock, lock_file, lock_quietly};
 use super::owner::{self, PortAlias};
 use super::settings::settings_of;
-use super::{Target, firewall, macvlan, named};
+use super::{Joiner, firewall, macvlan, named};
 
 /// The name by which the process in the background is executed.
 pub(crate) const SWEEP: &str = "ns-sweep";
@@ -80,7 +80,7 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
 }
 
 /// Takes a container that runs from a network.
-pub(crate) fn disconnect(target: &mut Target, network: &str, _lock: &File) -> Result<()> {
+pub(crate) fn disconnect(target: &mut Joiner, network: &str, _lock: &File) -> Result<()> {
     let (id, bridge) = (&target.id, owner::bridge_of(network));
     let mut host = Router::open().context("open a routing socket")?;
     let settings = settings_of(&target.directories, network)?.unwrap_or_default();
@@ -100,7 +100,7 @@ pub(crate) fn disconnect(target: &mut Target, network: &str, _lock: &File) -> Re
 }
 
 /// Deletes a container's links to a bridge. Tells whether the bridge may have no other.
-fn leave(host: &mut Router, Target { id, owner, .. }: &Target, bridge: &str) -> Result<bool> {
+fn leave(host: &mut Router, Joiner { id, owner, .. }: &Joiner, bridge: &str) -> Result<bool> {
     let (name, bridge) = (bridge, host.link(bridge)?);
     let whose = Ownership::Exactly(*owner);
     let (ports, _) = ports_of(host, id, whose, &named::links(id)?).context("look for the container's ports")?;

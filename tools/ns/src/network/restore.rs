@@ -15,7 +15,7 @@ use netlink::route::{Cidr, Link, NewLink, Router};
 use record::{Id, Network, NetworkOptions, OwnedBy, Record};
 use serde_json::Value;
 
-use super::firewall::{self, Rules};
+use super::firewall::{self, BridgeRules};
 use super::lock::lock_quietly;
 use super::named;
 use super::owner::{self, PortAlias};
@@ -240,7 +240,7 @@ fn bridge_steps(
         let forward = if opens { Forward::Insert } else { Forward::Off };
         let (bridge, guard, masquerade) = (bridge.to_owned(), own && !internal, !internal);
         let ports = routed.then(|| owner::routed_ports(&bridge));
-        let rules = Rules { bridge, ports, networks, guard, masquerade, internal, forward };
+        let rules = BridgeRules { bridge, ports, networks, guard, masquerade, internal, forward };
         steps.push(Step::Firewall { rules, first: true });
     }
     steps

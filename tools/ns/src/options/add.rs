@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 
 use super::membership::{Membership, host_name, join, mac, metrics};
 use super::settings::{Settings, link_name};
-use crate::network::{self, Request, Target, cni};
+use crate::network::{self, Joiner, NetworkRequest, cni};
 
 /// Nothing is executed, unless others' programs make the network.
 pub(super) const ROOM: confine::Room = confine::Room {
@@ -117,11 +117,12 @@ impl Add {
         network::add(target, &requests, &network::lock()?).with_context(|| format!("add {id}"))
     }
 
-    fn requests(self, target: &Target) -> Result<Vec<Request>> {
+    fn requests(self, target: &Joiner) -> Result<Vec<NetworkRequest>> {
         let (user_mode, forward) = (self.user_mode, self.forward);
-        let request = |membership: &Membership, metric| Request { forward, metric, ..membership.request(target) };
+        let request =
+            |membership: &Membership, metric| NetworkRequest { forward, metric, ..membership.request(target) };
         if self.none || user_mode {
-            return Ok(vec![Request { user_mode, bridge: None, ..request(&Membership::default(), 0) }]);
+            return Ok(vec![NetworkRequest { user_mode, bridge: None, ..request(&Membership::default(), 0) }]);
         }
         let mut memberships = self.network;
         let first = memberships.first_mut().context("no network")?;
@@ -130,7 +131,7 @@ impl Add {
         first.names.extend(self.alias);
         first.interface = self.ifname.or(first.interface.take());
         let metrics = metrics(&memberships);
-        let mut requests: Vec<Request> =
+        let mut requests: Vec<NetworkRequest> =
             memberships.iter().zip(metrics).map(|(membership, metric)| request(membership, metric)).collect();
         if let Some(first) = requests.first_mut() {
             first.bridge.take_if(|_| self.settings.macvlan.is_some());
@@ -151,7 +152,7 @@ impl Add {
         Ok(words)
     }
 
-    fn target(&self) -> Result<Target> {
+    fn target(&self) -> Result<Joiner> {
         let directories = self.roots.directories();
         match &self.input {
             Some(input) if is_id(input) => network::target(Record::default(), Some(id(input)?), directories),

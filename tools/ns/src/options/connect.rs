@@ -7,7 +7,7 @@ use record::{NetworkOptions, Record};
 
 use super::add::{ROOM, room};
 use super::membership::{Membership, join, without};
-use crate::network::{self, Target};
+use crate::network::{self, Joiner};
 
 /// A container that runs, and a network.
 #[derive(Args, Debug)]
@@ -45,8 +45,8 @@ impl Connection {
 }
 
 /// Returns a container that runs, with its bundle's record if it has one.
-fn target(roots: &cli::Roots, id: &ContainerId) -> Result<Target> {
+fn target(roots: &cli::Roots, id: &ContainerId) -> Result<Joiner> {
     let directories = roots.directories();
     let record = Record::known_of(&directories.bundle(id))?.unwrap_or_default();
-    Ok(Target { runs: true, ..network::target(record, Some(id.clone()), directories)? })
+    Ok(Joiner { runs: true, ..network::target(record, Some(id.clone()), directories)? })
 }

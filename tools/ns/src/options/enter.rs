@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Args, Parser};
 use sys::namespace::Kind;
 
-use crate::enter::{self, Identity, Place, Program, Request, Target};
+use crate::enter::{self, EnterIdentity, EnterPlace, EnterProgram, EnterRequest, EnterTarget};
 
 /// Run a program in the namespaces of a process or a container
 ///
@@ -61,10 +61,10 @@ pub(crate) struct Enter {
     time: Option<OsString>,
     /// Become this user, or the target's: follow
     #[arg(short = 'S', long, value_name = "UID", value_parser = identity)]
-    setuid: Option<Identity>,
+    setuid: Option<EnterIdentity>,
     /// Become this group, or the target's: follow
     #[arg(short = 'G', long, value_name = "GID", value_parser = identity)]
-    setgid: Option<Identity>,
+    setgid: Option<EnterIdentity>,
     /// Keep user and group in a user namespace
     #[arg(long)]
     preserve_credentials: bool,
@@ -120,7 +120,7 @@ impl Enter {
 
     /// Enters; `nsenter` is whether we are called by that name.
     pub(crate) fn run(self, nsenter: bool) -> Result<ExitCode> {
-        let mut request = Request {
+        let mut request = EnterRequest {
             net_socket: self.net_socket,
             user_parent: self.user_parent,
             uid: self.setuid,
@@ -134,7 +134,7 @@ impl Enter {
             no_fork: self.no_fork,
             join_cgroup: self.join_cgroup,
             follow_context: self.follow_context,
-            ..Request::default()
+            ..EnterRequest::default()
         };
         for (kind, file) in [
             (Kind::Mount, self.mount),
@@ -156,22 +156,22 @@ impl Enter {
         request.all = self.all || !nsenter && !chosen && request.files.is_empty();
         request.target = match &self.target {
             // nsenter's --root is another thing than ours: here only the environment can choose another place.
-            Some(target) => Some(Target::find(target, || cli::Roots::default().directories().states())?),
-            None if !nsenter && (request.all || chosen) => Some(Target::from_stdin()?),
+            Some(target) => Some(EnterTarget::find(target, || cli::Roots::default().directories().states())?),
+            None if !nsenter && (request.all || chosen) => Some(EnterTarget::from_stdin()?),
             None if request.all || chosen => return Err(cli::Usage("no target PID specified".to_owned()).into()),
             None => None,
         };
-        enter::enter(&request, Program { words: self.program, environment: None })
+        enter::enter(&request, EnterProgram { words: self.program, environment: None })
     }
 }
 
-fn place(path: OsString) -> Place {
-    if path.is_empty() { Place::Target } else { Place::Path(path.into()) }
+fn place(path: OsString) -> EnterPlace {
+    if path.is_empty() { EnterPlace::Target } else { EnterPlace::Path(path.into()) }
 }
 
-fn identity(text: &str) -> Result<Identity, String> {
+fn identity(text: &str) -> Result<EnterIdentity, String> {
     match text {
-        "follow" => Ok(Identity::Follow),
-        id => id.parse().map(Identity::Is).map_err(|_| "a number or `follow` is expected".to_owned()),
+        "follow" => Ok(EnterIdentity::Follow),
+        id => id.parse().map(EnterIdentity::Is).map_err(|_| "a number or `follow` is expected".to_owned()),
     }
 }

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use sys::namespace::Kind;
 
-use crate::list::{self, Column, Filter, Format, Look, Only, Request, Tree};
+use crate::list::{self, Column, ListFormat, ListRequest, Look, Only, RowFilter, RowTree};
 
 /// List namespaces, their processes and the containers that they belong to
 #[derive(Args, Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct List {
     task: Option<i32>,
     /// Only rows that match the expression: scols-filter(5)
     #[arg(short = 'Q', long, value_name = "EXPR")]
-    filter: Option<Filter>,
+    filter: Option<RowFilter>,
     /// Write one line a row, for programs
     #[arg(short, long, conflicts_with = "json")]
     raw: bool,
@@ -67,7 +67,7 @@ pub(crate) struct List {
     r#type: Vec<Kind>,
     /// Relation that puts a row below another: process, parent or owner
     #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = PossibleValuesParser::new(["process", "parent", "owner"]).map(|name| tree(&name)))]
-    tree: Option<Tree>,
+    tree: Option<RowTree>,
     /// List also namespaces that only a thread, an open descriptor or a socket keeps
     #[arg(long)]
     refs: bool,
@@ -91,10 +91,10 @@ impl List {
     pub(crate) fn run(self, lsns: bool) -> Result<()> {
         let look = Look { no_headings: self.noheadings, no_wrap: self.nowrap, width: self.width() };
         let format = match (self.json, self.json_lines, self.raw) {
-            (true, ..) => Format::Json { no_wrap: self.nowrap },
-            (_, true, _) => Format::Lines,
-            (.., true) => Format::Raw(look),
-            _ => Format::Text(look),
+            (true, ..) => ListFormat::Json { no_wrap: self.nowrap },
+            (_, true, _) => ListFormat::Lines,
+            (.., true) => ListFormat::Raw(look),
+            _ => ListFormat::Text(look),
         };
         if self.list_columns {
             return list::list_columns(lsns, format);
@@ -102,8 +102,8 @@ impl List {
         let only = self.task.map(Only::Task).or(self.namespace.map(Only::Namespace));
         // All columns are for programs: lsns draws no tree then, unless it is asked to.
         let plain = (self.output_all || self.list) && self.tree.is_none();
-        let flat = plain || matches!(format, Format::Raw(_) | Format::Lines);
-        let request = Request {
+        let flat = plain || matches!(format, ListFormat::Raw(_) | ListFormat::Lines);
+        let request = ListRequest {
             columns: self.columns(lsns)?,
             kinds: match (self.named, self.r#type.is_empty()) {
                 (true, _) => vec![Kind::Network],
@@ -111,7 +111,7 @@ impl List {
                 _ => self.r#type,
             },
             filter: self.filter,
-            tree: if flat { None } else { Some(self.tree.unwrap_or(Tree::Process)) },
+            tree: if flat { None } else { Some(self.tree.unwrap_or(RowTree::Process)) },
             only,
             persistent: self.persistent,
             named: self.named,
@@ -168,10 +168,10 @@ pub(crate) fn kind(name: &str) -> Result<Kind, String> {
     Kind::from_name(name).ok_or_else(|| "unknown namespace type".to_owned())
 }
 
-fn tree(name: &str) -> Tree {
+fn tree(name: &str) -> RowTree {
     match name {
-        "parent" => Tree::Parent,
-        "owner" => Tree::Owner,
-        _ => Tree::Process,
+        "parent" => RowTree::Parent,
+        "owner" => RowTree::Owner,
+        _ => RowTree::Process,
     }
 }

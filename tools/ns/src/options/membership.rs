@@ -10,7 +10,7 @@ use netlink::route::Mac;
 use record::NetworkOptions;
 
 use super::settings::{Settings, link_name};
-use crate::network::{self, DEFAULT_BRIDGE, Request, Target};
+use crate::network::{self, DEFAULT_BRIDGE, Joiner, NetworkRequest};
 
 /// The container's interface, where no other name is asked for: the first one that is free.
 const INTERFACE: &str = "eth%d";
@@ -33,8 +33,8 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Returns the request for a container in such a network.
-    pub(super) fn request(&self, target: &Target) -> Request {
-        Request {
+    pub(super) fn request(&self, target: &Joiner) -> NetworkRequest {
+        NetworkRequest {
             id: target.id.clone(),
             owner: target.owner,
             names: self.names.clone(),
@@ -117,7 +117,7 @@ pub(super) fn mac(text: &str) -> Result<Mac, String> {
 }
 
 /// Adds options of further networks to those in the record.
-pub(super) fn join(target: &mut Target, further: &[String]) -> anyhow::Result<()> {
+pub(super) fn join(target: &mut Joiner, further: &[String]) -> anyhow::Result<()> {
     let NetworkOptions(mut words) = target.record.find()?.unwrap_or_default();
     let is_alone = |word: &&String| ["--cni=", "--join=", "--user-mode"].iter().any(|way| word.starts_with(way));
     let odd = words.iter().find(is_alone).or_else(|| further.iter().find(|word| !is_network(word)));

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use sys::namespace::Kind;
 
-use crate::list::{self, Column, Format, Look, Request, Tree};
+use crate::list::{self, Column, ListFormat, ListRequest, Look, RowTree};
 
 /// Draw which namespace owns which
 #[derive(Args, Debug)]
@@ -34,14 +34,14 @@ impl Draw {
         } else {
             vec![Column::Ns, Column::Type, Column::Nprocs, Column::Pid, Column::Container, Column::Command]
         };
-        let request = Request {
+        let request = ListRequest {
             columns,
             kinds: if self.r#type.is_empty() { Kind::ALL.to_vec() } else { self.r#type },
-            tree: Some(if self.parent { Tree::Parent } else { Tree::Owner }),
+            tree: Some(if self.parent { RowTree::Parent } else { RowTree::Owner }),
             states: self.roots.directories().states(),
-            ..Request::default()
+            ..ListRequest::default()
         };
-        list::list(&request, if self.dot { Format::Dot } else { Format::Text(Look::default()) })
+        list::list(&request, if self.dot { ListFormat::Dot } else { ListFormat::Text(Look::default()) })
     }
 }
 

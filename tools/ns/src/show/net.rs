@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sys::namespace::Kind;
 use sys::sockets::{self, PortSocket};
 
-use crate::list::{Process, Scan, Wanted, inode};
+use crate::list::{Scan, ScannedProcess, Wanted, inode};
 use crate::network::{mac_text, within};
 
 /// Describes the network namespace at `path`.
@@ -73,7 +73,7 @@ fn holders(netns: u64, proc: BorrowedFd<'_>, scan: &Scan) -> HashMap<u64, (i32, 
     let inside = scan.processes.iter().filter(|(_, inodes)| inodes.get(place) == Some(&netns));
     let pids: Vec<i32> = inside.map(|(pid, _)| *pid).collect();
     let mut found = HashMap::new();
-    for (pid, process) in Process::read_all(proc, &pids, Wanted { command: true, ..Wanted::default() }) {
+    for (pid, process) in ScannedProcess::read_all(proc, &pids, Wanted { command: true, ..Wanted::default() }) {
         for number in sockets::of_process(pid) {
             found.entry(number).or_insert_with(|| (pid, process.command.clone()));
         }

@@ -7,8 +7,8 @@ use netlink::route::{Cidr, octets};
 use netlink::{Raw, flag};
 use record::Protocol;
 
-use crate::condition::{Condition, Range};
-use crate::mapping::{Hairpin, Mapping, Step};
+use crate::condition::{Range, SourceCondition};
+use crate::mapping::{Hairpin, Mapping, MappingStep};
 use crate::owner::MappingOwner;
 use crate::spec::{Span, any};
 
@@ -47,26 +47,26 @@ pub(super) fn place_of(mapping: &Mapping) -> Place {
 }
 
 /// Returns the table that a step changes.
-pub(super) fn place(step: &Step) -> Place {
+pub(super) fn place(step: &MappingStep) -> Place {
     match step {
-        Step::Withdraw(mapping) | Step::Publish(mapping) => place_of(mapping),
-        Step::Unloop(hairpin) | Step::Loop(hairpin) => (family(hairpin.target), hairpin.held_by),
+        MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => place_of(mapping),
+        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => (family(hairpin.target), hairpin.held_by),
     }
 }
 
 /// Returns the set or map that a step changes.
-pub(super) fn set(step: &Step) -> String {
+pub(super) fn set(step: &MappingStep) -> String {
     match step {
-        Step::Withdraw(mapping) | Step::Publish(mapping) => map(mapping).to_owned(),
-        Step::Unloop(hairpin) | Step::Loop(hairpin) => hairpins(hairpin.network.prefix),
+        MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => map(mapping).to_owned(),
+        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => hairpins(hairpin.network.prefix),
     }
 }
 
 /// Returns the message that does a step, with its flags.
-pub(super) fn message(step: &Step, table: Table<'_>) -> (Raw, u16) {
+pub(super) fn message(step: &MappingStep, table: Table<'_>) -> (Raw, u16) {
     let element = match step {
-        Step::Withdraw(mapping) | Step::Publish(mapping) => mapping_element(mapping),
-        Step::Unloop(hairpin) | Step::Loop(hairpin) => hairpin_element(hairpin),
+        MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => mapping_element(mapping),
+        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => hairpin_element(hairpin),
     };
     let set = set(step);
     if step.adds() { (element.create(table, &set), flag::CREATE) } else { (element.delete(table, &set), 0) }
@@ -157,7 +157,7 @@ pub(super) fn read_mapping(place: Place, map: &str, element: &Element) -> Option
         held_by,
     };
     Some(match ranges[..] {
-        [destination, source] => mapping.under(Condition { source, destination }),
+        [destination, source] => mapping.under(SourceCondition { source, destination }),
         _ => mapping,
     })
 }
@@ -262,7 +262,7 @@ mod tests {
                 host: Span { first: 8080, last: 8080 },
                 target: target.parse().unwrap(),
                 port: 80,
-                condition: Some(Condition { source: range(source), destination: range(destination) }),
+                condition: Some(SourceCondition { source: range(source), destination: range(destination) }),
                 owner: MappingOwner { id: "web".to_owned(), ..MappingOwner::default() },
                 held_by: None,
             };

@@ -12,7 +12,7 @@ use netlink::route::octets;
 use netlink::{Batch, flag};
 use record::Protocol;
 
-use crate::mapping::{Mapping, Step};
+use crate::mapping::{Mapping, MappingStep};
 
 use super::entry::{self, ADDRESS, ANY};
 
@@ -72,14 +72,14 @@ pub(super) fn element(family: Family, entry: &[u8], target: Option<IpAddr>) -> O
 }
 
 /// Returns an element's entry, and the lists that it is in.
-fn entry(step: &Step) -> Option<(Vec<u8>, Vec<u32>)> {
+fn entry(step: &MappingStep) -> Option<(Vec<u8>, Vec<u32>)> {
     match step {
-        Step::Withdraw(mapping) | Step::Publish(mapping) => {
+        MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => {
             let mut lists = vec![of_owner(&mapping.owner.id), of_target(mapping.target)];
             lists.extend(mapping.host_ip.map(|_| of_port(mapping.protocol, mapping.host.first)));
             is_listed(mapping).then(|| (entry::full_key(mapping, mapping.host.first), lists))
         }
-        Step::Unloop(hairpin) | Step::Loop(hairpin) => {
+        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => {
             let prefix = entry::padded(hairpin.network.prefix.into());
             let network = octets(hairpin.network.network().address);
             Some(([&network[..], &[0; 4], &prefix].concat(), vec![of_target(hairpin.target)]))
@@ -95,7 +95,7 @@ pub(super) fn is_listed(mapping: &Mapping) -> bool {
 pub(super) type Changes = BTreeMap<u32, Vec<(bool, Vec<u8>)>>;
 
 /// Returns what steps change.
-pub(super) fn changes(steps: &[Step]) -> Changes {
+pub(super) fn changes(steps: &[MappingStep]) -> Changes {
     let mut changes = Changes::new();
     for step in steps {
         let (entry, lists) = entry(step).unwrap_or_default();

@@ -9,7 +9,7 @@ use netlink::{Raw, Socket, unless};
 use rustix::io::Errno;
 
 use crate::host;
-use crate::mapping::{Mapping, Published, Step};
+use crate::mapping::{Mapping, MappingStep, Published};
 
 use super::entry::{ADDRESS, ANY, HAIRPIN, INTERVALS};
 use super::{FAMILIES, Place, entry, generation, guard, index, name, refused, ruleset};
@@ -144,7 +144,7 @@ impl<'a> View<'a> {
     }
 
     /// Counts what there will be: before a table goes that others have written to, too, it is read.
-    pub(super) fn count(&mut self, steps: &[Step]) -> anyhow::Result<()> {
+    pub(super) fn count(&mut self, steps: &[MappingStep]) -> anyhow::Result<()> {
         for family in FAMILIES {
             if self.left((family, None), steps) == 0 {
                 self.read_rest((family, None))?;
@@ -154,29 +154,34 @@ impl<'a> View<'a> {
     }
 
     /// Returns how many mappings a table will have.
-    pub(super) fn left(&self, place: Place, steps: &[Step]) -> usize {
-        let of = |step: &Step| matches!(step, Step::Withdraw(m) | Step::Publish(m) if entry::place_of(m) == place);
+    pub(super) fn left(&self, place: Place, steps: &[MappingStep]) -> usize {
+        let of = |step: &MappingStep| matches!(step, MappingStep::Withdraw(m) | MappingStep::Publish(m) if entry::place_of(m) == place);
         let number = |adds| steps.iter().filter(|step| of(step) && step.adds() == adds).count();
         (self.table(place).map_or(0, |table| table.count) + number(true)).saturating_sub(number(false))
     }
 
     /// Tells whether anything of IPv4 will be published.
-    pub(super) fn has_ipv4(&self, steps: &[Step]) -> bool {
+    pub(super) fn has_ipv4(&self, steps: &[MappingStep]) -> bool {
         let places = self.tables.iter().map(|table| table.place).chain(steps.iter().map(entry::place));
         let places: BTreeSet<Place> = places.filter(|place| place.0 == Family::Ip).collect();
         places.into_iter().any(|place| self.left(place, steps) > 0)
     }
 
     /// Returns all that will be in a table, as steps.
-    pub(super) fn all_of(&self, place: Place, steps: &[Step]) -> Vec<Step> {
+    pub(super) fn all_of(&self, place: Place, steps: &[MappingStep]) -> Vec<MappingStep> {
         let mappings = self.known.mappings.iter().filter(|m| entry::place_of(m) == place).cloned();
         let hairpins = self.known.hairpins.iter().filter(|h| (entry::family(h.target), h.held_by) == place).cloned();
-        let mut all: Vec<Step> = mappings.map(Step::Publish).chain(hairpins.map(Step::Loop)).collect();
+        let mut all: Vec<MappingStep> =
+            mappings.map(MappingStep::Publish).chain(hairpins.map(MappingStep::Loop)).collect();
         for step in steps.iter().filter(|step| entry::place(step) == place) {
             match step {
-                Step::Withdraw(gone) => all.retain(|step| !matches!(step, Step::Publish(there) if there == gone)),
-                Step::Unloop(gone) => all.retain(|step| !matches!(step, Step::Loop(there) if there == gone)),
-                Step::Publish(_) | Step::Loop(_) => all.push(step.clone()),
+                MappingStep::Withdraw(gone) => {
+                    all.retain(|step| !matches!(step, MappingStep::Publish(there) if there == gone));
+                }
+                MappingStep::Unloop(gone) => {
+                    all.retain(|step| !matches!(step, MappingStep::Loop(there) if there == gone));
+                }
+                MappingStep::Publish(_) | MappingStep::Loop(_) => all.push(step.clone()),
             }
         }
         all

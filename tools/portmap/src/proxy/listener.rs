@@ -13,7 +13,7 @@ use record::{PortMapping, Protocol};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
-use crate::control::{Name, stream_socket};
+use crate::control::{SocketName, stream_socket};
 use crate::probe;
 use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
 
@@ -24,7 +24,7 @@ use super::door::{BACKLOG, Door, Inside, Origin, hold_alone, relay_well};
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(super) door: Door,
-    pub(super) name: Option<Name>,
+    pub(super) name: Option<SocketName>,
 }
 
 impl Listener {
@@ -123,7 +123,7 @@ fn at_socket(spec: &SocketSpec, surroundings: &Surroundings<'_>) -> anyhow::Resu
         HostEnd::Path(path) => {
             let bound = at_path(path).with_context(|| format!("listen at {}", path.display()))?;
             let unnamed = listener((bound, Origin::Path, socket(spec.host.clone())));
-            vec![Listener { name: Some(Name(path.clone())), ..unnamed }]
+            vec![Listener { name: Some(SocketName(path.clone())), ..unnamed }]
         }
         HostEnd::Descriptor(number) => {
             let (inherited, address) = inherit(*number).with_context(|| format!("take descriptor {number}"))?;

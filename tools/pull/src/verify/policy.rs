@@ -14,11 +14,11 @@ use serde_json::Value;
 use super::identity::Identity;
 use super::key::PublicKey;
 use super::{Requirement, Signed};
-use crate::source::Name;
+use crate::source::Named;
 
 /// What the file says.
 #[derive(Debug)]
-pub(crate) struct Policy {
+pub(crate) struct TrustPolicy {
     path: PathBuf,
     file: File,
 }
@@ -45,7 +45,7 @@ enum Entry {
     },
 }
 
-impl Policy {
+impl TrustPolicy {
     /// Reads `file`, or else the user's or the system's file; `None` where there is none.
     pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Option<Self>> {
         let config = cli::config_home();
@@ -62,7 +62,7 @@ impl Policy {
     }
 
     /// Returns what an image must satisfy: all of it.
-    pub(crate) fn requirements(&self, name: &Name) -> anyhow::Result<Vec<Requirement>> {
+    pub(crate) fn requirements(&self, name: &Named) -> anyhow::Result<Vec<Requirement>> {
         let (transport, scopes) = scopes(name);
         let own = self.file.transports.get(transport).filter(|scopes| !scopes.is_empty());
         let found = own.and_then(|own| scopes.iter().find_map(|scope| own.get_key_value(scope)));
@@ -121,9 +121,9 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Returns the transport and the scopes that an image falls into, the narrowest first.
-fn scopes(name: &Name) -> (&'static str, Vec<String>) {
+fn scopes(name: &Named) -> (&'static str, Vec<String>) {
     let (transport, path, tag) = match name {
-        Name::Reference(reference) => {
+        Named::Reference(reference) => {
             let name = reference.name();
             let mut scopes = vec![reference.to_string(), name.clone()];
             if let (Some(digest), Some(_)) = (&reference.digest, &reference.tag) {
@@ -135,10 +135,10 @@ fn scopes(name: &Name) -> (&'static str, Vec<String>) {
             scopes.push(String::new());
             return ("docker", scopes);
         }
-        Name::Layout(path, tag) => ("oci", path, tag),
-        Name::OciArchive(path, tag) => ("oci-archive", path, tag),
+        Named::Layout(path, tag) => ("oci", path, tag),
+        Named::OciArchive(path, tag) => ("oci-archive", path, tag),
         // Its images have no scopes but the empty one (containers-policy.json(5), "docker-archive:").
-        Name::DockerArchive(..) => return ("docker-archive", vec![String::new()]),
+        Named::DockerArchive(..) => return ("docker-archive", vec![String::new()]),
     };
     let path = real(path).display().to_string();
     let mut scopes: Vec<String> = tag.iter().map(|tag| format!("{path}:{tag}")).collect();
@@ -151,8 +151,8 @@ fn scopes(name: &Name) -> (&'static str, Vec<String>) {
 mod tests {
     use super::*;
 
-    fn policy(text: &str) -> Policy {
-        Policy { path: "p".into(), file: serde_json::from_str(text).unwrap() }
+    fn policy(text: &str) -> TrustPolicy {
+        TrustPolicy { path: "p".into(), file: serde_json::from_str(text).unwrap() }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 
 use crate::config::Config;
-use crate::mount::Mount;
+use crate::mount::ParsedMount;
 use crate::{file, rootfs};
 
 /// The mounts in a container.
@@ -39,7 +39,7 @@ pub(super) fn external(config: &Config, pid: Pid) -> anyhow::Result<External> {
     // The container's paths are looked up in its root: they mean nothing in ours, and a link in it must not lead out.
     let root = file::open(process.join("root"), OFlags::PATH | OFlags::DIRECTORY)?;
     let mut bound = BTreeMap::new();
-    for mount in config.mounts.iter().map(Mount::parse).filter(|mount| mount.bind.is_some()) {
+    for mount in config.mounts.iter().map(ParsedMount::parse).filter(|mount| mount.bind.is_some()) {
         // The destination may lead through links.
         let place = root::open(root.as_fd(), &mount.destination)
             .with_context(|| format!("open {}", mount.destination.display()))?;
@@ -106,7 +106,7 @@ pub(super) fn sources(
         match kind {
             "bind" => {
                 let (destination, below) = name.split_once('\0').unwrap_or((name, ""));
-                let mut mounts = config.mounts.iter().map(Mount::parse);
+                let mut mounts = config.mounts.iter().map(ParsedMount::parse);
                 let mount = mounts.find(|mount| mount.destination == Path::new(destination));
                 let mount = mount.with_context(|| format!("config.json has no mount on {destination}"))?;
                 Ok(bundle.join(&mount.source).join(below.trim_start_matches('/')))
@@ -126,7 +126,7 @@ pub(super) fn sources(
 /// Makes the places of mounts in the rootfs and in what is bound into it: both may be new copies. What is in other file
 /// systems criu makes itself.
 pub(super) fn make_places(config: &Config, bundle: &Path, rootfs: &Path) -> anyhow::Result<()> {
-    let mounts: Vec<Mount> = config.mounts.iter().map(Mount::parse).collect();
+    let mounts: Vec<ParsedMount> = config.mounts.iter().map(ParsedMount::parse).collect();
     for (at, mount) in mounts.iter().enumerate() {
         // Only mounts that come earlier in the list can lie under this one: the list is in the order of mounting.
         let above = mounts[..at].iter().rfind(|above| mount.destination.starts_with(&above.destination));

@@ -13,9 +13,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
 use super::{is_rootless, print, state_root};
-use crate::child::Options;
+use crate::child::ChildOptions;
 use crate::config::{Config, NamespaceKind};
-use crate::create::{self, Made, Order};
+use crate::create::{self, CreatedContainer, Order};
 use crate::options::{self, Global, Life};
 use crate::state::{Container, Status};
 use crate::{checkpoint, exec, foreground, hooks, journal, tty};
@@ -46,7 +46,7 @@ pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Resul
         wait: false,
         keep: false,
         systemd_cgroup: global.systemd_cgroup,
-        child: Options { common, rootless: is_rootless(global), ..Options::default() },
+        child: ChildOptions { common, rootless: is_rootless(global), ..ChildOptions::default() },
     })
 }
 
@@ -72,7 +72,7 @@ fn live(
     global: &Global,
     options: &options::Create,
     life: &Life,
-    create: impl FnOnce(&Order) -> anyhow::Result<Made>,
+    create: impl FnOnce(&Order) -> anyhow::Result<CreatedContainer>,
 ) -> anyhow::Result<ExitCode> {
     let (mut order, pidfd_socket) = (order(global, options)?, options.common.pidfd_socket.as_deref());
     order.child.foreground = !life.detach;
@@ -133,7 +133,7 @@ pub(super) fn become_subreaper() {
 }
 
 /// Runs the poststart hooks. If one fails the container is removed: runtime-spec 1.3, runtime.md, "Lifecycle", 9.
-pub(super) fn poststart(made: &Made) -> anyhow::Result<()> {
+pub(super) fn poststart(made: &CreatedContainer) -> anyhow::Result<()> {
     run_poststart(&made.container, &made.config).inspect_err(|_| {
         journal::warn(foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config))));
     })

@@ -12,12 +12,14 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
-use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
 use super::{Prepared, Rootfs, map_ids, settle, source_name};
 use crate::config::NamespaceKind;
 use crate::file::{self, leave_open};
-use crate::mount::{ATIME_MASK, Change, Depth, LOCKABLE, Mount, NOATIME, NODIRATIME, RDONLY, STRICTATIME};
+use crate::mount::{
+    ATIME_MASK, AttributeChange, Depth, LOCKABLE, NOATIME, NODIRATIME, ParsedMount, RDONLY, STRICTATIME,
+};
 
 /// The longest string that fsconfig(2) takes.
 ///
@@ -32,7 +34,7 @@ const REPLACEABLE: &str = "cpuinfo diskstats meminfo stat swaps uptime loadavg s
                            sys/kernel/ns_last_pid sys/crypto/fips_enabled sys/kernel/hostname";
 
 impl Rootfs<'_> {
-    pub(super) fn mount(&mut self, mount: &Mount, prepared: Prepared) -> anyhow::Result<()> {
+    pub(super) fn mount(&mut self, mount: &ParsedMount, prepared: Prepared) -> anyhow::Result<()> {
         let is_inside = |place: &Path| mount.destination.starts_with(place) && mount.destination.as_path() != place;
         // As soon as one is mounted elsewhere, the tmpfs may be covered, or a bind may have put names of others into
         // it.
@@ -53,7 +55,7 @@ impl Rootfs<'_> {
         Ok(())
     }
 
-    fn mount_bind(&mut self, mount: &Mount, depth: Depth, prepared: Prepared) -> anyhow::Result<()> {
+    fn mount_bind(&mut self, mount: &ParsedMount, depth: Depth, prepared: Prepared) -> anyhow::Result<()> {
         let tree = match prepared {
             Prepared::Tree(tree) => tree,
             prepared => self.own_tree(mount, depth, &prepared)?,
@@ -67,12 +69,13 @@ impl Rootfs<'_> {
         .context("make the mount point")?;
         // On the open target, not on its path: a link, or a directory that was exchanged, is judged by where it led.
         check_proc(mount, target.as_fd(), Some(tree.as_fd()))?;
-        let attributes = if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { Change::default() };
-        change(tree.as_fd(), &Mount { attributes, ..mount.clone() })?;
+        let attributes =
+            if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { AttributeChange::default() };
+        change(tree.as_fd(), &ParsedMount { attributes, ..mount.clone() })?;
         settle(tree, target).context("attach the mount")
     }
 
-    fn own_tree(&self, mount: &Mount, depth: Depth, prepared: &Prepared) -> anyhow::Result<OwnedFd> {
+    fn own_tree(&self, mount: &ParsedMount, depth: Depth, prepared: &Prepared) -> anyhow::Result<OwnedFd> {
         let source = file::open(&mount.source, OFlags::PATH)?;
         let tree = clone_tree(source.as_fd(), depth.is_tree()).with_context(|| format!("clone {}", mount.source))?;
         match prepared {
@@ -89,7 +92,7 @@ impl Rootfs<'_> {
     /// the kernel locks the attributes of mounts that came from a more privileged namespace, and refuses a change
     /// with EPERM (`mount_namespaces(7)`, "Restrictions on mount namespaces"). What was only not asked for is kept
     /// without a word, so that volumes from a `nosuid` file system work; what the user asked to clear is an error.
-    fn of_bind(&self, mount: &Mount, tree: BorrowedFd<'_>) -> anyhow::Result<Change> {
+    fn of_bind(&self, mount: &ParsedMount, tree: BorrowedFd<'_>) -> anyhow::Result<AttributeChange> {
         let mut change = mount.attributes.of_bind();
         if self.config.linux.has(NamespaceKind::User) {
             let locked = attributes_of(tree)?;
@@ -102,7 +105,7 @@ impl Rootfs<'_> {
         Ok(change)
     }
 
-    fn mount_new(&mut self, mount: &Mount) -> anyhow::Result<()> {
+    fn mount_new(&mut self, mount: &ParsedMount) -> anyhow::Result<()> {
         let mut mount = Cow::Borrowed(mount);
         let mut words = mount.data.iter().flat_map(|word| word.split(','));
         if mount.kind == "tmpfs" && !words.any(|word| word.starts_with("mode=")) {
@@ -127,7 +130,7 @@ impl Rootfs<'_> {
         if detached.as_ref().is_some_and(|made| refused_sysfs(mount, made)) {
             // In a user namespace it may not be mounted without a network namespace of its own; the host's is what it
             // would show.
-            let host = Mount { source: "/sys".to_owned(), has_attributes: true, ..mount.clone() };
+            let host = ParsedMount { source: "/sys".to_owned(), has_attributes: true, ..mount.clone() };
             return self.mount_bind(&host, Depth::Tree, Prepared::Nothing);
         }
         let made = match detached.transpose()? {
@@ -135,7 +138,7 @@ impl Rootfs<'_> {
             detached => self.attach_new(mount, detached, &words)?,
         };
         for (propagation, depth) in &mount.propagation {
-            set_attributes(made.as_fd(), depth.is_tree(), &Attributes::propagation(*propagation))
+            set_attributes(made.as_fd(), depth.is_tree(), &MountAttributes::propagation(*propagation))
                 .context("set propagation")?;
         }
         if is_read_only_later(mount) {
@@ -152,7 +155,7 @@ impl Rootfs<'_> {
 
     /// Attaches a mount to a name that nothing has had before in the tmpfs that was mounted last: no link leads away from
     /// there, and it is no procfs. False where that is not so.
-    fn attach_in_last(&self, mount: &Mount, made: BorrowedFd<'_>) -> bool {
+    fn attach_in_last(&self, mount: &ParsedMount, made: BorrowedFd<'_>) -> bool {
         let path = &mount.destination;
         let (Some((place, tmpfs)), Some(name)) = (&self.last, path.file_name()) else { return false };
         path.parent() == Some(place)
@@ -163,7 +166,7 @@ impl Rootfs<'_> {
             && rustix::mount::move_mount(made, c"", tmpfs, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_ok()
     }
 
-    fn attach_new(&self, mount: &Mount, detached: Option<OwnedFd>, words: &[&str]) -> anyhow::Result<OwnedFd> {
+    fn attach_new(&self, mount: &ParsedMount, detached: Option<OwnedFd>, words: &[&str]) -> anyhow::Result<OwnedFd> {
         let target = self.target_of_new(mount)?;
         check_proc(mount, target.as_fd(), None)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -179,7 +182,7 @@ impl Rootfs<'_> {
             // this process mounts in here, but a neighbour that shares a volume may have exchanged a directory above
             // it. Then the attributes are set on what is in the container's own root all the same.
             let made = self.existing(&mount.destination)?;
-            let attributes = Attributes::new(first_attributes(mount), 0);
+            let attributes = MountAttributes::new(first_attributes(mount), 0);
             set_attributes(made.as_fd(), false, &attributes).context("set mount options")?;
             made
         };
@@ -190,7 +193,7 @@ impl Rootfs<'_> {
         Ok(made)
     }
 
-    fn target_of_new(&self, mount: &Mount) -> anyhow::Result<OwnedFd> {
+    fn target_of_new(&self, mount: &ParsedMount) -> anyhow::Result<OwnedFd> {
         if mount.kind == "proc" || mount.kind == "sysfs" {
             // A link would let the image choose where the kernel's own files appear.
             return self
@@ -217,13 +220,13 @@ impl Rootfs<'_> {
 
 /// Tells whether a mount has to stay writable until everything has its mount point: /dev with nodes and /dev/pts in
 /// it.
-fn is_read_only_later(mount: &Mount) -> bool {
+fn is_read_only_later(mount: &ParsedMount) -> bool {
     let set = mount.attributes.set | mount.recursive_attributes.set;
     set & RDONLY != 0 && (mount.kind == "tmpfs" || mount.kind == "devtmpfs")
 }
 
 /// Returns the attributes with which a mount begins, read-only left out where that comes last.
-fn first_attributes(mount: &Mount) -> u64 {
+fn first_attributes(mount: &ParsedMount) -> u64 {
     let set = mount.attributes.set | mount.recursive_attributes.set;
     if is_read_only_later(mount) { set & !RDONLY } else { set }
 }
@@ -245,21 +248,22 @@ fn attributes_of(mount: BorrowedFd<'_>) -> anyhow::Result<u64> {
 }
 
 /// Applies attributes and propagation to a mount.
-pub(super) fn change(mount: BorrowedFd<'_>, options: &Mount) -> anyhow::Result<()> {
+pub(super) fn change(mount: BorrowedFd<'_>, options: &ParsedMount) -> anyhow::Result<()> {
     for (depth, change) in [(Depth::One, options.attributes), (Depth::Tree, options.recursive_attributes)] {
         if !change.is_empty() {
-            set_attributes(mount, depth.is_tree(), &Attributes::new(change.set, change.clear))
+            set_attributes(mount, depth.is_tree(), &MountAttributes::new(change.set, change.clear))
                 .context("set mount options")?;
         }
     }
     for (propagation, depth) in &options.propagation {
-        set_attributes(mount, depth.is_tree(), &Attributes::propagation(*propagation)).context("set propagation")?;
+        set_attributes(mount, depth.is_tree(), &MountAttributes::propagation(*propagation))
+            .context("set propagation")?;
     }
     Ok(())
 }
 
 /// Makes a mount that is nowhere yet.
-pub(super) fn detached(mount: &Mount, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
+pub(super) fn detached(mount: &ParsedMount, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
     let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)
         .with_context(|| format!("file system {}", mount.kind))?;
     configure(context.as_fd(), mount, words).map_err(|error| explained(context.as_fd(), error))?;
@@ -271,7 +275,7 @@ pub(super) fn detached(mount: &Mount, words: &[&str], attributes: u64) -> anyhow
 }
 
 /// Hands the file system its own words.
-fn configure(context: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Result<()> {
+fn configure(context: BorrowedFd<'_>, mount: &ParsedMount, words: &[&str]) -> anyhow::Result<()> {
     use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
     let source = source_name(mount);
     fsconfig_set_string(context, "source", source).with_context(|| format!("source {source}"))?;
@@ -302,7 +306,7 @@ fn explained(context: BorrowedFd<'_>, error: anyhow::Error) -> anyhow::Error {
 }
 
 /// Mounts with words that fsconfig(2) does not take: mount(2) takes a page of them.
-fn mount_at(target: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Result<()> {
+fn mount_at(target: BorrowedFd<'_>, mount: &ParsedMount, words: &[&str]) -> anyhow::Result<()> {
     // A label may have a comma.
     let quoted =
         |word: &&str| word.strip_prefix("context=").map_or((*word).to_owned(), |label| format!("context=\"{label}\""));
@@ -315,18 +319,18 @@ fn mount_at(target: BorrowedFd<'_>, mount: &Mount, words: &[&str]) -> anyhow::Re
 
 /// A block device has two layers of read-only: the mount, and the superblock, which the file system must be told (it
 /// would replay its journal).
-fn is_read_only_device(mount: &Mount) -> bool {
+fn is_read_only_device(mount: &ParsedMount) -> bool {
     mount.source.starts_with("/dev/") && mount.attributes.set & RDONLY != 0
 }
 
-fn refused_sysfs(mount: &Mount, made: &anyhow::Result<OwnedFd>) -> bool {
+fn refused_sysfs(mount: &ParsedMount, made: &anyhow::Result<OwnedFd>) -> bool {
     let refused = |error: &anyhow::Error| error.downcast_ref() == Some(&rustix::io::Errno::PERM);
     mount.kind == "sysfs" && made.as_ref().is_err_and(refused)
 }
 
 /// Nothing but procfs may be `/proc`, and nothing may be mounted inside it but what is known to be harmless: later
 /// steps of runtimes and of the container's programs trust what they read and write there.
-fn check_proc(mount: &Mount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+fn check_proc(mount: &ParsedMount, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
     let magic = |file: BorrowedFd<'_>| rustix::fs::fstatfs(file).map(|found| found.f_type);
     let destination = root::clean(&mount.destination);
     if destination == Path::new("proc") {

@@ -6,16 +6,16 @@ use std::path::Path;
 use anyhow::Context;
 use rustix::fs::Mode;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
-use sys::mount::{Attributes, attach, set_attributes};
+use sys::mount::{MountAttributes, attach, set_attributes};
 
 use super::Rootfs;
 use super::attach::detached;
 use crate::config::NamespaceKind;
 use crate::file::leave_open;
-use crate::mount::{Mount, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::mount::{NODEV, NOEXEC, NOSUID, ParsedMount, RDONLY};
 
 impl Rootfs<'_> {
-    pub(super) fn mount_cgroup(&mut self, mount: &Mount) -> anyhow::Result<()> {
+    pub(super) fn mount_cgroup(&mut self, mount: &ParsedMount) -> anyhow::Result<()> {
         let target = root::make_directory(self.root(), &mount.destination, 0o755).context("make the mount point")?;
         if self.cgroups.is_unified() || mount.kind == "cgroup2" {
             return self.mount_unified(mount, target.as_fd());
@@ -40,7 +40,7 @@ impl Rootfs<'_> {
                 }
             }
         }
-        let change = Attributes::new(mount.attributes.set, mount.attributes.clear);
+        let change = MountAttributes::new(mount.attributes.set, mount.attributes.clear);
         // Recursively: the tmpfs and all hierarchies in it. A writable one would let the container's root change its
         // own limits.
         set_attributes(base.as_fd(), true, &change).context("set options")?;
@@ -49,7 +49,7 @@ impl Rootfs<'_> {
             let place = &mount.destination;
             let mut others = self.config.mounts.iter().map(|other| &other.destination).filter(|other| *other != place);
             if others.any(|other| other.starts_with(place)) {
-                set_attributes(base.as_fd(), false, &Attributes::new(0, RDONLY)).context("set options")?;
+                set_attributes(base.as_fd(), false, &MountAttributes::new(0, RDONLY)).context("set options")?;
                 self.read_only_later.push(base);
                 return Ok(());
             }
@@ -76,7 +76,7 @@ impl Rootfs<'_> {
             .with_context(|| format!("clone {}", directory.display()))
     }
 
-    fn mount_unified(&mut self, mount: &Mount, target: BorrowedFd<'_>) -> anyhow::Result<()> {
+    fn mount_unified(&mut self, mount: &ParsedMount, target: BorrowedFd<'_>) -> anyhow::Result<()> {
         let made = match &self.cgroups.unified {
             Some(directory) if !self.config.linux.has(NamespaceKind::Cgroup) => self.hierarchy("unified", directory)?,
             _ => new_mount("cgroup2", &[], 0).context("mount cgroup2")?,
@@ -88,5 +88,5 @@ impl Rootfs<'_> {
 
 /// Makes a file system, mounted nowhere.
 pub(crate) fn new_mount(kind: &str, words: &[&str], attributes: u64) -> anyhow::Result<OwnedFd> {
-    detached(&Mount { kind: kind.to_owned(), ..Mount::default() }, words, attributes)
+    detached(&ParsedMount { kind: kind.to_owned(), ..ParsedMount::default() }, words, attributes)
 }

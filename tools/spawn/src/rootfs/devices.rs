@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
 use super::Rootfs;
 use crate::config::{Device, NamespaceKind};
@@ -151,7 +151,7 @@ fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path, node: &Node) -> 
     let tree = clone_tree(source.as_fd(), false).context("clone the host's")?;
     // A read-only mount forbids changes to the node, not writes to the device behind it: special files are exempt
     // (`special_file` in the kernel's fs/open.c).
-    set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0)).context("make it read-only")?;
+    set_attributes(tree.as_fd(), false, &MountAttributes::new(RDONLY, 0)).context("make it read-only")?;
     let target = place_for(parent, name)?;
     Ok(attach(tree.as_fd(), target.as_fd())?)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use sys::mount::{Attributes, attach, clone_tree, set_attributes};
+use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
 use super::cgroup::new_mount;
 use super::{Rootfs, settle};
@@ -55,11 +55,11 @@ impl Rootfs<'_> {
         let Some(target) = self.find(path)? else { return Ok(()) };
         if root::clean(path).as_os_str().is_empty() {
             // What is mounted over the root nobody sees whose root it is.
-            return Ok(set_attributes(self.root(), false, &Attributes::new(RDONLY, 0))?);
+            return Ok(set_attributes(self.root(), false, &MountAttributes::new(RDONLY, 0))?);
         }
         // With what is mounted below, or /proc/sys would lose binfmt_misc; read-only is the top alone, as in runc.
         let tree = clone_tree(target.as_fd(), true)?;
-        set_attributes(tree.as_fd(), false, &Attributes::new(RDONLY, 0))?;
+        set_attributes(tree.as_fd(), false, &MountAttributes::new(RDONLY, 0))?;
         Ok(settle(tree, target)?)
     }
 
@@ -82,7 +82,7 @@ impl Rootfs<'_> {
             let own = masks.own_null.as_ref();
             let mask = own.map_or_else(hosts_null, |own| Ok(clone_tree(own.as_fd(), false)?))?;
             // Written to it may be, but its mode, owner and times are not the container's to change.
-            set_attributes(mask.as_fd(), false, &Attributes::new(RDONLY, 0))?;
+            set_attributes(mask.as_fd(), false, &MountAttributes::new(RDONLY, 0))?;
             mask
         };
         attach(mask.as_fd(), target.as_fd())?;

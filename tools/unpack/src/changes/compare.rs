@@ -11,10 +11,10 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::{Change, Node, Report, children, look, open_regular, unless_vanished};
-use crate::lower::{Found, Lower};
+use crate::lower::{Lower, LowerFile};
 use crate::overlay::open_below;
 use crate::path::join;
-use archive::{Entry, Kind};
+use archive::{Entry, EntryKind};
 
 /// How much of two files is compared at once.
 const PIECE: usize = 128 << 10;
@@ -69,7 +69,7 @@ fn directory(fd: &OwnedFd, path: &[u8], report: &mut Report<'_, '_>, changed: &C
 fn child(
     node: &Node<'_>,
     path: &[u8],
-    below: Option<&Found>,
+    below: Option<&LowerFile>,
     (report, changed): (&mut Report<'_, '_>, &Changed),
 ) -> anyhow::Result<()> {
     let Some(entry) = node.entry(path.to_vec())? else {
@@ -97,11 +97,11 @@ fn open(node: &Node<'_>) -> anyhow::Result<Option<OwnedFd>> {
     }
 }
 
-fn differs(node: &Node<'_>, entry: &Entry, below: &Found) -> anyhow::Result<bool> {
+fn differs(node: &Node<'_>, entry: &Entry, below: &LowerFile) -> anyhow::Result<bool> {
     if below.entry(entry.path.clone())?.as_ref() != Some(entry) {
         return Ok(true);
     }
-    Ok(entry.kind == Kind::Regular && entry.size > 0 && !same_content(open_regular(node)?, below.open()?)?)
+    Ok(entry.kind == EntryKind::Regular && entry.size > 0 && !same_content(open_regular(node)?, below.open()?)?)
 }
 
 /// Compares two files of the same size; what one has more at the end is noticed, because a container may write

@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 
 use super::{Change, Node, Report, children, look, unless_vanished};
 use crate::form::Form;
-use crate::lower::Found;
+use crate::lower::LowerFile;
 use crate::overlay::{is_whiteout, open_below};
 use crate::path::Inner;
 use crate::xattr::{self, Object};
@@ -40,7 +40,7 @@ fn child(node: &Node<'_>, path: Inner, report: &mut Report<'_, '_>) -> anyhow::R
     let path = entry.path.clone();
     let fd = open_below(node.directory, node.name.to_bytes())?;
     // Overlayfs marks every new directory so, whether or not there is something to hide.
-    let hides = xattr::is_opaque(&fd, Form::overlay())? && below.as_ref().is_some_and(Found::is_directory);
+    let hides = xattr::is_opaque(&fd, Form::overlay())? && below.as_ref().is_some_and(LowerFile::is_directory);
     report.enter(entry, true, below.is_none());
     if hides {
         report.tell(Change::Replaced(path.clone()))?;

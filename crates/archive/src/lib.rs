@@ -14,7 +14,7 @@
 //! let bytes = writer.finish()?;
 //! let mut archive = Archive::new(bytes.as_slice());
 //! let entry = archive.advance()?.expect("there is one");
-//! assert_eq!((entry.path.as_slice(), entry.kind), (&b"etc/motd"[..], Kind::Regular));
+//! assert_eq!((entry.path.as_slice(), entry.kind), (&b"etc/motd"[..], EntryKind::Regular));
 //! assert_eq!(archive.data()?, b"hi\n");
 //! # Ok::<(), anyhow::Error>(())
 //! ```

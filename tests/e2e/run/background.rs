@@ -322,5 +322,5 @@ fn notified(sandbox: &Sandbox) {
         assert_eq!(heard.contains("MAINPID="), who != "ignore", "{who}: {heard}");
     }
     let abstract_one = format!("NOTIFY_SOCKET=@x run --sdnotify container {busybox}");
-    sandbox.sh(&abstract_one).run().fails(125).one_error_line("run", &["NOTIFY_SOCKET", "no path"]);
+    sandbox.sh(&abstract_one).run().fails(125).one_error_line("run", &["NOTIFY_SOCKET", "is not a path"]);
 }

@@ -78,7 +78,7 @@ fn crun(sandbox: &Sandbox) {
 fn refused(sandbox: &Sandbox) {
     for options in ["-d", "--restart always", "--log-driver file", "--detach-keys a", "-d --print", "-d --dry-run"] {
         let run = sandbox.sh(&format!("run --runtime runc {options} busybox true")).run();
-        run.fails(125).one_error_line("run", &["--runtime runc: in the foreground only", "needs spawn"]);
+        run.fails(125).one_error_line("run", &["--runtime runc: in the foreground only", "need spawn"]);
     }
     for program in ["no-such-runtime", "./none"] {
         let run = sandbox.sh(&format!("run --runtime {program} busybox true")).run();

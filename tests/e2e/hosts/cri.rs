@@ -118,7 +118,7 @@ impl<'a> Node<'a> {
     }
 
     fn status(&self, container: &Value) -> Value {
-        self.call("Status", &json!({"container_id": container}))["status"].clone()
+        self.call("ContainerStatus", &json!({"container_id": container}))["status"].clone()
     }
 
     /// Ends a pod, and looks that nothing of it is listed.

@@ -130,7 +130,7 @@ impl Outline {
     /// Reads it off the beginning of a file as `bundle` writes it, which parses only where all members before one are whole.
     fn of_beginning(bundle: &Path, with_labels: bool) -> Option<Self> {
         let (length, next) = if with_labels { (8192, ",\n  \"linux\"") } else { (4096, ",\n  \"root\"") };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(8192);
         sys::file::open_regular(&bundle.join("config.json")).ok()?.take(length).read_to_end(&mut text).ok()?;
         let members = String::from_utf8_lossy(&text).split_once(next)?.0.to_owned() + "}";
         let outline: Self = serde_json::from_str(&members).ok()?;

@@ -139,7 +139,9 @@ fn prefixes(sandbox: &Sandbox) {
     let busybox = image("busybox").reference;
     let run = format!("run -d --network none {busybox} sh -c 'echo said; sleep 1000'");
     let id = sandbox.sh(&run).run().ok().stdout;
-    let short = &id[..7];
+    // Digits alone would be a process's number to `ns`.
+    let letter = id.find(|c: char| c.is_ascii_lowercase()).unwrap_or(11);
+    let short = &id[..7.max(letter + 1)];
     for script in [
         "keep top ID",
         "keep stats ID",

@@ -1,7 +1,7 @@
 //! Digests (image-spec, descriptor.md, "Digests"): computing them, and readers that check or compute on the way.
 
 use std::fmt::Write;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256, Sha512};
@@ -40,6 +40,16 @@ impl Digester {
             State::Sha256(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
         }
+    }
+
+    /// Adds all that a reader has, and returns how many bytes that was.
+    ///
+    /// In pieces of 128 KiB: `io::copy` takes 8 KiB at once where its writer is not a file.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn read(&mut self, content: impl Read) -> io::Result<u64> {
+        io::copy(&mut BufReader::with_capacity(128 << 10, content), self)
     }
 
     /// Returns the digest.

@@ -4,7 +4,7 @@
 //! noticed: by its size before it is read, else by its reader, who removes it or says so. Then it is fetched again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,7 @@ impl Ingest {
     }
 
     fn digest_again(&mut self) -> io::Result<()> {
-        self.offset += io::copy(&mut BufReader::with_capacity(128 << 10, &mut self.file), &mut self.digester)?;
+        self.offset += self.digester.read(&mut self.file)?;
         if self.offset > self.descriptor.size() { self.restart().map_err(io::Error::from) } else { Ok(()) }
     }
 

@@ -4,7 +4,7 @@ mod spool;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -145,8 +145,7 @@ impl ImageArchive {
     /// Makes a file a blob, which costs one reading.
     fn add(&mut self, place: Place, media_type: MediaType) -> anyhow::Result<Descriptor> {
         let mut digester = Digester::sha256();
-        let mut content = BufReader::with_capacity(128 << 10, self.reader(place, 0)?);
-        io::copy(&mut content, &mut digester).with_context(|| format!("read {}", self.name))?;
+        digester.read(self.reader(place, 0)?).with_context(|| format!("read {}", self.name))?;
         let digest = digester.finish();
         self.blobs.insert(digest.to_string(), Blob::File(place));
         Ok(Descriptor::new(media_type, place.size, digest))

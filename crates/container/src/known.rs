@@ -100,6 +100,8 @@ impl Known {
         let exit = Exit::of(&bundle)?;
         let process = noted.as_ref().and_then(|noted| noted.process.alive());
         let there = |name: &str| io::Result::Ok(sys::file::known(bundle.join(name).metadata())?.is_some());
+        // One that is damaged has ended, too.
+        let has_ended = || io::Result::Ok(exit.is_some() || there(Exit::FILE)?);
         let condition = match &noted {
             Some(noted) if process.is_some() => noted.condition()?,
             Some(noted) if noted.process.pid == 0 => Condition::Created,
@@ -108,8 +110,8 @@ impl Known {
             _ if own.as_ref() == Some(&bundle) && !there("config.json")? && !there("keep.json")? => {
                 Condition::Incomplete
             }
-            _ if (exit.is_some() || there(Exit::FILE)?) && is_held(directories, &bundle) => Condition::Restarting,
-            None if exit.is_none() && !there(Exit::FILE)? && !there("pid")? => Condition::Created,
+            _ if has_ended()? && is_held(directories, &bundle) => Condition::Restarting,
+            None if !has_ended()? && !there("pid")? => Condition::Created,
             _ => Condition::Exited,
         };
         let created = |noted: Noted| noted.state.get("created")?.as_str().map(str::to_owned);

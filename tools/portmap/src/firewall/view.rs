@@ -155,7 +155,10 @@ impl<'a> View<'a> {
 
     /// Returns how many mappings a table will have.
     pub(super) fn left(&self, place: Place, steps: &[MappingStep]) -> usize {
-        let of = |step: &MappingStep| matches!(step, MappingStep::Withdraw(m) | MappingStep::Publish(m) if entry::place_of(m) == place);
+        let of = |step: &MappingStep| match step {
+            MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => entry::place_of(mapping) == place,
+            MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
+        };
         let number = |adds| steps.iter().filter(|step| of(step) && step.adds() == adds).count();
         (self.table(place).map_or(0, |table| table.count) + number(true)).saturating_sub(number(false))
     }

@@ -116,9 +116,7 @@ fn circles(_: &Sandbox) {
         };
         imports.insert(path.clone(), trees.flat_map(|tree| expand(&tree.replace(' ', ""))).filter_map(file).collect());
     }
-    let in_circles =
-        imports.keys().filter(|path| reached(&imports, path).contains(path)).filter_map(|path| path.to_str());
-    let in_circles: Vec<&str> = in_circles.collect();
+    let in_circles: Vec<&PathBuf> = imports.keys().filter(|path| reached(&imports, path).contains(path)).collect();
     assert!(in_circles.is_empty(), "these import, by way of others, themselves: {in_circles:?}");
 }
 

@@ -10,6 +10,7 @@
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
 # make docs         man pages and completions, into target/man and target/completions
+# make book         docs/ as a book, into target/book: open index.html there; its search needs no server
 # make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, and drayage.service for systemd
 # make uninstall    removes what make install has put there; images, containers and volumes stay
 # make deb tarball  packages of the programs, a list of their crates and SHA256SUMS, into target/packages (either word makes all)
@@ -27,7 +28,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs install uninstall deb tarball clean
+.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs book install uninstall deb tarball clean
 all: build
 
 build:
@@ -88,6 +89,10 @@ docs:
 		DRAYAGE_GENERATE=fish $$bin/$$tool >target/completions/$$tool.fish; \
 	done
 
+book:
+	@tests/setup book
+	mdbook build docs
+
 # Builds nothing when there is something to install, so that `sudo make install` needs no cargo.
 install:
 	@set -e; bin="$(BIN)"; test -n "$(CARGO_BUILD_TARGET)" || bin=$$(echo $(TARGET)/*-linux-gnu/release); \
@@ -111,4 +116,4 @@ deb tarball: build
 
 clean:
 	cargo clean
-	rm -rf target/man target/completions
+	rm -rf target/man target/completions target/book

@@ -12,6 +12,7 @@
 )]
 #![allow(let_underscore_drop, reason = "cleaning up is best effort")]
 
+mod book;
 mod bundle;
 mod cli;
 mod compose;
@@ -62,6 +63,7 @@ fn tests() -> Vec<Test> {
         ("pull", pull::tests()),
         ("push", push::tests()),
         ("unpack", unpack::tests()),
+        ("book", book::tests()),
         ("bundle", bundle::tests()),
         ("ns", ns::tests()),
         ("package", package::tests()),

@@ -22,7 +22,6 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_file_imports_what_imports_it", &[], circles),
         test("no_two_types_have_one_name", &[], type_names),
         test("the_tests_that_documents_name_exist", &[], named_tests),
-        test("links_of_documents_lead_to_files", &[], links),
         test("fuzz_targets_include_modules_and_crates_that_exist", &[], fuzz_targets),
         test("each_weakening_applies_and_names_its_tests", &[], weakenings),
         test("the_picture_of_the_pipe_is_what_its_script_draws", &[Need::Program("python3")], picture),
@@ -179,22 +178,6 @@ fn named_tests(_: &Sandbox) {
     for (area, name) in named {
         assert!(is_test(area, name) || name == "name", "there is no test {area}::{name}");
     }
-}
-
-fn links(_: &Sandbox) {
-    let list = |directory: &str| fs::read_dir(source().join(directory)).unwrap().map(|entry| entry.unwrap().path());
-    let documents = ["", "docs", "tests"].into_iter().flat_map(list);
-    let mut seen = 0;
-    for document in documents.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
-        let text = fs::read_to_string(&document).unwrap();
-        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
-        for target in targets.filter(|target| !target.contains("://") && !target.starts_with('#')) {
-            let file = target.split('#').next().unwrap_or_default();
-            assert!(document.with_file_name(file).exists(), "{} links to {target}", document.display());
-            seen += 1;
-        }
-    }
-    assert!(seen > 15, "{seen} links");
 }
 
 /// Nothing here builds them, as libFuzzer needs a compiler for C++.

@@ -9,15 +9,19 @@
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
-# make docs         man pages and completions, into target/man and target/completions
 # make book         docs/ as a book, into target/book: open index.html there; its search needs no server
-# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, and drayage.service for systemd
+# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, completions of bash, zsh and fish,
+#                   and drayage.service for systemd
 # make uninstall    removes what make install has put there; images, containers and volumes stay
 # make deb tarball  packages of the programs, a list of their crates and SHA256SUMS, into target/packages (either word makes all)
 # make clean
 
 PREFIX  = /usr/local
 DESTDIR =
+# Debian's packages have zsh's in share/zsh/vendor-completions.
+BASH_COMPLETIONS = share/bash-completion/completions
+ZSH_COMPLETIONS  = share/zsh/site-functions
+FISH_COMPLETIONS = share/fish/vendor_completions.d
 TOOLS   = pull push unpack bundle ns portmap spawn keep run compose
 
 # Cargo may be rustup's, whose directory a new login only has in its PATH; system programs may not be in a user's.
@@ -28,7 +32,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench docs book install uninstall deb tarball clean
+.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench book install install-front uninstall deb tarball clean
 all: build
 
 build:
@@ -73,21 +77,11 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py
 
 bench: build
 	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run
-
-docs:
-	cargo build --release --locked --workspace --features cli/generate --target-dir $(TARGET)/generate
-	mkdir -p target/man target/completions
-	set -e; bin=$(TARGET)/generate/$(CARGO_BUILD_TARGET)/release; for tool in $(TOOLS); do \
-		DRAYAGE_GENERATE=man $$bin/$$tool >target/man/drayage-$$tool.1; \
-		DRAYAGE_GENERATE=bash $$bin/$$tool >target/completions/$$tool.bash; \
-		DRAYAGE_GENERATE=zsh $$bin/$$tool >target/completions/_$$tool; \
-		DRAYAGE_GENERATE=fish $$bin/$$tool >target/completions/$$tool.fish; \
-	done
 
 book:
 	@tests/setup book
@@ -99,16 +93,24 @@ install:
 	test -x "$$bin/run" || $(MAKE) --no-print-directory build; \
 	install -d "$(DESTDIR)$(PREFIX)/lib/drayage/bin" "$(DESTDIR)$(PREFIX)/bin"; \
 	for tool in $(TOOLS); do install -m 755 "$$bin/$$tool" "$(DESTDIR)$(PREFIX)/lib/drayage/bin/$$tool"; done; \
-	install -m 755 front/drayage "$(DESTDIR)$(PREFIX)/bin/drayage"; \
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"; \
-	sed 's|@PREFIX@|$(PREFIX)|' front/drayage.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"; \
-	test ! -d target/man || install -D -m 644 -t "$(DESTDIR)$(PREFIX)/share/man/man1" target/man/*.1; \
-	echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
+	$(MAKE) --no-print-directory install-front
+	@echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
+
+# What is no program: the command in front, completions, systemd's unit.
+install-front:
+	@install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	@install -m 755 front/drayage "$(DESTDIR)$(PREFIX)/bin/drayage"
+	@sed 's|@PREFIX@|$(PREFIX)|' front/drayage.service >"$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"
+	@install -D -m 755 front/completions/complete "$(DESTDIR)$(PREFIX)/lib/drayage/complete"
+	@install -D -m 644 front/completions/drayage.bash "$(DESTDIR)$(PREFIX)/$(BASH_COMPLETIONS)/drayage"
+	@install -D -m 644 front/completions/_drayage "$(DESTDIR)$(PREFIX)/$(ZSH_COMPLETIONS)/_drayage"
+	@install -D -m 644 front/completions/drayage.fish "$(DESTDIR)$(PREFIX)/$(FISH_COMPLETIONS)/drayage.fish"
 
 uninstall:
 	@rm -rf "$(DESTDIR)$(PREFIX)/lib/drayage"
 	@rm -f "$(DESTDIR)$(PREFIX)/bin/drayage" "$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"
-	@for tool in $(TOOLS); do rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/drayage-$$tool.1"; done
+	@rm -f "$(DESTDIR)$(PREFIX)/$(BASH_COMPLETIONS)/drayage" "$(DESTDIR)$(PREFIX)/$(ZSH_COMPLETIONS)/_drayage" \
+		"$(DESTDIR)$(PREFIX)/$(FISH_COMPLETIONS)/drayage.fish"
 	@echo "removed from $(DESTDIR)$(PREFIX); images, containers and volumes are in /var/lib/drayage"
 
 deb tarball: build
@@ -116,4 +118,4 @@ deb tarball: build
 
 clean:
 	cargo clean
-	rm -rf target/man target/completions target/book
+	rm -rf target/book

@@ -35,6 +35,7 @@ mod record;
 mod run;
 mod sandbox;
 mod security;
+mod shells;
 mod spawn;
 mod support;
 mod tree;
@@ -74,6 +75,7 @@ fn tests() -> Vec<Test> {
         ("keep", keep::tests()),
         ("run", run::tests()),
         ("compose", compose::tests()),
+        ("shells", shells::tests()),
         ("docker", docker::tests()),
         ("kill", kill::tests()),
         ("faults", faults::tests()),

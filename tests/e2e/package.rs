@@ -28,11 +28,11 @@ fn packages(sandbox: &Sandbox) {
     sandbox.sh("diff -r first second; cd first; sha256sum -c SHA256SUMS").run().ok().stderr_is("");
     let tarball = "set -e; tar xzf first/*.tar.gz; drayage-*/install $SANDBOX/opt >/dev/null
         opt/bin/drayage run --version | cut -d' ' -f1; grep ^ExecStart= opt/lib/systemd/system/drayage.service
-        opt/bin/drayage run --rm --network none $1 echo used
+        opt/bin/drayage run --rm --network none $1 echo used; opt/bin/drayage __complete keep att | cut -f1
         drayage-*/install --remove $SANDBOX/opt >/dev/null; find opt -type f";
     let busybox = image("busybox").reference;
     let unit = format!("ExecStart={}/bin/drayage keep start --boot\n", sandbox.at("opt"));
-    sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\n"));
+    sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\nattach\n"));
     // Another Debian's root, which knows nothing of this machine's packages. The package asks for none.
     let deb = r"set -e
         pull $1 | unpack --flat root >/dev/null; mkdir -p root/proc root/sys/fs/cgroup root/dev root/old

@@ -89,10 +89,6 @@ pub fn main<A: Parser>(codes: Codes, run: fn(A) -> anyhow::Result<ExitCode>) -> 
     let tool = command.get_name().to_owned();
     let traced = trace::begin(&tool);
     let parsing = trace::span("arguments", "");
-    #[cfg(feature = "generate")]
-    if let Ok(what) = std::env::var("DRAYAGE_GENERATE") {
-        return generate(command, &what);
-    }
     // To give options their other names takes longer than the rest, and few command lines have one.
     let is_other = arguments.iter().any(|word| is_other_name(&command, word));
     let mut line = read(if is_other { with_other_names(command) } else { command }, &arguments);
@@ -322,22 +318,6 @@ fn usage_line(text: &str) -> String {
     let said = text.split("\n\nUsage:").next().unwrap_or(text).split("\n\nFor more").next().unwrap_or(text);
     let words: Vec<&str> = said.split_whitespace().collect();
     format!("{} (see --help)", words.join(" "))
-}
-
-#[cfg(feature = "generate")]
-fn generate(mut command: Command, what: &str) -> ExitCode {
-    let name = command.get_name().to_owned();
-    let mut out = io::stdout();
-    let shell: Result<clap_complete::Shell, _> = what.parse();
-    let done = match (what, shell) {
-        ("man", _) => clap_mangen::Man::new(command).render(&mut out),
-        (_, Ok(shell)) => {
-            clap_complete::generate(shell, &mut command, name, &mut out);
-            Ok(())
-        }
-        _ => Err(io::Error::other("DRAYAGE_GENERATE: man, bash, zsh or fish")),
-    };
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]

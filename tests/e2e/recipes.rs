@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::book::name_images;
 use crate::support::{Need, Sandbox, Test, source, test};
 
 const NEEDS: &[Need] =
@@ -13,6 +14,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn perform(sandbox: &Sandbox, script: &str) {
+    name_images(sandbox);
     // With -e a recipe fails where a command of it fails; -x shows which.
     sandbox.cmd(&["sh", "-exuc", script]).limit(Duration::from_secs(150)).run().ok();
 }

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("iptables_legacy_lets_containers_through_while_there_are_any", LEGACY, legacy_firewall),
         test("a_name_for_the_host_is_the_networks_gateway", NEEDS, host_gateway),
         test("an_address_with_another_owner_is_announced", NEEDS, announced),
+        test("the_mark_of_a_container_is_no_network_of_another", NEEDS, nested),
         test("a_full_bridge_says_so_and_what_to_do", NEEDS, full_bridge),
     ]
 }
@@ -29,6 +30,13 @@ pub(crate) fn tests() -> Vec<Test> {
 const LAN: &str = "ip netns add lan; ip link add ext0 type veth peer name eth0 netns lan; ip link set ext0 up
     ip -n lan addr add 192.0.2.1/24 dev eth0; ip -n lan link set eth0 up; ip addr add 192.0.2.9/24 dev ext0
     ip route add default via 192.0.2.1\n";
+
+/// In a container its own `lo` has its mark, and there is no firewall yet.
+fn nested(sandbox: &Sandbox) {
+    script(sandbox, "ip link set lo alias 'ctr=outer own=cdde3b7b-b13f7ce7'");
+    sandbox.sh("ns add inner </dev/null").run().ok().stderr_is("");
+    script(sandbox, "ns del --wait inner; ip link set lo alias ''");
+}
 
 fn overlap(sandbox: &Sandbox) {
     script(

@@ -95,7 +95,8 @@ pub(crate) fn add(mut target: Joiner, requests: &[NetworkRequest], _lock: &File)
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
         hand_on(&target, &signals)
     });
-    let is_other = |link: &Link| PortAlias::of(link).is_some_and(|port| port.id != id);
+    // The `lo` of a container has the mark of the container itself, in which this may run.
+    let is_other = |link: &Link| link.name != "lo" && PortAlias::of(link).is_some_and(|port| port.id != id);
     let links = || Router::open().and_then(|mut host| host.links(None));
     // The record is printed: what cannot be looked at now is put back rather than undone.
     if done.is_ok() && work.flushed && links().map_or(true, |links| links.iter().any(is_other)) {

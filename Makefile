@@ -10,14 +10,16 @@
 # make lint         formatting, clippy, shellcheck
 # make bench        the tools against their peers
 # make book         docs/ as a book, into target/book: open index.html there; its search needs no server
-# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, completions of bash, zsh and fish,
-#                   and drayage.service for systemd
+# make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, the manual, completions of bash,
+#                   zsh and fish, and drayage.service for systemd
 # make uninstall    removes what make install has put there; images, containers and volumes stay
 # make deb tarball  packages of the programs, a list of their crates and SHA256SUMS, into target/packages (either word makes all)
 # make clean
 
 PREFIX  = /usr/local
 DESTDIR =
+# Programs that this machine can execute, where those in BIN are for another: the manual is what they say of themselves.
+NATIVE  =
 # Debian's packages have zsh's in share/zsh/vendor-completions.
 BASH_COMPLETIONS = share/bash-completion/completions
 ZSH_COMPLETIONS  = share/zsh/site-functions
@@ -77,7 +79,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install front/completions/complete front/completions/drayage.bash .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py
 
 bench: build
@@ -93,7 +95,8 @@ install:
 	test -x "$$bin/run" || $(MAKE) --no-print-directory build; \
 	install -d "$(DESTDIR)$(PREFIX)/lib/drayage/bin" "$(DESTDIR)$(PREFIX)/bin"; \
 	for tool in $(TOOLS); do install -m 755 "$$bin/$$tool" "$(DESTDIR)$(PREFIX)/lib/drayage/bin/$$tool"; done; \
-	$(MAKE) --no-print-directory install-front
+	$(MAKE) --no-print-directory install-front; \
+	front/manual "$(or $(NATIVE),$$bin)" "$(DESTDIR)$(PREFIX)/share/man"
 	@echo "installed: $(DESTDIR)$(PREFIX)/bin/drayage and $(DESTDIR)$(PREFIX)/lib/drayage/bin"
 
 # What is no program: the command in front, completions, systemd's unit.
@@ -111,6 +114,8 @@ uninstall:
 	@rm -f "$(DESTDIR)$(PREFIX)/bin/drayage" "$(DESTDIR)$(PREFIX)/lib/systemd/system/drayage.service"
 	@rm -f "$(DESTDIR)$(PREFIX)/$(BASH_COMPLETIONS)/drayage" "$(DESTDIR)$(PREFIX)/$(ZSH_COMPLETIONS)/_drayage" \
 		"$(DESTDIR)$(PREFIX)/$(FISH_COMPLETIONS)/drayage.fish"
+	@rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/drayage-"*.1 "$(DESTDIR)$(PREFIX)/share/man/man5/drayage-record.5" \
+		"$(DESTDIR)$(PREFIX)/share/man/man7/drayage.7"
 	@echo "removed from $(DESTDIR)$(PREFIX); images, containers and volumes are in /var/lib/drayage"
 
 deb tarball: build

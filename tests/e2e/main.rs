@@ -24,6 +24,7 @@ mod identity;
 mod interchange;
 mod keep;
 mod kill;
+mod manual;
 mod ns;
 mod package;
 mod pipe;
@@ -75,6 +76,7 @@ fn tests() -> Vec<Test> {
         ("keep", keep::tests()),
         ("run", run::tests()),
         ("compose", compose::tests()),
+        ("manual", manual::tests()),
         ("shells", shells::tests()),
         ("docker", docker::tests()),
         ("kill", kill::tests()),

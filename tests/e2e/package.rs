@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::support::{Need, Sandbox, Test, image, programs_directory, source, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let needs: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("dpkg-deb"), Need::Program("strip")];
+    let needs: &[Need] =
+        &[Need::Registry, Need::Overlay, Need::Program("dpkg-deb"), Need::Program("strip"), Need::Program("man")];
     vec![test("packages_are_reproduced_installed_used_and_removed", needs, packages)]
 }
 
@@ -29,10 +30,19 @@ fn packages(sandbox: &Sandbox) {
     let tarball = "set -e; tar xzf first/*.tar.gz; drayage-*/install $SANDBOX/opt >/dev/null
         opt/bin/drayage run --version | cut -d' ' -f1; grep ^ExecStart= opt/lib/systemd/system/drayage.service
         opt/bin/drayage run --rm --network none $1 echo used; opt/bin/drayage __complete keep att | cut -f1
+        for page in drayage-keep-logs 'drayage ps' drayage-ns-network-create drayage-record; do
+            MANWIDTH=80 man -M opt/share/man $page | grep -m 1 -A 1 ^NAME | tail -n 1
+        done
+        dpkg-deb -c first/*.deb | grep -o 'share/man/man1/drayage-run.*'
         drayage-*/install --remove $SANDBOX/opt >/dev/null; find opt -type f";
     let busybox = image("busybox").reference;
     let unit = format!("ExecStart={}/bin/drayage keep start --boot\n", sandbox.at("opt"));
-    sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\nattach\n"));
+    let pages = "       drayage-keep-logs - print a container's output
+       drayage-keep-list - list containers, including ended ones
+       drayage-ns-network-create - create a network, which exists until it is
+       drayage-record - the JSON object that passes between two stages
+share/man/man1/drayage-run.1.gz\n";
+    sandbox.run(&["sh", "-c", tarball, "sh", &busybox]).ok().stdout_is(&format!("run\n{unit}used\nattach\n{pages}"));
     // Another Debian's root, which knows nothing of this machine's packages. The package asks for none.
     let deb = r"set -e
         pull $1 | unpack --flat root >/dev/null; mkdir -p root/proc root/sys/fs/cgroup root/dev root/old

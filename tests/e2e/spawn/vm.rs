@@ -25,6 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("the_machine_s_systemd_has_the_limits_and_their_updates", MACHINE, scope),
         test("a_user_s_systemd_makes_his_cgroup", MACHINE, user_scope),
         test("a_container_goes_on_from_its_images", CRIU, checkpoint),
+        test("the_manual_s_examples_of_checkpoints_work", CRIU, |sandbox| {
+            bundle(sandbox, "made", "sleep 1000", |_| {});
+            crate::manual::checkpoints(sandbox);
+        }),
     ]
 }
 

@@ -27,6 +27,8 @@ fn packages(sandbox: &Sandbox) {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
     sandbox.sh("diff -r first second; cd first; sha256sum -c SHA256SUMS").run().ok().stderr_is("");
+    let listed = sandbox.sh("dpkg-deb --contents first/*.deb").run().ok();
+    listed.stdout_has("docs/levels/01-run.md").stdout_has("docs/levels/01-run.svg").stdout_has("record.schema.json");
     let tarball = "set -e; tar xzf first/*.tar.gz; drayage-*/install $SANDBOX/opt >/dev/null
         opt/bin/drayage run --version | cut -d' ' -f1; grep ^ExecStart= opt/lib/systemd/system/drayage.service
         opt/bin/drayage run --rm --network none $1 echo used; opt/bin/drayage __complete keep att | cut -f1

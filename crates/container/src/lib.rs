@@ -21,7 +21,7 @@ pub use exit::{Exit, write_json};
 pub use id::{ContainerId, NameError, NetworkName, RuntimeId, VolumeName};
 pub use known::{Condition, Known, in_full};
 pub use name::Names;
-pub use noted::{Noted, all, find, of_id};
+pub use noted::{JOINED, Noted, all, find, of_id};
 pub use owner::{OWNER, Owner, Ownership};
 pub use process::{NotedProcess, birth};
 pub use state::State;

@@ -13,6 +13,10 @@ use serde_json::Value;
 
 use crate::{Names, NotedProcess, OWNER, Owner, RuntimeId, State, file, name, state_in};
 
+/// The annotation of a config.json that names other containers by `/proc/PID/…`, whose namespaces it joins: `ID=PID`, with
+/// commas between them. A number is another process's as soon as that container has ended.
+pub const JOINED: &str = "org.drayage.joined";
+
 /// A container as its runtime has noted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noted {

@@ -10,6 +10,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("an_ended_container_keeps_its_files_and_no_mount", PIPELINE, ended),
         test("prune_leaves_a_starting_container_alone", PIPELINE, starting),
         test("another_container_shares_network_ipc_and_pid", PIPELINE, shared),
+        test("what_another_container_shares_is_looked_up_at_each_start", PIPELINE, joined_again),
         test("all_processes_killed_at_once_leave_what_one_sweep_removes", PIPELINE, all_killed),
     ]
 }
@@ -121,6 +122,30 @@ fn shared(sandbox: &Sandbox) {
         image = image("busybox").reference
     );
     sandbox.sh(&hosts).run().ok().stdout_is("hosts\n1\nhosts\n");
+}
+
+/// A process that has got the number of the other container's is a stranger to the one that starts.
+fn joined_again(sandbox: &Sandbox) {
+    let script = r#"
+        number() { spawn state "$1" | jq .pid; }
+        same() { [ "$(readlink /proc/"$(number own)"/ns/"$1")" = "$(readlink /proc/"$(number second)"/ns/"$1")" ] && echo same; }
+        run -d --name own IMAGE sleep 1000
+        run -d --name second --pid container:own --ipc container:own --uts container:own IMAGE sleep 1000
+        old=$(number own)
+        keep restart -t 0 own
+        spawn exec own touch /dev/shm/note
+        keep restart -t 0 second
+        for kind in pid ipc uts; do same $kind; done
+        spawn exec second ls /dev/shm
+        old=$(number own)
+        keep stop -t 0 second own
+        echo $((old - 1)) >/proc/sys/kernel/ns_last_pid; unshare --net --ipc --uts sleep 1000 &
+        [ $! = "$old" ] && echo stranger; kill -9 $!
+        echo $((old - 1)) >/proc/sys/kernel/ns_last_pid; unshare --net --ipc --uts sleep 1000 &
+        keep start second 2>error; echo $?; grep -c 'container `own`, whose namespaces are joined, does not run' error
+        kill -9 $!; keep rm second own"#;
+    let done = sandbox.sh(&script.replace("IMAGE", &image("busybox").reference)).run();
+    done.stdout_is("own\nsecond\nown\nsecond\nsame\nsame\nsame\nnote\nsecond\nown\nstranger\n1\n1\nsecond\nown\n");
 }
 
 fn all_killed(sandbox: &Sandbox) {

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ::container::{ContainerId, Directories, OWNER, Owner};
+use ::container::{ContainerId, Directories, JOINED, OWNER, Owner};
 use anyhow::{Context, Result, bail, ensure};
 use layout::lenient;
 use oci_spec::image::{Descriptor, ImageConfiguration};
@@ -211,7 +211,8 @@ fn mount(rootfs: &Rootfs, options: &Create, claim: &BundleClaim) -> Result<(Root
 /// Computes config.json: gathers what it depends on, translates, and applies the user's patches.
 fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> Result<Value> {
     let _span = trace::span("compute config.json", "");
-    let namespaces = host::namespaces(&options.namespaces, place.directories)?;
+    let joined = host::joined(&options.namespaces, place.directories)?;
+    let namespaces = host::namespaces(&options.namespaces, &joined)?;
     let given = options.process.user.clone();
     let spec = given.or_else(|| origin.image.config().as_ref()?.user().clone()).unwrap_or_default();
     let numeric = user::is_numeric(&spec) && options.process.group_add.iter().all(|group| user::is_numeric(group));
@@ -246,7 +247,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
             .map(|(name, path)| (path, text(&place.bundle.join(name))))
             .collect(),
         init: init_program(options, &namespaces.pid)?,
-        shm: host::shared_memory(&options.namespaces, place.directories)?,
+        shm: host::shared_memory(&options.namespaces, &joined),
         seccomp: seccomp_profile(options, &capabilities)?,
         namespaces,
         devices,
@@ -271,6 +272,10 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
     }
     if let Some(owner) = place.owner {
         config["annotations"][OWNER] = Value::String(owner.to_string());
+    }
+    if !joined.is_empty() {
+        let joined: Vec<String> = joined.iter().map(|(id, pid)| format!("{id}={pid}")).collect();
+        config["annotations"][JOINED] = Value::String(joined.join(","));
     }
     Ok(config)
 }

@@ -1,9 +1,10 @@
 //! What the host is like, as far as config.json depends on it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::OnceLock;
 
-use ::container::Directories;
+use ::container::{Directories, RuntimeId};
 use anyhow::Result;
 
 use crate::namespace::{Namespace, Shared};
@@ -41,17 +42,22 @@ pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<S
     Ok(name)
 }
 
-/// Returns the namespaces, with other containers' looked up.
-pub(crate) fn namespaces(options: &Namespaces, directories: &Directories) -> Result<Shared> {
-    let find = |option: &Option<Namespace>, name: &str| -> Result<Namespace> {
-        match option {
-            Some(Namespace::Container(id)) => {
-                let pid = state::require_pid(directories, id)?;
-                Ok(Namespace::Path(format!("/proc/{pid}/ns/{name}")))
-            }
-            Some(namespace) => Ok(namespace.clone()),
-            None => Ok(Namespace::Private),
-        }
+/// Returns the processes of the other containers whose namespaces are to be shared.
+pub(crate) fn joined(options: &Namespaces, directories: &Directories) -> Result<BTreeMap<RuntimeId, i32>> {
+    let others =
+        [&options.network, &options.pid, &options.ipc, &options.uts].into_iter().filter_map(|option| match option {
+            Some(Namespace::Container(id)) => Some(id),
+            _ => None,
+        });
+    others.map(|id| Ok((id.clone(), state::require_pid(directories, id)?))).collect()
+}
+
+/// Returns the namespaces, with those of other containers as paths.
+pub(crate) fn namespaces(options: &Namespaces, joined: &BTreeMap<RuntimeId, i32>) -> Result<Shared> {
+    let find = |option: &Option<Namespace>, name: &str| match option {
+        Some(Namespace::Container(id)) => Namespace::Path(format!("/proc/{}/ns/{name}", joined[id])),
+        Some(namespace) => namespace.clone(),
+        None => Namespace::Private,
     };
     let cgroup = match &options.cgroupns {
         Some(namespace) => namespace.clone(),
@@ -65,25 +71,24 @@ pub(crate) fn namespaces(options: &Namespaces, directories: &Directories) -> Res
         Some(_) => return Err(cli_usage("--userns takes host or ns:PATH".to_owned())),
     };
     Ok(Shared {
-        network: find(&options.network, "net")?,
-        pid: find(&options.pid, "pid")?,
-        ipc: find(&options.ipc, "ipc")?,
-        uts: find(&options.uts, "uts")?,
+        network: find(&options.network, "net"),
+        pid: find(&options.pid, "pid"),
+        ipc: find(&options.ipc, "ipc"),
+        uts: find(&options.uts, "uts"),
         cgroup,
         user,
     })
 }
 
 /// Returns where /dev/shm comes from when another's IPC namespace is used.
-pub(crate) fn shared_memory(options: &Namespaces, directories: &Directories) -> Result<Option<String>> {
-    match &options.ipc {
-        Some(Namespace::Host) => Ok(Some("/dev/shm".to_owned())),
-        Some(Namespace::Container(id)) => {
-            Ok(Some(format!("/proc/{}/root/dev/shm", state::require_pid(directories, id)?)))
-        }
-        _ => Ok(None),
+pub(crate) fn shared_memory(options: &Namespaces, joined: &BTreeMap<RuntimeId, i32>) -> Option<String> {
+    match options.ipc.as_ref()? {
+        Namespace::Host => Some("/dev/shm".to_owned()),
+        Namespace::Container(id) => Some(format!("/proc/{}/root/dev/shm", joined[id])),
+        _ => None,
     }
 }
+
 /// Returns where the host counts how often its processors were too hot, which tells a container what others do.
 pub(crate) fn thermal_files() -> Vec<String> {
     let cpus = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();

@@ -86,7 +86,7 @@ pub(crate) fn checkpoint(container: &Container, options: &Checkpoint, program: &
 /// Makes a container of images and an order; it runs already.
 pub(crate) fn restore(order: &Order, options: &Restore, program: &Path) -> Result<CreatedContainer> {
     let bundle = std::path::absolute(&order.bundle)?;
-    let (config, text) = Config::read(&bundle)?;
+    let (config, text) = Config::read(&bundle, &order.root)?;
     let terminal = config.process()?.terminal;
     let detached = !order.child.foreground;
     let nobody = terminal && detached && order.child.common.console_socket.is_none();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use container::JOINED;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -72,15 +73,37 @@ pub(crate) struct Hook {
 }
 
 impl Config {
-    /// Reads and checks `config.json` of a bundle; returns its bytes too, which the state directory keeps.
-    pub(crate) fn read(bundle: &Path) -> anyhow::Result<(Self, Vec<u8>)> {
+    /// Reads and checks `config.json` of a bundle; returns its bytes too, which the state directory keeps. `states` are
+    /// where the containers are noted whose namespaces this one joins.
+    pub(crate) fn read(bundle: &Path, states: &Path) -> anyhow::Result<(Self, Vec<u8>)> {
         let path = bundle.join("config.json");
         let text = sys::file::there(crate::file::read_all(&path))
             .with_context(|| format!("read {}", path.display()))?
             .with_context(|| format!("JSON specification file {} not found", path.display()))?;
-        let config = Self::parse(&text).with_context(|| path.display().to_string())?;
+        let mut config = Self::parse(&text).with_context(|| path.display().to_string())?;
         config.check()?;
+        config.find_joined(states)?;
         Ok((config, text))
+    }
+
+    /// Makes paths that name other containers by process name their processes of now: a container that was started again
+    /// has another process, and its old number may be a stranger's.
+    fn find_joined(&mut self, states: &Path) -> anyhow::Result<()> {
+        for joined in self.annotations.get(JOINED).into_iter().flat_map(|text| text.split(',')) {
+            let (id, old) = joined.split_once('=').with_context(|| format!("{JOINED}: `{joined}` is not ID=PID"))?;
+            let noted = container::of_id(states, &id.parse()?)?;
+            let noted =
+                noted.with_context(|| format!("container `{id}`, whose namespaces are joined, does not run"))?;
+            let (old, new) = (format!("/proc/{old}/"), format!("/proc/{}/", noted.pid));
+            for mount in &mut self.mounts {
+                mount.source = mount.source.strip_prefix(&old).map_or(mount.source.clone(), |rest| new.clone() + rest);
+            }
+            for namespace in &mut self.linux.namespaces {
+                namespace.path =
+                    namespace.path.strip_prefix(&old).map_or(namespace.path.clone(), |rest| Path::new(&new).join(rest));
+            }
+        }
+        Ok(())
     }
 
     /// Parses the file's bytes.

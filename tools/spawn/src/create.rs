@@ -60,7 +60,7 @@ pub(crate) struct CreatedContainer {
 /// Makes a container. If that fails nothing is left of it.
 pub(crate) fn create(order: &Order) -> Result<CreatedContainer> {
     let bundle = std::path::absolute(&order.bundle)?;
-    let (mut config, text) = Config::read(&bundle)?;
+    let (mut config, text) = Config::read(&bundle, &order.root)?;
     if order.wait && config.process.is_none() {
         // Only `start` needs one: runtime-spec, config.md, "Process".
         config.process = Some(Description { cwd: "/".to_owned(), ..Description::default() });

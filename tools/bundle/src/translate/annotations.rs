@@ -7,7 +7,8 @@ use oci_spec::image::{Config, ImageConfiguration};
 use crate::options::Create;
 
 /// Keys by which runtimes take orders that are not an image's to give: files of the host, handlers, systemd properties.
-const ORDERS: [&str; 4] = ["run.oci.", "org.systemd.property.", "org.criu.", "io.kubernetes.cri-o."];
+const ORDERS: [&str; 5] =
+    ["run.oci.", "org.systemd.property.", "org.criu.", "io.kubernetes.cri-o.", ::container::JOINED];
 /// How long the container has to stop, for who stops it.
 const STOP_TIMEOUT: &str = "org.drayage.stopTimeout";
 const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";

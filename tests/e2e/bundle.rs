@@ -28,6 +28,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("what_fails_leaves_nothing", IMAGES, failures),
         test("wrong_use_is_one_line", ROOT, wrong_use),
         test("delete_undoes_it_and_says_what_is_not_there", IMAGES, delete),
+        test("a_large_bundle_is_gone_at_once_and_its_files_soon", IMAGES, large),
         test("prune_sweeps_what_has_lost_its_mount", IMAGES, prune),
         test("what_somebody_has_the_name_of_is_left_alone", IMAGES, claimed),
         test("an_id_left_half_made_is_taken_over", IMAGES, half_made),
@@ -237,6 +238,25 @@ fn delete(sandbox: &Sandbox) {
     assert_nothing_left(sandbox);
     sandbox.run(&["bundle", "delete", "a"]).fails(1).one_error_line("bundle", &["`a`", "no such bundle"]);
     sandbox.run(&["bundle", "delete", "--force", "a"]).ok();
+}
+
+/// The name is free before the files are gone. Whoever removes them may be killed: the next `delete` goes on.
+fn large(sandbox: &Sandbox) {
+    unpack(sandbox, "busybox");
+    let fill = "bundle --id big busybox.json >/dev/null; mkdir state/containers/big/upper/many; cd state/containers/big/upper/many
+        seq 60000 | xargs touch";
+    let removing = || sandbox.sh("ls -A state/containers | grep -c '^.removed-big'; :").run().ok().stdout;
+    sandbox.sh(fill).run().ok();
+    let output = sandbox.sh("bundle delete big | cat; ls -A state/containers").run().ok();
+    output.stdout_has(".removed-big");
+    sandbox
+        .sh("pkill -9 -x bundle; until ! pgrep -x bundle; do :; done; ls -A state/containers | grep -c '^.removed-big'")
+        .run()
+        .stdout_is("1\n");
+    sandbox.sh("bundle --id big busybox.json >/dev/null; bundle delete big").run().ok();
+    wait_for("the files to go", || (removing() == "0\n").then_some(()));
+    sandbox.sh("until ! pgrep -x bundle; do :; done").run();
+    assert_nothing_left(sandbox);
 }
 
 /// As `run` has it while it starts a container.

@@ -34,7 +34,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use sys::file::leave_open;
 
-pub use removal::{remove, remove_tree};
+pub use removal::{remove, remove_tree, remove_tree_soon};
 pub use walk::{Descent, Met, Walk, list};
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);

@@ -18,15 +18,23 @@ use rustix::io::Errno;
 /// Directories deeper than this are first moved up to the top of the tree that is removed.
 const DEPTH: usize = 32;
 
+/// How many entries the caller waits for: some milliseconds. Not a time, since a busy machine would change what is done.
+const SOON: usize = 2000;
+
 /// Removes whatever `name` in `parent` is, with all that is below it. It is no error if nothing is there.
 ///
 /// Nothing is followed: a link is removed, and a mount point is EBUSY.
 /// # Errors
 /// `EBUSY` for a mount point in there; `EACCES` and `EPERM` as unlink(2) has them.
 pub fn remove(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    remove_some(parent, name, usize::MAX)
+}
+
+fn remove_some(parent: BorrowedFd<'_>, name: &CStr, budget: usize) -> rustix::io::Result<()> {
     let Some(top) = unlink_or_open(parent, name)? else { return Ok(()) };
+    let mut removal = Removal { top: top.as_fd(), moved: 0, budget };
     // What was moved up while the directory was read is met the next time round.
-    while empty(top.as_fd(), top.as_fd(), 0, &mut 0)? {}
+    while removal.empty(top.as_fd(), 0)? {}
     drop(top);
     remove_directory(parent, name)
 }
@@ -55,52 +63,84 @@ fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Opt
     }
 }
 
-/// Removes what is in a directory; tells whether there was anything.
-fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, moved: &mut usize) -> rustix::io::Result<bool> {
-    let mut found = false;
-    let mut buffer = [MaybeUninit::uninit(); 8 << 10];
-    let mut entries = RawDir::new(directory, &mut buffer);
-    // A fresh descriptor begins at the start, and so does a second look at the top.
-    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        found = true;
-        let Some(child) = unlink_or_open(directory, name)? else { continue };
-        if depth < DEPTH {
-            while empty(child.as_fd(), top, depth + 1, moved)? {}
-            remove_directory(directory, name)?;
-        } else {
-            move_up(directory, name, top, moved)?;
-        }
-    }
-    Ok(found)
+struct Removal<'a> {
+    /// What is removed.
+    top: BorrowedFd<'a>,
+    /// How many directories were moved up there.
+    moved: usize,
+    /// After how many more entries it stops with `ECANCELED`.
+    budget: usize,
 }
 
-fn move_up(directory: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut usize) -> rustix::io::Result<()> {
-    loop {
-        *moved += 1;
-        let Ok(place) = CString::new(format!("removed.{moved}")) else { return Err(Errno::INVAL) };
-        // An empty directory of that name would be replaced, which is as good; anything else: the next name.
-        match renameat(directory, name, top, &place) {
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
-            Err(Errno::NOENT) => return Ok(()),
-            done => return done,
+impl Removal<'_> {
+    /// Removes what is in a directory; tells whether there was anything.
+    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> rustix::io::Result<bool> {
+        let mut found = false;
+        let mut buffer = [MaybeUninit::uninit(); 8 << 10];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        // A fresh descriptor begins at the start, and so does a second look at the top.
+        rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            self.budget = self.budget.checked_sub(1).ok_or(Errno::CANCELED)?;
+            found = true;
+            let Some(child) = unlink_or_open(directory, name)? else { continue };
+            if depth < DEPTH {
+                while self.empty(child.as_fd(), depth + 1)? {}
+                remove_directory(directory, name)?;
+            } else {
+                self.move_up(directory, name)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+        loop {
+            self.moved += 1;
+            let Ok(place) = CString::new(format!("removed.{}", self.moved)) else { return Err(Errno::INVAL) };
+            // An empty directory of that name would be replaced, which is as good; anything else: the next name.
+            match renameat(directory, name, self.top, &place) {
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                Err(Errno::NOENT) => return Ok(()),
+                done => return done,
+            }
         }
     }
 }
 
 /// Removes a tree by its path. It is no error if nothing is there.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove_some_of_tree(path, usize::MAX)
+}
+
+/// Removes a tree by its path, and leaves what is beyond its first 2,000 entries to a process that nobody waits for. Locks of the
+/// caller's on open files (flock(2)) are held until that one has ended, too.
+///
+/// What it cannot remove stays there; whoever finds the tree without a lock tries again.
+pub fn remove_tree_soon(path: &Path) -> io::Result<()> {
+    match remove_some_of_tree(path, SOON) {
+        Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => {}
+        done => return done,
+    }
+    match sys::clone::detach() {
+        Ok(Some(_child)) => Ok(()),
+        Ok(None) => sys::clone::exit_now(i32::from(remove_tree(path).is_err())),
+        Err(_) => remove_tree(path),
+    }
+}
+
+fn remove_some_of_tree(path: &Path, budget: usize) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL.into()) };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let name = CString::new(name.as_bytes())?;
     match File::open(parent) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        parent => Ok(remove(parent?.as_fd(), &name)?),
+        parent => Ok(remove_some(parent?.as_fd(), &name, budget)?),
     }
 }
 

@@ -81,6 +81,31 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// Makes a child process for work that nobody waits for, and returns its pid, or `None` in the child: in a session of its own,
+/// with nothing of what this program was started with, on a copy of the caller's memory.
+///
+/// By clone(2), which a process that has given up namespaces (seccomp(2)) may call still. The child ends with [`exit_now`].
+///
+/// # Errors
+/// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
+pub fn detach() -> io::Result<Option<Pid>> {
+    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    // SAFETY: as in `clone`: no CLONE_VM, no stack, and one thread. The order of the later arguments, which differs between
+    // architectures, is of no account while all are 0.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, SIGCHLD, 0, 0, 0, 0) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if pid.is_none() {
+        // What fails here leaves the caller's terminal or pipe open a little longer.
+        let (_session, _closed) = (rustix::process::setsid(), crate::child::close_inherited(0, &[]));
+    }
+    Ok(pid)
+}
+
 // As 64-bit flags, which libc's constants are not.
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;

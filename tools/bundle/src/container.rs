@@ -178,7 +178,7 @@ pub(crate) fn sweep_removed(directories: &Directories) -> Result<()> {
 }
 
 fn sweep(path: &Path) -> Result<()> {
-    root::remove_tree(path).with_context(|| format!("remove {}", path.display()))
+    root::remove_tree_soon(path).with_context(|| format!("remove {}", path.display()))
 }
 
 /// Returns the ids of the bundles.

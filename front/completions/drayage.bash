@@ -17,11 +17,13 @@ _drayage() {
     kept=${current%"${current##*[:=]}"}
     [[ $COMP_WORDBREAKS == *:* ]] || { [[ $current == *=* ]] && kept=${current%%=*}= || kept=; }
     while IFS=$'\t' read -r candidate _; do
-        if [[ $candidate == :files ]]; then files=1; else COMPREPLY+=("${candidate#"$kept"}"); fi
-    done < <("$front" __complete "${words[@]}" 2>/dev/null)
+        if [[ $candidate == :files ]]; then files=1; elif [[ -n $candidate ]]; then COMPREPLY+=("${candidate#"$kept"}"); fi
+    done <<<"$("$front" __complete "${words[@]}" 2>/dev/null)"
     [[ -z $files ]] || {
         compopt -o filenames 2>/dev/null
-        while IFS= read -r candidate; do COMPREPLY+=("$candidate"); done < <(compgen -f -- "${current#"$kept"}")
+        while IFS= read -r candidate; do
+            [[ -z $candidate ]] || COMPREPLY+=("$candidate")
+        done <<<"$(compgen -f -- "${current#"$kept"}")"
     }
 }
 complete -F _drayage drayage

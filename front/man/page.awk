@@ -59,11 +59,12 @@ function inline(text,   part, count, i, done) {
 }
 
 # A text, in lines of the length that lint likes; none begins as a request does.
-function fill(text,   word, count, i, line) {
+function fill(text,   word, count, i, line, long) {
     count = split(text, word, " ")
+    # Where a long word may be broken; a line of one word cannot be justified.
+    for (i = 1; i <= count; i++) if (length(word[i]) > 40 && gsub(/,/, ",\\:", word[i])) long = ".na"
+    if (long != "") print long
     for (i = 1; i <= count; i++) {
-        # Where a long word may be broken.
-        if (length(word[i]) > 40) gsub(/,/, ",\\:", word[i])
         if (line != "" && length(line) + length(word[i]) > 74) { put(line); line = "" }
         line = line (line == "" ? "" : " ") word[i]
     }
@@ -216,7 +217,7 @@ END {
     }
     print ".\\\" Made by front/manual."
     print ".TH " toupper(name) " " section " " date " \"drayage " version "\" \"drayage manual\""
-    # Left-aligned, without hyphens: a line of one long word cannot be justified, and names are searched for.
+    # Without hyphens, as names are searched for.
     print ".ad l\n.nh"
     head("NAME")
     fill(name " \\- " inline(about))

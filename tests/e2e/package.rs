@@ -16,10 +16,11 @@ fn packages(sandbox: &Sandbox) {
     let strip = "for tool in pull push unpack bundle ns portmap spawn keep run compose; do
         strip -o programs/$tool $1/$tool; done";
     sandbox.run(&["sh", "-ec", strip, "sh", programs_directory().to_str().unwrap()]).ok();
-    for out in ["first", "second"] {
+    // The pages of the second are what others say of themselves, as those of another architecture's programs have to be.
+    for (out, native) in [("first", "programs".into()), ("second", programs_directory().to_owned())] {
         // Not in the sandbox, which has none of cargo's files.
         let made = Command::new(source().join("front/package"))
-            .args([sandbox.outside("programs"), sandbox.outside(out)])
+            .args([sandbox.outside("programs"), sandbox.outside(out), sandbox.outside(native)])
             .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
             .env("DPKG_DEB_COMPRESSOR_LEVEL", "1")
             .output()

@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 /// What is typed before TAB, and the word that it becomes.
-const LINES: [(&str, &str); 27] = [
+const LINES: [(&str, &str); 30] = [
     ("drayage hist", "history"),
     ("drayage comp", "compose"),
     ("drayage keep att", "attach"),
@@ -45,6 +45,9 @@ const LINES: [(&str, &str); 27] = [
     ("drayage bundle delete w", "web"),
     ("drayage compose logs da", "database"),
     ("drayage ns enter -t w", "web"),
+    ("drayage ns show oth", "other"),
+    ("drayage ns enter --target=w", "--target=web"),
+    ("ns add --join w", "web"),
     ("keep stop w", "web"),
     ("portmap del web -p 80", "8080:80"),
     ("bundle volume li", "list"),
@@ -56,9 +59,13 @@ const BASH: &str = r#"XDG_DATA_DIRS=$SANDBOX/usr/share bash --norc -c '
     . /usr/share/bash-completion/bash_completion
     eval "$(drayage env)"
     type _drayage >/dev/null && complete -r drayage
+    # Whatever this version calls what finds a completion.
+    loader=$(complete -p -D)
+    loader=${loader#*-F }
+    loader=${loader%% *}
     while IFS= read -r line; do
         set -- $line
-        complete -p "$1" >/dev/null 2>&1 || _completion_loader "$1"
+        complete -p "$1" >/dev/null 2>&1 || "$loader" "$1"
         [ "$(complete -p "$1")" = "complete -F _drayage $1" ] || exit 1
         COMP_LINE=$line COMP_POINT=${#line}
         _drayage </dev/null
@@ -109,7 +116,7 @@ fn complete(sandbox: &Sandbox, shell: &str) {
     install(sandbox);
     let nginx = image("nginx").reference;
     sandbox.write("compose.yaml", format!("services: {{database: {{image: {nginx}}}}}"));
-    let make = "ns network create lab; bundle volume create logs; run -d --name web -p 8080:80 $REGISTRY/nginx";
+    let make = "ns add --none other; ns network create lab; bundle volume create logs; run -d --name web -p 8080:80 $REGISTRY/nginx";
     sandbox.sh(make).run().ok();
     sandbox.write("typed", LINES.map(|(typed, _)| format!("{typed}\n")).concat());
     let outcome = sandbox.sh(&format!("PATH=$SANDBOX/usr/bin:$PATH; {shell}")).run().ok();
@@ -121,7 +128,7 @@ fn complete(sandbox: &Sandbox, shell: &str) {
         let is_right = !found.is_empty() && want.ends_with(found);
         assert!(is_right, "{typed}: {found} instead of {want}\n{outcome}");
     }
-    let end = "keep rm -f web >/dev/null; ns network rm lab; bundle volume rm logs
+    let end = "ns del other; keep rm -f web >/dev/null; ns network rm lab; bundle volume rm logs
         until [ -z \"$(nft list tables; ip -o link | grep -v ' lo:')\" ]; do :; done";
     sandbox.sh(end).run().ok();
 }

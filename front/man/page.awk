@@ -186,9 +186,10 @@ function entry(   i, count, part) {
 
 function name_of(page) { gsub(/ /, "-", page); return "drayage-" page }
 
-# The written text of a section: the verb's own, or that of the nearest one above it.
+# The written text of a section: the verb's own, or that of the nearest one above it: `## Files of verbs` before `## Files`.
 function written_of(title,   of) {
     for (of = page; of != ""; ) {
+        if (of != page && (of, title " OF VERBS") in body) return body[of, title " OF VERBS"]
         if ((of, title) in body) return body[of, title]
         if (!sub(/ [^ ]*$/, "", of)) return ""
     }
@@ -220,6 +221,7 @@ END {
     # Without hyphens, as names are searched for.
     print ".ad l\n.nh"
     head("NAME")
+    sub(/ \[default: .*\]$/, "", about)
     fill(name " \\- " inline(about))
     if (!is_verb) { if (all !~ /^\n*## /) head("DESCRIPTION"); markdown(all); exit }
 

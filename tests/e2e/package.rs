@@ -7,7 +7,35 @@ use crate::support::{Need, Sandbox, Test, image, programs_directory, source, tes
 pub(crate) fn tests() -> Vec<Test> {
     let needs: &[Need] =
         &[Need::Registry, Need::Overlay, Need::Program("dpkg-deb"), Need::Program("strip"), Need::Program("man")];
-    vec![test("packages_are_reproduced_installed_used_and_removed", needs, packages)]
+    let install = test("make_uninstall_removes_what_make_install_has_put_there", &[], uninstall);
+    vec![install, test("packages_are_reproduced_installed_used_and_removed", needs, packages)]
+}
+
+/// The programs are of another architecture here, and so others say what the manual needs.
+fn uninstall(sandbox: &Sandbox) {
+    let make = |target: &str| {
+        let made = Command::new("make")
+            .args(["-s", target, "PREFIX=/usr"])
+            .arg(format!("BIN={}", sandbox.at("programs")))
+            .arg(format!("NATIVE={}", programs_directory().display()))
+            .arg(format!("DESTDIR={}", sandbox.at("installed")))
+            .current_dir(source())
+            .output()
+            .unwrap();
+        assert!(made.status.success() && made.stderr.is_empty(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    let tools = "mkdir programs; cd programs; for tool in pull push unpack bundle ns portmap spawn keep run compose; do
+        echo no program >$tool; chmod +x $tool; done";
+    sandbox.sh(tools).run().ok();
+    make("install");
+    let count = "cd installed/usr; find . -name '*drayage' -type f";
+    let shown = sandbox.sh(count).run().ok().stdout;
+    for file in ["bin/drayage", "completions/drayage", "site-functions/_drayage"] {
+        assert!(shown.contains(file), "{shown}");
+    }
+    assert!(sandbox.exists("installed/usr/share/man/man1/drayage-ns-network-create.1"), "{shown}");
+    make("uninstall");
+    sandbox.sh("find installed -type f").run().ok().stdout_is("");
 }
 
 fn packages(sandbox: &Sandbox) {

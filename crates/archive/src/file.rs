@@ -176,6 +176,8 @@ pub fn segments(file: impl AsFd, size: u64) -> Result<Vec<Segment>> {
         };
         end = match seek(&file, SeekFrom::Hole(offset)) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => size,
+            // It was cut meanwhile.
+            Err(Errno::NXIO) => break,
             found => found?.min(size),
         };
         if offset < end {

@@ -75,19 +75,23 @@ fn parse(rule: &DeviceRule) -> anyhow::Result<Rule> {
 
 /// Turns rules into the lines for cgroup v1: file and value.
 pub(super) fn lines(rules: &[DeviceRule]) -> anyhow::Result<Vec<(&'static str, String)>> {
-    rules.iter().map(|rule| Ok(line(&parse(rule)?))).collect()
+    let parsed: Vec<Rule> = rules.iter().map(parse).collect::<anyhow::Result<_>>()?;
+    Ok(parsed.iter().flat_map(line).collect())
 }
 
-fn line(rule: &Rule) -> (&'static str, String) {
+fn line(rule: &Rule) -> Vec<(&'static str, String)> {
     let file = if rule.allow { "devices.allow" } else { "devices.deny" };
-    // v1 takes `a` as all devices and all access, and does not read the rest of the line (cgroup-v1/devices.rst): "a
-    // 8:* r" would allow everything there, as it does with runc.
-    let Some(kind) = rule.kind else { return (file, "a".to_owned()) };
-    let kind = if kind == CHARACTER { 'c' } else { 'b' };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
     let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter();
     let access: String = letters.filter_map(|(bit, letter)| (rule.access & bit != 0).then_some(letter)).collect();
-    (file, format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor)))
+    let what = format!("{}:{} {access}", number(rule.major), number(rule.minor));
+    // v1 takes `a` as all devices and all access, and does not read the rest of the line (cgroup-v1/devices.rst): "a
+    // 8:* r" would allow everything there, as it does with runc.
+    match rule.kind {
+        None if what == "*:* rwm" => vec![(file, "a".to_owned())],
+        None => ['b', 'c'].map(|kind| (file, format!("{kind} {what}"))).to_vec(),
+        Some(kind) => vec![(file, format!("{} {what}", if kind == CHARACTER { 'c' } else { 'b' }))],
+    }
 }
 
 /// Attaches the rules to a cgroup2 directory in place of those attached before.
@@ -216,8 +220,11 @@ mod tests {
         let rules = [
             DeviceRule { access: "rwm".into(), ..DeviceRule::default() },
             DeviceRule { allow: true, kind: "c".into(), major: Some(10), minor: Some(229), access: "rw".into() },
+            // The kernel would read no further than the `a`, and allow everything.
+            DeviceRule { allow: true, kind: "a".into(), major: Some(8), access: "r".into(), ..DeviceRule::default() },
         ];
-        let want = vec![("devices.deny", "a".to_owned()), ("devices.allow", "c 10:229 rw".to_owned())];
+        let allow = |line: &str| ("devices.allow", line.to_owned());
+        let want = [("devices.deny", "a".to_owned()), allow("c 10:229 rw"), allow("b 8:* r"), allow("c 8:* r")];
         assert_eq!(lines(&rules).unwrap(), want);
     }
 }

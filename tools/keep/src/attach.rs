@@ -148,30 +148,27 @@ impl Joined<'_> {
 /// The keys that end the join, as far as they have been pressed.
 struct Pressed<'a> {
     keys: &'a [u8],
-    count: usize,
+    /// What was typed of them.
+    pending: Vec<u8>,
 }
 
 impl<'a> Pressed<'a> {
     fn new(keys: &'a Keys) -> Self {
-        Self { keys: &keys.0, count: 0 }
+        Self { keys: &keys.0, pending: Vec::new() }
     }
 
     /// Returns what goes to the container, and whether all the keys were pressed in a row.
     fn take(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::new();
         for &byte in bytes {
-            if self.keys.get(self.count) == Some(&byte) {
-                self.count += 1;
-                if self.count == self.keys.len() {
-                    return (passed, true);
-                }
-                continue;
+            self.pending.push(byte);
+            if self.pending == self.keys {
+                self.pending.clear();
+                return (passed, true);
             }
-            // They were not meant: the container gets what was held back.
-            passed.extend_from_slice(&self.keys[..self.count]);
-            self.count = usize::from(self.keys.first() == Some(&byte));
-            if self.count == 0 {
-                passed.push(byte);
+            // What cannot become the keys any more was not meant: the container gets it.
+            while !self.keys.starts_with(&self.pending) {
+                passed.push(self.pending.remove(0));
             }
         }
         (passed, false)
@@ -190,5 +187,8 @@ mod tests {
         assert_eq!(pressed.take(b"\x10"), (vec![], false));
         assert_eq!(pressed.take(b"\x10"), (vec![16], false));
         assert_eq!(pressed.take(b"\x11z"), (vec![], true));
+        let keys = Keys(b"aab".to_vec());
+        assert_eq!(Pressed::new(&keys).take(b"aaab"), (b"a".to_vec(), true));
+        assert_eq!(Pressed::new(&Keys(vec![])).take(b"a"), (b"a".to_vec(), false));
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use record::{PortMapping, Protocol};
 
 pub(crate) use wish::{ContainerEnd, HostEnd, Served, SocketSpec, Wish};
@@ -99,9 +99,13 @@ impl PortSpec {
             HostPorts::FirstFree(range) => {
                 // A number of ports is tried one after another and not all at once: each attempt is a change of the
                 // plan alone, and the firewall sees the one that fits.
-                let free = range.ports().any(|port| take(Span::one(port), self.container.first).is_ok());
-                ensure!(free, "{range}/{}: all of these ports are taken", self.protocol);
-                Ok(())
+                let mut refused = Ok(());
+                let mut try_one = |port| {
+                    refused = take(Span::one(port), self.container.first);
+                    refused.is_ok()
+                };
+                range.ports().any(&mut try_one);
+                refused.with_context(|| format!("{range}/{}: none of these ports is free", self.protocol))
             }
             // What is free in one family may be taken in the other.
             HostPorts::Random => self.container.ports().try_for_each(|port| {

@@ -80,7 +80,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
-	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 
 bench: build
 	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run

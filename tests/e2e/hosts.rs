@@ -1,9 +1,10 @@
 //! `spawn` and `portmap` in other engines' hands: podman, dockerd, containerd and its CRI plugin, set up by the files of
-//! docs/deploy.md, each on a machine of its own.
+//! docs/deploy.md, each on a machine of its own. And kernels that have less than this machine's.
 
 mod containerd;
 mod cri;
 mod docker;
+mod kernels;
 mod podman;
 
 use crate::support::{Cmd, Need, Outcome, Sandbox, Test, source, test};
@@ -11,7 +12,7 @@ use crate::support::{Cmd, Need, Outcome, Sandbox, Test, source, test};
 pub(crate) fn tests() -> Vec<Test> {
     let needs = &[Need::NetNs, Need::Overlay, Need::Nft, Need::Program("busybox"), Need::Program("jq")];
     let own = vec![test("a_host_is_cleaned_up", needs, a_host_is_cleaned_up)];
-    let engines = [own, podman::tests(), docker::tests(), containerd::tests(), cri::tests()];
+    let engines = [own, podman::tests(), docker::tests(), containerd::tests(), cri::tests(), kernels::tests()];
     engines.into_iter().flatten().collect()
 }
 

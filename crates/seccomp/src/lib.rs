@@ -57,11 +57,12 @@ struct Architecture {
     bit: u32,
 }
 
-const ARCHITECTURES: [Architecture; 4] = [
+const ARCHITECTURES: [Architecture; 5] = [
     Architecture { name: "SCMP_ARCH_X86_64", audit: 0xc000_003e, column: 0, bit: 0 },
     Architecture { name: "SCMP_ARCH_X86", audit: 0x4000_0003, column: 1, bit: 0 },
     Architecture { name: "SCMP_ARCH_X32", audit: 0xc000_003e, column: 2, bit: X32_BIT },
     Architecture { name: "SCMP_ARCH_AARCH64", audit: 0xc000_00b7, column: 3, bit: 0 },
+    Architecture { name: "SCMP_ARCH_ARM", audit: 0x4000_0028, column: 4, bit: 0 },
 ];
 const OWN: usize = if cfg!(target_arch = "aarch64") { 3 } else { 0 };
 
@@ -70,11 +71,15 @@ pub const NATIVE: u32 = ARCHITECTURES[OWN].audit;
 
 /// Compiles a filter.
 pub fn compile(profile: &Profile) -> anyhow::Result<Filter> {
+    compile_for(&ARCHITECTURES[OWN], profile)
+}
+
+fn compile_for(native: &Architecture, profile: &Profile) -> anyhow::Result<Filter> {
     let default = action(&profile.default_action, profile.default_errno_ret)?;
     ensure!(default != NOTIFY, "SCMP_ACT_NOTIFY cannot be used as default action");
-    let native = &ARCHITECTURES[OWN];
-    // Another processor's programs cannot run here.
-    let runs = |one: &&Architecture| one.audit == native.audit || one.column == 1 && native.column == 0;
+    // Another processor's programs cannot run here, but older ones of 32 bits.
+    let runs =
+        |one: &&Architecture| one.audit == native.audit || matches!((native.column, one.column), (0, 1) | (3, 4));
     let named = |name: &String| ARCHITECTURES.iter().find(|one| one.name == name.as_str());
     let mut wanted = vec![native];
     wanted.extend(profile.architectures.iter().filter_map(named).filter(runs));
@@ -121,7 +126,7 @@ fn listener(profile: &Profile, notifies: bool) -> anyhow::Result<Option<(PathBuf
 
 /// A rule of the configuration, with the numbers of its calls on all architectures.
 struct Rule {
-    calls: Vec<&'static [i16; ARCHITECTURES.len()]>,
+    calls: Vec<&'static [i32; ARCHITECTURES.len()]>,
     tests: Vec<Vec<Test>>,
     action: u32,
 }
@@ -160,7 +165,7 @@ pub fn number(name: &str) -> Option<u32> {
     u32::try_from(numbers(name)?[ARCHITECTURES[OWN].column]).ok()
 }
 
-fn numbers(name: &str) -> Option<&'static [i16; ARCHITECTURES.len()]> {
+fn numbers(name: &str) -> Option<&'static [i32; ARCHITECTURES.len()]> {
     let at = table::NUMBERS.binary_search_by_key(&name, |(known, _)| known).ok()?;
     table::NUMBERS.get(at).map(|(_, numbers)| numbers)
 }
@@ -237,14 +242,19 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_right() {
         assert!(table::NUMBERS.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        for (name, numbers) in
-            [("read", [0, 3, 0, 63]), ("execve", [59, 11, 520, 221]), ("clone3", [435; 4]), ("openat2", [437; 4])]
-        {
+        for (name, numbers) in [
+            ("read", [0, 3, 0, 63, 3]),
+            ("execve", [59, 11, 520, 221, 11]),
+            ("clone3", [435; 5]),
+            ("openat2", [437; 5]),
+        ] {
             for (column, want) in numbers.into_iter().enumerate() {
                 assert_eq!(number(name, column), Some(want), "{name} {column}");
             }
         }
         assert_eq!((number("open", 3), number("nonsense", 0)), (None, None));
+        // ARM's private calls, of which a program's start needs one.
+        assert_eq!((number("set_tls", 3), number("set_tls", 4)), (None, Some(0xf_0005)));
     }
 
     #[test]
@@ -282,6 +292,29 @@ mod tests {
                 Some(want),
                 "{arch:#x} {call} {argument:#x}"
             );
+        }
+    }
+
+    #[test]
+    fn on_64_bit_arm_programs_of_32_bits_run_where_they_are_named() {
+        let compile = |architectures: &str| {
+            let profile = format!(
+                r#"{{"defaultAction":"SCMP_ACT_ERRNO","architectures":[{architectures}],"syscalls":[
+                {{"names":["read","set_tls"],"action":"SCMP_ACT_ALLOW"}}]}}"#
+            );
+            compile_for(&ARCHITECTURES[3], &serde_json::from_str(&profile).unwrap()).unwrap().program
+        };
+        let named = compile(r#""SCMP_ARCH_X86_64","SCMP_ARCH_AARCH64","SCMP_ARCH_ARM""#);
+        for (arch, call, want, alone) in [
+            (0xc000_00b7, 63, ALLOW, ALLOW),
+            (0xc000_00b7, 3, PERM, PERM),
+            (0x4000_0028, 3, ALLOW, KILL_THREAD),
+            (0x4000_0028, 63, PERM, KILL_THREAD),
+            (0x4000_0028, 0xf_0005, ALLOW, KILL_THREAD),
+            (X86_64, 0, KILL_THREAD, KILL_THREAD),
+        ] {
+            assert_eq!(answer(&named, arch, call, [0; 6]), Some(want), "{arch:#x} {call}");
+            assert_eq!(answer(&compile(""), arch, call, [0; 6]), Some(alone), "{arch:#x} {call} alone");
         }
     }
 

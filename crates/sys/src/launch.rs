@@ -32,10 +32,7 @@ const CODE_BASE: u64 = 0x40_0000;
 const DATA_BASE: u64 = 0x80_0000;
 /// A segment's address and its place in the file must agree modulo the page's size, which is up to 64 KiB on ARM
 /// (elf(5), `p_align`); so there the data begins that far into the file.
-#[cfg(target_arch = "x86_64")]
-const PAGE: usize = 0x1000;
-#[cfg(not(target_arch = "x86_64"))]
-const PAGE: usize = 0x1_0000;
+const PAGE: usize = if cfg!(target_arch = "x86_64") { 0x1000 } else { 0x1_0000 };
 /// The file's header and three program headers; the code follows them in the same segment.
 const ELF_HEADERS: usize = 64 + 3 * 56;
 /// Where the descriptor for a failure's message stands: the first word of the data.
@@ -250,10 +247,7 @@ fn number(fd: i32) -> u64 {
 }
 
 fn elf_headers(code: usize, data: usize) -> Vec<u8> {
-    #[cfg(target_arch = "x86_64")]
-    const MACHINE: u64 = 62;
-    #[cfg(target_arch = "aarch64")]
-    const MACHINE: u64 = 183;
+    const MACHINE: u64 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
     let code = (ELF_HEADERS + code) as u64;
     // The head's fields and each segment's, of one, two, four or eight bytes, as words.
     let mut words = vec![2 | MACHINE << 16 | 1 << 32, CODE_BASE + ELF_HEADERS as u64, 64, 0];

@@ -23,10 +23,9 @@ const AF_VSOCK: u64 = 40;
 const ENOSYS: u32 = 38;
 
 /// The architectures: as Go names them, and as seccomp names them and those that run on the same kernel.
-const ARCHITECTURES: [(&str, &[&str]); 3] = [
+const ARCHITECTURES: [(&str, &[&str]); 2] = [
     ("amd64", &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
     ("arm64", &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
-    ("riscv64", &["SCMP_ARCH_RISCV64"]),
 ];
 
 /// Returns the name that Go has for the architecture this program was built for.

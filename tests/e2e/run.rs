@@ -3,6 +3,7 @@
 mod attached;
 mod background;
 mod flush;
+mod platform;
 mod rootless;
 mod runtime;
 mod sight;
@@ -50,6 +51,7 @@ pub(crate) fn tests() -> Vec<Test> {
         attached::tests(),
         background::tests(),
         flush::tests(),
+        platform::tests(),
         rootless::tests(),
         runtime::tests(),
         sight::tests(),

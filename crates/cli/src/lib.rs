@@ -7,6 +7,7 @@ mod duration;
 mod given;
 mod list;
 mod log;
+mod options;
 mod passed;
 mod plain;
 mod roots;

@@ -1,4 +1,4 @@
-//! Who a container is: what is no name is refused at every door, and nobody undoes what another owner has.
+//! Who a container is: what is no name is refused wherever it enters, and nobody undoes what another owner has.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const NEEDS: &[Need] = &[Need::Registry, Need::NetNs, Need::Overlay, Need::Nft];
 pub(crate) fn tests() -> Vec<Test> {
     let rounds = std::env::var("ROOTS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20);
     vec![
-        test("what_is_no_name_is_refused_at_every_door", NEEDS, hostile_names),
+        test("what_is_no_name_is_refused_wherever_it_enters", NEEDS, hostile_names),
         test("a_damaged_claim_leads_to_what_the_bundle_says", NEEDS, damaged_claim),
         test("what_somebody_else_made_is_left_alone", NEEDS, others),
         test("a_port_of_a_process_that_ended_is_free", NEEDS, pid_again),
@@ -34,7 +34,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// Command lines; `NAME` stands for the name, with a space in front of what is on standard input.
-const DOORS: [&str; 47] = [
+const ENTRIES: [&str; 47] = [
     "run --name=NAME --network none --rootfs /none true",
     "run --network=container:NAME --rootfs /none true",
     "run --print --name=NAME busybox",
@@ -90,12 +90,12 @@ fn hostile_names(sandbox: &Sandbox) {
     let before = sandbox.sh(all).run().ok().stdout;
     for name in NAMES {
         let name = name.replace("/SANDBOX", &sandbox.at(""));
-        for door in DOORS {
+        for entry in ENTRIES {
             // Runc's ids are wider.
-            if door.starts_with("spawn") && [".removed-a-1", "-x"].contains(&&*name) {
+            if entry.starts_with("spawn") && [".removed-a-1", "-x"].contains(&&*name) {
                 continue;
             }
-            check(sandbox, door, &name);
+            check(sandbox, entry, &name);
         }
         let cni = json!({"cniVersion": "1.0.0", "name": "n", "prevResult": {}}).to_string();
         let plugin = sandbox.cmd(&["portmap"]).env("CNI_COMMAND", "DEL").env("CNI_IFNAME", "eth0").stdin(cni);
@@ -112,10 +112,10 @@ fn hostile_names(sandbox: &Sandbox) {
     assert_eq!(sandbox.sh(all).run().ok().stdout, before);
 }
 
-fn check(sandbox: &Sandbox, door: &str, name: &str) {
-    let (line, input) = match door.split_once(" < ") {
+fn check(sandbox: &Sandbox, entry: &str, name: &str) {
+    let (line, input) = match entry.split_once(" < ") {
         Some((line, _)) => (line, json!({"id": name, "bundle": "/none", "owner": "00000001-00000001"}).to_string()),
-        None => (door, String::new()),
+        None => (entry, String::new()),
     };
     if line.contains("FILE") {
         for text in [

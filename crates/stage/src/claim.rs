@@ -1,18 +1,18 @@
 //! Who is responsible for a container: a file with its id's name under a lock (`flock(2)`) that the responsible
 //! process and those that it starts hold together. The file says what is to be undone. A lock that is free while the
-//! file has a duty means that all of them were killed: whoever finds it, does the duty.
+//! file names a holder means that all of them were killed: whoever finds it undoes what the file says.
 //!
 //! # Two locks
 //!
 //! flock(2) belongs to the open file, which `run`, the guard and the keeper share by inheritance: it says *whether*
 //! anybody is responsible, and is free when the last of them is dead, however they died. A lock of fcntl(2) belongs
-//! to the process: it is held for moments, by the one of them that changes the duty ([`Claim::take_over`],
-//! [`Claim::falls_to_us`]).
+//! to the process: it is held for moments, by the one of them that changes the file ([`Claim::take_over`],
+//! [`Claim::end_if_abandoned`]).
 //!
 //! # Who undoes
 //!
-//! `run` writes its own process into the duty before the first stage makes anything. A keeper takes the duty over
-//! before it starts the container. The guard, woken by the end of its pipe, asks `falls_to_us`: of it and a keeper
+//! `run` writes itself down as the holder before the first stage makes anything. A keeper takes over
+//! before it starts the container. The guard, woken by the end of its pipe, calls `end_if_abandoned`: of it and a keeper
 //! that is just taking over, the one that has the process lock first wins, and the other one does nothing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -32,14 +32,14 @@ use serde::{Deserialize, Serialize};
 use crate::Tool;
 use crate::undo::{self, Undo};
 
-/// How long a duty may take to be written.
+/// How long a holder may take to be written down.
 const BEING_WRITTEN: Duration = Duration::from_secs(2);
 /// How long an owner that is ending may take before its name counts as in use.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What whoever holds a claim has to do at the end, and who that is.
+/// Who holds a claim, and what is to be undone at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Duty {
+pub struct Holder {
     /// The responsible process.
     #[serde(flatten)]
     pub process: NotedProcess,
@@ -51,8 +51,8 @@ pub struct Duty {
     pub undo: Vec<Undo>,
 }
 
-impl Duty {
-    /// Returns the duty of this process.
+impl Holder {
+    /// Returns this process as the holder.
     pub fn own(bundle: &Path, undo: &[Undo]) -> Self {
         Self { process: NotedProcess::own(), ending: false, bundle: bundle.to_owned(), undo: undo.to_vec() }
     }
@@ -77,9 +77,9 @@ impl Duty {
 enum Content {
     /// Nothing, as the file of a claim that was just taken; or nothing any more.
     Empty,
-    /// A duty that is just being written, if somebody holds the claim; else one that was spoilt.
+    /// A holder that is just being written down, if somebody has the lock; else a damaged file.
     Unreadable,
-    Duty(Box<Duty>),
+    Holder(Box<Holder>),
 }
 
 /// A claim that is held.
@@ -93,7 +93,7 @@ impl Claim {
     /// Takes the claim on `id`. What a killed owner has left is undone first; one that is just ending is waited for.
     ///
     /// # Errors
-    /// Where a living process is responsible, or somebody holds the lock without a readable duty for two seconds.
+    /// Where a living process is responsible, or somebody holds the lock without a readable holder for two seconds.
     pub fn take(directories: &Directories, id: &ContainerId) -> Result<Self> {
         let _span = trace::span("claim", id);
         make_directory(&directories.claims())?;
@@ -115,8 +115,8 @@ impl Claim {
                 continue;
             }
             match read(&file) {
-                Ok(Content::Duty(duty)) if !duty.ending && duty.is_alive() || begun.elapsed() > PATIENCE => {
-                    bail!("container {id} already exists (owned by process {})", duty.process.pid);
+                Ok(Content::Holder(holder)) if !holder.ending && holder.is_alive() || begun.elapsed() > PATIENCE => {
+                    bail!("container {id} already exists (owned by process {})", holder.process.pid);
                 }
                 Ok(Content::Empty | Content::Unreadable) | Err(_) if begun.elapsed() > BEING_WRITTEN => {
                     bail!("container {id} already exists: another process holds {}", path.display());
@@ -161,29 +161,29 @@ impl Claim {
     }
 
     /// Writes down what is to be undone.
-    pub fn write(&self, duty: &Duty) -> Result<()> {
+    pub fn write(&self, holder: &Holder) -> Result<()> {
         let write = || -> io::Result<()> {
             let mut file = &self.file;
             file.rewind()?;
-            // Readers take what does not parse for a duty that is being written. The end comes off last, so that a
-            // killed writer leaves no shorter duty than was there.
-            let text = serde_json::to_vec(duty)?;
+            // Readers take what does not parse for a holder that is being written down. The end comes off last, so that
+            // a killed writer leaves no less to undo than was there.
+            let text = serde_json::to_vec(holder)?;
             file.write_all(&text)?;
             file.set_len(text.len().try_into().unwrap_or_default())
         };
         write().with_context(|| format!("write {}", self.path.display()))
     }
 
-    /// Returns the duty that the claim has.
-    pub fn duty(&self) -> Result<Option<Duty>> {
-        read(&self.file).map(duty).with_context(|| format!("read {}", self.path.display()))
+    /// Returns the holder that the file names.
+    pub fn holder(&self) -> Result<Option<Holder>> {
+        read(&self.file).map(holder).with_context(|| format!("read {}", self.path.display()))
     }
 
     /// Tells the others that the end has come, and that the name will be free.
     pub fn is_ending(&self) {
-        if let Ok(Some(duty)) = self.duty() {
+        if let Ok(Some(holder)) = self.holder() {
             // Only the waiting of others depends on it.
-            let _told = self.write(&Duty { ending: true, ..duty });
+            let _told = self.write(&Holder { ending: true, ..holder });
         }
     }
 
@@ -191,34 +191,33 @@ impl Claim {
     /// has left is being undone already.
     ///
     /// It must be asked before the container is started: a guard that undoes already would take its bundle away.
-    pub fn take_over(&self, duty: &Duty) -> Result<bool> {
+    pub fn take_over(&self, holder: &Holder) -> Result<bool> {
         let _alone = self.alone()?;
-        if self.duty()?.is_some_and(|duty| duty.ending) {
+        if self.holder()?.is_some_and(|holder| holder.ending) {
             return Ok(false);
         }
-        self.write(duty).map(|()| true)
+        self.write(holder).map(|()| true)
     }
 
-    /// Tells whether the duty falls to this process, because who had it is gone; the end has come then. Otherwise
-    /// somebody else took it over, and lives.
-    /// Returns true if the former owner is dead, and marks the claim as ending. False: a live process owns it.
-    pub fn falls_to_us(&self) -> Result<bool> {
+    /// Returns true if the former holder is dead, and marks the claim as ending. False: a live process holds it.
+    pub fn end_if_abandoned(&self) -> Result<bool> {
         let _alone = self.alone()?;
-        if self.duty()?.is_some_and(|duty| !duty.is_own() && duty.is_alive()) {
+        if self.holder()?.is_some_and(|holder| !holder.is_own() && holder.is_alive()) {
             return Ok(false);
         }
         self.is_ending();
         Ok(true)
     }
 
-    /// Tells whether somebody who has taken the duty over still has it, or has done it and given the name back.
+    /// Tells whether another process that has taken over still holds it, or has undone all and given the name back.
     pub fn is_in_other_hands(&self) -> bool {
-        let others = |duty: Duty| !duty.is_own() && duty.is_alive() && !duty.ending;
+        let others = |holder: Holder| !holder.is_own() && holder.is_alive() && !holder.ending;
         // What cannot be read is left to the next run.
-        !is_named(&self.file, &self.path).unwrap_or(false) || self.duty().map_or(true, |duty| duty.is_some_and(others))
+        !is_named(&self.file, &self.path).unwrap_or(false)
+            || self.holder().map_or(true, |holder| holder.is_some_and(others))
     }
 
-    /// Keeps the other processes that hold this claim from changing its duty: a lock of the process, which flock(2)
+    /// Keeps the other processes that hold this claim from changing its file: a lock of the process, which flock(2)
     /// does not have, since they share one (`F_SETLKW(2const)`).
     fn alone(&self) -> Result<Alone<'_>> {
         let lock = rustix::io::retry_on_intr(|| fcntl_lock(&self.file, FlockOperation::LockExclusive));
@@ -244,10 +243,10 @@ impl Claim {
         &self.file
     }
 
-    /// Does the duty of one who was killed; tells whether there was one. Where the file does not say it, the bundle does.
+    /// Undoes what a killed holder has left; tells whether there was anything. Where the file does not say it, the bundle does.
     fn do_what_is_left(&self, directories: &Directories, id: &ContainerId) -> Result<bool> {
         let undo = match read(&self.file).with_context(|| format!("read {}", self.path.display()))? {
-            Content::Duty(duty) => duty.undo,
+            Content::Holder(holder) => holder.undo,
             // An empty file is one of a claim that was taken and not written yet, so its owner has made nothing.
             // Without a state of the runtime the bundle is one that was made by hand, and not theirs to undo.
             Content::Empty if !sys::file::may_be_there(&state_in(&directories.states(), &id.into())) => vec![],
@@ -266,7 +265,7 @@ impl Claim {
     }
 }
 
-/// A short time in which nobody else changes the duty.
+/// A short time in which nobody else changes the file.
 struct Alone<'a>(&'a File);
 
 impl Drop for Alone<'_> {
@@ -345,11 +344,11 @@ pub fn sweep_ended(directories: &Directories) -> Result<Swept> {
 ///
 /// # Errors
 /// Where the file cannot be read for want of descriptors, memory or disk: that is no "nobody".
-pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<Duty>> {
+pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<Holder>> {
     let path = directories.claim(id);
     let content = sys::file::known(open(&path, false)).and_then(|claim| claim.map(|(file, _)| read(&file)).transpose());
     let content = content.with_context(|| format!("read {}", path.display()))?;
-    Ok(content.and_then(duty).filter(Duty::is_alive))
+    Ok(content.and_then(holder).filter(Holder::is_alive))
 }
 
 /// Tells whether somebody holds the claim on a name, whatever it says.
@@ -409,12 +408,12 @@ fn read(mut file: &File) -> io::Result<Content> {
     file.rewind()?;
     Ok(match file.read_to_end(&mut text)? {
         0 => Content::Empty,
-        _ => serde_json::from_slice(&text).map_or(Content::Unreadable, Content::Duty),
+        _ => serde_json::from_slice(&text).map_or(Content::Unreadable, Content::Holder),
     })
 }
 
-fn duty(content: Content) -> Option<Duty> {
-    if let Content::Duty(duty) = content { Some(*duty) } else { None }
+fn holder(content: Content) -> Option<Holder> {
+    if let Content::Holder(holder) = content { Some(*holder) } else { None }
 }
 
 #[cfg(test)]
@@ -428,13 +427,13 @@ mod tests {
         let directories = Directories::below(root.path().to_owned());
         let id: ContainerId = "web".parse().unwrap();
         let claim = Claim::take(&directories, &id).unwrap();
-        claim.write(&Duty::own(Path::new("/b"), &[])).unwrap();
+        claim.write(&Holder::own(Path::new("/b"), &[])).unwrap();
         let taken = Claim::take(&directories, &id).unwrap_err().to_string();
         assert_eq!(taken, format!("container web already exists (owned by process {})", std::process::id()));
         assert!(sweep(&directories).unwrap().ids.is_empty());
         // As a kill would: the lock goes, the file stays. One that cannot be undone stays, too.
         let undo = Undo { of: Tool::Ns, stage: Stage::new(Tool::Ns, ["x"]).by(Path::new("/no/such")) };
-        claim.write(&Duty::own(Path::new("/b"), &[undo])).unwrap();
+        claim.write(&Holder::own(Path::new("/b"), &[undo])).unwrap();
         drop(claim);
         assert!(sweep(&directories).unwrap().ids.is_empty() && directories.claim(&id).exists());
         fs::write(directories.claim(&id), "").unwrap();
@@ -466,7 +465,7 @@ mod tests {
             let content = match read(&File::open(root.path().join("claim")).unwrap()).unwrap() {
                 Content::Empty => "empty",
                 Content::Unreadable => "unreadable",
-                Content::Duty(_) => "duty",
+                Content::Holder(_) => "holder",
             };
             assert_eq!(content, want, "{text:?}");
         }

@@ -16,16 +16,16 @@ use sys::terminal::{RawTerminal, write_all};
 
 use crate::control::{self, Answer, Request};
 use crate::list;
-use crate::options::{Attach, Join, Keys};
+use crate::request::{Join, Keys};
 
 /// Joins a container and returns its exit code; 0 for who detaches.
-pub(crate) fn attach(options: &Attach, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn attach(id: &ContainerId, options: &Join, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    let (id, known) = list::named(&directories, &options.id)?;
-    let signals = block_signals(&options.join)?;
+    let (id, known) = list::named(&directories, id)?;
+    let signals = block_signals(options)?;
     let keeper = control::ask(&known.bundle, &id, &Request::Attach)?;
     let Some(keeper) = keeper else { bail!("{}", list::without_keeper(&directories, &id, &known)) };
-    join(keeper, &id, &options.join, (&directories.states(), &signals))
+    join(keeper, &id, options, (&directories.states(), &signals))
 }
 
 /// Blocks the signals that are passed on, or else those that end the join.
@@ -86,14 +86,14 @@ impl Joined<'_> {
                     Answer::Closed => bail!("container {} no longer has a keeper", self.id),
                 }
             }
-            self.heed(signals)?;
+            self.handle(signals)?;
             if ready.get(2) == Some(&true) && self.copy_in()? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
     }
 
-    fn heed(&self, signals: &SignalFd) -> Result<()> {
+    fn handle(&self, signals: &SignalFd) -> Result<()> {
         while let Some(received) = signals.read()? {
             let signal = i32::try_from(received.signal).ok().and_then(Signal::from_named_raw);
             if signal == Some(Signal::WINCH) {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use container::{ContainerId, Directories};
 use record::{Bundle, Id, Input, Record, State};
 use stage::Claim;
@@ -17,17 +17,12 @@ use crate::control::{self, Request};
 use crate::exit;
 use crate::job::{self, Job};
 use crate::keeper;
-use crate::options::{Begin, Join};
 use crate::report::Report;
-use crate::restart::Policy;
+use crate::request::{Begin, Join};
 
 /// Starts the container of a record or bundle, and its keeper.
-pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
-    let excluded = cli::Usage("--rm and --restart exclude each other".to_owned());
-    let wishes = &options.wishes;
-    ensure!(!wishes.rm || wishes.restart == Policy::No, excluded);
-    let log = options.log.options()?;
-    let mut record = match Input::read(options.input.as_deref())? {
+pub(crate) fn begin(request: Begin, roots: &cli::Roots) -> Result<ExitCode> {
+    let mut record = match Input::read(request.input.as_deref())? {
         Input::Record(record) => record,
         Input::Directory(bundle) => of_bundle(&bundle)?,
     };
@@ -36,20 +31,20 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| directories.data());
     let job = Job {
-        undo: job::undo(&record, &id, wishes.rm, &directories, root)?,
-        wishes: wishes.clone(),
-        log,
+        undo: job::undo(&record, &id, request.options.rm, &directories, root)?,
+        options: request.options,
+        log: request.log,
         record: serde_json::from_str(&record.to_line())?,
         ..Job::plain(&id, &bundle, &directories)?
     };
-    let claim = match options.claim_fd {
+    let claim = match request.claim_fd {
         Some(descriptor) => Claim::inherited(&directories, &job.id, descriptor)?,
         None => Claim::take(&directories, &job.id)?,
     };
     // Before the container is started: none that comes meanwhile is lost.
-    let signals = wishes.attach.then(|| attach::block_signals(&options.join)).transpose()?;
+    let signals = job.options.attach.then(|| attach::block_signals(&request.join)).transpose()?;
     let begun = launch(&job, &claim, &directories);
-    if options.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
+    if request.claim_fd.is_none() && !matches!(begun, Ok((Report::Running(_), _))) {
         claim.release();
     }
     match begun? {
@@ -62,8 +57,8 @@ pub(crate) fn begin(options: &Begin, roots: &cli::Roots) -> Result<ExitCode> {
         (Report::Running(_), Some(keeper)) => {
             let signals = signals.context("no signals")?;
             // What the record was read from is no input for the container.
-            let piped = options.input.as_deref().is_none_or(|input| input == Path::new("-"));
-            let how = Join { no_stdin: options.join.no_stdin || piped, ..options.join.clone() };
+            let piped = request.input.as_deref().is_none_or(|input| input == Path::new("-"));
+            let how = Join { no_stdin: request.join.no_stdin || piped, ..request.join };
             attach::join(keeper, &job.id, &how, (&job.states, &signals))
         }
         (Report::Failed(code), _) => Ok(ExitCode::from(code)),
@@ -87,7 +82,7 @@ pub(crate) fn launch(job: &Job, claim: &Claim, directories: &Directories) -> Res
     // Before the keeper: `start` and `rm` have to know the container's options although its keeper is killed at once.
     exit::write(&job.bundle, job::FILE, job)?;
     let (mut ours, theirs) = UnixStream::pair().context("socket")?;
-    let mut command = claim.executed_as(keeper::NAME, directories, &job.id, job.wishes.preserve_fds)?;
+    let mut command = claim.executed_as(keeper::NAME, directories, &job.id, job.options.preserve_fds)?;
     command.stdin(OwnedFd::from(theirs)).envs(trace::variable());
     let mut keeper = command.spawn().context("execute the keeper")?;
     // With it goes this process's copy of the keeper's end.

@@ -17,14 +17,13 @@ use serde_json::{Value, json};
 
 use crate::exit::{self, Exit};
 use crate::health::{self, Health};
-use crate::options::Events;
 use crate::{clock, list};
 
 /// The file that says as which process a container was started.
 const PID: &str = "pid";
 
 /// Prints events until its reader has gone.
-pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn events(wanted: &[ContainerId], json: bool, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
     let bundles = directories.bundles();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
@@ -33,8 +32,8 @@ pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
     let inotify = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
     let come_and_go = WatchFlags::CREATE | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
     let above = inotify::add_watch(&inotify, &bundles, come_and_go).with_context(|| bundles.display().to_string())?;
-    let mut watch =
-        Watch { directories: &directories, options, inotify: &inotify, ids: HashMap::new(), health: HashMap::new() };
+    let (ids, health) = (HashMap::new(), HashMap::new());
+    let mut watch = Watch { directories: &directories, wanted, json, inotify: &inotify, ids, health };
     for id in list::ids(&directories, |condition| condition != Condition::Incomplete)? {
         watch.follow(&id);
     }
@@ -57,7 +56,8 @@ pub(crate) fn events(options: &Events, roots: &cli::Roots) -> Result<ExitCode> {
 
 struct Watch<'a> {
     directories: &'a Directories,
-    options: &'a Events,
+    wanted: &'a [ContainerId],
+    json: bool,
     inotify: &'a rustix::fd::OwnedFd,
     /// Whose directory a watch is on.
     ids: HashMap<i32, ContainerId>,
@@ -118,13 +118,13 @@ impl Watch<'_> {
     }
 
     fn say(&self, event: &str, id: &ContainerId, more: Value) -> Result<()> {
-        if !self.options.ids.is_empty() && !self.options.ids.iter().any(|wanted| wanted == id) {
+        if !self.wanted.is_empty() && !self.wanted.contains(id) {
             return Ok(());
         }
         let time = clock::now();
         let mut out = io::stdout().lock();
         let Value::Object(more) = more else { return Ok(()) };
-        if self.options.json {
+        if self.json {
             let line = [("time", json!(time)), ("event", json!(event)), ("id", json!(id))];
             let line = line.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(more);
             writeln!(out, "{}", Value::Object(line.collect()))?;

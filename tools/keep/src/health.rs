@@ -172,7 +172,7 @@ impl Watch {
     fn judge(&mut self, job: &Job, probe: Probe) {
         if probe.exit_code == 0 {
             if self.health.status == HealthStatus::Starting {
-                notify::healthy(job.wishes.sdnotify);
+                notify::healthy(job.options.sdnotify);
             }
             self.health.status = HealthStatus::Healthy;
             self.health.failing_streak = 0;

@@ -4,18 +4,17 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use container::{Directories, Known};
+use container::{ContainerId, Directories, Known};
 use serde_json::{Value, json};
 
 use crate::job::Job;
-use crate::options::Containers;
 use crate::output::Driver;
 use crate::{health, job, list, output};
 
 /// Prints an array with an object for each container: its row of `list`, and what that has no room for (docs/record.md).
-pub(crate) fn inspect(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn inspect(ids: &[ContainerId], roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    let wholes = these.ids.iter().map(|id| Ok(whole(&directories, &list::named(&directories, id)?.1)));
+    let wholes = ids.iter().map(|id| Ok(whole(&directories, &list::named(&directories, id)?.1)));
     writeln!(io::stdout(), "{:#}", Value::Array(wholes.collect::<Result<_>>()?))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -34,7 +33,7 @@ fn whole(directories: &Directories, known: &Known) -> Value {
     }
     // A container that was never kept has none.
     if let Some(job) = list::parse::<Job>(bundle, job::FILE) {
-        whole["restart"] = json!(job.wishes.restart);
+        whole["restart"] = json!(job.options.restart);
         whole["log"] = json!(job.log);
         if job.log.driver == Driver::File {
             whole["log"]["path"] = json!(bundle.join(output::FILE));

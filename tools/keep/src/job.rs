@@ -14,8 +14,8 @@ use stage::{Stage, Tool, Undo};
 
 use crate::check::HealthCheck;
 use crate::exit;
-use crate::options::Wishes;
 use crate::output::LogOptions;
+use crate::request::KeeperOptions;
 
 /// The file's name in the bundle.
 pub(crate) const FILE: &str = "keep.json";
@@ -36,7 +36,7 @@ pub(crate) struct Job {
     pub(crate) terminal: bool,
     /// What the command line asks for.
     #[serde(flatten)]
-    pub(crate) wishes: Wishes,
+    pub(crate) options: KeeperOptions,
     /// Where its output goes.
     pub(crate) log: LogOptions,
     /// The signal that asks it to end.
@@ -75,7 +75,7 @@ impl Job {
             id: id.clone(),
             bundle: bundle.to_owned(),
             terminal: config["process"]["terminal"].as_bool().unwrap_or(false),
-            wishes: Wishes::default(),
+            options: KeeperOptions::default(),
             log: LogOptions::default(),
             stop_signal: annotation(STOP_SIGNAL).unwrap_or("SIGTERM").to_owned(),
             stop_timeout: annotation(STOP_TIMEOUT).and_then(|text| text.parse().ok()).unwrap_or(GRACE),

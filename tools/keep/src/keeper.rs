@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::FdFlags;
-use stage::claim::Duty;
+use stage::claim::Holder;
 use stage::{Claim, undo};
 
 use crate::job::Job;
@@ -51,7 +51,7 @@ fn keep() -> Result<()> {
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
     let (_, claim) = Claim::from_stdout()?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
-    if !claim.take_over(&Duty::own(&job.bundle, &job.undo))? {
+    if !claim.take_over(&Holder::own(&job.bundle, &job.undo))? {
         // The caller was killed, and what it has left is being undone.
         return Ok(());
     }
@@ -76,11 +76,11 @@ fn keep() -> Result<()> {
                         lifetime.stay();
                     }
                     claim.is_ending();
-                    crate::notify::ending(job.wishes.sdnotify);
+                    crate::notify::ending(job.options.sdnotify);
                     // The network is gone before the status is written: `keep wait` that returns may be followed by a
                     // start.
                     let undone = undo::carry_out_at_last(&job.undo);
-                    lifetime.settle();
+                    lifetime.write_the_end();
                     lifetime.control.remove();
                     // Who sees the socket's end, with the keeper's, may start it again at once.
                     drop(held);
@@ -102,7 +102,7 @@ fn keep() -> Result<()> {
         }
     };
     claim.is_ending();
-    // Once only: the caller lives, hears of the failure, and leaves the claim with its duty for the next run.
+    // Once only: the caller lives, hears of the failure, and leaves the claim as it is for the next run.
     undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
     if tell(caller, &Report::Failed(code)).is_err() {
         // It cannot give the name back any more.
@@ -114,7 +114,7 @@ fn keep() -> Result<()> {
 /// Lets `spawn` inherit copies: if this process is killed, then for the caller and for whoever waits for the claim it is
 /// gone only with that. spawn closes them before a hook or the container can see them.
 fn share(files: [BorrowedFd<'_>; 2], job: &Job) -> Result<[OwnedFd; 2]> {
-    let first = i32::try_from(job.wishes.preserve_fds).map_or(i32::MAX, |more| more.saturating_add(3));
+    let first = i32::try_from(job.options.preserve_fds).map_or(i32::MAX, |more| more.saturating_add(3));
     let share = |file| {
         let copy = rustix::io::fcntl_dupfd_cloexec(file, first)?;
         rustix::io::fcntl_setfd(&copy, FdFlags::empty()).map(|()| copy)

@@ -52,7 +52,7 @@ impl BegunStart {
     pub(crate) fn begin(job: &Job, restarts: u32) -> Result<Self> {
         let mut spawn = job.spawn(["--id", &job.id, "--detach", "--quiet", "--pid-file"]);
         spawn.push([job.bundle.join(PID)]);
-        spawn.option("--preserve-fds", (job.wishes.preserve_fds > 0).then(|| job.wishes.preserve_fds.to_string()));
+        spawn.option("--preserve-fds", (job.options.preserve_fds > 0).then(|| job.options.preserve_fds.to_string()));
         spawn.option("--console-socket", job.terminal.then(|| job.bundle.join(CONSOLE)));
         let listener = job.terminal.then(|| listen(&job.bundle)).transpose()?;
         spawn.push([&job.bundle]);
@@ -64,7 +64,7 @@ impl BegunStart {
         // comes by them, too: it speaks only where it fails.
         command.stdout(stdout).stderr(stderr).stdin(Stdio::null());
         let mut input = None;
-        if job.wishes.interactive && !job.terminal {
+        if job.options.interactive && !job.terminal {
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe")?;
             command.stdin(read);
             input = Some(write);
@@ -112,10 +112,10 @@ impl BegunStart {
             self.input = Some(master.try_clone().context("the terminal")?);
             self.outputs = vec![PipeEnd::new(master, Stream::Stdout)];
         }
-        crate::notify::started(job.wishes.sdnotify, pid);
+        crate::notify::started(job.options.sdnotify, pid);
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
-        let deadline = job.wishes.timeout.map(|seconds| after(Duration::from_secs(seconds)));
+        let deadline = job.options.timeout.map(|seconds| after(Duration::from_secs(seconds)));
         let (exit, outputs, input) = (self.exit, self.outputs, self.input);
         Ok(Launched::Running(Box::new(RunningContainer { pid, since, exit, outputs, input, health, deadline })))
     }

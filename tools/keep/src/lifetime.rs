@@ -96,7 +96,7 @@ impl<'a> Lifetime<'a> {
         let mut lifetime =
             Self { job, claim, signals, control, log, restarts, phase, errands, wanted, first, again, unwritten };
         let begun = (|| {
-            if lifetime.job.wishes.attach {
+            if lifetime.job.options.attach {
                 Report::Open.send(caller)?;
                 ensure!(lifetime.control.wait_for_client(caller.as_fd())?, "the caller is gone");
             }
@@ -122,7 +122,7 @@ impl<'a> Lifetime<'a> {
     pub(crate) fn stay(&mut self) {
         // Of the start nothing comes back for a long time. Without that it is only larger.
         let _larger = sys::memory::forget_code();
-        if let (true, Phase::Running(container)) = (self.job.wishes.attach && !self.job.terminal, &mut self.phase) {
+        if let (true, Phase::Running(container)) = (self.job.options.attach && !self.job.terminal, &mut self.phase) {
             // Its end is the container's end of file.
             container.input = None;
         }
@@ -132,12 +132,12 @@ impl<'a> Lifetime<'a> {
     }
 
     /// Stays until it is written how the container ended, and tells whoever asks meanwhile.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn write_the_end(&mut self) {
         while let Some(exit) = self.unwritten.clone() {
             // Those who have asked since the end, too. Nobody is kept waiting.
             self.control.tell(&exit);
             self.control.let_go();
-            if self.job.wishes.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
+            if self.job.options.rm || is_gone(&self.job) || exit::write(&self.job.bundle, exit::FILE, &exit).is_ok() {
                 return;
             }
             self.again = Some(Instant::now() + AGAIN * 10);
@@ -162,10 +162,10 @@ impl<'a> Lifetime<'a> {
             }
         }
         // Output before ends: a container's last words are read while its pipes are known.
-        self.heed_signals();
+        self.handle_signals();
         let requests = self.control.serve(input(&self.phase));
         for request in requests {
-            self.heed(&request);
+            self.handle(&request);
         }
         self.do_what_is_due();
     }
@@ -209,7 +209,7 @@ impl<'a> Lifetime<'a> {
         own.into_iter().chain(self.again).chain(self.control.closed).min()
     }
 
-    fn heed_signals(&mut self) {
+    fn handle_signals(&mut self) {
         loop {
             match self.signals.read() {
                 Ok(None) => break,
@@ -253,7 +253,7 @@ impl<'a> Lifetime<'a> {
         }
     }
 
-    fn heed(&mut self, request: &Request) {
+    fn handle(&mut self, request: &Request) {
         match request {
             Request::Stop(grace, signal) => {
                 // A signal to this process is none of that: the machine goes down.
@@ -280,7 +280,7 @@ impl<'a> Lifetime<'a> {
                 container.deadline = Some(deadline);
                 let signal = signal.unwrap_or(&self.job.stop_signal).to_owned();
                 // One that spawn does not know, or that cannot be sent now, is made up for by the KILL that follows.
-                // `spawn kill` signals the first process alone; that it is heeded is for the deadline to see.
+                // `spawn kill` signals the first process alone; whether it ends is for the deadline to see.
                 self.begin_errand("kill", &signal);
             }
             // When what the container has left is gone.
@@ -340,7 +340,7 @@ impl<'a> Lifetime<'a> {
         let pause = match self.wanted {
             Wanted::Stop => None,
             Wanted::Restart => Some(Duration::ZERO),
-            Wanted::Nothing => self.restarts.after(self.job.wishes.restart, Some(ended.code), ran),
+            Wanted::Nothing => self.restarts.after(self.job.options.restart, Some(ended.code), ran),
         };
         self.conclude(ended, pause);
     }
@@ -430,7 +430,7 @@ impl<'a> Lifetime<'a> {
             Wanted::Stop => None,
             _ if is_gone(&self.job) => None,
             // That one of its own programs failed is no failure of the container's.
-            _ => self.restarts.after(self.job.wishes.restart, (code != 125).then_some(code), Duration::ZERO),
+            _ => self.restarts.after(self.job.options.restart, (code != 125).then_some(code), Duration::ZERO),
         };
         let now = crate::clock::now();
         let ended = Exit { code, started_at: now.clone(), finished_at: now, ..Exit::default() };

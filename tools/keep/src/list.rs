@@ -22,28 +22,28 @@ use crate::exit::{self, Exit};
 use crate::filter::ContainerFilter;
 use crate::health::{self, Health};
 use crate::job;
-use crate::options::Form;
+use crate::request::Selection;
 
 /// Prints the containers.
-pub(crate) fn list(form: &Form, directories: &Directories) -> Result<ExitCode> {
+pub(crate) fn list(selection: &Selection, directories: &Directories) -> Result<ExitCode> {
     let known = Known::all(directories).context("look for containers")?;
-    let is_wanted = |known: &Known| form.ids.is_empty() || form.ids.iter().any(|id| **id == *known.id);
-    let known = known.into_iter().filter(|known| is_wanted(known) && (!form.running || known.condition.is_up()));
-    let with_labels = form.filter.iter().any(|filter| matches!(filter, ContainerFilter::Label(..)));
+    let is_wanted = |known: &Known| selection.ids.is_empty() || selection.ids.iter().any(|id| **id == *known.id);
+    let known = known.into_iter().filter(|known| is_wanted(known) && (!selection.running || known.condition.is_up()));
+    let with_labels = selection.filter.iter().any(|filter| matches!(filter, ContainerFilter::Label(..)));
     let listed = known.filter_map(|known| {
         let outline = Outline::of_beginning(&known.bundle, with_labels);
         let outline = outline.or_else(|| parse(&known.bundle, "config.json")).unwrap_or_default();
         let row = row(directories, &known, &outline.process.args.unwrap_or_default());
-        form.filter.iter().all(|filter| filter.holds(&row, &outline.annotations)).then_some(row)
+        selection.filter.iter().all(|filter| filter.holds(&row, &outline.annotations)).then_some(row)
     });
     let mut rows: Vec<Value> = listed.collect();
-    if let Some(last) = form.last {
+    if let Some(last) = selection.last {
         rows.sort_by(|one, other| text(&other["created"]).cmp(&text(&one["created"])));
         rows.truncate(last);
     }
     // Elsewhere than on a terminal lines may be as long as they are.
     let width = || tcgetwinsize(rustix::stdio::stdout()).map_or(0, |size| size.ws_col.into());
-    form.list.print(&rows, "id", || table(&rows, width()))?;
+    selection.form.print(&rows, "id", || table(&rows, width()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn without_keeper(directories: &Directories, id: &ContainerId, known:
             format!("container {id} has ended, exit code unknown: {start}")
         }
         (Condition::Running | Condition::Paused, _) => match claim::holder_of(directories, id).ok().flatten() {
-            Some(duty) => format!("container {id} runs in the foreground of process {}", duty.process.pid),
+            Some(holder) => format!("container {id} runs in the foreground of process {}", holder.process.pid),
             None if known.bundle.join(job::FILE).exists() => {
                 format!("container {id} has lost its keeper: `keep restart {id}` gives it another")
             }
@@ -165,7 +165,7 @@ pub(crate) fn row(directories: &Directories, known: &Known, command: &Value) -> 
     if !up {
         // What could not be read is named here.
         let mut exit = known.exit.clone().or_else(|| parse::<Exit>(bundle, exit::FILE));
-        let ending = |id: ContainerId| matches!(claim::holder_of(directories, &id), Ok(Some(duty)) if duty.ending);
+        let ending = |id: ContainerId| matches!(claim::holder_of(directories, &id), Ok(Some(holder)) if holder.ending);
         if exit.is_none() && String::from(known.id.clone()).parse().is_ok_and(ending) {
             // Its keeper could not write it.
             exit = control::how_it_ended(bundle, &known.id);

@@ -15,11 +15,11 @@ use sys::ready::readable;
 use crate::control::{self, Answer, Request};
 use crate::job::{self, Job};
 use crate::list;
-use crate::options::Logs;
 use crate::output::{self, Driver, LogFormat, generation};
+use crate::request::LogLines;
 
 /// Prints a log.
-pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn logs(options: &LogLines, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
     let (id, known) = list::named(&directories, &options.id)?;
     let bundle = known.bundle.clone();
@@ -47,7 +47,7 @@ pub(crate) fn logs(options: &Logs, roots: &cli::Roots) -> Result<ExitCode> {
 }
 
 struct Printer<'a> {
-    options: &'a Logs,
+    options: &'a LogLines,
     format: LogFormat,
     /// The last lines, while it is not known which are the last.
     held: VecDeque<Vec<u8>>,

@@ -26,6 +26,7 @@ mod options;
 mod output;
 mod pipe;
 mod report;
+mod request;
 mod restart;
 mod start;
 mod stats;
@@ -42,26 +43,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: KeepArgs) -> anyhow::Result<ExitCode> {
-    let KeepArgs { begin, verb, roots } = arguments;
-    let Some(verb) = verb else { return begin::begin(&begin, &roots) };
+fn run(mut arguments: KeepArgs) -> anyhow::Result<ExitCode> {
+    let roots = arguments.roots.clone();
+    let Some(verb) = arguments.verb.take() else { return begin::begin(arguments.begin()?, &roots) };
     if let KeepVerb::Rm { .. } = &verb {
         // An ordinary user's mounts and networks are in namespaces.
         rootless::enter_if_possible(&roots);
     }
     let done = match verb {
         KeepVerb::Logs(options) => logs::logs(&options, &roots),
-        KeepVerb::Attach(options) => attach::attach(&options, &roots),
-        KeepVerb::Wait(these) => stop::wait(&these, &roots),
+        KeepVerb::Attach { id, join } => attach::attach(&id, &join, &roots),
+        KeepVerb::Wait(these) => stop::wait(&these.ids, &roots),
         KeepVerb::Start(options) => start::start(&options, &roots),
         KeepVerb::Stop(options) => stop::stop(&options, &roots),
         KeepVerb::Restart(options) => stop::restart(&options, &roots),
-        KeepVerb::Rm { force, these, .. } => stop::remove(&these, force, &roots),
-        KeepVerb::List(form) => list::list(&form, &roots.directories()),
-        KeepVerb::Inspect(these) => inspect::inspect(&these, &roots),
+        KeepVerb::Rm { force, these, .. } => stop::remove(&these.ids, force, &roots),
+        KeepVerb::List(selection) => list::list(&selection, &roots.directories()),
+        KeepVerb::Inspect(these) => inspect::inspect(&these.ids, &roots),
         KeepVerb::Top { id } => stop::top(&id, &roots.directories()),
-        KeepVerb::Events(options) => events::events(&options, &roots),
-        KeepVerb::Stats(options) => stats::stats(&options, &roots),
+        KeepVerb::Events { json, ids } => events::events(&ids, json, &roots),
+        KeepVerb::Stats { form, no_stream, ids } => stats::stats(&ids, form, !no_stream, &roots),
     };
     // A verb's own failure is 1, as docker's, also where it returns the container's code.
     done.map_err(|error| cli::ExitError::new(1, error).into())

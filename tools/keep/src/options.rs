@@ -5,72 +5,115 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use container::ContainerId;
 use serde::de::{DeserializeOwned, IntoDeserializer};
-use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::filter::ContainerFilter;
 use crate::notify::Ready;
 use crate::output::{Driver, LogFormat, LogOptions};
+use crate::request::{Begin, Join, KeeperOptions, Keys, LogLines, Selection, Start, Stop, Tail};
 use crate::restart::Policy;
 
-const EXAMPLES: &str = include_str!("examples.txt");
-
 /// Start a container, stay with it in the background, print the record
-#[derive(Debug, Parser)]
-#[command(name = "keep", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[derive(Parser)]
+#[command(name = "keep", version, args_conflicts_with_subcommands = true, after_help = include_str!("examples.txt"))]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct KeepArgs {
-    #[command(flatten)]
-    pub(crate) begin: Begin,
-    #[command(subcommand)]
-    pub(crate) verb: Option<KeepVerb>,
-    #[command(flatten)]
-    pub(crate) roots: cli::Roots,
-}
-
-/// `keep` as the last stage.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Begin {
     /// Bundle directory, or file with a record [default: the record on stdin]
-    #[arg(value_name = "DIR|FILE")]
-    pub(crate) input: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) wishes: Wishes,
-    #[command(flatten)]
-    pub(crate) join: Join,
-    #[command(flatten)]
-    pub(crate) log: Log,
+    #[arg(value_name = "DIR|FILE")] input: Option<PathBuf>,
+    #[command(flatten)] options: KeeperOptions,
+    #[command(flatten)] join: Join,
+    #[command(flatten)] log: Log,
     /// The caller's claim on the container's name is this descriptor
-    #[arg(long, value_name = "N", hide = true)]
-    pub(crate) claim_fd: Option<u32>,
+    #[arg(long, value_name = "N", hide = true)] claim_fd: Option<u32>,
+    #[command(subcommand)] pub(crate) verb: Option<KeepVerb>,
+    #[command(flatten)] pub(crate) roots: cli::Roots,
 }
 
-// What the keeper has to know too, as `keep.json` names it. Not a doc comment, which would become the help.
-#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Wishes {
-    /// Remove the bundle when the container ends
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
-    #[arg(long, value_name = "POLICY", default_value = "no")]
-    pub(crate) restart: Policy,
-    /// Stay attached to it, instead of printing the record, and return its exit code
-    #[arg(long)]
-    #[serde(default, rename = "attached")]
-    pub(crate) attach: bool,
-    /// Keep its standard input open for clients that attach
-    #[arg(long, short)]
-    pub(crate) interactive: bool,
-    /// Kill it after this many seconds
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) timeout: Option<u64>,
-    /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container
-    /// (which does so itself)
-    #[arg(long, value_name = "WHO", default_value = "ignore", value_parser = word::<Ready>)]
-    #[serde(default, rename = "ready")]
-    pub(crate) sdnotify: Ready,
-    /// Pass N more descriptors after stderr on
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) preserve_fds: u32,
+impl KeepArgs {
+    /// Returns what is asked for without a verb.
+    pub(crate) fn begin(self) -> Result<Begin, cli::Usage> {
+        let Self { input, options, join, log, claim_fd, .. } = self;
+        if options.rm && options.restart != Policy::No {
+            return Err(cli::Usage("--rm and --restart exclude each other".to_owned()));
+        }
+        Ok(Begin { input, options, join, log: log.options()?, claim_fd })
+    }
+}
+
+cli::options! {
+    KeeperOptions {
+        /// Remove the bundle when the container ends
+        #[arg(long)] rm: bool,
+        /// Start it again when it ends: no, on-failure[:ATTEMPTS], always or unless-stopped
+        #[arg(long, value_name = "POLICY", default_value = "no")] restart: Policy,
+        /// Stay attached to it, instead of printing the record, and return its exit code
+        #[arg(long)] attach: bool,
+        /// Keep its standard input open for clients that attach
+        #[arg(long, short)] interactive: bool,
+        /// Kill it after this many seconds
+        #[arg(long, value_name = "SECONDS")] timeout: Option<u64>,
+        /// Tell the service manager (`$NOTIFY_SOCKET`) that it is ready: conmon (when it has started), healthy, or container
+        /// (which does so itself)
+        #[arg(long, value_name = "WHO", default_value = "ignore", value_parser = word::<Ready>)] sdnotify: Ready,
+        /// Pass N more descriptors after stderr on
+        #[arg(long, value_name = "N", default_value_t = 0)] preserve_fds: u32,
+    }
+
+    Join {
+        /// Show only its output
+        #[arg(long)] no_stdin: bool,
+        /// Pass signals on to the container
+        #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        sig_proxy: bool,
+        /// Keys that detach from it and leave it running
+        #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = keys)] detach_keys: Keys,
+    }
+
+    LogLines {
+        /// The container's id
+        id: ContainerId,
+        /// Follow its output until it ends
+        #[arg(long, short)] follow: bool,
+        /// Only the last lines: a number, or all
+        #[arg(long, short = 'n', value_name = "LINES", default_value = "all", value_parser = tail)] tail: Tail,
+        /// Only lines since a time (2026-01-31T10:00:00Z), or of the last span (10m)
+        #[arg(long, value_name = "TIME", value_parser = clock::moment)] since: Option<String>,
+        /// Only lines before such a time
+        #[arg(long, value_name = "TIME", value_parser = clock::moment)] until: Option<String>,
+        /// Show the time of each line
+        #[arg(long, short)] timestamps: bool,
+    }
+
+    Start {
+        /// Stay attached to the container, and return its exit code
+        #[arg(long, short)] attach: bool,
+        #[command(flatten)] join: Join,
+        /// Start containers with --restart always, and those with unless-stopped that were not stopped, as at a boot
+        #[arg(long, conflicts_with_all = ["ids", "attach"])] boot: bool,
+        /// Ids
+        #[arg(value_name = "ID", required_unless_present = "boot")] ids: Vec<ContainerId>,
+    }
+
+    Stop {
+        /// Seconds until KILL [default: the container's own, or 10]
+        #[arg(long, short = 't', visible_alias = "timeout", value_name = "SECONDS")] time: Option<u64>,
+        /// Signal instead of the container's own
+        #[arg(long, short, value_name = "SIGNAL")] signal: Option<String>,
+        /// Ids
+        #[arg(required = true, value_name = "ID")] ids: Vec<ContainerId>,
+    }
+
+    Selection {
+        #[command(flatten)] form: cli::ListForm,
+        /// List only running containers
+        #[arg(long)] running: bool,
+        /// List only containers with this health, status (exited, running, ...) or label
+        #[arg(long, short, value_name = "health|status|name|label=VALUE")] filter: Vec<ContainerFilter>,
+        /// List only the newest NUMBER containers, the newest first
+        #[arg(long, short = 'n', value_name = "NUMBER")] last: Option<usize>,
+        /// Only these containers
+        #[arg(value_name = "ID")] ids: Vec<ContainerId>,
+    }
 }
 
 /// Parses a value that is one of a few words, which are those of `keep.json`.
@@ -79,17 +122,15 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 /// Where the output goes.
-#[derive(Args, Clone, Debug)]
+#[derive(Args)]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct Log {
     /// Destination of its output: file, json-file, k8s-file, journald or none
-    #[arg(long = "log-driver", value_name = "DRIVER", default_value = "file")]
-    driver: String,
+    #[arg(long = "log-driver", value_name = "DRIVER", default_value = "file")] driver: String,
     /// Form of a file's lines, like the option format= [default: cri, Kubernetes' form with times]
-    #[arg(long = "log-format", value_name = "plain|cri|json")]
-    format: Option<String>,
+    #[arg(long = "log-format", value_name = "plain|cri|json")] format: Option<String>,
     /// Option of the log: format=plain|cri|json, max-size=SIZE, max-file=NUMBER
-    #[arg(long = "log-opt", value_name = "KEY=VALUE")]
-    more: Vec<String>,
+    #[arg(long = "log-opt", value_name = "KEY=VALUE")] more: Vec<String>,
 }
 
 impl Log {
@@ -128,12 +169,17 @@ impl Log {
 }
 
 /// What can be done with containers that are there.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
+#[rustfmt::skip] // An option a line.
 pub(crate) enum KeepVerb {
     /// Print a container's output
-    Logs(Logs),
+    Logs(LogLines),
     /// Join a container's terminal, or its output and input
-    Attach(Attach),
+    Attach {
+        /// The container's id
+        id: ContainerId,
+        #[command(flatten)] join: Join,
+    },
     /// Wait until containers end, print their exit codes
     Wait(Containers),
     /// Start ended containers with the same network, ports, log and restart policy
@@ -145,16 +191,13 @@ pub(crate) enum KeepVerb {
     /// Remove containers
     Rm {
         /// Kill a running one first
-        #[arg(long, short)]
-        force: bool,
+        #[arg(long, short)] force: bool,
         /// Has no effect: its anonymous volumes are always removed
-        #[arg(long)]
-        volumes: bool,
-        #[command(flatten)]
-        these: Containers,
+        #[arg(long)] volumes: bool,
+        #[command(flatten)] these: Containers,
     },
     /// List containers, including ended ones
-    List(Form),
+    List(Selection),
     /// Print everything about containers as JSON: state, health, limits, mounts, log, paths, the record
     Inspect(Containers),
     /// List the processes of a container
@@ -163,87 +206,29 @@ pub(crate) enum KeepVerb {
         id: ContainerId,
     },
     /// Print events of containers: creation, start, end, removal and health
-    Events(Events),
+    Events {
+        /// Print one JSON object a line
+        #[arg(long)] json: bool,
+        /// Only these containers
+        #[arg(value_name = "ID")] ids: Vec<ContainerId>,
+    },
     /// Print the resources that containers use, each second anew on a terminal
-    Stats(Stats),
-}
-
-/// What `list` prints.
-#[derive(Args, Debug)]
-pub(crate) struct Form {
-    #[command(flatten)]
-    pub(crate) list: cli::ListForm,
-    /// List only running containers
-    #[arg(long)]
-    pub(crate) running: bool,
-    /// List only containers with this health, status (exited, running, ...) or label
-    #[arg(long, short, value_name = "health|status|name|label=VALUE")]
-    pub(crate) filter: Vec<ContainerFilter>,
-    /// List only the newest NUMBER containers, the newest first
-    #[arg(long, short = 'n', value_name = "NUMBER")]
-    pub(crate) last: Option<usize>,
-    /// Only these containers
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<ContainerId>,
+    Stats {
+        #[command(flatten)] form: cli::ListForm,
+        /// Print them once, even on a terminal
+        #[arg(long)] no_stream: bool,
+        /// Only these containers [default: all running ones]
+        #[arg(value_name = "ID")] ids: Vec<ContainerId>,
+    },
 }
 
 /// Containers, by id.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub(crate) struct Containers {
     /// Ids
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<ContainerId>,
 }
-
-/// `events`.
-#[derive(Args, Debug)]
-pub(crate) struct Events {
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Only these containers
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<ContainerId>,
-}
-
-/// `stats`.
-#[derive(Args, Debug)]
-pub(crate) struct Stats {
-    #[command(flatten)]
-    pub(crate) form: cli::ListForm,
-    /// Print them once, even on a terminal
-    #[arg(long)]
-    pub(crate) no_stream: bool,
-    /// Only these containers [default: all running ones]
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<ContainerId>,
-}
-
-/// `logs`.
-#[derive(Args, Debug)]
-pub(crate) struct Logs {
-    /// The container's id
-    pub(crate) id: ContainerId,
-    /// Follow its output until it ends
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// Only the last lines: a number, or all
-    #[arg(long, short = 'n', value_name = "LINES", default_value = "all", value_parser = tail)]
-    pub(crate) tail: Tail,
-    /// Only lines since a time (2026-01-31T10:00:00Z), or of the last span (10m)
-    #[arg(long, value_name = "TIME", value_parser = clock::moment)]
-    pub(crate) since: Option<String>,
-    /// Only lines before such a time
-    #[arg(long, value_name = "TIME", value_parser = clock::moment)]
-    pub(crate) until: Option<String>,
-    /// Show the time of each line
-    #[arg(long, short)]
-    pub(crate) timestamps: bool,
-}
-
-/// How much of the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tail(pub(crate) Option<usize>);
 
 fn tail(text: &str) -> Result<Tail, String> {
     if text == "all" {
@@ -251,33 +236,6 @@ fn tail(text: &str) -> Result<Tail, String> {
     }
     text.parse().map(|count| Tail(Some(count))).map_err(|_| "not a number, nor all".to_owned())
 }
-
-/// `attach`.
-#[derive(Args, Debug)]
-pub(crate) struct Attach {
-    /// The container's id
-    pub(crate) id: ContainerId,
-    #[command(flatten)]
-    pub(crate) join: Join,
-}
-
-/// How a container is joined.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Join {
-    /// Show only its output
-    #[arg(long)]
-    pub(crate) no_stdin: bool,
-    /// Pass signals on to the container
-    #[arg(long, value_name = "true|false", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sig_proxy: bool,
-    /// Keys that detach from it and leave it running
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = keys)]
-    pub(crate) detach_keys: Keys,
-}
-
-/// A sequence of keys, as the bytes that a terminal makes of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Keys(pub(crate) Vec<u8>);
 
 /// Parses docker's `ctrl-p,ctrl-q`.
 fn keys(text: &str) -> Result<Keys, String> {
@@ -291,35 +249,6 @@ fn keys(text: &str) -> Result<Keys, String> {
     };
     let words = text.split(',').filter(|_| !text.is_empty());
     words.map(key).collect::<Option<_>>().map(Keys).ok_or_else(|| "not keys such as ctrl-p,ctrl-q".to_owned())
-}
-
-/// `start`.
-#[derive(Args, Debug)]
-pub(crate) struct Start {
-    /// Stay attached to the container, and return its exit code
-    #[arg(long, short)]
-    pub(crate) attach: bool,
-    #[command(flatten)]
-    pub(crate) join: Join,
-    /// Start containers with --restart always, and those with unless-stopped that were not stopped, as at a boot
-    #[arg(long, conflicts_with_all = ["ids", "attach"])]
-    pub(crate) boot: bool,
-    /// Ids
-    #[arg(value_name = "ID", required_unless_present = "boot")]
-    pub(crate) ids: Vec<ContainerId>,
-}
-
-/// `stop` and `restart`.
-#[derive(Args, Debug)]
-pub(crate) struct Stop {
-    /// Seconds until KILL [default: the container's own, or 10]
-    #[arg(long, short = 't', visible_alias = "timeout", value_name = "SECONDS")]
-    pub(crate) time: Option<u64>,
-    /// Signal instead of the container's own
-    #[arg(long, short, value_name = "SIGNAL")]
-    pub(crate) signal: Option<String>,
-    #[command(flatten)]
-    pub(crate) these: Containers,
 }
 
 #[cfg(test)]

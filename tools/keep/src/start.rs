@@ -11,12 +11,12 @@ use container::{Condition, ContainerId, Directories};
 use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
-use stage::claim::{self, Duty};
+use stage::claim::{self, Holder};
 use stage::{Claim, Stage, Tool, undo};
 
 use crate::job::{self, Job};
-use crate::options::{Join, Start, Wishes};
 use crate::report::Report;
+use crate::request::{Join, KeeperOptions, Start};
 use crate::restart::Policy;
 use crate::{attach, begin, exit, list};
 
@@ -56,13 +56,13 @@ pub(crate) fn start_one(directories: &Directories, roots: &cli::Roots, id: &Cont
 
 /// Tells whether a container runs, or somebody lives who will start it.
 fn is_there(directories: &Directories, id: &ContainerId) -> Result<bool> {
-    let held = || Ok(claim::holder_of(directories, id)?.is_some_and(|duty| !duty.ending));
+    let held = || Ok(claim::holder_of(directories, id)?.is_some_and(|holder| !holder.ending));
     if list::process(directories, id)?.is_some() { Ok(true) } else { held() }
 }
 
 /// Tells whether a boot starts a container, as docker's daemon does when it begins.
 fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
-    Job::of(&directories.bundle(id)).is_ok_and(|job| match job.wishes.restart {
+    Job::of(&directories.bundle(id)).is_ok_and(|job| match job.options.restart {
         Policy::Always => true,
         Policy::UnlessStopped => !job.stopped,
         Policy::No | Policy::OnFailure(_) => false,
@@ -74,20 +74,20 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
-    let lost = job.wishes.preserve_fds;
+    let lost = job.options.preserve_fds;
     ensure!(lost == 0, "container {id} has lost {lost} descriptors that its caller had passed");
     let signals = join.map(attach::block_signals).transpose()?;
     let claim = Claim::take(directories, id)?;
     // Absolute: the keeper's working directory is another one.
     let root = roots.argument().map(|_| directories.data());
-    let undo = job::undo(&known, id, job.wishes.rm, directories, root)?;
-    let begun = claim.write(&Duty::own(&bundle, &undo)).and_then(|()| {
+    let undo = job::undo(&known, id, job.options.rm, directories, root)?;
+    let begun = claim.write(&Holder::own(&bundle, &undo)).and_then(|()| {
         // One that was not kept, and has ended by itself, has its network still.
         undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
         let record = execute(&stages(id, &known, root)?)?;
         let record = serde_json::from_str(&record.to_line())?;
-        let wishes = Wishes { attach: join.is_some(), ..job.wishes };
-        let job = Job { undo: undo.clone(), states: directories.states(), record, wishes, stopped: false, ..job };
+        let options = KeeperOptions { attach: join.is_some(), ..job.options };
+        let job = Job { undo: undo.clone(), states: directories.states(), record, options, stopped: false, ..job };
         begin::launch(&job, &claim, directories)
     });
     let keeper = match begun {

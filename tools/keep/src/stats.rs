@@ -8,25 +8,24 @@ use anyhow::{Result, bail};
 use container::{Condition, ContainerId, Directories};
 use serde_json::{Value, json};
 
-use crate::options::Stats;
 use crate::{exit, list};
 
 /// How often they are printed on a terminal.
 const EACH: Duration = Duration::from_secs(1);
 
 /// Prints the numbers of each container, and goes on with that on a terminal.
-pub(crate) fn stats(options: &Stats, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn stats(ids: &[ContainerId], form: cli::ListForm, stream: bool, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    let is_live = !options.no_stream && options.form.is_table() && io::stdout().is_terminal();
+    let is_live = stream && form.is_table() && io::stdout().is_terminal();
     loop {
-        let rows = counted(options, &directories)?;
+        let rows = counted(ids, &directories)?;
         if is_live {
             // Over what was printed before: to the left upper corner, and what is below goes.
             write!(io::stdout().lock(), "\x1b[H\x1b[J")?;
         }
         let head = ["ID", "CPU", "MEMORY", "LIMIT", "PIDS"].map(str::to_owned);
         let lines = std::iter::once(head).chain(rows.iter().map(cells));
-        options.form.print(&rows, "id", || cli::table(&lines.collect::<Vec<_>>()))?;
+        form.print(&rows, "id", || cli::table(&lines.collect::<Vec<_>>()))?;
         if !is_live {
             return Ok(ExitCode::SUCCESS);
         }
@@ -35,13 +34,13 @@ pub(crate) fn stats(options: &Stats, roots: &cli::Roots) -> Result<ExitCode> {
 }
 
 /// Returns a row for each container.
-fn counted(options: &Stats, directories: &Directories) -> Result<Vec<Value>> {
-    if options.ids.is_empty() {
+fn counted(ids: &[ContainerId], directories: &Directories) -> Result<Vec<Value>> {
+    if ids.is_empty() {
         // One that has ended meanwhile uses nothing.
         let ids = list::ids(directories, Condition::is_up)?.into_iter();
         return Ok(ids.filter_map(|id| row(directories, &id).ok()).collect());
     }
-    options.ids.iter().map(|id| row(directories, id)).collect()
+    ids.iter().map(|id| row(directories, id)).collect()
 }
 
 /// Counts for a container that runs; null is what no group counts.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use container::{ContainerId, Directories, Known};
 use record::{OwnedBy, Record};
-use stage::claim::{self, Duty};
+use stage::claim::{self, Holder};
 use stage::undo::{self, Made};
 use stage::{Claim, Stage, Tool};
 use sys::child::ends_within;
@@ -17,7 +17,7 @@ use crate::control::{self, Answer, Request};
 use crate::exit::{self, Exit};
 use crate::job::{self, GRACE, Job};
 use crate::list::{self, each, process, say};
-use crate::options::{Containers, Stop};
+use crate::request::Stop;
 use crate::start;
 
 /// How long whoever has started a container may take to write down how it has ended.
@@ -26,7 +26,7 @@ const BEING_WRITTEN: Duration = Duration::from_secs(2);
 /// `stop`: each container is asked, then all are waited for.
 pub(crate) fn stop(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    each(&directories, &options.these.ids, |id, _| {
+    each(&directories, &options.ids, |id, _| {
         end(&directories, id, options.time, options.signal.as_deref())?;
         say(id)
     })
@@ -39,11 +39,11 @@ pub(crate) fn restart(options: &Stop, roots: &cli::Roots) -> Result<ExitCode> {
     // executes this program again, and is only done for the others.
     let holder = |text| claim::holder_of(&directories, &list::named(&directories, text)?.0);
     let kept = |text| holder(text).is_ok_and(|holder| holder.is_some());
-    if !options.these.ids.iter().all(|id| kept(id)) {
+    if !options.ids.iter().all(|id| kept(id)) {
         rootless::enter(roots)?;
     }
     let put_back = put_back(roots);
-    let restarted = each(&directories, &options.these.ids, |id, _| {
+    let restarted = each(&directories, &options.ids, |id, _| {
         let bundle = list::bundle(&directories, id)?;
         let request = Request::Restart(options.time.map(Duration::from_secs), options.signal.clone());
         let Some(keeper) = control::ask(&bundle, id, &request)? else {
@@ -85,17 +85,17 @@ fn restart_without_keeper(
     roots: &cli::Roots,
     id: &ContainerId,
 ) -> Result<()> {
-    if let Some(duty) = claim::holder_of(directories, id)?.filter(Duty::removes_the_bundle) {
-        bail!("container {id} is in the foreground of process {}: --rm removes it at its end", duty.process.pid);
+    if let Some(holder) = claim::holder_of(directories, id)?.filter(Holder::removes_the_bundle) {
+        bail!("container {id} is in the foreground of process {}: --rm removes it at its end", holder.process.pid);
     }
     end(directories, id, options.time, options.signal.as_deref())?;
     if start::start_one(directories, roots, id)? { say(id) } else { bail!("container {id} does not start") }
 }
 
 /// `wait`: prints the exit code.
-pub(crate) fn wait(these: &Containers, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn wait(ids: &[ContainerId], roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    each(&directories, &these.ids, |id, known| {
+    each(&directories, ids, |id, known| {
         let bundle = &known.bundle;
         if let Some(keeper) = control::ask(bundle, id, &Request::Wait)? {
             loop {
@@ -132,12 +132,12 @@ fn after_its_end(bundle: &Path) -> Result<Option<u8>> {
 }
 
 /// `rm`.
-pub(crate) fn remove(these: &Containers, force: bool, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn remove(ids: &[ContainerId], force: bool, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
-    each(&directories, &these.ids, |id, _| {
+    each(&directories, ids, |id, _| {
         let holder = claim::holder_of(&directories, id)?;
         // Between two starts there is no process, but a keeper.
-        let runs = holder.is_some_and(|duty| !duty.ending) || process(&directories, id)?.is_some();
+        let runs = holder.is_some_and(|holder| !holder.ending) || process(&directories, id)?.is_some();
         ensure!(force || !runs, "container {id} runs: stop it first, or use --force");
         let begun = Instant::now();
         // One that is just ending is waited for; a keeper that is just beginning does not listen yet, and is asked
@@ -202,8 +202,8 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
     }
     let Some(process) = process(directories, id)? else {
         return match (pid, claim::holder_of(directories, id)?) {
-            (Some(_), Some(duty)) => {
-                bail!("container {id} is another runtime's: it ends with its `run`, process {}", duty.process.pid)
+            (Some(_), Some(holder)) => {
+                bail!("container {id} is another runtime's: it ends with its `run`, process {}", holder.process.pid)
             }
             (Some(pid), None) => bail!("container {id} is another runtime's, process {pid}"),
             (None, _) => Ok(()),

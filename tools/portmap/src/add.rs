@@ -15,10 +15,10 @@ use crate::firewall::Firewall;
 use crate::forward;
 use crate::inherited;
 use crate::mapping::port_mappings;
-use crate::options::Add;
 use crate::publish::{self, Manner};
+use crate::request::Add;
 use crate::serve::{Server, end};
-use crate::spec::{PortSpec, Served, Wish};
+use crate::spec::{PortSpec, PublishFlag, Served};
 use crate::target::Target;
 
 /// The annotation that the image-spec's conversion rules give the image's `ExposedPorts`.
@@ -31,12 +31,12 @@ const HERE_ALONE: [&str; 5] = ["pid", "netns", "id", "listen-fd", "while"];
 pub(crate) fn run(options: &Add) -> Result<ExitCode> {
     let (mut record, target, is_piped) = find(options)?;
     record.set_options(&PortOptions(cli::given(&HERE_ALONE)?))?;
-    let mut wishes = options.publish.clone();
+    let mut flags = options.publish.clone();
     if options.publish_all {
-        wishes.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(Wish::Ports));
+        flags.extend(exposed(&record, target.bundle.as_deref())?.into_iter().map(PublishFlag::Ports));
     }
-    let has_wishes = options.publish_all || !wishes.is_empty();
-    ensure!(has_wishes, cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
+    let has_flags = options.publish_all || !flags.is_empty();
+    ensure!(has_flags, cli::Usage("nothing to publish: -p or -P is missing".to_owned()));
     let unneeded = if target.shares_the_hosts_network() {
         Some("in the host's network: its ports are the host's")
     } else {
@@ -48,8 +48,8 @@ pub(crate) fn run(options: &Add) -> Result<ExitCode> {
         record.hand_on()?;
         return Ok(ExitCode::SUCCESS);
     }
-    inherited::take(options, &mut wishes)?;
-    let (sockets, specs) = separate(&wishes);
+    inherited::take(options, &mut flags)?;
+    let (sockets, specs) = separate(&flags);
     // Three reasons for a process between: it is asked for, a header has to be written before the first byte, or the
     // kernel's firewall is not ours to change (an ordinary user's network).
     let by_proxy = options.proxy || options.proxy_protocol.is_some() || !Firewall::is_usable()?;
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Add) -> Result<ExitCode> {
         return Err(cli::Usage(cause).into());
     }
     if by_proxy || target.addresses.is_empty() || specs.is_empty() && !sockets.is_empty() {
-        let (proxy, served) = Server::inside(options, &target, &wishes)?;
+        let (proxy, served) = Server::inside(options, &target, &flags)?;
         Served::add_to(&mut record, &served)?;
         if options.detach || is_piped {
             let child = proxy.go_on(true, || {})?;
@@ -72,20 +72,26 @@ pub(crate) fn run(options: &Add) -> Result<ExitCode> {
     // does: the user need not know.
     let (translated, proxied): (Vec<_>, Vec<_>) =
         specs.into_iter().partition(|spec| target.addresses.iter().any(|address| publish::serves(spec, *address)));
-    let proxied: Vec<Wish> = proxied.into_iter().map(Wish::Ports).chain(sockets).collect();
+    let proxied: Vec<PublishFlag> = proxied.into_iter().map(PublishFlag::Ports).chain(sockets).collect();
     translate(options, &target, record, &translated, &proxied)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Tells what only a proxy can serve from ports.
-fn separate(wishes: &[Wish]) -> (Vec<Wish>, Vec<PortSpec>) {
-    let sockets = wishes.iter().filter(|wish| matches!(wish, Wish::Socket(_))).cloned().collect();
-    let ports = wishes.iter().filter_map(|wish| if let Wish::Ports(spec) = wish { Some(*spec) } else { None });
+fn separate(flags: &[PublishFlag]) -> (Vec<PublishFlag>, Vec<PortSpec>) {
+    let sockets = flags.iter().filter(|flag| matches!(flag, PublishFlag::Socket(_))).cloned().collect();
+    let ports = flags.iter().filter_map(|flag| if let PublishFlag::Ports(spec) = flag { Some(*spec) } else { None });
     (sockets, ports.collect())
 }
 
 /// Publishes ports by translation, and others by a proxy, and prints the record: what cannot be told is withdrawn.
-fn translate(options: &Add, target: &Target, mut record: Record, specs: &[PortSpec], proxied: &[Wish]) -> Result<()> {
+fn translate(
+    options: &Add,
+    target: &Target,
+    mut record: Record,
+    specs: &[PortSpec],
+    proxied: &[PublishFlag],
+) -> Result<()> {
     let directories = options.roots.directories();
     // Before the probe below: the sockets that an earlier call holds for this container would look like another's.
     let before = beside::release(&directories, &target.owner.id, |_| true)?;

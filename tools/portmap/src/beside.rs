@@ -11,7 +11,7 @@ use crate::control::{Sockets, id_of};
 use crate::held::Holds;
 use crate::owner::MappingOwner;
 use crate::serve::Server;
-use crate::spec::{PortSpec, Wish, any};
+use crate::spec::{PortSpec, PublishFlag, any};
 use crate::target::Target;
 
 /// More ports than this are not held: each takes two sockets.
@@ -74,14 +74,15 @@ pub(crate) fn sweep(directories: &Directories, is_unwanted: impl Fn(&str) -> boo
     sockets.sweep()
 }
 
-/// Returns what is to be held where these ports were published for these wishes: in both families where a wish says none
-/// and no other wish is for that port.
-pub(crate) fn ports(ports: &[PortMapping], wishes: &[PortSpec], others: &[Wish]) -> Vec<PortMapping> {
+/// Returns what is to be held where these ports were published for these `-p`: in both families where one says none
+/// and no other is for that port.
+pub(crate) fn ports(ports: &[PortMapping], flags: &[PortSpec], others: &[PublishFlag]) -> Vec<PortMapping> {
     let held = |port: &PortMapping| {
-        let wish = wishes.iter().find(|wish| wish.names(port));
-        let is_other = |other: &Wish| matches!(other, Wish::Ports(spec) if spec.host.first() == port.host_port);
+        let flag = flags.iter().find(|flag| flag.names(port));
+        let is_other =
+            |other: &PublishFlag| matches!(other, PublishFlag::Ports(spec) if spec.host.first() == port.host_port);
         let ipv4 = others.iter().any(is_other).then(|| any(true));
-        let host_ip = port.host_ip.or(wish.and_then(|wish| wish.host_ip)).or(ipv4);
+        let host_ip = port.host_ip.or(flag.and_then(|flag| flag.host_ip)).or(ipv4);
         PortMapping { host_ip, ..port.clone() }
     };
     // The proxy knows no SCTP.

@@ -44,7 +44,7 @@ fn delete_stale(steps: &[MappingStep]) -> anyhow::Result<()> {
     let stale = |step: &&MappingStep| match step {
         MappingStep::Withdraw(_) => true,
         MappingStep::Publish(mapping) => mapping.protocol != Protocol::Tcp,
-        MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
+        MappingStep::RemoveHairpin(_) | MappingStep::AddHairpin(_) => false,
     };
     let steps: Vec<_> = steps.iter().filter(stale).collect();
     if steps.is_empty() || is_empty() {
@@ -87,7 +87,7 @@ fn is_stale(original: Flow, reply: Flow, step: &MappingStep, own: &[IpAddr]) -> 
         MappingStep::Publish(mapping) => {
             came_for(mapping) && own.contains(&original.destination) && reply.source != mapping.target
         }
-        MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
+        MappingStep::RemoveHairpin(_) | MappingStep::AddHairpin(_) => false,
     }
 }
 

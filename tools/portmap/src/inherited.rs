@@ -8,19 +8,19 @@ use std::process;
 use anyhow::{Context, ensure};
 use record::Protocol;
 
-use crate::options::Add;
 use crate::proxy;
-use crate::spec::{ContainerEnd, HostEnd, HostPorts, SocketSpec, Wish};
+use crate::request::Add;
+use crate::spec::{ContainerEnd, HostEnd, HostPorts, PublishFlag, SocketSpec};
 
 /// The first descriptor that systemd hands over.
 const FIRST: u32 = 3;
 
-/// Has inherited sockets serve the wishes for their ports.
-pub(crate) fn take(options: &Add, wishes: &mut [Wish]) -> anyhow::Result<()> {
+/// Has inherited sockets serve the `-p` for their ports.
+pub(crate) fn take(options: &Add, flags: &mut [PublishFlag]) -> anyhow::Result<()> {
     for number in options.listen_fd.iter().copied() {
         let mut took = || -> anyhow::Result<()> {
             let (address, protocol) = proxy::inherited_port(number)?.context("it has no port")?;
-            let is_given = give(number, address, protocol, wishes);
+            let is_given = give(number, address, protocol, flags);
             ensure!(is_given, "it is at {address}/{protocol}, which no -p publishes");
             Ok(())
         };
@@ -29,7 +29,7 @@ pub(crate) fn take(options: &Add, wishes: &mut [Wish]) -> anyhow::Result<()> {
     for number in handed_over().filter(|number| !options.listen_fd.contains(number)) {
         // What is no socket of a port, or of one that nobody publishes, is for others.
         if let Ok(Some((address, protocol))) = proxy::inherited_port(number) {
-            give(number, address, protocol, wishes);
+            give(number, address, protocol, flags);
         }
     }
     Ok(())
@@ -43,16 +43,16 @@ fn handed_over() -> impl Iterator<Item = u32> {
     FIRST..FIRST.saturating_add(count)
 }
 
-/// Tells whether a wish was for that port.
-fn give(number: u32, address: SocketAddr, protocol: Protocol, wishes: &mut [Wish]) -> bool {
+/// Tells whether a `-p` was for that port.
+fn give(number: u32, address: SocketAddr, protocol: Protocol, flags: &mut [PublishFlag]) -> bool {
     let mut given = false;
-    for wish in wishes {
-        let Wish::Ports(spec) = wish else { continue };
+    for flag in flags {
+        let PublishFlag::Ports(spec) = flag else { continue };
         let is_here = matches!(spec.host, HostPorts::Exactly(host) if host.first == address.port() && host.len() == 0);
         let fits = spec.host_ip.is_none_or(|ip| ip.is_unspecified() || ip == address.ip());
         if is_here && fits && spec.protocol == protocol {
             let container = ContainerEnd::Port(spec.container.first);
-            *wish = Wish::Socket(SocketSpec { host: HostEnd::Descriptor(number), container });
+            *flag = PublishFlag::Socket(SocketSpec { host: HostEnd::Descriptor(number), container });
             given = true;
         }
     }
@@ -64,8 +64,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_serves_the_wish_for_its_port() {
-        for (wish, at, protocol, want) in [
+    fn a_socket_serves_the_p_for_its_port() {
+        for (flag, at, protocol, want) in [
             ("8080:80", "0.0.0.0:8080", Protocol::Tcp, "fd:3:80"),
             ("127.0.0.1:8080:80", "127.0.0.1:8080", Protocol::Tcp, "fd:3:80"),
             ("127.0.0.1:8080:80", "10.0.0.1:8080", Protocol::Tcp, "127.0.0.1:8080:80/tcp"),
@@ -73,9 +73,9 @@ mod tests {
             ("8080:80", "0.0.0.0:8080", Protocol::Udp, "8080:80/tcp"),
             ("80", "0.0.0.0:80", Protocol::Tcp, ":80/tcp"),
         ] {
-            let mut wishes = [wish.parse().unwrap()];
-            let given = give(3, at.parse().unwrap(), protocol, &mut wishes);
-            assert_eq!((&wishes[0], given), (&want.parse().unwrap(), want == "fd:3:80"), "{wish} {at}");
+            let mut flags = [flag.parse().unwrap()];
+            let given = give(3, at.parse().unwrap(), protocol, &mut flags);
+            assert_eq!((&flags[0], given), (&want.parse().unwrap(), want == "fd:3:80"), "{flag} {at}");
         }
     }
 }

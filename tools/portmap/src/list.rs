@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use container::{ContainerId, Directories};
 use record::{Part, Ports, Record};
 
 use crate::condition::{Conditions, distinct};
@@ -11,25 +12,29 @@ use crate::control::{Sockets, id_of};
 use crate::firewall::{Firewall, View};
 use crate::held::HeldBy;
 use crate::mapping::{self, Mapping, Published};
-use crate::options::List;
 use crate::owner::MappingOwner;
 use crate::publish::Masquerade;
 use crate::spec::{HostEnd, Served};
 use crate::target;
 
 /// Prints what is published.
-pub(crate) fn run(options: &List) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    id: Option<&ContainerId>,
+    json: bool,
+    quiet: bool,
+    directories: &Directories,
+) -> anyhow::Result<ExitCode> {
     let mut published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
-    if let Some(id) = &options.id {
+    if let Some(id) = id {
         published.mappings.retain(|mapping| *id == *mapping.owner.id);
     }
     published.mappings.sort_by_key(|mapping| (mapping.protocol, mapping.host, mapping.host_ip));
-    let mut proxies = Sockets::below(&options.roots.directories(), options.id.as_deref()).records()?;
+    let mut proxies = Sockets::below(directories, id.map(|id| &**id)).records()?;
     // What such a process holds stands in the firewall already.
-    let is_wanted = |id| options.id.as_ref().is_none_or(|wanted| *wanted == id);
+    let is_wanted = |own| id.is_none_or(|wanted| *wanted == own);
     proxies.retain(|record| record.member(HeldBy::MEMBER).is_none() && id_of(record).is_some_and(is_wanted));
     let rows = rows(&published.mappings, &proxies);
-    let text = match (options.json, options.quiet) {
+    let text = match (json, quiet) {
         (true, _) => records(&published, &proxies),
         (_, true) => distinct(rows[1..].iter().map(|[.., id]| id.to_owned() + "\n")).concat(),
         _ => cli::table(&rows),

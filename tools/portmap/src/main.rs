@@ -21,6 +21,7 @@ mod owner;
 mod probe;
 mod proxy;
 mod publish;
+mod request;
 mod restore;
 mod serve;
 mod spec;
@@ -58,10 +59,12 @@ fn run(options: PortmapArgs) -> anyhow::Result<ExitCode> {
     match options.command {
         None => add::run(&options.add),
         Some(PortmapVerb::Add(add)) => add::run(&add),
-        Some(PortmapVerb::Del(del)) => del::run(&del),
-        Some(PortmapVerb::List(list)) => list::run(&list),
-        Some(PortmapVerb::Check(check)) => upkeep::check(&check),
-        Some(PortmapVerb::Gc(gc)) => upkeep::gc(&gc),
-        Some(PortmapVerb::Restore(restore)) => restore::restore(&restore),
+        Some(PortmapVerb::Del { target, publish, owner, roots }) => {
+            del::run(target.as_deref(), &publish, owner, &roots.directories())
+        }
+        Some(PortmapVerb::List { id, json, quiet, roots }) => list::run(id.as_ref(), json, quiet, &roots.directories()),
+        Some(PortmapVerb::Check { target, roots }) => upkeep::check(target.as_deref(), &roots.directories()),
+        Some(PortmapVerb::Gc { keep, roots }) => upkeep::gc(&keep, &roots.directories()),
+        Some(PortmapVerb::Restore { list, roots }) => restore::restore(list.as_deref(), &roots),
     }
 }

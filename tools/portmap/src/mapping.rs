@@ -103,14 +103,14 @@ pub(crate) struct Published {
 pub(crate) enum MappingStep {
     Withdraw(Mapping),
     Publish(Mapping),
-    Unloop(Hairpin),
-    Loop(Hairpin),
+    RemoveHairpin(Hairpin),
+    AddHairpin(Hairpin),
 }
 
 impl MappingStep {
     /// Tells whether it puts something there.
     pub(crate) fn adds(&self) -> bool {
-        matches!(self, Self::Publish(_) | Self::Loop(_))
+        matches!(self, Self::Publish(_) | Self::AddHairpin(_))
     }
 }
 
@@ -119,8 +119,8 @@ impl fmt::Display for MappingStep {
         match self {
             Self::Withdraw(mapping) => write!(f, "withdraw {mapping} from {}", mapping.owner.id),
             Self::Publish(mapping) => write!(f, "publish {mapping} for {}", mapping.owner.id),
-            Self::Unloop(hairpin) => write!(f, "leave {} to {} alone", hairpin.network, hairpin.target),
-            Self::Loop(hairpin) => write!(f, "masquerade {} to {}", hairpin.network, hairpin.target),
+            Self::RemoveHairpin(hairpin) => write!(f, "leave {} to {} alone", hairpin.network, hairpin.target),
+            Self::AddHairpin(hairpin) => write!(f, "masquerade {} to {}", hairpin.network, hairpin.target),
         }
     }
 }
@@ -168,8 +168,8 @@ pub(crate) fn publish(present: &Published, wanted: &Published) -> Result<Vec<Map
         if present.hairpins.iter().filter(same_target).any(serves) {
             continue;
         }
-        steps.extend(present.hairpins.iter().filter(same_target).cloned().map(MappingStep::Unloop));
-        steps.push(MappingStep::Loop(hairpin.clone()));
+        steps.extend(present.hairpins.iter().filter(same_target).cloned().map(MappingStep::RemoveHairpin));
+        steps.push(MappingStep::AddHairpin(hairpin.clone()));
     }
     // Removing first: a map takes a key once.
     steps.sort_by_key(MappingStep::adds);
@@ -208,11 +208,11 @@ pub(crate) fn withdraw(present: &Published, leaves: impl Fn(&Mapping) -> bool) -
         if heirs.iter().any(|mapping| mapping.owner == hairpin.owner) {
             continue;
         }
-        steps.push(MappingStep::Unloop(hairpin.clone()));
+        steps.push(MappingStep::RemoveHairpin(hairpin.clone()));
         // The rule serves all ports at this address, and only its comment says whose it is: it goes over to one that
         // stays.
         if let Some(heir) = heirs.first() {
-            steps.push(MappingStep::Loop(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
+            steps.push(MappingStep::AddHairpin(Hairpin { owner: heir.owner.clone(), ..hairpin.clone() }));
         }
     }
     steps.sort_by_key(MappingStep::adds);
@@ -319,9 +319,9 @@ mod tests {
             steps,
             [
                 MappingStep::Withdraw(dead.mappings[0].clone()),
-                MappingStep::Unloop(dead.hairpins[0].clone()),
+                MappingStep::RemoveHairpin(dead.hairpins[0].clone()),
                 MappingStep::Publish(web.mappings[0].clone()),
-                MappingStep::Loop(web.hairpins[0].clone()),
+                MappingStep::AddHairpin(web.hairpins[0].clone()),
             ]
         );
     }

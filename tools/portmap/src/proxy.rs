@@ -12,7 +12,7 @@
 mod datagram;
 mod destination;
 mod direction;
-mod door;
+mod frontend;
 mod greeting;
 mod listener;
 mod readiness;
@@ -40,13 +40,13 @@ use sys::namespace::Kind;
 pub(crate) use listener::{Listener, Surroundings, inherited_port, listen};
 
 use crate::control::{ServerSocket, SocketName};
-use crate::options::ProxyProtocol;
+use crate::request::ProxyProtocol;
 use crate::spec::Served;
 use crate::target::Target;
 use crate::watch::LifetimeWatch;
 
 use datagram::Flows;
-use door::Doors;
+use frontend::Frontends;
 use readiness::Readiness;
 use token::Token;
 use worker::{EVENTS, Worker};
@@ -69,7 +69,7 @@ const ROOM: confine::Room = confine::Room {
 
 /// Everything that the first thread works on: what there is to do beside relaying, and its share of that.
 pub(crate) struct Proxy {
-    doors: Arc<Doors>,
+    frontends: Arc<Frontends>,
     worker: Worker,
     /// Those of the threads that have not begun.
     others: Vec<Worker>,
@@ -102,29 +102,29 @@ impl Proxy {
         greeting: Option<ProxyProtocol>,
         threads: usize,
     ) -> anyhow::Result<Self> {
-        let (doors, names): (Vec<_>, Vec<_>) =
-            listeners.into_iter().map(|listener| (listener.door, listener.name)).unzip();
+        let (frontends, names): (Vec<_>, Vec<_>) =
+            listeners.into_iter().map(|listener| (listener.frontend, listener.name)).unzip();
         let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get).min(threads);
-        let doors = Arc::new(Doors::new(doors, threads, relay_limit()).context("wait for connections")?);
-        let epoll = doors.epoll(0);
+        let frontends = Arc::new(Frontends::new(frontends, threads, relay_limit()).context("wait for connections")?);
+        let epoll = frontends.epoll(0);
         // The container's end comes first in each turn: a proxy that outlives it would hold the port of the next one.
         watch.register(epoll, Token::End.data())?;
         epoll::add(epoll, control.socket(), Token::Control.data(), EventFlags::IN)?;
-        for (index, door) in doors.iter().filter(|(_, door)| door.is_for_datagrams()) {
-            epoll::add(epoll, &door.socket, Token::Datagrams(index).data(), EventFlags::IN)?;
+        for (index, frontend) in frontends.iter().filter(|(_, frontend)| frontend.is_for_datagrams()) {
+            epoll::add(epoll, &frontend.socket, Token::Datagrams(index).data(), EventFlags::IN)?;
         }
-        let worker = |number| Worker::new(doors.clone(), number, greeting);
+        let worker = |number| Worker::new(frontends.clone(), number, greeting);
         let mut proxy = Self {
             worker: worker(0),
             others: (1..threads).map(worker).collect(),
-            readiness: Readiness::of(&doors),
+            readiness: Readiness::of(&frontends),
             flows: Flows::default(),
             control,
             watch,
             names: names.into_iter().flatten().collect(),
-            doors,
+            frontends,
         };
-        proxy.readiness.check(&proxy.doors)?;
+        proxy.readiness.check(&proxy.frontends)?;
         Ok(proxy)
     }
 
@@ -155,11 +155,11 @@ impl Proxy {
                     Some(Token::Control) if self.control.is_dismissed() => return Ok(()),
                     Some(Token::Shut) => self.readiness.begin(),
                     Some(Token::Datagrams(index)) => {
-                        if let Some(door) = self.doors.get(index) {
-                            self.flows.receive(index, door, self.doors.epoll(0));
+                        if let Some(frontend) = self.frontends.get(index) {
+                            self.flows.receive(index, frontend, self.frontends.epoll(0));
                         }
                     }
-                    Some(Token::Flow(index)) => self.flows.answer(index, &self.doors),
+                    Some(Token::Flow(index)) => self.flows.answer(index, &self.frontends),
                     Some(token) => self.worker.handle(token, event.flags),
                     None => {}
                 }
@@ -169,7 +169,7 @@ impl Proxy {
                 return Ok(());
             }
             self.flows.expire();
-            self.readiness.check(&self.doors)?;
+            self.readiness.check(&self.frontends)?;
         }
     }
 

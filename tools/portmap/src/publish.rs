@@ -115,7 +115,7 @@ pub(crate) fn publish(
     }
     // The plan is made from what the kernel has, and made again if somebody else was faster (`Firewall::change`).
     let mut done = change(firewall);
-    // At most as often as there are wishes: each round ends one holder, and a holder that comes back each time must
+    // At most as often as there are ports asked for: each round ends one holder, and a holder that comes back each time must
     // not keep us here.
     for _ in specs {
         let Err(error) = &done else { break };
@@ -210,7 +210,7 @@ fn hairpins(target: &Target, ways: &[(IpAddr, Option<Way>)], masquerade: Masquer
     ways.iter().filter_map(hairpin).collect()
 }
 
-/// Tells whether translation can serve a wish at an address of the container: families are not translated into each
+/// Tells whether translation can serve a port at an address of the container: families are not translated into each
 /// other, and IPv6 has no `route_localnet`.
 pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
     match spec.host_ip {
@@ -219,7 +219,7 @@ pub(crate) fn serves(spec: &PortSpec, address: IpAddr) -> bool {
     }
 }
 
-/// Chooses the host's ports and writes each wish as mappings.
+/// Chooses the host's ports and writes each port as mappings.
 fn choose(view: &mut View<'_>, target: &Target, specs: &[PortSpec], manner: Manner<'_>) -> Result<Vec<Mapping>> {
     let mut chosen: Vec<Mapping> = Vec::new();
     for spec in specs {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, ensure};
@@ -17,7 +18,6 @@ use crate::control::{Sockets, id_of};
 use crate::firewall::Firewall;
 use crate::forward;
 use crate::held::HeldBy;
-use crate::options::Restore;
 use crate::owner::{Attachment, MappingOwner};
 use crate::publish::{self, Manner, Masquerade};
 use crate::spec::{HostPorts, PortSpec, Served};
@@ -27,17 +27,17 @@ use crate::target::Target;
 const LIST_LIMIT: u64 = 64 << 20;
 
 /// Publishes again, and writes the rules anew.
-pub(crate) fn restore(options: &Restore) -> anyhow::Result<ExitCode> {
+pub(crate) fn restore(list: Option<&Path>, roots: &cli::Roots) -> anyhow::Result<ExitCode> {
     let mut text = String::new();
-    match &options.list {
+    match list {
         Some(path) => text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
         None if io::stdin().is_terminal() => {}
         None => {
             io::stdin().lock().take(LIST_LIMIT).read_to_string(&mut text).context("read the list")?;
         }
     }
-    if options.list.is_none() && text.trim().is_empty() {
-        return restore_noted(&options.roots);
+    if list.is_none() && text.trim().is_empty() {
+        return restore_noted(roots);
     }
     let mut firewall = Firewall::open()?;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -99,7 +99,8 @@ fn is_there(record: &Record, directories: &Directories) -> bool {
     let (Ok(Some(Id(id))), Ok(Some(Bundle(bundle)))) = (record.find(), record.find()) else { return false };
     let noted = || container::find(&directories.states(), &id);
     let runs = || noted().map_or(true, |noted| noted.is_some_and(|noted| noted.bundle.as_ref() == Some(&bundle)));
-    stage::claim::holder_of(directories, &id).map_or(true, |duty| duty.is_some_and(|duty| !duty.ending)) || runs()
+    stage::claim::holder_of(directories, &id).map_or(true, |holder| holder.is_some_and(|holder| !holder.ending))
+        || runs()
 }
 
 fn put_back(firewall: &mut Firewall, record: &Record) -> anyhow::Result<()> {

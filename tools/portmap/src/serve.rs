@@ -19,10 +19,10 @@ use crate::control::{ServerSocket, Sockets};
 use crate::firewall::Firewall;
 use crate::held::{HeldBy, Holds};
 use crate::mapping::{self, Mapping, MappingStep};
-use crate::options::{Add, ProxyProtocol};
 use crate::owner::MappingOwner;
 use crate::proxy::{self, Listener, Proxy, Surroundings};
-use crate::spec::{Served, Span, Wish};
+use crate::request::{Add, ProxyProtocol};
+use crate::spec::{PublishFlag, Served, Span};
 use crate::target::{self, Target};
 use crate::watch::LifetimeWatch;
 
@@ -43,11 +43,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// Takes the ports that a proxy serves from inside the container. Returns what it serves, too.
-    pub(crate) fn inside(options: &Add, target: &Target, wishes: &[Wish]) -> anyhow::Result<(Self, Vec<Served>)> {
+    pub(crate) fn inside(options: &Add, target: &Target, flags: &[PublishFlag]) -> anyhow::Result<(Self, Vec<Served>)> {
         let netns = namespace(target)?;
         let inside = File::open(&netns).with_context(|| format!("open network namespace {}", netns.display()))?;
         let directories = options.roots.directories();
-        let listeners = proxy::listen(wishes, &Surroundings { directories: &directories, root: root(target)? })?;
+        let listeners = proxy::listen(flags, &Surroundings { directories: &directories, root: root(target)? })?;
         ensure_untranslated(&listeners, &target.owner)?;
         let mut served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
         // A port of both families has two listeners.
@@ -66,8 +66,8 @@ impl Server {
         while_processes: &[Pid],
         held: Option<(Firewall, Vec<Mapping>)>,
     ) -> anyhow::Result<Self> {
-        let wishes: Vec<Wish> = ports.iter().map(|port| Wish::Ports(port.into())).collect();
-        let listeners = proxy::listen(&wishes, &Surroundings { directories, root: None })?;
+        let flags: Vec<PublishFlag> = ports.iter().map(|port| PublishFlag::Ports(port.into())).collect();
+        let listeners = proxy::listen(&flags, &Surroundings { directories, root: None })?;
         let served: Vec<Served> = listeners.iter().map(|listener| listener.served().clone()).collect();
         let listeners = listeners.into_iter().map(|listener| listener.beside(&target.addresses)).collect();
         let mut record = proxy::record(target, &served)?;

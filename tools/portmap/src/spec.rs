@@ -1,7 +1,7 @@
 //! Docker's `-p` forms: `[HOST-IP:][HOST-PORT[-LAST]:]PORT[-LAST][/PROTOCOL]`.
 
+mod flag;
 mod long;
-mod wish;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use anyhow::Context;
 use record::{PortMapping, Protocol};
 
-pub(crate) use wish::{ContainerEnd, HostEnd, Served, SocketSpec, Wish};
+pub(crate) use flag::{ContainerEnd, HostEnd, PublishFlag, Served, SocketSpec};
 
 /// So many random ports are tried for one that is free in every family.
 const RANDOM_TRIES: usize = 100;
@@ -183,7 +183,7 @@ fn host_part(text: &str) -> Result<(Option<IpAddr>, &str), Malformed> {
 }
 
 fn host_ports(text: &str, container: Span) -> Result<HostPorts, Malformed> {
-    // Docker reads 0 as no wish.
+    // Docker reads 0 as no port.
     if text.is_empty() || text == "0" {
         return Ok(HostPorts::Random);
     }

@@ -1,8 +1,10 @@
 //! `portmap check` and `gc`: what keeps the state right when others work on the firewall too.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
+use container::{ContainerId, Directories};
 use netlink::forwarding;
 use record::{Id, PortMapping, Record};
 
@@ -11,20 +13,19 @@ use crate::beside;
 use crate::control::{Sockets, id_of};
 use crate::firewall::{self, Firewall, View};
 use crate::mapping::{Mapping, Published};
-use crate::options::{Check, Gc};
 use crate::publish;
 use crate::restore;
 use crate::spec::Served;
 
 /// Checks what a record says is published, or all that is.
-pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
-    let record = match options.target.as_deref() {
+pub(crate) fn check(target: Option<&Path>, directories: &Directories) -> anyhow::Result<ExitCode> {
+    let record = match target {
         Some(name) if !add::is_id(name) => Some(add::read(Some(name))?),
         _ => None,
     };
-    let id = match (&record, &options.target) {
+    let id = match (&record, target) {
         (Some(record), _) => Some(record.part::<Id>()?.0),
-        (None, name) => name.as_deref().map(add::id).transpose()?,
+        (None, name) => name.map(add::id).transpose()?,
     };
     let mut firewall = Firewall::open()?;
     let mut view = firewall.visible()?;
@@ -35,11 +36,11 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
     let published = view.as_mut().map_or(Ok(Published::default()), read)?;
     let own: Vec<&Mapping> =
         published.mappings.iter().filter(|mapping| id.as_ref().is_none_or(|id| *id == *mapping.owner.id)).collect();
-    let proxies = Sockets::below(&options.roots.directories(), id.as_deref()).records()?;
+    let proxies = Sockets::below(directories, id.as_deref()).records()?;
     if let Some(record) = &record {
         ensure_published(record, &published.mappings, &proxies)?;
     }
-    for record in restore::noted(&options.roots.directories(), id.as_ref())? {
+    for record in restore::noted(directories, id.as_ref())? {
         let noted = record.part::<Id>()?.0;
         let published = ensure_published(&record, &published.mappings, &proxies);
         published.with_context(|| format!("{noted} has lost a port, which `portmap restore` puts back"))?;
@@ -60,10 +61,10 @@ pub(crate) fn check(options: &Check) -> anyhow::Result<ExitCode> {
 }
 
 /// Withdraws what belongs to nobody.
-pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
-    let is_unwanted = |id: &str| !options.keep.is_empty() && options.keep.iter().all(|keep| **keep != *id);
+pub(crate) fn gc(keep: &[ContainerId], directories: &Directories) -> anyhow::Result<ExitCode> {
+    let is_unwanted = |id: &str| !keep.is_empty() && keep.iter().all(|keep| **keep != *id);
     let leaves = |mapping: &Mapping| is_unwanted(&mapping.owner.id) || mapping.owner.is_gone();
-    let sockets = Sockets::below(&options.roots.directories(), None);
+    let sockets = Sockets::below(directories, None);
     let published = Firewall::open()?.visible()?.map_or(Ok(Published::default()), View::read)?;
     let held = published.mappings.into_iter().filter(|mapping| mapping.held_by.is_some());
     // What a process holds can be taken away by that process alone (the table's owner, nft(8), "owner"): so it is
@@ -72,7 +73,7 @@ pub(crate) fn gc(options: &Gc) -> anyhow::Result<ExitCode> {
     sockets
         .dismiss(|record| id_of(record).is_some_and(|id| is_unwanted(&id) || dead.iter().any(|dead| *id == **dead)))?;
     sockets.sweep()?;
-    beside::sweep(&options.roots.directories(), is_unwanted)?;
+    beside::sweep(directories, is_unwanted)?;
     match publish::withdraw(None, leaves) {
         // That was said already.
         Err(error) if firewall::is_denied(&error) => {}

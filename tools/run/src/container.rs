@@ -1,7 +1,7 @@
 //! A container's life from outside: the stages, the start, the end, and what is undone then.
 //!
 //! The claim comes first and goes last. Between the two there is at no moment a thing that nobody would undo: the
-//! duty is on disk before the first stage starts, and says what would be undone even of stages that were never
+//! holder is on disk before the first stage starts, and says what would be undone even of stages that were never
 //! reached.
 
 use std::fs::{File, OpenOptions};
@@ -14,20 +14,20 @@ use ::container::{ContainerId, Owner};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
-use stage::claim::{self, Claim, Duty};
+use stage::claim::{self, Claim, Holder};
 use stage::{ProcessEnd, Stage, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
 use crate::folder::Folder;
 use crate::guard::Guard;
-use crate::options::RunArgs;
 use crate::pipeline::Ending;
 use crate::plan::{self, RunPlan};
+use crate::request::RunRequest;
 use crate::{activation, detached, dry, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
-pub(crate) fn run(options: &RunArgs) -> Result<ExitCode> {
+pub(crate) fn run(options: &RunRequest) -> Result<ExitCode> {
     if options.gc {
         return sweep(options);
     }
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &RunArgs) -> Result<ExitCode> {
     let prepare = || -> Result<_> {
         // Under the claim: before it, another `run` of this name could be about to make it.
         ensure!(!exists()?, "container {id} already exists: `bundle delete {id}` frees its name");
-        claim.write(&Duty::own(&plan.bundle, &plan.undo))?;
+        claim.write(&Holder::own(&plan.bundle, &plan.undo))?;
         Ok((CidFile::create(options.cidfile.as_deref(), &id)?, Guard::start(&claim, &plan)?))
     };
     let (cid_file, guard) = match prepare() {
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &RunArgs) -> Result<ExitCode> {
     let Ended { code, started, rest } = execute(&plan, options, folder.as_ref(), (&claim, &signals));
     cid_file.keep_if(started);
     match rest {
-        // The claim's file stays, with the keeper's duty in it.
+        // The claim's file stays, and names the keeper.
         Rest::Kept => guard.dismiss(),
         Rest::Undone => {
             guard.dismiss();
@@ -106,7 +106,7 @@ pub(crate) fn run(options: &RunArgs) -> Result<ExitCode> {
 }
 
 /// Refuses what cannot be done here.
-fn check(options: &RunArgs) -> Result<()> {
+fn check(options: &RunRequest) -> Result<()> {
     if !rustix::thread::capabilities(None)?.effective.contains(CapabilitySet::SYS_ADMIN) {
         let without = "pull, unpack --flat and bundle --print work without it";
         bail!("CAP_SYS_ADMIN is missing (docker run --privileged gives it to a container); {without}");
@@ -150,7 +150,7 @@ impl Rest {
 
 fn execute(
     plan: &RunPlan,
-    options: &RunArgs,
+    options: &RunRequest,
     folder: Option<&Folder<'_>>,
     (claim, signals): (&Claim, &SignalFd),
 ) -> Ended {
@@ -177,14 +177,14 @@ fn execute(
 }
 
 /// Puts back the networks and ports that containers have lost where somebody has flushed the firewall.
-fn put_ports_back(options: &RunArgs) -> Result<()> {
+fn put_ports_back(options: &RunRequest) -> Result<()> {
     let mut restore = Stage::new(Tool::Portmap, ["restore"]);
     restore.option("--root", options.roots().argument());
     let status = restore.command()?.stdin(Stdio::null()).status().with_context(|| restore.to_string())?;
     if status.success() { Ok(()) } else { bail!("{restore}: {status}") }
 }
 
-fn end_of(plan: &RunPlan, options: &RunArgs, handed_over: Result<HandedOver>) -> Ended {
+fn end_of(plan: &RunPlan, options: &RunRequest, handed_over: Result<HandedOver>) -> Ended {
     match handed_over {
         Ok(HandedOver::Kept(code)) if options.is_attached() => {
             Ended { code: Ok(code), started: true, rest: Rest::Kept }
@@ -200,7 +200,7 @@ fn end_of(plan: &RunPlan, options: &RunArgs, handed_over: Result<HandedOver>) ->
     }
 }
 
-fn start(plan: &RunPlan, options: &RunArgs, signals: &SignalFd) -> Ended {
+fn start(plan: &RunPlan, options: &RunRequest, signals: &SignalFd) -> Ended {
     let ended = foreground::run(&plan.spawn, options, signals);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
@@ -219,7 +219,7 @@ fn undo_of(plan: &RunPlan, completed: &[Tool]) -> Vec<Undo> {
 }
 
 /// `--unshare`: becomes the command. Returns only why it cannot.
-fn execute_in_place(options: &RunArgs) -> anyhow::Error {
+fn execute_in_place(options: &RunRequest) -> anyhow::Error {
     let (program, arguments) = options.words();
     let error = Command::new(program).args(arguments).exec();
     let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
@@ -227,7 +227,7 @@ fn execute_in_place(options: &RunArgs) -> anyhow::Error {
 }
 
 /// `--gc`: undoes what killed processes have left, and puts back what others have taken.
-fn sweep(options: &RunArgs) -> Result<ExitCode> {
+fn sweep(options: &RunRequest) -> Result<ExitCode> {
     let directories = options.roots().directories();
     let swept = [claim::sweep(&directories)?, claim::sweep_ended(&directories)?];
     for id in swept.iter().flat_map(|swept| &swept.ids) {

@@ -1,7 +1,7 @@
-//! A container that is left running: `keep` starts it, and takes the duty of undoing the stages over.
+//! A container that is left running: `keep` starts it, and takes over: it undoes the stages.
 //!
-//! `keep` gets the claim's descriptor, and with it the lock. Its keeper writes itself into the duty. Which of both
-//! has the duty, if `keep` or its keeper is killed in between, is asked of the claim, never concluded from an exit
+//! `keep` gets the claim's descriptor, and with it the lock. Its keeper writes itself down as its holder. Which of both
+//! undoes the stages, if `keep` or its keeper is killed in between, is asked of the claim, never concluded from an exit
 //! status.
 
 use std::fs::File;
@@ -15,23 +15,23 @@ use stage::{Claim, Process, ProcessEnd};
 use sys::signal::SignalFd;
 
 use crate::foreground;
-use crate::options::RunArgs;
 use crate::plan::RunPlan;
+use crate::request::RunRequest;
 
 /// How the hand-over went.
 pub(crate) enum HandedOver {
-    /// The container's keeper has, or had, the duty. This is the exit code of who was attached.
+    /// The container's keeper holds the claim, or held it. This is the exit code of who was attached.
     Kept(u8),
-    /// `keep` was killed: its keeper, which has the duty, does what is to be done.
+    /// `keep` was killed: its keeper, which holds the claim, does what is to be done.
     Killed(u8),
-    /// There is no container, and the duty is ours still.
+    /// There is no container, and the claim is ours still.
     Failed(u8),
 }
 
 /// Starts `keep` with the stages' record and the claim on the container's name, and stays with it where that is attached.
 pub(crate) fn hand_over(
     plan: &RunPlan,
-    options: &RunArgs,
+    options: &RunRequest,
     record: &File,
     (claim, signals): (&Claim, &SignalFd),
 ) -> Result<HandedOver> {
@@ -63,7 +63,7 @@ pub(crate) fn hand_over(
         ProcessEnd::Exited(_) if kept => Ok(HandedOver::Kept(code)),
         // `keep` may have been killed before its keeper took over; then the keeper, which asks the same question
         // under the same lock, finds that it is being undone, and ends.
-        ProcessEnd::Killed(_) if kept || !claim.falls_to_us()? => Ok(HandedOver::Killed(code)),
+        ProcessEnd::Killed(_) if kept || !claim.end_if_abandoned()? => Ok(HandedOver::Killed(code)),
         _ => Ok(HandedOver::Failed(code)),
     }
 }

@@ -10,7 +10,7 @@ use stage::{Process, ProcessEnd, Stage};
 use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
-use crate::options::{RunArgs, Stream};
+use crate::request::{RunRequest, StandardStream};
 
 /// How a child is waited for.
 pub(crate) struct WaitManner<'a> {
@@ -23,7 +23,7 @@ pub(crate) struct WaitManner<'a> {
 }
 
 /// Runs `spawn` in the foreground and returns how it ended: as the container did.
-pub(crate) fn run(spawn: &Stage, options: &RunArgs, signals: &SignalFd) -> Result<ProcessEnd> {
+pub(crate) fn run(spawn: &Stage, options: &RunRequest, signals: &SignalFd) -> Result<ProcessEnd> {
     let mut command = spawn.command()?;
     hide(&mut command, options);
     // spawn in turn arranges that the container dies with it.
@@ -41,14 +41,14 @@ pub(crate) fn run(spawn: &Stage, options: &RunArgs, signals: &SignalFd) -> Resul
 }
 
 /// Takes away the standard streams that are not the container's.
-pub(crate) fn hide(command: &mut Command, options: &RunArgs) {
-    if !options.shows(Stream::Stdin) {
+pub(crate) fn hide(command: &mut Command, options: &RunRequest) {
+    if !options.shows(StandardStream::Stdin) {
         command.stdin(Stdio::null());
     }
-    if !options.shows(Stream::Stdout) {
+    if !options.shows(StandardStream::Stdout) {
         command.stdout(Stdio::null());
     }
-    if !options.shows(Stream::Stderr) {
+    if !options.shows(StandardStream::Stderr) {
         command.stderr(Stdio::null());
     }
 }

@@ -24,7 +24,7 @@ const DONE: &str = "done";
 /// What it says when it could not undo everything.
 const LEFT: &str = "left";
 
-/// A guard that is on duty until it is dismissed.
+/// A guard that watches until it is dismissed.
 #[derive(Debug)]
 pub(crate) struct Guard(File);
 
@@ -63,7 +63,7 @@ impl Guard {
 pub(crate) fn main() -> ExitCode {
     match guard() {
         Ok(()) => ExitCode::SUCCESS,
-        // There is nobody to be told. The claim keeps its duty, for the next run.
+        // There is nobody to be told. The claim keeps what is to be undone, for the next run.
         Err(_) => ExitCode::FAILURE,
     }
 }
@@ -78,12 +78,12 @@ fn guard() -> Result<()> {
         Some(DONE) => return Ok(()),
         Some(LEFT) => claim.is_ending(),
         // Not if the container has a keeper by now.
-        _ if !claim.falls_to_us()? => return Ok(()),
+        _ if !claim.end_if_abandoned()? => return Ok(()),
         _ => {}
     }
-    // The duty of the moment, not the one that `run` had at first: a keeper that is gone again may have written
+    // What the claim says now, not what `run` wrote at first: a keeper that is gone again may have written
     // another.
-    let undone = claim.duty()?.map_or(Ok(()), |duty| undo::carry_out_at_last(&duty.undo));
+    let undone = claim.holder()?.map_or(Ok(()), |holder| undo::carry_out_at_last(&holder.undo));
     // Released only if nothing is left.
     undone.map(|()| claim.release())
 }

@@ -13,6 +13,7 @@ mod guard;
 mod options;
 mod pipeline;
 mod plan;
+mod request;
 mod script;
 
 use std::process::ExitCode;
@@ -22,6 +23,6 @@ use options::RunArgs;
 fn main() -> ExitCode {
     match std::env::args_os().next() {
         Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main(cli::Codes::CONTAINER, |options: RunArgs| container::run(&options.activated()?.entered()?)),
+        _ => cli::main(cli::Codes::CONTAINER, |args: RunArgs| container::run(&args.request.activated()?.entered()?)),
     }
 }

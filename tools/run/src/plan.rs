@@ -8,7 +8,7 @@ use container::{ContainerId, Directories, Owner};
 use stage::undo::Made;
 use stage::{Stage, Tool, Undo};
 
-use crate::options::{NetworkOption, RunArgs, Stream};
+use crate::request::{NetworkOption, RunRequest, StandardStream};
 
 /// Where a container finds the service manager's socket.
 const NOTIFY: &str = "/run/notify.sock";
@@ -37,7 +37,7 @@ pub(crate) struct RunPlan {
 /// Computes the plan for a container named `id`, all of which will be the owner's.
 ///
 /// It asks the file system for nothing but another runtime's program, so that the same words give the same plan.
-pub(crate) fn plan(options: &RunArgs, id: &ContainerId, owner: Owner) -> Result<RunPlan, cli::Usage> {
+pub(crate) fn plan(options: &RunRequest, id: &ContainerId, owner: Owner) -> Result<RunPlan, cli::Usage> {
     let image = options.image()?;
     for network in &options.network {
         if let (true, NetworkOption::Named(name)) = (options.rootless, network) {
@@ -88,7 +88,7 @@ pub(crate) fn plan(options: &RunArgs, id: &ContainerId, owner: Owner) -> Result<
     })
 }
 
-fn image_stages(options: &RunArgs, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
+fn image_stages(options: &RunRequest, image: &OsStr, root: &[OsString]) -> Vec<Stage> {
     if options.rootfs {
         return Vec::new();
     }
@@ -100,7 +100,7 @@ fn image_stages(options: &RunArgs, image: &OsStr, root: &[OsString]) -> Vec<Stag
     vec![pull, Stage::new(Tool::Unpack, root)]
 }
 
-fn bundle_stage(options: &RunArgs, made: &Made<'_>, image: &OsStr, root: &[OsString]) -> Stage {
+fn bundle_stage(options: &RunRequest, made: &Made<'_>, image: &OsStr, root: &[OsString]) -> Stage {
     let mut bundle = Stage::new(Tool::Bundle, root);
     bundle.push(["--id", made.id]);
     bundle.option("--owner", made.owner.map(|owner| owner.to_string()));
@@ -125,7 +125,7 @@ fn bundle_stage(options: &RunArgs, made: &Made<'_>, image: &OsStr, root: &[OsStr
     bundle
 }
 
-fn network_stage(options: &RunArgs, root: &[OsString]) -> Option<Stage> {
+fn network_stage(options: &RunRequest, root: &[OsString]) -> Option<Stage> {
     let mut ns = Stage::new(Tool::Ns, ["add"]);
     ns.push(root);
     match options.network.as_slice() {
@@ -151,7 +151,7 @@ fn network_stage(options: &RunArgs, root: &[OsString]) -> Option<Stage> {
     Some(ns)
 }
 
-fn portmap_stage(options: &RunArgs, root: &[OsString]) -> Option<Stage> {
+fn portmap_stage(options: &RunRequest, root: &[OsString]) -> Option<Stage> {
     let publishes = !options.publish.is_empty() || options.publish_all;
     // As with docker: in the host's network every port is published as it is, without one there is nothing to reach.
     if !publishes || matches!(options.network.as_slice(), [NetworkOption::Host | NetworkOption::None]) {
@@ -165,7 +165,7 @@ fn portmap_stage(options: &RunArgs, root: &[OsString]) -> Option<Stage> {
     Some(portmap)
 }
 
-fn spawn_stage(options: &RunArgs, bundle: &Path, of: &Made<'_>) -> Stage {
+fn spawn_stage(options: &RunRequest, bundle: &Path, of: &Made<'_>) -> Stage {
     let id = of.id;
     let mut spawn = of.runtime();
     spawn.push(of.runtime.map(|_| "run"));
@@ -177,7 +177,7 @@ fn spawn_stage(options: &RunArgs, bundle: &Path, of: &Made<'_>) -> Stage {
     spawn
 }
 
-fn keep_stage(options: &RunArgs, root: &[OsString]) -> Stage {
+fn keep_stage(options: &RunRequest, root: &[OsString]) -> Stage {
     let mut keep = Stage::new(Tool::Keep, root);
     for (set, flag) in [(options.removes(), "--rm"), (options.interactive, "--interactive")] {
         keep.push(set.then_some(flag));
@@ -192,7 +192,7 @@ fn keep_stage(options: &RunArgs, root: &[OsString]) -> Stage {
     keep.option("--sdnotify", &more.sdnotify);
     if options.is_attached() {
         keep.push(["--attach"]);
-        keep.push((!options.shows(Stream::Stdin)).then_some("--no-stdin"));
+        keep.push((!options.shows(StandardStream::Stdin)).then_some("--no-stdin"));
         keep.push((!options.sig_proxy).then_some("--sig-proxy=false"));
         keep.option("--detach-keys", &options.detach_keys);
     }
@@ -209,7 +209,7 @@ fn replace_stage(id: &ContainerId, root: &[OsString]) -> Stage {
 
 /// Returns another runtime's program. Its states are apart from those of its other callers, so that undoing never meets a
 /// container of theirs.
-fn runtime(options: &RunArgs) -> Result<Option<PathBuf>, cli::Usage> {
+fn runtime(options: &RunRequest) -> Result<Option<PathBuf>, cli::Usage> {
     let Some(wanted) = &options.runtime else { return Ok(None) };
     let refused = |why: &str| cli::Usage(format!("--runtime {}: {why}", wanted.display()));
     if options.detach || options.is_attached() {
@@ -223,18 +223,19 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::options::RunArgs;
 
     fn words(stage: &Stage) -> String {
         let arguments: Vec<_> = stage.arguments.iter().map(|argument| argument.to_str().unwrap()).collect();
         format!("{} {}", stage.tool.name(), arguments.join(" "))
     }
 
-    fn planned(options: &RunArgs) -> Result<RunPlan, cli::Usage> {
+    fn planned(options: &RunRequest) -> Result<RunPlan, cli::Usage> {
         plan(options, &"web".parse().unwrap(), "0000001a-00000002".parse().unwrap())
     }
 
     fn lines(command_line: &str) -> Vec<String> {
-        let options = RunArgs::parse_from(command_line.split(' '));
+        let options = RunArgs::parse_from(command_line.split(' ')).request;
         let plan = planned(&options).unwrap();
         let undo = plan.undo.iter().map(|undo| &undo.stage);
         plan.stages.iter().chain([&plan.spawn]).chain(undo).map(words).collect()
@@ -262,7 +263,7 @@ mod tests {
     #[test]
     fn keep_is_told_what_a_container_in_the_background_shall_do() {
         let line = "run --root /r -di --restart always --log-opt max-size=1m --timeout 9 nginx";
-        let plan = planned(&RunArgs::parse_from(line.split(' '))).unwrap();
+        let plan = planned(&RunArgs::parse_from(line.split(' ')).request).unwrap();
         assert_eq!(
             words(&plan.keep),
             "keep --root /r --interactive --timeout 9 --restart always --log-opt max-size=1m"
@@ -279,7 +280,7 @@ mod tests {
             ("run --network lab --network back:alias=db,mac=02:00:00:00:00:07,ip6=fd00::7 x", Ok(())),
             ("run --network lab --network host x", Err("several --network must all be bridges")),
         ] {
-            let planned = planned(&RunArgs::parse_from(line.split(' '))).map(drop).map_err(|usage| usage.0);
+            let planned = planned(&RunArgs::parse_from(line.split(' ')).request).map(drop).map_err(|usage| usage.0);
             assert_eq!(planned, want.map_err(str::to_owned), "{line}");
         }
     }

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use stage::{Stage, Tool, word};
 
 use crate::folder;
-use crate::options::{RunArgs, Stream};
 use crate::plan::RunPlan;
+use crate::request::{RunRequest, StandardStream};
 
 /// Returns the script. It needs the tools in PATH and a POSIX shell, nothing else.
-pub(crate) fn script(plan: &RunPlan, options: &RunArgs) -> String {
+pub(crate) fn script(plan: &RunPlan, options: &RunRequest) -> String {
     let script = steps(plan, options);
     if !options.rootless {
         return script;
@@ -20,7 +20,7 @@ pub(crate) fn script(plan: &RunPlan, options: &RunArgs) -> String {
     format!("exec {unshare}\n")
 }
 
-fn steps(plan: &RunPlan, options: &RunArgs) -> String {
+fn steps(plan: &RunPlan, options: &RunRequest) -> String {
     let mut script = String::new();
     if let Some(trace) = options.trace() {
         let trace = word(std::path::absolute(&trace).unwrap_or(trace).as_os_str());
@@ -61,10 +61,10 @@ fn steps(plan: &RunPlan, options: &RunArgs) -> String {
     line(&mut script, &format!("trap {} EXIT", word(format!("code=$?; {undo}; exit $code").as_ref())));
     // A shell that a signal ends runs no EXIT trap in every sh (dash does not); `exit` does.
     line(&mut script, "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP");
-    if options.shows(Stream::Stdin) || options.runtime.is_some() {
+    if options.shows(StandardStream::Stdin) || options.runtime.is_some() {
         // The record would be the container's standard input, and another runtime reads none.
         line(&mut script, &format!("{pipeline} >/dev/null || exit 125"));
-        let input = if options.shows(Stream::Stdin) { "" } else { " </dev/null" };
+        let input = if options.shows(StandardStream::Stdin) { "" } else { " </dev/null" };
         line(&mut script, &format!("{}{input}", start(&plan.spawn, options)));
     } else {
         line(&mut script, &format!("{pipeline} | {}", start(&filter(&plan.spawn), options)));
@@ -73,20 +73,20 @@ fn steps(plan: &RunPlan, options: &RunArgs) -> String {
 }
 
 /// Returns how `spawn` is called: with its time, and the streams that are wanted of it.
-fn start(spawn: &Stage, options: &RunArgs) -> String {
+fn start(spawn: &Stage, options: &RunRequest) -> String {
     let limit = options.timeout.map_or_else(String::new, |time| format!("timeout --foreground -s KILL {time} "));
     hidden(&format!("{limit}{spawn}"), options)
 }
 
 /// Hides the output that is not wanted.
-fn hidden(command: &str, options: &RunArgs) -> String {
-    let streams = [(Stream::Stdout, " >/dev/null"), (Stream::Stderr, " 2>/dev/null")];
+fn hidden(command: &str, options: &RunRequest) -> String {
+    let streams = [(StandardStream::Stdout, " >/dev/null"), (StandardStream::Stderr, " 2>/dev/null")];
     let hidden = streams.iter().filter(|(stream, _)| !options.shows(*stream)).map(|(_, redirection)| *redirection);
     format!("{command}{}", hidden.collect::<String>())
 }
 
 /// Returns the stages; with `--keep` their records are copied on the way.
-fn pipeline(plan: &RunPlan, options: &RunArgs) -> String {
+fn pipeline(plan: &RunPlan, options: &RunRequest) -> String {
     let stage = |(number, stage): (usize, &Stage)| match &options.folder {
         Some(folder) => format!("{stage} | tee {}", word(folder::record(folder, number, stage.tool).as_os_str())),
         None => stage.to_string(),
@@ -110,11 +110,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::options::RunArgs;
     use crate::plan::plan;
 
     #[test]
     fn the_pipeline_is_the_one_that_a_person_would_type() {
-        let options = RunArgs::parse_from(["run", "--root", "/r", "--rm", "-p", "8080:80", "nginx"]);
+        let options = RunArgs::parse_from(["run", "--root", "/r", "--rm", "-p", "8080:80", "nginx"]).request;
         let script =
             script(&plan(&options, &"web".parse().unwrap(), "0000001a-00000002".parse().unwrap()).unwrap(), &options);
         assert_eq!(

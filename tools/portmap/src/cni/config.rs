@@ -90,7 +90,7 @@ impl Config {
         self.cni_version.as_deref().filter(|version| !version.is_empty()).unwrap_or("0.1.0")
     }
 
-    /// Returns the ports to publish. Those without a port of the host are the runtime's wish for nothing.
+    /// Returns the ports to publish. Those without a port of the host publish nothing: runtimes write them.
     pub(super) fn specs(&self) -> anyhow::Result<Vec<PortSpec>> {
         self.check_keys()?;
         let ports = self.runtime.port_mappings.as_deref().unwrap_or_default();

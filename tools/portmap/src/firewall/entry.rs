@@ -50,7 +50,9 @@ pub(super) fn place_of(mapping: &Mapping) -> Place {
 pub(super) fn place(step: &MappingStep) -> Place {
     match step {
         MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => place_of(mapping),
-        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => (family(hairpin.target), hairpin.held_by),
+        MappingStep::RemoveHairpin(hairpin) | MappingStep::AddHairpin(hairpin) => {
+            (family(hairpin.target), hairpin.held_by)
+        }
     }
 }
 
@@ -58,7 +60,7 @@ pub(super) fn place(step: &MappingStep) -> Place {
 pub(super) fn set(step: &MappingStep) -> String {
     match step {
         MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => map(mapping).to_owned(),
-        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => hairpins(hairpin.network.prefix),
+        MappingStep::RemoveHairpin(hairpin) | MappingStep::AddHairpin(hairpin) => hairpins(hairpin.network.prefix),
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) fn set(step: &MappingStep) -> String {
 pub(super) fn message(step: &MappingStep, table: Table<'_>) -> (Raw, u16) {
     let element = match step {
         MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => mapping_element(mapping),
-        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => hairpin_element(hairpin),
+        MappingStep::RemoveHairpin(hairpin) | MappingStep::AddHairpin(hairpin) => hairpin_element(hairpin),
     };
     let set = set(step);
     if step.adds() { (element.create(table, &set), flag::CREATE) } else { (element.delete(table, &set), 0) }

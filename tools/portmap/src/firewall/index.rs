@@ -79,7 +79,7 @@ fn entry(step: &MappingStep) -> Option<(Vec<u8>, Vec<u32>)> {
             lists.extend(mapping.host_ip.map(|_| of_port(mapping.protocol, mapping.host.first)));
             is_listed(mapping).then(|| (entry::full_key(mapping, mapping.host.first), lists))
         }
-        MappingStep::Unloop(hairpin) | MappingStep::Loop(hairpin) => {
+        MappingStep::RemoveHairpin(hairpin) | MappingStep::AddHairpin(hairpin) => {
             let prefix = entry::padded(hairpin.network.prefix.into());
             let network = octets(hairpin.network.network().address);
             Some(([&network[..], &[0; 4], &prefix].concat(), vec![of_target(hairpin.target)]))

@@ -157,7 +157,7 @@ impl<'a> View<'a> {
     pub(super) fn left(&self, place: Place, steps: &[MappingStep]) -> usize {
         let of = |step: &MappingStep| match step {
             MappingStep::Withdraw(mapping) | MappingStep::Publish(mapping) => entry::place_of(mapping) == place,
-            MappingStep::Unloop(_) | MappingStep::Loop(_) => false,
+            MappingStep::RemoveHairpin(_) | MappingStep::AddHairpin(_) => false,
         };
         let number = |adds| steps.iter().filter(|step| of(step) && step.adds() == adds).count();
         (self.table(place).map_or(0, |table| table.count) + number(true)).saturating_sub(number(false))
@@ -175,16 +175,16 @@ impl<'a> View<'a> {
         let mappings = self.known.mappings.iter().filter(|m| entry::place_of(m) == place).cloned();
         let hairpins = self.known.hairpins.iter().filter(|h| (entry::family(h.target), h.held_by) == place).cloned();
         let mut all: Vec<MappingStep> =
-            mappings.map(MappingStep::Publish).chain(hairpins.map(MappingStep::Loop)).collect();
+            mappings.map(MappingStep::Publish).chain(hairpins.map(MappingStep::AddHairpin)).collect();
         for step in steps.iter().filter(|step| entry::place(step) == place) {
             match step {
                 MappingStep::Withdraw(gone) => {
                     all.retain(|step| !matches!(step, MappingStep::Publish(there) if there == gone));
                 }
-                MappingStep::Unloop(gone) => {
-                    all.retain(|step| !matches!(step, MappingStep::Loop(there) if there == gone));
+                MappingStep::RemoveHairpin(gone) => {
+                    all.retain(|step| !matches!(step, MappingStep::AddHairpin(there) if there == gone));
                 }
-                MappingStep::Publish(_) | MappingStep::Loop(_) => all.push(step.clone()),
+                MappingStep::Publish(_) | MappingStep::AddHairpin(_) => all.push(step.clone()),
             }
         }
         all

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::Token;
-use super::door::{Door, Doors, Inside};
+use super::frontend::{Frontend, Frontends, Inside};
 use super::readiness;
 
 /// As long as connection tracking keeps a flow that goes both ways.
@@ -24,10 +24,10 @@ const MOST: usize = 1024;
 const DATAGRAM: usize = 1 << 16;
 const EACH_TURN: usize = 64;
 
-/// What tells a flow from others: the door, who sends, and the address of the host that datagrams are sent to.
+/// What tells a flow from others: the frontend, who sends, and the address of the host that datagrams are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Ends {
-    door: u32,
+    frontend: u32,
     client: SocketAddr,
     host: Option<IpAddr>,
 }
@@ -51,17 +51,17 @@ pub(super) struct Flows {
 
 impl Flows {
     /// Hands what came from clients to the container.
-    pub(super) fn receive(&mut self, index: u32, door: &Door, epoll: &OwnedFd) {
+    pub(super) fn receive(&mut self, index: u32, frontend: &Frontend, epoll: &OwnedFd) {
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
-            let (length, client, host) = match sys::datagram::receive(door.socket.as_fd(), &mut self.buffer) {
+            let (length, client, host) = match sys::datagram::receive(frontend.socket.as_fd(), &mut self.buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
                 Err(_) => return,
             };
             // Each client has its own socket, since the answer's only address is the port that the container answers
             // to.
-            let Ok(flow) = self.flow(Ends { door: index, client, host }, &door.inside, epoll) else { continue };
+            let Ok(flow) = self.flow(Ends { frontend: index, client, host }, &frontend.inside, epoll) else { continue };
             let socket = self.by_index.get_mut(&flow).map(|flow| {
                 flow.used = Instant::now();
                 &flow.socket
@@ -76,7 +76,7 @@ impl Flows {
     }
 
     /// Hands the container's answers to the client.
-    pub(super) fn answer(&mut self, index: u32, doors: &Doors) {
+    pub(super) fn answer(&mut self, index: u32, frontends: &Frontends) {
         self.buffer.resize(DATAGRAM, 0);
         for _ in 0..EACH_TURN {
             let Some(flow) = self.by_index.get_mut(&index) else { return };
@@ -84,8 +84,8 @@ impl Flows {
                 Ok((_, length)) => {
                     flow.used = Instant::now();
                     let datagram = self.buffer.get(..length).unwrap_or_default();
-                    let Ends { door, client, host } = flow.ends;
-                    let socket = doors.get(door).map(|door| door.socket.as_fd());
+                    let Ends { frontend, client, host } = flow.ends;
+                    let socket = frontends.get(frontend).map(|frontend| frontend.socket.as_fd());
                     // From the address that the client asked: on a host with several, any other would be thrown away
                     // by it.
                     let _lost = socket.map(|socket| sys::datagram::send(socket, datagram, client, host));

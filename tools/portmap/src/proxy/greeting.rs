@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use netlink::route::octets;
 use rustix::net;
 
-use crate::options::ProxyProtocol;
+use crate::request::ProxyProtocol;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, and the command PROXY.

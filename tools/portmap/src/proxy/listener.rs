@@ -15,28 +15,28 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use crate::control::{SocketName, stream_socket};
 use crate::probe;
-use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, Served, SocketSpec, Span, Wish, any};
+use crate::spec::{ContainerEnd, HostEnd, HostPorts, PortSpec, PublishFlag, Served, SocketSpec, Span, any};
 
 use super::destination::SocketPath;
-use super::door::{BACKLOG, Door, Inside, Origin, hold_alone, relay_well};
+use super::frontend::{BACKLOG, Frontend, Inside, Origin, hold_alone, relay_well};
 
 /// A socket at the host's side.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(super) door: Door,
+    pub(super) frontend: Frontend,
     pub(super) name: Option<SocketName>,
 }
 
 impl Listener {
     fn new(socket: OwnedFd, origin: Origin, served: Served, inside: Inside) -> Self {
-        Self { door: Door::new(socket, origin, served, inside), name: None }
+        Self { frontend: Frontend::new(socket, origin, served, inside), name: None }
     }
 
     /// Has it serve what translation cannot lead to the container's addresses, from outside.
     pub(crate) fn beside(mut self, addresses: &[IpAddr]) -> Self {
-        let (Some((at, _)), Inside::Port(port)) = (self.port(), &self.door.inside) else { return self };
+        let (Some((at, _)), Inside::Port(port)) = (self.port(), &self.frontend.inside) else { return self };
         let of_family = addresses.iter().find(|address| address.is_ipv4() == at.is_ipv4());
-        self.door.inside = match (of_family.or(addresses.first()), at.is_ipv4() && of_family.is_some()) {
+        self.frontend.inside = match (of_family.or(addresses.first()), at.is_ipv4() && of_family.is_some()) {
             (Some(address), false) => Inside::Address(SocketAddr::new(*address, *port)),
             _ => Inside::Nothing,
         };
@@ -51,12 +51,12 @@ impl Listener {
 
     /// Returns what records say of it.
     pub(crate) fn served(&self) -> &Served {
-        &self.door.served
+        &self.frontend.served
     }
 
     /// Returns the port that it holds, if it made that itself.
     pub(crate) fn port(&self) -> Option<(SocketAddr, Protocol)> {
-        match (self.door.origin, self.served()) {
+        match (self.frontend.origin, self.served()) {
             (Origin::Port(address), Served::Port(port)) => Some((address, port.protocol)),
             (Origin::Port(address), Served::Socket(_)) => Some((address, Protocol::Tcp)),
             _ => None,
@@ -64,7 +64,7 @@ impl Listener {
     }
 }
 
-/// What listening needs to know beside the wishes.
+/// What listening needs to know beside what is published.
 pub(crate) struct Surroundings<'a> {
     /// Where the processes are found that have ports.
     pub(crate) directories: &'a Directories,
@@ -73,13 +73,13 @@ pub(crate) struct Surroundings<'a> {
 }
 
 /// Takes what is asked for.
-pub(crate) fn listen(wishes: &[Wish], surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
+pub(crate) fn listen(flags: &[PublishFlag], surroundings: &Surroundings<'_>) -> anyhow::Result<Vec<Listener>> {
     super::relay_limit();
     let mut listeners = Vec::new();
-    for wish in wishes {
-        listeners.extend(match wish {
-            Wish::Ports(spec) => at_ports(spec, surroundings)?,
-            Wish::Socket(spec) => at_socket(spec, surroundings).with_context(|| format!("publish {spec}"))?,
+    for flag in flags {
+        listeners.extend(match flag {
+            PublishFlag::Ports(spec) => at_ports(spec, surroundings)?,
+            PublishFlag::Socket(spec) => at_socket(spec, surroundings).with_context(|| format!("publish {spec}"))?,
         });
     }
     Ok(listeners)

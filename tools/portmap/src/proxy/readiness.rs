@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use sys::sockets;
 
 use super::destination::{Destination, unix_table};
-use super::door::{Doors, Inside};
+use super::frontend::{Frontends, Inside};
 
 const SOONEST: Duration = Duration::from_millis(5);
 const LATEST: Duration = Duration::from_millis(100);
@@ -31,8 +31,8 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    pub(super) fn of(doors: &Doors) -> Self {
-        let waiting = doors.iter().any(|(_, door)| !door.is_for_datagrams());
+    pub(super) fn of(frontends: &Frontends) -> Self {
+        let waiting = frontends.iter().any(|(_, frontend)| !frontend.is_for_datagrams());
         Self { waiting, pause: SOONEST, next: Instant::now(), began: Instant::now() }
     }
 
@@ -46,22 +46,22 @@ impl Readiness {
         self.waiting.then(|| self.next.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
     }
 
-    /// Opens the doors for which somebody listens now.
-    pub(super) fn check(&mut self, doors: &Doors) -> anyhow::Result<()> {
+    /// Opens the frontends for which somebody listens now.
+    pub(super) fn check(&mut self, frontends: &Frontends) -> anyhow::Result<()> {
         if !self.waiting || Instant::now() < self.next {
             return Ok(());
         }
         let (mut tcp, mut unix) = (None, None);
         self.waiting = false;
-        for (index, door) in doors.iter() {
-            if door.is_for_datagrams() || door.is_open() {
+        for (index, frontend) in frontends.iter() {
+            if frontend.is_for_datagrams() || frontend.is_open() {
                 continue;
             }
-            let to = match &door.inside {
+            let to = match &frontend.inside {
                 Inside::Address(address) => Some(Destination::Address(*address)),
                 Inside::Nothing => continue,
                 Inside::Port(port) => {
-                    // One reading for all doors, however many there are.
+                    // One reading for all frontends, however many there are.
                     let to = tcp.get_or_insert_with(listening).iter().find(|address| address.port() == *port);
                     to.map(|to| Destination::Address(reachable(*to)))
                 }
@@ -71,10 +71,10 @@ impl Readiness {
                 }
             };
             match to {
-                Some(to) => match doors.open(index, to) {
+                Some(to) => match frontends.open(index, to) {
                     // Somebody was quicker: their end is waited for.
                     Err(error) if error == Errno::ADDRINUSE => {
-                        log::warn!("listen for {}: {error}", door.served);
+                        log::warn!("listen for {}: {error}", frontend.served);
                         self.waiting = true;
                     }
                     opened => opened.context("listen for the container")?,

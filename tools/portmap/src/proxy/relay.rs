@@ -23,8 +23,8 @@ pub(super) enum Failure {
 /// A client and the container, connected.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// The door by which the client came.
-    pub(super) door: u32,
+    /// The frontend by which the client came.
+    pub(super) frontend: u32,
     client: OwnedFd,
     server: OwnedFd,
     there: Direction,
@@ -34,12 +34,12 @@ pub(super) struct Relay {
 impl Relay {
     /// Connects an accepted client to the container, which is told the greeting before the client's first byte. Where
     /// nobody listens there, the client's connection is reset.
-    pub(super) fn connect(client: OwnedFd, door: u32, to: &Destination, greeting: Vec<u8>) -> Result<Self, Errno> {
+    pub(super) fn connect(client: OwnedFd, frontend: u32, to: &Destination, greeting: Vec<u8>) -> Result<Self, Errno> {
         let server = to.connect().inspect_err(|_| reset(&client))?;
         // It does not change what arrives; it only makes it arrive sooner.
         let _sooner = sockopt::set_tcp_nodelay(&server, true);
         let (there, back) = (Direction::beginning_with(greeting), Direction::default());
-        Ok(Self { door, client, server, there, back })
+        Ok(Self { frontend, client, server, there, back })
     }
 
     /// Has both sides watched: what they can do already is their first event.

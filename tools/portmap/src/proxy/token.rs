@@ -9,13 +9,13 @@ const NUMBER_BITS: u32 = 56;
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// Somebody comes to a door.
-    Door(u32),
-    /// A door was shut.
+    /// Somebody comes to a frontend.
+    Frontend(u32),
+    /// A frontend was shut.
     Shut,
     /// One side of a connection.
     Relay { side: Side, number: u64 },
-    /// A client's datagrams come to a door.
+    /// A client's datagrams come to a frontend.
     Datagrams(u32),
     /// An answer to a client's datagrams.
     Flow(u32),
@@ -36,7 +36,7 @@ impl Token {
     /// Eight bits for the kind, the others for the number.
     pub(super) fn data(self) -> EventData {
         let (kind, number) = match self {
-            Self::Door(index) => (1, index.into()),
+            Self::Frontend(index) => (1, index.into()),
             Self::Relay { side: Side::Client, number } => (2, number),
             Self::Relay { side: Side::Server, number } => (3, number),
             Self::Flow(index) => (4, index.into()),
@@ -52,7 +52,7 @@ impl Token {
         let number = data.u64() & ((1 << NUMBER_BITS) - 1);
         let relay = |side| Self::Relay { side, number };
         let indexed =
-            u32::try_from(number).ok().map(|index| [Self::Door(index), Self::Flow(index), Self::Datagrams(index)]);
+            u32::try_from(number).ok().map(|index| [Self::Frontend(index), Self::Flow(index), Self::Datagrams(index)]);
         let others = [relay(Side::Client), relay(Side::Server), Self::Control, Self::End, Self::Shut];
         others.into_iter().chain(indexed.into_iter().flatten()).find(|token| token.data().u64() == data.u64())
     }
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_written() {
         for token in [
-            Token::Door(7),
+            Token::Frontend(7),
             Token::Shut,
             Token::Datagrams(9),
             Token::Relay { side: Side::Client, number: (1 << NUMBER_BITS) - 1 },

@@ -11,10 +11,10 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventFlags};
 use rustix::io::Errno;
 
-use crate::options::ProxyProtocol;
+use crate::request::ProxyProtocol;
 
 use super::direction::{Stores, Turn};
-use super::door::Doors;
+use super::frontend::Frontends;
 use super::greeting;
 use super::relay::{Failure, Relay};
 use super::token::Token;
@@ -26,7 +26,7 @@ const FULL: Duration = Duration::from_millis(100);
 
 /// What the thread works on.
 pub(super) struct Worker {
-    doors: Arc<Doors>,
+    frontends: Arc<Frontends>,
     number: usize,
     /// How the container learns whom a connection is from.
     greeting: Option<ProxyProtocol>,
@@ -36,15 +36,15 @@ pub(super) struct Worker {
     /// Relays that had more to do than one turn allows.
     unfinished: Vec<u64>,
     stores: Stores,
-    /// Whether it waits at no door, because there is no room for more.
+    /// Whether it waits at no frontend, because there is no room for more.
     full: bool,
 }
 
 impl Worker {
     /// Makes the part of the thread of that number.
-    pub(super) fn new(doors: Arc<Doors>, number: usize, greeting: Option<ProxyProtocol>) -> Self {
+    pub(super) fn new(frontends: Arc<Frontends>, number: usize, greeting: Option<ProxyProtocol>) -> Self {
         let (relays, unfinished, stores) = (HashMap::new(), Vec::new(), Stores::default());
-        Self { doors, number, greeting, relays, last: 0, unfinished, stores, full: false }
+        Self { frontends, number, greeting, relays, last: 0, unfinished, stores, full: false }
     }
 
     /// Works until the process ends.
@@ -75,7 +75,7 @@ impl Worker {
             (true, full) => full.then_some(FULL),
         };
         let timeout = own.into_iter().chain(most).min().and_then(|timeout| Timespec::try_from(timeout).ok());
-        match epoll::wait(self.doors.epoll(self.number), buffer, timeout.as_ref()) {
+        match epoll::wait(self.frontends.epoll(self.number), buffer, timeout.as_ref()) {
             Ok((events, _)) => Ok(events),
             Err(Errno::INTR) => Ok(&mut []),
             Err(error) => Err(error.into()),
@@ -85,7 +85,7 @@ impl Worker {
     /// Does what an event asks for.
     pub(super) fn handle(&mut self, token: Token, event: EventFlags) {
         match token {
-            Token::Door(index) => self.accept(index),
+            Token::Frontend(index) => self.accept(index),
             Token::Relay { side, number } => {
                 if let Some(relay) = self.relays.get_mut(&number) {
                     relay.changed(side, event);
@@ -105,20 +105,20 @@ impl Worker {
         for number in unfinished {
             self.turn(number);
         }
-        if self.full && self.doors.room.is_left() {
+        if self.full && self.frontends.room.is_left() {
             self.full = false;
-            self.doors.come_back(self.number);
+            self.frontends.come_back(self.number);
         }
     }
 
     /// Takes one who came. There may be more: the next are taken in turn with what else is to do, by any thread.
     fn accept(&mut self, index: u32) {
-        if !self.doors.room.is_left() {
+        if !self.frontends.room.is_left() {
             return self.leave();
         }
-        let Some(door) = self.doors.get(index) else { return };
-        let Some(to) = door.destination() else { return };
-        let client = match door.accept() {
+        let Some(frontend) = self.frontends.get(index) else { return };
+        let Some(to) = frontend.destination() else { return };
+        let client = match frontend.accept() {
             Ok(client) => client,
             // The connection stays in the kernel's queue, and the socket readable: waiting at it would be a busy
             // loop.
@@ -129,14 +129,14 @@ impl Worker {
         let greeting = self.greeting.map(|version| greeting::of(&client, version)).unwrap_or_default();
         match Relay::connect(client, index, &to, greeting) {
             Ok(relay) => self.add(relay),
-            Err(error) => self.doors.shut(index, error),
+            Err(error) => self.frontends.shut(index, error),
         }
     }
 
     fn add(&mut self, relay: Relay) {
-        self.doors.room.take();
+        self.frontends.room.take();
         self.last += 1;
-        let registered = relay.register(self.doors.epoll(self.number), self.last);
+        let registered = relay.register(self.frontends.epoll(self.number), self.last);
         self.relays.insert(self.last, relay);
         if registered.is_err() {
             self.remove(self.last);
@@ -145,7 +145,7 @@ impl Worker {
 
     fn remove(&mut self, number: u64) {
         self.relays.remove(&number);
-        self.doors.room.give_back();
+        self.frontends.room.give_back();
     }
 
     /// Moves what can be moved in both directions of a connection.
@@ -156,9 +156,9 @@ impl Worker {
             Ok(Turn::Unfinished) => self.unfinished.push(number),
             Ok(Turn::Done) | Err(Failure::Broken) => self.remove(number),
             Err(Failure::Unreachable(error)) => {
-                let door = relay.door;
+                let frontend = relay.frontend;
                 self.remove(number);
-                self.doors.shut(door, error);
+                self.frontends.shut(frontend, error);
             }
         }
     }
@@ -167,6 +167,6 @@ impl Worker {
     fn leave(&mut self) {
         debug!("{} connections: no more until one ends", self.relays.len());
         self.full = true;
-        self.doors.leave(self.number);
+        self.frontends.leave(self.number);
     }
 }

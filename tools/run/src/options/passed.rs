@@ -4,16 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-/// The options that go to `bundle` as they are, as `--long` and `--long=value`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BundleOptions(pub(crate) Vec<OsString>);
-
-impl BundleOptions {
-    /// Tells whether a flag was given.
-    pub(crate) fn has(&self, long: &str) -> bool {
-        self.0.iter().any(|option| option.to_str().and_then(|text| text.strip_prefix("--")) == Some(long))
-    }
-}
+use crate::request::BundleOptions;
 
 impl Args for BundleOptions {
     fn augment_args(command: Command) -> Command {

@@ -15,7 +15,7 @@ use super::{HostPorts, Malformed, PortSpec, Span, host_part, host_ports, port};
 
 /// One `-p`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum PublishFlag {
     /// Ports at both ends.
     Ports(PortSpec),
     /// A socket at one end or at both.
@@ -51,7 +51,7 @@ pub(crate) enum ContainerEnd {
 const UNIX: &str = "unix:";
 const DESCRIPTOR: &str = "fd:";
 
-impl FromStr for Wish {
+impl FromStr for PublishFlag {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
@@ -158,10 +158,10 @@ impl Served {
     }
 
     /// Tells whether this is among what somebody names.
-    pub(crate) fn is_named_by(&self, wish: &Wish) -> bool {
-        match (self, wish) {
-            (Self::Port(port), Wish::Ports(spec)) => spec.names(port),
-            (Self::Socket(spec), Wish::Socket(other)) => spec == other,
+    pub(crate) fn is_named_by(&self, flag: &PublishFlag) -> bool {
+        match (self, flag) {
+            (Self::Port(port), PublishFlag::Ports(spec)) => spec.names(port),
+            (Self::Socket(spec), PublishFlag::Socket(other)) => spec == other,
             _ => false,
         }
     }
@@ -208,12 +208,12 @@ mod tests {
             "fd:3:80",
             "fd:4:unix:/run/app.sock",
         ] {
-            let Wish::Socket(spec) = text.parse().unwrap() else { panic!("{text}") };
+            let PublishFlag::Socket(spec) = text.parse().unwrap() else { panic!("{text}") };
             assert_eq!(spec.to_string(), text);
         }
         let spec: SocketSpec = "unix:/run/x.sock:80/tcp".parse().unwrap();
         assert_eq!((spec.host, spec.container), (HostEnd::Path("/run/x.sock".into()), ContainerEnd::Port(80)));
-        assert!(matches!("8080:80".parse(), Ok(Wish::Ports(_))));
+        assert!(matches!("8080:80".parse(), Ok(PublishFlag::Ports(_))));
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
             "fd:2:80",
             "fd:-1:80",
         ] {
-            assert!(text.parse::<Wish>().is_err(), "{text}");
+            assert!(text.parse::<PublishFlag>().is_err(), "{text}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The host's sockets, as all threads that accept at them share them. A door is open only while somebody in the container
+//! The host's sockets, as all threads that accept at them share them. A frontend is open only while somebody in the container
 //! listens.
 //!
 //! Opening and shutting race between threads: one that has just accepted finds that nobody listens, while the first
-//! opens the door for a new listener. Both hold the door's lock, so that the socket and `to` always agree.
+//! opens the frontend for a new listener. Both hold the frontend's lock, so that the socket and `to` always agree.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -45,7 +45,7 @@ pub(super) enum Inside {
 
 /// One socket of the host's.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Frontend {
     pub(super) socket: OwnedFd,
     pub(super) origin: Origin,
     /// What records say of it.
@@ -55,7 +55,7 @@ pub(crate) struct Door {
     to: Mutex<Option<Destination>>,
 }
 
-impl Door {
+impl Frontend {
     pub(super) fn new(socket: OwnedFd, origin: Origin, served: Served, inside: Inside) -> Self {
         Self { socket, origin, served, inside, to: Mutex::new(None) }
     }
@@ -91,7 +91,7 @@ impl Door {
         // One of those who wait is woken, not all of them.
         // Level-triggered: what one thread leaves in the queue wakes another one.
         let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-        match epoll::add(epoll, &self.socket, Token::Door(index).data(), flags) {
+        match epoll::add(epoll, &self.socket, Token::Frontend(index).data(), flags) {
             Err(Errno::EXIST) => Ok(()),
             added => added,
         }
@@ -100,11 +100,11 @@ impl Door {
 
 /// All of them, and the threads that wait at them.
 #[derive(Debug)]
-pub(super) struct Doors {
-    all: Vec<Door>,
+pub(super) struct Frontends {
+    all: Vec<Frontend>,
     /// Of each thread.
     epolls: Vec<OwnedFd>,
-    /// Tells the first thread that a door was shut.
+    /// Tells the first thread that a frontend was shut.
     shut: OwnedFd,
     pub(super) room: Room,
 }
@@ -132,15 +132,15 @@ impl Room {
     }
 }
 
-impl Doors {
+impl Frontends {
     /// Makes them ready for so many threads and connections.
-    pub(super) fn new(all: Vec<Door>, threads: usize, most: usize) -> Result<Self, Errno> {
+    pub(super) fn new(all: Vec<Frontend>, threads: usize, most: usize) -> Result<Self, Errno> {
         let epolls =
             (0..threads.max(1)).map(|_| epoll::create(epoll::CreateFlags::CLOEXEC)).collect::<Result<_, _>>()?;
         let shut = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let doors = Self { all, epolls, shut, room: Room { most, taken: AtomicUsize::new(0) } };
-        epoll::add(doors.epoll(0), &doors.shut, Token::Shut.data(), EventFlags::IN | EventFlags::ET)?;
-        Ok(doors)
+        let frontends = Self { all, epolls, shut, room: Room { most, taken: AtomicUsize::new(0) } };
+        epoll::add(frontends.epoll(0), &frontends.shut, Token::Shut.data(), EventFlags::IN | EventFlags::ET)?;
+        Ok(frontends)
     }
 
     /// Returns what a thread waits with.
@@ -148,25 +148,25 @@ impl Doors {
         &self.epolls[thread]
     }
 
-    pub(super) fn get(&self, index: u32) -> Option<&Door> {
+    pub(super) fn get(&self, index: u32) -> Option<&Frontend> {
         self.all.get(index as usize)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Door)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Frontend)> {
         (0..).zip(&self.all)
     }
 
     /// Begins to take connections, for somebody who listens in the container.
     pub(super) fn open(&self, index: u32, to: Destination) -> Result<(), Errno> {
-        let Some(door) = self.get(index) else { return Ok(()) };
-        let mut led = door.lock();
-        if !sockopt::socket_acceptconn(&door.socket)? {
+        let Some(frontend) = self.get(index) else { return Ok(()) };
+        let mut led = frontend.lock();
+        if !sockopt::socket_acceptconn(&frontend.socket)? {
             // Before listen(2), since the sockets that it accepts inherit the option.
-            hold_alone(&door.socket, false)?;
-            net::listen(&door.socket, BACKLOG)?;
+            hold_alone(&frontend.socket, false)?;
+            net::listen(&frontend.socket, BACKLOG)?;
         }
         for epoll in &self.epolls {
-            door.watch(index, epoll)?;
+            frontend.watch(index, epoll)?;
         }
         *led = Some(to);
         Ok(())
@@ -176,44 +176,46 @@ impl Doors {
     /// that is shut down stays bound. One in the file system would not listen again, and an inherited one is others' too:
     /// there clients wait.
     pub(super) fn shut(&self, index: u32, reason: Errno) {
-        let Some(door) = self.get(index).filter(|door| !matches!(door.inside, Inside::Address(_))) else { return };
-        let mut led = door.lock();
+        let Some(frontend) = self.get(index).filter(|frontend| !matches!(frontend.inside, Inside::Address(_))) else {
+            return;
+        };
+        let mut led = frontend.lock();
         if led.take().is_none() {
             return;
         }
-        debug!("{}: {reason}", door.served);
+        debug!("{}: {reason}", frontend.served);
         for epoll in &self.epolls {
             // A thread that has enough to do has left it already.
-            let _left = epoll::delete(epoll, &door.socket);
+            let _left = epoll::delete(epoll, &frontend.socket);
         }
-        if matches!(door.origin, Origin::Port(_)) {
+        if matches!(frontend.origin, Origin::Port(_)) {
             // shutdown(2) ends listening on Linux, keeps the port bound, and resets those who wait in the queue;
             // close(2) would give the port away.
-            if let Err(error) = net::shutdown(&door.socket, Shutdown::Read) {
-                warn!("stop listening for {}: {error}", door.served);
+            if let Err(error) = net::shutdown(&frontend.socket, Shutdown::Read) {
+                warn!("stop listening for {}: {error}", frontend.served);
             }
-            if let Err(error) = hold_alone(&door.socket, true) {
-                warn!("hold the port of {}: {error}", door.served);
+            if let Err(error) = hold_alone(&frontend.socket, true) {
+                warn!("hold the port of {}: {error}", frontend.served);
             }
         }
         // It is only full when it tells already.
         let _told = rustix::io::write(&self.shut, &1_u64.to_ne_bytes());
     }
 
-    /// Has a thread wait at no door.
+    /// Has a thread wait at no frontend.
     pub(super) fn leave(&self, thread: usize) {
-        for door in &self.all {
-            let _unknown = epoll::delete(self.epoll(thread), &door.socket);
+        for frontend in &self.all {
+            let _unknown = epoll::delete(self.epoll(thread), &frontend.socket);
         }
     }
 
-    /// Has a thread wait at every open door again.
+    /// Has a thread wait at every open frontend again.
     pub(super) fn come_back(&self, thread: usize) {
-        for (index, door) in self.iter() {
-            let led = door.lock();
+        for (index, frontend) in self.iter() {
+            let led = frontend.lock();
             if led.is_some() {
-                if let Err(error) = door.watch(index, self.epoll(thread)) {
-                    warn!("listen for {}: {error}", door.served);
+                if let Err(error) = frontend.watch(index, self.epoll(thread)) {
+                    warn!("listen for {}: {error}", frontend.served);
                 }
             }
         }

@@ -11,23 +11,21 @@ use anyhow::{Context, Result, bail, ensure};
 use stage::{Stage, Tool};
 
 use crate::logs;
-use crate::options::{Config, Exec, Ps, Up};
 use crate::project::Project;
+use crate::request::{ScriptRequest, ServiceCommand};
 use crate::script::{self, created};
 use crate::service::Service;
 use crate::tool::{command, known, succeeded};
 
 /// Starts the services, and unless it is `detach`ed stays until they end or it is interrupted: then it stops them.
-pub(crate) fn up(project: &Project, root: &[OsString], script: &str, up: &Up) -> Result<ExitCode> {
-    // Before the start: an orphan may have the name, the address or the port that a service wants.
-    orphans(project, root, up.remove_orphans)?;
-    let fetched = |service: &&Service| service.build.is_some() && !service.has_own_image && !up.print.build;
+pub(crate) fn up(project: &Project, root: &[OsString], request: &ScriptRequest, detach: bool) -> Result<ExitCode> {
+    let fetched = |service: &&Service| service.build.is_some() && !service.has_own_image && !request.build;
     for service in project.services.iter().filter(fetched) {
         let (name, image) = (&service.name, &service.operands[1]);
         log::warn!("service {name}: fetching its image {image} instead of building it (--build builds it)");
     }
-    shell(script, "start", project)?;
-    if up.detach {
+    shell(&script::script(project, root, request), "start", project)?;
+    if detach {
         return Ok(ExitCode::SUCCESS);
     }
     let look = logs::LogView { follow: true, restarts: true, lines: Vec::new(), prefix: true };
@@ -145,7 +143,12 @@ fn each(mut stage: Stage, ids: &[impl AsRef<OsStr>], done: &str) -> Result<()> {
 }
 
 /// Executes a command in the one service's container; the exit code is the command's.
-pub(crate) fn exec(project: &Project, root: &[OsString], states: Option<&Path>, exec: &Exec) -> Result<ExitCode> {
+pub(crate) fn exec(
+    project: &Project,
+    root: &[OsString],
+    states: Option<&Path>,
+    exec: &ServiceCommand,
+) -> Result<ExitCode> {
     let [service] = project.services.as_slice() else { bail!("no service {}", exec.words[0]) };
     if !known(root, &["list", "--quiet", "--running"])?.contains(&*service.container) {
         bail!("service {} does not run", service.name);
@@ -185,12 +188,12 @@ pub(crate) fn pull(project: &Project, root: &[OsString]) -> Result<()> {
 }
 
 /// Prints the files as one, or what is asked of them.
-pub(crate) fn config(project: &Project, config: &Config) -> Result<()> {
-    let lines: Vec<&str> = match config {
-        Config { quiet: true, .. } => Vec::new(),
-        Config { names: true, .. } => project.services.iter().map(|service| &*service.name).collect(),
-        Config { images: true, .. } => project.services.iter().map(|service| &*service.operands[1]).collect(),
-        Config { .. } => return Ok(writeln!(stdout(), "{:#}", project.file)?),
+pub(crate) fn config(project: &Project, quiet: bool, names: bool, images: bool) -> Result<()> {
+    let lines: Vec<&str> = match (quiet, names, images) {
+        (true, ..) => Vec::new(),
+        (_, true, _) => project.services.iter().map(|service| &*service.name).collect(),
+        (_, _, true) => project.services.iter().map(|service| &*service.operands[1]).collect(),
+        _ => return Ok(writeln!(stdout(), "{:#}", project.file)?),
     };
     lines.iter().try_for_each(|line| Ok(writeln!(stdout(), "{line}")?))
 }
@@ -227,9 +230,9 @@ fn execute(stage: &Stage, output: Stdio) -> Result<()> {
 }
 
 /// Lists the services' containers as `keep list` does.
-pub(crate) fn list(project: &Project, root: &[OsString], ps: &Ps) -> Result<()> {
+pub(crate) fn list(project: &Project, root: &[OsString], json: bool, quiet: bool) -> Result<()> {
     let mut list = command(Tool::Keep, &["list"], root);
-    list.push([(ps.json, "--json"), (ps.quiet, "--quiet")].into_iter().filter(|(set, _)| *set).map(|(_, form)| form));
+    list.push([(json, "--json"), (quiet, "--quiet")].into_iter().filter(|(set, _)| *set).map(|(_, form)| form));
     list.push(project.services.iter().map(|service| &*service.container));
     execute(&list, Stdio::inherit())
 }

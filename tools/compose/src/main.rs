@@ -15,6 +15,7 @@ mod options;
 mod order;
 mod paths;
 mod project;
+mod request;
 mod script;
 mod service;
 mod tool;
@@ -25,8 +26,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use options::{ComposeArgs, ComposeVerb};
+use options::{ComposeArgs, ComposeVerb, Services};
 use project::ProjectRequest;
+use request::ScriptRequest;
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, |options: ComposeArgs| run(&options))
@@ -48,55 +50,57 @@ fn run(options: &ComposeArgs) -> Result<ExitCode> {
             dependents: restarts,
         })
     };
-    let read = |services: &options::Services| read_of(&services.services, false);
-    let to_start = |print: &options::Print| read_of(&print.services.services, print.no_deps);
+    let read = |these: &Services| read_of(&these.services, false);
+    let to_start = |request: &ScriptRequest| read_of(&request.services, request.no_deps);
     let alone = |services: &[String]| read_of(services, true);
     // What makes the other tools use the same directory.
     let root = file.roots.argument().map_or_else(Vec::new, |root| vec![OsString::from("--root"), root.into()]);
     match &options.command {
-        ComposeVerb::Print(print) => {
-            let script = script::script(&to_start(print)?, &root, print);
+        ComposeVerb::Print(request) => {
+            let script = script::script(&to_start(request)?, &root, request);
             std::io::stdout().write_all(script.as_bytes())?;
         }
-        ComposeVerb::Up(up) => {
-            let project = to_start(&up.print)?;
-            let script = script::script(&project, &root, &up.print);
-            return action::up(&project, &root, &script, up);
+        ComposeVerb::Up { detach, remove_orphans, request, .. } => {
+            let project = to_start(request)?;
+            // Before the start: an orphan may have the name, the address or the port that a service wants.
+            action::orphans(&project, &root, *remove_orphans)?;
+            return action::up(&project, &root, request, *detach);
         }
-        ComposeVerb::Down(down) => {
-            let project = read(&down.services)?;
-            action::down(&project, &root, down.timeout)?;
+        ComposeVerb::Down { volumes, remove_orphans, timeout, these } => {
+            let project = read(these)?;
+            action::down(&project, &root, *timeout)?;
             let mut networks = Ok(());
-            if down.services.services.is_empty() {
-                action::orphans(&project, &root, down.remove_orphans)?;
+            if these.services.is_empty() {
+                action::orphans(&project, &root, *remove_orphans)?;
                 networks = action::remove_networks(&project, &root);
                 action::remove_files(&file.roots.directories().project(&project.name))?;
             }
             // A network that somebody else is in keeps no volume.
-            if down.volumes {
+            if *volumes {
                 action::remove_volumes(&project, &root)?;
             }
             networks?;
         }
-        ComposeVerb::Ps(ps) => action::list(&alone(&ps.services.services)?, &root, ps)?,
-        ComposeVerb::Logs(logs) => {
-            let texts =
-                [("--tail", Some(&logs.tail)), ("--since", logs.since.as_ref()), ("--until", logs.until.as_ref())];
+        ComposeVerb::Ps { json, quiet, these, .. } => action::list(&alone(&these.services)?, &root, *json, *quiet)?,
+        ComposeVerb::Logs { follow, tail, since, until, timestamps, no_log_prefix, these } => {
+            let texts = [("--tail", Some(tail)), ("--since", since.as_ref()), ("--until", until.as_ref())];
             let texts = texts.into_iter().filter_map(|(option, value)| Some(format!("{option}={}", value?)));
-            let lines = texts.chain(logs.timestamps.then(|| "--timestamps".to_owned())).collect();
-            let look = logs::LogView { follow: logs.follow, restarts: false, lines, prefix: !logs.no_log_prefix };
-            return logs::print(&alone(&logs.services.services)?, &root, &look);
+            let lines = texts.chain(timestamps.then(|| "--timestamps".to_owned())).collect();
+            let look = logs::LogView { follow: *follow, restarts: false, lines, prefix: !no_log_prefix };
+            return logs::print(&alone(&these.services)?, &root, &look);
         }
-        ComposeVerb::Config(config) => action::config(&read(&config.services)?, config)?,
+        ComposeVerb::Config { quiet, names, images, these, .. } => {
+            action::config(&read(these)?, *quiet, *names, *images)?;
+        }
         ComposeVerb::Exec(exec) => {
             let states = file.roots.argument().map(|_| file.roots.directories().states());
             return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
         }
-        ComposeVerb::Build(services) => action::build(&alone(&services.services)?, &root)?,
-        ComposeVerb::Pull(services) => action::pull(&read(services)?, &root)?,
-        ComposeVerb::Start(services) => action::start(&read(services)?, &root)?,
+        ComposeVerb::Build(these) => action::build(&alone(&these.services)?, &root)?,
+        ComposeVerb::Pull(these) => action::pull(&read(these)?, &root)?,
+        ComposeVerb::Start(these) => action::start(&read(these)?, &root)?,
         ComposeVerb::Stop(stop) => action::stop(&alone(&stop.services)?, &root, stop.timeout)?,
-        ComposeVerb::Rm(rm) => action::remove(&alone(&rm.services)?, &root, rm.stop)?,
+        ComposeVerb::Rm { stop, services, .. } => action::remove(&alone(services)?, &root, *stop)?,
         ComposeVerb::Restart(stop) => action::restart(&alone(&stop.services)?, &root, stop.timeout)?,
     }
     Ok(ExitCode::SUCCESS)

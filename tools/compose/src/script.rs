@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use stage::Tool;
 
 use crate::context::ProjectNetwork;
-use crate::options::Print;
 use crate::project::Project;
+use crate::request::ScriptRequest;
 use crate::service::{CONFIG_HASH, DependencyCondition, Service};
 use crate::tool::command;
 
@@ -41,13 +41,13 @@ pub(crate) fn build(project: &Project, root: &[OsString], missing: bool) -> Stri
 }
 
 /// Returns the script. Containers that run are left alone unless all are to be made anew.
-pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> String {
-    let anew = print.force_recreate;
+pub(crate) fn script(project: &Project, root: &[OsString], request: &ScriptRequest) -> String {
+    let anew = request.force_recreate;
     let list = command(Tool::Keep, &["list", "--quiet"], root);
     // -e: a service that does not start must not have those started that need it.
     let mut script = vec!["set -eu\n".to_owned()];
-    if !print.no_build {
-        script.push(build(project, root, !print.build));
+    if !request.no_build {
+        script.push(build(project, root, !request.build));
     }
     let waits = project.services.iter().flat_map(|service| &service.dependencies);
     if waits.clone().any(|wait| wait.condition != DependencyCondition::Started) {
@@ -99,7 +99,7 @@ pub(crate) fn script(project: &Project, root: &[OsString], print: &Print) -> Str
         let mut run = command(Tool::Run, &["--detach", "--replace"], root);
         run.push(&service.options);
         // The last one counts.
-        run.push(print.pull.iter().filter(|_| !service.has_own_image).map(|when| format!("--pull={when}")));
+        run.push(request.pull.iter().filter(|_| !service.has_own_image).map(|when| format!("--pull={when}")));
         run.push(&service.operands);
         script.push(format!("{run} >/dev/null; echo {id} started >&2\n{}", if anew { "" } else { "fi\n" }));
     }
@@ -139,7 +139,6 @@ pub(crate) fn word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Services;
     use crate::service::{Dependency, MadeFile};
 
     #[test]
@@ -173,9 +172,10 @@ mod tests {
             containers: vec![],
             volumes: vec![],
         };
-        let services = Services { services: vec![] };
-        let print = Print { build: false, no_build: false, force_recreate: true, no_deps: false, pull: None, services };
-        let script = script(&project, &["--root".into(), "/r".into()], &print);
+        let (services, pull) = (vec![], None);
+        let request =
+            ScriptRequest { build: false, no_build: false, force_recreate: true, no_deps: false, pull, services };
+        let script = script(&project, &["--root".into(), "/r".into()], &request);
         assert!(script.starts_with("set -eu\nis() { keep list --quiet --root /r ${2-} | grep"), "{script}");
         let lines: Vec<&str> = script.lines().skip_while(|line| *line != "}").skip(1).collect();
         let run = |name: &str| {

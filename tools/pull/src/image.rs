@@ -9,7 +9,7 @@ use registry::progress::Progress;
 use serde_json::{Map, Value, json};
 
 use crate::blob;
-use crate::options::{Choice, PullPolicy};
+use crate::request::{FetchRequest, PullPolicy};
 use crate::source::{DEPTH, Named, Opened};
 use crate::verify::{self, Rules, Subject};
 
@@ -21,7 +21,7 @@ pub(crate) struct FetchJob<'a> {
     /// The layout.
     pub(crate) layout: &'a Layout,
     /// Which images.
-    pub(crate) choice: &'a Choice,
+    pub(crate) request: &'a FetchRequest,
     /// Blobs at once.
     pub(crate) jobs: usize,
     /// Where progress goes.
@@ -44,7 +44,7 @@ impl FetchJob<'_> {
         let _span = trace::span("look into the layout", name);
         let Named::Reference(reference) = name else { return Ok(None) };
         let reference = reference.to_string();
-        if self.choice.policy == PullPolicy::Always {
+        if self.request.policy == PullPolicy::Always {
             return Ok(None);
         }
         let local = || -> Result<Chosen> {
@@ -69,7 +69,7 @@ impl FetchJob<'_> {
                 print(self.layout, &reference, &chosen)?;
                 Ok(Some(chosen.descriptor))
             }
-            Err(error) if self.choice.policy == PullPolicy::Never => Err(error.context(format!("find {reference}"))),
+            Err(error) if self.request.policy == PullPolicy::Never => Err(error.context(format!("find {reference}"))),
             Err(error) => {
                 log::debug!("fetch {reference}: {error:#}");
                 Ok(None)
@@ -92,7 +92,7 @@ impl FetchJob<'_> {
         let map = entries.next_back().and_then(|(index, image)| raw_entry(&index.bytes, &image.descriptor));
         let chain: Vec<Descriptor> = documents.into_iter().map(|document| document.descriptor).collect();
         // With all platforms it is the index that counts.
-        let covering = if self.choice.all_platforms { &chain[..1] } else { &chain[..] };
+        let covering = if self.request.all_platforms { &chain[..1] } else { &chain[..] };
         let subject = Subject { source, layout: self.layout, name, chain: covering };
         let proofs = subject.check(&requirements)?;
         self.fetch_config(source, &manifest)?;
@@ -100,7 +100,7 @@ impl FetchJob<'_> {
         let mut blobs: Vec<Descriptor> = chosen.manifest.layers().clone();
         print(self.layout, &name.to_string(), &chosen)?;
         let mut tagged = &chosen.descriptor;
-        if self.choice.all_platforms {
+        if self.request.all_platforms {
             self.collect(source, &root, &mut blobs, DEPTH)?;
             tagged = &root.descriptor;
         }
@@ -123,7 +123,7 @@ impl FetchJob<'_> {
         blobs: &mut Vec<Descriptor>,
     ) -> Result<Option<Descriptor>> {
         let Opened::Registry(remote) = source else { return Ok(None) };
-        if !self.choice.referrers {
+        if !self.request.referrers {
             return Ok(None);
         }
         let Some(bytes) = remote.referrers(root.descriptor.digest())? else { return Ok(None) };
@@ -134,13 +134,13 @@ impl FetchJob<'_> {
     }
 
     fn platform(&self) -> Platform {
-        self.choice.platform.clone().unwrap_or_else(Platform::host)
+        self.request.platform.clone().unwrap_or_else(Platform::host)
     }
 
     fn choose_entry<'a>(&self, index: &'a ImageIndex) -> Result<&'a Descriptor> {
         let image = |entry: &&Descriptor| DocumentKind::of(entry.media_type().as_ref()) != DocumentKind::Other;
         match Document::choose(index, &self.platform()) {
-            Err(layout::Error::NoPlatform { .. }) if self.choice.all_platforms && self.choice.platform.is_none() => {
+            Err(layout::Error::NoPlatform { .. }) if self.request.all_platforms && self.request.platform.is_none() => {
                 index.manifests().iter().find(image).context("an index without images")
             }
             chosen => Ok(chosen?),
@@ -189,7 +189,7 @@ impl FetchJob<'_> {
     }
 
     fn check_platform(&self, platform: &Platform) -> Result<()> {
-        match &self.choice.platform {
+        match &self.request.platform {
             Some(wanted) if !wanted.runs(platform) => bail!("the image is for {platform}, not for {wanted}"),
             None if !Platform::host().runs(platform) => log::warn!("the image is for {platform}, not for this machine"),
             _ => {}

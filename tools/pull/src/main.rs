@@ -10,6 +10,7 @@ mod inspection;
 mod lock;
 mod options;
 mod remote;
+mod request;
 mod room;
 mod source;
 mod store;
@@ -25,7 +26,8 @@ use registry::{Access, RegistryOptions};
 use image::FetchJob;
 use inspection::Part;
 use lock::LockFile;
-use options::{PullArgs, PullPolicy, PullVerb};
+use options::{PullArgs, PullVerb};
+use request::PullPolicy;
 use room::PullRoom;
 use source::{Named, Opened};
 
@@ -90,27 +92,28 @@ fn look(name: &Named, network: &RegistryOptions, then: impl FnOnce(&Named, &Open
 fn fetch(args: PullArgs) -> Result<()> {
     let access = Access::new(args.network.clone());
     let rules = args.trust.rules()?;
-    let layout = match args.choice.policy {
+    let layout = match args.request.policy {
         PullPolicy::Never => Layout::open(&args.directory()).with_context(|| format!("find {}", list(&args.names)))?,
         _ => Layout::create(&args.directory())?,
     };
     let progress = args.shown.open()?;
     let job = FetchJob {
         layout: &layout,
-        choice: &args.choice,
+        request: &args.request,
         jobs: args.network.jobs.max(1),
         progress: &progress,
         rules: &rules,
     };
-    let mut lock = args.lock.as_deref().map(LockFile::open).transpose()?;
-    let mut limits = PullRoom::new(&layout, &args, &access)?;
+    let lock_file = args.lock.as_deref();
+    let mut lock = lock_file.map(LockFile::open).transpose()?;
+    let mut limits = PullRoom::new(&layout, &[lock_file, args.to.as_ref().and_then(Named::path)], &access)?;
     let names: Vec<Named> = args.names.into_iter().map(|name| expand(name, &access)).collect::<Result<_>>()?;
-    if args.choice.all_tags {
+    if args.request.all_tags {
         limits.enter(&names)?;
     }
     let names: Vec<Named> = names
         .into_iter()
-        .map(|name| all_tags(args.choice.all_tags, name, &access))
+        .map(|name| all_tags(args.request.all_tags, name, &access))
         .collect::<Result<Vec<_>>>()?
         .concat();
     if args.to.is_some() && names.len() > 1 {
@@ -129,7 +132,7 @@ fn fetch(args: PullArgs) -> Result<()> {
         let pinned = lock.as_ref().map_or_else(|| name.clone(), |lock| lock.pin(name));
         let doing = || format!("fetch {name}");
         let mut source = Opened::open(&pinned, &access, &layout.path().join("ingest")).with_context(doing)?;
-        let several = if args.choice.all_tags { source.all() } else { Vec::new() };
+        let several = if args.request.all_tags { source.all() } else { Vec::new() };
         if !several.is_empty() {
             if args.to.is_some() {
                 return Err(cli::Usage("--to takes one image".to_owned()).into());

@@ -7,7 +7,6 @@ use anyhow::Context;
 use confine::{Calls, FILES};
 use registry::Access;
 
-use crate::options::PullArgs;
 use crate::source::Named;
 
 const ROOM: confine::Room =
@@ -22,10 +21,10 @@ pub(crate) struct PullRoom<'a> {
 
 impl<'a> PullRoom<'a> {
     /// Prepares it for a task.
-    pub(crate) fn new(layout: &layout::Layout, args: &PullArgs, access: &'a Access) -> anyhow::Result<Self> {
+    pub(crate) fn new(layout: &layout::Layout, files: &[Option<&Path>], access: &'a Access) -> anyhow::Result<Self> {
         let mut writes = vec![layout.path().to_owned()];
         // These are replaced by what is renamed to them.
-        for file in args.lock.iter().map(PathBuf::as_path).chain(args.to.iter().filter_map(Named::path)) {
+        for file in files.iter().flatten() {
             let file = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
             writes.push(file.parent().unwrap_or(&file).to_owned());
         }

@@ -7,43 +7,33 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use layout::{Compression, Platform, Reference};
 use registry::{ProgressOptions, RegistryOptions};
 
-const EXAMPLES: &str = include_str!("examples.txt");
-
 /// Send an image from a layout to a registry
 #[derive(Parser, Debug)]
-#[command(name = "push", version, after_help = EXAMPLES, allow_missing_positional = true)]
+#[command(name = "push", version, after_help = include_str!("examples.txt"), allow_missing_positional = true)]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct PushArgs {
     /// A reference, tag or digest in the layout, or - for the record on stdin
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: Option<String>,
+    #[arg(value_name = "SOURCE")] pub(crate) source: Option<String>,
     /// The reference to send it to
-    #[arg(value_name = "DESTINATION")]
-    pub(crate) destination: Reference,
+    #[arg(value_name = "DESTINATION")] pub(crate) destination: Reference,
     /// The layout that has the image, without a record [default: oci in the directory of all state]
-    #[arg(long, value_name = "DIR")]
-    layout: Option<PathBuf>,
-    #[command(flatten)]
-    roots: cli::Roots,
+    #[arg(long, value_name = "DIR")] layout: Option<PathBuf>,
+    #[command(flatten)] roots: cli::Roots,
     /// Send an index's image for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with_all = ["all_platforms", "all_tags"])]
     pub(crate) platform: Option<Platform>,
     /// Send the images of all platforms, as `pull --all-platforms` fetches, though the record names one
-    #[arg(long)]
-    pub(crate) all_platforms: bool,
+    #[arg(long)] pub(crate) all_platforms: bool,
     /// Send all tags of the repository that the layout has
-    #[arg(long, short)]
-    pub(crate) all_tags: bool,
+    #[arg(long, short)] pub(crate) all_tags: bool,
     /// Send also signatures, attestations and bills of materials that refer to the image
-    #[arg(long)]
-    pub(crate) referrers: bool,
+    #[arg(long)] pub(crate) referrers: bool,
     /// Compress uncompressed layers, which changes the image's digest
     #[arg(long, alias = "compression", value_name = "COMPRESSION", conflicts_with = "referrers", default_value = "none",
         value_parser = PossibleValuesParser::new(["none", "gzip", "zstd"]).try_map(|it| it.parse::<Compression>()))]
     pub(crate) compress: Compression,
-    #[command(flatten)]
-    pub(crate) network: RegistryOptions,
-    #[command(flatten)]
-    pub(crate) shown: ProgressOptions,
+    #[command(flatten)] pub(crate) network: RegistryOptions,
+    #[command(flatten)] pub(crate) shown: ProgressOptions,
 }
 
 impl PushArgs {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::container::CommittedContainer;
 use crate::diff::{self, Style};
 use crate::instruction::Instruction;
-use crate::options::Commit;
+use crate::request::Commit;
 
 /// A layer that was written.
 struct Written {

@@ -21,6 +21,7 @@ mod options;
 mod overlay;
 mod parents;
 mod path;
+mod request;
 mod store;
 mod stream;
 mod tree;
@@ -38,7 +39,8 @@ use rustix::thread::CapabilitySet;
 use crate::container::CommittedContainer;
 use crate::form::Form;
 use crate::image::Image;
-use crate::options::{Commit, Diff, UnpackArgs, UnpackVerb};
+use crate::options::{UnpackArgs, UnpackVerb};
+use crate::request::Commit;
 use crate::store::Store;
 
 /// There is no network, and nothing is executed; an overlay's own attributes need `CAP_SYS_ADMIN`.
@@ -57,7 +59,9 @@ fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
     // Before anything of an image is read: what is parsed from here on comes from strangers.
     confine::enter(&ROOM)?;
     match args.verb.take() {
-        Some(UnpackVerb::Diff(options)) => return show(&options, &args),
+        Some(UnpackVerb::Diff { container, json, tar, sparse }) => {
+            return show(container.as_deref(), json, tar.then_some(sparse), &args);
+        }
         Some(UnpackVerb::Commit(options)) => return make_image(&options, &args),
         None => {}
     }
@@ -94,14 +98,14 @@ fn parent(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// `unpack diff`.
-fn show(options: &Diff, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
+fn show(container: Option<&Path>, json: bool, layer: Option<bool>, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
     interrupt::watch()?;
-    let container = find(options.container.as_deref(), args)?;
+    let container = find(container, args)?;
     let out = BufWriter::new(io::stdout().lock());
-    if options.tar {
-        diff::write(&container, options::style(options.sparse)?, out)?.0.flush()?;
+    if let Some(sparse) = layer {
+        diff::write(&container, options::style(sparse)?, out)?.0.flush()?;
     } else {
-        diff::list(&container, options.json, out)?;
+        diff::list(&container, json, out)?;
     }
     Ok(ExitCode::SUCCESS)
 }

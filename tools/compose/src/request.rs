@@ -1,0 +1,26 @@
+//! What is asked of `compose`, whatever the words for it are. The options' help describes the members.
+
+/// What a script is to do, and with which services.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose up")]
+pub(crate) struct ScriptRequest {
+    pub(crate) build: bool,
+    pub(crate) no_build: bool,
+    pub(crate) force_recreate: bool,
+    pub(crate) no_deps: bool,
+    pub(crate) pull: Option<String>,
+    pub(crate) services: Vec<String>,
+}
+
+/// What is executed in a service's container.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose exec")]
+pub(crate) struct ServiceCommand {
+    pub(crate) no_tty: bool,
+    #[expect(dead_code, reason = "it is so without the option")]
+    pub(crate) interactive: bool,
+    pub(crate) detach: bool,
+    pub(crate) privileged: bool,
+    pub(crate) env: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) words: Vec<String>,
+}

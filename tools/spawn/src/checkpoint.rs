@@ -19,7 +19,7 @@ use sys::namespace::Kind as NamespaceType;
 use self::criu::{Criu, Kind, Message};
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, CreatedContainer, Order};
-use crate::options::{Checkpoint, CriuOptions, Restore};
+use crate::request::{Checkpoint, CriuOptions, Restore};
 use crate::state::{Container, Status};
 use crate::{file, hooks, rootfs, tty, userns};
 

@@ -26,7 +26,7 @@ use sys::namespace::Kind as NamespaceKind;
 use crate::config::{Config, Hook, Process, TimeOffset, sysctl_path};
 use crate::hooks;
 use crate::identity::{self, ContainerProgram, ProcessContext};
-use crate::options::Common;
+use crate::request::Common;
 use crate::rootfs::{Prepared, Rootfs};
 use crate::sync::{self, Message, NOT_EXECUTABLE, NOT_FOUND};
 use crate::{file, stdio, tty};

@@ -21,7 +21,7 @@ use crate::child;
 use crate::config::{Config, Process};
 use crate::create::{self, write_pid_file};
 use crate::identity::{self, ProcessContext};
-use crate::options::Exec;
+use crate::request::Exec;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
 use crate::{capability, file, filter, guard, intermediate, priority, stdio, tty, userns};

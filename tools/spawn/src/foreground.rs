@@ -15,7 +15,7 @@ use sys::terminal::{RawTerminal, write_all};
 use crate::notify::Notify;
 use crate::tty;
 
-/// As many interrupts within so short a time kill a container whose program does not heed them.
+/// As many interrupts within so short a time kill a container whose program ignores them.
 const INTERRUPTS: usize = 3;
 const IMPATIENCE: Duration = Duration::from_secs(5);
 

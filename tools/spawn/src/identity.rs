@@ -151,7 +151,7 @@ impl List<'_> {
         self.call("become undumpable", libc::SYS_prctl, &[number(libc::PR_SET_DUMPABLE), 0]);
         // Until here whoever writes hears by the write itself that nobody reads.
         let default = self.launch.words(&[0; 4]);
-        self.call("heed SIGPIPE", libc::SYS_rt_sigaction, &[number(libc::SIGPIPE), default, 0, 8]);
+        self.call("reset SIGPIPE", libc::SYS_rt_sigaction, &[number(libc::SIGPIPE), default, 0, 8]);
         let cloexec = number(libc::FD_CLOEXEC);
         for fd in
             [Some(self.surroundings.report), self.surroundings.start, self.surroundings.proc].into_iter().flatten()

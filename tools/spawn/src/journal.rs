@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::options::{Global, LogFormat};
+use crate::request::{Global, JournalFormat};
 
 /// Where errors are written to beside stderr, and warnings and the steps of `--debug` in its place.
 pub(crate) struct Journal {
     /// Opened once, since it may be a pipe whose reader waits for the end of it.
     file: Option<(PathBuf, io::Result<File>)>,
-    format: LogFormat,
+    format: JournalFormat,
 }
 
 impl Journal {
@@ -54,8 +54,8 @@ impl Journal {
     fn line(&self, level: &str, message: &str) -> String {
         let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
         match self.format {
-            LogFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string() + "\n",
-            LogFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),
+            JournalFormat::Json => serde_json::json!({"level": level, "msg": message, "time": time}).to_string() + "\n",
+            JournalFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),
         }
     }
 }

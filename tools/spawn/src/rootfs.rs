@@ -242,7 +242,7 @@ pub(crate) fn mount_id(at: impl AsFd, path: &Path) -> Option<u64> {
 }
 
 /// Attaches a detached mount for good.
-fn settle(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
+fn attach_for_good(mount: OwnedFd, target: OwnedFd) -> std::io::Result<()> {
     attach(mount.as_fd(), target.as_fd())?;
     leave_open(mount);
     leave_open(target);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{print, state_root};
 use crate::commands::lifecycle::is_gone;
-use crate::options::{Format, Global};
+use crate::request::{Format, Global};
 use crate::state::{self, Container, Status};
 
 pub(crate) fn list(global: &Global, format: Format, quiet: bool) -> anyhow::Result<()> {

@@ -5,25 +5,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use cgroup::{Cgroups, Killer};
+use container::RuntimeId;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use super::{print, state_root};
-use crate::options::{Events, Global};
+use crate::request::Global;
 use crate::state::Container;
 
 /// Nobody waits longer for the next statistics: 31 years.
 const LONGEST: Duration = Duration::from_secs(1_000_000_000);
 
 /// Prints statistics once, or every `interval` until the container ends.
-pub(crate) fn events(global: &Global, options: &Events) -> anyhow::Result<()> {
-    let (id, interval) = (&options.id, duration(&options.interval)?);
+pub(crate) fn events(global: &Global, id: &RuntimeId, interval: &str, once: bool) -> anyhow::Result<()> {
+    let interval = duration(interval)?;
     let container = Container::open(&state_root(global), id)?;
     let Some((pid, pidfd)) = container.open_process()? else { bail!("container {id} is not running") };
     let cgroups = container.cgroups();
-    if options.stats {
+    if once {
         return tell("stats", id, Some(stats(&cgroups, pid)));
     }
     // Before the first wait: what is killed after this line is told, what was killed before is not.

@@ -15,7 +15,7 @@ use stage::undo::{self, Made};
 use stage::{Tool, Undo};
 
 use super::lifecycle::{become_subreaper, finish, order, poststart};
-use crate::options::{Create, Filter, Global};
+use crate::request::{Create, FilterRequest, Global};
 use crate::state::Status;
 use crate::{create, foreground};
 
@@ -23,7 +23,7 @@ use crate::{create, foreground};
 const PID: &str = "pid";
 
 /// Runs the container of a record or bundle.
-pub(crate) fn run(global: &Global, options: Filter) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(global: &Global, options: FilterRequest) -> anyhow::Result<ExitCode> {
     let (mut record, from_stdin) = match Input::read(options.input.as_deref())? {
         Input::Directory(bundle) => (of_bundle(&bundle)?, false),
         Input::Record(record) => (record, options.input.as_deref().is_none_or(|input| input == Path::new("-"))),

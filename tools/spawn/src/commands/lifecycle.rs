@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use container::{RuntimeId, state_in};
+use container::{Owner, RuntimeId, state_in};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 
@@ -16,11 +16,11 @@ use super::{is_rootless, print, state_root};
 use crate::child::ChildOptions;
 use crate::config::{Config, NamespaceKind};
 use crate::create::{self, CreatedContainer, Order};
-use crate::options::{self, Global, Life};
+use crate::request::{Checkpoint, Create, Global, Life, Restore};
 use crate::state::{Container, Status};
 use crate::{checkpoint, exec, foreground, hooks, journal, tty};
 
-pub(crate) fn create(global: &Global, options: &options::Create) -> anyhow::Result<()> {
+pub(crate) fn create(global: &Global, options: &Create) -> anyhow::Result<()> {
     let order = order(global, options)?;
     let made = create::create(&Order { wait: true, ..order })?;
     send_pidfd(options.common.pidfd_socket.as_deref(), &made.pidfd)
@@ -32,7 +32,7 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// Begins an order from what the commands share.
-pub(super) fn order(global: &Global, options: &options::Create) -> anyhow::Result<Order> {
+pub(super) fn order(global: &Global, options: &Create) -> anyhow::Result<Order> {
     let (mut common, listen_fds) = (options.common.clone(), sys::child::listen_fds());
     common.preserve_fds = check_preserved(common.preserve_fds.saturating_add(listen_fds))?;
     for path in common.console_socket.iter_mut().chain(&mut common.pid_file) {
@@ -58,11 +58,11 @@ pub(super) fn check_preserved(count: u32) -> anyhow::Result<u32> {
     Ok(count)
 }
 
-pub(crate) fn run(global: &Global, options: &options::Run) -> anyhow::Result<ExitCode> {
-    live(global, &options.create, &options.life, create::create)
+pub(crate) fn run(global: &Global, create: &Create, life: &Life) -> anyhow::Result<ExitCode> {
+    live(global, create, life, create::create)
 }
 
-pub(crate) fn restore(global: &Global, options: &options::Restore) -> anyhow::Result<ExitCode> {
+pub(crate) fn restore(global: &Global, options: &Restore) -> anyhow::Result<ExitCode> {
     let criu = criu(global);
     live(global, &options.create, &options.life, |order| checkpoint::restore(order, options, &criu))
 }
@@ -70,7 +70,7 @@ pub(crate) fn restore(global: &Global, options: &options::Restore) -> anyhow::Re
 /// Makes a container, and unless it is left alone, waits for its end.
 fn live(
     global: &Global,
-    options: &options::Create,
+    options: &Create,
     life: &Life,
     create: impl FnOnce(&Order) -> anyhow::Result<CreatedContainer>,
 ) -> anyhow::Result<ExitCode> {
@@ -101,7 +101,7 @@ fn live(
 }
 
 /// What remains of a container that was written to images is removed, unless it goes on.
-pub(crate) fn checkpoint(global: &Global, options: &options::Checkpoint) -> anyhow::Result<()> {
+pub(crate) fn checkpoint(global: &Global, options: &Checkpoint) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), &options.id)?;
     let process = container.open_process()?;
     checkpoint::checkpoint(&container, options, &criu(global))?;
@@ -207,21 +207,21 @@ pub(crate) fn state(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(&value)? + "\n"))
 }
 
-pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<()> {
-    let signal = crate::signal::parse(&options.signal)?;
-    let container = Container::open(&state_root(global), &options.id)?;
+pub(crate) fn kill(global: &Global, id: &RuntimeId, signal: &str, all: bool) -> anyhow::Result<()> {
+    let signal = crate::signal::parse(signal)?;
+    let container = Container::open(&state_root(global), id)?;
     // The end of the first process of a pid namespace ends the others (pid_namespaces(7)); without a namespace of its
     // own nothing does but their cgroup.
     let shared_pids = !container.config().is_ok_and(|config| config.linux.makes(NamespaceKind::Pid));
     let Some((pid, pidfd)) = container.open_process()? else {
         // Without a pid namespace of its own the rest lives on after the first process.
-        if (options.all || shared_pids) && !container.cgroups().processes()?.is_empty() {
+        if (all || shared_pids) && !container.cgroups().processes()?.is_empty() {
             return container.cgroups().signal(signal);
         }
-        ensure!(options.all, "container not running");
+        ensure!(all, "container not running");
         return Ok(());
     };
-    if options.all || shared_pids && signal == libc::SIGKILL {
+    if all || shared_pids && signal == libc::SIGKILL {
         return container.cgroups().signal(signal);
     }
     sys::signal::send(pidfd.as_fd(), signal).with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
@@ -229,9 +229,9 @@ pub(crate) fn kill(global: &Global, options: &options::Kill) -> anyhow::Result<(
     if signal == libc::SIGKILL { container.cgroups().thaw_for_death() } else { Ok(()) }
 }
 
-pub(crate) fn delete(global: &Global, options: &options::Delete) -> anyhow::Result<()> {
-    let (root, id, force) = (state_root(global), &options.id, options.force);
-    let is_others = |container: &Container| options.owner.is_some_and(|owner| !container.is_of(owner));
+pub(crate) fn delete(global: &Global, id: &RuntimeId, force: bool, owner: Option<Owner>) -> anyhow::Result<()> {
+    let root = state_root(global);
+    let is_others = |container: &Container| owner.is_some_and(|owner| !container.is_of(owner));
     if force {
         match Container::open(&root, id) {
             Ok(container) if is_others(&container) => return Ok(()),

@@ -12,11 +12,11 @@ use rustix::process::Pid;
 use super::{print, state_root};
 use crate::config::{self, Capabilities, Process};
 use crate::exec;
-use crate::options::{self, Format, Global};
+use crate::request::{Exec, Format, Global};
 use crate::state::Container;
 use crate::{accounts, capability, file, foreground};
 
-pub(crate) fn exec(global: &Global, mut options: options::Exec) -> anyhow::Result<ExitCode> {
+pub(crate) fn exec(global: &Global, mut options: Exec) -> anyhow::Result<ExitCode> {
     let id = options.operands.remove(0);
     ensure!(!id.starts_with('-'), cli::Usage(format!("unexpected argument '{id}' found (see --help)")));
     let id: RuntimeId = id.parse().map_err(|cause| cli::Usage(format!("invalid value '{id}' for <ID>: {cause}")))?;
@@ -60,7 +60,7 @@ fn inherit(process: Process, own: Process) -> Process {
 }
 
 /// The container's own process, changed by the command line.
-fn from_options(mut process: Process, options: &mut options::Exec, container: &Container) -> anyhow::Result<Process> {
+fn from_options(mut process: Process, options: &mut Exec, container: &Container) -> anyhow::Result<Process> {
     ensure!(!options.operands.is_empty(), "process args cannot be empty");
     process.args = std::mem::take(&mut options.operands);
     process.terminal = options.tty;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::state_root;
 use crate::config;
-use crate::options::{self, Global};
+use crate::request::{Global, Update};
 use crate::state::Container;
 
-pub(crate) fn update(global: &Global, options: &options::Update) -> anyhow::Result<()> {
+pub(crate) fn update(global: &Global, options: &Update) -> anyhow::Result<()> {
     let container = Container::open_locked(&state_root(global), &options.id)?;
     ensure!(container.process().is_some(), "container not running");
     let wanted = match &options.resources {
@@ -98,7 +98,7 @@ fn read_resources(file: &Path) -> anyhow::Result<Value> {
     config::without_nulls(&text).with_context(|| format!("resources in {}", file.display()))
 }
 
-fn from_options(options: &options::Update) -> anyhow::Result<Value> {
+fn from_options(options: &Update) -> anyhow::Result<Value> {
     let bytes = |text: &Option<String>, option: &str| {
         let parse = |text: &String| text.parse().map(|cli::Limit(bytes)| bytes);
         let wrong = |error: String| anyhow::anyhow!("invalid value for {option}: {error}");

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
-use super::{Prepared, Rootfs, map_ids, settle, source_name};
+use super::{Prepared, Rootfs, attach_for_good, map_ids, source_name};
 use crate::config::NamespaceKind;
 use crate::file::{self, leave_open};
 use crate::mount::{
@@ -72,7 +72,7 @@ impl Rootfs<'_> {
         let attributes =
             if mount.has_attributes { self.of_bind(mount, tree.as_fd())? } else { AttributeChange::default() };
         change(tree.as_fd(), &ParsedMount { attributes, ..mount.clone() })?;
-        settle(tree, target).context("attach the mount")
+        attach_for_good(tree, target).context("attach the mount")
     }
 
     fn own_tree(&self, mount: &ParsedMount, depth: Depth, prepared: &Prepared) -> anyhow::Result<OwnedFd> {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use sys::mount::{MountAttributes, attach, clone_tree, set_attributes};
 
 use super::cgroup::new_mount;
-use super::{Rootfs, settle};
+use super::{Rootfs, attach_for_good};
 use crate::file::{self, leave_open};
 use crate::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::stdio::{self, is_null};
@@ -60,7 +60,7 @@ impl Rootfs<'_> {
         // With what is mounted below, or /proc/sys would lose binfmt_misc; read-only is the top alone, as in runc.
         let tree = clone_tree(target.as_fd(), true)?;
         set_attributes(tree.as_fd(), false, &MountAttributes::new(RDONLY, 0))?;
-        Ok(settle(tree, target)?)
+        Ok(attach_for_good(tree, target)?)
     }
 
     fn hide(&self, path: &Path, masks: &mut Masks) -> anyhow::Result<()> {

@@ -19,14 +19,14 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cli_usage;
 use crate::interrupt::Interrupt;
-use crate::options::Cp;
+use crate::request::CopyRequest;
 use crate::state::runner;
 use crate::tree::{CopyMode, TreeEntry, copy_content, copy_entry};
 use end::CopyEnd;
 use place::{Found, FoundFile, Side};
 
 /// Makes an ordinary user root of the namespace that the container's files belong to.
-pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
+pub(crate) fn enter(options: &CopyRequest, roots: &cli::Roots) {
     let directories = &roots.directories();
     let named = [&options.source, &options.destination].into_iter().find_map(|name| match name {
         CopyEnd::Inside { id, .. } => Some(id),
@@ -47,7 +47,7 @@ pub(crate) fn enter(options: &Cp, roots: &cli::Roots) {
 }
 
 /// Copies.
-pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
+pub(crate) fn run(options: &CopyRequest, directories: &Directories) -> Result<()> {
     let open = |id: &ContainerId| Side::of_container(id, directories).with_context(|| format!("container {id}"));
     // Before anything is made, so that a copy ends between two files, and an overlay is let go.
     let interrupt = Interrupt::watch()?;
@@ -86,7 +86,13 @@ pub(crate) fn run(options: &Cp, directories: &Directories) -> Result<()> {
     done.with_context(|| format!("copy {} to {}", shown(&options.source), shown(&options.destination)))
 }
 
-fn copy(from: &Side, path: &Path, to: &Side, target: &Path, (options, manner): (&Cp, &CopyMode<'_>)) -> Result<()> {
+fn copy(
+    from: &Side,
+    path: &Path,
+    to: &Side,
+    target: &Path,
+    (options, manner): (&CopyRequest, &CopyMode<'_>),
+) -> Result<()> {
     let source = from.look(path, options.follow_link)?;
     ensure!(source.is_directory() || !ends_with_slash(path), "{}: not a directory", path.display());
     let (directory, name) = match to.find(target, true)? {

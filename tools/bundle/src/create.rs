@@ -24,8 +24,8 @@ use crate::files::{self, Reach};
 use crate::interrupt::Interrupt;
 use crate::mount::{Mount, Source, VolumeFlag};
 use crate::namespace::Namespace;
-use crate::options::Create;
 use crate::overlay::{self, Mounted, Overlay};
+use crate::request::BundleRequest;
 use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
@@ -54,8 +54,8 @@ struct Place<'a> {
 }
 
 /// Makes a bundle, or prints its config.json.
-pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> {
-    let mut origin = read(options)?;
+pub(crate) fn create(mut options: BundleRequest, directories: &Directories) -> Result<()> {
+    let mut origin = read(&options)?;
     for key in translate::dropped_annotations(&origin.image) {
         log::warn!("label {key} of the image is left out, because it would control the runtime");
     }
@@ -70,10 +70,9 @@ pub(crate) fn create(options: &Create, directories: &Directories) -> Result<()> 
         None => Some(Owner::new(directories).context("a new owner")?),
         given => given,
     };
-    let mut options = options.clone();
-    let own: Vec<&Mount> = options.mounts.given().collect();
-    let borrowed = borrow::mounts(&options.mounts.volumes_from, &own, directories)?;
-    options.mounts.volume.extend(borrowed.into_iter().map(VolumeFlag));
+    let own: Vec<&Mount> = options.given().collect();
+    let borrowed = borrow::mounts(&options.volumes_from, &own, directories)?;
+    options.volume.extend(borrowed.into_iter().map(VolumeFlag));
     let mut labels = label_files(&options.names.label_file)?;
     labels.append(&mut options.names.label);
     options.names.label = labels;
@@ -127,7 +126,7 @@ fn label_files(files: &[PathBuf]) -> Result<Vec<(String, String)>> {
     Ok(labels)
 }
 
-fn print(origin: &Origin, options: &Create, place: &Place<'_>) -> Result<()> {
+fn print(origin: &Origin, options: &BundleRequest, place: &Place<'_>) -> Result<()> {
     let root = match (&origin.rootfs.layers, &origin.rootfs.path) {
         (Some(layers), _) => Root::Layers(layers.clone()),
         (None, Some(path)) => Root::Whole(open_directory(path)?),
@@ -144,7 +143,7 @@ fn pretty(config: &Value) -> Result<String> {
 }
 
 /// Reads the input by the record's rule, and the image's config.
-fn read(options: &Create) -> Result<Origin> {
+fn read(options: &BundleRequest) -> Result<Origin> {
     let (record, rootfs) = match Input::read(options.input.as_deref())? {
         Input::Directory(path) => {
             let path = std::path::absolute(&path).with_context(|| format!("find {}", path.display()))?;
@@ -172,7 +171,7 @@ fn read(options: &Create) -> Result<Origin> {
 }
 
 /// Returns the image's config, and its health check.
-fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Option<Value>)> {
+fn image(record: &Record, options: &BundleRequest) -> Result<(ImageConfiguration, Option<Value>)> {
     let _span = trace::span("read the image's config", "");
     let typed = |config: Value| -> Result<_, serde_json::Error> {
         let health = config.pointer("/config/Healthcheck").cloned();
@@ -190,7 +189,7 @@ fn image(record: &Record, options: &Create) -> Result<(ImageConfiguration, Optio
 }
 
 /// Makes the container's root file system; a flat one is used where it is, unless a layer shall lie over it.
-fn mount(rootfs: &Rootfs, options: &Create, claim: &BundleClaim) -> Result<(Root, Option<Mounted>)> {
+fn mount(rootfs: &Rootfs, options: &BundleRequest, claim: &BundleClaim) -> Result<(Root, Option<Mounted>)> {
     let flat;
     let layers = match (&rootfs.layers, &rootfs.path) {
         (Some(layers), _) => layers.as_slice(),
@@ -209,22 +208,22 @@ fn mount(rootfs: &Rootfs, options: &Create, claim: &BundleClaim) -> Result<(Root
 }
 
 /// Computes config.json: gathers what it depends on, translates, and applies the user's patches.
-fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> Result<Value> {
+fn config(origin: &Origin, options: &BundleRequest, place: &Place<'_>, root: &Root) -> Result<Value> {
     let _span = trace::span("compute config.json", "");
     let joined = host::joined(&options.namespaces, place.directories)?;
     let namespaces = host::namespaces(&options.namespaces, &joined)?;
-    let given = options.process.user.clone();
+    let given = options.user.clone();
     let spec = given.or_else(|| origin.image.config().as_ref()?.user().clone()).unwrap_or_default();
-    let numeric = user::is_numeric(&spec) && options.process.group_add.iter().all(|group| user::is_numeric(group));
+    let numeric = user::is_numeric(&spec) && options.group_add.iter().all(|group| user::is_numeric(group));
     let accounts = match root {
         Root::Absent if numeric => Accounts::default(),
         root => root.accounts()?,
     };
     let held = host::held_capabilities();
     let capabilities = translate::capabilities(options, held);
-    let mut devices = if options.security.privileged { device::all()? } else { Vec::new() };
-    let mut named: Vec<String> = options.mounts.gpus.iter().flat_map(|gpus| gpus.0.clone()).collect();
-    for option in &options.mounts.device {
+    let mut devices = if options.privileged { device::all()? } else { Vec::new() };
+    let mut named: Vec<String> = options.gpus.iter().flat_map(|gpus| gpus.0.clone()).collect();
+    for option in &options.device {
         match option {
             DeviceOption::Node(flag) => devices.extend(device::look_up(flag)?),
             DeviceOption::Named(name) => named.push(name.clone()),
@@ -237,7 +236,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
     let facts = Facts {
         cgroup: place.directories.cgroup(place.id),
         root: root_path(&origin.rootfs, options)?,
-        user: accounts.resolve(&spec, &options.process.group_add)?,
+        user: accounts.resolve(&spec, &options.group_add)?,
         hostname: host::hostname(&options.names, &namespaces, place.id)?,
         variables: variables(options)?,
         mounts: sources(&mounts, place),
@@ -252,7 +251,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
         namespaces,
         devices,
         masked: host::thermal_files(),
-        block_io: throttle::block_io(&options.blocks)?,
+        block_io: throttle::block_io(&options.limits)?,
         capabilities,
     };
     let mut config = translate::translate(&origin.image, options, &facts)?;
@@ -280,7 +279,7 @@ fn config(origin: &Origin, options: &Create, place: &Place<'_>, root: &Root) -> 
     Ok(config)
 }
 
-fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
+fn root_path(rootfs: &Rootfs, options: &BundleRequest) -> Result<String> {
     match &rootfs.path {
         Some(path) if rootfs.layers.is_none() && !options.overlay => {
             Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
@@ -290,28 +289,28 @@ fn root_path(rootfs: &Rootfs, options: &Create) -> Result<String> {
 }
 
 /// Returns this program, where a first process of ours is wanted and the container has process ids of its own.
-fn init_program(options: &Create, pid: &Namespace) -> Result<Option<String>> {
-    if !options.process.init || !matches!(pid, Namespace::Private | Namespace::None) {
+fn init_program(options: &BundleRequest, pid: &Namespace) -> Result<Option<String>> {
+    if !options.init || !matches!(pid, Namespace::Private | Namespace::None) {
         return Ok(None);
     }
     Ok(Some(text(&std::env::current_exe().context("find our own program")?)))
 }
 
-fn variables(options: &Create) -> Result<Vec<Variable>> {
+fn variables(options: &BundleRequest) -> Result<Vec<Variable>> {
     let mut variables = Vec::new();
-    for path in &options.process.env_file {
+    for path in &options.env_file {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         variables.extend(environment::parse_file(&bytes).with_context(|| path.display().to_string())?);
     }
-    variables.extend(options.process.env.iter().cloned());
+    variables.extend(options.env.iter().cloned());
     Ok(variables)
 }
 
 fn seccomp_profile(
-    options: &Create,
+    options: &BundleRequest,
     capabilities: &std::collections::BTreeSet<crate::capability::Capability>,
 ) -> Result<Option<Value>> {
-    let chosen = options.security.confinement.iter().rev().find_map(|option| match option {
+    let chosen = options.confinement.iter().rev().find_map(|option| match option {
         SecurityOption::Seccomp(profile) => Some(profile),
         _ => None,
     });
@@ -322,7 +321,7 @@ fn seccomp_profile(
             let profile = seccomp::parse(&bytes, capabilities);
             Ok(Some(profile.with_context(|| format!("{} is not a seccomp profile", path.display()))?))
         }
-        None if options.security.privileged => Ok(None),
+        None if options.privileged => Ok(None),
         None => Ok(Some(seccomp::default_profile(capabilities))),
     }
 }
@@ -383,7 +382,7 @@ fn missing(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes the files that are mounted into the container.
-fn write_files(claim: &BundleClaim, options: &Create, config: &Value) -> Result<()> {
+fn write_files(claim: &BundleClaim, options: &BundleRequest, config: &Value) -> Result<()> {
     let reach = match options.namespaces.network {
         Some(Namespace::Host) => Reach::Host,
         Some(Namespace::None) => Reach::Nothing,

@@ -8,7 +8,7 @@ use std::path::Path;
 use record::HOST_GATEWAY;
 
 use crate::hosts::HostEntry;
-use crate::options::Names;
+use crate::request::NameOptions;
 
 const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
     ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
@@ -31,7 +31,7 @@ pub(crate) enum Reach {
 }
 
 /// Returns /etc/hosts; with the host's network, the host's own lines come first.
-pub(crate) fn hosts(reach: Reach, host: &str, names: &Names) -> String {
+pub(crate) fn hosts(reach: Reach, host: &str, names: &NameOptions) -> String {
     let mut text = if reach == Reach::Host { host.to_owned() } else { LOCAL_HOSTS.to_owned() };
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -45,7 +45,7 @@ pub(crate) fn hosts(reach: Reach, host: &str, names: &Names) -> String {
 }
 
 /// Returns /etc/resolv.conf from the host's, by docker's rules.
-pub(crate) fn resolv_conf(reach: Reach, host: &str, names: &Names) -> String {
+pub(crate) fn resolv_conf(reach: Reach, host: &str, names: &NameOptions) -> String {
     let lines = lines(host);
     let owned = |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
     let servers: Vec<String> = if names.dns.is_empty() {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn hosts_are_dockers_with_the_users_at_the_end() {
-        let names = Names { add_host: vec!["db:10.0.0.2".parse().unwrap()], ..Names::default() };
+        let names = NameOptions { add_host: vec!["db:10.0.0.2".parse().unwrap()], ..NameOptions::default() };
         assert_eq!(hosts(Reach::Own, "1.1.1.1 x\n", &names), format!("{LOCAL_HOSTS}10.0.0.2\tdb\n"));
         assert_eq!(hosts(Reach::Host, "1.1.1.1 x", &names), "1.1.1.1 x\n10.0.0.2\tdb\n");
     }
@@ -152,7 +152,7 @@ mod tests {
             let entry = text.parse::<HostEntry>().ok().and_then(|entry| entry.address).map(|ip| ip.to_string());
             assert_eq!(entry.as_deref(), want, "{text}");
         }
-        let names = Names { add_host: vec!["host:host-gateway".parse().unwrap()], ..Names::default() };
+        let names = NameOptions { add_host: vec!["host:host-gateway".parse().unwrap()], ..NameOptions::default() };
         for (reach, want) in [(Reach::Own, "192.0.2.1\thost\t# host-gateway\n"), (Reach::Host, "127.0.0.1\thost\n")] {
             assert!(hosts(reach, "", &names).ends_with(want), "{reach:?}");
         }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn name_servers_that_the_container_does_not_reach_are_left_out() {
         let host = "# c\nnameserver 127.0.0.1\nnameserver 10.1.1.1\nnameserver ::1\nsearch a b\noptions ndots:2\n";
-        let none = Names::default();
+        let none = NameOptions::default();
         for (reach, host, want) in [
             (Reach::Own, host, "nameserver 10.1.1.1\nsearch a b\noptions ndots:2\n"),
             (Reach::Own, "nameserver 127.0.0.53\n", "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"),
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn the_users_resolver_replaces_the_hosts() {
-        let names = Names {
+        let names = NameOptions {
             dns: vec!["9.9.9.9".parse().unwrap()],
             dns_search: vec![".".to_owned()],
             dns_option: vec!["ndots:1".to_owned()],
-            ..Names::default()
+            ..NameOptions::default()
         };
         let host = "nameserver 10.1.1.1\nsearch a\noptions x\n";
         assert_eq!(resolv_conf(Reach::Own, host, &names), "nameserver 9.9.9.9\noptions ndots:1\n");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::options::Health;
+use crate::request::HealthOptions;
 
 /// The annotation's key.
 pub(crate) const ANNOTATION: &str = "org.drayage.healthcheck";
@@ -13,7 +13,7 @@ pub(crate) const ANNOTATION: &str = "org.drayage.healthcheck";
 /// Nanoseconds.
 const LEAST: u64 = 1_000_000;
 
-impl Health {
+impl HealthOptions {
     /// Returns the check that the container has: the image's, with what the user wants instead.
     pub(crate) fn check(&self, image: Option<&Value>) -> Option<Value> {
         let mut check: Map<String, Value> = image.and_then(Value::as_object).cloned().unwrap_or_default();
@@ -61,34 +61,39 @@ mod tests {
         let image = json!({"Test": ["CMD", "true"], "Interval": 5_000_000});
         let second = Some(Duration::from_secs(1));
         for (health, image, want) in [
-            (Health::default(), None, None),
-            (Health::default(), Some(&image), Some(image.clone())),
-            (Health { no_healthcheck: true, ..Health::default() }, Some(&image), None),
-            (Health { interval: second, ..Health::default() }, None, None),
+            (HealthOptions::default(), None, None),
+            (HealthOptions::default(), Some(&image), Some(image.clone())),
+            (HealthOptions { no_healthcheck: true, ..HealthOptions::default() }, Some(&image), None),
+            (HealthOptions { interval: second, ..HealthOptions::default() }, None, None),
             (
-                Health { probe: Some("x".into()), timeout: second, retries: Some(2), ..Health::default() },
+                HealthOptions {
+                    probe: Some("x".into()),
+                    timeout: second,
+                    retries: Some(2),
+                    ..HealthOptions::default()
+                },
                 Some(&image),
                 Some(
                     json!({"Test": ["CMD-SHELL", "x"], "Interval": 5_000_000, "Timeout": 1_000_000_000, "Retries": 2}),
                 ),
             ),
-            (Health::default(), Some(&json!({"Test": ["NONE"]})), None),
+            (HealthOptions::default(), Some(&json!({"Test": ["NONE"]})), None),
             (
-                Health { probe: Some(r#"["CMD","a b"]"#.into()), ..Health::default() },
+                HealthOptions { probe: Some(r#"["CMD","a b"]"#.into()), ..HealthOptions::default() },
                 None,
                 Some(json!({"Test": ["CMD", "a b"]})),
             ),
             (
-                Health { probe: Some(r#"["a","b"]"#.into()), ..Health::default() },
+                HealthOptions { probe: Some(r#"["a","b"]"#.into()), ..HealthOptions::default() },
                 None,
                 Some(json!({"Test": ["CMD", "a", "b"]})),
             ),
             (
-                Health { probe: Some("[ -e /x ]".into()), ..Health::default() },
+                HealthOptions { probe: Some("[ -e /x ]".into()), ..HealthOptions::default() },
                 None,
                 Some(json!({"Test": ["CMD-SHELL", "[ -e /x ]"]})),
             ),
-            (Health { probe: Some(r#"["NONE"]"#.into()), ..Health::default() }, Some(&image), None),
+            (HealthOptions { probe: Some(r#"["NONE"]"#.into()), ..HealthOptions::default() }, Some(&image), None),
         ] {
             assert_eq!(health.check(image), want, "{health:?}");
         }

@@ -8,7 +8,7 @@ use ::container::{Directories, RuntimeId};
 use anyhow::Result;
 
 use crate::namespace::{Namespace, Shared};
-use crate::options::{Names, Namespaces};
+use crate::request::{NameOptions, NamespaceOptions};
 use crate::{cli_usage, state};
 
 /// The kernel's limit for a host name.
@@ -29,7 +29,7 @@ fn bounding_set() -> u64 {
 }
 
 /// Returns the container's host name: the user's, the host's with its network, else the id, as far as the kernel takes it.
-pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<String> {
+pub(crate) fn hostname(names: &NameOptions, namespaces: &Shared, id: &str) -> Result<String> {
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name = match &names.hostname {
         Some(name) => name.clone(),
@@ -43,7 +43,7 @@ pub(crate) fn hostname(names: &Names, namespaces: &Shared, id: &str) -> Result<S
 }
 
 /// Returns the processes of the other containers whose namespaces are to be shared.
-pub(crate) fn joined(options: &Namespaces, directories: &Directories) -> Result<BTreeMap<RuntimeId, i32>> {
+pub(crate) fn joined(options: &NamespaceOptions, directories: &Directories) -> Result<BTreeMap<RuntimeId, i32>> {
     let others =
         [&options.network, &options.pid, &options.ipc, &options.uts].into_iter().filter_map(|option| match option {
             Some(Namespace::Container(id)) => Some(id),
@@ -53,7 +53,7 @@ pub(crate) fn joined(options: &Namespaces, directories: &Directories) -> Result<
 }
 
 /// Returns the namespaces, with those of other containers as paths.
-pub(crate) fn namespaces(options: &Namespaces, joined: &BTreeMap<RuntimeId, i32>) -> Result<Shared> {
+pub(crate) fn namespaces(options: &NamespaceOptions, joined: &BTreeMap<RuntimeId, i32>) -> Result<Shared> {
     let find = |option: &Option<Namespace>, name: &str| match option {
         Some(Namespace::Container(id)) => Namespace::Path(format!("/proc/{}/ns/{name}", joined[id])),
         Some(namespace) => namespace.clone(),
@@ -81,7 +81,7 @@ pub(crate) fn namespaces(options: &Namespaces, joined: &BTreeMap<RuntimeId, i32>
 }
 
 /// Returns where /dev/shm comes from when another's IPC namespace is used.
-pub(crate) fn shared_memory(options: &Namespaces, joined: &BTreeMap<RuntimeId, i32>) -> Option<String> {
+pub(crate) fn shared_memory(options: &NamespaceOptions, joined: &BTreeMap<RuntimeId, i32>) -> Option<String> {
     match options.ipc.as_ref()? {
         Namespace::Host => Some("/dev/shm".to_owned()),
         Namespace::Container(id) => Some(format!("/proc/{}/root/dev/shm", joined[id])),

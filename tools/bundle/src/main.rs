@@ -21,6 +21,7 @@ mod namespace;
 mod options;
 mod overlay;
 mod patch;
+mod request;
 mod rootfs;
 mod rootless;
 mod seccomp;
@@ -77,7 +78,7 @@ fn run(arguments: BundleArgs) -> anyhow::Result<ExitCode> {
     host::held_capabilities();
     confine::enter(&room(verb.as_ref()))?;
     match verb {
-        None => create::create(&create, &directories)?,
+        None => create::create(create, &directories)?,
         Some(BundleVerb::Init { .. }) => {}
         Some(BundleVerb::Cp(options)) => cp::run(&options, &directories)?,
         Some(BundleVerb::Delete { force, owner, bundles }) => {

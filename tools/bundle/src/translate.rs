@@ -17,7 +17,7 @@ use crate::environment::{Defaults, Variable, environment};
 use crate::init;
 use crate::mount::{self, Mount};
 use crate::namespace::{Namespace, Shared};
-use crate::options::Create;
+use crate::request::BundleRequest;
 use crate::security::SecurityOption;
 use crate::user::User;
 pub(crate) use resources::object;
@@ -66,13 +66,13 @@ pub(crate) struct Facts {
 }
 
 /// Returns config.json.
-pub(crate) fn translate(image: &ImageConfiguration, options: &Create, facts: &Facts) -> Result<Value> {
+pub(crate) fn translate(image: &ImageConfiguration, options: &BundleRequest, facts: &Facts) -> Result<Value> {
     let empty = Config::default();
     let config = image.config().as_ref().unwrap_or(&empty);
     let mut spec = json!({
         "ociVersion": OCI_VERSION,
         "process": process(config, options, facts)?,
-        "root": {"path": facts.root, "readonly": options.mounts.read_only},
+        "root": {"path": facts.root, "readonly": options.read_only},
     });
     // Runtimes refuse a host name in a UTS namespace that is joined or the host's.
     if facts.namespaces.uts == Namespace::Private {
@@ -85,18 +85,16 @@ pub(crate) fn translate(image: &ImageConfiguration, options: &Create, facts: &Fa
 }
 
 /// Returns the container's capabilities, of those that this process holds.
-pub(crate) fn capabilities(options: &Create, held: u64) -> BTreeSet<Capability> {
-    let security = &options.security;
-    capability::choose(&security.cap_add, &security.cap_drop, security.privileged, held)
+pub(crate) fn capabilities(options: &BundleRequest, held: u64) -> BTreeSet<Capability> {
+    capability::choose(&options.cap_add, &options.cap_drop, options.privileged, held)
 }
 
-fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
-    let defaults =
-        Defaults { hostname: &facts.hostname, terminal: options.process.tty, home: facts.user.home.as_str() };
+fn process(config: &Config, options: &BundleRequest, facts: &Facts) -> Result<Value> {
+    let defaults = Defaults { hostname: &facts.hostname, terminal: options.tty, home: facts.user.home.as_str() };
     let user = object([
         ("uid", Some(json!(facts.user.uid))),
         ("gid", Some(json!(facts.user.gid))),
-        ("umask", options.process.umask.map(Value::from)),
+        ("umask", options.umask.map(Value::from)),
         ("additionalGids", Some(json!(facts.user.groups))),
     ]);
     let names: Vec<String> = facts.capabilities.iter().map(ToString::to_string).collect();
@@ -107,18 +105,18 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
         json!({"bounding": names})
     };
     // The last of several counts, as everywhere on the command line.
-    let no_new_privileges = options.security.confinement.iter().rev().find_map(|option| match option {
+    let no_new_privileges = options.confinement.iter().rev().find_map(|option| match option {
         SecurityOption::NoNewPrivileges(set) => Some(*set),
         _ => None,
     });
-    let profile = options.security.confinement.iter().rev().find_map(|option| match option {
+    let profile = options.confinement.iter().rev().find_map(|option| match option {
         SecurityOption::AppArmor(profile) => Some(profile.clone()),
         _ => None,
     });
     let ulimits = &options.limits.ulimit;
     let environment = environment(&defaults, config.env().as_deref().unwrap_or_default(), &facts.variables);
     let process = object([
-        ("terminal", Some(json!(options.process.tty))),
+        ("terminal", Some(json!(options.tty))),
         ("user", user),
         ("args", Some(json!(arguments(config, options, facts.init.is_some())?))),
         ("env", Some(json!(environment))),
@@ -134,10 +132,10 @@ fn process(config: &Config, options: &Create, facts: &Facts) -> Result<Value> {
 
 /// Returns Entrypoint and Cmd. The user's command replaces Cmd; the user's entrypoint replaces both, but an empty JSON list
 /// replaces Entrypoint alone, as docker's API and compose have it.
-fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String>> {
+fn arguments(config: &Config, options: &BundleRequest, init: bool) -> Result<Vec<String>> {
     let image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let empty = config.entrypoint().as_ref().is_some_and(|words| words[..] == [""]);
-    let (mut words, command) = match options.process.entrypoint.as_deref() {
+    let (mut words, command) = match options.entrypoint.as_deref() {
         Some("") => (Vec::new(), Vec::new()),
         Some(entrypoint) => match serde_json::from_str::<Vec<String>>(entrypoint) {
             Ok(words) if words.is_empty() => (words, image(config.cmd())),
@@ -157,18 +155,18 @@ fn arguments(config: &Config, options: &Create, init: bool) -> Result<Vec<String
     Ok(words)
 }
 
-fn directory(config: &Config, options: &Create) -> Result<String> {
+fn directory(config: &Config, options: &BundleRequest) -> Result<String> {
     let image = config.working_dir().as_deref().filter(|directory| !directory.is_empty());
-    let directory = options.process.cwd.as_deref().or(image).unwrap_or("/");
+    let directory = options.cwd.as_deref().or(image).unwrap_or("/");
     ensure!(directory.starts_with('/'), "working directory `{directory}` is not absolute");
     Ok(directory.to_owned())
 }
 
-fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
+fn mounts(options: &BundleRequest, facts: &Facts) -> Vec<Value> {
     let destination = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
     let users: Vec<&str> = facts.mounts.iter().map(|(mount, _)| mount.destination.as_str()).collect();
-    let shm_size = options.mounts.shm_size.map_or(SHM_SIZE, |size| size.0);
-    let mut mounts = mount::defaults(shm_size, options.security.privileged);
+    let shm_size = options.shm_size.map_or(SHM_SIZE, |size| size.0);
+    let mut mounts = mount::defaults(shm_size, options.privileged);
     for mount in &mut mounts {
         if let ("/dev/shm", Some(source)) = (destination(mount).as_str(), &facts.shm) {
             *mount = mount::entry("/dev/shm", "bind", source, &["rbind", "rprivate"]);
@@ -184,7 +182,7 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
     for (path, source) in facts.files.iter().filter(|(path, _)| !users.contains(path)) {
         // What the container must not fill is the host's disk, too.
         let words = ["rbind", "rprivate", "ro"];
-        let count = if options.mounts.read_only { 3 } else { 2 };
+        let count = if options.read_only { 3 } else { 2 };
         mounts.push(mount::entry(path, "bind", source, &words[..count]));
     }
     if let Some(program) = &facts.init {
@@ -194,10 +192,10 @@ fn mounts(options: &Create, facts: &Facts) -> Vec<Value> {
     mounts
 }
 
-fn linux(options: &Create, facts: &Facts) -> Result<Value> {
+fn linux(options: &BundleRequest, facts: &Facts) -> Result<Value> {
     let parent = options.limits.cgroup_parent.as_deref().unwrap_or("/drayage").trim_end_matches('/');
-    let rules = resources::rules(options.security.privileged, &facts.devices, &options.mounts.device_cgroup_rule);
-    let open = options.security.privileged || options.security.confinement.contains(&SecurityOption::OpenPaths);
+    let rules = resources::rules(options.privileged, &facts.devices, &options.device_cgroup_rule);
+    let open = options.privileged || options.confinement.contains(&SecurityOption::OpenPaths);
     let masked = MASKED.into_iter().chain(facts.masked.iter().map(String::as_str));
     let linux = object([
         ("sysctl", Some(sysctl(options, facts)?.into())),
@@ -224,7 +222,7 @@ fn root_propagation(mounts: &[(Mount, String)]) -> Option<&'static str> {
 
 /// Returns the kernel parameters: in a network of its own, a container may ping and open ports below 1024 whoever runs
 /// in it, as with docker.
-fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
+fn sysctl(options: &BundleRequest, facts: &Facts) -> Result<Map<String, Value>> {
     let mut parameters = Map::new();
     if matches!(facts.namespaces.network, Namespace::Private | Namespace::None) {
         // Both ends of the range have to be mapped in the user namespace of the process that writes it, or the
@@ -240,7 +238,7 @@ fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
     if let (Some(name), Namespace::Private) = (&options.names.domainname, &facts.namespaces.uts) {
         parameters.insert("kernel.domainname".into(), json!(name));
     }
-    for (name, value) in &options.security.sysctl {
+    for (name, value) in &options.sysctl {
         if name.split('.').any(str::is_empty) || name.contains('/') {
             bail!(cli::Usage(format!("`{name}` is not the name of a kernel parameter")));
         }
@@ -251,8 +249,8 @@ fn sysctl(options: &Create, facts: &Facts) -> Result<Map<String, Value>> {
 
 /// Returns every mount, parents before what is mounted in them: the user's, then the image's volumes where the user
 /// has mounted nothing.
-pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &Create) -> Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> = options.mounts.given().cloned().collect();
+pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &BundleRequest) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = options.given().cloned().collect();
     for (number, mount) in mounts.iter().enumerate() {
         if mounts[..number].iter().any(|other| other.destination == mount.destination) {
             bail!(cli::Usage(format!("two mounts on {}", mount.destination)));

@@ -6,12 +6,16 @@ mod enter;
 mod list;
 mod network;
 mod options;
+mod request;
 mod show;
 
 use std::env::args_os;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::Context;
+use container::Directories;
 
 use options::{Enter, Lsns, NsArgs, NsVerb, Nsenter};
 
@@ -45,17 +49,28 @@ fn main() -> ExitCode {
 fn run(options: NsArgs) -> anyhow::Result<ExitCode> {
     match options.command {
         NsVerb::Add(add) => add.run()?,
-        NsVerb::Check(upkeep) => upkeep.run(network::check)?,
+        NsVerb::Check { roots } => look_after(&roots, network::check)?,
         NsVerb::Connect(connect) => connect.connect()?,
         NsVerb::Del(del) => del.run()?,
-        NsVerb::Diff(diff) => diff.run()?,
+        NsVerb::Diff { first, second, json, roots } => {
+            let done = show::diff([&first, &second], &roots.directories().states(), json);
+            done.with_context(|| format!("diff {first} {second}"))?;
+        }
         NsVerb::Disconnect(disconnect) => disconnect.disconnect()?,
         NsVerb::Enter(enter) => return enter.checked()?.run(false),
         NsVerb::List(list) => list.run(false)?,
         NsVerb::Network(networks) => networks.run()?,
-        NsVerb::Restore(upkeep) => upkeep.run(network::restore)?,
-        NsVerb::Show(show) => show.run()?,
+        NsVerb::Restore { roots } => look_after(&roots, network::restore)?,
+        NsVerb::Show { what, json, roots } => {
+            show::show(&what, &roots.directories().states(), json).with_context(|| format!("show {what}"))?;
+        }
         NsVerb::Tree(tree) => tree.run()?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks the networks, or puts them back.
+fn look_after(roots: &cli::Roots, act: fn(&Directories) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    confine::enter(&options::room(options::ROOM))?;
+    act(&roots.directories())
 }

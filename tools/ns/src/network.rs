@@ -54,7 +54,7 @@ pub(crate) use restore::{check, restore};
 pub(crate) use result::mac_text;
 use work::Work;
 
-use crate::options::{Driver, Settings};
+use crate::request::{NetworkDriver, NetworkSettings};
 
 /// A container to make a network for.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ fn build(work: &mut Work, target: &Joiner, further: bool, requests: &[NetworkReq
 /// Makes one network.
 fn make(work: &mut Work, directories: &Directories, request: &mut NetworkRequest) -> Result<Plan> {
     if let Some(created) = settings::settings_of(directories, &request.network)? {
-        let is_plain = request.settings == Settings::default();
+        let is_plain = request.settings == NetworkSettings::default();
         ensure!(is_plain, "network {}: give its subnets and other settings to `ns network create`", request.network);
         request.bridge.take_if(|_| created.macvlan.is_some());
         request.settings = created;
@@ -171,7 +171,7 @@ fn make(work: &mut Work, directories: &Directories, request: &mut NetworkRequest
             request.settings.internal = bridge.internal;
         }
         if bridge.routed_ports.is_some() {
-            request.settings.driver = Driver::Routed;
+            request.settings.driver = NetworkDriver::Routed;
         }
     }
     if request.bridge.is_some() {
@@ -277,7 +277,7 @@ fn port_name(host: &mut Router, request: &NetworkRequest) -> Result<String> {
 }
 
 /// Looks at what is there for a bridge.
-fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &Settings) -> Result<Observed> {
+fn observe(host: &mut Router, directories: &Directories, name: &str, settings: &NetworkSettings) -> Result<Observed> {
     let bridge = host.link(name).with_context(|| format!("look for {name}"))?;
     if let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.kind.as_deref() != Some("bridge")) {
         bail!("{name} is not a bridge: it is {}", bridge.kind.as_deref().unwrap_or("a network card"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::{Config, ImageConfiguration};
 
-use crate::options::Create;
+use crate::request::BundleRequest;
 
 /// Keys by which runtimes take orders that are not an image's to give: files of the host, handlers, systemd properties.
 const ORDERS: [&str; 5] =
@@ -15,7 +15,11 @@ const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// Returns the annotations: what follows from the image's fields, then its labels, then the user's, each winning over
 /// what was before. Those of manifests and indexes take no part.
-pub(super) fn annotations(image: &ImageConfiguration, config: &Config, options: &Create) -> BTreeMap<String, String> {
+pub(super) fn annotations(
+    image: &ImageConfiguration,
+    config: &Config,
+    options: &BundleRequest,
+) -> BTreeMap<String, String> {
     let mut annotations = BTreeMap::new();
     let mut implicit = |name: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -38,8 +42,8 @@ pub(super) fn annotations(image: &ImageConfiguration, config: &Config, options: 
     // An image comes from strangers: its labels must not tell a runtime which program to run, or systemd what to set.
     let labels = config.labels().iter().flatten().filter(|(key, _)| !is_order(key));
     annotations.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
-    let timeout = options.process.stop_timeout.map(|seconds| seconds.to_string());
-    let ends = [(STOP_SIGNAL, options.process.stop_signal.clone()), (STOP_TIMEOUT, timeout)];
+    let timeout = options.stop_timeout.map(|seconds| seconds.to_string());
+    let ends = [(STOP_SIGNAL, options.stop_signal.clone()), (STOP_TIMEOUT, timeout)];
     annotations.extend(ends.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     annotations.extend(options.names.label.iter().chain(&options.names.annotation).cloned());
     annotations

@@ -4,7 +4,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::device::{CgroupRule, Device};
-use crate::options::Limits;
+use crate::request::LimitOptions;
 use crate::ulimit::Ulimit;
 
 /// Docker's: less does not start a process.
@@ -16,7 +16,7 @@ const DEVICES: [(u32, u32); 6] = [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)
 const FUSE: (u32, u32) = (10, 229);
 
 /// Returns `linux.resources`.
-pub(super) fn resources(limits: &Limits, rules: Vec<Value>, block_io: Option<&Value>) -> Result<Value> {
+pub(super) fn resources(limits: &LimitOptions, rules: Vec<Value>, block_io: Option<&Value>) -> Result<Value> {
     let resources = object([
         ("devices", Some(Value::Array(rules))),
         ("memory", memory(limits)?),
@@ -53,7 +53,7 @@ pub(super) fn rules(privileged: bool, devices: &[Device], further: &[CgroupRule]
     rules
 }
 
-fn memory(limits: &Limits) -> Result<Option<Value>> {
+fn memory(limits: &LimitOptions) -> Result<Option<Value>> {
     let wrong = |what: &str| cli::Usage(what.to_owned());
     let limit = limits.memory.map(|bytes| bytes.0).filter(|bytes| *bytes != 0);
     ensure!(limit.is_none_or(|limit| limit >= LEAST_MEMORY), wrong("the least memory for a container is 6m"));
@@ -79,7 +79,7 @@ fn memory(limits: &Limits) -> Result<Option<Value>> {
     ]))
 }
 
-fn cpu(limits: &Limits) -> Option<Value> {
+fn cpu(limits: &LimitOptions) -> Option<Value> {
     // Thousandths of a processor times the period in milliseconds are microseconds.
     let quota = limits.cpus.map(|cpus| json!(cpus.0 * (CPU_PERIOD / 1000)));
     let period = limits.cpus.map(|_| json!(CPU_PERIOD));
@@ -105,8 +105,8 @@ pub(super) fn rlimits(ulimits: &[Ulimit]) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits::default()
+    fn limits() -> LimitOptions {
+        LimitOptions::default()
     }
 
     #[test]
@@ -114,33 +114,36 @@ mod tests {
         for (limits, want) in [
             (limits(), json!({})),
             (
-                Limits { memory: "64m".parse().ok(), ..limits() },
+                LimitOptions { memory: "64m".parse().ok(), ..limits() },
                 json!({"memory": {"limit": 67_108_864, "swap": 134_217_728}}),
             ),
             (
-                Limits { memory: "64m".parse().ok(), memory_swap: "-1".parse().ok(), ..limits() },
+                LimitOptions { memory: "64m".parse().ok(), memory_swap: "-1".parse().ok(), ..limits() },
                 json!({"memory": {"limit": 67_108_864, "swap": -1}}),
             ),
             (
-                Limits { memory_reservation: "32m".parse().ok(), ..limits() },
+                LimitOptions { memory_reservation: "32m".parse().ok(), ..limits() },
                 json!({"memory": {"reservation": 33_554_432}}),
             ),
-            (Limits { cpus: "1.5".parse().ok(), ..limits() }, json!({"cpu": {"quota": 150_000, "period": 100_000}})),
             (
-                Limits { cpu_shares: Some(512), cpuset_cpus: Some("0-1".into()), ..limits() },
+                LimitOptions { cpus: "1.5".parse().ok(), ..limits() },
+                json!({"cpu": {"quota": 150_000, "period": 100_000}}),
+            ),
+            (
+                LimitOptions { cpu_shares: Some(512), cpuset_cpus: Some("0-1".into()), ..limits() },
                 json!({"cpu": {"shares": 512, "cpus": "0-1"}}),
             ),
             (
-                Limits { cpu_quota: Some(-1), cpu_period: Some(1000), cpu_rt_runtime: Some(5), ..limits() },
+                LimitOptions { cpu_quota: Some(-1), cpu_period: Some(1000), cpu_rt_runtime: Some(5), ..limits() },
                 json!({"cpu": {"quota": -1, "realtimeRuntime": 5, "period": 1000}}),
             ),
             (
-                Limits { memory_swappiness: Some(0), oom_kill_disable: true, ..limits() },
+                LimitOptions { memory_swappiness: Some(0), oom_kill_disable: true, ..limits() },
                 json!({"memory": {"swappiness": 0, "disableOOMKiller": true}}),
             ),
-            (Limits { memory_swappiness: Some(-1), ..limits() }, json!({})),
-            (Limits { pids_limit: Some(100), ..limits() }, json!({"pids": {"limit": 100}})),
-            (Limits { pids_limit: Some(-1), ..limits() }, json!({})),
+            (LimitOptions { memory_swappiness: Some(-1), ..limits() }, json!({})),
+            (LimitOptions { pids_limit: Some(100), ..limits() }, json!({"pids": {"limit": 100}})),
+            (LimitOptions { pids_limit: Some(-1), ..limits() }, json!({})),
         ] {
             let mut resources = resources(&limits, Vec::new(), None).unwrap();
             resources.as_object_mut().unwrap().shift_remove("devices");
@@ -151,10 +154,10 @@ mod tests {
     #[test]
     fn limits_that_contradict_are_refused() {
         for limits in [
-            Limits { memory: "1m".parse().ok(), ..limits() },
-            Limits { memory_swap: "64m".parse().ok(), ..limits() },
-            Limits { memory: "64m".parse().ok(), memory_swap: "32m".parse().ok(), ..limits() },
-            Limits { memory: "64m".parse().ok(), memory_reservation: "65m".parse().ok(), ..limits() },
+            LimitOptions { memory: "1m".parse().ok(), ..limits() },
+            LimitOptions { memory_swap: "64m".parse().ok(), ..limits() },
+            LimitOptions { memory: "64m".parse().ok(), memory_swap: "32m".parse().ok(), ..limits() },
+            LimitOptions { memory: "64m".parse().ok(), memory_reservation: "65m".parse().ok(), ..limits() },
         ] {
             assert!(resources(&limits, Vec::new(), None).is_err(), "{limits:?}");
         }

@@ -19,16 +19,16 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let words = ["bundle"].iter().chain(arguments);
     let options = BundleArgs::parse_from(words).create;
     let accounts = Accounts::parse(b"root:x:0:0::/root:\nwww:x:33:33::/var/www:\n", b"www:x:33:\nssl:x:44:www\n");
-    let spec = options.process.user.clone();
+    let spec = options.user.clone();
     let spec = spec.or_else(|| image.config().as_ref().and_then(|config| config.user().clone())).unwrap_or_default();
     let capabilities = capabilities(&options, (1 << 41) - 1);
     let facts = Facts {
         cgroup: "web".to_owned(),
         masked: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         root: "rootfs".to_owned(),
-        user: accounts.resolve(&spec, &options.process.group_add)?,
+        user: accounts.resolve(&spec, &options.group_add)?,
         hostname: "web".to_owned(),
-        variables: options.process.env.clone(),
+        variables: options.env.clone(),
         mounts: planned_mounts(&image, &options)?.into_iter().map(|mount| (mount, "/source".to_owned())).collect(),
         files: vec![("/etc/hosts", "/b/hosts".to_owned())],
         namespaces: Shared {
@@ -39,7 +39,7 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
             cgroup: Namespace::Host,
             user: Namespace::Host,
         },
-        init: options.process.init.then(|| "/bundle".to_owned()),
+        init: options.init.then(|| "/bundle".to_owned()),
         shm: None,
         devices: Vec::new(),
         block_io: None,

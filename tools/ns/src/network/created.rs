@@ -17,7 +17,7 @@ use super::owner::{self, PortAlias, bridge_of};
 use super::plan::gateways;
 use super::settings::{created, settings_of};
 use super::{macvlan, observe, removal, restore};
-use crate::options::{Driver, Settings};
+use crate::request::{NetworkDriver, NetworkSettings};
 
 /// Those that docker has made itself, or that are none.
 const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
@@ -27,7 +27,7 @@ const PREDEFINED: [&str; 4] = ["bridge", "default", "host", "none"];
 pub(crate) fn create(
     directories: &Directories,
     name: &NetworkName,
-    mut settings: Settings,
+    mut settings: NetworkSettings,
     exist_ok: bool,
 ) -> Result<()> {
     ensure!(!PREDEFINED.contains(&&**name), "network {name} is predefined");
@@ -55,10 +55,10 @@ pub(crate) fn create(
 }
 
 /// Tells whether a network that was created is what the settings ask for: what they leave open was chosen then.
-fn is_like(there: &Settings, asked: Settings) -> bool {
+fn is_like(there: &NetworkSettings, asked: NetworkSettings) -> bool {
     let has = |subnet: &Cidr| there.subnets.contains(&subnet.network());
     let has_ipv6 = there.subnets.iter().any(|subnet| !subnet.address.is_ipv4());
-    let chosen = |settings| Settings { subnets: vec![], gateways: vec![], ipv6: false, ..settings };
+    let chosen = |settings| NetworkSettings { subnets: vec![], gateways: vec![], ipv6: false, ..settings };
     asked.subnets.iter().all(has)
         && asked.gateways.iter().all(|gateway| there.gateways.contains(gateway))
         && (has_ipv6 || !asked.ipv6)
@@ -98,7 +98,7 @@ fn users(directories: &Directories, name: &NetworkName, host: &mut Router) -> Re
 }
 
 /// Returns the containers that are in a network, with their addresses there.
-fn members(host: &mut Router, name: &NetworkName, settings: &Settings, links: &[Link]) -> Vec<PortAlias> {
+fn members(host: &mut Router, name: &NetworkName, settings: &NetworkSettings, links: &[Link]) -> Vec<PortAlias> {
     if settings.macvlan.is_none() {
         let bridge = links.iter().find(|link| link.name == bridge_of(name));
         let Some(is_on) = bridge.map(owner::is_on) else { return vec![] };
@@ -120,15 +120,17 @@ pub(crate) fn list(directories: &Directories) -> Result<Vec<Value>> {
         if !networks.iter().any(|(name, _)| bridge_of(name) == link.name) {
             let own = addresses.iter().filter(|own| own.index == link.index && own.is_lasting());
             let subnets = own.map(|own| own.address.network()).collect();
-            let driver = if owner::routed_ports_of(link).is_some() { Driver::Routed } else { Driver::Bridge };
-            let settings = Settings { subnets, internal: owner::is_internal(link), driver, ..Settings::default() };
+            let driver =
+                if owner::routed_ports_of(link).is_some() { NetworkDriver::Routed } else { NetworkDriver::Bridge };
+            let settings =
+                NetworkSettings { subnets, internal: owner::is_internal(link), driver, ..NetworkSettings::default() };
             networks.push((owner::network_of(link).parse()?, settings));
         }
     }
     networks.iter().map(|(name, settings)| row(name, settings, members(&mut host, name, settings, &links))).collect()
 }
 
-fn row(name: &NetworkName, settings: &Settings, members: Vec<PortAlias>) -> Result<Value> {
+fn row(name: &NetworkName, settings: &NetworkSettings, members: Vec<PortAlias>) -> Result<Value> {
     let containers = members.into_iter().map(|port| (port.id.into(), json!(port.addresses)));
     let mut row = serde_json::to_value(settings)?;
     row["ipv6"] = json!(settings.subnets.iter().any(|subnet| !subnet.address.is_ipv4()));

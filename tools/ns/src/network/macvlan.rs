@@ -15,7 +15,7 @@ use super::named;
 use super::owner::PortAlias;
 use super::plan::{NetworkRequest, Plan, Step};
 use super::result::{Interface, network};
-use crate::options::Settings;
+use crate::request::NetworkSettings;
 
 /// Computes what to do for a link over the host's link `parent`. Nothing on the host knows who has which address in that
 /// network, so it must be given.
@@ -57,7 +57,7 @@ pub(super) struct Member {
 }
 
 /// Looks whether a container is in a macvlan network. Nothing on the host says so: one has to look inside.
-pub(super) fn member(host: &mut Router, settings: &Settings, id: &ContainerId) -> Result<Option<Member>> {
+pub(super) fn member(host: &mut Router, settings: &NetworkSettings, id: &ContainerId) -> Result<Option<Member>> {
     let parent = settings.macvlan.as_deref().map(|parent| host.link(parent)).transpose()?.flatten();
     let Some(parent) = parent.filter(|_| named::exists(id)) else { return Ok(None) };
     let mut inside = named::router(named::open(id)?.as_fd())?;

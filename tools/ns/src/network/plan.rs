@@ -16,7 +16,7 @@ use super::observed::Observed;
 use super::owner::{self, PortAlias, hash};
 use super::pool;
 use super::result::{Interface, loopback, network};
-use crate::options::{Driver, Settings};
+use crate::request::{NetworkDriver, NetworkSettings};
 
 /// A container's network as its user wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) struct NetworkRequest {
     /// The bridge; without one there is nothing but a loopback interface.
     pub(crate) bridge: Option<String>,
     /// What the network is like.
-    pub(crate) settings: Settings,
+    pub(crate) settings: NetworkSettings,
     /// The container's addresses; a free one of each network where none is given.
     pub(crate) addresses: Vec<IpAddr>,
     /// The name of the container's interface.
@@ -59,7 +59,7 @@ impl NetworkRequest {
 
     /// Returns how the names of the links to the network's containers begin, where these are no ports of the bridge.
     pub(super) fn routed_ports(&self) -> Option<String> {
-        let bridge = self.bridge.as_deref().filter(|_| self.settings.driver == Driver::Routed);
+        let bridge = self.bridge.as_deref().filter(|_| self.settings.driver == NetworkDriver::Routed);
         bridge.map(owner::routed_ports)
     }
 
@@ -299,7 +299,7 @@ fn notes<'a>(request: &'a NetworkRequest, leases: &'a [Lease]) -> impl Iterator<
 }
 
 /// Finds the bridge's address in each network.
-pub(super) fn gateways(bridge: &str, settings: &Settings, observed: &Observed) -> Result<Vec<Cidr>> {
+pub(super) fn gateways(bridge: &str, settings: &NetworkSettings, observed: &Observed) -> Result<Vec<Cidr>> {
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
     let mut gateways = vec![];
     for subnet in &pool::networks(bridge, settings, observed)? {
@@ -373,7 +373,7 @@ pub(super) mod tests {
             names: vec![],
             bridge: Some("drayage0".into()),
             network: "bridge".into(),
-            settings: Settings::default(),
+            settings: NetworkSettings::default(),
             addresses: vec![],
             interface: "eth0".into(),
             mac: None,
@@ -451,9 +451,11 @@ pub(super) mod tests {
         let lan = Observed { others: vec![("lan0".into(), "10.1.7.7/24".parse().unwrap())], ..Observed::default() };
         let none = Observed::default();
         let with = |settings| NetworkRequest { settings, ..request() };
-        let subnets = |text: &str| with(Settings { subnets: vec![text.parse().unwrap()], ..Settings::default() });
+        let subnets =
+            |text: &str| with(NetworkSettings { subnets: vec![text.parse().unwrap()], ..NetworkSettings::default() });
         let address = NetworkRequest { addresses: vec!["10.9.0.1".parse().unwrap()], ..request() };
-        let by = |text: &str| with(Settings { gateways: vec![text.parse().unwrap()], ..Settings::default() });
+        let by =
+            |text: &str| with(NetworkSettings { gateways: vec![text.parse().unwrap()], ..NetworkSettings::default() });
         let (gateway, moved) = (by("10.9.0.1"), by("10.1.0.2"));
         for (request, observed, want) in [
             (&subnets("10.1.0.0/16"), &there, "the bridge has address 10.1.0.1/24, which is not in 10.1.0.0/16"),

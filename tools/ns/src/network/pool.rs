@@ -9,7 +9,7 @@ use netlink::route::Cidr;
 
 use super::observed::Observed;
 use super::owner::hash;
-use crate::options::Settings;
+use crate::request::NetworkSettings;
 
 /// The bridge that is meant where none is named.
 pub(crate) const DEFAULT_BRIDGE: &str = "drayage0";
@@ -23,14 +23,14 @@ const POOLS_IPV6: [(Cidr, u8); 1] =
     [(Cidr { address: IpAddr::V6(Ipv6Addr::new(0xfd64, 0x7261, 0x796e, 0, 0, 0, 0, 0)), prefix: 48 }, 64)];
 
 /// Tells whether a bridge that has these gets one more network, so that what else the host has matters.
-pub(super) fn is_needed(settings: &Settings, known: &[Cidr]) -> bool {
+pub(super) fn is_needed(settings: &NetworkSettings, known: &[Cidr]) -> bool {
     let is_known = |subnet: &Cidr| known.iter().any(|known| known.network() == subnet.network());
     let has_all = !known.is_empty() && settings.subnets.iter().all(is_known);
     !has_all || settings.ipv6 && known.iter().all(|known| known.address.is_ipv4())
 }
 
 /// Returns the networks of the bridge: those asked for, else those that it has, else new ones.
-pub(super) fn networks(name: &str, settings: &Settings, observed: &Observed) -> Result<Vec<Cidr>> {
+pub(super) fn networks(name: &str, settings: &NetworkSettings, observed: &Observed) -> Result<Vec<Cidr>> {
     let known = observed.bridge.as_ref().map(|bridge| bridge.addresses.as_slice()).unwrap_or_default();
     let mut networks = match (settings.subnets.as_slice(), known) {
         ([], []) if name == DEFAULT_BRIDGE && !used(observed).any(|used| used.overlaps(DEFAULT)) => vec![DEFAULT],
@@ -80,7 +80,7 @@ mod tests {
     use crate::network::observed::Bridge;
 
     fn chosen(bridge: &str, ipv6: bool, observed: &Observed) -> Result<Vec<Cidr>> {
-        networks(bridge, &Settings { ipv6, ..Settings::default() }, observed)
+        networks(bridge, &NetworkSettings { ipv6, ..NetworkSettings::default() }, observed)
     }
 
     fn observed(others: &[&str], routes: &[&str]) -> Observed {

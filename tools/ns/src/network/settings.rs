@@ -6,19 +6,21 @@ use anyhow::{Context, Result};
 use container::{Directories, NetworkName};
 
 use super::note;
-use crate::options::{Driver, Settings};
+use crate::request::{NetworkDriver, NetworkSettings};
 
 /// Reads what is noted of a network; nothing, where none of that name was created.
-pub(crate) fn settings_of(directories: &Directories, network: &str) -> Result<Option<Settings>> {
+pub(crate) fn settings_of(directories: &Directories, network: &str) -> Result<Option<NetworkSettings>> {
     let Ok(name) = network.parse::<NetworkName>() else { return Ok(None) };
     // What cannot be read may say that nobody gets out of it.
-    let noted: Option<Settings> = note::read(&directories.network(&name))?;
+    let noted: Option<NetworkSettings> = note::read(&directories.network(&name))?;
     // Earlier versions noted the link alone.
-    Ok(noted.map(|noted| if noted.macvlan.is_some() { Settings { driver: Driver::Macvlan, ..noted } } else { noted }))
+    Ok(noted.map(|noted| {
+        if noted.macvlan.is_some() { NetworkSettings { driver: NetworkDriver::Macvlan, ..noted } } else { noted }
+    }))
 }
 
 /// Returns the networks that were created, by name.
-pub(crate) fn created(directories: &Directories) -> Result<Vec<(NetworkName, Settings)>> {
+pub(crate) fn created(directories: &Directories) -> Result<Vec<(NetworkName, NetworkSettings)>> {
     let path = directories.networks();
     let entries = sys::file::entries(&path).with_context(|| format!("read {}", path.display()))?;
     let names: BTreeSet<NetworkName> =

@@ -12,11 +12,12 @@ use record::{Bundle, Input, NetworkOptions, OwnedBy, Record};
 use rustix::thread::CapabilitySet;
 
 use super::membership::{Membership, host_name, join, mac, metrics};
-use super::settings::{Settings, link_name};
+use super::settings::link_name;
 use crate::network::{self, Joiner, NetworkRequest, cni};
+use crate::request::NetworkSettings;
 
 /// Nothing is executed, unless others' programs make the network.
-pub(super) const ROOM: confine::Room = confine::Room {
+pub(crate) const ROOM: confine::Room = confine::Room {
     calls: confine::Calls { sockets: true, mount: true, namespaces: true, ..confine::Room::EMPTY.calls },
     capabilities: confine::FILES.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SYS_ADMIN),
 };
@@ -26,7 +27,7 @@ const ROOM_TO_JOIN: confine::Room =
     confine::Room { capabilities: ROOM.capabilities.union(CapabilitySet::SYS_PTRACE), ..ROOM };
 
 /// Where iptables-legacy has a table, that program is asked what it drops.
-pub(super) fn room(room: confine::Room) -> confine::Room {
+pub(crate) fn room(room: confine::Room) -> confine::Room {
     if !foreign::has_legacy() {
         return room;
     }
@@ -47,50 +48,42 @@ pub(super) fn room(room: confine::Room) -> confine::Room {
   ns add --cni /etc/cni/net.d/10-lab.conflist web
   ns add --bridge cni0 --host-local mynet web
   ns add --none quiet")]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct Add {
     /// A bundle's directory, a file with a record, `-` for a record on stdin, or a new namespace's name
-    #[arg(value_name = "RECORD|ID")]
-    input: Option<PathBuf>,
+    #[arg(value_name = "RECORD|ID")] input: Option<PathBuf>,
     /// Container's id, which names the namespace [default: the record's]
-    #[arg(long, value_name = "ID")]
-    id: Option<ContainerId>,
+    #[arg(long, value_name = "ID")] id: Option<ContainerId>,
     /// Network to join; its bridge is made if it is missing; repeat it for more: NAME[:ip=ADDRESS,mac=MAC,alias=NAME,interface_name=NAME,gw-priority=NUMBER]
     #[arg(long, visible_alias = "bridge", value_name = "NAME[:KEY=VALUE,…]", default_value = network::DEFAULT_BRIDGE)]
     network: Vec<Membership>,
-    #[command(flatten)]
-    settings: Settings,
+    #[command(flatten)] settings: NetworkSettings,
     /// If another firewall drops forwarded packets: warn, insert a rule that accepts these, off [default: insert on our bridges]
-    #[arg(long, value_name = "HOW", conflicts_with = "macvlan")]
-    forward: Option<Forward>,
+    #[arg(long, value_name = "HOW", conflicts_with = "macvlan")] forward: Option<Forward>,
     /// Container's address in a network [default: a free one]
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Vec<IpAddr>,
+    #[arg(long, value_name = "ADDRESS")] ip: Vec<IpAddr>,
     /// Container's link-layer address
-    #[arg(long, value_name = "MAC", value_parser = mac)]
-    mac: Option<Mac>,
+    #[arg(long, value_name = "MAC", value_parser = mac)] mac: Option<Mac>,
     /// Name of the container's interface [default: eth0; eth1 and so on in further networks]
-    #[arg(long, value_name = "NAME", value_parser = link_name)]
-    ifname: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = link_name)] ifname: Option<String>,
     /// Let the CNI plugins of this list make the network (found in $`CNI_PATH`, /opt/cni/bin, /usr/lib/cni)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "Settings", "ip", "mac", "alias", "forward"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["network", "NetworkSettings", "ip", "mac", "alias", "forward"])]
     cni: Option<PathBuf>,
     /// Make only a loopback interface
-    #[arg(long, conflicts_with_all = ["network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
+    #[arg(long, conflicts_with_all = ["network", "NetworkSettings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     none: bool,
     /// Make a loopback interface, and lead outwards by pasta or slirp4netns if one is installed, for users without privilege
-    #[arg(long, conflicts_with_all = ["none", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
+    #[arg(long, conflicts_with_all = ["none", "network", "NetworkSettings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     user_mode: bool,
     /// Share the network of this container
-    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "Settings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["none", "user_mode", "network", "NetworkSettings", "ip", "mac", "ifname", "alias", "forward", "cni"])]
     join: Option<ContainerId>,
     /// Another name by which the other containers on the bridge find this one
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
-    alias: Vec<String>,
+    #[arg(long, value_name = "NAME", value_parser = host_name)] alias: Vec<String>,
     /// Note addresses as CNI's plugin host-local does for this network, whose containers share the bridge
     #[arg(long, value_name = "NETWORK", conflicts_with_all = ["none", "user_mode", "macvlan", "cni", "join"])]
     host_local: Option<NetworkName>,
-    #[command(flatten)]
-    roots: cli::Roots,
+    #[command(flatten)] roots: cli::Roots,
 }
 
 impl Add {
@@ -177,18 +170,15 @@ impl Add {
 #[command(after_help = "Examples:
   ns del web
   spawn state web | ns del")]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct Del {
     /// Containers' ids, a file with a record, or `-` for a record on stdin
-    #[arg(value_name = "RECORD|ID")]
-    inputs: Vec<PathBuf>,
+    #[arg(value_name = "RECORD|ID")] inputs: Vec<PathBuf>,
     /// Return when everything is gone, the bridge too, instead of finishing in the background
-    #[arg(long)]
-    wait: bool,
+    #[arg(long)] wait: bool,
     /// Delete only networks of this owner, the record's `owner`
-    #[arg(long, value_name = "OWNER")]
-    owner: Option<Owner>,
-    #[command(flatten)]
-    roots: cli::Roots,
+    #[arg(long, value_name = "OWNER")] owner: Option<Owner>,
+    #[command(flatten)] roots: cli::Roots,
 }
 
 impl Del {

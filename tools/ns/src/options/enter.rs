@@ -22,13 +22,12 @@ use crate::enter::{self, EnterIdentity, EnterPlace, EnterProgram, EnterRequest, 
   ns enter -t 4711 -a -- ps
   spawn state web | ns enter -n -- ss -ltn
   ns enter --net=/run/netns/web ip route")]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct Enter {
     /// Enter all namespaces of the target
-    #[arg(short, long)]
-    all: bool,
+    #[arg(short, long)] all: bool,
     /// Process, with its pidfd's inode number if you like, or container
-    #[arg(short, long, value_name = "PID[:INODE]|ID")]
-    target: Option<String>,
+    #[arg(short, long, value_name = "PID[:INODE]|ID")] target: Option<String>,
     /// Enter the mount namespace
     #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     mount: Option<OsString>,
@@ -42,8 +41,7 @@ pub(crate) struct Enter {
     #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     net: Option<OsString>,
     /// Enter the network namespace of the target's socket
-    #[arg(short = 'N', long, value_name = "FD")]
-    net_socket: Option<i32>,
+    #[arg(short = 'N', long, value_name = "FD")] net_socket: Option<i32>,
     /// Enter the pid namespace, with the program as a child
     #[arg(short, long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pid: Option<OsString>,
@@ -54,23 +52,18 @@ pub(crate) struct Enter {
     #[arg(short = 'U', long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     user: Option<OsString>,
     /// Enter the parent of the target's user namespace
-    #[arg(long)]
-    user_parent: bool,
+    #[arg(long)] user_parent: bool,
     /// Enter the time namespace
     #[arg(short = 'T', long, value_name = "FILE|:NSID", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     time: Option<OsString>,
     /// Become this user, or the target's: follow
-    #[arg(short = 'S', long, value_name = "UID", value_parser = identity)]
-    setuid: Option<EnterIdentity>,
+    #[arg(short = 'S', long, value_name = "UID", value_parser = identity)] setuid: Option<EnterIdentity>,
     /// Become this group, or the target's: follow
-    #[arg(short = 'G', long, value_name = "GID", value_parser = identity)]
-    setgid: Option<EnterIdentity>,
+    #[arg(short = 'G', long, value_name = "GID", value_parser = identity)] setgid: Option<EnterIdentity>,
     /// Keep user and group in a user namespace
-    #[arg(long)]
-    preserve_credentials: bool,
+    #[arg(long)] preserve_credentials: bool,
     /// Keep capabilities though the user changes
-    #[arg(long)]
-    keep_caps: bool,
+    #[arg(long)] keep_caps: bool,
     /// Change the root directory, to the target's by default
     #[arg(short, long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     root: Option<OsString>,
@@ -78,23 +71,17 @@ pub(crate) struct Enter {
     #[arg(short, long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     wd: Option<OsString>,
     /// Change the working directory after the namespaces are entered
-    #[arg(short = 'W', long, value_name = "DIR", conflicts_with = "wd")]
-    wdns: Option<PathBuf>,
+    #[arg(short = 'W', long, value_name = "DIR", conflicts_with = "wd")] wdns: Option<PathBuf>,
     /// Take the target's environment
-    #[arg(short, long)]
-    env: bool,
+    #[arg(short, long)] env: bool,
     /// Become the program even in a pid namespace
-    #[arg(short = 'F', long)]
-    no_fork: bool,
+    #[arg(short = 'F', long)] no_fork: bool,
     /// Join the target's cgroup
-    #[arg(short = 'c', long)]
-    join_cgroup: bool,
+    #[arg(short = 'c', long)] join_cgroup: bool,
     /// Take the target's `SELinux` context
-    #[arg(short = 'Z', long)]
-    follow_context: bool,
+    #[arg(short = 'Z', long)] follow_context: bool,
     /// Program and its arguments [default: the user's shell]
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
-    program: Vec<OsString>,
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)] program: Vec<OsString>,
 }
 
 /// Run a program in the namespaces of a process, with the command line of util-linux's program of this name

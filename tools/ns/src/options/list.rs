@@ -19,63 +19,46 @@ use crate::list::{self, Column, ListFormat, ListRequest, Look, Only, RowFilter, 
   ns list --json | jq -r '.. | .command? // empty'
   ns list -Q 'NPROCS > 1 and TYPE == \"pid\"'
   ns list --tree=owner")]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct List {
     /// Only this namespace's processes
-    #[arg(value_name = "INODE", conflicts_with = "task")]
-    namespace: Option<u64>,
+    #[arg(value_name = "INODE", conflicts_with = "task")] namespace: Option<u64>,
     /// Write one JSON document, in lsns's shape
-    #[arg(short = 'J', long)]
-    json: bool,
+    #[arg(short = 'J', long)] json: bool,
     /// Write one JSON object a line
-    #[arg(long, conflicts_with_all = ["json", "raw"])]
-    json_lines: bool,
+    #[arg(long, conflicts_with_all = ["json", "raw"])] json_lines: bool,
     /// Write rows one after the other, not as a tree
-    #[arg(short, long)]
-    list: bool,
+    #[arg(short, long)] list: bool,
     /// Print no line with the columns' names
-    #[arg(short, long)]
-    noheadings: bool,
+    #[arg(short, long)] noheadings: bool,
     /// Columns, with commas between; `+` in front keeps the default ones
-    #[arg(short, long, value_name = "LIST")]
-    output: Option<String>,
+    #[arg(short, long, value_name = "LIST")] output: Option<String>,
     /// All columns
-    #[arg(long)]
-    output_all: bool,
+    #[arg(long)] output_all: bool,
     /// Only namespaces without a process
-    #[arg(short = 'P', long)]
-    persistent: bool,
+    #[arg(short = 'P', long)] persistent: bool,
     /// Only network namespaces that have a name, as `ip netns` lists them
-    #[arg(long, conflicts_with_all = ["persistent", "type", "namespace"])]
-    named: bool,
+    #[arg(long, conflicts_with_all = ["persistent", "type", "namespace"])] named: bool,
     /// Only this process's namespaces
-    #[arg(short = 'p', long, value_name = "PID")]
-    task: Option<i32>,
+    #[arg(short = 'p', long, value_name = "PID")] task: Option<i32>,
     /// Only rows that match the expression: scols-filter(5)
-    #[arg(short = 'Q', long, value_name = "EXPR")]
-    filter: Option<RowFilter>,
+    #[arg(short = 'Q', long, value_name = "EXPR")] filter: Option<RowFilter>,
     /// Write one line a row, for programs
-    #[arg(short, long, conflicts_with = "json")]
-    raw: bool,
+    #[arg(short, long, conflicts_with = "json")] raw: bool,
     /// Do not cut long lines
-    #[arg(short = 'u', long)]
-    notruncate: bool,
+    #[arg(short = 'u', long)] notruncate: bool,
     /// One line for each row
-    #[arg(short = 'W', long)]
-    nowrap: bool,
+    #[arg(short = 'W', long)] nowrap: bool,
     /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
-    #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')]
-    r#type: Vec<Kind>,
+    #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')] r#type: Vec<Kind>,
     /// Relation that puts a row below another: process, parent or owner
     #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = PossibleValuesParser::new(["process", "parent", "owner"]).map(|name| tree(&name)))]
     tree: Option<RowTree>,
     /// List also namespaces that only a thread, an open descriptor or a socket keeps
-    #[arg(long)]
-    refs: bool,
+    #[arg(long)] refs: bool,
     /// List the columns
-    #[arg(short = 'H', long)]
-    list_columns: bool,
-    #[command(flatten)]
-    roots: cli::Roots,
+    #[arg(short = 'H', long)] list_columns: bool,
+    #[command(flatten)] roots: cli::Roots,
 }
 
 /// List namespaces, with the command line of util-linux's program of this name

@@ -9,8 +9,9 @@ use container::NetworkName;
 use netlink::route::Mac;
 use record::NetworkOptions;
 
-use super::settings::{Settings, link_name};
+use super::settings::link_name;
 use crate::network::{self, DEFAULT_BRIDGE, Joiner, NetworkRequest};
+use crate::request::NetworkSettings;
 
 /// The container's interface, where no other name is asked for: the first one that is free.
 const INTERFACE: &str = "eth%d";
@@ -40,7 +41,7 @@ impl Membership {
             names: self.names.clone(),
             bridge: Some(network::bridge_of(&self.network)),
             network: self.network.clone(),
-            settings: Settings::default(),
+            settings: NetworkSettings::default(),
             addresses: self.addresses.clone(),
             interface: self.interface.clone().unwrap_or_else(|| INTERFACE.to_owned()),
             mac: self.mac,

@@ -8,8 +8,9 @@ use container::NetworkName;
 use serde_json::Value;
 
 use super::add::{ROOM, room};
-use super::settings::{Driver, Settings, link_name};
+use super::settings::link_name;
 use crate::network;
+use crate::request::{NetworkDriver, NetworkSettings};
 
 /// Create, list, inspect and remove networks that exist without a container
 #[derive(Args, Debug)]
@@ -26,27 +27,24 @@ pub(crate) struct Networks {
 }
 
 #[derive(Subcommand, Debug)]
+#[rustfmt::skip] // An option a line.
 enum Verb {
     Create(Box<Create>),
     /// List networks, both created ones and those of containers
     #[command(visible_alias = "ls")]
     List {
-        #[command(flatten)]
-        form: cli::ListForm,
+        #[command(flatten)] form: cli::ListForm,
     },
     /// Describe networks, as one JSON array
     Inspect {
-        #[arg(required = true, value_name = "NETWORK")]
-        names: Vec<NetworkName>,
+        #[arg(required = true, value_name = "NETWORK")] names: Vec<NetworkName>,
     },
     /// Remove networks that no container belongs to, not even an ended one
     #[command(visible_aliases = ["remove", "delete"])]
     Rm {
-        #[arg(required = true, value_name = "NETWORK")]
-        names: Vec<NetworkName>,
+        #[arg(required = true, value_name = "NETWORK")] names: Vec<NetworkName>,
         /// Ignore networks that do not exist
-        #[arg(long, short)]
-        force: bool,
+        #[arg(long, short)] force: bool,
     },
 }
 
@@ -54,20 +52,17 @@ enum Verb {
 ///
 /// Its subnets are chosen now. Its bridge is made with the first container on it.
 #[derive(Args, Debug)]
+#[rustfmt::skip] // An option a line.
 struct Create {
     /// The network's name
     name: NetworkName,
-    #[command(flatten)]
-    settings: Settings,
+    #[command(flatten)] settings: NetworkSettings,
     /// How it joins its containers: bridge (1,023 at most), routed (any number), or macvlan (on --macvlan LINK or -o parent=LINK)
-    #[arg(long, short, default_value = "bridge", hide_possible_values = true)]
-    driver: Driver,
+    #[arg(long, short, default_value = "bridge", hide_possible_values = true)] driver: NetworkDriver,
     /// Docker's options: com.docker.network.driver.mtu, `com.docker.network.bridge.enable_ip_masquerade`, parent
-    #[arg(long, short, value_name = "KEY=VALUE")]
-    opt: Vec<String>,
+    #[arg(long, short, value_name = "KEY=VALUE")] opt: Vec<String>,
     /// Accept a network that already exists with these settings
-    #[arg(long)]
-    exist_ok: bool,
+    #[arg(long)] exist_ok: bool,
 }
 
 impl Networks {
@@ -108,8 +103,8 @@ impl Networks {
 }
 
 impl Create {
-    fn settings(self) -> Result<Settings> {
-        let mut settings = Settings { driver: self.driver, ..self.settings };
+    fn settings(self) -> Result<NetworkSettings> {
+        let mut settings = NetworkSettings { driver: self.driver, ..self.settings };
         for option in &self.opt {
             match option.split_once('=').unwrap_or((option, "")) {
                 ("com.docker.network.driver.mtu", mtu) => settings.mtu = Some(mtu.parse().context(option.clone())?),
@@ -118,7 +113,7 @@ impl Create {
                 _ => return Err(cli::Usage(format!("-o {option}: not honoured")).into()),
             }
         }
-        let fits = settings.macvlan.is_some() == (self.driver == Driver::Macvlan);
+        let fits = settings.macvlan.is_some() == (self.driver == NetworkDriver::Macvlan);
         ensure!(fits, cli::Usage("macvlan is --driver macvlan with --macvlan LINK or -o parent=LINK".to_owned()));
         Ok(settings)
     }

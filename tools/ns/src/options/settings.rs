@@ -2,54 +2,40 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, ValueEnum};
 use netlink::route::Cidr;
-use serde::{Deserialize, Serialize};
 
-/// What a network is like.
-#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Settings {
-    /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
-    #[arg(long = "subnet", value_name = "CIDR")]
-    pub(crate) subnets: Vec<Cidr>,
-    /// Part of a network for containers' addresses [default: all of it]
-    #[arg(long = "ip-range", value_name = "CIDR", conflicts_with = "macvlan")]
-    pub(crate) ip_ranges: Vec<Cidr>,
-    /// Add an IPv6 network, a free one if neither the bridge nor --subnet has one
-    #[arg(long)]
-    pub(crate) ipv6: bool,
-    /// Bridge's address in a network [default: the network's first]
-    #[arg(long = "gateway", value_name = "ADDRESS")]
-    pub(crate) gateways: Vec<IpAddr>,
-    /// Longest packet of the container's interface, and of the bridge if it is made
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))]
-    pub(crate) mtu: Option<u32>,
-    /// Join the network of this link of the host, without a bridge; needs --ip and --subnet
-    #[arg(long, value_name = "LINK", conflicts_with_all = ["no_masquerade", "ipv6"], value_parser = link_name)]
-    pub(crate) macvlan: Option<String>,
-    /// Keep the container's address in packets that leave the networks
-    #[arg(long)]
-    pub(crate) no_masquerade: bool,
-    /// Let no packet leave or enter; containers reach each other and the bridge's address
-    #[arg(long, conflicts_with_all = ["macvlan", "no_masquerade"])]
-    pub(crate) internal: bool,
-    /// What joins the containers: `ns network create --driver` says that.
-    #[arg(skip)]
-    pub(crate) driver: Driver,
+use crate::request::{NetworkDriver, NetworkSettings};
+
+cli::options! {
+    NetworkSettings {
+        /// Network of the bridge; repeat it for IPv6 [default: the bridge's; 10.213.0.0/16 for drayage0, a free one for others]
+        #[arg(long = "subnet", value_name = "CIDR")] subnets: Vec<Cidr>,
+        /// Part of a network for containers' addresses [default: all of it]
+        #[arg(long = "ip-range", value_name = "CIDR", conflicts_with = "macvlan")] ip_ranges: Vec<Cidr>,
+        /// Add an IPv6 network, a free one if neither the bridge nor --subnet has one
+        #[arg(long)] ipv6: bool,
+        /// Bridge's address in a network [default: the network's first]
+        #[arg(long = "gateway", value_name = "ADDRESS")] gateways: Vec<IpAddr>,
+        /// Longest packet of the container's interface, and of the bridge if it is made
+        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65535))] mtu: Option<u32>,
+        /// Join the network of this link of the host, without a bridge; needs --ip and --subnet
+        #[arg(long, value_name = "LINK", conflicts_with_all = ["no_masquerade", "ipv6"], value_parser = link_name)]
+        macvlan: Option<String>,
+        /// Keep the container's address in packets that leave the networks
+        #[arg(long)] no_masquerade: bool,
+        /// Let no packet leave or enter; containers reach each other and the bridge's address
+        #[arg(long, conflicts_with_all = ["macvlan", "no_masquerade"])] internal: bool,
+        // `ns network create --driver` says it.
+        #[arg(skip)] driver: NetworkDriver,
+    }
 }
 
-/// What joins the containers of a network.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Driver {
-    /// A bridge, for at most 1,023
-    #[default]
-    Bridge,
-    /// Routes of the host to each container, for any number, without broadcasts
-    Routed,
-    /// A link of the host, named by --macvlan LINK or -o parent=LINK
-    Macvlan,
+cli::values! {
+    NetworkDriver {
+        Bridge = "bridge" "A bridge, for at most 1,023",
+        Routed = "routed" "Routes of the host to each container, for any number, without broadcasts",
+        Macvlan = "macvlan" "A link of the host, named by --macvlan LINK or -o parent=LINK",
+    }
 }
 
 pub(super) fn link_name(text: &str) -> Result<String, String> {

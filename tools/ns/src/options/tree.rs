@@ -1,6 +1,6 @@
-//! The command lines of `ns tree` and `ns diff`.
+//! The command line of `ns tree`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use sys::namespace::Kind;
 
@@ -12,18 +12,15 @@ use crate::list::{self, Column, ListFormat, ListRequest, Look, RowTree};
   ns tree
   ns tree --dot | dot -Tsvg >namespaces.svg
   ns tree --parent -t user,pid")]
+#[rustfmt::skip] // An option a line.
 pub(crate) struct Draw {
     /// Write a graph for dot(1), with a frame for each container
-    #[arg(long)]
-    dot: bool,
+    #[arg(long)] dot: bool,
     /// Draw each namespace's children below it, not the namespaces that it owns
-    #[arg(long)]
-    parent: bool,
+    #[arg(long)] parent: bool,
     /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
-    #[arg(short, long, value_name = "TYPE", value_parser = super::list::kind, value_delimiter = ',')]
-    r#type: Vec<Kind>,
-    #[command(flatten)]
-    roots: cli::Roots,
+    #[arg(short, long, value_name = "TYPE", value_parser = super::list::kind, value_delimiter = ',')] r#type: Vec<Kind>,
+    #[command(flatten)] roots: cli::Roots,
 }
 
 impl Draw {
@@ -42,35 +39,5 @@ impl Draw {
             ..ListRequest::default()
         };
         list::list(&request, if self.dot { ListFormat::Dot } else { ListFormat::Text(Look::default()) })
-    }
-}
-
-/// Compare two processes: the namespaces that they share, and the differences
-///
-/// It compares namespaces, user maps, mounts, interfaces, routes, cgroups, capabilities and seccomp. `-` marks things that
-/// only the first has, `+` things that only the second has.
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  ns diff web db
-  ns diff $$ web --json | jq '.namespaces[] | select(.shared) | .type'")]
-pub(crate) struct Diff {
-    /// Process or container
-    #[arg(value_name = "PID|ID")]
-    first: String,
-    /// The other one
-    #[arg(value_name = "PID|ID")]
-    second: String,
-    /// Write one JSON object
-    #[arg(short = 'J', long)]
-    json: bool,
-    #[command(flatten)]
-    roots: cli::Roots,
-}
-
-impl Diff {
-    /// Compares them.
-    pub(crate) fn run(&self) -> Result<()> {
-        crate::show::diff([&self.first, &self.second], &self.roots.directories().states(), self.json)
-            .with_context(|| format!("diff {} {}", self.first, self.second))
     }
 }

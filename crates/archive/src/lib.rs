@@ -27,8 +27,6 @@ mod name;
 mod pax;
 mod sparse;
 #[cfg(test)]
-mod spoil;
-#[cfg(test)]
 mod tests;
 mod writer;
 

@@ -1,7 +1,9 @@
-//! Archives built byte by byte, and what the reader makes of them; and archives spoilt at random.
+//! Archives built byte by byte, and what the reader makes of them; and archives damaged at random.
 
-use super::spoil::{self, Random};
+mod damage;
+
 use super::*;
+use damage::Random;
 
 const END: [u8; 1024] = [0; 1024];
 
@@ -256,10 +258,10 @@ fn malformed_archives_say_what_is_wrong() {
     }
 }
 
-/// Spoils good archives and those of the fuzzer's corpus at random. Whatever comes out, nothing panics, and no more data is
+/// Damages good archives and those of the fuzzer's corpus at random. Whatever comes out, nothing panics, and no more data is
 /// given than there is.
 #[test]
-fn spoilt_archives_never_panic() {
+fn damaged_archives_never_panic() {
     let sparse = records(&[("GNU.sparse.map", b"0,4,9,4"), ("GNU.sparse.size", b"20"), ("mtime", b"1.5")]);
     let good = [
         entry(b"pax", b'x', &sparse, &[]),
@@ -274,15 +276,15 @@ fn spoilt_archives_never_panic() {
     .concat();
     assert_eq!(read(&good).unwrap().len(), 3);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let corpus = spoil::corpus();
+    let corpus = damage::corpus();
     assert!(corpus.len() > 100, "{}", corpus.len());
     for (archive, times) in corpus.iter().map(|archive| (archive, 100)).chain([(&good, 5_000)]) {
         for _ in 0..times {
-            let spoilt = spoil::spoil(archive, &mut random);
-            let Ok(entries) = read(&spoilt) else { continue };
-            assert!(entries.iter().map(|(_, data)| data.len()).sum::<usize>() <= spoilt.len());
+            let damaged = damage::damage(archive, &mut random);
+            let Ok(entries) = read(&damaged) else { continue };
+            assert!(entries.iter().map(|(_, data)| data.len()).sum::<usize>() <= damaged.len());
             for (entry, _) in entries.iter().filter(|(entry, _)| entry.sparse.is_none()) {
-                assert!(entry.size <= spoilt.len() as u64);
+                assert!(entry.size <= damaged.len() as u64);
             }
         }
     }

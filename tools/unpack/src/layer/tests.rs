@@ -1,4 +1,4 @@
-//! Layers that are spoilt at random, into trees with something beside them that none may touch.
+//! Layers that are damaged at random, into trees with something beside them that none may touch.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -8,10 +8,10 @@ use std::path::Path;
 use super::*;
 use crate::form::Form;
 use crate::interrupt;
-use spoil::{Random, corpus, spoil};
+use damage::{Random, corpus, damage};
 
-#[path = "../../../../crates/archive/src/spoil.rs"]
-mod spoil;
+#[path = "../../../../crates/archive/src/tests/damage.rs"]
+mod damage;
 
 /// What an escape would change. The seeds' links lead to `victim` beside the tree.
 fn outside(directory: &Path) -> impl PartialEq + std::fmt::Debug {
@@ -26,7 +26,7 @@ fn outside(directory: &Path) -> impl PartialEq + std::fmt::Debug {
 }
 
 #[test]
-fn spoilt_layers_stay_in_their_tree() {
+fn damaged_layers_stay_in_their_tree() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("root");
     fs::create_dir(directory.path().join("victim")).unwrap();
@@ -38,7 +38,7 @@ fn spoilt_layers_stay_in_their_tree() {
             DirBuilder::new().mode(0o700).create(&root).unwrap();
             let before = outside(directory.path());
             // Over each other, as layers are.
-            for archive in [seed.clone(), spoil(&seed, &mut random), spoil(&seed, &mut random)] {
+            for archive in [seed.clone(), damage(&seed, &mut random), damage(&seed, &mut random)] {
                 let limits = Limits::new(1 << 20, 1000);
                 let mut tree = Tree::new(File::open(&root).unwrap().into(), form, &limits, None);
                 let applied = apply(&mut Archive::new(archive.as_slice()), &mut tree, &limits);

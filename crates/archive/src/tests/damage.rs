@@ -1,4 +1,4 @@
-//! Archives spoilt at random, with their checksums made right again so that the damage goes deep. The same in each run.
+//! Archives damaged at random, with their checksums made right again so that the damage goes deep. The same in each run.
 
 use std::fs;
 
@@ -26,25 +26,25 @@ pub(crate) fn corpus() -> Vec<Vec<u8>> {
 }
 
 /// Changes a few bytes, exchanges blocks, or cuts the end off.
-pub(crate) fn spoil(archive: &[u8], random: &mut Random) -> Vec<u8> {
+pub(crate) fn damage(archive: &[u8], random: &mut Random) -> Vec<u8> {
     const INTERESTING: &[u8] = b"\x00\xff0179 \n=-,xgLS./\x80";
-    let mut spoilt = archive.to_vec();
+    let mut damaged = archive.to_vec();
     for _ in 0..=random.next(4) {
-        let place = random.next(spoilt.len());
-        spoilt[place] = INTERESTING[random.next(INTERESTING.len())];
+        let place = random.next(damaged.len());
+        damaged[place] = INTERESTING[random.next(INTERESTING.len())];
     }
-    let blocks = spoilt.len() / BLOCK;
+    let blocks = damaged.len() / BLOCK;
     if random.next(6) == 0 {
         let (from, to) = (random.next(blocks) * BLOCK, random.next(blocks) * BLOCK);
-        spoilt.copy_within(from..from + BLOCK, to);
+        damaged.copy_within(from..from + BLOCK, to);
     }
     if random.next(8) == 0 {
-        spoilt.truncate(random.next(spoilt.len()));
+        damaged.truncate(random.next(damaged.len()));
     }
-    for block in spoilt.chunks_exact_mut(BLOCK).filter(|block| block[257..].starts_with(b"ustar")) {
+    for block in damaged.chunks_exact_mut(BLOCK).filter(|block| block[257..].starts_with(b"ustar")) {
         block[148..156].fill(b' ');
         let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-    spoilt
+    damaged
 }

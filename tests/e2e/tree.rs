@@ -1,6 +1,7 @@
 //! The invariants of docs/architecture.md that a look at the source tree can hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("no_tool_depends_on_a_tool_or_an_async_runtime", &[], dependencies),
         test("unsafe_occurs_in_sys_only", &[], unsafe_code),
         test("clap_occurs_at_the_edge_only", &[], clap),
+        test("nothing_below_the_edge_knows_the_options", &[], options),
         test("only_layout_digests_blobs", &[], digests),
         test("paths_of_ours_are_joined_in_one_crate", &[], paths),
         test("no_source_file_is_over_its_budget", &[], file_length),
@@ -68,15 +70,32 @@ fn unsafe_code(_: &Sandbox) {
 }
 
 fn clap(_: &Sandbox) {
-    for (path, text) in sources() {
-        let edge = path.ends_with("main.rs")
-            || path.ends_with("tests.rs")
-            || path.components().any(|part| part.as_os_str() == "options" || part.as_os_str() == "options.rs");
-        if path.starts_with("tools") && !edge {
-            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-            assert!(!text.contains("use clap"), "{} imports clap", path.display());
-        }
+    for (path, code) in below_the_edge() {
+        assert!(!code.contains("use clap"), "{} imports clap", path.display());
     }
+}
+
+/// What is asked for is in `request.rs`.
+fn options(_: &Sandbox) {
+    for (path, code) in below_the_edge() {
+        let knows = code.contains("crate::options") || code.contains("super::options");
+        assert!(!knows, "{} imports what clap reads", path.display());
+    }
+}
+
+/// Returns the code of the tools, but for `main.rs`, `options.rs` and tests.
+fn below_the_edge() -> Vec<(PathBuf, String)> {
+    let is_edge = |path: &Path| {
+        let is_options = |part: &OsStr| part == "options" || part == "options.rs";
+        path.ends_with("main.rs") || path.ends_with("tests.rs") || path.iter().any(is_options)
+    };
+    let below = |(path, text): (PathBuf, String)| {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        (path.starts_with("tools") && !is_edge(&path)).then_some((path, code))
+    };
+    let found: Vec<_> = sources().into_iter().filter_map(below).collect();
+    assert!(found.len() > 100, "{} files", found.len());
+    found
 }
 
 fn digests(_: &Sandbox) {

@@ -8,7 +8,7 @@
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
 # make lint         formatting, clippy, shellcheck
-# make bench        the tools against their peers
+# make bench        the tools against their peers, about ten minutes: docs/bench and README's numbers (RUNS=30: more runs of each)
 # make book         docs/ as a book, into target/book: open index.html there; its search needs no server
 # make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, the manual, completions of bash,
 #                   zsh and fish, and drayage.service for systemd
@@ -79,11 +79,15 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run fuzz/run front/package front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
-	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
+	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 
-bench: build
-	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" bench/run
+bench:
+	@tests/setup bench
+	@$(MAKE) --no-print-directory build
+	@rm -f "$(TARGET)/bench.lines"
+	@$(SUDO) env PATH="$$PATH" BIN="$(abspath $(BIN))" RUNS="$(or $(RUNS),15)" RESULTS="$(abspath $(TARGET))/bench.lines" bench/run
+	@bench/ledger "$(TARGET)/bench.lines"
 
 book:
 	@tests/setup book

@@ -46,6 +46,7 @@ pub(crate) fn tests() -> Vec<Test> {
     });
     let others = [
         test("the_pictures_are_what_a_run_shows", PICTURE_NEEDS, pictures),
+        test("the_benchmarks_are_what_the_ledger_makes", &[Need::Program("python3")], ledger),
         test("it_builds_without_a_warning_or_a_dead_link", &[Need::Program("mdbook")], built),
         test("every_page_is_in_the_summary", &[], summary),
         test("links_of_documents_lead_somewhere", &[], links),
@@ -150,6 +151,39 @@ fn pictures(sandbox: &Sandbox) {
             name.display()
         );
     }
+}
+
+/// Draws and writes everything again that docs/bench/results.json gives, and looks for each section of bench/run in it.
+fn ledger(sandbox: &Sandbox) {
+    let (script, results) = (source().join("bench/ledger"), source().join("docs/bench/results.json"));
+    let made = sandbox.path("made");
+    let (script, results, into) = (script.to_str().unwrap(), results.to_str().unwrap(), made.to_str().unwrap());
+    sandbox.run(&["python3", script, "--from", results, "--into", into]).ok();
+    let names = |root: &Path| -> BTreeSet<PathBuf> {
+        let files = fs::read_dir(root.join("docs/bench")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path().strip_prefix(root).unwrap().to_owned());
+        files.chain([PathBuf::from("README.md")]).collect()
+    };
+    assert_eq!(names(source()), names(&made));
+    for name in names(&made) {
+        let (kept, made) =
+            (fs::read_to_string(source().join(&name)).unwrap(), fs::read_to_string(made.join(&name)).unwrap());
+        assert!(kept == made, "{}: bench/ledger --from docs/bench/results.json writes it anew", name.display());
+    }
+
+    let value: serde_json::Value = serde_json::from_str(&fs::read_to_string(results).unwrap()).unwrap();
+    let rows = value["rows"].as_array().unwrap();
+    let measured: BTreeSet<&str> = rows.iter().filter_map(|row| row["section"].as_str()).collect();
+    let script = fs::read_to_string(source().join("bench/run")).unwrap();
+    let sections = script.lines().find_map(|line| line.strip_prefix("[ $# -gt 0 ] || set -- ")).unwrap();
+    assert_eq!(measured, sections.split(' ').collect());
+    let page = read(Path::new("bench/README.md"));
+    for picture in names(&made).iter().filter(|name| name.extension().is_some_and(|extension| extension == "svg")) {
+        let name = picture.file_name().unwrap().to_str().unwrap();
+        assert!(page.contains(&format!("]({name})")), "{name} is not shown");
+    }
+    let front = fs::read_to_string(source().join("README.md")).unwrap();
+    assert!(front.contains("Measured on ") && front.contains(" of the time of crun"), "README names no ratio");
 }
 
 /// Returns the texts of a picture.

@@ -14,6 +14,7 @@
 #                   zsh and fish, and drayage.service for systemd
 # make uninstall    removes what make install has put there; images, containers and volumes stay
 # make deb tarball  packages of the programs, a list of their crates and SHA256SUMS, into target/packages (either word makes all)
+# make deb-arm64 tarball-arm64   the same for 64-bit ARM, built on x86-64 by Debian 13's compiler, in a root file system of its own
 # make clean
 
 PREFIX  = /usr/local
@@ -34,7 +35,8 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench book install install-front uninstall deb tarball clean
+.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench book install install-front uninstall \
+	deb tarball deb-arm64 tarball-arm64 clean
 all: build
 
 build:
@@ -79,7 +81,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 
 bench:
@@ -124,6 +126,12 @@ uninstall:
 
 deb tarball: build
 	front/package "$(BIN)" $(TARGET)/packages
+
+# The manual is what this machine's own programs say.
+deb-arm64 tarball-arm64: build
+	@tests/setup cross
+	@$(SUDO) env PATH="$$PATH" front/cross --release
+	front/package "$${DRAYAGE_TEST_CACHE:-/var/cache/drayage-tests}/arm64/target/aarch64-unknown-linux-gnu/release" $(TARGET)/packages "$(BIN)"
 
 clean:
 	cargo clean

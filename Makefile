@@ -3,6 +3,7 @@
 # make test         every test; the last line counts them (installs what is missing from Debian)
 # make test-fresh   make demo and make test on a fresh Debian 13 and 12, as root and as a user with sudo; one line each
 # make test-vm      cgroup v2, systemd and a reboot in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
+# make test-arm64   the programs for 64-bit ARM in an emulated machine (FILTER="spawn::": other tests than the few that it chooses)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make test-faults  one error in each call, damage to each file, power cuts: hours (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
@@ -35,7 +36,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-weakened test-faults soak fuzz lint bench book install install-front uninstall \
+.PHONY: all build demo test test-fresh test-vm test-arm64 test-weakened test-faults soak fuzz lint bench book install install-front uninstall \
 	deb tarball deb-arm64 tarball-arm64 clean
 all: build
 
@@ -61,6 +62,10 @@ test-vm:
 	@tests/setup vm
 	@$(SUDO) env PATH="$$PATH" tests/vm $(FILTER)
 
+test-arm64:
+	@tests/setup arm64
+	@$(SUDO) env PATH="$$PATH" tests/arm64 $(FILTER)
+
 test-weakened:
 	@tests/setup weakened
 	@$(SUDO) env PATH="$$PATH" tests/weaken
@@ -81,7 +86,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 
 bench:

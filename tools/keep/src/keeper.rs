@@ -29,7 +29,7 @@ pub(crate) fn main() -> ExitCode {
     // Whoever is to be told of a trace that cannot be written has been told.
     let _untold = trace::begin(NAME);
     match keep() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             cli::complain("keep", &error);
             ExitCode::from(125)
@@ -37,7 +37,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn keep() -> Result<()> {
+fn keep() -> Result<u8> {
     // A copy, since standard input is given up when the container runs, and the caller waits for the end of this
     // socket.
     let caller = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("the caller")?;
@@ -46,14 +46,14 @@ fn keep() -> Result<()> {
     caller.read_to_end(&mut text).context("read the job")?;
     if text.is_empty() {
         // The caller was killed before it said anything.
-        return Ok(());
+        return Ok(0);
     }
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
     let (_, claim) = Claim::from_stdout()?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
     if !claim.take_over(&Holder::own(&job.bundle, &job.undo))? {
         // The caller was killed, and what it has left is being undone.
-        return Ok(());
+        return Ok(0);
     }
     // `bundle prune` takes a bundle that is locked for one in use, even between two starts.
     let held = File::open(&job.bundle).with_context(|| format!("open {}", job.bundle.display()))?;
@@ -85,7 +85,8 @@ fn keep() -> Result<()> {
                     // Who sees the socket's end, with the keeper's, may start it again at once.
                     drop(held);
                     // A claim that is not released is swept by the next run.
-                    return undone.map(|()| claim.release());
+                    let code = lifetime.code;
+                    return undone.map(|()| claim.release()).map(|()| code);
                 }
                 First::Failed(code) => {
                     // Before the socket's end is seen: who sees it waits for the name then.
@@ -108,7 +109,7 @@ fn keep() -> Result<()> {
         // It cannot give the name back any more.
         claim.release();
     }
-    Ok(())
+    Ok(code)
 }
 
 /// Lets `spawn` inherit copies: if this process is killed, then for the caller and for whoever waits for the claim it is

@@ -52,6 +52,8 @@ pub(crate) struct Lifetime<'a> {
     ///
     /// Until it is, the keeper stays: it is the only one who knows.
     unwritten: Option<Exit>,
+    /// The keeper's own exit code, for a service manager: the container's, or 0 if somebody has stopped it.
+    pub(crate) code: u8,
 }
 
 /// How the first start went, for the caller.
@@ -91,10 +93,10 @@ impl<'a> Lifetime<'a> {
         let log = Log::open(&job.log, &job.bundle, &job.id)?;
         let control = Control::open(&job.bundle)?;
         let restarts = Restarts::default();
-        let (first, again, unwritten) = (None, None, None);
+        let (first, again, unwritten, code) = (None, None, None, 0);
         let (phase, errands, wanted) = (Phase::Ended, Vec::new(), Wanted::Nothing);
         let mut lifetime =
-            Self { job, claim, signals, control, log, restarts, phase, errands, wanted, first, again, unwritten };
+            Self { job, claim, signals, control, log, restarts, phase, errands, wanted, first, again, unwritten, code };
         let begun = (|| {
             if lifetime.job.options.attach {
                 Report::Open.send(caller)?;
@@ -365,6 +367,7 @@ impl<'a> Lifetime<'a> {
         // Before `tell`: who hears of the end and looks at the claim has to find it ending.
         self.pause(pause);
         self.control.tell(&ended);
+        self.code = if self.wanted == Wanted::Stop { 0 } else { ended.code };
         self.unwritten = written.is_err().then_some(ended);
         if let Phase::Pausing(until, _) = self.phase {
             self.control.dismiss();

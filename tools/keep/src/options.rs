@@ -88,6 +88,8 @@ cli::options! {
         /// Stay attached to the container, and return its exit code
         #[arg(long, short)] attach: bool,
         #[command(flatten)] join: Join,
+        /// Tell the service manager that it is ready, as `keep --sdnotify` does [default: as it was made]
+        #[arg(long, value_name = "WHO", value_parser = word::<Ready>)] sdnotify: Option<Ready>,
         /// Start containers with --restart always, and those with unless-stopped that were not stopped, as at a boot
         #[arg(long, conflicts_with_all = ["ids", "attach"])] boot: bool,
         /// Ids

@@ -72,6 +72,7 @@ pub(crate) struct Selection {
 pub(crate) struct Start {
     pub(crate) attach: bool,
     pub(crate) join: Join,
+    pub(crate) sdnotify: Option<Ready>,
     pub(crate) boot: bool,
     pub(crate) ids: Vec<ContainerId>,
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use cli::Roots;
 use container::{Condition, ContainerId, Directories};
 use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -15,13 +16,14 @@ use stage::claim::{self, Holder};
 use stage::{Claim, Stage, Tool, undo};
 
 use crate::job::{self, Job};
+use crate::notify::Ready;
 use crate::report::Report;
 use crate::request::{Join, KeeperOptions, Start};
 use crate::restart::Policy;
 use crate::{attach, begin, exit, list};
 
 /// Starts containers. One that runs is no failure, as with docker.
-pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
+pub(crate) fn start(options: &Start, roots: &Roots) -> Result<ExitCode> {
     rootless::enter(roots)?;
     let directories = roots.directories();
     if options.attach {
@@ -30,7 +32,7 @@ pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
         };
         let (id, _) = list::named(&directories, id)?;
         ensure!(!is_there(&directories, &id)?, "container {id} runs: `keep attach {id}` joins it");
-        return again(&directories, roots, &id, Some(&options.join));
+        return again(roots, &id, Some(&options.join), options.sdnotify);
     }
     let mut ids = options.ids.clone();
     if options.boot {
@@ -39,7 +41,7 @@ pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
     }
     let mut failed = false;
     let done = list::each(&directories, &ids, |id, _| {
-        if start_one(&directories, roots, id)? {
+        if start_one(roots, id, options.sdnotify)? {
             return list::say(id);
         }
         failed = true;
@@ -49,9 +51,10 @@ pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
 }
 
 /// Starts a container, unless it runs; false if it cannot be started, which it has said itself.
-pub(crate) fn start_one(directories: &Directories, roots: &cli::Roots, id: &ContainerId) -> Result<bool> {
-    list::bundle(directories, id)?;
-    Ok(is_there(directories, id)? || again(directories, roots, id, None)? == ExitCode::SUCCESS)
+pub(crate) fn start_one(roots: &Roots, id: &ContainerId, ready: Option<Ready>) -> Result<bool> {
+    let directories = roots.directories();
+    list::bundle(&directories, id)?;
+    Ok(is_there(&directories, id)? || again(roots, id, None, ready)? == ExitCode::SUCCESS)
 }
 
 /// Tells whether a container runs, or somebody lives who will start it.
@@ -70,7 +73,8 @@ fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
 }
 
 /// Starts a container that has ended, with what its bundle says.
-fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: Option<&Join>) -> Result<ExitCode> {
+fn again(roots: &Roots, id: &ContainerId, join: Option<&Join>, ready: Option<Ready>) -> Result<ExitCode> {
+    let directories = &roots.directories();
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;
     let job = exit::read(&bundle, job::FILE)?.map_or_else(|| Job::plain(id, &bundle, directories), Ok)?;
@@ -86,7 +90,8 @@ fn again(directories: &Directories, roots: &cli::Roots, id: &ContainerId, join: 
         undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
         let record = execute(&stages(id, &known, root)?)?;
         let record = serde_json::from_str(&record.to_line())?;
-        let options = KeeperOptions { attach: join.is_some(), ..job.options };
+        let sdnotify = ready.unwrap_or(job.options.sdnotify);
+        let options = KeeperOptions { attach: join.is_some(), sdnotify, ..job.options };
         let job = Job { undo: undo.clone(), states: directories.states(), record, options, stopped: false, ..job };
         begin::launch(&job, &claim, directories)
     });

@@ -89,7 +89,7 @@ fn restart_without_keeper(
         bail!("container {id} is in the foreground of process {}: --rm removes it at its end", holder.process.pid);
     }
     end(directories, id, options.time, options.signal.as_deref())?;
-    if start::start_one(directories, roots, id)? { say(id) } else { bail!("container {id} does not start") }
+    if start::start_one(roots, id, None)? { say(id) } else { bail!("container {id} does not start") }
 }
 
 /// `wait`: prints the exit code.

@@ -1,12 +1,19 @@
 //! What `make deb tarball` makes: the same each time, whole, and gone again when it is removed.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{Need, Sandbox, Test, image, programs_directory, source, test};
 
 pub(crate) fn tests() -> Vec<Test> {
-    let needs: &[Need] =
-        &[Need::Registry, Need::Overlay, Need::Program("dpkg-deb"), Need::Program("strip"), Need::Program("man")];
+    let needs: &[Need] = &[
+        Need::Registry,
+        Need::Overlay,
+        Need::Program("dpkg-deb"),
+        Need::Program("strip"),
+        Need::Program("man"),
+        Need::Program("lintian"),
+    ];
     let install = test("make_uninstall_removes_what_make_install_has_put_there", &[], uninstall);
     vec![install, test("packages_are_reproduced_installed_used_and_removed", needs, packages)]
 }
@@ -39,16 +46,16 @@ fn uninstall(sandbox: &Sandbox) {
 }
 
 fn packages(sandbox: &Sandbox) {
-    sandbox.write("programs/.keep", "");
+    sandbox.write("stripped/.keep", "");
     // As a release's are: those under test may have all that a debugger wants.
     let strip = "for tool in pull push unpack bundle ns portmap spawn keep run compose; do
-        strip -o programs/$tool $1/$tool; done";
+        strip -o stripped/$tool $1/$tool; done";
     sandbox.run(&["sh", "-ec", strip, "sh", programs_directory().to_str().unwrap()]).ok();
     // The pages of the second are what others say of themselves, as those of another architecture's programs have to be.
-    for (out, native) in [("first", "programs".into()), ("second", programs_directory().to_owned())] {
+    for (out, native) in [("first", "stripped".into()), ("second", programs_directory().to_owned())] {
         // Not in the sandbox, which has none of cargo's files.
         let made = Command::new(source().join("front/package"))
-            .args([sandbox.outside("programs"), sandbox.outside(out), sandbox.outside(native)])
+            .args([sandbox.outside("stripped"), sandbox.outside(out), sandbox.outside(native)])
             .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
             .env("DPKG_DEB_COMPRESSOR_LEVEL", "1")
             .output()
@@ -58,6 +65,7 @@ fn packages(sandbox: &Sandbox) {
     sandbox.sh("diff -r first second; cd first; sha256sum -c SHA256SUMS").run().ok().stderr_is("");
     let listed = sandbox.sh("dpkg-deb --contents first/*.deb").run().ok();
     listed.stdout_has("docs/levels/01-run.md").stdout_has("docs/levels/01-run.svg").stdout_has("record.schema.json");
+    sandbox.sh("lintian --no-cfg --allow-root first/*.deb").limit(Duration::from_secs(170)).run().ok().stdout_is("");
     let tarball = "set -e; tar xzf first/*.tar.gz; drayage-*/install $SANDBOX/opt >/dev/null
         opt/bin/drayage run --version | cut -d' ' -f1; grep ^ExecStart= opt/lib/systemd/system/drayage.service
         opt/bin/drayage run --rm --network none $1 echo used; opt/bin/drayage __complete keep att | cut -f1

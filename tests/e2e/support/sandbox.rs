@@ -63,6 +63,8 @@ mount -t tmpfs -o mode=755 drayage-e2e-run /run
 mkdir -p /run/netns /run/lock "$1/home" "$1/programs" "$1/tmp"
 chmod 1777 "$1/tmp" /run/lock
 mount --bind "$PROGRAMS" "$1/programs"
+# A test that writes there would change what all others run.
+mount -o remount,bind,ro "$1/programs"
 command -v ip >/dev/null && ip link set lo up
 mount --bind /run/netns /run/netns
 mount --make-shared /run/netns

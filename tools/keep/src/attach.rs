@@ -16,7 +16,7 @@ use sys::terminal::{RawTerminal, write_all};
 
 use crate::control::{self, Answer, Request};
 use crate::list;
-use crate::request::{Join, Keys};
+use crate::request::Join;
 
 /// Joins a container and returns its exit code; 0 for who detaches.
 pub(crate) fn attach(id: &ContainerId, options: &Join, roots: &cli::Roots) -> Result<ExitCode> {
@@ -48,7 +48,7 @@ pub(crate) fn join(
     // keeper.
     let input = control::input(keeper.as_fd())?.filter(|_| !options.no_stdin);
     let raw = input.as_ref().filter(|input| input.is_terminal()).and_then(|_| RawTerminal::enter(false));
-    let keys = Pressed::new(&options.detach_keys);
+    let keys = Pressed { keys: &options.detach_keys.0, pending: Vec::new() };
     let mut joined = Joined { id, sig_proxy: options.sig_proxy, states, keeper, input, keys };
     joined.copy_size();
     let ended = joined.stay(signals);
@@ -152,11 +152,7 @@ struct Pressed<'a> {
     pending: Vec<u8>,
 }
 
-impl<'a> Pressed<'a> {
-    fn new(keys: &'a Keys) -> Self {
-        Self { keys: &keys.0, pending: Vec::new() }
-    }
-
+impl Pressed<'_> {
     /// Returns what goes to the container, and whether all the keys were pressed in a row.
     fn take(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::new();
@@ -181,14 +177,14 @@ mod tests {
 
     #[test]
     fn keys_in_a_row_detach() {
-        let keys = Keys(vec![16, 17]);
-        let mut pressed = Pressed::new(&keys);
+        let pressed = |keys| Pressed { keys, pending: Vec::new() };
+        let (none, mut pressed) = (pressed(b"").take(b"a"), pressed(&[16, 17]));
+        assert_eq!(none, (b"a".to_vec(), false));
         assert_eq!(pressed.take(b"a\x10b"), (b"a\x10b".to_vec(), false));
         assert_eq!(pressed.take(b"\x10"), (vec![], false));
         assert_eq!(pressed.take(b"\x10"), (vec![16], false));
         assert_eq!(pressed.take(b"\x11z"), (vec![], true));
-        let keys = Keys(b"aab".to_vec());
-        assert_eq!(Pressed::new(&keys).take(b"aaab"), (b"a".to_vec(), true));
-        assert_eq!(Pressed::new(&Keys(vec![])).take(b"a"), (b"a".to_vec(), false));
+        let mut pressed = Pressed { keys: b"aab", pending: Vec::new() };
+        assert_eq!(pressed.take(b"aaab"), (b"a".to_vec(), true));
     }
 }

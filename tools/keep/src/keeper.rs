@@ -10,15 +10,18 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::FdFlags;
+use rustix::process::{PidfdFlags, pidfd_open};
 use stage::claim::Holder;
 use stage::{Claim, undo};
 
 use crate::job::Job;
 use crate::lifetime::{First, Lifetime};
+use crate::notify::Ready;
 use crate::report::Report;
 
 /// The name by which the keeper is executed.
@@ -42,6 +45,7 @@ fn keep() -> Result<u8> {
     // socket.
     let caller = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("the caller")?;
     let mut caller = UnixStream::from(caller);
+    let parent = rustix::process::getppid().and_then(|parent| pidfd_open(parent, PidfdFlags::empty()).ok());
     let mut text = Vec::new();
     caller.read_to_end(&mut text).context("read the job")?;
     if text.is_empty() {
@@ -73,19 +77,22 @@ fn keep() -> Result<u8> {
                     // A caller that was killed has told nobody of the container: it goes, too.
                     if tell(caller, &Report::Running(pid.as_raw_pid())).is_ok() {
                         leave_the_terminal(&null);
+                        // A service manager knows the end of its own children only. This is one when the caller has ended.
+                        let parent = parent.filter(|_| job.options.sdnotify != Ready::Ignore && !job.options.attach);
+                        let _ended = parent.map(|parent| sys::child::ends_within(parent, Some(Duration::from_secs(2))));
+                        crate::notify::started(job.options.sdnotify, pid);
                         lifetime.stay();
                     }
                     claim.is_ending();
                     crate::notify::ending(job.options.sdnotify);
                     // The network is gone before the status is written: `keep wait` that returns may be followed by a
                     // start.
-                    let undone = undo::carry_out_at_last(&job.undo);
+                    let (undone, code) = (undo::carry_out_at_last(&job.undo), lifetime.code);
                     lifetime.write_the_end();
                     lifetime.control.remove();
                     // Who sees the socket's end, with the keeper's, may start it again at once.
                     drop(held);
                     // A claim that is not released is swept by the next run.
-                    let code = lifetime.code;
                     return undone.map(|()| claim.release()).map(|()| code);
                 }
                 First::Failed(code) => {

@@ -100,11 +100,10 @@ impl PortSpec {
                 // A number of ports is tried one after another and not all at once: each attempt is a change of the
                 // plan alone, and the firewall sees the one that fits.
                 let mut refused = Ok(());
-                let mut try_one = |port| {
+                range.ports().any(|port| {
                     refused = take(Span::one(port), self.container.first);
                     refused.is_ok()
-                };
-                range.ports().any(&mut try_one);
+                });
                 refused.with_context(|| format!("{range}/{}: none of these ports is free", self.protocol))
             }
             // What is free in one family may be taken in the other.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +38,8 @@ pub(crate) fn logs(options: &LogLines, roots: &cli::Roots) -> Result<ExitCode> {
     let keeper = if options.follow { control::ask(&bundle, &id, &Request::Wait)? } else { None };
     let watch = keeper.as_ref().map(|_| watch(&bundle)).transpose()?;
     let path = bundle.join(output::FILE);
-    let mut printer = Printer { options, format: job.log.format, held: VecDeque::new(), going_on: false };
+    let (format, output) = (job.log.format, BufWriter::new(io::stdout()));
+    let mut printer = Printer { options, format, held: VecDeque::new(), going_on: false, output };
     let mut current = printer.past(&path, job.log.max_file.unwrap_or(1))?;
     if let (Some(keeper), Some(watch)) = (keeper, watch) {
         printer.follow(&path, &mut current, &keeper, &watch)?;
@@ -53,6 +54,8 @@ struct Printer<'a> {
     held: VecDeque<Vec<u8>>,
     /// Whether lines are printed as they come.
     going_on: bool,
+    /// What is ready for standard output: it does not wait for lines to come.
+    output: BufWriter<io::Stdout>,
 }
 
 impl Printer<'_> {
@@ -70,6 +73,7 @@ impl Printer<'_> {
         for line in std::mem::take(&mut self.held) {
             self.print(&line)?;
         }
+        self.output.flush()?;
         Ok(reader)
     }
 
@@ -109,7 +113,7 @@ impl Printer<'_> {
             let mut line = Vec::new();
             // Lines of a file that others write to: one without an end may be unfinished, but is all there is now.
             if reader.read_until(b'\n', &mut line).context("read the log")? == 0 {
-                return Ok(());
+                return Ok(self.output.flush()?);
             }
             match self.options.tail.0.filter(|_| !self.going_on) {
                 None => self.print(&line)?,
@@ -123,7 +127,7 @@ impl Printer<'_> {
         }
     }
 
-    fn print(&self, line: &[u8]) -> Result<()> {
+    fn print(&mut self, line: &[u8]) -> Result<()> {
         let said = match self.format {
             LogFormat::Plain => Said { time: String::new(), stderr: false, text: line.to_vec() },
             LogFormat::Cri => cri(line),
@@ -139,9 +143,11 @@ impl Printer<'_> {
             text.splice(..0, format!("{} ", said.time).into_bytes());
         }
         if said.stderr {
+            // In the order in which it was said.
+            self.output.flush()?;
             Ok(io::stderr().lock().write_all(&text)?)
         } else {
-            Ok(io::stdout().lock().write_all(&text)?)
+            Ok(self.output.write_all(&text)?)
         }
     }
 }

@@ -11,6 +11,7 @@ mod files;
 mod machine;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
@@ -76,9 +77,10 @@ pub fn files(writes: &[&Path], reads: Option<&[&Path]>) -> Result<()> {
 }
 
 /// Tells whether the process has more threads than this one, as far as /proc tells: a directory has a link for itself, one
-/// for its name, and one for each subdirectory.
+/// for its name, and one for each subdirectory. One that has been joined still counts until the kernel has put it away.
 fn has_threads() -> bool {
-    rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink != 3)
+    let counted = || rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink != 3);
+    (0..100).all(|_| counted() && matches!(std::thread::sleep(Duration::from_millis(1)), ()))
 }
 
 /// Says what is given up of the capabilities where these are left.

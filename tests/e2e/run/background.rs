@@ -313,6 +313,12 @@ fn notified(sandbox: &Sandbox) {
             wait_for("its word", || (sandbox.run(&["keep", "logs", "web"]).ok().stdout == "here\n").then_some(()));
         }
         manager.wait_stdout(words);
+        if who == "container" {
+            // The program that takes its place is another process.
+            sandbox.run(&["keep", "restart", "-t", "0", "web"]).ok();
+            let pid = sandbox.run(&["spawn", "state", "web"]).ok().json()["pid"].to_string();
+            manager.wait_stdout(&format!("MAINPID={pid}\n"));
+        }
         sandbox.run(&["keep", "rm", "-f", "web"]).ok();
         if ["conmon", "healthy"].contains(&who) {
             manager.wait_stdout("STOPPING=1\n");

@@ -93,7 +93,9 @@ fn keep() -> Result<u8> {
                     // Who sees the socket's end, with the keeper's, may start it again at once.
                     drop(held);
                     // A claim that is not released is swept by the next run.
-                    return undone.map(|()| claim.release()).map(|()| code);
+                    undone?;
+                    claim.release();
+                    return Ok(code);
                 }
                 First::Failed(code) => {
                     // Before the socket's end is seen: who sees it waits for the name then.

@@ -112,9 +112,6 @@ impl BegunStart {
             self.input = Some(master.try_clone().context("the terminal")?);
             self.outputs = vec![PipeEnd::new(master, Stream::Stdout)];
         }
-        if self.exit.restart_count > 0 {
-            crate::notify::started(job.options.sdnotify, pid);
-        }
         let since = Instant::now();
         let health = job.health.as_ref().map(|check| Watch::begin(check, &job.bundle));
         let deadline = job.options.timeout.map(|seconds| after(Duration::from_secs(seconds)));

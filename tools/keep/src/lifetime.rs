@@ -408,7 +408,11 @@ impl<'a> Lifetime<'a> {
 
     /// `deadline` is when it has to have ended, where that was asked for while it was being started.
     fn running(&mut self, mut container: Box<RunningContainer>, deadline: Option<Instant>) {
-        self.first.get_or_insert(First::Running(container.pid));
+        match self.first {
+            // Told by the keeper, when it has become the manager's child.
+            None => self.first = Some(First::Running(container.pid)),
+            Some(_) => crate::notify::started(self.job.options.sdnotify, container.pid),
+        }
         self.control.join(container.input.as_ref().map(AsFd::as_fd));
         self.control.restarted();
         container.deadline = deadline.or(container.deadline);

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use cli::Roots;
 use container::{Condition, ContainerId, Directories};
 use record::{NetworkOptions, PortOptions, Record};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -23,7 +22,7 @@ use crate::restart::Policy;
 use crate::{attach, begin, exit, list};
 
 /// Starts containers. One that runs is no failure, as with docker.
-pub(crate) fn start(options: &Start, roots: &Roots) -> Result<ExitCode> {
+pub(crate) fn start(options: &Start, roots: &cli::Roots) -> Result<ExitCode> {
     rootless::enter(roots)?;
     let directories = roots.directories();
     if options.attach {
@@ -51,7 +50,7 @@ pub(crate) fn start(options: &Start, roots: &Roots) -> Result<ExitCode> {
 }
 
 /// Starts a container, unless it runs; false if it cannot be started, which it has said itself.
-pub(crate) fn start_one(roots: &Roots, id: &ContainerId, ready: Option<Ready>) -> Result<bool> {
+pub(crate) fn start_one(roots: &cli::Roots, id: &ContainerId, ready: Option<Ready>) -> Result<bool> {
     let directories = roots.directories();
     list::bundle(&directories, id)?;
     Ok(is_there(&directories, id)? || again(roots, id, None, ready)? == ExitCode::SUCCESS)
@@ -73,7 +72,7 @@ fn comes_back(directories: &Directories, id: &ContainerId) -> bool {
 }
 
 /// Starts a container that has ended, with what its bundle says.
-fn again(roots: &Roots, id: &ContainerId, join: Option<&Join>, ready: Option<Ready>) -> Result<ExitCode> {
+fn again(roots: &cli::Roots, id: &ContainerId, join: Option<&Join>, ready: Option<Ready>) -> Result<ExitCode> {
     let directories = &roots.directories();
     let bundle = list::bundle(directories, id)?;
     let known = Record::of_bundle(&bundle)?;

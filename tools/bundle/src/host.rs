@@ -44,11 +44,8 @@ pub(crate) fn hostname(names: &NameOptions, namespaces: &Shared, id: &str) -> Re
 
 /// Returns the processes of the other containers whose namespaces are to be shared.
 pub(crate) fn joined(options: &NamespaceOptions, directories: &Directories) -> Result<BTreeMap<RuntimeId, i32>> {
-    let others =
-        [&options.network, &options.pid, &options.ipc, &options.uts].into_iter().filter_map(|option| match option {
-            Some(Namespace::Container(id)) => Some(id),
-            _ => None,
-        });
+    let options = [&options.network, &options.pid, &options.ipc, &options.uts].into_iter().flatten();
+    let others = options.filter_map(|one| if let Namespace::Container(id) = one { Some(id) } else { None });
     others.map(|id| Ok((id.clone(), state::require_pid(directories, id)?))).collect()
 }
 

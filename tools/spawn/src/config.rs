@@ -87,22 +87,22 @@ impl Config {
     }
 
     /// Makes paths that name other containers by process name their processes of now: a container that was started again
-    /// has another process, and its old number may be a stranger's.
+    /// has another process, and its old number may be a stranger's, or another joined container's.
     fn find_joined(&mut self, states: &Path) -> anyhow::Result<()> {
-        for joined in self.annotations.get(JOINED).into_iter().flat_map(|text| text.split(',')) {
+        let Some(joined) = self.annotations.get(JOINED) else { return Ok(()) };
+        let mut processes = BTreeMap::new();
+        for joined in joined.split(',') {
             let (id, old) = joined.split_once('=').with_context(|| format!("{JOINED}: `{joined}` is not ID=PID"))?;
             let noted = container::of_id(states, &id.parse()?)?;
-            let noted =
-                noted.with_context(|| format!("container `{id}`, whose namespaces are joined, does not run"))?;
-            let (old, new) = (format!("/proc/{old}/"), format!("/proc/{}/", noted.pid));
-            for mount in &mut self.mounts {
-                mount.source = mount.source.strip_prefix(&old).map_or(mount.source.clone(), |rest| new.clone() + rest);
-            }
-            for namespace in &mut self.linux.namespaces {
-                namespace.path =
-                    namespace.path.strip_prefix(&old).map_or(namespace.path.clone(), |rest| Path::new(&new).join(rest));
-            }
+            let context = || format!("container `{id}`, whose namespaces are joined, does not run");
+            processes.insert(old, noted.with_context(context)?.pid);
         }
+        let now = |path: &str| match path.strip_prefix("/proc/").and_then(|rest| rest.split_once('/')) {
+            Some((old, rest)) if processes.contains_key(old) => format!("/proc/{}/{rest}", processes[old]),
+            _ => path.to_owned(),
+        };
+        self.mounts.iter_mut().for_each(|mount| mount.source = now(&mount.source));
+        self.linux.namespaces.iter_mut().for_each(|one| one.path = now(&one.path.to_string_lossy()).into());
         Ok(())
     }
 

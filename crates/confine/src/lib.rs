@@ -11,7 +11,6 @@ mod files;
 mod machine;
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
@@ -76,11 +75,9 @@ pub fn files(writes: &[&Path], reads: Option<&[&Path]>) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether the process has more threads than this one, as far as /proc tells: a directory has a link for itself, one
-/// for its name, and one for each subdirectory. One that has been joined still counts until the kernel has put it away.
+/// Tells whether the process has more threads than this one, as far as /proc tells.
 fn has_threads() -> bool {
-    let counted = || rustix::fs::stat("/proc/self/task").is_ok_and(|stat| stat.st_nlink != 3);
-    (0..100).all(|_| counted() && matches!(std::thread::sleep(Duration::from_millis(1)), ()))
+    sys::clone::require_one_thread().is_err_and(|error| error.raw_os_error() == Some(libc::EDEADLK))
 }
 
 /// Says what is given up of the capabilities where these are left.

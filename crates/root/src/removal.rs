@@ -118,13 +118,13 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     remove_some_of_tree(path, usize::MAX)
 }
 
-/// Removes a tree by its path, and leaves what is beyond its first 2,000 entries to a process that nobody waits for. Locks of the
-/// caller's on open files (flock(2)) are held until that one has ended, too.
+/// Removes a tree by its path, and leaves what is beyond its first 2,000 entries to a process that nobody waits for. Locks
+/// of the caller's on open files (flock(2)) are held until that one has ended, too.
 ///
 /// What it cannot remove stays there; whoever finds the tree without a lock tries again.
 pub fn remove_tree_soon(path: &Path) -> io::Result<()> {
     match remove_some_of_tree(path, SOON) {
-        Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => {}
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::CANCELED) => {}
         done => return done,
     }
     match sys::clone::detach() {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
@@ -50,10 +51,7 @@ pub struct How<'a> {
 /// invalid" (cgroups(7)), `EACCES` where it is closed to the caller; `EPERM`, `ENOSPC` and `EAGAIN` as clone(2) has
 /// them.
 pub fn clone(how: How<'_>) -> io::Result<Cloned> {
-    // A directory has one link for itself, one for its name, and one for each subdirectory: one for each thread.
-    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
-        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
-    }
+    require_one_thread()?;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all bytes zero are a valid clone_args: numbers, of which 0 is what was not asked for.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -81,19 +79,30 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
     Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
-/// Makes a child process for work that nobody waits for, and returns its pid, or `None` in the child: in a session of its own,
-/// with nothing of what this program was started with, on a copy of the caller's memory.
+/// Refuses with `EDEADLK` while the process has a second thread, as far as /proc tells. One that has been joined is counted
+/// until the kernel has put it away, which takes a moment.
+pub fn require_one_thread() -> io::Result<()> {
+    for _ in 0..100 {
+        // A directory has one link for itself, one for its name, and one for each subdirectory: one for each thread.
+        if rustix::fs::stat("/proc/self/task")?.st_nlink == 3 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::from_raw_os_error(libc::EDEADLK))
+}
+
+/// Makes a child process for work that nobody waits for, and returns its pid, or `None` in the child: in a session of its
+/// own, with nothing of what this program was started with, on a copy of the caller's memory.
 ///
 /// By clone(2), which a process that has given up namespaces (seccomp(2)) may call still. The child ends with [`exit_now`].
 ///
 /// # Errors
 /// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
 pub fn detach() -> io::Result<Option<Pid>> {
-    if rustix::fs::stat("/proc/self/task")?.st_nlink != 3 {
-        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
-    }
-    // SAFETY: as in `clone`: no CLONE_VM, no stack, and one thread. The order of the later arguments, which differs between
-    // architectures, is of no account while all are 0.
+    require_one_thread()?;
+    // SAFETY: as in `clone`: no CLONE_VM, no stack, and one thread. The order of the later arguments, which differs
+    // between architectures, is of no account while all are 0.
     let pid = unsafe { libc::syscall(libc::SYS_clone, SIGCHLD, 0, 0, 0, 0) };
     if pid < 0 {
         return Err(io::Error::last_os_error());

@@ -1,7 +1,5 @@
 //! Capabilities (`capabilities(7)`): docker's default set and the changes to it.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::str::FromStr;
 
 use rustix::thread::CapabilitySet;
@@ -13,37 +11,23 @@ const DEFAULT: [&str; 14] = [
     "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
 ];
 
-/// One capability, by the kernel's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Capability(u32);
-
-impl Capability {
-    pub(crate) const SYS_ADMIN: Self = Self(21);
+/// Returns a capability by its name, which may lack `CAP_`, in any case.
+pub(crate) fn named(text: &str) -> Result<CapabilitySet, String> {
+    let upper = text.to_ascii_uppercase();
+    let known = CapabilitySet::from_name(upper.strip_prefix("CAP_").unwrap_or(&upper));
+    known.ok_or_else(|| format!("`{text}` is not a capability"))
 }
 
-impl FromStr for Capability {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let upper = text.to_ascii_uppercase();
-        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        let known = CapabilitySet::from_name(name).map(|one| Self(one.bits().trailing_zeros()));
-        known.ok_or_else(|| format!("`{text}` is not a capability"))
-    }
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = CapabilitySet::from_bits_retain(1 << self.0);
-        write!(f, "CAP_{}", one.iter_names().next().map_or("?", |(name, _)| name))
-    }
+/// Returns the names of a set as config.json has them, in the order of the kernel's numbers.
+pub(crate) fn names(set: CapabilitySet) -> Vec<String> {
+    set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
 }
 
 /// One capability, or all: what `--cap-add` and `--cap-drop` take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     All,
-    One(Capability),
+    One(CapabilitySet),
 }
 
 impl FromStr for Choice {
@@ -51,31 +35,25 @@ impl FromStr for Choice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let all = text.eq_ignore_ascii_case("ALL") || text.eq_ignore_ascii_case("CAP_ALL");
-        if all { Ok(Self::All) } else { text.parse().map(Self::One) }
+        if all { Ok(Self::All) } else { named(text).map(Self::One) }
     }
 }
 
 /// Returns the container's set. `held` is the set that this process could hand on (`CapBnd` in `/proc/self/status`):
 /// "all" cannot mean more, and a runtime fails on what it cannot give.
-pub(crate) fn choose(add: &[Choice], drop: &[Choice], privileged: bool, held: u64) -> BTreeSet<Capability> {
+pub(crate) fn choose(add: &[Choice], drop: &[Choice], privileged: bool, held: CapabilitySet) -> CapabilitySet {
     let one = |choice: &Choice| if let Choice::One(capability) = choice { Some(*capability) } else { None };
-    let known = CapabilitySet::from_bits_truncate(held).iter_names();
-    let all = || known.map(|(_, one)| Capability(one.bits().trailing_zeros()));
-    let mut set: BTreeSet<Capability> = if privileged || add.contains(&Choice::All) {
-        all().collect()
-    } else if drop.contains(&Choice::All) {
-        BTreeSet::new()
-    } else {
-        DEFAULT.iter().filter_map(|name| name.parse().ok()).collect()
-    };
+    let by_name = |choices: &[Choice]| choices.iter().filter_map(one).collect::<CapabilitySet>();
     if privileged {
-        return set;
+        return held;
     }
+    let set = match (add.contains(&Choice::All), drop.contains(&Choice::All)) {
+        (true, _) => held,
+        (false, true) => CapabilitySet::empty(),
+        (false, false) => DEFAULT.into_iter().filter_map(CapabilitySet::from_name).collect(),
+    };
     // As docker has it: what is added stays, even when all are dropped, and what is dropped by name goes even of all.
-    let dropped: Vec<Capability> = drop.iter().filter_map(one).collect();
-    set.retain(|capability| !dropped.contains(capability));
-    set.extend(add.iter().filter_map(one));
-    set
+    set.difference(by_name(drop)).union(by_name(add))
 }
 
 #[cfg(test)]
@@ -84,14 +62,16 @@ mod tests {
 
     fn chosen(add: &[&str], drop: &[&str]) -> Vec<String> {
         let parse = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Choice>>();
-        choose(&parse(add), &parse(drop), false, (1 << 41) - 1).iter().map(ToString::to_string).collect()
+        names(choose(&parse(add), &parse(drop), false, CapabilitySet::all()))
     }
 
     #[test]
     fn the_default_set_is_dockers() {
-        let mut want: Vec<Capability> = DEFAULT.iter().map(|name| name.parse().unwrap()).collect();
+        let mut want = DEFAULT.map(|name| format!("CAP_{name}"));
+        let mut default = chosen(&[], &[]);
         want.sort();
-        assert_eq!(chosen(&[], &[]), want.iter().map(ToString::to_string).collect::<Vec<_>>());
+        default.sort();
+        assert_eq!(default, want);
     }
 
     #[test]
@@ -106,13 +86,14 @@ mod tests {
 
     #[test]
     fn all_is_what_we_can_hand_on() {
-        assert_eq!(choose(&[], &[], true, 0b11).len(), 2);
-        assert_eq!(choose(&[Choice::All], &[], false, 1).len(), 1);
+        let (one, two) = (CapabilitySet::CHOWN, CapabilitySet::CHOWN | CapabilitySet::DAC_OVERRIDE);
+        assert_eq!(choose(&[], &[], true, two), two);
+        assert_eq!(choose(&[Choice::All], &[], false, one), one);
     }
 
     #[test]
     fn names_are_known_names() {
         assert!("CAP_EVERYTHING".parse::<Choice>().is_err());
-        assert_eq!("sys_admin".parse(), Ok(Capability::SYS_ADMIN));
+        assert_eq!(named("sys_admin"), Ok(CapabilitySet::SYS_ADMIN));
     }
 }

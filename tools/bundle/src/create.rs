@@ -15,6 +15,7 @@ use layout::lenient;
 use oci_spec::image::{Descriptor, ImageConfiguration};
 use record::{Bundle, Id, Image, Input, OwnedBy, Record, Rootfs};
 use rustix::fs::Mode;
+use rustix::thread::CapabilitySet;
 use serde_json::Value;
 
 use crate::cdi::DeviceOption;
@@ -30,7 +31,7 @@ use crate::rootfs::{Root, open_directory};
 use crate::security::SecurityOption;
 use crate::translate::{self, Facts};
 use crate::user::{self, Accounts};
-use crate::{borrow, cdi, device, health, host, patch, rootless, seccomp, throttle, volume};
+use crate::{borrow, capability, cdi, device, health, host, patch, rootless, seccomp, throttle, volume};
 
 /// The id that `--print` shows where none was given: the same for the same input.
 const PRINTED_ID: &str = "container";
@@ -220,7 +221,7 @@ fn config(origin: &Origin, options: &BundleRequest, place: &Place<'_>, root: &Ro
         root => root.accounts()?,
     };
     let held = host::held_capabilities();
-    let capabilities = translate::capabilities(options, held);
+    let capabilities = capability::choose(&options.cap_add, &options.cap_drop, options.privileged, held);
     let mut devices = if options.privileged { device::all()? } else { Vec::new() };
     let mut named: Vec<String> = options.gpus.iter().flat_map(|gpus| gpus.0.clone()).collect();
     for option in &options.device {
@@ -247,7 +248,7 @@ fn config(origin: &Origin, options: &BundleRequest, place: &Place<'_>, root: &Ro
             .collect(),
         init: init_program(options, &namespaces.pid)?,
         shm: host::shared_memory(&options.namespaces, &joined),
-        seccomp: seccomp_profile(options, &capabilities)?,
+        seccomp: seccomp_profile(options, capabilities)?,
         namespaces,
         devices,
         masked: host::thermal_files(),
@@ -306,10 +307,7 @@ fn variables(options: &BundleRequest) -> Result<Vec<Variable>> {
     Ok(variables)
 }
 
-fn seccomp_profile(
-    options: &BundleRequest,
-    capabilities: &std::collections::BTreeSet<crate::capability::Capability>,
-) -> Result<Option<Value>> {
+fn seccomp_profile(options: &BundleRequest, capabilities: CapabilitySet) -> Result<Option<Value>> {
     let chosen = options.confinement.iter().rev().find_map(|option| match option {
         SecurityOption::Seccomp(profile) => Some(profile),
         _ => None,

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use ::container::{Directories, RuntimeId};
 use anyhow::Result;
+use rustix::thread::CapabilitySet;
 
 use crate::namespace::{Namespace, Shared};
 use crate::request::{NameOptions, NamespaceOptions};
@@ -15,17 +16,18 @@ use crate::{cli_usage, state};
 const HOSTNAME_LIMIT: usize = 64;
 
 /// Returns the capabilities that this process could hand on when this was asked first.
-pub(crate) fn held_capabilities() -> u64 {
-    static HELD: OnceLock<u64> = OnceLock::new();
+pub(crate) fn held_capabilities() -> CapabilitySet {
+    static HELD: OnceLock<CapabilitySet> = OnceLock::new();
     *HELD.get_or_init(bounding_set)
 }
 
-fn bounding_set() -> u64 {
+fn bounding_set() -> CapabilitySet {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     // The bounding set and not the permitted one: `spawn` gets its capabilities by an execve(2) as root, which gives
     // those in the bounding set (capabilities(7), "Capabilities and execution of programs by root").
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+    let mask = bounding.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.map_or(CapabilitySet::all(), CapabilitySet::from_bits_retain)
 }
 
 /// Returns the container's host name: the user's, the host's with its network, else the id, as far as the kernel takes it.

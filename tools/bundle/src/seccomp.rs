@@ -5,9 +5,10 @@ mod file;
 
 use std::collections::BTreeSet;
 
+use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
-use crate::capability::Capability;
+use crate::capability;
 
 pub(crate) use file::parse;
 
@@ -40,11 +41,11 @@ fn architectures() -> Option<&'static [&'static str]> {
 }
 
 /// Returns the calls that are allowed whatever their arguments are.
-fn allowed(capabilities: &BTreeSet<Capability>) -> BTreeSet<&'static str> {
+fn allowed(capabilities: CapabilitySet) -> BTreeSet<&'static str> {
     let (host, mut open, mut allowed) = (host_architecture(), true, BTreeSet::new());
     for line in CALLS.lines().filter(|line| !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            open = name == host || name.parse().is_ok_and(|capability| capabilities.contains(&capability));
+            open = name == host || capability::named(name).is_ok_and(|capability| capabilities.contains(capability));
         } else if open {
             allowed.extend(line.split_ascii_whitespace());
         }
@@ -53,7 +54,7 @@ fn allowed(capabilities: &BTreeSet<Capability>) -> BTreeSet<&'static str> {
 }
 
 /// Returns docker's default profile for a set of capabilities (runtime-spec, config-linux.md, "Seccomp").
-pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
+pub(crate) fn default_profile(capabilities: CapabilitySet) -> Value {
     let mut rules = vec![json!({"names": allowed(capabilities), "action": "SCMP_ACT_ALLOW"})];
     rules.extend(PERSONALITIES.map(|value| allow_if("personality", 0, value, None)));
     // All but the kernel's ciphers and the hypervisor.
@@ -65,7 +66,7 @@ pub(crate) fn default_profile(capabilities: &BTreeSet<Capability>) -> Value {
             "args": [{"index": 0, "value": value, "op": comparison}],
         }));
     }
-    if !capabilities.contains(&Capability::SYS_ADMIN) {
+    if !capabilities.contains(CapabilitySet::SYS_ADMIN) {
         // None of the bits may be set. The flags are the first argument on all architectures here; s390 has them
         // second.
         rules.push(allow_if("clone", 0, NEW_NAMESPACES, Some(0)));
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     fn allowed(capabilities: &[&str]) -> BTreeSet<&'static str> {
-        super::allowed(&capabilities.iter().map(|name| name.parse().unwrap()).collect())
+        super::allowed(capabilities.iter().map(|name| capability::named(name).unwrap()).collect())
     }
 
     #[test]
@@ -115,14 +116,14 @@ mod tests {
 
     #[test]
     fn arguments_are_filtered() {
-        let profile = default_profile(&BTreeSet::new());
+        let profile = default_profile(CapabilitySet::empty());
         let rules = profile["syscalls"].as_array().unwrap();
         let of =
             |name: &str| rules.iter().filter(|rule| rule["names"][0] == name && rule.get("args").is_some()).count();
         assert_eq!((of("personality"), of("socket"), of("clone")), (5, 3, 1));
         let clone3 = rules.iter().find(|rule| rule["names"][0] == "clone3").unwrap();
         assert_eq!((&clone3["action"], &clone3["errnoRet"]), (&json!("SCMP_ACT_ERRNO"), &json!(38)));
-        let privileged = default_profile(&[Capability::SYS_ADMIN].into());
+        let privileged = default_profile(CapabilitySet::SYS_ADMIN);
         assert!(!privileged["syscalls"].as_array().unwrap().iter().any(|rule| rule["names"][0] == "clone3"));
     }
 
@@ -145,8 +146,8 @@ mod tests {
     }
 
     /// Returns the same of docker's table.
-    fn docker(capabilities: &BTreeSet<Capability>) -> BTreeSet<String> {
-        let has = |name: &str| capabilities.contains(&name.parse().unwrap());
+    fn docker(capabilities: CapabilitySet) -> BTreeSet<String> {
+        let has = |name: &str| capabilities.contains(capability::named(name).unwrap());
         let mut facts = BTreeSet::new();
         for line in include_str!("seccomp/docker.txt").lines().filter(|line| !line.starts_with('#')) {
             let (condition, names) = line.split_once(": ").unwrap();
@@ -165,12 +166,11 @@ mod tests {
 
     #[test]
     fn the_profile_is_docker_s() {
-        let sections = CALLS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
-        let all: BTreeSet<Capability> = sections.collect();
+        let sections = CALLS.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+        let all: Vec<CapabilitySet> = sections.filter_map(|name| capability::named(name).ok()).collect();
         assert_eq!(all.len(), 14);
-        let single = all.iter().map(|capability| BTreeSet::from([*capability]));
-        for capabilities in single.chain([BTreeSet::new(), all.clone()]) {
-            let (ours, docker) = (facts(&default_profile(&capabilities)), docker(&capabilities));
+        for capabilities in all.iter().copied().chain([CapabilitySet::empty(), all.iter().copied().collect()]) {
+            let (ours, docker) = (facts(&default_profile(capabilities)), docker(capabilities));
             let wider: Vec<_> = ours.difference(&docker).collect();
             let narrower: Vec<_> = docker.difference(&ours).collect();
             assert!(

@@ -5,13 +5,12 @@
 mod annotations;
 mod resources;
 
-use std::collections::BTreeSet;
-
 use anyhow::{Result, bail, ensure};
 use oci_spec::image::{Config, ImageConfiguration};
+use rustix::thread::CapabilitySet;
 use serde_json::{Map, Value, json};
 
-use crate::capability::{self, Capability};
+use crate::capability;
 use crate::device::Device;
 use crate::environment::{Defaults, Variable, environment};
 use crate::init;
@@ -58,7 +57,7 @@ pub(crate) struct Facts {
     pub(crate) devices: Vec<Device>,
     /// `linux.resources.blockIO`.
     pub(crate) block_io: Option<Value>,
-    pub(crate) capabilities: BTreeSet<Capability>,
+    pub(crate) capabilities: CapabilitySet,
     /// Files of this host's that are hidden beside those of every host.
     pub(crate) masked: Vec<String>,
     /// `linux.seccomp`; `None` is unconfined.
@@ -84,11 +83,6 @@ pub(crate) fn translate(image: &ImageConfiguration, options: &BundleRequest, fac
     Ok(spec)
 }
 
-/// Returns the container's capabilities, of those that this process holds.
-pub(crate) fn capabilities(options: &BundleRequest, held: u64) -> BTreeSet<Capability> {
-    capability::choose(&options.cap_add, &options.cap_drop, options.privileged, held)
-}
-
 fn process(config: &Config, options: &BundleRequest, facts: &Facts) -> Result<Value> {
     let defaults = Defaults { hostname: &facts.hostname, terminal: options.tty, home: facts.user.home.as_str() };
     let user = object([
@@ -97,7 +91,7 @@ fn process(config: &Config, options: &BundleRequest, facts: &Facts) -> Result<Va
         ("umask", options.umask.map(Value::from)),
         ("additionalGids", Some(json!(facts.user.groups))),
     ]);
-    let names: Vec<String> = facts.capabilities.iter().map(ToString::to_string).collect();
+    let names = capability::names(facts.capabilities);
     // As docker has it: the kernel would take the other two from a user that is not root at execve anyway.
     let capabilities = if facts.user.uid == 0 {
         json!({"bounding": names, "effective": names, "permitted": names})

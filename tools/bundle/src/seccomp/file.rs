@@ -1,16 +1,15 @@
 //! A seccomp profile from a file: the runtime specification's form as it is, docker's form (`archMap`, rules with
 //! `includes` and `excludes`) turned into it.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::CapabilitySet;
 use serde_json::{Map, Value, json};
 
 use super::host_architecture;
-use crate::capability::Capability;
+use crate::capability;
 
 /// Parses a profile for a container with these capabilities.
-pub(crate) fn parse(text: &[u8], capabilities: &BTreeSet<Capability>) -> Result<Value> {
+pub(crate) fn parse(text: &[u8], capabilities: CapabilitySet) -> Result<Value> {
     let Value::Object(mut profile) = serde_json::from_slice(text)? else { bail!("not a JSON object") };
     ensure!(profile.get("defaultAction").is_some_and(Value::is_string), "no `defaultAction`");
     if let Some(map) = profile.remove("archMap").filter(|map| !map.is_null()) {
@@ -47,12 +46,12 @@ fn architectures(map: &Value) -> Result<Value> {
 }
 
 /// Tells whether docker's conditions of a rule are met: every kind under `includes`, none under `excludes`.
-fn applies(rule: &Map<String, Value>, capabilities: &BTreeSet<Capability>, kernel: (u32, u32)) -> Result<bool> {
+fn applies(rule: &Map<String, Value>, capabilities: CapabilitySet, kernel: (u32, u32)) -> Result<bool> {
     let names = |conditions: &Value, kind: &str| -> Vec<String> {
         let list = conditions[kind].as_array().into_iter().flatten();
         list.filter_map(|name| name.as_str().map(str::to_owned)).collect()
     };
-    let has = |name: &String| name.parse().is_ok_and(|capability| capabilities.contains(&capability));
+    let has = |name: &String| capability::named(name).is_ok_and(|capability| capabilities.contains(capability));
     let minimum = |conditions: &Value| -> Result<Option<bool>> {
         let Some(text) = conditions["minKernel"].as_str().filter(|text| !text.is_empty()) else { return Ok(None) };
         let version = parse_version(text).with_context(|| format!("`{text}` is not the version of a kernel"))?;
@@ -100,13 +99,13 @@ mod tests {
     #[test]
     fn a_profile_of_the_runtime_specification_stays_as_it_is() {
         let text = br#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#;
-        assert_eq!(parse(text, &BTreeSet::new()).unwrap().to_string().as_bytes(), text);
+        assert_eq!(parse(text, CapabilitySet::empty()).unwrap().to_string().as_bytes(), text);
     }
 
     #[test]
     fn dockers_conditions_are_evaluated() {
         let kernel = (6, 1);
-        let admin: BTreeSet<Capability> = [Capability::SYS_ADMIN].into();
+        let admin = CapabilitySet::SYS_ADMIN;
         let here = host_architecture();
         for (rule, without, with) in [
             (json!({}), true, true),
@@ -120,8 +119,8 @@ mod tests {
             (json!({"excludes": {"minKernel": "6.1"}}), false, false),
         ] {
             let object = rule.as_object().unwrap();
-            assert_eq!(applies(object, &BTreeSet::new(), kernel).unwrap(), without, "{rule}");
-            assert_eq!(applies(object, &admin, kernel).unwrap(), with, "{rule}");
+            assert_eq!(applies(object, CapabilitySet::empty(), kernel).unwrap(), without, "{rule}");
+            assert_eq!(applies(object, admin, kernel).unwrap(), with, "{rule}");
         }
     }
 
@@ -131,7 +130,7 @@ mod tests {
             "archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]},
                        {"architecture":"SCMP_ARCH_AARCH64","subArchitectures":["SCMP_ARCH_ARM"]}],
             "syscalls":[{"name":"a","action":"SCMP_ACT_ALLOW","args":null,"comment":"c","includes":{},"excludes":{}}]}"#;
-        let profile = parse(text, &BTreeSet::new()).unwrap();
+        let profile = parse(text, CapabilitySet::empty()).unwrap();
         assert_eq!(profile["architectures"].as_array().unwrap().len(), 2);
         assert_eq!(profile["syscalls"], json!([{"action": "SCMP_ACT_ALLOW", "names": ["a"]}]));
     }
@@ -140,7 +139,7 @@ mod tests {
     fn nonsense_is_refused() {
         for text in ["", "[]", "{}", r#"{"defaultAction":"x","syscalls":1}"#, r#"{"defaultAction":"x","syscalls":[1]}"#]
         {
-            assert!(parse(text.as_bytes(), &BTreeSet::new()).is_err(), "{text}");
+            assert!(parse(text.as_bytes(), CapabilitySet::empty()).is_err(), "{text}");
         }
     }
 }

@@ -21,7 +21,8 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
     let accounts = Accounts::parse(b"root:x:0:0::/root:\nwww:x:33:33::/var/www:\n", b"www:x:33:\nssl:x:44:www\n");
     let spec = options.user.clone();
     let spec = spec.or_else(|| image.config().as_ref().and_then(|config| config.user().clone())).unwrap_or_default();
-    let capabilities = capabilities(&options, (1 << 41) - 1);
+    let held = CapabilitySet::all();
+    let capabilities = capability::choose(&options.cap_add, &options.cap_drop, options.privileged, held);
     let facts = Facts {
         cgroup: "web".to_owned(),
         masked: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
@@ -43,7 +44,7 @@ pub(super) fn config(text: &Value, arguments: &[&str]) -> Result<Value> {
         shm: None,
         devices: Vec::new(),
         block_io: None,
-        seccomp: Some(crate::seccomp::default_profile(&capabilities)),
+        seccomp: Some(crate::seccomp::default_profile(capabilities)),
         capabilities,
     };
     translate(&image, &options, &facts)

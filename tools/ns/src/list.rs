@@ -261,9 +261,7 @@ fn rows(namespaces: &[&Scanned], source: &mut RowSource<'_>, request: &ListReque
 
 /// One row a process of one namespace.
 fn processes(scan: &Scan, inode: u64, source: &mut RowSource<'_>, request: &ListRequest) -> RowTable {
-    let mut pids: Vec<i32> =
-        scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
-    pids.sort_unstable();
+    let pids = scan.pids_in(inode);
     source.read_processes(pids.clone());
     let place: std::collections::HashMap<i32, usize> = pids.iter().enumerate().map(|(row, pid)| (*pid, row)).collect();
     let mut rows = vec![];

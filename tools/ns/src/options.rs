@@ -44,9 +44,7 @@ pub(crate) enum NsVerb {
     ///
     /// It compares namespaces, user maps, mounts, interfaces, routes, cgroups, capabilities and seccomp. `-` marks things that
     /// only the first has, `+` things that only the second has.
-    #[command(after_help = "Examples:
-  ns diff web db
-  ns diff $$ web --json | jq '.namespaces[] | select(.shared) | .type'")]
+    #[command(after_help = include_str!("examples/diff.txt"))]
     Diff {
         /// Process or container
         #[arg(value_name = "PID|ID")] first: String,
@@ -67,10 +65,7 @@ pub(crate) enum NsVerb {
     ///
     /// It shows namespaces, interfaces with their peers, addresses, routes, listening processes, user maps, mounts, processes
     /// with their pids inside, cgroup, capabilities and seccomp.
-    #[command(after_help = "Examples:
-  ns show web
-  ns show 4711 --json | jq .capabilities.effective
-  ns show $(stat -c %i /run/netns/web)")]
+    #[command(after_help = include_str!("examples/show.txt"))]
     Show {
         /// Process, namespace's inode number, container, or named network namespace
         #[arg(value_name = "PID|INODE|ID")] what: String,

@@ -167,11 +167,8 @@ fn mount_table(pid: i32) -> Value {
 
 /// The processes in a namespace, with the pids that they have there and above.
 fn processes(inode: u64, proc: BorrowedFd<'_>, scan: &Scan) -> Value {
-    let mut pids: Vec<i32> =
-        scan.processes.iter().filter(|(_, inodes)| inodes.contains(&inode)).map(|(pid, _)| *pid).collect();
-    pids.sort_unstable();
     let wanted = Wanted { ppid: true, command: true, uid: true, cgroups: false };
-    let all = ScannedProcess::read_all(proc, &pids, wanted);
+    let all = ScannedProcess::read_all(proc, &scan.pids_in(inode), wanted);
     let describe = |(pid, process): &(i32, ScannedProcess)| {
         let pids = status(*pid).get("NSpid").cloned().unwrap_or_default();
         let inner: Vec<i32> = pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();

@@ -82,6 +82,14 @@ impl Scan {
     pub(crate) fn entry(&mut self, inode: u64, kind: Kind) -> &mut Scanned {
         self.namespaces.entry(inode).or_insert_with(|| Scanned::empty(inode, kind))
     }
+
+    /// Returns the processes in the namespace of that number, in order.
+    pub(crate) fn pids_in(&self, inode: u64) -> Vec<i32> {
+        let inside = self.processes.iter().filter(|(_, inodes)| inodes.contains(&inode));
+        let mut pids: Vec<i32> = inside.map(|(pid, _)| *pid).collect();
+        pids.sort_unstable();
+        pids
+    }
 }
 
 /// Does `work` on shares of the pids, in as many threads as there are processors and work for.

@@ -40,14 +40,7 @@ pub(crate) fn room(room: confine::Room) -> confine::Room {
 /// The namespace is /run/netns/ID, as `ip netns` names it. Its path is written into the bundle's config.json, so that any
 /// runtime joins it. The record gets the member `network`, a CNI result.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  bundle --id web | ns add | spawn
-  ns add web
-  ns add --bridge lab0 --subnet 10.9.0.0/24 --subnet fd00:9::/64 --ip 10.9.0.7 db
-  ns add --macvlan eth0 --subnet 192.0.2.0/24 --ip 192.0.2.7 lan
-  ns add --cni /etc/cni/net.d/10-lab.conflist web
-  ns add --bridge cni0 --host-local mynet web
-  ns add --none quiet")]
+#[command(after_help = include_str!("../examples/add.txt"))]
 #[rustfmt::skip] // An option a line.
 pub(crate) struct Add {
     /// A bundle's directory, a file with a record, `-` for a record on stdin, or a new namespace's name
@@ -167,9 +160,7 @@ impl Add {
 ///
 /// Networks that are already gone are no error.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  ns del web
-  spawn state web | ns del")]
+#[command(after_help = include_str!("../examples/del.txt"))]
 #[rustfmt::skip] // An option a line.
 pub(crate) struct Del {
     /// Containers' ids, a file with a record, or `-` for a record on stdin

@@ -17,11 +17,7 @@ use crate::enter::{self, EnterIdentity, EnterPlace, EnterProgram, EnterRequest, 
 /// Without a type it enters all of them. Without -t it reads the target from a record on stdin.
 #[derive(Args, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of nsenter")]
-#[command(after_help = "Examples:
-  ns enter -t web -n -- ip addr
-  ns enter -t 4711 -a -- ps
-  spawn state web | ns enter -n -- ss -ltn
-  ns enter --net=/run/netns/web ip route")]
+#[command(after_help = include_str!("../examples/enter.txt"))]
 #[rustfmt::skip] // An option a line.
 pub(crate) struct Enter {
     /// Enter all namespaces of the target

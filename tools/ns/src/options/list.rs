@@ -13,12 +13,7 @@ use crate::list::{self, Column, ListFormat, ListRequest, Look, Only, RowFilter, 
 #[derive(Args, Debug)]
 #[expect(clippy::struct_field_names, reason = "the fields are named as lsns's options")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of lsns")]
-#[command(after_help = "Examples:
-  ns list
-  ns list -t net -o +CONTAINER
-  ns list --json | jq -r '.. | .command? // empty'
-  ns list -Q 'NPROCS > 1 and TYPE == \"pid\"'
-  ns list --tree=owner")]
+#[command(after_help = include_str!("../examples/list.txt"))]
 #[rustfmt::skip] // An option a line.
 pub(crate) struct List {
     /// Only this namespace's processes

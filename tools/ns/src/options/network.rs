@@ -14,11 +14,7 @@ use crate::request::{NetworkDriver, NetworkSettings};
 
 /// Create, list, inspect and remove networks that exist without a container
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  ns network create --internal back
-  ns network create --subnet 10.9.0.0/24 --ip-range 10.9.0.128/25 lab && run -d --network lab nginx
-  ns network list
-  ns network rm back lab")]
+#[command(after_help = include_str!("../examples/network.txt"))]
 pub(crate) struct Networks {
     #[command(subcommand)]
     verb: Verb,

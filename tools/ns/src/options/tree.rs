@@ -8,10 +8,7 @@ use crate::list::{self, Column, ListFormat, ListRequest, Look, RowTree};
 
 /// Draw which namespace owns which
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  ns tree
-  ns tree --dot | dot -Tsvg >namespaces.svg
-  ns tree --parent -t user,pid")]
+#[command(after_help = include_str!("../examples/tree.txt"))]
 #[rustfmt::skip] // An option a line.
 pub(crate) struct Draw {
     /// Write a graph for dot(1), with a frame for each container

@@ -8,7 +8,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use netlink::route::{Link, Route, Router};
 use serde_json::{Value, json};
-use sys::namespace::Kind;
 use sys::sockets::{self, PortSocket};
 
 use crate::list::{Scan, ScannedProcess, Wanted, inode};
@@ -69,11 +68,9 @@ fn tables() -> [(&'static str, Vec<PortSocket>); 4] {
 
 /// Finds the sockets of the processes in the namespace: by inode number the pid and the command.
 fn holders(netns: u64, proc: BorrowedFd<'_>, scan: &Scan) -> HashMap<u64, (i32, String)> {
-    let place = Kind::ALL.iter().position(|kind| *kind == Kind::Network).unwrap_or_default();
-    let inside = scan.processes.iter().filter(|(_, inodes)| inodes.get(place) == Some(&netns));
-    let pids: Vec<i32> = inside.map(|(pid, _)| *pid).collect();
     let mut found = HashMap::new();
-    for (pid, process) in ScannedProcess::read_all(proc, &pids, Wanted { command: true, ..Wanted::default() }) {
+    let wanted = Wanted { command: true, ..Wanted::default() };
+    for (pid, process) in ScannedProcess::read_all(proc, &scan.pids_in(netns), wanted) {
         for number in sockets::of_process(pid) {
             found.entry(number).or_insert_with(|| (pid, process.command.clone()));
         }

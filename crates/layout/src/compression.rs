@@ -8,6 +8,8 @@ use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use oci_spec::image::MediaType;
 
+use crate::manifest::essence;
+
 /// The largest window that a zstd stream may ask of us, as a power of two: 128 MiB, as the zstd program has it. Level 19
 /// uses 8 MiB.
 const WINDOW_LOG_LIMIT: u32 = 27;
@@ -44,7 +46,7 @@ impl Compression {
     /// Returns what the media type says; nothing for what is no layer. Where nothing is said the content decides.
     pub fn of(media_type: &MediaType) -> Option<Self> {
         let text = media_type.to_string();
-        Some(match text.split(';').next().unwrap_or_default().trim() {
+        Some(match essence(&text) {
             "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar"

@@ -30,7 +30,7 @@ pub use error::Error;
 pub use follow::Follow;
 pub use index::{IMAGE_NAME, IndexEntry, REF_NAME, referrers_tag};
 pub use ingest::Ingest;
-pub use manifest::{CONFIG_LIMIT, Document, DocumentKind, MANIFEST_LIMIT};
+pub use manifest::{CONFIG_LIMIT, Document, DocumentKind, MANIFEST_LIMIT, essence};
 pub use platform::Platform;
 pub use reference::Reference;
 

@@ -31,7 +31,7 @@ pub enum DocumentKind {
 impl DocumentKind {
     /// Returns what a media type says, without its parameters.
     pub fn of(media_type: &str) -> Self {
-        match media_type.split(';').next().unwrap_or_default().trim() {
+        match essence(media_type) {
             "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
                 Self::Manifest
             }
@@ -41,6 +41,11 @@ impl DocumentKind {
             _ => Self::Other,
         }
     }
+}
+
+/// Returns a media type without its parameters.
+pub fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// A manifest or an index.
@@ -58,7 +63,7 @@ impl Document {
     pub fn parse(bytes: &[u8], media_type: &str, object: &str) -> Result<Self, Error> {
         let wrong = |cause: String| Error::Malformed { object: object.to_owned(), cause };
         let value = lenient::parse(bytes).map_err(|error| wrong(format!("not JSON: {error}")))?;
-        let said = media_type.split(';').next().unwrap_or_default().trim();
+        let said = essence(media_type);
         // By any spelling of a name that some reader knows.
         let is_there = |name: &str| member(&value, name).is_some();
         match member(&value, "mediaType") {

@@ -18,8 +18,7 @@ impl Fetched {
     /// Computes the descriptor; with `want`, the digest must be that.
     pub fn new(bytes: Vec<u8>, media_type: &str, want: Option<&Digest>) -> anyhow::Result<Self> {
         let digest = want.cloned().unwrap_or_else(|| layout::sha256(&bytes));
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
-        let descriptor = Descriptor::new(MediaType::from(media_type.as_str()), bytes.len() as u64, digest);
+        let descriptor = Descriptor::new(MediaType::from(layout::essence(media_type)), bytes.len() as u64, digest);
         layout::verify(&descriptor, &bytes)?;
         Ok(Self { bytes, descriptor })
     }

@@ -149,8 +149,8 @@ impl Registry {
         }
         let limit = if descriptor.size() == 0 { MANIFEST_LIMIT } else { descriptor.size() };
         let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), limit)?;
-        let said = essence(&media_type);
-        if DocumentKind::of(&said) != DocumentKind::Other && said != descriptor.media_type().as_ref() {
+        let said = layout::essence(&media_type);
+        if DocumentKind::of(said) != DocumentKind::Other && said != descriptor.media_type().as_ref() {
             bail!("manifest {} is said to be {} and comes as {said}", descriptor.digest(), descriptor.media_type());
         }
         let size = if descriptor.size() == 0 { bytes.len() as u64 } else { descriptor.size() };
@@ -346,10 +346,6 @@ fn find_scheme(client: &Client, host: &str) -> &'static str {
         Ok(StatusCode::BAD_REQUEST) | Err(_) => "https",
         Ok(_) => "http",
     }
-}
-
-fn essence(media_type: &str) -> String {
-    media_type.split(';').next().unwrap_or_default().trim().to_owned()
 }
 
 fn range_start(response: &Response<ureq::Body>) -> Option<u64> {

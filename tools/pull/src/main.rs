@@ -54,9 +54,7 @@ fn run(args: PullArgs) -> Result<ExitCode> {
             look(name, network, |_, source| inspection::digest(source, platform.as_ref()))?;
         }
         Some(PullVerb::Tags { name, network }) => {
-            let access = Access::new(network.clone());
-            let name = expand(name.clone(), &access)?;
-            PullRoom::looking(&access).enter(std::slice::from_ref(&name))?;
+            let (name, access) = seen(name, network)?;
             inspection::tags(&name, &access).with_context(|| format!("list tags of {name}"))?;
         }
         Some(PullVerb::Remove { names }) => store::remove(&Layout::open(&args.directory())?, names)?,
@@ -80,11 +78,17 @@ fn opened(args: &PullArgs) -> Result<Option<Layout>> {
     Ok(Some(Layout::open(&directory)?))
 }
 
-/// Opens an image to be looked at.
-fn look(name: &Named, network: &RegistryOptions, then: impl FnOnce(&Named, &Opened<'_>) -> Result<()>) -> Result<()> {
+/// Returns a name in full, and how its registry is reached, ready to be looked at.
+fn seen(name: &Named, network: &RegistryOptions) -> Result<(Named, Access)> {
     let access = Access::new(network.clone());
     let name = expand(name.clone(), &access)?;
     PullRoom::looking(&access).enter(std::slice::from_ref(&name))?;
+    Ok((name, access))
+}
+
+/// Opens an image to be looked at.
+fn look(name: &Named, network: &RegistryOptions, then: impl FnOnce(&Named, &Opened<'_>) -> Result<()>) -> Result<()> {
+    let (name, access) = seen(name, network)?;
     let open = || Opened::open(&name, &access, &std::env::temp_dir());
     open().and_then(|source| then(&name, &source)).with_context(|| format!("look at {name}"))
 }

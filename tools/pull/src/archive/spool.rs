@@ -8,7 +8,6 @@ use std::path::Path;
 
 use anyhow::Context;
 use layout::Compression;
-use rustix::fs::{Mode, OFlags};
 
 /// Enough to know a compression by. Bytes.
 const MAGIC: usize = 6;
@@ -30,7 +29,7 @@ pub(super) fn open(path: &Path, directory: &Path) -> anyhow::Result<File> {
         }
     }
     log::debug!("copy {name} to {}", directory.display());
-    let copy = unnamed(directory).with_context(|| format!("make a file in {}", directory.display()))?;
+    let copy = tempfile::tempfile_in(directory).with_context(|| format!("make a file in {}", directory.display()))?;
     let mut content = decoder(BufReader::with_capacity(128 << 10, file)).with_context(|| format!("read {name}"))?;
     io::copy(&mut content, &mut &copy).with_context(|| format!("read {name}"))?;
     Ok(copy)
@@ -51,16 +50,4 @@ fn decoder(mut file: BufReader<File>) -> io::Result<Box<dyn Read + Send>> {
         Some(0xfd) if !plain => Box::new(lzma_rust2::XzReader::new(whole, true)),
         _ => found.decoder(whole)?,
     })
-}
-
-fn unnamed(directory: &Path) -> io::Result<File> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    if let Ok(file) = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
-        return Ok(file.into());
-    }
-    // Not every file system has such.
-    let path = directory.join(format!(".spool-{}.partial", std::process::id()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }

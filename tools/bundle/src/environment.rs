@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use indexmap::IndexMap;
 
 /// What docker gives to images that set no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -61,35 +62,24 @@ pub(crate) struct Defaults<'a> {
 /// Returns the process's environment. The image's variables keep their order and win over the defaults
 /// (conversion.md, "Verbatim Fields", note 1); the user's replace them in place or remove them.
 pub(crate) fn environment(defaults: &Defaults<'_>, image: &[String], user: &[Variable]) -> Vec<String> {
-    let mut variables: Vec<(String, String)> = vec![("PATH".into(), PATH.into())];
+    let mut variables = IndexMap::from([("PATH", PATH)]);
     if !defaults.hostname.is_empty() {
-        variables.push(("HOSTNAME".into(), defaults.hostname.into()));
+        variables.insert("HOSTNAME", defaults.hostname);
     }
     if defaults.terminal {
-        variables.push(("TERM".into(), "xterm".into()));
+        variables.insert("TERM", "xterm");
     }
     // An entry without `=` is no variable, and some runtimes refuse the whole config for it.
-    for (name, value) in image.iter().filter_map(|entry| entry.split_once('=')).filter(|(name, _)| !name.is_empty()) {
-        set(&mut variables, name, value);
-    }
+    variables.extend(image.iter().filter_map(|entry| entry.split_once('=')).filter(|(name, _)| !name.is_empty()));
     for Variable { name, value } in user {
         match value {
-            Some(value) => set(&mut variables, name, value),
-            None => variables.retain(|(present, _)| present != name),
-        }
+            Some(value) => variables.insert(name, value),
+            None => variables.shift_remove(name.as_str()),
+        };
     }
     // Last, from the account that the program runs as: only where neither the image nor the user has said.
-    if !variables.iter().any(|(name, _)| name == "HOME") {
-        variables.push(("HOME".into(), defaults.home.into()));
-    }
+    variables.entry("HOME").or_insert(defaults.home);
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
-}
-
-fn set(variables: &mut Vec<(String, String)>, name: &str, value: &str) {
-    match variables.iter_mut().find(|(present, _)| present == name) {
-        Some((_, old)) => value.clone_into(old),
-        None => variables.push((name.to_owned(), value.to_owned())),
-    }
 }
 
 #[cfg(test)]

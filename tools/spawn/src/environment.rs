@@ -1,32 +1,25 @@
 //! The environment of the container's program.
 
-use std::collections::BTreeMap;
-
 use container::accounts;
+use indexmap::IndexMap;
 
 use crate::config::Process;
 
 /// Returns the variables: the last of several with one name counts, and `HOME` is the user's if nobody has set it.
 /// Called inside the container's root.
 pub(crate) fn complete(process: &Process) -> Vec<String> {
-    let mut complete: Vec<&str> = Vec::with_capacity(process.env.len() + 1);
-    let mut places = BTreeMap::new();
-    for variable in &process.env {
-        let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
-        // execve(2) takes the same name twice, and libc's getenv(3) would find the first: but the last is what a
-        // caller of `--env` has added. It keeps the first one's place.
-        if let Some(place) = places.get(name) {
-            complete[*place] = variable.as_str();
-        } else {
-            places.insert(name, complete.len());
-            complete.push(variable);
-        }
-    }
+    // execve(2) takes the same name twice, and libc's getenv(3) would find the first: but the last is what a caller of
+    // `--env` has added. It keeps the first one's place.
+    let name = |variable: &str| variable.split_once('=').map_or(variable, |(name, _)| name).to_owned();
+    let mut complete: IndexMap<String, String> =
+        process.env.iter().map(|variable| (name(variable), variable.clone())).collect();
     // An empty one is none.
-    complete.retain(|variable| !matches!(*variable, "HOME" | "HOME="));
-    let home = (!complete.iter().any(|variable| variable.starts_with("HOME=")))
-        .then(|| accounts::field(process.user.uid, accounts::HOME).unwrap_or_else(|| "/".into()));
-    complete.into_iter().map(str::to_owned).chain(home.map(|home| format!("HOME={home}"))).collect()
+    complete.retain(|_, variable| !matches!(variable.as_str(), "HOME" | "HOME="));
+    complete.entry("HOME".to_owned()).or_insert_with(|| {
+        let home = accounts::field(process.user.uid, accounts::HOME);
+        format!("HOME={}", home.as_deref().unwrap_or("/"))
+    });
+    complete.into_values().collect()
 }
 
 #[cfg(test)]

@@ -112,7 +112,10 @@ fn dispatch(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::List { format, quiet } => control::list(global, format, quiet)?,
         Command::Pause { id } => control::pause(global, &id)?,
         Command::Resume { id } => control::resume(global, &id)?,
-        Command::Update { update } => update::update(global, &update)?,
+        Command::Update { id, resources, limits } => {
+            let wanted = || resources.as_deref().map_or_else(|| limits.resources(), update::read);
+            update::update(global, &id, wanted)?;
+        }
         Command::Spec { bundle, rootless } => describe::spec(&bundle, rootless)?,
         Command::Features {} => describe::features()?,
         Command::Events { id, interval, stats } => events::events(global, &id, &interval, stats)?,

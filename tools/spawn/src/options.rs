@@ -1,5 +1,7 @@
 //! The command line: runc's, and what makes `spawn` a stage of the pipe.
 
+mod limits;
+
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -8,8 +10,9 @@ use container::{Owner, RuntimeId};
 
 use crate::request::{
     CgroupMode, Checkpoint, Common, Create, CriuOptions, Exec, FilterRequest, Format, Global, JournalFormat, Life,
-    Restore, Rootless, Update,
+    Restore, Rootless,
 };
+pub(crate) use limits::Limits;
 
 /// Run containers from OCI bundles
 ///
@@ -86,7 +89,12 @@ commands! {
     }
     "pause" Pause "Pause all processes of a container" { id: RuntimeId, }
     "resume" Resume "Resume a paused container" { id: RuntimeId, }
-    "update" Update "Change a container's limits" { #[command(flatten)] update: Update, }
+    "update" Update "Change a container's limits" {
+        id: RuntimeId,
+        /// File with `linux.resources`, or - for stdin; replaces all other options
+        #[arg(long, short, value_name = "FILE")] resources: Option<PathBuf>,
+        #[command(flatten)] limits: Limits,
+    }
     "events" Events "Print statistics and out-of-memory events" {
         id: RuntimeId,
         /// Seconds between statistics, or a duration such as 100ms
@@ -216,48 +224,6 @@ cli::options! {
         #[arg(long)] cgroup: Vec<String>,
         /// Execute in a paused container too
         #[arg(long)] ignore_paused: bool,
-    }
-
-    Update {
-        id: RuntimeId,
-        /// File with `linux.resources`, or - for stdin; replaces all other options
-        #[arg(long, short, value_name = "FILE")] resources: Option<PathBuf>,
-        /// Weight of block I/O
-        #[arg(long)] blkio_weight: Option<u16>,
-        /// CPU period in microseconds
-        #[arg(long)] cpu_period: Option<u64>,
-        /// CPU time in a period in microseconds
-        #[arg(long, allow_negative_numbers = true)] cpu_quota: Option<i64>,
-        /// CPU burst in microseconds
-        #[arg(long)] cpu_burst: Option<u64>,
-        /// Relative share of CPU time
-        #[arg(long, visible_alias = "cpu-shares")] cpu_share: Option<u64>,
-        /// Realtime period in microseconds
-        #[arg(long)] cpu_rt_period: Option<u64>,
-        /// Realtime CPU time in a period in microseconds
-        #[arg(long, allow_negative_numbers = true)] cpu_rt_runtime: Option<i64>,
-        /// Schedule it as idle (1), or not (0)
-        #[arg(long, allow_negative_numbers = true)] cpu_idle: Option<i64>,
-        /// CPUs to use
-        #[arg(long)] cpuset_cpus: Option<String>,
-        /// Memory nodes to use
-        #[arg(long)] cpuset_mems: Option<String>,
-        /// Ignored, because kernels no longer have this limit
-        #[arg(long, hide = true)] kernel_memory: Option<String>,
-        /// Kernel memory for TCP
-        #[arg(long, hide = true)] kernel_memory_tcp: Option<String>,
-        /// Memory limit in bytes, or with a unit
-        #[arg(long, allow_negative_numbers = true)] memory: Option<String>,
-        /// Memory reservation
-        #[arg(long, allow_negative_numbers = true)] memory_reservation: Option<String>,
-        /// Memory and swap limit; -1: none
-        #[arg(long, allow_negative_numbers = true)] memory_swap: Option<String>,
-        /// Number of processes
-        #[arg(long, allow_negative_numbers = true)] pids_limit: Option<i64>,
-        /// Intel RDT: cache schema
-        #[arg(long)] l3_cache_schema: Option<String>,
-        /// Intel RDT: memory bandwidth schema
-        #[arg(long)] mem_bw_schema: Option<String>,
     }
 
     Checkpoint {

@@ -78,30 +78,6 @@ pub(crate) struct Exec {
     pub(crate) ignore_paused: bool,
 }
 
-/// Which limits change, and to what.
-pub(crate) struct Update {
-    pub(crate) id: RuntimeId,
-    pub(crate) resources: Option<PathBuf>,
-    pub(crate) blkio_weight: Option<u16>,
-    pub(crate) cpu_period: Option<u64>,
-    pub(crate) cpu_quota: Option<i64>,
-    pub(crate) cpu_burst: Option<u64>,
-    pub(crate) cpu_share: Option<u64>,
-    pub(crate) cpu_rt_period: Option<u64>,
-    pub(crate) cpu_rt_runtime: Option<i64>,
-    pub(crate) cpu_idle: Option<i64>,
-    pub(crate) cpuset_cpus: Option<String>,
-    pub(crate) cpuset_mems: Option<String>,
-    pub(crate) kernel_memory: Option<String>,
-    pub(crate) kernel_memory_tcp: Option<String>,
-    pub(crate) memory: Option<String>,
-    pub(crate) memory_reservation: Option<String>,
-    pub(crate) memory_swap: Option<String>,
-    pub(crate) pids_limit: Option<i64>,
-    pub(crate) l3_cache_schema: Option<String>,
-    pub(crate) mem_bw_schema: Option<String>,
-}
-
 /// Which container is written to images, and how.
 #[expect(clippy::struct_excessive_bools, reason = "runc's flags")]
 pub(crate) struct Checkpoint {

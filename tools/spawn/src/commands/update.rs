@@ -8,20 +8,22 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use cgroup::Resources;
 use cgroup::systemd;
-use serde_json::{Value, json};
+use container::RuntimeId;
+use serde_json::Value;
 
 use super::state_root;
 use crate::config;
-use crate::request::{Global, Update};
+use crate::request::Global;
 use crate::state::Container;
 
-pub(crate) fn update(global: &Global, options: &Update) -> anyhow::Result<()> {
-    let container = Container::open_locked(&state_root(global), &options.id)?;
+pub(crate) fn update(
+    global: &Global,
+    id: &RuntimeId,
+    wanted: impl FnOnce() -> anyhow::Result<Value>,
+) -> anyhow::Result<()> {
+    let container = Container::open_locked(&state_root(global), id)?;
     ensure!(container.process().is_some(), "container not running");
-    let wanted = match &options.resources {
-        Some(file) => read_resources(file)?,
-        None => from_options(options)?,
-    };
+    let wanted = wanted()?;
     let mut resources: Resources = config::of_value(&wanted).context("resources")?;
     // The numbers mean what they meant in the container's own configuration, whatever this runtime would write today.
     resources.of_version(&container.state.oci_version);
@@ -88,7 +90,8 @@ fn merge(kept: &mut Value, update: Value) {
     }
 }
 
-fn read_resources(file: &Path) -> anyhow::Result<Value> {
+/// Reads `linux.resources` from a file.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Value> {
     let mut text = Vec::new();
     if file == Path::new("-") {
         std::io::stdin().lock().read_to_end(&mut text).context("read stdin")?;
@@ -98,43 +101,10 @@ fn read_resources(file: &Path) -> anyhow::Result<Value> {
     config::without_nulls(&text).with_context(|| format!("resources in {}", file.display()))
 }
 
-fn from_options(options: &Update) -> anyhow::Result<Value> {
-    let bytes = |text: &Option<String>, option: &str| {
-        let parse = |text: &String| text.parse().map(|cli::Limit(bytes)| bytes);
-        let wrong = |error: String| anyhow::anyhow!("invalid value for {option}: {error}");
-        text.as_ref().map(parse).transpose().map_err(wrong)
-    };
-    ensure!(options.l3_cache_schema.is_none(), "Intel RDT/CAT: l3 cache schema is not enabled");
-    ensure!(options.mem_bw_schema.is_none(), "Intel RDT/MBA: memory bandwidth schema is not enabled");
-    if options.kernel_memory.is_some() || options.kernel_memory_tcp.is_some() {
-        log::warn!("Kernel memory settings are ignored and will be removed");
-    }
-    let mut resources = serde_json::Map::new();
-    for (group, member, value) in [
-        ("memory", "limit", json!(bytes(&options.memory, "memory")?)),
-        ("memory", "reservation", json!(bytes(&options.memory_reservation, "memory-reservation")?)),
-        ("memory", "swap", json!(bytes(&options.memory_swap, "memory-swap")?)),
-        ("cpu", "shares", json!(options.cpu_share)),
-        ("cpu", "quota", json!(options.cpu_quota)),
-        ("cpu", "burst", json!(options.cpu_burst)),
-        ("cpu", "period", json!(options.cpu_period)),
-        ("cpu", "realtimeRuntime", json!(options.cpu_rt_runtime)),
-        ("cpu", "realtimePeriod", json!(options.cpu_rt_period)),
-        ("cpu", "cpus", json!(options.cpuset_cpus)),
-        ("cpu", "mems", json!(options.cpuset_mems)),
-        ("cpu", "idle", json!(options.cpu_idle)),
-        ("blockIO", "weight", json!(options.blkio_weight)),
-        ("pids", "limit", json!(options.pids_limit)),
-    ] {
-        if !value.is_null() {
-            resources.entry(group).or_insert_with(|| json!({}))[member] = value;
-        }
-    }
-    Ok(resources.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

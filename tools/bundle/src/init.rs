@@ -16,19 +16,10 @@ use sys::signal::SignalFd;
 /// Where it stands in the container: on a tmpfs, so that it leaves nothing in the container's layer.
 pub(crate) const PATH: &str = "/dev/init";
 
+#[rustfmt::skip]
 const HANDED_ON: [Signal; 12] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::ALARM,
-    Signal::TERM,
-    Signal::CONT,
-    Signal::TSTP,
-    Signal::WINCH,
-    Signal::IO,
-    Signal::POWER,
+    Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::TERM, Signal::CONT,
+    Signal::TSTP, Signal::WINCH, Signal::IO, Signal::POWER,
 ];
 
 /// Runs a command until it ends, and returns its exit code: 128 and more where a signal has killed it.

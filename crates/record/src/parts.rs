@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use container::{ContainerId, Owner};
 use serde::de::DeserializeOwned;
@@ -28,6 +28,13 @@ pub struct Image {
 }
 
 impl Image {
+    /// Returns an image of a layout by its descriptor.
+    pub fn new<D: Serialize>(reference: Option<String>, layout: &Path, manifest: &D) -> Result<Self, Error> {
+        let manifest = serde_json::to_value(manifest).and_then(serde_json::from_value);
+        let manifest = manifest.map_err(|error| Error::Member { member: "image", cause: error.to_string() })?;
+        Ok(Self { reference, layout: layout.to_owned(), manifest, other: Map::new() })
+    }
+
     /// Returns the manifest's descriptor as the caller's type for descriptors, so that tools which never open an image
     /// need not be built with one.
     pub fn manifest<D: DeserializeOwned>(&self) -> Result<D, Error> {

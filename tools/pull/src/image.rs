@@ -241,12 +241,7 @@ fn raw_entry(index: &[u8], entry: &Descriptor) -> Option<Map<String, Value>> {
 
 fn print(layout: &Layout, reference: &str, chosen: &Chosen) -> Result<()> {
     let mut record = Record::default();
-    record.set(&Image {
-        reference: Some(reference.to_owned()),
-        layout: layout.path().to_owned(),
-        manifest: chosen.map.clone(),
-        other: Map::new(),
-    });
+    record.set(&Image::new(Some(reference.to_owned()), layout.path(), &chosen.map)?);
     record.print().context("print the record")
 }
 

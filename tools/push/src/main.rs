@@ -20,7 +20,6 @@ use oci_spec::image::Descriptor;
 use record::{Image, Input, Record};
 use registry::{Access, Registry};
 use rustix::thread::CapabilitySet;
-use serde_json::{Map, Value};
 
 use job::PushJob;
 use options::PushArgs;
@@ -135,6 +134,5 @@ fn all_tags(layout: &Layout, args: &PushArgs, to: &Reference) -> anyhow::Result<
 fn part(layout: &Layout, root: &Descriptor, reference: Option<String>) -> anyhow::Result<Image> {
     let mut manifest = layout.image(root, &Platform::host()).unwrap_or_else(|_| root.clone());
     manifest.set_annotations(None);
-    let Value::Object(manifest) = serde_json::to_value(&manifest)? else { unreachable!() };
-    Ok(Image { reference, layout: layout.path().to_owned(), manifest, other: Map::new() })
+    Ok(Image::new(reference, layout.path(), &manifest)?)
 }

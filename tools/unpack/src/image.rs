@@ -83,14 +83,3 @@ impl Image {
         LayerStream::start(blob, layer.compression, &layer.diff_id, Arc::clone(limits))
     }
 }
-
-/// Returns the record's member for an image that came out of a layout by hand.
-pub(crate) fn part(image: &Image, name: Option<&str>, manifest: &Descriptor) -> anyhow::Result<record::Image> {
-    let serde_json::Value::Object(manifest) = serde_json::to_value(manifest)? else { bail!("not a descriptor") };
-    Ok(record::Image {
-        reference: name.map(str::to_owned),
-        layout: image.layout.path().to_owned(),
-        manifest,
-        other: serde_json::Map::new(),
-    })
-}

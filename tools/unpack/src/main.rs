@@ -139,7 +139,7 @@ fn open(args: &UnpackArgs) -> anyhow::Result<(Record, Image)> {
         Input::Directory(path) => {
             let (image, manifest) = Image::of_layout(&path, args.reference.as_deref(), args.platform.as_ref())?;
             let mut record = Record::default();
-            record.set(&image::part(&image, args.reference.as_deref(), &manifest)?);
+            record.set(&record::Image::new(args.reference.clone(), image.layout.path(), &manifest)?);
             Ok((record, image))
         }
         Input::Record(record) => {

@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Result<PortSpec, Malformed> {
     }
     let container = target.ok_or(Malformed("the target is missing: the container's port"))?;
     let host: HostPorts = host_ports(published, container)?;
-    Ok(PortSpec { host_ip, host, container, protocol: over })
+    Ok(PortSpec { host_ip: host_ip.map(|ip: std::net::IpAddr| ip.to_canonical()), host, container, protocol: over })
 }
 
 #[cfg(test)]
@@ -39,6 +39,7 @@ mod tests {
             ("target=7000-7010,published=7000-7010", "7000-7010:7000-7010"),
             ("host_ip=127.0.0.1,target=80,published=8080", "127.0.0.1:8080:80"),
             ("host_ip=::1,target=80", "[::1]::80"),
+            ("host_ip=::ffff:10.0.0.1,target=80", "10.0.0.1::80"),
         ] {
             assert_eq!(words.parse::<PortSpec>(), colons.parse::<PortSpec>(), "{words}");
             assert!(words.parse::<PortSpec>().is_ok(), "{words}");

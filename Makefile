@@ -7,8 +7,8 @@
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
 # make test-faults  one error in each call, damage to each file, power cuts: hours (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
-# make fuzz         the readers of layers, references and manifests under libFuzzer (DURATION=SECONDS for each; default 60)
-# make lint         formatting, clippy, shellcheck
+# make fuzz         the readers of what others wrote under libFuzzer (DURATION=SECONDS for each target; default 60)
+# make lint         formatting, clippy, shellcheck, and which crates may be here (deny.toml)
 # make bench        the tools against their peers, about ten minutes: docs/bench and README's numbers (RUNS=30: more runs of each)
 # make book         docs/ as a book, into target/book: open index.html there; its search needs no server
 # make install      the tools into PREFIX/lib/drayage/bin, the command `drayage` into PREFIX/bin, the manual, completions of bash,
@@ -88,6 +88,7 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
+	front/crates --check
 
 bench:
 	@tests/setup bench

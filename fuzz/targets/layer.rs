@@ -34,9 +34,7 @@ use form::Form;
 use libfuzzer_sys::fuzz_target;
 use stream::Limits;
 // The modules know each other by these paths.
-use unpack::{
-    entry, form, interrupt, layer, lock, lower, node, overlay, parents, path, stream, tree, xattr,
-};
+use unpack::{entry, form, interrupt, layer, lock, lower, node, overlay, parents, path, stream, tree, xattr};
 
 /// A directory of the process's own, with the victim in it that the seeds' paths lead to.
 fn place() -> &'static Path {

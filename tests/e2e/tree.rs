@@ -201,20 +201,52 @@ fn named_tests(_: &Sandbox) {
 
 /// Nothing here builds them, as libFuzzer needs a compiler for C++.
 fn fuzz_targets(_: &Sandbox) {
-    let read = |path: &str| fs::read_to_string(source().join(path)).unwrap();
-    let (target, known, tool) =
-        (read("fuzz/targets/layer.rs"), read("fuzz/Cargo.toml"), read("tools/unpack/Cargo.toml"));
-    let modules: Vec<&str> =
-        target.lines().filter_map(|line| line.strip_prefix("    pub(crate) mod ")?.strip_suffix(';')).collect();
-    assert!(modules.len() > 5, "{modules:?}");
-    for module in modules {
-        let text = read(&format!("tools/unpack/src/{module}.rs"));
-        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        for crate_name in tool.lines().filter_map(|line| line.strip_suffix(".workspace = true")) {
-            let is_used = text.contains(&format!("{}::", crate_name.replace('-', "_")));
-            assert!(!is_used || known.contains(&format!("\n{crate_name} = ")), "fuzz lacks {crate_name} of {module}");
+    let read = |path: &Path| fs::read_to_string(source().join(path)).unwrap();
+    let (known, run) = (read(Path::new("fuzz/Cargo.toml")), read(Path::new("fuzz/run")));
+    let mut sources = sources();
+    sources.retain(|(path, _)| !path.ends_with("tests.rs"));
+    let mut included = 0;
+    for target in fs::read_dir(source().join("fuzz/targets")).unwrap() {
+        let target = target.unwrap().path();
+        let name = target.file_stem().unwrap().to_str().unwrap();
+        let is_run = run.split([' ', '-', '}']).any(|word| word == name);
+        assert!(is_run && known.contains(&format!("\nname = \"{name}\"")), "{name} is not built, or not run");
+        for module in included_by(&read(&target)) {
+            included += 1;
+            let file = module.with_extension("rs");
+            let parts = sources.iter().filter(|(path, _)| *path == file || path.starts_with(&module));
+            let text: Vec<&str> =
+                parts.map(|(_, text)| text.split("#[cfg(test)]").next().unwrap_or_default()).collect();
+            assert!(!text.is_empty(), "{name} includes {}", module.display());
+            let tool = read(&module.iter().take(2).collect::<PathBuf>().join("Cargo.toml"));
+            for crate_name in tool.lines().filter_map(|line| line.strip_suffix(".workspace = true")) {
+                let is_used = text.concat().contains(&format!("{}::", crate_name.replace('-', "_")));
+                let is_known = known.contains(&format!("\n{crate_name} = "));
+                assert!(!is_used || is_known, "fuzz lacks {crate_name} of {}", module.display());
+            }
         }
     }
+    assert!(included > 50, "{included}");
+}
+
+/// Returns the modules of tools that a fuzz target includes: paths in this tree, without their ending.
+fn included_by(target: &str) -> Vec<PathBuf> {
+    let (mut directory, mut modules) = (PathBuf::new(), Vec::new());
+    for line in target.lines() {
+        if let Some(path) = line.strip_prefix("#[path = \"../../").and_then(|line| line.strip_suffix("\"]")) {
+            directory = path.into();
+            modules.extend(path.strip_suffix(".rs").map(PathBuf::from));
+        }
+        let inner = line.trim_start().strip_prefix("pub(crate) mod ");
+        modules.extend(inner.and_then(|name| Some(directory.join(name.strip_suffix(';')?))));
+        // One module within another, of which not all is included.
+        if let Some(name) = inner.and_then(|name| name.strip_suffix(" {")) {
+            directory.push(name);
+        } else if line == "    }" {
+            directory.pop();
+        }
+    }
+    modules
 }
 
 fn is_test(area: &str, name: &str) -> bool {

@@ -20,7 +20,7 @@ pub(crate) fn mounts(scan: &mut Scan, kinds: &[Kind]) {
     }
 }
 
-fn parse_mounts(mountinfo: &str) -> Vec<(Kind, u64, String)> {
+pub(crate) fn parse_mounts(mountinfo: &str) -> Vec<(Kind, u64, String)> {
     let parse = |line: &str| {
         let (mount, fs) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);

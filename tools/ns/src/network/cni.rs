@@ -182,7 +182,7 @@ fn read_list(path: &Path) -> Result<Map<String, Value>> {
     parse_list(&text)
 }
 
-fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
+pub(crate) fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
     let Value::Object(mut list) = serde_json::from_slice(text)? else { bail!("not an object") };
     if list.contains_key("type") && !list.contains_key("plugins") {
         let plugin = Value::Object(list.clone());

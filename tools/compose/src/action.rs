@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, IsTerminal, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Write, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -12,7 +12,7 @@ use stage::{Stage, Tool};
 
 use crate::logs;
 use crate::project::Project;
-use crate::request::{ScriptRequest, ServiceCommand};
+use crate::request::ScriptRequest;
 use crate::script::{self, created};
 use crate::service::Service;
 use crate::tool::{command, known, succeeded};
@@ -147,22 +147,18 @@ pub(crate) fn exec(
     project: &Project,
     root: &[OsString],
     states: Option<&Path>,
-    exec: &ServiceCommand,
+    options: &[String],
+    words: &[String],
 ) -> Result<ExitCode> {
-    let [service] = project.services.as_slice() else { bail!("no service {}", exec.words[0]) };
+    let [service] = project.services.as_slice() else { bail!("no service {}", words[0]) };
     if !known(root, &["list", "--quiet", "--running"])?.contains(&*service.container) {
         bail!("service {} does not run", service.name);
     }
     let mut stage = Stage::new(Tool::Spawn, ["exec"]);
     stage.push(states.into_iter().flat_map(|states| ["--root".as_ref(), states.as_os_str()]));
-    let is_terminal = stdin().is_terminal() && stdout().is_terminal() && !exec.detach && !exec.no_tty;
-    let flags = [(is_terminal, "--tty"), (exec.detach, "--detach"), (exec.privileged, "--privileged")];
-    stage.push(flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag));
-    stage.push(exec.env.iter().map(|pair| format!("--env={pair}")));
-    stage.push(exec.user.iter().map(|user| format!("--user={user}")));
-    stage.push(exec.workdir.iter().map(|directory| format!("--cwd={directory}")));
+    stage.push(options);
     stage.push([&*service.container]);
-    stage.push(&exec.words[1..]);
+    stage.push(&words[1..]);
     // It becomes this process: signals and the terminal are its own.
     Err(stage.command()?.exec()).with_context(|| stage.to_string())
 }

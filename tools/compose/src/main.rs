@@ -94,7 +94,7 @@ fn run(options: &ComposeArgs) -> Result<ExitCode> {
         }
         ComposeVerb::Exec(exec) => {
             let states = file.roots.argument().map(|_| file.roots.directories().states());
-            return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), exec);
+            return action::exec(&alone(&exec.words[..1])?, &root, states.as_deref(), &exec.options(), &exec.words);
         }
         ComposeVerb::Build(these) => action::build(&alone(&these.services)?, &root)?,
         ComposeVerb::Pull(these) => action::pull(&read(these)?, &root)?,

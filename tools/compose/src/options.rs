@@ -1,10 +1,11 @@
 //! The command line of `compose`.
 
+use std::io::{IsTerminal, stdin, stdout};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::request::{ScriptRequest, ServiceCommand};
+use crate::request::ScriptRequest;
 
 /// Run the services of a compose file
 #[derive(Parser)]
@@ -96,7 +97,7 @@ pub(crate) enum ComposeVerb {
         #[command(flatten)] these: Services,
     },
     /// Execute a command in a service's container, as `spawn exec` does
-    Exec(ServiceCommand),
+    Exec(Exec),
     /// Build the images of services with `build`, by $`DRAYAGE_BUILD` [default: buildah build]
     Build(Services),
     /// Fetch the services' images, even if they exist
@@ -133,25 +134,42 @@ cli::options! {
         /// Services, and those that they need [default: all]
         #[arg(value_name = "SERVICE")] services: Vec<String>,
     }
+}
 
-    ServiceCommand {
-        /// Give it no terminal, although this is one
-        #[arg(short = 'T', long, alias = "no-TTY")] no_tty: bool,
-        /// Has no effect: the command has this terminal and standard input
-        #[arg(short, long, visible_alias = "tty", short_alias = 't')] interactive: bool,
-        /// Do not wait for it
-        #[arg(short, long)] detach: bool,
-        /// Give it all capabilities
-        #[arg(long)] privileged: bool,
-        /// Set a variable
-        #[arg(short, long, value_name = "NAME[=VALUE]")] env: Vec<String>,
-        /// Execute it as this user
-        #[arg(short, long, value_name = "USER[:GROUP]")] user: Option<String>,
-        /// Execute it in this directory
-        #[arg(short, long, value_name = "DIR")] workdir: Option<String>,
-        /// The service, the program and its arguments
-        #[arg(value_name = "SERVICE COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
+/// What is executed in a service's container.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose exec")]
+#[rustfmt::skip] // An option a line.
+pub(crate) struct Exec {
+    /// Give it no terminal, although this is one
+    #[arg(short = 'T', long, alias = "no-TTY")] no_tty: bool,
+    /// Has no effect: the command has this terminal and standard input
+    #[arg(short, long, visible_alias = "tty", short_alias = 't')] interactive: bool,
+    /// Do not wait for it
+    #[arg(short, long)] detach: bool,
+    /// Give it all capabilities
+    #[arg(long)] privileged: bool,
+    /// Set a variable
+    #[arg(short, long, value_name = "NAME[=VALUE]")] env: Vec<String>,
+    /// Execute it as this user
+    #[arg(short, long, value_name = "USER[:GROUP]")] user: Option<String>,
+    /// Execute it in this directory
+    #[arg(short, long, value_name = "DIR")] workdir: Option<String>,
+    /// The service, the program and its arguments
+    #[arg(value_name = "SERVICE COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+}
+
+impl Exec {
+    /// Returns the same as options of `spawn exec`.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let is_terminal = stdin().is_terminal() && stdout().is_terminal() && !self.detach && !self.no_tty;
+        let flags = [(is_terminal, "--tty"), (self.detach, "--detach"), (self.privileged, "--privileged")];
+        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag.to_owned());
+        let variables = self.env.iter().map(|pair| format!("--env={pair}"));
+        let user = self.user.iter().map(|user| format!("--user={user}"));
+        let directory = self.workdir.iter().map(|directory| format!("--cwd={directory}"));
+        flags.chain(variables).chain(user).chain(directory).collect()
     }
 }
 

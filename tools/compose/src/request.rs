@@ -10,17 +10,3 @@ pub(crate) struct ScriptRequest {
     pub(crate) pull: Option<String>,
     pub(crate) services: Vec<String>,
 }
-
-/// What is executed in a service's container.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of docker compose exec")]
-pub(crate) struct ServiceCommand {
-    pub(crate) no_tty: bool,
-    #[expect(dead_code, reason = "it is so without the option")]
-    pub(crate) interactive: bool,
-    pub(crate) detach: bool,
-    pub(crate) privileged: bool,
-    pub(crate) env: Vec<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) workdir: Option<String>,
-    pub(crate) words: Vec<String>,
-}

@@ -1,27 +1,6 @@
 //! The columns: those of `lsns(8)` (util-linux 2.43) in its order, then ours.
 
-/// A column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Column {
-    Ns,
-    Type,
-    Path,
-    Nprocs,
-    Pid,
-    Ppid,
-    Command,
-    Uid,
-    User,
-    Netnsid,
-    Nsfs,
-    Pns,
-    Ons,
-    Container,
-    HeldBy,
-    Nsid,
-}
-
-/// What is told of a column: name, kind of its values, help.
+/// What is told of a column.
 struct About {
     column: Column,
     name: &'static str,
@@ -29,28 +8,35 @@ struct About {
     help: &'static str,
 }
 
-const fn about(column: Column, name: &'static str, number: bool, help: &'static str) -> About {
-    About { column, name, number, help }
+/// Declares the columns: name, whether its values are numbers, help.
+macro_rules! columns {
+    ($($column:ident $name:literal $number:literal $help:literal,)*) => {
+        /// A column.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum Column { $($column,)* }
+
+        const ALL: &[About] = &[$(About { column: Column::$column, name: $name, number: $number, help: $help },)*];
+    };
 }
 
-const ALL: [About; 16] = [
-    about(Column::Ns, "NS", true, "namespace identifier (inode number)"),
-    about(Column::Type, "TYPE", false, "kind of namespace"),
-    about(Column::Path, "PATH", false, "path to the namespace"),
-    about(Column::Nprocs, "NPROCS", true, "number of processes in the namespace"),
-    about(Column::Pid, "PID", true, "lowest PID in the namespace"),
-    about(Column::Ppid, "PPID", true, "PPID of the PID"),
-    about(Column::Command, "COMMAND", false, "command line of the PID"),
-    about(Column::Uid, "UID", true, "UID of the PID"),
-    about(Column::User, "USER", false, "username of the PID"),
-    about(Column::Netnsid, "NETNSID", false, "namespace ID as used by network subsystem"),
-    about(Column::Nsfs, "NSFS", false, "nsfs mountpoint (usually used network subsystem)"),
-    about(Column::Pns, "PNS", true, "parent namespace identifier (inode number)"),
-    about(Column::Ons, "ONS", true, "owner namespace identifier (inode number)"),
-    about(Column::Container, "CONTAINER", false, "container that the namespace belongs to"),
-    about(Column::HeldBy, "HELD-BY", false, "what keeps the namespace"),
-    about(Column::Nsid, "NSID", true, "number that no other namespace has had since boot"),
-];
+columns! {
+    Ns "NS" true "namespace identifier (inode number)",
+    Type "TYPE" false "kind of namespace",
+    Path "PATH" false "path to the namespace",
+    Nprocs "NPROCS" true "number of processes in the namespace",
+    Pid "PID" true "lowest PID in the namespace",
+    Ppid "PPID" true "PPID of the PID",
+    Command "COMMAND" false "command line of the PID",
+    Uid "UID" true "UID of the PID",
+    User "USER" false "username of the PID",
+    Netnsid "NETNSID" false "namespace ID as used by network subsystem",
+    Nsfs "NSFS" false "nsfs mountpoint (usually used network subsystem)",
+    Pns "PNS" true "parent namespace identifier (inode number)",
+    Ons "ONS" true "owner namespace identifier (inode number)",
+    Container "CONTAINER" false "container that the namespace belongs to",
+    HeldBy "HELD-BY" false "what keeps the namespace",
+    Nsid "NSID" true "number that no other namespace has had since boot",
+}
 
 impl Column {
     /// Returns all columns; those of lsns alone for one who calls us by that name.
@@ -90,7 +76,6 @@ impl Column {
     }
 
     fn about(self) -> &'static About {
-        // The list is in the order of the enumeration, which a test holds.
         &ALL[self as usize]
     }
 }

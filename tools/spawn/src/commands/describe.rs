@@ -42,7 +42,6 @@ fn without_namespace(spec: &mut Value, kind: &str) {
 /// Changes what an ordinary user cannot have.
 fn make_rootless(spec: &mut Value) {
     // A user may map its own id and no other without help: user_namespaces(7), "Defining user and group ID mappings".
-    // A user may map its own id and no other without help: user_namespaces(7), "Defining user and group ID mappings".
     let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
     spec["linux"]["uidMappings"] = map(rustix::process::geteuid().as_raw());
     spec["linux"]["gidMappings"] = map(rustix::process::getegid().as_raw());

@@ -35,7 +35,6 @@ mod bundle {
     pub(crate) mod user;
 }
 
-use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 // The modules know each other by these paths.
@@ -46,6 +45,7 @@ use bundle::{
 use files::Reach;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use request::NameOptions;
+use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
 fn cli_usage(message: String) -> anyhow::Error {
@@ -91,9 +91,9 @@ fn destination(mount: &mount::Mount) {
 }
 
 fn profile(text: &[u8]) {
-    let Ok(parsed) = seccomp::parse(text, &BTreeSet::from([capability::Capability::SYS_ADMIN])) else { return };
+    let Ok(parsed) = seccomp::parse(text, CapabilitySet::SYS_ADMIN) else { return };
     // A profile of the runtime specification stays as it is.
-    let again = seccomp::parse(parsed.to_string().as_bytes(), &BTreeSet::new());
+    let again = seccomp::parse(parsed.to_string().as_bytes(), CapabilitySet::empty());
     assert_eq!(again.ok().as_ref(), Some(&parsed));
     let Ok(profile) = serde_json::from_value::<::seccomp::Profile>(parsed) else { return };
     let _may_be_nonsense = ::seccomp::compile(&profile);

@@ -5,6 +5,7 @@ mod containerd;
 mod cri;
 mod docker;
 mod kernels;
+mod places;
 mod podman;
 
 use crate::support::{Cmd, Need, Outcome, Sandbox, Test, source, test};
@@ -12,7 +13,8 @@ use crate::support::{Cmd, Need, Outcome, Sandbox, Test, source, test};
 pub(crate) fn tests() -> Vec<Test> {
     let needs = &[Need::NetNs, Need::Overlay, Need::Nft, Need::Program("busybox"), Need::Program("jq")];
     let own = vec![test("a_host_is_cleaned_up", needs, a_host_is_cleaned_up)];
-    let engines = [own, podman::tests(), docker::tests(), containerd::tests(), cri::tests(), kernels::tests()];
+    let engines =
+        [own, podman::tests(), docker::tests(), containerd::tests(), cri::tests(), kernels::tests(), places::tests()];
     engines.into_iter().flatten().collect()
 }
 

@@ -5,6 +5,7 @@
 # make test-vm      cgroup v2, systemd and a reboot in a machine of their own, by qemu (FILTER="spawn::": other tests than those)
 # make test-arm64   the programs for 64-bit ARM in an emulated machine (FILTER="spawn::": other tests than the few that it chooses)
 # make test-weakened   shows that the tests of docs/security.md fail where a check is taken away (installs what is missing)
+# make test-reproducible   the packages built twice, in different directories, are the same: ten minutes
 # make test-faults  one error in each call, damage to each file, power cuts: hours (make test takes a sample)
 # make soak         an hour of containers that come, go and are killed (DURATION=SECONDS); ends with the machine as it was
 # make fuzz         the readers of what others wrote under libFuzzer (DURATION=SECONDS for each target; default 60)
@@ -36,12 +37,15 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 BIN     = $(TARGET)/$(CARGO_BUILD_TARGET)/release
 SUDO    = $(shell test "$$(id -u)" = 0 || echo sudo)
 
-.PHONY: all build demo test test-fresh test-vm test-arm64 test-weakened test-faults soak fuzz lint bench book install install-front uninstall \
-	deb tarball deb-arm64 tarball-arm64 clean
+.PHONY: all build demo test test-fresh test-vm test-arm64 test-weakened test-reproducible test-faults soak fuzz lint bench book \
+	install install-front uninstall deb tarball deb-arm64 tarball-arm64 clean
 all: build
 
+# No program has a path of whoever built it, so the same sources make the same bytes in any directory. These flags are added to
+# those of .cargo/config.toml.
 build:
-	cargo build --release --locked
+	cargo build --release --locked \
+		--config "target.'cfg(target_os = \"linux\")'.rustflags = ['--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}/registry/src=crates']"
 
 demo:
 	@$(SUDO) env PATH="$$PATH" tests/demo --check
@@ -70,6 +74,10 @@ test-weakened:
 	@tests/setup weakened
 	@$(SUDO) env PATH="$$PATH" tests/weaken
 
+test-reproducible:
+	@tests/setup reproducible
+	@tests/reproducible
+
 test-faults:
 	@tests/setup test
 	@FAULTS=whole tests/run faults::
@@ -86,7 +94,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/weaken tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/weaken tests/reproducible tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 	front/crates --check
 

@@ -94,7 +94,7 @@ lint:
 	@tests/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/weaken tests/reproducible tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
+	shellcheck tests/setup tests/run tests/fresh tests/vm tests/arm64 tests/counted tests/weaken tests/reproducible tests/wild tests/demo front/drayage bench/run bench/curves fuzz/run front/package front/cross front/sources front/install front/manual front/completions/complete front/completions/drayage.bash .ci/run
 	python3 -c 'import ast, sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]' docs/draw-trace docs/draw-pipe docs/draw-levels bench/ledger bench/images front/crates tests/images/make tests/images/*.py tests/e2e/faults/disk.py tests/e2e/hosts/without.py
 	front/crates --check
 

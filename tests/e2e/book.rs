@@ -82,18 +82,21 @@ pub(crate) fn name_images(sandbox: &Sandbox) {
     sandbox.write("home/.config/containers/registries.conf", mirror);
 }
 
-/// A fenced block: its language, and its lines.
-struct Block {
-    language: String,
-    text: String,
+/// A fenced block: its language, its lines, and the last heading of the second level above it.
+pub(crate) struct Block {
+    pub(crate) heading: String,
+    pub(crate) language: String,
+    pub(crate) text: String,
 }
 
-fn blocks(text: &str) -> Vec<Block> {
-    let (mut found, mut lines) = (Vec::new(), text.lines());
+pub(crate) fn blocks(text: &str) -> Vec<Block> {
+    let (mut heading, mut found, mut lines) = ("", Vec::new(), text.lines());
     while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
+        if let Some(title) = line.strip_prefix("## ") {
+            heading = title;
+        } else if let Some(language) = line.strip_prefix("```") {
             let text = lines.by_ref().take_while(|line| *line != "```").collect::<Vec<_>>().join("\n");
-            found.push(Block { language: language.to_owned(), text });
+            found.push(Block { heading: heading.to_owned(), language: language.to_owned(), text });
         }
     }
     found

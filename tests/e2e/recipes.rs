@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::book::name_images;
+use crate::book::{blocks, name_images};
 use crate::support::{Need, Sandbox, Test, source, test};
 
 const NEEDS: &[Need] =
@@ -10,7 +10,7 @@ const NEEDS: &[Need] =
 
 pub(crate) fn tests() -> Vec<Test> {
     let text = std::fs::read_to_string(source().join("docs/recipes.md")).unwrap_or_default();
-    blocks(&text).into_iter().map(|(name, script)| test(&name, NEEDS, move |it| perform(it, &script))).collect()
+    recipes(&text).into_iter().map(|(name, script)| test(&name, NEEDS, move |it| perform(it, &script))).collect()
 }
 
 fn perform(sandbox: &Sandbox, script: &str) {
@@ -20,18 +20,13 @@ fn perform(sandbox: &Sandbox, script: &str) {
 }
 
 /// Finds the blocks marked `sh`; each is named after the heading above it.
-fn blocks(text: &str) -> Vec<(String, String)> {
-    let (mut heading, mut found) = (String::new(), Vec::<(String, String)>::new());
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        if let Some(title) = line.strip_prefix("## ") {
-            heading = title.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "_");
-        } else if line == "```sh" {
-            let script: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-            let number = found.iter().filter(|(name, _)| name.starts_with(&heading)).count();
-            let suffix = if number == 0 { String::new() } else { format!("_{}", number + 1) };
-            found.push((format!("{heading}{suffix}"), script.join("\n")));
-        }
+fn recipes(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::<(String, String)>::new();
+    for block in blocks(text).into_iter().filter(|block| block.language == "sh") {
+        let heading = block.heading.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "_");
+        let number = found.iter().filter(|(name, _)| name.starts_with(&heading)).count();
+        let suffix = if number == 0 { String::new() } else { format!("_{}", number + 1) };
+        found.push((format!("{heading}{suffix}"), block.text));
     }
     found
 }

@@ -24,7 +24,7 @@ impl Cgroups {
             let directory = self
                 .unified
                 .as_deref()
-                .context("limits cannot be set: no cgroup file system is mounted on /sys/fs/cgroup")?;
+                .context("limits cannot be set: no cgroup could be made below /sys/fs/cgroup")?;
             let lines = limits::v2(resources)?;
             // After the lines are computed: nothing is enabled for a configuration that is wrong.
             let refusals = enable_controllers(directory);

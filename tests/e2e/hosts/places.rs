@@ -90,9 +90,9 @@ fn rows(place: &str) -> Vec<(String, String)> {
 }
 
 /// Does the job in each row of a place, by the script that `script` makes of the row's command, and compares what it says with
-/// the table.
+/// the table. Returns the whole output.
 #[track_caller]
-fn compare(host: &Host<'_>, place: &str, script: impl Fn(&str) -> String) {
+fn compare(host: &Host<'_>, place: &str, script: impl Fn(&str) -> String) -> String {
     let (mut said, mut wanted, mut why) = (String::new(), String::new(), String::new());
     for (command, cells) in rows(place) {
         let outcome = host.sh(&script(&command)).run();
@@ -105,6 +105,7 @@ fn compare(host: &Host<'_>, place: &str, script: impl Fn(&str) -> String) {
         writeln!(why, "{outcome}").unwrap();
     }
     assert_eq!(said, wanted, "{why}");
+    why
 }
 
 /// Returns the runtime for an engine's command: runc insists on all capabilities, of which this machine may lack some.
@@ -146,19 +147,23 @@ fn podman(sandbox: &Sandbox) {
 
 /// Kubernetes gives such a pod a user namespace, and otherwise what it gives to any.
 fn pod(sandbox: &Sandbox) {
-    in_podman(sandbox, "a pod with `hostUsers: false`");
+    let output = in_podman(sandbox, "a pod with `hostUsers: false`");
+    // Its file system is there, and another's.
+    assert!(output.contains("limits cannot be set: no cgroup could be made below /sys/fs/cgroup"), "{output}");
 }
 
 #[track_caller]
-fn in_podman(sandbox: &Sandbox, place: &str) {
+fn in_podman(sandbox: &Sandbox, place: &str) -> String {
     let host = host(sandbox);
     host.install("/etc/containers/containers.conf", LIMITS);
     let prepare = "podman pull -q oci-archive:image.tar >/dev/null; podman tag $(podman images -q) localhost/bb";
     host.ok(&format!("{ENGINE}\n{prepare}"));
     let options = |command: &str| format!("--rm --network none {} {MOUNTS}", runtime(command));
-    compare(&host, place, |command| format!("{ENGINE}\n{command} {} localhost/bb sh /job/job", options(command)));
+    let script = |command: &str| format!("{ENGINE}\n{command} {} localhost/bb sh /job/job", options(command));
+    let output = compare(&host, place, script);
     host.ok(&format!("{ENGINE}\npodman volume prune -f; podman rmi -fa >/dev/null"));
     host.down();
+    output
 }
 
 /// There may be no right to raise limits here.

@@ -139,7 +139,7 @@ impl Follow<'_> {
             if whole && there.len() != self.size {
                 return Err(Error::Size { digest: self.digest.clone(), want: self.size, got: there.len() }.into());
             }
-            if self.file.as_ref().map_or(Ok(false), |ours| sys::file::is_same(ours, Some(&there)))? {
+            if self.file.as_ref().map_or(Ok(false), |ours| sys::file::is_same(ours, Ok(there)))? {
                 self.whole = whole;
                 return Ok(false);
             }

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::image::{Descriptor, Digest};
 use rustix::fs::FlockOperation;
@@ -41,7 +41,7 @@ impl Layout {
             let file = options().create(true).truncate(false).open(&partial).map_err(failed())?;
             rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed()(errno.into()))?;
             // While we waited, the other process may have renamed the file into place or begun a new one.
-            if is_at(&file, &partial).map_err(failed())? && !self.has(descriptor) {
+            if sys::file::is_same(&file, partial.metadata()).map_err(failed())? && !self.has(descriptor) {
                 let digester = Digester::like(digest)?;
                 let mut ingest = Ingest { descriptor: descriptor.clone(), file, partial, blob, digester, offset: 0 };
                 ingest.digest_again().map_err(failed())?;
@@ -133,10 +133,6 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o644);
     options
-}
-
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    sys::file::is_same(file, sys::file::there(fs::metadata(path))?.as_ref())
 }
 
 #[cfg(test)]

@@ -400,7 +400,7 @@ fn lock(file: &File) -> io::Result<bool> {
 
 /// Tells whether the file is still the one of this name: it may have been released between open and lock.
 fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    sys::file::is_same(file, sys::file::known(path.symlink_metadata())?.as_ref())
+    sys::file::is_same(file, path.symlink_metadata())
 }
 
 fn read(mut file: &File) -> io::Result<Content> {

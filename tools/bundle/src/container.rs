@@ -127,9 +127,8 @@ impl BundleLock {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
-        let there = sys::file::known(fs::symlink_metadata(path))
-            .and_then(|now| sys::file::is_same(&file, now.as_ref()))
-            .with_context(|| format!("look at {}", path.display()))?;
+        let there = sys::file::is_same(&file, path.symlink_metadata());
+        let there = there.with_context(|| format!("look at {}", path.display()))?;
         Ok(there.then_some(Self(file)))
     }
 

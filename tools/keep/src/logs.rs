@@ -87,8 +87,8 @@ impl Printer<'_> {
         let mut ended = false;
         loop {
             self.read(current)?;
-            let now = std::fs::metadata(path).ok();
-            if now.is_some() && !sys::file::is_same(current.get_ref(), now.as_ref())? {
+            let now = path.metadata();
+            if now.is_ok() && !sys::file::is_same(current.get_ref(), now)? {
                 // What came between the last look and the rotation.
                 self.read(current)?;
                 *current = BufReader::new(File::open(path).with_context(|| format!("open {}", path.display()))?);

@@ -42,7 +42,7 @@ impl StoreLock {
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         rustix::io::retry_on_intr(|| flock(&file, operation))?;
         // Who held it before has removed the file: another one there, or none, is the lock now.
-        if !sys::file::is_same(&file, sys::file::there(fs::metadata(path))?.as_ref())? {
+        if !sys::file::is_same(&file, path.metadata())? {
             return Ok(None);
         }
         held().push(path.to_owned());

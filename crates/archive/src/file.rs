@@ -85,8 +85,7 @@ impl<R: BufRead> Archive<R> {
     /// Writes the present entry's data into its file, which is new. `pass` is asked before each piece, and what it gives is
     /// held while that is written.
     pub fn extract<P>(&mut self, entry: &Entry, file: BorrowedFd<'_>, pass: impl Fn() -> Result<P>) -> Result<()> {
-        let whole = [Segment { offset: 0, length: entry.size }];
-        for segment in entry.sparse.as_deref().unwrap_or(&whole) {
+        for segment in entry.sparse.as_deref().unwrap_or(&[Segment { offset: 0, length: entry.size }]) {
             let (mut offset, mut left) = (segment.offset, segment.length);
             while left > 0 {
                 let data = self.data()?;

@@ -44,8 +44,7 @@ impl Cgroups {
         // A period may be too short for what is used of it until now; then that goes first.
         let too_short = |line: &&Line| line.file.ends_with("_period_us") && write(line).is_err();
         let (later, first): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(too_short);
-        let rest = first.into_iter().filter(|line| !line.file.ends_with("_period_us"));
-        rest.chain(later).try_for_each(write)
+        first.into_iter().filter(|line| !line.file.ends_with("_period_us")).chain(later).try_for_each(write)
     }
 
     /// Tells whether the controllers are those of cgroup v2.

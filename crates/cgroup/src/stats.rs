@@ -198,8 +198,7 @@ impl Files<'_> {
         // A line for each processor, under titles: its number, time in user space, time in the kernel.
         let all = self.text("cpuacct.usage_all");
         let column = |place: usize| {
-            let rows = all.as_deref()?.lines().skip(1);
-            Some(rows.filter_map(|row| words(row).get(place).copied()).collect())
+            Some(all.as_deref()?.lines().skip(1).filter_map(|row| words(row).get(place).copied()).collect())
         };
         object([
             ("total", number(self.number("cpuacct.usage"))),

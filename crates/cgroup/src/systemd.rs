@@ -41,8 +41,7 @@ impl Scope {
         let [slice, prefix, name] = parts.as_slice() else {
             bail!("cgroupsPath {cgroups_path:?} is not slice:prefix:name, which --systemd-cgroup needs");
         };
-        let is_root = rustix::process::geteuid().is_root();
-        let slice = match (*slice, is_root) {
+        let slice = match (*slice, rustix::process::geteuid().is_root()) {
             ("", true) => "system.slice",
             ("", false) => "user.slice",
             (slice, _) => slice,
@@ -93,8 +92,7 @@ impl Scope {
         // On hybrid systems it may be in its own hierarchy alone.
         let paths = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         let place = paths.filter(|path| path.ends_with(&self.unit)).max();
-        let place = place.with_context(|| format!("start {}: it has no cgroup", self.unit))?;
-        Ok((placeholder, place.into()))
+        Ok((placeholder, place.with_context(|| format!("start {}: it has no cgroup", self.unit))?.into()))
     }
 }
 

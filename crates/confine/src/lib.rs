@@ -54,8 +54,7 @@ pub fn enter(room: &Room) -> Result<()> {
     ensure!(!has_threads(), "confine: the process has threads already");
     let capabilities = drop_capabilities(room).context("give up capabilities")?;
     set_no_new_privs(true).context("give up gaining privileges")?;
-    let program = room.calls.program().context("give up system calls")?;
-    match sys::confinement::filter(&program) {
+    match sys::confinement::filter(&room.calls.program().context("give up system calls")?) {
         Ok(()) => log::debug!("gives up {}, {capabilities}", room.calls),
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSYS | Errno::INVAL)) => {
             log::debug!("gives up {capabilities}, no system calls: this kernel has no seccomp");

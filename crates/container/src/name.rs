@@ -118,8 +118,7 @@ pub(crate) fn user(text: &str) -> Option<u32> {
 fn homes(root: &Path, user: Option<u32>) -> impl Iterator<Item = PathBuf> {
     let wanted = user.unwrap_or_else(file::caller);
     let own = std::env::var_os("HOME").map(PathBuf::from).filter(|_| user.is_none());
-    let listed = users(root).filter(move |(_, uid, _)| *uid == wanted).map(|(.., home)| home);
-    let homes = listed.chain(own);
+    let homes = users(root).filter(move |(_, uid, _)| *uid == wanted).map(|(.., home)| home).chain(own);
     let root = root.to_owned();
     homes.filter_map(move |home| Some(root.join(home.strip_prefix("/").ok()?)))
 }

@@ -45,8 +45,7 @@ impl FromStr for Compression {
 impl Compression {
     /// Returns what the media type says; nothing for what is no layer. Where nothing is said the content decides.
     pub fn of(media_type: &MediaType) -> Option<Self> {
-        let text = media_type.to_string();
-        Some(match essence(&text) {
+        Some(match essence(media_type.as_ref()) {
             "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar"
             | "application/vnd.docker.image.rootfs.diff.tar"

@@ -175,8 +175,7 @@ impl Follow<'_> {
                 }
             }
         }
-        let left = self.size - self.delivered;
-        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let room = buffer.len().min(usize::try_from(self.size - self.delivered).unwrap_or(usize::MAX));
         file.read_at(&mut buffer[..room], self.delivered)
     }
 
@@ -209,8 +208,7 @@ impl Follow<'_> {
 
     /// Watches the growing file, or the directories in which the file will appear.
     fn watch(&self) -> io::Result<OwnedFd> {
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        let Ok(watch) = inotify::init(flags) else {
+        let Ok(watch) = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC) else {
             // The user's inotify instances are used up: looking now and then does as well.
             return Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?);
         };

@@ -224,8 +224,7 @@ fn short_name(reference: &str) -> Option<&str> {
     if reference.contains('@') {
         return None;
     }
-    let last = reference.rsplit('/').next().unwrap_or(reference);
-    last.split_once(':').map(|(_, tag)| tag)
+    reference.rsplit('/').next().unwrap_or(reference).split_once(':').map(|(_, tag)| tag)
 }
 
 #[cfg(test)]

@@ -195,8 +195,7 @@ impl Layout {
     pub fn config_value(&self, manifest: &ImageManifest) -> Result<Value, Error> {
         let descriptor = manifest.config();
         let wrong = |cause: String| Error::Malformed { object: descriptor.digest().to_string(), cause };
-        let bytes = self.read(descriptor, CONFIG_LIMIT)?;
-        let config = lenient::parse(&bytes);
+        let config = lenient::parse(&self.read(descriptor, CONFIG_LIMIT)?);
         let said = descriptor.media_type().as_ref();
         let is_image = matches!(
             said,

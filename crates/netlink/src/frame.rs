@@ -39,8 +39,7 @@ pub(crate) enum FrameBody {
 
 /// Appends a message with its frame.
 pub(crate) fn write(buffer: &mut Vec<u8>, message: &Raw, flags: u16, sequence: u32) {
-    let length = HEADER + message.payload.len();
-    buffer.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+    buffer.extend(u32::try_from(HEADER + message.payload.len()).unwrap_or(u32::MAX).to_ne_bytes());
     buffer.extend(message.kind.to_ne_bytes());
     buffer.extend(flags.to_ne_bytes());
     buffer.extend(sequence.to_ne_bytes());

@@ -274,8 +274,7 @@ impl Router {
         let attributes = route.index.iter().fold(attributes, |a, index| a.number(RTA_OIF, *index));
         // Without one IPv6 takes 1024 (`IP6_RT_PRIO_USER`).
         let metric = if address.is_ipv4() || route.metric == 0 { route.metric } else { 1024 + route.metric };
-        let attributes = attributes.number(RTA_PRIORITY, metric);
-        let payload = [&header[..], &attributes.into_bytes()].concat();
+        let payload = [&header[..], &attributes.number(RTA_PRIORITY, metric).into_bytes()].concat();
         self.0.request(&Raw { kind: RTM_NEWROUTE, payload }, flag::CREATE | flag::REPLACE)
     }
 

@@ -124,8 +124,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Tells whether a path is one by which the kernel gives a descriptor.
 fn is_descriptor(path: &Path) -> bool {
     let parents = ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"];
-    let names = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
-    names.iter().any(|name| path == Path::new(name))
+    ["/dev/stdin", "/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name))
         || parents.iter().any(|parent| path.parent() == Some(Path::new(parent)))
 }
 

@@ -115,8 +115,7 @@ impl Network {
 
     /// Returns the path of the container's network namespace: the `sandbox` of the interfaces inside it.
     pub fn namespace(&self) -> Option<PathBuf> {
-        let interfaces = self.0.get("interfaces")?.as_array()?;
-        interfaces.iter().find_map(|interface| {
+        self.0.get("interfaces")?.as_array()?.iter().find_map(|interface| {
             let sandbox = interface.get("sandbox")?.as_str()?;
             (!sandbox.is_empty()).then(|| PathBuf::from(sandbox))
         })

@@ -62,8 +62,7 @@ pub(crate) fn find(reference: &Reference, file: Option<&PathBuf>) -> anyhow::Res
         bail!("read credentials {}: no such file", file.display());
     }
     let chosen = file.cloned().or_else(|| variable("REGISTRY_AUTH_FILE"));
-    let files = chosen.map_or_else(usual_files, |file| vec![file]);
-    for file in files {
+    for file in chosen.map_or_else(usual_files, |file| vec![file]) {
         let text = match fs::read(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,

@@ -317,10 +317,7 @@ fn is_interruption(error: &io::Error) -> bool {
 /// ureq's words without its own prefixes.
 fn describe(error: ureq::Error) -> String {
     match error {
-        ureq::Error::Io(error) => {
-            let text = error.to_string();
-            text.split(" (os error").next().unwrap_or_default().to_owned()
-        }
+        ureq::Error::Io(error) => error.to_string().split(" (os error").next().unwrap_or_default().to_owned(),
         ureq::Error::HostNotFound => "host is not known".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
         ureq::Error::ConnectProxyFailed(said) => said,

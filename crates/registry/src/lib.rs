@@ -301,8 +301,7 @@ fn unexpected(response: Response<ureq::Body>) -> Failure {
 /// A registry that wants credentials and does not say which takes user and password: what others learn at /v2/.
 fn challenge(response: &Response<ureq::Body>) -> Challenge {
     let challenges = response.headers().get_all(WWW_AUTHENTICATE);
-    let challenge = Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok()));
-    challenge.unwrap_or(Challenge::Basic)
+    Challenge::parse(challenges.iter().filter_map(|value| value.to_str().ok())).unwrap_or(Challenge::Basic)
 }
 
 /// Tells a layer that comes compressed, where its length does not show that it is compressed once more.

@@ -171,8 +171,7 @@ fn match_prefix(prefix: &str, reference: &Reference) -> Option<usize> {
 
 /// The user's file or else the system's, then the system's directory, then the user's; in each by name.
 fn usual_files() -> anyhow::Result<Vec<PathBuf>> {
-    let config = cli::config_home();
-    let (user, system) = (config.join("containers"), PathBuf::from("/etc/containers"));
+    let (user, system) = (cli::config_home().join("containers"), PathBuf::from("/etc/containers"));
     let main = [&user, &system].map(|directory| directory.join("registries.conf"));
     let mut files: Vec<PathBuf> = main.into_iter().find(|file| file.exists()).into_iter().collect();
     for directory in [system, user] {

@@ -29,8 +29,7 @@ impl Registry {
 
     /// Tells whether something is there. What keeps the registry from saying so is told when it is pushed.
     pub fn has(&self, path: &str) -> Result<bool, Failure> {
-        let ask = &mut Ask { method: Method::HEAD, ..Ask::get(self.url(path)) };
-        match self.request(ask) {
+        match self.request(&mut Ask { method: Method::HEAD, ..Ask::get(self.url(path)) }) {
             Err(Failure::Final(error)) => {
                 log::debug!("look for {path}: {error:#}");
                 Ok(false)
@@ -101,8 +100,7 @@ impl Registry {
             let path = format!("manifests/{name}");
             let content = Some(Content::new(document.bytes.as_slice(), document.bytes.len() as u64));
             let ask = &mut Ask { method: Method::PUT, headers, content, ..Ask::get(self.url(&path)) };
-            let response = self.request(ask)?;
-            self.stored(response, &path, document.descriptor.digest())
+            self.stored(self.request(ask)?, &path, document.descriptor.digest())
         })
     }
 

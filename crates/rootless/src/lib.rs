@@ -120,8 +120,7 @@ fn create(lock: &File) -> Result<bool> {
     rustix::io::fcntl_setfd(lock, FdFlags::empty()).context("pass the lock on")?;
     let mut command = Command::new("unshare");
     command.args(words(way)).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
-    let error = command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec();
-    Err(error).context("execute unshare")
+    Err(command.env(cli::ROOTLESS, lock.as_raw_fd().to_string()).exec()).context("execute unshare")
 }
 
 /// Lets others join: the number of the lock's descriptor is in the variable.
@@ -183,6 +182,5 @@ fn replace(own: &File) -> Result<()> {
     drop(File::create(MADE)?);
     let drayage = container::machine();
     fs::create_dir(drayage)?;
-    let from = format!("/proc/self/fd/{}", own.as_raw_fd());
-    Ok(mount_bind_recursive(from, drayage)?)
+    Ok(mount_bind_recursive(format!("/proc/self/fd/{}", own.as_raw_fd()), drayage)?)
 }

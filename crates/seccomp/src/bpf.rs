@@ -174,8 +174,7 @@ impl FilterProgram {
     }
 
     fn go(&mut self, place: Place) -> Place {
-        let distance = u32::try_from(self.distance(place)).unwrap_or(u32::MAX);
-        self.add(GO, 0, 0, distance)
+        self.add(GO, 0, 0, u32::try_from(self.distance(place)).unwrap_or(u32::MAX))
     }
 
     /// Writes a conditional jump. It reaches 255 instructions; for farther places it goes by way of another jump.

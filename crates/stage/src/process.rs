@@ -58,8 +58,7 @@ impl Process {
         match clone(How::default()).with_context(|| format!("start {}", name(&program)))? {
             Cloned::Parent { pid, pidfd } => Ok(Self { pid, pidfd }),
             Cloned::Child => {
-                let error = command.exec();
-                complain(&program, &error);
+                complain(&program, &command.exec());
                 exit_now(127)
             }
         }

@@ -10,8 +10,7 @@ use crate::raw::done;
 /// # Errors
 /// Failure only costs memory, so callers ignore it.
 pub fn forget_code() -> io::Result<()> {
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    for (start, length) in maps.lines().filter_map(code) {
+    for (start, length) in std::fs::read_to_string("/proc/self/maps")?.lines().filter_map(code) {
         // SAFETY: the mapping is of a file, private, and not writable, and relocations are never in code: what is
         // dropped is read again from the file, unchanged.
         done(unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) })?;

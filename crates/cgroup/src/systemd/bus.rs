@@ -228,8 +228,7 @@ impl Bus {
         let mut message = Message { kind: head[1], body: body.to_vec(), ..Message::default() };
         let mut header = Reader { bytes: header.get(..fields).unwrap_or_default(), at: 0 };
         while header.at < header.bytes.len() {
-            let code = header.take(8, 1)?.first().copied();
-            match (code, header.signature()?) {
+            match (header.take(8, 1)?.first().copied(), header.signature()?) {
                 (Some(5), b"u") => message.answers = header.u32()?,
                 (Some(3 | 4), b"s") => message.name = header.text()?,
                 (_, b"s" | b"o") => drop(header.text()?),

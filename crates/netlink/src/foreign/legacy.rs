@@ -70,8 +70,7 @@ pub(super) fn close(passage: &Passage) -> Result<()> {
 pub(super) fn program_of(chain: &Chain) -> Option<&'static str> {
     let is_theirs = chain.table == "filter" && chain.name == "FORWARD";
     let all = [(Family::Ip, "iptables-nft"), (Family::Ip6, "ip6tables-nft")];
-    let found = all.iter().find(|(family, _)| is_theirs && family.number() == chain.family);
-    found.map(|(_, program)| *program)
+    all.iter().find(|(family, _)| is_theirs && family.number() == chain.family).map(|(_, program)| *program)
 }
 
 /// Inserts the rules, or deletes them.

@@ -132,8 +132,7 @@ pub fn is_in(set: &str, word: u32) -> Expression {
 ///
 /// One expression for any number of ports: a rule for each would be walked through by every packet.
 pub fn look_up(map: &str, word: u32) -> Expression {
-    let attributes = Attributes::new().text(1, map).be32(2, register(word)).be32(3, register(word));
-    Expression::new("lookup", &attributes)
+    Expression::new("lookup", &Attributes::new().text(1, map).be32(2, register(word)).be32(3, register(word)))
 }
 
 /// Translates the destination to the address and, if it is given, the port in these registers.

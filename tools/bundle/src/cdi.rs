@@ -135,8 +135,7 @@ fn look_up_in(names: &[String], directories: &[&Path]) -> Result<Vec<Edits>> {
     for name in names {
         let (kind, device) = name.split_once('=').with_context(|| format!("device `{name}`"))?;
         let found = specs.iter().enumerate().rev().filter(|(_, spec)| spec.kind == kind).find_map(|(number, spec)| {
-            let device = spec.devices.iter().find(|candidate| candidate.name == device)?;
-            Some((number, spec, device))
+            Some((number, spec, spec.devices.iter().find(|candidate| candidate.name == device)?))
         });
         let Some((number, spec, device)) = found else {
             bail!("device `{name}` is in no JSON file of /etc/cdi or /var/run/cdi");

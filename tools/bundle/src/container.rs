@@ -128,8 +128,7 @@ impl BundleLock {
             Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
         }
         let there = sys::file::is_same(&file, path.symlink_metadata());
-        let there = there.with_context(|| format!("look at {}", path.display()))?;
-        Ok(there.then_some(Self(file)))
+        Ok(there.with_context(|| format!("look at {}", path.display()))?.then_some(Self(file)))
     }
 
     /// Locks the directory if it is what a killed process has left.

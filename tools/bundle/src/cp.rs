@@ -61,8 +61,7 @@ pub(crate) fn run(options: &CopyRequest, directories: &Directories) -> Result<()
     };
     let done = match (&options.source, &options.destination) {
         (CopyEnd::Inside { id, path }, CopyEnd::Stream) => {
-            let source = open(id)?.look(path, options.follow_link)?;
-            archive::write(&source, &interrupt, io::stdout().lock())
+            archive::write(&open(id)?.look(path, options.follow_link)?, &interrupt, io::stdout().lock())
         }
         (CopyEnd::Stream, CopyEnd::Inside { id, path }) => {
             let place = open(id)?;

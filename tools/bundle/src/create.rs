@@ -154,8 +154,7 @@ fn read(options: &BundleRequest) -> Result<Origin> {
             (record, rootfs)
         }
         Input::Record(record) => {
-            let found = record.find::<Rootfs>()?;
-            let rootfs = match found {
+            let rootfs = match record.find::<Rootfs>()? {
                 Some(rootfs) => rootfs,
                 // Enough to look at the config.
                 None if options.print => Rootfs::default(),

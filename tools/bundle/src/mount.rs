@@ -89,8 +89,7 @@ pub(crate) fn defaults(shm_size: i64, privileged: bool) -> Vec<Value> {
     const PTS: [&str; 6] = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     const GUARDED: [&str; 3] = ["nosuid", "noexec", "nodev"];
     let kernel = |options: &[&str]| -> Vec<String> {
-        let read_only = (!privileged).then_some("ro");
-        options.iter().copied().chain(read_only).map(str::to_owned).collect()
+        options.iter().copied().chain((!privileged).then_some("ro")).map(str::to_owned).collect()
     };
     let shm = format!("size={shm_size}");
     vec![

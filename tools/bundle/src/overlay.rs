@@ -55,8 +55,7 @@ impl Mounted {
     pub(crate) fn attach(&self, target: &Path) -> Result<()> {
         let Self::Detached(mount) = self else { return Ok(()) };
         let _span = trace::span("mount", target.display());
-        let target = open_directory(target)?;
-        Ok(sys::mount::attach(mount.as_fd(), target.as_fd())?)
+        Ok(sys::mount::attach(mount.as_fd(), open_directory(target)?.as_fd())?)
     }
 }
 

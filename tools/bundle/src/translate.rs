@@ -159,8 +159,7 @@ fn directory(config: &Config, options: &BundleRequest) -> Result<String> {
 fn mounts(options: &BundleRequest, facts: &Facts) -> Vec<Value> {
     let destination = |mount: &Value| mount["destination"].as_str().unwrap_or_default().to_owned();
     let users: Vec<&str> = facts.mounts.iter().map(|(mount, _)| mount.destination.as_str()).collect();
-    let shm_size = options.shm_size.map_or(SHM_SIZE, |size| size.0);
-    let mut mounts = mount::defaults(shm_size, options.privileged);
+    let mut mounts = mount::defaults(options.shm_size.map_or(SHM_SIZE, |size| size.0), options.privileged);
     for mount in &mut mounts {
         if let ("/dev/shm", Some(source)) = (destination(mount).as_str(), &facts.shm) {
             *mount = mount::entry("/dev/shm", "bind", source, &["rbind", "rprivate"]);

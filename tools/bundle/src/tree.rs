@@ -168,8 +168,7 @@ pub(crate) fn copy_content(source: OwnedFd, target: OwnedFd, manner: &CopyMode<'
 fn shown(path: &[CString], name: Option<&CString>) -> String {
     let cut = path.len().saturating_sub(8);
     let names = path[cut..].iter().chain(name).map(|name| name.to_string_lossy().into_owned());
-    let names = (cut > 0).then(|| "...".to_owned()).into_iter().chain(names);
-    names.collect::<Vec<_>>().join("/")
+    (cut > 0).then(|| "...".to_owned()).into_iter().chain(names).collect::<Vec<_>>().join("/")
 }
 
 /// Copies an entry, whatever it is.
@@ -207,8 +206,7 @@ fn copy_one(from: TreeEntry<'_>, to: TreeEntry<'_>, stat: &Stat, manner: &CopyMo
             finish(reader.as_fd(), writer.as_fd(), stat, manner)?;
         }
         FileType::Symlink => {
-            let target = readlinkat(from.directory, from.name, Vec::new())?;
-            symlinkat(target.as_c_str(), to.directory, to.name)?;
+            symlinkat(readlinkat(from.directory, from.name, Vec::new())?.as_c_str(), to.directory, to.name)?;
             own(to, stat, manner)?;
         }
         kind => {

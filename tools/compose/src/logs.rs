@@ -131,8 +131,7 @@ fn copy(said: impl std::io::Read, prefix: &str) {
         if line.last() != Some(&b'\n') {
             line.push(b'\n');
         }
-        let text = [prefix.as_bytes(), &line].concat();
-        if std::io::stdout().lock().write_all(&text).is_err() {
+        if std::io::stdout().lock().write_all(&[prefix.as_bytes(), &line].concat()).is_err() {
             // Nobody reads any more; what ends this program is its own matter.
             return;
         }

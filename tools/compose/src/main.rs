@@ -57,8 +57,7 @@ fn run(options: &ComposeArgs) -> Result<ExitCode> {
     let root = file.roots.argument().map_or_else(Vec::new, |root| vec![OsString::from("--root"), root.into()]);
     match &options.command {
         ComposeVerb::Print(request) => {
-            let script = script::script(&to_start(request)?, &root, request);
-            std::io::stdout().write_all(script.as_bytes())?;
+            std::io::stdout().write_all(script::script(&to_start(request)?, &root, request).as_bytes())?;
         }
         ComposeVerb::Up { detach, remove_orphans, request, .. } => {
             let project = to_start(request)?;

@@ -66,8 +66,7 @@ fn keep() -> Result<u8> {
     // While `spawn` makes the container nobody may take this process for gone, though it be killed: the container
     // could still be starting when its stages are undone.
     let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
-    let begun = Lifetime::begin(job.clone(), &claim, &caller);
-    let code = match begun {
+    let code = match Lifetime::begin(job.clone(), &claim, &caller) {
         Ok(mut lifetime) => {
             let first = lifetime.first_start();
             // The container runs: from here on the keeper's own end counts.

@@ -137,6 +137,5 @@ fn listen(bundle: &Path) -> Result<UnixListener> {
 fn receive_console(listener: &UnixListener) -> Result<OwnedFd> {
     let (socket, _) = listener.accept().context("console socket")?;
     socket.set_nonblocking(true).context("console socket")?;
-    let console = crate::control::input(socket.as_fd()).context("receive the terminal")?;
-    console.context("spawn sent no terminal")
+    crate::control::input(socket.as_fd()).context("receive the terminal")?.context("spawn sent no terminal")
 }

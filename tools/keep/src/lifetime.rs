@@ -165,8 +165,7 @@ impl<'a> Lifetime<'a> {
         }
         // Output before ends: a container's last words are read while its pipes are known.
         self.handle_signals();
-        let requests = self.control.serve(input(&self.phase));
-        for request in requests {
+        for request in self.control.serve(input(&self.phase)) {
             self.handle(&request);
         }
         self.do_what_is_due();
@@ -440,8 +439,7 @@ impl<'a> Lifetime<'a> {
             _ => self.restarts.after(self.job.options.restart, (code != 125).then_some(code), Duration::ZERO),
         };
         let now = crate::clock::now();
-        let ended = Exit { code, started_at: now.clone(), finished_at: now, ..Exit::default() };
-        self.conclude(ended, pause);
+        self.conclude(Exit { code, started_at: now.clone(), finished_at: now, ..Exit::default() }, pause);
         self.control.restarted();
     }
 

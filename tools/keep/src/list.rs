@@ -233,8 +233,7 @@ fn cells(row: &Value) -> [String; 6] {
     let image = text(&row["image"]);
     let image = if image.is_empty() { "-".to_owned() } else { image };
     let created = age(row["created"].as_str()).unwrap_or_else(|| "-".to_owned());
-    let cells = [text(&row["id"]), image, command, created, status, ports.join(", ")];
-    cells.map(|cell| cli::printable(&cell))
+    [text(&row["id"]), image, command, created, status, ports.join(", ")].map(|cell| cli::printable(&cell))
 }
 
 /// Tells how long ago something was.

@@ -181,8 +181,7 @@ fn json(line: &[u8]) -> Said {
 fn watch(bundle: &Path) -> Result<OwnedFd> {
     let watch = || -> io::Result<OwnedFd> {
         let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
-        inotify::add_watch(&watch, bundle, flags)?;
+        inotify::add_watch(&watch, bundle, inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE)?;
         Ok(watch)
     };
     watch().with_context(|| format!("watch {}", bundle.display()))

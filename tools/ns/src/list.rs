@@ -169,8 +169,7 @@ pub(crate) fn by_id(kind: Kind, id: u64) -> Result<OwnedFd> {
         Ok(fd) => return Ok(fd),
         Err(error) => error,
     };
-    let proc = open_proc()?;
-    let mut scan = Scan::read(proc.as_fd(), &[kind])?;
+    let mut scan = Scan::read(open_proc()?.as_fd(), &[kind])?;
     mounts(&mut scan, &[kind]);
     let mut inodes = scan.namespaces.keys();
     Ok(inodes.find_map(|inode| sys::namespace::open_by_id(kind, id, Some(*inode)).ok()).ok_or(error)?)

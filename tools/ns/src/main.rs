@@ -32,10 +32,7 @@ fn main() -> ExitCode {
             Some(enter) => cli::end("nsenter", codes, enter.run(true)),
             None => cli::main(codes, |nsenter: Nsenter| nsenter.enter.checked()?.run(true)),
         },
-        Some(network::SWEEP) => {
-            let done = network::sweep_all().map(|()| ExitCode::SUCCESS);
-            cli::end("ns", cli::Codes::OWN, done)
-        }
+        Some(network::SWEEP) => cli::end("ns", cli::Codes::OWN, network::sweep_all().map(|()| ExitCode::SUCCESS)),
         _ if arguments.get(1).is_some_and(|verb| verb == "enter") => {
             match Enter::plain(arguments.get(2..).unwrap_or_default()) {
                 Some(enter) => cli::end("ns", cli::Codes::OWN, enter.run(false)),

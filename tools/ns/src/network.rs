@@ -89,8 +89,7 @@ pub(crate) fn add(mut target: Joiner, requests: &[NetworkRequest], _lock: &File)
     let signals = SignalFd::block(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut work = Work::new(Router::open().context("open a routing socket")?, &target.directories);
     let done = build(&mut work, &target, is_further, requests).and_then(|(network, notes)| {
-        let netns = container::namespace(&id);
-        finish(&mut target, config.as_ref(), &netns, &network)?;
+        finish(&mut target, config.as_ref(), &container::namespace(&id), &network)?;
         // When the network is made: a name that is told earlier would lead to an address that nobody has.
         notes.iter().try_for_each(|note| note.publish(&target.directories, &mut work.host))?;
         hand_on(&target, &signals)

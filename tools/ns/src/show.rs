@@ -24,8 +24,7 @@ pub(crate) fn show(what: &str, states: &Path, as_json: bool) -> Result<()> {
     let proc = proc.as_fd();
     let mut scan = Scan::read(proc, &Kind::ALL)?;
     mounts(&mut scan, &Kind::ALL);
-    let number = what.parse::<u64>().ok();
-    let shown = match number.and_then(|inode| scan.namespaces.get(&inode)) {
+    let shown = match what.parse::<u64>().ok().and_then(|inode| scan.namespaces.get(&inode)) {
         Some(namespace) => one(namespace, proc, &scan)?,
         None => match EnterTarget::find(what, || states.to_owned())? {
             EnterTarget::Process { pid, .. } | EnterTarget::Foreign { pid, .. } => process(pid, proc, &scan)?,

@@ -178,6 +178,5 @@ fn owner(config: &Config) -> anyhow::Result<MappingOwner> {
     // Both become words of the comment in the firewall, between which there are blanks.
     ensure!(plain(&config.name), "the network's name has spaces");
     let attachment = Some(Attachment { interface, network: config.name.clone() });
-    let netns = variable("CNI_NETNS").map(PathBuf::from);
-    Ok(MappingOwner { attachment, ..MappingOwner::new(&id, None, netns) })
+    Ok(MappingOwner { attachment, ..MappingOwner::new(&id, None, variable("CNI_NETNS").map(PathBuf::from)) })
 }

@@ -23,8 +23,7 @@ pub(crate) fn bound(address: SocketAddr, protocol: Protocol) -> Result<OwnedFd, 
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = net::socket_with(family, kind, flags, Some(number))?;
+    let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(number))?;
     if address.is_ipv6() {
         // Otherwise a socket on `::` takes the port of IPv4, too, and meets the one that was bound for it just
         // before: ipv6(7), `IPV6_V6ONLY`.

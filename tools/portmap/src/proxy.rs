@@ -148,8 +148,7 @@ impl Proxy {
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         loop {
             // The first thread relays as the others do, and alone looks after the rest; that is seldom anything.
-            let events = self.worker.wait(&mut buffer, self.timeout()).context("wait for connections")?;
-            for event in events {
+            for event in self.worker.wait(&mut buffer, self.timeout()).context("wait for connections")? {
                 match Token::read(event.data) {
                     Some(Token::End) => return Ok(()),
                     Some(Token::Control) if self.control.is_dismissed() => return Ok(()),
@@ -174,8 +173,7 @@ impl Proxy {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let waits = [self.readiness.interval(), self.watch.interval(), self.flows.interval()];
-        waits.into_iter().flatten().min()
+        [self.readiness.interval(), self.watch.interval(), self.flows.interval()].into_iter().flatten().min()
     }
 }
 

@@ -132,6 +132,5 @@ fn addresses_inside(netns: &File) -> anyhow::Result<Vec<IpAddr>> {
         sys::namespace::enter(own.as_fd(), Kind::Network).context("return to our own network namespace")?;
         opened
     });
-    let addresses = inside?.addresses()?;
-    Ok(addresses.into_iter().filter(Address::is_routed).map(|own| own.address.address).collect())
+    Ok(inside?.addresses()?.into_iter().filter(Address::is_routed).map(|own| own.address.address).collect())
 }

@@ -100,8 +100,7 @@ impl ImageArchive {
             let mut layers = Vec::new();
             for layer in &image.layers {
                 let place = place(layer)?;
-                let media_type = self.layer_type(place)?;
-                layers.push(self.add(place, media_type)?);
+                layers.push(self.add(place, self.layer_type(place)?)?);
             }
             let manifest =
                 json!({"schemaVersion": 2, "mediaType": MediaType::ImageManifest, "config": config, "layers": layers});

@@ -107,8 +107,7 @@ impl FetchJob<'_> {
         let referrers = self.find_referrers(source, &root, &mut blobs)?;
         blob::fetch_all(source, self.layout, &blobs, self.jobs, self.progress)?;
         if let Some(index) = referrers {
-            let digest = root.descriptor.digest();
-            self.layout.tag(&layout::referrers_tag(digest), &index)?;
+            self.layout.tag(&layout::referrers_tag(root.descriptor.digest()), &index)?;
         }
         verify::keep(&subject, proofs)?;
         labels.iter().try_for_each(|label| self.layout.tag(label, tagged))?;
@@ -212,8 +211,7 @@ impl FetchJob<'_> {
                         blobs.push(entry.clone());
                         continue;
                     }
-                    let child = source.child(entry)?;
-                    self.collect(source, &child, blobs, depth - 1)?;
+                    self.collect(source, &source.child(entry)?, blobs, depth - 1)?;
                 }
             }
         }

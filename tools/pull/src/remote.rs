@@ -55,8 +55,7 @@ impl<'a> Remote<'a> {
 
     /// Fetches a manifest or index by its descriptor, checked.
     pub(crate) fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-        let found = self.ask(|registry| registry.document(descriptor).map(Some))?;
-        found.context("no place to ask")
+        self.ask(|registry| registry.document(descriptor).map(Some))?.context("no place to ask")
     }
 
     /// Fetches the manifest with a tag in the same repository, if there is one.

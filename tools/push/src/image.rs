@@ -52,8 +52,7 @@ impl PushJob<'_> {
         let subjects = self.layout.tree(root)?;
         for entry in self.layout.entries()? {
             let subject = entry.subject().filter(|it| subjects.iter().any(|one| one.digest().as_ref() == it));
-            let name = entry.name();
-            if let (Some(subject), Some(tag)) = (subject, name.rsplit(':').next()) {
+            if let (Some(subject), Some(tag)) = (subject, entry.name().rsplit(':').next()) {
                 let put: Put = if tag.contains('.') { Registry::put } else { Registry::put_referrers };
                 self.send(&entry.descriptor, tag, put).with_context(|| format!("what refers to {subject}"))?;
             }

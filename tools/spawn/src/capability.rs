@@ -67,8 +67,7 @@ pub(crate) fn present() -> std::ops::Range<u64> {
 
 fn count() -> u64 {
     let known = |number: &u64| {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        rustix::thread::capability_is_in_bounding_set(one).is_ok()
+        rustix::thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)).is_ok()
     };
     let newest = CapabilitySet::all().iter_names().count() as u64;
     // Each look costs a prctl(2), and a kernel is mostly as new as the list: one look at the newest name it has saves

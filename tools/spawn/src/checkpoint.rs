@@ -129,8 +129,7 @@ impl Restoring<'_> {
             // moment that corresponds to `createRuntime`.
             "setup-namespaces" => self.run_hooks(container, notice.pid),
             "orphan-pts-master" => {
-                let master = notice.fd.take().context("criu gives no terminal")?;
-                console = self.hand_over(master)?;
+                console = self.hand_over(notice.fd.take().context("criu gives no terminal")?)?;
                 Ok(())
             }
             _ => Ok(()),

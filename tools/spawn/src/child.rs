@@ -252,8 +252,7 @@ impl Child<'_> {
             tty::mount_console(rootfs.root(), rustix::stdio::stdin())?;
         // The host's node is opened for now; `leave_host_null` exchanges it, as any other that the caller passed on.
         } else if self.options.null_stdin {
-            let null = file::open("/dev/null", OFlags::RDONLY)?;
-            rustix::stdio::dup2_stdin(&null)?;
+            rustix::stdio::dup2_stdin(&file::open("/dev/null", OFlags::RDONLY)?)?;
         }
         stdio::give(self.process.user.uid);
         // The null device that masks were made of is kept open: after pivot_root(2) it is looked up by nobody any

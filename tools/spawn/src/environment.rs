@@ -16,8 +16,7 @@ pub(crate) fn complete(process: &Process) -> Vec<String> {
     // An empty one is none.
     complete.retain(|_, variable| !matches!(variable.as_str(), "HOME" | "HOME="));
     complete.entry("HOME".to_owned()).or_insert_with(|| {
-        let home = accounts::field(process.user.uid, accounts::HOME);
-        format!("HOME={}", home.as_deref().unwrap_or("/"))
+        format!("HOME={}", accounts::field(process.user.uid, accounts::HOME).as_deref().unwrap_or("/"))
     });
     complete.into_values().collect()
 }

@@ -88,8 +88,7 @@ pub(crate) fn execute(hook: &Hook, state: &record::State, launcher: Option<Launc
 /// Has a hook executed by a launching program; returns the socket that hears of its failure.
 fn launch(command: &mut Command, hook: &Hook, launcher: Launcher<'_>) -> Result<OwnedFd> {
     let (ours, theirs) = sync::pair().context("make a socket pair")?;
-    let program = launcher(hook, theirs.as_fd())?;
-    sys::child::by_launch(command, program, theirs);
+    sys::child::by_launch(command, launcher(hook, theirs.as_fd())?, theirs);
     Ok(ours)
 }
 

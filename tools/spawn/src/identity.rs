@@ -198,8 +198,7 @@ impl List<'_> {
             self.call(&name, libc::SYS_set_mempolicy, &[mode, nodes, bits]);
         }
         if let Some(personality) = &linux.personality {
-            let value = priority::personality(personality)?;
-            self.call("set the personality", libc::SYS_personality, &[value]);
+            self.call("set the personality", libc::SYS_personality, &[priority::personality(personality)?]);
         }
         Ok(())
     }

@@ -19,8 +19,7 @@ pub(crate) fn clone(how: How<'_>, join: impl FnOnce() -> anyhow::Result<()>) -> 
     let intermediate = match sys::clone::clone(How::default()).context("clone an intermediate process")? {
         Cloned::Parent { pid, .. } => pid,
         Cloned::Child => {
-            let made = join().and_then(|()| Ok(sys::clone::clone(How { sibling: true, ..how })?));
-            let news = match made {
+            let news = match join().and_then(|()| Ok(sys::clone::clone(How { sibling: true, ..how })?)) {
                 Ok(Cloned::Child) => return Ok(Cloned::Child),
                 Ok(Cloned::Parent { pid, pidfd }) => Message::Born(pid, pidfd),
                 Err(error) => Message::Failed(125, error),

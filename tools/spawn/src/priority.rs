@@ -75,8 +75,7 @@ pub(crate) fn limit(name: &str) -> anyhow::Result<Resource> {
     use Resource::{Sigpending, Stack};
     let all = [Cpu, Fsize, Data, Stack, Core, Rss, Nproc, Nofile, Memlock, As, Locks, Sigpending, Msgqueue, Nice];
     let known = |resource: &Resource| format!("RLIMIT_{resource:?}").to_uppercase() == name;
-    let found = all.into_iter().chain([Rtprio, Rttime]).find(known);
-    found.with_context(|| format!("invalid rlimit type {name:?}"))
+    all.into_iter().chain([Rtprio, Rttime]).find(known).with_context(|| format!("invalid rlimit type {name:?}"))
 }
 
 /// Lets a process have the limits that it is going to take, where they are above the caller's: from inside a user namespace

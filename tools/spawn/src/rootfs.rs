@@ -198,13 +198,11 @@ impl<'a> Rootfs<'a> {
         } else if no_pivot {
             // With an initramfs as root there is no other way (pivot_root(2): "The rootfs cannot be pivot_root()ed").
             host::hide_kernel_files(&self.path)?;
-            let slash = file::open("/", OFlags::PATH)?;
-            attach(self.root.as_fd(), slash.as_fd()).context("move the rootfs to /")?;
+            attach(self.root.as_fd(), file::open("/", OFlags::PATH)?.as_fd()).context("move the rootfs to /")?;
             rustix::process::chroot(".").context("chroot")?;
         } else {
             // The name would lead to the new root, whose volumes may be shared with the host.
-            let shared = reaches_host(propagation, recursive);
-            let old = shared.then(|| file::open("/", OFlags::PATH)).transpose()?;
+            let old = reaches_host(propagation, recursive).then(|| file::open("/", OFlags::PATH)).transpose()?;
             rustix::process::pivot_root(".", ".").with_context(|| format!("pivot_root({})", self.path.display()))?;
             if let Some(old) = old {
                 // What is unmounted of it must stay mounted for the host.

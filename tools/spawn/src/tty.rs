@@ -46,8 +46,7 @@ fn open(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> anyhow::Result<(Owne
         .context("open /dev/pts/ptmx of the container")?;
     // A ptmx of some other file system would be the host's terminals, or a file that the image feeds
     // (CVE-2025-52565).
-    let magic = rustix::fs::fstatfs(&master)?.f_type;
-    ensure!(magic == DEVPTS_MAGIC, "/dev/pts of the container is not a devpts");
+    ensure!(rustix::fs::fstatfs(&master)?.f_type == DEVPTS_MAGIC, "/dev/pts of the container is not a devpts");
     rustix::pty::unlockpt(&master).context("unlock the terminal")?;
     // TIOCGPTPEER opens the other side by the master itself (ioctl_tty(2)): the name /dev/pts/N could be another
     // mount's.

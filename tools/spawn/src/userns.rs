@@ -104,10 +104,8 @@ pub(crate) fn with_mappings(uids: &[IdMapping], gids: &[IdMapping]) -> anyhow::R
             let _rest = rustix::thread::nanosleep(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 });
         },
     };
-    let made = write_mappings(pid, uids, gids).and_then(|()| {
-        let path = format!("/proc/{}/ns/user", pid.as_raw_pid());
-        crate::file::open(&path, OFlags::RDONLY)
-    });
+    let made = write_mappings(pid, uids, gids)
+        .and_then(|()| crate::file::open(format!("/proc/{}/ns/user", pid.as_raw_pid()), OFlags::RDONLY));
     // The open file keeps the namespace alive.
     rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).context("end the user namespace's process")?;
     rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)

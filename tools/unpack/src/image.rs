@@ -46,8 +46,7 @@ impl Image {
     ) -> anyhow::Result<(Self, Descriptor)> {
         let layout = Layout::open(path)?;
         let descriptor = layout.resolve(name)?;
-        let host = Platform::host();
-        let manifest = layout.image(&descriptor, platform.unwrap_or(&host))?;
+        let manifest = layout.image(&descriptor, platform.unwrap_or(&Platform::host()))?;
         Ok((Self::open(layout, &manifest, None)?, manifest))
     }
 

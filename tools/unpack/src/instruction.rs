@@ -95,8 +95,7 @@ impl Instruction {
             }
             _ => {
                 let present = config.get("WorkingDir").and_then(Value::as_str).unwrap_or_default();
-                let path = directory(present, &whole(text, &variables)?);
-                insert(config, "WorkingDir", json!(path));
+                insert(config, "WorkingDir", json!(directory(present, &whole(text, &variables)?)));
             }
         }
         Ok(())

@@ -86,8 +86,7 @@ fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
 /// Gives up all files but what is written and the layout; from here on an interruption has something to clean up.
 fn stay(writes: &[&Path], layout: &Path) -> anyhow::Result<()> {
     // Where the number of processors comes from.
-    let reads = [layout, Path::new("/proc/self"), Path::new("/sys/fs/cgroup")];
-    confine::files(writes, Some(&reads))?;
+    confine::files(writes, Some(&[layout, Path::new("/proc/self"), Path::new("/sys/fs/cgroup")]))?;
     interrupt::watch()
 }
 

@@ -222,8 +222,7 @@ impl Store {
     /// Removes what killed runs have left.
     fn sweep(&self) {
         let _span = trace::span("sweep", "");
-        let temporary = self.path.join("tmp");
-        let entries = fs::read_dir(&temporary).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.path.join("tmp")).into_iter().flatten().flatten();
         let stems: HashSet<PathBuf> = entries.map(|entry| entry.path().with_extension("")).collect();
         for stem in stems {
             // Whoever holds the lock is alive; an error here is met again, and told, by whoever needs the layer.
@@ -302,8 +301,7 @@ impl Store {
         for Extracted { temporary, path, _lock, .. } in extracted {
             let renamed = || format!("rename to {}", path.display());
             // First, since it is the directory that says the layer is there.
-            let list = list_path(temporary.path());
-            sys::file::there(fs::rename(list, list_path(&path))).with_context(renamed)?;
+            sys::file::there(fs::rename(list_path(temporary.path()), list_path(&path))).with_context(renamed)?;
             fs::rename(temporary.path(), &path).with_context(renamed)?;
             temporary.keep();
         }
@@ -343,8 +341,7 @@ impl Job {
     /// Extracts layers until none is left, the lowest first.
     fn work(&self, done: &mpsc::Sender<Result<Option<Extracted>>>) {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = self.image.layers.get(number) else { return };
+            let Some(layer) = self.image.layers.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return };
             let source = Source { image: &self.image, layer, lower: None };
             let result = self.store.extract_once(&source, &self.store.layer_path(layer), &self.limits);
             let failed = result.is_err();

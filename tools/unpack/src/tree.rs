@@ -139,8 +139,7 @@ impl<'a> Tree<'a> {
                 break place;
             }
             let Some((parent, _)) = split(known) else {
-                let fd = openat2(&self.root, c".", DIRECTORY, Mode::empty(), RESOLVE)?;
-                break self.insert(Vec::new(), fd)?;
+                break self.insert(Vec::new(), openat2(&self.root, c".", DIRECTORY, Mode::empty(), RESOLVE)?)?;
             };
             known = parent;
         };
@@ -183,8 +182,7 @@ impl<'a> Tree<'a> {
             }
             // openat2(2) with NO_SYMLINKS answers ELOOP for a link, and with O_DIRECTORY ENOTDIR for any other file.
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                let stat = statat(directory, name_c, AtFlags::SYMLINK_NOFOLLOW)?;
-                self.through(parent, name_c, &stat, walk)
+                self.through(parent, name_c, &statat(directory, name_c, AtFlags::SYMLINK_NOFOLLOW)?, walk)
             }
             Err(errno) => Err(errno).with_context(|| format!("open directory {}", Name(&real))),
         }
@@ -279,8 +277,7 @@ impl<'a> Tree<'a> {
         if let Some(&place) = self.places.get(&real) {
             return Ok(place);
         }
-        let fd = openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?;
-        self.insert(real, fd)
+        self.insert(real, openat2(&self.slots[parent].fd, name, DIRECTORY, Mode::empty(), RESOLVE)?)
     }
 
     fn insert(&mut self, path: Inner, fd: OwnedFd) -> Result<usize> {
@@ -353,8 +350,7 @@ impl<'a> Tree<'a> {
     /// Removing closes all directories, so each name is looked up anew.
     pub(crate) fn purge(&mut self, place: usize) -> Result<()> {
         let path = self.slots[place].path.clone();
-        let names = root::list(&self.slots[place].fd)?;
-        for (name, kind) in names {
+        for (name, kind) in root::list(&self.slots[place].fd)? {
             let place = self.directory(&path)?;
             if !self.has_made(place, name.to_bytes()) {
                 self.remove(place, &name)?;
@@ -383,18 +379,15 @@ impl<'a> Tree<'a> {
     /// Remembers that this layer has made `name`, so that its whiteouts spare it.
     pub(crate) fn mark(&mut self, parent: usize, name: &[u8]) {
         if self.form.is_flat() {
-            let key = self.key(parent, name);
-            self.made.insert(key);
+            self.made.insert(self.key(parent, name));
         } else if self.lower.is_some() {
-            let key = self.key(parent, name);
-            self.copied.remove(&key);
+            self.copied.remove(&self.key(parent, name));
         }
     }
 
     /// Remembers that `name` is a lower layer's file, and here only for a link's sake.
     pub(crate) fn mark_copied(&mut self, parent: usize, name: &[u8]) {
-        let key = self.key(parent, name);
-        self.copied.insert(key);
+        self.copied.insert(self.key(parent, name));
     }
 
     /// Removes such a file.

@@ -24,8 +24,7 @@ impl EnterProgram {
     /// Becomes the program.
     pub(crate) fn replace(&self) -> Result<ExitCode> {
         let (mut command, name) = self.command();
-        let error = command.exec();
-        Err(cannot_execute(&name, error))
+        Err(cannot_execute(&name, command.exec()))
     }
 
     /// Runs the program as a child and ends as it ends.
@@ -74,8 +73,7 @@ impl EnterProgram {
 /// Ends as a process that the signal has killed, without a second core file.
 fn die_of(signal: i32) -> Result<ExitCode> {
     // The child has written one if it was to: a second, of this program, would overwrite it.
-    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, no_core).context("limit core files")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("limit core files")?;
     if let Some(signal) = Signal::from_named_raw(signal) {
         // Rust's start has SIGPIPE ignored: without this a death by it could not be imitated.
         sys::signal::restore(Signal::PIPE);

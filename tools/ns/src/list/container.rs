@@ -51,8 +51,7 @@ impl Containers {
         if let Some(name) = self.by_pid.get(&pid) {
             return Some(name.clone());
         }
-        let id = in_cgroups(&process.cgroups)?;
-        let name = self.named(&id, None);
+        let name = self.named(&in_cgroups(&process.cgroups)?, None);
         self.by_pid.insert(pid, name.clone());
         Some(name)
     }

@@ -92,8 +92,7 @@ fn read_more(file: &OwnedFd, buffer: &mut Vec<u8>) -> usize {
 /// The words end in zero bytes; a program that writes over its own may leave more of those.
 fn command(line: &[u8]) -> String {
     let end = line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let words = line.get(..end).unwrap_or_default();
-    String::from_utf8_lossy(words).replace('\0', " ")
+    String::from_utf8_lossy(line.get(..end).unwrap_or_default()).replace('\0', " ")
 }
 
 /// The fourth field of `stat`. The second is the program's name, in which anything may stand, parentheses too.

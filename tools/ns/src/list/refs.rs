@@ -38,16 +38,14 @@ pub(crate) fn unescape(path: &str) -> String {
 /// Adds what threads, descriptors and sockets keep: every process's tables are read. What the kernel lists beside that is
 /// held out of our sight, by a mount in another mount namespace mostly.
 pub(crate) fn all(proc: BorrowedFd<'_>, scan: &mut Scan, kinds: &[Kind]) {
-    let processes = scan.processes.clone();
-    for (pid, own) in processes {
+    for (pid, own) in scan.processes.clone() {
         threads(proc, pid, &own, scan, kinds);
         descriptors(proc, pid, scan, kinds);
     }
     for kind in kinds {
         // A kernel that does not list them is no error.
         for id in namespace::list(*kind).unwrap_or_default() {
-            let found = namespace::open_by_id(*kind, id, None).ok().and_then(|fd| inode(fd.as_fd()));
-            if let Some(inode) = found {
+            if let Some(inode) = namespace::open_by_id(*kind, id, None).ok().and_then(|fd| inode(fd.as_fd())) {
                 scan.entry(inode, *kind).held.listed = Some(id);
             }
         }

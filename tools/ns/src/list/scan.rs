@@ -141,8 +141,7 @@ fn links(proc: BorrowedFd<'_>, pids: &[i32], kinds: &[Kind]) -> Vec<(i32, [u64; 
 pub(crate) fn process_links(proc: BorrowedFd<'_>, path: &str, kinds: &[Kind]) -> Option<[u64; 8]> {
     // `O_PATH`: the links are read relative to one look-up of /proc/PID/ns, and all are of the same process, even if
     // its number passes on.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat(proc, path, flags, Mode::empty()).ok()?;
+    let directory = openat(proc, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut inodes = [0; 8];
     for (inode, kind) in inodes.iter_mut().zip(Kind::ALL) {
         if kinds.contains(&kind) {

@@ -114,8 +114,7 @@ impl RowTable {
             blocks.push(self.block(row, &first, &further, look));
             let Some(children) = below.get(index) else { continue };
             for (place, child) in children.iter().enumerate().rev() {
-                let last = place + 1 == children.len();
-                let (branch, trunk) = if last { ("└─", "  ") } else { ("├─", "│ ") };
+                let (branch, trunk) = if place + 1 == children.len() { ("└─", "  ") } else { ("├─", "│ ") };
                 stack.push((*child, format!("{further}{branch}"), format!("{further}{trunk}")));
             }
         }

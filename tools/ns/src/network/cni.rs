@@ -185,8 +185,7 @@ fn read_list(path: &Path) -> Result<Map<String, Value>> {
 pub(crate) fn parse_list(text: &[u8]) -> Result<Map<String, Value>> {
     let Value::Object(mut list) = serde_json::from_slice(text)? else { bail!("not an object") };
     if list.contains_key("type") && !list.contains_key("plugins") {
-        let plugin = Value::Object(list.clone());
-        list.insert("plugins".to_owned(), json!([plugin]));
+        list.insert("plugins".to_owned(), json!([Value::Object(list.clone())]));
     }
     ensure!(list.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty()), "it has no name");
     list.entry("cniVersion").or_insert_with(|| json!("0.2.0"));

@@ -67,8 +67,7 @@ pub(crate) fn add(rules: &BridgeRules, first: bool) -> Result<bool> {
         batch.push(&table.create_chain(&chain.name, Some(chain.hook)), flag::CREATE);
         batch.push(&table.flush_chain(&chain.name), 0);
         for (comment, rule) in &chain.rules {
-            let rule = table.create_rule(&chain.name, rule, Some(comment));
-            batch.push(&rule, flag::CREATE | flag::APPEND);
+            batch.push(&table.create_rule(&chain.name, rule, Some(comment)), flag::CREATE | flag::APPEND);
         }
     }
     socket.batch(&batch.end())?;

@@ -47,8 +47,7 @@ impl Note {
     /// Tells the container's names to the others on the bridge, and theirs to it.
     pub(crate) fn publish(&self, directories: &Directories, host: &mut Router) -> Result<()> {
         // First, and as a whole: by it the names are found in the others' files, whenever we are killed.
-        let path = directories.host_note(&self.bridge, &self.id);
-        note::write(&path, self, false)?;
+        note::write(&directories.host_note(&self.bridge, &self.id), self, false)?;
         let mut theirs = Vec::new();
         for other in self.others(directories)? {
             if other.lives(host) {

@@ -85,8 +85,7 @@ impl Networks {
             Verb::Inspect { names } => {
                 let mut rows = network::list(&directories)?;
                 let has = |name: &&NetworkName| rows.iter().any(|row| row["name"] == ***name);
-                let missing = names.iter().find(|name| !has(name));
-                missing.map_or(Ok(()), |name| Err(anyhow!("no network {name}")))?;
+                names.iter().find(|name| !has(name)).map_or(Ok(()), |name| Err(anyhow!("no network {name}")))?;
                 rows.retain(|row| names.iter().any(|name| row["name"] == **name));
                 print(&serde_json::to_string_pretty(&rows)?)
             }

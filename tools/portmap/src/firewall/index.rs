@@ -43,8 +43,7 @@ pub(super) fn of_port(protocol: Protocol, port: u16) -> u32 {
 
 /// Returns the key of a list's entry.
 pub(super) fn key(list: u32, number: usize) -> Vec<u8> {
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
-    [list.to_ne_bytes(), number.to_ne_bytes()].concat()
+    [list.to_ne_bytes(), u32::try_from(number).unwrap_or(u32::MAX).to_ne_bytes()].concat()
 }
 
 /// Returns the entry that says how many mappings there are, in place of an address.

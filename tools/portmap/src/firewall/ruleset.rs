@@ -145,8 +145,7 @@ fn output(address: Address, to_nat: Rule) -> Rule {
         payload(Base::Network, address.destination, address.length, 0),
         compare(0, Comparison::Unequal, &Ipv6Addr::LOCALHOST.octets()),
     ];
-    let not_loopback = not_loopback.into_iter().filter(|_| address.family == Family::Ip6);
-    not_loopback.chain(to_nat).collect()
+    not_loopback.into_iter().filter(|_| address.family == Family::Ip6).chain(to_nat).collect()
 }
 
 /// Masquerades what comes from 127.0.0.0/8 or `::1`, which nobody could answer.

@@ -62,8 +62,7 @@ impl<'a> View<'a> {
         for answer in view.dump(&Table::dump())? {
             let answer = TableAnswer::read(&answer);
             if (answer.family, answer.name.as_str()) == (guard::TABLE.family.number(), guard::TABLE.name) {
-                let rules = view.dump(&guard::TABLE.dump_rules(None))?;
-                view.guard = Some(rules.len() == guard::RULES);
+                view.guard = Some(view.dump(&guard::TABLE.dump_rules(None))?.len() == guard::RULES);
             }
             let family = FAMILIES.into_iter().find(|family| family.number() == answer.family);
             let place = family.map(|family| (family, answer.owner)).filter(|place| answer.name == name(*place));

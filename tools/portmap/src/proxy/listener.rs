@@ -90,8 +90,7 @@ fn at_ports(spec: &PortSpec, surroundings: &Surroundings<'_>) -> anyhow::Result<
     let host_ip = spec.host_ip.filter(|ip| !ip.is_unspecified());
     spec.choose(|host, first| {
         for (host_port, container_port) in host.ports().zip(first..) {
-            let taken = at_port(spec, host_port, surroundings)?;
-            listeners.extend(taken.into_iter().map(|(socket, at)| {
+            listeners.extend(at_port(spec, host_port, surroundings)?.into_iter().map(|(socket, at)| {
                 let port = PortMapping { host_ip, host_port: at.port(), container_port, protocol: spec.protocol };
                 Listener::new(socket, Origin::Port(at), Served::Port(port), Inside::Port(container_port))
             }));
@@ -179,8 +178,7 @@ fn inherit(number: u32) -> anyhow::Result<(OwnedFd, Option<Port>)> {
         SocketType::DGRAM => Protocol::Udp,
         _ => bail!("neither a stream socket nor a datagram socket"),
     };
-    let receives = protocol == Protocol::Udp || sockopt::socket_acceptconn(&socket)?;
-    ensure!(receives, "that socket does not listen");
+    ensure!(protocol == Protocol::Udp || sockopt::socket_acceptconn(&socket)?, "that socket does not listen");
     let address = SocketAddr::try_from(net::getsockname(&socket)?).ok();
     ensure!(address.is_some() || protocol == Protocol::Tcp, "datagrams come to a port");
     Ok((socket, address.map(|address| (address, protocol))))

@@ -103,8 +103,7 @@ pub(super) fn receiving(port: u16) -> SocketAddr {
 
 /// Returns where in the thread's network namespace sockets take what comes.
 fn open_at(tables: [&str; 2]) -> impl Iterator<Item = SocketAddr> {
-    let sockets = tables.into_iter().flat_map(sockets::with_port);
-    sockets.filter(|socket| socket.is_open).map(|socket| socket.address)
+    tables.into_iter().flat_map(sockets::with_port).filter(|socket| socket.is_open).map(|socket| socket.address)
 }
 
 /// Returns the address at which somebody who listens at every address is reached from inside.

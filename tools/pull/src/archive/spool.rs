@@ -21,8 +21,7 @@ pub(super) fn open(path: &Path, directory: &Path) -> anyhow::Result<File> {
         File::open(path).with_context(|| format!("open {name}"))?
     };
     let mut magic = [0; MAGIC];
-    let regular = file.metadata().with_context(|| format!("read {name}"))?.is_file();
-    if regular {
+    if file.metadata().with_context(|| format!("read {name}"))?.is_file() {
         let count = file.read_at(&mut magic, 0).with_context(|| format!("read {name}"))?;
         if is_plain(&magic[..count]) {
             return Ok(file);

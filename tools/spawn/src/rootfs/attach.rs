@@ -43,8 +43,7 @@ impl Rootfs<'_> {
         }
         // No new mount: the attributes of the one that is there change. runc does the same.
         if mount.remount {
-            let target = self.existing(&mount.destination)?;
-            return change(target.as_fd(), mount);
+            return change(self.existing(&mount.destination)?.as_fd(), mount);
         }
         match (mount.kind.as_str(), mount.bind) {
             ("cgroup" | "cgroup2", None) => return self.mount_cgroup(mount),

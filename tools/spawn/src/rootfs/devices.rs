@@ -47,8 +47,7 @@ impl Rootfs<'_> {
     fn make_nodes(&self, dev: BorrowedFd<'_>) -> anyhow::Result<()> {
         let devices = &self.config.linux.devices;
         for (name, major, minor) in DEFAULT {
-            let own = devices.iter().any(|device| root::clean(&device.path) == Path::new("dev").join(name));
-            if !own {
+            if !devices.iter().any(|device| root::clean(&device.path) == Path::new("dev").join(name)) {
                 let node = Node {
                     kind: FileType::CharacterDevice,
                     mode: 0o666,
@@ -152,8 +151,7 @@ fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path, node: &Node) -> 
     // A read-only mount forbids changes to the node, not writes to the device behind it: special files are exempt
     // (`special_file` in the kernel's fs/open.c).
     set_attributes(tree.as_fd(), false, &MountAttributes::new(RDONLY, 0)).context("make it read-only")?;
-    let target = place_for(parent, name)?;
-    Ok(attach(tree.as_fd(), target.as_fd())?)
+    Ok(attach(tree.as_fd(), place_for(parent, name)?.as_fd())?)
 }
 
 /// Opens the file `name` in an open directory, made if it is not there, never through a link.

@@ -31,6 +31,7 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_large_bundle_is_gone_at_once_and_its_files_soon", IMAGES, large),
         test("prune_sweeps_what_has_lost_its_mount", IMAGES, prune),
         test("what_somebody_has_the_name_of_is_left_alone", IMAGES, claimed),
+        test("a_keeper_that_is_ending_is_waited_for", IMAGES, ending),
         test("an_id_left_half_made_is_taken_over", IMAGES, half_made),
         test("interrupted_it_leaves_nothing", ROOT, interrupted),
         test("five_hundred_layers_are_mounted", ROOT, many_layers),
@@ -270,6 +271,18 @@ fn claimed(sandbox: &Sandbox) {
     held("delete web").fails(1).one_error_line("bundle", &["web", "being started or removed"]);
     assert!(sandbox.exists("state/containers/web/config.json"));
     sandbox.run(&["bundle", "prune"]).ok().stdout_is("web\n");
+}
+
+/// Whoever waits for a container's end hears of it before its keeper has undone the rest.
+fn ending(sandbox: &Sandbox) {
+    let run = format!("run -d --name web --network none {} sleep 1000", image("busybox").reference);
+    let stopped = "claim=state/run/claims/web; keeper=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' $claim); kill -STOP $keeper
+        spawn kill web KILL; until spawn state web | grep -q stopped; do :; done
+        python3 -c 'f = open(\"state/run/claims/web\", \"r+\"); text = f.read().replace(\":false\", \":true\"); f.seek(0); f.write(text); f.truncate()'
+        for verb in delete mount; do timeout .3 bundle $verb web; echo $?; done; kill -CONT $keeper
+        bundle mount web >/dev/null; bundle delete web";
+    sandbox.sh(&format!("{run}; {stopped}")).run().ok().stdout_is("web\n124\n124\n").stderr_is("");
+    assert_nothing_left(sandbox);
 }
 
 fn prune(sandbox: &Sandbox) {

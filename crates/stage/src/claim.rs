@@ -351,6 +351,15 @@ pub fn holder_of(directories: &Directories, id: &ContainerId) -> Result<Option<H
     Ok(content.and_then(holder).filter(Holder::is_alive))
 }
 
+/// Waits while a claim is held by a process of which `is_awaited` is true, for 20 seconds at most.
+pub fn wait_while(directories: &Directories, id: &ContainerId, is_awaited: impl Fn(&Holder) -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while holder_of(directories, id)?.is_some_and(|holder| is_awaited(&holder)) && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// Tells whether somebody holds the claim on a name, whatever it says.
 ///
 /// It takes the shared lock for a moment, and lets go of it with the file. Another one that tries for the claim in

@@ -29,6 +29,7 @@ pub(crate) fn delete(bundle: &str, how: Delete, directories: &Directories) -> Re
         return Ok(());
     }
     if !how.force {
+        wait_for_keeper(&path, directories)?;
         ensure_ended(&path, directories)?;
         ensure!(!is_claimed(&path, directories)?, "its container is being started or removed");
     }
@@ -55,6 +56,11 @@ fn ensure_ended(path: &Path, directories: &Directories) -> Result<()> {
         Some(pid) => bail!("its container runs (process {pid}): stop it first"),
         None => Ok(()),
     }
+}
+
+/// Waits for a keeper that is ending: whoever has heard of its container's end finds it still at work for a moment.
+fn wait_for_keeper(path: &Path, directories: &Directories) -> Result<()> {
+    ContainerId::of_path(path).map_or(Ok(()), |id| stage::claim::wait_while(directories, &id, |holder| holder.ending))
 }
 
 /// How bundles are deleted.
@@ -152,6 +158,7 @@ pub(crate) fn mount(bundle: &str, directories: &Directories) -> Result<()> {
     let mut record = Record::of_bundle(&path)?;
     // Networks and ports of the run before are no more.
     record.forget_the_run();
+    wait_for_keeper(&path, directories)?;
     // A second overlay on the same directories would spoil the first, which may be in another mount namespace.
     let lock = BundleLock::take(&path)?;
     ensure!(lock.is_some() && runner(&path, directories)?.is_none(), "container `{bundle}` is in use: stop it first");

@@ -219,11 +219,7 @@ fn end(directories: &Directories, id: &ContainerId, time: Option<u64>, signal: O
         ends_within(&process, None)?;
     }
     // The `run` that it belongs to undoes the rest.
-    let begun = Instant::now();
-    while claim::holder_of(directories, id)?.is_some() && begun.elapsed() < Duration::from_secs(GRACE) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    claim::wait_while(directories, id, |_| true)
 }
 
 fn kill(directories: &Directories, id: &ContainerId, signal: &str) -> Result<()> {

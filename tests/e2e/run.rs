@@ -3,6 +3,7 @@
 mod attached;
 mod background;
 mod flush;
+mod kept;
 mod platform;
 mod rootless;
 mod runtime;
@@ -51,6 +52,7 @@ pub(crate) fn tests() -> Vec<Test> {
         attached::tests(),
         background::tests(),
         flush::tests(),
+        kept::tests(),
         platform::tests(),
         rootless::tests(),
         runtime::tests(),

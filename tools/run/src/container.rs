@@ -21,6 +21,7 @@ use sys::signal::SignalFd;
 use crate::detached::HandedOver;
 use crate::folder::Folder;
 use crate::guard::Guard;
+use crate::kept::KeptRecord;
 use crate::pipeline::Ending;
 use crate::plan::{self, RunPlan};
 use crate::request::RunRequest;
@@ -45,7 +46,11 @@ pub(crate) fn run(options: &RunRequest) -> Result<ExitCode> {
     };
     let plan = plan::plan(options, &id, owner)?;
     if options.print {
-        io::stdout().write_all(script::script(&plan, options).as_bytes())?;
+        let kept = KeptRecord::find(&plan, options);
+        let begins = kept.as_ref().and_then(KeptRecord::path).map_or_else(String::new, |path| {
+            format!("# run begins with bundle: {} has what pull and unpack would print\n", path.display())
+        });
+        io::stdout().write_all((begins + &script::script(&plan, options)).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     if options.dry_run {
@@ -154,7 +159,9 @@ fn execute(
     folder: Option<&Folder<'_>>,
     (claim, signals): (&Claim, &SignalFd),
 ) -> Ended {
-    let execution = match pipeline::execute(&plan.stages, folder, signals) {
+    let kept = KeptRecord::find(plan, options);
+    let shortened = kept.as_ref().and_then(|kept| kept.shorten(&plan.stages));
+    let execution = match pipeline::execute(shortened.as_ref().unwrap_or(&plan.stages), folder, signals) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
@@ -163,6 +170,10 @@ fn execute(
     };
     if container::flush_note().exists() {
         put_ports_back(options).unwrap_or_else(|error| log::warn!("{error:#}"));
+    }
+    if let (Some(kept), None, Ending::Done, true) = (kept, shortened, &execution.ending, execution.is_silent) {
+        // Without it the next run executes them again.
+        let _unkept = kept.keep(&execution.record).inspect_err(|error| log::debug!("keep the record: {error:#}"));
     }
     let code = match execution.ending {
         Ending::Done if options.detach || options.is_attached() => {

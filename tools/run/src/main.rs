@@ -10,6 +10,7 @@ mod dry;
 mod folder;
 mod foreground;
 mod guard;
+mod kept;
 mod options;
 mod pipeline;
 mod plan;

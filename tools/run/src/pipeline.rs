@@ -25,6 +25,8 @@ pub(crate) struct Execution {
     pub(crate) ending: Ending,
     /// What the last stage printed.
     pub(crate) record: File,
+    /// Whether it is known that no stage has said anything.
+    pub(crate) is_silent: bool,
 }
 
 /// How the pipeline ended.
@@ -92,6 +94,7 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
         .map(|stage| stage.tool)
         .collect();
     let failed = report(&mut running)?;
+    let is_silent = running.iter().all(|stage| stage.words.as_ref().is_some_and(is_empty));
     let ending = match interrupted {
         Some(signal) => Ending::Interrupted(signal),
         None if failed => Ending::Failed,
@@ -101,7 +104,11 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
         folder.write(last, stages[last].tool, &mut record)?;
     }
     record.rewind()?;
-    Ok(Execution { completed, ending, record })
+    Ok(Execution { completed, ending, record, is_silent })
+}
+
+fn is_empty(words: &File) -> bool {
+    words.metadata().is_ok_and(|words| words.len() == 0)
 }
 
 /// Returns both ends of a pipe, the writing one first.

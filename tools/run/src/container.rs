@@ -20,11 +20,12 @@ use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
 use crate::folder::Folder;
+use crate::foreground::WaitingSpawn;
 use crate::guard::Guard;
 use crate::kept::KeptRecord;
 use crate::pipeline::Ending;
 use crate::plan::{self, RunPlan};
-use crate::request::RunRequest;
+use crate::request::{RunRequest, StandardStream};
 use crate::{activation, detached, dry, foreground, pipeline, script};
 
 /// Does what the options ask for, from the image to the last thing undone, and returns the exit code.
@@ -161,7 +162,16 @@ fn execute(
 ) -> Ended {
     let kept = KeptRecord::find(plan, options);
     let shortened = kept.as_ref().and_then(|kept| kept.shorten(&plan.stages));
-    let execution = match pipeline::execute(shortened.as_ref().unwrap_or(&plan.stages), folder, signals) {
+    let stages = shortened.as_ref().unwrap_or(&plan.stages);
+    // Another runtime takes no record, and where standard input is the container's it cannot come there.
+    let is_kept = options.detach || options.is_attached();
+    let waits = !is_kept && options.runtime.is_none() && !options.shows(StandardStream::Stdin);
+    let mut waiting = None;
+    let begun = || {
+        waiting = waits.then(|| WaitingSpawn::start(&plan.spawn, options)).transpose()?;
+        Ok(())
+    };
+    let execution = match pipeline::execute(stages, folder, signals, begun) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
@@ -176,11 +186,11 @@ fn execute(
         let _unkept = kept.keep(&execution.record).inspect_err(|error| log::debug!("keep the record: {error:#}"));
     }
     let code = match execution.ending {
-        Ending::Done if options.detach || options.is_attached() => {
+        Ending::Done if is_kept => {
             let handed_over = detached::hand_over(plan, options, &execution.record, (claim, signals));
             return end_of(plan, options, handed_over);
         }
-        Ending::Done => return start(plan, options, signals),
+        Ending::Done => return start(plan, options, signals, waiting),
         Ending::Failed => 125,
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
@@ -211,8 +221,8 @@ fn end_of(plan: &RunPlan, options: &RunRequest, handed_over: Result<HandedOver>)
     }
 }
 
-fn start(plan: &RunPlan, options: &RunRequest, signals: &SignalFd) -> Ended {
-    let ended = foreground::run(&plan.spawn, options, signals);
+fn start(plan: &RunPlan, options: &RunRequest, signals: &SignalFd, waiting: Option<WaitingSpawn>) -> Ended {
+    let ended = foreground::run(plan, options, signals, waiting);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
         // A `spawn delete` of a container that is gone takes as long as any execution of a program; it is saved in

@@ -1,15 +1,20 @@
 //! A container that runs while `run` runs: its terminal and its signals are the user's, its exit status becomes ours.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use record::{Bundle, Id, Record};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use stage::{Process, ProcessEnd, Stage};
 use sys::ready::{after, readable};
 use sys::signal::SignalFd;
 
+use crate::plan::RunPlan;
 use crate::request::{RunRequest, StandardStream};
 
 /// How a child is waited for.
@@ -22,15 +27,62 @@ pub(crate) struct WaitManner<'a> {
     pub(crate) limit: Option<Duration>,
 }
 
-/// Runs `spawn` in the foreground and returns how it ended: as the container did.
-pub(crate) fn run(spawn: &Stage, options: &RunRequest, signals: &SignalFd) -> Result<ProcessEnd> {
+/// A `spawn` that has been started beside the stages, and waits for its record. Without one it is killed.
+pub(crate) struct WaitingSpawn {
+    process: Option<Process>,
+    record: File,
+}
+
+impl WaitingSpawn {
+    /// Starts `spawn` without the bundle, its last argument, which comes on standard input: the container has none.
+    pub(crate) fn start(spawn: &Stage, options: &RunRequest) -> Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("a pipe")?;
+        let mut waiting = spawn.clone();
+        waiting.arguments.pop();
+        Ok(Self { process: Some(start(&waiting, options, Some(read.into()))?), record: write.into() })
+    }
+
+    /// Gives it the bundle, and nothing else of the record: then it undoes no other stage, which `run` does.
+    fn go_on(mut self, plan: &RunPlan) -> Option<Process> {
+        let mut record = Record::default();
+        record.set(&Bundle(plan.bundle.clone()));
+        record.set(&Id(plan.id.clone()));
+        // How it has ended tells why it does not read.
+        let _ended = writeln!(self.record, "{}", record.to_line());
+        self.process.take()
+    }
+}
+
+impl Drop for WaitingSpawn {
+    fn drop(&mut self) {
+        if let Some(process) = &self.process {
+            process.signal(Signal::KILL);
+            // Only its end is of interest.
+            let _status = process.wait();
+        }
+    }
+}
+
+fn start(spawn: &Stage, options: &RunRequest, record: Option<Stdio>) -> Result<Process> {
     let mut command = spawn.command()?;
     hide(&mut command, options);
+    record.map(|record| command.stdin(record));
     // spawn in turn arranges that the container dies with it.
     sys::child::die_with_parent(&mut command, Signal::KILL);
     log::debug!("start {spawn}");
-    let _span = trace::span("container", spawn);
-    let process = Process::start(command)?;
+    Process::start(command)
+}
+
+/// Runs `spawn` in the foreground and returns how it ended: as the container did.
+pub(crate) fn run(
+    plan: &RunPlan,
+    options: &RunRequest,
+    signals: &SignalFd,
+    waiting: Option<WaitingSpawn>,
+) -> Result<ProcessEnd> {
+    let _span = trace::span("container", &plan.spawn);
+    let process =
+        waiting.and_then(|waiting| waiting.go_on(plan)).map_or_else(|| start(&plan.spawn, options, None), Ok)?;
     let limit = options.timeout.map(Duration::from_secs);
     // From here on every signal is the container's.
     // Before, only those that end a program were blocked; real-time signals and the rest mean something to the

@@ -48,11 +48,17 @@ struct Running {
     status: Option<ProcessEnd>,
 }
 
-/// Runs the stages, each one's stdout the next one's stdin. A signal that comes to `signals` is passed on to them.
+/// Runs the stages, each one's stdout the next one's stdin. A signal that comes to `signals` is passed on to them. `begun` is
+/// called when all of them have been started.
 ///
 /// As every stage after a failed one only complains that it got no record, just the left-most failing stage's words are
 /// shown: `pipefail`, read from the left.
-pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &SignalFd) -> Result<Execution> {
+pub(crate) fn execute(
+    stages: &[Stage],
+    folder: Option<&Folder<'_>>,
+    signals: &SignalFd,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<Execution> {
     let mut running = Vec::new();
     let mut copies = Vec::new();
     let mut input = Stdio::null();
@@ -68,17 +74,11 @@ pub(crate) fn execute(stages: &[Stage], folder: Option<&Folder<'_>>, signals: &S
                 (output, next)
             }
         };
-        match start(stage, std::mem::replace(&mut input, next), output) {
-            Ok(started) => running.push(started),
-            Err(error) => {
-                // What has started gets no reader and no next stage: it must end before the error is told.
-                for stage in &running {
-                    kill(stage);
-                }
-                return Err(error);
-            }
-        }
+        // What has started gets no reader and no next stage: it must end before the error is told.
+        let started = start(stage, std::mem::replace(&mut input, next), output);
+        running.push(started.inspect_err(|_| running.iter().for_each(kill))?);
     }
+    begun().inspect_err(|_| running.iter().for_each(kill))?;
     // The last stage's reader: else it would never see its own end.
     drop(input);
     let interrupted = {

@@ -42,6 +42,8 @@ pub(crate) struct Order {
     pub keep: bool,
     /// Have systemd make the cgroup.
     pub systemd_cgroup: bool,
+    /// The record, where it was read from standard input.
+    pub record: Option<String>,
     pub child: ChildOptions,
 }
 
@@ -68,11 +70,8 @@ pub(crate) fn create(order: &Order) -> Result<CreatedContainer> {
     if let Some(process) = config.process.as_mut().filter(|_| order.listen_fds > 0) {
         process.env.extend([format!("LISTEN_FDS={}", order.listen_fds), "LISTEN_PID=1".to_owned()]);
     }
-    // A record on stdin has been read, and a second process could not read it.
     // The copy is made here, before anything exists that a second start would find.
-    if !order.child.null_stdin {
-        guard::seal_if_watched(&config, false)?;
-    }
+    guard::seal_if_watched(&config, false, order.record.as_deref())?;
     let process = config.process()?;
     let detached = order.wait || !order.child.foreground;
     tty::check_console(process.terminal, detached, order.child.common.console_socket.is_some())?;

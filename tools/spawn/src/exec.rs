@@ -64,7 +64,7 @@ pub(crate) fn exec(container: &Container, process: &Process, options: &Exec) -> 
     }
     let config = container.config()?;
     // Before anything is opened or made: it may execute this program anew, from its first line.
-    guard::seal_if_watched(&config, true)?;
+    guard::seal_if_watched(&config, true, None)?;
     process.check()?;
     process.capabilities.iter().for_each(capability::warn_of_unknown);
     tty::check_console(process.terminal, options.detach, options.console_socket.is_some())?;

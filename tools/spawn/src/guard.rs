@@ -6,19 +6,28 @@
 //! those, and they share a pid namespace with the process that enters, the whole command runs from a sealed copy.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
 use anyhow::Context;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Capabilities, Config, NamespaceKind};
 
-/// Continues in a sealed copy of this program if others could look at it while it enters the container.
-pub(crate) fn seal_if_watched(config: &Config, entering: bool) -> anyhow::Result<()> {
+/// Continues in a sealed copy of this program if others could look at it while it enters the container. The copy finds
+/// `record` on its standard input, where this program has read it there.
+pub(crate) fn seal_if_watched(config: &Config, entering: bool, record: Option<&str>) -> anyhow::Result<()> {
     if !is_watched(config, entering) || sys::launch::is_sealed_self() {
         return Ok(());
     }
     let copy = sys::launch::sealed_self().context("copy this program into memory")?;
+    if let Some(record) = record {
+        let mut again = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
+        again.write_all(record.as_bytes()).and_then(|()| again.rewind())?;
+        rustix::stdio::dup2_stdin(&again)?;
+    }
     let arguments: Vec<CString> =
         std::env::args_os().map(|argument| CString::new(argument.into_vec())).collect::<Result<_, _>>()?;
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

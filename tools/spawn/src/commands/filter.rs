@@ -45,6 +45,7 @@ pub(crate) fn run(global: &Global, options: FilterRequest) -> anyhow::Result<Exi
     let mut order = order(global, &Create { id, bundle, common: options.common })?;
     order.child.foreground = !options.detach;
     order.child.null_stdin = from_stdin;
+    order.record = from_stdin.then(|| record.to_line());
     if let Some(note) = &note {
         // Before the start: a reader who finds no end and a process knows that the container runs, never the end of
         // the run before.

@@ -46,6 +46,7 @@ pub(super) fn order(global: &Global, options: &Create) -> anyhow::Result<Order> 
         wait: false,
         keep: false,
         systemd_cgroup: global.systemd_cgroup,
+        record: None,
         child: ChildOptions { common, rootless: is_rootless(global), ..ChildOptions::default() },
     })
 }

@@ -21,3 +21,4 @@ pub mod ready;
 pub mod signal;
 pub mod sockets;
 pub mod terminal;
+pub mod usage;

@@ -18,7 +18,8 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sys::usage::Usage;
 
 /// The variable that names the file, for the programs that this one starts.
 pub const VARIABLE: &str = "DRAYAGE_TRACE";
@@ -116,13 +117,16 @@ pub fn variable() -> Option<(&'static str, PathBuf)> {
     TRACE.read().ok()?.as_ref().map(|trace| (VARIABLE, trace.path.clone()))
 }
 
-/// Ends this process's part: a span for the whole of it, and nothing after that.
+/// Ends this process's part: a span for the whole of it, with what it has used (`cpu` in microseconds, page `faults`), and
+/// nothing after that.
 pub fn end() {
     if !ON.swap(false, Ordering::Relaxed) {
         return;
     }
     if let Some(trace) = TRACE.write().ok().and_then(|mut slot| slot.take()) {
-        trace.write(&trace.event(&trace.program, "", trace.begun), if trace.last { "\n]\n" } else { ",\n" });
+        let Usage { processor, faults } = Usage::own();
+        let used = format!(r#"{{"cpu":{},"faults":{faults}}}"#, processor.as_micros());
+        trace.write(&trace.event(&trace.program, &used, trace.begun), if trace.last { "\n]\n" } else { ",\n" });
     }
 }
 
@@ -157,7 +161,8 @@ impl Drop for Timed {
             let thread = std::thread::current();
             track(thread.name().unwrap_or("thread"));
         }
-        with(|trace| trace.write(&trace.event(name, of, *at), ",\n"));
+        let of = if of.is_empty() { String::new() } else { json!({ "of": of }).to_string() };
+        with(|trace| trace.write(&trace.event(name, &of, *at), ",\n"));
     }
 }
 
@@ -170,13 +175,13 @@ fn with(act: impl FnOnce(&Trace)) {
 }
 
 impl Trace {
-    /// A complete event (`X`), from `begun` to now.
-    fn event(&self, name: &str, of: &str, begun: Moment) -> String {
+    /// A complete event (`X`), from `begun` to now. `arguments` is a JSON object, or empty.
+    fn event(&self, name: &str, arguments: &str, begun: Moment) -> String {
         let (pid, tid) = (self.pid, rustix::thread::gettid().as_raw_pid());
         let Moment(from) = begun;
         let took = (Moment::now().0 - from).max(0.0);
         let name = Value::from(name);
-        let arguments = if of.is_empty() { String::new() } else { format!(r#","args":{{"of":{}}}"#, Value::from(of)) };
+        let arguments = if arguments.is_empty() { String::new() } else { format!(r#","args":{arguments}"#) };
         format!(r#"{{"name":{name},"ph":"X","ts":{from:.3},"dur":{took:.3},"pid":{pid},"tid":{tid}{arguments}}}"#)
     }
 

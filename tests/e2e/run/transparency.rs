@@ -75,6 +75,10 @@ fn traced(sandbox: &Sandbox) {
         assert!(object == "portmap del web" || of.iter().any(|of| of.contains(object)), "no {object} in {of:?}");
     }
     assert!(names(&events, "M", |event| &event["args"]["name"]).contains("container"));
+    // Every program says what it has used.
+    let used = |event: &&Value| event["args"]["cpu"].as_u64() > Some(0) && event["args"]["faults"].as_u64() > Some(20);
+    let processes = events.iter().filter(|event| event["name"] == "process_name").count();
+    assert_eq!(events.iter().filter(used).count(), processes);
     // Everything happens within the run.
     let whole = events.iter().find(|event| event["name"] == "run" && event["ph"] == "X").unwrap();
     let begin = |event: &Value| event["ts"].as_f64().unwrap();

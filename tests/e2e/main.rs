@@ -17,6 +17,7 @@ mod bundle;
 mod cli;
 mod compose;
 mod confine;
+mod costs;
 mod docker;
 mod faults;
 mod hosts;
@@ -72,6 +73,7 @@ fn tests() -> Vec<Test> {
         ("portmap", portmap::tests()),
         ("spawn", spawn::tests()),
         ("confine", confine::tests()),
+        ("costs", costs::tests()),
         ("security", security::tests()),
         ("keep", keep::tests()),
         ("run", run::tests()),

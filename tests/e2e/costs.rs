@@ -1,5 +1,6 @@
 //! What does not depend on a machine's load: the system calls and page faults of what is done most often, beside the ledger
-//! `costs.txt`. What costs more than 3 % above it is red until the ledger is changed, in a commit that says why.
+//! `costs.txt`. What costs more than 3 % above it is red until the ledger is changed, in a commit that says why. Another compiler
+//! than the ledger's may make programs that cost 15 % more.
 //!
 //! Instructions are not counted: these programs are built without optimisation.
 
@@ -18,9 +19,9 @@ const NEEDS: &[Need] = &[
 
 /// How often each is counted. The least counts: another processor may make one wait, and look once more.
 const RUNS: usize = 5;
-/// Waiting takes as many calls as the machine pleases.
-const WAITING: &str =
-    "!poll,ppoll,futex,wait4,waitid,rt_sigreturn,restart_syscall,nanosleep,clock_nanosleep,sched_yield";
+/// Waiting takes as many calls as the machine pleases, and so does memory where several threads want some.
+const UNCOUNTED: &str = "!poll,ppoll,futex,wait4,waitid,rt_sigreturn,restart_syscall,nanosleep,clock_nanosleep,sched_yield,\
+     brk,mmap,munmap,mprotect,mremap,madvise,rt_sigprocmask,sigaltstack";
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![test("nothing_costs_more_than_the_ledger_says", NEEDS, ledger)]
@@ -42,7 +43,7 @@ const COUNTED: [(&str, &str, &str); 7] = [
     (
         "ns list of 200",
         "",
-        "unshare --pid --fork --mount-proc sh -c 'for i in $(seq 198); do sleep 1000 & done; exec COUNT ns list' >/dev/null",
+        "unshare --pid --fork --mount-proc sh -c 'for i in $(seq 198); do sleep 1000 & done; COUNT ns list; true' >/dev/null",
     ),
     (
         "ns add and del",
@@ -62,11 +63,14 @@ fn ledger(sandbox: &Sandbox) {
     sandbox.sh(&format!("pull --quiet {reference} | unpack >image.json")).run().ok();
     sandbox.write(
         "faults.py",
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdin=subprocess.DEVNULL)\n\
-         print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt, file=open('faults', 'w'))",
+        "import os, sys; pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ)\n\
+         status, used = os.wait4(pid, 0)[1:]; print(used.ru_minflt, file=open('faults', 'w')); sys.exit(status != 0)",
     );
     let known: BTreeMap<&str, (usize, usize)> =
         include_str!("costs.txt").lines().filter(|line| !line.starts_with('#')).filter_map(row).collect();
+    let compiler = sandbox.sh("rustc --version | cut -d' ' -f-2").run().stdout;
+    let is_same = include_str!("costs.txt").lines().any(|line| line.strip_prefix("# ") == Some(compiler.trim()));
+    let most = if is_same { 103 } else { 115 };
     let (mut found, mut dearer) = (String::new(), Vec::new());
     for (name, prepare, command) in COUNTED {
         let (prepare, command) = (prepare.replace("IMAGE", reference), command.replace("IMAGE", reference));
@@ -84,18 +88,18 @@ fn ledger(sandbox: &Sandbox) {
             };
             (0..RUNS).map(count).min().unwrap()
         };
-        let calls = least(&format!("strace -f -qq -c -U calls,name -S name -e trace={WAITING} -o calls"), "calls");
+        let calls = least(&format!("strace -f -qq -c -U calls,name -S name -e trace={UNCOUNTED} -o calls"), "calls");
         let faults = least("python3 faults.py", "faults");
         found += &format!("{name}: {calls} {faults}\n");
         let (calls_known, faults_known) = known.get(name).copied().unwrap_or_default();
         for (what, count, known) in [("system calls", calls, calls_known), ("page faults", faults, faults_known)] {
-            if count * 100 > known * 103 {
+            if count * 100 > known * most {
                 dearer.push(format!("{name}: {count} {what}, {known} in tests/e2e/costs.txt"));
             }
         }
     }
     sandbox.sh("spawn delete -f up; bundle prune --all >/dev/null").run().ok();
-    assert!(dearer.is_empty(), "{}\nfound:\n{found}", dearer.join("\n"));
+    assert!(dearer.is_empty(), "{}\nfound with {compiler}{found}", dearer.join("\n"));
 }
 
 /// `NAME: SYSTEM-CALLS PAGE-FAULTS`

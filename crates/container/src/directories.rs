@@ -131,6 +131,11 @@ impl Directories {
         self.claims().join(&**id)
     }
 
+    /// Returns the directory of the records that `run` keeps for the next run of an image.
+    pub fn records(&self) -> PathBuf {
+        self.run.join("records")
+    }
+
     /// Returns the directory of the states of `spawn`: what its `--root` says otherwise.
     pub fn states(&self) -> PathBuf {
         self.run.join("spawn")

@@ -21,4 +21,3 @@ pub mod ready;
 pub mod signal;
 pub mod sockets;
 pub mod terminal;
-pub mod usage;

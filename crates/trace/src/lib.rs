@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
-use sys::usage::Usage;
 
 /// The variable that names the file, for the programs that this one starts.
 pub const VARIABLE: &str = "DRAYAGE_TRACE";
@@ -35,6 +34,8 @@ thread_local! {
 /// The trace of this process.
 struct Trace {
     file: File,
+    /// What the kernel knows of this process, opened before it may be confined.
+    stat: Option<File>,
     path: PathBuf,
     /// The process in the trace: a cloned one is a track of it.
     pid: i32,
@@ -52,7 +53,11 @@ struct Moment(f64);
 
 impl Moment {
     fn now() -> Self {
-        let now = clock_gettime(ClockId::Monotonic);
+        Self::of(ClockId::Monotonic)
+    }
+
+    fn of(clock: ClockId) -> Self {
+        let now = clock_gettime(clock);
         #[expect(clippy::cast_precision_loss, reason = "microseconds of years have room in 53 bits")]
         Self(now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3)
     }
@@ -79,7 +84,9 @@ pub fn create(program: &str, path: &Path) -> io::Result<()> {
 fn append(program: &str, path: &Path, last: bool) -> io::Result<()> {
     let file = open(path)?;
     let pid = rustix::process::getpid().as_raw_pid();
-    let trace = Trace { file, path: path.to_owned(), pid, program: program.to_owned(), begun: Moment::now(), last };
+    let stat = File::open("/proc/self/stat").ok();
+    let trace =
+        Trace { file, stat, path: path.to_owned(), pid, program: program.to_owned(), begun: Moment::now(), last };
     trace.name("process_name", pid, program);
     if let Ok(mut slot) = TRACE.write() {
         *slot = Some(trace);
@@ -124,8 +131,8 @@ pub fn end() {
         return;
     }
     if let Some(trace) = TRACE.write().ok().and_then(|mut slot| slot.take()) {
-        let Usage { processor, faults } = Usage::own();
-        let used = format!(r#"{{"cpu":{},"faults":{faults}}}"#, processor.as_micros());
+        let Moment(cpu) = Moment::of(ClockId::ProcessCPUTime);
+        let used = format!(r#"{{"cpu":{cpu:.0},"faults":{}}}"#, trace.faults().unwrap_or_default());
         trace.write(&trace.event(&trace.program, &used, trace.begun), if trace.last { "\n]\n" } else { ",\n" });
     }
 }
@@ -190,6 +197,12 @@ impl Trace {
         let (pid, name) = (self.pid, Value::from(name));
         let line = format!(r#"{{"name":"{what}","ph":"M","pid":{pid},"tid":{tid},"args":{{"name":{name}}}}}"#);
         self.write(&line, ",\n");
+    }
+
+    /// How many page faults this process has had, those that needed no disk (`proc_pid_stat(5)`, minflt).
+    fn faults(&self) -> Option<u64> {
+        let stat = io::read_to_string(self.stat.as_ref()?).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(7)?.parse().ok()
     }
 
     fn write(&self, event: &str, after: &str) {

@@ -53,7 +53,7 @@ impl KeptRecord {
         let words = format!("{pull} | {unpack} ({})", cli::config_home().display());
         let boot = sys::file::read_once("/proc/sys/kernel/random/boot_id").ok()?;
         let name = format!("{:08x}.json", container::hash(words.as_bytes()));
-        let path = plan.directories.run().join("records").join(name);
+        let path = plan.directories.records().join(name);
         let mut basis = Basis { words, boot, files: Vec::new() };
         let is_good = basis.is_that_of(&path);
         if !is_good {
@@ -112,15 +112,15 @@ fn basis_of(record: &Path) -> PathBuf {
 fn files(directories: &Directories) -> Option<Vec<PathBuf>> {
     let layout = directories.layout();
     let mut files = vec![layout.join("index.json"), layout.join("blobs/sha256")];
-    for directory in [PathBuf::from("/etc"), cli::config_home()].map(|config| config.join("containers")) {
-        let (policy, more) = (directory.join("policy.json"), directory.join("registries.conf.d"));
+    for config in [PathBuf::from("/etc"), cli::config_home()] {
+        let names = ["policy.json", "registries.conf.d", "registries.conf"];
+        let [policy, more, main] = names.map(|name| config.join(format!("containers/{name}")));
         let text = sys::file::there(fs::read(&policy)).ok()?;
         if !text.is_none_or(|text| serde_json::from_slice(&text).is_ok_and(|policy| demands_nothing(&policy))) {
             return None;
         }
-        let entries = sys::file::there(fs::read_dir(&more)).ok()?.into_iter().flatten().flatten();
-        files.extend(entries.map(|entry| entry.path()));
-        files.extend([policy, more, directory.join("registries.conf")]);
+        files.extend(sys::file::there(fs::read_dir(&more)).ok()?.into_iter().flatten().flatten().map(|it| it.path()));
+        files.extend([policy, more, main]);
     }
     Some(files)
 }

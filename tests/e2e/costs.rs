@@ -71,7 +71,7 @@ fn ledger(sandbox: &Sandbox) {
     let compiler = sandbox.sh("rustc --version | cut -d' ' -f-2").run().stdout;
     let is_same = include_str!("costs.txt").lines().any(|line| line.strip_prefix("# ") == Some(compiler.trim()));
     let most = if is_same { 103 } else { 115 };
-    let (mut found, mut dearer) = (String::new(), Vec::new());
+    let (mut found, mut dearer) = (Vec::new(), Vec::new());
     for (name, prepare, command) in COUNTED {
         let (prepare, command) = (prepare.replace("IMAGE", reference), command.replace("IMAGE", reference));
         sandbox.sh(&prepare).run().ok();
@@ -90,7 +90,7 @@ fn ledger(sandbox: &Sandbox) {
         };
         let calls = least(&format!("strace -f -qq -c -U calls,name -S name -e trace={UNCOUNTED} -o calls"), "calls");
         let faults = least("python3 faults.py", "faults");
-        found += &format!("{name}: {calls} {faults}\n");
+        found.push(format!("{name}: {calls} {faults}"));
         let (calls_known, faults_known) = known.get(name).copied().unwrap_or_default();
         for (what, count, known) in [("system calls", calls, calls_known), ("page faults", faults, faults_known)] {
             if count * 100 > known * most {
@@ -99,7 +99,7 @@ fn ledger(sandbox: &Sandbox) {
         }
     }
     sandbox.sh("spawn delete -f up; bundle prune --all >/dev/null").run().ok();
-    assert!(dearer.is_empty(), "{}\nfound with {compiler}{found}", dearer.join("\n"));
+    assert!(dearer.is_empty(), "{}\nfound with {compiler}{}", dearer.join("\n"), found.join("\n"));
 }
 
 /// `NAME: SYSTEM-CALLS PAGE-FAULTS`

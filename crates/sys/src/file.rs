@@ -91,7 +91,7 @@ pub fn there<T, E: Into<io::Error>>(result: Result<T, E>) -> io::Result<Option<T
 /// Tells whether an open file is the one that is found at its path `now`: somebody may have removed or replaced it.
 pub fn is_same(file: &File, now: io::Result<Metadata>) -> io::Result<bool> {
     let ours = file.metadata()?;
-    Ok(known(now)?.is_some_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())))
+    Ok(there(now)?.is_some_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())))
 }
 
 /// Tells whether something may have that name: an error is not that nothing has it.

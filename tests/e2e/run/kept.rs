@@ -6,6 +6,7 @@ use crate::support::{Sandbox, Test, image, test};
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("a_warm_run_begins_with_the_kept_record", PIPELINE, kept),
+        test("a_run_on_a_terminal_keeps_its_record_too", PIPELINE, terminal),
         test("a_kept_record_ends_with_any_change_of_what_it_is_made_from", PIPELINE, changes),
         test("no_record_is_kept_where_an_image_must_be_signed", PIPELINE, signed),
         test("no_record_is_kept_where_pull_warns", PIPELINE, warned),
@@ -32,13 +33,20 @@ fn kept(sandbox: &Sandbox) {
     assert_eq!(pulls(sandbox, "--pull never"), "1 0 ");
     let first = "head -n 1 | grep '^# run begins with bundle: .*/records/.*json has what pull and unpack would print$'";
     sandbox.sh(&format!("{} | {first}", busybox("--print --pull never", "true"))).run().ok();
-    let record = "cat state/run/records/*.json | sort -u; pull --policy missing IMAGE | unpack";
+    let record = "jq -j .record state/run/records/*.json | sort -u; pull --policy missing IMAGE | unpack";
     let lines = sandbox.sh(&record.replace("IMAGE", &image("busybox").reference)).run().ok().stdout;
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(lines, [lines[0]; 2]);
     sandbox.sh("stat -c %a state/run/records").run().ok().stdout_is("700\n");
     let container = "run -d --name web --network none IMAGE sleep 100; unpack diff web; keep rm -f web";
     sandbox.sh(&container.replace("IMAGE", &image("busybox").reference)).run().ok().stdout_is("web\nweb\n");
+}
+
+fn terminal(sandbox: &Sandbox) {
+    // The first fetches and extracts the image.
+    let run = format!("script -qec '{}' /dev/null", busybox("", "true"));
+    sandbox.sh(&format!("{run} && {run}")).run().ok();
+    sandbox.sh(&(traced("") + "true")).run().ok().stdout_is("0\n");
 }
 
 fn changes(sandbox: &Sandbox) {
@@ -49,14 +57,14 @@ fn changes(sandbox: &Sandbox) {
     for change in [
         &format!("pull --quiet {other} >/dev/null"),
         &format!("pull rm {other} >/dev/null"),
-        "pull gc --grace 0 >/dev/null",
         &format!("chmod 700 {layer}; chmod 755 {layer}"),
         &format!("rm -r {layer}"),
         "rm -r state/layers",
-        "echo '{' >state/run/records/$(ls state/run/records | grep -m 1 json)",
-        "for basis in state/run/records/*.basis; do echo '{}' >$basis; done",
-        "sed -i 's/\"boot\":\"[^\"]*/\"boot\":\"another/' state/run/records/*.basis",
-        "rm state/run/records/*.json",
+        "for record in state/run/records/*; do echo '{}' >$record; done",
+        "sed -i 's/\"boot\":\"[^\"]*/\"boot\":\"another/' state/run/records/*",
+        "run --gc; ! ls -d state/run/records",
+        "for blob in $(grep -l '\"rootfs\"' state/oci/blobs/sha256/*); do echo damaged >>$blob; done",
+        "chmod 755 state/layers",
         "echo >$HOME/.config/containers/registries.conf",
         "echo >$HOME/.config/containers/registries.conf.d/x.conf",
         "echo '#' >$HOME/.config/containers/registries.conf.d/x.conf",

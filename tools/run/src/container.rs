@@ -47,9 +47,9 @@ pub(crate) fn run(options: &RunRequest) -> Result<ExitCode> {
     };
     let plan = plan::plan(options, &id, owner)?;
     if options.print {
-        let kept = KeptRecord::find(&plan, options);
-        let begins = kept.as_ref().and_then(KeptRecord::path).map_or_else(String::new, |path| {
-            format!("# run begins with bundle: {} has what pull and unpack would print\n", path.display())
+        let kept = KeptRecord::find(&plan, options).filter(|kept| kept.is_good);
+        let begins = kept.map_or_else(String::new, |kept| {
+            format!("# run begins with bundle: {} has what pull and unpack would print\n", kept.path.display())
         });
         io::stdout().write_all((begins + &script::script(&plan, options)).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
@@ -161,8 +161,9 @@ fn execute(
     (claim, signals): (&Claim, &SignalFd),
 ) -> Ended {
     let kept = KeptRecord::find(plan, options);
-    let shortened = kept.as_ref().and_then(|kept| kept.shorten(&plan.stages));
-    let stages = shortened.as_ref().unwrap_or(&plan.stages);
+    let input = kept.as_ref().and_then(KeptRecord::open);
+    // Without the two stages that it stands for.
+    let (is_warm, stages) = (input.is_some(), &plan.stages[if input.is_some() { 2 } else { 0 }..]);
     // Another runtime takes no record, and where standard input is the container's it cannot come there.
     let is_kept = options.detach || options.is_attached();
     let waits = !is_kept && options.runtime.is_none() && !options.shows(StandardStream::Stdin);
@@ -171,7 +172,7 @@ fn execute(
         waiting = waits.then(|| WaitingSpawn::start(&plan.spawn, options)).transpose()?;
         Ok(())
     };
-    let execution = match pipeline::execute(stages, folder, signals, begun) {
+    let execution = match pipeline::execute(stages, input, folder, signals, begun) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
@@ -181,7 +182,7 @@ fn execute(
     if container::flush_note().exists() {
         put_ports_back(options).unwrap_or_else(|error| log::warn!("{error:#}"));
     }
-    if let (Some(kept), None, Ending::Done, true) = (kept, shortened, &execution.ending, execution.is_silent) {
+    if let (Some(kept), false, Ending::Done, true) = (kept, is_warm, &execution.ending, execution.is_silent) {
         // Without it the next run executes them again.
         let _unkept = kept.keep(&execution.record).inspect_err(|error| log::debug!("keep the record: {error:#}"));
     }
@@ -194,6 +195,7 @@ fn execute(
         Ending::Failed => 125,
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
+    drop(waiting);
     Ended { code: Ok(code), started: false, rest: Rest::of(&undo_of(plan, &execution.completed)) }
 }
 
@@ -255,6 +257,9 @@ fn sweep(options: &RunRequest) -> Result<ExitCode> {
         writeln!(io::stdout(), "{id}")?;
     }
     undo::sweep_removed(&directories)?;
+    // They are made again, and nobody else counts them.
+    let records = directories.records();
+    sys::file::there(std::fs::remove_dir_all(&records)).with_context(|| format!("remove {}", records.display()))?;
     put_ports_back(options)?;
     Ok(if swept.iter().any(|swept| swept.failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,41 +1,49 @@
 //! Kept records: what `pull | unpack` has printed for an image, so that the next run of it executes neither of them.
 //!
-//! A kept record stands for both while everything that they would look at is as it was: the layout's index, its blobs and
-//! each layer, and the files that say what a name stands for and who may be trusted. It ends with the boot, as after a power
-//! cut a layer may be less than its directory says.
+//! A kept record stands for both while everything that they would look at is as it was: the layout's index, the manifest and
+//! the config, each layer, and the files that say what a name stands for and who may be trusted. It ends with the boot, as
+//! after a power cut a layer may be less than its directory says, and with the version of these programs.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use container::Directories;
 use record::{Image, Record, Rootfs};
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stage::{Stage, Tool};
+use stage::Tool;
 
 use crate::plan::RunPlan;
 use crate::request::RunRequest;
 
-/// What a kept record is made from.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Basis {
-    /// The two command lines, and where the user's configuration is.
+/// This machine's architecture, as images call it.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+/// The file of a kept record.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// The two command lines, and where what they look at is.
     words: String,
     boot: String,
     /// Files and directories, and what they were: empty for one that was not there.
     files: Vec<(PathBuf, String)>,
+    record: String,
 }
 
 /// The record of a run's image, kept or to be kept.
 #[derive(Debug)]
 pub(crate) struct KeptRecord {
-    path: PathBuf,
-    basis: Basis,
+    /// Where it is kept.
+    pub(crate) path: PathBuf,
+    kept: Kept,
     layout: PathBuf,
-    is_good: bool,
+    layers: PathBuf,
+    /// Whether a platform was asked for.
+    is_of_platform: bool,
+    pub(crate) is_good: bool,
 }
 
 impl KeptRecord {
@@ -50,79 +58,75 @@ impl KeptRecord {
         {
             return None;
         }
-        let words = format!("{pull} | {unpack} ({})", cli::config_home().display());
+        let directories = &plan.directories;
+        let (data, config) = (directories.data().display(), cli::config_home());
+        let words = format!("{pull} | {unpack} ({data}, {}, {})", config.display(), env!("CARGO_PKG_VERSION"));
         let boot = sys::file::read_once("/proc/sys/kernel/random/boot_id").ok()?;
-        let name = format!("{:08x}.json", container::hash(words.as_bytes()));
-        let path = plan.directories.records().join(name);
-        let mut basis = Basis { words, boot, files: Vec::new() };
-        let is_good = basis.is_that_of(&path);
+        let path = directories.records().join(format!("{:08x}.json", container::hash(words.as_bytes())));
+        let read = || serde_json::from_slice::<Kept>(&sys::file::read_regular(&path).ok()?).ok();
+        let same = |(path, was): &(PathBuf, String)| identity(path).is_ok_and(|is| is == *was);
+        let good = read().filter(|kept| kept.words == words && kept.boot == boot && kept.files.iter().all(same));
+        let is_good = good.is_some();
+        let kept = good.unwrap_or(Kept { words, boot, files: Vec::new(), record: String::new() });
+        let (layout, layers) = (directories.layout(), directories.layers());
+        let mut record = Self { path, kept, layout, layers, is_of_platform: options.platform.is_some(), is_good };
         if !is_good {
-            // Before the stages look: what changes meanwhile makes the record one that is not good.
-            basis.files = looked_at(files(&plan.directories)?).ok()?;
+            // Before the stages look.
+            record.kept.files = record.looked_at()?;
         }
-        Some(Self { path, basis, layout: plan.directories.layout(), is_good })
+        Some(record)
     }
 
-    /// Returns the record's file, where it is good.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        self.is_good.then_some(&self.path)
+    /// Returns the record as the next stage's standard input, where it is good.
+    pub(crate) fn open(&self) -> Option<File> {
+        let mut file = File::from(memfd_create("record", MemfdFlags::CLOEXEC).ok().filter(|_| self.is_good)?);
+        file.write_all(self.kept.record.as_bytes()).and_then(|()| file.rewind()).ok().map(|()| file)
     }
 
-    /// Returns the stages of a run that begins with the kept record, where that is good.
-    pub(crate) fn shorten(&self, stages: &[Stage]) -> Option<Vec<Stage>> {
-        let (path, mut stages) = (self.path()?, stages[2..].to_vec());
-        stages.first_mut()?.arguments.insert(0, path.into());
-        Some(stages)
-    }
-
-    /// Keeps the record of a run that has begun with `pull`; `last` is what its last stage has printed.
+    /// Keeps the record of a run that has begun with `pull`; `last` is what its last stage has printed. Nothing is kept where
+    /// something has changed meanwhile, as it has where the image was fetched.
     pub(crate) fn keep(mut self, mut last: &File) -> Result<()> {
         let mut text = Vec::new();
         last.read_to_end(&mut text).and_then(|_| last.rewind())?;
         let last = Record::parse(&text, "the record")?;
         let (image, rootfs): (Image, Rootfs) = (last.part()?, last.part()?);
-        if image.layout != self.layout {
+        // On a terminal it is not known whether `pull` has warned of another machine's image, which it does each time.
+        let platform = image.manifest.get("platform").and_then(|platform| platform.get("architecture"));
+        let is_silent = self.is_of_platform || platform.is_some_and(|architecture| architecture == ARCHITECTURE);
+        if !is_silent || image.layout != self.layout || self.looked_at().as_ref() != Some(&self.kept.files) {
             return Ok(());
         }
+        let blob = |descriptor: Option<&Value>| {
+            let digest = descriptor.and_then(|descriptor| descriptor.get("digest")?.as_str()).context("no digest")?;
+            anyhow::Ok(self.layout.join("blobs").join(digest.replace(':', "/")))
+        };
+        let manifest = blob(Some(&Value::Object(image.manifest.clone())))?;
+        let config = blob(serde_json::from_slice::<Value>(&fs::read(&manifest)?)?.get("config"))?;
+        let more = rootfs.layers.iter().flatten().cloned().chain([manifest, config]);
+        self.kept.files.extend(identities(more)?);
         let mut record = Record::default();
         record.set(&image);
         record.set(&rootfs);
-        let directory = self.path.parent().context("no directory")?;
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        output::write(&self.path, (record.to_line() + "\n").as_bytes())?;
-        self.basis.files.extend(looked_at(rootfs.layers.into_iter().flatten().chain([self.path.clone()]))?);
-        Ok(output::write(&basis_of(&self.path), &serde_json::to_vec(&self.basis)?)?)
+        self.kept.record = record.to_line() + "\n";
+        DirBuilder::new().recursive(true).mode(0o700).create(self.path.parent().context("no directory")?)?;
+        Ok(output::write(&self.path, &serde_json::to_vec(&self.kept)?)?)
     }
-}
 
-impl Basis {
-    /// Tells whether the record of that path was made from the same, and all of it is still as it was.
-    fn is_that_of(&self, path: &Path) -> bool {
-        let read = || serde_json::from_slice::<Self>(&sys::file::read_regular(&basis_of(path)).ok()?).ok();
-        let same = |(path, was): &(PathBuf, String)| identity(path).is_ok_and(|is| is == *was);
-        read().is_some_and(|it| it.words == self.words && it.boot == self.boot && it.files.iter().all(same))
-    }
-}
-
-fn basis_of(record: &Path) -> PathBuf {
-    record.with_extension("basis")
-}
-
-/// Returns what `pull` looks at; `None` where an image must be signed, which is looked at each time.
-fn files(directories: &Directories) -> Option<Vec<PathBuf>> {
-    let layout = directories.layout();
-    let mut files = vec![layout.join("index.json"), layout.join("blobs/sha256")];
-    for config in [PathBuf::from("/etc"), cli::config_home()] {
-        let names = ["policy.json", "registries.conf.d", "registries.conf"];
-        let [policy, more, main] = names.map(|name| config.join(format!("containers/{name}")));
-        let text = sys::file::there(fs::read(&policy)).ok()?;
-        if !text.is_none_or(|text| serde_json::from_slice(&text).is_ok_and(|policy| demands_nothing(&policy))) {
-            return None;
+    /// Looks at what `pull` and `unpack` look at for any image; `None` where it must be signed, which is looked at each time.
+    fn looked_at(&self) -> Option<Vec<(PathBuf, String)>> {
+        let mut files = vec![self.layout.join("index.json"), self.layers.clone()];
+        for config in [PathBuf::from("/etc"), cli::config_home()] {
+            let names = ["policy.json", "registries.conf.d", "registries.conf"];
+            let [policy, more, main] = names.map(|name| config.join(format!("containers/{name}")));
+            let text = sys::file::there(fs::read(&policy)).ok()?;
+            if !text.is_none_or(|text| serde_json::from_slice(&text).is_ok_and(|policy| demands_nothing(&policy))) {
+                return None;
+            }
+            let entries = sys::file::there(fs::read_dir(&more)).ok()?.into_iter().flatten().flatten();
+            files.extend(entries.map(|entry| entry.path()).chain([policy, more, main]));
         }
-        files.extend(sys::file::there(fs::read_dir(&more)).ok()?.into_iter().flatten().flatten().map(|it| it.path()));
-        files.extend([policy, more, main]);
+        identities(files).ok()
     }
-    Some(files)
 }
 
 /// Tells whether a policy takes every image as it is (containers-policy.json(5)).
@@ -137,7 +141,7 @@ fn demands_nothing(policy: &Value) -> bool {
     }
 }
 
-fn looked_at(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Vec<(PathBuf, String)>> {
+fn identities(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Vec<(PathBuf, String)>> {
     paths.into_iter().map(|path| identity(&path).map(|identity| (path, identity))).collect()
 }
 

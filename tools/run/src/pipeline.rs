@@ -25,7 +25,7 @@ pub(crate) struct Execution {
     pub(crate) ending: Ending,
     /// What the last stage printed.
     pub(crate) record: File,
-    /// Whether it is known that no stage has said anything.
+    /// Whether the first two stages, `pull` and `unpack`, have said nothing, as far as that is known.
     pub(crate) is_silent: bool,
 }
 
@@ -48,20 +48,21 @@ struct Running {
     status: Option<ProcessEnd>,
 }
 
-/// Runs the stages, each one's stdout the next one's stdin. A signal that comes to `signals` is passed on to them. `begun` is
+/// Runs the stages, each one's stdout the next one's stdin, and `input` the first one's. A signal that comes to `signals` is passed on to them. `begun` is
 /// called when all of them have been started.
 ///
 /// As every stage after a failed one only complains that it got no record, just the left-most failing stage's words are
 /// shown: `pipefail`, read from the left.
 pub(crate) fn execute(
     stages: &[Stage],
+    input: Option<File>,
     folder: Option<&Folder<'_>>,
     signals: &SignalFd,
     begun: impl FnOnce() -> Result<()>,
 ) -> Result<Execution> {
     let mut running = Vec::new();
     let mut copies = Vec::new();
-    let mut input = Stdio::null();
+    let mut input = input.map_or_else(Stdio::null, Stdio::from);
     let mut record = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
     for (position, stage) in stages.iter().enumerate() {
         let last = position + 1 == stages.len();
@@ -94,7 +95,7 @@ pub(crate) fn execute(
         .map(|stage| stage.tool)
         .collect();
     let failed = report(&mut running)?;
-    let is_silent = running.iter().all(|stage| stage.words.as_ref().is_some_and(is_empty));
+    let is_silent = running.iter().take(2).all(|stage| stage.words.as_ref().is_none_or(is_empty));
     let ending = match interrupted {
         Some(signal) => Ending::Interrupted(signal),
         None if failed => Ending::Failed,

@@ -48,7 +48,10 @@ impl Store {
         let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+            // Only if need be: it changes the directory's ctime, by which `run` knows that nobody has been at it.
+            if path.metadata()?.permissions().mode() & 0o7777 != 0o700 {
+                fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+            }
             ["sha256", "sha512", "chains", "parents", "tmp"]
                 .iter()
                 .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))

@@ -346,7 +346,6 @@ impl<'a> Lifetime<'a> {
         self.conclude(ended, pause);
     }
 
-    /// What was to end a container that has ended must not meet the next one of its name.
     /// What was to end a container that has ended must not meet the next one of its name. They are our children:
     /// their numbers are theirs until the loop has reaped them.
     fn kill_errands(&mut self) {

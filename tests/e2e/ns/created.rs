@@ -24,7 +24,7 @@ ip -n out route add default via 192.0.2.1; ip -n out route add default via fd00:
 reaches() { ip netns exec $1 python3 -c '
 import socket, sys
 family = socket.AF_INET6 if sys.argv[1].count(chr(58)) else socket.AF_INET
-client = socket.socket(family); client.settimeout(1)
+client = socket.socket(family); client.settimeout(2.5)
 try: client.connect((sys.argv[1], 9))
 except ConnectionRefusedError: pass
 except OSError: sys.exit(1)' $2; }";

@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Test> {
 /// Whether a container gets an answer from an address, if only that nobody listens there.
 const REACHES: &str = r"reaches() { ip netns exec $1 python3 -c '
 import socket, sys
-client = socket.socket(); client.settimeout(1)
+client = socket.socket(); client.settimeout(2.5)
 try: client.connect((sys.argv[1], 9))
 except ConnectionRefusedError: pass
 except OSError: sys.exit(1)' $2; }";

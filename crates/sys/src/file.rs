@@ -1,7 +1,7 @@
 //! Small files of the kernel's and of our own, with the fewest calls, and descriptors that need no closing.
 
 use std::fs::{DirEntry, File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
 use rustix::io::Errno;
 
 /// Reads a file that one read gives whole: those of procfs and cgroups do, and have no size that could be asked for.
@@ -86,6 +86,14 @@ pub fn there<T, E: Into<io::Error>>(result: Result<T, E>) -> io::Result<Option<T
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
+}
+
+/// Returns a file in memory with these bytes, to be read from its beginning: a program's standard input, say.
+pub fn in_memory(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Tells whether an open file is the one that is found at its path `now`: somebody may have removed or replaced it.

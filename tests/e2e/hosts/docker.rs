@@ -2,7 +2,7 @@
 
 use super::Host;
 use crate::security::lent_words;
-use crate::support::{Need, Outcome, Sandbox, Test, test, wait_for};
+use crate::support::{Need, Outcome, Running, Sandbox, Test, test, wait_for};
 use rustix::process::Signal;
 
 const NEEDS: &[Need] = &[
@@ -42,15 +42,22 @@ fn docker(sandbox: &Sandbox, script: &str) -> Outcome {
     docker_with(sandbox, "", &[], script)
 }
 
+/// Starts a daemon, and waits until it answers.
+#[track_caller]
+pub(super) fn dockerd(sandbox: &Sandbox, options: &[&str]) -> Running {
+    let words = ["dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"];
+    let daemon = sandbox.cmd(&[&words, options].concat()).start();
+    wait_for("dockerd", || (sandbox.run(&["docker", "version"]).code() == 0).then_some(()));
+    daemon
+}
+
 /// Does so on a host that is prepared, with more options for the daemon.
 #[track_caller]
 fn docker_with(sandbox: &Sandbox, prepare: &str, options: &[&str], script: &str) -> Outcome {
     let host = Host::new(sandbox);
     host.install("/etc/docker/daemon.json", "");
     host.ok(prepare);
-    let words = ["dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"];
-    let daemon = sandbox.cmd(&[&words, options].concat()).start();
-    wait_for("dockerd", || (sandbox.run(&["docker", "version"]).code() == 0).then_some(()));
+    let daemon = dockerd(sandbox, options);
     let script = format!(
         "docker info --format '{{{{.DefaultRuntime}}}}'
         docker import -c 'CMD [\"sleep\", \"1000\"]' layer.tar bb >/dev/null

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use rustix::process::Signal;
 
 use super::Host;
-use crate::support::{Need, Sandbox, Test, source, test, wait_for};
+use super::docker::dockerd;
+use super::podman::{CONTAINERS, PODMAN as ENGINE};
+use crate::support::{Need, Sandbox, Test, source, test};
 
 const DOCKER: &[Need] = &[
     Need::NetNs,
@@ -126,9 +128,7 @@ const MOUNTS: &str = "-v $(readlink -f tools):/tools:ro -v $PWD/job:/job:ro";
 fn docker(sandbox: &Sandbox) {
     let host = host(sandbox);
     host.install("/etc/docker/daemon.json", "");
-    let words = ["dockerd", "--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"];
-    let daemon = sandbox.cmd(&words).start();
-    wait_for("dockerd", || (sandbox.run(&["docker", "version"]).code() == 0).then_some(()));
+    let daemon = dockerd(sandbox, &[]);
     host.ok("docker import layer.tar bb");
     compare(&host, "docker", |command| format!("{command} --rm {} {MOUNTS} bb sh /job/job", runtime(command)));
     host.ok("docker volume ls -q | xargs -r docker volume rm");
@@ -136,10 +136,6 @@ fn docker(sandbox: &Sandbox) {
     daemon.wait().ok();
     host.down();
 }
-
-const ENGINE: &str = "export DISABLE_HC_SYSTEMD=true PODMAN_IGNORE_CGROUPSV1_WARNING=true
-    unset DRAYAGE_ROOT
-    podman() { command podman --cgroup-manager cgroupfs --events-backend file --log-level error \"$@\"; }";
 
 fn podman(sandbox: &Sandbox) {
     in_podman(sandbox, "podman");
@@ -155,7 +151,7 @@ fn pod(sandbox: &Sandbox) {
 #[track_caller]
 fn in_podman(sandbox: &Sandbox, place: &str) -> String {
     let host = host(sandbox);
-    host.install("/etc/containers/containers.conf", LIMITS);
+    host.install("/etc/containers/containers.conf", CONTAINERS);
     let prepare = "podman pull -q oci-archive:image.tar >/dev/null; podman tag $(podman images -q) localhost/bb";
     host.ok(&format!("{ENGINE}\n{prepare}"));
     let options = |command: &str| format!("--rm --network none {} {MOUNTS}", runtime(command));
@@ -165,9 +161,6 @@ fn in_podman(sandbox: &Sandbox, place: &str) -> String {
     host.down();
     output
 }
-
-/// There may be no right to raise limits here.
-const LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\npids_limit = 0\n";
 
 fn rootless(sandbox: &Sandbox) {
     let host = host(sandbox);

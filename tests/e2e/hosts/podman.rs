@@ -40,7 +40,7 @@ const ROOTLESS: &[Need] = &[
 
 /// What no file of an operator's has to say: there is no systemd here, and maybe no right to raise limits, or cgroup v1, of
 /// which podman 5 says on each terminal that it is old.
-const PODMAN: &str = r#"
+pub(super) const PODMAN: &str = r#"
     # conmon, which creates, gets little of the environment, and podman, which starts, all: DRAYAGE_ROOT would part the two.
     unset DRAYAGE_ROOT
     export DISABLE_HC_SYSTEMD=true PODMAN_IGNORE_CGROUPSV1_WARNING=true
@@ -48,7 +48,7 @@ const PODMAN: &str = r#"
     bb=localhost/busybox:1
 "#;
 
-const CONTAINERS: &str = r#"
+pub(super) const CONTAINERS: &str = r#"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 log_driver = "k8s-file"

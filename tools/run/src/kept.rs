@@ -5,13 +5,12 @@
 //! after a power cut a layer may be less than its directory says, and with the version of these programs.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use record::{Image, Record, Rootfs};
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stage::Tool;
@@ -79,8 +78,7 @@ impl KeptRecord {
 
     /// Returns the record as the next stage's standard input, where it is good.
     pub(crate) fn open(&self) -> Option<File> {
-        let mut file = File::from(memfd_create("record", MemfdFlags::CLOEXEC).ok().filter(|_| self.is_good)?);
-        file.write_all(self.kept.record.as_bytes()).and_then(|()| file.rewind()).ok().map(|()| file)
+        self.is_good.then(|| sys::file::in_memory("record", self.kept.record.as_bytes()).ok())?
     }
 
     /// Keeps the record of a run that has begun with `pull`; `last` is what its last stage has printed. Nothing is kept where

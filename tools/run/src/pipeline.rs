@@ -48,8 +48,8 @@ struct Running {
     status: Option<ProcessEnd>,
 }
 
-/// Runs the stages, each one's stdout the next one's stdin, and `input` the first one's. A signal that comes to `signals` is passed on to them. `begun` is
-/// called when all of them have been started.
+/// Runs the stages, each one's stdout the next one's stdin, and `input` the first one's. A signal that comes to `signals` is
+/// passed on to them. `begun` is called when all of them have been started.
 ///
 /// As every stage after a failed one only complains that it got no record, just the left-most failing stage's words are
 /// shown: `pipefail`, read from the left.

@@ -6,13 +6,10 @@
 //! those, and they share a pid namespace with the process that enters, the whole command runs from a sealed copy.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 
 use anyhow::Context;
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Capabilities, Config, NamespaceKind};
 
@@ -24,9 +21,7 @@ pub(crate) fn seal_if_watched(config: &Config, entering: bool, record: Option<&s
     }
     let copy = sys::launch::sealed_self().context("copy this program into memory")?;
     if let Some(record) = record {
-        let mut again = File::from(memfd_create("record", MemfdFlags::CLOEXEC)?);
-        again.write_all(record.as_bytes()).and_then(|()| again.rewind())?;
-        rustix::stdio::dup2_stdin(&again)?;
+        rustix::stdio::dup2_stdin(sys::file::in_memory("record", record.as_bytes())?)?;
     }
     let arguments: Vec<CString> =
         std::env::args_os().map(|argument| CString::new(argument.into_vec())).collect::<Result<_, _>>()?;

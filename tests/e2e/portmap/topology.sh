@@ -21,8 +21,9 @@ get() { python3 client.py "$@"; }
 in_ns() { ns=$1; shift; ip netns exec $ns python3 client.py "$@"; }
 down() {
   kill $server; wait $server 2>/dev/null || :
+  # Not left to the end of their namespaces, for which a socket that TCP has not closed yet may wait for minutes.
+  for link in ext0 v1 v2 br0; do ip link del $link 2>/dev/null || :; done
   for n in rc c1 c2; do ip netns del $n; done
-  ip link del ext0 2>/dev/null || :; ip link del br0
 }
 ip netns exec c1 python3 server.py tcp:80 tcp:7005 udp:53 > server.out & server=$!
 until grep -q ready server.out; do :; done

@@ -87,7 +87,7 @@ fn odd(sandbox: &Sandbox, first: u32) {
     sandbox.write(
         "one",
         r"set -o pipefail; exec 2>ours/$1.said
-        pull -q oci:odd:$1 | unpack --no-sync $2 $3 | bundle --id c$1 -- true >/dev/null; echo $? >ours/$1.code
+        pull -q oci:odd:$1 | unpack $2 $3 | bundle --id c$1 -- true >/dev/null; echo $? >ours/$1.code
         exec >/dev/null 2>theirs/$1.said
         skopeo copy -q oci:odd:$1 oci:copies/$1:x && umoci raw unpack --image copies/$1:x theirs/$1; echo $? >theirs/$1.code",
     );

@@ -14,6 +14,7 @@ const HOSTILE: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("
 const IMAGES: &[Need] = &[Need::Registry];
 const OVERLAY: &[Need] = &[Need::Registry, Need::Overlay];
 const DEPENDENT: &[Need] = &[Need::Overlay, Need::Program("python3"), Need::Program("umoci"), Need::Program("zstd")];
+const WRITTEN: &[Need] = &[Need::Registry, Need::Program("strace")];
 const USER: &[Need] = &[Need::Registry, Need::Program("newuidmap"), Need::Program("setpriv"), Need::Program("unshare")];
 const USERS_OVERLAY: &[Need] = &[Need::Registry, Need::Overlay, Need::Program("setpriv"), Need::Program("unshare")];
 const MEMORY: &[Need] = &[Need::Root, Need::Program("python3"), Need::Program("zstd")];
@@ -28,6 +29,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("a_layer_that_depends_on_lower_ones_equals_umocis", DEPENDENT, dependent),
         test("two_runs_at_once_share_the_work", IMAGES, at_once),
         test("a_killed_run_leaves_what_the_next_one_sweeps", IMAGES, killed),
+        test("a_layer_that_the_disk_may_lack_is_extracted_again", OVERLAY, unwritten),
+        test("layers_are_written_to_the_disk_and_errors_told", WRITTEN, written),
         test("interrupted_it_leaves_nothing_in_the_store", IMAGES, |it| interrupted(it, &[])),
         test("interrupted_it_leaves_nothing_beside_the_tree", IMAGES, |it| interrupted(it, &["--flat", "tree"])),
         test("a_blob_that_never_arrives_is_an_error", IMAGES, never_arrives),
@@ -245,6 +248,46 @@ fn killed(sandbox: &Sandbox) {
     let record = sandbox.run(&["unpack", "record"]).ok().json();
     assert!(names(sandbox, "state/layers/tmp").is_empty());
     assert!(sandbox.exists(layers(&record).last().unwrap()));
+}
+
+/// Since a boot that has not seen them on the disk; a test gives the machine another boot by its id.
+fn unwritten(sandbox: &Sandbox) {
+    let image = image("busybox").reference;
+    let script = format!(
+        "echo one >boot; mount --bind boot /proc/sys/kernel/random/boot_id
+        lower() {{ echo state/layers/sha256/*[!t]; }}
+        look() {{ cat $(lower)/etc/hostname.x 2>/dev/null || echo whole; ls state/layers/unwritten | cut -d. -f1,2; }}
+        run -d --name web --network none {image} sleep 100; until [ -z \"$(ls state/layers/unwritten)\" ]; do :; done
+        >state/layers/unwritten/one.sha256.$(basename $(lower)); echo torn >$(lower)/etc/hostname.x; keep stop -t 0 web
+        echo in the same boot; pull {image} | unpack >/dev/null; look
+        echo two >boot
+        keep start web 2>&1 | sed s,.*machine,machine,; unpack diff web 2>&1 | sed s,.*machine,machine,
+        run --rm --network none {image} cat /etc/hostname.x 2>&1 | grep -o 'No such file'
+        until [ -z \"$(ls state/layers/unwritten)\" ]; do :; done; look
+        keep start web; keep rm -f web; umount /proc/sys/kernel/random/boot_id"
+    );
+    let refused = "machine stopped before it was on the disk: unpack its image again\n";
+    sandbox.sh(&script).run().ok().stdout_is(&format!(
+        "web\nweb\nin the same boot\ntorn\none.sha256\n{refused}{refused}No such file\nwhole\nweb\nweb\n"
+    ));
+}
+
+/// By a process that outlives `unpack`, or before its end; without that the mark stays.
+fn written(sandbox: &Sandbox) {
+    let layout = layout("busybox");
+    let marks = |root: &str| names(sandbox, &format!("{root}/layers/unwritten")).len();
+    sandbox.run(&["unpack", "--root", "later", &layout]).ok();
+    wait_for("the disk", || (marks("later") == 0).then_some(()));
+    sandbox.run(&["unpack", "--root", "now", "--sync", &layout]).ok();
+    assert_eq!(marks("now"), 0);
+    let failing = |options: &str| {
+        format!("strace -f -qq -o /dev/null -e inject=syncfs:error=EIO unpack --root bad {options} {layout}")
+    };
+    sandbox.sh(&failing("")).run().ok();
+    sandbox.sh(&failing("--sync")).run().fails(1).one_error_line("unpack", &["write", "to the disk", "Input/output"]);
+    assert_eq!(marks("bad"), 1);
+    sandbox.run(&["unpack", "--root", "bad", "--sync", &layout]).ok();
+    assert_eq!(marks("bad"), 0);
 }
 
 fn interrupted(sandbox: &Sandbox, options: &[&str]) {

@@ -15,6 +15,7 @@ mod noted;
 mod owner;
 mod process;
 mod state;
+mod unwritten;
 
 pub use directories::{Directories, NAMESPACES, NetworkNote, flush_note, hash, machine, namespace, state_in};
 pub use exit::{Exit, write_json};
@@ -25,3 +26,4 @@ pub use noted::{JOINED, Noted, all, find, of_id};
 pub use owner::{OWNER, Owner, Ownership};
 pub use process::{NotedProcess, birth};
 pub use state::State;
+pub use unwritten::Unwritten;

@@ -13,7 +13,19 @@ pub(super) fn tests() -> Vec<Test> {
         test("young_layers_and_those_in_work_are_left", NEEDS, young),
         test("a_damaged_record_stops_no_collection_and_costs_no_layers", NEEDS, damaged_record),
         test("a_blob_with_wrong_content_is_fetched_again", NEEDS, damaged_blobs),
+        test("a_layout_that_was_only_begun_has_no_images", NEEDS, begun),
     ]
+}
+
+/// As a killed first `pull` leaves it, or the power that goes.
+fn begun(sandbox: &Sandbox) {
+    for leftover in ["", "blobs/sha256", "ingest"] {
+        sandbox.sh(&format!("rm -rf state/oci; mkdir -p state/oci/{leftover}")).run().ok();
+        sandbox.run(&["pull", "list", "-q"]).ok().stdout_is("");
+        sandbox.run(&["pull", "gc"]).ok();
+    }
+    sandbox.write("state/oci/mine", "");
+    sandbox.run(&["pull", "list"]).fails(1).one_error_line("pull", &["not an OCI image layout"]);
 }
 
 /// Makes a layout whose upper layer has files in directories that only the lower layer describes.

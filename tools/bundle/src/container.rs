@@ -82,8 +82,7 @@ impl BundleClaim {
             let mut file = File::options().write(true).create_new(true).mode(0o644).open(&temporary)?;
             rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o644))?;
             file.write_all(text)?;
-            // No fsync: a bundle that a power cut has spoilt has no config.json, or is made again; layers are what is
-            // synced.
+            // No fsync: a bundle that a power cut has spoilt has no config.json, or is made again.
             drop(file);
             fs::rename(&temporary, &path)
         };

@@ -66,6 +66,7 @@ pub(crate) fn mount(overlay: &Overlay<'_>) -> Result<Mounted> {
     for layer in overlay.layers {
         ensure!(layer.is_dir(), "layer {} does not exist", layer.display());
     }
+    container::Unwritten::check(overlay.layers)?;
     // Before the mount: overlayfs shows the upper directory's own attributes for the root, and caches them.
     look_like(overlay.upper, top).with_context(|| format!("prepare {}", overlay.upper.display()))?;
     match detached(overlay) {

@@ -72,7 +72,7 @@ fn run(args: PullArgs) -> Result<ExitCode> {
 /// Opens the layout; there is none of its own before the first image.
 fn opened(args: &PullArgs) -> Result<Option<Layout>> {
     let directory = args.directory();
-    if args.layout.is_none() && !directory.try_exists()? {
+    if args.layout.is_none() && Layout::is_vacant(&directory) {
         return Ok(None);
     }
     Ok(Some(Layout::open(&directory)?))

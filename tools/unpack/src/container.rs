@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use ::container::{ContainerId, Directories};
+use ::container::{ContainerId, Directories, Unwritten};
 use anyhow::{Context, bail};
 use record::{Bundle, Input, Record, Rootfs};
 use serde_json::Value;
@@ -75,6 +75,7 @@ impl CommittedContainer {
             (false, _, Some(path)) => (ChangesPlace::Flat(path), Vec::new()),
             _ => bail!("bundle {}: its record has no root file system", bundle.display()),
         };
+        Unwritten::check(&layers)?;
         let (mount_points, command) = config(&bundle.join("config.json"))?;
         Ok(Self { record, place, layers, mount_points, command })
     }

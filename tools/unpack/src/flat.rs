@@ -19,7 +19,9 @@ use crate::store::was_replaced;
 use crate::stream::{LayerStream, Limits};
 
 /// Extracts an image to `path`, which is not there yet or is an empty directory. Returns it as an absolute path.
-pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<PathBuf> {
+///
+/// It has its name once it is on the disk: nobody looks into a tree of a user's after a power cut.
+pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>) -> anyhow::Result<PathBuf> {
     let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         bail!("{}: a directory of this name cannot be made", path.display())
@@ -34,14 +36,12 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
     let _lock = StoreLock::wait(&lock_path).with_context(|| format!("lock {}", lock_path.display()))?;
     loop {
         let temporary = Temporary::new(temporary_path.clone());
-        match extract_to(&temporary, image, limits, sync) {
+        match extract_to(&temporary, image, limits) {
             Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
             Err(error) => return Err(error),
             Ok(root) => {
                 let _pass = interrupt::pass();
-                if sync {
-                    rustix::fs::syncfs(&root).with_context(|| format!("write {} to the disk", path.display()))?;
-                }
+                rustix::fs::syncfs(&root).with_context(|| format!("write {} to the disk", path.display()))?;
                 // rename(2) replaces an empty directory, and nothing else: what has come there meanwhile stays, and
                 // the rename fails.
                 fs::rename(temporary.path(), &path).with_context(|| format!("rename to {}", path.display()))?;
@@ -52,7 +52,7 @@ pub(crate) fn unpack(image: &Image, path: &Path, limits: &Arc<Limits>, sync: boo
     }
 }
 
-fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>, sync: bool) -> anyhow::Result<File> {
+fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>) -> anyhow::Result<File> {
     let path = temporary.path();
     let made = || format!("make directory {}", path.display());
     let root = {
@@ -71,7 +71,7 @@ fn extract_to(temporary: &Temporary, image: &Image, limits: &Arc<Limits>, sync: 
             .with_context(named)?
             // The topmost layer that describes the root decides.
             .or(entry);
-        if sync && writer.as_ref().is_none_or(JoinHandle::is_finished) {
+        if writer.as_ref().is_none_or(JoinHandle::is_finished) {
             writer = write_ahead(path);
         }
     }

@@ -68,26 +68,42 @@ fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
     // Modes are the layer's own, whatever the caller's shell takes away.
     rustix::process::umask(rustix::fs::Mode::empty());
     let (mut record, image) = open(&args)?;
-    let layout = image.layout.path().to_owned();
     let rootfs = if let Some(path) = &args.flat {
-        stay(&[parent(path)?.as_path()], &layout)?;
-        let path = flat::unpack(&image, path, &Arc::new(args.limits()), !args.no_sync)?;
+        confine(parent(path)?.as_path(), image.layout.path())?;
+        interrupt::watch()?;
+        let path = flat::unpack(&image, path, &Arc::new(args.limits()))?;
         Rootfs { path: Some(path), ..Rootfs::default() }
     } else {
-        let store = Store::open(&args.roots.directories(), Form::overlay(), !args.no_sync)?;
-        stay(&[store.path()], &layout)?;
-        Rootfs { layers: Some(store.unpack(image, args.limits())?), ..Rootfs::default() }
+        Rootfs { layers: Some(layers(image, &args)?), ..Rootfs::default() }
     };
     record.set(&rootfs);
     record.print()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives up all files but what is written and the layout; from here on an interruption has something to clean up.
-fn stay(writes: &[&Path], layout: &Path) -> anyhow::Result<()> {
-    // Where the number of processors comes from.
-    confine::files(writes, Some(&[layout, Path::new("/proc/self"), Path::new("/sys/fs/cgroup")]))?;
-    interrupt::watch()
+/// Returns the directories of the image's layers, which are extracted where they are missing.
+fn layers(image: Image, args: &UnpackArgs) -> anyhow::Result<Vec<PathBuf>> {
+    let mut store = Store::open(&args.roots.directories(), Form::overlay())?;
+    if let Some(layers) = store.remembered(&image.layers) {
+        if args.sync {
+            store.write(&store.open_directory()?)?;
+        }
+        return Ok(layers);
+    }
+    confine(store.path(), image.layout.path())?;
+    if !args.sync {
+        store = store.written_later();
+    }
+    // From here on an interruption has something to clean up.
+    interrupt::watch()?;
+    store.unpack(image, args.limits())
+}
+
+/// Gives up all files but the directory that is written, and the layout.
+fn confine(writes: &Path, layout: &Path) -> anyhow::Result<()> {
+    // Where the number of processors and of the boot come from.
+    let system = ["/proc/self", "/proc/sys/kernel/random", "/sys/fs/cgroup"].map(Path::new);
+    confine::files(&[writes], Some(&[[layout].as_slice(), &system].concat()))
 }
 
 /// Returns the directory in which a tree is made.
@@ -125,7 +141,7 @@ fn make_image(options: &Commit, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
 fn find(name: Option<&Path>, args: &UnpackArgs) -> anyhow::Result<CommittedContainer> {
     let mut container = CommittedContainer::find(name, &args.roots.directories())?;
     if container.layers.is_empty() {
-        let store = Store::open(&args.roots.directories(), Form::overlay(), !args.no_sync)?;
+        let store = Store::open(&args.roots.directories(), Form::overlay())?;
         container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
     }
     Ok(container)

@@ -37,8 +37,8 @@ pub(crate) struct UnpackArgs {
     #[arg(long, value_name = "SIZE", default_value = "256G")] max_size: cli::Bytes,
     /// Refuse an image of more entries than this
     #[arg(long, value_name = "COUNT", default_value_t = ENTRIES_LIMIT)] max_entries: u64,
-    /// Skip syncing to disk; a crash of the machine may leave damaged layers
-    #[arg(long)] pub(crate) no_sync: bool,
+    /// Wait until the layers are on the disk, as for --flat; after a power cut others are extracted again
+    #[arg(long)] pub(crate) sync: bool,
     #[command(flatten)] pub(crate) roots: cli::Roots,
 }
 

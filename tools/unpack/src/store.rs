@@ -1,6 +1,9 @@
 //! The shared layers: `layers/sha256/HEX`, each extracted once for all images and named by its diffID. A layer is
 //! extracted into `layers/tmp` under a lock and renamed when both its digests match, so that one of two runs works and
 //! the other waits, and what a killed run leaves is swept by the next.
+//!
+//! Nobody waits for the disk: a layer is marked first (`container::Unwritten`), and a process that outlives the program
+//! writes it and takes the mark off. After a power cut a layer that is still marked is extracted again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -12,8 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use ::container::Directories;
+use ::container::{Directories, Unwritten};
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::extraction::{ExtractManner, extract};
 use crate::form::{Form, list_path};
@@ -29,7 +34,7 @@ use crate::xattr;
 /// Layers in work at once, at least: more than processors, since most wait for the network while an image arrives.
 const WORKERS: usize = 3;
 
-/// How long what is extracted may lie in memory before it is sent to the disk.
+/// How long what is extracted may lie in memory before it is sent to the disk, where somebody waits for that.
 const WRITE_AHEAD: Duration = Duration::from_millis(100);
 
 /// The directory of shared layers.
@@ -37,13 +42,14 @@ const WRITE_AHEAD: Duration = Duration::from_millis(100);
 pub(crate) struct Store {
     path: PathBuf,
     form: Form,
+    /// Whether this process writes its layers to the disk.
     sync: bool,
 }
 
 impl Store {
-    /// Opens the store below the data directory, and makes what is missing of it. Nobody else may enter: layers have
-    /// setuid programs.
-    pub(crate) fn open(directories: &Directories, form: Form, sync: bool) -> Result<Self> {
+    /// Opens the store below the data directory, makes what is missing of it, and removes what may be wrong since the
+    /// machine has stopped. Nobody else may enter: layers have setuid programs.
+    pub(crate) fn open(directories: &Directories, form: Form) -> Result<Self> {
         let (data, path) = (directories.data(), directories.layers());
         let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
@@ -52,12 +58,72 @@ impl Store {
             if path.metadata()?.permissions().mode() & 0o7777 != 0o700 {
                 fs::set_permissions(&path, Permissions::from_mode(0o700))?;
             }
-            ["sha256", "sha512", "chains", "parents", "tmp"]
+            ["sha256", "sha512", "chains", "parents", "tmp", Unwritten::DIRECTORY]
                 .iter()
                 .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))
         };
         make().with_context(|| format!("make directory {}", path.display()))?;
-        Ok(Self { path, form, sync })
+        let store = Self { path, form, sync: true };
+        store.distrust()?;
+        Ok(store)
+    }
+
+    /// Removes the layers that were made in another boot and that nobody has seen on the disk.
+    fn distrust(&self) -> Result<()> {
+        for Unwritten { layer, mark, is_of_this_boot } in Unwritten::of_store(&self.path)? {
+            let remove = || -> io::Result<()> {
+                // Whoever was first has extracted it again.
+                let _lock = StoreLock::wait(&self.temporary_path(&layer).with_extension("lock"))?;
+                if mark.try_exists()? {
+                    log::debug!("remove layer {}: the machine stopped before it was on the disk", layer.display());
+                    root::remove_tree(&layer)?;
+                    root::remove_tree(&list_path(&layer))?;
+                    fs::remove_file(&mark)?;
+                }
+                Ok(())
+            };
+            if !is_of_this_boot {
+                remove().with_context(|| format!("remove layer {}", layer.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves it to a process that nobody waits for to write the layers to the disk, after the end of this one. Before
+    /// the first thread.
+    pub(crate) fn written_later(mut self) -> Self {
+        let parent = rustix::process::getpid();
+        match sys::clone::detach() {
+            Ok(Some(_child)) => self.sync = false,
+            Ok(None) => sys::clone::exit_now(i32::from(self.write_after(parent).is_err())),
+            Err(error) => log::debug!("write the layers without another process: {error}"),
+        }
+        self
+    }
+
+    fn write_after(&self, parent: Pid) -> Result<()> {
+        let directory = self.open_directory()?;
+        let unpack = pidfd_open(parent, PidfdFlags::empty());
+        // Looked at now that the number cannot become another process's.
+        if rustix::process::getppid() == Some(parent) {
+            poll(&mut [PollFd::new(&unpack?, PollFlags::IN)], None)?;
+        }
+        self.write(&directory)
+    }
+
+    /// Opens the store for `write`. An error of the disk is told once to each description that was open when it happened.
+    pub(crate) fn open_directory(&self) -> Result<File> {
+        File::open(&self.path).with_context(|| format!("open {}", self.path.display()))
+    }
+
+    /// Writes what is marked to the disk: the whole file system, since fsync(2) for each file of a layer would wait as often.
+    pub(crate) fn write(&self, directory: &File) -> Result<()> {
+        let marked = Unwritten::of_store(&self.path)?;
+        if !marked.is_empty() {
+            rustix::fs::syncfs(directory).with_context(|| format!("write {} to the disk", self.path.display()))?;
+        }
+        // Another may have been as quick.
+        Ok(marked.iter().try_for_each(|layer| sys::file::there(fs::remove_file(&layer.mark)).map(drop))?)
     }
 
     /// Returns the directory that all layers are in.
@@ -78,6 +144,7 @@ impl Store {
     /// the lowest first.
     pub(crate) fn unpack(self, image: Image, limits: Limits) -> Result<Vec<PathBuf>> {
         self.sweep();
+        let directory = self.open_directory()?;
         // Threads that are not joined: after an error the process ends, and they with it, which `interrupt` makes
         // safe.
         let job = Arc::new(Job { store: self, image, limits: Arc::new(limits), next: AtomicUsize::new(0) });
@@ -94,30 +161,30 @@ impl Store {
         // The first error ends it all; the others wait at the gate until the program has ended.
         let count = job.store.name(&results).inspect_err(|_| interrupt::abandon())?;
         anyhow::ensure!(count == job.image.layers.len(), "a thread panicked");
-        job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())
+        let stack = job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())?;
+        if job.store.sync {
+            job.store.write(&directory)?;
+        }
+        Ok(stack)
     }
 
-    /// Gives layers their names as the workers hand them over; those that have come meanwhile go to the disk together.
-    /// Returns how many came.
+    /// Gives layers their names as the workers hand them over. Returns how many came.
     fn name(&self, results: &mpsc::Receiver<Result<Option<Extracted>>>) -> Result<usize> {
-        // A description of its own: what goes wrong is told once for each, and whoever waits for a layer has to hear it.
-        let ahead = self.sync.then(|| File::open(&self.path)).transpose()?;
+        // Not the one that has to hear of errors in the end.
+        let ahead = self.sync.then(|| self.open_directory()).transpose()?;
         let mut count = 0;
         loop {
-            let first = match results.recv_timeout(WRITE_AHEAD) {
-                Ok(first) => first,
+            match results.recv_timeout(WRITE_AHEAD) {
+                Ok(extracted) => {
+                    count += 1;
+                    extracted?.map(|extracted| self.keep(extracted)).transpose()?;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     // The disk would be idle while the workers are, and then be waited for.
                     let _told_later = ahead.as_ref().map(rustix::fs::syncfs);
-                    continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(count),
-            };
-            // One syncfs(2) for all of them: it writes the whole file system, whoever has dirtied it.
-            let batch: Vec<_> = std::iter::once(first).chain(results.try_iter()).collect();
-            count += batch.len();
-            let extracted: Result<Vec<_>> = batch.into_iter().collect();
-            self.keep(extracted?.into_iter().flatten().collect())?;
+            }
         }
     }
 
@@ -127,9 +194,6 @@ impl Store {
     fn stack(&self, image: &Image, limits: &Arc<Limits>) -> Result<Vec<PathBuf>> {
         let _span = trace::span("stack the layers", "");
         let layers = &image.layers;
-        if let Some(stack) = self.remembered(layers) {
-            return Ok(stack);
-        }
         let paths = self.resolve(image, limits)?;
         let mut seen = HashSet::new();
         let mut stack = Vec::new();
@@ -158,7 +222,7 @@ impl Store {
 
     /// Returns what was stacked for these layers before, if it is all there. That is found in the notes of the top layer,
     /// whether it was needed or not, so that they go when no image needs it any more.
-    fn remembered(&self, layers: &[Layer]) -> Option<Vec<PathBuf>> {
+    pub(crate) fn remembered(&self, layers: &[Layer]) -> Option<Vec<PathBuf>> {
         let text = fs::read_to_string(self.stack_path(layers)).ok()?;
         let lines = text.strip_prefix(&self.heading())?.strip_suffix("end\n")?;
         let stack: Vec<PathBuf> = lines.lines().map(|line| self.path.join(line)).collect();
@@ -193,7 +257,7 @@ impl Store {
                 path = self.path.join("chains").join(key(&image.layers[..=number]));
                 log::debug!("layer {} depends on those below it", layer.diff_id);
                 let source = Source { image, layer, lower: Some(&lower) };
-                self.keep(self.extract_once(&source, &path, limits)?.into_iter().collect())?;
+                self.extract_once(&source, &path, limits)?.map(|extracted| self.keep(extracted)).transpose()?;
             }
             lower.push(&path)?;
             paths.push(path);
@@ -217,7 +281,7 @@ impl Store {
             let root = File::open(temporary.path())?;
             stack.make(&root, wanted)?;
             drop(pass);
-            self.keep(vec![Extracted { temporary, root, path: path.clone(), _lock: lock }])?;
+            self.keep(Extracted { temporary, path: path.clone(), _lock: lock })?;
         }
         Ok(path)
     }
@@ -267,12 +331,12 @@ impl Store {
                 // corrupt blob anew, once.
                 Err(error) if was_replaced(&error) => log::debug!("{error:#}: start over"),
                 Err(error) => return Err(error),
-                Ok(root) => return Ok(Some(Extracted { temporary, root, path: path.to_owned(), _lock: lock })),
+                Ok(()) => return Ok(Some(Extracted { temporary, path: path.to_owned(), _lock: lock })),
             }
         }
     }
 
-    fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> Result<File> {
+    fn extract_to(&self, temporary: &Temporary, source: &Source<'_>, limits: &Arc<Limits>) -> Result<()> {
         let path = temporary.path();
         let made = || format!("make directory {}", path.display());
         let list = list_path(path);
@@ -285,29 +349,19 @@ impl Store {
         let stream = source.image.stream(source.layer, limits)?;
         let manner = ExtractManner { form: self.form, implicit: Some(implicit), lower: source.lower };
         let entry = extract(stream, source.layer, &root, manner, limits)?;
-        crate::extraction::describe_root(&root, entry.as_ref())?;
-        Ok(root)
+        crate::extraction::describe_root(&root, entry.as_ref())
     }
 
-    /// Gives whole layers their names. A machine that crashes may lose them, but must not come up with half of one.
-    ///
-    /// A directory has to be durable as a whole, and fsync(2) for each of its files would wait for the disk as often.
-    fn keep(&self, extracted: Vec<Extracted>) -> Result<()> {
-        let Some(first) = extracted.first() else { return Ok(()) };
+    /// Gives a whole layer its name.
+    fn keep(&self, extracted: Extracted) -> Result<()> {
+        let Extracted { temporary, path, _lock } = extracted;
         let _pass = interrupt::pass();
-        let _span = trace::span("keep the layers", first.path.display());
-        if self.sync {
-            // Before the rename: ext4 may write a rename earlier than the data of the files in the directory that is
-            // renamed.
-            rustix::fs::syncfs(&first.root).with_context(|| format!("write {} to the disk", first.path.display()))?;
-        }
-        for Extracted { temporary, path, _lock, .. } in extracted {
-            let renamed = || format!("rename to {}", path.display());
-            // First, since it is the directory that says the layer is there.
-            sys::file::there(fs::rename(list_path(temporary.path()), list_path(&path))).with_context(renamed)?;
-            fs::rename(temporary.path(), &path).with_context(renamed)?;
-            temporary.keep();
-        }
+        Unwritten::make(&self.path, &path).with_context(|| format!("mark layer {}", path.display()))?;
+        let renamed = || format!("rename to {}", path.display());
+        // First, since it is the directory that says the layer is there.
+        sys::file::there(fs::rename(list_path(temporary.path()), list_path(&path))).with_context(renamed)?;
+        fs::rename(temporary.path(), &path).with_context(renamed)?;
+        temporary.keep();
         Ok(())
     }
 }
@@ -315,7 +369,6 @@ impl Store {
 /// A layer that is whole and has no name yet.
 struct Extracted {
     temporary: Temporary,
-    root: File,
     path: PathBuf,
     _lock: StoreLock,
 }

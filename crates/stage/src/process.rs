@@ -1,7 +1,5 @@
-//! A stage that runs. It is started without waiting for the execve, so that several of them begin side by side.
-//!
-//! std's `Command::spawn` waits until the child has executed its program, to tell an error; five stages would wait
-//! for each other's loading. Here the child itself says why it could not.
+//! A stage that runs. std's `Command::spawn` copies the caller's memory wherever something is to be done between fork and
+//! exec, and waits for a message on a pipe; here the memory is lent, and the child itself says why it could not.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
-use sys::clone::{Cloned, How, clone, exit_now};
 
 /// A process of ours, by a descriptor.
 #[derive(Debug)]
@@ -55,13 +52,9 @@ impl Process {
     /// Steps that `command` has between fork and exec (`pre_exec`) run in the child, before the program.
     pub fn start(mut command: Command) -> Result<Self> {
         let program = command.get_program().to_owned();
-        match clone(How::default()).with_context(|| format!("start {}", name(&program)))? {
-            Cloned::Parent { pid, pidfd } => Ok(Self { pid, pidfd }),
-            Cloned::Child => {
-                complain(&program, &command.exec());
-                exit_now(127)
-            }
-        }
+        let started = sys::clone::vfork(|| complain(&program, &command.exec()));
+        let (pid, pidfd) = started.with_context(|| format!("start {}", name(&program)))?;
+        Ok(Self { pid, pidfd })
     }
 
     /// Returns its number, which is its own until it has been waited for.

@@ -64,10 +64,12 @@ fn remove(layers: &Path, path: &Path) -> io::Result<()> {
     flock(&held, FlockOperation::LockExclusive)?;
     let removed = root::remove_tree(&doomed)
         .and_then(|()| fs::rename(path, &doomed))
-        .and_then(|()| root::remove_tree(&doomed))
+        .and_then(|()| root::remove_tree_soon(&doomed))
         .and_then(|()| remove_notes(path));
-    // The lock's file is of no use without the lock.
-    let _left = fs::remove_file(&lock);
+    // With what a process in the background removes its lock stays, for the next sweep.
+    if !doomed.exists() {
+        let _left = fs::remove_file(&lock);
+    }
     removed
 }
 

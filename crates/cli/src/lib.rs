@@ -30,6 +30,7 @@ pub use passed::{Passed, passed};
 pub use plain::boolean;
 pub use roots::{ROOTLESS, Roots, config_home, home, is_rootless};
 pub use size::{Bytes, Cpus, Limit};
+pub use sys::program;
 
 /// How a tool answers for its own failures: `spawn` and `run` leave 0–124 to the container.
 ///
@@ -75,7 +76,7 @@ impl ExitError {
     }
 }
 
-/// Runs a tool: `fn main() -> ExitCode { cli::main(cli::Codes::OWN, run) }`.
+/// Runs a tool: `cli::program!(main); fn main() -> ExitCode { cli::main(cli::Codes::OWN, run) }`.
 ///
 /// Adds `-v` (steps) and `-vv` (all) to the tool's options; `--verbose` alone where the tool has a `-v` of its own. `run` gets the parsed arguments and returns the exit code;
 /// an error is printed once, as `tool: operation object: cause`. A closed pipe ends the tool quietly, with code 0.

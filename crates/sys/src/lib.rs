@@ -20,4 +20,5 @@ mod raw;
 pub mod ready;
 pub mod signal;
 pub mod sockets;
+pub mod start;
 pub mod terminal;

@@ -1,6 +1,7 @@
 //! Turn an image's config and your options into an OCI runtime bundle.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod borrow;
 mod capability;
@@ -53,6 +54,8 @@ fn room(verb: Option<&BundleVerb>) -> confine::Room {
     let more = if matches!(verb, Some(BundleVerb::Cp(_))) { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() };
     confine::Room { capabilities: ROOM.capabilities | more, ..ROOM }
 }
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)

@@ -2,6 +2,7 @@
 //! them or prints them as a shell script. It links none of the other tools.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod action;
 mod context;
@@ -29,6 +30,8 @@ use anyhow::Result;
 use options::{ComposeArgs, ComposeVerb, Services};
 use project::ProjectRequest;
 use request::ScriptRequest;
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, |options: ComposeArgs| run(&options))

@@ -2,6 +2,7 @@
 //! how it ended, and undo what the stages before have done.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod attach;
 mod begin;
@@ -35,6 +36,8 @@ mod stop;
 use std::process::ExitCode;
 
 use options::{KeepArgs, KeepVerb};
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {

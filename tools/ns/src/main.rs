@@ -1,6 +1,7 @@
 //! List, show, enter, add and delete namespaces.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod enter;
 mod list;
@@ -18,6 +19,8 @@ use anyhow::Context;
 use container::Directories;
 
 use options::{Enter, Lsns, NsArgs, NsVerb, Nsenter};
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     // util-linux's programs have but one code for whatever is wrong.

@@ -1,6 +1,7 @@
 //! Publish a container's ports on the host.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod add;
 mod beside;
@@ -46,6 +47,8 @@ const ROOM: confine::Room = confine::Room {
         .union(CapabilitySet::SYS_PTRACE)
         .union(CapabilitySet::DAC_OVERRIDE),
 };
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     if let Some(command) = cni::command() {

@@ -1,6 +1,7 @@
 //! Fetch an image into an OCI image layout.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod archive;
 mod blob;
@@ -30,6 +31,8 @@ use options::{PullArgs, PullVerb};
 use request::PullPolicy;
 use room::PullRoom;
 use source::{Named, Opened};
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)

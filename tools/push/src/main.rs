@@ -1,6 +1,7 @@
 //! Send an image from a layout to a registry.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod blob;
 mod compress;
@@ -29,6 +30,8 @@ const ROOM: confine::Room = confine::Room {
     calls: Calls { sockets: true, ..confine::Room::EMPTY.calls },
     capabilities: CapabilitySet::DAC_READ_SEARCH,
 };
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, |args: PushArgs| run(&args))

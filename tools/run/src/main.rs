@@ -2,6 +2,7 @@
 //! by pipes, starts the container, and undoes everything when it ends. It links none of the other tools.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod activation;
 mod container;
@@ -20,6 +21,8 @@ mod script;
 use std::process::ExitCode;
 
 use options::RunArgs;
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {

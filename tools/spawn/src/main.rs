@@ -2,6 +2,7 @@
 //! of the pipe.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod accounts;
 mod capability;
@@ -48,6 +49,8 @@ use sync::{NOT_EXECUTABLE, NOT_FOUND};
 pub(crate) const SPEC_VERSION: &str = "1.3.0";
 /// Three lines, as runc's: hosts parse them.
 pub(crate) const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: none\nspec: 1.3.0");
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::CONTAINER, run)

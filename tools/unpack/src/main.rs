@@ -1,6 +1,7 @@
 //! Extract an image's layers into directories that overlayfs can mount, or into one merged tree.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod changes;
 mod commit;
@@ -46,6 +47,8 @@ use crate::store::Store;
 /// There is no network, and nothing is executed; an overlay's own attributes need `CAP_SYS_ADMIN`.
 const ROOM: confine::Room =
     confine::Room { capabilities: confine::FILES.union(CapabilitySet::SYS_ADMIN), ..confine::Room::EMPTY };
+
+cli::program!(main);
 
 fn main() -> ExitCode {
     cli::main(cli::Codes::OWN, run)

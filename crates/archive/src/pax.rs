@@ -122,9 +122,8 @@ impl Pax {
     /// readers disagree about it: refused.
     pub(super) fn add_globals(&mut self, records: Self) -> anyhow::Result<()> {
         let Self { path, link, size, sparse, .. } = &records;
-        if path.is_some() || link.is_some() || size.is_some() || *sparse != Sparse::default() {
-            bail!("tar: global PAX header with a path, size or sparse map");
-        }
+        let is_general = path.is_none() && link.is_none() && size.is_none() && *sparse == Sparse::default();
+        ensure!(is_general, "tar: global PAX header with a path, size or sparse map");
         self.merge(records);
         let total: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
         ensure!(total <= XATTR_LIMIT, "tar: global PAX headers with {total} bytes of extended attributes");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::{Method, Uri};
@@ -117,9 +117,8 @@ pub(crate) fn answer(
         return Ok(Authorization { header: format!("Bearer {token}"), until: None });
     }
     let realm: Uri = realm.parse().with_context(|| format!("{} names no usable token server", host(registry)))?;
-    if !matches!(realm.scheme_str(), Some("http" | "https")) || realm.host().is_none() {
-        bail!("{} names no usable token server", host(registry));
-    }
+    let is_usable = matches!(realm.scheme_str(), Some("http" | "https")) && realm.host().is_some();
+    ensure!(is_usable, "{} names no usable token server", host(registry));
     let credentials = credentials.filter(|_| {
         let trusted = may_see_credentials(&realm, registry)
             || client.is_allowed(&format!("credentials go to token server {}", host(&realm)));
@@ -132,9 +131,8 @@ pub(crate) fn answer(
     let response =
         client.patience.retry(|| client.send_once(&mut request(&realm, service.as_deref(), scope, credentials)));
     let response = response.context("get a token")?;
-    if !response.status().is_success() {
-        bail!("get a token: {} answers {}{}", host(&realm), response.status(), words(response));
-    }
+    let is_success = response.status().is_success();
+    ensure!(is_success, "get a token: {} answers {}{}", host(&realm), response.status(), words(response));
     let body = read_body(response, ANSWER_LIMIT, "the token")?;
     // The parser's words could quote a token.
     let Ok(answer) = serde_json::from_slice::<Value>(&body) else {

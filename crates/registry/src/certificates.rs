@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject;
@@ -57,9 +57,7 @@ fn read_directory(directory: &Path, found: &mut Certificates) -> anyhow::Result<
             }
             Some("cert") => {
                 let chain = read(&path)?;
-                if chain.is_empty() {
-                    bail!("{}: no certificate in it", path.display());
-                }
+                ensure!(!chain.is_empty(), "{}: no certificate in it", path.display());
                 found.client = Some((chain, key(&path.with_extension("key"))?));
             }
             _ => {}

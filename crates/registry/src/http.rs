@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, ensure};
 use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, LOCATION};
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -138,9 +138,8 @@ impl Client {
     /// Refuses to be led from https to http.
     pub(crate) fn check_clear(&self, from: &Uri, to: &Uri) -> anyhow::Result<()> {
         let clear = from.scheme_str() == Some("https") && to.scheme_str() != Some("https");
-        if clear && !self.is_allowed(&format!("{} redirects to http", host(from))) {
-            bail!("{} redirects from https to {}", host(from), to.scheme_str().unwrap_or("nothing"));
-        }
+        let is_allowed = !clear || self.is_allowed(&format!("{} redirects to http", host(from)));
+        ensure!(is_allowed, "{} redirects from https to {}", host(from), to.scheme_str().unwrap_or("nothing"));
         Ok(())
     }
 
@@ -235,9 +234,7 @@ pub(crate) fn read_body(response: Response<ureq::Body>, limit: u64, what: &str) 
 pub(crate) fn read_limited(reader: impl Read, limit: u64, what: &str) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("read {what}"))?;
-    if bytes.len() as u64 > limit {
-        bail!("{what} is longer than {limit} bytes");
-    }
+    ensure!(bytes.len() as u64 <= limit, "{what} is longer than {limit} bytes");
     Ok(bytes)
 }
 
@@ -299,9 +296,8 @@ pub(crate) fn redirect(from: &Uri, headers: &HeaderMap) -> anyhow::Result<Uri> {
         format!("{scheme}://{}{path}/{location}", host(from))
     };
     let url: Uri = absolute.parse().with_context(|| format!("{} redirects to no URL", host(from)))?;
-    if !matches!(url.scheme_str(), Some("http" | "https")) {
-        bail!("{} redirects to {}:", host(from), url.scheme_str().unwrap_or("nothing"));
-    }
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    ensure!(is_http, "{} redirects to {}:", host(from), url.scheme_str().unwrap_or("nothing"));
     Ok(url)
 }
 

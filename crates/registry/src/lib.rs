@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use flate2::read::GzDecoder;
 use layout::reference::DOCKER_HUB;
 use layout::{Document, DocumentKind, MANIFEST_LIMIT, Reference};
@@ -144,9 +144,8 @@ impl Registry {
 
     /// Fetches a manifest or index by its descriptor.
     pub fn document(&self, descriptor: &Descriptor) -> anyhow::Result<Vec<u8>> {
-        if descriptor.size() > MANIFEST_LIMIT {
-            bail!("manifest {} is said to have {} bytes: too many", descriptor.digest(), descriptor.size());
-        }
+        let fits = descriptor.size() <= MANIFEST_LIMIT;
+        ensure!(fits, "manifest {} is said to have {} bytes: too many", descriptor.digest(), descriptor.size());
         let limit = if descriptor.size() == 0 { MANIFEST_LIMIT } else { descriptor.size() };
         let (bytes, media_type, _) = self.manifest(descriptor.digest().as_ref(), limit)?;
         let said = layout::essence(&media_type);

@@ -1,6 +1,6 @@
 //! Lists that come in pages (distribution-spec, "Listing Tags", "Listing Referrers").
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use layout::{Document, MANIFEST_LIMIT};
 use oci_spec::image::{Digest, MediaType};
 use serde_json::Value;
@@ -61,9 +61,7 @@ impl Registry {
         let mut left = MANIFEST_LIMIT.saturating_sub(body.len() as u64);
         while let Some(following) = next.filter(|next| *next != path) {
             let page = self.page(&following, "the referrers", left)?.context("a page of the referrers is not found")?;
-            if !is_index(&page.body) {
-                bail!("a page of the referrers is no index");
-            }
+            ensure!(is_index(&page.body), "a page of the referrers is no index");
             left -= page.body.len() as u64;
             body = join(&body, &page.body).context("read the referrers")?;
             (path, next) = (following, page.next);

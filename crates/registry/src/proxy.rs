@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{anyhow, bail};
+use anyhow::{anyhow, ensure};
 use ureq::Proxy;
 use ureq::http::Uri;
 
@@ -18,9 +18,7 @@ pub(crate) fn of(url: &Uri) -> anyhow::Result<Option<Proxy>> {
     let Some((name, value)) = choose(url, &variable) else { return Ok(None) };
     // Neither the parser's words nor ours may quote the value: it could hold a password.
     let proxy = Proxy::new(&value).map_err(|_| anyhow!("{name} is no proxy's URL"))?;
-    if proxy.host().is_empty() {
-        bail!("{name} is no proxy's URL");
-    }
+    ensure!(!proxy.host().is_empty(), "{name} is no proxy's URL");
     log::debug!("{} is reached through the proxy {}:{}", url.host().unwrap_or_default(), proxy.host(), proxy.port());
     Ok(Some(proxy))
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, ensure};
 use serde::Deserialize;
 
 use layout::Reference;
@@ -88,24 +88,18 @@ impl Registries {
             entry.location.truncate(entry.location.trim_end_matches('/').len());
             let prefix = if entry.prefix.is_empty() { &entry.location } else { &entry.prefix };
             let prefix = prefix.trim_end_matches('/').to_owned();
-            if prefix.is_empty() {
-                bail!("a registry with neither location nor prefix");
-            }
+            ensure!(!prefix.is_empty(), "a registry with neither location nor prefix");
             // It could mean to block: better no pull at all than one that was forbidden.
-            if prefix.contains('@') || prefix.split_once('/').is_some_and(|(_, path)| path.contains(':')) {
-                bail!("prefix {prefix}: a tag or digest in a prefix is not supported");
-            }
+            let is_name = !prefix.contains('@') && prefix.split_once('/').is_none_or(|(_, path)| !path.contains(':'));
+            ensure!(is_name, "prefix {prefix}: a tag or digest in a prefix is not supported");
             if entry.location.is_empty() && !prefix.starts_with("*.") {
                 entry.location.clone_from(&prefix);
             }
             for mirror in &mut entry.mirror {
                 mirror.location.truncate(mirror.location.trim_end_matches('/').len());
-                if mirror.location.is_empty() {
-                    bail!("a mirror of {prefix} without location");
-                }
-                if entry.mirror_by_digest_only && mirror.used_for != Use::All {
-                    bail!("{prefix}: mirror-by-digest-only and pull-from-mirror exclude each other");
-                }
+                ensure!(!mirror.location.is_empty(), "a mirror of {prefix} without location");
+                let is_consistent = !entry.mirror_by_digest_only || mirror.used_for == Use::All;
+                ensure!(is_consistent, "{prefix}: mirror-by-digest-only and pull-from-mirror exclude each other");
             }
             self.by_prefix.insert(prefix, entry);
         }
@@ -132,9 +126,7 @@ impl Registries {
         let Some((length, prefix, entry)) = matching.max_by_key(|(_, prefix, _)| prefix.len()) else {
             return Ok(vec![Endpoint { reference: reference.clone(), insecure: false }]);
         };
-        if entry.blocked {
-            bail!("{prefix} is blocked in registries.conf");
-        }
+        ensure!(!entry.blocked, "{prefix} is blocked in registries.conf");
         let rest = &reference.name()[length..];
         let place = |location: &str, insecure: bool| -> anyhow::Result<Endpoint> {
             let reference = if location.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use indexmap::IndexMap;
 
 /// What docker gives to images that set no PATH.
@@ -41,9 +41,8 @@ pub(crate) fn parse_file(text: &[u8]) -> Result<Vec<Variable>> {
             continue;
         }
         let name = line.split('=').next().unwrap_or_default();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            bail!("line {}: `{name}` is not the name of a variable", number + 1);
-        }
+        let is_name = !name.is_empty() && !name.contains(char::is_whitespace);
+        ensure!(is_name, "line {}: `{name}` is not the name of a variable", number + 1);
         let variable: Variable = line.parse().map_err(anyhow::Error::msg)?;
         if variable.value.is_some() {
             variables.push(variable);

@@ -5,7 +5,7 @@
 mod annotations;
 mod resources;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use oci_spec::image::{Config, ImageConfiguration};
 use rustix::thread::CapabilitySet;
 use serde_json::{Map, Value, json};
@@ -232,9 +232,8 @@ fn sysctl(options: &BundleRequest, facts: &Facts) -> Result<Map<String, Value>> 
         parameters.insert("kernel.domainname".into(), json!(name));
     }
     for (name, value) in &options.sysctl {
-        if name.split('.').any(str::is_empty) || name.contains('/') {
-            bail!(cli::Usage(format!("`{name}` is not the name of a kernel parameter")));
-        }
+        let is_parameter = !name.split('.').any(str::is_empty) && !name.contains('/');
+        ensure!(is_parameter, cli::Usage(format!("`{name}` is not the name of a kernel parameter")));
         parameters.insert(name.clone(), json!(value));
     }
     Ok(parameters)
@@ -245,9 +244,8 @@ fn sysctl(options: &BundleRequest, facts: &Facts) -> Result<Map<String, Value>> 
 pub(crate) fn planned_mounts(image: &ImageConfiguration, options: &BundleRequest) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> = options.given().cloned().collect();
     for (number, mount) in mounts.iter().enumerate() {
-        if mounts[..number].iter().any(|other| other.destination == mount.destination) {
-            bail!(cli::Usage(format!("two mounts on {}", mount.destination)));
-        }
+        let is_first = !mounts[..number].iter().any(|other| other.destination == mount.destination);
+        ensure!(is_first, cli::Usage(format!("two mounts on {}", mount.destination)));
     }
     let mut volumes = image.config().as_ref().and_then(|config| config.volumes().clone()).unwrap_or_default();
     // The parser's order is random.

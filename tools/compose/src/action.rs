@@ -121,9 +121,7 @@ fn there<'a>(project: &'a Project, root: &[OsString]) -> Result<Vec<&'a str>> {
 /// Returns the same, at least one.
 fn some<'a>(project: &'a Project, root: &[OsString]) -> Result<Vec<&'a str>> {
     let there = there(project, root)?;
-    if there.is_empty() {
-        bail!("project {} has no such container: `compose up` makes them", project.name);
-    }
+    ensure!(!there.is_empty(), "project {} has no such container: `compose up` makes them", project.name);
     Ok(there)
 }
 
@@ -151,9 +149,8 @@ pub(crate) fn exec(
     words: &[String],
 ) -> Result<ExitCode> {
     let [service] = project.services.as_slice() else { bail!("no service {}", words[0]) };
-    if !known(root, &["list", "--quiet", "--running"])?.contains(&*service.container) {
-        bail!("service {} does not run", service.name);
-    }
+    let runs = known(root, &["list", "--quiet", "--running"])?.contains(&*service.container);
+    ensure!(runs, "service {} does not run", service.name);
     let mut stage = Stage::new(Tool::Spawn, ["exec"]);
     stage.push(states.into_iter().flat_map(|states| ["--root".as_ref(), states.as_os_str()]));
     stage.push(options);

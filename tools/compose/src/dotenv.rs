@@ -1,7 +1,7 @@
 //! Files of variables in compose's dialect, which `.env` and `env_file` share: a value may be quoted, may go over lines in
 //! quotation marks, and may refer to earlier variables (docs of docker compose, "Syntax for environment files").
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::interpolate::{Variables, expand};
 
@@ -32,14 +32,10 @@ fn statement<'a>(text: &'a str, outer: &Variables, read: &mut Variables) -> Resu
         return Ok(next);
     }
     let (name, rest) = text.split_at(text.find(|c: char| !is_of_name(c)).unwrap_or(text.len()));
-    if name.is_empty() {
-        bail!("{}: not the name of a variable", line.trim_end());
-    }
+    ensure!(!name.is_empty(), "{}: not the name of a variable", line.trim_end());
     let rest = rest.trim_start_matches([' ', '\t', '\r']);
     let Some(value) = rest.strip_prefix(['=', ':']) else {
-        if !rest.is_empty() && !rest.starts_with(['\n', '#']) {
-            bail!("{}: no =", line.trim_end());
-        }
+        ensure!(rest.is_empty() || rest.starts_with(['\n', '#']), "{}: no =", line.trim_end());
         if let Some(value) = outer.get(name) {
             read.insert(name.to_owned(), value.clone());
         }

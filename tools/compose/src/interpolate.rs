@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 /// What variables mean.
@@ -47,9 +47,7 @@ pub(crate) fn expand(text: &str, meaning: Meaning<'_>) -> Result<String> {
 
 fn expand_at(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
     // Each level is a call: a file that nests without end must be an error and no overflow of the stack.
-    if depth > MAX_DEPTH {
-        bail!("variables are nested more than {MAX_DEPTH} deep");
-    }
+    ensure!(depth <= MAX_DEPTH, "variables are nested more than {MAX_DEPTH} deep");
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -95,9 +93,7 @@ fn name(text: &str) -> (&str, &str) {
 
 fn braced(depth: usize, text: &str, meaning: Meaning<'_>) -> Result<String> {
     let (name, rest) = name(text);
-    if name.is_empty() {
-        bail!("${{{text}}}: no name");
-    }
+    ensure!(!name.is_empty(), "${{{text}}}: no name");
     let value = meaning(name);
     // With a colon an empty variable counts as none.
     let (value, operation) = match rest.strip_prefix(':') {

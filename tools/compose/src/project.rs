@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use container::{ContainerId, Directories, VolumeName};
 use serde_json::Value;
 
@@ -89,13 +89,9 @@ impl Source<'_> {
     fn document(&self, text: &str) -> Result<(Value, Vec<Vec<String>>)> {
         // Files may include each other in a circle: a number is simpler than to compare what links and mounts give
         // many names.
-        if self.depth > MOST_FILES {
-            bail!("more than {MOST_FILES} files lead here: do they include each other?");
-        }
+        ensure!(self.depth <= MOST_FILES, "more than {MOST_FILES} files lead here: do they include each other?");
         let mut value = yaml::read(text)?;
-        if !value.is_object() {
-            bail!("no mapping");
-        }
+        ensure!(value.is_object(), "no mapping");
         let mut replaced = Vec::new();
         merge::take_marks(&mut value, &mut Vec::new(), &mut replaced);
         // Before the files become one: an included file has other variables and another directory than the one that
@@ -245,9 +241,8 @@ fn name_of(request: &ProjectRequest<'_>, file: &Node<'_>, directory: &Path, vari
 
 fn checked(name: &str) -> Result<String> {
     let fits = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_');
-    if name.is_empty() || name.starts_with(['-', '_']) || !name.chars().all(fits) {
-        return Err(cli::Usage(format!("project {name:?}: lower-case letters, digits, - and _ are expected")).into());
-    }
+    let is_name = !name.is_empty() && !name.starts_with(['-', '_']) && name.chars().all(fits);
+    ensure!(is_name, cli::Usage(format!("project {name:?}: lower-case letters, digits, - and _ are expected")));
     Ok(name.to_owned())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{PidfdGetfdFlags, chdir, chroot, fchdir, getgid, getuid, pidfd_getfd};
 use rustix::thread::{Gid, ThreadNameSpaceType, Uid};
 use sys::namespace::{self, Kind};
@@ -354,9 +354,7 @@ fn join_cgroup(pid: i32) -> Result<()> {
 
 /// Lets the program run with the target's `SELinux` context.
 fn follow_context(pid: i32) -> Result<()> {
-    if !Path::new("/sys/fs/selinux/enforce").exists() {
-        bail!("follow the target's context: SELinux is not enabled");
-    }
+    ensure!(Path::new("/sys/fs/selinux/enforce").exists(), "follow the target's context: SELinux is not enabled");
     let context = std::fs::read(format!("/proc/{pid}/attr/current")).context("read the target's context")?;
     // Takes effect with the next execve(2), and only of this thread: proc_pid_attr(5).
     std::fs::write("/proc/self/attr/exec", context).context("set the program's context")

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use layout::lenient::{self, Empty, Lenient, Member, Shape};
 use layout::{Compression, Digester, MANIFEST_LIMIT, REF_NAME, Verified};
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
@@ -198,9 +198,7 @@ impl ImageArchive {
 
     /// Reads a small blob, checked.
     pub(crate) fn read(&self, descriptor: &Descriptor, limit: u64) -> anyhow::Result<Vec<u8>> {
-        if descriptor.size() > limit {
-            bail!("{} in {} is longer than {limit} bytes", descriptor.digest(), self.name);
-        }
+        ensure!(descriptor.size() <= limit, "{} in {} is longer than {limit} bytes", descriptor.digest(), self.name);
         let mut descriptor = descriptor.clone();
         if let (0, Some(Blob::File(place))) = (descriptor.size(), self.blobs.get(descriptor.digest().as_ref())) {
             descriptor.set_size(place.size.min(limit));
@@ -227,9 +225,7 @@ impl ImageArchive {
     }
 
     fn read_place(&self, place: Place, limit: u64) -> anyhow::Result<Vec<u8>> {
-        if place.size > limit {
-            bail!("{}: an index of {} bytes", self.name, place.size);
-        }
+        ensure!(place.size <= limit, "{}: an index of {} bytes", self.name, place.size);
         let mut bytes = Vec::new();
         self.reader(place, 0)?.read_to_end(&mut bytes).with_context(|| format!("read {}", self.name))?;
         Ok(bytes)

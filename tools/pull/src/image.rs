@@ -1,6 +1,6 @@
 //! One image: from its name to its manifest, its config, the record, and last its layers.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use layout::{CONFIG_LIMIT, Document, DocumentKind, Layout, Platform, lenient};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use record::{Image, Record};
@@ -155,9 +155,8 @@ impl FetchJob<'_> {
 
     fn fetch_config(&self, source: &Opened, manifest: &ImageManifest) -> Result<()> {
         let config = manifest.config();
-        if is_image_config(config) && config.size() > CONFIG_LIMIT {
-            bail!("config {} is said to have {} bytes: too many", config.digest(), config.size());
-        }
+        let fits = !is_image_config(config) || config.size() <= CONFIG_LIMIT;
+        ensure!(fits, "config {} is said to have {} bytes: too many", config.digest(), config.size());
         blob::fetch_all(source, self.layout, std::slice::from_ref(config), 1, &Progress::None)
     }
 

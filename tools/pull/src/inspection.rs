@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use layout::{CONFIG_LIMIT, Document, Platform, Verified, lenient};
 use oci_spec::image::{Descriptor, ImageManifest};
 use registry::{Access, Failure, Fetched};
@@ -83,9 +83,7 @@ fn choose(source: &Opened<'_>, root: &Fetched, platform: Option<&Platform>) -> R
 
 /// Reads a config, checked.
 fn read(source: &Opened<'_>, blob: &Descriptor) -> Result<Vec<u8>> {
-    if blob.size() > CONFIG_LIMIT {
-        bail!("config {} is said to have {} bytes: too many", blob.digest(), blob.size());
-    }
+    ensure!(blob.size() <= CONFIG_LIMIT, "config {} is said to have {} bytes: too many", blob.digest(), blob.size());
     let attempt = || -> Result<Vec<u8>, Failure> {
         let body = source.blob(source.first_place(), blob, 0)?;
         let mut bytes = Vec::new();

@@ -20,7 +20,7 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use layout::{Layout, reference};
 use registry::{Access, RegistryOptions};
 
@@ -123,9 +123,7 @@ fn fetch(args: PullArgs) -> Result<()> {
         .map(|name| all_tags(args.request.all_tags, name, &access))
         .collect::<Result<Vec<_>>>()?
         .concat();
-    if args.to.is_some() && names.len() > 1 {
-        return Err(cli::Usage("--to takes one image".to_owned()).into());
-    }
+    ensure!(args.to.is_none() || names.len() <= 1, cli::Usage("--to takes one image".to_owned()));
     for (number, name) in names.iter().enumerate() {
         // What the layout calls by a name may be older than what the lock file says.
         let local = if lock.is_none() { job.find_local(name)? } else { None };
@@ -141,9 +139,7 @@ fn fetch(args: PullArgs) -> Result<()> {
         let mut source = Opened::open(&pinned, &access, &layout.path().join("ingest")).with_context(doing)?;
         let several = if args.request.all_tags { source.all() } else { Vec::new() };
         if !several.is_empty() {
-            if args.to.is_some() {
-                return Err(cli::Usage("--to takes one image".to_owned()).into());
-            }
+            ensure!(args.to.is_none(), cli::Usage("--to takes one image".to_owned()));
             for one in several {
                 source.turn_to(one);
                 job.fetch(name, &source).with_context(doing)?;
@@ -188,9 +184,8 @@ fn expand(name: Named, access: &Access) -> Result<Named> {
 fn all_tags(all: bool, name: Named, access: &Access) -> Result<Vec<Named>> {
     match name {
         Named::Reference(reference) if all => {
-            if reference.digest.is_some() || reference.tag.as_deref() != Some("latest") {
-                return Err(cli::Usage(format!("--all-tags takes a repository, and {reference} names a tag")).into());
-            }
+            let is_repository = reference.digest.is_none() && reference.tag.as_deref() == Some("latest");
+            ensure!(is_repository, cli::Usage(format!("--all-tags takes a repository, and {reference} names a tag")));
             let tags =
                 remote::tags(&reference, access).with_context(|| format!("list tags of {}", reference.name()))?;
             Ok(tags.iter().map(|tag| Named::Reference(reference.with_tag(tag))).collect())

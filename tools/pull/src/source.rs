@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use layout::{Document, Layout, MANIFEST_LIMIT};
 use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
 use registry::{Access, Body, Failure, Fetched, Patience};
@@ -229,9 +229,7 @@ impl<'a> Opened<'a> {
 
 fn open_in(layout: &Layout, descriptor: &Descriptor, offset: u64) -> anyhow::Result<Body> {
     let path = layout.blob_path(descriptor.digest());
-    if !layout.has(descriptor) {
-        bail!(layout::Error::Missing(descriptor.digest().clone()));
-    }
+    ensure!(layout.has(descriptor), layout::Error::Missing(descriptor.digest().clone()));
     // The digest is checked by who writes the copy.
     let mut file = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
     file.seek(SeekFrom::Start(offset)).with_context(|| format!("read {}", path.display()))?;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use container::Directories;
 use layout::{DocumentKind, Layout};
 use oci_spec::image::Descriptor;
@@ -31,9 +31,7 @@ struct Listed {
 pub(crate) fn tag(layout: &Layout, source: &str, targets: &[Reference]) -> anyhow::Result<()> {
     let descriptor = layout.find(source).with_context(|| format!("tag {source}"))?;
     for target in targets {
-        if target.digest.is_some() {
-            bail!(cli::Usage(format!("{target}: a name with a digest cannot be given")));
-        }
+        ensure!(target.digest.is_none(), cli::Usage(format!("{target}: a name with a digest cannot be given")));
         layout.tag(&target.to_string(), &descriptor)?;
     }
     Ok(())
@@ -95,9 +93,8 @@ pub(crate) fn remove(layout: &Layout, names: &[String]) -> anyhow::Result<()> {
     let before = images(layout)?;
     for name in names {
         let full = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
-        if layout.untag(&full)? == 0 && layout.untag(name)? == 0 {
-            bail!("remove {name}: no such image in {}", layout.path().display());
-        }
+        let is_removed = layout.untag(&full)? > 0 || layout.untag(name)? > 0;
+        ensure!(is_removed, "remove {name}: no such image in {}", layout.path().display());
     }
     let after = images(layout)?;
     for entry in layout.entries()? {

@@ -8,7 +8,7 @@ mod policy;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use layout::{Document, Layout};
@@ -136,9 +136,7 @@ impl Subject<'_> {
         reasons.sort();
         reasons.dedup();
         reasons.truncate(4);
-        if reasons.is_empty() {
-            bail!("verify {digest}: it has no signature");
-        }
+        ensure!(!reasons.is_empty(), "verify {digest}: it has no signature");
         bail!("verify {digest}: no signature that {} is good for: {}", keys.join(" or "), reasons.join("; "))
     }
 
@@ -199,16 +197,10 @@ impl Subject<'_> {
         };
         let (kind, image, name) =
             (said("type")?, said("image/docker-manifest-digest")?, said("identity/docker-reference")?);
-        if kind != KIND {
-            bail!("one is a {kind:?}");
-        }
-        if image != subject.as_ref() {
-            bail!("one is for {image:?}");
-        }
+        ensure!(kind == KIND, "one is a {kind:?}");
+        ensure!(image == subject.as_ref(), "one is for {image:?}");
         let wanted = if let Named::Reference(reference) = self.name { Some(Written::from(reference)) } else { None };
-        if !identity.accepts(wanted.as_ref(), name) {
-            bail!("one is for the name {name:?}");
-        }
+        ensure!(identity.accepts(wanted.as_ref(), name), "one is for the name {name:?}");
         Ok(())
     }
 }

@@ -118,9 +118,8 @@ fn whole(layout: &Layout, image: &Image) -> anyhow::Result<Descriptor> {
 fn all_tags(layout: &Layout, args: &PushArgs, to: &Reference) -> anyhow::Result<Vec<(Descriptor, Reference)>> {
     let from: Reference = args.source.as_deref().map_or(Ok(to.clone()), str::parse).map_err(cli::Usage)?;
     for repository in [&from, to] {
-        if repository.digest.is_some() || repository.tag.as_deref() != Some("latest") {
-            return Err(cli::Usage(format!("--all-tags takes repositories, and {repository} names a tag")).into());
-        }
+        let is_repository = repository.digest.is_none() && repository.tag.as_deref() == Some("latest");
+        ensure!(is_repository, cli::Usage(format!("--all-tags takes repositories, and {repository} names a tag")));
     }
     let mut images = Vec::new();
     for entry in layout.entries()?.into_iter().filter(|entry| entry.subject().is_none()) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use record::{Input, Network, State};
 use rustix::fs::fstat;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -70,9 +70,7 @@ impl EnterTarget {
         // before the next boot (pidfs); before that all have the same.
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).with_context(|| format!("open process {pid}"))?;
         if let Self::Process { inode: Some(inode), .. } = self {
-            if fstat(&pidfd)?.st_ino != *inode {
-                bail!("process {pid} is not the one with pidfd inode {inode}");
-            }
+            ensure!(fstat(&pidfd)?.st_ino == *inode, "process {pid} is not the one with pidfd inode {inode}");
         }
         Ok(pidfd)
     }

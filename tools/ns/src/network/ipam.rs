@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use netlink::route::Cidr;
 
 use super::owner::hash;
@@ -43,9 +43,8 @@ pub(crate) fn choose(
         if let Some(holder) = holder(address) {
             bail!("address {address} is taken by {holder}");
         }
-        if address == gateway.address || !usable(network, address) {
-            bail!("address {address} is the gateway's, the network's own or the broadcast address of {network}");
-        }
+        let is_free = address != gateway.address && usable(network, address);
+        ensure!(is_free, "address {address} is the gateway's, the network's own or the broadcast address of {network}");
         return Ok(lease(address));
     }
     // The network's own address is number 0; in IPv4 the last one is for broadcasts.

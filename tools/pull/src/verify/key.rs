@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{
@@ -36,9 +36,7 @@ impl PublicKey {
         let read = || -> anyhow::Result<Self> {
             let mut pem = Vec::new();
             File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut pem)?;
-            if pem.len() as u64 > FILE_LIMIT {
-                bail!("too long for a public key");
-            }
+            ensure!(pem.len() as u64 <= FILE_LIMIT, "too long for a public key");
             Self::parse(&pem, &path.display().to_string())
         };
         read().with_context(|| format!("read key {}", path.display()))
@@ -49,9 +47,7 @@ impl PublicKey {
         let text = std::str::from_utf8(pem).context("not PEM")?;
         let (label, rest) =
             text.split_once("-----BEGIN ").and_then(|(_, rest)| rest.split_once("-----")).context("not PEM")?;
-        if label != "PUBLIC KEY" {
-            bail!("a PUBLIC KEY is wanted, this is a {label:?}");
-        }
+        ensure!(label == "PUBLIC KEY", "a PUBLIC KEY is wanted, this is a {label:?}");
         let (body, _) = rest.split_once("-----END PUBLIC KEY-----").context("PEM without its end")?;
         let compact: String = body.split_ascii_whitespace().collect();
         let der = STANDARD.decode(compact).context("not PEM")?;

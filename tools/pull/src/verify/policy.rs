@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -71,9 +71,7 @@ impl TrustPolicy {
             None => ("default".to_owned(), &self.file.default),
         };
         let read = || -> anyhow::Result<Vec<Requirement>> {
-            if entries.is_empty() {
-                bail!("no requirement at all");
-            }
+            ensure!(!entries.is_empty(), "no requirement at all");
             entries.iter().map(requirement).collect()
         };
         read().with_context(|| format!("{}: {scope}", self.path.display()))
@@ -82,9 +80,7 @@ impl TrustPolicy {
 
 fn requirement(entry: &Value) -> anyhow::Result<Requirement> {
     let kind = entry.get("type").and_then(Value::as_str).unwrap_or_default();
-    if kind == "signedBy" {
-        bail!("signedBy is not supported: sigstoreSigned is");
-    }
+    ensure!(kind != "signedBy", "signedBy is not supported: sigstoreSigned is");
     let members = entry.as_object().into_iter().flatten();
     if let Some((name, _)) = members.clone().find(|(name, _)| {
         kind == "sigstoreSigned" && (["fulcio", "pki"].contains(&name.as_str()) || name.starts_with("rekor"))
@@ -96,9 +92,8 @@ fn requirement(entry: &Value) -> anyhow::Result<Requirement> {
         Entry::Reject {} => return Ok(Requirement::Reject),
         Entry::SigstoreSigned { key_path, key_paths, key_data, key_datas, signed_identity } => {
             let given = [key_path.is_some(), key_paths.is_some(), key_data.is_some(), key_datas.is_some()];
-            if given.iter().filter(|given| **given).count() != 1 {
-                bail!("sigstoreSigned wants one of keyPath, keyPaths, keyData and keyDatas");
-            }
+            let is_one = given.iter().filter(|given| **given).count() == 1;
+            ensure!(is_one, "sigstoreSigned wants one of keyPath, keyPaths, keyData and keyDatas");
             let paths: Vec<PathBuf> = key_path.into_iter().chain(key_paths.unwrap_or_default()).collect();
             let data: Vec<String> = key_data.into_iter().chain(key_datas.unwrap_or_default()).collect();
             (paths, data, signed_identity.unwrap_or(Identity::RepoDigestOrExact {}))
@@ -109,9 +104,7 @@ fn requirement(entry: &Value) -> anyhow::Result<Requirement> {
         let pem = STANDARD.decode(text).context("keyData is not base64")?;
         keys.push(PublicKey::parse(&pem, "keyData").context("keyData")?);
     }
-    if keys.is_empty() {
-        bail!("sigstoreSigned without a key");
-    }
+    ensure!(!keys.is_empty(), "sigstoreSigned without a key");
     Ok(Requirement::Signed(Signed { keys, identity }))
 }
 

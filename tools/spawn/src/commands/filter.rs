@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use container::{Exit, RuntimeId};
 use humantime::format_rfc3339_nanos;
 use record::{Bundle, Id, Input, OwnedBy, Record};
@@ -29,9 +29,8 @@ pub(crate) fn run(global: &Global, options: FilterRequest) -> anyhow::Result<Exi
         Input::Record(record) => (record, options.input.as_deref().is_none_or(|input| input == Path::new("-"))),
     };
     let is_record = options.input.as_deref().is_none_or(|input| !input.is_dir());
-    if options.rm && !is_record {
-        return Err(cli::Usage("--rm is for a record: `keep rm` removes the container of a bundle".to_owned()).into());
-    }
+    let has_record = !options.rm || is_record;
+    ensure!(has_record, cli::Usage("--rm is for a record: `keep rm` removes the container of a bundle".to_owned()));
     let bundle = record.part::<Bundle>()?.0;
     let id = match options.id {
         Some(id) => id,

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -50,8 +50,7 @@ pub fn enter(roots: &cli::Roots) -> Result<bool> {
         return Ok(false);
     }
     let run = roots.directories().run().to_owned();
-    let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(&run);
-    make().with_context(|| format!("make {}", run.display()))?;
+    sys::file::make_private(&run).with_context(|| format!("make {}", run.display()))?;
     // Until the namespaces are ready: two programs that start together must not make them twice.
     // flock(2) on the directory itself: it ends with the last copy of the descriptor, so a killed program leaves no
     // lock.
@@ -150,7 +149,7 @@ pub fn in_user_namespace() -> bool {
 /// A user cannot write to the host's `/run`, where `ip netns` and our own tools look for names. It cannot be covered
 /// by an overlay either: sockets of daemons in it must go on working, so each entry is bound into a new tmpfs.
 fn own_run(own: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(own)?;
+    sys::file::make_private(own)?;
     // By its descriptor: its path may be below either.
     let own = File::open(own)?;
     mount_bind_recursive("/run", ASIDE)?;

@@ -15,9 +15,9 @@
 //! before it starts the container. The guard, woken by the end of its pipe, calls `end_if_abandoned`: of it and a keeper
 //! that is just taking over, the one that has the process lock first wins, and the other one does nothing.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -376,11 +376,7 @@ pub fn is_held(directories: &Directories, id: &ContainerId) -> Result<bool> {
 }
 
 fn make_directory(directory: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("make {}", directory.display()))
+    sys::file::make_private(directory).with_context(|| format!("make {}", directory.display()))
 }
 
 /// Opens a claim's file; tells whether it was made.

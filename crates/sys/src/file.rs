@@ -1,9 +1,9 @@
 //! Small files of the kernel's and of our own, with the fewest calls, and descriptors that need no closing.
 
-use std::fs::{DirEntry, File, Metadata};
+use std::fs::{DirBuilder, DirEntry, File, Metadata};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::mpsc::RecvTimeoutError;
@@ -105,6 +105,11 @@ pub fn is_same(file: &File, now: io::Result<Metadata>) -> io::Result<bool> {
 /// Tells whether something may have that name: an error is not that nothing has it.
 pub fn may_be_there(path: &Path) -> bool {
     known(path.symlink_metadata()).map_or(true, |found| found.is_some())
+}
+
+/// Makes a directory that nobody else may look into, with those above it that are missing.
+pub fn make_private(directory: impl AsRef<Path>) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 /// Undoes the octal numbers that stand for blanks and backslashes in the kernel's lists of mounts: `proc_pid_mountinfo(5)`.

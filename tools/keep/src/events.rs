@@ -2,10 +2,8 @@
 //! go, and their keepers and runtimes give new files their names (`inotify(7)`).
 
 use std::collections::HashMap;
-use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -26,8 +24,7 @@ const PID: &str = "pid";
 pub(crate) fn events(wanted: &[ContainerId], json: bool, roots: &cli::Roots) -> Result<ExitCode> {
     let directories = roots.directories();
     let bundles = directories.bundles();
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&bundles);
-    made.with_context(|| format!("make {}", bundles.display()))?;
+    sys::file::make_private(&bundles).with_context(|| format!("make {}", bundles.display()))?;
     // Watched first, listed then: what comes between the two is in both, and nothing is in neither.
     let inotify = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
     let come_and_go = WatchFlags::CREATE | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;

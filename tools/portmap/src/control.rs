@@ -2,10 +2,10 @@
 //! name has the network namespace of the host's side, since a container's own is the host of others. Sockets are files
 //! and not abstract, because who is only in the same network namespace (a container in the host's) must not reach them.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,8 +51,7 @@ impl Sockets {
 
     /// Makes a server of this process known, with what it serves; what killed ones have left goes.
     pub(crate) fn make(&self, record: &Record) -> anyhow::Result<ServerSocket> {
-        let created = DirBuilder::new().recursive(true).mode(0o700).create(&self.path);
-        created.with_context(|| format!("make {}", self.path.display()))?;
+        sys::file::make_private(&self.path).with_context(|| format!("make {}", self.path.display()))?;
         let directory = self.open()?.with_context(|| format!("open {}", self.path.display()))?;
         let make = || -> anyhow::Result<ServerSocket> {
             // Between binding and listening a socket looks like one that was left.

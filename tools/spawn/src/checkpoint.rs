@@ -6,7 +6,6 @@ mod mounts;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -292,11 +291,7 @@ fn page_server(server: &str) -> Result<Message> {
 /// Makes and opens the directories of images and logs.
 fn directories(options: &CriuOptions) -> Result<(OwnedFd, OwnedFd)> {
     let open = |path: &Path| {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(path)
-            .with_context(|| format!("make {}", path.display()))?;
+        sys::file::make_private(path).with_context(|| format!("make {}", path.display()))?;
         file::open(path, OFlags::RDONLY | OFlags::DIRECTORY)
     };
     Ok((open(&options.image_path)?, open(work_path(options))?))

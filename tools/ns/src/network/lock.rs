@@ -4,9 +4,8 @@
 //! A lock in /run/drayage, not below a root: two roots of one machine choose addresses on the same bridges. The
 //! file's time says when the lock was last taken, by which the sweep knows whether containers come and go.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -35,7 +34,7 @@ pub(crate) fn lock_file(name: &str) -> Result<File> {
     let directory = container::machine();
     let path = directory.join(name);
     let open = || {
-        make_private(directory)?;
+        sys::file::make_private(directory)?;
         let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
         if file.metadata()?.mode() & 0o077 != 0 {
             rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
@@ -43,9 +42,4 @@ pub(crate) fn lock_file(name: &str) -> Result<File> {
         std::io::Result::Ok(file)
     };
     open().with_context(|| format!("open {}", path.display()))
-}
-
-/// Makes a directory, and those above it, for root only.
-pub(crate) fn make_private(directory: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 pub(super) fn write(path: &Path, note: &impl Serialize, last: bool) -> Result<()> {
     let draft = draft_of(path);
     let write = || -> Result<()> {
-        path.parent().map_or(Ok(()), super::lock::make_private)?;
+        path.parent().map_or(Ok(()), sys::file::make_private)?;
         fs::write(&draft, serde_json::to_vec(note)?)?;
         if last {
             File::open(&draft)?.sync_all()?;

@@ -16,7 +16,7 @@ const NOTE: NetworkNote = NetworkNote::Outward;
 /// Starts the first of the programs that is there; that none is, or none can, is only said.
 pub(super) fn start(directories: &Directories, id: &ContainerId, netns: &Path) -> Result<()> {
     let (notes, note) = (directories.network_notes(NOTE), directories.network_note(NOTE, id));
-    super::lock::make_private(&notes).with_context(|| format!("make {}", notes.display()))?;
+    sys::file::make_private(&notes).with_context(|| format!("make {}", notes.display()))?;
     for start in [pasta, slirp4netns] {
         match start(&note, netns) {
             Ok(true) => return Ok(()),

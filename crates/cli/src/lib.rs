@@ -164,6 +164,13 @@ pub fn complain(tool: &str, error: &anyhow::Error) {
     eprint_line(&line(tool, error));
 }
 
+/// Mentions what went wrong where something else counts more.
+pub fn warn<T>(result: Result<T, impl std::fmt::Display>) {
+    if let Err(error) = result {
+        ::log::warn!("{error:#}");
+    }
+}
+
 /// One line, whatever an input smuggled into a message.
 fn line(tool: &str, error: &anyhow::Error) -> String {
     format!("{tool}: {}", printable(&without_numbers(&format!("{error:#}"))))

@@ -107,9 +107,7 @@ impl Drop for BundleClaim {
                 MadeOutside::Volume(path) => root::remove_tree(path),
             };
         }
-        if let Err(error) = remove(&self.path) {
-            log::warn!("{error:#}");
-        }
+        cli::warn(remove(&self.path));
     }
 }
 

@@ -192,7 +192,7 @@ impl Watch {
 
 fn save(bundle: &Path, health: &Health) {
     // A full disk must not end the container.
-    let _full = exit::write(bundle, FILE, health).inspect_err(|error| log::warn!("{error:#}"));
+    cli::warn(exit::write(bundle, FILE, health));
 }
 
 /// Tells whether a process is a child of this one, which has not been waited for.

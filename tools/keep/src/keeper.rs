@@ -112,7 +112,7 @@ fn keep() -> Result<u8> {
     };
     claim.is_ending();
     // Once only: the caller lives, hears of the failure, and leaves the claim as it is for the next run.
-    undo::carry_out(&job.undo).unwrap_or_else(|error| log::warn!("{error:#}"));
+    cli::warn(undo::carry_out(&job.undo));
     if tell(caller, &Report::Failed(code)).is_err() {
         // It cannot give the name back any more.
         claim.release();

@@ -54,9 +54,7 @@ pub(crate) fn ending(ready: Ready) {
 /// Without a manager there is nobody to tell; one that does not listen must not end the container.
 fn tell(words: &str) {
     let Some(socket) = std::env::var_os(SOCKET).filter(|socket| !socket.is_empty()) else { return };
-    if let Err(error) = send(&socket, words) {
-        log::warn!("{error:#}");
-    }
+    cli::warn(send(&socket, words));
 }
 
 fn send(socket: &OsStr, words: &str) -> Result<()> {

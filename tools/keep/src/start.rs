@@ -102,11 +102,8 @@ fn again(roots: &cli::Roots, id: &ContainerId, join: Option<&Join>, ready: Optio
             return Ok(ExitCode::from(code));
         }
         Err(error) => {
-            match undo::carry_out(&undo) {
-                Ok(()) => claim.release(),
-                // The name stays taken: the next start, or `run --gc`, undoes it.
-                Err(error) => log::warn!("{error:#}"),
-            }
+            // If it fails, the name stays taken: the next start, or `run --gc`, undoes it.
+            cli::warn(undo::carry_out(&undo).map(|()| claim.release()));
             return Err(error);
         }
     };

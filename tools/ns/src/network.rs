@@ -107,9 +107,7 @@ pub(crate) fn add(mut target: Joiner, requests: &[NetworkRequest], _lock: &File)
         let bridges = requests.iter().filter_map(|request| request.bridge.as_deref());
         let whose = Ownership::Exactly(target.owner);
         let names = bridges.map(|bridge| hosts::withdraw(&target.directories, Some(bridge), &id, whose));
-        for error in names.chain(config.as_ref().map(BundleConfig::restore)).filter_map(Result::err) {
-            log::warn!("{error:#}");
-        }
+        names.chain(config.as_ref().map(BundleConfig::restore)).for_each(cli::warn);
     }
     done
 }
@@ -192,9 +190,7 @@ fn tell_of_flush(directories: &Directories) {
     log::warn!("the firewall was flushed: restoring the networks (`portmap restore` restores the ports)");
     let note = container::flush_note();
     let noted = std::fs::write(&note, "").with_context(|| format!("write {}", note.display()));
-    if let Err(error) = noted.and_then(|()| restore::restore_locked(directories)) {
-        log::warn!("{error:#}");
-    }
+    cli::warn(noted.and_then(|()| restore::restore_locked(directories)));
 }
 
 /// Tells the record and the bundle.

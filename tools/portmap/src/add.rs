@@ -128,10 +128,7 @@ fn translate(
     tell().inspect_err(|_| {
         children.iter().for_each(end);
         // A new socket: the old one may have failed, or was given away.
-        match Firewall::open() {
-            Ok(mut firewall) => published.take_back(&mut firewall, &target.owner.id),
-            Err(error) => warn!("{error:#}"),
-        }
+        cli::warn(Firewall::open().map(|mut firewall| published.take_back(&mut firewall, &target.owner.id)));
     })
 }
 

@@ -2,9 +2,8 @@
 //! to them, which would never get a connection, and serves what translation cannot: `[::1]`, the host's IPv6 addresses for a
 //! container that has none, and its IPv4 addresses for one that has IPv6 alone. There is one for all ports of a container.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use container::Directories;
-use log::warn;
 use record::{Network, OwnedBy, PortMapping, Protocol, Record};
 
 use crate::control::{Sockets, id_of};
@@ -48,9 +47,8 @@ impl HeldPorts {
             return;
         }
         let server = Server::beside(directories, &self.target, &self.ports, &[], None);
-        if let Err(error) = server.and_then(|server| server.go_on(false, || {})) {
-            warn!("hold the ports of {}: {error:#}", self.target.owner.id);
-        }
+        let held = server.and_then(|server| server.go_on(false, || {}));
+        cli::warn(held.with_context(|| format!("hold the ports of {}", self.target.owner.id)));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use anyhow::Context;
-use log::{debug, warn};
+use log::debug;
 use netlink::route::Router;
 use netlink::{Attribute, Attributes, NetlinkFamily, Raw, Socket, find, parse, unless};
 use record::Protocol;
@@ -35,9 +35,7 @@ struct Flow {
 /// Ends connections that the steps leave with a wrong translation: those to what was withdrawn, and datagrams to the
 /// host itself that now go to a container. That they are not ended is no reason to fail.
 pub(crate) fn forget(steps: &[MappingStep]) {
-    if let Err(error) = delete_stale(steps) {
-        warn!("forget old connections: {error:#}");
-    }
+    cli::warn(delete_stale(steps).context("forget old connections"));
 }
 
 fn delete_stale(steps: &[MappingStep]) -> anyhow::Result<()> {

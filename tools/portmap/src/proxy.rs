@@ -30,7 +30,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use confine::Calls;
-use log::warn;
 use record::Record;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -87,9 +86,7 @@ pub(crate) fn move_into(netns: &File) -> anyhow::Result<()> {
         .context("enter the container's network namespace (CAP_SYS_ADMIN over it is needed)")?;
     // A new namespace has it down, and not every runtime brings it up: a program listens there all the same, but nobody
     // can connect to it.
-    if let Err(error) = sys::network::loopback_up() {
-        warn!("bring up lo in the container's network namespace: {error}");
-    }
+    cli::warn(sys::network::loopback_up().context("bring up lo in the container's network namespace"));
     Ok(())
 }
 
@@ -141,9 +138,7 @@ impl Proxy {
         for worker in self.others.drain(..) {
             let started = thread::Builder::new().name("relay".to_owned()).spawn(move || worker.run());
             // The others do its work.
-            if let Err(error) = started {
-                warn!("start a thread: {error}");
-            }
+            cli::warn(started.context("start a thread"));
         }
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         loop {

@@ -78,9 +78,7 @@ impl Publication {
         let own = |mapping: &Mapping| {
             self.steps.iter().any(|step| matches!(step, MappingStep::Publish(published) if published == mapping))
         };
-        if let Err(error) = firewall.withdraw(Some(id), own) {
-            warn!("withdraw ports again: {error:#}");
-        }
+        cli::warn(firewall.withdraw(Some(id), own).context("withdraw ports again"));
     }
 }
 

@@ -27,7 +27,7 @@ use crate::config::{Config, Hooks, Linux, Process as Description};
 use crate::notify::Notify;
 use crate::state::{Container, Status};
 use crate::sync::{self, Message};
-use crate::{capability, file, filter, guard, hooks, intermediate, journal, net_device, priority, rootfs, tty, userns};
+use crate::{capability, file, filter, guard, hooks, intermediate, net_device, priority, rootfs, tty, userns};
 
 /// What is to be made.
 pub(crate) struct Order {
@@ -90,7 +90,7 @@ pub(crate) fn create(order: &Order) -> Result<CreatedContainer> {
 /// Undoes what was made; the first error is the one that the user hears. What hooks have done before, the poststop hooks
 /// undo: runtime-spec, runtime.md, "Lifecycle", 3 to 13.
 pub(crate) fn clean_up(container: &Container, hooks: &Hooks) {
-    [container.release(), container.remove()].into_iter().for_each(journal::warn);
+    [container.release(), container.remove()].into_iter().for_each(cli::warn);
     hooks::run_poststop(&hooks.poststop, &container.report(Status::Stopped));
 }
 

@@ -12,7 +12,6 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use sys::ready::after;
 
 use crate::config::Hook;
-use crate::journal;
 use crate::sync::{self, Message};
 
 /// How much of what a hook says is for the error message.
@@ -35,7 +34,7 @@ pub(crate) fn run(kind: &str, launcher: Option<Launcher<'_>>, hooks: &[Hook], st
 pub(crate) fn run_poststop(hooks: &[Hook], state: &record::State) {
     for (index, hook) in hooks.iter().enumerate() {
         log::debug!("run poststop hook {}", hook.path.display());
-        journal::warn(run_one(hook, state, None).with_context(|| format!("error running poststop hook #{index}")));
+        cli::warn(run_one(hook, state, None).with_context(|| format!("error running poststop hook #{index}")));
     }
 }
 

@@ -60,13 +60,6 @@ impl Journal {
     }
 }
 
-/// Mentions what went wrong where something else counts more.
-pub(crate) fn warn(result: anyhow::Result<()>) {
-    if let Err(error) = result {
-        log::warn!("{error:#}");
-    }
-}
-
 /// A level in runc's words.
 fn level(level: log::Level) -> String {
     match level {

@@ -80,9 +80,7 @@ impl Notify {
     }
 
     fn tell(&self, words: &[u8]) {
-        if let Err(error) = sys::packet::tell(&self.manager, words, SendFlags::empty()) {
-            log::warn!("tell the service manager: {error}");
-        }
+        cli::warn(sys::packet::tell(&self.manager, words, SendFlags::empty()).context("tell the service manager"));
     }
 }
 

@@ -22,7 +22,7 @@ use rustix::process::Pid;
 
 use crate::config::Config;
 use crate::file::leave_open;
-use crate::{journal, rootfs};
+use crate::rootfs;
 
 /// A container's status (runtime-spec, runtime.md, "State"), and `paused`, which peers add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Container {
             self.cgroups().remove_unused();
         }
         // It is empty now, so that systemd ends it in any case.
-        self.state.systemd_scope.as_deref().map(systemd::stop).into_iter().for_each(journal::warn);
+        self.state.systemd_scope.as_deref().map(systemd::stop).into_iter().for_each(cli::warn);
         self.unmount_root();
         Ok(())
     }
@@ -121,9 +121,8 @@ impl Container {
     fn unmount_root(&self) {
         let (root, ours) = (&self.state.rootfs, self.state.root_mount);
         if ours.is_some() && rootfs::mount_id(rustix::fs::CWD, root) == ours {
-            if let Err(error) = rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH) {
-                log::warn!("unmount {}: {error}", root.display());
-            }
+            let unmounted = rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH);
+            cli::warn(unmounted.with_context(|| format!("unmount {}", root.display())));
         }
     }
 

@@ -67,9 +67,7 @@ pub(crate) fn add(mut target: Joiner, path: &Path, interface: &str) -> Result<()
     });
     if done.is_err() {
         for undone in [attachment.delete(), config.as_ref().map_or(Ok(()), BundleConfig::restore)] {
-            if let Err(error) = undone {
-                log::warn!("undo: {error:#}");
-            }
+            cli::warn(undone.context("undo"));
         }
         work.undo();
     }

@@ -88,9 +88,8 @@ impl Note {
     /// Changes its file. That is the container's to break, and no reason for us to fail.
     fn change(&self, what: &str, change: impl FnOnce(&mut File) -> Result<()>) {
         let Some(hosts) = &self.hosts else { return };
-        if let Err(error) = open(hosts).and_then(|mut file| change(&mut file)) {
-            log::warn!("{what}: {}: {error:#}", hosts.display());
-        }
+        let changed = open(hosts).and_then(|mut file| change(&mut file));
+        cli::warn(changed.with_context(|| format!("{what}: {}", hosts.display())));
     }
 
     /// Takes its names out of the others' files, and theirs out of its own.

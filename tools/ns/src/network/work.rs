@@ -80,9 +80,7 @@ impl Work {
     /// Undoes what is done.
     pub(crate) fn undo(&mut self) {
         while let Some(step) = self.done.pop() {
-            if let Err(error) = self.undo_step(&step) {
-                log::warn!("undo: {step}: {error:#}");
-            }
+            cli::warn(self.undo_step(&step).with_context(|| format!("undo: {step}")));
         }
     }
 
@@ -258,7 +256,5 @@ fn index(router: &mut Router, known: &mut HashMap<(bool, String), u32>, link: (b
 fn shield(link: &str, ipv6: bool) {
     let settings = [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", if ipv6 { "0" } else { "1" })];
     // A kernel without IPv6 has no such directory.
-    if let Err(error) = sys::file::there(forwarding::set_all(&format!("ipv6/conf/{link}"), &settings)) {
-        log::warn!("{error}");
-    }
+    cli::warn(sys::file::there(forwarding::set_all(&format!("ipv6/conf/{link}"), &settings)));
 }

@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use log::{debug, warn};
+use anyhow::Context;
+use log::debug;
 use record::Protocol;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
@@ -191,12 +192,10 @@ impl Frontends {
         if matches!(frontend.origin, Origin::Port(_)) {
             // shutdown(2) ends listening on Linux, keeps the port bound, and resets those who wait in the queue;
             // close(2) would give the port away.
-            if let Err(error) = net::shutdown(&frontend.socket, Shutdown::Read) {
-                warn!("stop listening for {}: {error}", frontend.served);
-            }
-            if let Err(error) = hold_alone(&frontend.socket, true) {
-                warn!("hold the port of {}: {error}", frontend.served);
-            }
+            let stopped = net::shutdown(&frontend.socket, Shutdown::Read);
+            cli::warn(stopped.with_context(|| format!("stop listening for {}", frontend.served)));
+            let held = hold_alone(&frontend.socket, true);
+            cli::warn(held.with_context(|| format!("hold the port of {}", frontend.served)));
         }
         // It is only full when it tells already.
         let _told = rustix::io::write(&self.shut, &1_u64.to_ne_bytes());
@@ -214,9 +213,8 @@ impl Frontends {
         for (index, frontend) in self.iter() {
             let led = frontend.lock();
             if led.is_some() {
-                if let Err(error) = frontend.watch(index, self.epoll(thread)) {
-                    warn!("listen for {}: {error}", frontend.served);
-                }
+                let watched = frontend.watch(index, self.epoll(thread));
+                cli::warn(watched.with_context(|| format!("listen for {}", frontend.served)));
             }
         }
     }

@@ -116,9 +116,8 @@ impl Note {
 
     fn end(&self, exit: &Exit) {
         // A full disk must not hide how the container has ended from who waits for it.
-        if let Err(error) = container::write_json(&self.bundle, Exit::FILE, exit) {
-            log::warn!("write {}: {error}", self.bundle.join(Exit::FILE).display());
-        }
+        let written = container::write_json(&self.bundle, Exit::FILE, exit);
+        cli::warn(written.with_context(|| format!("write {}", self.bundle.join(Exit::FILE).display())));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::{Config, NamespaceKind};
 use crate::create::{self, CreatedContainer, Order};
 use crate::request::{Checkpoint, Create, Global, Life, Restore};
 use crate::state::{Container, Status};
-use crate::{checkpoint, exec, foreground, hooks, journal, tty};
+use crate::{checkpoint, exec, foreground, hooks, tty};
 
 pub(crate) fn create(global: &Global, options: &Create) -> anyhow::Result<()> {
     let order = order(global, options)?;
@@ -136,7 +136,7 @@ pub(super) fn become_subreaper() {
 /// Runs the poststart hooks. If one fails the container is removed: runtime-spec 1.3, runtime.md, "Lifecycle", 9.
 pub(super) fn poststart(made: &CreatedContainer) -> anyhow::Result<()> {
     run_poststart(&made.container, &made.config).inspect_err(|_| {
-        journal::warn(foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config))));
+        cli::warn(foreground::reap(made.pid).and_then(|_| finish(&made.container, Some(&made.config))));
     })
 }
 
@@ -146,7 +146,7 @@ fn run_poststart(container: &Container, config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     hooks::run("poststart", None, hooks, &container.report(Status::Running))
-        .inspect_err(|_| journal::warn(kill_all(container)))
+        .inspect_err(|_| cli::warn(kill_all(container)))
 }
 
 /// Kills the container with all that it has started.
@@ -194,7 +194,7 @@ pub(crate) fn start(global: &Global, id: &RuntimeId) -> anyhow::Result<()> {
     let started = heard.and_then(|_| run_poststart(&container, &config));
     if started.is_err() && hooked {
         // A hook that fails ends the container as `delete` does: runtime-spec, runtime.md, "Lifecycle", 7 to 13.
-        journal::warn(end(&container).and_then(|()| finish(&container, Some(&config))));
+        cli::warn(end(&container).and_then(|()| finish(&container, Some(&config))));
     }
     started
 }

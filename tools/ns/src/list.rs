@@ -33,7 +33,7 @@ pub(crate) use table::Look;
 use table::{Row, RowTable};
 
 /// What is listed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct ListRequest {
     /// The types.
     pub(crate) kinds: Vec<Kind>,

@@ -19,7 +19,7 @@ pub(crate) use network::Networks;
 pub(crate) use tree::Draw;
 
 /// List, show, enter, add and delete namespaces
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "ns", version, about, arg_required_else_help = true)]
 #[command(after_help = include_str!("examples.txt"))]
 pub(crate) struct NsArgs {
@@ -27,7 +27,7 @@ pub(crate) struct NsArgs {
     pub(crate) command: NsVerb,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand)]
 #[rustfmt::skip] // An option a line.
 pub(crate) enum NsVerb {
     Add(Box<Add>),

@@ -84,12 +84,8 @@ fn process(pid: i32, proc: BorrowedFd<'_>, scan: &Scan) -> Result<Value> {
     let [command] = ScannedProcess::read_all(proc, &[pid], wanted).try_into().unwrap_or_default();
     let status = status(pid);
     let field = |name: &str| status.get(name).cloned().unwrap_or_default();
-    let seccomp = match field("Seccomp").as_str() {
-        "0" => "disabled",
-        "1" => "strict",
-        "2" => "filter",
-        _ => "unknown",
-    };
+    let mode = field("Seccomp").parse().unwrap_or(usize::MAX);
+    let seccomp = ["disabled", "strict", "filter"].get(mode).unwrap_or(&"unknown");
     let sets = [
         ("effective", "CapEff"),
         ("permitted", "CapPrm"),

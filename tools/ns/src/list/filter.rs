@@ -1,7 +1,6 @@
 //! Which rows are shown: an expression over the columns, in the syntax of `scols-filter(5)`: `TYPE == "net" and PID > 1`.
 
 use std::cmp::Ordering;
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -23,12 +22,6 @@ type Comparison = fn(Ordering) -> bool;
 pub(crate) struct RowFilter {
     columns: Vec<Column>,
     test: Test,
-}
-
-impl fmt::Debug for RowFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Filter({:?})", self.columns)
-    }
 }
 
 #[derive(Clone, Debug)]

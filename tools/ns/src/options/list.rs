@@ -3,14 +3,13 @@
 use std::io::IsTerminal;
 
 use anyhow::Result;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use sys::namespace::Kind;
 
 use crate::list::{self, Column, ListFormat, ListRequest, Look, Only, RowFilter, RowTree};
 
 /// List namespaces, their processes and the containers that they belong to
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[expect(clippy::struct_field_names, reason = "the fields are named as lsns's options")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of lsns")]
 #[command(after_help = include_str!("../examples/list.txt"))]
@@ -47,7 +46,7 @@ pub(crate) struct List {
     /// Only this type: mnt, net, ipc, user, pid, uts, cgroup or time; may be given more than once
     #[arg(short, long, value_name = "TYPE", value_parser = kind, value_delimiter = ',')] r#type: Vec<Kind>,
     /// Relation that puts a row below another: process, parent or owner
-    #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner", value_parser = PossibleValuesParser::new(["process", "parent", "owner"]).map(|name| tree(&name)))]
+    #[arg(short = 'T', long, value_name = "RELATION", num_args = 0..=1, require_equals = true, default_missing_value = "owner")]
     tree: Option<RowTree>,
     /// List also namespaces that only a thread, an open descriptor or a socket keeps
     #[arg(long)] refs: bool,
@@ -57,7 +56,7 @@ pub(crate) struct List {
 }
 
 /// List namespaces, with the command line of util-linux's program of this name
-#[derive(Parser, Debug)]
+#[derive(Parser)]
 #[command(name = "lsns", version, about)]
 pub(crate) struct Lsns {
     #[command(flatten)]
@@ -146,10 +145,6 @@ pub(crate) fn kind(name: &str) -> Result<Kind, String> {
     Kind::from_name(name).ok_or_else(|| "unknown namespace type".to_owned())
 }
 
-fn tree(name: &str) -> RowTree {
-    match name {
-        "parent" => RowTree::Parent,
-        "owner" => RowTree::Owner,
-        _ => RowTree::Process,
-    }
+cli::values! {
+    RowTree { Process = "process", Parent = "parent", Owner = "owner", }
 }

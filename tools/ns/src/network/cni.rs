@@ -104,8 +104,7 @@ impl Attachment {
             first = first.and(self.execute("DEL", plugin).map(|_| ()));
         }
         first?;
-        sys::file::there(fs::remove_file(&self.path))?;
-        Ok(())
+        Ok(sys::file::there(fs::remove_file(&self.path)).map(drop)?)
     }
 
     fn plugins(&self) -> Vec<Map<String, Value>> {

@@ -100,8 +100,7 @@ impl Note {
             }
         }
         let path = directories.host_note(&self.bridge, &self.id);
-        sys::file::there(fs::remove_file(&path)).with_context(|| format!("remove {}", path.display()))?;
-        Ok(())
+        sys::file::there(fs::remove_file(&path)).map(drop).with_context(|| format!("remove {}", path.display()))
     }
 }
 

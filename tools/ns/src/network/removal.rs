@@ -222,8 +222,7 @@ fn sweep_in_background() -> Result<()> {
     let mut sweep = Command::new("/proc/self/exe");
     sweep.arg0(SWEEP).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // What ends us, a terminal that hangs up or Ctrl-C, should not end it; a socket of our caller's would be taken as long.
-    sys::child::afresh(sweep.process_group(0)).spawn().context("execute the sweep")?;
-    Ok(())
+    sys::child::afresh(sweep.process_group(0)).spawn().map(drop).context("execute the sweep")
 }
 
 fn delete_link(host: &mut Router, link: &Link) -> Result<()> {

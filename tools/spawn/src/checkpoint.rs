@@ -121,7 +121,7 @@ impl Restoring<'_> {
         mounts::make_places(config, self.bundle, &rootfs)?;
         let criu = Criu::start(program)?;
         // What it restores is born where it is.
-        criu.pid().map_or(Ok(()), |pid| cgroups.put(pid))?;
+        cgroups.put(Pid::from_child(&criu.process))?;
         let mut console = None;
         let restored = criu.call(Kind::Restore, &request, |mut notice| match notice.script {
             // criu's point after the namespaces are there and before processes of the container run in them: the one

@@ -122,7 +122,8 @@ fn bytes<'a>(fields: &[(u64, Value<'a>)], wanted: u64) -> Option<&'a [u8]> {
 /// A worker that waits for its request.
 pub(super) struct Criu {
     socket: OwnedFd,
-    process: Child,
+    /// The worker, which becomes the parent of nothing: restored processes are the caller's.
+    pub(super) process: Child,
 }
 
 /// What criu tells on its way: a point that it has reached, and the process that it has made.
@@ -146,11 +147,6 @@ impl Criu {
             .spawn()
             .with_context(|| format!("exec {}", program.display()))?;
         Ok(Self { socket: ours, process })
-    }
-
-    /// Returns the worker's process, which becomes the parent of nothing: restored processes are the caller's.
-    pub(super) fn pid(&self) -> Option<Pid> {
-        i32::try_from(self.process.id()).ok().and_then(Pid::from_raw)
     }
 
     /// Makes a request, hears what criu tells until it answers, and returns the restored process.

@@ -137,7 +137,7 @@ fn check_sysctl(linux: &Linux, key: &str, hostname: &str) -> anyhow::Result<()> 
     } else if dotted.starts_with("net.") {
         let joined = linux.joins(NamespaceKind::Network);
         // A container may join a namespace by a path, and that path may be the host's own.
-        let is_hosts = joined.is_some_and(|path| same_file(path, Path::new("/proc/self/ns/net")));
+        let is_hosts = joined.is_some_and(sys::namespace::is_own_network);
         let own = linux.has(NamespaceKind::Network) && !is_hosts;
         ensure!(own, "sysctl {key:?} not allowed in host network namespace");
     // The configuration has a member for the host name: with both, which of them counts would depend on the order of
@@ -158,12 +158,6 @@ pub(crate) fn sysctl_path(key: &str) -> String {
         Some(at) if key.as_bytes()[at] == b'/' => key.to_owned(),
         _ => key.split('.').map(|part| part.replace('/', ".")).collect::<Vec<_>>().join("/"),
     }
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let key = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-    key(one).is_some() && key(one) == key(other)
 }
 
 impl Linux {

@@ -438,10 +438,9 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
 ///
 /// A container with a cgroup namespace may have made some below its own.
 fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+    match sys::file::there(fs::remove_dir(directory)) {
         Err(_) => tree(directory)?.into_iter().rev().try_for_each(fs::remove_dir),
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
     }
 }
 

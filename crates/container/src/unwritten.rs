@@ -1,10 +1,12 @@
-//! Layers that may not be on the disk as a whole yet: an empty file in their store, `unwritten/BOOT.KIND.NAME`, says in
-//! which boot the layer `KIND/NAME` was made, until the disk has it. The name says all, since of a file that the power was
-//! taken from the content may be missing; a file system whose journal keeps the order of names has it before the layer's.
+//! Layers that may not be on the disk as a whole yet. An empty file in their store, `unwritten/BOOT.KIND.NAME.TIME`, says in
+//! which boot the layer `KIND/NAME` was made, until the disk has it. After a power cut a file's content may be missing, so its
+//! name says everything. A journal keeps names in order, so the mark is on disk before the layer's name.
 
-use std::fs::{DirEntry, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A layer with a mark.
 #[derive(Debug)]
@@ -15,20 +17,34 @@ pub struct Unwritten {
     pub mark: PathBuf,
     /// Whether the machine has been running since. If not, the layer may be wrong.
     pub is_of_this_boot: bool,
+    /// Whether the disk has refused it, so that its mark stays.
+    pub has_failed: bool,
 }
 
 impl Unwritten {
     /// The directory of the marks, in a store of layers.
     pub const DIRECTORY: &str = "unwritten";
 
-    /// Makes the mark of a layer that is about to get this name in the store.
+    /// Makes the mark of a layer that is about to get this name in the store. No other has its name, so who has listed the
+    /// marks takes off those only.
     ///
     /// # Errors
     /// Those of making a file; `InvalidInput` for a path that is not two names below the store.
     pub fn make(store: &Path, layer: &Path) -> io::Result<()> {
         let name = layer.strip_prefix(store).ok().and_then(Path::to_str).ok_or(ErrorKind::InvalidInput)?;
-        let mark = format!("{}.{}", boot()?, name.replace('/', "."));
-        File::create(store.join(Self::DIRECTORY).join(mark)).map(drop)
+        let time = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let mark = format!("{}.{}.{time}", boot()?, name.replace('/', "."));
+        let path = store.join(Self::DIRECTORY).join(mark);
+        File::options().write(true).create_new(true).mode(0o600).open(path).map(drop)
+    }
+
+    /// Takes the mark off, since the disk has the layer, or notes that it has refused it.
+    ///
+    /// # Errors
+    /// Those of removing or renaming a file. That another was as quick is none.
+    pub fn end(&self, has_failed: bool) -> io::Result<()> {
+        let (mark, failed) = (&self.mark, self.mark.with_extension(FAILED));
+        sys::file::there(if has_failed { fs::rename(mark, failed) } else { fs::remove_file(mark) }).map(drop)
     }
 
     /// Returns the layers of a store that have a mark.
@@ -36,16 +52,14 @@ impl Unwritten {
     /// # Errors
     /// Those of reading a directory that is there.
     pub fn of_store(store: &Path) -> io::Result<Vec<Self>> {
-        let entries = sys::file::entries(store.join(Self::DIRECTORY))?;
+        let entries = sys::file::there(fs::read_dir(store.join(Self::DIRECTORY)))?;
+        let entries: Vec<DirEntry> = entries.into_iter().flatten().collect::<io::Result<_>>()?;
         let boot = if entries.is_empty() { String::new() } else { boot()? };
         let layer = |entry: &DirEntry| {
             let name = entry.file_name().into_string().ok()?;
-            // Other names are not ours, and would lead elsewhere: a layer in doubt is removed.
-            let [made_in, kind, name] = *name.split('.').filter(|part| !part.is_empty()).collect::<Vec<_>>() else {
-                return None;
-            };
+            let [made_in, kind, name, time] = *name.split('.').collect::<Vec<_>>() else { return None };
             let layer = store.join(kind).join(name);
-            Some(Self { layer, mark: entry.path(), is_of_this_boot: made_in == boot })
+            Some(Self { layer, mark: entry.path(), is_of_this_boot: made_in == boot, has_failed: time == FAILED })
         };
         Ok(entries.iter().filter_map(layer).collect())
     }
@@ -58,13 +72,16 @@ impl Unwritten {
         // They are all of one store.
         let Some(store) = layers.last().and_then(|layer| layer.parent()?.parent()) else { return Ok(()) };
         let marked = Self::of_store(store)?;
-        let Some(wrong) = marked.iter().find(|mark| !mark.is_of_this_boot && layers.contains(&mark.layer)) else {
-            return Ok(());
-        };
+        let wrong = marked.iter().find(|mark| !mark.is_of_this_boot && layers.contains(&mark.layer));
         let cause = "the machine stopped before it was on the disk: unpack its image again";
-        Err(io::Error::new(ErrorKind::InvalidData, format!("layer {}: {cause}", wrong.layer.display())))
+        let refuse =
+            |layer: &Path| io::Error::new(ErrorKind::InvalidData, format!("layer {}: {cause}", layer.display()));
+        wrong.map_or(Ok(()), |wrong| Err(refuse(&wrong.layer)))
     }
 }
+
+/// Stands for the time in the mark of a layer that the disk has refused.
+const FAILED: &str = "failed";
 
 /// Returns the id of this boot (random(4)).
 fn boot() -> io::Result<String> {
@@ -76,22 +93,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_names_a_layer_of_its_store_and_nothing_else() {
+    fn a_mark_names_a_layer_and_the_boot() {
         let store = tempfile::tempdir().unwrap();
         let path = |name: &str| store.path().join(name);
-        std::fs::create_dir(path(Unwritten::DIRECTORY)).unwrap();
+        fs::create_dir(path(Unwritten::DIRECTORY)).unwrap();
         Unwritten::make(store.path(), &path("sha256/ab")).unwrap();
-        for name in ["old.sha256.cd", "old", "old..", "old..etc", "old.sha256.", "old.sha256...", "old.a.b.c"] {
+        for name in ["old.sha256.cd.1", "old", "old..etc", "old.sha256.", "old.a.b.c.1"] {
             File::create(path("unwritten").join(name)).unwrap();
         }
-        let mut found = Unwritten::of_store(store.path()).unwrap();
-        found.sort_by(|a, b| a.layer.cmp(&b.layer));
-        let found: Vec<_> = found.iter().map(|mark| (mark.layer.clone(), mark.is_of_this_boot)).collect();
-        assert_eq!(found, [(path("sha256/ab"), true), (path("sha256/cd"), false)]);
+        let listed = || {
+            let mut found = Unwritten::of_store(store.path()).unwrap();
+            found.sort_by(|a, b| a.layer.cmp(&b.layer));
+            found
+        };
+        let shown = || {
+            let found = listed().into_iter();
+            found.map(|mark| (mark.layer, mark.is_of_this_boot, mark.has_failed)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(), [(path("sha256/ab"), true, false), (path("sha256/cd"), false, false)]);
         Unwritten::check(&[path("sha256/ab")]).unwrap();
         let refused = Unwritten::check(&[path("sha256/cd"), path("sha256/ab")]).unwrap_err().to_string();
         assert!(refused.contains("sha256/cd: the machine stopped"), "{refused}");
         Unwritten::check(&["/".into(), "".into()]).unwrap();
         assert!(Unwritten::make(store.path(), Path::new("/etc/passwd")).is_err());
+        listed()[0].end(true).unwrap();
+        assert_eq!(shown()[0], (path("sha256/ab"), true, true));
+        for mark in listed() {
+            mark.end(false).unwrap();
+            mark.end(false).unwrap();
+        }
+        assert_eq!(shown(), []);
     }
 }

@@ -45,13 +45,20 @@ pub struct Layout {
 
 /// Keeps [`Layout::exclusive`] callers out for as long as it lives.
 #[derive(Debug)]
-pub struct LayoutGuard(#[expect(dead_code, reason = "closing it unlocks")] File);
+pub struct LayoutGuard(File);
+
+impl Drop for LayoutGuard {
+    /// Closing it would not do while a process has it that this one has made.
+    fn drop(&mut self) {
+        let _unlocked = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl Layout {
     /// Opens a layout, and makes one where nothing or an empty directory is.
     pub fn create(path: &Path) -> Result<Self, Error> {
         match Self::open(path) {
-            Err(Error::NotALayout { .. }) if Self::is_vacant(path) => {}
+            Err(Error::NotALayout { .. }) if is_empty(path) => {}
             // Another process may have made it between the two looks.
             Err(Error::NotALayout { .. }) => return Self::open(path),
             done => return done,
@@ -68,18 +75,6 @@ impl Layout {
         // Last: what makes the directory a layout.
         layout.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(layout)
-    }
-
-    /// Tells whether nothing is there, or no more than what a `create` leaves that was killed or lost its power.
-    pub fn is_vacant(path: &Path) -> bool {
-        match fs::read_dir(path) {
-            Ok(entries) => entries.flatten().all(|entry| {
-                let name = entry.file_name();
-                let own = ["blobs", "ingest", "index.json", INDEX_LOCK].iter().any(|own| name == *own);
-                own || ["index.json", "oci-layout"].iter().any(|file| name == *temporary(file))
-            }),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        }
     }
 
     /// Opens a layout that anybody's tool has made.
@@ -239,6 +234,18 @@ pub(crate) fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), Err
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::io(format!("find {}", path.display())))
+}
+
+fn is_empty(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        // What a killed `create` leaves is as good as empty.
+        Ok(entries) => entries.flatten().all(|entry| {
+            let name = entry.file_name();
+            let own = ["blobs", "ingest", "index.json", INDEX_LOCK].iter().any(|own| name == *own);
+            own || ["index.json", "oci-layout"].iter().any(|file| name == *temporary(file))
+        }),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]

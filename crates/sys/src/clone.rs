@@ -84,32 +84,34 @@ pub fn clone(how: How<'_>) -> io::Result<Cloned> {
 /// of its own.
 ///
 /// What `child` changes of descriptors, signals, ids and directories is the child's alone; what it changes in memory is the
-/// caller's, too, and nothing is dropped where it succeeds. `environ`, which std's `exec` sets, is put back.
+/// caller's, too, and nothing is dropped where it succeeds. `environ`, which std's `exec` sets, is put back. What remains of
+/// that call is the environment that it has made, if it made one, and std's lock on it: the caller may read the variables,
+/// and not change them.
 ///
 /// # Errors
 /// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
 pub fn vfork(mut child: impl FnMut()) -> io::Result<(Pid, OwnedFd)> {
-    extern "C" fn run<F: FnMut()>(child: *mut libc::c_void) -> libc::c_int {
+    extern "C" fn entry<F: FnMut()>(child: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `vfork` passes a pointer to its `child`, and stands still meanwhile.
         unsafe { (*child.cast::<F>())() };
         127
     }
-    fn of<F: FnMut()>(_: &F) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
-        run::<F>
+    fn entry_of<F: FnMut()>(_: &F) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+        entry::<F>
     }
     require_one_thread()?;
     let mut stack = Vec::<u128>::with_capacity(STACK);
-    let (run, top) = (of(&child), stack.spare_capacity_mut().as_mut_ptr_range().end);
+    let (entry, top) = (entry_of(&child), stack.spare_capacity_mut().as_mut_ptr_range().end);
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let mut pidfd: libc::c_int = -1;
     // SAFETY: there is no other thread that could change it.
     let environment = unsafe { environ };
-    // SAFETY: `run` gets what it expects. The stack grows down from `top`, which is aligned as both ABIs want it; the child
+    // SAFETY: `entry` gets what it expects. The stack grows down from `top`, which is aligned as both ABIs want it; the child
     // has left it, and all other memory, when the call returns here.
-    let pid = unsafe { libc::clone(run, top.cast(), flags, (&raw mut child).cast(), &raw mut pidfd) };
+    let pid = unsafe { libc::clone(entry, top.cast(), flags, (&raw mut child).cast(), &raw mut pidfd) };
     // SAFETY: as above.
     unsafe { environ = environment };
-    let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)?;
+    let pid = if pid > 0 { Pid::from_raw(pid) } else { None }.ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just stored this descriptor for us, and nobody else has it.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
@@ -118,8 +120,9 @@ unsafe extern "C" {
     static mut environ: *const *const libc::c_char;
 }
 
-/// In units of 16 bytes: 128 KiB, of which few are touched.
-const STACK: usize = 8 << 10;
+/// In units of 16 bytes: 2 MiB, of which few are touched. libc copies the arguments there to have a shell execute a file
+/// without `#!`, and the kernel takes no more of them.
+const STACK: usize = 128 << 10;
 
 /// Refuses with `EDEADLK` while the process has a second thread, as far as /proc tells. One that has been joined is counted
 /// until the kernel has put it away, which takes a moment.

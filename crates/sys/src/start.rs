@@ -31,12 +31,14 @@ pub fn run(main: fn() -> ExitCode) -> ! {
     unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
     for _closed in standard.iter().filter(|standard| standard.revents & POLLNVAL != 0) {
         // SAFETY: the path ends with NUL. It gets the lowest number that is free.
-        unsafe { libc::open(c"/dev/null".as_ptr(), O_RDWR) };
+        if unsafe { libc::open(c"/dev/null".as_ptr(), O_RDWR) } < 0 {
+            std::process::abort();
+        }
     }
     // SAFETY: no handler of ours is replaced.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let code = main();
-    // Which number it is, std tells nobody.
+    // std does not tell the number.
     let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);
     std::process::exit(number.map_or(1, i32::from))
 }

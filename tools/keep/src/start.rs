@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use container::{Condition, ContainerId, Directories};
-use record::{NetworkOptions, PortOptions, Record};
+use container::{Condition, ContainerId, Directories, Unwritten};
+use record::{NetworkOptions, PortOptions, Record, Rootfs};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
 use stage::claim::{self, Holder};
@@ -87,7 +87,7 @@ fn again(roots: &cli::Roots, id: &ContainerId, join: Option<&Join>, ready: Optio
     let begun = claim.write(&Holder::own(&bundle, &undo)).and_then(|()| {
         // One that was not kept, and has ended by itself, has its network still.
         undo::carry_out(&job::undo(&known, id, false, directories, root)?)?;
-        let record = execute(&stages(id, &known, root)?)?;
+        let record = execute(&known, &stages(id, &known, root)?)?;
         let record = serde_json::from_str(&record.to_line())?;
         let sdnotify = ready.unwrap_or(job.options.sdnotify);
         let options = KeeperOptions { attach: join.is_some(), sdnotify, ..job.options };
@@ -122,15 +122,21 @@ fn stages(id: &ContainerId, known: &Record, root: Option<&Path>) -> Result<Vec<S
         stage
     };
     let mut stages = vec![stage(Tool::Bundle, "mount", &[id.to_string()])];
+    // After a power cut a layer may have to be extracted again, as the record says.
+    if known.find::<Rootfs>()?.and_then(|rootfs| rootfs.layers).is_some_and(|it| Unwritten::check(&it).is_err()) {
+        let mut unpack = Stage::new(Tool::Unpack, [""; 0]);
+        unpack.option("--root", root);
+        stages.insert(0, unpack);
+    }
     stages.extend(known.find::<NetworkOptions>()?.map(|options| stage(Tool::Ns, "add", &options.0)));
     stages.extend(known.find::<PortOptions>()?.map(|options| stage(Tool::Portmap, "add", &options.0)));
     Ok(stages)
 }
 
 /// Executes stages, each with the record of the one before, and returns the last one's.
-fn execute(stages: &[Stage]) -> Result<Record> {
+fn execute(first: &Record, stages: &[Stage]) -> Result<Record> {
     let memory = || memfd_create("record", MemfdFlags::CLOEXEC).map(File::from);
-    let mut record = memory()?;
+    let mut record = sys::file::in_memory("record", first.to_line().as_bytes())?;
     for stage in stages {
         let (output, words) = (memory()?, memory()?);
         log::debug!("{stage}");

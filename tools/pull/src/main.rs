@@ -75,10 +75,13 @@ fn run(args: PullArgs) -> Result<ExitCode> {
 /// Opens the layout; there is none of its own before the first image.
 fn opened(args: &PullArgs) -> Result<Option<Layout>> {
     let directory = args.directory();
-    if args.layout.is_none() && Layout::is_vacant(&directory) {
+    let is_own = args.layout.is_none();
+    if is_own && !directory.try_exists()? {
         return Ok(None);
     }
-    Ok(Some(Layout::open(&directory)?))
+    // What a first `pull` has left that was killed, or lost its power, becomes a layout.
+    let open = if is_own { Layout::create } else { Layout::open };
+    Ok(Some(open(&directory)?))
 }
 
 /// Returns a name in full, and how its registry is reached, ready to be looked at.

@@ -72,7 +72,7 @@ fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
     rustix::process::umask(rustix::fs::Mode::empty());
     let (mut record, image) = open(&args)?;
     let rootfs = if let Some(path) = &args.flat {
-        confine(parent(path)?.as_path(), image.layout.path())?;
+        confine_files(parent(path)?.as_path(), image.layout.path())?;
         interrupt::watch()?;
         let path = flat::unpack(&image, path, &Arc::new(args.limits()))?;
         Rootfs { path: Some(path), ..Rootfs::default() }
@@ -86,24 +86,25 @@ fn run(mut args: UnpackArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns the directories of the image's layers, which are extracted where they are missing.
 fn layers(image: Image, args: &UnpackArgs) -> anyhow::Result<Vec<PathBuf>> {
-    let mut store = Store::open(&args.roots.directories(), Form::overlay())?;
-    if let Some(layers) = store.remembered(&image.layers) {
+    let mut store = Store::open(&args.roots.directories(), Form::overlay(), &image.layers)?;
+    let remembered = store.remembered(&image.layers);
+    if !args.sync && (remembered.is_none() || store.is_behind) {
+        store = store.written_later();
+    }
+    if let Some(layers) = remembered {
         if args.sync {
             store.write(&store.open_directory()?)?;
         }
         return Ok(layers);
     }
-    confine(store.path(), image.layout.path())?;
-    if !args.sync {
-        store = store.written_later();
-    }
+    confine_files(store.path(), image.layout.path())?;
     // From here on an interruption has something to clean up.
     interrupt::watch()?;
     store.unpack(image, args.limits())
 }
 
 /// Gives up all files but the directory that is written, and the layout.
-fn confine(writes: &Path, layout: &Path) -> anyhow::Result<()> {
+fn confine_files(writes: &Path, layout: &Path) -> anyhow::Result<()> {
     // Where the number of processors and of the boot come from.
     let system = ["/proc/self", "/proc/sys/kernel/random", "/sys/fs/cgroup"].map(Path::new);
     confine::files(&[writes], Some(&[[layout].as_slice(), &system].concat()))
@@ -144,8 +145,9 @@ fn make_image(options: &Commit, args: &UnpackArgs) -> anyhow::Result<ExitCode> {
 fn find(name: Option<&Path>, args: &UnpackArgs) -> anyhow::Result<CommittedContainer> {
     let mut container = CommittedContainer::find(name, &args.roots.directories())?;
     if container.layers.is_empty() {
-        let store = Store::open(&args.roots.directories(), Form::overlay())?;
-        container.layers = store.unpack(Image::of_record(&container.record, None)?, args.limits())?;
+        let image = Image::of_record(&container.record, None)?;
+        let store = Store::open(&args.roots.directories(), Form::overlay(), &image.layers)?;
+        container.layers = store.unpack(image, args.limits())?;
     }
     Ok(container)
 }

@@ -16,9 +16,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use ::container::{Directories, Unwritten};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use sys::signal::SignalFd;
 
 use crate::extraction::{ExtractManner, extract};
 use crate::form::{Form, list_path};
@@ -44,53 +45,53 @@ pub(crate) struct Store {
     form: Form,
     /// Whether this process writes its layers to the disk.
     sync: bool,
+    /// Whether others' layers have still to be written.
+    pub(crate) is_behind: bool,
 }
 
 impl Store {
-    /// Opens the store below the data directory, makes what is missing of it, and removes what may be wrong since the
-    /// machine has stopped. Nobody else may enter: layers have setuid programs.
-    pub(crate) fn open(directories: &Directories, form: Form) -> Result<Self> {
+    /// Opens the store below the data directory, and makes what is missing of it. Nobody else may enter: layers have
+    /// setuid programs. What killed runs have left is removed, and what the disk may lack of these layers.
+    pub(crate) fn open(directories: &Directories, form: Form, layers: &[Layer]) -> Result<Self> {
         let (data, path) = (directories.data(), directories.layers());
         let make = || -> io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(data)?;
-            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+            sys::file::make_private(&path)?;
             // Only if need be: it changes the directory's ctime, by which `run` knows that nobody has been at it.
             if path.metadata()?.permissions().mode() & 0o7777 != 0o700 {
                 fs::set_permissions(&path, Permissions::from_mode(0o700))?;
             }
             ["sha256", "sha512", "chains", "parents", "tmp", Unwritten::DIRECTORY]
                 .iter()
-                .try_for_each(|name| DirBuilder::new().recursive(true).mode(0o700).create(path.join(name)))
+                .try_for_each(|name| sys::file::make_private(path.join(name)))
         };
         make().with_context(|| format!("make directory {}", path.display()))?;
-        let store = Self { path, form, sync: true };
-        store.distrust()?;
+        let marked = Unwritten::of_store(&path)?;
+        let is_behind = marked.iter().any(|mark| mark.is_of_this_boot && !mark.has_failed);
+        let store = Self { path, form, sync: true, is_behind };
+        store.sweep();
+        let is_own = |path: &PathBuf| (1..=layers.len()).any(|count| store.paths_of(&layers[..count]).contains(path));
+        for mark in marked.iter().filter(|mark| !mark.is_of_this_boot && is_own(&mark.layer)) {
+            store.distrust(mark).with_context(|| format!("remove layer {}", mark.layer.display()))?;
+        }
         Ok(store)
     }
 
-    /// Removes the layers that were made in another boot and that nobody has seen on the disk.
-    fn distrust(&self) -> Result<()> {
-        for Unwritten { layer, mark, is_of_this_boot } in Unwritten::of_store(&self.path)? {
-            let remove = || -> io::Result<()> {
-                // Whoever was first has extracted it again.
-                let _lock = StoreLock::wait(&self.temporary_path(&layer).with_extension("lock"))?;
-                if mark.try_exists()? {
-                    log::debug!("remove layer {}: the machine stopped before it was on the disk", layer.display());
-                    root::remove_tree(&layer)?;
-                    root::remove_tree(&list_path(&layer))?;
-                    fs::remove_file(&mark)?;
-                }
-                Ok(())
-            };
-            if !is_of_this_boot {
-                remove().with_context(|| format!("remove layer {}", layer.display()))?;
-            }
+    /// Removes a layer that the disk may lack since the machine stopped.
+    fn distrust(&self, Unwritten { layer, mark, .. }: &Unwritten) -> io::Result<()> {
+        let _lock = StoreLock::wait(&self.temporary_path(layer).with_extension("lock"))?;
+        // Another run may have been first, and have extracted it again.
+        if mark.try_exists()? {
+            log::debug!("remove layer {}: the machine stopped before it was on the disk", layer.display());
+            root::remove_tree(layer)?;
+            root::remove_tree(&list_path(layer))?;
+            fs::remove_file(mark)?;
         }
         Ok(())
     }
 
     /// Leaves it to a process that nobody waits for to write the layers to the disk, after the end of this one. Before
-    /// the first thread.
+    /// this one gives up files, and before its first thread.
     pub(crate) fn written_later(mut self) -> Self {
         let parent = rustix::process::getpid();
         match sys::clone::detach() {
@@ -102,6 +103,9 @@ impl Store {
     }
 
     fn write_after(&self, parent: Pid) -> Result<()> {
+        // The end of a session or of a unit may wait for the disk, as everybody else who ends.
+        let _blocked = SignalFd::block(&[Signal::TERM, Signal::HUP, Signal::INT])?;
+        std::env::set_current_dir("/")?;
         let directory = self.open_directory()?;
         let unpack = pidfd_open(parent, PidfdFlags::empty());
         // Looked at now that the number cannot become another process's.
@@ -111,19 +115,21 @@ impl Store {
         self.write(&directory)
     }
 
-    /// Opens the store for `write`. An error of the disk is told once to each description that was open when it happened.
+    /// Opens the store for `write`. An error of the disk is told to those who had a file open when it happened.
     pub(crate) fn open_directory(&self) -> Result<File> {
         File::open(&self.path).with_context(|| format!("open {}", self.path.display()))
     }
 
     /// Writes what is marked to the disk: the whole file system, since fsync(2) for each file of a layer would wait as often.
+    /// What fails stays marked: the kernel tells an error once, and forgets what it could not write.
     pub(crate) fn write(&self, directory: &File) -> Result<()> {
-        let marked = Unwritten::of_store(&self.path)?;
-        if !marked.is_empty() {
-            rustix::fs::syncfs(directory).with_context(|| format!("write {} to the disk", self.path.display()))?;
-        }
-        // Another may have been as quick.
-        Ok(marked.iter().try_for_each(|layer| sys::file::there(fs::remove_file(&layer.mark)).map(drop))?)
+        let marked = Unwritten::of_store(&self.path)?.into_iter().filter(|mark| mark.is_of_this_boot);
+        let (failed, marked): (Vec<_>, Vec<_>) = marked.partition(|mark| mark.has_failed);
+        let written = if marked.is_empty() { Ok(()) } else { rustix::fs::syncfs(directory) };
+        marked.iter().try_for_each(|mark| mark.end(written.is_err()))?;
+        written.with_context(|| format!("write {} to the disk", self.path.display()))?;
+        let lost = failed.iter().find(|mark| mark.layer.exists());
+        lost.map_or(Ok(()), |lost| bail!("the disk has refused layer {}: pull gc removes it", lost.layer.display()))
     }
 
     /// Returns the directory that all layers are in.
@@ -135,6 +141,12 @@ impl Store {
         self.path.join(layer.diff_id.algorithm().as_ref()).join(layer.diff_id.digest())
     }
 
+    /// Returns what the topmost of these layers may be in the store, and what it may come with.
+    fn paths_of(&self, layers: &[Layer]) -> Vec<PathBuf> {
+        let others = ["chains", "parents"].map(|kind| self.path.join(kind).join(key(layers)));
+        layers.last().map(|layer| self.layer_path(layer)).into_iter().chain(others).collect()
+    }
+
     /// Returns where what gets a name is made.
     fn temporary_path(&self, path: &Path) -> PathBuf {
         self.path.join("tmp").join(path.file_name().unwrap_or_default())
@@ -143,7 +155,6 @@ impl Store {
     /// Extracts the layers of an image that are not there yet, several at once, and returns the directories to stack,
     /// the lowest first.
     pub(crate) fn unpack(self, image: Image, limits: Limits) -> Result<Vec<PathBuf>> {
-        self.sweep();
         let directory = self.open_directory()?;
         // Threads that are not joined: after an error the process ends, and they with it, which `interrupt` makes
         // safe.

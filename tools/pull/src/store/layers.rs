@@ -51,6 +51,12 @@ pub(super) fn collect(layers: &Path, needed: &HashSet<PathBuf>, grace: Duration)
             }
         }
     }
+    // Nobody makes a mark of another boot: what it was of is gone.
+    for mark in container::Unwritten::of_store(layers)?.iter().filter(|mark| !mark.is_of_this_boot) {
+        if !mark.layer.exists() {
+            mark.end(false)?;
+        }
+    }
     Ok(count)
 }
 

@@ -24,6 +24,7 @@ fn begun(sandbox: &Sandbox) {
         sandbox.run(&["pull", "list", "-q"]).ok().stdout_is("");
         sandbox.run(&["pull", "gc"]).ok();
     }
+    sandbox.sh("rm -rf state/oci").run().ok();
     sandbox.write("state/oci/mine", "");
     sandbox.run(&["pull", "list"]).fails(1).one_error_line("pull", &["not an OCI image layout"]);
 }

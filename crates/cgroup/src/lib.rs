@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use root::clean;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 pub use device::default_rules;
@@ -252,12 +253,8 @@ impl Cgroups {
         // Kernels before 5.14 have no such file, and threads cannot be killed so: what is left is killed one by one.
         let _left = kill.map(|directory| write(&directory.join("cgroup.kill"), "1"));
         for pid in self.processes().context("list the container's processes")? {
-            match sys::signal::send_to(pid, signal) {
-                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
-                    return Err(error).with_context(|| format!("signal process {}", pid.as_raw_pid()));
-                }
-                _ => {}
-            }
+            let sent = sys::unless(&[Errno::SRCH], sys::signal::send_to(pid, signal));
+            sent.with_context(|| format!("signal process {}", pid.as_raw_pid()))?;
         }
         if signal == libc::SIGKILL { self.thaw_for_death() } else { Ok(()) }
     }

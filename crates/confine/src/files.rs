@@ -25,11 +25,10 @@ pub(crate) fn restrict(writes: &[&Path], reads: Option<&[&Path]>) -> Result<&'st
     let mut ruleset = ruleset.create().context("make a ruleset")?;
     let readable = reads.unwrap_or_default().iter().map(|path| (path, reading));
     for (path, rights) in writes.iter().map(|path| (path, writing | reading)).chain(readable) {
-        let below = match open(*path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-            // What is not there is not missed: whoever needs it says so.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => continue,
-            opened => opened.with_context(|| path.display().to_string())?,
-        };
+        let opened = open(*path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        // What is not there is not missed: whoever needs it says so.
+        let below = sys::unless(&[Errno::NOENT, Errno::NOTDIR, Errno::ACCESS], opened);
+        let Some(below) = below.with_context(|| path.display().to_string())? else { continue };
         ruleset = ruleset.add_rule(PathBeneath::new(below, rights)).with_context(|| path.display().to_string())?;
     }
     // It sets no_new_privs as well, which landlock_restrict_self(2) asks for. Files that are open stay open.

@@ -54,12 +54,10 @@ pub fn enter(room: &Room) -> Result<()> {
     ensure!(!has_threads(), "confine: the process has threads already");
     let capabilities = drop_capabilities(room).context("give up capabilities")?;
     set_no_new_privs(true).context("give up gaining privileges")?;
-    match sys::confinement::filter(&room.calls.program().context("give up system calls")?) {
-        Ok(()) => log::debug!("gives up {}, {capabilities}", room.calls),
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOSYS | Errno::INVAL)) => {
-            log::debug!("gives up {capabilities}, no system calls: this kernel has no seccomp");
-        }
-        Err(error) => return Err(error).context("give up system calls"),
+    let filtered = sys::confinement::filter(&room.calls.program().context("give up system calls")?);
+    match sys::unless(&[Errno::NOSYS, Errno::INVAL], filtered).context("give up system calls")? {
+        Some(()) => log::debug!("gives up {}, {capabilities}", room.calls),
+        None => log::debug!("gives up {capabilities}, no system calls: this kernel has no seccomp"),
     }
     Ok(())
 }
@@ -91,11 +89,8 @@ fn drop_capabilities(room: &Room) -> Result<String> {
     let kept = held.permitted & room.capabilities;
     if room.calls.execute && held.effective.contains(CapabilitySet::SETPCAP) {
         for capability in (CapabilitySet::all() - kept).iter() {
-            match remove_capability_from_bounding_set(capability) {
-                // The kernel is older than the capability.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(error) => return Err(error).context("bounding set"),
-            }
+            // EINVAL: the kernel is older than the capability.
+            sys::unless(&[Errno::INVAL], remove_capability_from_bounding_set(capability)).context("bounding set")?;
         }
     }
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };

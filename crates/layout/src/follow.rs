@@ -191,10 +191,7 @@ impl Follow<'_> {
         };
         let mut fds = [PollFd::from_borrowed_fd(source, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
         let timeout = Timespec::try_from(LOOK_AGAIN).map_err(io::Error::other)?;
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        sys::unless(&[rustix::io::Errno::INTR], rustix::event::poll(&mut fds, Some(&timeout)))?;
         let (source_events, watch_events) = (fds[0].revents(), fds[1].revents());
         if watch_events.contains(PollFlags::IN) {
             drain(watch);

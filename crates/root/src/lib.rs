@@ -100,27 +100,21 @@ pub fn make_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Result<OwnedFd> {
-    match open(root, path) {
-        Err(Errno::NOENT) => {}
-        other => return Ok(other?),
+    if let Some(found) = sys::unless(&[Errno::NOENT], open(root, path))? {
+        return Ok(found);
     }
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ISDIR.into()) };
     let parent = make_directory(root, parent, 0o755)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755)) {
-        Ok(_) => {}
-        Err(Errno::EXIST) => {
-            // A dangling link, or somebody was faster: what it means is resolved inside.
-            let target = match rustix::fs::readlinkat(&parent, name, Vec::new()) {
-                Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
-                Err(Errno::INVAL) => return Ok(open(root, path)?),
-                Err(error) => return Err(error.into()),
-            };
-            let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
-            let above = path.parent().filter(|_| !target.has_root()).unwrap_or(Path::new("/"));
-            return make_file_through(root, &above.join(target), links);
-        }
-        Err(error) => return Err(error.into()),
+    let made = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o755));
+    if sys::unless(&[Errno::EXIST], made)?.is_none() {
+        // A dangling link, or somebody was faster: what it means is resolved inside.
+        let target = sys::unless(&[Errno::INVAL], rustix::fs::readlinkat(&parent, name, Vec::new()))?;
+        let Some(target) = target else { return Ok(open(root, path)?) };
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+        let above = path.parent().filter(|_| !target.has_root()).unwrap_or(Path::new("/"));
+        return make_file_through(root, &above.join(target), links);
     }
     Ok(rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
@@ -132,9 +126,8 @@ fn make_file_through(root: BorrowedFd<'_>, path: &Path, links: u32) -> io::Resul
 pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let open_directory = |path: &Path| open_with(root, path, flags, ResolveFlags::empty());
-    match open_directory(path) {
-        Err(Errno::NOENT) => {}
-        other => return Ok(other?),
+    if let Some(found) = sys::unless(&[Errno::NOENT], open_directory(path))? {
+        return Ok(found);
     }
     // Mostly the last part alone is missing.
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
@@ -160,33 +153,28 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Resul
             continue;
         }
         let next = reached.join(&name);
-        match open(root, &next) {
-            Ok(_) => {
-                reached = next;
-                continue;
-            }
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
+        if sys::unless(&[Errno::NOENT], open(root, &next))?.is_some() {
+            reached = next;
+            continue;
         }
         let parent = open(root, &reached)?;
-        match rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(mode)) {
-            Ok(()) => reached = next,
-            // `open` found nothing, and yet the name is taken: a dangling link, whose target is made in the root.
-            Err(Errno::EXIST) => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(Errno::LOOP.into());
-                }
-                let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
-                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-                if target.has_root() {
-                    reached = PathBuf::new();
-                }
-                for part in normal(&target).into_iter().rev() {
-                    wanted.push_front(part);
-                }
-            }
-            Err(error) => return Err(error.into()),
+        let fresh = rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(mode));
+        if sys::unless(&[Errno::EXIST], fresh)?.is_some() {
+            reached = next;
+            continue;
+        }
+        // `open` found nothing, and yet the name is taken: a dangling link, whose target is made in the root.
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = rustix::fs::readlinkat(&parent, &name, Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.has_root() {
+            reached = PathBuf::new();
+        }
+        for part in normal(&target).into_iter().rev() {
+            wanted.push_front(part);
         }
     }
     Ok(open_directory(&reached)?)

@@ -41,10 +41,7 @@ fn remove_some(parent: BorrowedFd<'_>, name: &CStr, budget: usize) -> rustix::io
 
 /// Another thread or process may remove the same tree: what is gone is gone.
 fn remove_directory(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
-    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOENT) => Ok(()),
-        done => done,
-    }
+    sys::unless(&[Errno::NOENT], unlinkat(parent, name, AtFlags::REMOVEDIR)).map(drop)
 }
 
 /// Removes a file and returns `None`, or returns the directory that it is.
@@ -57,10 +54,7 @@ fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Opt
         Err(errno) => return Err(errno),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => Ok(None),
-        opened => opened.map(Some),
-    }
+    sys::unless(&[Errno::NOENT], openat(parent, name, flags, Mode::empty()))
 }
 
 struct Removal<'a> {

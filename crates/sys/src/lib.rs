@@ -22,3 +22,40 @@ pub mod signal;
 pub mod sockets;
 pub mod start;
 pub mod terminal;
+
+use std::error::Error;
+
+use rustix::io::Errno;
+
+/// Returns what was done; `None` where the kernel's reason not to do it is one of these.
+///
+/// # Errors
+/// As it came, for every other reason: an [`Errno`], or what std makes of one.
+pub fn unless<T, E: Error + 'static>(reasons: &[Errno], done: Result<T, E>) -> Result<Option<T>, E> {
+    let errno = |error: &(dyn Error + 'static)| {
+        error.downcast_ref().copied().or_else(|| Errno::from_io_error(error.downcast_ref()?))
+    };
+    match done {
+        Err(error) if errno(&error).is_some_and(|errno| reasons.contains(&errno)) => Ok(None),
+        done => done.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_these_reasons_are_no_errors() {
+        for (errno, want) in [(Errno::NOENT, Ok(None)), (Errno::NOTDIR, Ok(None)), (Errno::ACCESS, Err(Errno::ACCESS))]
+        {
+            let reasons = [Errno::NOENT, Errno::NOTDIR];
+            assert_eq!(unless(&reasons, Err::<(), _>(errno)), want);
+            let of_std = unless(&reasons, Err::<(), _>(io::Error::from(errno)));
+            assert_eq!(of_std.map_err(|error| Errno::from_io_error(&error)), want.map_err(Some));
+        }
+        assert_eq!(unless(&[Errno::NOENT], Ok::<_, Errno>(1)), Ok(Some(1)));
+    }
+}

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -107,10 +108,7 @@ fn open(path: &Path) -> io::Result<File> {
     let made = File::create_new(&temporary).and_then(|mut file| file.write_all(b"[\n")).and_then(|()| {
         // link(2) fails where the name is taken, unlike rename(2): of two that begin at once, one gives the first
         // line.
-        match fs::hard_link(&temporary, path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
+        sys::unless(&[Errno::EXIST], fs::hard_link(&temporary, path)).map(drop)
     });
     let _gone = fs::remove_file(&temporary);
     made.and_then(|()| open())

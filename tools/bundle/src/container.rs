@@ -119,11 +119,8 @@ impl BundleLock {
     pub(crate) fn take(path: &Path) -> Result<Option<Self>> {
         let opened = sys::file::there(File::open(path)).with_context(|| format!("open {}", path.display()))?;
         let Some(file) = opened else { return Ok(None) };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("lock {}", path.display())),
-        }
+        let locked = sys::unless(&[Errno::WOULDBLOCK], flock(&file, FlockOperation::NonBlockingLockExclusive));
+        let Some(()) = locked.with_context(|| format!("lock {}", path.display()))? else { return Ok(None) };
         let there = sys::file::is_same(&file, path.symlink_metadata());
         Ok(there.with_context(|| format!("look at {}", path.display()))?.then_some(Self(file)))
     }
@@ -203,10 +200,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
+    sys::unless(&[Errno::EXIST], DirBuilder::new().mode(0o700).create(path)).map(drop)
 }
 
 #[cfg(test)]

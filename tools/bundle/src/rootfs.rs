@@ -53,10 +53,10 @@ impl Root {
     /// Opens a directory of the image, where there is one.
     pub(crate) fn directory(&self, path: &str) -> io::Result<Option<OwnedFd>> {
         match self {
-            Self::Whole(root) => match open(root, path.trim_start_matches('/'), OFlags::RDONLY | OFlags::DIRECTORY) {
-                Err(error) if error.raw_os_error() == Some(Errno::NOTDIR.raw_os_error()) => Ok(None),
-                opened => opened,
-            },
+            Self::Whole(root) => {
+                let opened = open(root, path.trim_start_matches('/'), OFlags::RDONLY | OFlags::DIRECTORY);
+                Ok(sys::unless(&[Errno::NOTDIR], opened)?.flatten())
+            }
             Self::Layers(_) | Self::Absent => Ok(None),
         }
     }

@@ -247,11 +247,8 @@ fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()>
         }
         let mut value = vec![0_u8; 65536];
         let length = fgetxattr(source, name, &mut value)?;
-        match fsetxattr(target, name, &value[..length], XattrFlags::empty()) {
-            // The target's file system need not know what the source's does.
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
+        // The target's file system need not know what the source's does.
+        sys::unless(&[Errno::OPNOTSUPP], fsetxattr(target, name, &value[..length], XattrFlags::empty()))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -56,12 +56,10 @@ pub(crate) fn prepare(
             copy(content, target, interrupt).with_context(|| format!("copy the image's {image}"))?;
         }
         // Plain rename(2) would replace an empty directory: another container's volume that was made in this moment.
-        match renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
-            // Another bundle was faster; the volume is theirs and ours.
-            Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("make {}", path.display())),
-        }
+        let renamed = renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE);
+        // EEXIST: another bundle was faster; the volume is theirs and ours.
+        let renamed = sys::unless(&[Errno::EXIST], renamed).map(|renamed| renamed.is_some());
+        renamed.with_context(|| format!("make {}", path.display()))
     })();
     if !matches!(made, Ok(true)) {
         // The first error is the one to tell.
@@ -80,10 +78,8 @@ pub(crate) fn create(names: &[VolumeName], directories: &Directories) -> Result<
     let parent = directories.volumes();
     make_private(&parent).with_context(|| format!("make {}", parent.display()))?;
     cli::each("bundle", names, |name| {
-        match fs::create_dir(directories.volume(name)) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            made => made.with_context(|| format!("make {name}"))?,
-        }
+        let made = fs::create_dir(directories.volume(name));
+        sys::unless(&[Errno::EXIST], made).with_context(|| format!("make {name}"))?;
         Ok(writeln!(io::stdout(), "{name}")?)
     })
 }

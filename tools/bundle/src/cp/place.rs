@@ -103,14 +103,11 @@ impl Side {
                 return self.directory(&path, dot);
             };
             let (parent, name) = (parent_of(&path), c_name(name)?);
-            let directory = match self.open(&parent, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Err(Errno::NOENT) => return Ok(Found::Nothing(path)),
-                opened => opened.with_context(|| parent.display().to_string())?,
-            };
-            let stat = match (TreeEntry { directory: directory.as_fd(), name: &name }).stat() {
-                Err(Errno::NOENT) => return Ok(Found::Nothing(path)),
-                stat => stat.with_context(|| path.display().to_string())?,
-            };
+            let opened = sys::unless(&[Errno::NOENT], self.open(&parent, OFlags::RDONLY | OFlags::DIRECTORY));
+            let opened = opened.with_context(|| parent.display().to_string())?;
+            let Some(directory) = opened else { return Ok(Found::Nothing(path)) };
+            let stat = sys::unless(&[Errno::NOENT], TreeEntry { directory: directory.as_fd(), name: &name }.stat());
+            let Some(stat) = stat.with_context(|| path.display().to_string())? else { return Ok(Found::Nothing(path)) };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink || !(follow || slash) {
                 return Ok(Found::Object(FoundFile { directory, name, stat, only_content: false }));
             }
@@ -133,10 +130,9 @@ impl Side {
 
     /// A directory that has no name of its own: `/`, `..`, or what `/.` stands behind.
     fn directory(&self, path: &Path, dot: bool) -> Result<Found> {
-        let directory = match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Err(Errno::NOENT) => return Ok(Found::Nothing(path.to_owned())),
-            opened => opened.with_context(|| path.display().to_string())?,
-        };
+        let opened = sys::unless(&[Errno::NOENT], self.open(path, OFlags::RDONLY | OFlags::DIRECTORY));
+        let opened = opened.with_context(|| path.display().to_string())?;
+        let Some(directory) = opened else { return Ok(Found::Nothing(path.to_owned())) };
         let stat = rustix::fs::fstat(&directory)?;
         let is_root = path.components().all(|component| component == Component::RootDir);
         let only_content = dot || is_root || path.ends_with("..");

@@ -270,11 +270,7 @@ pub(crate) fn ask(bundle: &Path, id: &str, request: &Request) -> Result<Option<O
         deliver(&socket, request)?;
         Ok(socket)
     };
-    match ask() {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("ask the keeper of {id}")),
-    }
+    sys::unless(&[Errno::NOENT, Errno::CONNREFUSED], ask()).with_context(|| format!("ask the keeper of {id}"))
 }
 
 /// Asks a keeper that is ending how the container has ended; one that does not say so soon does not know.
@@ -290,10 +286,8 @@ pub(crate) fn how_it_ended(bundle: &Path, id: &str) -> Option<Exit> {
 /// Sends a request. A keeper that ends at this moment has told everybody who was connected what it had to tell, so that
 /// the answer is there all the same, or the end of all.
 fn deliver(socket: &OwnedFd, request: &Request) -> io::Result<()> {
-    match send(socket, &[request.to_packet().as_bytes()], None) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
-        sent => sent,
-    }
+    let sent = send(socket, &[request.to_packet().as_bytes()], None);
+    sys::unless(&[Errno::PIPE, Errno::CONNRESET], sent).map(drop)
 }
 
 /// Waits for an answer.
@@ -312,11 +306,9 @@ pub(crate) fn answer(socket: &OwnedFd) -> Result<Answer> {
 
 /// Receives the answer to `attach`: the container's input, if it takes any.
 pub(crate) fn input(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    match sys::packet::receive(socket, &mut [0; 64]) {
-        // Who was killed in this moment: the next answer tells of it.
-        Err(Errno::PIPE) => Ok(None),
-        received => Ok(received.context("the keeper's answer")?.1),
-    }
+    // EPIPE: who was killed in this moment: the next answer tells of it.
+    let received = sys::unless(&[Errno::PIPE], sys::packet::receive(socket, &mut [0; 64]));
+    Ok(received.context("the keeper's answer")?.and_then(|(_, descriptor)| descriptor))
 }
 
 fn send(socket: &OwnedFd, parts: &[&[u8]], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {

@@ -136,10 +136,9 @@ impl Sockets {
         let name = self.name()?;
         let names = [name.clone()].into_iter().filter(|_| self.path.ends_with(BESIDE));
         for name in names.chain((number..).map(|number| format!("{name}.{number}"))) {
-            match bind(&path_in(directory, &name)) {
-                Ok(listener) => return Ok((name, listener)),
-                Err(Errno::ADDRINUSE) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
+            let bound = bind(&path_in(directory, &name)).map_err(io::Error::from);
+            if let Some(listener) = sys::unless(&[Errno::ADDRINUSE], bound)? {
+                return Ok((name, listener));
             }
         }
         bail!("all names are taken")

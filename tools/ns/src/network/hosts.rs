@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use container::{ContainerId, Directories, Owner, Ownership};
 use netlink::route::Router;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::note::{self, draft_of};
@@ -123,10 +124,9 @@ pub(crate) fn withdraw(directories: &Directories, on: Option<&str>, id: &Contain
 
 /// Returns what is in a directory; nothing, where it is none.
 fn paths_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(vec![]),
-        entries => entries.with_context(|| format!("read {}", directory.display()))?,
-    };
+    let entries = sys::unless(&[Errno::NOENT, Errno::NOTDIR], fs::read_dir(directory));
+    let entries = entries.with_context(|| format!("read {}", directory.display()))?;
+    let Some(entries) = entries else { return Ok(vec![]) };
     Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 

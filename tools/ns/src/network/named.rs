@@ -76,11 +76,9 @@ pub(crate) fn router(netns: BorrowedFd<'_>) -> Result<Router> {
 /// Removes the name; the namespace itself goes with its last process. That it is not there is no error.
 pub(crate) fn remove(id: &ContainerId) -> io::Result<()> {
     let path = namespace(id);
-    match unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // Not mounted here: in another mount namespace, or left by a killed process.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
+    // Not mounted here: in another mount namespace, or left by a killed process.
+    let not_here = [Errno::INVAL, Errno::NOENT];
+    sys::unless(&not_here, unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW))?;
     sys::file::there(fs::remove_file(&path)).map(drop)
 }
 
@@ -111,12 +109,9 @@ fn in_other<T: Send>(
 fn make_directory() -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(NAMESPACES)?;
     // What is mounted below is shared with it, unless it was there before: it is not looked at each time.
-    match mount_change(NAMESPACES, MountPropagationFlags::SHARED) {
-        Err(Errno::INVAL) => {
-            mount_bind_recursive(NAMESPACES, NAMESPACES)?;
-            mount_change(NAMESPACES, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
-        }
-        done => done?,
+    if sys::unless(&[Errno::INVAL], mount_change(NAMESPACES, MountPropagationFlags::SHARED))?.is_none() {
+        mount_bind_recursive(NAMESPACES, NAMESPACES)?;
+        mount_change(NAMESPACES, MountPropagationFlags::SHARED | MountPropagationFlags::REC)?;
     }
     Ok(())
 }

@@ -40,10 +40,7 @@ impl Destination {
             Self::Address(address) => net::connect(&socket, address),
             Self::Path(path) => path.connect(&socket),
         };
-        match connected {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-            Err(error) => Err(error),
-        }
+        sys::unless(&[Errno::INPROGRESS], connected).map(|_| socket)
     }
 }
 

@@ -151,10 +151,7 @@ impl Direction {
             return Ok(());
         }
         // Half-closed: HTTP/1.0 clients and `nc` end their side and still wait for the answer.
-        match net::shutdown(to, Shutdown::Write) {
-            Err(Errno::NOTCONN) => Ok(()),
-            done => done,
-        }
+        sys::unless(&[Errno::NOTCONN], net::shutdown(to, Shutdown::Write)).map(drop)
     }
 
     /// Tells whether the receiver has taken what was held for it.
@@ -165,12 +162,9 @@ impl Direction {
                 Held::Bytes(bytes) => net::send(to, bytes, SendFlags::NOSIGNAL),
                 Held::InPipe(pipe, count) => splice(&pipe.read, None, to, None, *count, SPLICE),
             };
-            let sent = match sent {
-                Err(Errno::AGAIN) => {
-                    self.writable = false;
-                    return Ok(false);
-                }
-                sent => sent?,
+            let Some(sent) = sys::unless(&[Errno::AGAIN], sent)? else {
+                self.writable = false;
+                return Ok(false);
             };
             self.held = match std::mem::take(&mut self.held) {
                 Held::Bytes(mut bytes) if sent < bytes.len() => {
@@ -195,10 +189,7 @@ impl Direction {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let sent = match net::send(to, bytes, SendFlags::NOSIGNAL) {
-            Err(Errno::AGAIN) => 0,
-            sent => sent?,
-        };
+        let sent = sys::unless(&[Errno::AGAIN], net::send(to, bytes, SendFlags::NOSIGNAL))?.unwrap_or(0);
         if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
             self.held = Held::Bytes(rest.to_vec());
         }

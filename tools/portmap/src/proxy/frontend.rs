@@ -92,10 +92,8 @@ impl Frontend {
         // One of those who wait is woken, not all of them.
         // Level-triggered: what one thread leaves in the queue wakes another one.
         let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-        match epoll::add(epoll, &self.socket, Token::Frontend(index).data(), flags) {
-            Err(Errno::EXIST) => Ok(()),
-            added => added,
-        }
+        let added = epoll::add(epoll, &self.socket, Token::Frontend(index).data(), flags);
+        sys::unless(&[Errno::EXIST], added).map(drop)
     }
 }
 

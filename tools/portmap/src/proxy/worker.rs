@@ -75,11 +75,8 @@ impl Worker {
             (true, full) => full.then_some(FULL),
         };
         let timeout = own.into_iter().chain(most).min().and_then(|timeout| Timespec::try_from(timeout).ok());
-        match epoll::wait(self.frontends.epoll(self.number), buffer, timeout.as_ref()) {
-            Ok((events, _)) => Ok(events),
-            Err(Errno::INTR) => Ok(&mut []),
-            Err(error) => Err(error.into()),
-        }
+        let events = epoll::wait(self.frontends.epoll(self.number), buffer, timeout.as_ref());
+        Ok(sys::unless(&[Errno::INTR], events)?.map_or(&mut [], |(events, _)| events))
     }
 
     /// Does what an event asks for.

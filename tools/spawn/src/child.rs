@@ -416,10 +416,9 @@ pub(crate) fn find_program(process: &Process) -> anyhow::Result<(ContainerProgra
 
 /// Enters the working directory; false if that is denied, perhaps to this user alone.
 fn enter_cwd(cwd: &str) -> anyhow::Result<bool> {
-    match rustix::process::chdir(cwd) {
-        Err(rustix::io::Errno::ACCESS) => return Ok(false),
-        result => result.with_context(|| format!("chdir to cwd ({cwd:?}) set in config.json failed"))?,
-    }
+    let entered = sys::unless(&[rustix::io::Errno::ACCESS], rustix::process::chdir(cwd));
+    let entered = entered.with_context(|| format!("chdir to cwd ({cwd:?}) set in config.json failed"))?;
+    let Some(()) = entered else { return Ok(false) };
     // The kernel names a directory outside of the root so (CVE-2024-21626).
     let reached = rustix::process::getcwd(Vec::new()).context("getcwd")?;
     let inside = reached.to_bytes().starts_with(b"/");

@@ -101,10 +101,7 @@ fn forward(signal: i32, pidfd: &OwnedFd, relay: Option<&Relay>, interrupts: &mut
         }
     }
     for signal in sent {
-        match sys::signal::send(pidfd.as_fd(), signal) {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error).context("forward a signal"),
-            _ => {}
-        }
+        sys::unless(&[Errno::SRCH], sys::signal::send(pidfd.as_fd(), signal)).context("forward a signal")?;
     }
     Ok(())
 }

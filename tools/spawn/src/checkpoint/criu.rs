@@ -184,11 +184,9 @@ impl Criu {
     }
 
     fn send(&self, message: &Message) -> anyhow::Result<()> {
-        match rustix::net::send(&self.socket, &message.0, rustix::net::SendFlags::NOSIGNAL) {
-            // It is gone, which is heard next.
-            Err(rustix::io::Errno::PIPE) | Ok(_) => Ok(()),
-            Err(error) => Err(error).context("tell criu"),
-        }
+        let sent = rustix::net::send(&self.socket, &message.0, rustix::net::SendFlags::NOSIGNAL);
+        // EPIPE: it is gone, which is heard next.
+        sys::unless(&[rustix::io::Errno::PIPE], sent).map(drop).context("tell criu")
     }
 }
 

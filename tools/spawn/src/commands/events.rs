@@ -51,13 +51,10 @@ fn wait(pidfd: &OwnedFd, killer: Option<&Killer>, next: Instant) -> anyhow::Resu
     let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
     polled.extend(killer.map(Killer::polled));
     let left = next.saturating_duration_since(Instant::now());
-    match poll(&mut polled, Some(&left.try_into().context("interval")?)) {
-        // A pidfd becomes readable when its process ends (pidfd_open(2)); the other descriptor is asked for what it
-        // has to say by the caller.
-        Ok(_) => Ok(!polled.first().is_some_and(|pidfd| pidfd.revents().is_empty())),
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(error).context("poll"),
-    }
+    let heard = sys::unless(&[Errno::INTR], poll(&mut polled, Some(&left.try_into().context("interval")?)));
+    // A pidfd becomes readable when its process ends (pidfd_open(2)); the other descriptor is asked for what it
+    // has to say by the caller.
+    Ok(heard.context("poll")?.is_some() && !polled.first().is_some_and(|pidfd| pidfd.revents().is_empty()))
 }
 
 fn tell(kind: &str, id: &str, data: Option<Value>) -> anyhow::Result<()> {

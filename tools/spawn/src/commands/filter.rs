@@ -162,9 +162,8 @@ fn open_status(number: i32) -> anyhow::Result<OwnedFd> {
 fn tell(status: Option<&OwnedFd>, value: &serde_json::Value) -> anyhow::Result<()> {
     let Some(status) = status else { return Ok(()) };
     let line = format!("{value}\n");
-    match rustix::io::retry_on_intr(|| rustix::io::write(status.as_fd(), line.as_bytes())) {
-        // Whoever wanted to know may have gone.
-        Err(rustix::io::Errno::PIPE) | Ok(_) => Ok(io::stderr().flush()?),
-        Err(error) => Err(error).context("write the status"),
-    }
+    let written = rustix::io::retry_on_intr(|| rustix::io::write(status.as_fd(), line.as_bytes()));
+    // EPIPE: whoever wanted to know may have gone.
+    sys::unless(&[rustix::io::Errno::PIPE], written).context("write the status")?;
+    Ok(io::stderr().flush()?)
 }

@@ -157,10 +157,8 @@ fn bind_node(parent: BorrowedFd<'_>, name: &str, source: &Path, node: &Node) -> 
 /// Opens the file `name` in an open directory, made if it is not there, never through a link.
 pub(crate) fn place_for(parent: BorrowedFd<'_>, name: &str) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(_) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error).with_context(|| format!("make {name}")),
-    }
+    let made = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644));
+    sys::unless(&[Errno::EXIST], made).with_context(|| format!("make {name}"))?;
     // Opened anew rather than kept from above: O_CREAT with O_PATH does nothing, and a file that exists is not opened
     // for writing, which a FIFO of the image would hang.
     let place = rustix::fs::openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;

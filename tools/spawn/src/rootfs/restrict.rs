@@ -42,13 +42,11 @@ impl Rootfs<'_> {
     }
 
     fn find(&self, path: &Path) -> anyhow::Result<Option<OwnedFd>> {
-        match root::open(self.root(), path) {
-            // To peers an empty path is none.
-            _ if path.as_os_str().is_empty() => Ok(None),
-            Ok(found) => Ok(Some(found)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error.into()),
+        // To peers an empty path is none.
+        if path.as_os_str().is_empty() {
+            return Ok(None);
         }
+        Ok(sys::unless(&[Errno::NOENT, Errno::NOTDIR], root::open(self.root(), path))?)
     }
 
     fn protect(&self, path: &Path) -> anyhow::Result<()> {

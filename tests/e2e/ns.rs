@@ -316,8 +316,8 @@ fn named(sandbox: &Sandbox) {
 /// A target with namespaces of all types, and one with a user namespace.
 const TARGETS: &str = "
     ln -s $(command -v ns) nsenter
-    unshare -unimpCTf --kill-child --mount-proc sleep 300 & A=$!
-    unshare -Urnpmf --kill-child --mount-proc sleep 301 & B=$!
+    unshare -unimpCTf --kill-child --mount-proc sleep 3000 & A=$!
+    unshare -Urnpmf --kill-child --mount-proc sleep 3001 & B=$!
     child() { until c=$(cat /proc/$1/task/$1/children 2>/dev/null) && [ -n \"$c\" ] && grep -qsx sleep /proc/${c% }/comm; do :; done; echo ${c% }; }
     T=$(child $A); U=$(child $B)
     show='for t in mnt net ipc uts cgroup user pid time; do readlink /proc/self/ns/$t; done; id; pwd'

@@ -143,10 +143,12 @@ impl Served {
     pub(crate) fn add_to(record: &mut Record, added: &[Self]) -> anyhow::Result<()> {
         let mut ports = record.find::<Ports>()?.unwrap_or_default().0;
         let mut sockets = record.find::<Sockets>()?.unwrap_or_default().0;
+        // By what they mean: somebody else may have written 08 for 8.
+        let is = |known: &String, spec: &SocketSpec| known.parse().is_ok_and(|known: SocketSpec| known == *spec);
         for served in added {
             match served {
                 Self::Port(port) if !ports.contains(port) => ports.push(port.clone()),
-                Self::Socket(spec) if !sockets.contains(&spec.to_string()) => sockets.push(spec.to_string()),
+                Self::Socket(spec) if !sockets.iter().any(|known| is(known, spec)) => sockets.push(spec.to_string()),
                 Self::Port(_) | Self::Socket(_) => {}
             }
         }
@@ -214,6 +216,15 @@ mod tests {
         let spec: SocketSpec = "unix:/run/x.sock:80/tcp".parse().unwrap();
         assert_eq!((spec.host, spec.container), (HostEnd::Path("/run/x.sock".into()), ContainerEnd::Port(80)));
         assert!(matches!("8080:80".parse(), Ok(PublishFlag::Ports(_))));
+    }
+
+    #[test]
+    fn what_a_record_has_in_other_words_is_not_added() {
+        let text = br#"{"ports": [], "sockets": ["unix:/a:08"]}"#;
+        let mut record = Record::parse(text, "the record").unwrap();
+        let served = Served::of_record(&record).unwrap();
+        Served::add_to(&mut record, &served).unwrap();
+        assert_eq!(Served::of_record(&record).unwrap(), served);
     }
 
     #[test]

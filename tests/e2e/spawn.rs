@@ -254,13 +254,13 @@ fn identity(sandbox: &Sandbox) {
 }
 
 fn restricted(sandbox: &Sandbox) {
-    let script = "cat /proc/keys; ls /proc/acpi /sys; (echo x >/proc/sys/kernel/domainname) 2>&1 | grep -o Read-only; cat /tmp/secret; stat -c %t:%T /tmp/secret";
+    let script = "cat /proc/keys; ls /proc/fs /sys; (echo x >/proc/sys/kernel/domainname) 2>&1 | grep -o Read-only; cat /tmp/secret; stat -c %t:%T /tmp/secret";
     bundle(sandbox, "mask", script, |config| {
-        config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/acpi", "/sys", "/tmp/secret", "/not/there"]);
+        config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/fs", "/sys", "/tmp/secret", "/not/there"]);
         config["linux"]["readonlyPaths"] = json!(["/proc/sys", "/not/there"]);
     });
     sandbox.write("mask/rootfs/tmp/secret", "secret");
-    run(sandbox, "mask").ok().stdout_is("/proc/acpi:\n\n/sys:\nRead-only\n1:3\n");
+    run(sandbox, "mask").ok().stdout_is("/proc/fs:\n\n/sys:\nRead-only\n1:3\n");
     bundle(
         sandbox,
         "mas",

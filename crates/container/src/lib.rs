@@ -26,4 +26,4 @@ pub use noted::{JOINED, Noted, all, find, of_id};
 pub use owner::{OWNER, Owner, Ownership};
 pub use process::{NotedProcess, birth};
 pub use state::State;
-pub use unwritten::Unwritten;
+pub use unwritten::{Unwritten, boot};

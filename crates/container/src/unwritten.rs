@@ -83,9 +83,12 @@ impl Unwritten {
 /// Stands for the time in the mark of a layer that the disk has refused.
 const FAILED: &str = "failed";
 
-/// Returns the id of this boot (random(4)).
-fn boot() -> io::Result<String> {
-    Ok(sys::file::read_once("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+/// Returns the id of this boot, a UUID: `boot_id` in random(4).
+///
+/// # Errors
+/// Those of reading a file in /proc.
+pub fn boot() -> io::Result<String> {
+    Ok(sys::file::read("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
 }
 
 #[cfg(test)]

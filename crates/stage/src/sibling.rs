@@ -41,11 +41,11 @@ pub fn executable(program: &Path) -> Option<PathBuf> {
 pub(crate) fn command(stage: &Stage) -> Result<Command> {
     let mut command = Command::new(stage.program.clone().map_or_else(|| find(stage.tool), Ok)?);
     // This program's own part may be over, while the variable is there still.
-    match trace::variable() {
-        Some((variable, file)) => drop(command.env(variable, file)),
-        None if env::var_os(trace::VARIABLE).is_some() => drop(command.env_remove(trace::VARIABLE)),
-        // Otherwise std copies the environment, which `sys::clone::vfork` leaves behind at each start.
-        None => {}
+    if let Some((variable, file)) = trace::variable() {
+        command.env(variable, file);
+    } else if env::var_os(trace::VARIABLE).is_some() {
+        // Only then: std would copy the environment, which `sys::clone::vfork` leaves behind at each start.
+        command.env_remove(trace::VARIABLE);
     }
     let verbose = verbose(log::max_level(), stage.tool);
     // After the verb, if there is one: `portmap -p …` and `portmap del …` are two command lines, not one with options.

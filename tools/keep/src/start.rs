@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use container::{Condition, ContainerId, Directories, Unwritten};
 use record::{NetworkOptions, PortOptions, Record, Rootfs};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::Signal;
 use stage::claim::{self, Holder};
 use stage::{Claim, Stage, Tool, undo};
@@ -135,7 +134,7 @@ fn stages(id: &ContainerId, known: &Record, root: Option<&Path>) -> Result<Vec<S
 
 /// Executes stages, each with the record of the one before, and returns the last one's.
 fn execute(first: &Record, stages: &[Stage]) -> Result<Record> {
-    let memory = || memfd_create("record", MemfdFlags::CLOEXEC).map(File::from);
+    let memory = || sys::file::in_memory("record", b"");
     let mut record = sys::file::in_memory("record", first.to_line().as_bytes())?;
     for stage in stages {
         let (output, words) = (memory()?, memory()?);

@@ -60,7 +60,7 @@ impl KeptRecord {
         let directories = &plan.directories;
         let (data, config) = (directories.data().display(), cli::config_home());
         let words = format!("{pull} | {unpack} ({data}, {}, {})", config.display(), env!("CARGO_PKG_VERSION"));
-        let boot = sys::file::read_once("/proc/sys/kernel/random/boot_id").ok()?;
+        let boot = container::boot().ok()?;
         let path = directories.records().join(format!("{:08x}.json", container::hash(words.as_bytes())));
         let read = || serde_json::from_slice::<Kept>(&sys::file::read_regular(&path).ok()?).ok();
         let same = |(path, was): &(PathBuf, String)| identity(path).is_ok_and(|is| is == *was);

@@ -155,7 +155,7 @@ impl Store {
     /// Extracts the layers of an image that are not there yet, several at once, and returns the directories to stack,
     /// the lowest first.
     pub(crate) fn unpack(self, image: Image, limits: Limits) -> Result<Vec<PathBuf>> {
-        let directory = self.open_directory()?;
+        let directory = self.sync.then(|| self.open_directory()).transpose()?;
         // Threads that are not joined: after an error the process ends, and they with it, which `interrupt` makes
         // safe.
         let job = Arc::new(Job { store: self, image, limits: Arc::new(limits), next: AtomicUsize::new(0) });
@@ -173,7 +173,7 @@ impl Store {
         let count = job.store.name(&results).inspect_err(|_| interrupt::abandon())?;
         anyhow::ensure!(count == job.image.layers.len(), "a thread panicked");
         let stack = job.store.stack(&job.image, &job.limits).inspect_err(|_| interrupt::abandon())?;
-        if job.store.sync {
+        if let Some(directory) = directory {
             job.store.write(&directory)?;
         }
         Ok(stack)

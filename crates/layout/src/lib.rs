@@ -7,6 +7,7 @@ mod compression;
 mod digest;
 mod draft;
 mod error;
+pub mod extracted;
 mod follow;
 mod index;
 mod ingest;

@@ -140,7 +140,8 @@ pub(crate) fn collect(layout: &Layout, directories: &Directories, grace: Duratio
     };
     for digest in layout.blobs()? {
         if needed.contains(digest.as_ref()) {
-            needed_layers.extend(layers::of_image(&directories.layers(), &diff_ids(&layout.blob_path(&digest))?));
+            needed_layers
+                .extend(layout::extracted::of_image(&directories.layers(), &diff_ids(&layout.blob_path(&digest))?));
             continue;
         }
         log::debug!("remove blob {digest}");

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ::container::{Directories, Unwritten};
 use anyhow::{Context, Result, bail};
+use layout::extracted;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use sys::signal::SignalFd;
@@ -61,16 +62,15 @@ impl Store {
             if path.metadata()?.permissions().mode() & 0o7777 != 0o700 {
                 fs::set_permissions(&path, Permissions::from_mode(0o700))?;
             }
-            ["sha256", "sha512", "chains", "parents", "tmp", Unwritten::DIRECTORY]
-                .iter()
-                .try_for_each(|name| sys::file::make_private(path.join(name)))
+            let names = extracted::KINDS.into_iter().chain(["tmp", Unwritten::DIRECTORY]);
+            names.map(|name| path.join(name)).try_for_each(sys::file::make_private)
         };
         make().with_context(|| format!("make directory {}", path.display()))?;
         let marked = Unwritten::of_store(&path)?;
         let is_behind = marked.iter().any(|mark| mark.is_of_this_boot && !mark.has_failed);
         let store = Self { path, form, sync: true, is_behind };
         store.sweep();
-        let is_own = |path: &PathBuf| (1..=layers.len()).any(|count| store.paths_of(&layers[..count]).contains(path));
+        let is_own = |layer: &PathBuf| extracted::of_image(&store.path, &diff_ids(layers)).contains(layer);
         for mark in marked.iter().filter(|mark| !mark.is_of_this_boot && is_own(&mark.layer)) {
             store.distrust(mark).with_context(|| format!("remove layer {}", mark.layer.display()))?;
         }
@@ -139,12 +139,6 @@ impl Store {
 
     fn layer_path(&self, layer: &Layer) -> PathBuf {
         self.path.join(layer.diff_id.algorithm().as_ref()).join(layer.diff_id.digest())
-    }
-
-    /// Returns what the topmost of these layers may be in the store, and what it may come with.
-    fn paths_of(&self, layers: &[Layer]) -> Vec<PathBuf> {
-        let others = ["chains", "parents"].map(|kind| self.path.join(kind).join(key(layers)));
-        layers.last().map(|layer| self.layer_path(layer)).into_iter().chain(others).collect()
     }
 
     /// Returns where what gets a name is made.
@@ -391,10 +385,13 @@ struct Source<'a> {
     lower: Option<&'a Lower>,
 }
 
+fn diff_ids(layers: &[Layer]) -> Vec<&str> {
+    layers.iter().map(|layer| layer.diff_id.as_ref()).collect()
+}
+
 /// Returns the name of what depends on all of these layers.
 fn key(layers: &[Layer]) -> String {
-    let names: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_ref()).collect();
-    layout::sha256(names.join(" ").as_bytes()).as_ref().replace(':', "-")
+    extracted::key(&diff_ids(layers))
 }
 
 struct Job {

@@ -13,24 +13,13 @@ use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
 use sys::file::there;
 
-/// Where layers are kept.
-const KINDS: [&str; 4] = ["sha256", "sha512", "chains", "parents"];
 /// What the name of a layer's notes ends with.
 const NOTES: &str = ".implicit";
-
-/// Returns all the directories that `unpack` may make for an image with these diffIDs, the lowest first.
-pub(super) fn of_image(layers: &Path, diff_ids: &[String]) -> Vec<PathBuf> {
-    let key = |ids: &[String]| layout::sha256(ids.join(" ").as_bytes()).as_ref().replace(':', "-");
-    let mut paths: Vec<PathBuf> = diff_ids.iter().map(|id| layers.join(id.replacen(':', "/", 1))).collect();
-    paths.extend((1..=diff_ids.len()).map(|count| layers.join("chains").join(key(&diff_ids[..count]))));
-    paths.push(layers.join("parents").join(key(diff_ids)));
-    paths
-}
 
 /// Removes the layers that are not needed and not younger than `grace`, and notes without a layer; returns how many layers.
 pub(super) fn collect(layers: &Path, needed: &HashSet<PathBuf>, grace: Duration) -> anyhow::Result<u64> {
     let mut count = 0;
-    for kind in KINDS {
+    for kind in layout::extracted::KINDS {
         let directory = layers.join(kind);
         let names: Vec<OsString> =
             fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
@@ -94,19 +83,4 @@ fn is_young(path: &Path, grace: Duration) -> bool {
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime().try_into().unwrap_or(0));
     // A change in the future is a clock that was set back: it does not say that the layer is new.
     changed.elapsed().is_ok_and(|age| age < grace)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_images_layers_are_named_as_unpack_names_them() {
-        let ids = ["sha256:aa".to_owned(), "sha512:bb".to_owned()];
-        let [one, both] = ["sha256:aa", "sha256:aa sha512:bb"]
-            .map(|names| layout::sha256(names.as_bytes()).as_ref().replace(':', "-"));
-        let want =
-            ["sha256/aa", "sha512/bb", &format!("chains/{one}"), &format!("chains/{both}"), &format!("parents/{both}")];
-        assert_eq!(of_image(Path::new("/d"), &ids), want.map(|path| Path::new("/d").join(path)));
-    }
 }

@@ -330,6 +330,12 @@ fn arrives(sandbox: &Sandbox) {
     let record = running.wait().ok().json();
     assert_eq!(record["rootfs"]["path"], sandbox.at("tree").as_str());
     assert!(sandbox.exists("tree/usr/sbin/nginx"));
+    let mut running = start_waiting(sandbox, &[]);
+    // What the kernel looks up anew in /proc is another file for Landlock.
+    sandbox.sh("echo 2 >/proc/sys/vm/drop_caches").run().ok();
+    let_arrive(sandbox);
+    running.close_stdin();
+    running.wait().ok();
 }
 
 fn full_disk(sandbox: &Sandbox) {

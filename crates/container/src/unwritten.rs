@@ -6,6 +6,7 @@ use std::fs::{self, DirEntry, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// A layer with a mark.
@@ -54,7 +55,7 @@ impl Unwritten {
     pub fn of_store(store: &Path) -> io::Result<Vec<Self>> {
         let entries = sys::file::there(fs::read_dir(store.join(Self::DIRECTORY)))?;
         let entries: Vec<DirEntry> = entries.into_iter().flatten().collect::<io::Result<_>>()?;
-        let boot = if entries.is_empty() { String::new() } else { boot()? };
+        let boot = if entries.is_empty() { "" } else { boot()? };
         let layer = |entry: &DirEntry| {
             let name = entry.file_name().into_string().ok()?;
             let [made_in, kind, name, time] = *name.split('.').collect::<Vec<_>>() else { return None };
@@ -83,12 +84,18 @@ impl Unwritten {
 /// Stands for the time in the mark of a layer that the disk has refused.
 const FAILED: &str = "failed";
 
-/// Returns the id of this boot, a UUID: `boot_id` in random(4).
+/// Returns the id of this boot, a UUID: `boot_id` in random(4). It is read once, since who has given up files may not find it
+/// again: Landlock knows directories by their inodes, and those of /proc are others when the kernel has forgotten them.
 ///
 /// # Errors
 /// Those of reading a file in /proc.
-pub fn boot() -> io::Result<String> {
-    Ok(sys::file::read("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+pub fn boot() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
+    let read = sys::file::read("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| read.trim_end().to_owned()))
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl KeptRecord {
         let same = |(path, was): &(PathBuf, String)| identity(path).is_ok_and(|is| is == *was);
         let good = read().filter(|kept| kept.words == words && kept.boot == boot && kept.files.iter().all(same));
         let is_good = good.is_some();
-        let kept = good.unwrap_or(Kept { words, boot, files: Vec::new(), record: String::new() });
+        let kept = good.unwrap_or(Kept { words, boot: boot.to_owned(), files: Vec::new(), record: String::new() });
         let (layout, layers) = (directories.layout(), directories.layers());
         let mut record = Self { path, kept, layout, layers, is_of_platform: options.platform.is_some(), is_good };
         if !is_good {

@@ -97,6 +97,7 @@ fn layers(image: Image, args: &UnpackArgs) -> anyhow::Result<Vec<PathBuf>> {
         }
         return Ok(layers);
     }
+    ::container::boot().context("this boot's id")?;
     confine_files(store.path(), image.layout.path())?;
     // From here on an interruption has something to clean up.
     interrupt::watch()?;
@@ -105,8 +106,8 @@ fn layers(image: Image, args: &UnpackArgs) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Gives up all files but the directory that is written, and the layout.
 fn confine_files(writes: &Path, layout: &Path) -> anyhow::Result<()> {
-    // Where the number of processors and of the boot come from.
-    let system = ["/proc/self", "/proc/sys/kernel/random", "/sys/fs/cgroup"].map(Path::new);
+    // Where the number of processors comes from.
+    let system = ["/proc/self", "/sys/fs/cgroup"].map(Path::new);
     confine::files(&[writes], Some(&[[layout].as_slice(), &system].concat()))
 }
 

@@ -239,6 +239,9 @@ fn delete(sandbox: &Sandbox) {
     assert_nothing_left(sandbox);
     sandbox.run(&["bundle", "delete", "a"]).fails(1).one_error_line("bundle", &["`a`", "no such bundle"]);
     sandbox.run(&["bundle", "delete", "--force", "a"]).ok();
+    sandbox.sh("bundle --id c busybox.json | bundle delete -; ls state/containers").run().ok().stdout_is("");
+    sandbox.sh("bundle delete --force - </dev/null").run().fails(1).one_error_line("bundle", &["no record on stdin"]);
+    sandbox.sh("echo '{}' | bundle delete -").run().fails(2).one_error_line("bundle", &["id"]);
 }
 
 /// The name is free before the files are gone. Whoever removes them may be killed: the next `delete` goes on.

@@ -29,6 +29,8 @@ pub(crate) fn tests() -> Vec<Test> {
         test("kill_9_leaves_nothing_and_the_next_run_works", PIPELINE, killed_run),
         test("killed_together_runs_of_one_name_leave_the_third_alone", PIPELINE, killed_together),
         test("what_is_left_without_a_guard_is_swept", PIPELINE, swept),
+        test("a_guard_finds_a_root_that_is_named_from_here", PIPELINE, relative_root),
+        test("the_end_is_prepared_and_not_for_long", PIPELINE, prepared),
         test("stdin_reaches_the_container_with_i_only", PIPELINE, stdin),
         test("a_signal_reaches_the_container", PIPELINE, signal_reaches),
         test("ctrl_c_ends_it_and_leaves_nothing", PIPELINE, ctrl_c),
@@ -180,7 +182,7 @@ fn killed_together(sandbox: &Sandbox) {
 /// Run and guard are killed: the next run does it, or `run --gc`.
 fn swept(sandbox: &Sandbox) {
     let held = format!("exec {}", busybox("--name web", "sh -c 'echo ready; sleep 100'"));
-    let script = "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>/dev/null) in run-guard*) kill -9 ${p#/proc/};; esac; done";
+    let script = "kill -9 $(pgrep -x run-guard)";
     for next in ["run --gc", &busybox("--name other", "true"), &busybox("--name web", "true")] {
         let run = sandbox.sh(&held).start();
         run.wait_stdout("ready");
@@ -192,6 +194,38 @@ fn swept(sandbox: &Sandbox) {
         wait_for("the sweep", || (!sandbox.exists("state/containers/web")).then_some(()));
     }
     wait_for("the last claim", || (!sandbox.exists("state/run/claims/web")).then_some(()));
+}
+
+/// The guard's working directory is another one than that of its `run`.
+fn relative_root(sandbox: &Sandbox) {
+    let held = format!("DRAYAGE_ROOT=other exec {}", busybox("--name web", "sh -c 'echo ready; sleep 100'"));
+    let run = sandbox.sh(&held).start();
+    run.wait_stdout("ready");
+    run.signal(Signal::KILL);
+    run.wait().fails(128 + 9);
+    wait_for("the guard's work", || (!sandbox.exists("other/containers/web")).then_some(()));
+    sandbox.sh("until ! pgrep run; do :; done; ls other/run/claims other/run/spawn").run().ok();
+}
+
+/// What removes the bundle is started beside the container. Killed, it is started again; and it does not wait for long.
+fn prepared(sandbox: &Sandbox) {
+    let held = format!("exec {}", busybox("--name web -i", "sh -c 'echo ready; read line'"));
+    let is_met = (0..20).any(|_| {
+        let mut run = sandbox.sh(&held).open_stdin().start();
+        run.wait_stdout("ready");
+        let is_met = sandbox.sh("pkill -9 -x bundle").run().code() == 0;
+        run.close_stdin();
+        run.wait().fails(1).stderr_is("");
+        assert!(!sandbox.exists("state/containers/web"));
+        is_met
+    });
+    assert!(is_met, "no bundle waited");
+    let mut run = sandbox.sh(&held).open_stdin().start();
+    run.wait_stdout("ready");
+    wait_for("the end of what waits", || (sandbox.sh("pgrep -x bundle").run().code() != 0).then_some(()));
+    run.close_stdin();
+    run.wait().fails(1);
+    assert!(!sandbox.exists("state/containers/web"));
 }
 
 fn stdin(sandbox: &Sandbox) {

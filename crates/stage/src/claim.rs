@@ -141,10 +141,6 @@ impl Claim {
         // The id is for people who list processes, too.
         command.arg0(name).args([directories.data(), directories.run()]).arg(id);
         command.stdout(self.file.try_clone().context("the claim")?);
-        if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
-            // Its working directory is another one.
-            command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
-        }
         sys::child::apart(&mut command, more);
         Ok(command)
     }
@@ -228,12 +224,12 @@ impl Claim {
     /// Gives the name back: everything is undone.
     ///
     /// The file goes while the lock is still held.
-    pub fn release(self) {
+    pub fn release(&self) {
         // Whoever finds the file later finds nothing to do in it.
         let _found_later = self.give_back();
     }
 
-    fn give_back(self) -> io::Result<()> {
+    fn give_back(&self) -> io::Result<()> {
         // Another one of that name is another's.
         if is_named(&self.file, &self.path)? { fs::remove_file(&self.path) } else { Ok(()) }
     }

@@ -101,7 +101,7 @@ impl Stage {
     /// Where it cannot be executed, ends with another code than 0, or takes longer than two minutes: then it is
     /// killed.
     pub fn execute(&self) -> anyhow::Result<()> {
-        undo::Begun::start(self)?.end()
+        undo::Begun::start(self, false)?.end()
     }
 }
 

@@ -2,20 +2,25 @@
 //! exec, and waits for a message on a pipe; here the memory is lent, and the child itself says why it could not.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use record::Record;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
-/// A process of ours, by a descriptor.
+/// A process of ours, by a descriptor. One that waits for its record is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
     pidfd: OwnedFd,
+    /// Where it waits for its record.
+    record: Option<File>,
 }
 
 /// How a process ended.
@@ -29,11 +34,10 @@ pub enum ProcessEnd {
 
 impl ProcessEnd {
     /// Returns the exit code that a shell has for it.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Exited(code) => code,
-            Self::Killed(signal) => 128 + signal,
-        }
+    pub fn code(self) -> u8 {
+        let (Self::Exited(code) | Self::Killed(code)) = self;
+        let killed = if matches!(self, Self::Killed(_)) { 128 } else { 0 };
+        u8::try_from(killed + code).unwrap_or(125)
     }
 
     fn of(status: &WaitIdStatus) -> Self {
@@ -54,7 +58,22 @@ impl Process {
         let program = command.get_program().to_owned();
         let started = sys::clone::vfork(|| complain(&program, &command.exec()));
         let (pid, pidfd) = started.with_context(|| format!("start {}", name(&program)))?;
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, pidfd, record: None })
+    }
+
+    /// As [`Process::start`], before it is known whether there is something to do: it waits for a record on standard input.
+    pub fn start_waiting(mut command: Command) -> Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("a pipe")?;
+        command.stdin(read);
+        let mut process = Self::start(command)?;
+        process.record = Some(write.into());
+        Ok(process)
+    }
+
+    /// Gives it the record that it waits for.
+    pub fn go_on(&mut self, record: &Record) {
+        // How it has ended tells why it does not read.
+        let _ended = self.record.take().map(|mut pipe| writeln!(pipe, "{}", record.to_line()));
     }
 
     /// Returns its number, which is its own until it has been waited for.
@@ -94,6 +113,16 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            self.signal(Signal::KILL);
+            // Only its end is of interest.
+            let _status = self.wait();
+        }
+    }
+}
+
 impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -124,7 +153,7 @@ mod tests {
             let child = command.spawn().unwrap();
             let pid = Pid::from_child(&child);
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-            let status = Process { pid, pidfd }.wait_within(Duration::from_millis(limit_ms)).unwrap();
+            let status = Process { pid, pidfd, record: None }.wait_within(Duration::from_millis(limit_ms)).unwrap();
             assert_eq!(status, want, "{program}");
         }
     }

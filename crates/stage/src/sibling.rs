@@ -3,18 +3,22 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use log::LevelFilter;
 
 use crate::{Stage, Tool};
 
 /// Finds a tool's executable.
 fn find(tool: Tool) -> Result<PathBuf> {
-    let own = env::current_exe().context("find this executable")?;
+    // Once: the kernel composes this path anew each time.
+    static OWN: LazyLock<io::Result<PathBuf>> = LazyLock::new(env::current_exe);
+    let own = OWN.as_ref().map_err(|error| anyhow!("find this executable: {error}"))?;
     let beside = own.parent().map(Path::to_owned);
     let path = env::var_os("PATH").unwrap_or_default();
     beside

@@ -132,16 +132,47 @@ pub fn is_in(record: &Record, tool: Tool) -> bool {
 ///
 /// A bundle goes beside the network, which has nothing to do with it; all others wait for the one before.
 pub fn carry_out(undo: &[Undo]) -> Result<()> {
-    let (beside, others): (Vec<&Undo>, Vec<&Undo>) = undo.iter().partition(|undo| undo.of == Tool::Bundle);
-    let (spawn, network): (Vec<&Undo>, Vec<&Undo>) = others.into_iter().partition(|undo| undo.of == Tool::Spawn);
-    let mut done: Vec<Result<()>> = spawn.into_iter().map(|step| step.stage.execute()).collect();
-    let begun: Vec<Result<Begun<'_>>> = beside.into_iter().map(|step| Begun::start(&step.stage)).collect();
-    done.extend(network.into_iter().map(|step| step.stage.execute()));
-    done.extend(begun.into_iter().map(|begun| begun.and_then(Begun::end)));
-    let mut failures = done.into_iter().filter_map(Result::err);
-    let Some(first) = failures.next() else { return Ok(()) };
-    failures.for_each(|error| log::warn!("{error:#}"));
-    Err(first)
+    Waiting::default().carry_out(undo)
+}
+
+/// Steps whose programs have been started, and wait for their container's record: most take longer to start than for what they
+/// do.
+#[derive(Default)]
+pub struct Waiting<'a> {
+    begun: Vec<Begun<'a>>,
+    record: Record,
+}
+
+impl<'a> Waiting<'a> {
+    /// Starts the programs of the steps, but for the runtime's, which has ended by itself where it was not killed. One that
+    /// cannot be started is left to [`Waiting::carry_out`].
+    pub fn start(undo: &'a [Undo], record: Record) -> Self {
+        let steps = undo.iter().filter(|step| step.of != Tool::Spawn);
+        Self { begun: steps.filter_map(|step| Begun::start(&step.stage, true).ok()).collect(), record }
+    }
+
+    /// As [`carry_out`], by the programs that wait, where one does.
+    pub fn carry_out(mut self, undo: &'a [Undo]) -> Result<()> {
+        let mut start = |step: &'a Undo| match self.begun.iter().position(|begun| *begun.stage == step.stage) {
+            Some(at) => {
+                log::debug!("{}", step.stage);
+                let mut begun = self.begun.swap_remove(at);
+                begun.process.go_on(&self.record);
+                Ok(begun)
+            }
+            None => Begun::start(&step.stage, false),
+        };
+        let (beside, others): (Vec<&Undo>, Vec<&Undo>) = undo.iter().partition(|undo| undo.of == Tool::Bundle);
+        let (spawn, network): (Vec<&Undo>, Vec<&Undo>) = others.into_iter().partition(|undo| undo.of == Tool::Spawn);
+        let mut done: Vec<Result<()>> = spawn.into_iter().map(|step| step.stage.execute()).collect();
+        let begun: Vec<Result<Begun<'_>>> = beside.into_iter().map(&mut start).collect();
+        done.extend(network.into_iter().map(|step| start(step)?.end()));
+        done.extend(begun.into_iter().map(|begun| begun?.end()));
+        let mut failures = done.into_iter().filter_map(Result::err);
+        let Some(first) = failures.next() else { return Ok(()) };
+        failures.for_each(|error| log::warn!("{error:#}"));
+        Err(first)
+    }
 }
 
 /// Carries the steps out as the last who can: what fails for want of anything is tried again for some seconds.
@@ -164,24 +195,34 @@ pub(crate) struct Begun<'a> {
     process: Process,
     /// What it says on stderr.
     words: File,
+    /// Whether it has waited: then it may have ended before its time, by somebody's hand.
+    has_waited: bool,
 }
 
 impl<'a> Begun<'a> {
-    pub(crate) fn start(stage: &'a Stage) -> Result<Self> {
-        log::debug!("{stage}");
+    /// Starts it; one that waits gets `-`, a record on standard input, in the place of the id, its last argument.
+    pub(crate) fn start(stage: &'a Stage, waits: bool) -> Result<Self> {
         let _span = trace::span("execute", stage);
         // A file in memory, not a pipe: nobody has to read it while the command runs, and it never blocks.
         let words = File::from(memfd_create("stderr", MemfdFlags::CLOEXEC)?);
-        let mut command = stage.command()?;
+        let mut executed = stage.clone();
+        if waits {
+            executed.arguments.pop();
+            executed.push(["-"]);
+        } else {
+            log::debug!("{stage}");
+        }
+        let mut command = executed.command()?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words.try_clone()?);
-        let process = Process::start(command).with_context(|| stage.to_string())?;
-        Ok(Self { stage, process, words })
+        let start = if waits { Process::start_waiting } else { Process::start };
+        Ok(Self { stage, process: start(command).with_context(|| stage.to_string())?, words, has_waited: waits })
     }
 
     pub(crate) fn end(mut self) -> Result<()> {
         let _span = trace::span("undo", self.stage);
         match self.process.wait_within(LIMIT)? {
             Some(ProcessEnd::Exited(0)) => return Ok(()),
+            Some(_) if self.has_waited => return self.stage.execute(),
             Some(_) => {}
             None => bail!("{}: killed, since it took more than {LIMIT:?}", self.stage),
         }

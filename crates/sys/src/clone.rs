@@ -5,6 +5,7 @@
 //! learn there that the thread has another id. What the child does before its execve or [`exit_now`] is therefore
 //! plain system calls and ordinary code of one thread.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -145,19 +146,48 @@ pub fn require_one_thread() -> io::Result<()> {
 /// # Errors
 /// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
 pub fn detach() -> io::Result<Option<Pid>> {
-    require_one_thread()?;
-    // SAFETY: as in `clone`: no CLONE_VM, no stack, and one thread. The order of the later arguments, which differs
-    // between architectures, is of no account while all are 0.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, SIGCHLD, 0, 0, 0, 0) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = fork()?;
     if pid.is_none() {
         // What fails here leaves the caller's terminal or pipe open a little longer.
         let (_session, _closed) = (rustix::process::setsid(), crate::child::close_inherited(0, &[]));
     }
     Ok(pid)
+}
+
+/// Makes a child process that goes on beside this one, and may outlive it, on a copy of the caller's memory: under a name of
+/// its own (15 bytes, which `ps` and `top` show), in a session of its own and in `/`, with the caller's signal mask, and of
+/// its descriptors with `keep` alone. It ends with `work`; nothing of the caller's is dropped there.
+///
+/// # Errors
+/// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
+pub fn apart(name: &CStr, keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> io::Result<()> {
+    if fork()?.is_some() {
+        return Ok(());
+    }
+    let _renamed = rustix::thread::set_name(name);
+    let (_session, _left) = (rustix::process::setsid(), rustix::process::chdir(c"/"));
+    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
+    kept.sort_unstable();
+    let mut first: u32 = 0;
+    for number in kept.into_iter().chain([u32::MAX]) {
+        if first < number {
+            // SAFETY: `work` has only `keep`, and nobody comes back to the caller's code, which owns the others.
+            unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) };
+        }
+        first = number.saturating_add(1);
+    }
+    crate::start::open_standard();
+    work();
+    exit_now(0)
+}
+
+/// Makes a child process on a copy of the caller's memory; `None` in the child.
+fn fork() -> io::Result<Option<Pid>> {
+    require_one_thread()?;
+    // SAFETY: as in `clone`: no CLONE_VM, no stack, and one thread. The order of the later arguments, which differs
+    // between architectures, is of no account while all are 0.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, SIGCHLD, 0, 0, 0, 0) };
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(pid).ok().and_then(Pid::from_raw)) }
 }
 
 // As 64-bit flags, which libc's constants are not.

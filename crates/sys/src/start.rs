@@ -26,6 +26,17 @@ macro_rules! program {
 /// are open, so that no file gets their numbers.
 #[expect(clippy::exit, reason = "as std ends a program: what is left in stdout's buffer is written")]
 pub fn run(main: fn() -> ExitCode) -> ! {
+    open_standard();
+    // SAFETY: no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let code = main();
+    // std does not tell the number.
+    let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);
+    std::process::exit(number.map_or(1, i32::from))
+}
+
+/// Opens those of the three standard descriptors that are closed: /dev/null.
+pub(crate) fn open_standard() {
     let mut standard = [0, 1, 2].map(|fd| pollfd { fd, events: 0, revents: 0 });
     // SAFETY: the kernel writes to three entries.
     unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
@@ -35,10 +46,4 @@ pub fn run(main: fn() -> ExitCode) -> ! {
             std::process::abort();
         }
     }
-    // SAFETY: no handler of ours is replaced.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let code = main();
-    // std does not tell the number.
-    let number = (0..=u8::MAX).find(|number| ExitCode::from(*number) == code);
-    std::process::exit(number.map_or(1, i32::from))
 }

@@ -14,9 +14,12 @@ impl Sandbox {
         let first = first.as_raw_pid();
         let machine = self.init().and_then(namespace)?;
         (first..=newest()?).find_map(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let word = line.split(|byte| *byte == 0).next()?;
-            let called = Path::new(std::str::from_utf8(word).ok()?).file_name()? == name;
+            // A guard has the command line of its `run`.
+            let line = match fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end() {
+                "run-guard" => "run-guard".to_owned(),
+                _ => fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?,
+            };
+            let called = Path::new(line.split('\0').next()?).file_name()? == name;
             (called && namespace(pid)? == machine).then(|| Pid::from_raw(pid)).flatten()
         })
     }

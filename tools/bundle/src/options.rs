@@ -44,7 +44,7 @@ pub(crate) enum BundleVerb {
         #[arg(long, short)] force: bool,
         /// Act only on bundles of this owner, the record's `owner`
         #[arg(long, value_name = "OWNER")] owner: Option<Owner>,
-        /// Ids, or paths of bundles; may be empty with --force, to remove the rest of killed removals
+        /// Ids, paths of bundles, or `-` for a record on stdin; may be empty with --force, to remove the rest of killed removals
         #[arg(required_unless_present = "force", value_name = "ID|PATH")] bundles: Vec<String>,
     },
     /// Run a command as the first process of a container
@@ -64,7 +64,7 @@ pub(crate) enum BundleVerb {
     Unmount {
         /// Act only on bundles of this owner, the record's `owner`
         #[arg(long, value_name = "OWNER")] owner: Option<Owner>,
-        /// Ids or paths
+        /// Ids, paths, or `-` for a record on stdin
         #[arg(value_name = "BUNDLE", required = true)] bundles: Vec<String>,
     },
     /// Remove unused bundles: half-made ones, and those whose root file system is not mounted

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::container::{ContainerId, Directories, Known, NameError, Owner};
 use anyhow::{Context, Result, bail, ensure};
-use record::{Image, OwnedBy, Record, Rootfs};
+use record::{Id, Image, Input, OwnedBy, Record, Rootfs};
 use serde_json::json;
 
 use crate::cli_usage;
@@ -14,9 +14,15 @@ use crate::container::{self, BundleLock};
 use crate::overlay::{self, Overlay};
 use crate::state::runner;
 
-/// Does something to bundles, given by id or path.
+/// Does something to bundles, given by id, by path or by the record on standard input.
 pub(crate) fn each(bundles: &[String], what: &str, one: impl Fn(&str) -> Result<()>) -> Result<()> {
-    cli::each("bundle", bundles, |bundle| one(bundle).with_context(|| format!("{what} `{bundle}`")))
+    cli::each("bundle", bundles, |bundle| {
+        let stdin = Path::new("-");
+        let read = if Path::new(bundle) == stdin { Some(Input::read(Some(stdin))?) } else { None };
+        let id = if let Some(Input::Record(record)) = read { Some(record.part::<Id>()?.0) } else { None };
+        let bundle = id.as_deref().unwrap_or(bundle);
+        one(bundle).with_context(|| format!("{what} `{bundle}`"))
+    })
 }
 
 /// Unmounts and removes a bundle.

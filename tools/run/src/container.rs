@@ -15,12 +15,12 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use rustix::thread::CapabilitySet;
 use stage::claim::{self, Claim, Holder};
-use stage::{ProcessEnd, Stage, Tool, Undo, undo};
+use stage::undo::Waiting;
+use stage::{Process, ProcessEnd, Stage, Tool, Undo, undo};
 use sys::signal::SignalFd;
 
 use crate::detached::HandedOver;
 use crate::folder::Folder;
-use crate::foreground::WaitingSpawn;
 use crate::guard::Guard;
 use crate::kept::KeptRecord;
 use crate::pipeline::Ending;
@@ -142,9 +142,9 @@ enum Rest {
 }
 
 impl Rest {
-    /// Undoes; the run's own end counts more than what could not be undone.
-    fn of(undo: &[Undo]) -> Self {
-        match undo::carry_out(undo) {
+    /// The run's own end counts more than what could not be undone.
+    fn of(undone: Result<()>) -> Self {
+        match undone {
             Ok(()) => Self::Undone,
             Err(error) => {
                 cli::complain("run", &error);
@@ -167,16 +167,19 @@ fn execute(
     // Another runtime takes no record, and where standard input is the container's it cannot come there.
     let is_kept = options.detach || options.is_attached();
     let waits = !is_kept && options.runtime.is_none() && !options.shows(StandardStream::Stdin);
-    let mut waiting = None;
+    let (mut waiting, mut undoing) = (None, Waiting::default());
     let begun = || {
-        waiting = waits.then(|| WaitingSpawn::start(&plan.spawn, options)).transpose()?;
+        waiting = waits.then(|| foreground::start_waiting(&plan.spawn, options)).transpose()?;
+        if !is_kept {
+            undoing = Waiting::start(&plan.undo, plan.record.clone());
+        }
         Ok(())
     };
     let execution = match pipeline::execute(stages, input, folder, signals, begun) {
         Ok(execution) => execution,
         Err(error) => {
             // A tool is missing, say. What the stages before it did is not known, but it is ours: the name was free.
-            return Ended { code: Err(error), started: false, rest: Rest::of(&plan.undo) };
+            return Ended { code: Err(error), started: false, rest: Rest::of(undo::carry_out(&plan.undo)) };
         }
     };
     if container::flush_note().exists() {
@@ -191,12 +194,14 @@ fn execute(
             let handed_over = detached::hand_over(plan, options, &execution.record, (claim, signals));
             return end_of(plan, options, handed_over);
         }
-        Ending::Done => return start(plan, options, signals, waiting),
+        Ending::Done => return start(plan, options, signals, (waiting, undoing)),
         Ending::Failed => 125,
         Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(125),
     };
     drop(waiting);
-    Ended { code: Ok(code), started: false, rest: Rest::of(&undo_of(plan, &execution.completed)) }
+    // Where spawn was not reached.
+    let undo: Vec<Undo> = plan.undo.iter().filter(|undo| execution.completed.contains(&undo.of)).cloned().collect();
+    Ended { code: Ok(code), started: false, rest: Rest::of(undo::carry_out(&undo)) }
 }
 
 /// Puts back the networks and ports that containers have lost where somebody has flushed the firewall.
@@ -218,13 +223,20 @@ fn end_of(plan: &RunPlan, options: &RunRequest, handed_over: Result<HandedOver>)
             Ended { code: told.map(|()| 0), started: true, rest: Rest::Kept }
         }
         Ok(HandedOver::Killed(code)) => Ended { code: Ok(code), started: false, rest: Rest::Kept },
-        Ok(HandedOver::Failed(code)) => Ended { code: Ok(code), started: false, rest: Rest::of(&plan.undo) },
-        Err(error) => Ended { code: Err(error), started: false, rest: Rest::of(&plan.undo) },
+        Ok(HandedOver::Failed(code)) => {
+            Ended { code: Ok(code), started: false, rest: Rest::of(undo::carry_out(&plan.undo)) }
+        }
+        Err(error) => Ended { code: Err(error), started: false, rest: Rest::of(undo::carry_out(&plan.undo)) },
     }
 }
 
-fn start(plan: &RunPlan, options: &RunRequest, signals: &SignalFd, waiting: Option<WaitingSpawn>) -> Ended {
-    let ended = foreground::run(plan, options, signals, waiting);
+fn start<'a>(
+    plan: &'a RunPlan,
+    options: &RunRequest,
+    signals: &SignalFd,
+    (waiting, mut undoing): (Option<Process>, Waiting<'a>),
+) -> Ended {
+    let ended = foreground::run(plan, options, signals, waiting, &mut undoing);
     // What spawn has made it has undone, unless it was killed.
     let undo = match ended {
         // A `spawn delete` of a container that is gone takes as long as any execution of a program; it is saved in
@@ -232,13 +244,8 @@ fn start(plan: &RunPlan, options: &RunRequest, signals: &SignalFd, waiting: Opti
         Ok(ProcessEnd::Exited(_)) => plan.undo.iter().filter(|undo| undo.of != Tool::Spawn).cloned().collect(),
         _ => plan.undo.clone(),
     };
-    let rest = Rest::of(&undo);
-    Ended { started: ended.is_ok(), code: ended.map(foreground::code), rest }
-}
-
-/// Returns what must be undone where `spawn` was not reached.
-fn undo_of(plan: &RunPlan, completed: &[Tool]) -> Vec<Undo> {
-    plan.undo.iter().filter(|undo| completed.contains(&undo.of)).cloned().collect()
+    let rest = Rest::of(undoing.carry_out(&undo));
+    Ended { started: ended.is_ok(), code: ended.map(ProcessEnd::code), rest }
 }
 
 /// `--unshare`: becomes the command. Returns only why it cannot.
@@ -277,9 +284,7 @@ impl<'a> CidFile<'a> {
     }
 
     fn keep_if(mut self, started: bool) {
-        if started {
-            self.0 = None;
-        }
+        self.0.take_if(|_| started);
     }
 }
 

@@ -54,8 +54,8 @@ pub(crate) fn hand_over(
     let _span = trace::span("hand over", keep);
     let process = Process::start(command)?;
     let proxy = !options.is_attached() || options.sig_proxy;
-    let status = foreground::wait(&process, &foreground::WaitManner { signals, proxy, limit: None })?;
-    let code = foreground::code(status);
+    let status = foreground::wait(&process, (signals, proxy), None)?;
+    let code = status.code();
     // A keeper that is done has given the name back.
     let kept = options.is_attached() && claim.is_in_other_hands();
     match status {

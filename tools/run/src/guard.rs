@@ -1,24 +1,23 @@
-//! The guard: a process that undoes the stages if `run` cannot do it itself, because it was killed with -9. It is this
-//! program, executed again under the name `run-guard`. Its standard input is a pipe whose other end `run` and its stages
-//! hold: end of file tells that all of them are gone. Its standard output is the claim on the container's name
-//! (`stage::claim`), which says what is to be undone, and which is the guard's own as long as it lives.
+//! The guard: a process that undoes the stages if `run` cannot do it itself, because it was killed with -9. It is a copy of
+//! this process, named `run-guard`. It reads from a pipe whose other end `run` and its stages hold: end of file tells that all
+//! of them are gone. The claim on the container's name (`stage::claim`) says what is to be undone, and is the guard's own as
+//! long as it lives.
 //!
 //! A signal at the death of `run` (`PR_SET_PDEATHSIG`) would come when `run` is gone and its stages still work. The
 //! pipe ends with the last of them, so that nothing is made behind the guard's back.
 
 use std::fs::File;
-use std::io::{self, BufRead, Write};
-use std::process::{ExitCode, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 
+use ::container::Directories;
 use anyhow::{Context, Result};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use stage::{Claim, Process, claim, undo};
+use stage::{Claim, claim, undo};
 
 use crate::plan::RunPlan;
 
-/// The name by which the guard is executed.
-pub(crate) const NAME: &str = "run-guard";
 /// What `run` says when nothing is left to undo.
 const DONE: &str = "done";
 /// What it says when it could not undo everything.
@@ -33,12 +32,15 @@ impl Guard {
     pub(crate) fn start(claim: &Claim, plan: &RunPlan) -> Result<Self> {
         let _span = trace::span("start the guard", "");
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
-        let mut command = claim.executed_as(NAME, &plan.directories, &plan.id, 0)?;
-        // stderr may be a terminal or a pipe whose reader waits for its end, which must not come later than that of
-        // `run`.
-        command.stdin(read).stderr(Stdio::null());
-        // Not a child to be waited for: if it outlives `run`, it is init's.
-        let _guard = Process::start(command)?;
+        let read = File::from(read);
+        // Not a child to be waited for: if it outlives `run`, it is init's. What the user's shell or a pipe's reader waits for
+        // the end of, it does not have, nor a socket of the caller's.
+        sys::clone::apart(c"run-guard", &[read.as_fd(), claim.file().as_fd()], || {
+            trace::leave();
+            // There is nobody to be told. The claim keeps what is to be undone, for the next run.
+            let _told = guard(&read, claim, &plan.directories);
+        })
+        .context("start the guard")?;
         // The stages inherit this end, so that what they still do when `run` is gone is undone as well. spawn closes
         // it, like every descriptor that was not asked for, before a container can see it.
         // After the guard has been started, which must not hold its own other end: it would wait for ever.
@@ -59,22 +61,10 @@ impl Guard {
     }
 }
 
-/// The guard's own main.
-pub(crate) fn main() -> ExitCode {
-    match guard() {
-        Ok(()) => ExitCode::SUCCESS,
-        // There is nobody to be told. The claim keeps what is to be undone, for the next run.
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn guard() -> Result<()> {
-    // A socket of the caller's would be taken as long as this process lives, which ends after `run`.
-    sys::child::close_inherited(3, &[])?;
-    let (directories, claim) = Claim::from_stdout()?;
+fn guard(pipe: &File, claim: &Claim, directories: &Directories) -> Result<()> {
     // While there is nothing to do: what others have left whose guards were killed with them.
-    let _later = claim::sweep(&directories);
-    match io::stdin().lock().lines().next().and_then(Result::ok).as_deref() {
+    let _later = claim::sweep(directories);
+    match BufReader::new(pipe).lines().next().and_then(Result::ok).as_deref() {
         Some(DONE) => return Ok(()),
         Some(LEFT) => claim.is_ending(),
         // Not if the container has a keeper by now.

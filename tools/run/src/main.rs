@@ -25,8 +25,5 @@ use options::RunArgs;
 cli::program!(main);
 
 fn main() -> ExitCode {
-    match std::env::args_os().next() {
-        Some(name) if name == guard::NAME => guard::main(),
-        _ => cli::main(cli::Codes::CONTAINER, |args: RunArgs| container::run(&args.request.activated()?.entered()?)),
-    }
+    cli::main(cli::Codes::CONTAINER, |args: RunArgs| container::run(&args.request.activated()?.entered()?))
 }

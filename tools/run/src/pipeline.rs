@@ -68,7 +68,7 @@ pub(crate) fn execute(
         let last = position + 1 == stages.len();
         let (output, next) = match folder {
             _ if last => (record.try_clone()?.into(), Stdio::null()),
-            None => pipe()?,
+            None => pipe_with(PipeFlags::CLOEXEC).map(|(read, write)| (write.into(), read.into())).context("pipe")?,
             Some(folder) => {
                 let (copy, output, next) = folder.copy(position, stage.tool)?;
                 copies.push(copy);
@@ -95,6 +95,7 @@ pub(crate) fn execute(
         .map(|stage| stage.tool)
         .collect();
     let failed = report(&mut running)?;
+    let is_empty = |words: &File| words.metadata().is_ok_and(|words| words.len() == 0);
     let is_silent = running.iter().take(2).all(|stage| stage.words.as_ref().is_none_or(is_empty));
     let ending = match interrupted {
         Some(signal) => Ending::Interrupted(signal),
@@ -106,16 +107,6 @@ pub(crate) fn execute(
     }
     record.rewind()?;
     Ok(Execution { completed, ending, record, is_silent })
-}
-
-fn is_empty(words: &File) -> bool {
-    words.metadata().is_ok_and(|words| words.len() == 0)
-}
-
-/// Returns both ends of a pipe, the writing one first.
-fn pipe() -> Result<(Stdio, Stdio)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
-    Ok((write.into(), read.into()))
 }
 
 fn start(stage: &Stage, input: Stdio, output: Stdio) -> Result<Running> {
@@ -168,10 +159,6 @@ fn wait_all(running: &mut [Running], mut copies: Vec<Copy>, signals: &SignalFd) 
     Ok(interrupted)
 }
 
-fn succeeded(stage: &Running) -> bool {
-    stage.status == Some(ProcessEnd::Exited(0))
-}
-
 /// Passes on the warnings of the stages that were done, and the words of the first one that failed.
 fn report(running: &mut [Running]) -> Result<bool> {
     for stage in running {
@@ -181,7 +168,7 @@ fn report(running: &mut [Running]) -> Result<bool> {
             file.read_to_end(&mut words)?;
         }
         io::stderr().write_all(&words)?;
-        if succeeded(stage) {
+        if stage.status == Some(ProcessEnd::Exited(0)) {
             continue;
         }
         if let (true, Some(ProcessEnd::Killed(signal))) = (words.is_empty(), stage.status) {

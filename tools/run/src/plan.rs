@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use container::{ContainerId, Directories, Owner};
+use record::{Bundle, Id, Record};
 use stage::undo::Made;
 use stage::{Stage, Tool, Undo};
 
@@ -14,7 +15,7 @@ use crate::request::{NetworkOption, RunRequest, StandardStream};
 const NOTIFY: &str = "/run/notify.sock";
 
 /// A whole run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RunPlan {
     /// The container's id.
     pub(crate) id: ContainerId,
@@ -32,6 +33,9 @@ pub(crate) struct RunPlan {
     pub(crate) replace: Option<Stage>,
     /// In the order in which they are carried out: the reverse of the stages'.
     pub(crate) undo: Vec<Undo>,
+    /// What is told to the programs that are started before there is a record. It has no more, since whoever gets the whole
+    /// record undoes other stages, too, which `run` does.
+    pub(crate) record: Record,
 }
 
 /// Computes the plan for a container named `id`, all of which will be the owner's.
@@ -76,6 +80,9 @@ pub(crate) fn plan(options: &RunRequest, id: &ContainerId, owner: Owner) -> Resu
     stages.extend(portmap_stage(options, &root));
     let planned = |tool: Tool| stages.iter().any(|stage| stage.tool == tool);
     let undo = made.undo(|tool| tool == Tool::Spawn || planned(tool));
+    let mut record = Record::default();
+    record.set(&Bundle(bundle.clone()));
+    record.set(&Id(id.clone()));
     Ok(RunPlan {
         spawn: spawn_stage(options, &bundle, &made),
         keep: keep_stage(options, &root),
@@ -85,6 +92,7 @@ pub(crate) fn plan(options: &RunRequest, id: &ContainerId, owner: Owner) -> Resu
         directories,
         stages,
         undo,
+        record,
     })
 }
 

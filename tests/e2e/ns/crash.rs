@@ -12,9 +12,18 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("kill_9_at_any_call_of_add_is_cleared_by_del_and_by_the_next_add", STRACE, |s| walk(s, ADD, ALONE)),
         test("kill_9_at_any_call_of_add_tells_no_neighbour_of_it", STRACE, |s| walk(s, ADD, BESIDE)),
+        test("del_takes_a_bridge_that_has_no_port_yet", STRACE, idle),
         test("kill_9_at_any_call_of_del_is_cleared_by_the_next_del", STRACE, |s| walk(s, DEL, BESIDE)),
         test("kill_9_at_any_call_of_del_wait_is_cleared_by_the_next_del", STRACE, |s| walk(s, DEL_WAIT, ALONE)),
     ]
+}
+
+/// As an `ns add` that is killed before it makes the port leaves it.
+fn idle(sandbox: &Sandbox) {
+    let steps = "echo '{\"id\":\"web\"}' | ns add --bridge lab >/dev/null
+        ip link del $(ip -o link | grep -o 'veth[0-9a-f]*'); ip netns del web; ip link show lab >/dev/null || exit 1
+        ns del web; until [ -z \"$(ip -o link | grep lab; nft list ruleset)\" ]; do sleep 0.05; done";
+    sandbox.sh(steps).run().ok();
 }
 
 /// What is killed, with a bundle that learns of its network.

@@ -204,10 +204,19 @@ fn relative_root(sandbox: &Sandbox) {
     run.signal(Signal::KILL);
     run.wait().fails(128 + 9);
     wait_for("the guard's work", || (!sandbox.exists("other/containers/web")).then_some(()));
-    sandbox.sh("until ! pgrep run; do :; done; ls other/run/claims other/run/spawn").run().ok();
+    wait_for("its end", || {
+        sandbox.sh("find other/run/claims other/run/spawn -mindepth 1").run().stdout.is_empty().then_some(())
+    });
+    // What a run below the same root has left that was named in full.
+    sandbox.sh(&format!("export DRAYAGE_ROOT=$PWD/other; {held} & until [ -e other/run/spawn/web ]; do sleep 0.02; done; kill -9 $! $(pgrep -x run-guard)").replace("DRAYAGE_ROOT=other exec", "exec")).run();
+    sandbox.sh(&format!("DRAYAGE_ROOT=other {}", busybox("", "true"))).run().ok();
+    wait_for("the sweep", || {
+        (!sandbox.exists("other/containers/web") && !sandbox.exists("other/run/spawn/web")).then_some(())
+    });
 }
 
-/// What removes the bundle is started beside the container. Killed, it is started again; and it does not wait for long.
+/// The program that removes the bundle is started beside the container. Killed, it is started again; stopped, nobody waits for it;
+/// and it does not wait for long.
 fn prepared(sandbox: &Sandbox) {
     let held = format!("exec {}", busybox("--name web -i", "sh -c 'echo ready; read line'"));
     let is_met = (0..20).any(|_| {
@@ -220,8 +229,15 @@ fn prepared(sandbox: &Sandbox) {
         is_met
     });
     assert!(is_met, "no bundle waited");
+    // As ^Z does, which `run` and spawn leave to the container.
     let mut run = sandbox.sh(&held).open_stdin().start();
     run.wait_stdout("ready");
+    run.signal_group(Signal::TSTP);
+    run.close_stdin();
+    run.wait().fails(1).stderr_is("");
+    let mut run = sandbox.sh(&held).open_stdin().start();
+    run.wait_stdout("ready");
+    run.signal(Signal::WINCH);
     wait_for("the end of what waits", || (sandbox.sh("pgrep -x bundle").run().code() != 0).then_some(()));
     run.close_stdin();
     run.wait().fails(1);

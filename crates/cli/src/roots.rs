@@ -39,13 +39,14 @@ impl Roots {
 
     /// Returns the directory that `--root` names, so that it can be passed on to another tool.
     ///
-    /// `None` where an absolute `DRAYAGE_ROOT` chose: the other tool inherits the environment, but maybe not the directory.
-    pub fn argument(&self) -> Option<PathBuf> {
-        self.root.clone().or_else(|| variable().filter(|root| root.is_relative()))
+    /// `None` also where `DRAYAGE_ROOT` chose: the other tool inherits the environment.
+    pub fn argument(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 
     fn chosen(&self) -> Option<PathBuf> {
-        let root = self.root.clone().or_else(variable)?;
+        let root =
+            self.root.clone().or_else(|| env::var_os("DRAYAGE_ROOT").filter(|v| !v.is_empty()).map(PathBuf::from))?;
         // The path goes into records, which other tools read from other directories.
         Some(std::path::absolute(&root).unwrap_or(root))
     }
@@ -73,10 +74,6 @@ pub fn home() -> Option<PathBuf> {
 pub fn config_home() -> PathBuf {
     let from_home = || home().unwrap_or_default().join(".config");
     env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map_or_else(from_home, PathBuf::from)
-}
-
-fn variable() -> Option<PathBuf> {
-    env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
 fn user_directory(variable: &str, below_home: &str, system: &str) -> PathBuf {

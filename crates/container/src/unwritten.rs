@@ -84,8 +84,9 @@ impl Unwritten {
 /// Stands for the time in the mark of a layer that the disk has refused.
 const FAILED: &str = "failed";
 
-/// Returns the id of this boot, a UUID: `boot_id` in random(4). It is read once, since who has given up files may not find it
-/// again: Landlock knows directories by their inodes, and those of /proc are others when the kernel has forgotten them.
+/// Returns the id of this boot, a UUID: `boot_id` in random(4). It is read once, since a process that has given up files may
+/// not be able to open it later: Landlock knows directories by their inodes, and the kernel makes those of /proc anew when it
+/// has dropped them.
 ///
 /// # Errors
 /// Those of reading a file in /proc.

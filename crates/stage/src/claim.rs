@@ -85,7 +85,8 @@ enum Content {
 /// A claim that is held.
 #[derive(Debug)]
 pub struct Claim {
-    file: File,
+    /// Whoever has it open holds the claim, too.
+    pub file: File,
     path: PathBuf,
 }
 
@@ -141,19 +142,22 @@ impl Claim {
         // The id is for people who list processes, too.
         command.arg0(name).args([directories.data(), directories.run()]).arg(id);
         command.stdout(self.file.try_clone().context("the claim")?);
+        if let Some(root) = std::env::var_os("DRAYAGE_ROOT").filter(|root| !root.is_empty()) {
+            // Its working directory is another one.
+            command.env("DRAYAGE_ROOT", std::path::absolute(root)?);
+        }
         sys::child::apart(&mut command, more);
         Ok(command)
     }
 
     /// Goes on with the claim of the program that has executed this one with [`Claim::executed_as`].
-    pub fn from_stdout() -> Result<(Directories, Self)> {
+    pub fn from_stdout() -> Result<Self> {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
         let [data, run, id] = arguments.as_slice() else { bail!("not three arguments") };
-        let directories = Directories::new(data.into(), run.into());
-        let path = directories.claim(&ContainerId::of_path(id.as_ref())?);
+        let path = Directories::new(data.into(), run.into()).claim(&ContainerId::of_path(id.as_ref())?);
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).context("the claim")?);
         ensure!(is_named(&file, &path)?, "standard output is not the claim {}", path.display());
-        Ok((directories, Self { file, path }))
+        Ok(Self { file, path })
     }
 
     /// Writes down what is to be undone.
@@ -232,11 +236,6 @@ impl Claim {
     fn give_back(&self) -> io::Result<()> {
         // Another one of that name is another's.
         if is_named(&self.file, &self.path)? { fs::remove_file(&self.path) } else { Ok(()) }
-    }
-
-    /// Gives the file, for a program that this one starts.
-    pub fn file(&self) -> &File {
-        &self.file
     }
 
     /// Undoes what a killed holder has left; tells whether there was anything. Where the file does not say it, the bundle does.

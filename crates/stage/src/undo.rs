@@ -195,7 +195,7 @@ pub(crate) struct Begun<'a> {
     process: Process,
     /// What it says on stderr.
     words: File,
-    /// Whether it has waited: then it may have ended before its time, by somebody's hand.
+    /// Whether it has waited: then somebody may have killed it before its time.
     has_waited: bool,
 }
 
@@ -222,7 +222,7 @@ impl<'a> Begun<'a> {
         let _span = trace::span("undo", self.stage);
         match self.process.wait_within(LIMIT)? {
             Some(ProcessEnd::Exited(0)) => return Ok(()),
-            Some(_) if self.has_waited => return self.stage.execute(),
+            Some(ProcessEnd::Killed(_)) if self.has_waited => return self.stage.execute(),
             Some(_) => {}
             None => bail!("{}: killed, since it took more than {LIMIT:?}", self.stage),
         }

@@ -154,31 +154,39 @@ pub fn detach() -> io::Result<Option<Pid>> {
     Ok(pid)
 }
 
-/// Makes a child process that goes on beside this one, and may outlive it, on a copy of the caller's memory: under a name of
-/// its own (15 bytes, which `ps` and `top` show), in a session of its own and in `/`, with the caller's signal mask, and of
-/// its descriptors with `keep` alone. It ends with `work`; nothing of the caller's is dropped there.
+/// Makes a child process that goes on beside this one, and may outlive it, on a copy of the caller's memory: in a session of
+/// its own, with no signal blocked, and of the caller's descriptors with `keep` alone. It ends with `work`; nothing of the
+/// caller's is dropped there.
+///
+/// `name` (15 bytes) is its name, and its command line, too, where the caller has `CAP_SYS_RESOURCE` (`PR_SET_MM(2const)`).
 ///
 /// # Errors
 /// `EDEADLK` as [`clone`] has it; `EAGAIN` and `ENOMEM` as clone(2) has them.
-pub fn apart(name: &CStr, keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> io::Result<()> {
+pub fn beside(name: &CStr, keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> io::Result<()> {
     if fork()?.is_some() {
         return Ok(());
     }
-    let _renamed = rustix::thread::set_name(name);
-    let (_session, _left) = (rustix::process::setsid(), rustix::process::chdir(c"/"));
+    let (_renamed, _session) = (rustix::thread::set_name(name), rustix::process::setsid());
+    let words = name.to_bytes_with_nul().as_ptr_range();
+    for (what, at) in [(libc::PR_SET_MM_ARG_START, words.start), (libc::PR_SET_MM_ARG_END, words.end)] {
+        // SAFETY: it says where /proc reads the command line, and this memory stays as long as the process.
+        unsafe { libc::prctl(libc::PR_SET_MM, what, at, 0, 0) };
+    }
     let mut kept: Vec<u32> = keep.iter().filter_map(|fd| fd.as_raw_fd().try_into().ok()).collect();
     kept.sort_unstable();
     let mut first: u32 = 0;
     for number in kept.into_iter().chain([u32::MAX]) {
         if first < number {
             // SAFETY: `work` has only `keep`, and nobody comes back to the caller's code, which owns the others.
-            unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) };
+            let closed = crate::raw::done(unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) });
+            // With what it was not to have it could wait for itself.
+            closed.unwrap_or_else(|_| exit_now(1));
         }
         first = number.saturating_add(1);
     }
     crate::start::open_standard();
-    work();
-    exit_now(0)
+    let _unblocked = crate::signal::unblock_all();
+    exit_now(i32::from(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err()))
 }
 
 /// Makes a child process on a copy of the caller's memory; `None` in the child.

@@ -22,7 +22,7 @@ pub(super) fn tests() -> Vec<Test> {
 fn idle(sandbox: &Sandbox) {
     let steps = "echo '{\"id\":\"web\"}' | ns add --bridge lab >/dev/null
         ip link del $(ip -o link | grep -o 'veth[0-9a-f]*'); ip netns del web; ip link show lab >/dev/null || exit 1
-        ns del web; until [ -z \"$(ip -o link | grep lab; nft list ruleset)\" ]; do sleep 0.05; done";
+        ns del web; for i in $(seq 200); do [ -n \"$(ip -o link | grep lab; nft list ruleset)\" ] || exit 0; sleep 0.05; done; exit 1";
     sandbox.sh(steps).run().ok();
 }
 

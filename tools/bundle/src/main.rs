@@ -86,8 +86,8 @@ fn run(arguments: BundleArgs) -> anyhow::Result<ExitCode> {
         Some(BundleVerb::Cp(options)) => cp::run(&options, &directories)?,
         Some(BundleVerb::Delete { force, owner, bundles }) => {
             let how = Delete { force, owner };
-            container::sweep_removed(&directories)?;
             verbs::each(&bundles, "delete", |bundle| verbs::delete(bundle, how, &directories))?;
+            container::sweep_removed(&directories)?;
         }
         Some(BundleVerb::Unmount { owner, bundles }) => {
             verbs::each(&bundles, "unmount", |bundle| verbs::unmount(bundle, owner, &directories))?;

@@ -53,7 +53,7 @@ fn keep() -> Result<u8> {
         return Ok(0);
     }
     let job: Job = serde_json::from_slice(&text).context("read the job")?;
-    let (_, claim) = Claim::from_stdout()?;
+    let claim = Claim::from_stdout()?;
     // From here on all that is there is this process's to undo, even if its caller is killed.
     if !claim.take_over(&Holder::own(&job.bundle, &job.undo))? {
         // The caller was killed, and what it has left is being undone.
@@ -65,7 +65,7 @@ fn keep() -> Result<u8> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     // While `spawn` makes the container nobody may take this process for gone, though it be killed: the container
     // could still be starting when its stages are undone.
-    let shared = share([caller.as_fd(), claim.file().as_fd()], &job)?;
+    let shared = share([caller.as_fd(), claim.file.as_fd()], &job)?;
     let code = match Lifetime::begin(job.clone(), &claim, &caller) {
         Ok(mut lifetime) => {
             let first = lifetime.first_start();

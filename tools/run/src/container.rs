@@ -170,9 +170,7 @@ fn execute(
     let (mut waiting, mut undoing) = (None, Waiting::default());
     let begun = || {
         waiting = waits.then(|| foreground::start_waiting(&plan.spawn, options)).transpose()?;
-        if !is_kept {
-            undoing = Waiting::start(&plan.undo, plan.record.clone());
-        }
+        undoing = Waiting::start(if is_kept { &[] } else { plan.undo.as_slice() }, plan.record.clone());
         Ok(())
     };
     let execution = match pipeline::execute(stages, input, folder, signals, begun) {

@@ -39,8 +39,8 @@ pub(crate) fn hand_over(
     let mut command = keep.command()?;
     // By its number: no stage before had it.
     // Only now: a stage that inherited it could outlive this process and keep the name taken.
-    rustix::io::fcntl_setfd(claim.file(), FdFlags::empty()).context("the claim")?;
-    command.arg("--claim-fd").arg(claim.file().as_raw_fd().to_string());
+    rustix::io::fcntl_setfd(&claim.file, FdFlags::empty()).context("the claim")?;
+    command.arg("--claim-fd").arg(claim.file.as_raw_fd().to_string());
     if options.is_attached() {
         // Standard input is the container's.
         rustix::io::fcntl_setfd(record, FdFlags::empty()).context("the record")?;

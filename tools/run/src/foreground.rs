@@ -14,8 +14,8 @@ use sys::signal::SignalFd;
 use crate::plan::RunPlan;
 use crate::request::{RunRequest, StandardStream};
 
-/// For how long after a container's start what undoes its stages waits for its end. Who waits longer does not count
-/// milliseconds, and a process of each would be left for as long as the container runs.
+/// For how long after a container's start the programs that undo its stages wait for its end, if no signal comes. Later,
+/// milliseconds do not count, and these processes would be there for as long as the container runs.
 const SOON: Duration = Duration::from_secs(1);
 
 /// Starts `spawn` beside the stages, without the bundle, its last argument, which comes on standard input: the container has
@@ -52,7 +52,7 @@ pub(crate) fn run(
     // container alone.
     let all = options.sig_proxy.then(|| SignalFd::block_all_but(&[Signal::CHILD, Signal::URG])).transpose()?;
     let signals = all.as_ref().unwrap_or(signals);
-    if !readable([signals.as_fd(), process.as_fd()], Some(after(SOON))).context("poll")?.contains(&true) {
+    if !readable([signals.as_fd(), process.as_fd()], Some(after(SOON))).context("poll")?[1] {
         *undo = Waiting::default();
     }
     wait(&process, (signals, options.sig_proxy), deadline)

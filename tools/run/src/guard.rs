@@ -33,9 +33,10 @@ impl Guard {
         let _span = trace::span("start the guard", "");
         let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).context("the guard's pipe")?;
         let read = File::from(read);
-        // Not a child to be waited for: if it outlives `run`, it is init's. What the user's shell or a pipe's reader waits for
+        // Not a child to be waited for: if it outlives `run`, it is init's. It stays in the working directory, from where a
+        // relative root is found. What the user's shell or a pipe's reader waits for
         // the end of, it does not have, nor a socket of the caller's.
-        sys::clone::apart(c"run-guard", &[read.as_fd(), claim.file().as_fd()], || {
+        sys::clone::beside(c"run-guard", &[read.as_fd(), claim.file.as_fd()], || {
             trace::leave();
             // There is nobody to be told. The claim keeps what is to be undone, for the next run.
             let _told = guard(&read, claim, &plan.directories);

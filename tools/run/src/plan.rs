@@ -33,8 +33,8 @@ pub(crate) struct RunPlan {
     pub(crate) replace: Option<Stage>,
     /// In the order in which they are carried out: the reverse of the stages'.
     pub(crate) undo: Vec<Undo>,
-    /// What is told to the programs that are started before there is a record. It has no more, since whoever gets the whole
-    /// record undoes other stages, too, which `run` does.
+    /// What the programs are told that are started before there is a record. It is not the whole record, since `spawn` would
+    /// then undo the other stages, which `run` does.
     pub(crate) record: Record,
 }
 

@@ -42,7 +42,8 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     };
     let may_delete = is_ours || whose.is_exact();
     ensure!(may_delete, "network namespace {id} is that of a container below another root: delete it with that --root");
-    // Without a port it may be what a killed `ns add` had not come to yet, and its bridge has nobody else.
+    // Without a port: a killed `ns add` or `ns del` may have left a bridge that nobody else removes. Networks without a bridge
+    // have none either, and the sweep finds nothing to do.
     let mut left = ports.is_empty();
     for port in &ports {
         left |= is_last(&mut host, port)?;

@@ -72,10 +72,9 @@ impl Process {
 
     /// Gives it the record that it waits for.
     pub fn go_on(&mut self, record: &Record) {
-        // A key on the terminal (^Z) may have stopped it.
-        self.signal(Signal::CONT);
-        // How it has ended tells why it does not read.
-        let _ended = self.record.take().map(|mut pipe| writeln!(pipe, "{}", record.to_line()));
+        // A key on the terminal (^Z) may have stopped it. How it has ended tells why it does not read.
+        let waits = self.record.take();
+        let _ended = waits.map(|mut pipe| (self.signal(Signal::CONT), writeln!(pipe, "{}", record.to_line())));
     }
 
     /// Returns its number, which is its own until it has been waited for.

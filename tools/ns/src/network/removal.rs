@@ -42,9 +42,8 @@ pub(crate) fn delete(directories: &Directories, id: &ContainerId, whose: Ownersh
     };
     let may_delete = is_ours || whose.is_exact();
     ensure!(may_delete, "network namespace {id} is that of a container below another root: delete it with that --root");
-    // Without a port: a killed `ns add` or `ns del` may have left a bridge that nobody else removes. Networks without a bridge
-    // have none either, and the sweep finds nothing to do.
-    let mut left = ports.is_empty();
+    // Without a port: a killed `ns add` or `ns del` may have left a bridge that nobody else removes.
+    let mut left = ports.is_empty() && !idle(&host.links(None).context("list links")?).is_empty();
     for port in &ports {
         left |= is_last(&mut host, port)?;
     }
